@@ -1,0 +1,1 @@
+"""The jobs as functions: what `import syncer` offers and the command line calls."""

@@ -1,0 +1,1 @@
+"""The other end: content in one file, an OCI image layout inside."""

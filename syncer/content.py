@@ -1,0 +1,114 @@
+"""Source and Target: the two protocols that everything else is about.
+
+A registry and a bundle are each both; the engine (``syncer.transfer``) knows nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from syncer.oci import Descriptor, Digest, Reference
+    from syncer.oci.manifest import AnyManifest
+
+Pieces: TypeAlias = AsyncIterator[bytes | memoryview]
+"""The bytes of a blob on their way; each piece is valid until the next one is asked for."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one blob is: written by the end that moves it, read by the display on its own clock."""
+
+    descriptor: Descriptor
+    done: int = 0  # bytes
+
+
+class Blob(Protocol):
+    """One blob at a source, readable from any byte, any number of times."""
+
+    @property
+    def descriptor(self) -> Descriptor: ...
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[Pieces]:
+        """The bytes from ``offset`` to the end: exactly as many as the descriptor says, or an error.
+
+        Whoever needs to know that they are the right bytes hashes them.
+        """
+        ...
+
+
+@runtime_checkable
+class FileBlob(Blob, Protocol):
+    """A blob that lies in a local file: an end may read it in place, in a thread."""
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill ``buffer`` from byte ``offset`` on; returns the number of bytes, short only at the end."""
+        ...
+
+
+class Source(Protocol):
+    """Where content comes from."""
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        """What ``reference`` names now, as cheaply as the source can tell.  Raises ``NotFound``."""
+        ...
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        """The manifest that ``reference`` names, verified against its digest if it has one."""
+        ...
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        """A blob of the repository that ``reference`` is in."""
+        ...
+
+
+class Target(Protocol):
+    """Where content goes.
+
+    A *space* is what content is deduplicated within: a repository of a registry, or the one space of a
+    bundle.  Calls for one (space, digest) come one after the other, children before parents.
+    """
+
+    def space(self, name: Reference) -> str:
+        """The space in which ``name`` lies."""
+        ...
+
+    async def current(self, name: Reference) -> Digest | None:
+        """What ``name`` points to at the target; None when nothing, or when the target cannot tell."""
+        ...
+
+    async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
+        """Make a place for content, called once for each, in the order of the profile.
+
+        ``manifest`` is the document itself where the content is one.
+        """
+        ...
+
+    async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:
+        """Bring ``blob`` into ``space``; False when it was there already (never asked with ``force``)."""
+        ...
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        """Store ``manifest``, whose children are there, under ``names`` (none: under its digest only)."""
+        ...
+
+
+@runtime_checkable
+class Mounting(Protocol):
+    """A target that can take a blob over from another of its spaces without any byte being sent."""
+
+    async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
+        """Whether ``space`` now has the blob that ``origin`` has; False means that it must be written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image to transfer: where it is, and what it will be called at the target."""
+
+    source: Reference
+    target: Reference
+    wanted_by: tuple[str, ...] = field(default=())

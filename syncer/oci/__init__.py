@@ -1,0 +1,9 @@
+"""The values of the OCI specifications: no I/O, no await."""
+
+from syncer.oci.descriptor import Descriptor
+from syncer.oci.digest import Digest
+from syncer.oci.manifest import Index, Manifest, parse_manifest
+from syncer.oci.platform import Platform
+from syncer.oci.reference import Reference
+
+__all__ = ["Descriptor", "Digest", "Index", "Manifest", "Platform", "Reference", "parse_manifest"]

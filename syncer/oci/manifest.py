@@ -1,0 +1,175 @@
+"""Content with children, parsed strictly and kept byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from syncer.errors import DigestMismatch, InvalidContent
+from syncer.oci.descriptor import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    annotations_from_json,
+)
+from syncer.oci.digest import Digest
+
+MAX_MANIFEST_SIZE = 4 * 1024 * 1024
+"""Bytes: what distribution-spec obliges a registry to take, and what Debian's takes at most."""
+
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image or artifact manifest: a config and layers."""
+
+    content: bytes
+    descriptor: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    subject: Descriptor | None
+    artifact_type: str | None
+    annotations: Mapping[str, str]
+
+    def children(self) -> tuple[Descriptor, ...]:
+        """What must be in a repository before this manifest, foreign layers left out; each digest once."""
+        return _once((self.config, *(layer for layer in self.layers if layer.is_distributable)))
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index (or Docker manifest list): manifests, usually one for each platform."""
+
+    content: bytes
+    descriptor: Descriptor
+    manifests: tuple[Descriptor, ...]
+    subject: Descriptor | None
+    artifact_type: str | None
+    annotations: Mapping[str, str]
+
+    def children(self) -> tuple[Descriptor, ...]:
+        """What must be in a repository before this index; each digest once."""
+        return _once(self.manifests)
+
+
+AnyManifest: TypeAlias = Manifest | Index
+
+
+def parse_manifest(content: bytes, media_type: str | None = None, *, expected: Digest | None = None) -> AnyManifest:
+    """The document in ``content``, whose bytes are kept as they are.
+
+    ``media_type`` is what the server or the parent calls it, without parameters.  Raises
+    ``DigestMismatch`` when the bytes are not those of ``expected``, and ``InvalidContent`` for Docker's
+    schema 1, for a document that is both index and manifest (CVE-2021-41190), for a media type that
+    contradicts the document's own, and for anything else that image-spec forbids.
+    """
+    if len(content) > MAX_MANIFEST_SIZE:
+        raise InvalidContent(f"a manifest of {len(content)} bytes is larger than {MAX_MANIFEST_SIZE}")
+    digest = Digest.of(content, expected.algorithm if expected else "sha256")
+    if expected is not None and digest != expected:
+        raise DigestMismatch(f"a manifest's content is {digest.short}, not {expected.short} as asked for")
+    document = _load(content)
+    kind = _media_type(document, media_type)
+    subject = document.get("subject")
+    artifact_type = document.get("artifactType")
+    descriptor = Descriptor(kind, digest, len(content))
+    common = (
+        Descriptor.from_json(subject) if subject is not None else None,
+        artifact_type if isinstance(artifact_type, str) else None,
+        annotations_from_json(document.get("annotations")),
+    )
+    if kind in INDEX_TYPES:
+        return Index(content, descriptor, _descriptors(document, "manifests"), *common)
+    return Manifest(
+        content, descriptor, Descriptor.from_json(document.get("config")), _descriptors(document, "layers"), *common
+    )
+
+
+def load_object(content: bytes) -> dict[str, Any]:
+    """A JSON object that others wrote; raises ``InvalidContent``, also for a key given twice.
+
+    The standard library's parser, since orjson lets the last of two keys win, and two readers that
+    disagree about a manifest are how content is smuggled.
+    """
+    try:
+        document = json.loads(content, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidContent(f"this is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidContent("this is JSON, but not an object")
+    return document
+
+
+def _load(content: bytes) -> dict[str, Any]:
+    document = load_object(content)
+    if document.get("schemaVersion") == 1 or str(document.get("mediaType", "")).startswith(_SCHEMA_1):
+        raise InvalidContent(
+            "Docker's schema 1 is not supported: the image must be pushed anew by a current tool",
+        )
+    if document.get("schemaVersion") != 2:
+        raise InvalidContent("a manifest's schemaVersion must be 2")
+    if "manifests" in document and ("layers" in document or "config" in document):
+        raise InvalidContent("a document that is both index and manifest is refused (CVE-2021-41190)")
+    return document
+
+
+def _media_type(document: dict[str, Any], given: str | None) -> str:
+    """The document's own media type, else the given one, else what its shape says."""
+    if given is not None and given.startswith(_SCHEMA_1):
+        raise InvalidContent("Docker's schema 1 is not supported: the image must be pushed anew by a current tool")
+    known = (*MANIFEST_TYPES, *INDEX_TYPES)
+    own = document.get("mediaType")
+    if own is not None and own not in known:
+        raise InvalidContent(f"a manifest of the unknown media type {own!r:.120}")
+    is_index = "manifests" in document
+    if own is None:
+        own = given if given in known else (OCI_INDEX if is_index else OCI_MANIFEST)
+    elif given in known and given != own:
+        raise InvalidContent(f"a manifest is called {given}, and says that it is {own}")
+    if is_index != (own in INDEX_TYPES):
+        raise InvalidContent(f"a manifest says that it is {own}, and has another one's fields")
+    return str(own)
+
+
+def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
+    entries = document.get(key)
+    if not isinstance(entries, list):
+        raise InvalidContent(f"a manifest's {key} must be a list")
+    return tuple(map(Descriptor.from_json, entries))
+
+
+def _once(descriptors: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+    seen: dict[Digest, Descriptor] = {}
+    for descriptor in descriptors:
+        known = seen.setdefault(descriptor.digest, descriptor)
+        if known.size != descriptor.size:
+            raise InvalidContent(
+                f"{descriptor.digest.short} is listed with the sizes {known.size} and {descriptor.size}"
+            )
+    return tuple(seen.values())
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise InvalidContent("a JSON object has the same key twice")
+    return document
+
+
+__all__ = [
+    "DOCKER_LIST",
+    "DOCKER_MANIFEST",
+    "MAX_MANIFEST_SIZE",
+    "AnyManifest",
+    "Index",
+    "Manifest",
+    "load_object",
+    "parse_manifest",
+]

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass, replace
+from typing import Self
+
+from syncer.errors import InvalidContent, InvalidReference
+from syncer.oci.digest import Digest
+
+DOCKER_HUB = "docker.io"
+
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)")
+_PORT = re.compile(r"[0-9]{1,5}")
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_MAX_REPOSITORY = 255
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """``registry/repository:tag@digest``, spelt out by Docker's rules.
+
+    >>> str(Reference.parse("busybox"))
+    'docker.io/library/busybox:latest'
+    """
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What ``text`` refers to; ``latest`` when it has neither tag nor digest.
+
+        Raises ``InvalidReference``, which says which part is wrong.
+        """
+        name, at, digest_text = text.partition("@")
+        digest = _digest(text, digest_text) if at else None
+        registry, path = _split_registry(name)
+        path, tag = _split_tag(text, path)
+        if registry == DOCKER_HUB and path and "/" not in path:
+            path = f"library/{path}"
+        _check_registry(text, registry)
+        _check_repository(text, path)
+        if tag is None and digest is None:
+            tag = "latest"
+        return cls(registry, path, tag, digest)
+
+    def at(self, digest: Digest) -> Self:
+        """The same repository's content of that digest, without a tag."""
+        return replace(self, tag=None, digest=digest)
+
+    def tagged(self, tag: str) -> Self:
+        """The same repository's ``tag``, without a digest."""
+        if not _TAG.fullmatch(tag):
+            raise InvalidReference(f"{self.name}:{tag}", _tag_problem(tag))
+        return replace(self, tag=tag, digest=None)
+
+    @property
+    def name(self) -> str:
+        """``registry/repository``."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def path(self) -> str:
+        """``registry/repository`` as one repository's name: a port follows an underscore, since a
+        repository name holds no colon (DESIGN.md, "Where images land").
+        """
+        host, port = split_port(self.registry)
+        if host.startswith("["):
+            host = ipaddress.IPv6Address(host[1:-1]).exploded.replace(":", "-")
+        return f"{host.lower()}{'_' + port if port else ''}/{self.repository}"
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+def split_port(registry: str) -> tuple[str, str | None]:
+    """``host`` and ``port`` of ``host[:port]``; an IPv6 address keeps its brackets."""
+    host, colon, port = registry.rpartition(":")
+    if colon and not port.endswith("]"):
+        return host, port
+    return registry, None
+
+
+def _split_registry(name: str) -> tuple[str, str]:
+    first, slash, rest = name.partition("/")
+    if slash and (first == "localhost" or set(first) & set(".:[") or first != first.lower()):
+        return ("docker.io" if first == "index.docker.io" else first), rest
+    return DOCKER_HUB, name
+
+
+def _split_tag(text: str, path: str) -> tuple[str, str | None]:
+    head, colon, tag = path.rpartition(":")
+    if not colon:
+        return path, None
+    if not _TAG.fullmatch(tag):
+        raise InvalidReference(text, _tag_problem(tag))
+    return head, tag
+
+
+def _tag_problem(tag: str) -> str:
+    if not tag:
+        return "the tag after the colon is empty"
+    if len(tag) > 128:
+        return "the tag is longer than 128 characters"
+    return f"the tag {tag[:60]!r} may hold letters, digits, dots, dashes and underscores only"
+
+
+def _digest(text: str, digest: str) -> Digest:
+    try:
+        return Digest.parse(digest)
+    except InvalidContent as error:
+        raise InvalidReference(text, f"the digest is wrong, {error}") from None
+
+
+def _check_registry(text: str, registry: str) -> None:
+    host, port = split_port(registry)
+    if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
+        raise InvalidReference(text, f"the port {port[:20]!r} of its registry is not a number from 1 to 65535")
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise InvalidReference(text, f"its registry {host[:60]!r} is not an IPv6 address") from None
+    elif not _HOST.fullmatch(host):
+        raise InvalidReference(text, f"its registry {host[:60]!r} is not a host name")
+
+
+def _check_repository(text: str, path: str) -> None:
+    if not path:
+        raise InvalidReference(text, "it names no repository")
+    if len(path) > _MAX_REPOSITORY:
+        raise InvalidReference(text, f"its repository is longer than {_MAX_REPOSITORY} characters")
+    for component in path.split("/"):
+        if not _COMPONENT.fullmatch(component):
+            problem = (
+                "has an empty part between slashes"
+                if not component
+                else f"must be lower case, but has {component[:60]!r}"
+                if component != component.lower()
+                else f"has {component[:60]!r}, which is not letters and digits joined by dots, dashes or underscores"
+            )
+            raise InvalidReference(text, f"its repository {problem}")

@@ -1,0 +1,1 @@
+"""What to mirror: each module turns something that people have into references."""

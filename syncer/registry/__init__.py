@@ -1,0 +1,1 @@
+"""One end: a registry, spoken to by the OCI distribution spec."""

@@ -1,0 +1,1 @@
+"""A bundle or a directory as a registry."""

@@ -1,0 +1,1 @@
+"""HTTP with manners: connections, per-host limits, retry, pauses, redirects, redaction."""
