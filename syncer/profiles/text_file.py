@@ -1,0 +1,39 @@
+"""Files that people write, read with a limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from syncer.errors import InvalidFile
+
+MAX_TEXT_SIZE = 64 * 1024 * 1024
+"""Bytes.  An exported profile is a few hundred KiB; what is larger than this is another kind of file."""
+
+
+def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
+    """The text in ``path``, without a byte order mark; raises ``InvalidFile``.
+
+    ``limit`` is in bytes, so that a bundle given by mistake is refused before it is in memory.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    return decode_text(content, path, limit=limit)
+
+
+def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE) -> str:
+    """``content`` as text, without a byte order mark; raises ``InvalidFile``, which names ``path``."""
+    if len(content) > limit:
+        raise InvalidFile(path, f"it is larger than {limit} bytes, so it is no file of this kind")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InvalidFile(path, "it is not a text file in UTF-8", line=line) from None
+    if "\0" in text:
+        raise InvalidFile(
+            path, "it is not a text file: it holds a zero byte", line=text[: text.index("\0")].count("\n") + 1
+        )
+    return text
