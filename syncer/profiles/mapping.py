@@ -1,0 +1,155 @@
+"""Where images land: the names that content gets at a target registry (DESIGN.md, "Where images land")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+from syncer.errors import InvalidReference, UsageError
+from syncer.oci import Reference
+
+_ANY_REGISTRY = "registry.invalid"
+"""Stands for the target while a repository's name is checked: a target may be a bare host name, which a parser
+would take for a part of a Docker Hub name.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingRule:
+    """Names that start with ``prefix``, on a path boundary, start with ``replacement`` at the target."""
+
+    prefix: str
+    replacement: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``PREFIX=REPLACEMENT``, as ``--map`` takes it; raises ``UsageError``."""
+        prefix, equals, replacement = text.partition("=")
+        if not equals:
+            raise UsageError(
+                f"{text!r} is not a mapping of names",
+                hint="write it like --map quay.io/kairos=mirror/kairos",
+            )
+        return cls.of(prefix, replacement)
+
+    @classmethod
+    def of(cls, prefix: str, replacement: str) -> Self:
+        """A rule from its two halves, surplus slashes removed; raises ``UsageError``."""
+        prefix, replacement = prefix.strip().strip("/"), replacement.strip().strip("/")
+        host, _, path = prefix.partition("/")
+        if not (set(host) & set(".:[") or host == "localhost"):
+            raise UsageError(
+                f"the mapping {prefix}={replacement} must start with a registry",
+                hint=f"short Docker names are spelt out, like docker.io/library/{prefix or 'busybox'}",
+            )
+        if set(path) & set(":@"):
+            raise UsageError(
+                f"the mapping {prefix}={replacement} names a tag or a digest",
+                hint="a mapping changes registries and repositories; tags stay as they are",
+            )
+        host = "docker.io" if host.lower() == "index.docker.io" else host.lower()
+        return cls(f"{host}/{path}" if path else host, replacement)
+
+    def apply(self, name: str) -> str | None:
+        """What ``name`` (``registry/repository``) becomes; None when the rule is not about it."""
+        if name == self.prefix:
+            return self.replacement
+        if name.startswith(f"{self.prefix}/"):
+            return f"{self.replacement}{name[len(self.prefix) :]}".lstrip("/")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NameMapping:
+    """The rules of one run: the longest prefix that fits decides, and without one the full source name is kept.
+
+    >>> mapping = NameMapping.parse(["quay.io/kairos=mirror"])
+    >>> str(mapping.target(Reference.parse("quay.io/kairos/core:v1"), registry="10.0.0.1:8000", base="base"))
+    '10.0.0.1:8000/base/mirror/core:v1'
+    """
+
+    rules: tuple[MappingRule, ...] = ()  # longest prefix first
+
+    @classmethod
+    def of(cls, rules: Iterable[MappingRule]) -> Self:
+        """Raises ``UsageError`` when one prefix is given two replacements."""
+        replacements: dict[str, str] = {}
+        for rule in rules:
+            known = replacements.setdefault(rule.prefix, rule.replacement)
+            if known != rule.replacement:
+                raise UsageError(f"{rule.prefix} is mapped twice, to {known!r} and to {rule.replacement!r}")
+        ordered = sorted(replacements, key=lambda prefix: (-len(prefix), prefix))
+        return cls(tuple(MappingRule(prefix, replacements[prefix]) for prefix in ordered))
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Self:
+        """From the values of ``--map``; raises ``UsageError``."""
+        return cls.of(map(MappingRule.parse, texts))
+
+    @classmethod
+    def from_document(cls, rules: Mapping[str, str]) -> Self:
+        """From a document's ``registryMappingRules``; raises ``UsageError``."""
+        return cls.of(MappingRule.of(prefix, replacement) for prefix, replacement in rules.items())
+
+    def target(self, reference: Reference, *, registry: str, base: str = "") -> Reference:
+        """What ``reference`` is called under the path ``base`` of ``registry`` (``host[:port]``).
+
+        A replacement that starts with ``registry`` itself, as Palette's rules do, is a full name already;
+        it must lie under ``base``.  Raises ``UsageError`` for a name that no registry could hold.
+        """
+        base = base.strip("/")
+        mapped = self._mapped(reference)
+        if mapped is None:
+            repository = _join(base, reference.path)
+        elif mapped == registry or mapped.startswith(f"{registry}/"):
+            repository = mapped[len(registry) + 1 :]
+            if base and not repository.startswith(f"{base}/"):
+                raise UsageError(
+                    f"{reference.name} is mapped to {mapped}, which is not under {registry}/{base}",
+                    hint="name the registry without the path, or map to a name below it",
+                )
+        else:
+            repository = _join(base, mapped)
+        _check(reference, registry, repository)
+        return replace(reference, registry=registry, repository=repository)
+
+    def targets(self, references: Iterable[Reference], *, registry: str, base: str = "") -> dict[Reference, Reference]:
+        """What each reference is called at the target.
+
+        Raises ``UsageError`` when two repositories would overwrite each other's tags.
+        """
+        named: dict[Reference, Reference] = {}
+        origins: dict[tuple[str, str], str] = {}
+        for reference in references:
+            target = self.target(reference, registry=registry, base=base)
+            origin = origins.setdefault((target.name, target.tag or str(target.digest)), reference.path)
+            if origin != reference.path:
+                raise UsageError(
+                    f"{origin} and {reference.path} are both mapped to {target}",
+                    hint="give each its own --map",
+                )
+            named[reference] = target
+        return named
+
+    def _mapped(self, reference: Reference) -> str | None:
+        name = f"{reference.registry.lower()}/{reference.repository}"
+        return next((mapped for rule in self.rules if (mapped := rule.apply(name)) is not None), None)
+
+
+def _join(base: str, path: str) -> str:
+    return f"{base}/{path}" if base else path
+
+
+def _check(reference: Reference, registry: str, repository: str) -> None:
+    if ":" in repository:
+        raise UsageError(
+            f"{reference.name} would land at {registry}/{repository}, and a repository's name holds no colon",
+            hint="map to a path at the target, or to a full name at the very registry that is pushed to",
+        )
+    try:
+        Reference.parse(f"{_ANY_REGISTRY}/{repository}")
+    except InvalidReference as error:
+        raise UsageError(
+            f"{reference.name} would land at {registry}/{repository}, which is no valid name: {error.problem}"
+        ) from None
