@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
-from syncer.oci import Descriptor
+from syncer.oci import Descriptor, Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Found:
     blobs: int
     bytes: int
     deduplicated: int  # bytes of blobs that an earlier image brings along
+    platforms: tuple[Platform, ...] = ()  # of an index's manifests, in its order
 
 
 @dataclass(frozen=True, slots=True)
