@@ -17,7 +17,9 @@
     │   ├── Denied                   exit 3
     │   ├── NotFound                 exit 4
     │   └── ChildrenUnknown                   a manifest was refused because content it names is not there
-    ├── TargetError                  exit 5   the target (a registry, a disk) refused or is full
+    ├── PlatformMissing              exit 4   an image is not there for the platform that was asked for
+    ├── TargetError                  exit 5   the target (a registry, a disk) refused
+    │   └── TargetFull                        it can take nothing more at all
     ├── VerificationError            exit 6
     │   ├── DigestMismatch
     │   ├── InvalidContent                    a digest, descriptor or manifest that breaks the spec
@@ -171,10 +173,20 @@ class ChildrenUnknown(RegistryError):
         self.digests = tuple(digests)
 
 
+class PlatformMissing(SyncerError):
+    """An image is not there for the platform that was asked for."""
+
+    exit = Exit.MISSING
+
+
 class TargetError(SyncerError):
-    """The target refused the content, or is full."""
+    """The target refused the content."""
 
     exit = Exit.TARGET
+
+
+class TargetFull(TargetError):
+    """The target can take nothing more at all: its disk is full or not writable, so the run ends."""
 
 
 class VerificationError(SyncerError):

@@ -1,0 +1,204 @@
+"""The producer: references → index → manifest → blobs, in the order of the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from syncer.content import Item, Source, Target
+from syncer.errors import InvalidContent, PlatformMissing, SyncerError
+from syncer.oci import Descriptor, Digest, Index, Platform, Reference
+from syncer.oci.manifest import AnyManifest, load_object
+from syncer.transfer.plan import Tree
+
+MAX_DEPTH = 8
+MAX_MANIFESTS = 10_000
+_MAX_CONFIG = 8 * 1024 * 1024
+_IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+
+_PATIENCE = 10.0  # seconds that a slow image may keep finished ones behind it from their places
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The target's name points to the image's content already."""
+
+    item: Item
+    root: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Undiscovered:
+    """An image of which not everything could be found."""
+
+    item: Item
+    error: SyncerError
+
+
+Discovered = Tree | Unchanged | Undiscovered
+Deliver = Callable[[Discovered], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Discovery:
+    """Finds out what images consist of, asking the source for each manifest once.
+
+    With ``platform`` every index is resolved to its manifest for that platform.
+    """
+
+    source: Source
+    target: Target
+    platform: Platform | None = None
+    concurrency: int = 16  # images looked at together
+    manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
+
+    async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
+        """``deliver`` each item once, one at a time, in the order of ``items``.
+
+        An image that keeps others waiting for too long gives up its turn and comes after them.
+        """
+        turns = _Turns(len(items))
+        indexes = iter(range(len(items)))
+
+        async def look() -> None:
+            for index in indexes:
+                turns.arrive(index, await self._discover(items[index]))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(self.concurrency, len(items))):
+                tasks.start_soon(look)
+            while not turns.over:
+                for found in await turns.next():
+                    await deliver(found)
+
+    async def _discover(self, item: Item) -> Discovered:
+        try:
+            current = await self.target.current(item.target)
+            if current is not None and self.platform is None:
+                root = await self.source.resolve(item.source)
+                if root.digest == current:
+                    return Unchanged(item, root)
+                return await self._tree(item, item.source.at(root.digest))
+            tree = await self._tree(item, item.source)
+        except SyncerError as error:
+            return Undiscovered(item, error)
+        return Unchanged(item, tree.root) if tree.root.digest == current else tree
+
+    async def _tree(self, item: Item, reference: Reference) -> Tree:
+        root = await self._manifest(reference)
+        if self.platform is not None:
+            root = await self._for_platform(item.source, root, self.platform)
+        manifests: dict[Digest, AnyManifest] = {}
+        content: dict[Digest, Descriptor] = {}
+        await self._walk(item.source, root, manifests, content, depth=0)
+        return Tree(item, root.descriptor, manifests, tuple(content.values()))
+
+    async def _walk(
+        self,
+        reference: Reference,
+        parent: AnyManifest,
+        manifests: dict[Digest, AnyManifest],
+        content: dict[Digest, Descriptor],
+        *,
+        depth: int,
+    ) -> None:
+        if depth > MAX_DEPTH:
+            raise InvalidContent(f"{reference}: indexes are nested more than {MAX_DEPTH} deep")
+        if len(manifests) >= MAX_MANIFESTS:
+            raise InvalidContent(f"{reference}: it has more than {MAX_MANIFESTS} manifests")
+        manifests[parent.descriptor.digest] = parent
+        content[parent.descriptor.digest] = parent.descriptor
+        for child in parent.children():
+            if child.digest in content:
+                continue
+            if isinstance(parent, Index):
+                manifest = await self._manifest(reference.at(child.digest), child)
+                await self._walk(reference, manifest, manifests, content, depth=depth + 1)
+            else:
+                content[child.digest] = child
+
+    async def _manifest(self, reference: Reference, expected: Descriptor | None = None) -> AnyManifest:
+        known = self.manifests.get(reference.digest) if reference.digest else None
+        manifest = known or await self.source.manifest(reference)
+        found = manifest.descriptor
+        if expected is not None and (found.size != expected.size or found.media_type != expected.media_type):
+            raise InvalidContent(
+                f"{reference}: its index lists {expected.media_type} of {expected.size} bytes, "
+                f"but it is {found.media_type} of {found.size} bytes"
+            )
+        return self.manifests.setdefault(found.digest, manifest)
+
+    async def _for_platform(self, reference: Reference, root: AnyManifest, wanted: Platform) -> AnyManifest:
+        if isinstance(root, Index):
+            offered = [child for child in root.manifests if child.platform]
+            for child in offered:
+                if child.platform and child.platform.satisfies(wanted):
+                    found = await self._manifest(reference.at(child.digest), child)
+                    return await self._for_platform(reference, found, wanted) if child.is_index else found
+            names = [str(child.platform) for child in offered]
+        elif root.config.media_type in _IMAGE_CONFIGS:
+            built_for = await self._built_for(reference, root.config)
+            if built_for is None or built_for.satisfies(wanted):
+                return root
+            names = [str(built_for)]
+        else:
+            return root  # a chart or another artifact runs nowhere
+        has = f"it has {', '.join(dict.fromkeys(names))}" if names else "it names no platform at all"
+        raise PlatformMissing(
+            f"{reference} is not there for {wanted}: {has}",
+            hint="leave --arch out, or choose a platform that the image has",
+        )
+
+    async def _built_for(self, reference: Reference, config: Descriptor) -> Platform | None:
+        if config.size > _MAX_CONFIG:
+            raise InvalidContent(f"{reference}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
+        content = bytearray()
+        async with self.source.blob(reference, config).open() as pieces:
+            async for piece in pieces:
+                content += piece
+        return Platform.from_json(load_object(bytes(content)))
+
+
+class _Turns:
+    """Puts results back into order: who may be delivered next is decided here, without an await."""
+
+    def __init__(self, count: int) -> None:
+        self._waiting_for = dict.fromkeys(range(count))  # in order
+        self._arrived: dict[int, Discovered] = {}
+        self._arrival = anyio.Event()
+
+    @property
+    def over(self) -> bool:
+        return not self._waiting_for
+
+    def arrive(self, index: int, found: Discovered) -> None:
+        self._arrived[index] = found
+        self._arrival.set()
+
+    async def next(self) -> list[Discovered]:
+        """The results whose turn it is, once there are any."""
+        while not (ready := self._in_turn()):
+            arrival = self._arrival = anyio.Event()
+            with anyio.move_on_after(_PATIENCE) as patience:
+                await arrival.wait()
+            if patience.cancelled_caught and self._arrived:
+                self._give_up_turn()
+        return ready
+
+    def _in_turn(self) -> list[Discovered]:
+        ready = []
+        for index in list(self._waiting_for):
+            if index not in self._arrived:
+                break
+            del self._waiting_for[index]
+            ready.append(self._arrived.pop(index))
+        return ready
+
+    def _give_up_turn(self) -> None:
+        """Whoever is not there goes to the end of the line."""
+        for index in [index for index in self._waiting_for if index < max(self._arrived)]:
+            if index not in self._arrived:
+                del self._waiting_for[index]
+                self._waiting_for[index] = None

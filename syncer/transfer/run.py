@@ -1,0 +1,167 @@
+"""Carrying a plan out: one producer, a bounded channel of jobs, a bounded pool of workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from syncer.content import Item, Mounting, Progress, Source, Target
+from syncer.errors import ChildrenUnknown, SyncerError, TargetFull
+from syncer.oci import Platform
+from syncer.oci.manifest import AnyManifest
+from syncer.transfer.discovery import Discovered, Discovery, Unchanged, Undiscovered
+from syncer.transfer.events import (
+    Committed,
+    Copied,
+    Emit,
+    Failed,
+    Found,
+    ImageCopied,
+    ImageFailed,
+    ImageSkipped,
+    Mounted,
+    Skipped,
+    Started,
+)
+from syncer.transfer.plan import Node, Plan, Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a transfer is carried out."""
+
+    workers: int = 32  # pieces of content in flight
+    platform: Platform | None = None  # what every index is resolved to
+
+
+async def transfer(items: Sequence[Item], source: Source, target: Target, *, options: Options, emit: Emit) -> None:
+    """Bring ``items`` from ``source`` to ``target``: blobs, then manifests, then names.
+
+    Every item ends in exactly one of ImageCopied, ImageSkipped and ImageFailed; one that fails never
+    stops the others.  Raises ``TargetFull`` when the target can take nothing more at all.
+    """
+    running = _Transfer(source, target, options, emit)
+    try:
+        await running.run(items)
+    except* TargetFull as full:
+        raise _first(full) from None
+
+
+class _Transfer:
+    def __init__(self, source: Source, target: Target, options: Options, emit: Emit) -> None:
+        self.source = source
+        self.target = target
+        self.emit = emit
+        self.workers = options.workers
+        self.mounting = target if isinstance(target, Mounting) else None
+        self.plan = Plan(options.workers, can_mount=self.mounting is not None)
+        self.discovery = Discovery(source, target, options.platform, concurrency=min(16, options.workers))
+        self.changed = anyio.Event()
+
+    async def run(self, items: Sequence[Item]) -> None:
+        send, receive = anyio.create_memory_object_stream[Node](max_buffer_size=0)
+        async with anyio.create_task_group() as tasks:
+            async with receive:
+                for _ in range(self.workers):
+                    tasks.start_soon(self._work, receive.clone())
+            tasks.start_soon(self._feed, send)
+            await self.discovery.run(items, self._deliver)
+            self.plan.complete = True
+            self.changed.set()
+
+    async def _deliver(self, found: Discovered) -> None:
+        match found:
+            case Unchanged(item, root):
+                self.emit(ImageSkipped(item, root))
+            case Undiscovered(item, error):
+                self.emit(ImageFailed(item, error))
+            case Tree() as tree:
+                await self._enter(tree)
+
+    async def _enter(self, tree: Tree) -> None:
+        space = self.target.space(tree.item.target)
+        added = self.plan.add(tree, space)
+        self.emit(Found(tree.item, tree.root, added.blobs, added.bytes, added.deduplicated))
+        for node in added.new:
+            await self.target.reserve(space, node.descriptor, node.manifest)
+        if error := self.plan.start(tree, added, space):
+            self.emit(ImageFailed(tree.item, error))
+        self.changed.set()
+
+    async def _feed(self, send: MemoryObjectSendStream[Node]) -> None:
+        """Move what is ready into the channel; what has to wait is simply not in it yet."""
+        async with send:
+            while not self.plan.finished:
+                if node := self.plan.take():
+                    await send.send(node)
+                else:
+                    self.changed = anyio.Event()
+                    await self.changed.wait()
+
+    async def _work(self, jobs: MemoryObjectReceiveStream[Node]) -> None:
+        async with jobs:
+            async for node in jobs:
+                try:
+                    await self._perform(node)
+                except TargetFull:
+                    raise
+                except SyncerError as error:
+                    self.emit(Failed(node.descriptor, node.space, error))
+                    for item in self.plan.fail(node, error):
+                        self.emit(ImageFailed(item, error))
+                else:
+                    self.plan.done(node)
+                self.changed.set()
+
+    async def _perform(self, node: Node) -> None:
+        if node.manifest is not None:
+            await self._commit(node, node.manifest)
+        elif node.mount_from is None or not await self._mount(node, node.mount_from):
+            await self._write(node)
+
+    async def _mount(self, node: Node, origin: str) -> bool:
+        if self.mounting is None or not await self.mounting.mount(node.space, node.descriptor, origin):
+            return False
+        self.emit(Mounted(node.descriptor, node.space, origin))
+        return True
+
+    async def _write(self, node: Node, *, force: bool = False) -> None:
+        progress = Progress(node.descriptor)
+        self.emit(Started(progress))
+        began = time.monotonic()
+        blob = self.source.blob(node.origin, node.descriptor)
+        if await self.target.write(node.space, blob, progress, force=force):
+            self.emit(Copied(node.descriptor, node.space, time.monotonic() - began))
+        else:
+            self.emit(Skipped(node.descriptor, node.space))
+
+    async def _commit(self, node: Node, manifest: AnyManifest) -> None:
+        node.committing, node.names = node.names, []
+        names = [item.target for item in node.committing]
+        try:
+            await self.target.commit(node.space, manifest, names)
+        except ChildrenUnknown as unknown:
+            await self._send_again(node, manifest, unknown)
+            await self.target.commit(node.space, manifest, names)
+        self.emit(Committed(node.descriptor, node.space))
+        for item in node.committing:
+            self.emit(ImageCopied(item, node.descriptor))
+
+    async def _send_again(self, node: Node, manifest: AnyManifest, unknown: ChildrenUnknown) -> None:
+        """Exactly what the target said that it lacks, once: a registry may have been wrong about what it has."""
+        missing = [child for child in manifest.children() if str(child.digest) in unknown.digests]
+        for child in missing or manifest.children():
+            if child.digest in self.discovery.manifests:
+                await self.target.commit(node.space, self.discovery.manifests[child.digest], [])
+            else:
+                await self._write(Node(child, node.space, node.origin, None), force=True)
+
+
+def _first(group: BaseExceptionGroup[TargetFull]) -> TargetFull:
+    for error in group.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    raise group
