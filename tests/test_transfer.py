@@ -1,0 +1,258 @@
+"""The engine between two ends: what arrives, in which order, and what one failure does to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import anyio
+import pytest
+
+from syncer.content import Item
+from syncer.errors import InvalidContent, NotFound, PlatformMissing, TargetError, TargetFull
+from syncer.oci import Descriptor, Digest, Platform, Reference
+from syncer.oci.manifest import AnyManifest
+from syncer.transfer.events import Event, Failed, Found, ImageCopied, ImageFailed, ImageSkipped, Mounted, Skipped
+from syncer.transfer.run import Options, transfer
+from tests.support import images
+from tests.support.memory import MemorySource, MemoryTarget, MountingTarget
+
+
+async def carry(
+    references: Sequence[Reference],
+    source: MemorySource,
+    target: MemoryTarget,
+    *,
+    workers: int = 4,
+    platform: str | None = None,
+) -> list[Event]:
+    events: list[Event] = []
+    items = [Item(reference, reference) for reference in references]
+    options = Options(workers=workers, platform=Platform.parse(platform) if platform else None)
+    await transfer(items, source, target, options=options, emit=events.append)
+    return events
+
+
+async def test_an_index_arrives_whole_with_its_name_last() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.index(images.multi_platform("a"), images.image("b"))
+    reference = source.add("example.com/app:1", image)
+
+    events = await carry([reference], source, target)
+
+    assert target.names == {str(reference): image.digest}
+    assert target.content[reference.name] == {m.digest for m in image.manifests()} | set(image.all_blobs())
+    assert [type(event) for event in events][-1] is ImageCopied
+
+
+async def test_content_that_images_share_is_read_and_written_once() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    base = images.layer("base")
+    references = [
+        source.add(f"example.com/app:{n}", images.image(f"{n}", layers=[base, images.layer(f"{n}")])) for n in range(9)
+    ]
+
+    events = await carry(references, source, target)
+
+    assert set(source.reads.values()) == {1}
+    assert set(target.received.values()) == {1}
+    assert sum(event.deduplicated for event in events if isinstance(event, Found)) == 8 * len(base.content)
+
+
+async def test_one_missing_blob_fails_its_images_only_and_leaves_no_name() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    base, lost = images.layer("base"), images.layer("lost")
+    good = [source.add(f"example.com/good:{n}", images.image(f"good{n}", layers=[base])) for n in range(5)]
+    bad = [source.add(f"example.com/bad:{n}", images.image(f"bad{n}", layers=[base, lost])) for n in range(3)]
+    nested = source.add("example.com/nested:1", images.index(images.image("bad0", layers=[base, lost])))
+    del source.blobs[images.digest_of(lost.content)]
+
+    events = await carry([bad[0], *good, *bad[1:], nested], source, target)
+
+    assert set(target.names) == set(map(str, good))
+    assert {str(e.item.source) for e in events if isinstance(e, ImageFailed)} == set(map(str, [*bad, nested]))
+    assert all(isinstance(event.error, NotFound) for event in events if isinstance(event, ImageFailed))
+
+
+async def test_an_image_that_comes_after_its_content_has_failed_fails_too() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    lost = images.layer("lost")
+    reference = [source.add(f"example.com/bad:{n}", images.image(f"bad{n}", layers=[lost])) for n in range(40)]
+    del source.blobs[images.digest_of(lost.content)]
+
+    events = await carry(reference, source, target, workers=1)
+
+    assert sum(isinstance(event, ImageFailed) for event in events) == 40
+    assert sum(isinstance(e, Failed) and str(e.descriptor.digest) not in source.manifests for e in events) == 1
+    assert not target.names
+
+
+async def test_an_image_whose_manifest_is_missing_fails_alone() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    index = images.multi_platform("a")
+    broken, whole = source.add("example.com/a:1", index), source.add("example.com/b:1", images.image("b"))
+    del source.manifests[index.children[1].digest]
+
+    events = await carry([broken, Reference.parse("example.com/none:1"), whole], source, target)
+
+    assert set(target.names) == {str(whole)}
+    assert sum(isinstance(event, ImageFailed) for event in events) == 2
+
+
+async def test_a_second_repository_mounts_what_the_first_one_has() -> None:
+    source, target = MemorySource(), MountingTarget()
+    base = images.layer("base", 2_000_000)
+    references = [source.add(f"example.com/{n}:1", images.image(n, layers=[base])) for n in "abc"]
+
+    events = await carry(references, source, target)
+
+    digest = images.digest_of(base.content)
+    assert target.received[digest] == 1
+    assert [mounted[1] for mounted in target.mounted] == [digest, digest]
+    assert sum(isinstance(event, Mounted) for event in events) == 2
+    assert set(target.names) == set(map(str, references))
+
+
+async def test_when_the_first_upload_fails_the_next_repository_takes_its_part() -> None:
+    source, target = MemorySource(), MountingTarget()
+    base = images.layer("base")
+    references = [source.add(f"example.com/{n}:1", images.image(n, layers=[base])) for n in "abc"]
+    target.refuses[f"example.com/a {images.digest_of(base.content)}"] = TargetError("no space for a")
+
+    await carry(references, source, target)
+
+    assert set(target.names) == {"example.com/b:1", "example.com/c:1"}
+    assert target.received[images.digest_of(base.content)] == 1
+
+
+async def test_the_same_content_under_two_names_is_sent_once_and_named_twice() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.image("a")
+    references = [source.add(f"example.com/app:{tag}", image) for tag in ("1", "1.0", "latest")]
+
+    events = await carry(references, source, target)
+
+    assert target.names == dict.fromkeys(map(str, references), image.digest)
+    assert set(target.received.values()) == {1}
+    assert sum(isinstance(event, ImageCopied) for event in events) == 3
+
+
+async def test_an_image_that_the_target_names_already_is_skipped_without_reading_it() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    reference = source.add("example.com/app:1", images.multi_platform("a"))
+    await carry([reference], source, target)
+    source.reads.clear()
+
+    events = await carry([reference], source, target)
+
+    assert [type(event) for event in events] == [ImageSkipped]
+    assert not source.reads
+
+
+async def test_a_moved_tag_is_brought_up_to_date() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    await carry([source.add("example.com/app:1", images.image("old"))], source, target)
+    moved = images.image("new")
+
+    await carry([source.add("example.com/app:1", moved)], source, target)
+
+    assert target.names == {"example.com/app:1": moved.digest}
+
+
+async def test_a_platform_resolves_every_index_and_says_what_is_there_instead() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    several = images.multi_platform("several", attested=True)
+    resolved = source.add("example.com/several:1", several)
+    single = source.add("example.com/single:1", images.image("single", architecture="arm64"))
+    missing = source.add("example.com/missing:1", images.image("missing"))
+    lacking = source.add(
+        "example.com/lacking:1", images.index(images.image("x"), images.image("y", architecture="s390x"))
+    )
+    chart = source.add("example.com/chart:1", images.chart("chart"))
+
+    events = await carry([resolved, single, missing, lacking, chart], source, target, platform="arm64")
+
+    assert set(target.names) == {str(resolved), str(single), str(chart)}
+    assert target.names[str(resolved)] == several.children[1].digest
+    failures = {str(e.item.source): e.error for e in events if isinstance(e, ImageFailed)}
+    assert all(isinstance(error, PlatformMissing) for error in failures.values())
+    assert "linux/amd64" in str(failures[str(missing)])
+    assert "linux/amd64, linux/s390x" in str(failures[str(lacking)])
+
+
+async def test_places_are_given_in_the_order_of_the_profile_whatever_order_answers_come_in() -> None:
+    made = {f"example.com/{n:02}:1": images.image(f"{n}") for n in range(20)}
+    source = Reversed(anyio.Event())
+    references = [source.add(name, image) for name, image in made.items()]
+    source.last = references[-1]
+    target = MemoryTarget()
+
+    await carry(references, source, target, workers=20)
+
+    wanted = [image.digest for image in made.values()]
+    assert [digest for digest in target.reserved if digest in wanted] == wanted
+
+
+async def test_what_a_target_only_claims_to_have_is_sent_once_it_says_so() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.image("a")
+    forgotten = next(iter(image.blobs))
+    target.forgets = {forgotten}
+
+    events = await carry([source.add("example.com/app:1", image)], source, target)
+
+    assert target.received == dict.fromkeys(image.blobs, 1)
+    assert sum(isinstance(event, Skipped) for event in events) == 1
+    assert any(isinstance(event, ImageCopied) for event in events)
+
+
+async def test_a_full_target_ends_the_run() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.image("a")
+    target.refuses[f"example.com/app {next(iter(image.blobs))}"] = TargetFull("the disk is full")
+
+    with pytest.raises(TargetFull, match="the disk is full"):
+        await carry([source.add("example.com/app:1", image)], source, target)
+
+    assert not target.names
+
+
+async def test_indexes_nested_too_deep_are_refused() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    nested = images.image("a")
+    for _ in range(10):
+        nested = images.index(nested)
+
+    events = await carry([source.add("example.com/deep:1", nested)], source, target)
+
+    assert [type(event.error) for event in events if isinstance(event, ImageFailed)] == [InvalidContent]
+
+
+async def test_nothing_to_do_is_nothing_done() -> None:
+    assert await carry([], MemorySource(), MemoryTarget()) == []
+
+
+@dataclass(slots=True)
+class Reversed(MemorySource):
+    """Answers for the last image first; the others wait for it."""
+
+    answered: anyio.Event = field(default_factory=anyio.Event)
+    last: Reference | None = None
+
+    def __init__(self, answered: anyio.Event) -> None:
+        MemorySource.__init__(self)
+        self.answered = answered
+        self.last = None
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        if reference == self.last:
+            self.answered.set()
+        elif int(reference.repository) > 4:  # the last one is looked at once some of the first are done
+            await self.answered.wait()
+        return await MemorySource.manifest(self, reference)
+
+
+def test_descriptors_are_values() -> None:
+    descriptor = Descriptor("text/plain", Digest.of(b""), 0)
+
+    assert descriptor == Descriptor.from_json(descriptor.to_json())
