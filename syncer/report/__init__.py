@@ -1,0 +1,17 @@
+"""The account of a run: events become a summary for people, a JSON report and metrics for machines."""
+
+from syncer.report.account import Account
+from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
+from syncer.report.summary import human_bytes, human_seconds, summary
+
+__all__ = [
+    "Account",
+    "ImageAccount",
+    "RegistryAccount",
+    "Report",
+    "Status",
+    "Totals",
+    "human_bytes",
+    "human_seconds",
+    "summary",
+]

@@ -1,0 +1,146 @@
+"""The collector: what happened, counted while it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from syncer.content import Item
+from syncer.oci import Descriptor
+from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
+from syncer.transfer.events import (
+    Copied,
+    Event,
+    Failed,
+    Found,
+    ImageCopied,
+    ImageFailed,
+    ImageSkipped,
+    Mounted,
+    Skipped,
+)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Count:
+    """Blobs that met the same end, and their bytes."""
+
+    blobs: int = 0
+    bytes: int = 0
+
+    def add(self, descriptor: Descriptor) -> None:
+        self.blobs += 1
+        self.bytes += descriptor.size
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """An ``Emit`` that counts; ``report`` may be asked at any time.
+
+    ``fetches`` and ``sends`` say whether the source and the target are registries.  An image that fails
+    and is tried again counts once, as it ended.
+    """
+
+    run_id: str
+    fetches: bool
+    sends: bool
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = _utc_now
+    _started: datetime = field(init=False)
+    _began: float = field(init=False)
+    _copied: _Count = field(default_factory=_Count)
+    _mounted: _Count = field(default_factory=_Count)
+    _skipped: _Count = field(default_factory=_Count)
+    _failed: _Count = field(default_factory=_Count)
+    _deduplicated: int = 0
+    _images: dict[Item, ImageAccount] = field(default_factory=dict)
+    _found_at: dict[Item, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._started, self._began = self.now(), self.clock()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Copied(descriptor):
+                self._copied.add(descriptor)
+            case Mounted(descriptor):
+                self._mounted.add(descriptor)
+            case Skipped(descriptor):
+                self._skipped.add(descriptor)
+            case Failed(descriptor):
+                self._failed.add(descriptor)
+            case Found():
+                self._find(event)
+            case ImageCopied(item, root):
+                self._end(item, Status.COPIED, root)
+            case ImageSkipped(item, root):
+                self._end(item, Status.SKIPPED, root)
+            case ImageFailed(item, error):
+                self._end(item, Status.FAILED)
+                self._images[item] = replace(self._images[item], error=error)
+            case _:
+                pass  # what is on its way is the display's concern
+
+    def report(self, registries: Iterable[RegistryAccount] = ()) -> Report:
+        """The account so far; ``registries`` are the transport's own counts."""
+        accounts = tuple(sorted(registries, key=lambda account: account.registry))
+        images = tuple(self._images.values())
+        return Report(
+            run_id=self.run_id,
+            started=self._started,
+            ended=self.now(),
+            totals=self._totals(images, accounts),
+            images=images,
+            registries=accounts,
+        )
+
+    def _find(self, found: Found) -> None:
+        self._deduplicated += found.deduplicated
+        self._found_at[found.item] = self.clock()
+        self._images[found.item] = ImageAccount(
+            source=found.item.source,
+            target=found.item.target,
+            status=Status.UNFINISHED,
+            digest=found.root.digest,
+            platforms=found.platforms,
+            bytes=found.bytes,
+        )
+
+    def _end(self, item: Item, status: Status, root: Descriptor | None = None) -> None:
+        known = self._images.get(item) or ImageAccount(source=item.source, target=item.target, status=status)
+        self._images[item] = replace(
+            known,
+            status=status,
+            error=None,
+            digest=root.digest if root else known.digest,
+            seconds=self.clock() - self._found_at.get(item, self.clock()),
+        )
+
+    def _totals(self, images: tuple[ImageAccount, ...], registries: tuple[RegistryAccount, ...]) -> Totals:
+        ends = [image.status for image in images]
+        return Totals(
+            images=len(images),
+            images_copied=ends.count(Status.COPIED),
+            images_skipped=ends.count(Status.SKIPPED),
+            images_failed=ends.count(Status.FAILED),
+            images_unfinished=ends.count(Status.UNFINISHED),
+            blobs_copied=self._copied.blobs,
+            blobs_mounted=self._mounted.blobs,
+            blobs_skipped=self._skipped.blobs,
+            blobs_failed=self._failed.blobs,
+            bytes_fetched=self._copied.bytes if self.fetches else 0,
+            bytes_sent=self._copied.bytes if self.sends else 0,
+            bytes_mounted=self._mounted.bytes,
+            bytes_skipped=self._skipped.bytes,
+            bytes_deduplicated=self._deduplicated,
+            requests=sum(registry.requests for registry in registries),
+            retries=sum(registry.retries for registry in registries),
+            too_many_requests=sum(registry.too_many_requests for registry in registries),
+            seconds=self.clock() - self._began,
+        )

@@ -1,0 +1,148 @@
+"""What an account says, as values.  docs/report.md and docs/report.schema.json describe their JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from syncer.errors import Exit, SyncerError
+from syncer.oci import Digest, Platform, Reference
+
+
+class Status(StrEnum):
+    """What became of an image."""
+
+    COPIED = "copied"
+    SKIPPED = "skipped"  # the target's name pointed to this content already
+    FAILED = "failed"
+    UNFINISHED = "unfinished"  # the run ended first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageAccount:
+    """What became of one image on its way to one target."""
+
+    source: Reference
+    target: Reference
+    status: Status
+    digest: Digest | None = None  # None: it was never found
+    platforms: tuple[Platform, ...] = ()  # of an index that was looked into
+    error: SyncerError | None = None
+    bytes: int = 0  # of blobs that no earlier image of this run brings along
+    seconds: float = 0.0  # from the moment when all of it was found
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": str(self.source),
+            "target": str(self.target),
+            "digest": str(self.digest) if self.digest else None,
+            "platforms": [str(platform) for platform in self.platforms],
+            "status": self.status.value,
+            "reason": reason(self.error) if self.error else None,
+            "message": str(self.error) if self.error else None,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryAccount:
+    """What one registry was asked, and how it took it."""
+
+    registry: str
+    requests: int = 0
+    retries: int = 0
+    too_many_requests: int = 0  # answers with status 429
+    pauses: int = 0
+    paused_seconds: float = 0.0
+    errors: int = 0  # requests that failed for good
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"paused_seconds": round(self.paused_seconds, 3)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """The sums of a run.  Bytes are those of blobs; what was sent twice by a retry counts once."""
+
+    images: int
+    images_copied: int
+    images_skipped: int
+    images_failed: int
+    images_unfinished: int
+    blobs_copied: int
+    blobs_mounted: int
+    blobs_skipped: int
+    blobs_failed: int
+    bytes_fetched: int  # from a registry
+    bytes_sent: int  # to a registry
+    bytes_mounted: int
+    bytes_skipped: int  # of blobs that the target had
+    bytes_deduplicated: int  # of blobs that an earlier image brought along
+    requests: int
+    retries: int
+    too_many_requests: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The account of one run; holds nothing secret."""
+
+    run_id: str
+    started: datetime
+    ended: datetime
+    totals: Totals
+    images: tuple[ImageAccount, ...]  # in the order of the profile, as far as the run allowed
+    registries: tuple[RegistryAccount, ...]
+
+    @property
+    def failures(self) -> tuple[ImageAccount, ...]:
+        return tuple(image for image in self.images if image.status is Status.FAILED)
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code of the run: the common one of all failures, else 1; 0 without any."""
+        codes = {image.error.exit for image in self.images if image.error}
+        if self.totals.images_unfinished:
+            codes.add(Exit.INCOMPLETE)
+        if not codes:
+            return Exit.OK
+        return codes.pop() if len(codes) == 1 else Exit.INCOMPLETE
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of docs/report.schema.json."""
+        return {
+            "run_id": self.run_id,
+            "started": _instant(self.started),
+            "ended": _instant(self.ended),
+            "totals": self.totals.to_json(),
+            "images": [image.to_json() for image in self.images],
+            "registries": [registry.to_json() for registry in self.registries],
+        }
+
+
+_REASONS = {
+    Exit.USAGE: "usage",
+    Exit.DENIED: "denied",
+    Exit.MISSING: "missing",
+    Exit.TARGET: "target",
+    Exit.UNVERIFIED: "unverified",
+    Exit.LOCKED: "locked",
+}
+
+
+def reason(error: SyncerError) -> str:
+    """One word for what went wrong, the same for every error that exits alike."""
+    return _REASONS.get(error.exit, "failed")
+
+
+def _instant(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

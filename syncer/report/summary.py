@@ -1,0 +1,88 @@
+"""The account for people, in the manner of Palette's summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from syncer.report.figures import Report, Status
+
+_RULE = "-" * 29
+_FAILURES_SHOWN = 20
+
+
+def summary(title: str, outcome: Sequence[str], report: Report) -> str:
+    """A block of plain lines under ``title``, such as ``Build Summary``.
+
+    ``outcome`` are the command's own sentences about what lies where now.
+    """
+    lines = [_RULE, title, _RULE, *outcome, *_figures(report), *_failures(report)]
+    return "\n".join(lines)
+
+
+def human_bytes(count: float) -> str:
+    """``count`` bytes in decimal units, three digits at least: ``1.84 GB``."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        count /= 1000
+        if count < 999.5 or unit == "PB":
+            break
+    return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"
+
+
+def human_seconds(seconds: float) -> str:
+    """``seconds`` as a person says it: ``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _figures(report: Report) -> list[str]:
+    totals = report.totals
+    copied = max(totals.bytes_fetched, totals.bytes_sent)
+    lines = [f"images:  {_ends(report)}"]
+    if totals.blobs_copied or totals.blobs_skipped or totals.blobs_mounted:
+        lines.append(f"moved:   {human_bytes(copied)} in {_count(totals.blobs_copied, 'blob')}")
+    saved = {
+        "shared between images": totals.bytes_deduplicated,
+        "mounted": totals.bytes_mounted,
+        "there already": totals.bytes_skipped,
+    }
+    if any(saved.values()):
+        lines.append("saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size))
+    if totals.requests:
+        extra = [_count(totals.retries, "retry", "retries")] if totals.retries else []
+        if totals.too_many_requests:
+            extra.append(f"{totals.too_many_requests} × 429")
+        lines.append(f"asked:   {_count(totals.requests, 'request')}" + (f" ({', '.join(extra)})" if extra else ""))
+    rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
+    lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
+    return lines
+
+
+def _ends(report: Report) -> str:
+    totals = report.totals
+    ends = {
+        "copied": totals.images_copied,
+        "unchanged": totals.images_skipped,
+        "failed": totals.images_failed,
+        "unfinished": totals.images_unfinished,
+    }
+    said = ", ".join(f"{number} {end}" for end, number in ends.items() if number)
+    return f"{totals.images} ({said})" if said else "none"
+
+
+def _failures(report: Report) -> list[str]:
+    failed = [image for image in report.images if image.status is Status.FAILED]
+    lines = [f"failed:  {image.source}: {image.error}" for image in failed[:_FAILURES_SHOWN]]
+    if len(failed) > _FAILURES_SHOWN:
+        lines.append(f"         and {len(failed) - _FAILURES_SHOWN} more")
+    return lines
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
