@@ -1,0 +1,180 @@
+"""Real registries on free loopback ports, as async context managers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import bcrypt
+import yaml
+from anyio.abc import Process
+
+from tests.support.programs import needs
+from tests.support.tls import Identity
+from tests.support.tokens import ISSUER, Login, TokenServer
+
+LOGIN = Login("alice", "correct horse")
+
+_LISTENING = re.compile(r"listening on (?P<address>127\.0\.0\.1:[0-9]+)")
+_POLL_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A running registry and how to reach it."""
+
+    address: str  # host:port
+    directory: Path  # where its content lies
+    login: Login | None = None
+    tokens: TokenServer | None = None
+    authority: Path | None = None  # the CA to trust; None means plain HTTP
+    client: Identity | None = None  # the certificate that the registry asks for
+    pid: int | None = None  # of a process of its own
+    log: Path | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.authority else 'http'}://{self.address}"
+
+    def authorization(self, *scopes: str) -> dict[str, str]:
+        """The header that a well-behaved client ends up with."""
+        if self.tokens:
+            return {"Authorization": f"Bearer {self.tokens.token(*scopes)}"}
+        return {"Authorization": self.login.header} if self.login else {}
+
+
+@asynccontextmanager
+async def debian_registry(
+    directory: Path,
+    *,
+    login: Login | None = None,
+    tokens: TokenServer | None = None,
+    tls: Identity | None = None,
+    authority: Path | None = None,
+    client: Identity | None = None,
+    delete: bool = True,
+    port: int = 0,
+    config: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Registry]:
+    """Debian's docker-registry (distribution 2.8) with its content in ``directory``.
+
+    ``login`` turns Basic authentication on, ``tokens`` Bearer, ``tls`` HTTPS with the certificate of
+    ``authority``, ``client`` the demand for that client certificate.  Opened again with the same directory
+    and port it is the same registry, restarted; upload sessions survive.  ``config`` is merged over the
+    configuration; ``environment`` is added to the process's.
+    """
+    program = needs("docker-registry")
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = _config(directory, port, delete=delete)
+    settings |= _authentication(directory, login, tokens)
+    settings["http"] |= _tls(tls, authority if client else None)
+    _merge(settings, config or {})
+    (directory / "config.yml").write_text(yaml.safe_dump(settings))
+    log = directory / "registry.log"
+    with log.open("wb") as output:
+        process = await anyio.open_process(
+            [program, "serve", str(directory / "config.yml")],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=os.environ | dict(environment or {}),
+        )
+    try:
+        address = await _listening(process, log)
+        yield Registry(
+            address,
+            directory,
+            login=login,
+            tokens=tokens,
+            authority=authority if tls else None,
+            client=client,
+            pid=process.pid,
+            log=log,
+        )
+    finally:
+        await _end(process)
+
+
+async def _listening(process: Process, log: Path) -> str:
+    """The address that the registry says it listens on."""
+    with anyio.fail_after(20):
+        while True:
+            text = log.read_text()
+            if found := _LISTENING.search(text):
+                return found["address"]
+            assert process.returncode is None, f"docker-registry ended:\n{text}"
+            await anyio.sleep(_POLL_SECONDS)
+
+
+async def _end(process: Process) -> None:
+    with anyio.CancelScope(shield=True):
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await process.aclose()
+
+
+def _config(directory: Path, port: int, *, delete: bool) -> dict[str, Any]:
+    return {
+        "version": "0.1",
+        "log": {"level": "info", "accesslog": {"disabled": False}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(directory / "content")},
+            "delete": {"enabled": delete},
+            "maintenance": {"uploadpurging": {"enabled": False}},
+        },
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "kept over restarts"},
+        # foreign layers may name any address
+        "validation": {"manifests": {"urls": {"allow": ["^https?://"]}}},
+    }
+
+
+def _authentication(directory: Path, login: Login | None, tokens: TokenServer | None) -> dict[str, Any]:
+    if tokens:
+        return {
+            "auth": {
+                "token": {
+                    "realm": tokens.realm,
+                    "service": tokens.service,
+                    "issuer": ISSUER,
+                    "rootcertbundle": str(tokens.certificate),
+                }
+            }
+        }
+    if login:
+        return {"auth": {"htpasswd": {"realm": "tests", "path": str(htpasswd(directory / "htpasswd", login))}}}
+    return {}
+
+
+def _tls(identity: Identity | None, client_authority: Path | None) -> dict[str, Any]:
+    if identity is None:
+        return {}
+    settings: dict[str, Any] = {"certificate": str(identity.certificate), "key": str(identity.key)}
+    if client_authority:
+        settings["clientcas"] = [str(client_authority)]
+    return {"tls": settings}
+
+
+def htpasswd(path: Path, *logins: Login) -> Path:
+    """A password file in the one form that Debian's registry takes: bcrypt, at its lowest cost."""
+    lines = [
+        f"{login.username}:{bcrypt.hashpw(login.password.encode(), bcrypt.gensalt(4)).decode()}" for login in logins
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _merge(settings: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(settings.get(key), dict):
+            _merge(settings[key], value)
+        else:
+            settings[key] = value
