@@ -50,7 +50,7 @@ def test_the_longest_prefix_on_a_path_boundary_is_replaced(reference: str, maps:
     assert lands(reference, *maps) == expected
 
 
-def test_a_replacement_that_names_the_target_registry_is_a_full_name():
+def test_a_replacement_that_names_the_target_registry_is_a_full_name() -> None:
     """Palette's registryMappingRules map to `example.registry.com/palette-images`."""
     rule = "us-docker.pkg.dev/palette-images=example.registry.com/palette-images"
     source = "us-docker.pkg.dev/palette-images/k8s/pause:3"
@@ -62,7 +62,7 @@ def test_a_replacement_that_names_the_target_registry_is_a_full_name():
     )
 
 
-def test_a_full_name_outside_the_base_path_is_refused():
+def test_a_full_name_outside_the_base_path_is_refused() -> None:
     with pytest.raises(UsageError, match="not under target:5000/base"):
         lands("quay.io/a/b:1", "quay.io=target:5000/elsewhere", base="base")
 
@@ -81,7 +81,7 @@ def test_a_rule_that_cannot_be_meant_is_refused(rule: str, problem: str):
         NameMapping.parse([rule])
 
 
-def test_one_prefix_cannot_lead_to_two_places():
+def test_one_prefix_cannot_lead_to_two_places() -> None:
     with pytest.raises(UsageError, match=r"quay\.io is mapped twice"):
         NameMapping.parse(["quay.io=a", "quay.io/=b"])
 
@@ -100,7 +100,7 @@ def test_a_name_that_no_registry_could_hold_is_refused(rule: str, problem: str):
         lands("quay.io/a/b:1", rule)
 
 
-def test_two_repositories_may_not_land_on_one_name():
+def test_two_repositories_may_not_land_on_one_name() -> None:
     mapping = NameMapping.from_document({"docker.io": "", "quay.io": ""})
     images = [Reference.parse(text) for text in ("docker.io/a/x:v1", "quay.io/a/x:v2", "quay.io/a/x:v1")]
 

@@ -72,7 +72,7 @@ A_NIGHT: list[Event] = [
 ]
 
 
-def test_totals_add_up_what_happened():
+def test_totals_add_up_what_happened() -> None:
     totals = account(*A_NIGHT).report().totals
 
     assert (totals.images, totals.images_copied, totals.images_skipped, totals.images_failed) == (3, 1, 1, 1)
@@ -81,7 +81,7 @@ def test_totals_add_up_what_happened():
     assert totals.seconds == 7
 
 
-def test_a_build_fetches_and_a_push_sends():
+def test_a_build_fetches_and_a_push_sends() -> None:
     build = account(*A_NIGHT, sends=False).report().totals
     push = account(*A_NIGHT, fetches=False).report().totals
 
@@ -89,7 +89,7 @@ def test_a_build_fetches_and_a_push_sends():
     assert (push.bytes_fetched, push.bytes_sent) == (0, 1000)
 
 
-def test_the_report_names_each_image_and_what_became_of_it():
+def test_the_report_names_each_image_and_what_became_of_it() -> None:
     images = account(*A_NIGHT).report().to_json()["images"]
 
     assert images[0] == {
@@ -108,7 +108,7 @@ def test_the_report_names_each_image_and_what_became_of_it():
     assert images[2]["message"] == "GET quay.io/v2/a/manifests/1: 404 Not Found"
 
 
-def test_an_image_that_is_tried_again_counts_once_as_it_ended():
+def test_an_image_that_is_tried_again_counts_once_as_it_ended() -> None:
     report = account(
         ImageFailed(ALPHA, SyncerError("the line was cut")),
         Found(ALPHA, root("alpha"), 0, 0, 0),
@@ -120,7 +120,7 @@ def test_an_image_that_is_tried_again_counts_once_as_it_ended():
     assert report.exit is Exit.OK
 
 
-def test_an_image_that_the_end_of_the_run_overtook_is_unfinished():
+def test_an_image_that_the_end_of_the_run_overtook_is_unfinished() -> None:
     report = account(Found(ALPHA, root("alpha"), 1, 1000, 0)).report()
 
     assert report.images[0].status == "unfinished"
@@ -143,7 +143,7 @@ def test_the_exit_code_is_that_of_all_failures_or_1(errors: list[SyncerError], c
     assert account(ImageSkipped(BETA, root("beta")), *events).report().exit is code
 
 
-def test_requests_are_added_up_over_registries():
+def test_requests_are_added_up_over_registries() -> None:
     report = account(*A_NIGHT).report(
         [
             RegistryAccount(registry="t.io", requests=7, retries=1),
@@ -156,7 +156,7 @@ def test_requests_are_added_up_over_registries():
     assert report.to_json()["registries"][0]["paused_seconds"] == 1.235
 
 
-def test_the_summary_reads_like_palettes():
+def test_the_summary_reads_like_palettes() -> None:
     collected = account(*A_NIGHT, Found(item("delta:1"), root("delta"), 1, 10, 8_000_000_000))
     report = collected.report([RegistryAccount(registry="t.io", requests=1234, retries=1, too_many_requests=2)])
 
@@ -174,7 +174,7 @@ def test_the_summary_reads_like_palettes():
     ]
 
 
-def test_a_failed_blob_is_counted():
+def test_a_failed_blob_is_counted() -> None:
     assert account(Failed(blob("one", 5), "alpha", missing())).report().totals.blobs_failed == 1
 
 
