@@ -27,7 +27,7 @@ def lands(reference: str, *maps: str, registry: str = "target:5000", base: str =
         (f"ghcr.io/x/y:v1@{DIGEST}", "m", f"target:5000/m/ghcr.io/x/y:v1@{DIGEST}"),
     ],
 )
-def test_without_a_rule_the_full_source_name_is_kept(reference: str, base: str, expected: str):
+def test_without_a_rule_the_full_source_name_is_kept(reference: str, base: str, expected: str) -> None:
     assert lands(reference, base=base) == expected
 
 
@@ -46,7 +46,7 @@ def test_without_a_rule_the_full_source_name_is_kept(reference: str, base: str, 
         ("QUAY.io/kairos/core:v1", ["quay.IO/kairos=mirror"], "target:5000/mirror/core:v1"),
     ],
 )
-def test_the_longest_prefix_on_a_path_boundary_is_replaced(reference: str, maps: list[str], expected: str):
+def test_the_longest_prefix_on_a_path_boundary_is_replaced(reference: str, maps: list[str], expected: str) -> None:
     assert lands(reference, *maps) == expected
 
 
@@ -76,7 +76,7 @@ def test_a_full_name_outside_the_base_path_is_refused() -> None:
         ("quay.io/a:v1=x", "names a tag or a digest"),
     ],
 )
-def test_a_rule_that_cannot_be_meant_is_refused(rule: str, problem: str):
+def test_a_rule_that_cannot_be_meant_is_refused(rule: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         NameMapping.parse([rule])
 
@@ -95,7 +95,7 @@ def test_one_prefix_cannot_lead_to_two_places() -> None:
         ("quay.io=" + "x" * 256, "longer than"),
     ],
 )
-def test_a_name_that_no_registry_could_hold_is_refused(rule: str, problem: str):
+def test_a_name_that_no_registry_could_hold_is_refused(rule: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         lands("quay.io/a/b:1", rule)
 
@@ -110,6 +110,6 @@ def test_two_repositories_may_not_land_on_one_name() -> None:
 
 
 @given(st.lists(st.from_regex(r"[a-z0-9]{1,5}", fullmatch=True), min_size=1, max_size=5))
-def test_what_follows_the_prefix_is_kept_as_it_is(parts: list[str]):
+def test_what_follows_the_prefix_is_kept_as_it_is(parts: list[str]) -> None:
     path = "/".join(parts)
     assert lands(f"quay.io/{path}:v1", "quay.io=m") == f"target:5000/m/{path}:v1"

@@ -138,7 +138,7 @@ def test_an_image_that_the_end_of_the_run_overtook_is_unfinished() -> None:
         ([SyncerError("anything")], Exit.INCOMPLETE),
     ],
 )
-def test_the_exit_code_is_that_of_all_failures_or_1(errors: list[SyncerError], code: Exit):
+def test_the_exit_code_is_that_of_all_failures_or_1(errors: list[SyncerError], code: Exit) -> None:
     events = [ImageFailed(item(f"image:{number}"), error) for number, error in enumerate(errors)]
     assert account(ImageSkipped(BETA, root("beta")), *events).report().exit is code
 
@@ -190,7 +190,7 @@ def test_a_failed_blob_is_counted() -> None:
         (2e18, "2000 PB"),
     ],
 )
-def test_bytes_are_said_in_decimal_units(count: float, said: str):
+def test_bytes_are_said_in_decimal_units(count: float, said: str) -> None:
     assert human_bytes(count) == said
 
 
@@ -198,5 +198,5 @@ def test_bytes_are_said_in_decimal_units(count: float, said: str):
     ("seconds", "said"),
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
 )
-def test_time_is_said_as_people_say_it(seconds: float, said: str):
+def test_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
     assert human_seconds(seconds) == said

@@ -28,7 +28,7 @@ def test_named_tags_come_first_as_written_and_need_no_listing() -> None:
         (TagPattern.semver("*"), ["2.0.0", "v1.10.0", "v1.9.3", "v1.2.0"]),
     ],
 )
-def test_patterns_find_tags_newest_first(pattern: TagPattern, expected: list[str]):
+def test_patterns_find_tags_newest_first(pattern: TagPattern, expected: list[str]) -> None:
     assert select(TAGS, TagRules(patterns=(pattern,))) == expected
 
 
@@ -71,14 +71,14 @@ def test_a_pattern_that_fits_nothing_is_named() -> None:
 
 
 @pytest.mark.parametrize("text", ["(", "[", "*", "(?P<n", "a{2,1}", "[[:alpha:]]+", r"\p{L}", "x" * 1001])
-def test_a_regular_expression_that_does_not_compile_is_a_usage_error(text: str):
+def test_a_regular_expression_that_does_not_compile_is_a_usage_error(text: str) -> None:
     """POSIX classes too: Python reads them as something else."""
     with pytest.raises(UsageError, match="regular expression"):
         TagPattern.regex(text)
 
 
 @pytest.mark.parametrize("text", ["", "v1.*", "a/b", "-x", "x" * 129])
-def test_an_exact_name_must_be_a_tag(text: str):
+def test_an_exact_name_must_be_a_tag(text: str) -> None:
     with pytest.raises(UsageError, match="is not a tag"):
         TagPattern.name(text)
 
@@ -93,7 +93,7 @@ def test_what_a_registry_may_not_call_a_tag_is_never_chosen() -> None:
 
 
 @given(st.lists(st.text(max_size=12)), st.integers(1, 5))
-def test_any_listing_gives_distinct_tags_of_that_listing(tags: list[str], newest: int):
+def test_any_listing_gives_distinct_tags_of_that_listing(tags: list[str], newest: int) -> None:
     found = select(tags, TagRules(every=True, newest=newest))
     assert len(set(found)) == len(found) <= newest
     assert set(found) <= set(tags)
