@@ -11,7 +11,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from syncer.content import Item, Mounting, Progress, Source, Target
 from syncer.errors import ChildrenUnknown, SyncerError, TargetFull
-from syncer.oci import Platform
+from syncer.oci import Index, Platform
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovered, Discovery, Unchanged, Undiscovered
 from syncer.transfer.events import (
@@ -85,7 +85,7 @@ class _Transfer:
     async def _enter(self, tree: Tree) -> None:
         space = self.target.space(tree.item.target)
         added = self.plan.add(tree, space)
-        self.emit(Found(tree.item, tree.root, added.blobs, added.bytes, added.deduplicated))
+        self.emit(Found(tree.item, tree.root, added.blobs, added.bytes, added.deduplicated, _platforms(tree)))
         for node in added.new:
             await self.target.reserve(space, node.descriptor, node.manifest)
         if error := self.plan.start(tree, added, space):
@@ -159,6 +159,12 @@ class _Transfer:
                 await self.target.commit(node.space, self.discovery.manifests[child.digest], [])
             else:
                 await self._write(Node(child, node.space, node.origin, None), force=True)
+
+
+def _platforms(tree: Tree) -> tuple[Platform, ...]:
+    root = tree.manifests[tree.root.digest]
+    listed = root.manifests if isinstance(root, Index) else ()
+    return tuple(child.platform for child in listed if child.platform)
 
 
 def _first(group: BaseExceptionGroup[TargetFull]) -> TargetFull:

@@ -1,0 +1,52 @@
+# The commands of a developer and of CI.  `make demo` and `make test` need nothing but Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test soak check format bench bench-full clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.installed ## build a bundle from an embedded registry, push it into another, verify it
+	@$(BIN)/python -m syncer.demo
+
+test: $(VENV)/.tested tools ## set up what the tests need, and run them
+	$(PYTEST)
+
+soak: $(VENV)/.tested tools ## the long tests: many random kills
+	$(PYTEST) -m soak --timeout 1800
+
+check: $(VENV)/.tested ## lint and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.tested ## let ruff put the code in order
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.tested tools ## what it costs, side by side with the peers on PATH (a few minutes)
+	$(BIN)/python -m benchmarks run --quick
+
+bench-full: $(VENV)/.tested tools ## every corpus and scenario, for the record
+	$(BIN)/python -m benchmarks run --full
+
+.PHONY: tools
+tools: ## Debian's registry, skopeo, zstd: installed when we may, else named by what skips
+	@sh tests/install-tools.sh
+
+$(VENV)/.installed: pyproject.toml
+	@echo "installing syncer into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	@touch $@
+
+clean: ## remove everything that these commands made
+	rm -rf $(VENV) build dist output .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,133 @@
+"""Documents that others wrote are kept byte for byte, and read strictly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncer.errors import DigestMismatch, InvalidContent, SyncerError
+from syncer.oci import Digest, Index, Manifest, parse_manifest
+from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from tests.support import images
+
+DIGEST = "sha256:" + "a" * 64
+CONFIG = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": DIGEST, "size": 2}
+
+
+def manifest(**changes: Any) -> bytes:
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CONFIG, "layers": [CONFIG]} | changes
+    return json.dumps({key: value for key, value in document.items() if value is not None}).encode()
+
+
+def test_children_are_what_must_be_there_first() -> None:
+    foreign = images.foreign_layer("f", "https://vendor.example/layer")
+    own = images.layer("own")
+    made = images.image("a", layers=[own, foreign, own])
+
+    read = parse_manifest(made.content, made.media_type)
+
+    assert isinstance(read, Manifest)
+    assert read.content == made.content
+    assert {str(child.digest) for child in read.children()} == set(made.blobs)
+    assert len(read.children()) == 2
+
+
+@pytest.mark.parametrize("docker", [False, True])
+def test_an_index_lists_its_manifests(*, docker: bool) -> None:
+    made = images.multi_platform("a", docker=docker)
+
+    read = parse_manifest(made.content, made.media_type, expected=Digest.parse(made.digest))
+
+    assert isinstance(read, Index)
+    assert [str(child.digest) for child in read.children()] == [child.digest for child in made.children]
+    assert [str(child.platform) for child in read.manifests] == ["linux/amd64", "linux/arm64", "linux/arm/v7"]
+
+
+def test_other_bytes_than_asked_for_are_refused() -> None:
+    with pytest.raises(DigestMismatch):
+        parse_manifest(manifest(), expected=Digest.parse(DIGEST))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[]", "not an object"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"schemaVersion": 2, "schemaVersion": 2}', "same key twice"),
+        (manifest(schemaVersion=1), "schema 1"),
+        (manifest(mediaType="application/vnd.docker.distribution.manifest.v1+prettyjws"), "schema 1"),
+        (manifest(schemaVersion=3), "schemaVersion must be 2"),
+        (manifest(schemaVersion=None), "schemaVersion must be 2"),
+        (manifest(manifests=[]), "CVE-2021-41190"),
+        (manifest(mediaType=OCI_INDEX), "another one's fields"),
+        (manifest(mediaType="text/html"), "unknown media type"),
+        (manifest(layers=None), "layers must be a list"),
+        (manifest(config=None), "must be an object"),
+        (manifest(layers=[CONFIG | {"size": -1}]), "whole number of bytes"),
+        (manifest(layers=[CONFIG | {"size": 1.5}]), "whole number of bytes"),
+        (manifest(layers=[CONFIG | {"size": True}]), "whole number of bytes"),
+        (manifest(layers=[CONFIG | {"size": 2**63}]), "whole number of bytes"),
+        (manifest(layers=[CONFIG | {"size": "2"}]), "whole number of bytes"),
+        (manifest(layers=[CONFIG | {"digest": "sha256:../../etc"}]), "hexadecimal digits"),
+        (manifest(layers=[CONFIG | {"digest": DIGEST.upper()}]), "must start with"),
+        (manifest(layers=[CONFIG | {"digest": None}]), "lacks its digest"),
+        (manifest(layers=[CONFIG | {"mediaType": ""}]), "lacks its mediaType"),
+        (manifest(annotations={"a": 1}), "annotations"),
+        (b'{"schemaVersion": 2' + b" " * (4 * 1024 * 1024) + b"}", "larger than"),
+    ],
+)
+def test_what_the_spec_forbids_is_refused(content: bytes, problem: str) -> None:
+    with pytest.raises(InvalidContent, match=problem):
+        parse_manifest(content)
+
+
+def test_a_digest_listed_with_two_sizes_is_refused() -> None:
+    read = parse_manifest(manifest(layers=[CONFIG | {"size": 3}]))
+
+    with pytest.raises(InvalidContent, match="with the sizes 2 and 3"):
+        read.children()
+
+
+def test_a_server_that_calls_it_something_else_is_not_believed() -> None:
+    with pytest.raises(InvalidContent, match="is called"):
+        parse_manifest(manifest(), "application/vnd.docker.distribution.manifest.v2+json")
+    assert parse_manifest(manifest(), "text/plain").descriptor.media_type == OCI_MANIFEST
+
+
+def test_an_old_document_without_a_media_type_gets_the_servers() -> None:
+    index = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+
+    assert parse_manifest(index, DOCKER_LIST).descriptor.media_type == DOCKER_LIST
+    assert parse_manifest(index).descriptor.media_type == OCI_INDEX
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(str))
+def test_any_bytes_are_a_manifest_or_refused(content: bytes | str) -> None:
+    with contextlib.suppress(SyncerError):
+        parse_manifest(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(DIGEST),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["mediaType", "digest", "size", "platform", "os", "annotations"]), inner)
+    ),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+def test_any_object_is_a_descriptor_or_refused(document: Any) -> None:
+    try:
+        descriptor = Descriptor.from_json(document)
+    except InvalidContent:
+        return
+    assert Descriptor.from_json(descriptor.to_json()) == descriptor
