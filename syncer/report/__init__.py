@@ -2,16 +2,20 @@
 
 from syncer.report.account import Account
 from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
-from syncer.report.summary import human_bytes, human_seconds, summary
+from syncer.report.pace import Pace, Standing
+from syncer.report.summary import human_bytes, human_seconds, printable, summary
 
 __all__ = [
     "Account",
     "ImageAccount",
+    "Pace",
     "RegistryAccount",
     "Report",
+    "Standing",
     "Status",
     "Totals",
     "human_bytes",
     "human_seconds",
+    "printable",
     "summary",
 ]

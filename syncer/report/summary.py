@@ -41,6 +41,11 @@ def human_seconds(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def printable(text: str) -> str:
+    """``text`` on one line and without control characters: what a server wrote must not steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def _figures(report: Report) -> list[str]:
     totals = report.totals
     copied = max(totals.bytes_fetched, totals.bytes_sent)
@@ -78,7 +83,7 @@ def _ends(report: Report) -> str:
 
 def _failures(report: Report) -> list[str]:
     failed = [image for image in report.images if image.status is Status.FAILED]
-    lines = [f"failed:  {image.source}: {image.error}" for image in failed[:_FAILURES_SHOWN]]
+    lines = [f"failed:  {image.source}: {printable(str(image.error))}" for image in failed[:_FAILURES_SHOWN]]
     if len(failed) > _FAILURES_SHOWN:
         lines.append(f"         and {len(failed) - _FAILURES_SHOWN} more")
     return lines

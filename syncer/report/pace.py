@@ -1,0 +1,150 @@
+"""How far a transfer is while it runs: bytes, rate and time left, for whoever looks on a clock of their own."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from syncer.content import Item, Progress
+from syncer.oci import Descriptor, Digest
+from syncer.transfer.events import (
+    Committed,
+    Copied,
+    Event,
+    Failed,
+    Found,
+    ImageCopied,
+    ImageFailed,
+    ImageSkipped,
+    Mounted,
+    Skipped,
+    Started,
+)
+
+WINDOW = 10.0
+"""Seconds over which the rate is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """One blob on its way."""
+
+    descriptor: Descriptor
+    done: int  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One look at a transfer."""
+
+    images: int  # as many as were announced or found
+    images_done: int  # failed ones among them
+    images_failed: int
+    bytes: int  # in blobs of all images found so far
+    bytes_done: int
+    growing: bool  # discovery is not through: ``bytes`` will be more
+    rate: float | None  # bytes a second; None while there is nothing to tell it by
+    seconds_left: float | None
+    in_flight: tuple[InFlight, ...]  # largest remainder first
+
+
+@dataclass(slots=True)
+class Pace:
+    """An ``Emit`` that knows how far the transfer is.
+
+    ``look`` may be called from another thread than the events come from.
+    """
+
+    _expected: int = 0
+    _found: set[Item] = field(default_factory=set)
+    _done: dict[Item, bool] = field(default_factory=dict)  # whether it failed
+    _total: int = 0
+    _finished: int = 0  # bytes of blobs that are at the target, however they got there
+    _moved: int = 0  # bytes of those that were really moved
+    _active: dict[Digest, list[Progress]] = field(default_factory=dict)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def expect(self, images: int) -> None:
+        """Announce that many images more than so far."""
+        with self._lock:
+            self._expected += images
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._take(event)
+
+    def look(self, now: float) -> Standing:
+        """How far the transfer is at ``now`` (seconds of a monotonic clock); the rate is that between looks."""
+        with self._lock:
+            active = [progress for group in self._active.values() for progress in group]
+            on_their_way = sum(progress.done for progress in active)
+            images = max(self._expected, len(self._found | self._done.keys()))
+            seen = len(self._found | self._done.keys())
+            rate = self._rate(now, self._moved + on_their_way)
+            done = min(self._total, self._finished + on_their_way)
+            return Standing(
+                images=images,
+                images_done=len(self._done),
+                images_failed=sum(self._done.values()),
+                bytes=self._total,
+                bytes_done=done,
+                growing=seen < images or not images,
+                rate=rate,
+                seconds_left=(self._total - done) / rate if rate else None,
+                in_flight=_largest_remainder_first(active),
+            )
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Found(item, bytes=size):
+                self._found.add(item)
+                self._total += size
+            case Started(progress):
+                self._active.setdefault(progress.descriptor.digest, []).append(progress)
+            case Copied(descriptor):
+                self._land(descriptor)
+                self._moved += descriptor.size
+                self._finished += descriptor.size
+            case Skipped(descriptor) | Mounted(descriptor):
+                self._land(descriptor)
+                self._finished += descriptor.size
+            case Failed(descriptor):
+                self._land(descriptor)
+                if not descriptor.is_manifest:
+                    self._total -= descriptor.size
+            case ImageCopied(item) | ImageSkipped(item):
+                self._done[item] = False
+            case ImageFailed(item):
+                self._done[item] = True
+            case Committed():
+                pass
+            case _:
+                assert_never(event)
+
+    def _land(self, descriptor: Descriptor) -> None:
+        """Forget the blob's progress; of several for one digest that which is furthest."""
+        group = self._active.get(descriptor.digest)
+        if not group:
+            return
+        group.remove(max(group, key=lambda progress: progress.done))
+        if not group:
+            del self._active[descriptor.digest]
+
+    def _rate(self, now: float, moved: int) -> float | None:
+        samples = self._samples
+        samples.append((now, moved))
+        while len(samples) > 2 and now - samples[1][0] >= WINDOW:
+            samples.popleft()
+        then, before = samples[0]
+        if now <= then:
+            return None
+        return max(0.0, (moved - before) / (now - then))
+
+
+def _largest_remainder_first(active: Sequence[Progress]) -> tuple[InFlight, ...]:
+    looks = [InFlight(progress.descriptor, progress.done) for progress in active]
+    return tuple(sorted(looks, key=lambda look: look.done - look.descriptor.size))

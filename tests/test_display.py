@@ -1,0 +1,161 @@
+import contextlib
+import io
+import os
+import pty
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from rich.console import Console
+
+from syncer.cli.display import Mode, PlainDisplay, open_display, view
+from syncer.content import Item, Progress
+from syncer.errors import SyncerError
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.report.pace import InFlight, Standing
+from syncer.transfer.events import Copied, Found, ImageCopied, ImageFailed, Started
+
+ROOT = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"root"), 400)
+LAYER = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", Digest.of(b"layer"), 2_000_000)
+ALPHA = Item(Reference.parse("quay.io/alpha:1"), Reference.parse("t.io/alpha:1"))
+BETA = Item(Reference.parse("quay.io/beta:1"), Reference.parse("t.io/beta:1"))
+
+
+@dataclass
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def standing(**figures: object) -> Standing:
+    common: dict[str, object] = {
+        "images": 60,
+        "images_done": 12,
+        "images_failed": 0,
+        "bytes": 3_400_000_000,
+        "bytes_done": 1_200_000_000,
+        "growing": False,
+        "rate": 85_000_000.0,
+        "seconds_left": 25.9,
+        "in_flight": (),
+    }
+    return Standing(**(common | figures))  # type: ignore[arg-type]  # a mapping's values have one type
+
+
+def rendered(look: Standing, width: int = 100) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(view(look))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_the_view_says_images_bytes_rate_and_time_left() -> None:
+    (line,) = rendered(standing())
+
+    assert line.startswith("12 of 60 images")
+    assert line.endswith("1.20 GB of 3.40 GB · 85.0 MB/s · 26 s left")
+
+
+def test_while_discovery_runs_totals_are_marked_as_growing() -> None:
+    (line,) = rendered(standing(growing=True, images_failed=2))
+
+    assert "12 of 60 images (2 failed)" in line
+    assert line.endswith("1.20 GB of 3.40 GB+ · 85.0 MB/s · 26 s+ left")
+
+
+def test_the_view_lists_the_blobs_with_the_most_to_come() -> None:
+    lines = rendered(standing(in_flight=(InFlight(LAYER, 500_000),) * 7))
+
+    assert len(lines) == 7
+    assert lines[1] == f"  {LAYER.digest.short}   25 % of 2.00 MB"
+    assert lines[-1] == "  and 2 more"
+
+
+@pytest.mark.parametrize("width", [20, 40, 200])
+def test_the_view_fits_any_terminal(width: int) -> None:
+    assert all(len(line) <= width for line in rendered(standing(in_flight=(InFlight(LAYER, 1),)), width))
+
+
+def test_elsewhere_a_line_is_written_only_when_there_is_news() -> None:
+    stream, clock = io.StringIO(), Clock()
+    display = PlainDisplay(stream, clock)
+    display.draw()
+    display.expect(2)
+    progress = Progress(LAYER)
+    display(Found(ALPHA, ROOT, 1, LAYER.size, 0))
+    display(Started(progress))
+    display.draw()
+    progress.done, clock.seconds = 1_000_000, 10.0
+    display.draw()
+    display(Copied(LAYER, "alpha", 1.0))
+    display(ImageCopied(ALPHA, ROOT))
+    display(ImageFailed(BETA, SyncerError("gone\x1b[2J\nfor good")))
+    clock.seconds = 20.0
+    display.draw()
+    display.draw()
+
+    assert stream.getvalue().splitlines() == [
+        "0 of 2 images, 0 B of 2.00 MB+",
+        "0 of 2 images, 1.00 MB of 2.00 MB+, 100 kB/s, 10 s+ left",
+        "failed: quay.io/beta:1: gone [2J for good",
+        "2 of 2 images (1 failed), 2.00 MB of 2.00 MB, 100 kB/s",
+    ]
+
+
+def test_without_a_terminal_there_is_no_live_line() -> None:
+    stream = io.StringIO()
+    with open_display(stream) as display:
+        display(ImageFailed(BETA, SyncerError("gone")))
+
+    assert stream.getvalue() == "failed: quay.io/beta:1: gone\n1 of 1 images (1 failed), 0 B of 0 B\n"
+
+
+def test_switched_off_it_is_silent() -> None:
+    stream = io.StringIO()
+    with open_display(stream, mode=Mode.OFF) as display:
+        display(ImageFailed(BETA, SyncerError("gone")))
+    assert stream.getvalue() == ""
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30", **environment}.items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = pty.openpty()
+    try:
+        with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+            with open_display(terminal) as display:
+                display.expect(2)
+                display(Found(ALPHA, ROOT, 1, LAYER.size, 0))
+                display(Started(Progress(LAYER, 500_000)))
+                display(ImageFailed(BETA, SyncerError("gone")))
+        return b"".join(everything(ours)).decode()
+    finally:
+        os.close(ours)
+
+
+def everything(terminal: int) -> Iterator[bytes]:
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(terminal, 65536):
+            yield piece
+
+
+def test_on_a_terminal_the_view_is_drawn_and_failures_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = on_a_terminal(monkeypatch)
+
+    assert "failed: quay.io/beta:1: gone" in seen
+    assert "1 of 2 images (1 failed)" in seen
+    assert LAYER.digest.short in seen
+    assert "\x1b[31m" in seen
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") == 1  # the cursor is shown again
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[31m" not in on_a_terminal(monkeypatch, NO_COLOR="1")
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b" not in on_a_terminal(monkeypatch, TERM="dumb")
