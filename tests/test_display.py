@@ -126,12 +126,11 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str:
         monkeypatch.setenv(name, value)
     ours, theirs = pty.openpty()
     try:
-        with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
-            with open_display(terminal) as display:
-                display.expect(2)
-                display(Found(ALPHA, ROOT, 1, LAYER.size, 0))
-                display(Started(Progress(LAYER, 500_000)))
-                display(ImageFailed(BETA, SyncerError("gone")))
+        with os.fdopen(theirs, "w", encoding="utf-8") as terminal, open_display(terminal) as display:
+            display.expect(2)
+            display(Found(ALPHA, ROOT, 1, LAYER.size, 0))
+            display(Started(Progress(LAYER, 500_000)))
+            display(ImageFailed(BETA, SyncerError("gone")))
         return b"".join(everything(ours)).decode()
     finally:
         os.close(ours)
