@@ -1,0 +1,64 @@
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from syncer.errors import TargetError, UsageError
+from syncer.report import RegistryAccount
+from syncer.report.output import require_writable, write_report, write_whole
+from tests.test_report import A_NIGHT, account
+
+SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
+
+
+def test_the_report_is_what_its_schema_says(tmp_path: Path) -> None:
+    schema = json.loads(SCHEMA.read_text())
+    Draft202012Validator.check_schema(schema)
+    path = tmp_path / "report.json"
+
+    write_report(path, account(*A_NIGHT).report([RegistryAccount(registry="t.io", requests=3)]))
+
+    document = json.loads(path.read_text())
+    assert list(document) == ["run_id", "started", "ended", "totals", "images", "registries"]
+    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(document)
+
+
+def test_every_figure_of_the_report_is_described() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    document = account(*A_NIGHT).report([RegistryAccount(registry="t.io")]).to_json()
+
+    assert list(schema["$defs"]["totals"]["properties"]) == list(document["totals"])
+    assert list(schema["$defs"]["image"]["properties"]) == list(document["images"][0])
+    assert list(schema["$defs"]["registry"]["properties"]) == list(document["registries"][0])
+
+
+def test_a_report_replaces_the_last_one_whole_and_everybody_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(b"old")
+    with path.open("rb") as reader:
+        write_whole(path, b"new")
+        assert reader.read() == b"old"
+
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(tmp_path) == ["report.json"]  # noqa: PTH208 - hidden files count
+
+
+def test_a_report_that_cannot_be_written_is_an_error_of_the_target(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="cannot be written"):
+        write_whole(tmp_path / "absent" / "report.json", b"")
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(TargetError, match="cannot be written"):
+        write_whole(tmp_path / "report.json", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Path) -> None:
+    require_writable(tmp_path / "report.json")
+    with pytest.raises(UsageError, match="does not exist"):
+        require_writable(tmp_path / "absent" / "report.json")
+    with pytest.raises(UsageError, match="is a directory"):
+        require_writable(tmp_path)
