@@ -1,0 +1,211 @@
+"""YAML that people write, read without guessing.
+
+Every scalar stays the text that was written: ``version: 1.10`` is not the number 1.1, ``no`` is not false.
+Only an unquoted nothing (``~``, ``null``, or an empty value) is None.  The tree is built from libyaml's events
+rather than by PyYAML's own constructors: nothing recurses, keys that stand twice are refused, and a document
+whose aliases multiply it ("billion laughs") is refused before it fills the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from syncer.errors import InvalidFile
+
+Step: TypeAlias = str | int
+
+MAX_NODES = 1_000_000
+"""Values in one file, each counted as often as aliases repeat it; the largest known pack has 5,000."""
+
+_MAX_DEPTH = 100
+_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
+_KEY_PROBLEM = "a key must be a text; a value that begins with { needs quotes"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is absent from some builds of PyYAML
+
+
+class Map(dict[str, Any]):
+    """A mapping that remembers the line (from 1) of each of its values."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, int] = {}
+
+
+class Seq(list[Any]):
+    """A list that remembers the line (from 1) of each of its entries."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[int] = []
+
+
+def parse_yaml(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> Any:
+    """The one document in ``text``: ``Map``, ``Seq``, ``str`` or None, and None for an empty text.
+
+    Raises ``InvalidFile``, which names ``origin``, line and column.
+    """
+    documents = parse_documents(text, origin, max_nodes=max_nodes)
+    if len(documents) > 1:
+        raise InvalidFile(origin, f"it holds {len(documents)} documents, and one is expected")
+    return documents[0] if documents else None
+
+
+def parse_documents(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> list[Any]:
+    """As ``parse_yaml``, for a text that may hold several documents or none."""
+    builder = _Builder(origin, max_nodes)
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, origin) from None
+    except yaml.YAMLError as error:
+        raise InvalidFile(origin, f"this is not YAML: {str(error).splitlines()[0]}") from None
+    return builder.roots
+
+
+def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
+    """The line of what ``path`` leads to in a tree of ``parse_yaml``, or of the nearest known part of the way."""
+    line: int | None = None
+    for step in path:
+        try:
+            line, root = root.lines[step], root[step]
+        except (AttributeError, LookupError, TypeError):
+            break
+    return line
+
+
+def spell_path(path: tuple[Step, ...]) -> str:
+    """``path`` as people write it: ``pack.content.images[0].image``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A mapping or a list that has begun and not ended."""
+
+    node: Map | Seq
+    anchor: str | None
+    line: int
+    counted: int  # nodes before this one
+    key: str | None = None
+    merging: bool = False
+    merged: list[Map] = field(default_factory=list)
+
+    @property
+    def wants_key(self) -> bool:
+        return self.key is None and isinstance(self.node, Map)
+
+
+class _Builder:
+    def __init__(self, origin: Path | str, max_nodes: int) -> None:
+        self.roots: list[Any] = []
+        self._origin = origin
+        self._max_nodes = max_nodes
+        self._count = 0
+        self._open: list[_Frame] = []
+        self._anchors: dict[str, tuple[Any, int]] = {}  # the value and its number of nodes
+
+    def take(self, event: Any) -> None:
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            self._scalar(event)
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            self._begin(event, Map() if kind is yaml.MappingStartEvent else Seq())
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            self._end(event)
+        elif kind is yaml.AliasEvent:
+            self._alias(event)
+        elif kind is yaml.DocumentStartEvent:
+            self._anchors.clear()
+
+    def _scalar(self, event: Any) -> None:
+        self._grow(event, 1)
+        plain = event.implicit[0]
+        value = None if plain and event.value in _NOTHING else event.value
+        if event.anchor:
+            self._anchors[event.anchor] = value, 1
+        self._place(event, value, event.start_mark.line + 1, is_merge=plain and value == "<<")
+
+    def _begin(self, event: Any, node: Map | Seq) -> None:
+        if len(self._open) >= _MAX_DEPTH:
+            raise self._error(event, f"it is nested deeper than {_MAX_DEPTH} levels")
+        if self._open and self._open[-1].wants_key:
+            raise self._error(event, _KEY_PROBLEM)
+        self._open.append(_Frame(node, event.anchor, event.start_mark.line + 1, self._count))
+        self._grow(event, 1)
+
+    def _end(self, event: Any) -> None:
+        frame = self._open.pop()
+        node = frame.node
+        if isinstance(node, Map):
+            for merged in frame.merged:
+                for key, value in merged.items():
+                    if key not in node:
+                        node[key] = value
+                        node.lines[key] = merged.lines[key]
+        if frame.anchor:
+            self._anchors[frame.anchor] = node, self._count - frame.counted
+        self._place(event, node, frame.line)
+
+    def _alias(self, event: Any) -> None:
+        if event.anchor not in self._anchors:
+            raise self._error(event, f"the alias *{event.anchor[:60]} has no anchor")
+        value, weight = self._anchors[event.anchor]
+        self._grow(event, weight)
+        self._place(event, value, event.start_mark.line + 1)
+
+    def _place(self, event: Any, value: Any, line: int, *, is_merge: bool = False) -> None:
+        """Put a finished value where it belongs: the roots, a list, or a mapping's next key or value."""
+        if not self._open:
+            self.roots.append(value)
+            return
+        frame = self._open[-1]
+        if isinstance(frame.node, Seq):
+            frame.node.append(value)
+            frame.node.lines.append(line)
+        elif frame.wants_key:
+            if not isinstance(value, str):
+                raise self._error(event, _KEY_PROBLEM)
+            frame.key, frame.merging = value, is_merge
+        elif frame.merging:
+            frame.merged += self._mergeable(event, value)
+            frame.key, frame.merging = None, False
+        else:
+            key = frame.key or ""
+            if key in frame.node:
+                raise self._error(event, f"the key {key[:80]!r} stands twice in one mapping")
+            frame.node[key] = value
+            frame.node.lines[key] = line
+            frame.key = None
+
+    def _mergeable(self, event: Any, value: Any) -> list[Map]:
+        """What ``<<`` brings in: a mapping, or a list of them (yaml.org/type/merge.html)."""
+        maps = value if isinstance(value, Seq) else [value]
+        if not all(isinstance(each, Map) for each in maps):
+            raise self._error(event, "<< can only bring in mappings")
+        return list(maps)
+
+    def _grow(self, event: Any, nodes: int) -> None:
+        self._count += nodes
+        if self._count > self._max_nodes:
+            raise self._error(event, f"it holds more than {self._max_nodes} values, aliases counted")
+
+    def _error(self, event: Any, problem: str) -> InvalidFile:
+        mark = event.start_mark
+        return InvalidFile(self._origin, f"column {mark.column + 1}: {problem}", line=mark.line + 1)
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, origin: Path | str) -> InvalidFile:
+    mark = error.problem_mark or error.context_mark
+    problem = ", ".join(filter(None, (error.context, error.problem)))
+    if mark is None:
+        return InvalidFile(origin, f"this is not YAML: {problem}")
+    return InvalidFile(origin, f"column {mark.column + 1}: this is not YAML: {problem}", line=mark.line + 1)
