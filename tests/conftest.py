@@ -46,6 +46,24 @@ def debian_registry(tmp_path: Path) -> OpenRegistry:
 
 
 @pytest.fixture
+def serve_disk(tmp_path: Path) -> OpenRegistry:
+    """``async with serve_disk(name="target", …) as registry``: see ``registries.serve_disk``."""
+
+    def open_it(name: str = "ours", **settings: Any) -> AbstractAsyncContextManager[Registry]:
+        return registries.serve_disk(tmp_path / name, **settings)
+
+    return open_it
+
+
+@pytest.fixture(params=["debian", "ours"])
+def any_registry(
+    request: pytest.FixtureRequest, debian_registry: OpenRegistry, serve_disk: OpenRegistry
+) -> OpenRegistry:
+    """Debian's registry and syncer's own, one after the other, with the settings that both know."""
+    return debian_registry if request.param == "debian" else serve_disk
+
+
+@pytest.fixture
 def token_server(tmp_path: Path) -> OpenTokenServer:
     """``async with token_server(login=…) as tokens``: see ``tokens.token_server``."""
 

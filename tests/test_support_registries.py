@@ -46,11 +46,11 @@ def test_a_shared_base_is_one_blob() -> None:
     assert set(first.all_blobs()) & set(second.all_blobs()) == {images.digest_of(base.content)}
 
 
-async def test_an_image_pushed_to_debians_registry_is_read_back(debian_registry: OpenRegistry) -> None:
+async def test_an_image_pushed_to_a_registry_is_read_back(any_registry: OpenRegistry) -> None:
     made = images.multi_platform("a", base=images.layer("base"), attested=True)
     docker = images.multi_platform("b", docker=True)
 
-    async with debian_registry() as registry:
+    async with any_registry() as registry:
         await client.push(registry, "team/app", made, "v1", "latest")
         await client.push(registry, "team/docker", docker, "v1")
 
@@ -60,7 +60,7 @@ async def test_an_image_pushed_to_debians_registry_is_read_back(debian_registry:
         assert await client.repositories(registry) == ["team/app", "team/docker"]
 
 
-async def test_every_kind_of_artifact_is_accepted_by_debians_registry(debian_registry: OpenRegistry) -> None:
+async def test_every_kind_of_artifact_is_accepted(any_registry: OpenRegistry) -> None:
     subject = images.image("subject")
     tag, signature = images.cosign_signature(subject)
     nested = images.index(images.multi_platform("inner"), images.image("outer"))
@@ -70,7 +70,7 @@ async def test_every_kind_of_artifact_is_accepted_by_debians_registry(debian_reg
         images.foreign_layer("vendor", "https://vendor.example/layer"),
     ]
 
-    async with debian_registry() as registry:
+    async with any_registry() as registry:
         for number, made in enumerate(
             [
                 subject,
@@ -87,19 +87,19 @@ async def test_every_kind_of_artifact_is_accepted_by_debians_registry(debian_reg
     assert tag == f"sha256-{subject.digest.removeprefix('sha256:')}.sig"
 
 
-async def test_content_survives_a_restart(debian_registry: OpenRegistry) -> None:
+async def test_content_survives_a_restart(any_registry: OpenRegistry) -> None:
     made = images.image("a")
-    async with debian_registry() as registry:
+    async with any_registry() as registry:
         await client.push(registry, "app", made, "v1")
 
-    async with debian_registry() as registry:
+    async with any_registry() as registry:
         await client.assert_holds(registry, "app", made, "v1")
 
 
-async def test_debians_registry_asks_for_a_password(debian_registry: OpenRegistry) -> None:
+async def test_a_registry_asks_for_a_password(any_registry: OpenRegistry) -> None:
     made = images.image("a")
 
-    async with debian_registry(login=LOGIN) as registry:
+    async with any_registry(login=LOGIN) as registry:
         refused = await client.ask(registry, "GET", "/v2/", headers={"Authorization": ""})
         await client.push(registry, "app", made, "v1")
 

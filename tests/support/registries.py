@@ -16,6 +16,7 @@ import bcrypt
 import yaml
 from anyio.abc import Process
 
+from syncer.serve import Tls, open_disk, serve
 from tests.support.programs import needs
 from tests.support.tls import Identity
 from tests.support.tokens import ISSUER, Login, TokenServer
@@ -101,6 +102,24 @@ async def debian_registry(
         )
     finally:
         await _end(process)
+
+
+@asynccontextmanager
+async def serve_disk(
+    directory: Path,
+    *,
+    login: Login | None = None,
+    tls: Identity | None = None,
+    authority: Path | None = None,
+    port: int = 0,
+) -> AsyncIterator[Registry]:
+    """Syncer's own registry, in this process, with its content in ``directory``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    passwords = htpasswd(directory / "htpasswd", login) if login else None
+    identity = Tls(certificate=tls.certificate, key=tls.key) if tls else None
+    with open_disk(directory / "content") as disk:
+        async with serve(disk, port=port, htpasswd=passwords, tls=identity) as address:
+            yield Registry(str(address), directory, login=login, authority=authority if tls else None)
 
 
 async def _listening(process: Process, log: Path) -> str:

@@ -1,0 +1,147 @@
+"""Which endpoint of the distribution spec a path names.  No path of a file is ever made of what is not one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TypeAlias
+from urllib.parse import unquote
+
+from syncer.errors import InvalidContent
+from syncer.oci import Digest
+from syncer.serve.problem import Problem
+
+# distribution-spec, "Pulling manifests"
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_UPLOAD = re.compile(r"[0-9a-f]{32}")
+_MAX_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """``/v2/``: is this a registry?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """``/v2/_catalog``"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """``/v2/<name>/tags/list``"""
+
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestAt:
+    """``/v2/<name>/manifests/<reference>``"""
+
+    repository: str
+    reference: str | Digest
+
+
+@dataclass(frozen=True, slots=True)
+class BlobAt:
+    """``/v2/<name>/blobs/<digest>``"""
+
+    repository: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """``/v2/<name>/blobs/uploads/``"""
+
+    repository: str
+
+
+@dataclass(frozen=True, slots=True)
+class UploadAt:
+    """``/v2/<name>/blobs/uploads/<session>``"""
+
+    repository: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Referrers:
+    """``/v2/<name>/referrers/<digest>``"""
+
+    repository: str
+    subject: Digest
+
+
+Endpoint: TypeAlias = Base | Catalog | Tags | ManifestAt | BlobAt | Uploads | UploadAt | Referrers
+
+
+def parse_endpoint(raw_path: str) -> Endpoint:  # noqa: PLR0911  # one for each endpoint
+    """The endpoint of a request's path, still percent-encoded and without its query; raises ``Problem``."""
+    segments = [_decoded(segment) for segment in raw_path.split("/")]
+    match segments:
+        case ["", "v2"] | ["", "v2", ""]:
+            return Base()
+        case ["", "v2", "_catalog"]:
+            return Catalog()
+        case ["", "v2", *name, "tags", "list"]:
+            return Tags(_repository(name))
+        case ["", "v2", *name, "blobs", "uploads"] | ["", "v2", *name, "blobs", "uploads", ""]:
+            return Uploads(_repository(name))
+        case ["", "v2", *name, "blobs", "uploads", session]:
+            return UploadAt(_repository(name), _session(session))
+        case ["", "v2", *name, "manifests", reference]:
+            return ManifestAt(_repository(name), _reference(reference))
+        case ["", "v2", *name, "blobs", digest]:
+            return BlobAt(_repository(name), parse_digest(digest))
+        case ["", "v2", *name, "referrers", digest]:
+            return Referrers(_repository(name), parse_digest(digest))
+    raise Problem(HTTPStatus.NOT_FOUND, "UNSUPPORTED", "this registry has nothing at that path")
+
+
+def parse_digest(text: str) -> Digest:
+    """A digest that a client sent; raises ``Problem``."""
+    try:
+        return Digest.parse(text)
+    except InvalidContent as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", str(error)) from None
+
+
+def is_repository(name: str) -> bool:
+    """Whether ``name`` is a repository's name in the spec's grammar."""
+    return len(name) <= _MAX_NAME and all(map(_COMPONENT.fullmatch, name.split("/")))
+
+
+def _decoded(segment: str) -> str:
+    """Percent-decoding, once: what is still encoded afterwards has no legal character."""
+    decoded = unquote(segment) if "%" in segment else segment
+    if "/" in decoded:
+        raise Problem(HTTPStatus.BAD_REQUEST, "NAME_INVALID", "a slash in a path must not be encoded")
+    return decoded
+
+
+def _repository(components: list[str]) -> str:
+    name = "/".join(components)
+    if not is_repository(name):
+        raise Problem(HTTPStatus.BAD_REQUEST, "NAME_INVALID", f"{name[:80]!r} is not the name of a repository")
+    return name
+
+
+def _reference(text: str) -> str | Digest:
+    if ":" in text:
+        return parse_digest(text)
+    if not _TAG.fullmatch(text):
+        raise Problem(HTTPStatus.NOT_FOUND, "TAG_INVALID", f"{text[:80]!r} is neither a tag nor a digest")
+    return text
+
+
+def _session(text: str) -> str:
+    if not _UPLOAD.fullmatch(text):
+        raise unknown_upload()
+    return text
+
+
+def unknown_upload() -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", "there is no such upload session")

@@ -1,0 +1,159 @@
+"""Answers to GET and HEAD."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from urllib.parse import quote
+
+from aiohttp import web
+from anyio import to_thread
+
+from syncer.oci import Digest
+from syncer.oci.descriptor import OCI_INDEX
+from syncer.serve.body import write_piece
+from syncer.serve.endpoint import BlobAt, ManifestAt, Referrers, Tags
+from syncer.serve.problem import COMMON_HEADERS, Problem, empty_response, json_response
+from syncer.serve.storage import Storage, StoredBlob, StoredManifest
+
+_PIECE = 1024 * 1024  # bytes
+_MAX_PAGE = 1000  # entries; a larger n is cut, CVE-2023-2253 is what happens otherwise
+
+_RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,19})-(?P<last>[0-9]{0,19})")
+
+
+async def get_catalog(request: web.BaseRequest, storage: Storage) -> web.StreamResponse:
+    names, headers = _page(await to_thread.run_sync(storage.repositories), request.query, "/v2/_catalog")
+    return json_response({"repositories": names}, headers=headers)
+
+
+async def get_tags(request: web.BaseRequest, storage: Storage, endpoint: Tags) -> web.StreamResponse:
+    repository = endpoint.repository
+    if not storage.has_repository(repository):
+        raise unknown_repository(repository)
+    tags, headers = _page(
+        await to_thread.run_sync(storage.tags, repository), request.query, f"/v2/{repository}/tags/list"
+    )
+    return json_response({"name": repository, "tags": tags}, headers=headers)
+
+
+async def get_referrers(request: web.BaseRequest, storage: Storage, endpoint: Referrers) -> web.StreamResponse:
+    found = await to_thread.run_sync(storage.referrers, endpoint.repository, endpoint.subject)
+    headers = {}
+    if wanted := request.query.get("artifactType"):
+        found = [descriptor for descriptor in found if descriptor.artifact_type == wanted]
+        headers["OCI-Filters-Applied"] = "artifactType"
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [descriptor.to_json() for descriptor in found],
+    }
+    return json_response(document, headers=headers, content_type=OCI_INDEX)
+
+
+def get_manifest(request: web.BaseRequest, storage: Storage, endpoint: ManifestAt) -> web.StreamResponse:
+    manifest = find_manifest(storage, endpoint)
+    headers = _content_headers(manifest.digest, manifest.media_type)
+    if _is_known(request, manifest.digest):
+        return empty_response(HTTPStatus.NOT_MODIFIED, headers)
+    return web.Response(body=manifest.content, headers=headers)
+
+
+async def get_blob(request: web.BaseRequest, storage: Storage, endpoint: BlobAt) -> web.StreamResponse:
+    blob = storage.blob(endpoint.repository, endpoint.digest)
+    if blob is None:
+        raise unknown_blob(endpoint.digest)
+    headers = _content_headers(endpoint.digest, "application/octet-stream") | {"Accept-Ranges": "bytes"}
+    if _is_known(request, endpoint.digest):
+        return empty_response(HTTPStatus.NOT_MODIFIED, headers)
+    if request.method == "HEAD":
+        return empty_response(HTTPStatus.OK, headers | {"Content-Length": str(blob.size)})
+    wanted = _wanted_range(request.headers.getall("Range", ()), blob.size)
+    if wanted is None:
+        return await _send(request, blob, range(blob.size), web.StreamResponse(headers=headers))
+    headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size}"
+    return await _send(request, blob, wanted, web.StreamResponse(status=206, headers=headers))
+
+
+def find_manifest(storage: Storage, endpoint: ManifestAt) -> StoredManifest:
+    """The manifest at an endpoint; raises ``Problem``."""
+    repository, reference = endpoint.repository, endpoint.reference
+    digest = reference if isinstance(reference, Digest) else storage.resolve(repository, reference)
+    manifest = digest and storage.manifest(repository, digest)
+    if not manifest:
+        if not storage.has_repository(repository):
+            raise unknown_repository(repository)
+        raise Problem(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN", f"{repository} has no manifest {reference}")
+    return manifest
+
+
+def unknown_repository(repository: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "NAME_UNKNOWN", f"there is no repository {repository}")
+
+
+def unknown_blob(digest: Digest) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", f"there is no blob {digest}")
+
+
+async def _send(
+    request: web.BaseRequest, blob: StoredBlob, wanted: range, response: web.StreamResponse
+) -> web.StreamResponse:
+    """Those bytes of the blob; the response's status and headers are set but for its length."""
+    response.content_length = len(wanted)
+    await response.prepare(request)
+    with blob.open() as read:
+        for offset in range(wanted.start, wanted.stop, _PIECE):
+            piece = await to_thread.run_sync(read, offset, min(_PIECE, wanted.stop - offset))
+            await write_piece(request, response, piece)
+    return response
+
+
+def _content_headers(digest: Digest, media_type: str) -> dict[str, str]:
+    return COMMON_HEADERS | {
+        "Content-Type": media_type,
+        "Docker-Content-Digest": str(digest),
+        "ETag": f'"{digest}"',
+    }
+
+
+def _is_known(request: web.BaseRequest, digest: Digest) -> bool:
+    """Whether the client says that it has this content already (RFC 9110, If-None-Match)."""
+    return any(known.value == str(digest) for known in request.if_none_match or ())
+
+
+def _wanted_range(headers: Sequence[str], size: int) -> range | None:
+    """The one range of bytes that is asked for; None for all of it.
+
+    Several ranges at once, and units other than bytes, are ignored, as RFC 9110 allows.
+    """
+    found = _RANGE.fullmatch(headers[0]) if len(headers) == 1 else None
+    if found is None or not (found["first"] or found["last"]):
+        return None
+    if not found["first"]:
+        wanted = range(max(0, size - int(found["last"])), size)
+    else:
+        last = int(found["last"]) if found["last"] else size - 1
+        wanted = range(int(found["first"]), min(last + 1, size))
+    if not wanted:
+        raise Problem(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            "SIZE_INVALID",
+            f"the blob has {size} bytes",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return wanted
+
+
+def _page(names: Sequence[str], query: Mapping[str, str], path: str) -> tuple[list[str], dict[str, str]]:
+    """One page of ``names`` in lexical order, and the link to the next (distribution-spec, "Listing Tags")."""
+    text = query.get("n", str(_MAX_PAGE))
+    if not (text.isascii() and text.isdigit()):
+        raise Problem(HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n must be a whole number")
+    count = min(int(text[:10]), _MAX_PAGE)
+    last = query.get("last", "")
+    rest = sorted(name for name in names if name > last)
+    page = rest[:count]
+    if not page or len(page) == len(rest):
+        return page, {}
+    return page, {"Link": f'<{path}?n={count}&last={quote(page[-1], safe="")}>; rel="next"'}

@@ -1,0 +1,160 @@
+"""The socket in front of the registry: addresses, TLS, and limits on what a connection may do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+from aiohttp import web
+
+from syncer.errors import InvalidFile, UsageError
+from syncer.serve.app import Application
+from syncer.serve.password import Passwords
+from syncer.serve.storage import Storage
+
+_HEADER_SECONDS = 10.0
+_IDLE_SECONDS = 60.0
+_SHUTDOWN_SECONDS = 2.0
+_MAX_CONNECTIONS = 1024
+_MAX_LINE = 16 * 1024  # bytes, of the request line and of each header
+_MAX_HEADERS = 64
+_READ_AHEAD = 256 * 1024  # bytes of a body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """A server's certificate, with its chain, and key: two PEM files."""
+
+    certificate: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Raises ``InvalidFile``."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidFile(
+                self.certificate, f"with {self.key} it makes no certificate and key: {error.strerror or error}"
+            ) from None
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@asynccontextmanager
+async def serve(
+    storage: Storage,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    htpasswd: Path | None = None,
+    tls: Tls | None = None,
+) -> AsyncIterator[Address]:
+    """A registry over ``storage``, for as long as the block lasts; port 0 takes a free one.
+
+    ``htpasswd`` asks everybody for a password of that file.  Raises ``UsageError`` when the address cannot
+    be listened at, and ``InvalidFile``.
+    """
+    passwords = Passwords.read(htpasswd) if htpasswd else None
+    context = tls.context() if tls else None
+    server = _Server(
+        Application(storage, passwords),
+        request_factory=_request,
+        access_log=None,
+        logger=logging.getLogger("syncer.serve"),
+        auto_decompress=False,  # a blob's digest is over the bytes as sent
+        keepalive_timeout=_IDLE_SECONDS,
+        lingering_time=_HEADER_SECONDS,
+        max_line_size=_MAX_LINE,
+        max_field_size=_MAX_LINE,
+        max_headers=_MAX_HEADERS,
+        read_bufsize=_READ_AHEAD,
+    )
+    listener = await _listen(server, host, port, context)
+    try:
+        bound = listener.sockets[0].getsockname()
+        yield Address(bound[0], bound[1])
+    finally:
+        listener.close()
+        with anyio.CancelScope(shield=True):
+            server.pre_shutdown()
+            await server.shutdown(_SHUTDOWN_SECONDS)
+
+
+async def _listen(server: _Server, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
+    handshake = _HEADER_SECONDS if context else None
+    try:
+        return await asyncio.get_running_loop().create_server(
+            server, host, port, ssl=context, ssl_handshake_timeout=handshake
+        )
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"cannot listen at {Address(host, port)}: {_reason(error)}", hint="choose another --host or --port"
+        ) from None
+
+
+def _reason(error: OSError | OverflowError) -> str:
+    """Why, without the address, which asyncio and uvloop repeat each in their own words."""
+    number = getattr(error, "errno", None) or 0
+    return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    """One connection, which is closed if it sends no whole request head in time, or is one too many.
+
+    aiohttp limits how long a connection may idle between requests, but not before the first.
+    """
+
+    __slots__ = ("_deadline", "_server")
+
+    def __init__(self, server: _Server, **settings: Any) -> None:
+        super().__init__(server, **settings)
+        self._server = server
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if len(self._server.connections) > _MAX_CONNECTIONS:
+            self.force_close()
+        else:
+            self._deadline = asyncio.get_running_loop().call_later(_HEADER_SECONDS, self.force_close)
+
+    def head_arrived(self) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.head_arrived()
+        super().connection_lost(exc)
+
+
+def _request(
+    message: Any, payload: Any, protocol: web.RequestHandler, writer: Any, task: asyncio.Task[None]
+) -> web.BaseRequest:
+    assert isinstance(protocol, _Connection)
+    protocol.head_arrived()
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())

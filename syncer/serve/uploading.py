@@ -1,0 +1,201 @@
+"""A blob's way in: POST opens a session, PATCH appends, PUT commits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import anyio
+from aiohttp import web
+from anyio import to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from syncer.errors import DigestMismatch
+from syncer.oci import Digest
+from syncer.serve.body import next_piece
+from syncer.serve.endpoint import UploadAt, Uploads, is_repository, parse_digest, unknown_upload
+from syncer.serve.problem import Problem, empty_response
+from syncer.serve.storage import Upload, Writable
+
+_BATCH = 1024 * 1024  # bytes written and hashed at once
+_BATCHES = 2  # that wait while one is written
+
+_CONTENT_RANGE = re.compile(r"(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+    users: int = 0
+    scope: anyio.CancelScope | None = None
+
+
+@dataclass(slots=True)
+class Turns:
+    """An upload session belongs to its newest request.
+
+    A client whose connection broke asks where it stands while the server may still wait for the rest of the
+    broken request; that one ends, keeping what arrived, before the new one is answered.
+    """
+
+    _turns: dict[str, _Turn] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def take(self, session: str) -> AsyncIterator[None]:
+        turn = self._turns.setdefault(session, _Turn())
+        turn.users += 1
+        if turn.scope:
+            turn.scope.cancel()
+        try:
+            async with turn.lock:
+                with anyio.CancelScope() as turn.scope:
+                    yield
+                if turn.scope.cancelled_caught:
+                    raise Problem(HTTPStatus.CONFLICT, "BLOB_UPLOAD_INVALID", "a newer request has taken over")
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[session]
+
+
+async def post_upload(
+    request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: Uploads
+) -> web.StreamResponse:
+    """Mount a blob from another repository, take one whole, or open a session."""
+    repository, query = endpoint.repository, request.query
+    if "mount" in query and is_repository(query.get("from", "")):
+        digest = parse_digest(query["mount"])
+        if await to_thread.run_sync(storage.mount, repository, digest, query["from"]):
+            return _created(repository, digest)
+    upload = storage.begin(repository)
+    if "digest" in query:
+        digest = parse_digest(query["digest"])
+        async with turns.take(upload.id):
+            await _receive(request, upload)
+            await _commit(upload, digest)
+        return _created(repository, digest)
+    return _accepted(repository, upload)
+
+
+async def get_upload(storage: Writable, turns: Turns, endpoint: UploadAt) -> web.StreamResponse:
+    """Where the session stands."""
+    async with turns.take(endpoint.session):
+        upload = _find(storage, endpoint)
+        return empty_response(HTTPStatus.NO_CONTENT, _standing(endpoint.repository, upload))
+
+
+async def patch_upload(
+    request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: UploadAt
+) -> web.StreamResponse:
+    """Append to the session; what arrives before a cut is kept."""
+    async with turns.take(endpoint.session):
+        upload = _find(storage, endpoint)
+        _check_range(request, upload, endpoint.repository)
+        await _receive(request, upload)
+        return _accepted(endpoint.repository, upload)
+
+
+async def put_upload(
+    request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: UploadAt
+) -> web.StreamResponse:
+    """Append the last bytes, if any, and commit."""
+    digest = parse_digest(request.query.get("digest", ""))
+    async with turns.take(endpoint.session):
+        upload = _find(storage, endpoint)
+        _check_range(request, upload, endpoint.repository)
+        await _receive(request, upload)
+        await _commit(upload, digest)
+        return _created(endpoint.repository, digest)
+
+
+async def delete_upload(storage: Writable, turns: Turns, endpoint: UploadAt) -> web.StreamResponse:
+    """Forget the session."""
+    async with turns.take(endpoint.session):
+        _find(storage, endpoint).discard()
+        return empty_response(HTTPStatus.NO_CONTENT)
+
+
+def _find(storage: Writable, endpoint: UploadAt) -> Upload:
+    upload = storage.upload(endpoint.repository, endpoint.session)
+    if upload is None:
+        raise unknown_upload()
+    return upload
+
+
+def _check_range(request: web.BaseRequest, upload: Upload, repository: str) -> None:
+    """A chunk must start where the session ends, and be as long as it says (distribution-spec, "Pushing a
+    blob in chunks").
+    """
+    text = request.headers.get("Content-Range")
+    if text is None:
+        return
+    found = _CONTENT_RANGE.fullmatch(text)
+    if found is None:
+        raise Problem(HTTPStatus.BAD_REQUEST, "BLOB_UPLOAD_INVALID", "a Content-Range must look like 0-1023")
+    first, last = int(found["first"]), int(found["last"])
+    if first != upload.offset or last < first:
+        raise Problem(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            "BLOB_UPLOAD_INVALID",
+            f"the upload goes on at byte {upload.offset}",
+            headers=_standing(repository, upload),
+        )
+    if request.content_length is not None and request.content_length != last - first + 1:
+        raise Problem(HTTPStatus.BAD_REQUEST, "SIZE_INVALID", "the Content-Range is not as long as the body")
+
+
+async def _receive(request: web.BaseRequest, upload: Upload) -> None:
+    """Append the request's body to the upload, reading on while earlier bytes are hashed and written."""
+    broken: Exception | None = None
+    send, receive = anyio.create_memory_object_stream[list[bytes]](_BATCHES)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_append, receive, upload)
+        async with send:
+            batch: list[bytes] = []
+            size = 0
+            try:
+                while piece := await next_piece(request):
+                    batch.append(piece)
+                    size += len(piece)
+                    if size >= _BATCH:
+                        await send.send(batch)
+                        batch, size = [], 0
+            except (OSError, TimeoutError, web.RequestPayloadError) as error:
+                broken = error
+            if batch:
+                await send.send(batch)
+    if broken:
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", "the body ended early") from broken
+
+
+async def _append(batches: MemoryObjectReceiveStream[list[bytes]], upload: Upload) -> None:
+    async with batches:
+        async for batch in batches:
+            await to_thread.run_sync(upload.append, batch)
+
+
+async def _commit(upload: Upload, digest: Digest) -> None:
+    try:
+        await to_thread.run_sync(upload.commit, digest)
+    except DigestMismatch as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", str(error)) from None
+
+
+def _accepted(repository: str, upload: Upload) -> web.Response:
+    return empty_response(HTTPStatus.ACCEPTED, _standing(repository, upload))
+
+
+def _created(repository: str, digest: Digest) -> web.Response:
+    location = {"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": str(digest)}
+    return empty_response(HTTPStatus.CREATED, location)
+
+
+def _standing(repository: str, upload: Upload) -> dict[str, str]:
+    return {
+        "Location": f"/v2/{repository}/blobs/uploads/{upload.id}",
+        "Range": f"0-{max(0, upload.offset - 1)}",  # an empty session's as distribution gives it
+        "Docker-Upload-UUID": upload.id,
+    }

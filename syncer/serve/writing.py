@@ -1,0 +1,92 @@
+"""Manifests' way in, and everything's way out."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from aiohttp import web
+from anyio import to_thread
+
+from syncer.errors import DigestMismatch, InvalidContent
+from syncer.oci import Digest, parse_manifest
+from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
+from syncer.serve.body import next_piece
+from syncer.serve.endpoint import BlobAt, ManifestAt
+from syncer.serve.problem import Problem, empty_response
+from syncer.serve.reading import find_manifest, unknown_blob
+from syncer.serve.storage import Writable
+
+
+async def put_manifest(request: web.BaseRequest, storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
+    repository, reference = endpoint.repository, endpoint.reference
+    expected, tag = (reference, None) if isinstance(reference, Digest) else (None, reference)
+    manifest = _parse(await _body(request), request, expected)
+    _check_children(storage, repository, manifest)
+    await to_thread.run_sync(storage.put_manifest, repository, manifest, tag)
+    digest = str(manifest.descriptor.digest)
+    headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+    if manifest.subject:
+        headers["OCI-Subject"] = str(manifest.subject.digest)
+    return empty_response(HTTPStatus.CREATED, headers)
+
+
+async def delete_manifest(storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
+    """Remove a tag, or a manifest with all its tags."""
+    repository, reference = endpoint.repository, endpoint.reference
+    find_manifest(storage, endpoint)
+    if isinstance(reference, Digest):
+        deleted = await to_thread.run_sync(storage.delete_manifest, repository, reference)
+    else:
+        deleted = await to_thread.run_sync(storage.delete_tag, repository, reference)
+    if not deleted:
+        raise _kept()
+    return empty_response(HTTPStatus.ACCEPTED)
+
+
+async def delete_blob(storage: Writable, endpoint: BlobAt) -> web.StreamResponse:
+    """Remove a blob from one repository."""
+    if storage.blob(endpoint.repository, endpoint.digest) is None:
+        raise unknown_blob(endpoint.digest)
+    if not await to_thread.run_sync(storage.delete_blob, endpoint.repository, endpoint.digest):
+        raise _kept()
+    return empty_response(HTTPStatus.ACCEPTED)
+
+
+async def _body(request: web.BaseRequest) -> bytes:
+    """The whole body, which is a manifest's size at most."""
+    content = bytearray()
+    try:
+        while piece := await next_piece(request):
+            content += piece
+            if len(content) > MAX_MANIFEST_SIZE:
+                message = f"a manifest may have {MAX_MANIFEST_SIZE} bytes"
+                raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "SIZE_INVALID", message)
+    except (OSError, web.RequestPayloadError) as error:
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "MANIFEST_INVALID", "the body ended early") from error
+    return bytes(content)
+
+
+def _parse(content: bytes, request: web.BaseRequest, expected: Digest | None) -> AnyManifest:
+    media_type = request.content_type if "Content-Type" in request.headers else None
+    try:
+        return parse_manifest(content, media_type, expected=expected)
+    except DigestMismatch as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", str(error)) from None
+    except InvalidContent as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", str(error)) from None
+
+
+def _check_children(storage: Writable, repository: str, manifest: AnyManifest) -> None:
+    """Everything that a manifest lists must be in its repository; its subject need not."""
+    missing = [
+        str(child.digest)
+        for child in manifest.children()
+        if not (storage.blob(repository, child.digest) or storage.manifest(repository, child.digest))
+    ]
+    if missing:
+        message = f"{repository} lacks content that the manifest lists"
+        raise Problem(HTTPStatus.BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN", message, details=missing)
+
+
+def _kept() -> Problem:
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", "the content of a bundle cannot be deleted")
