@@ -1,0 +1,118 @@
+"""A sync file, read and ready for use: ``syncer sync -c sync.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from syncer.errors import InvalidFile
+from syncer.oci import Platform, Reference
+from syncer.profiles.checked_document import check
+from syncer.profiles.mapping import NameMapping
+from syncer.profiles.sync_document import Source, SyncDocument, Target
+from syncer.profiles.tag_rules import TagPattern, select, unmatched
+from syncer.profiles.text_file import read_text
+from syncer.profiles.yaml_document import Step, line_of, parse_yaml, spell_path
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a repository's rules made of its tags."""
+
+    references: tuple[Reference, ...]
+    unmatched: tuple[TagPattern, ...]  # that fit no tag: worth a warning
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFile:
+    """The document, and where in the file its parts stand."""
+
+    path: Path
+    document: SyncDocument
+    tree: Any = field(repr=False)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return self.document.sources
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return self.document.targets
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works, and should not be done."""
+        return tuple(
+            f"{self._place('registries', host, 'credentials', 'password')}: the password of {host} stands in the file; "
+            "name a variable (password_env) or a file (password_file) instead"
+            for host, registry in self.document.registries.items()
+            if registry.credentials and registry.credentials.password is not None
+        )
+
+    def place(self, source: Source) -> str:
+        """``sync.yaml:12``: where ``source`` stands, for warnings and errors about it."""
+        return self._place("sources", self.document.sources.index(source))
+
+    def beside(self, path: Path) -> Path:
+        """A path that the file names, which is relative to the file."""
+        return self.path.parent / path.expanduser()
+
+    def targets_of(self, source: Source) -> tuple[Target, ...]:
+        """Where ``source`` goes, in the order of the file."""
+        return tuple(target for target in self.targets if not source.targets or target.title in source.targets)
+
+    def platforms_of(self, source: Source) -> tuple[Platform, ...]:
+        """What indexes are reduced to; nothing: they keep their form."""
+        return self.document.platforms if source.platforms is None else source.platforms
+
+    def referrers_of(self, source: Source) -> bool:
+        """Whether signatures and other referrers travel along."""
+        return self.document.referrers if source.referrers is None else source.referrers
+
+    def mapping_of(self, target: Target) -> NameMapping:
+        """The rules for names at ``target``: its own, then those of the whole file."""
+        return NameMapping.from_document({**self.document.map, **target.map})
+
+    def _place(self, *path: Step) -> str:
+        return f"{self.path}:{line_of(self.tree, path)}"
+
+
+def read_sync_file(path: Path) -> SyncFile:
+    """The sync file at ``path``; raises ``InvalidFile``, which names the line and the field."""
+    return parse_sync_file(read_text(path), path)
+
+
+def parse_sync_file(text: str, path: Path) -> SyncFile:
+    """As ``read_sync_file``, for text that was read from ``path``."""
+    tree = parse_yaml(text, path)
+    file = SyncFile(path, check(SyncDocument, tree, path), tree)
+    _check_targets(file)
+    return file
+
+
+def choose(source: Source, listing: Sequence[str]) -> Chosen:
+    """The images of a ``repository`` source, given the tags that it lists (none, if the rules need no listing)."""
+    if source.repository is None or source.tags is None:
+        raise ValueError("only a repository has tags to choose from")
+    rules = source.tags.rules()
+    references = tuple(source.repository.tagged(tag) for tag in select(listing, rules))
+    return Chosen(references, tuple(unmatched(listing, rules)))
+
+
+def _check_targets(file: SyncFile) -> None:
+    titles: set[str] = set()
+    for index, target in enumerate(file.targets):
+        if target.title in titles:
+            raise _error(file, f"{target.title!r} is the second target of that name", "targets", index)
+        titles.add(target.title)
+    for index, source in enumerate(file.sources):
+        for place, name in enumerate(source.targets):
+            if name not in titles:
+                known = ", ".join(sorted(titles))
+                raise _error(file, f"no target is called {name!r}; known: {known}", "sources", index, "targets", place)
+
+
+def _error(file: SyncFile, problem: str, *path: Step) -> InvalidFile:
+    return InvalidFile(file.path, f"{spell_path(path)}: {problem}", line=line_of(file.tree, path))

@@ -1,0 +1,240 @@
+from pathlib import Path
+
+import pytest
+
+from syncer.errors import InvalidFile, UsageError
+from syncer.oci import Platform, Reference
+from syncer.profiles.sync_credentials import Helper, Login, find_login
+from syncer.profiles.sync_document import Credentials
+from syncer.profiles.sync_file import SyncFile, choose, parse_sync_file, read_sync_file
+
+COMPLETE = """\
+platforms: linux/amd64
+map:
+  quay.io/kairos: kairos
+  ghcr.io: gh
+sources:
+  - image: busybox:1.36
+  - repository: quay.io/prometheus/node-exporter
+    tags:
+      semver: ^1.7
+      newest: 3
+      exclude: {regex: [".*-rc.*"]}
+    platforms: [amd64, arm64]
+    referrers: false
+    targets: lab
+  - repository: ghcr.io/a/b
+    tags: [v1, 1.10]
+  - images_file: images.txt
+  - profile_file: ~/infra.yaml
+  - profiles: [0123abc]
+    project_id: p1
+  - chart: {repository: "oci://ghcr.io/x", name: y, version: 1.20}
+targets:
+  - registry: harbor.example.com/mirror
+  - registry: http://lab:5000
+    name: lab
+    map: {ghcr.io: github}
+registries:
+  docker.io:
+    credentials: {username: robot, password: hunter2}
+    bytes_per_second: 200Mbit
+    requests_per_second: 0.5
+    concurrency: 4
+  lab:5000:
+    credentials: {username: lab, password_env: LAB_PASSWORD}
+"""
+
+
+def parse(text: str = COMPLETE) -> SyncFile:
+    return parse_sync_file(text, Path("sync.yaml"))
+
+
+def mistake(old: str, new: str) -> InvalidFile:
+    assert COMPLETE.count(old) == 1
+    with pytest.raises(InvalidFile) as raised:
+        parse(COMPLETE.replace(old, new))
+    return raised.value
+
+
+def test_sources_inherit_what_holds_for_the_whole_file() -> None:
+    file = parse()
+    busybox, exporter, *_ = file.sources
+
+    assert file.platforms_of(busybox) == (Platform("linux", "amd64"),)
+    assert file.platforms_of(exporter) == (Platform("linux", "amd64"), Platform("linux", "arm64"))
+    assert (file.referrers_of(busybox), file.referrers_of(exporter)) == (True, False)
+    assert [target.title for target in file.targets_of(busybox)] == ["harbor.example.com/mirror", "lab"]
+    assert [target.title for target in file.targets_of(exporter)] == ["lab"]
+
+
+def test_a_targets_own_name_rules_come_before_those_of_the_file() -> None:
+    file = parse()
+    harbor, lab = file.targets
+    image = Reference.parse("ghcr.io/a/b:1")
+
+    assert str(file.mapping_of(harbor).target(image, registry="h", base="")) == "h/gh/a/b:1"
+    assert str(file.mapping_of(lab).target(image, registry="h", base="")) == "h/github/a/b:1"
+
+
+def test_tags_are_chosen_from_a_listing() -> None:
+    file = parse()
+    exporter, b = file.sources[1:3]
+
+    chosen = choose(exporter, ["v1.6.0", "v1.7.0", "v1.8.0", "v1.8.1-rc.0", "v1.9.0", "v1.10.0", "v2.0.0"])
+    assert [reference.tag for reference in chosen.references] == ["v1.10.0", "v1.9.0", "v1.8.0"]
+    assert chosen.unmatched == ()
+    assert [str(pattern) for pattern in choose(exporter, ["v2.0.0"]).unmatched] == ["semver '^1.7'"]
+    assert [str(reference) for reference in choose(b, []).references] == ["ghcr.io/a/b:v1", "ghcr.io/a/b:1.10"]
+    assert b.tags is not None
+    assert not b.tags.rules().needs_listing
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("all", ["v2", "v1", "latest"]),
+        ("{all: true, newest: 1}", ["v2"]),
+        ("{newest: 2}", ["v2", "v1"]),
+        ("{exclude: {glob: v*}}", ["latest"]),
+        ("v1", ["v1"]),
+        ("{names: v1, glob: 'l*'}", ["v1", "latest"]),
+    ],
+)
+def test_tags_may_be_written_short(tags: str, expected: list[str]) -> None:
+    file = parse(f"sources: [{{repository: ghcr.io/a/b, tags: {tags}}}]\ntargets: [{{registry: t.io}}]")
+    chosen = choose(file.sources[0], ["latest", "v1", "v2"])
+    assert [reference.tag for reference in chosen.references] == expected
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "sync.yaml"
+    path.write_text(COMPLETE)
+    file = read_sync_file(path)
+    images_file = file.sources[3].images_file
+
+    assert images_file is not None
+    assert file.beside(images_file) == tmp_path / "images.txt"
+    assert file.place(file.sources[3]) == f"{path}:17"
+
+
+def test_limits_of_a_registry() -> None:
+    docker = parse().document.registries["docker.io"]
+    assert (docker.bytes_per_second, docker.requests_per_second, docker.concurrency) == (25_000_000, 0.5, 4)
+
+
+def test_versions_are_not_mistaken_for_numbers() -> None:
+    chart = parse().sources[6].chart
+    assert chart is not None
+    assert chart.version == "1.20"
+
+
+def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
+    file = parse()
+    (warning,) = file.warnings
+
+    assert warning.startswith("sync.yaml:29: the password of docker.io stands in the file")
+    assert "hunter2" not in warning + repr(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("newest: 3", "newst: 3", "sync.yaml:10: sources[1].tags.newst: there is no such field; did you mean newest?"),
+        ("newest: 3", "newest: x", "sync.yaml:10: sources[1].tags.newest: it must be a whole number"),
+        ("newest: 3", "newest: 0", "sync.yaml:10: sources[1].tags.newest: it must be 1 or more"),
+        ("targets:\n  -", "target:\n  -", "sync.yaml:23: target: there is no such field; did you mean targets?"),
+        (
+            "- registry: harbor",
+            "- registy: harbor",
+            "sync.yaml:23: targets[0].registy: there is no such field; did you mean registry?",
+        ),
+        (
+            "targets: lab",
+            "targets: lob",
+            "sync.yaml:14: sources[1].targets[0]: no target is called 'lob'; known: harbor.example.com/mirror, lab",
+        ),
+        (
+            '".*-rc.*"',
+            '"("',
+            "sync.yaml:11: sources[1].tags.exclude.regex[0]: '(' is not a regular expression: missing ), unterminated",
+        ),
+        ("    tags: [v1, 1.10]\n", "", "sync.yaml:15: sources[2]: a repository needs `tags`"),
+        (
+            "{ghcr.io: github}",
+            "{ghcr: x}",
+            "sync.yaml:26: targets[1].map: the mapping ghcr=x must start with a registry",
+        ),
+        (
+            "200Mbit",
+            "200Q",
+            "sync.yaml:30: registries.docker.io.bytes_per_second: '200Q' is not a number of bytes",
+        ),
+        ("referrers: false", "referrers: nope", "sync.yaml:13: sources[1].referrers: it must be true or false"),
+        (
+            "images_file: images.txt",
+            "{images_file: a, image: b}",
+            "sync.yaml:17: sources[3]: it names image and images_file",
+        ),
+        (
+            "  name: lab",
+            "  name: harbor.example.com/mirror",
+            "sync.yaml:24: targets[1]: 'harbor.example.com/mirror' is the second",
+        ),
+        ("password_env: LAB_PASSWORD", "helper: x", "sync.yaml:34: registries.lab:5000.credentials: a `helper` knows"),
+        (
+            ", password_env: LAB_PASSWORD",
+            "",
+            "sync.yaml:34: registries.lab:5000.credentials: it needs one user and one",
+        ),
+        (
+            '"oci://ghcr.io/x"',
+            "ghcr.io/x",
+            "sync.yaml:21: sources[6].chart.repository: it is not a repository of charts",
+        ),
+        ("ghcr.io/a/b", "ghcr.io/a/b:v1", "sync.yaml:15: sources[2].repository: 'ghcr.io/a/b:v1' names more than"),
+        ("linux/amd64", "linux/", "sync.yaml:1: platforms[0]: 'linux/' is not a platform"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_and_field(old: str, new: str, message: str) -> None:
+    assert str(mistake(old, new)).startswith(message)
+
+
+def test_a_mistake_beside_a_password_does_not_show_it() -> None:
+    error = mistake("{username: robot, password: hunter2}", "{username: robot, password: hunter2, passwort: hunter2}")
+    assert "hunter2" not in f"{error} {error.hint}"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "sources: []\ntargets: [{registry: t.io}]", "sources: [{}]\ntargets: []"])
+def test_a_file_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFile):
+        parse(text)
+
+
+def credentials(**fields: str) -> Credentials:
+    return Credentials.model_validate(fields)
+
+
+def test_credentials_are_found_where_the_file_says(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret\n")
+    environment = {"WHO": "me", "PASS": "word"}
+
+    def find(**fields: str) -> Login | Helper:
+        return find_login(credentials(**fields), host="t.io", environment=environment, directory=tmp_path)
+
+    assert find(username_env="WHO", password_env="PASS") == Login("me", "word")
+    assert find(username="you", password_file="secret") == Login("you", "s3cret")
+    assert find(username="you", password="inline") == Login("you", "inline")
+    assert find(helper="ecr-login") == Helper("ecr-login")
+    assert "word" not in repr(find(username_env="WHO", password_env="PASS"))
+
+
+def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    for fields, problem in [
+        ({"username": "a", "password_env": "ABSENT"}, "the variable ABSENT, which is not set"),
+        ({"username": "a", "password_file": "absent"}, "absent: it cannot be read"),
+        ({"username": "a", "password_file": "empty"}, "empty, which is empty"),
+    ]:
+        with pytest.raises(UsageError, match=problem):
+            find_login(credentials(**fields), host="t.io", environment={}, directory=tmp_path)
