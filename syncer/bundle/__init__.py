@@ -1,1 +1,8 @@
-"""The other end: content in one file, an OCI image layout inside."""
+"""The bundle: content in one file, an OCI image layout inside (DESIGN.md, "The bundle")."""
+
+from syncer.bundle.framing import Format
+from syncer.bundle.layout import Image
+from syncer.bundle.reader import Bundle, open_bundle
+from syncer.bundle.writer import BundleWriter, open_writer
+
+__all__ = ["Bundle", "BundleWriter", "Format", "Image", "open_bundle", "open_writer"]

@@ -1,0 +1,234 @@
+"""How a tar's bytes lie in a bundle file: inside zstd frames, or as they are.
+
+A *member* is one entry of the tar, header and padding included.  Positions count within a member,
+offsets count in the file.  Writer and reader ask a ``Framing`` for the way between the two, and are the
+same for both forms of a bundle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from syncer.bundle import tar, zstd
+from syncer.bundle.zstd import Frame
+
+Format: TypeAlias = Literal["tar.zst", "tar"]
+
+_VECTORS = 1000  # buffers in one system call; Linux and macOS take 1024
+_WHOLE = 2**63 - 1
+
+
+class Framing(Protocol):
+    """One form of a bundle."""
+
+    @property
+    def format(self) -> Format: ...
+
+    @property
+    def level(self) -> int:
+        """How hard ``pack`` compresses; 0 where it does not."""
+        ...
+
+    def length(self, total: int) -> int:
+        """Bytes of file that a stored member of ``total`` bytes takes."""
+        ...
+
+    def offset(self, position: int) -> int:
+        """Where byte ``position`` of a stored member lies, counted from the member's start."""
+        ...
+
+    def header(self, position: int, total: int) -> bytes:
+        """What must stand in the file directly before byte ``position`` of a stored member."""
+        ...
+
+    def run(self, position: int) -> int:
+        """Bytes of a stored member from ``position`` on that lie in one piece."""
+        ...
+
+    def pack(self, member: bytes) -> bytes | None:
+        """A whole member in its compressed form; None when it is to be stored."""
+        ...
+
+    def frames(self, total: int) -> Iterator[Frame]:
+        """What the seek table lists for a stored member."""
+        ...
+
+    def pad(self, length: int, number: int) -> Iterator[tuple[Frame, bytes]]:
+        """The frames that fill ``length`` bytes of file with nothing, each with its header."""
+        ...
+
+    def trailer(self, frames: Sequence[Frame]) -> bytes:
+        """What follows the last member."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ZstdFraming:
+    """``NAME.tar.zst``: each member in zstd frames of its own."""
+
+    level: int = 3
+
+    @property
+    def format(self) -> Format:
+        return "tar.zst"
+
+    def length(self, total: int) -> int:
+        return zstd.stored_length(total)
+
+    def offset(self, position: int) -> int:
+        return zstd.offset_of(position)
+
+    def header(self, position: int, total: int) -> bytes:
+        return zstd.header_before(position, total)
+
+    def run(self, position: int) -> int:
+        return zstd.BLOCK - position % zstd.BLOCK
+
+    def pack(self, member: bytes) -> bytes | None:
+        return zstd.pack(member, self.level)
+
+    def frames(self, total: int) -> Iterator[Frame]:
+        return zstd.stored_frames(total)
+
+    def pad(self, length: int, number: int) -> Iterator[tuple[Frame, bytes]]:  # noqa: ARG002 -- only a tar's pads have names
+        for frame in zstd.skippable_frames(length):
+            yield frame, zstd.skippable_header(frame[0])
+
+    def trailer(self, frames: Sequence[Frame]) -> bytes:
+        return zstd.seek_table(frames)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFraming:
+    """``NAME.tar``: the members as they are."""
+
+    @property
+    def format(self) -> Format:
+        return "tar"
+
+    @property
+    def level(self) -> int:
+        return 0
+
+    def length(self, total: int) -> int:
+        return total
+
+    def offset(self, position: int) -> int:
+        return position
+
+    def header(self, position: int, total: int) -> bytes:  # noqa: ARG002 -- nothing stands between
+        return b""
+
+    def run(self, position: int) -> int:  # noqa: ARG002 -- all is one piece
+        return _WHOLE
+
+    def pack(self, member: bytes) -> bytes | None:  # noqa: ARG002 -- a plain tar stores everything
+        return None
+
+    def frames(self, total: int) -> Iterator[Frame]:
+        yield total, total
+
+    def pad(self, length: int, number: int) -> Iterator[tuple[Frame, bytes]]:
+        yield (length, length), tar.header(f".pad/{number}", length - tar.UNIT)
+
+    def trailer(self, frames: Sequence[Frame]) -> bytes:  # noqa: ARG002 -- a tar has no table
+        return b""
+
+
+class Damaged(ValueError):
+    """The headers between a stored member's bytes are not what they must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A member that is stored at ``start`` in a file: ``total`` bytes, header and padding included."""
+
+    framing: Framing
+    start: int
+    total: int
+
+    def write(self, file: int, position: int, pieces: Sequence[bytes | memoryview]) -> None:
+        """Write ``pieces`` from byte ``position`` on."""
+        write_all(file, self.interleave(position, pieces), self._offset(position))
+
+    def interleave(self, position: int, pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+        """``pieces`` with the headers that belong before and between them; nothing is copied."""
+        buffers: list[bytes | memoryview] = []
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                if header := self.framing.header(position, self.total):
+                    buffers.append(header)
+                part = view[: self.framing.run(position)]
+                buffers.append(part)
+                position += len(part)
+                view = view[len(part) :]
+        return buffers
+
+    def read(self, file: int, position: int, view: memoryview) -> int:
+        """Fill ``view`` from byte ``position`` on; returns the number of bytes, fewer only where the file ends.
+
+        Raises ``Damaged`` when a header in between is not what it must be.
+        """
+        view = view[: self.total - position]
+        filled = 0
+        while filled < len(view):
+            got = self._read_once(file, position + filled, view[filled:])
+            if not got:
+                break
+            filled += got
+        return filled
+
+    def extents(self, position: int, length: int) -> Iterator[tuple[int, int]]:
+        """Offsets in the file and lengths of the pieces that ``length`` bytes from ``position`` on lie in."""
+        while length:
+            run = min(length, self.framing.run(position))
+            yield self.start + self.framing.offset(position), run
+            position += run
+            length -= run
+
+    def _offset(self, position: int) -> int:
+        """Where the headers before byte ``position`` start, or the byte itself."""
+        header = self.framing.header(position, self.total)
+        return self.start + self.framing.offset(position) - len(header)
+
+    def _read_once(self, file: int, position: int, view: memoryview) -> int:
+        buffers: list[bytearray | memoryview] = []
+        headers: list[tuple[bytes, bytearray, int]] = []  # expected, read, bytes of content before it
+        filled = 0
+        while filled < len(view) and len(buffers) < _VECTORS:
+            if header := self.framing.header(position + filled, self.total):
+                read = bytearray(len(header))
+                headers.append((header, read, filled))
+                buffers.append(read)
+            part = view[filled : filled + self.framing.run(position + filled)]
+            buffers.append(part)
+            filled += len(part)
+        return _content_of(os.preadv(file, buffers, self._offset(position)), headers)
+
+
+def write_all(file: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
+    """Write ``buffers`` one after the other at ``offset``."""
+    left = [memoryview(buffer) for buffer in buffers if buffer]
+    while left:
+        written = os.pwritev(file, left[:_VECTORS], offset)
+        offset += written
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
+
+
+def _content_of(got: int, headers: list[tuple[bytes, bytearray, int]]) -> int:
+    """Bytes of content among the first ``got`` bytes that were read; raises ``Damaged``."""
+    overhead = 0
+    for expected, read, before in headers:
+        if got <= before + overhead + len(expected):
+            return max(0, min(before, got - overhead))
+        if read != expected:
+            raise Damaged("a block header is wrong")
+        overhead += len(expected)
+    return got - overhead

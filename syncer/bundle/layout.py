@@ -1,0 +1,104 @@
+"""The OCI image layout inside a bundle: which names there are, and what ``index.json`` says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from syncer.errors import InvalidContent, InvalidReference
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.descriptor import OCI_INDEX
+from syncer.oci.manifest import load_object
+
+OCI_LAYOUT = "oci-layout"
+INDEX = "index.json"
+DEFINITION = "bundle-definition.yaml"
+LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
+
+REF_NAME = "org.opencontainers.image.ref.name"
+_CONTAINERD_NAME = "io.containerd.image.name"
+
+MAX_INDEX_SIZE = 32 * 1024 * 1024
+"""Bytes of ``index.json`` or ``bundle-definition.yaml``."""
+
+_MAX_INDEX_VALUES = 1_000_000  # in a JSON document, so that a small file cannot fill the memory
+_BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
+_PAD = re.compile(r"\.pad/[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image of a bundle: the reference it was found under, as text and as value, and its root."""
+
+    reference: Reference
+    name: str
+    descriptor: Descriptor
+
+
+def blob_name(digest: Digest) -> str:
+    """The member that holds the content ``digest`` names."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def digest_of_name(name: str) -> Digest | None:
+    """The digest whose content the member ``name`` holds; None for any other name."""
+    found = _BLOB.fullmatch(name)
+    try:
+        return Digest.parse(f"{found[1]}:{found[2]}") if found else None
+    except InvalidContent:
+        return None
+
+
+def is_pad(name: str) -> bool:
+    """Whether the member ``name`` stands where content could not be had."""
+    return _PAD.fullmatch(name) is not None
+
+
+def write_index(images: Iterable[tuple[Reference, Descriptor]]) -> bytes:
+    """``index.json``: each image under its original reference, in the order given."""
+    entries = [replace(root, annotations={REF_NAME: str(name)}).to_json() for name, root in images]
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    return json.dumps(document, indent=1).encode()
+
+
+def read_index(content: bytes) -> tuple[Image, ...]:
+    """The images that ``index.json`` names by a full reference; raises ``InvalidContent``.
+
+    An entry without a name, or with a tag alone as some tools write it, names no image.
+    """
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MAX_INDEX_VALUES:
+        raise InvalidContent(f"index.json has more than {_MAX_INDEX_VALUES} values")
+    try:
+        images = tuple(_images(load_object(content)))
+    except InvalidContent as error:
+        raise InvalidContent(f"index.json is not usable: {error}") from None
+    if len({image.reference for image in images}) != len(images):
+        raise InvalidContent("index.json gives the same name to two images")
+    return images
+
+
+def check_layout(content: bytes) -> None:
+    """Raise ``InvalidContent`` unless ``oci-layout`` is of the version that this module knows."""
+    try:
+        version = load_object(content).get("imageLayoutVersion")
+    except InvalidContent as error:
+        raise InvalidContent(f"oci-layout is not usable: {error}") from None
+    if version != "1.0.0":
+        raise InvalidContent("oci-layout is of another version than 1.0.0")
+
+
+def _images(document: dict[str, Any]) -> Iterator[Image]:
+    entries = document.get("manifests")
+    if document.get("schemaVersion") != 2 or not isinstance(entries, list):
+        raise InvalidContent("it is no image index")
+    for root in map(Descriptor.from_json, entries):
+        name = root.annotations.get(_CONTAINERD_NAME) or root.annotations.get(REF_NAME, "")
+        if not set(name) & set("/:@"):
+            continue
+        try:
+            yield Image(Reference.parse(name), name, root)
+        except InvalidReference as error:
+            raise InvalidContent(str(error)) from None

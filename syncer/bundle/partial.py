@@ -1,0 +1,203 @@
+"""The file that a bundle is while it is being written: its lock, its slots, and how it gets its name."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syncer.bundle import layout, tar
+from syncer.bundle.disk import sync_directory, writing
+from syncer.bundle.framing import Framing, Stored, write_all
+from syncer.bundle.journal import Journal, open_journal
+from syncer.bundle.slots import Slot, proof_of, prove
+from syncer.bundle.zstd import Frame
+from syncer.errors import AlreadyThere, Locked
+from syncer.oci import Digest
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_ZEROS = bytes(1024 * 1024)
+
+
+@contextmanager
+def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) -> Iterator[Partial]:
+    """The file that becomes ``final``, locked, with the slots of an earlier run if ``resume`` is set.
+
+    File and journal stay when the block ends without ``publish``, unless nothing is in them to go on with.
+    """
+    path, journal_path = _beside(final, ".partial"), _beside(final, ".journal")
+    with ExitStack() as stack:
+        with writing(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            file = _open_locked(final, path, journal_path, force=force)
+            stack.callback(os.close, file)  # and with it the lock
+            first, frames = _in_hand(framing, layout.OCI_LAYOUT, layout.LAYOUT_CONTENT)
+            journal, slots = open_journal(journal_path, framing, len(first), resume=resume)
+            stack.callback(journal.close)
+            end = slots[-1].end(framing) if slots else len(first)
+            os.ftruncate(file, end)  # what lies beyond belongs to no slot that is known
+            write_all(file, [first], 0)
+        partial = Partial(final, path, file, framing, journal, slots, frames, end)
+        try:
+            yield partial
+        finally:
+            if partial.is_published or not partial.slots:
+                journal_path.unlink(missing_ok=True)
+            if not partial.is_published and not partial.slots:
+                path.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class Partial:
+    """An unfinished bundle.  ``write`` may run in several threads at once, each for a slot of its own."""
+
+    final: Path
+    path: Path
+    file: int
+    framing: Framing
+    journal: Journal
+    slots: list[Slot]
+    first_frames: list[Frame]  # of what stands before the slots
+    end: int  # where the next slot will start
+    is_published: bool = False
+
+    def allot(self, digest: Digest, size: int, packed: int | None = None) -> Slot:
+        """The next place in the file."""
+        slot = Slot(len(self.slots), digest, size, self.end, packed)
+        with writing(self.final):
+            self.journal.slot(slot)
+        self.slots.append(slot)
+        self.end = slot.end(self.framing)
+        return slot
+
+    def prove(self, slot: Slot) -> tuple[int, _Hash]:
+        """See ``slots.prove``."""
+        with writing(self.final):
+            return prove(self.file, self.framing, slot)
+
+    def write_packed(self, slot: Slot, packed: bytes) -> None:
+        """Write all of a packed slot."""
+        with writing(self.final):
+            write_all(self.file, [packed], slot.offset)
+
+    def write(self, slot: Slot, done: int, pieces: Sequence[bytes]) -> int:
+        """Write the bytes that follow the first ``done`` of a stored slot's content; returns how many are done.
+
+        The tar header goes along with the first byte, the padding with the last one.
+        """
+        position = slot.header_length + done if done else 0
+        before = [] if done else [slot.header]
+        done += sum(map(len, pieces))
+        after = [bytes(tar.padding(slot.size))] if done == slot.size else []
+        with writing(self.final):
+            slot.stored(self.framing).write(self.file, position, [*before, *pieces, *after])
+        return done
+
+    def mark(self, slot: Slot, done: int, hasher: _Hash) -> None:
+        """Remember that ``done`` bytes of the slot's content, which went into ``hasher``, are in place."""
+        proof = proof_of(hasher)
+        slot.marks.add(done, proof)
+        with writing(self.final):
+            self.journal.mark(slot, done, proof)
+
+    def publish(self, kept: Iterable[Slot], tail: Sequence[tuple[str, bytes]]) -> None:
+        """Give the file its final name: ``kept`` slots are its content, ``tail`` its last members.
+
+        Everything else in it is overwritten with nothing.  The name is there only when every byte is on the disk.
+        """
+        keeping = {slot.number for slot in kept}
+        frames = list(self.first_frames)
+        pads = 0
+        with writing(self.final):
+            for slot in self.slots:
+                if slot.number in keeping:
+                    frames += slot.frames(self.framing)
+                else:
+                    frames += self._pad(slot, pads)
+                    pads += 1
+            end = self.end
+            for content, more in (*(_in_hand(self.framing, *member) for member in tail), _end_of_tar(self.framing)):
+                write_all(self.file, [content], end)
+                end += len(content)
+                frames += more
+            trailer = self.framing.trailer(frames)
+            write_all(self.file, [trailer], end)
+            os.ftruncate(self.file, end + len(trailer))
+            os.fsync(self.file)
+            self.path.replace(self.final)
+            sync_directory(self.final.parent)
+        self.is_published = True
+
+    def _pad(self, slot: Slot, number: int) -> Iterator[Frame]:
+        offset = slot.offset
+        for frame, header in self.framing.pad(slot.length(self.framing), number):
+            write_all(self.file, [header], offset)
+            self._blank(offset + len(header), offset + frame[0])
+            offset += frame[0]
+            yield frame
+
+    def _blank(self, offset: int, end: int) -> None:
+        """Make every byte zero; holes stay holes."""
+        while offset < end:
+            content = os.pread(self.file, min(len(_ZEROS), end - offset), offset)
+            if not content:
+                break  # beyond the end of the file, which is made longer later
+            if content != _ZEROS[: len(content)]:
+                write_all(self.file, [_ZEROS[: len(content)]], offset)
+            offset += len(content)
+
+
+def _in_hand(framing: Framing, name: str, content: bytes) -> tuple[bytes, list[Frame]]:
+    """A member whose content is there: its bytes in the file, and its frames."""
+    return _framed(framing, tar.header(name, len(content)) + content + bytes(tar.padding(len(content))))
+
+
+def _end_of_tar(framing: Framing) -> tuple[bytes, list[Frame]]:
+    return _framed(framing, tar.END)
+
+
+def _framed(framing: Framing, member: bytes) -> tuple[bytes, list[Frame]]:
+    if packed := framing.pack(member):
+        return packed, [(len(packed), len(member))]
+    interleaved = Stored(framing, 0, len(member)).interleave(0, [member])
+    return b"".join(interleaved), list(framing.frames(len(member)))
+
+
+def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
+    """The partial file at ``path``, locked; raises ``AlreadyThere`` and ``Locked``."""
+    while True:
+        if final.exists() and not force:
+            if not path.exists():
+                journal.unlink(missing_ok=True)  # of a run that was killed right after it had published
+            raise AlreadyThere(f"{final} is already there", hint="replace it with --force, or choose another --name")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise Locked(
+                f"{final} is being written by another process", hint="wait for it to end, or choose another --name"
+            ) from None
+        except OSError:
+            os.close(file)
+            raise
+        if _is_at(path, file) and (force or not final.exists()):
+            return file
+        os.close(file)  # the other process has published it since
+
+
+def _is_at(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _beside(final: Path, suffix: str) -> Path:
+    return final.with_name(final.name + suffix)

@@ -1,0 +1,230 @@
+"""A bundle as a source: any content is read in place, nothing is unpacked."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, KeysView
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anyio import to_thread
+
+from syncer.bundle import contents as bundle_contents
+from syncer.bundle import zstd
+from syncer.bundle.contents import Contents, Member
+from syncer.bundle.framing import Damaged
+from syncer.bundle.layout import DEFINITION, INDEX, OCI_LAYOUT, Image, check_layout, digest_of_name, read_index
+from syncer.content import Pieces
+from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound
+from syncer.oci import Descriptor, Digest, Reference, parse_manifest
+from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
+
+PIECE = 1024 * 1024
+"""Bytes that are read at a time."""
+
+
+@contextmanager
+def open_bundle(path: Path) -> Iterator[Bundle]:
+    """The bundle at ``path``, of either form, or an OCI image layout in a tar that another tool wrote.
+
+    Reads the headers only.  Raises ``InvalidFile`` when there is no such file and ``InvalidBundle``
+    when it is not whole, or holds anything that a bundle does not.
+    """
+    file = _open(path)
+    try:
+        opened = os.fstat(file)
+        try:
+            contents = bundle_contents.scan(file, opened.st_size)
+            bundle = Bundle(path, file, opened, contents)
+            bundle.load()
+        except (ValueError, InvalidContent) as error:
+            raise InvalidBundle(f"{path} is not a whole bundle: {error}", hint=_hint(file)) from None
+        yield bundle
+    finally:
+        os.close(file)
+
+
+@dataclass(slots=True)
+class Bundle:
+    """An open bundle.  Its methods may be called in any thread."""
+
+    path: Path
+    file: int
+    _opened: os.stat_result
+    contents: Contents
+    images: tuple[Image, ...] = ()
+    definition: bytes | None = None
+    _members: dict[Digest, Member] = field(default_factory=dict)
+    _roots: dict[Reference, Descriptor] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Read what names the content; raises ``InvalidContent``."""
+        members = self.contents.members
+        for name in (OCI_LAYOUT, INDEX):
+            if name not in members:
+                raise InvalidContent(f"it has no {name}")
+        check_layout(self._read(members[OCI_LAYOUT], 0, members[OCI_LAYOUT].size))
+        self.images = read_index(self._read(members[INDEX], 0, members[INDEX].size))
+        if DEFINITION in members:
+            self.definition = self._read(members[DEFINITION], 0, members[DEFINITION].size)
+        for name, member in members.items():
+            if digest := digest_of_name(name):
+                self._members[digest] = member
+        for image in self.images:
+            self._roots.setdefault(image.reference, image.descriptor)
+
+    @property
+    def digests(self) -> KeysView[Digest]:
+        """What the bundle holds, in the order of its file."""
+        return self._members.keys()
+
+    @property
+    def size_of_file(self) -> int:
+        return self._opened.st_size
+
+    def size(self, digest: Digest) -> int:
+        """Bytes of some content; raises ``NotFound``."""
+        return self._member(digest).size
+
+    def read(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
+        """Content from ``offset`` on, ``length`` bytes of it or up to its end."""
+        member = self._member(digest)
+        left = max(0, member.size - offset)
+        return self._read(member, offset, left if length is None else min(length, left))
+
+    def read_into(self, digest: Digest, buffer: memoryview, offset: int) -> int:
+        """Fill ``buffer`` from byte ``offset`` on; the number of bytes, short only at the content's end."""
+        member = self._member(digest)
+        length = min(len(buffer), max(0, member.size - offset))
+        self._read_member(member, buffer[:length], member.header + offset)
+        return length
+
+    def extents(self, digest: Digest, offset: int, length: int) -> tuple[tuple[int, int], ...] | None:
+        """Where ``length`` bytes from ``offset`` on lie in ``file``: offsets and lengths.
+
+        None where the content is compressed, as manifests are: it must be read.
+        """
+        member = self._member(digest)
+        if member.packed is not None:
+            return None
+        length = min(length, max(0, member.size - offset))
+        return tuple(self.contents.stored(member).extents(member.header + offset, length))
+
+    def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
+        """The manifest that ``digest`` names, verified; raises ``NotFound``, and as ``parse_manifest`` does."""
+        if self.size(digest) > MAX_MANIFEST_SIZE:
+            raise InvalidContent(f"{digest.short} is no manifest: it is larger than {MAX_MANIFEST_SIZE} bytes")
+        return parse_manifest(self.read(digest), media_type, expected=digest)
+
+    def changed(self) -> bool:
+        """Whether the file at the bundle's path is no longer the one that was opened."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            return True
+        return _identity(now) != _identity(self._opened) or _identity(os.fstat(self.file)) != _identity(self._opened)
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        """The root of the image that the bundle has under ``reference``; raises ``NotFound``."""
+        if root := self._roots.get(reference):
+            return root
+        if reference.digest in self._members:
+            return self.manifest_by_digest(reference.digest).descriptor
+        raise NotFound(f"{reference} in {self.path.name}", 404, ["the bundle has no such image"])
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        """The manifest that ``reference`` names, verified."""
+        if root := self._roots.get(reference):
+            return self.manifest_by_digest(root.digest, root.media_type)
+        if reference.digest is not None:
+            return self.manifest_by_digest(reference.digest)
+        raise NotFound(f"{reference} in {self.path.name}", 404, ["the bundle has no such image"])
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> BundleBlob:  # noqa: ARG002 -- all is in one space
+        return BundleBlob(self, descriptor)
+
+    def _member(self, digest: Digest) -> Member:
+        try:
+            return self._members[digest]
+        except KeyError:
+            raise NotFound(f"{digest} in {self.path.name}", 404, ["the bundle does not hold it"]) from None
+
+    def _read(self, member: Member, offset: int, length: int) -> bytes:
+        if member.packed is not None:
+            start = member.header + offset
+            return self._unpack(member)[start : start + length]
+        content = bytearray(length)
+        self._read_member(member, memoryview(content), member.header + offset)
+        return bytes(content)
+
+    def _read_member(self, member: Member, buffer: memoryview, position: int) -> None:
+        if member.packed is not None:
+            buffer[:] = self._unpack(member)[position : position + len(buffer)]
+            return
+        try:
+            got = self.contents.stored(member).read(self.file, position, buffer)
+        except Damaged as error:
+            raise InvalidBundle(f"{self.path} is damaged inside {member.name}: {error}") from None
+        if got != len(buffer):
+            raise InvalidBundle(f"{self.path} was cut short while it was being read")
+
+    def _unpack(self, member: Member) -> bytes:
+        packed = os.pread(self.file, member.packed or 0, member.start)
+        try:
+            return zstd.unpack(packed, member.total)
+        except ValueError as error:
+            raise InvalidBundle(f"{self.path} is damaged inside {member.name}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleBlob:
+    """A blob that lies in a bundle."""
+
+    bundle: Bundle
+    descriptor: Descriptor
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+        """See ``content.Blob``; raises ``InvalidBundle`` when the bundle has another size for it."""
+        digest, size = self.descriptor.digest, self.descriptor.size
+        if self.bundle.size(digest) != size:
+            raise InvalidBundle(f"{self.bundle.path} holds {digest.short} with another size than {size} bytes")
+        yield self._pieces(offset)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See ``content.FileBlob``."""
+        return self.bundle.read_into(self.descriptor.digest, buffer, offset)
+
+    async def _pieces(self, offset: int) -> AsyncIterator[memoryview]:
+        buffer = memoryview(bytearray(min(PIECE, self.descriptor.size)))
+        while offset < self.descriptor.size:
+            got = await to_thread.run_sync(self.read_into, buffer, offset)
+            yield buffer[:got]
+            offset += got
+
+
+def _open(path: Path) -> int:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidFile(path, "this is no regular file", hint="name the bundle's file, NAME.tar.zst or NAME.tar")
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise InvalidFile(path, "there is no such file") from None
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def _hint(file: int) -> str | None:
+    """What to do with a file that is no bundle but looks like something else."""
+    start = os.pread(file, 16, 0)
+    if zstd.is_zstd(start):
+        return "a .tar.zst that another tool made must be unpacked to a .tar first: zstd -d FILE"
+    if start.startswith(b"\x1f\x8b"):
+        return "it is compressed with gzip: unpack it to a .tar first, with gunzip"
+    return None
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
