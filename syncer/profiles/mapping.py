@@ -29,7 +29,7 @@ class MappingRule:
         if not equals:
             raise UsageError(
                 f"{text!r} is not a mapping of names",
-                hint="write it like --map quay.io/kairos=mirror/kairos",
+                hint="write it like --map quay.io/kairos=mirror/kairos, or name a file of registryMappingRules",
             )
         return cls.of(prefix, replacement)
 
