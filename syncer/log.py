@@ -1,0 +1,152 @@
+"""Logs for machines and for the curious: one event a line, the run's id on each, nothing secret on any."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, TextIO, assert_never
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from syncer.report.figures import reason
+from syncer.transfer.events import (
+    Committed,
+    Copied,
+    Emit,
+    Event,
+    Failed,
+    Found,
+    ImageCopied,
+    ImageFailed,
+    ImageSkipped,
+    Mounted,
+    Skipped,
+    Started,
+)
+
+HIDDEN = "[hidden]"
+
+_SECRET_KEYS = re.compile(r"passw|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE)
+_SECRET_TEXTS = (
+    (re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (re.compile(r"(\w+://)[^/\s@]*@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(\w+://[^\s?#\"']*\?)[^\s\"']+"), rf"\1{HIDDEN}"),  # signatures travel in queries
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a server's words may not steer a terminal
+_SHORTEST_SECRET = 4  # what is shorter would hide half of every line
+
+
+class LogFormat(StrEnum):
+    """How lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def open_log(
+    stream: TextIO,
+    *,
+    run_id: str,
+    format: LogFormat = LogFormat.TEXT,  # noqa: A002 - what the flag is called
+    level: int = logging.INFO,
+    secrets: Iterable[str] = (),
+) -> FilteringBoundLogger:
+    """A logger that writes to ``stream``; ``secrets`` are passwords that must not be seen whatever happens."""
+    processors: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        hide_secrets(secrets),
+        _renderer(format),
+    ]
+    return structlog.wrap_logger(  # type: ignore[no-any-return]  # the wrapper class decides
+        structlog.WriteLogger(stream),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        context_class=dict,
+        run_id=run_id,
+    )
+
+
+def hide_secrets(secrets: Iterable[str] = ()) -> Processor:
+    """A processor that hides ``secrets``, credentials in headers and URLs, and fields named after a secret."""
+    known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
+
+    def text(value: str) -> str:
+        for secret in known:
+            value = value.replace(secret, HIDDEN)
+        for pattern, replacement in _SECRET_TEXTS:
+            value = pattern.sub(replacement, value)
+        return _CONTROL.sub(" ", value)
+
+    def clean(value: Any) -> Any:
+        match value:
+            case bool() | int() | float() | None:
+                return value
+            case dict():
+                return {key: HIDDEN if _SECRET_KEYS.search(str(key)) else clean(inner) for key, inner in value.items()}
+            case list() | tuple():
+                return [clean(inner) for inner in value]
+            case _:
+                return text(str(value))
+
+    def hide(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        cleaned: EventDict = clean(dict(event))
+        return cleaned
+
+    return hide
+
+
+def log_events(logger: FilteringBoundLogger) -> Emit:
+    """An ``Emit`` that writes a line for what became of each image, and, for debugging, of each piece of content."""
+
+    def emit(event: Event) -> None:
+        match event:
+            case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
+                _tell_image(logger, event)
+            case Copied() | Mounted() | Skipped() | Failed() | Committed():
+                _tell_content(logger, event)
+            case Started():
+                pass
+            case _:
+                assert_never(event)
+
+    return emit
+
+
+def _tell_image(logger: FilteringBoundLogger, event: Found | ImageCopied | ImageSkipped | ImageFailed) -> None:
+    names = {"source": event.item.source, "target": event.item.target}
+    match event:
+        case ImageCopied(root=root):
+            logger.info("image_copied", **names, digest=root.digest)
+        case ImageSkipped(root=root):
+            logger.info("image_unchanged", **names, digest=root.digest)
+        case ImageFailed(error=error):
+            logger.error("image_failed", **names, reason=reason(error), message=str(error))
+        case Found(root=root, bytes=size):
+            logger.debug("image_found", **names, digest=root.digest, bytes=size)
+
+
+def _tell_content(logger: FilteringBoundLogger, event: Copied | Mounted | Skipped | Failed | Committed) -> None:
+    what = {"digest": event.descriptor.digest, "bytes": event.descriptor.size, "space": event.space}
+    match event:
+        case Copied(seconds=seconds):
+            logger.debug("blob_copied", **what, seconds=round(seconds, 3))
+        case Mounted(origin=origin):
+            logger.debug("blob_mounted", **what, origin=origin)
+        case Skipped():
+            logger.debug("blob_there_already", **what)
+        case Failed(error=error):
+            logger.warning("content_failed", **what, reason=reason(error), message=str(error))
+        case Committed():
+            logger.debug("manifest_committed", **what)
+
+
+def _renderer(format: LogFormat) -> Processor:  # noqa: A002 - what the flag is called
+    if format is LogFormat.TEXT:
+        return structlog.dev.ConsoleRenderer(colors=False)
+    return structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event).decode())
