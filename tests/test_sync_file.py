@@ -77,6 +77,36 @@ def test_a_targets_own_name_rules_come_before_those_of_the_file() -> None:
     assert str(file.mapping_of(lab).target(image, registry="h", base="")) == "h/github/a/b:1"
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("image: quay.io/a/b:v1", "t.io/base/quay.io/a/b:v1"),
+        ("image: quay.io/a/b:v1, as: team/b", "t.io/base/team/b:v1"),
+        ("image: quay.io/a/b:v1, as: team/b:v2", "t.io/base/team/b:v2"),
+        ("repository: quay.io/a/b, tags: v1, as: team/b", "t.io/base/team/b:v1"),
+    ],
+)
+def test_an_image_may_be_called_otherwise_at_the_target(source: str, expected: str) -> None:
+    file = parse(f"sources: [{{{source}}}]\ntargets: [{{registry: t.io/base}}]")
+    image = Reference.parse("quay.io/a/b:v1")
+
+    assert str(file.land(file.sources[0], image, file.targets[0], registry="t.io", base="base")) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "repository: quay.io/a/b, tags: v1, as: team/b:v1",
+        "images_file: a, as: b",
+        "image: a, as: Upper",
+        "image: a, as: ''",
+    ],
+)
+def test_a_name_at_the_target_must_make_sense(source: str) -> None:
+    with pytest.raises(InvalidFile, match="as"):
+        parse(f"sources: [{{{source}}}]\ntargets: [{{registry: t.io/base}}]")
+
+
 def test_tags_are_chosen_from_a_listing() -> None:
     file = parse()
     exporter, b = file.sources[1:3]

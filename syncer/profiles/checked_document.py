@@ -95,7 +95,7 @@ def _fields(model: type[BaseModel], path: tuple[Step, ...]) -> list[str]:
     for step in path:
         field = model.model_fields.get(str(step))
         model = (_inner_model(field.annotation) if field else None) or model
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:

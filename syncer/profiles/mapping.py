@@ -111,25 +111,15 @@ class NameMapping:
                 )
         else:
             repository = _join(base, mapped)
-        _check(reference, registry, repository)
-        return replace(reference, registry=registry, repository=repository)
+        return renamed(reference, registry=registry, repository=repository)
 
     def targets(self, references: Iterable[Reference], *, registry: str, base: str = "") -> dict[Reference, Reference]:
         """What each reference is called at the target.
 
         Raises ``UsageError`` when two repositories would overwrite each other's tags.
         """
-        named: dict[Reference, Reference] = {}
-        origins: dict[tuple[str, str], str] = {}
-        for reference in references:
-            target = self.target(reference, registry=registry, base=base)
-            origin = origins.setdefault((target.name, target.tag or str(target.digest)), reference.path)
-            if origin != reference.path:
-                raise UsageError(
-                    f"{origin} and {reference.path} are both mapped to {target}",
-                    hint="give each its own --map",
-                )
-            named[reference] = target
+        named = {reference: self.target(reference, registry=registry, base=base) for reference in references}
+        require_distinct(named.items())
         return named
 
     def _mapped(self, reference: Reference) -> str | None:
@@ -137,11 +127,20 @@ class NameMapping:
         return next((mapped for rule in self.rules if (mapped := rule.apply(name)) is not None), None)
 
 
-def _join(base: str, path: str) -> str:
-    return f"{base}/{path}" if base else path
+def require_distinct(names: Iterable[tuple[Reference, Reference]]) -> None:
+    """Raise ``UsageError`` when, of pairs of source and target, two repositories would overwrite each other's tags."""
+    origins: dict[tuple[str, str], str] = {}
+    for source, target in names:
+        origin = origins.setdefault((target.name, target.tag or str(target.digest)), source.path)
+        if origin != source.path:
+            raise UsageError(
+                f"{origin} and {source.path} are both mapped to {target}",
+                hint="give each a name of its own",
+            )
 
 
-def _check(reference: Reference, registry: str, repository: str) -> None:
+def renamed(reference: Reference, *, registry: str, repository: str) -> Reference:
+    """``reference`` under another name; raises ``UsageError`` for one that no registry could hold."""
     if ":" in repository:
         raise UsageError(
             f"{reference.name} would land at {registry}/{repository}, and a repository's name holds no colon",
@@ -153,3 +152,8 @@ def _check(reference: Reference, registry: str, repository: str) -> None:
         raise UsageError(
             f"{reference.name} would land at {registry}/{repository}, which is no valid name: {error.problem}"
         ) from None
+    return replace(reference, registry=registry, repository=repository)
+
+
+def _join(base: str, path: str) -> str:
+    return f"{base}/{path}" if base else path

@@ -14,6 +14,7 @@ from syncer.profiles.sync_fields import (
     FilePath,
     GlobTag,
     ImageName,
+    LandingName,
     Name,
     NameRules,
     PlatformName,
@@ -100,6 +101,7 @@ class Source(Checked):
     platforms: tuple[PlatformName, ...] | None = None  # None: as for the whole file
     referrers: bool | None = None  # likewise
     targets: tuple[Name, ...] = ()  # names of targets; none: all
+    landing: LandingName | None = Field(default=None, alias="as")  # of an image or a repository
 
     @model_validator(mode="before")
     @classmethod
@@ -116,6 +118,10 @@ class Source(Checked):
             raise mistake("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
             raise mistake("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
+        if self.landing and not (self.image or self.repository):
+            raise mistake("`as` belongs to an `image` or a `repository`")
+        if self.landing and self.landing.tag and not self.image:
+            raise mistake("`as` can name a tag for an `image` only")
         if self.project_id and not self.profiles:
             raise mistake("`project_id` belongs to `profiles`")
         return self

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Self, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from syncer.errors import UsageError
+from syncer.errors import InvalidReference, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.checked_document import mistake, parsed
 from syncer.profiles.mapping import NameMapping
@@ -45,6 +45,26 @@ def repository(text: str) -> Reference:
             hint="put tags into `tags`, or write `image` instead of `repository`",
         )
     return replace(reference, tag=None, digest=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What an image is called below a target's base path, whatever the rules for names say."""
+
+    repository: str
+    tag: str | None  # None: as at the source
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``PATH[:TAG]``; raises ``UsageError``."""
+        name = text.strip("/")
+        try:
+            reference = Reference.parse(f"registry.invalid/{name}")
+        except InvalidReference as error:
+            raise UsageError(f"{text!r} is no name for an image: {error.problem}") from None
+        if reference.digest:
+            raise UsageError(f"{text!r} is no name for an image: a digest cannot be chosen")
+        return cls(reference.repository, reference.tag if ":" in name else None)
 
 
 def registry(text: str) -> str:
@@ -84,6 +104,7 @@ def _name_rules(rules: dict[str, str]) -> dict[str, str]:
 
 ImageName: TypeAlias = Annotated[Reference, parsed(Reference.parse)]
 RepositoryName: TypeAlias = Annotated[Reference, parsed(repository)]
+LandingName: TypeAlias = Annotated[Landing, parsed(Landing.parse)]
 PlatformName: TypeAlias = Annotated[Platform, parsed(Platform.parse)]
 RegistryName: TypeAlias = Annotated[str, parsed(registry)]
 RegistryHost: TypeAlias = Annotated[str, parsed(registry_host)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from syncer.errors import InvalidFile
 from syncer.oci import Platform, Reference
 from syncer.profiles.checked_document import check
-from syncer.profiles.mapping import NameMapping
+from syncer.profiles.mapping import NameMapping, renamed
 from syncer.profiles.sync_document import Source, SyncDocument, Target
 from syncer.profiles.tag_rules import TagPattern, select, unmatched
 from syncer.profiles.text_file import read_text
@@ -74,6 +74,18 @@ class SyncFile:
     def mapping_of(self, target: Target) -> NameMapping:
         """The rules for names at ``target``: its own, then those of the whole file."""
         return NameMapping.from_document({**self.document.map, **target.map})
+
+    def land(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Reference:
+        """What ``reference``, an image of ``source``, is called at ``target``, which is ``base`` at ``registry``.
+
+        Raises ``UsageError`` for a name that no registry could hold.
+        """
+        landing = source.landing
+        if landing is None:
+            return self.mapping_of(target).target(reference, registry=registry, base=base)
+        path = "/".join(filter(None, (base.strip("/"), landing.repository)))
+        name = renamed(reference, registry=registry, repository=path)
+        return replace(name, tag=landing.tag) if landing.tag else name
 
     def _place(self, *path: Step) -> str:
         return f"{self.path}:{line_of(self.tree, path)}"
