@@ -1,1 +1,23 @@
-"""One end: a registry, spoken to by the OCI distribution spec."""
+"""One end of a transfer: OCI registries."""
+
+from syncer.registry.address import RegistryAddress
+from syncer.registry.credentials import AuthFile, Credential, CredentialSettings, default_auth_files
+from syncer.registry.journal import Unfinished, UploadJournal
+from syncer.registry.manner import CHUNK_SIZE
+from syncer.registry.registries import Registries, RegistrySettings, open_registries
+from syncer.registry.target import RegistryTarget
+
+__all__ = [
+    "CHUNK_SIZE",
+    "AuthFile",
+    "Credential",
+    "CredentialSettings",
+    "Registries",
+    "RegistryAddress",
+    "RegistrySettings",
+    "RegistryTarget",
+    "Unfinished",
+    "UploadJournal",
+    "default_auth_files",
+    "open_registries",
+]

@@ -1,1 +1,27 @@
-"""HTTP with manners: connections, per-host limits, retry, pauses, redirects, redaction."""
+"""HTTP with manners: connections, limits, retries, pauses, redirects, redaction."""
+
+from syncer.transport.message import Answer, Authorizer, Body, Challenged, Request
+from syncer.transport.proxies import Proxies
+from syncer.transport.retry import PROGRESS, Budget
+from syncer.transport.settings import HostSettings, Limits, TransportSettings
+from syncer.transport.traffic import Traffic
+from syncer.transport.transport import Transport, open_transport
+from syncer.transport.wire import Response
+
+__all__ = [
+    "PROGRESS",
+    "Answer",
+    "Authorizer",
+    "Body",
+    "Budget",
+    "Challenged",
+    "HostSettings",
+    "Limits",
+    "Proxies",
+    "Request",
+    "Response",
+    "Traffic",
+    "Transport",
+    "TransportSettings",
+    "open_transport",
+]

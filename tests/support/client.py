@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -58,7 +59,8 @@ async def ask(
             return await ask(registry, method, path, headers=headers, data=data, scopes=scopes, session=opened)
     url = URL(path if "://" in path else registry.url + path, encoded=True)
     given = {"Accept-Encoding": "identity"} | registry.authorization(*scopes) | dict(headers or {})
-    async with session.request(method, url, headers=given, data=data, allow_redirects=False) as response:
+    body = io.BytesIO(data) if isinstance(data, bytes) else data  # aiohttp warns of large bytes
+    async with session.request(method, url, headers=given, data=body, allow_redirects=False) as response:
         return Answer(response.status, response.headers.copy(), await response.read())
 
 

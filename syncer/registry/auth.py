@@ -1,0 +1,272 @@
+"""Proving who we are: Basic and Bearer, and to whom a login may be shown.
+
+The rules for tokens are those of distribution's docs/spec/auth/token.md and oauth.md.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+import orjson
+from yarl import URL
+
+from syncer.errors import RegistryError, Unsafe
+from syncer.registry.challenge import Challenge, parse_challenges
+from syncer.registry.credentials import Credential, Credentials
+from syncer.registry.headers import with_parameters
+from syncer.registry.problems import refusal
+from syncer.registry.realms import is_related
+from syncer.transport import Answer, Authorizer, Budget, Challenged, Request, Transport
+from syncer.transport.guard import Scope, authority, check_hop, origin
+from syncer.transport.transport import resolved
+
+_CLIENT_ID = "syncer"
+_TOKEN_ATTEMPTS = 3
+_TOKEN_PATIENCE = 30.0  # seconds
+_LARGEST_ANSWER = 128 * 1024
+_SHORTEST_LIFE = 60.0  # seconds; what the spec says where a server says nothing
+_LONGEST_LIFE = 24 * 3600.0
+_EARLY = 30.0  # seconds before its end at which a token is renewed, at most a tenth of its life
+_JUST_NOW = 5.0  # seconds; a token so young that was refused will be refused again
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A Bearer token and the monotonic times between which it is good."""
+
+    header: str = field(repr=False)
+    obtained: float
+    renew_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """Where a registry's tokens come from."""
+
+    url: URL
+    service: str | None
+    reach: Scope | None
+
+
+class RegistryAuth:
+    """What one registry wants to hear; shared by all requests to it."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        base: URL,
+        host: str,
+        credentials: Credentials,
+        trusted_realms: frozenset[str] = frozenset(),
+    ) -> None:
+        self.host = host
+        self._transport = transport
+        self._base = base
+        self._credentials = credentials
+        self._trusted = trusted_realms
+        self._realm: Realm | None = None
+        self._is_basic = False
+        self._tokens: dict[tuple[str, ...], Token] = {}
+        self._learned: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._locks: dict[tuple[str, ...], anyio.Lock] = {}
+        self._has_pinged = False
+
+    def for_scopes(self, repository: str, *scopes: str) -> Authorizer:
+        """Authorizes requests that need ``scopes``, with the login for ``repository``."""
+        return _Scoped(self, repository, scopes)
+
+    async def hint(self, repository: str) -> str:
+        """What a user can do when this registry does not let us in."""
+        if note := self._credentials.notes.get(self.host):
+            return note
+        if await self._credentials.find(self.host, repository) is None:
+            return f"log in with `docker login {self.host}`, or give --username and --password-stdin, or --authfile"
+        if self._realm and not self._trusts(self._realm):
+            name = authority(self._realm.url)
+            return f"the login was not shown to {name}, which {self.host} names for tokens: allow it with --allow-realm"
+        return f"check the login for {self.host} and what it may do"
+
+    async def authorization(self, repository: str, scopes: tuple[str, ...]) -> str | None:
+        if self._realm:
+            return (await self._token(repository, scopes)).header
+        if self._is_basic and (credential := await self._credentials.find(self.host, repository)):
+            return credential.basic
+        return None
+
+    async def challenged(self, repository: str, scopes: tuple[str, ...], answer: Challenged) -> bool:
+        """Take in what a 401 says; whether there is something better to send now than what was sent."""
+        found = parse_challenges(answer.challenges)
+        if not found and not self._has_pinged:
+            self._has_pinged = True
+            found = await self._ping()  # some registries say only there how to authenticate
+        bearer = next((one for one in found if one.scheme == "bearer" and one.parameters.get("realm")), None)
+        if bearer is not None:
+            return await self._take_bearer(repository, scopes, bearer, answer)
+        credential = await self._credentials.find(self.host, repository)
+        if credential and (not found or any(one.scheme == "basic" for one in found)):
+            self._is_basic = True
+            return credential.basic != answer.sent
+        return False
+
+    async def _ping(self) -> tuple[Challenge, ...]:
+        answer = await self._transport.ask(Request(method="GET", url=self._base))
+        return parse_challenges(answer.headers.getall("WWW-Authenticate", ()))
+
+    async def _take_bearer(
+        self, repository: str, scopes: tuple[str, ...], challenge: Challenge, answer: Challenged
+    ) -> bool:
+        realm = self._checked_realm(challenge, answer)
+        if self._realm and origin(self._realm.url) != origin(realm.url):
+            raise Unsafe(
+                f"{self.host} first named {authority(self._realm.url)} for tokens, and now {authority(realm.url)}"
+            )
+        self._realm = realm
+        changed = self._learn(scopes, challenge)
+        token = self._tokens.get(scopes)
+        if token and token.header == answer.sent:
+            if not changed and time.monotonic() - token.obtained < _JUST_NOW:
+                return False
+            del self._tokens[scopes]
+        return (await self._token(repository, scopes)).header != answer.sent
+
+    def _checked_realm(self, challenge: Challenge, answer: Challenged) -> Realm:
+        """Where to get tokens; raises ``Unsafe`` for a place that the registry must not send us to."""
+        try:
+            url = resolved(answer.url, challenge.parameters["realm"])
+        except ValueError:
+            raise Unsafe(f"{self.host} names no address for tokens") from None
+        service = challenge.parameters.get("service")
+        if origin(url) == origin(answer.url):
+            return Realm(url, service, None)
+        check_hop(answer.url, url, answer.scope, "the place for tokens")
+        if url.scheme == "http" and url.host != answer.url.host and authority(url) not in self._trusted:
+            raise Unsafe(
+                f"{self.host} names {authority(url)} for tokens, and to send it anything without TLS is not safe",
+                hint="if it is right, allow it with --allow-realm",
+            )
+        return Realm(url, service, answer.scope)
+
+    def _learn(self, scopes: tuple[str, ...], challenge: Challenge) -> bool:
+        """Note the scopes that the registry itself asks for where they are not the ones that we would ask for.
+
+        A registry behind a path has other names than we know; one that lacks a scope says so.
+        """
+        asked = tuple(challenge.parameters.get("scope", "").split())
+        names = {scope.rpartition(":")[0] for scope in scopes}
+        is_lacking = challenge.parameters.get("error") == "insufficient_scope"
+        if not asked or ({scope.rpartition(":")[0] for scope in asked} <= names and not is_lacking):
+            return False
+        known = self._learned.get(scopes, scopes)
+        wanted = tuple(dict.fromkeys((*known, *asked))) if is_lacking else asked
+        if wanted == known or set(wanted) == set(known):
+            return False
+        self._learned[scopes] = wanted
+        return True
+
+    async def _token(self, repository: str, scopes: tuple[str, ...]) -> Token:
+        """A good token for ``scopes``; whoever comes while it is being fetched waits for that one."""
+        token = self._tokens.get(scopes)
+        if token and time.monotonic() < token.renew_at:
+            return token
+        async with self._locks.setdefault(scopes, anyio.Lock()):
+            token = self._tokens.get(scopes)
+            if token is None or time.monotonic() >= token.renew_at:
+                token = self._tokens[scopes] = await self._fetch(repository, self._learned.get(scopes, scopes))
+            return token
+
+    async def _fetch(self, repository: str, scopes: tuple[str, ...]) -> Token:
+        realm = self._realm
+        assert realm is not None
+        credential = await self._credentials.find(self.host, repository) if self._trusts(realm) else None
+        if credential and credential.registry_token:
+            now = time.monotonic()
+            return Token(f"Bearer {credential.registry_token}", now, now + _LONGEST_LIFE)
+        answer = await self._ask(realm, credential, scopes)
+        if answer.status != 200:
+            raise refusal(answer, hint=await self.hint(repository))
+        return _parsed(answer)
+
+    async def _ask(self, realm: Realm, credential: Credential | None, scopes: tuple[str, ...]) -> Answer:
+        """The token server's answer: by POST with an identity token where it knows that, else by GET."""
+        budget = Budget(self._transport.limits, _TOKEN_ATTEMPTS)
+        if credential and credential.identity_token:
+            answer = await self._transport.ask(
+                _exchange(realm, credential, scopes), limit=_LARGEST_ANSWER, budget=budget
+            )
+            if answer.status not in (404, 405):
+                return answer
+        query: list[tuple[str, str]] = [("scope", scope) for scope in scopes]
+        if realm.service:
+            query.insert(0, ("service", realm.service))
+        if credential and credential.username:
+            query.append(("account", credential.username))
+        request = Request(
+            method="GET",
+            url=with_parameters(realm.url, *query),
+            headers={"Authorization": credential.basic} if credential else {},
+            reach=realm.reach,
+            patience=_TOKEN_PATIENCE,
+        )
+        return await self._transport.ask(request, limit=_LARGEST_ANSWER, budget=budget)
+
+    def _trusts(self, realm: Realm) -> bool:
+        """Whether the login for the registry may be shown to ``realm`` (CVE-2026-48978 is what that is about)."""
+        host = realm.url.host or ""
+        if host in self._trusted or authority(realm.url) in self._trusted:
+            return True
+        return is_related(self._base.host or "", host)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoped:
+    """The authorizer of requests that need certain scopes."""
+
+    auth: RegistryAuth
+    repository: str
+    scopes: tuple[str, ...]
+
+    async def authorization(self) -> str | None:
+        return await self.auth.authorization(self.repository, self.scopes)
+
+    async def challenged(self, answer: Challenged) -> bool:
+        return await self.auth.challenged(self.repository, self.scopes, answer)
+
+
+def _exchange(realm: Realm, credential: Credential, scopes: tuple[str, ...]) -> Request:
+    """The request that turns an identity token into an access token (OAuth 2, RFC 6749 §6)."""
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": credential.identity_token,
+        "client_id": _CLIENT_ID,
+        "scope": " ".join(scopes),
+    }
+    if realm.service:
+        form["service"] = realm.service
+    return Request(
+        method="POST",
+        url=realm.url,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode(form).encode(),
+        reach=realm.reach,
+        patience=_TOKEN_PATIENCE,
+    )
+
+
+def _parsed(answer: Answer) -> Token:
+    """The token in an answer.  Its ``issued_at`` is not looked at: only our own monotonic clock is."""
+    try:
+        document: Any = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        document = None
+    text = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else None
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+        raise RegistryError(answer.request, answer.status, ["what came is no token"])
+    seconds = document.get("expires_in")
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    life = min(max(float(seconds) if is_number else 0.0, _SHORTEST_LIFE), _LONGEST_LIFE)
+    now = time.monotonic()
+    return Token(f"Bearer {text}", now, now + life - min(life / 10, _EARLY))

@@ -1,0 +1,123 @@
+"""A blob's bytes as the body of uploads, from any byte and as often as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import anyio
+
+from syncer.content import Blob, FileBlob, Pieces, Progress
+from syncer.errors import DigestMismatch, SyncerError
+from syncer.oci import Descriptor
+
+_PIECE = 512 * 1024  # bytes read from a file at a time
+
+
+class SourceFailed(Exception):
+    """The content to send could not be had: the target is not to blame for ``error``."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Content:
+    """The bytes of one blob.  ``progress`` says how many of them are on their way."""
+
+    def __init__(self, blob: Blob, progress: Progress) -> None:
+        self.descriptor: Descriptor = blob.descriptor
+        self._blob = blob
+        self._file = blob if isinstance(blob, FileBlob) else None
+        self._progress = progress
+        self._open = AsyncExitStack()
+        self._pieces: Pieces | None = None
+        self._rest: bytes | memoryview = b""  # of a piece that went beyond a part
+        self._position = 0
+
+    def part(self, start: int, length: int) -> Part:
+        """``length`` bytes from ``start`` on, as a body."""
+        return Part(self, start, length)
+
+    @property
+    def is_relayed(self) -> bool:
+        return self._file is None
+
+    async def close(self) -> None:
+        """Let go of the source."""
+        self._pieces, self._rest = None, b""
+        stack, self._open = self._open, AsyncExitStack()
+        await stack.aclose()
+
+    async def is_intact(self) -> bool:
+        """Whether the source's bytes are those that the digest names."""
+        hasher = self.descriptor.digest.hasher()
+        pieces = self.read(0, self.descriptor.size)
+        try:
+            async for piece in pieces:
+                await anyio.to_thread.run_sync(hasher.update, piece)
+        except SourceFailed as failed:
+            if isinstance(failed.error, DigestMismatch):
+                return False
+            raise
+        return self.descriptor.digest.matches(hasher)
+
+    async def read(self, start: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        """The bytes themselves; raises ``SourceFailed``."""
+        pieces = self._from_file(start, length) if self._file else self._from_stream(start, length)
+        try:
+            async for piece in pieces:
+                yield piece
+        except (SyncerError, OSError) as error:
+            raise SourceFailed(error) from error
+        finally:
+            await pieces.aclose()
+
+    async def _from_file(self, start: int, length: int) -> AsyncGenerator[memoryview, None]:
+        assert self._file is not None
+        buffer = memoryview(bytearray(min(_PIECE, length)))
+        position, stop = start, start + length
+        while position < stop:
+            wanted = buffer[: min(_PIECE, stop - position)]
+            count = await anyio.to_thread.run_sync(self._file.read_into, wanted, position)
+            if count == 0:
+                raise self._short(position)
+            yield wanted[:count]
+            position += count
+            self._progress.done = position
+
+    async def _from_stream(self, start: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
+        if self._pieces is None or self._position != start:
+            await self.close()
+            self._pieces = await self._open.enter_async_context(self._blob.open(start))
+            self._position = start
+        stop = start + length
+        while self._position < stop:
+            piece = self._rest or await anext(self._pieces, b"")
+            if not piece:
+                raise self._short(self._position)
+            wanted = stop - self._position
+            piece, self._rest = piece[:wanted], piece[wanted:]
+            self._position += len(piece)
+            yield piece
+            self._progress.done = self._position
+
+    def _short(self, position: int) -> DigestMismatch:
+        return DigestMismatch(f"the content of {self.descriptor} ends at byte {position}")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a blob's content, as the transport sends it."""
+
+    content: Content
+    start: int
+    length: int
+
+    @property
+    def is_relayed(self) -> bool:
+        return self.content.is_relayed
+
+    def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
+        return self.content.read(self.start, self.length)

@@ -1,0 +1,241 @@
+"""Logins: what was given, what Docker's and Podman's files hold, what credential helpers know.
+
+Nothing of it is ever shown: the values are left out of ``repr``, and errors name files and hosts only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+
+from syncer.errors import InvalidFile
+from syncer.oci.reference import DOCKER_HUB
+from syncer.transport.redact import readable
+
+_HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_HELPER_SECONDS = 30
+_IDENTITY_TOKEN = "<token>"  # noqa: S105  (what a helper gives as the name, to say that the secret is a token)
+_HUB_KEY = "https://index.docker.io/v1/"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What proves who we are; an identity token is to be exchanged, a registry token to be used as it is."""
+
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of ``Authorization`` for Basic."""
+        text = f"{self.username}:{self.password or self.identity_token}"
+        return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.password, self.identity_token, self.registry_token)))
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """A file of logins; one that a user named must be there."""
+
+    path: Path
+    is_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialSettings:
+    """Where logins come from: the one that was given, for the one registry it is for, then the files in order."""
+
+    explicit: Credential | None = None
+    explicit_host: str | None = None  # host[:port], as references write it
+    files: tuple[AuthFile, ...] = ()
+
+
+def default_auth_files(environ: Mapping[str, str]) -> tuple[AuthFile, ...]:
+    """The files that Podman and Docker read, in their order (containers-auth.json(5))."""
+    files = []
+    home = Path(environ.get("HOME") or Path.home())
+    if named := environ.get("REGISTRY_AUTH_FILE"):
+        files.append(AuthFile(Path(named), is_required=True))
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        files.append(AuthFile(Path(runtime, "containers/auth.json")))
+    files.append(AuthFile(Path(environ.get("XDG_CONFIG_HOME") or home / ".config", "containers/auth.json")))
+    files.append(AuthFile(Path(environ.get("DOCKER_CONFIG") or home / ".docker", "config.json")))
+    return tuple(files)
+
+
+class Credentials:
+    """Looks logins up, each file and each helper once."""
+
+    def __init__(self, settings: CredentialSettings) -> None:
+        self._settings = settings
+        self._files: dict[Path, _Logins] = {}
+        self._helped: dict[tuple[str, str], Credential | None] = {}
+        self._lock = anyio.Lock()
+        self.notes: dict[str, str] = {}  # by host: why a login may be missing
+
+    async def find(self, host: str, repository: str = "") -> Credential | None:
+        """The login for ``repository`` at ``host``; None means that we go there as nobody.
+
+        Raises ``InvalidFile`` for a file that cannot be read.
+        """
+        settings = self._settings
+        if settings.explicit and settings.explicit_host == host:
+            return settings.explicit
+        async with self._lock:
+            for file in settings.files:
+                logins = self._load(file)
+                helper = logins.helper(host)
+                found = await self._ask_helper(helper, host) if helper else None
+                if found or (found := logins.find(host, repository)):
+                    return found
+        return None
+
+    def _load(self, file: AuthFile) -> _Logins:
+        logins = self._files.get(file.path)
+        if logins is None:
+            logins = self._files[file.path] = _read(file)
+        return logins
+
+    async def _ask_helper(self, helper: str, host: str) -> Credential | None:
+        key = helper, host
+        if key not in self._helped:
+            self._helped[key] = await self._run(helper, host)
+        return self._helped[key]
+
+    async def _run(self, helper: str, host: str) -> Credential | None:
+        """Run ``docker-credential-HELPER get``; its failure is a note, since the registry may want no login."""
+        program = f"docker-credential-{helper}"
+        if not _HELPER_NAME.fullmatch(helper):
+            self.notes[host] = f"{readable(program)!r} is no name of a credential helper"
+            return None
+        server = _HUB_KEY if host == DOCKER_HUB else host
+        try:
+            with anyio.fail_after(_HELPER_SECONDS):
+                result = await anyio.run_process(
+                    [program, "get"], input=server.encode(), stderr=subprocess.DEVNULL, check=False
+                )
+        except FileNotFoundError:
+            self.notes[host] = f"{program} is not installed"
+            return None
+        except TimeoutError:
+            self.notes[host] = f"{program} did not answer within {_HELPER_SECONDS} s"
+            return None
+        except OSError as error:
+            self.notes[host] = f"{program} cannot be run: {error.strerror}"
+            return None
+        if result.returncode != 0:
+            if b"credentials not found" not in result.stdout.lower():
+                self.notes[host] = f"{program} failed with exit code {result.returncode}"
+            return None
+        return self._parsed(program, host, result.stdout)
+
+    def _parsed(self, program: str, host: str, output: bytes) -> Credential | None:
+        try:
+            document = orjson.loads(output)
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            self.notes[host] = f"{program} answers something that is not JSON"
+            return None
+        username, secret = document.get("Username"), document.get("Secret")
+        if not isinstance(username, str) or not isinstance(secret, str) or not secret:
+            return None
+        return Credential(identity_token=secret) if username == _IDENTITY_TOKEN else Credential(username, secret)
+
+
+@dataclass(frozen=True, slots=True)
+class _Logins:
+    """One file's content: logins by host or host/path, and the helpers to ask."""
+
+    auths: Mapping[str, Credential] = field(default_factory=dict)
+    helpers: Mapping[str, str] = field(default_factory=dict)
+    store: str = ""
+
+    def helper(self, host: str) -> str:
+        return self.helpers.get(host, self.store)
+
+    def find(self, host: str, repository: str) -> Credential | None:
+        """The login under the longest key that ``host/repository`` lies under."""
+        return next(filter(None, map(self.auths.get, _narrowing(f"{host}/{repository}"))), None)
+
+
+def _narrowing(path: str) -> Iterator[str]:
+    path = path.rstrip("/")
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def _read(file: AuthFile) -> _Logins:
+    try:
+        content = file.path.read_bytes()
+    except FileNotFoundError:
+        if file.is_required:
+            raise InvalidFile(file.path, "there is no such file of logins") from None
+        return _Logins()
+    except OSError as error:
+        raise InvalidFile(file.path, f"the file of logins cannot be read: {error.strerror}") from None
+    try:
+        document = orjson.loads(content or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidFile(file.path, "the file of logins is not JSON", line=error.lineno) from None
+    if not isinstance(document, dict):
+        raise InvalidFile(file.path, "the file of logins must be a JSON object")
+    auths: dict[str, Credential] = {}
+    for key, entry in sorted(_object(document, "auths").items(), key=lambda item: "://" not in item[0]):
+        if login := _login(entry):  # of two spellings of one host, the one without a scheme wins
+            auths[_normal(key)] = login
+    helpers = {_normal(key): str(helper) for key, helper in _object(document, "credHelpers").items() if helper}
+    store = document.get("credsStore")
+    return _Logins(auths, helpers, store if isinstance(store, str) else "")
+
+
+def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _normal(key: str) -> str:
+    """``https://host/v1/`` as ``host``; Docker Hub under the name that references have for it."""
+    bare = re.sub(r"^https?://", "", key)
+    bare = bare.rstrip("/")
+    if bare != key.rstrip("/") or bare.endswith(("/v1", "/v2")):
+        bare = re.sub(r"/v[12]$", "", bare)
+    host, slash, path = bare.partition("/")
+    if host in ("index.docker.io", "registry-1.docker.io"):
+        host = DOCKER_HUB
+    return f"{host}{slash}{path}"
+
+
+def _login(entry: Any) -> Credential | None:
+    if not isinstance(entry, dict):
+        return None
+
+    def text(key: str) -> str:
+        value = entry.get(key)
+        return value if isinstance(value, str) else ""
+
+    username, password = text("username"), text("password")
+    try:
+        decoded = base64.b64decode(text("auth"), validate=False).decode()
+    except (binascii.Error, ValueError):
+        decoded = ""
+    if ":" in decoded:
+        username, _, password = decoded.partition(":")
+    password = password.rstrip("\0")
+    credential = Credential(username, password, text("identitytoken"), text("registrytoken"))
+    return credential if credential.secrets else None

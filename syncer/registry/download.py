@@ -1,0 +1,132 @@
+"""One blob's way out of a registry, however often the connection breaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from syncer.content import Pieces
+from syncer.errors import DigestMismatch, Interrupted
+from syncer.oci import Descriptor
+from syncer.registry.headers import content_range
+from syncer.registry.repository import Repository
+from syncer.transport import PROGRESS, Answer, Budget, Request, Response
+from syncer.transport.guard import authority, origin
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryBlob:
+    """A blob in a registry's repository."""
+
+    descriptor: Descriptor
+    repository: Repository
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+        """The bytes from ``offset`` on.  A broken connection is taken up again at the byte where it broke.
+
+        Raises ``NotFound``; ``DigestMismatch`` when the registry has more or fewer bytes than the descriptor
+        says; a ``NetworkError`` when attempt after attempt brings nothing.
+        """
+        async with aclosing(_Download(self.descriptor, self.repository, offset).pieces()) as pieces:
+            yield pieces
+
+
+class _Download:
+    def __init__(self, descriptor: Descriptor, repository: Repository, offset: int) -> None:
+        self._descriptor = descriptor
+        self._repository = repository
+        self._position = self._mark = offset
+        self._ranges = True  # until the registry answers one wrongly
+        self._budget: Budget = repository.registry.transport.budget()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The bytes until the blob's end; nothing is asked for an empty rest, which some registries do not have."""
+        transport = self._repository.registry.transport
+        while self._position < self._descriptor.size:
+            try:
+                async with transport.open(self._request(), budget=self._budget) as response:
+                    skip = await self._skipped(response)
+                    while skip is not None and (piece := await response.piece()):
+                        wanted, skip = piece[skip:] if skip else piece, max(0, skip - len(piece))
+                        self._count(len(wanted), response)
+                        if wanted:
+                            yield wanted
+                    if skip is not None:
+                        self._check_end(response)
+            except Interrupted:
+                if self._budget.is_spent:
+                    raise
+                transport.of(self._repository.registry.base).retries += 1
+                await self._budget.sleep()
+
+    def _count(self, length: int, response: Response) -> None:
+        self._position += length
+        if self._position > self._descriptor.size:
+            raise DigestMismatch(f"{response.request}: more than the {self._descriptor.size} bytes of the blob came")
+        if self._position - self._mark >= PROGRESS:
+            self._mark = self._position
+            self._budget.progressed()
+
+    def _check_end(self, response: Response) -> None:
+        if self._position < self._descriptor.size:  # a body without a length just ends when it is cut off
+            raise Interrupted(f"{response.request}: the answer was cut off")
+
+    def _request(self) -> Request:
+        is_part = self._position > 0 and self._ranges
+        return Request(
+            method="GET",
+            url=self._repository.url(f"blobs/{self._descriptor.digest}"),
+            headers={"Range": f"bytes={self._position}-"} if is_part else {},
+            authorizer=self._repository.authorizer,
+        )
+
+    async def _skipped(self, response: Response) -> int | None:
+        """How many bytes of the body come before the one that is wanted; None: ask again.
+
+        A body is used only if it is exactly the blob, or exactly the part that was asked for.
+        """
+        wants_part = "Range" in response.request.headers
+        if response.status == 200:
+            self._check_length(response)
+            return self._position
+        if wants_part and response.status in (206, 416):
+            if response.status == 206 and self._is_the_part(response):
+                return 0
+            self._ranges = False
+            return None
+        is_foreign = origin(response.request.url) != origin(self._repository.registry.base)
+        if is_foreign and response.status in (400, 401, 403, 404, 410):  # a signed URL that has expired
+            raise Interrupted(f"{response.request}: {authority(response.request.url)} answers {response.status}")
+        content, is_whole = await response.read(64 * 1024)
+        raise await self._repository.refusal(
+            Answer(
+                request=str(response.request),
+                url=response.request.url,
+                status=response.status,
+                headers=response.headers,
+                content=content,
+                is_whole=is_whole,
+                scope=response.scope,
+            )
+        )
+
+    def _is_the_part(self, response: Response) -> bool:
+        found = content_range(response.headers.get("Content-Range"))
+        size = self._descriptor.size
+        if found is None or found.first != self._position or found.last != size - 1 or found.total not in (size, None):
+            return False
+        return response.headers.get("Content-Length") in (None, str(size - self._position))
+
+    def _check_length(self, response: Response) -> None:
+        """Raise before a byte is read if these cannot be the blob's."""
+        length = response.headers.get("Content-Length")
+        encoding = response.headers.get("Content-Encoding", "identity")
+        size = self._descriptor.size
+        if length is None or length == str(size):
+            return
+        why = f" (something on the way encodes it as {encoding[:20]!r})" if encoding != "identity" else ""
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            why = " (a web page: does a proxy on the way want a login?)"
+        raise DigestMismatch(f"{response.request}: {length[:20]} bytes are on offer, where the blob has {size}{why}")

@@ -1,0 +1,100 @@
+"""All registries of a run: a source for references of any host, and the maker of targets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from syncer.content import Blob
+from syncer.oci import Descriptor, Reference
+from syncer.oci.manifest import AnyManifest
+from syncer.registry.address import RegistryAddress, api_url
+from syncer.registry.auth import RegistryAuth
+from syncer.registry.credentials import Credentials, CredentialSettings
+from syncer.registry.download import RegistryBlob
+from syncer.registry.journal import UploadJournal
+from syncer.registry.manner import CHUNK_SIZE, Manner
+from syncer.registry.repository import Registry, Repository
+from syncer.registry.target import RegistryTarget
+from syncer.transport import Traffic, Transport, TransportSettings, open_transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """Everything the registry end is told."""
+
+    transport: TransportSettings = field(default_factory=TransportSettings)
+    credentials: CredentialSettings = field(default_factory=CredentialSettings)
+    trusted_realms: frozenset[str] = frozenset()  # hosts that may be shown the login of a registry that names them
+    chunk_size: int = CHUNK_SIZE  # bytes of an upload in one request; a blob larger than two of them is large
+
+
+class Registries:
+    """Implements ``Source`` for whatever lies in registries."""
+
+    def __init__(self, transport: Transport, settings: RegistrySettings) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._credentials = Credentials(settings.credentials)
+        self._registries: dict[str, Registry] = {}
+        self._repositories: dict[str, Repository] = {}
+
+    @property
+    def traffic(self) -> Mapping[str, Traffic]:
+        """What went to and came from each host."""
+        return self._transport.traffic
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        """What ``reference`` names now, by HEAD; raises ``NotFound`` or ``Denied``."""
+        return await self.repository(reference).resolve(_digest_or_tag(reference))
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        """The manifest that ``reference`` names, in one request; raises ``NotFound`` or ``Denied``."""
+        return await self.repository(reference).manifest(_digest_or_tag(reference), reference.digest)
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        """A blob of the repository that ``reference`` is in."""
+        return RegistryBlob(descriptor, self.repository(reference))
+
+    def target(
+        self, address: RegistryAddress, *, journal: UploadJournal | None = None, interrupted: bool = False
+    ) -> RegistryTarget:
+        """The registry at ``address`` as a target.
+
+        ``journal`` remembers uploads over runs.  ``interrupted`` says that an earlier push did not end, so that
+        asking for each blob is worth it.
+        """
+        registry = self.registry(address.host, plain_http=address.plain_http)
+        manner = Manner(address.host, self._settings.chunk_size)
+        return RegistryTarget(registry, manner, journal=journal, interrupted=interrupted)
+
+    def registry(self, host: str, *, plain_http: bool | None = None) -> Registry:
+        """The registry ``host[:port]``; the first call settles whether it is spoken to by plain HTTP."""
+        registry = self._registries.get(host)
+        if registry is None:
+            if plain_http is None:
+                plain_http = self._settings.transport.host(host).plain_http
+            base = api_url(host, plain_http=plain_http)
+            auth = RegistryAuth(self._transport, base, host, self._credentials, self._settings.trusted_realms)
+            registry = self._registries[host] = Registry(host, base, self._transport, auth)
+        return registry
+
+    def repository(self, reference: Reference) -> Repository:
+        """The repository that ``reference`` is in, for reading."""
+        repository = self._repositories.get(reference.name)
+        if repository is None:
+            repository = self.registry(reference.registry).repository(reference.repository)
+            self._repositories[reference.name] = repository
+        return repository
+
+
+@asynccontextmanager
+async def open_registries(settings: RegistrySettings) -> AsyncIterator[Registries]:
+    """The connections to registries live exactly as long as the ``async with`` block."""
+    async with open_transport(settings.transport) as transport:
+        yield Registries(transport, settings)
+
+
+def _digest_or_tag(reference: Reference) -> str:
+    return str(reference.digest or reference.tag)

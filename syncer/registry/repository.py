@@ -1,0 +1,232 @@
+"""The distribution spec's requests, as methods of the repository that they are for.
+
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from yarl import URL
+
+from syncer.errors import ChildrenUnknown, DigestMismatch, InvalidContent, NotFound, RegistryError
+from syncer.oci import Descriptor, Digest, parse_manifest
+from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
+from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index, load_object
+from syncer.registry.auth import RegistryAuth
+from syncer.registry.headers import next_link, with_parameters
+from syncer.registry.problems import problems_of, refusal
+from syncer.transport import Answer, Budget, Request, Transport
+from syncer.transport.guard import origin
+
+_ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
+_PAGE = 1000  # tags; Amazon's registry refuses more
+_MOST_PAGES = 10_000
+_LARGEST_PAGE = 16 * 1024 * 1024
+_CHILDREN_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """One registry: where its API is, and what it wants to hear."""
+
+    host: str  # as references write it
+    base: URL  # …/v2/
+    transport: Transport
+    auth: RegistryAuth
+
+    def repository(self, name: str, actions: str = "pull") -> Repository:
+        """The repository ``name``, asked with a token for ``actions``."""
+        return Repository(self, name, actions)
+
+
+class Repository:
+    """One repository of a registry."""
+
+    def __init__(self, registry: Registry, name: str, actions: str) -> None:
+        self.registry = registry
+        self.name = name
+        self.scope = f"repository:{name}:{actions}"
+        self.authorizer = registry.auth.for_scopes(name, self.scope)
+        self._base = f"{registry.base}{name}"
+
+    def url(self, path: str) -> URL:
+        return URL(f"{self._base}/{path}", encoded=True)
+
+    async def head_manifest(self, reference: str) -> Answer:
+        """HEAD of a tag or digest, whatever the status."""
+        return await self._ask("HEAD", f"manifests/{reference}", headers={"Accept": _ACCEPT})
+
+    async def manifest(self, reference: str, expected: Digest | None = None) -> AnyManifest:
+        """The manifest under a tag or digest by one GET, its bytes verified against ``expected``.
+
+        Raises ``NotFound``, and ``InvalidContent`` for what is no manifest.
+        """
+        answer = await self._ask(
+            "GET", f"manifests/{reference}", headers={"Accept": _ACCEPT}, limit=MAX_MANIFEST_SIZE + 1
+        )
+        if answer.status != 200:
+            raise await self.refusal(answer)
+        if answer.media_type == "text/html":
+            raise RegistryError(
+                answer.request,
+                answer.status,
+                ["a web page came, and no manifest"],
+                hint=f"is {self.registry.host} a registry, or does a proxy on the way want a login?",
+            )
+        try:
+            return parse_manifest(answer.content, answer.media_type, expected=expected)
+        except DigestMismatch as error:
+            raise DigestMismatch(f"{answer.request}: {error}") from None
+        except InvalidContent as error:
+            raise InvalidContent(f"{answer.request}: {error}") from None
+
+    async def resolve(self, reference: str) -> Descriptor:
+        """What a tag or digest names now: by HEAD, else by GET.  Raises ``NotFound``."""
+        answer = await self.head_manifest(reference)
+        if answer.status == 200 and (found := _described(answer)):
+            return found
+        # a registry may know no HEAD, answer it wrongly, or leave the digest out; and only GET says what is wrong
+        return (await self.manifest(reference)).descriptor
+
+    async def current(self, reference: str) -> Digest | None:
+        """What a tag points to; None when nothing, or when the registry does not tell."""
+        answer = await self.head_manifest(reference)
+        if answer.status != 200:
+            return None
+        found = _described(answer)
+        return found.digest if found else (await self.manifest(reference)).descriptor.digest
+
+    async def has_blob(self, descriptor: Descriptor, *, budget: Budget | None = None) -> bool:
+        """Whether the repository says that it has the blob, in its right size.  A hint, no more."""
+        answer = await self._ask("HEAD", f"blobs/{descriptor.digest}", budget=budget)
+        length = answer.headers.get("Content-Length")
+        return answer.status == 200 and length in (None, str(descriptor.size))
+
+    async def put_manifest(self, reference: str, manifest: AnyManifest) -> Answer:
+        """Store ``manifest`` under a tag or digest.
+
+        Raises ``ChildrenUnknown`` when the registry misses what it names.
+        """
+        answer = await self._ask(
+            "PUT",
+            f"manifests/{reference}",
+            headers={"Content-Type": manifest.descriptor.media_type},
+            body=manifest.content,
+        )
+        if answer.status not in (200, 201, 202):
+            problems = problems_of(answer)
+            if answer.status in (400, 404) and any(problem.code in _CHILDREN_CODES for problem in problems):
+                words = tuple(dict.fromkeys(f"{problem.code}: {problem.message}" for problem in problems))
+                digests = [digest for problem in problems for digest in problem.digests]
+                raise ChildrenUnknown(answer.request, answer.status, words, digests)
+            raise await self.refusal(answer)
+        stored = answer.headers.get("Docker-Content-Digest")
+        digest = manifest.descriptor.digest
+        if stored and stored.startswith(digest.algorithm) and stored != str(digest):
+            raise DigestMismatch(f"{answer.request}: the registry stored {stored[:80]!r} instead")
+        return answer
+
+    async def tags(self) -> AsyncIterator[str]:
+        """Every tag, page by page."""
+        url: URL | None = with_parameters(self.url("tags/list"), ("n", str(_PAGE)))
+        seen: set[str] = set()
+        for _ in range(_MOST_PAGES):
+            answer = await self._ask("GET", url, limit=_LARGEST_PAGE)
+            if answer.status != 200:
+                raise await self.refusal(answer)
+            page = _tags(answer)
+            fresh = [tag for tag in page if tag not in seen]
+            seen.update(fresh)
+            for tag in fresh:
+                yield tag
+            url = self._next_page(answer, page)
+            if url is None or not fresh:  # a registry that repeats itself would never end
+                return
+
+    async def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The manifests whose subject is ``digest``: by the referrers API, else by the tag that stands in for it."""
+        found: list[Descriptor] = []
+        url: URL | None = self.url(f"referrers/{digest}")
+        for _ in range(_MOST_PAGES):
+            answer = await self._ask("GET", url, limit=_LARGEST_PAGE, headers={"Accept": OCI_INDEX})
+            if answer.status != 200 or answer.media_type != OCI_INDEX:
+                return await self._tagged_referrers(digest)
+            index = parse_manifest(answer.content, OCI_INDEX)
+            fresh = [child for child in index.children() if child not in found]
+            found.extend(fresh)
+            url = self._next_page(answer, None)
+            if url is None or not fresh:
+                break
+        return tuple(found)
+
+    async def _tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        try:
+            index = await self.manifest(referrers_tag(digest))
+        except NotFound:
+            return ()
+        return index.children() if isinstance(index, Index) else ()
+
+    def _next_page(self, answer: Answer, page: list[str] | None) -> URL | None:
+        """Where the list goes on; never at another host, to which it would take our token."""
+        link = next_link(answer.headers.getall("Link", ()))
+        if link is not None:
+            request = Request(method="GET", url=answer.url)
+            followed = self.registry.transport.redirected(request, link, answer.scope, what="a list's next page")
+            return followed.url if origin(followed.url) == origin(answer.url) else None
+        if page is not None and len(page) == _PAGE:
+            return with_parameters(self.url("tags/list"), ("n", str(_PAGE)), ("last", page[-1]))
+        return None
+
+    async def _ask(
+        self,
+        method: str,
+        path: str | URL | None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        limit: int = 64 * 1024,
+        budget: Budget | None = None,
+    ) -> Answer:
+        request = Request(
+            method=method,
+            url=self.url(path) if isinstance(path, str) else path or self.registry.base,
+            headers=headers or {},
+            body=body,
+            authorizer=self.authorizer,
+        )
+        return await self.registry.transport.ask(request, limit=limit, budget=budget)
+
+    async def refusal(self, answer: Answer, *, hint: str | None = None) -> RegistryError:
+        """The error for ``answer``; where the login is to blame, with what can be done about it."""
+        if hint is None and answer.status in (401, 403):
+            hint = await self.registry.auth.hint(self.name)
+        return refusal(answer, hint=hint)
+
+
+def referrers_tag(digest: Digest) -> str:
+    """The tag that lists referrers where a registry has no API for them (distribution-spec, "Referrers Tag Schema")."""
+    return f"{digest.algorithm}-{digest.hex}"[:128]
+
+
+def _described(answer: Answer) -> Descriptor | None:
+    """The descriptor that the headers of a HEAD give; None when they do not."""
+    digest = answer.headers.get("Docker-Content-Digest", "")
+    length = answer.headers.get("Content-Length", "")
+    known = (*INDEX_TYPES, *MANIFEST_TYPES)
+    if answer.media_type not in known or not (length.isascii() and length.isdigit()):
+        return None
+    try:
+        return Descriptor(answer.media_type or "", Digest.parse(digest), int(length))
+    except InvalidContent:
+        return None
+
+
+def _tags(answer: Answer) -> list[str]:
+    if not answer.is_whole:
+        raise InvalidContent(f"{answer.request}: the list of tags is too long")
+    tags = load_object(answer.content).get("tags") or []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise InvalidContent(f"{answer.request}: the tags are no list of names")
+    return tags

@@ -1,0 +1,131 @@
+"""A registry as the target of a transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from syncer.content import Blob, Progress
+from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.manifest import AnyManifest
+from syncer.registry.content import Content, SourceFailed
+from syncer.registry.hints import hint_for, is_full
+from syncer.registry.journal import UploadJournal
+from syncer.registry.manner import Manner
+from syncer.registry.referrers import Referrers
+from syncer.registry.repository import Registry, Repository
+from syncer.registry.session import Session, opened
+from syncer.registry.upload import Upload
+from syncer.transport import Request
+
+_WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for
+_IMMUTABLE = (400, 403, 409, 412)
+
+
+class RegistryTarget:
+    """Implements ``Target`` and ``Mounting`` for one registry; a space is a repository.
+
+    Errors of the registry are ``TargetError``s with its own words and a hint, but for ``Denied`` and
+    ``ChildrenUnknown``; an error of the source stays what it is.
+    """
+
+    def __init__(
+        self, registry: Registry, manner: Manner, *, journal: UploadJournal | None = None, interrupted: bool = False
+    ) -> None:
+        self._registry = registry
+        self._manner = manner
+        self._journal = journal
+        self._interrupted = interrupted
+        self._repositories: dict[str, Repository] = {}
+        self._inhabited: set[str] = set()  # repositories that are known to hold something
+        self._sessions: dict[tuple[str, Digest], Session] = {}  # that mounts have left open
+        self._referrers = Referrers()
+
+    def space(self, name: Reference) -> str:
+        return name.repository
+
+    async def current(self, name: Reference) -> Digest | None:
+        with self._as_target_errors(name.repository):
+            digest = await self._repository(name.repository).current(_tag_or_digest(name))
+        if digest is not None:
+            self._inhabited.add(name.repository)
+        return digest
+
+    async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
+        """A registry needs no place made."""
+
+    async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:
+        repository = self._repository(space)
+        session = self._sessions.pop((space, blob.descriptor.digest), None)
+        with self._as_target_errors(space):
+            is_worth_asking = session is None and not force and self._may_have(space, blob.descriptor)
+            if is_worth_asking and await repository.has_blob(blob.descriptor):
+                return False
+            await Upload(
+                repository, Content(blob, progress), self._manner, journal=self._journal, session=session
+            ).run()
+        progress.done = blob.descriptor.size
+        return True
+
+    async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
+        """Ask for a mount; anything but 201 means that the blob must be written.
+
+        A registry that will not mount may have opened an upload instead, which the write takes over.
+        """
+        repository = self._repository(space)
+        url = repository.url(f"blobs/uploads/?mount={descriptor.digest}&from={origin}")
+        authorizer = self._registry.auth.for_scopes(space, repository.scope, f"repository:{origin}:pull")
+        try:
+            answer = await self._registry.transport.ask(Request(method="POST", url=url, authorizer=authorizer))
+            if answer.status == 202:
+                self._sessions[space, descriptor.digest] = opened(repository, answer)
+        except RegistryError:  # a token for both repositories may not be had; one for this one may
+            return False
+        return answer.status == 201
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        repository = self._repository(space)
+        references = dict.fromkeys(name.tag for name in names if name.tag) or {str(manifest.descriptor.digest): None}
+        with self._as_target_errors(space):
+            for reference in references:
+                await self._put(repository, reference, manifest)
+
+    async def _put(self, repository: Repository, reference: str, manifest: AnyManifest) -> None:
+        try:
+            answer = await repository.put_manifest(reference, manifest)
+        except ChildrenUnknown:
+            raise
+        except RegistryError as error:
+            # a tag that may not be moved can be right already
+            if error.status in _IMMUTABLE and await repository.current(reference) == manifest.descriptor.digest:
+                return
+            raise
+        if manifest.subject and "OCI-Subject" not in answer.headers:
+            await self._referrers.add(repository, manifest)
+
+    def _may_have(self, space: str, descriptor: Descriptor) -> bool:
+        return self._interrupted or space in self._inhabited or descriptor.size >= _WORTH_ASKING
+
+    def _repository(self, space: str) -> Repository:
+        repository = self._repositories.get(space)
+        if repository is None:
+            repository = self._repositories[space] = self._registry.repository(space, "pull,push")
+        return repository
+
+    @contextmanager
+    def _as_target_errors(self, space: str) -> Iterator[None]:
+        try:
+            yield
+        except SourceFailed as failed:
+            raise failed.error from None
+        except ChildrenUnknown:
+            raise
+        except RegistryError as error:
+            if isinstance(error, Denied) and not is_full(error):
+                raise
+            raise TargetError(str(error), hint=hint_for(self._registry.host, space, error) or error.hint) from error
+
+
+def _tag_or_digest(name: Reference) -> str:
+    return name.tag or str(name.digest)

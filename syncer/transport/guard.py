@@ -1,0 +1,93 @@
+"""Where a server may send us: origins, and how private an address is.
+
+A registry that is reached over the internet must not make us speak to the machine or the network that
+syncer runs in (CVE-2020-15157 and many after it).  What counts is the address that a connection is made
+to, not the name in a URL, which can resolve to anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from enum import IntEnum
+from typing import TypeAlias
+
+from yarl import URL
+
+from syncer.errors import Unsafe
+from syncer.transport.redact import without_secrets
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+class Scope(IntEnum):
+    """How near an address is.  A server may send us to addresses at most as near as its own."""
+
+    PUBLIC = 0
+    PRIVATE = 1
+    LOOPBACK = 2
+    NEVER = 3  # link-local (cloud metadata), multicast, unspecified
+
+    @classmethod
+    def of(cls, address: Address) -> Scope:
+        """The scope of ``address``, of the IPv4 address inside it where it carries one."""
+        if isinstance(address, ipaddress.IPv6Address):
+            if address in _NAT64:
+                return cls.of(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+            inner = address.ipv4_mapped or address.sixtofour
+            if inner is not None:
+                return cls.of(inner)
+        if address.is_loopback:
+            return cls.LOOPBACK
+        if address.is_link_local or address.is_multicast or address.is_unspecified:
+            return cls.NEVER
+        return cls.PUBLIC if address.is_global else cls.PRIVATE
+
+    @classmethod
+    def of_host(cls, host: str) -> Scope | None:
+        """The scope of a host that is written as an address; None for a name, which must be looked up."""
+        if host == "localhost" or host.endswith(".localhost"):
+            return cls.LOOPBACK
+        try:
+            return cls.of(ipaddress.ip_address(host.partition("%")[0]))
+        except ValueError:
+            pass
+        try:  # 127.1 and 0x7f000001 are addresses to the resolver, though not to ipaddress
+            return cls.of(ipaddress.IPv4Address(socket.inet_aton(host)))
+        except (OSError, UnicodeEncodeError):
+            return None
+
+
+def origin(url: URL) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; ``https://host`` and ``https://host:443`` are one origin."""
+    return url.scheme, url.host, url.port
+
+
+def authority(url: URL) -> str:
+    """``host[:port]`` as a person writes it: without the scheme's usual port."""
+    host = url.host or ""
+    host = f"[{host}]" if ":" in host else host
+    return host if url.is_default_port() or url.port is None else f"{host}:{url.port}"
+
+
+def check_hop(start: URL, target: URL, reach: Scope | None, what: str) -> None:
+    """Raise ``Unsafe`` unless ``start`` may send us to ``target``.
+
+    ``reach`` is how near an address may be, None for any; ``what`` names the thing that sends us, such as
+    "a redirect".  Names pass here: the address they resolve to is checked where the connection is made.
+    """
+
+    def refuse(problem: str) -> Unsafe:
+        return Unsafe(f"{what} from {authority(start)} leads to {without_secrets(target)}, {problem}")
+
+    if target.scheme not in ("http", "https") or not target.host:
+        raise refuse("which is no HTTP address")
+    if target.raw_user is not None or target.raw_password is not None:
+        raise refuse("which holds a user name or password")
+    if start.scheme == "https" and target.scheme == "http":
+        raise refuse("from an encrypted connection to one that is not")
+    scope = Scope.of_host(target.host)
+    if reach is not None and scope is not None and scope > reach and origin(start) != origin(target):
+        raise refuse(f"a {scope.name.lower().replace('never', 'link-local')} address")

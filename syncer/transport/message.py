@@ -1,0 +1,98 @@
+"""A request, and what is known of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from syncer.transport.guard import Scope
+from syncer.transport.redact import without_secrets
+
+SMALL = 64 * 1024
+"""Bytes that are read of an answer unless its reader asks for more: errors, empty answers."""
+
+
+class Body(Protocol):
+    """What a request sends: exactly as many bytes as it says, from the start whenever it is asked."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the bytes come over another connection of ours.
+
+        Such a body goes out over connections of its own, or a host that both gives and takes could end up
+        with every connection held by a download that waits for one to upload to.
+        """
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
+        """The bytes; a piece is done with when the next one is asked for."""
+        ...
+
+
+class Authorizer(Protocol):
+    """Knows what to say to the one host that a request is for."""
+
+    async def authorization(self) -> str | None:
+        """The ``Authorization`` header to send now; None for none."""
+        ...
+
+    async def challenged(self, answer: Challenged) -> bool:
+        """Learn from an answer of status 401; whether asking again can help."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenged:
+    """A 401 as an ``Authorizer`` needs it."""
+
+    url: URL
+    scope: Scope  # of the address that answered
+    challenges: tuple[str, ...]  # the WWW-Authenticate headers
+    sent: str | None  # the Authorization that was not good enough
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One thing to ask a server, as often as it takes.
+
+    ``repeatable`` says that a second copy of the request does no harm when nobody knows what became of the
+    first.  Where it is false, the transport tries again only if the first one never left.
+    """
+
+    method: str
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    body: bytes | Body | None = None
+    authorizer: Authorizer | None = None
+    repeatable: bool = True
+    patience: float | None = None  # seconds to wait for a byte of the answer; None: Limits.idle
+    reach: Scope | None = None  # how near an address it may go to; None: where the user said
+
+    def __str__(self) -> str:
+        return f"{self.method} {without_secrets(self.url)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response that was read to its end, or as far as its reader cared."""
+
+    request: str  # for messages
+    url: URL  # that answered, after redirects
+    status: int
+    headers: CIMultiDictProxy[str]
+    content: bytes
+    is_whole: bool  # False when more came than was asked for
+    scope: Scope  # of the address that answered
+
+    @property
+    def media_type(self) -> str | None:
+        """``Content-Type`` without its parameters, in lower case."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower() or None

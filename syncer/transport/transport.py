@@ -1,0 +1,228 @@
+"""Requests with manners: one retry loop, pauses that hold for a whole host, redirects that are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from yarl import URL
+
+from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
+from syncer.transport.failures import CertificateRefused, NameUnknown
+from syncer.transport.guard import Scope, authority, check_hop, origin
+from syncer.transport.message import SMALL, Answer, Challenged, Request
+from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
+from syncer.transport.settings import Limits, TransportSettings
+from syncer.transport.traffic import Traffic
+from syncer.transport.wire import Response, Wire
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPING_THE_METHOD = frozenset({307, 308})
+_MOST_REDIRECTS = 5
+_MOST_CHALLENGES = 2
+_NAME_ATTEMPTS = 2
+
+
+class Transport:
+    """Asks servers, and asks again where that can do no harm."""
+
+    def __init__(self, wire: Wire, settings: TransportSettings) -> None:
+        self._wire = wire
+        self.settings = settings
+        self.traffic: dict[str, Traffic] = {}  # by host[:port]
+
+    @property
+    def limits(self) -> Limits:
+        return self.settings.limits
+
+    def budget(self) -> Budget:
+        """The attempts that one piece of work may take."""
+        return Budget(self.limits)
+
+    async def ask(self, request: Request, *, limit: int = SMALL, budget: Budget | None = None) -> Answer:
+        """The answer to ``request``, its body read up to ``limit`` bytes, whatever its status is.
+
+        Raises a ``NetworkError`` when no answer could be had.
+        """
+        budget = budget or self.budget()
+        while True:
+            async with self.open(request, budget=budget) as response:
+                try:
+                    content, is_whole = await response.read(limit)
+                except Interrupted as error:
+                    if not request.repeatable:
+                        raise
+                    interrupted = error
+                else:
+                    return Answer(
+                        request=str(request),
+                        url=response.request.url,
+                        status=response.status,
+                        headers=response.headers,
+                        content=content,
+                        is_whole=is_whole,
+                        scope=response.scope,
+                    )
+            await self._again(request, budget, interrupted)
+
+    @asynccontextmanager
+    async def open(self, request: Request, *, budget: Budget | None = None) -> AsyncIterator[Response]:
+        """The answer with its body still to be read, whatever its status is.
+
+        What breaks the body off is the caller's to judge; until the answer begins the transport tries again.
+        """
+        response = await self._send(request, budget or self.budget())
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def of(self, url: URL) -> Traffic:
+        """The counters and the pause of the host in ``url``."""
+        host = authority(url)
+        traffic = self.traffic.get(host)
+        if traffic is None:
+            traffic = self.traffic[host] = Traffic(host)
+        return traffic
+
+    async def _send(self, request: Request, budget: Budget) -> Response:
+        is_first = True
+        while True:
+            try:
+                response = await self._follow(request)
+            except CertificateRefused:
+                raise
+            except NameUnknown as error:
+                await self._again(request, budget, error, at_most=_NAME_ATTEMPTS)
+                continue
+            except Unreachable as error:
+                await self._again(request, budget, error)
+                continue
+            except Interrupted as error:
+                if not request.repeatable:
+                    raise
+                if is_first:  # the server may have closed an idle connection as we took it up (RFC 9112 §9.3.1)
+                    is_first = False
+                    self.of(request.url).retries += 1
+                    continue
+                await self._again(request, budget, error)
+                continue
+            if response.status not in TRANSIENT:
+                return response
+            wait = self._taken_in(response, budget)
+            if not request.repeatable or budget.is_spent:
+                return response
+            response.close()
+            self.of(request.url).retries += 1
+            await budget.sleep(at_least=0.0 if response.status in PAUSING else wait)
+
+    async def _again(
+        self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None
+    ) -> None:
+        if budget.is_spent or (at_most is not None and budget.failures + 1 >= at_most):
+            raise error
+        self.of(request.url).retries += 1
+        await budget.sleep()
+
+    def _taken_in(self, response: Response, budget: Budget) -> float:
+        """The seconds that a server in trouble asks this request to wait.  Raises ``Waiting`` if they are too many.
+
+        A status that speaks for the whole host pauses it for everybody.
+        """
+        traffic = self.of(response.request.url)
+        traffic.throttled += response.status == 429
+        wait = retry_after(response.headers)
+        if response.status in PAUSING:
+            traffic.pause(budget.jitter() if wait is None else wait)
+        if wait is not None and wait > self.limits.max_wait:
+            response.close()
+            raise Waiting(traffic.host, wait, self.limits.max_wait)
+        return wait or 0.0
+
+    async def _follow(self, request: Request) -> Response:
+        """One attempt, through redirects."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await self._authorized(request)
+            if not _is_redirect(response):
+                return response
+            try:
+                request = self.redirected(request, response.headers["Location"], response.scope, what="a redirect")
+                await response.read(SMALL)
+            finally:
+                response.close()
+        raise Unsafe(f"{request}: more than {_MOST_REDIRECTS} redirects")
+
+    def redirected(self, request: Request, location: str, scope: Scope, *, what: str) -> Request:
+        """``request`` to where a server at an address of ``scope`` says; raises ``Unsafe``.
+
+        Credentials stay behind when that is another origin, and the URL is kept as it is written.
+        """
+        try:
+            url = resolved(request.url, location)
+        except ValueError:
+            raise Unsafe(f"{what} from {authority(request.url)} leads to no address at all") from None
+        if origin(url) == origin(request.url):
+            return replace(request, url=url)
+        reach = scope if request.reach is None else min(scope, request.reach)
+        check_hop(request.url, url, reach, what)
+        headers = {name: value for name, value in request.headers.items() if name not in ("Authorization", "Cookie")}
+        return replace(request, url=url, reach=reach, authorizer=None, headers=headers)
+
+    async def _authorized(self, request: Request) -> Response:
+        """One exchange, with credentials if the server wants them and we have some for it."""
+        authorizer = request.authorizer
+        challenges = 0
+        while True:
+            sent = await authorizer.authorization() if authorizer else None
+            traffic = self.of(request.url)
+            await traffic.ready(self.limits.max_wait)
+            response = await self._wire.exchange(request, sent, traffic)
+            is_streamed = request.body is not None and not isinstance(request.body, bytes)
+            if response.status != 401 or authorizer is None or is_streamed or challenges == _MOST_CHALLENGES:
+                return response
+            challenges += 1
+            challenged = Challenged(
+                url=request.url,
+                scope=response.scope,
+                challenges=tuple(response.headers.getall("WWW-Authenticate", ())),
+                sent=sent,
+            )
+            try:
+                if not await authorizer.challenged(challenged):
+                    return response
+            except BaseException:
+                response.close()
+                raise
+            await _discard(response)
+
+
+@asynccontextmanager
+async def open_transport(settings: TransportSettings) -> AsyncIterator[Transport]:
+    """The connections live exactly as long as the ``async with`` block."""
+    async with Wire(settings) as wire:
+        yield Transport(wire, settings)
+
+
+def resolved(base: URL, location: str) -> URL:
+    """Where ``location`` leads from ``base`` (RFC 3986 §5), its query kept byte for byte; raises ``ValueError``."""
+    if not location or not location.isascii() or not location.isprintable() or " " in location:
+        raise ValueError(location)
+    target = URL(location, encoded=True)
+    if target.absolute and target.scheme:
+        return target
+    return base.join(target)
+
+
+def _is_redirect(response: Response) -> bool:
+    if response.status not in _REDIRECTS or "Location" not in response.headers:
+        return False
+    return response.status in _KEEPING_THE_METHOD or response.request.method in ("GET", "HEAD")
+
+
+async def _discard(response: Response) -> None:
+    """Read a short body to its end, so that the connection can be used again."""
+    try:
+        await response.read(SMALL)
+    finally:
+        response.close()
