@@ -204,7 +204,14 @@ class InvalidContent(VerificationError):
 
 
 class InvalidBundle(VerificationError):
-    """A file that is no bundle, or no longer the one that was written."""
+    """A file that is no bundle, or no longer the one that was written.
+
+    ``findings`` are one sentence for each thing that a check found wrong.
+    """
+
+    def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = tuple(findings)
 
 
 class Incomplete(VerificationError):

@@ -5,50 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer
-from syncer.content import Item
 from syncer.errors import AlreadyThere, InvalidFile, NotFound, SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event, ImageFailed
 from syncer.transfer.run import Options, transfer
 from tests.support import images
-from tests.support.memory import MemorySource
+from tests.support.bundles import FORMATS, build, items_of, some_images
 from tests.support.programs import run
-
-FORMATS: tuple[Format, ...] = ("tar.zst", "tar")
-
-
-def some_images(*, docker: bool = True) -> tuple[MemorySource, list[Item]]:
-    """Three images of three platforms that share a layer of several blocks, and one of one platform.
-
-    skopeo 1.9.3 finds no image of Docker's media types in an OCI image layout.
-    """
-    source = MemorySource()
-    base = images.layer("base", 700_000)
-    for number in range(3):
-        source.add(f"registry.example:5000/app{number}:v1", images.multi_platform(f"app{number}", base=base))
-    source.add("busybox", images.image("busybox", docker=docker))
-    return source, [Item(name, name) for name in map(Reference.parse, source.names)]
-
-
-async def build(final: Path, source: MemorySource, items: Sequence[Item], form: Format = "tar.zst") -> list[Event]:
-    events: list[Event] = []
-    async with open_writer(final, format=form) as writer:
-        await transfer(items, source, writer, options=Options(), emit=events.append)
-        await writer.publish(b"version: 1\n")
-    return events
 
 
 @pytest.mark.parametrize("form", FORMATS)
 async def test_everything_that_was_written_is_read_in_place(tmp_path: Path, form: Format) -> None:
-    source, items = some_images()
+    source = some_images()
 
-    await build(final := tmp_path / "bundle", source, items, form)
+    await build(final := tmp_path / "bundle", source, form)
 
     with open_bundle(final) as bundle:
         assert [str(image.reference) for image in bundle.images] == list(source.names)
@@ -65,13 +40,13 @@ async def test_everything_that_was_written_is_read_in_place(tmp_path: Path, form
 @pytest.mark.parametrize("form", FORMATS)
 async def test_any_part_of_a_blob_can_be_read(tmp_path: Path, form: Format) -> None:
     """As bytes, into a buffer, as a stream from an offset, and by the extents that sendfile needs."""
-    source, items = some_images()
-    await build(final := tmp_path / "bundle", source, items, form)
+    source = some_images()
+    await build(final := tmp_path / "bundle", source, form)
     digest, content = max(source.blobs.items(), key=lambda blob: len(blob[1]))
     name = Digest.parse(digest)
 
     with open_bundle(final) as bundle, final.open("rb") as file:
-        blob = bundle.blob(items[0].source, Descriptor(images.OCI_LAYER, name, len(content)))
+        blob = bundle.blob(Reference.parse("busybox"), Descriptor(images.OCI_LAYER, name, len(content)))
         for offset in (0, 1, 130_559, 130_560, 130_561, 262_144, len(content) - 1, len(content)):
             assert bundle.read(name, offset) == content[offset:]
             assert bundle.read(name, offset, 200_000) == content[offset : offset + 200_000]
@@ -89,18 +64,18 @@ async def test_any_part_of_a_blob_can_be_read(tmp_path: Path, form: Format) -> N
 
 
 async def test_the_same_content_makes_the_same_bytes(tmp_path: Path) -> None:
-    source, items = some_images()
+    source = some_images()
 
-    await build(tmp_path / "one", source, items)
-    await build(tmp_path / "two", source, items)
+    await build(tmp_path / "one", source)
+    await build(tmp_path / "two", source)
 
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 @pytest.mark.parametrize("form", FORMATS)
 async def test_tar_and_zstd_agree(tmp_path: Path, form: Format) -> None:
-    source, items = some_images()
-    await build(final := tmp_path / f"bundle.{form}", source, items, form)
+    source = some_images()
+    await build(final := tmp_path / f"bundle.{form}", source, form)
 
     if form == "tar.zst":
         tested = await run("zstd", "-t", str(final))
@@ -125,10 +100,10 @@ async def test_tar_and_zstd_agree(tmp_path: Path, form: Format) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 async def test_skopeo_reads_every_image(tmp_path: Path, form: Format) -> None:
-    source, items = some_images(docker=False)
-    await build(final := tmp_path / f"bundle.{form}", source, items, form)
+    source = some_images(docker=False)
+    await build(final := tmp_path / f"bundle.{form}", source, form)
 
-    for item in items:
+    for item in items_of(source):
         copy = tmp_path / f"copy-{item.source.repository.replace('/', '-')}"
         copied = await run("skopeo", "copy", "--all", f"oci-archive:{final}:{item.source}", f"dir:{copy}")
 
@@ -140,41 +115,41 @@ async def test_skopeo_reads_every_image(tmp_path: Path, form: Format) -> None:
 
 
 async def test_nothing_but_the_bundle_stays(tmp_path: Path) -> None:
-    source, items = some_images()
+    source = some_images()
 
-    await build(tmp_path / "output" / "bundle.tar.zst", source, items)
+    await build(tmp_path / "output" / "bundle.tar.zst", source)
 
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["bundle.tar.zst"]
 
 
 async def test_a_bundle_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
-    source, items = some_images()
-    await build(final := tmp_path / "bundle", source, items)
+    source = some_images()
+    await build(final := tmp_path / "bundle", source)
     before = final.read_bytes()
 
     with pytest.raises(AlreadyThere):
-        await build(final, source, items[:1])
+        await build(final, source)
 
     assert final.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 async def test_a_build_that_lacks_something_publishes_nothing(tmp_path: Path) -> None:
-    source, items = some_images()
+    source = some_images()
     del source.blobs[next(iter(source.blobs))]
 
     with pytest.raises(SyncerError, match="missing"):
-        await build(tmp_path / "bundle", source, items)
+        await build(tmp_path / "bundle", source)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.journal", "bundle.partial"]
 
 
 @pytest.mark.parametrize("form", FORMATS)
 async def test_a_partial_bundle_is_valid_and_lacks_the_failed_image_alone(tmp_path: Path, form: Format) -> None:
-    source, items = some_images(docker=False)
+    source = some_images(docker=False)
     lost = next(iter(source.manifests[source.names["registry.example:5000/app1:v1"]].children[0].blobs))
     del source.blobs[lost]
-    final = tmp_path / f"bundle.{form}"
+    final, items = tmp_path / f"bundle.{form}", items_of(source)
     events: list[Event] = []
 
     async with open_writer(final, format=form) as writer:
@@ -203,8 +178,8 @@ async def test_a_missing_file_is_no_bundle(tmp_path: Path) -> None:
 
 
 async def test_an_image_that_is_not_there_is_not_found(tmp_path: Path) -> None:
-    source, items = some_images()
-    await build(final := tmp_path / "bundle", source, items)
+    source = some_images()
+    await build(final := tmp_path / "bundle", source)
 
     with open_bundle(final) as bundle, pytest.raises(NotFound):
         await bundle.resolve(Reference.parse("registry.example:5000/app0:v2"))

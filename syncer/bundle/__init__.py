@@ -3,6 +3,17 @@
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import Image
 from syncer.bundle.reader import Bundle, open_bundle
+from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
 
-__all__ = ["Bundle", "BundleWriter", "Format", "Image", "open_bundle", "open_writer"]
+__all__ = [
+    "Bundle",
+    "BundleCheck",
+    "BundleWriter",
+    "Format",
+    "Image",
+    "check_structure",
+    "open_bundle",
+    "open_writer",
+    "verify_bundle",
+]

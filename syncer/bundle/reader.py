@@ -41,6 +41,8 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
             bundle.load()
         except (ValueError, InvalidContent) as error:
             raise InvalidBundle(f"{path} is not a whole bundle: {error}", hint=_hint(file)) from None
+        except OSError as error:
+            raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from None
         yield bundle
     finally:
         os.close(file)
@@ -163,19 +165,22 @@ class Bundle:
         if member.packed is not None:
             buffer[:] = self._unpack(member)[position : position + len(buffer)]
             return
-        try:
-            got = self.contents.stored(member).read(self.file, position, buffer)
-        except Damaged as error:
-            raise InvalidBundle(f"{self.path} is damaged inside {member.name}: {error}") from None
-        if got != len(buffer):
-            raise InvalidBundle(f"{self.path} was cut short while it was being read")
+        with self._reading(member):
+            if self.contents.stored(member).read(self.file, position, buffer) != len(buffer):
+                raise Damaged("the file was cut short while it was being read")
 
     def _unpack(self, member: Member) -> bytes:
-        packed = os.pread(self.file, member.packed or 0, member.start)
+        with self._reading(member):
+            return zstd.unpack(os.pread(self.file, member.packed or 0, member.start), member.total)
+
+    @contextmanager
+    def _reading(self, member: Member) -> Iterator[None]:
         try:
-            return zstd.unpack(packed, member.total)
+            yield
         except ValueError as error:
             raise InvalidBundle(f"{self.path} is damaged inside {member.name}: {error}") from None
+        except OSError as error:
+            raise InvalidBundle(f"{self.path} cannot be read: {error.strerror}") from None
 
 
 @dataclass(frozen=True, slots=True)

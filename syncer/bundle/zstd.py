@@ -30,8 +30,7 @@ _BLOCK_HEADER = 3
 _WINDOW_LOG = 17
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _STORED = _MAGIC + b"\x80\x38"  # no checksum, content size in 4 bytes, a window of 128 KiB
-_PACKED = _MAGIC + b"\x00"  # neither checksum nor content size
-_MAX_WINDOW = 0x38
+_PACKED = _MAGIC + b"\x04\x38"  # a checksum, no content size, a window of 128 KiB
 _STORED_LENGTH = FRAME_HEADER + FRAME // BLOCK * _BLOCK_HEADER + FRAME
 
 SKIPPABLE_HEADER = 8
@@ -96,20 +95,20 @@ def is_stored(header: bytes) -> bool:
 
 def is_packed(header: bytes) -> bool:
     """Whether a frame that starts with ``header`` is compressed in the way that ``pack`` does it."""
-    return header.startswith(_PACKED) and len(header) > len(_PACKED) and header[len(_PACKED)] <= _MAX_WINDOW
+    return header.startswith(_PACKED)
 
 
 def pack(content: bytes, level: int) -> bytes | None:
     """``content`` as one compressed frame; None when it must be stored, since it shrinks by too much."""
     parameter = zstd.CompressionParameter
-    packed = zstd.compress(
-        content,
+    compressor = zstd.ZstdCompressor(
         options={
             parameter.compression_level: level,
             parameter.window_log: _WINDOW_LOG,
-            parameter.content_size_flag: 0,
-        },
+            parameter.checksum_flag: 1,
+        }
     )
+    packed = compressor.compress(content) + compressor.flush()  # in two steps, so that no content size is written
     return packed if len(packed) * MAX_RATIO >= len(content) else None
 
 

@@ -1,0 +1,211 @@
+"""Is a bundle what it says?  The structure is cheap to check; every byte takes reading the file once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from syncer.bundle import zstd
+from syncer.bundle.contents import Member
+from syncer.bundle.layout import Image, digest_of_name
+from syncer.bundle.reader import PIECE, Bundle
+from syncer.errors import InvalidBundle, InvalidContent, NotFound, VerificationError
+from syncer.oci import Descriptor, Digest, Index
+
+MAX_DEPTH = 8
+"""Indexes within indexes."""
+
+MAX_MANIFESTS = 10_000
+"""Manifests of one image."""
+
+_MAX_FINDINGS = 100
+_STEPS = 4  # pieces read between two chances to be cancelled
+_ZEROS = bytes(PIECE)
+
+Advance = Callable[[int], None]
+"""Told how many more bytes of the file have been checked, in any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleCheck:
+    """What a bundle holds, all of it found sound."""
+
+    images: int
+    manifests: int
+    blobs: int
+    bytes: int  # of distinct content
+    unreferenced: tuple[Digest, ...]  # content that no image needs
+
+
+def check_structure(bundle: Bundle) -> BundleCheck:
+    """Check that every image is whole: each manifest by its digest, each blob by its size alone.
+
+    Raises ``InvalidBundle`` with all that was found.
+    """
+    findings = _Findings()
+    check = _check_trees(bundle, findings)
+    findings.end(bundle)
+    return check
+
+
+async def verify_bundle(bundle: Bundle, *, advance: Advance = lambda _: None) -> BundleCheck:
+    """Check the structure, hash all content, and account for every byte of the file.
+
+    What the headers say was checked when the bundle was opened; this reads what lies between them.
+    Raises ``InvalidBundle`` with all that was found.
+    """
+    findings = _Findings()
+    check = await to_thread.run_sync(_check_trees, bundle, findings)
+    readings = _readings(bundle)
+    threads = CapacityLimiter(os.cpu_count() or 1)
+
+    async def work() -> None:
+        for subject, steps in readings:
+            while done := await to_thread.run_sync(findings.of, subject, steps, limiter=threads):
+                advance(done)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(int(threads.total_tokens)):
+            tasks.start_soon(work)
+    if bundle.changed():
+        findings.add("it was changed while it was being read")
+    findings.end(bundle)
+    return check
+
+
+class _Findings:
+    """What is wrong, one sentence each; the first hundred are kept."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+        self.count = 0
+
+    def add(self, sentence: str) -> None:
+        self.count += 1
+        if len(self.sentences) < _MAX_FINDINGS:
+            self.sentences.append(sentence)
+
+    def of(self, subject: str, steps: Iterator[int]) -> int:
+        """Do some of ``steps``; the bytes read, 0 after the last one or the first thing that is wrong."""
+        try:
+            return sum(islice(steps, _STEPS))
+        except (ValueError, VerificationError) as error:
+            self.add(f"{subject}: {error}")
+        except OSError as error:
+            self.add(f"{subject} cannot be read: {error.strerror}")
+        return 0
+
+    def end(self, bundle: Bundle) -> None:
+        """Raise ``InvalidBundle`` if anything was found."""
+        if self.count:
+            more = f", and {self.count - 1} more things are wrong" if self.count > 1 else ""
+            raise InvalidBundle(f"{bundle.path} is not sound: {self.sentences[0]}{more}", findings=self.sentences)
+
+
+def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
+    walk = _Walk(bundle, findings)
+    for image in bundle.images:
+        walk.image(image)
+    manifests = len(walk.depths)
+    size = sum(map(bundle.size, bundle.digests))
+    unreferenced = tuple(digest for digest in bundle.digests if digest not in walk.depths and digest not in walk.blobs)
+    return BundleCheck(len(bundle.images), manifests, len(walk.blobs), size, unreferenced)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Goes down from every root once, however many images share what is below."""
+
+    bundle: Bundle
+    findings: _Findings
+    depths: dict[Digest, int] = field(default_factory=dict)  # of manifests: how far down they were met
+    blobs: dict[Digest, None] = field(default_factory=dict)
+    _left: int = 0  # manifests that the image may still have
+
+    def image(self, image: Image) -> None:
+        """Check one image; the first thing that is wrong with it is a finding."""
+        self._left = MAX_MANIFESTS
+        try:
+            self._manifest(image.descriptor, 0)
+        except VerificationError as error:
+            self.findings.add(f"{image.name}: {error}")
+        except NotFound as error:
+            self.findings.add(f"{image.name}: {'; '.join(error.problems)}")
+
+    def _manifest(self, descriptor: Descriptor, depth: int) -> None:
+        self._check_size(descriptor)
+        if self.depths.get(descriptor.digest, -1) >= depth:
+            return
+        if depth > MAX_DEPTH:
+            raise InvalidContent(f"its indexes are nested more than {MAX_DEPTH} deep")
+        if not self._left:
+            raise InvalidContent(f"it has more than {MAX_MANIFESTS} manifests")
+        self._left -= 1
+        manifest = self.bundle.manifest_by_digest(descriptor.digest, descriptor.media_type)
+        self.depths[descriptor.digest] = depth
+        for child in manifest.children():
+            if isinstance(manifest, Index):
+                self._manifest(child, depth + 1)
+            else:
+                self._check_size(child)
+                self.blobs[child.digest] = None
+
+    def _check_size(self, descriptor: Descriptor) -> None:
+        size = self.bundle.size(descriptor.digest)
+        if size != descriptor.size:
+            raise InvalidContent(f"{descriptor.digest.short} has {size} bytes, not {descriptor.size} as is said of it")
+
+
+def _readings(bundle: Bundle) -> Iterator[tuple[str, Iterator[int]]]:
+    """Everything in the file that is not a header, in its order, with the steps that check it."""
+    for offset, length in bundle.contents.blanks:
+        yield f"the padding at byte {offset}", _check_blank(bundle, offset, length)
+    for member in bundle.contents.members.values():
+        yield member.name, _check_member(bundle, member)
+
+
+def _check_blank(bundle: Bundle, offset: int, length: int) -> Iterator[int]:
+    end = offset + length
+    while offset < end:
+        content = os.pread(bundle.file, min(PIECE, end - offset), offset)
+        if not content or content != _ZEROS[: len(content)]:
+            raise ValueError("it is not empty")
+        offset += len(content)
+        yield len(content)
+
+
+def _check_member(bundle: Bundle, member: Member) -> Iterator[int]:
+    digest = digest_of_name(member.name)
+    hasher = digest.hasher() if digest else None
+    left = member.size
+    for piece in _pieces(bundle, member):
+        if hasher and left:
+            hasher.update(piece[:left])
+        if any(piece[left:]):
+            raise ValueError("the padding after it is not empty")
+        left -= min(left, len(piece))
+        yield len(piece)
+    if digest and hasher and not digest.matches(hasher):
+        raise ValueError("its content is not what its digest names")
+
+
+def _pieces(bundle: Bundle, member: Member) -> Iterator[memoryview]:
+    """The content and padding of a member; raises ``ValueError`` where the file is damaged."""
+    if member.packed is not None:
+        packed = os.pread(bundle.file, member.packed, member.start)
+        yield memoryview(zstd.unpack(packed, member.total))[member.header :]
+        return
+    stored = bundle.contents.stored(member)
+    buffer = memoryview(bytearray(min(PIECE, member.total)))
+    position = member.header
+    while position < member.total:
+        got = stored.read(bundle.file, position, buffer)
+        if not got:
+            raise ValueError("the file was cut short while it was being read")
+        yield buffer[:got]
+        position += got

@@ -1,0 +1,45 @@
+"""Bundles built from generated images, for tests of what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from syncer.bundle import Format, open_writer
+from syncer.content import Item
+from syncer.oci import Reference
+from syncer.transfer.events import Event
+from syncer.transfer.run import Options, transfer
+from tests.support import images
+from tests.support.memory import MemorySource
+
+FORMATS: tuple[Format, ...] = ("tar.zst", "tar")
+
+
+def some_images(*, docker: bool = True) -> MemorySource:
+    """Three images of three platforms that share a layer of several blocks, and one of one platform.
+
+    skopeo 1.9.3 finds no image of Docker's media types in an OCI image layout.
+    """
+    source = MemorySource()
+    base = images.layer("base", 700_000)
+    for number in range(3):
+        source.add(f"registry.example:5000/app{number}:v1", images.multi_platform(f"app{number}", base=base))
+    source.add("busybox", images.image("busybox", docker=docker))
+    return source
+
+
+def items_of(source: MemorySource) -> list[Item]:
+    """Every image of ``source``, under its own name."""
+    return [Item(name, name) for name in map(Reference.parse, source.names)]
+
+
+async def build(
+    final: Path, source: MemorySource, form: Format = "tar.zst", *, items: Sequence[Item] | None = None
+) -> list[Event]:
+    """Write the bundle ``final``, as ``syncer build`` does."""
+    events: list[Event] = []
+    async with open_writer(final, format=form) as writer:
+        await transfer(items or items_of(source), source, writer, options=Options(), emit=events.append)
+        await writer.publish(b"version: 1\n")
+    return events
