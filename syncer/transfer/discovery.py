@@ -53,6 +53,7 @@ class Discovery:
     platform: Platform | None = None
     concurrency: int = 16  # images looked at together
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
+    _sizes: dict[Digest, int] = field(default_factory=dict)
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
         """``deliver`` each item once, one at a time, in the order of ``items``.
@@ -111,6 +112,11 @@ class Discovery:
         manifests[parent.descriptor.digest] = parent
         content[parent.descriptor.digest] = parent.descriptor
         for child in parent.children():
+            size = self._sizes.setdefault(child.digest, child.size)
+            if size != child.size:
+                raise InvalidContent(
+                    f"{reference}: it lists {child.digest.short} with {child.size} bytes, and another image with {size}"
+                )
             if child.digest in content:
                 continue
             if isinstance(parent, Index):

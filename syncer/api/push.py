@@ -1,0 +1,44 @@
+"""From a bundle into a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from syncer.api.result import PushResult, accounts, new_run_id, to_all
+from syncer.bundle import check_structure, open_bundle
+from syncer.content import Item
+from syncer.profiles.mapping import NameMapping
+from syncer.registry import RegistryAddress, RegistrySettings, open_registries
+from syncer.report import Account
+from syncer.transfer.events import Emit
+from syncer.transfer.run import Options, transfer
+
+
+async def push(
+    file: str | Path,
+    registry: str | RegistryAddress,
+    *,
+    mapping: NameMapping | None = None,
+    settings: RegistrySettings | None = None,
+    workers: int = 32,
+    emit: Emit | None = None,
+) -> PushResult:
+    """Send every image of the bundle ``file`` to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
+
+    An image lands at ``BASE`` and its full original name unless ``mapping`` says otherwise.  What is there
+    is skipped.  The bundle's structure is checked before anything is sent: raises ``InvalidBundle``, and
+    ``UsageError`` for a missing file or names that collide; an image that fails is an entry in the report.
+    """
+    address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
+    with open_bundle(Path(file)) as bundle:
+        check_structure(bundle)
+        references = [image.reference for image in bundle.images]
+        named = (mapping or NameMapping()).targets(references, registry=address.host, base=address.base)
+        account = Account(run_id=new_run_id(), fetches=False, sends=True)
+        async with open_registries(settings or RegistrySettings()) as registries:
+            target = registries.target(address)
+            items = [Item(reference, target_name) for reference, target_name in named.items()]
+            options = Options(workers=workers)
+            await transfer(items, bundle, target, options=options, emit=to_all(account, emit))
+            report = account.report(accounts(registries.traffic))
+    return PushResult(bundle=Path(file).name.partition(".tar")[0], registry=str(address), report=report)

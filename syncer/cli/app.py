@@ -1,0 +1,63 @@
+"""The commands and how they are called: every one at the top, and again under ``content`` as Palette has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from syncer.cli import content, serve, version
+from syncer.cli.groups import with_groups
+
+app = typer.Typer(
+    name="syncer",
+    help="Move container images where they are needed: registries to one bundle file, the bundle into any registry.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+palette = typer.Typer(name="content", help="The same commands as Palette's CLI calls them.", no_args_is_help=True)
+
+for command in (content.build, content.push, content.verify, serve.serve):
+    app.command()(with_groups(command))
+    palette.command()(with_groups(command))
+app.command()(version.version)
+app.add_typer(palette)
+
+
+def run_app(argv: Sequence[str]) -> int:
+    """Run one command line; returns its exit code."""
+    command = typer.main.get_command(app)
+    try:
+        command(args=_plain_flags(command, argv), prog_name="syncer")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def _plain_flags(command: Any, argv: Sequence[str]) -> list[str]:
+    """``--flag=true`` and ``--flag=false``, which Palette's CLI takes, as this parser knows them.
+
+    ``--flag=false`` becomes ``--no-flag`` where there is one, and nothing where the flag is off anyway.
+    """
+    flags: dict[str, Any] = {}
+    plain: list[str] = []
+    for position, word in enumerate(argv):
+        if word == "--":
+            return [*plain, *argv[position:]]
+        inner = getattr(command, "commands", {}).get(word)
+        if inner is not None:
+            command = inner
+            flags = {
+                name: option for option in inner.params if getattr(option, "is_flag", False) for name in option.opts
+            }
+        name, equals, value = word.partition("=")
+        if equals and name in flags and value.lower() in ("true", "false"):
+            off = [opposite for opposite in flags[name].secondary_opts if opposite.startswith("--")]
+            plain += [name] if value.lower() == "true" else off[:1]
+        else:
+            plain.append(word)
+    return plain

@@ -1,0 +1,59 @@
+"""The options that commands share, in groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """How registries are spoken to."""
+
+    authfile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then the "
+            "files of podman and Docker."
+        ),
+    ] = None
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Speak HTTP to the registries. Loopback addresses need no flag.")
+    ] = False
+    insecure: Annotated[
+        bool, typer.Option("-i", "--insecure", help="Do not verify the certificates of the registries.")
+    ] = False
+    ca_cert: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust beside the system's.")] = None
+    tls_cert: Annotated[Path | None, typer.Option(help="Client certificate (PEM).")] = None
+    tls_key: Annotated[Path | None, typer.Option(help="Key of the client certificate (PEM).")] = None
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=256, help="Pieces of content in flight, and requests to one registry at a time.")
+    ] = 32
+    max_wait: Annotated[
+        float, typer.Option(min=0, help="Seconds that a registry may ask to wait (Retry-After) before we give up.")
+    ] = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginOptions:
+    """Credentials for the one registry that the command names."""
+
+    username: Annotated[str | None, typer.Option("-u", "--username", help="User of the registry named above.")] = None
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read that user's password from standard input.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """How a command tells what it did."""
+
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON document instead of a summary.")
+    ] = False
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Show a live display when stderr is a terminal.")
+    ] = True

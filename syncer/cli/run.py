@@ -1,0 +1,66 @@
+"""From a command to the event loop: signals, uvloop, and the way out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+
+import anyio
+import typer
+
+from syncer.errors import Exit, SyncerError
+
+_SECONDS_TO_STOP = 1.8
+"""After a signal nothing may take longer: a file under its final name is whole whenever the process ends."""
+
+
+def run(job: Callable[[], Awaitable[Exit]]) -> None:
+    """Run ``job`` to its end or to a signal, and leave with its exit code."""
+    options = {"use_uvloop": sys.platform != "win32"}
+    raise typer.Exit(anyio.run(_until_signalled, job, backend_options=options))
+
+
+async def _until_signalled(job: Callable[[], Awaitable[Exit]]) -> Exit:
+    stopped: list[Exit] = []
+    result = Exit.INTERRUPTED
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_watch, tasks.cancel_scope, stopped)
+            result = await job()
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if stopped:
+            return stopped[0]
+        raise _only(group) from None
+    if stopped:
+        print("stopped; run the same command again to go on", file=sys.stderr)  # noqa: T201  talk
+        return stopped[0]
+    return result
+
+
+async def _watch(scope: anyio.CancelScope, stopped: list[Exit]) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
+            if stopped:
+                os._exit(code)  # asked twice
+            stopped.append(code)
+            deadline = threading.Timer(_SECONDS_TO_STOP, os._exit, (code,))
+            deadline.daemon = True
+            deadline.start()
+            scope.cancel()
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error itself when the group holds nothing else worth saying; a bug stays a group."""
+    errors = [leaf for leaf in _leaves(group) if not isinstance(leaf, SyncerError)]
+    return group if errors else _leaves(group)[0]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

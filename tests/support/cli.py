@@ -1,0 +1,41 @@
+"""The command as a user runs it: a process, its exit code, and what it prints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.stdout)
+
+
+async def syncer(*arguments: str | Path, home: Path, stdin: str = "", **environment: str) -> Ran:
+    """Run ``syncer`` with ``arguments`` as a user whose home is ``home``; no terminal, no other credentials."""
+    process = await anyio.run_process(
+        [sys.executable, "-W", "error", "-m", "syncer", *map(str, arguments)],
+        input=stdin.encode(),
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "HOME": str(home), **environment},
+    )
+    ran = Ran(process.returncode, process.stdout.decode(), process.stderr.decode())
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran

@@ -1,0 +1,178 @@
+"""Bad input gets one sentence, a hint where there is something to do, and an exit code: never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.cli import Ran, syncer
+from tests.support.registries import LOGIN
+
+UNUSED = "127.0.0.1:9"  # the discard port: nothing listens
+
+
+def sentence(ran: Ran) -> str:
+    """The error's one line."""
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, ran.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("listing", "problem"),
+    [
+        ("busybox:1\nquay.io/A/b:1\n", "images.txt:2: 'quay.io/A/b:1' is not an image reference"),
+        ("a b c\n", "images.txt:1: 'a b c' is more than one word"),
+        ("# nothing\n\n", "there is no image to build from"),
+    ],
+)
+async def test_a_list_that_says_nonsense_is_answered_with_file_and_line(
+    tmp_path: Path, listing: str, problem: str
+) -> None:
+    (tmp_path / "images.txt").write_text(listing)
+
+    ran = await syncer("build", "--images-file", tmp_path / "images.txt", "--output", tmp_path / "out", home=tmp_path)
+
+    assert ran.code == 2
+    assert problem in sentence(ran)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["build", "--image", "busybox@sha256:12"], "the digest is wrong"),
+        (["build", "--images-file", "missing.txt"], "missing.txt"),
+        (["build"], "there is no image to build from"),
+        (["build", "--image", "busybox", "--name", "../x"], "is not a name for a bundle"),
+        (["build", "--image", "busybox", "--arch", "linux/"], "is not a platform"),
+        (["push", "--file", "missing.tar.zst", "--registry", UNUSED], "missing.tar.zst"),
+        (["push", "--file", "empty.tar.zst", "--registry", UNUSED], "empty.tar.zst"),
+        (["push", "--file", "empty.tar.zst", "--registry", "http://"], "is not a registry"),
+        (["push", "--file", "empty.tar.zst", "--registry", UNUSED, "--map", "x"], "is not a mapping"),
+        (["push", "--file", "empty.tar.zst", "--registry", UNUSED, "--username", "u"], "--password-stdin"),
+        (["push", "--file", "empty.tar.zst", "--registry", UNUSED, "--ca-cert", "none.pem"], "none.pem"),
+        (["verify", "--file", "missing.tar.zst"], "missing.tar.zst"),
+        (["serve"], "--bundle"),
+        (["serve", "--bundle", "missing.tar.zst"], "missing.tar.zst"),
+    ],
+)
+async def test_a_wrong_command_is_told_what_is_wrong(tmp_path: Path, arguments: list[str], problem: str) -> None:
+    (tmp_path / "empty.tar.zst").write_bytes(b"")
+    at_home = [str(tmp_path / word) if word.endswith((".zst", ".txt", ".pem")) else word for word in arguments]
+
+    ran = await syncer(*at_home, home=tmp_path)
+
+    assert ran.code in (2, 6), ran.stderr
+    assert problem in sentence(ran)
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["push", "--file"], ["build", "--concurrency", "0"]])
+async def test_the_parser_refuses_what_it_does_not_know(tmp_path: Path, arguments: list[str]) -> None:
+    ran = await syncer(*arguments, home=tmp_path)
+
+    assert ran.code == 2
+    assert "Usage: syncer" in ran.stderr
+
+
+async def test_an_image_and_a_registry_that_are_not_there(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.image("a"), "1")
+        gone = await syncer("build", "--image", f"{registry.address}/app:2", "--output", tmp_path, home=tmp_path)
+        no_repository = await syncer("build", "--image", f"{registry.address}/no:2", "--output", tmp_path, home=tmp_path)
+    unreachable = await syncer("build", "--image", f"{UNUSED}/app:1", "--output", tmp_path, home=tmp_path)
+
+    assert (gone.code, no_repository.code, unreachable.code) == (4, 4, 1)
+    assert f"{registry.address}/app:2" in gone.stdout
+    assert UNUSED in unreachable.stdout
+
+
+async def test_wrong_credentials(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry(login=LOGIN) as registry:
+        await client.push(registry, "app", images.image("a"), "1")
+        ran = await syncer("build", "--image", f"{registry.address}/app:1", "--output", tmp_path, home=tmp_path)
+
+    assert ran.code == 3
+    assert "docker login" in ran.stdout + ran.stderr
+
+
+async def made(debian_registry: OpenRegistry, tmp_path: Path, *options: str) -> Path:
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.multi_platform("a"), "1")
+        ran = await syncer(
+            "build", "--image", f"{registry.address}/app:1", "--output", tmp_path, *options, home=tmp_path
+        )
+    assert ran.code == 0, ran.stderr
+    return next(tmp_path.glob("bundle.tar*"))
+
+
+@pytest.mark.parametrize("form", ["tar.zst", "tar"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "longer"])
+async def test_a_damaged_bundle_is_refused(
+    debian_registry: OpenRegistry, tmp_path: Path, form: str, damage: str
+) -> None:
+    bundle = await made(debian_registry, tmp_path, "--format", form)
+    content = bytearray(bundle.read_bytes())
+    match damage:
+        case "truncated":
+            del content[len(content) // 2 :]
+        case "altered":
+            content[len(content) // 2] ^= 1
+        case "longer":
+            content += b"x" * 100
+    bundle.write_bytes(content)
+
+    ran = await syncer("verify", "--file", bundle, home=tmp_path)
+
+    assert ran.code == 6
+    assert sentence(ran)
+
+
+async def test_another_tools_archive_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"hello" * 100)
+    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", tmp_path, "x"], check=True)  # noqa: ASYNC221, S607
+    subprocess.run(["zstd", "-q", tmp_path / "x.tar"], check=True)  # noqa: ASYNC221, S607
+
+    ran = await syncer("verify", "--file", tmp_path / "x.tar.zst", home=tmp_path)
+
+    assert ran.code == 6
+    assert "hint: unpack it to a .tar" in ran.stderr
+
+
+async def test_a_bundle_that_is_there_is_replaced_only_by_force(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    bundle = await made(debian_registry, tmp_path)
+    before = bundle.stat().st_ino
+    async with debian_registry() as registry:
+        arguments = ("build", "--image", f"{registry.address}/app:1", "--output", tmp_path)
+        refused = await syncer(*arguments, home=tmp_path)
+        kept = bundle.stat().st_ino
+        replaced = await syncer(*arguments, "--force", home=tmp_path)
+
+    assert (refused.code, replaced.code) == (2, 0)
+    assert "--force" in refused.stderr
+    assert kept == before != bundle.stat().st_ino
+
+
+async def test_an_output_that_cannot_be_written(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.image("a"), "1")
+        ran = await syncer(
+            "build", "--image", f"{registry.address}/app:1", "--output", tmp_path / "file/below", home=tmp_path
+        )
+
+    assert ran.code == 5
+    assert "below" in sentence(ran)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+async def test_a_push_of_a_device_is_refused(tmp_path: Path) -> None:
+    ran = await syncer("push", "--file", "/dev/full", "--registry", UNUSED, home=tmp_path)
+
+    assert ran.code in (2, 6)
+    assert sentence(ran)

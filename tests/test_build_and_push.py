@@ -1,0 +1,269 @@
+"""The main job as a user does it: list of images → one file → another registry, with the real command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import OpenRegistry, OpenTokenServer
+from tests.support import client, images
+from tests.support.cli import Ran, syncer
+from tests.support.images import Image
+from tests.support.programs import needs
+from tests.support.registries import LOGIN, Registry
+
+
+async def publish(registry: Registry, made: dict[str, Image]) -> list[str]:
+    """Push each image under ``repository:tag``; returns the references."""
+    for name, image in made.items():
+        repository, _, tag = name.partition(":")
+        await client.push(registry, repository, image, tag)
+    return [f"{registry.address}/{name}" for name in made]
+
+
+def some_images() -> dict[str, Image]:
+    base = images.layer("base", 300_000)
+    return {
+        "team/plain:1": images.image("plain", layers=[base, images.layer("plain")]),
+        "team/other:1": images.image("other", layers=[base, images.layer("other", 2_000_000)]),
+        "team/docker:v1": images.image("docker", layers=[base], docker=True),
+        "several:latest": images.multi_platform("several", base=base, attested=True),
+        "listed:1.0": images.multi_platform("listed", docker=True),
+        "charts/app:0.1.0": images.chart("app"),
+    }
+
+
+async def build(home: Path, references: Sequence[str], *options: str | Path, name: str = "demo", **env: str) -> Ran:
+    listing = home / "images.txt"
+    listing.write_text("".join(f"{reference}\n" for reference in references))
+    out = home / "out"
+    return await syncer("build", "--images-file", listing, "--name", name, "--output", out, *options, home=home, **env)
+
+
+def landed(registry: Registry, source: Registry, name: str, base: str = "") -> str:
+    return f"{base}{source.address.replace(':', '_')}/{name.partition(':')[0]}"
+
+
+@pytest.mark.parametrize("form", ["tar.zst", "tar"])
+async def test_images_go_from_a_registry_through_one_file_into_another(
+    debian_registry: OpenRegistry, tmp_path: Path, form: str
+) -> None:
+    made = some_images()
+    bundle = tmp_path / "out" / f"demo.{form}"
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        references = await publish(source, made)
+
+        built = await build(tmp_path, references, "--format", form)
+        pushed = await syncer("push", "--file", bundle, "--registry", f"{target.address}/mirror", home=tmp_path)
+        verified = await syncer(
+            "verify", "--file", bundle, "--registry", f"http://{target.address}/mirror", home=tmp_path
+        )
+
+        assert (built.code, pushed.code, verified.code) == (0, 0, 0), built.stderr + pushed.stderr + verified.stderr
+        assert os.listdir(tmp_path / "out") == [bundle.name]
+        for name, image in made.items():
+            await client.assert_holds(target, landed(target, source, name, "mirror/"), image, name.partition(":")[2])
+        assert "Build Summary" in built.stdout
+        assert f"bundle demo saved to {bundle}" in built.stdout
+        assert "Push Summary" in pushed.stdout
+        assert f"local bundle demo pushed to {target.address}/mirror" in pushed.stdout
+
+
+async def test_pushing_again_asks_once_an_image_and_moves_nothing(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    made = some_images()
+    bundle = tmp_path / "out/demo.tar.zst"
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await build(tmp_path, await publish(source, made))
+        first = await syncer("push", "--file", bundle, "--registry", target.address, "--json", home=tmp_path)
+
+        again = await syncer("push", "--file", bundle, "--registry", target.address, "--json", home=tmp_path)
+
+    assert first.json["totals"]["images_copied"] == len(made)
+    assert first.json["totals"]["blobs_mounted"] > 0
+    assert again.code == 0
+    assert again.json["totals"]["images_skipped"] == len(made)
+    assert again.json["totals"]["requests"] == len(made)
+    assert again.json["totals"]["bytes_sent"] == 0
+
+
+async def test_the_same_input_twice_gives_the_same_bytes(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as source:
+        references = await publish(source, some_images())
+        await build(tmp_path, references, name="one")
+        await build(tmp_path, references, "--concurrency", "1", name="two")
+
+    assert (tmp_path / "out/one.tar.zst").read_bytes() == (tmp_path / "out/two.tar.zst").read_bytes()
+
+
+async def test_a_build_asks_for_each_digest_once(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    made = some_images()
+    async with debian_registry() as source:
+        built = await build(tmp_path, await publish(source, made), "--json")
+
+    manifests = {manifest.digest for image in made.values() for manifest in image.manifests()}
+    blobs = {digest for image in made.values() for digest in image.all_blobs()}
+    assert built.json["totals"]["blobs_copied"] == len(blobs)
+    assert built.json["totals"]["requests"] == len(manifests) + len(blobs)
+
+
+@pytest.mark.parametrize("form", ["tar.zst", "tar"])
+async def test_skopeo_and_tar_read_the_bundle(debian_registry: OpenRegistry, tmp_path: Path, form: str) -> None:
+    skopeo = needs("skopeo")
+    made = some_images()
+    bundle = tmp_path / "out" / f"demo.{form}"
+    async with debian_registry() as source:
+        references = await publish(source, made)
+        await build(tmp_path, references, "--format", form)
+
+    listed = subprocess.run([needs("tar"), "-tf", bundle], check=True, capture_output=True, text=True)  # noqa: ASYNC221
+    copied = subprocess.run(  # noqa: ASYNC221
+        [skopeo, "copy", "--all", f"oci-archive:{bundle}:{references[3]}", f"dir:{tmp_path / 'copied'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert {"oci-layout", "index.json", "bundle-definition.yaml"} < set(listed.stdout.split())
+    assert copied.returncode == 0, copied.stderr
+    assert (tmp_path / "copied/manifest.json").read_bytes() == made["several:latest"].content
+    if form == "tar.zst":
+        subprocess.run([needs("zstd"), "-tq", bundle], check=True)  # noqa: ASYNC221
+
+
+async def test_a_platform_is_taken_out_of_every_index(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    several = images.multi_platform("several")
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        references = await publish(source, {"several:1": several, "single:1": images.image("s", architecture="arm64")})
+        built = await build(tmp_path, references, "--arch", "arm64")
+        await syncer("push", "--file", tmp_path / "out/demo.tar.zst", "--registry", target.address, home=tmp_path)
+
+        assert built.code == 0
+        await client.assert_holds(target, landed(target, source, "several"), several.children[1], "1")
+
+
+async def test_an_image_without_the_platform_is_an_error_that_names_what_it_has(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as source:
+        references = await publish(source, {"single:1": images.image("s"), "several:1": images.multi_platform("m")})
+        built = await build(tmp_path, references, "--arch", "arm64")
+
+    assert built.code == 4
+    assert "is not there for linux/arm64: it has linux/amd64" in built.stdout + built.stderr
+    assert not (tmp_path / "out/demo.tar.zst").exists()
+
+
+async def test_a_missing_image_keeps_the_bundle_back_until_it_is_there(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    late = images.image("late")
+    async with debian_registry() as source:
+        references = await publish(source, some_images())
+        first = await build(tmp_path, [*references, f"{source.address}/late:1"], "--json")
+        waiting = sorted(os.listdir(tmp_path / "out"))
+        await client.push(source, "late", late, "1")
+        second = await build(tmp_path, [*references, f"{source.address}/late:1"], "--json")
+
+    assert first.code == 4
+    assert [image["source"] for image in first.json["images"] if image["status"] == "failed"] == [
+        f"{source.address}/late:1"
+    ]
+    assert waiting == ["demo.tar.zst.journal", "demo.tar.zst.partial"]
+    assert second.code == 0
+    assert second.json["totals"]["blobs_copied"] == len(late.blobs)
+    assert os.listdir(tmp_path / "out") == ["demo.tar.zst"]
+
+
+async def test_a_partial_bundle_is_published_on_demand_and_says_what_it_lacks(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    lost = images.layer("lost", 50_000)
+    broken = images.image("broken", layers=[images.layer("kept"), lost])
+    bundle = tmp_path / "out/demo.tar.zst"
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        references = await publish(source, {"good:1": images.image("good"), "broken:1": broken})
+        for stored in source.directory.rglob(images.digest_of(lost.content).removeprefix("sha256:")):
+            for data in stored.rglob("data"):
+                data.unlink()
+        built = await build(tmp_path, references, "--allow-partial")
+        verified = await syncer("verify", "--file", bundle, home=tmp_path)
+        pushed = await syncer("push", "--file", bundle, "--registry", target.address, "--json", home=tmp_path)
+
+    assert built.code == 1
+    assert verified.code == 0, verified.stderr
+    assert [image["source"] for image in pushed.json["images"]] == [f"{source.address}/good:1"]
+    definition = subprocess.run(  # noqa: ASYNC221
+        [needs("tar"), "-xOf", bundle, "bundle-definition.yaml"], check=True, capture_output=True, text=True
+    )
+    assert f"{source.address}/broken:1" in definition.stdout
+
+
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+async def test_registries_that_ask_who_we_are(
+    debian_registry: OpenRegistry, token_server: OpenTokenServer, tmp_path: Path, kind: str
+) -> None:
+    made = some_images()
+    bundle = tmp_path / "out/demo.tar.zst"
+    async with token_server() as tokens:
+        settings: dict[str, Any] = {"tokens": tokens} if kind == "bearer" else {"login": LOGIN}
+        async with debian_registry("source", **settings) as source, debian_registry("target", **settings) as target:
+            references = await publish(source, made)
+            config = tmp_path / ".docker/config.json"
+            config.parent.mkdir()
+            config.write_text(f'{{"auths": {{"{source.address}": {{"auth": "{LOGIN.header.split()[1]}"}}}}}}')
+
+            built = await build(tmp_path, references)
+            anonymous = await syncer("push", "--file", bundle, "--registry", target.address, home=tmp_path)
+            refused = await syncer(
+                "push", "--file", bundle, "--registry", target.address, "--username", LOGIN.username,
+                "--password-stdin", home=tmp_path, stdin="wrong\n",
+            )  # fmt: skip
+            pushed = await syncer(
+                "push", "--file", bundle, "--registry", target.address, "--username", LOGIN.username,
+                "--password-stdin", home=tmp_path, stdin=f"{LOGIN.password}\n",
+            )  # fmt: skip
+
+            assert (built.code, anonymous.code, refused.code, pushed.code) == (0, 3, 3, 0), pushed.stderr
+            for name, image in made.items():
+                await client.assert_holds(target, landed(target, source, name), image, name.partition(":")[2])
+            for ran in (built, anonymous, refused, pushed):
+                assert LOGIN.password not in ran.stdout + ran.stderr
+
+
+async def test_a_digest_is_binding_and_a_reference_with_both_keeps_its_tag(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    old, new = images.image("old"), images.image("new")
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await publish(source, {"app:1": old})
+        await publish(source, {"app:1": new})
+        built = await build(
+            tmp_path, [f"{source.address}/app:1@{old.digest}", f"{source.address}/app@{new.digest}"]
+        )
+        pushed = await syncer(
+            "push", "--file", tmp_path / "out/demo.tar.zst", "--registry", target.address, home=tmp_path
+        )
+
+        assert (built.code, pushed.code) == (0, 0), pushed.stderr
+        repository = landed(target, source, "app")
+        await client.assert_holds(target, repository, old, "1")
+        await client.assert_holds(target, repository, new)
+        assert await client.tags(target, repository) == ["1"]
+
+
+async def test_names_are_mapped_on_the_way(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    image = images.image("a")
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await build(tmp_path, await publish(source, {"team/app:1": image}))
+        pushed = await syncer(
+            "push", "--file", tmp_path / "out/demo.tar.zst", "--registry", target.address,
+            "--map", f"{source.address}/team=mirrored/by", home=tmp_path,
+        )  # fmt: skip
+
+        assert pushed.code == 0, pushed.stderr
+        await client.assert_holds(target, "mirrored/by/app", image, "1")
