@@ -10,8 +10,9 @@ from types import MappingProxyType
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TOKEN68 = re.compile(r"[ \t]+([A-Za-z0-9._~+/-]+=*)[ \t]*(?=,|$)")
 _VALUE = re.compile(r'[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&\'*+.^_`|~0-9A-Za-z:/-]+))')
+_EQUALS = re.compile(r"[ \t]*=")
 _GAP = re.compile(r"[ \t,]*")
-_JUNK = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,"])*"?')
+_JUNK = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^,"])*')
 _LONGEST = 64 * 1024
 
 
@@ -45,6 +46,8 @@ def _challenges(header: str) -> Iterator[Challenge]:
             quoted, plain = value.groups()
             parameters.setdefault(name[0].lower(), plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
             position = value.end()
+        elif _EQUALS.match(header, name.end()):  # a value that cannot be read
+            position = _end(_JUNK, header, name.end())
         else:
             if scheme is not None:
                 yield Challenge(scheme, MappingProxyType(parameters))

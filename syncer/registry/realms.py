@@ -79,6 +79,8 @@ _SECOND_LEVEL = frozenset(
     {"ac", "co", "com", "edu", "go", "gob", "gov", "gouv", "mil", "ne", "net", "nom", "or", "org"}
 )
 
+_KNOWN = frozenset({("registry.redhat.io", "sso.redhat.com")})  # pairs of one owner that their names do not show
+
 
 def is_related(host: str, other: str) -> bool:
     """Whether two hosts are one, or lie under one domain that somebody can own.
@@ -87,7 +89,7 @@ def is_related(host: str, other: str) -> bool:
     (True, False)
     """
     host, other = host.lower().rstrip("."), other.lower().rstrip(".")
-    if host == other:
+    if host == other or (host, other) in _KNOWN:
         return True
     domain = _owned_domain(host)
     return domain is not None and domain == _owned_domain(other)
