@@ -1,7 +1,9 @@
-"""A bundle or a directory as a registry."""
+"""A bundle, a directory, or the one beneath the other, as a registry."""
 
+from syncer.serve.bundled import Bundled
 from syncer.serve.disk import Disk, open_disk
+from syncer.serve.layered import Layered
 from syncer.serve.server import Address, Tls, serve
 from syncer.serve.storage import Storage, Writable
 
-__all__ = ["Address", "Disk", "Storage", "Tls", "Writable", "open_disk", "serve"]
+__all__ = ["Address", "Bundled", "Disk", "Layered", "Storage", "Tls", "Writable", "open_disk", "serve"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from aiohttp import web
 
+from syncer.errors import SyncerError
 from syncer.serve import reading, uploading, writing
 from syncer.serve.endpoint import (
     Base,
@@ -24,6 +26,8 @@ from syncer.serve.endpoint import (
 from syncer.serve.password import Passwords
 from syncer.serve.problem import Problem, json_response
 from syncer.serve.storage import Storage, Writable
+
+_log = logging.getLogger(__name__)
 
 _READ = "GET, HEAD"
 _METHODS: dict[type[Endpoint], str] = {
@@ -52,6 +56,8 @@ class Application:
             return await self._answer(request, endpoint, allowed=_READ)
         except Problem as problem:
             return problem.response()
+        except SyncerError as error:
+            return _failed(request, error)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -111,6 +117,14 @@ class Application:
             f"{request.method} is not supported here",
             headers={"Allow": allowed},
         )
+
+
+def _failed(request: web.BaseRequest, error: SyncerError) -> web.StreamResponse:
+    """The storage is damaged: the operator is told how, the client that it is."""
+    _log.error("%s", error)
+    if request.writer.output_size:
+        raise ConnectionError("the rest of the content cannot be sent") from error
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", "the content is damaged").response()
 
 
 async def _continue(request: web.BaseRequest) -> None:

@@ -17,6 +17,7 @@ the content, which other repositories may have.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -28,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncer.errors import DigestMismatch, Locked
+from syncer.errors import DigestMismatch, InvalidContent, Locked
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.serve.storage import ReadAt, StoredManifest, as_referrer
@@ -205,7 +206,7 @@ class DiskBlob:
     @contextmanager
     def open(self) -> Iterator[ReadAt]:
         with self.path.open("rb", buffering=0) as file:
-            yield lambda offset, length: os.pread(file.fileno(), length, offset)
+            yield functools.partial(_read_at, file.fileno())
 
 
 @dataclass(slots=True)
@@ -251,6 +252,13 @@ class DiskUpload:
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
         self.disk.forget(self)
+
+
+def _read_at(descriptor: int, offset: int, length: int) -> bytes:
+    content = os.pread(descriptor, length, offset)
+    if len(content) != length:
+        raise InvalidContent("a blob's file was cut short")
+    return content
 
 
 def _make_directory(path: Path) -> None:

@@ -71,9 +71,9 @@ async def get_blob(request: web.BaseRequest, storage: Storage, endpoint: BlobAt)
         return empty_response(HTTPStatus.OK, headers | {"Content-Length": str(blob.size)})
     wanted = _wanted_range(request.headers.getall("Range", ()), blob.size)
     if wanted is None:
-        return await _send(request, blob, range(blob.size), web.StreamResponse(headers=headers))
+        return await _send(request, blob, range(blob.size), HTTPStatus.OK, headers)
     headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size}"
-    return await _send(request, blob, wanted, web.StreamResponse(status=206, headers=headers))
+    return await _send(request, blob, wanted, HTTPStatus.PARTIAL_CONTENT, headers)
 
 
 def find_manifest(storage: Storage, endpoint: ManifestAt) -> StoredManifest:
@@ -97,13 +97,18 @@ def unknown_blob(digest: Digest) -> Problem:
 
 
 async def _send(
-    request: web.BaseRequest, blob: StoredBlob, wanted: range, response: web.StreamResponse
+    request: web.BaseRequest, blob: StoredBlob, wanted: range, status: HTTPStatus, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Those bytes of the blob; the response's status and headers are set but for its length."""
-    response.content_length = len(wanted)
-    await response.prepare(request)
+    """Those bytes of the blob; whatever goes wrong after the first piece breaks the connection."""
     with blob.open() as read:
-        for offset in range(wanted.start, wanted.stop, _PIECE):
+        piece = await to_thread.run_sync(read, wanted.start, min(_PIECE, len(wanted)))
+        if len(piece) == len(wanted):
+            return web.Response(body=piece, status=status, headers=headers)
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(wanted)
+        await response.prepare(request)
+        await write_piece(request, response, piece)
+        for offset in range(wanted.start + _PIECE, wanted.stop, _PIECE):
             piece = await to_thread.run_sync(read, offset, min(_PIECE, wanted.stop - offset))
             await write_piece(request, response, piece)
     return response

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiohttp import web
 from syncer.errors import InvalidFile, UsageError
 from syncer.serve.app import Application
 from syncer.serve.password import Passwords
+from syncer.serve.problem import Problem
 from syncer.serve.storage import Storage
 
 _HEADER_SECONDS = 10.0
@@ -146,6 +148,20 @@ class _Connection(web.RequestHandler):
         if self._deadline:
             self._deadline.cancel()
             self._deadline = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """A request that is no HTTP is answered, and not worth a line in a log."""
+        if status != HTTPStatus.BAD_REQUEST:
+            return super().handle_error(request, status, exc, message)
+        response = Problem(HTTPStatus.BAD_REQUEST, "UNSUPPORTED", "this is not a request that HTTP allows").response()
+        response.force_close()
+        return response
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.head_arrived()

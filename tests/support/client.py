@@ -8,12 +8,16 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from tests.support.images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Image, digest_of
 from tests.support.registries import Registry
+
+Broken = (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError)
+"""What aiohttp raises when an answer ends early, or none comes."""
 
 ACCEPT = f"{OCI_INDEX}, {OCI_MANIFEST}, {DOCKER_LIST}, {DOCKER_MANIFEST}"
 
@@ -126,14 +130,14 @@ async def tags(registry: Registry, repository: str) -> list[str]:
     if answer.status == 404:
         return []
     assert answer.status == 200, answer
-    return sorted(_json(answer)["tags"] or [])
+    return sorted(parsed(answer)["tags"] or [])
 
 
 async def repositories(registry: Registry) -> list[str]:
     """All repositories that the registry lists."""
     answer = await ask(registry, "GET", "/v2/_catalog?n=1000", scopes=("registry:catalog:*",))
     assert answer.status == 200, answer
-    return sorted(_json(answer)["repositories"] or [])
+    return sorted(parsed(answer)["repositories"] or [])
 
 
 async def manifest(
@@ -175,6 +179,6 @@ async def assert_holds(registry: Registry, repository: str, image: Image, *tags:
             assert answer.headers["Content-Type"] == wanted.media_type
 
 
-def _json(answer: Answer) -> dict[str, list[str] | None]:
-    parsed: dict[str, list[str] | None] = json.loads(answer.content)
-    return parsed
+def parsed(answer: Answer) -> Any:
+    """The JSON of an answer."""
+    return json.loads(answer.content)

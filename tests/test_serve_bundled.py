@@ -1,0 +1,198 @@
+"""A bundle served straight off its file, alone and beneath a directory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from syncer.errors import DigestMismatch, NotFound
+from syncer.oci import Descriptor, Digest, Reference, parse_manifest
+from syncer.oci.manifest import AnyManifest
+from syncer.serve import Bundled, Layered, open_disk, serve
+from tests.support import client, images
+from tests.support.images import Image
+from tests.support.programs import run
+from tests.support.registries import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    reference: Reference
+    descriptor: Descriptor
+
+
+@dataclass(slots=True)
+class Opened:
+    """A bundle's content in memory, read as an open bundle is."""
+
+    images: list[Named] = field(default_factory=list)
+    content: dict[Digest, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, named: Mapping[str, Image]) -> Opened:
+        opened = cls()
+        for name, image in named.items():
+            opened.images.append(Named(Reference.parse(name), Descriptor.from_json(image.descriptor())))
+            held = {item.digest: item.content for item in image.manifests()} | image.all_blobs()
+            opened.content |= {Digest.parse(digest): content for digest, content in held.items()}
+        return opened
+
+    def size(self, digest: Digest) -> int:
+        return len(self.read(digest))
+
+    def read(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
+        if digest not in self.content:
+            raise NotFound("GET", 404)
+        return self.content[digest][offset:][:length]
+
+    def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
+        return parse_manifest(self.read(digest), media_type, expected=digest)
+
+
+@asynccontextmanager
+async def served(bundle: Opened, disk: Path | None = None) -> AsyncIterator[Registry]:
+    """The bundle alone, or beneath a directory."""
+    bundled = Bundled.load(bundle)
+    if disk is None:
+        async with serve(bundled) as address:
+            yield Registry(str(address), Path())
+        return
+    with open_disk(disk) as top:
+        async with serve(Layered(top, bundled)) as address:
+            yield Registry(str(address), disk)
+
+
+async def test_images_lie_where_a_push_would_put_them() -> None:
+    made = images.multi_platform("a", base=images.layer("base", 3_000_000))
+    local = images.image("b", docker=True)
+    bundle = Opened.of({"busybox:1.36": made, "registry.local:5000/team/app:v1": local})
+
+    async with served(bundle) as registry:
+        assert await client.repositories(registry) == ["docker.io/library/busybox", "registry.local_5000/team/app"]
+        assert await client.tags(registry, "docker.io/library/busybox") == ["1.36"]
+        await client.assert_holds(registry, "docker.io/library/busybox", made, "1.36")
+        await client.assert_holds(registry, "registry.local_5000/team/app", local, "v1")
+
+
+async def test_skopeo_copies_from_a_bundle(tmp_path: Path) -> None:
+    made = images.multi_platform("a", base=images.layer("base", 3_000_000))
+
+    async with served(Opened.of({"busybox:1.36": made})) as registry:
+        source = f"docker://{registry.address}/docker.io/library/busybox:1.36"
+        copied = await run("skopeo", "copy", "--all", "--src-tls-verify=false", source, f"dir:{tmp_path}/out")
+
+    assert copied.code == 0, copied.stderr
+    assert (tmp_path / "out/manifest.json").read_bytes() == made.content
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
+async def test_a_bundle_alone_cannot_be_written_to(method: str) -> None:
+    """Threat of registries.md §4.5: whoever reaches the port changes what the fleet installs."""
+    made = images.image("a")
+    digest = next(iter(made.blobs))
+
+    async with served(Opened.of({"busybox:1.36": made})) as registry:
+        for path in ("manifests/1.36", f"blobs/{digest}", "blobs/uploads/", f"blobs/uploads/{'0' * 32}"):
+            answer = await client.ask(registry, method, f"/v2/docker.io/library/busybox/{path}", data=b"x")
+
+            assert answer.status == 405
+            assert answer.headers["Allow"] == "GET, HEAD"
+            assert b'"UNSUPPORTED"' in answer.content
+
+
+async def test_referrers_of_a_bundles_images_are_listed() -> None:
+    subject = images.image("a")
+    sbom = images.referrer(subject, "application/sbom")
+
+    async with served(Opened.of({"busybox:1": subject, "busybox:sbom": sbom})) as registry:
+        path = f"/v2/docker.io/library/busybox/referrers/{subject.digest}"
+        found = client.parsed(await client.ask(registry, "GET", path))
+        assert [entry["digest"] for entry in found["manifests"]] == [sbom.digest]
+        assert found["manifests"][0]["artifactType"] == "application/sbom"
+
+
+async def test_a_missing_child_of_a_partial_bundle_is_not_found_and_the_rest_is_served() -> None:
+    made = images.multi_platform("a")
+    bundle = Opened.of({"busybox:1": made})
+    del bundle.content[Digest.parse(made.children[1].digest)]
+
+    async with served(bundle) as registry:
+        assert (await client.manifest(registry, "docker.io/library/busybox", "1")).content == made.content
+        lost = await client.manifest(registry, "docker.io/library/busybox", made.children[1].digest)
+        assert lost.status == 404
+        await client.assert_holds(registry, "docker.io/library/busybox", made.children[0])
+
+
+def test_a_manifest_that_is_not_what_its_name_says_is_refused_at_once() -> None:
+    made = images.image("a")
+    bundle = Opened.of({"busybox:1": made})
+    bundle.content[Digest.parse(made.digest)] = images.image("b").content
+
+    with pytest.raises(DigestMismatch):
+        Bundled.load(bundle)
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
+async def test_a_blob_that_is_not_what_its_name_says_never_arrives_whole(size: int) -> None:
+    """Threat of registries.md §4.1: a bundle whose blobs have other bytes than their digests say."""
+    made = images.image("a", layers=[images.layer("big", size)])
+    digest = made.document["layers"][0]["digest"]
+    bundle = Opened.of({"busybox:1": made})
+    altered = bytearray(bundle.content[Digest.parse(digest)])
+    altered[0] ^= 1
+    bundle.content[Digest.parse(digest)] = bytes(altered)
+
+    async with served(bundle) as registry:
+        for _ in range(2):
+            try:
+                answer = await client.blob(registry, "docker.io/library/busybox", digest)
+            except client.Broken:
+                continue
+            assert answer.status == 500
+
+
+async def test_what_is_pushed_beside_a_bundle_is_kept(tmp_path: Path) -> None:
+    held, pushed = images.image("a"), images.image("b")
+    bundle = Opened.of({"busybox:1": held})
+
+    for _ in range(2):
+        async with served(bundle, tmp_path / "disk") as registry:
+            await client.push(registry, "docker.io/library/busybox", pushed, "2")
+            await client.push(registry, "team/app", pushed, "v1")
+
+            assert await client.repositories(registry) == ["docker.io/library/busybox", "team/app"]
+            assert await client.tags(registry, "docker.io/library/busybox") == ["1", "2"]
+            await client.assert_holds(registry, "docker.io/library/busybox", held, "1")
+            await client.assert_holds(registry, "docker.io/library/busybox", pushed, "2")
+
+
+async def test_a_blob_mounted_from_the_bundle_is_there_without_the_bundle(tmp_path: Path) -> None:
+    made = images.image("a", layers=[images.layer("big", 3_000_000)])
+    bundle = Opened.of({"busybox:1": made})
+
+    async with served(bundle, tmp_path / "disk") as registry:
+        for digest in made.blobs:
+            path = f"/v2/copy/blobs/uploads/?mount={digest}&from=docker.io/library/busybox"
+            assert (await client.ask(registry, "POST", path)).status == 201
+        await client.push_manifest(registry, "copy", made, "v1")
+
+    async with served(Opened(), tmp_path / "disk") as registry:
+        await client.assert_holds(registry, "copy", made, "v1")
+
+
+async def test_a_bundles_content_cannot_be_deleted_but_what_hides_it_can(tmp_path: Path) -> None:
+    held, pushed = images.image("a"), images.image("b")
+    tag = "/v2/docker.io/library/busybox/manifests/1"
+
+    async with served(Opened.of({"busybox:1": held}), tmp_path / "disk") as registry:
+        await client.push(registry, "docker.io/library/busybox", pushed, "1")
+        assert (await client.manifest(registry, "docker.io/library/busybox", "1")).content == pushed.content
+
+        assert (await client.ask(registry, "DELETE", tag)).status == 202
+        assert (await client.manifest(registry, "docker.io/library/busybox", "1")).content == held.content
+        assert (await client.ask(registry, "DELETE", tag)).status == 405
+        await client.assert_holds(registry, "docker.io/library/busybox", held, "1")
