@@ -65,6 +65,18 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Referring(Protocol):
+    """A source that can tell what speaks about an image: its signatures, attestations and SBOMs."""
+
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
+        """Every manifest of ``reference``'s repository that refers to one of ``subjects``, by tag or digest.
+
+        Raises when it cannot be told: none found must mean that there is none.
+        """
+        ...
+
+
 class Target(Protocol):
     """Where content goes.
 
@@ -112,3 +124,4 @@ class Item:
     source: Reference
     target: Reference
     wanted_by: tuple[str, ...] = field(default=())
+    subject: Reference | None = None  # the image that this one speaks about, and comes along with

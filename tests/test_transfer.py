@@ -256,3 +256,58 @@ def test_descriptors_are_values() -> None:
     descriptor = Descriptor("text/plain", Digest.of(b""), 0)
 
     assert descriptor == Descriptor.from_json(descriptor.to_json())
+
+
+@dataclass(slots=True)
+class Referred(MemorySource):
+    """A source that knows what refers to its images."""
+
+    known: dict[str, list[Reference]] = field(default_factory=dict)  # by subject
+    broken: bool = False
+
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
+        if self.broken:
+            raise NotFound(f"GET referrers of {reference}", 500)
+        return [found for subject in subjects for found in self.known.get(str(subject), [])]
+
+
+async def test_signatures_of_an_image_and_of_what_is_inside_travel_along() -> None:
+    source, target = Referred(), MemoryTarget()
+    index = images.multi_platform("signed")
+    reference = source.add("example.com/app:1", index)
+    tag, signature = images.cosign_signature(index)
+    sbom = images.referrer(index.children[1])
+    source.known = {
+        index.digest: [source.add(f"example.com/app:{tag}", signature)],
+        index.children[1].digest: [source.add(f"example.com/app@{sbom.digest}", sbom)],
+    }
+
+    await carry([reference], source, target)
+
+    assert target.names["example.com/app:1"] == index.digest
+    assert target.names[f"example.com/app:{tag}"] == signature.digest
+    assert sbom.digest in target.content["example.com/app"]
+
+
+async def test_a_new_signature_of_an_unchanged_image_is_found() -> None:
+    source, target = Referred(), MemoryTarget()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", image)
+    await carry([reference], source, target)
+    tag, signature = images.cosign_signature(image)
+    source.known = {image.digest: [source.add(f"example.com/app:{tag}", signature)]}
+
+    events = await carry([reference], source, target)
+
+    assert sum(isinstance(event, ImageSkipped) for event in events) == 1
+    assert target.names[f"example.com/app:{tag}"] == signature.digest
+
+
+async def test_a_look_up_that_fails_is_an_error_and_not_none() -> None:
+    source, target = Referred(broken=True), MemoryTarget()
+    reference = source.add("example.com/app:1", images.image("signed"))
+
+    events = await carry([reference], source, target)
+
+    assert [type(event) for event in events] == [ImageFailed]
+    assert not target.names

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from syncer.content import Item, Source, Target
+from syncer.content import Item, Referring, Source, Target
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest, load_object
@@ -51,6 +51,7 @@ class Discovery:
     source: Source
     target: Target
     platform: Platform | None = None
+    referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
     concurrency: int = 16  # images looked at together
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     _sizes: dict[Digest, int] = field(default_factory=dict)
@@ -65,19 +66,32 @@ class Discovery:
 
         async def look() -> None:
             for index in indexes:
-                turns.arrive(index, await self._discover(items[index]))
+                turns.arrive(index, await self._discover_all(items[index]))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(min(self.concurrency, len(items))):
                 tasks.start_soon(look)
             while not turns.over:
-                for found in await turns.next():
-                    await deliver(found)
+                for together in await turns.next():
+                    for found in together:
+                        await deliver(found)
+
+    async def _discover_all(self, item: Item) -> list[Discovered]:
+        """An image, and what refers to it or to a manifest in it; it fails when that cannot be told."""
+        found = await self._discover(item)
+        if self.referring is None or isinstance(found, Undiscovered):
+            return [found]
+        subjects = list(found.manifests) if isinstance(found, Tree) else [found.root.digest]
+        try:
+            references = await self.referring.referrers(item.source, subjects)
+        except SyncerError as error:
+            return [Undiscovered(item, error)]
+        return [found, *[await self._discover(_along_with(item, reference)) for reference in references]]
 
     async def _discover(self, item: Item) -> Discovered:
         try:
             current = await self.target.current(item.target)
-            if current is not None and self.platform is None:
+            if current is not None and (self.platform is None or item.subject):
                 root = await self.source.resolve(item.source)
                 if root.digest == current:
                     return Unchanged(item, root)
@@ -89,7 +103,7 @@ class Discovery:
 
     async def _tree(self, item: Item, reference: Reference) -> Tree:
         root = await self._manifest(reference)
-        if self.platform is not None:
+        if self.platform is not None and not item.subject:
             root = await self._for_platform(item.source, root, self.platform)
         manifests: dict[Digest, AnyManifest] = {}
         content: dict[Digest, Descriptor] = {}
@@ -167,23 +181,29 @@ class Discovery:
         return Platform.from_json(load_object(bytes(content)))
 
 
+def _along_with(item: Item, reference: Reference) -> Item:
+    """What refers to ``item``: it goes where ``item`` goes, under the tag or digest it has."""
+    target = item.target.at(reference.digest) if reference.digest else item.target.tagged(reference.tag or "")
+    return Item(reference, target, item.wanted_by, subject=item.source)
+
+
 class _Turns:
     """Puts results back into order: who may be delivered next is decided here, without an await."""
 
     def __init__(self, count: int) -> None:
         self._waiting_for = dict.fromkeys(range(count))  # in order
-        self._arrived: dict[int, Discovered] = {}
+        self._arrived: dict[int, list[Discovered]] = {}
         self._arrival = anyio.Event()
 
     @property
     def over(self) -> bool:
         return not self._waiting_for
 
-    def arrive(self, index: int, found: Discovered) -> None:
+    def arrive(self, index: int, found: list[Discovered]) -> None:
         self._arrived[index] = found
         self._arrival.set()
 
-    async def next(self) -> list[Discovered]:
+    async def next(self) -> list[list[Discovered]]:
         """The results whose turn it is, once there are any."""
         while not (ready := self._in_turn()):
             arrival = self._arrival = anyio.Event()
@@ -193,7 +213,7 @@ class _Turns:
                 self._give_up_turn()
         return ready
 
-    def _in_turn(self) -> list[Discovered]:
+    def _in_turn(self) -> list[list[Discovered]]:
         ready = []
         for index in list(self._waiting_for):
             if index not in self._arrived:

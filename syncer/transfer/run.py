@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Item, Mounting, Progress, Source, Target
+from syncer.content import Item, Mounting, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, SyncerError, TargetFull
 from syncer.oci import Index, Platform
 from syncer.oci.manifest import AnyManifest
@@ -36,6 +36,7 @@ class Options:
 
     workers: int = 32  # pieces of content in flight
     platform: Platform | None = None  # what every index is resolved to
+    referrers: bool = True  # signatures and the like travel along, where the source can tell them
 
 
 async def transfer(items: Sequence[Item], source: Source, target: Target, *, options: Options, emit: Emit) -> None:
@@ -59,7 +60,8 @@ class _Transfer:
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
         self.plan = Plan(options.workers, can_mount=self.mounting is not None)
-        self.discovery = Discovery(source, target, options.platform, concurrency=min(16, options.workers))
+        referring = source if options.referrers and isinstance(source, Referring) else None
+        self.discovery = Discovery(source, target, options.platform, referring, concurrency=min(16, options.workers))
         self.changed = anyio.Event()
 
     async def run(self, items: Sequence[Item]) -> None:
