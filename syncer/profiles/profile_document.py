@@ -1,0 +1,128 @@
+"""A profile as Palette's API and its export write it down.
+
+Three shapes hold packs: an export (``spec.template``), ``GET /v1/clusterprofiles/{uid}`` (``spec.published`` and
+``spec.draft``), and Palette's file formats of both in YAML.  Field names are those of the API's own specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from syncer.errors import InvalidFile
+from syncer.profiles.profile import Pack, PackFile, PackRegistry, Profile
+
+
+def is_profile(document: Any) -> bool:
+    """Whether ``document`` is one of the shapes that ``parse_profile`` reads."""
+    spec = document.get("spec") if isinstance(document, dict) else None
+    return isinstance(spec, dict) and any(isinstance(spec.get(key), dict) for key in ("template", "published", "draft"))
+
+
+def parse_profile(document: Any, origin: str) -> Profile:
+    """The profile in ``document``; raises ``InvalidFile``, which names ``origin`` and the path.
+
+    Edits that are not published yet are taken only where nothing is published.
+    """
+    if not is_profile(document):
+        raise InvalidFile(origin, "it is no cluster profile: it has neither spec.template nor spec.published")
+    metadata, spec = _object(document, "metadata", origin), document["spec"]
+    shape = next(key for key in ("template", "published", "draft") if isinstance(spec.get(key), dict))
+    template = spec[shape]
+    packs = tuple(
+        parse_pack(entry, f"{origin} (spec.{shape}.packs[{number}])")
+        for number, entry in enumerate(_list(template, "packs", f"{origin} (spec.{shape})"))
+    )
+    name = _text(metadata, "name") or _text(template, "name") or origin
+    warnings = [f"profile {name} is not published: its draft is taken"] if shape == "draft" else []
+    return Profile(
+        name=name,
+        uid=_text(metadata, "uid"),
+        version=_text(spec, "version") or _text(template, "profileVersion"),
+        type=_text(template, "type"),
+        project_uid=_text(_object(metadata, "annotations", origin), "projectUid"),
+        packs=packs,
+        variables=parse_variables(spec, origin),
+        warnings=tuple(warnings),
+    )
+
+
+def parse_pack(document: Any, origin: str) -> Pack:
+    """One entry of a profile's ``packs``; in the packs calls, the fields stand in its ``spec``."""
+    if not isinstance(document, dict):
+        raise InvalidFile(origin, "a pack must be an object")
+    fields = _object(document, "spec", origin) or document
+    name = _text(fields, "name") or _text(_object(document, "metadata", origin), "name")
+    if not name:
+        raise InvalidFile(origin, "a pack lacks its name")
+    values = fields.get("values")
+    if values is not None and not isinstance(values, str):
+        raise InvalidFile(origin, f"the values of pack {name} must be a text")
+    return Pack(
+        name=name,
+        version=_text(fields, "version") or _text(fields, "tag"),
+        values=values,
+        origin=f"{origin.partition(' (')[0]} (values of pack {name})",
+        tag=_text(fields, "tag"),
+        layer=_text(fields, "layer"),
+        type=_text(fields, "type"),
+        registry=_registry(fields, origin),
+        manifests=tuple(_manifests(fields, origin)),
+    )
+
+
+def parse_variables(document: Any, origin: str) -> Mapping[str, str | None]:
+    """Names and defaults of ``variables``; None for a sensitive one, whose value is masked."""
+    found: dict[str, str | None] = {}
+    for entry in _list(document, "variables", origin):
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            default = _text(entry, "defaultValue") or _text(entry, "value")
+            sensitive = str(entry.get("isSensitive", "")).lower() == "true"
+            if sensitive or default:
+                found[entry["name"]] = None if sensitive else default
+    return found
+
+
+def with_endpoint(pack: Pack, endpoint: str | None) -> Pack:
+    """``pack``, once the API has told where its registry is."""
+    return replace(pack, registry=replace(pack.registry or PackRegistry(), endpoint=endpoint))
+
+
+def _registry(fields: Mapping[str, Any], origin: str) -> PackRegistry | None:
+    registry = _object(fields, "registry", origin)
+    metadata = _object(registry, "metadata", origin) or registry
+    uid = _text(metadata, "uid") or _text(fields, "registryUid")
+    name = _text(metadata, "name")
+    if not uid and not name:
+        return None
+    return PackRegistry(uid=uid, name=name, kind=_text(metadata, "kind"))
+
+
+def _manifests(fields: Mapping[str, Any], origin: str) -> list[PackFile]:
+    """Manifests whose content is told; elsewhere they are only named, and another call tells it."""
+    return [
+        PackFile(_text(entry, "name") or "manifest", entry["content"].encode())
+        for entry in _list(fields, "manifests", origin)
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str)
+    ]
+
+
+def _object(document: Mapping[str, Any], key: str, origin: str) -> dict[str, Any]:
+    value = document.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidFile(origin, f"{key} must be an object")
+    return value or {}
+
+
+def _list(document: Any, key: str, origin: str) -> list[Any]:
+    value = document.get(key) if isinstance(document, dict) else None
+    if value is not None and not isinstance(value, list):
+        raise InvalidFile(origin, f"{key} must be a list")
+    return value or []
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    """A text field; JSON that people edited also has numbers where texts are meant."""
+    value = document.get(key)
+    return value if isinstance(value, str) else str(value) if type(value) in (int, float) else ""

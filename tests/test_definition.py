@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncer.errors import InvalidFile
+from syncer.oci import Digest, Reference
+from syncer.profiles.definition import (
+    DefinedArchive,
+    DefinedChart,
+    DefinedImage,
+    DefinedPack,
+    DefinedProfile,
+    Definition,
+    Missing,
+    Release,
+    parse_definition,
+    read_definition,
+    render_definition,
+)
+
+_DIGEST = Digest.of(b"content")
+
+
+def _definition() -> Definition:
+    return Definition(
+        name="edge-demo",
+        release=Release(name="spring", version="1.10", notes="two\nlines\n"),
+        profiles=(DefinedProfile(name="edge", version="1.0.0", packs=(DefinedPack(name="a", version="1.10"),)),),
+        images=(
+            DefinedImage(
+                image=Reference.parse("busybox"),
+                packs=("a 1.10",),
+                digest=_DIGEST,
+                platforms=("linux/amd64",),
+                size=1234,
+            ),
+            DefinedImage(image=Reference.parse("quay.io/a/b:v1")),
+        ),
+        charts=(DefinedChart(repo="https://charts.example.com", name="c", version="1.10"),),
+        archives=(DefinedArchive(name="a", version="1.10", path=Path("packs/a.tar.gz")),),
+        missing=(Missing(name="quay.io/a/lost:v1", reason="404 Not Found"),),
+    )
+
+
+def test_a_definition_reads_as_people_would_write_it() -> None:
+    text = render_definition(_definition())
+
+    assert (
+        text.partition("apiVersion")[2]
+        == f"""\
+: syncer/v1
+kind: BundleDefinition
+name: edge-demo
+release:
+  name: spring
+  version: '1.10'
+  notes: |
+    two
+    lines
+profiles:
+  - name: edge
+    version: 1.0.0
+    packs:
+      - name: a
+        version: '1.10'
+images:
+  - image: docker.io/library/busybox:latest
+    packs:
+      - a 1.10
+    digest: {_DIGEST}
+    platforms:
+      - linux/amd64
+    size: 1234
+  - image: quay.io/a/b:v1
+charts:
+  - repo: https://charts.example.com
+    name: c
+    version: '1.10'
+archives:
+  - name: a
+    version: '1.10'
+    path: packs/a.tar.gz
+missing:
+  - name: quay.io/a/lost:v1
+    reason: 404 Not Found
+"""
+    )
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "bundle-definition.yaml"
+    path.write_text(render_definition(_definition()))
+
+    assert read_definition(path) == _definition()
+
+
+def test_a_definition_by_hand_needs_little() -> None:
+    definition = parse_definition("name: mine\nimages:\n  - image: busybox:1.36\n", "mine.yaml")
+
+    assert str(definition.images[0].reference) == "docker.io/library/busybox:1.36"
+
+
+def test_a_digest_is_binding() -> None:
+    definition = parse_definition(f"name: a\nimages: [{{image: 'b:1', digest: '{_DIGEST}'}}]", "mine.yaml")
+
+    assert definition.images[0].reference == Reference.parse(f"b:1@{_DIGEST}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "mine.yaml: it is empty"),
+        ("- a", "mine.yaml: it must be a mapping"),
+        ("images: []", "mine.yaml: name: it is required"),
+        ("name: a\nimages:\n  - image: A//b\n", "mine.yaml:3: images[0].image: 'A//b' is not an image reference"),
+        ("name: a\nimages:\n  - image: a\n  - imag: b\n", "mine.yaml:4: images[1].imag: there is no such field; did"),
+        ("name: a\nimages: a\n", "mine.yaml:2: images: it must be a list"),
+        ("name: a\nimages:\n- {image: a, digest: 'sha256:12'}", "images[0].digest: 'sha256:12' is not a digest"),
+        ("name: a\nimages:\n- {image: a, size: big}", "mine.yaml:3: images[0].size: it must be a whole number"),
+        ("name: a\ncharts:\n- {name: c}\n", "mine.yaml:3: charts[0].repo: it is required"),
+        ("name: a\nkind: Deployment\n", "mine.yaml:2: kind: it must be 'BundleDefinition'"),
+        (f"name: a\nimages:\n- {{image: 'a@{Digest.of(b'x')}', digest: '{_DIGEST}'}}", "is not the one in the image's"),
+        (f"name: a\nimages: [{{image: a}}, {{image: a, digest: '{_DIGEST}'}}]", "twice, with different digests"),
+    ],
+)
+def test_nonsense_is_named_by_its_path(text: str, problem: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        parse_definition(text, "mine.yaml")
+
+    assert problem in str(caught.value)
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
+def test_any_text_survives_being_written_and_read(name: str, version: str, notes: str) -> None:
+    definition = Definition(
+        name=f"n{name}".replace("\0", ""),
+        release=Release(notes=notes),
+        profiles=(DefinedProfile(name=name, version=version),),
+    )
+
+    assert parse_definition(render_definition(definition), "mine.yaml") == definition
