@@ -17,6 +17,7 @@ from syncer.bundle.journal import Journal, open_journal
 from syncer.bundle.slots import Slot, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked
+from syncer.failpoints import reach
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Partial:
         slot = Slot(len(self.slots), digest, size, self.end, packed)
         with writing(self.final):
             self.journal.slot(slot)
+        reach("bundle.allotted")
         self.slots.append(slot)
         self.end = slot.end(self.framing)
         return slot
@@ -97,6 +99,7 @@ class Partial:
         after = [bytes(tar.padding(slot.size))] if done == slot.size else []
         with writing(self.final):
             slot.stored(self.framing).write(self.file, position, [*before, *pieces, *after])
+        reach("bundle.written")
         return done
 
     def mark(self, slot: Slot, done: int, hasher: _Hash) -> None:
@@ -105,6 +108,7 @@ class Partial:
         slot.marks.add(done, proof)
         with writing(self.final):
             self.journal.mark(slot, done, proof)
+        reach("bundle.marked")
 
     def publish(self, kept: Iterable[Slot], tail: Sequence[tuple[str, bytes]]) -> None:
         """Give the file its final name: ``kept`` slots are its content, ``tail`` its last members.
@@ -130,7 +134,9 @@ class Partial:
             write_all(self.file, [trailer], end)
             os.ftruncate(self.file, end + len(trailer))
             os.fsync(self.file)
+            reach("bundle.synced")
             self.path.replace(self.final)
+            reach("bundle.renamed")
             sync_directory(self.final.parent)
         self.is_published = True
 

@@ -1,0 +1,373 @@
+"""A build that ended early goes on where it was, trusts nothing that it finds, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
+from syncer.content import Blob, Pieces
+from syncer.errors import DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
+from syncer.oci import Descriptor, Reference
+from syncer.transfer.events import Event, Failed
+from syncer.transfer.run import Options, transfer
+from tests.support import images
+from tests.support.bundle_builder import add_large_images
+from tests.support.bundles import FORMATS, build, items_of
+from tests.support.memory import MemorySource
+
+OPEN_BLOBS = 12  # of the large images: what may be under way when a build is killed
+LARGEST = 2_100_000
+
+
+@dataclass(slots=True)
+class FaultySource(MemorySource):
+    """Breaks off after ``budget`` bytes of all blobs together, and may alter what it sends."""
+
+    budget: int = 2**60
+    alter: Callable[[bytes, int], bytes] = lambda content, _: content  # what the n-th request for a blob gets
+    opened: list[tuple[str, int]] = field(default_factory=list)
+    sent: int = 0
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        return FaultyBlob(self, descriptor)
+
+
+@dataclass(slots=True)
+class FaultyBlob:
+    source: FaultySource
+    descriptor: Descriptor
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+        digest = str(self.descriptor.digest)
+        times = sum(1 for opened, _ in self.source.opened if opened == digest)
+        self.source.opened.append((digest, offset))
+        content = self.source.alter(self.source.blobs[digest], times)
+
+        async def pieces() -> Pieces:
+            for start in range(offset, len(content), 10_000):
+                piece = content[start : start + 10_000]
+                if self.source.sent + len(piece) > self.source.budget:
+                    raise Interrupted(f"GET {digest} broke off")
+                self.source.sent += len(piece)
+                yield piece
+
+        yield pieces()
+
+
+def large_images(
+    budget: int = 2**60, alter: Callable[[bytes, int], bytes] = lambda content, _: content
+) -> FaultySource:
+    source = FaultySource(budget=budget, alter=alter)
+    add_large_images(source)
+    return source
+
+
+async def undisturbed(tmp_path: Path, form: Format = "tar.zst") -> bytes:
+    await build(final := tmp_path / "undisturbed", large_images(), form)
+    return final.read_bytes()
+
+
+async def break_off(final: Path, after: int, form: Format = "tar.zst") -> FaultySource:
+    """A build that ends after so many bytes of blobs."""
+    source = large_images(budget=after)
+    with pytest.raises(SyncerError):
+        await build(final, source, form)
+    return source
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("after", [0, 10_000, 1_500_000, 3_000_000, 3_800_000])
+async def test_no_byte_that_arrived_is_fetched_again(tmp_path: Path, form: Format, after: int) -> None:
+    """Finished slots are hashed again, partial ones go on from their last byte."""
+    expected = await undisturbed(tmp_path, form)
+    final = tmp_path / "bundle"
+    first = await break_off(final, after, form)
+
+    second = large_images()
+    await build(final, second, form)
+
+    assert final.read_bytes() == expected
+    assert first.sent + second.sent == sum(map(len, second.blobs.values()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "undisturbed"]
+
+
+def run_build(final: Path, form: Format, log: Path, failpoint: str = "") -> int:
+    """The exit code of a build in a process of its own."""
+    command = [sys.executable, "-m", "tests.support.bundle_builder", str(final), form, str(log)]
+    ended = subprocess.run(command, env=os.environ | {"SYNCER_FAILPOINT": failpoint}, check=False, timeout=50)
+    return ended.returncode
+
+
+def fetched(log: Path) -> int:
+    return sum(int(line.split()[2]) for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "bundle.allotted=kill@1",
+        "bundle.allotted=kill@5",
+        "bundle.written=kill@1",
+        "bundle.written=kill@9",
+        "bundle.marked=kill@2",
+        "bundle.marked=kill@12",
+        "bundle.synced=kill",
+    ],
+)
+async def test_a_build_killed_at_any_point_ends_in_the_same_bytes(tmp_path: Path, failpoint: str) -> None:
+    """Row 46: SIGKILL at a named instant, then the same command again."""
+    expected = await undisturbed(tmp_path)
+    (tmp_path / "output").mkdir()
+    final, log = tmp_path / "output" / "bundle", tmp_path / "log"
+
+    assert run_build(final, "tar.zst", log, failpoint) == -9
+    assert not final.exists()
+    assert run_build(final, "tar.zst", log) == 0
+
+    assert final.read_bytes() == expected
+    assert fetched(log) <= sum(map(len, large_images().blobs.values())) + OPEN_BLOBS * 2**20
+    assert [path.name for path in final.parent.iterdir()] == ["bundle"]
+
+
+async def test_a_build_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """Row 46: whatever was in place before a kill is there after it."""
+    expected = await undisturbed(tmp_path)
+    final, log = tmp_path / "bundle", tmp_path / "log"
+    chosen = random.Random(4)
+    kills = 0
+
+    while run_build(final, "tar.zst", log, f"bundle.written=kill@{chosen.randrange(2, 8)}"):
+        kills += 1
+        assert kills < 20
+
+    assert kills > 1
+    assert final.read_bytes() == expected
+    assert fetched(log) <= sum(map(len, large_images().blobs.values())) + kills * 2 * 2**20  # two large blobs are open
+
+
+async def test_a_run_killed_right_after_publishing_leaves_nothing_for_the_next(tmp_path: Path) -> None:
+    """Row 46: the name is there and the journal is not gone yet; the next run clears it away."""
+    final, log = tmp_path / "bundle", tmp_path / "log"
+    assert run_build(final, "tar.zst", log, "bundle.renamed=kill") == -9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.journal", "log"]
+
+    assert run_build(final, "tar.zst", log) != 0
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "log"]
+    with open_bundle(final) as bundle:
+        await verify_bundle(bundle)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("lost", ["the end", "a page in the middle", "everything"])
+async def test_what_never_reached_the_disk_is_fetched_again(tmp_path: Path, form: Format, lost: str) -> None:
+    """Row 46: after a power failure the journal may tell of bytes that read as zeros, or are not there."""
+    expected = await undisturbed(tmp_path, form)
+    final, partial = tmp_path / "bundle", tmp_path / "bundle.partial"
+    await break_off(final, 3_000_000, form)
+    size = partial.stat().st_size
+    with partial.open("r+b") as file:
+        match lost:
+            case "the end":
+                file.truncate(size // 2)
+            case "a page in the middle":
+                file.seek(size // 3 // 4096 * 4096)
+                file.write(bytes(4096))
+            case _:
+                file.truncate(0)
+
+    source = large_images()
+    await build(final, source, form)
+
+    assert final.read_bytes() == expected
+    if lost == "a page in the middle":
+        total = sum(map(len, source.blobs.values()))
+        assert total - 3_000_000 < source.sent < total - 3_000_000 + LARGEST  # all that was proven is kept
+
+
+@pytest.mark.parametrize("damage", ["torn", "altered", "of other settings", "empty", "noise"])
+async def test_a_journal_is_believed_up_to_its_first_wrong_line(tmp_path: Path, damage: str) -> None:
+    """Row 46: a torn last record, a wrong checksum, another tool's file: never an error, always the same bundle."""
+    expected = await undisturbed(tmp_path)
+    final, journal = tmp_path / "bundle", tmp_path / "bundle.journal"
+    await break_off(final, 3_000_000)
+    content = journal.read_bytes()
+    match damage:
+        case "torn":
+            journal.write_bytes(content[:-7])
+        case "altered":
+            journal.write_bytes(content[:900] + b"x" + content[901:])
+        case "of other settings":
+            await break_off(final, 100_000, "tar")
+        case "empty":
+            journal.write_bytes(b"")
+        case _:
+            journal.write_bytes(random.Random(1).randbytes(100_000))
+
+    await build(final, large_images())
+
+    assert final.read_bytes() == expected
+
+
+async def test_no_resume_starts_over(tmp_path: Path) -> None:
+    expected = await undisturbed(tmp_path)
+    final = tmp_path / "bundle"
+    await break_off(final, 3_000_000)
+
+    source = large_images()
+    async with open_writer(final, resume=False) as writer:
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+        await writer.publish(b"version: 1\n")
+
+    assert source.sent == sum(map(len, source.blobs.values()))
+    assert final.read_bytes() == expected
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_content_that_is_no_longer_wanted_gives_way(tmp_path: Path, form: Format) -> None:
+    """What an earlier run fetched for an image that is no longer asked for is no part of the bundle."""
+    final = tmp_path / "bundle"
+    await break_off(final, 3_000_000, form)
+    source = large_images()
+    source.add("new", images.image("new"))
+
+    await build(final, source, form, items=items_of(source)[1:])
+
+    with open_bundle(final) as bundle:
+        check = await verify_bundle(bundle)
+        assert [image.name for image in bundle.images] == [
+            "docker.io/library/other:latest",
+            "docker.io/library/new:latest",
+        ]
+    assert check.unreferenced == ()
+
+
+async def test_a_byte_that_is_flipped_on_the_way_costs_one_more_fetch(tmp_path: Path) -> None:
+    """Row 24: wrong bytes are dropped, and fetched once more from the start."""
+    expected = await undisturbed(tmp_path)
+    source = large_images(alter=lambda content, times: content if times else b"x" + content[1:])
+
+    await build(final := tmp_path / "bundle", source)
+
+    assert final.read_bytes() == expected
+    assert source.sent == 2 * sum(map(len, source.blobs.values()))
+
+
+async def test_content_that_is_wrong_twice_fails_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """Row 24: one full retry, then the image fails."""
+    bad = max(large_images().blobs, key=lambda digest: len(large_images().blobs[digest]))
+    source = large_images(alter=lambda content, _: b"x" + content[1:] if len(content) > LARGEST else content)
+    events: list[Event] = []
+
+    async with open_writer(tmp_path / "bundle") as writer:
+        await transfer(items_of(source), source, writer, options=Options(), emit=events.append)
+        await writer.publish(b"", allow_partial=True)
+
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [str(event.descriptor.digest) for event in failed] == [bad]
+    assert isinstance(failed[0].error, DigestMismatch)
+    assert source.opened.count((bad, 0)) == 2
+    with open_bundle(tmp_path / "bundle") as bundle:
+        assert [image.name for image in bundle.images] == ["docker.io/library/other:latest"]
+
+
+async def test_a_prefix_that_turns_out_wrong_is_fetched_again_without_a_range(tmp_path: Path) -> None:
+    """Row 25: a range is never spliced onto bytes that do not belong to it."""
+    expected = await undisturbed(tmp_path)
+    final = tmp_path / "bundle"
+    wrong = large_images(budget=3_000_000, alter=lambda content, _: b"x" + content[1:])
+    with pytest.raises(SyncerError):
+        await build(final, wrong)
+
+    source = large_images()
+    await build(final, source)
+
+    assert final.read_bytes() == expected
+    resumed = [digest for digest, offset in source.opened if offset]
+    assert resumed
+    assert all(source.opened.count((digest, 0)) == 1 for digest in resumed)
+
+
+async def test_more_bytes_than_the_slot_has_never_reach_its_neighbour(tmp_path: Path) -> None:
+    """Row 26: what comes after a blob's size is an error."""
+    source = large_images(alter=lambda content, _: content + bytes(1_000_000))
+    events: list[Event] = []
+
+    async with open_writer(tmp_path / "bundle") as writer:
+        await transfer(items_of(source), source, writer, options=Options(), emit=events.append)
+        await writer.publish(b"", allow_partial=True)
+
+    assert {type(event.error) for event in events if isinstance(event, Failed)} == {DigestMismatch}
+    with open_bundle(tmp_path / "bundle") as bundle:
+        assert (await verify_bundle(bundle)).images == 0
+
+
+async def test_two_builds_of_one_bundle_do_not_meet(tmp_path: Path) -> None:
+    """Row 47: the second one says so at once, and the first one is not disturbed."""
+    final = tmp_path / "bundle"
+    source = large_images()
+
+    async with open_writer(final) as writer:
+        with pytest.raises(Locked, match="another process"):
+            async with open_writer(final):
+                pass
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+        await writer.publish(b"version: 1\n")
+
+    assert final.read_bytes() == await undisturbed(tmp_path)
+
+
+async def test_a_lock_does_not_outlive_its_process(tmp_path: Path) -> None:
+    """Row 47: a killed build leaves no lock behind."""
+    final, log = tmp_path / "bundle", tmp_path / "log"
+    assert run_build(final, "tar.zst", log, "bundle.written=kill") == -9
+
+    async with open_writer(final):
+        pass
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_full_disk_ends_the_build_and_the_next_one_goes_on(tmp_path: Path, form: Format) -> None:
+    """Rows 43 and 44: one sentence and a hint; nothing gets the bundle's name."""
+    expected = await undisturbed(tmp_path, form)
+    final = tmp_path / "bundle"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
+    try:
+        with pytest.raises(TargetFull, match="file too large") as caught:
+            await build(final, large_images(), form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert caught.value.hint
+    assert not final.exists()
+    await build(final, large_images(), form)
+    assert final.read_bytes() == expected
+
+
+async def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    """Row 43: also when a file is where a directory must be."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(TargetFull, match="cannot write"):
+        async with open_writer(tmp_path / "file" / "bundle"):
+            pass
+
+
+async def test_a_build_of_nothing_leaves_nothing(tmp_path: Path) -> None:
+    async with open_writer(tmp_path / "bundle"):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
