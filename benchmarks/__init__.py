@@ -1,0 +1,1 @@
+"""What syncer costs, beside what its peers cost: see README.md here."""

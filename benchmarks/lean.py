@@ -1,0 +1,157 @@
+"""The leanest client: threads, blocking sockets, and no check of anything.  What it costs is the floor of a machine.
+
+It knows what to send or fetch without asking, hashes nothing and keeps nothing that it fetches; each
+distinct blob goes over the wire once, from or to the registry's own directories.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from benchmarks.corpus import Corpus, Image
+from syncer.oci.descriptor import OCI_MANIFEST
+
+_THREADS = 8
+_BUFFER = 1024 * 1024
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class LeanFailed(Exception):
+    """The registry did not answer as expected."""
+
+
+class LeanClient(threading.local):
+    """One kept connection to a registry for each thread that uses it."""
+
+    def __init__(self, address: str, authority: Path | None = None) -> None:
+        self._connection = (
+            http.client.HTTPSConnection(address, context=ssl.create_default_context(cafile=authority))
+            if authority
+            else http.client.HTTPConnection(address)
+        )
+        self._buffer = memoryview(bytearray(_BUFFER))
+
+    def push_blob(self, corpus: Corpus, repository: str, digest: str) -> None:
+        location = self._open_upload(f"/v2/{repository}/blobs/uploads/")
+        url = urlsplit(location)
+        query = f"{url.query}&digest={digest}" if url.query else f"digest={digest}"
+        size = corpus.blobs[digest]
+        self._connection.putrequest("PUT", f"{url.path}?{query}")
+        self._connection.putheader("Content-Type", "application/octet-stream")
+        self._connection.putheader("Content-Length", str(size))
+        self._connection.endheaders()
+        with corpus.store.blob(digest).open("rb") as file:
+            sent = 0
+            while sent < size:
+                sent += os.sendfile(self._connection.sock.fileno(), file.fileno(), sent, size - sent)
+        self._finish(201)
+
+    def mount_blob(self, repository: str, digest: str, origin: str) -> None:
+        self._request("POST", f"/v2/{repository}/blobs/uploads/?mount={digest}&from={origin}", 201)
+
+    def push_manifest(self, corpus: Corpus, repository: str, digest: str, tag: str, media_type: str) -> None:
+        content = corpus.store.blob(digest).read_bytes()
+        self._request("PUT", f"/v2/{repository}/manifests/{tag}", 201, content, {"Content-Type": media_type})
+
+    def pull(self, path: str, headers: dict[str, str]) -> None:
+        """Fetch into a buffer that is used again and again."""
+        self._connection.request("GET", path, headers=headers)
+        response = self._connection.getresponse()
+        if response.status != 200:
+            raise LeanFailed(f"GET {path}: {response.status}")
+        while response.readinto(self._buffer):
+            pass
+
+    def digest_of(self, repository: str, reference: str, media_type: str) -> str | None:
+        """What the registry says that a manifest's digest is; None when it has none of that name."""
+        self._connection.request("HEAD", f"/v2/{repository}/manifests/{reference}", headers={"Accept": media_type})
+        response = self._connection.getresponse()
+        response.read()
+        return response.headers.get("Docker-Content-Digest") if response.status == 200 else None
+
+    def _open_upload(self, path: str) -> str:
+        return self._request("POST", path, 202)["Location"]
+
+    def _request(
+        self, method: str, path: str, status: int, content: bytes = b"", headers: dict[str, str] | None = None
+    ) -> http.client.HTTPMessage:
+        self._connection.request(method, path, content, headers or {})
+        return self._finish(status)
+
+    def _finish(self, status: int) -> http.client.HTTPMessage:
+        response = self._connection.getresponse()
+        said = response.read()
+        if response.status != status:
+            raise LeanFailed(f"{response.status} where {status} was expected: {said[:500]!r}")
+        return response.headers
+
+
+def push(corpus: Corpus, address: str) -> None:
+    """Everything into an empty registry: blobs, largest first, then mounts, manifests, indexes and tags."""
+    client = LeanClient(address)
+    first: dict[str, str] = {}
+    mounts = []
+    for repository, digest in corpus.places:
+        if first.setdefault(digest, repository) != repository:
+            mounts.append((repository, digest))
+    by_size = sorted(first.items(), key=lambda item: -corpus.blobs[item[0]])
+    _each(lambda item: client.push_blob(corpus, item[1], item[0]), by_size)
+    _each(lambda item: client.mount_blob(item[0], item[1], first[item[1]]), mounts)
+    _each(lambda image: _push_manifests(client, corpus, image), corpus.images)
+
+
+def pull(corpus: Corpus, address: str) -> None:
+    """Every manifest and every distinct blob, once."""
+    client = LeanClient(address)
+    first: dict[str, str] = {}
+    for repository, digest in corpus.places:
+        first.setdefault(digest, repository)
+    manifests = {
+        f"/v2/{image.repository}/manifests/{reference}": {"Accept": media_type}
+        for image in corpus.images
+        for reference, media_type in (
+            *((child, OCI_MANIFEST) for child in image.manifests),
+            (image.tag, image.media_type),
+        )
+    }
+    _each(lambda item: client.pull(*item), manifests.items())
+    by_size = sorted(first.items(), key=lambda item: -corpus.blobs[item[0]])
+    _each(lambda item: client.pull(f"/v2/{item[1]}/blobs/{item[0]}", {}), by_size)
+
+
+def missing(expected: Iterable[tuple[str, str, Image]], address: str, authority: Path | None = None) -> list[str]:
+    """Which of (repository, tag or digest, image) do not have the image's digest at the registry."""
+    client = LeanClient(address, authority)
+
+    def check(item: tuple[str, str, Image]) -> str | None:
+        repository, reference, image = item
+        found = client.digest_of(repository, reference, image.media_type)
+        return None if found == image.digest else f"{repository} {reference}: {found}"
+
+    return [problem for problem in _each(check, expected) if problem]
+
+
+def _push_manifests(client: LeanClient, corpus: Corpus, image: Image) -> None:
+    for child in image.manifests:
+        client.push_manifest(corpus, image.repository, child, child, OCI_MANIFEST)
+    client.push_manifest(corpus, image.repository, image.digest, image.tag, image.media_type)
+
+
+def _each(work: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(work, jobs))
+
+
+if __name__ == "__main__":
+    {"push": push, "pull": pull}[sys.argv[1]](Corpus.load(Path(sys.argv[2])), sys.argv[3])

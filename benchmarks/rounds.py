@@ -1,0 +1,164 @@
+"""Rounds of work: every tool in its turn, once through relays that count, and then timed without them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks import lean
+from benchmarks.certificates import Certificates
+from benchmarks.corpus import Corpus
+from benchmarks.generate import prepare
+from benchmarks.jobs import Cannot, Job, Step, make_layouts
+from benchmarks.link import Link, Traffic, run_relay
+from benchmarks.outputs import problem_with
+from benchmarks.resources import CommandFailed, Cost, measure
+from benchmarks.servers import PROGRAMS, Server, run_server
+from benchmarks.tools import Tool
+from benchmarks.works import Work
+
+
+class WrongResult(Exception):
+    """A tool ended well, but what it should have made is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One step of one tool in one round, and what went over the wire where that was counted."""
+
+    work: str
+    corpus: str
+    step: Step
+    tool: str
+    timed: bool  # False for the round that only counts
+    cost: Cost
+    traffic: Traffic | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A step that a tool cannot do, or did not do right."""
+
+    work: str
+    step: Step
+    tool: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where corpora are kept and work is done, and how often."""
+
+    cache: Path
+    scratch: Path
+    certificates: Certificates
+    rounds: int
+    tell: Callable[[str], None]
+
+    def run(self, work: Work, tools: Sequence[Tool]) -> Iterator[Sample | Refusal]:
+        """What ``tools`` make of ``work``: each round starts with another one, and a tool that fails drops out."""
+        corpus = prepare(work.corpus, self.cache)
+        active = [tool for tool in tools if not work.tools or tool.name in work.tools]
+        if any(tool.pushes_layouts for tool in active):
+            make_layouts(corpus)
+        with self._serve(work, corpus) as source:
+            for number in range(1 if work.link else 0, self.rounds + 1):
+                start = number % max(len(active), 1)
+                for tool in (*active[start:], *active[:start]):
+                    self.tell(f"{work.name}: round {number} of {self.rounds}, {tool.name}")
+                    try:
+                        yield from self._visit(work, corpus, source, tool, number)
+                    except _Dropped as dropped:
+                        active.remove(tool)
+                        yield Refusal(work.name, dropped.step, tool.name, f"failed: {dropped.__cause__}")
+
+    def _visit(self, work: Work, corpus: Corpus, source: Server, tool: Tool, number: int) -> Iterator[Sample | Refusal]:
+        """One tool's turn: all steps, with an empty directory and an empty target to begin with."""
+        traffic = Traffic() if number == 0 or work.link else None
+        with ExitStack() as stack:
+            job, servers = self._set_up(work, corpus, source, traffic, stack)
+            if Step.PUSH in work.steps and Step.BUILD not in work.steps and not tool.pushes_layouts:
+                self._prepare_push(tool, job)
+            for step in work.steps:
+                try:
+                    command = tool.command(step, job)
+                    if traffic:
+                        traffic.clear()
+                    cost = measure(command, [server.pid for server in servers], self.scratch / "log")
+                    counted = deepcopy(traffic)
+                    self._check(tool, step, job, servers[-1], hashed=number == 0)
+                except Cannot as error:
+                    yield Refusal(work.name, step, tool.name, str(error))
+                except (CommandFailed, WrongResult) as error:
+                    raise _Dropped(step) from error
+                else:
+                    yield Sample(work.name, work.corpus, step, tool.name, number > 0, cost, counted)
+
+    def _set_up(
+        self, work: Work, corpus: Corpus, source: Server, traffic: Traffic | None, stack: ExitStack
+    ) -> tuple[Job, list[Server]]:
+        directory, storage = self.scratch / "tool", self.scratch / "target"
+        directory.mkdir()
+        stack.callback(shutil.rmtree, directory)
+        targeted = any(step.needs_target for step in work.steps)
+
+        def reach(server: Server, link: Link | None) -> str:
+            if traffic is None:
+                return server.address
+            return stack.enter_context(run_relay(server.address, traffic, link, tap=not work.tls))
+
+        authority = self.certificates.authority if work.tls else None
+        job = Job(corpus, directory, reach(source, None if targeted else work.link), authority=authority)
+        if not targeted:
+            return job, [source]
+        stack.callback(shutil.rmtree, storage, ignore_errors=True)
+        target = stack.enter_context(run_server(PROGRAMS[work.server], storage, self._tls(work)))
+        return replace(job, target=reach(target, work.link)), [source, target]
+
+    def _prepare_push(self, tool: Tool, job: Job) -> None:
+        try:
+            measure(tool.command(Step.BUILD, job), [], self.scratch / "log")
+        except Cannot:
+            pass  # then it says so again when it is to push
+        except CommandFailed as error:
+            raise _Dropped(Step.BUILD) from error
+
+    def _check(self, tool: Tool, step: Step, job: Job, server: Server, *, hashed: bool) -> None:
+        problem = None
+        if step is Step.BUILD and tool.output:
+            problem = problem_with(tool.bundled(job), tool.bundled_blobs(job.corpus), hashed=hashed)
+        elif step.needs_target:
+            expected = [(*tool.at_target(step, image, job), image) for image in job.corpus.images]
+            wrong = lean.missing(expected, server.address, job.authority)
+            problem = f"{len(wrong)} images are not at the target, such as {wrong[0]}" if wrong else None
+        if problem:
+            raise WrongResult(problem)
+
+    @contextmanager
+    def _serve(self, work: Work, corpus: Corpus) -> Iterator[Server]:
+        """The corpus at a registry: straight from its directory where the registry keeps content that way."""
+        program = PROGRAMS[work.server]
+        storage = corpus.directory / "registry"
+        if not program.distribution_store:
+            storage = self.scratch / "source"
+            with run_server(program, storage) as empty:
+                lean.push(corpus, empty.address)
+        with run_server(program, storage, self._tls(work)) as server:
+            yield server
+        if not program.distribution_store:
+            shutil.rmtree(storage)
+
+    def _tls(self, work: Work) -> Certificates | None:
+        return self.certificates if work.tls else None
+
+
+class _Dropped(Exception):
+    """A tool failed at a step, for the reason that is the cause."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(step)
+        self.step = step
