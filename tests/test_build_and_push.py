@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +64,7 @@ async def test_images_go_from_a_registry_through_one_file_into_another(
         )
 
         assert (built.code, pushed.code, verified.code) == (0, 0, 0), built.stderr + pushed.stderr + verified.stderr
-        assert os.listdir(tmp_path / "out") == [bundle.name]
+        assert list((tmp_path / "out").iterdir()) == [bundle]
         for name, image in made.items():
             await client.assert_holds(target, landed(target, source, name, "mirror/"), image, name.partition(":")[2])
         assert "Build Summary" in built.stdout
@@ -74,7 +73,9 @@ async def test_images_go_from_a_registry_through_one_file_into_another(
         assert f"local bundle demo pushed to {target.address}/mirror" in pushed.stdout
 
 
-async def test_pushing_again_asks_once_an_image_and_moves_nothing(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+async def test_pushing_again_asks_once_an_image_and_moves_nothing(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
     made = some_images()
     bundle = tmp_path / "out/demo.tar.zst"
     async with debian_registry("source") as source, debian_registry("target") as target:
@@ -94,16 +95,17 @@ async def test_pushing_again_asks_once_an_image_and_moves_nothing(debian_registr
 async def test_the_same_input_twice_gives_the_same_bytes(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry() as source:
         references = await publish(source, some_images())
-        await build(tmp_path, references, name="one")
-        await build(tmp_path, references, "--concurrency", "1", name="two")
+        await build(tmp_path, references)
+        first = (tmp_path / "out/demo.tar.zst").read_bytes()
+        await build(tmp_path, references, "--concurrency", "1", "--force")
 
-    assert (tmp_path / "out/one.tar.zst").read_bytes() == (tmp_path / "out/two.tar.zst").read_bytes()
+    assert (tmp_path / "out/demo.tar.zst").read_bytes() == first
 
 
 async def test_a_build_asks_for_each_digest_once(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     made = some_images()
     async with debian_registry() as source:
-        built = await build(tmp_path, await publish(source, made), "--json")
+        built = await build(tmp_path, await publish(source, made), "--json", "--no-referrers")
 
     manifests = {manifest.digest for image in made.values() for manifest in image.manifests()}
     blobs = {digest for image in made.values() for digest in image.all_blobs()}
@@ -165,7 +167,7 @@ async def test_a_missing_image_keeps_the_bundle_back_until_it_is_there(
     async with debian_registry() as source:
         references = await publish(source, some_images())
         first = await build(tmp_path, [*references, f"{source.address}/late:1"], "--json")
-        waiting = sorted(os.listdir(tmp_path / "out"))
+        waiting = sorted(path.name for path in (tmp_path / "out").iterdir())
         await client.push(source, "late", late, "1")
         second = await build(tmp_path, [*references, f"{source.address}/late:1"], "--json")
 
@@ -176,7 +178,7 @@ async def test_a_missing_image_keeps_the_bundle_back_until_it_is_there(
     assert waiting == ["demo.tar.zst.journal", "demo.tar.zst.partial"]
     assert second.code == 0
     assert second.json["totals"]["blobs_copied"] == len(late.blobs)
-    assert os.listdir(tmp_path / "out") == ["demo.tar.zst"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["demo.tar.zst"]
 
 
 async def test_a_partial_bundle_is_published_on_demand_and_says_what_it_lacks(
@@ -209,7 +211,7 @@ async def test_registries_that_ask_who_we_are(
 ) -> None:
     made = some_images()
     bundle = tmp_path / "out/demo.tar.zst"
-    async with token_server() as tokens:
+    async with token_server(login=LOGIN) as tokens:
         settings: dict[str, Any] = {"tokens": tokens} if kind == "bearer" else {"login": LOGIN}
         async with debian_registry("source", **settings) as source, debian_registry("target", **settings) as target:
             references = await publish(source, made)
@@ -242,9 +244,7 @@ async def test_a_digest_is_binding_and_a_reference_with_both_keeps_its_tag(
     async with debian_registry("source") as source, debian_registry("target") as target:
         await publish(source, {"app:1": old})
         await publish(source, {"app:1": new})
-        built = await build(
-            tmp_path, [f"{source.address}/app:1@{old.digest}", f"{source.address}/app@{new.digest}"]
-        )
+        built = await build(tmp_path, [f"{source.address}/app:1@{old.digest}", f"{source.address}/app@{new.digest}"])
         pushed = await syncer(
             "push", "--file", tmp_path / "out/demo.tar.zst", "--registry", target.address, home=tmp_path
         )
@@ -267,3 +267,23 @@ async def test_names_are_mapped_on_the_way(debian_registry: OpenRegistry, tmp_pa
 
         assert pushed.code == 0, pushed.stderr
         await client.assert_holds(target, "mirrored/by/app", image, "1")
+
+
+async def test_signatures_and_sboms_travel_along(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    several = images.multi_platform("several")
+    tag, signature = images.cosign_signature(several.children[0])
+    sbom = images.referrer(several)
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        references = await publish(source, {"several:1": several, f"several:{tag}": signature})
+        await client.push(source, "several", sbom)
+        await client.push(source, "several", images.index(sbom), several.digest.replace(":", "-"))  # the fallback tag
+        built = await build(tmp_path, references[:1], "--json")
+        pushed = await syncer(
+            "push", "--file", tmp_path / "out/demo.tar.zst", "--registry", target.address, home=tmp_path
+        )
+
+        assert (built.code, pushed.code) == (0, 0), pushed.stderr
+        repository = landed(target, source, "several")
+        await client.assert_holds(target, repository, signature, tag)
+        await client.assert_holds(target, repository, sbom)
+        assert several.digest.replace(":", "-") in await client.tags(target, repository)

@@ -35,6 +35,7 @@ async def build(
     force: bool = False,
     allow_partial: bool = False,
     resume: bool = True,
+    referrers: bool = True,
     settings: RegistrySettings | None = None,
     workers: int = 32,
     emit: Emit | None = None,
@@ -43,7 +44,8 @@ async def build(
 
     The file appears when all is there; otherwise what is there stays in ``….partial``, and the same call
     goes on with it.  ``allow_partial`` publishes without the images that failed.  With ``platform`` every
-    index is resolved to its manifest for that platform.  Raises ``UsageError`` for wrong arguments,
+    index is resolved to its manifest for that platform.  ``referrers`` brings signatures, attestations and
+    SBOMs along.  Raises ``UsageError`` for wrong arguments,
     ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is an entry in the report.
     """
     references = _references(images)
@@ -57,7 +59,7 @@ async def build(
         open_writer(path, format=format, compression_level=compression_level, resume=resume, force=force) as writer,
         open_registries(settings or RegistrySettings()) as registries,
     ):
-        options = Options(workers=workers, platform=wanted)
+        options = Options(workers=workers, platform=wanted, referrers=referrers)
         await transfer(items, registries, writer, options=options, emit=to_all(account, emit))
         report = account.report(accounts(registries.traffic))
         is_complete = not report.failures

@@ -54,6 +54,13 @@ def build(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with what an interrupted build left, or start over.")
     ] = True,
+    referrers: Annotated[
+        bool,
+        typer.Option(
+            "--referrers/--no-referrers",
+            help="Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).",
+        ),
+    ] = True,
     connection: ConnectionOptions,
     reporting: OutputOptions,
 ) -> None:
@@ -63,6 +70,13 @@ def build(
     """
     from syncer.api.build import build  # noqa: PLC0415  imported where used: `syncer version` stays quick
     from syncer.cli.wiring import images_of, registry_settings, showing, tell  # noqa: PLC0415
+
+    if arch and referrers:
+        typer.echo(
+            "note: --arch takes one platform out of each index: signatures of the index itself do not apply to it "
+            "and stay behind",
+            err=True,
+        )
 
     async def job() -> Exit:
         references = images_of(image or [], images_file or [])
@@ -77,6 +91,7 @@ def build(
                 force=force,
                 allow_partial=allow_partial,
                 resume=resume,
+                referrers=referrers,
                 settings=registry_settings(connection),
                 workers=connection.concurrency,
                 emit=emit,

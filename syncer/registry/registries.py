@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from syncer.content import Blob
-from syncer.oci import Descriptor, Reference
+from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.address import RegistryAddress, api_url
 from syncer.registry.auth import RegistryAuth
@@ -15,6 +15,7 @@ from syncer.registry.credentials import Credentials, CredentialSettings
 from syncer.registry.download import RegistryBlob
 from syncer.registry.journal import UploadJournal
 from syncer.registry.manner import CHUNK_SIZE, Manner
+from syncer.registry.referring import ReferrerSearch
 from syncer.registry.repository import Registry, Repository
 from syncer.registry.target import RegistryTarget
 from syncer.transport import Traffic, Transport, TransportSettings, open_transport
@@ -39,6 +40,7 @@ class Registries:
         self._credentials = Credentials(settings.credentials)
         self._registries: dict[str, Registry] = {}
         self._repositories: dict[str, Repository] = {}
+        self._searches: dict[str, ReferrerSearch] = {}
 
     @property
     def traffic(self) -> Mapping[str, Traffic]:
@@ -56,6 +58,12 @@ class Registries:
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         """A blob of the repository that ``reference`` is in."""
         return RegistryBlob(descriptor, self.repository(reference))
+
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
+        """What refers to ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
+        search = self._searches.setdefault(reference.registry, ReferrerSearch())
+        found = await search.find(self.repository(reference), subjects)
+        return [reference.at(Digest.parse(name)) if ":" in name else reference.tagged(name) for name in found]
 
     def target(
         self, address: RegistryAddress, *, journal: UploadJournal | None = None, interrupted: bool = False
