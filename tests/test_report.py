@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -97,6 +97,7 @@ def test_the_report_names_each_image_and_what_became_of_it() -> None:
         "target": "t.io/quay.io/alpha:1",
         "digest": str(root("alpha").digest),
         "platforms": ["linux/amd64", "linux/arm64"],
+        "subject": None,
         "status": "copied",
         "reason": None,
         "message": None,
@@ -106,6 +107,16 @@ def test_the_report_names_each_image_and_what_became_of_it() -> None:
     assert [image["status"] for image in images] == ["copied", "skipped", "failed"]
     assert images[2]["reason"] == "missing"
     assert images[2]["message"] == "GET quay.io/v2/a/manifests/1: 404 Not Found"
+
+
+def test_a_signature_is_no_image_but_its_failure_counts() -> None:
+    signature = replace(item("alpha:sha256-0.sig"), subject=ALPHA.source)
+    report = account(ImageCopied(ALPHA, root("alpha")), ImageFailed(signature, missing())).report()
+
+    assert (report.totals.images, report.totals.referrers, report.totals.referrers_failed) == (1, 1, 1)
+    assert report.to_json()["images"][1]["subject"] == "quay.io/alpha:1"
+    assert report.exit is Exit.MISSING
+    assert "with:    1 signature or referrer, 1 failed" in summary("Sync Summary", [], report)
 
 
 def test_an_image_that_is_tried_again_counts_once_as_it_ended() -> None:

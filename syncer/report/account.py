@@ -106,6 +106,7 @@ class Account:
         self._images[found.item] = ImageAccount(
             source=found.item.source,
             target=found.item.target,
+            subject=found.item.subject,
             status=Status.UNFINISHED,
             digest=found.root.digest,
             platforms=found.platforms,
@@ -113,7 +114,9 @@ class Account:
         )
 
     def _end(self, item: Item, status: Status, root: Descriptor | None = None) -> None:
-        known = self._images.get(item) or ImageAccount(source=item.source, target=item.target, status=status)
+        known = self._images.get(item) or ImageAccount(
+            source=item.source, target=item.target, subject=item.subject, status=status
+        )
         self._images[item] = replace(
             known,
             status=status,
@@ -123,13 +126,17 @@ class Account:
         )
 
     def _totals(self, images: tuple[ImageAccount, ...], registries: tuple[RegistryAccount, ...]) -> Totals:
-        ends = [image.status for image in images]
+        ends = [image.status for image in images if image.subject is None]
+        referrers = [image.status for image in images if image.subject is not None]
         return Totals(
-            images=len(images),
+            images=len(ends),
             images_copied=ends.count(Status.COPIED),
             images_skipped=ends.count(Status.SKIPPED),
             images_failed=ends.count(Status.FAILED),
             images_unfinished=ends.count(Status.UNFINISHED),
+            referrers=len(referrers),
+            referrers_copied=referrers.count(Status.COPIED),
+            referrers_failed=referrers.count(Status.FAILED),
             blobs_copied=self._copied.blobs,
             blobs_mounted=self._mounted.blobs,
             blobs_skipped=self._skipped.blobs,

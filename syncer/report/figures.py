@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -27,6 +28,7 @@ class ImageAccount:
     source: Reference
     target: Reference
     status: Status
+    subject: Reference | None = None  # the image that this one, a signature or the like, speaks about
     digest: Digest | None = None  # None: it was never found
     platforms: tuple[Platform, ...] = ()  # of an index that was looked into
     error: SyncerError | None = None
@@ -39,6 +41,7 @@ class ImageAccount:
             "target": str(self.target),
             "digest": str(self.digest) if self.digest else None,
             "platforms": [str(platform) for platform in self.platforms],
+            "subject": str(self.subject) if self.subject else None,
             "status": self.status.value,
             "reason": reason(self.error) if self.error else None,
             "message": str(self.error) if self.error else None,
@@ -53,6 +56,7 @@ class RegistryAccount:
 
     registry: str
     requests: int = 0
+    requests_by_method: Mapping[str, int] = field(default_factory=dict)
     retries: int = 0
     too_many_requests: int = 0  # answers with status 429
     pauses: int = 0
@@ -62,18 +66,27 @@ class RegistryAccount:
     bytes_sent: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"paused_seconds": round(self.paused_seconds, 3)}
+        return asdict(self) | {
+            "requests_by_method": dict(sorted(self.requests_by_method.items())),
+            "paused_seconds": round(self.paused_seconds, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The sums of a run.  Bytes are those of blobs; what was sent twice by a retry counts once."""
+    """The sums of a run.  Bytes are those of blobs; what was sent twice by a retry counts once.
+
+    Signatures and other referrers are no images, but count among the blobs and the bytes.
+    """
 
     images: int
     images_copied: int
     images_skipped: int
     images_failed: int
     images_unfinished: int
+    referrers: int
+    referrers_copied: int
+    referrers_failed: int
     blobs_copied: int
     blobs_mounted: int
     blobs_skipped: int
@@ -111,7 +124,7 @@ class Report:
     def exit(self) -> Exit:
         """The exit code of the run: the common one of all failures, else 1; 0 without any."""
         codes = {image.error.exit for image in self.images if image.error}
-        if self.totals.images_unfinished:
+        if any(image.status is Status.UNFINISHED for image in self.images):
             codes.add(Exit.INCOMPLETE)
         if not codes:
             return Exit.OK

@@ -60,6 +60,16 @@ def metrics(report: Report, *, profile: str, last_success: float | None = None) 
         "status",
     )
     gauge(
+        "syncer_last_run_referrers",
+        "Signatures and other referrers by what became of them",
+        {
+            ("copied",): totals.referrers_copied,
+            ("failed",): totals.referrers_failed,
+            ("skipped",): totals.referrers - totals.referrers_copied - totals.referrers_failed,
+        },
+        "status",
+    )
+    gauge(
         "syncer_last_run_blobs",
         "Blobs by what became of them",
         {

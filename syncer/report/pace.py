@@ -100,30 +100,35 @@ class Pace:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Found(item, bytes=size):
-                self._found.add(item)
-                self._total += size
+            case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
+                self._take_image(event)
             case Started(progress):
                 self._active.setdefault(progress.descriptor.digest, []).append(progress)
-            case Copied(descriptor):
-                self._land(descriptor)
-                self._moved += descriptor.size
-                self._finished += descriptor.size
-            case Skipped(descriptor) | Mounted(descriptor):
-                self._land(descriptor)
-                self._finished += descriptor.size
-            case Failed(descriptor):
-                self._land(descriptor)
-                if not descriptor.is_manifest:
-                    self._total -= descriptor.size
-            case ImageCopied(item) | ImageSkipped(item):
-                self._done[item] = False
-            case ImageFailed(item):
-                self._done[item] = True
+            case Copied() | Skipped() | Mounted() | Failed():
+                self._take_blob(event)
             case Committed():
                 pass
             case _:
                 assert_never(event)
+
+    def _take_image(self, event: Found | ImageCopied | ImageSkipped | ImageFailed) -> None:
+        if isinstance(event, Found):
+            self._total += event.bytes
+        if event.item.subject is not None:
+            return  # a signature is no image
+        if isinstance(event, Found):
+            self._found.add(event.item)
+        else:
+            self._done[event.item] = isinstance(event, ImageFailed)
+
+    def _take_blob(self, event: Copied | Skipped | Mounted | Failed) -> None:
+        descriptor = event.descriptor
+        self._land(descriptor)
+        if not isinstance(event, Failed):
+            self._finished += descriptor.size
+            self._moved += descriptor.size if isinstance(event, Copied) else 0
+        elif not descriptor.is_manifest:
+            self._total -= descriptor.size
 
     def _land(self, descriptor: Descriptor) -> None:
         """Forget the blob's progress; of several for one digest that which is furthest."""

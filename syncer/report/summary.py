@@ -50,6 +50,11 @@ def _figures(report: Report) -> list[str]:
     totals = report.totals
     copied = max(totals.bytes_fetched, totals.bytes_sent)
     lines = [f"images:  {_ends(report)}"]
+    if totals.referrers:
+        failed = f", {totals.referrers_failed} failed" if totals.referrers_failed else ""
+        lines.append(
+            f"with:    {_count(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
+        )
     if totals.blobs_copied or totals.blobs_skipped or totals.blobs_mounted:
         lines.append(f"moved:   {human_bytes(copied)} in {_count(totals.blobs_copied, 'blob')}")
     saved = {
