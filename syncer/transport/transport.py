@@ -19,6 +19,7 @@ from syncer.transport.wire import Response, Wire
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
+_CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 _MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
@@ -162,11 +163,11 @@ class Transport:
             url = resolved(request.url, location)
         except ValueError:
             raise Unsafe(f"{what} from {authority(request.url)} leads to no address at all") from None
-        if origin(url) == origin(request.url):
+        if origin(url) == origin(request.url) and url.raw_user is None and url.raw_password is None:
             return replace(request, url=url)
         reach = scope if request.reach is None else min(scope, request.reach)
         check_hop(request.url, url, reach, what)
-        headers = {name: value for name, value in request.headers.items() if name not in ("Authorization", "Cookie")}
+        headers = {name: value for name, value in request.headers.items() if name not in _CREDENTIALS}
         return replace(request, url=url, reach=reach, authorizer=None, headers=headers)
 
     async def _authorized(self, request: Request) -> Response:
