@@ -15,8 +15,12 @@ def summary(title: str, outcome: Sequence[str], report: Report) -> str:
 
     ``outcome`` are the command's own sentences about what lies where now.
     """
-    lines = [_RULE, title, _RULE, *outcome, *_figures(report), *_failures(report)]
-    return "\n".join(lines)
+    return block(title, [*outcome, *_figures(report), *_failures(report)])
+
+
+def block(title: str, lines: Sequence[str]) -> str:
+    """``lines`` under a title between rules."""
+    return "\n".join([_RULE, title, _RULE, *lines])
 
 
 def human_bytes(count: float) -> str:
@@ -46,6 +50,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """``number`` of things: ``1 blob``, ``1,234 blobs``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def _figures(report: Report) -> list[str]:
     totals = report.totals
     copied = max(totals.bytes_fetched, totals.bytes_sent)
@@ -53,10 +62,10 @@ def _figures(report: Report) -> list[str]:
     if totals.referrers:
         failed = f", {totals.referrers_failed} failed" if totals.referrers_failed else ""
         lines.append(
-            f"with:    {_count(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
+            f"with:    {counted(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
         )
     if totals.blobs_copied or totals.blobs_skipped or totals.blobs_mounted:
-        lines.append(f"moved:   {human_bytes(copied)} in {_count(totals.blobs_copied, 'blob')}")
+        lines.append(f"moved:   {human_bytes(copied)} in {counted(totals.blobs_copied, 'blob')}")
     saved = {
         "shared between images": totals.bytes_deduplicated,
         "mounted": totals.bytes_mounted,
@@ -65,10 +74,10 @@ def _figures(report: Report) -> list[str]:
     if any(saved.values()):
         lines.append("saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size))
     if totals.requests:
-        extra = [_count(totals.retries, "retry", "retries")] if totals.retries else []
+        extra = [counted(totals.retries, "retry", "retries")] if totals.retries else []
         if totals.too_many_requests:
             extra.append(f"{totals.too_many_requests} × 429")
-        lines.append(f"asked:   {_count(totals.requests, 'request')}" + (f" ({', '.join(extra)})" if extra else ""))
+        lines.append(f"asked:   {counted(totals.requests, 'request')}" + (f" ({', '.join(extra)})" if extra else ""))
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
     return lines
@@ -92,7 +101,3 @@ def _failures(report: Report) -> list[str]:
     if len(failed) > _FAILURES_SHOWN:
         lines.append(f"         and {len(failed) - _FAILURES_SHOWN} more")
     return lines
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

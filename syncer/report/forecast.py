@@ -1,0 +1,254 @@
+"""The account of a dry run: what a transfer would fetch, send, mount and skip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from syncer.content import Item
+from syncer.errors import Exit, SyncerError
+from syncer.oci import Digest, Reference
+from syncer.report.figures import reason
+from syncer.report.summary import block, counted, human_bytes, printable
+from syncer.transfer.discovery import Discovered, Unchanged, Undiscovered
+from syncer.transfer.plan import Tree
+
+_LARGEST = 10
+
+
+class Action(StrEnum):
+    """What a transfer would do about an image."""
+
+    COPY = "copy"
+    SKIP = "skip"  # the target has it
+    FAIL = "fail"  # it could not be found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageForecast:
+    """What a transfer would do about one image on its way to one target."""
+
+    source: Reference
+    target: Reference
+    action: Action
+    subject: Reference | None = None  # as in ``ImageAccount``
+    digest: Digest | None = None
+    size: int = 0  # bytes of all its blobs, shared ones included; 0 where nobody looked
+    bytes: int = 0  # of those that would be moved for it
+    bytes_mounted: int = 0
+    error: SyncerError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "source": str(self.source),
+            "target": str(self.target),
+            "digest": str(self.digest) if self.digest else None,
+            "subject": str(self.subject) if self.subject else None,
+            "action": self.action.value,
+            "size": self.size,
+            "bytes": self.bytes,
+            "bytes_mounted": self.bytes_mounted,
+            "reason": reason(self.error) if self.error else None,
+            "message": str(self.error) if self.error else None,
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class RegistryForecast:
+    """What would go over the wire to and from one registry, in bytes of blobs."""
+
+    registry: str
+    bytes_fetched: int = 0
+    bytes_sent: int = 0
+    bytes_mounted: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastTotals:
+    """The sums of a forecast; bytes are those of blobs."""
+
+    images: int
+    images_to_copy: int
+    images_to_skip: int
+    images_failed: int
+    referrers_to_copy: int
+    blobs_to_copy: int
+    blobs_to_mount: int
+    bytes_to_fetch: int
+    bytes_to_send: int
+    bytes_to_mount: int
+    bytes_deduplicated: int
+    disk_bytes: int | None  # that a bundle would take; None for a transfer to a registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastReport:
+    """The forecast of one run."""
+
+    totals: ForecastTotals
+    images: tuple[ImageForecast, ...]
+    registries: tuple[RegistryForecast, ...]
+
+    @property
+    def has_work(self) -> bool:
+        return any(image.action is Action.COPY for image in self.images)
+
+    @property
+    def largest(self) -> list[ImageForecast]:
+        """The images with the most bytes to copy or to share."""
+        copied = [image for image in self.images if image.action is Action.COPY and image.subject is None]
+        return sorted(copied, key=lambda image: -image.size)[:_LARGEST]
+
+    def exit(self, *, tell_work: bool) -> Exit:
+        """The exit code: that of what could not be found; with ``tell_work`` 10 when there is work to do."""
+        codes = {image.error.exit for image in self.images if image.error}
+        if codes:
+            return codes.pop() if len(codes) == 1 else Exit.INCOMPLETE
+        return Exit.WORK_TO_DO if tell_work and self.has_work else Exit.OK
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "totals": asdict(self.totals),
+            "images": [image.to_json() for image in self.images],
+            "largest": [{"source": str(image.source), "size": image.size} for image in self.largest],
+            "registries": [asdict(registry) for registry in self.registries],
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class Forecast:
+    """A consumer of discovery that only adds up.
+
+    ``fetches`` and ``sends`` say whether the ends are registries, ``can_mount`` whether the target mounts.  What
+    single blobs the target has is not asked: that would cost a request for each.
+    """
+
+    fetches: bool
+    sends: bool
+    can_mount: bool
+    _images: list[ImageForecast] = field(default_factory=list)
+    _registries: dict[str, RegistryForecast] = field(default_factory=dict)
+    _known: set[tuple[str, Digest]] = field(default_factory=set)  # by space
+    _moved: set[tuple[str, Digest]] = field(default_factory=set)  # by the target's registry
+    _blobs: int = 0
+    _mounts: int = 0
+    _deduplicated: int = 0
+
+    def add(self, found: Discovered, space: str) -> None:
+        """Take in what discovery found out; ``space`` is the target's for the item."""
+        match found:
+            case Unchanged(item, root):
+                self._images.append(_image(item, Action.SKIP, digest=root.digest))
+            case Undiscovered(item, error):
+                self._images.append(_image(item, Action.FAIL, error=error))
+            case Tree():
+                self._add_tree(found, space)
+
+    def report(self, *, disk_bytes: int | None = None) -> ForecastReport:
+        """The forecast so far."""
+        images = [image for image in self._images if image.subject is None]
+        actions = [image.action for image in images]
+        registries = tuple(self._registries[name] for name in sorted(self._registries))
+        totals = ForecastTotals(
+            images=len(images),
+            images_to_copy=actions.count(Action.COPY),
+            images_to_skip=actions.count(Action.SKIP),
+            images_failed=actions.count(Action.FAIL),
+            referrers_to_copy=sum(image.action is Action.COPY and image.subject is not None for image in self._images),
+            blobs_to_copy=self._blobs,
+            blobs_to_mount=self._mounts,
+            bytes_to_fetch=sum(registry.bytes_fetched for registry in registries),
+            bytes_to_send=sum(registry.bytes_sent for registry in registries),
+            bytes_to_mount=sum(registry.bytes_mounted for registry in registries),
+            bytes_deduplicated=self._deduplicated,
+            disk_bytes=disk_bytes,
+        )
+        return ForecastReport(totals=totals, images=tuple(self._images), registries=registries)
+
+    def _add_tree(self, tree: Tree, space: str) -> None:
+        source, target = tree.item.source.registry, tree.item.target.registry
+        size = moved = mounted = 0
+        for descriptor in tree.content:
+            if descriptor.digest in tree.manifests:
+                continue
+            size += descriptor.size
+            if (space, descriptor.digest) in self._known:
+                self._deduplicated += descriptor.size
+                continue
+            self._known.add((space, descriptor.digest))
+            if self.can_mount and (target, descriptor.digest) in self._moved:
+                mounted += descriptor.size
+                self._mounts += 1
+                continue
+            self._moved.add((target, descriptor.digest))
+            moved += descriptor.size
+            self._blobs += 1
+        if self.fetches:
+            self._registry(source).bytes_fetched += moved
+        if self.sends:
+            self._registry(target).bytes_sent += moved
+            self._registry(target).bytes_mounted += mounted
+        self._images.append(
+            _image(tree.item, Action.COPY, digest=tree.root.digest, size=size, moved=moved, mounted=mounted)
+        )
+
+    def _registry(self, name: str) -> RegistryForecast:
+        return self._registries.setdefault(name, RegistryForecast(registry=name))
+
+
+def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
+    """The forecast for people, in the manner of the other summaries."""
+    totals = report.totals
+    ends = {
+        "to copy": totals.images_to_copy,
+        "unchanged": totals.images_to_skip,
+        "not found": totals.images_failed,
+    }
+    said = ", ".join(f"{number} {end}" for end, number in ends.items() if number)
+    lines = [*outcome, f"images:  {totals.images} ({said})" if said else "images:  none"]
+    if totals.referrers_to_copy:
+        lines.append(
+            f"with:    {counted(totals.referrers_to_copy, 'signature or referrer', 'signatures and referrers')}"
+        )
+    lines += [f"{registry.registry}: {_traffic(registry)}" for registry in report.registries if _traffic(registry)]
+    if totals.bytes_deduplicated:
+        lines.append(f"saved:   {human_bytes(totals.bytes_deduplicated)} shared between images")
+    if totals.disk_bytes is not None:
+        lines.append(f"disk:    {human_bytes(totals.disk_bytes)}")
+    lines += [f"largest: {human_bytes(image.size)}  {image.source}" for image in report.largest]
+    lines += [f"failed:  {image.source}: {printable(str(image.error))}" for image in report.images if image.error]
+    return block("Plan Summary", lines)
+
+
+def _traffic(registry: RegistryForecast) -> str:
+    parts = {
+        "to fetch": registry.bytes_fetched,
+        "to send": registry.bytes_sent,
+        "to mount": registry.bytes_mounted,
+    }
+    return ", ".join(f"{human_bytes(size)} {what}" for what, size in parts.items() if size)
+
+
+def _image(
+    item: Item,
+    action: Action,
+    *,
+    digest: Digest | None = None,
+    size: int = 0,
+    moved: int = 0,
+    mounted: int = 0,
+    error: SyncerError | None = None,
+) -> ImageForecast:
+    return ImageForecast(
+        source=item.source,
+        target=item.target,
+        subject=item.subject,
+        action=action,
+        digest=digest,
+        size=size,
+        bytes=moved,
+        bytes_mounted=mounted,
+        error=error,
+    )
