@@ -66,6 +66,18 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Pausing(Protocol):
+    """An end that is sometimes asked to wait."""
+
+    def pause(self, reference: Reference) -> float:
+        """Seconds for which nothing should be asked of where ``reference`` is.
+
+        0 when it may be asked, or when the pause is so long that asking, and failing, is better.
+        """
+        ...
+
+
+@runtime_checkable
 class Referring(Protocol):
     """A source that can tell what speaks about an image: its signatures, attestations and SBOMs."""
 

@@ -13,6 +13,7 @@ from syncer.errors import InvalidContent, NotFound, PlatformMissing, TargetError
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.events import Event, Failed, Found, ImageCopied, ImageFailed, ImageSkipped, Mounted, Skipped
+from syncer.transfer.memory import Memory
 from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.memory import MemorySource, MemoryTarget, MountingTarget
@@ -24,11 +25,11 @@ async def carry(
     target: MemoryTarget,
     *,
     workers: int = 4,
-    platform: str | None = None,
+    platforms: Sequence[str] = (),
 ) -> list[Event]:
     events: list[Event] = []
     items = [Item(reference, reference) for reference in references]
-    options = Options(workers=workers, platform=Platform.parse(platform) if platform else None)
+    options = Options(workers=workers, platforms=tuple(map(Platform.parse, platforms)))
     await transfer(items, source, target, options=options, emit=events.append)
     return events
 
@@ -170,7 +171,7 @@ async def test_a_platform_resolves_every_index_and_says_what_is_there_instead() 
     )
     chart = source.add("example.com/chart:1", images.chart("chart"))
 
-    events = await carry([resolved, single, missing, lacking, chart], source, target, platform="arm64")
+    events = await carry([resolved, single, missing, lacking, chart], source, target, platforms=["arm64"])
 
     assert set(target.names) == {str(resolved), str(single), str(chart)}
     assert target.names[str(resolved)] == several.children[1].digest
@@ -311,3 +312,94 @@ async def test_a_look_up_that_fails_is_an_error_and_not_none() -> None:
 
     assert [type(event) for event in events] == [ImageFailed]
     assert not target.names
+
+
+async def test_several_platforms_make_a_smaller_index_with_its_attestations() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    index = images.multi_platform("several", attested=True)
+    reference = source.add("example.com/app:1", index)
+    whole = source.add("example.com/whole:1", images.index(*index.children[:2]))
+
+    await carry([reference, whole], source, target, platforms=["linux/amd64", "linux/arm64"])
+    first = target.names[str(reference)]
+    again = await carry([reference], source, target, platforms=["linux/amd64", "linux/arm64"])
+
+    assert first != index.digest
+    held = {child.digest for child in index.children} & target.content["example.com/app"]
+    assert held == {index.children[0].digest, index.children[1].digest, *(c.digest for c in index.children[3:5])}
+    assert target.names[str(whole)] == images.index(*index.children[:2]).digest
+    assert [type(event) for event in again] == [ImageSkipped]
+
+
+@dataclass(slots=True)
+class Paused(MemorySource):
+    """One registry is paused until another one's images are there."""
+
+    target: MemoryTarget = field(default_factory=MemoryTarget)
+
+    def pause(self, reference: Reference) -> float:
+        waits = reference.registry == "paused.example.com" and len(self.target.names) < 10
+        return 0.001 if waits else 0.0
+
+
+async def test_a_paused_registry_keeps_no_worker_from_the_others() -> None:
+    source = Paused()
+    paused = [source.add(f"paused.example.com/app:{n}", images.image(f"p{n}")) for n in range(10)]
+    others = [source.add(f"example.com/app:{n}", images.image(f"o{n}")) for n in range(10)]
+
+    await carry([*paused, *others], source, source.target, workers=2)
+
+    assert list(source.target.names)[:10] == list(map(str, others))
+    assert set(source.target.names) == set(map(str, [*paused, *others]))
+
+
+async def test_a_blob_seen_by_an_earlier_run_is_mounted_and_a_wrong_memory_does_no_harm() -> None:
+    source, target, memory = MemorySource(), MountingTarget(), Memory()
+    base, other = images.layer("base"), images.layer("other")
+    references = [
+        source.add("example.com/a:1", images.image("a", layers=[base])),
+        source.add("example.com/b:1", images.image("b", layers=[base, other])),
+    ]
+    memory.saw(Digest.parse(images.digest_of(other.content)), "example.com/gone")
+
+    for reference in references:
+        await transfer(
+            [Item(reference, reference)], source, target, options=Options(memory=memory), emit=lambda _: None
+        )
+
+    assert target.mounted == [("example.com/b", images.digest_of(base.content), "example.com/a")]
+    assert set(target.names) == set(map(str, references))
+    assert Memory.from_json(memory.to_json()) == memory
+    assert memory.location(Digest.parse(images.digest_of(other.content))) == "example.com/b"
+
+
+async def test_an_index_reduced_before_is_known_without_reading_it() -> None:
+    source, target, memory = MemorySource(), MemoryTarget(), Memory()
+    reference = source.add("example.com/app:1", images.multi_platform("several"))
+    options = Options(memory=memory, platforms=(Platform.parse("arm64"),))
+    await transfer([Item(reference, reference)], source, target, options=options, emit=lambda _: None)
+    source.reads.clear()
+    events: list[Event] = []
+
+    await transfer([Item(reference, reference)], source, target, options=options, emit=events.append)
+
+    assert [type(event) for event in events] == [ImageSkipped]
+    assert not source.reads
+
+
+async def test_failing_fast_leaves_the_rest_unfinished() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    references = [Reference.parse("example.com/none:1")]
+    references += [source.add(f"example.com/app:{n}", images.image(f"{n}")) for n in range(50)]
+    events: list[Event] = []
+
+    await transfer(
+        [Item(reference, reference) for reference in references],
+        source,
+        target,
+        options=Options(workers=1, fail_fast=True),
+        emit=events.append,
+    )
+
+    assert sum(isinstance(event, ImageFailed) for event in events) == 1
+    assert len(target.names) < 50

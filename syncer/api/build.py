@@ -59,7 +59,7 @@ async def build(
         open_writer(path, format=format, compression_level=compression_level, resume=resume, force=force) as writer,
         open_registries(settings or RegistrySettings()) as registries,
     ):
-        options = Options(workers=workers, platform=wanted, referrers=referrers)
+        options = Options(workers=workers, platforms=(wanted,) if wanted else (), referrers=referrers)
         await transfer(items, registries, writer, options=options, emit=to_all(account, emit))
         report = account.report(accounts(registries.traffic))
         is_complete = not report.failures

@@ -17,13 +17,16 @@ _SECONDS_TO_STOP = 1.8
 """After a signal nothing may take longer: a file under its final name is whole whenever the process ends."""
 
 
-def run(job: Callable[[], Awaitable[Exit]]) -> None:
-    """Run ``job`` to its end or to a signal, and leave with its exit code."""
+_RESUMABLE = "stopped; run the same command again to go on"
+
+
+def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE) -> None:
+    """Run ``job`` to its end or to a signal, and leave with its exit code; ``farewell`` is said after a signal."""
     options = {"use_uvloop": sys.platform != "win32"}
-    raise typer.Exit(anyio.run(_until_signalled, job, backend_options=options))
+    raise typer.Exit(anyio.run(_until_signalled, job, farewell, backend_options=options))
 
 
-async def _until_signalled(job: Callable[[], Awaitable[Exit]]) -> Exit:
+async def _until_signalled(job: Callable[[], Awaitable[Exit]], farewell: str | None) -> Exit:
     stopped: list[Exit] = []
     result = Exit.INTERRUPTED
     try:
@@ -32,13 +35,11 @@ async def _until_signalled(job: Callable[[], Awaitable[Exit]]) -> Exit:
             result = await job()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if stopped:
-            return stopped[0]
-        raise _only(group) from None
-    if stopped:
-        print("stopped; run the same command again to go on", file=sys.stderr)  # noqa: T201  talk
-        return stopped[0]
-    return result
+        if not stopped:
+            raise _only(group) from None
+    if stopped and farewell:
+        typer.echo(farewell, err=True)
+    return stopped[0] if stopped else result
 
 
 async def _watch(scope: anyio.CancelScope, stopped: list[Exit]) -> None:

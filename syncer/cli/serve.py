@@ -49,4 +49,4 @@ def serve(
                 await anyio.sleep_forever()
         return Exit.OK
 
-    run(job)
+    run(job, farewell=None)

@@ -65,6 +65,11 @@ class Registries:
         found = await search.find(self.repository(reference), subjects)
         return [reference.at(Digest.parse(name)) if ":" in name else reference.tagged(name) for name in found]
 
+    def pause(self, reference: Reference) -> float:
+        """How long the registry of ``reference`` is paused; see ``content.Pausing``."""
+        left = self._transport.of(self.registry(reference.registry).base).pause_left
+        return left if left <= self._settings.transport.limits.max_wait else 0.0
+
     def target(
         self, address: RegistryAddress, *, journal: UploadJournal | None = None, interrupted: bool = False
     ) -> RegistryTarget:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import anyio
 
 from syncer.content import Item, Referring, Source, Target
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
-from syncer.oci import Descriptor, Digest, Index, Platform, Reference
+from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest, load_object
+from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
 MAX_DEPTH = 8
 MAX_MANIFESTS = 10_000
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+
+_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: what it is about
 
 _PATIENCE = 10.0  # seconds that a slow image may keep finished ones behind it from their places
 
@@ -45,14 +49,16 @@ Deliver = Callable[[Discovered], Awaitable[None]]
 class Discovery:
     """Finds out what images consist of, asking the source for each manifest once.
 
-    With ``platform`` every index is resolved to its manifest for that platform.
+    With one platform every index is resolved to its manifest for it; with several, an index keeps what
+    it has for them.
     """
 
     source: Source
     target: Target
-    platform: Platform | None = None
+    platforms: tuple[Platform, ...] = ()
+    memory: Memory = field(default_factory=Memory)
     referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
-    concurrency: int = 16  # images looked at together
+    concurrency: int = 16  # images of one registry looked at together
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     _sizes: dict[Digest, int] = field(default_factory=dict)
 
@@ -62,15 +68,19 @@ class Discovery:
         An image that keeps others waiting for too long gives up its turn and comes after them.
         """
         turns = _Turns(len(items))
-        indexes = iter(range(len(items)))
+        by_registry: dict[str, list[int]] = {}  # so that one that is paused keeps nobody else waiting
+        for index, item in enumerate(items):
+            by_registry.setdefault(item.source.registry, []).append(index)
 
-        async def look() -> None:
+        async def look(indexes: Iterator[int]) -> None:
             for index in indexes:
                 turns.arrive(index, await self._discover_all(items[index]))
 
         async with anyio.create_task_group() as tasks:
-            for _ in range(min(self.concurrency, len(items))):
-                tasks.start_soon(look)
+            for own in by_registry.values():
+                shared = iter(own)
+                for _ in range(min(self.concurrency, len(own))):
+                    tasks.start_soon(look, shared)
             while not turns.over:
                 for together in await turns.next():
                     for found in together:
@@ -91,20 +101,26 @@ class Discovery:
     async def _discover(self, item: Item) -> Discovered:
         try:
             current = await self.target.current(item.target)
-            if current is not None and (self.platform is None or item.subject):
+            if current is not None:
                 root = await self.source.resolve(item.source)
-                if root.digest == current:
-                    return Unchanged(item, root)
-                return await self._tree(item, item.source.at(root.digest))
-            tree = await self._tree(item, item.source)
+                if current == self._expected(item, root.digest):
+                    return Unchanged(item, replace(root, digest=current))
+                tree = await self._tree(item, item.source.at(root.digest))
+                return Unchanged(item, tree.root) if tree.root.digest == current else tree
+            return await self._tree(item, item.source)
         except SyncerError as error:
             return Undiscovered(item, error)
-        return Unchanged(item, tree.root) if tree.root.digest == current else tree
+
+    def _expected(self, item: Item, root: Digest) -> Digest | None:
+        """What ``root`` will be at the target, as far as that is known without looking into it."""
+        return self.memory.reduction(root, self.platforms) if self.platforms and not item.subject else root
 
     async def _tree(self, item: Item, reference: Reference) -> Tree:
         root = await self._manifest(reference)
-        if self.platform is not None and not item.subject:
-            root = await self._for_platform(item.source, root, self.platform)
+        if self.platforms and not item.subject:
+            whole = root.descriptor.digest
+            root = await self._for_platforms(item.source, root)
+            self.memory.reduced(whole, self.platforms, root.descriptor.digest)
         manifests: dict[Digest, AnyManifest] = {}
         content: dict[Digest, Descriptor] = {}
         await self._walk(item.source, root, manifests, content, depth=0)
@@ -150,26 +166,31 @@ class Discovery:
             )
         return self.manifests.setdefault(found.digest, manifest)
 
-    async def _for_platform(self, reference: Reference, root: AnyManifest, wanted: Platform) -> AnyManifest:
+    async def _for_platforms(self, reference: Reference, root: AnyManifest) -> AnyManifest:
         if isinstance(root, Index):
-            offered = [child for child in root.manifests if child.platform]
-            for child in offered:
-                if child.platform and child.platform.satisfies(wanted):
-                    found = await self._manifest(reference.at(child.digest), child)
-                    return await self._for_platform(reference, found, wanted) if child.is_index else found
-            names = [str(child.platform) for child in offered]
+            offered = [child.platform for child in root.manifests if child.platform]
+            fitting = [child for child in root.manifests if self._fits(child.platform)]
+            if len(self.platforms) > 1 and fitting:
+                return reduced(root, fitting)
+            if fitting:
+                found = await self._manifest(reference.at(fitting[0].digest), fitting[0])
+                return await self._for_platforms(reference, found) if isinstance(found, Index) else found
         elif root.config.media_type in _IMAGE_CONFIGS:
             built_for = await self._built_for(reference, root.config)
-            if built_for is None or built_for.satisfies(wanted):
+            if built_for is None or self._fits(built_for):
                 return root
-            names = [str(built_for)]
+            offered = [built_for]
         else:
             return root  # a chart or another artifact runs nowhere
-        has = f"it has {', '.join(dict.fromkeys(names))}" if names else "it names no platform at all"
+        wanted = " or ".join(map(str, self.platforms))
+        has = f"it has {', '.join(dict.fromkeys(map(str, offered)))}" if offered else "it names no platform at all"
         raise PlatformMissing(
             f"{reference} is not there for {wanted}: {has}",
-            hint="leave --arch out, or choose a platform that the image has",
+            hint="ask for no platform, or for one that the image has",
         )
+
+    def _fits(self, platform: Platform | None) -> bool:
+        return platform is not None and any(platform.satisfies(wanted) for wanted in self.platforms)
 
     async def _built_for(self, reference: Reference, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
@@ -179,6 +200,25 @@ class Discovery:
             async for piece in pieces:
                 content += piece
         return Platform.from_json(load_object(bytes(content)))
+
+
+def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
+    """``index`` with those of its manifests only, and what BuildKit attests of them; the same bytes every time.
+
+    An index that loses nothing stays as it is, its digest too.
+    """
+    digests = {str(child.digest) for child in kept}
+    document = load_object(index.content)
+    document["manifests"] = [
+        entry
+        for entry in document["manifests"]
+        if entry["digest"] in digests or (entry.get("annotations") or {}).get(_ATTESTED) in digests
+    ]
+    if len(document["manifests"]) == len(index.manifests):
+        return index
+    smaller = parse_manifest(json.dumps(document).encode(), index.descriptor.media_type)
+    assert isinstance(smaller, Index)
+    return smaller
 
 
 def _along_with(item: Item, reference: Reference) -> Item:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -11,6 +13,7 @@ from syncer.content import Item
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
+from syncer.transfer.memory import Memory
 
 LARGE = 1024 * 1024
 """Bytes from which on a blob is large: it goes early, and never into the lane that is kept for small ones."""
@@ -77,6 +80,7 @@ class Plan:
 
     workers: int
     can_mount: bool
+    memory: Memory = field(default_factory=Memory)
     complete: bool = False  # discovery has nothing more to add
     unfinished: int = 0
     _nodes: dict[tuple[str, Digest], Node] = field(default_factory=dict)
@@ -84,6 +88,7 @@ class Plan:
     _commits: deque[Node] = field(default_factory=deque)
     _large: list[tuple[int, int, Node]] = field(default_factory=list)
     _small: deque[Node] = field(default_factory=deque)
+    _parked: dict[str, list[Node]] = field(default_factory=dict)  # by the registry that is paused
     _large_at_work: int = 0
     _tickets: int = 0
 
@@ -130,17 +135,33 @@ class Plan:
             self._name_again(root)
         return root.error if root.state is State.FAILED else None
 
-    def take(self) -> Node | None:
-        """The node to work on next; None while there is nothing that may be begun."""
+    def take(self, pause: Callable[[Reference], float] = lambda _: 0.0) -> Node | None:
+        """The node to work on next; None while there is nothing that may be begun.
+
+        What would have to wait for a registry that ``pause`` says is paused is put aside until it is not.
+        """
+        self._unpark(pause)
         if self._commits:
             return self._commits.popleft()
-        if self._large and self._large_at_work < self._large_lanes():
-            self._large_at_work += 1
-            return heapq.heappop(self._large)[2]
-        return self._small.popleft() if self._small else None
+        while self._large and self._large_at_work < self._large_lanes():
+            node = heapq.heappop(self._large)[2]
+            if not self._park(node, pause):
+                self._large_at_work += 1
+                return node
+        while self._small:
+            node = self._small.popleft()
+            if node.mount_from is not None or not self._park(node, pause):
+                return node
+        return None
+
+    def shortest_pause(self, pause: Callable[[Reference], float]) -> float:
+        """Seconds until something that was put aside may be taken; infinite when nothing was."""
+        return min((pause(nodes[0].origin) for nodes in self._parked.values()), default=math.inf)
 
     def done(self, node: Node) -> None:
         """``node`` is at the target: what waited for it may go on."""
+        if self.can_mount and node.manifest is None:
+            self.memory.saw(node.descriptor.digest, node.space)
         self._leave(node, State.DONE)
         for follower in node.followers:
             follower.mount_from = node.space
@@ -186,6 +207,9 @@ class Plan:
     def _lead_or_follow(self, node: Node) -> None:
         leader = self._leaders.setdefault(node.descriptor.digest, node)
         if leader is node or not self.can_mount:
+            location = self.memory.location(node.descriptor.digest)
+            if self.can_mount and location != node.space:
+                node.mount_from = location
             self._make_ready(node)
         elif leader.state is State.DONE:
             node.mount_from = leader.space
@@ -219,6 +243,17 @@ class Plan:
             self._large_at_work -= 1
         node.state = state
         self.unfinished -= 1
+
+    def _park(self, node: Node, pause: Callable[[Reference], float]) -> bool:
+        if pause(node.origin) <= 0:
+            return False
+        self._parked.setdefault(node.origin.registry, []).append(node)
+        return True
+
+    def _unpark(self, pause: Callable[[Reference], float]) -> None:
+        for registry in [name for name, nodes in self._parked.items() if pause(nodes[0].origin) <= 0]:
+            for node in self._parked.pop(registry):
+                self._make_ready(node)
 
     def _large_lanes(self) -> int:
         return max(1, min(self.workers - self.workers // 4, max(_MAX_LARGE_AT_ONCE, self.workers // 4)))

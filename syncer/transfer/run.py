@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Item, Mounting, Progress, Referring, Source, Target
+from syncer.content import Item, Mounting, Pausing, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, SyncerError, TargetFull
-from syncer.oci import Index, Platform
+from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovered, Discovery, Unchanged, Undiscovered
 from syncer.transfer.events import (
     Committed,
     Copied,
     Emit,
+    Event,
     Failed,
     Found,
     ImageCopied,
@@ -27,6 +28,7 @@ from syncer.transfer.events import (
     Skipped,
     Started,
 )
+from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Node, Plan, Tree
 
 
@@ -35,15 +37,18 @@ class Options:
     """How a transfer is carried out."""
 
     workers: int = 32  # pieces of content in flight
-    platform: Platform | None = None  # what every index is resolved to
+    platforms: tuple[Platform, ...] = ()  # what every index is resolved or reduced to
     referrers: bool = True  # signatures and the like travel along, where the source can tell them
+    memory: Memory = field(default_factory=Memory)  # of earlier runs to this target
+    fail_fast: bool = False  # the first image that fails ends the run
 
 
 async def transfer(items: Sequence[Item], source: Source, target: Target, *, options: Options, emit: Emit) -> None:
     """Bring ``items`` from ``source`` to ``target``: blobs, then manifests, then names.
 
     Every item ends in exactly one of ImageCopied, ImageSkipped and ImageFailed; one that fails never
-    stops the others.  Raises ``TargetFull`` when the target can take nothing more at all.
+    stops the others, unless ``options.fail_fast`` says so: then what is not done ends in none of them.
+    Raises ``TargetFull`` when the target can take nothing more at all.
     """
     running = _Transfer(source, target, options, emit)
     try:
@@ -56,17 +61,22 @@ class _Transfer:
     def __init__(self, source: Source, target: Target, options: Options, emit: Emit) -> None:
         self.source = source
         self.target = target
-        self.emit = emit
+        self._emit = emit
+        self.fail_fast = options.fail_fast
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
-        self.plan = Plan(options.workers, can_mount=self.mounting is not None)
+        self.plan = Plan(options.workers, self.mounting is not None, options.memory)
         referring = source if options.referrers and isinstance(source, Referring) else None
-        self.discovery = Discovery(source, target, options.platform, referring, concurrency=min(16, options.workers))
+        self.discovery = Discovery(
+            source, target, options.platforms, options.memory, referring, concurrency=min(16, options.workers)
+        )
+        self.pause = source.pause if isinstance(source, Pausing) else _never
         self.changed = anyio.Event()
 
     async def run(self, items: Sequence[Item]) -> None:
         send, receive = anyio.create_memory_object_stream[Node](max_buffer_size=0)
         async with anyio.create_task_group() as tasks:
+            self.tasks = tasks
             async with receive:
                 for _ in range(self.workers):
                     tasks.start_soon(self._work, receive.clone())
@@ -74,6 +84,11 @@ class _Transfer:
             await self.discovery.run(items, self._deliver)
             self.plan.complete = True
             self.changed.set()
+
+    def emit(self, event: Event) -> None:
+        self._emit(event)
+        if self.fail_fast and isinstance(event, ImageFailed):
+            self.tasks.cancel_scope.cancel()
 
     async def _deliver(self, found: Discovered) -> None:
         match found:
@@ -98,11 +113,12 @@ class _Transfer:
         """Move what is ready into the channel; what has to wait is simply not in it yet."""
         async with send:
             while not self.plan.finished:
-                if node := self.plan.take():
+                if node := self.plan.take(self.pause):
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
-                    await self.changed.wait()
+                    with anyio.move_on_after(self.plan.shortest_pause(self.pause)):
+                        await self.changed.wait()
 
     async def _work(self, jobs: MemoryObjectReceiveStream[Node]) -> None:
         async with jobs:
@@ -127,6 +143,7 @@ class _Transfer:
 
     async def _mount(self, node: Node, origin: str) -> bool:
         if self.mounting is None or not await self.mounting.mount(node.space, node.descriptor, origin):
+            self.plan.memory.forget(node.descriptor.digest)
             return False
         self.emit(Mounted(node.descriptor, node.space, origin))
         return True
@@ -161,6 +178,10 @@ class _Transfer:
                 await self.target.commit(node.space, self.discovery.manifests[child.digest], [])
             else:
                 await self._write(Node(child, node.space, node.origin, None), force=True)
+
+
+def _never(_: Reference) -> float:
+    return 0.0
 
 
 def _platforms(tree: Tree) -> tuple[Platform, ...]:

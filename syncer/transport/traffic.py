@@ -40,6 +40,11 @@ class Traffic:
     def is_paused(self) -> bool:
         return self._until > time.monotonic()
 
+    @property
+    def pause_left(self) -> float:
+        """Seconds until requests may start again."""
+        return max(0.0, self._until - time.monotonic())
+
     async def ready(self, longest: float) -> None:
         """Return when the host is not paused; raises ``Waiting`` if that takes more than ``longest`` seconds."""
         while True:
