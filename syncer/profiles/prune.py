@@ -1,0 +1,94 @@
+"""What a target has that its profile no longer names: decided here, listed and deleted elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from syncer.errors import UsageError
+from syncer.oci import Digest, Reference
+
+_DIGEST_TAG = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.[a-z]+)?")
+"""cosign's tags (``.sig``, ``.att``, ``.sbom``) and the referrers API's fallback, which name what they are about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A tag that nobody asks for any more.
+
+    ``is_free``: no kept tag of the repository needs its digest, so that a registry that deletes by digest only may be
+    asked to; otherwise the tag alone may go.
+    """
+
+    name: Reference
+    digest: Digest
+    is_free: bool
+
+
+def removals(
+    listing: Mapping[str, Mapping[str, Digest]],
+    wanted: Iterable[Reference],
+    *,
+    registry: str,
+    base: str,
+    needs: Mapping[Digest, Collection[Digest]],
+    incomplete: Collection[str] = (),
+) -> list[Removal]:
+    """The tags below the path ``base`` of ``registry`` that are not among ``wanted``, in the order of their names.
+
+    ``listing`` is what the registry has: tags and their digests by repository.  ``needs`` tells, for the root of an
+    index, the manifests below it.  Repositories in ``incomplete`` are left alone: of their sources it is not
+    known what they have, and what cannot be told is not "none".  Signatures stay as long as what they are
+    about does.  Raises ``UsageError`` without a base path: a registry's root is not ours alone.
+    """
+    base = base.strip("/")
+    if not base:
+        raise UsageError(
+            f"nothing is pruned at the root of {registry}: others may keep images there",
+            hint="mirror to a path of its own: HOST[:PORT]/BASE",
+        )
+    kept = _by_repository(wanted, registry)
+    found: list[Removal] = []
+    for repository in sorted(listing):
+        if repository.startswith(f"{base}/") and repository not in incomplete:
+            found += _of_repository(repository, listing[repository], kept.get(repository, set()), registry, needs)
+    return found
+
+
+def _of_repository(
+    repository: str,
+    tags: Mapping[str, Digest],
+    wanted: set[str | Digest],
+    registry: str,
+    needs: Mapping[Digest, Collection[Digest]],
+) -> list[Removal]:
+    kept = {tag for tag in tags if tag in wanted}
+    needed = _needed({tags[tag] for tag in kept} | {name for name in wanted if isinstance(name, Digest)}, needs)
+    signatures: set[str] = set()
+    while found := {tag for tag in tags.keys() - signatures if _subject(tag) in needed}:  # a signature may be signed
+        signatures |= found
+        needed |= _needed({tags[tag] for tag in found}, needs)
+    return [
+        Removal(Reference(registry, repository, tag), tags[tag], is_free=tags[tag] not in needed)
+        for tag in sorted(tags.keys() - kept - signatures)
+    ]
+
+
+def _needed(roots: set[Digest], needs: Mapping[Digest, Collection[Digest]]) -> set[Digest]:
+    return roots.union(*(needs.get(root, ()) for root in roots))
+
+
+def _by_repository(wanted: Iterable[Reference], registry: str) -> dict[str, set[str | Digest]]:
+    """The tags, and the digests of what has no tag, that must stay."""
+    kept: dict[str, set[str | Digest]] = {}
+    for name in wanted:
+        if name.registry == registry:
+            parts = kept.setdefault(name.repository, set())
+            parts.update(part for part in (name.tag, name.digest) if part is not None)
+    return kept
+
+
+def _subject(tag: str) -> Digest | None:
+    match = _DIGEST_TAG.fullmatch(tag)
+    return Digest(match[1], match[2]) if match else None
