@@ -246,10 +246,16 @@ def test_a_thing_that_several_packs_want_is_there_once_with_all_of_them(tmp_path
 
 
 def test_a_cluster_has_only_one_infrastructure(tmp_path: Path) -> None:
-    full = read_profile_file(_write(tmp_path, _export(kind="cluster")))
-    infrastructure = read_profile_file(_write(tmp_path, _export(kind="infra")))
-    add_on = read_profile_file(_write(tmp_path, _export(kind="add-on")))
+    pack = {"name": "a", "version": "1", "values": _VALUES}
+    full = read_profile_file(_write(tmp_path, _export(pack, kind="cluster")))
+    infrastructure = read_profile_file(_write(tmp_path, _export(pack, kind="infra")))
+    add_on = read_profile_file(_write(tmp_path, _export(pack, kind="add-on")))
 
     gather("bundle", [full, add_on, add_on])
     with pytest.raises(UsageError, match=r"edge 1.0.0 \(full\), edge 1.0.0 \(infrastructure\)"):
         gather("bundle", [full, add_on, infrastructure])
+
+
+def test_a_profile_without_packs_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"profile edge 1\.0\.0 has no packs"):
+        gather("bundle", [read_profile_file(_write(tmp_path, _export()))])

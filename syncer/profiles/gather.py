@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from syncer.errors import UsageError
 from syncer.oci import Reference
 from syncer.profiles.definition import (
     DefinedArchive,
@@ -66,6 +67,9 @@ def gather(
     more than one infrastructure profile, ``InvalidFile`` for a pack that cannot be read.
     """
     check_one_infrastructure(profiles)
+    for profile in profiles:
+        if not profile.packs:
+            raise UsageError(f"profile {profile} has no packs, so there is nothing to put into a bundle")
     reading = _Reading([*profiles, *excluded], overrides)
     gathering = _Gathering()
     for reference, label in images:

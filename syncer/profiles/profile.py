@@ -45,6 +45,7 @@ class Pack:
     version: str = ""
     values: str | None = field(default="", repr=False)
     origin: str
+    uid: str = ""
     tag: str = ""
     layer: str = ""
     type: str = ""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from syncer.errors import InvalidFile
+from syncer.profiles.json_fields import text_field
 from syncer.profiles.profile import Pack, PackFile, PackRegistry, Profile
 
 
@@ -34,14 +35,14 @@ def parse_profile(document: Any, origin: str) -> Profile:
         parse_pack(entry, f"{origin} (spec.{shape}.packs[{number}])")
         for number, entry in enumerate(_list(template, "packs", f"{origin} (spec.{shape})"))
     )
-    name = _text(metadata, "name") or _text(template, "name") or origin
+    name = text_field(metadata, "name") or text_field(template, "name") or origin
     warnings = [f"profile {name} is not published: its draft is taken"] if shape == "draft" else []
     return Profile(
         name=name,
-        uid=_text(metadata, "uid"),
-        version=_text(spec, "version") or _text(template, "profileVersion"),
-        type=_text(template, "type"),
-        project_uid=_text(_object(metadata, "annotations", origin), "projectUid"),
+        uid=text_field(metadata, "uid"),
+        version=text_field(spec, "version") or text_field(template, "profileVersion"),
+        type=text_field(template, "type"),
+        project_uid=text_field(_object(metadata, "annotations", origin), "projectUid"),
         packs=packs,
         variables=parse_variables(spec, origin),
         warnings=tuple(warnings),
@@ -53,7 +54,7 @@ def parse_pack(document: Any, origin: str) -> Pack:
     if not isinstance(document, dict):
         raise InvalidFile(origin, "a pack must be an object")
     fields = _object(document, "spec", origin) or document
-    name = _text(fields, "name") or _text(_object(document, "metadata", origin), "name")
+    name = text_field(fields, "name") or text_field(_object(document, "metadata", origin), "name")
     if not name:
         raise InvalidFile(origin, "a pack lacks its name")
     values = fields.get("values")
@@ -61,12 +62,13 @@ def parse_pack(document: Any, origin: str) -> Pack:
         raise InvalidFile(origin, f"the values of pack {name} must be a text")
     return Pack(
         name=name,
-        version=_text(fields, "version") or _text(fields, "tag"),
+        version=text_field(fields, "version") or text_field(fields, "tag"),
         values=values,
         origin=f"{origin.partition(' (')[0]} (values of pack {name})",
-        tag=_text(fields, "tag"),
-        layer=_text(fields, "layer"),
-        type=_text(fields, "type"),
+        uid=text_field(fields, "packUid"),
+        tag=text_field(fields, "tag"),
+        layer=text_field(fields, "layer"),
+        type=text_field(fields, "type"),
         registry=_registry(fields, origin),
         manifests=tuple(_manifests(fields, origin)),
     )
@@ -77,7 +79,7 @@ def parse_variables(document: Any, origin: str) -> Mapping[str, str | None]:
     found: dict[str, str | None] = {}
     for entry in _list(document, "variables", origin):
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            default = _text(entry, "defaultValue") or _text(entry, "value")
+            default = text_field(entry, "defaultValue") or text_field(entry, "value")
             sensitive = str(entry.get("isSensitive", "")).lower() == "true"
             if sensitive or default:
                 found[entry["name"]] = None if sensitive else default
@@ -92,17 +94,17 @@ def with_endpoint(pack: Pack, endpoint: str | None) -> Pack:
 def _registry(fields: Mapping[str, Any], origin: str) -> PackRegistry | None:
     registry = _object(fields, "registry", origin)
     metadata = _object(registry, "metadata", origin) or registry
-    uid = _text(metadata, "uid") or _text(fields, "registryUid")
-    name = _text(metadata, "name")
+    uid = text_field(metadata, "uid") or text_field(fields, "registryUid")
+    name = text_field(metadata, "name")
     if not uid and not name:
         return None
-    return PackRegistry(uid=uid, name=name, kind=_text(metadata, "kind"))
+    return PackRegistry(uid=uid, name=name, kind=text_field(metadata, "kind"))
 
 
 def _manifests(fields: Mapping[str, Any], origin: str) -> list[PackFile]:
     """Manifests whose content is told; elsewhere they are only named, and another call tells it."""
     return [
-        PackFile(_text(entry, "name") or "manifest", entry["content"].encode())
+        PackFile(text_field(entry, "name") or "manifest", entry["content"].encode())
         for entry in _list(fields, "manifests", origin)
         if isinstance(entry, dict) and isinstance(entry.get("content"), str)
     ]
@@ -120,9 +122,3 @@ def _list(document: Any, key: str, origin: str) -> list[Any]:
     if value is not None and not isinstance(value, list):
         raise InvalidFile(origin, f"{key} must be a list")
     return value or []
-
-
-def _text(document: Mapping[str, Any], key: str) -> str:
-    """A text field; JSON that people edited also has numbers where texts are meant."""
-    value = document.get(key)
-    return value if isinstance(value, str) else str(value) if type(value) in (int, float) else ""
