@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import anyio
 from aiohttp import web
 from anyio import to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from syncer.errors import DigestMismatch
 from syncer.oci import Digest
@@ -148,33 +148,47 @@ def _check_range(request: web.BaseRequest, upload: Upload, repository: str) -> N
 
 
 async def _receive(request: web.BaseRequest, upload: Upload) -> None:
-    """Append the request's body to the upload, reading on while earlier bytes are hashed and written."""
-    broken: Exception | None = None
-    send, receive = anyio.create_memory_object_stream[list[bytes]](_BATCHES)
+    """Append the request's body to the upload, reading on while earlier bytes are hashed and written.
+
+    All that arrived is kept, also when the body is cut or a newer request takes the session over.
+    """
+    failures: list[Exception] = []
+    send, batches = anyio.create_memory_object_stream[list[bytes]](_BATCHES)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_append, receive, upload)
+        tasks.start_soon(_append, batches, upload, failures)
         async with send:
-            batch: list[bytes] = []
-            size = 0
+            await _read(request, send, failures)
+    if failures:
+        raise failures[0]
+
+
+async def _read(request: web.BaseRequest, send: MemoryObjectSendStream[list[bytes]], failures: list[Exception]) -> None:
+    batch: list[bytes] = []
+    size = 0
+    try:
+        while piece := await next_piece(request):
+            batch.append(piece)
+            size += len(piece)
+            if size >= _BATCH:
+                full, batch, size = batch, [], 0
+                await send.send(full)
+    except (OSError, web.RequestPayloadError):
+        failures.append(Problem(HTTPStatus.REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", "the body ended early"))
+    except anyio.BrokenResourceError:
+        return  # appending failed
+    finally:
+        with anyio.CancelScope(shield=True), suppress(anyio.BrokenResourceError):
+            await send.send(batch)
+
+
+async def _append(batches: MemoryObjectReceiveStream[list[bytes]], upload: Upload, failures: list[Exception]) -> None:
+    with anyio.CancelScope(shield=True):  # what arrived is kept; it ends when reading does
+        async with batches:
             try:
-                while piece := await next_piece(request):
-                    batch.append(piece)
-                    size += len(piece)
-                    if size >= _BATCH:
-                        await send.send(batch)
-                        batch, size = [], 0
-            except (OSError, TimeoutError, web.RequestPayloadError) as error:
-                broken = error
-            if batch:
-                await send.send(batch)
-    if broken:
-        raise Problem(HTTPStatus.REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", "the body ended early") from broken
-
-
-async def _append(batches: MemoryObjectReceiveStream[list[bytes]], upload: Upload) -> None:
-    async with batches:
-        async for batch in batches:
-            await to_thread.run_sync(upload.append, batch)
+                async for batch in batches:
+                    await to_thread.run_sync(upload.append, batch)
+            except OSError as error:
+                failures.append(error)
 
 
 async def _commit(upload: Upload, digest: Digest) -> None:
