@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from syncer.oci import Descriptor, Digest, Reference
+    from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
 
 Pieces: TypeAlias = AsyncIterator[bytes | memoryview]
@@ -131,9 +131,15 @@ class Mounting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to transfer: where it is, and what it will be called at the target."""
+    """One image to transfer: where it is, and what it will be called at the target.
+
+    With one platform an index is resolved to its manifest for it; with several it keeps what it has for
+    them; with none images keep their form.
+    """
 
     source: Reference
     target: Reference
     wanted_by: tuple[str, ...] = field(default=())
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = True  # signatures and the like come along, where the source can tell them
     subject: Reference | None = None  # the image that this one speaks about, and comes along with

@@ -28,8 +28,9 @@ async def carry(
     platforms: Sequence[str] = (),
 ) -> list[Event]:
     events: list[Event] = []
-    items = [Item(reference, reference) for reference in references]
-    options = Options(workers=workers, platforms=tuple(map(Platform.parse, platforms)))
+    wanted = tuple(map(Platform.parse, platforms))
+    items = [Item(reference, reference, platforms=wanted) for reference in references]
+    options = Options(workers=workers)
     await transfer(items, source, target, options=options, emit=events.append)
     return events
 
@@ -376,12 +377,12 @@ async def test_a_blob_seen_by_an_earlier_run_is_mounted_and_a_wrong_memory_does_
 async def test_an_index_reduced_before_is_known_without_reading_it() -> None:
     source, target, memory = MemorySource(), MemoryTarget(), Memory()
     reference = source.add("example.com/app:1", images.multi_platform("several"))
-    options = Options(memory=memory, platforms=(Platform.parse("arm64"),))
-    await transfer([Item(reference, reference)], source, target, options=options, emit=lambda _: None)
+    items, options = [Item(reference, reference, platforms=(Platform.parse("arm64"),))], Options(memory=memory)
+    await transfer(items, source, target, options=options, emit=lambda _: None)
     source.reads.clear()
     events: list[Event] = []
 
-    await transfer([Item(reference, reference)], source, target, options=options, emit=events.append)
+    await transfer(items, source, target, options=options, emit=events.append)
 
     assert [type(event) for event in events] == [ImageSkipped]
     assert not source.reads

@@ -54,12 +54,13 @@ async def build(
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
     path = Path(output) / f"{name}.{format}"
     account = Account(run_id=new_run_id(), fetches=True, sends=False)
-    items = [Item(reference, reference) for reference in references]
+    platforms = (wanted,) if wanted else ()
+    items = [Item(reference, reference, platforms=platforms, referrers=referrers) for reference in references]
     async with (
         open_writer(path, format=format, compression_level=compression_level, resume=resume, force=force) as writer,
         open_registries(settings or RegistrySettings()) as registries,
     ):
-        options = Options(workers=workers, platforms=(wanted,) if wanted else (), referrers=referrers)
+        options = Options(workers=workers)
         await transfer(items, registries, writer, options=options, emit=to_all(account, emit))
         report = account.report(accounts(registries.traffic))
         is_complete = not report.failures

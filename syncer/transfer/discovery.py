@@ -47,15 +47,10 @@ Deliver = Callable[[Discovered], Awaitable[None]]
 
 @dataclass(slots=True)
 class Discovery:
-    """Finds out what images consist of, asking the source for each manifest once.
-
-    With one platform every index is resolved to its manifest for it; with several, an index keeps what
-    it has for them.
-    """
+    """Finds out what images consist of, asking the source for each manifest once."""
 
     source: Source
     target: Target
-    platforms: tuple[Platform, ...] = ()
     memory: Memory = field(default_factory=Memory)
     referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
     concurrency: int = 16  # images of one registry looked at together
@@ -89,7 +84,7 @@ class Discovery:
     async def _discover_all(self, item: Item) -> list[Discovered]:
         """An image, and what refers to it or to a manifest in it; it fails when that cannot be told."""
         found = await self._discover(item)
-        if self.referring is None or isinstance(found, Undiscovered):
+        if self.referring is None or not item.referrers or isinstance(found, Undiscovered):
             return [found]
         subjects = list(found.manifests) if isinstance(found, Tree) else [found.root.digest]
         try:
@@ -113,14 +108,14 @@ class Discovery:
 
     def _expected(self, item: Item, root: Digest) -> Digest | None:
         """What ``root`` will be at the target, as far as that is known without looking into it."""
-        return self.memory.reduction(root, self.platforms) if self.platforms and not item.subject else root
+        return self.memory.reduction(root, item.platforms) if item.platforms else root
 
     async def _tree(self, item: Item, reference: Reference) -> Tree:
         root = await self._manifest(reference)
-        if self.platforms and not item.subject:
+        if item.platforms:
             whole = root.descriptor.digest
-            root = await self._for_platforms(item.source, root)
-            self.memory.reduced(whole, self.platforms, root.descriptor.digest)
+            root = await self._for_platforms(item, root)
+            self.memory.reduced(whole, item.platforms, root.descriptor.digest)
         manifests: dict[Digest, AnyManifest] = {}
         content: dict[Digest, Descriptor] = {}
         await self._walk(item.source, root, manifests, content, depth=0)
@@ -166,31 +161,28 @@ class Discovery:
             )
         return self.manifests.setdefault(found.digest, manifest)
 
-    async def _for_platforms(self, reference: Reference, root: AnyManifest) -> AnyManifest:
+    async def _for_platforms(self, item: Item, root: AnyManifest) -> AnyManifest:
         if isinstance(root, Index):
             offered = [child.platform for child in root.manifests if child.platform]
-            fitting = [child for child in root.manifests if self._fits(child.platform)]
-            if len(self.platforms) > 1 and fitting:
+            fitting = [child for child in root.manifests if _fits(child.platform, item)]
+            if len(item.platforms) > 1 and fitting:
                 return reduced(root, fitting)
             if fitting:
-                found = await self._manifest(reference.at(fitting[0].digest), fitting[0])
-                return await self._for_platforms(reference, found) if isinstance(found, Index) else found
+                found = await self._manifest(item.source.at(fitting[0].digest), fitting[0])
+                return await self._for_platforms(item, found) if isinstance(found, Index) else found
         elif root.config.media_type in _IMAGE_CONFIGS:
-            built_for = await self._built_for(reference, root.config)
-            if built_for is None or self._fits(built_for):
+            built_for = await self._built_for(item.source, root.config)
+            if built_for is None or _fits(built_for, item):
                 return root
             offered = [built_for]
         else:
             return root  # a chart or another artifact runs nowhere
-        wanted = " or ".join(map(str, self.platforms))
+        wanted = " or ".join(map(str, item.platforms))
         has = f"it has {', '.join(dict.fromkeys(map(str, offered)))}" if offered else "it names no platform at all"
         raise PlatformMissing(
-            f"{reference} is not there for {wanted}: {has}",
+            f"{item.source} is not there for {wanted}: {has}",
             hint="ask for no platform, or for one that the image has",
         )
-
-    def _fits(self, platform: Platform | None) -> bool:
-        return platform is not None and any(platform.satisfies(wanted) for wanted in self.platforms)
 
     async def _built_for(self, reference: Reference, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
@@ -200,6 +192,10 @@ class Discovery:
             async for piece in pieces:
                 content += piece
         return Platform.from_json(load_object(bytes(content)))
+
+
+def _fits(platform: Platform | None, item: Item) -> bool:
+    return platform is not None and any(platform.satisfies(wanted) for wanted in item.platforms)
 
 
 def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:

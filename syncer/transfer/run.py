@@ -37,8 +37,6 @@ class Options:
     """How a transfer is carried out."""
 
     workers: int = 32  # pieces of content in flight
-    platforms: tuple[Platform, ...] = ()  # what every index is resolved or reduced to
-    referrers: bool = True  # signatures and the like travel along, where the source can tell them
     memory: Memory = field(default_factory=Memory)  # of earlier runs to this target
     fail_fast: bool = False  # the first image that fails ends the run
 
@@ -66,10 +64,8 @@ class _Transfer:
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
         self.plan = Plan(options.workers, self.mounting is not None, options.memory)
-        referring = source if options.referrers and isinstance(source, Referring) else None
-        self.discovery = Discovery(
-            source, target, options.platforms, options.memory, referring, concurrency=min(16, options.workers)
-        )
+        referring = source if isinstance(source, Referring) else None
+        self.discovery = Discovery(source, target, options.memory, referring, concurrency=min(16, options.workers))
         self.pause = source.pause if isinstance(source, Pausing) else _never
         self.changed = anyio.Event()
 
