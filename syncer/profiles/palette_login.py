@@ -1,0 +1,93 @@
+"""What ``syncer login`` keeps: a console's address, a project and an API key, in a file for the user alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from syncer.errors import InvalidFile, TargetError
+from syncer.profiles.json_fields import text_field
+from syncer.profiles.palette_http import PaletteAccount, console_url
+
+_FILE = "palette.json"
+_HINT = "log in again with syncer login"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteLogin:
+    """A saved login.  ``organisation`` is only kept for show: the key implies it."""
+
+    account: PaletteAccount
+    project: str = ""  # its name
+    organisation: str = ""
+    insecure: bool = False  # the console's certificate is not verified
+    ca_cert: Path | None = field(default=None)
+
+
+def save_login(login: PaletteLogin, directory: Path) -> Path:
+    """Keep ``login`` in ``directory``, mode 0600, the file whole at every moment; raises ``TargetError``."""
+    document = {
+        "console_url": str(login.account.url),
+        "api_key": login.account.api_key,
+        "project_uid": login.account.project_uid,
+        "project": login.project,
+        "organisation": login.organisation,
+        "insecure": login.insecure,
+        "ca_cert": str(login.ca_cert.absolute()) if login.ca_cert else "",
+    }
+    path = directory / _FILE
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{_FILE}.", dir=directory)  # made with mode 0600
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+                file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def load_login(directory: Path) -> PaletteLogin | None:
+    """The login kept in ``directory``; None when there is none.  Raises ``InvalidFile``."""
+    path = directory / _FILE
+    try:
+        document = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    except orjson.JSONDecodeError:
+        raise InvalidFile(path, "it is not the login that was kept", hint=_HINT) from None
+    url, key = text_field(document, "console_url"), text_field(document, "api_key")
+    if not url or not key:
+        raise InvalidFile(path, "it lacks the console's address or the key", hint=_HINT)
+    ca_cert = text_field(document, "ca_cert")
+    return PaletteLogin(
+        account=PaletteAccount(url=console_url(url), api_key=key, project_uid=text_field(document, "project_uid")),
+        project=text_field(document, "project"),
+        organisation=text_field(document, "organisation"),
+        insecure=document.get("insecure") is True,
+        ca_cert=Path(ca_cert) if ca_cert else None,
+    )
+
+
+def forget_login(directory: Path) -> bool:
+    """Remove the login from ``directory``; whether there was one."""
+    path = directory / _FILE
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise TargetError(f"{path} cannot be removed: {error.strerror or error}") from None
+    return True
