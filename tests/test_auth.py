@@ -29,7 +29,7 @@ from tests.support.tokens import granted
 
 
 def logged_in_as(registry: Registry, credential: Credential) -> AbstractAsyncContextManager[Registries]:
-    login = CredentialSettings(explicit=credential, explicit_host=registry.address)
+    login = CredentialSettings(logins={registry.address: credential})
     return registries_for(registry, credentials=login)
 
 

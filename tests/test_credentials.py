@@ -122,7 +122,7 @@ async def test_tokens_in_a_file_are_read(tmp_path: Path) -> None:
 async def test_the_login_that_was_given_is_for_one_registry(tmp_path: Path) -> None:
     given = Credential("given", "canary")
     file = auth_file(tmp_path / "auth.json", auths={"one": entry("file", "1"), "two": entry("file", "2")})
-    credentials = Credentials(CredentialSettings(explicit=given, explicit_host="one", files=(file,)))
+    credentials = Credentials(CredentialSettings(logins={"one": given}, files=(file,)))
 
     assert await credentials.find("one", "app") == given
     assert await credentials.find("two", "app") == Credential("file", "2")

@@ -369,6 +369,8 @@ async def test_a_host_that_does_not_exist_is_looked_up_twice(monkeypatch: pytest
 
 def test_secrets_are_not_in_the_settings_text() -> None:
     """§4.3: whatever is printed of them in a traceback."""
-    settings = settings_for(credentials=CredentialSettings(explicit=Credential("alice", "canary", "canary", "canary")))
+    settings = settings_for(
+        credentials=CredentialSettings(logins={"host": Credential("alice", "canary", "canary", "canary")})
+    )
 
     assert "canary" not in repr(settings)

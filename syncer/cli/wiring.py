@@ -52,8 +52,7 @@ def registry_settings(
             user_agent=f"syncer/{__version__}",
         ),
         credentials=CredentialSettings(
-            explicit=_explicit(login) if login else None,
-            explicit_host=address.host if address else None,
+            logins=_explicit(login, address) if login and address else {},
             files=files or default_auth_files(os.environ),
         ),
     )
@@ -92,14 +91,15 @@ def print_json(document: Any) -> None:
     typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
-def _explicit(login: LoginOptions) -> Credential | None:
+def _explicit(login: LoginOptions, address: RegistryAddress) -> dict[str, Credential]:
     if login.username is None and not login.password_stdin:
-        return None
+        return {}
     if login.username is None or not login.password_stdin:
         raise UsageError(
-            "--username and --password-stdin go together", hint='echo "$PASSWORD" | syncer … -u NAME --password-stdin'
+            "--username and --password-stdin go together",
+            hint='echo "$PASSWORD" | syncer push … --username NAME --password-stdin',
         )
-    return Credential(username=login.username, password=sys.stdin.readline().rstrip("\r\n"))
+    return {address.host: Credential(username=login.username, password=sys.stdin.readline().rstrip("\r\n"))}
 
 
 def _existing(path: Path | None) -> Path | None:

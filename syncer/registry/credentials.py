@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -57,10 +58,13 @@ class AuthFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialSettings:
-    """Where logins come from: the one that was given, for the one registry it is for, then the files in order."""
+    """Where logins come from: what was given for one registry each, then the files in order.
 
-    explicit: Credential | None = None
-    explicit_host: str | None = None  # host[:port], as references write it
+    Hosts are written ``host[:port]``, as in references.
+    """
+
+    logins: Mapping[str, Credential] = field(default_factory=lambda: MappingProxyType({}))
+    helpers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # docker-credential-<name>
     files: tuple[AuthFile, ...] = ()
 
 
@@ -93,9 +97,11 @@ class Credentials:
         Raises ``InvalidFile`` for a file that cannot be read.
         """
         settings = self._settings
-        if settings.explicit and settings.explicit_host == host:
-            return settings.explicit
+        if given := settings.logins.get(host):
+            return given
         async with self._lock:
+            if named := settings.helpers.get(host):
+                return await self._ask_helper(named, host)
             for file in settings.files:
                 logins = self._load(file)
                 helper = logins.helper(host)

@@ -42,9 +42,7 @@ def settings_for(*registries: Registry, limits: Limits = QUICK, **more: Any) -> 
     for registry in registries:
         login = registry.login or (registry.tokens.login if registry.tokens else None)
         if login:
-            credentials = CredentialSettings(
-                explicit=Credential(login.username, login.password), explicit_host=registry.address
-            )
+            credentials = CredentialSettings(logins={registry.address: Credential(login.username, login.password)})
     given: dict[str, Any] = {"transport": TransportSettings(limits=limits, hosts=hosts), "credentials": credentials}
     return RegistrySettings(**(given | more))
 
