@@ -16,7 +16,7 @@ from syncer.bundle.layout import DEFINITION, INDEX, MAX_INDEX_SIZE, OCI_LAYOUT, 
 from syncer.bundle.zstd import Frame
 from syncer.oci.manifest import MAX_MANIFEST_SIZE
 
-MAX_MEMBERS = 200_000
+MAX_MEMBERS = 100_000
 """A bundle of five hundred images has some ten thousand; each costs memory while a bundle is open."""
 
 _MAX_FRAMES = 2 * MAX_MEMBERS
@@ -156,9 +156,11 @@ def _check_frames(file: int, stored: Stored, frames: list[Frame], number: int) -
 
 def _scan_tar(file: int, size: int) -> Contents:
     contents = Contents(PlainFraming())
-    offset = 0
+    offset = headers = 0
     extension: dict[str, str] = {}
     while (header := tar.parse_header(_read(file, offset, tar.UNIT))) is not None:
+        if (headers := headers + 1) > _MAX_FRAMES:
+            raise ValueError(f"its tar has more than {_MAX_FRAMES} headers")
         content = offset + tar.UNIT
         length = int(extension.get("size", header.size)) if header.kind in tar.REGULAR else header.size
         end = content + length + tar.padding(length)
@@ -173,9 +175,8 @@ def _scan_tar(file: int, size: int) -> Contents:
         offset = end
     if extension:
         raise ValueError("an extended tar header has no member")
-    if not len(tar.END) <= size - offset <= _MAX_TRAILING_ZEROS:
+    if not len(tar.END) <= size - offset <= _MAX_TRAILING_ZEROS or any(_read(file, offset, size - offset)):
         raise ValueError("its tar has no proper end")
-    contents.blanks.append((offset, size - offset))
     return contents
 
 

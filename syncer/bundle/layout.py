@@ -24,7 +24,8 @@ _CONTAINERD_NAME = "io.containerd.image.name"
 MAX_INDEX_SIZE = 32 * 1024 * 1024
 """Bytes of ``index.json`` or ``bundle-definition.yaml``."""
 
-_MAX_INDEX_VALUES = 1_000_000  # in a JSON document, so that a small file cannot fill the memory
+_MAX_VALUES = 250_000
+_MAX_NAME = 512
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 _PAD = re.compile(r"\.pad/[0-9]{1,9}")
 
@@ -69,15 +70,23 @@ def read_index(content: bytes) -> tuple[Image, ...]:
 
     An entry without a name, or with a tag alone as some tools write it, names no image.
     """
-    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MAX_INDEX_VALUES:
-        raise InvalidContent(f"index.json has more than {_MAX_INDEX_VALUES} values")
     try:
+        check_values(content)
         images = tuple(_images(load_object(content)))
     except InvalidContent as error:
         raise InvalidContent(f"index.json is not usable: {error}") from None
     if len({image.reference for image in images}) != len(images):
         raise InvalidContent("index.json gives the same name to two images")
     return images
+
+
+def check_values(content: bytes) -> None:
+    """Raise ``InvalidContent`` for JSON of so many values that parsing it would fill the memory.
+
+    Two bytes of JSON can become a hundred bytes of Python.
+    """
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > _MAX_VALUES:
+        raise InvalidContent(f"its JSON has more than {_MAX_VALUES} values")
 
 
 def check_layout(content: bytes) -> None:
@@ -98,6 +107,8 @@ def _images(document: dict[str, Any]) -> Iterator[Image]:
         name = root.annotations.get(_CONTAINERD_NAME) or root.annotations.get(REF_NAME, "")
         if not set(name) & set("/:@"):
             continue
+        if len(name) > _MAX_NAME:
+            raise InvalidContent(f"an image's name is longer than {_MAX_NAME} characters")
         try:
             yield Image(Reference.parse(name), name, root)
         except InvalidReference as error:

@@ -15,7 +15,16 @@ from syncer.bundle import contents as bundle_contents
 from syncer.bundle import zstd
 from syncer.bundle.contents import Contents, Member
 from syncer.bundle.framing import Damaged
-from syncer.bundle.layout import DEFINITION, INDEX, OCI_LAYOUT, Image, check_layout, digest_of_name, read_index
+from syncer.bundle.layout import (
+    DEFINITION,
+    INDEX,
+    OCI_LAYOUT,
+    Image,
+    check_layout,
+    check_values,
+    digest_of_name,
+    read_index,
+)
 from syncer.content import Pieces
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
@@ -118,7 +127,8 @@ class Bundle:
         """The manifest that ``digest`` names, verified; raises ``NotFound``, and as ``parse_manifest`` does."""
         if self.size(digest) > MAX_MANIFEST_SIZE:
             raise InvalidContent(f"{digest.short} is no manifest: it is larger than {MAX_MANIFEST_SIZE} bytes")
-        return parse_manifest(self.read(digest), media_type, expected=digest)
+        check_values(content := self.read(digest))
+        return parse_manifest(content, media_type, expected=digest)
 
     def changed(self) -> bool:
         """Whether the file at the bundle's path is no longer the one that was opened."""

@@ -113,6 +113,8 @@ def parse_pax(content: bytes, *, is_global: bool = False) -> dict[str, str]:
         if not space or not length_text.isdigit() or len(length_text) > 5:
             raise ValueError("an extended tar header is malformed")
         length = int(length_text)
+        if length > len(content):
+            raise ValueError("an extended tar header is malformed")
         record, content = content[len(length_text) + 1 : length], content[length:]
         key_bytes, equals, value = record.partition(b"=")
         if not equals or not value.endswith(b"\n"):
@@ -157,9 +159,11 @@ def _number(field: bytes) -> int:
 
 
 def parse_text(field: bytes) -> str:
-    """A name that ends at the first zero byte; raises ``ValueError``."""
-    text = field.split(b"\0", 1)[0]
+    """A name, and zeros after it; raises ``ValueError``."""
     try:
-        return text.decode("ascii")
+        text = field.rstrip(b"\0").decode("ascii")
     except UnicodeDecodeError:
         raise ValueError("a name in a tar header is not ASCII") from None
+    if "\0" in text:
+        raise ValueError("a name in a tar header has a zero byte inside")
+    return text

@@ -14,7 +14,7 @@ from syncer.bundle import zstd
 from syncer.bundle.contents import Member
 from syncer.bundle.layout import Image, digest_of_name
 from syncer.bundle.reader import PIECE, Bundle
-from syncer.errors import InvalidBundle, InvalidContent, NotFound, VerificationError
+from syncer.errors import InvalidBundle, InvalidContent, VerificationError
 from syncer.oci import Descriptor, Digest, Index
 
 MAX_DEPTH = 8
@@ -134,8 +134,6 @@ class _Walk:
             self._manifest(image.descriptor, 0)
         except VerificationError as error:
             self.findings.add(f"{image.name}: {error}")
-        except NotFound as error:
-            self.findings.add(f"{image.name}: {'; '.join(error.problems)}")
 
     def _manifest(self, descriptor: Descriptor, depth: int) -> None:
         self._check_size(descriptor)
@@ -156,6 +154,8 @@ class _Walk:
                 self.blobs[child.digest] = None
 
     def _check_size(self, descriptor: Descriptor) -> None:
+        if descriptor.digest not in self.bundle.digests:
+            raise InvalidContent(f"it lacks {descriptor.digest}")
         size = self.bundle.size(descriptor.digest)
         if size != descriptor.size:
             raise InvalidContent(f"{descriptor.digest.short} has {size} bytes, not {descriptor.size} as is said of it")
