@@ -141,10 +141,12 @@ class Fields:
     def each(self, name: str) -> Iterator[Fields]:
         """The mappings in a list."""
         value = self._take(name)
-        if value is not None and not isinstance(value, Seq):
+        if value is None:
+            return
+        if not isinstance(value, Seq):
             self.refuse(name, "it must be a list")
             return
-        for index, entry in enumerate(value or ()):
+        for index, entry in enumerate(value):
             yield Fields(self.draft, entry, (*self.path, name, index), value.lines[index])
 
     def names(self) -> list[str]:

@@ -43,7 +43,8 @@ def _listed(draft: Draft, host: str, name: str, images: Fields) -> None:
     wanted = images.texts(name)
     if place is None:
         return
-    tags = [tag for tag in wanted if ":" not in tag and images.parse(name, TagPattern.name, tag)]
+    named = [images.parse(name, TagPattern.name, tag) for tag in wanted if ":" not in tag]
+    tags = [tag.text for tag in named if tag]
     if tags or not wanted:
         draft.sources.append({"repository": place.name, "tags": tags or "all"})
     for digest in wanted:
