@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -15,6 +16,10 @@ from tests.support import registries, tokens
 from tests.support.registries import Registry
 from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
+
+# A test of a parser may wait for its turn on a busy machine; a parser that hangs meets the global timeout.
+hypothesis.settings.register_profile("syncer", deadline=None)
+hypothesis.settings.load_profile("syncer")
 
 OpenRegistry: TypeAlias = Callable[..., AbstractAsyncContextManager[Registry]]
 OpenTokenServer: TypeAlias = Callable[..., AbstractAsyncContextManager[TokenServer]]
