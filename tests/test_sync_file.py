@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.sync_credentials import Helper, Login, find_login
 from syncer.profiles.sync_document import Credentials
-from syncer.profiles.sync_file import SyncFile, choose, parse_sync_file, read_sync_file
+from syncer.profiles.sync_file import SyncFile, choose, parse_sync_file, read_sync_file, settle
 
 COMPLETE = """\
 platforms: linux/amd64
@@ -90,7 +91,9 @@ def test_an_image_may_be_called_otherwise_at_the_target(source: str, expected: s
     file = parse(f"sources: [{{{source}}}]\ntargets: [{{registry: t.io/base}}]")
     image = Reference.parse("quay.io/a/b:v1")
 
-    assert str(file.land(file.sources[0], image, file.targets[0], registry="t.io", base="base")) == expected
+    item = file.item(file.sources[0], image, file.targets[0], registry="t.io", base="base")
+
+    assert str(item.target) == expected
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,50 @@ def test_an_image_may_be_called_otherwise_at_the_target(source: str, expected: s
 def test_a_name_at_the_target_must_make_sense(source: str) -> None:
     with pytest.raises(InvalidFile, match="as"):
         parse(f"sources: [{{{source}}}]\ntargets: [{{registry: t.io/base}}]")
+
+
+def items(text: str) -> list[Item]:
+    """What a file of images asks for."""
+    file = parse(text)
+    return [
+        file.item(source, source.image, target, registry=target.registry, base="")
+        for source in file.sources
+        for target in file.targets_of(source)
+        if source.image
+    ]
+
+
+def test_an_item_says_who_wants_it_and_in_which_form() -> None:
+    text = """\
+sources:
+  - {image: quay.io/a:1, platforms: [amd64], referrers: false}
+  - image: quay.io/b:1
+  - image: quay.io/b:1
+targets: [{registry: t.io}, {registry: u.io}]
+"""
+    settled = settle(items(text))
+
+    assert [str(item.target) for item in settled] == [
+        "t.io/quay.io/a:1",
+        "u.io/quay.io/a:1",
+        "t.io/quay.io/b:1",
+        "u.io/quay.io/b:1",
+    ]
+    assert (settled[0].platforms, settled[0].referrers) == ((Platform("linux", "amd64"),), False)
+    assert settled[0].wanted_by == ("sync.yaml:2",)
+    assert settled[2].wanted_by == ("sync.yaml:3", "sync.yaml:4")
+
+
+def test_one_image_in_two_forms_cannot_have_one_name() -> None:
+    text = "sources: [{image: quay.io/a:1, platforms: [amd64]}, {image: quay.io/a:1}]\ntargets: [{registry: t.io}]"
+    with pytest.raises(UsageError, match="asked for in two forms"):
+        settle(items(text))
+
+
+def test_two_images_cannot_have_one_name() -> None:
+    text = "sources: [{image: quay.io/a:1, as: x}, {image: quay.io/b:1, as: x}]\ntargets: [{registry: t.io}]"
+    with pytest.raises(UsageError, match=r"are both mapped to t\.io/x:1"):
+        settle(items(text))
 
 
 def test_tags_are_chosen_from_a_listing() -> None:

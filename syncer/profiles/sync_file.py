@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from syncer.errors import InvalidFile
+from syncer.content import Item
+from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.checked_document import check
-from syncer.profiles.mapping import NameMapping, renamed
+from syncer.profiles.mapping import NameMapping, renamed, require_distinct
 from syncer.profiles.sync_document import Source, SyncDocument, Target
 from syncer.profiles.tag_rules import TagPattern, select, unmatched
 from syncer.profiles.text_file import read_text
@@ -32,6 +33,7 @@ class SyncFile:
     path: Path
     document: SyncDocument
     tree: Any = field(repr=False)
+    order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -53,7 +55,7 @@ class SyncFile:
 
     def place(self, source: Source) -> str:
         """``sync.yaml:12``: where ``source`` stands, for warnings and errors about it."""
-        return self._place("sources", self.document.sources.index(source))
+        return self._place("sources", self.order[id(source)])
 
     def beside(self, path: Path) -> Path:
         """A path that the file names, which is relative to the file."""
@@ -75,11 +77,20 @@ class SyncFile:
         """The rules for names at ``target``: its own, then those of the whole file."""
         return NameMapping.from_document({**self.document.map, **target.map})
 
-    def land(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Reference:
-        """What ``reference``, an image of ``source``, is called at ``target``, which is ``base`` at ``registry``.
+    def item(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Item:
+        """What to transfer for ``reference``, an image of ``source``, to ``target``, which is ``base`` at ``registry``.
 
         Raises ``UsageError`` for a name that no registry could hold.
         """
+        return Item(
+            reference,
+            self._land(source, reference, target, registry, base),
+            wanted_by=(self.place(source),),
+            platforms=self.platforms_of(source),
+            referrers=self.referrers_of(source),
+        )
+
+    def _land(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
         landing = source.landing
         if landing is None:
             return self.mapping_of(target).target(reference, registry=registry, base=base)
@@ -99,7 +110,9 @@ def read_sync_file(path: Path) -> SyncFile:
 def parse_sync_file(text: str, path: Path) -> SyncFile:
     """As ``read_sync_file``, for text that was read from ``path``."""
     tree = parse_yaml(text, path)
-    file = SyncFile(path, check(SyncDocument, tree, path), tree)
+    document = check(SyncDocument, tree, path)
+    order = {id(source): number for number, source in enumerate(document.sources)}
+    file = SyncFile(path, document, tree, order)
     _check_targets(file)
     return file
 
@@ -111,6 +124,27 @@ def choose(source: Source, listing: Sequence[str]) -> Chosen:
     rules = source.tags.rules()
     references = tuple(source.repository.tagged(tag) for tag in select(listing, rules))
     return Chosen(references, tuple(unmatched(listing, rules)))
+
+
+def settle(items: Iterable[Item]) -> list[Item]:
+    """``items`` in their order, each way from a source to a target once, with all who want it.
+
+    Raises ``UsageError`` when one way is asked for in two forms, or two ways end in one name.
+    """
+    settled: dict[tuple[Reference, Reference], Item] = {}
+    for item in items:
+        known = settled.setdefault((item.source, item.target), item)
+        if known is item:
+            continue
+        wanted_by = (*known.wanted_by, *item.wanted_by)
+        if replace(known, wanted_by=wanted_by) != replace(item, wanted_by=wanted_by):
+            raise UsageError(
+                f"{item.source} is asked for in two forms, by {known.wanted_by[0]} and by {item.wanted_by[0]}",
+                hint="let both name the same platforms and referrers, or give one another name with `as`",
+            )
+        settled[item.source, item.target] = replace(known, wanted_by=wanted_by)
+    require_distinct(settled)
+    return list(settled.values())
 
 
 def _check_targets(file: SyncFile) -> None:
