@@ -104,12 +104,13 @@ def test_elsewhere_a_line_is_written_only_when_there_is_news() -> None:
     ]
 
 
-def test_without_a_terminal_there_is_no_live_line() -> None:
+def test_without_a_terminal_a_short_run_says_only_what_failed() -> None:
     stream = io.StringIO()
     with open_display(stream) as display:
+        display(Found(ALPHA, ROOT, 1, LAYER.size, 0))
         display(ImageFailed(BETA, SyncerError("gone")))
 
-    assert stream.getvalue() == "failed: quay.io/beta:1: gone\n1 of 1 images (1 failed), 0 B of 0 B\n"
+    assert stream.getvalue() == "failed: quay.io/beta:1: gone\n"
 
 
 def test_switched_off_it_is_silent() -> None:

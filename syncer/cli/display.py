@@ -61,10 +61,17 @@ class Display(ABC):
 
     def draw(self) -> None:
         """Show the newest failures and how far the transfer is."""
+        self._tell_failures()
+        self._show(self._pace.look(self._clock()))
+
+    def end(self) -> None:
+        """Show what has not been shown; the summary that follows says how it ended."""
+        self.draw()
+
+    def _tell_failures(self) -> None:
         while self._failures:
             failed = self._failures.popleft()
             self._say(f"failed: {failed.item.source}: {printable(str(failed.error))}")
-        self._show(self._pace.look(self._clock()))
 
     @abstractmethod
     def _say(self, line: str) -> None: ...
@@ -99,6 +106,9 @@ class PlainDisplay(Display):
         super().__init__(clock)
         self._stream = stream
         self._last = ""
+
+    def end(self) -> None:
+        self._tell_failures()
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
@@ -160,7 +170,7 @@ def _drawn(display: Display) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        display.draw()
+        display.end()
 
 
 def plain_line(standing: Standing) -> str:
