@@ -50,9 +50,9 @@ class BundleWriter:
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
         self._slots = {slot.digest: slot for slot in partial.slots}
-        self._asked: dict[Digest, None] = {}  # what this run reserved, in its order
-        self._committed: dict[Digest, AnyManifest] = {}
-        self._names: dict[Digest, list[Reference]] = {}
+        self._asked: dict[Digest, int] = {}  # what this run reserved, counted in its order
+        self._kept: dict[Digest, Slot] = {}  # what committed manifests need
+        self._roots: dict[Reference, Descriptor] = {}
         self._threads = CapacityLimiter(max(4, os.cpu_count() or 1))
 
     def space(self, name: Reference) -> str:  # noqa: ARG002 -- everything in a bundle is one space
@@ -64,7 +64,7 @@ class BundleWriter:
     async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:  # noqa: ARG002
         """Allot a slot, unless the content has one; a manifest, which is in hand, is written at once."""
         first = descriptor.digest not in self._asked
-        self._asked[descriptor.digest] = None
+        self._asked.setdefault(descriptor.digest, len(self._asked))
         slot = self._slots.get(descriptor.digest)
         if slot is not None and first and slot.size != descriptor.size:
             slot = None  # an earlier run was told another size
@@ -104,10 +104,12 @@ class BundleWriter:
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:  # noqa: ARG002
         """Remember ``names`` for ``index.json``; the manifest itself is in its slot since ``reserve``."""
-        digest = manifest.descriptor.digest
-        self._committed[digest] = manifest
-        known = self._names.setdefault(digest, [])
-        known += [name for name in names if name not in known]
+        for descriptor in (manifest.descriptor, *manifest.children()):
+            slot = self._slots.get(descriptor.digest)
+            if slot is None or not slot.complete:
+                raise InvalidContent(f"{manifest.descriptor.digest.short} lacks its {descriptor.digest.short}")
+            self._kept[slot.digest] = slot
+        self._roots |= dict.fromkeys(names, manifest.descriptor)
 
     async def publish(self, definition: bytes, *, allow_partial: bool = False) -> None:
         """Write ``bundle-definition.yaml`` and ``index.json``, and give the file its name.
@@ -115,28 +117,15 @@ class BundleWriter:
         Content that no committed manifest needs, as of a failed image, gives way to padding; unless
         ``allow_partial`` is set, it is an error that anything was reserved and not committed.
         """
-        kept = self._kept()
-        missing = [digest for digest in self._asked if digest not in kept]
+        missing = len(self._asked.keys() - self._kept.keys())
         if missing and not allow_partial:
             raise SyncerError(
-                f"{len(missing)} of {len(self._asked)} pieces of content are missing, so nothing is published",
+                f"{missing} of {len(self._asked)} pieces of content are missing, so nothing is published",
                 hint="run the same command again to go on, or publish the rest with --allow-partial",
             )
-        roots = [(name, digest) for digest in self._asked for name in self._names.get(digest, ())]
-        index = write_index((name, self._committed[digest].descriptor) for name, digest in roots)
-        await to_thread.run_sync(self._partial.publish, list(kept.values()), [(DEFINITION, definition), (INDEX, index)])
-
-    def _kept(self) -> dict[Digest, Slot]:
-        """The slots of all that is committed, children included."""
-        kept: dict[Digest, Slot] = {}
-        for manifest in self._committed.values():
-            for descriptor in (manifest.descriptor, *manifest.children()):
-                slot = self._slots.get(descriptor.digest)
-                if slot is None or not slot.complete:
-                    name, child = manifest.descriptor.digest.short, descriptor.digest.short
-                    raise SyncerError(f"{name} lacks its {child}, so nothing is published")
-                kept[slot.digest] = slot
-        return kept
+        roots = sorted(self._roots.items(), key=lambda root: self._asked[root[1].digest])
+        tail = [(DEFINITION, definition), (INDEX, write_index(roots))]
+        await to_thread.run_sync(self._partial.publish, list(self._kept.values()), tail)
 
     def _put(self, slot: Slot | None, manifest: AnyManifest) -> None:
         """Write a manifest into ``slot``, or into a new one where its compressed form does not fit."""
