@@ -38,6 +38,7 @@ async def build(
     referrers: bool = True,
     settings: RegistrySettings | None = None,
     workers: int = 32,
+    run_id: str | None = None,
     emit: Emit | None = None,
 ) -> BuildResult:
     """Download ``images`` into ``OUTPUT/NAME.tar.zst``.
@@ -53,7 +54,7 @@ async def build(
         raise UsageError(f"{name!r} is not a name for a bundle", hint="use letters, digits, dots, dashes, underscores")
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
     path = Path(output) / f"{name}.{format}"
-    account = Account(run_id=new_run_id(), fetches=True, sends=False)
+    account = Account(run_id=run_id or new_run_id(), fetches=True, sends=False)
     platforms = (wanted,) if wanted else ()
     items = [Item(reference, reference, platforms=platforms, referrers=referrers) for reference in references]
     async with (

@@ -21,6 +21,7 @@ async def push(
     mapping: NameMapping | None = None,
     settings: RegistrySettings | None = None,
     workers: int = 32,
+    run_id: str | None = None,
     emit: Emit | None = None,
 ) -> PushResult:
     """Send every image of the bundle ``file`` to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
@@ -34,7 +35,7 @@ async def push(
         check_structure(bundle)
         references = [image.reference for image in bundle.images]
         named = (mapping or NameMapping()).targets(references, registry=address.host, base=address.base)
-        account = Account(run_id=new_run_id(), fetches=False, sends=True)
+        account = Account(run_id=run_id or new_run_id(), fetches=False, sends=True)
         async with open_registries(settings or RegistrySettings()) as registries:
             target = registries.target(address)
             items = [Item(reference, target_name) for reference, target_name in named.items()]

@@ -62,6 +62,7 @@ def accounts(traffic: Mapping[str, Traffic]) -> list[RegistryAccount]:
         RegistryAccount(
             registry=host,
             requests=counted.requests.total(),
+            requests_by_method=dict(counted.requests),
             retries=counted.retries,
             too_many_requests=counted.throttled,
             pauses=counted.pauses,

@@ -62,14 +62,15 @@ def build(
         ),
     ] = True,
     connection: ConnectionOptions,
-    reporting: OutputOptions,
+    telling: OutputOptions,
 ) -> None:
     """Download images into one bundle file.
 
     If an image fails, the others stay in NAME.tar.zst.partial and the same command goes on with them.
     """
     from syncer.api.build import build  # noqa: PLC0415  imported where used: `syncer version` stays quick
-    from syncer.cli.wiring import images_of, registry_settings, showing, tell  # noqa: PLC0415
+    from syncer.cli.reporting import reporting  # noqa: PLC0415
+    from syncer.cli.wiring import images_of, registry_settings  # noqa: PLC0415
 
     if arch and referrers:
         typer.echo(
@@ -80,7 +81,7 @@ def build(
 
     async def job() -> Exit:
         references = images_of(image or [], images_file or [])
-        with showing(reporting, images=len(references)) as emit:
+        with reporting(telling, images=len(references)) as told:
             result = await build(
                 references,
                 name=name,
@@ -94,13 +95,14 @@ def build(
                 referrers=referrers,
                 settings=registry_settings(connection),
                 workers=connection.concurrency,
-                emit=emit,
+                run_id=told.run_id,
+                emit=told.emit,
             )
         if result.path:
             outcome = f"bundle {name} saved to {result.path.absolute()}"
         else:
             outcome = f"bundle {name} is not complete and was not published; run the same command again to go on"
-        tell("Build Summary", [outcome], result.report, reporting)
+        told.tell("Build Summary", [outcome], result.report, profile=name)
         return result.exit
 
     run(job)
@@ -121,29 +123,32 @@ def push(
     ] = None,
     login: LoginOptions,
     connection: ConnectionOptions,
-    reporting: OutputOptions,
+    telling: OutputOptions,
 ) -> None:
     """Push a bundle into a registry.
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     from syncer.api.push import push  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings, showing, tell  # noqa: PLC0415
-    from syncer.profiles.mapping import NameMapping  # noqa: PLC0415
+    from syncer.cli.reporting import reporting  # noqa: PLC0415
+    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
+    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     async def job() -> Exit:
         address = RegistryAddress.parse(registry)
-        with showing(reporting) as emit:
+        with reporting(telling) as told:
             result = await push(
                 file,
                 address,
-                mapping=NameMapping.parse(map or []),
+                mapping=read_mapping(map or []),
                 settings=registry_settings(connection, login, address),
                 workers=connection.concurrency,
-                emit=emit,
+                run_id=told.run_id,
+                emit=told.emit,
             )
-        tell("Push Summary", [f"local bundle {result.bundle} pushed to {result.registry}"], result.report, reporting)
+        outcome = f"local bundle {result.bundle} pushed to {result.registry}"
+        told.tell("Push Summary", [outcome], result.report, profile=result.bundle)
         return result.exit
 
     run(job)
@@ -163,12 +168,12 @@ def verify(
     ] = None,
     login: LoginOptions,
     connection: ConnectionOptions,
-    reporting: OutputOptions,
+    telling: OutputOptions,
 ) -> None:
     """Hash a bundle again and account for every byte of it; check that a registry has it all."""
     from syncer.api.verify import verify  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, tell_check  # noqa: PLC0415
-    from syncer.profiles.mapping import NameMapping  # noqa: PLC0415
+    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     async def job() -> Exit:
@@ -176,11 +181,11 @@ def verify(
         result = await verify(
             file,
             address,
-            mapping=NameMapping.parse(map or []),
+            mapping=read_mapping(map or []),
             settings=registry_settings(connection, login, address),
             workers=connection.concurrency,
         )
-        tell_check(result, reporting)
+        tell_check(result, telling)
         return result.exit
 
     run(job)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class LogForm(StrEnum):
+    """``log.LogFormat``, whose module is slow to import."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,5 +63,15 @@ class OutputOptions:
         bool, typer.Option("--json", help="Print the result as one JSON document instead of a summary.")
     ] = False
     progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Show a live display when stderr is a terminal.")
+        bool, typer.Option("--progress/--no-progress", help="Show on stderr how far it is: live on a terminal.")
     ] = True
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Also write the full report (docs/report.md) here.")
+    ] = None
+    metrics_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write Prometheus text for node_exporter's textfile collector here."),
+    ] = None
+    log_format: Annotated[
+        LogForm | None, typer.Option(help="Log each event on stderr as a line of this form, instead of the display.")
+    ] = None

@@ -1,0 +1,104 @@
+"""How a command tells what it does: the display or a log while it runs, and the accounts afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import typer
+
+from syncer.api.result import new_run_id
+from syncer.api.verify import VerifyResult
+from syncer.cli.display import Mode, open_display
+from syncer.cli.options import OutputOptions
+from syncer.report import Report, human_bytes, human_seconds, summary
+from syncer.report.forecast import ForecastReport, plan_summary
+from syncer.report.output import require_writable, write_report
+from syncer.transfer.events import Emit
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """What a run is called, and who listens to it."""
+
+    options: OutputOptions
+    run_id: str
+    emit: Emit
+
+    def tell(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
+        """Print what a transfer did, as a summary or as JSON, and write the files that were asked for.
+
+        ``profile`` is the name of the job in the metrics.
+        """
+        if self.options.json:
+            print_json(report.to_json())
+        else:
+            typer.echo(summary(title, outcome, report))
+        for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
+            typer.echo(f"hint: {hint}", err=True)
+        if self.options.report:
+            write_report(self.options.report, report)
+        if self.options.metrics_file:
+            from syncer.report.metrics import write_metrics  # noqa: PLC0415  slow to import, rarely used
+
+            write_metrics(self.options.metrics_file, report, profile=profile)
+
+
+@contextmanager
+def reporting(options: OutputOptions, *, images: int | None = None) -> Iterator[Reporting]:
+    """The display, or the log, as long as the block lasts; ``images`` are to be expected, if that is known.
+
+    Raises ``UsageError`` for files that cannot be written, before the work and not after it.
+    """
+    for path in filter(None, (options.report, options.metrics_file)):
+        require_writable(path)
+    run_id = new_run_id()
+    if options.log_format is not None:
+        from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
+
+        log = open_log(sys.stderr, run_id=run_id, format=LogFormat(options.log_format.value))
+        yield Reporting(options, run_id, log_events(log))
+        return
+    with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
+        if images is not None:
+            display.expect(images)
+        yield Reporting(options, run_id, display)
+
+
+def print_json(document: Any) -> None:
+    """One document on stdout."""
+    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def tell_plan(report: ForecastReport, options: OutputOptions) -> None:
+    """Print what a transfer would do."""
+    if options.json:
+        print_json(report.to_json())
+    else:
+        typer.echo(plan_summary(report))
+
+
+def tell_check(result: VerifyResult, options: OutputOptions) -> None:
+    """Print what a verification found."""
+    if options.json:
+        print_json(result.to_json())
+        return
+    check = result.check
+    lines = [
+        "-" * 29,
+        "Verify Summary",
+        "-" * 29,
+        f"bundle {result.bundle} is sound: every byte of the file is accounted for",
+        f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
+    ]
+    if check.unreferenced:
+        lines.append(f"unused:  {len(check.unreferenced)} pieces of content that no image needs")
+    if result.registry:
+        state = f"lacks {len(result.lacking)} of" if result.lacking else "has all"
+        lines.append(f"registry {result.registry} {state} {result.checked:,} names and pieces of content")
+        lines += [f"lacking: {lacking.name}: {lacking.problem}" for lacking in result.lacking]
+    typer.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
