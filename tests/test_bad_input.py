@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -58,7 +57,7 @@ async def test_a_list_that_says_nonsense_is_answered_with_file_and_line(
         (["push", "--file", "empty.tar.zst", "--registry", UNUSED, "--username", "u"], "--password-stdin"),
         (["push", "--file", "empty.tar.zst", "--registry", UNUSED, "--ca-cert", "none.pem"], "none.pem"),
         (["verify", "--file", "missing.tar.zst"], "missing.tar.zst"),
-        (["serve"], "--bundle"),
+        (["serve"], "there is nothing to serve"),
         (["serve", "--bundle", "missing.tar.zst"], "missing.tar.zst"),
     ],
 )
@@ -84,7 +83,9 @@ async def test_an_image_and_a_registry_that_are_not_there(debian_registry: OpenR
     async with debian_registry() as registry:
         await client.push(registry, "app", images.image("a"), "1")
         gone = await syncer("build", "--image", f"{registry.address}/app:2", "--output", tmp_path, home=tmp_path)
-        no_repository = await syncer("build", "--image", f"{registry.address}/no:2", "--output", tmp_path, home=tmp_path)
+        no_repository = await syncer(
+            "build", "--image", f"{registry.address}/no:2", "--output", tmp_path, home=tmp_path
+        )
     unreachable = await syncer("build", "--image", f"{UNUSED}/app:1", "--output", tmp_path, home=tmp_path)
 
     assert (gone.code, no_repository.code, unreachable.code) == (4, 4, 1)
@@ -135,8 +136,8 @@ async def test_a_damaged_bundle_is_refused(
 
 async def test_another_tools_archive_is_told_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"hello" * 100)
-    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", tmp_path, "x"], check=True)  # noqa: ASYNC221, S607
-    subprocess.run(["zstd", "-q", tmp_path / "x.tar"], check=True)  # noqa: ASYNC221, S607
+    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", tmp_path, "x"], check=True)  # noqa: ASYNC221
+    subprocess.run(["zstd", "-q", tmp_path / "x.tar"], check=True)  # noqa: ASYNC221
 
     ran = await syncer("verify", "--file", tmp_path / "x.tar.zst", home=tmp_path)
 
@@ -170,7 +171,7 @@ async def test_an_output_that_cannot_be_written(debian_registry: OpenRegistry, t
     assert "below" in sentence(ran)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_a_push_of_a_device_is_refused(tmp_path: Path) -> None:
     ran = await syncer("push", "--file", "/dev/full", "--registry", UNUSED, home=tmp_path)
 

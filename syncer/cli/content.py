@@ -172,7 +172,8 @@ def verify(
 ) -> None:
     """Hash a bundle again and account for every byte of it; check that a registry has it all."""
     from syncer.api.verify import verify  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings, tell_check  # noqa: PLC0415
+    from syncer.cli.reporting import tell_check  # noqa: PLC0415
+    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
     from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
