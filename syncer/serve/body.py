@@ -5,6 +5,8 @@ from __future__ import annotations
 import anyio
 from aiohttp import web
 
+from syncer.serve.connection import Connection
+
 STALL_SECONDS = 60
 """How long a client may neither send a byte that is awaited nor take one that is offered."""
 
@@ -16,6 +18,12 @@ async def next_piece(request: web.BaseRequest) -> bytes:
     """
     with anyio.fail_after(STALL_SECONDS):
         return await request.content.readany()
+
+
+def unread(request: web.BaseRequest) -> bytes:
+    """What arrived of the request's body and nobody has read, also when its connection is gone."""
+    assert isinstance(request.protocol, Connection)
+    return request.protocol.rest if request.content.exception() else request.content.read_nowait()
 
 
 async def write_piece(request: web.BaseRequest, response: web.StreamResponse, piece: bytes) -> None:

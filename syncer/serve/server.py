@@ -9,23 +9,20 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import anyio
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.serve.app import Application
+from syncer.serve.connection import HEADER_SECONDS, Connection
 from syncer.serve.password import Passwords
-from syncer.serve.problem import Problem
 from syncer.serve.storage import Storage
 
-_HEADER_SECONDS = 10.0
 _IDLE_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 2.0
-_MAX_CONNECTIONS = 1024
 _MAX_LINE = 16 * 1024  # bytes, of the request line and of each header
 _MAX_HEADERS = 64
 _READ_AHEAD = 256 * 1024  # bytes of a body
@@ -84,7 +81,7 @@ async def serve(
         logger=logging.getLogger("syncer.serve"),
         auto_decompress=False,  # a blob's digest is over the bytes as sent
         keepalive_timeout=_IDLE_SECONDS,
-        lingering_time=_HEADER_SECONDS,
+        lingering_time=HEADER_SECONDS,
         max_line_size=_MAX_LINE,
         max_field_size=_MAX_LINE,
         max_headers=_MAX_HEADERS,
@@ -102,7 +99,7 @@ async def serve(
 
 
 async def _listen(server: _Server, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
-    handshake = _HEADER_SECONDS if context else None
+    handshake = HEADER_SECONDS if context else None
     try:
         return await asyncio.get_running_loop().create_server(
             server, host, port, ssl=context, ssl_handshake_timeout=handshake
@@ -121,56 +118,12 @@ def _reason(error: OSError | OverflowError) -> str:
 
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Connection(web.RequestHandler):
-    """One connection, which is closed if it sends no whole request head in time, or is one too many.
-
-    aiohttp limits how long a connection may idle between requests, but not before the first.
-    """
-
-    __slots__ = ("_deadline", "_server")
-
-    def __init__(self, server: _Server, **settings: Any) -> None:
-        super().__init__(server, **settings)
-        self._server = server
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        if len(self._server.connections) > _MAX_CONNECTIONS:
-            self.force_close()
-        else:
-            self._deadline = asyncio.get_running_loop().call_later(_HEADER_SECONDS, self.force_close)
-
-    def head_arrived(self) -> None:
-        if self._deadline:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """A request that is no HTTP is answered, and not worth a line in a log."""
-        if status != HTTPStatus.BAD_REQUEST:
-            return super().handle_error(request, status, exc, message)
-        response = Problem(HTTPStatus.BAD_REQUEST, "UNSUPPORTED", "this is not a request that HTTP allows").response()
-        response.force_close()
-        return response
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.head_arrived()
-        super().connection_lost(exc)
+        return Connection(self, loop=self._loop, **self._kwargs)
 
 
 def _request(
-    message: Any, payload: Any, protocol: web.RequestHandler, writer: Any, task: asyncio.Task[None]
+    message: Any, payload: StreamReader, protocol: web.RequestHandler, writer: Any, task: asyncio.Task[None]
 ) -> web.BaseRequest:
-    assert isinstance(protocol, _Connection)
-    protocol.head_arrived()
+    assert isinstance(protocol, Connection)
+    protocol.head_arrived(payload)
     return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())

@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from syncer.errors import DigestMismatch
 from syncer.oci import Digest
-from syncer.serve.body import next_piece
+from syncer.serve.body import next_piece, unread
 from syncer.serve.endpoint import UploadAt, Uploads, is_repository, parse_digest, unknown_upload
 from syncer.serve.problem import Problem, empty_response
 from syncer.serve.storage import Upload, Writable
@@ -178,7 +178,7 @@ async def _read(request: web.BaseRequest, send: MemoryObjectSendStream[list[byte
         return  # appending failed
     finally:
         with anyio.CancelScope(shield=True), suppress(anyio.BrokenResourceError):
-            await send.send(batch)
+            await send.send([*batch, unread(request)])
 
 
 async def _append(batches: MemoryObjectReceiveStream[list[bytes]], upload: Upload, failures: list[Exception]) -> None:

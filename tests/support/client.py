@@ -44,6 +44,7 @@ async def open_session(registry: Registry) -> AsyncIterator[aiohttp.ClientSessio
             context.load_cert_chain(registry.client.certificate, registry.client.key)
     connector = aiohttp.TCPConnector(ssl=context)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
+        session._retry_connection = False  # a request that was lost is not sent again behind the test's back
         yield session
 
 
