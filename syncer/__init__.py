@@ -1,3 +1,58 @@
-"""syncer moves container images where they are needed."""
+"""syncer moves container images where they are needed.
+
+What a program can call; the command line is a thin layer over it::
+
+    built = await syncer.build(["busybox:1.37"], name="edge", output="bundles")
+    pushed = await syncer.push(built.path, "10.0.0.1:8000/images")
+    checked = await syncer.verify(built.path, "10.0.0.1:8000/images")
+
+Each returns a result with an ``exit`` code and an account of what happened; what is wrong with the call
+itself raises a ``SyncerError``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from syncer.api.build import build as build
+    from syncer.api.push import push as push
+    from syncer.api.result import BuildResult as BuildResult
+    from syncer.api.result import PushResult as PushResult
+    from syncer.api.verify import VerifyResult as VerifyResult
+    from syncer.api.verify import verify as verify
+    from syncer.errors import Exit as Exit
+    from syncer.errors import SyncerError as SyncerError
+    from syncer.oci import Digest as Digest
+    from syncer.oci import Platform as Platform
+    from syncer.oci import Reference as Reference
+    from syncer.profiles.mapping import NameMapping as NameMapping
+    from syncer.registry import RegistrySettings as RegistrySettings
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "build": "syncer.api.build",
+    "push": "syncer.api.push",
+    "verify": "syncer.api.verify",
+    "BuildResult": "syncer.api.result",
+    "PushResult": "syncer.api.result",
+    "VerifyResult": "syncer.api.verify",
+    "Exit": "syncer.errors",
+    "SyncerError": "syncer.errors",
+    "Digest": "syncer.oci",
+    "Platform": "syncer.oci",
+    "Reference": "syncer.oci",
+    "NameMapping": "syncer.profiles.mapping",
+    "RegistrySettings": "syncer.registry",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (the names above)
+
+
+def __getattr__(name: str) -> Any:
+    """What is asked for is imported then: ``syncer version`` needs none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
