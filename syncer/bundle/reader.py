@@ -12,7 +12,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from syncer.bundle import contents as bundle_contents
-from syncer.bundle import zstd
+from syncer.bundle import tar, zstd
 from syncer.bundle.contents import Contents, Member
 from syncer.bundle.framing import Damaged
 from syncer.bundle.layout import (
@@ -233,11 +233,13 @@ def _open(path: Path) -> int:
 
 def _hint(file: int) -> str | None:
     """What to do with a file that is no bundle but looks like something else."""
-    start = os.pread(file, 16, 0)
+    start = os.pread(file, tar.UNIT, 0)
     if zstd.is_zstd(start):
         return "a .tar.zst that another tool made must be unpacked to a .tar first: zstd -d FILE"
     if start.startswith(b"\x1f\x8b"):
         return "it is compressed with gzip: unpack it to a .tar first, with gunzip"
+    if tar.is_header(start):
+        return "a tar must hold an OCI image layout, as `skopeo copy SOURCE oci-archive:FILE` writes it"
     return None
 
 
