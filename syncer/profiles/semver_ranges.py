@@ -116,6 +116,12 @@ def matches(version: str, range: str) -> bool:  # noqa: A002 - what everybody ca
     return parsed is not None and allowed.allows(parsed)
 
 
+def is_whole(text: str) -> bool:
+    """Whether ``text`` names one version, all three numbers given, and so is no range."""
+    match = _VERSION.fullmatch(text)
+    return match is not None and match["patch"] is not None
+
+
 def newest(versions: Iterable[str], range: str = "*") -> str | None:  # noqa: A002 - what everybody calls it
     """The newest of ``versions`` in ``range``, as it was written; None when there is none.
 

@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncer.content import FileBlob
+from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError
+from syncer.oci import Descriptor, Digest, Manifest, Reference
+from syncer.profiles.artifact import CHART_CONFIG, CHART_LAYER, FILE, TITLE, repository_of, tag_of
+from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
+from syncer.profiles.cred_file import Login
+from syncer.profiles.packs import ChartRequest
+from syncer.profiles.spool import Spool, SpooledSource, open_spool
+from syncer.transport import Limits, TransportSettings, open_transport
+from tests.support.chart_repository import chart_archive, chart_repository, tar_gz
+from tests.support.images import image
+from tests.support.memory import MemorySource
+
+
+class _Registry:
+    """A registry as charts see it: tags by repository."""
+
+    def __init__(self, **tags: list[str]) -> None:
+        self.known = {name.replace("__", "/"): found for name, found in tags.items()}
+        self.forbidden = ""
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        if reference.tag not in await self.tags(reference):
+            raise NotFound(str(reference), 404)
+        return Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"chart"), 5)
+
+    async def tags(self, reference: Reference) -> list[str]:
+        if reference.repository == self.forbidden:
+            raise Denied(str(reference), 403)
+        if reference.repository not in self.known:
+            raise NotFound(str(reference), 404)
+        return self.known[reference.repository]
+
+
+@asynccontextmanager
+async def _charts(
+    spool: Spool,
+    registry: _Registry | None = None,
+    logins: Mapping[str, Login] | None = None,
+    cache: Path | None = None,
+) -> AsyncIterator[Charts]:
+    limits = Limits(attempts=3, backoff=0.01)
+    async with open_transport(TransportSettings(limits=limits)) as transport:
+        yield Charts(transport, spool, registry or _Registry(), logins=logins, cache=cache)
+
+
+async def _resolve(*requests: ChartRequest, **settings: Any) -> list[ResolvedChart | FailedChart]:
+    with open_spool() as spool:
+        async with _charts(spool, **settings) as charts:
+            return await charts.resolve_all(list(requests))
+
+
+async def _error(*requests: ChartRequest, **settings: Any) -> SyncerError:
+    (found,) = await _resolve(*requests, **settings)
+    assert isinstance(found, FailedChart)
+    return found.error
+
+
+async def _content(spool: Spool, reference: Reference, descriptor: Descriptor) -> bytes:
+    async with spool.blob(reference, descriptor).open() as pieces:
+        return b"".join([bytes(piece) async for piece in pieces])
+
+
+async def test_a_chart_becomes_helms_artifact_with_its_archive_unchanged() -> None:
+    async with chart_repository() as repository:
+        archive = repository.add_chart(
+            "nginx",
+            "1.2.3",
+            description="Serves things",
+            appVersion="1.10",
+            deprecated="true",
+            keywords="[web, http]",
+            dependencies="[{name: common, version: 2.x.x, tags: [a], enabled: 'true', import-values: [{child: x}]}]",
+            maintainers="[{name: me, email: me@example.com, phone: '1'}]",
+            annotations="{license: MIT}",
+            unknown="field",
+        )
+        repository.index()
+        with open_spool() as spool:
+            async with _charts(spool) as charts:
+                found = await charts.resolve(ChartRequest(str(repository.url), "nginx", "1.2.3"))
+
+            manifest = await spool.manifest(found.reference)
+            assert isinstance(manifest, Manifest)
+            layer = manifest.layers[0]
+            assert (manifest.config.media_type, layer.media_type) == (CHART_CONFIG, CHART_LAYER)
+            assert await _content(spool, found.reference, layer) == archive
+            assert json.loads(await _content(spool, found.reference, manifest.config)) == {
+                "name": "nginx",
+                "version": "1.2.3",
+                "description": "Serves things",
+                "keywords": ["web", "http"],
+                "maintainers": [{"name": "me", "email": "me@example.com"}],
+                "apiVersion": "v2",
+                "appVersion": "1.10",
+                "deprecated": True,
+                "annotations": {"license": "MIT"},
+                "dependencies": [
+                    {
+                        "name": "common",
+                        "version": "2.x.x",
+                        "tags": ["a"],
+                        "enabled": True,
+                        "import-values": [{"child": "x"}],
+                    }
+                ],
+            }
+            assert str(found.reference.tagged("1.2.3")) == f"127.0.0.1:{repository.url.port}/nginx:1.2.3"
+            assert found.reference.digest == manifest.descriptor.digest
+            assert found.is_chart
+
+
+async def test_two_runs_give_the_same_digest() -> None:
+    async with chart_repository() as repository:
+        repository.add_chart("nginx", "1.2.3")
+        repository.files["raw.tar.gz"] = tar_gz({"readme": "hello"})
+        repository.index()
+        requests = [
+            ChartRequest(str(repository.url), "nginx", "1.2.3"),
+            ChartRequest(f"{repository.url}/raw.tar.gz", "x"),
+        ]
+
+        assert await _resolve(*requests) == await _resolve(*requests)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version"),
+    [
+        ("1.2.3", "1.2.3"),
+        ("v1.2.3", "1.2.3"),
+        ("2.0.0", "v2.0.0"),
+        ("^1.2", "1.10.0"),
+        ("1.2", "1.2.4"),
+        (">=1.2 <1.3 || 3.x", "1.2.4"),
+        (None, "v2.0.0"),
+        ("3.0.0-rc.1", "3.0.0-rc.1"),
+        ("1.2.4+build.5", "1.2.4+build.5"),
+    ],
+)
+async def test_a_version_is_found_exactly_or_as_a_range(wanted: str | None, version: str) -> None:
+    async with chart_repository() as repository:
+        for each in ("1.2.3", "1.2.4", "1.2.4+build.5", "1.10.0", "v2.0.0", "3.0.0-rc.1"):
+            repository.add_chart("nginx", each)
+        repository.index()
+
+        (found,) = await _resolve(ChartRequest(str(repository.url), "nginx", wanted))
+
+        assert isinstance(found, ResolvedChart)
+        assert found.version == version
+        assert found.reference.tag == version.replace("+", "_")
+
+
+async def test_a_version_that_is_not_there_names_the_nearest() -> None:
+    async with chart_repository() as repository:
+        for each in ("1.0.0", "1.1.0", "1.2.0", "1.4.0", "2.0.0", "3.0.0"):
+            repository.add_chart("nginx", each)
+        repository.index()
+
+        error = await _error(ChartRequest(str(repository.url), "nginx", "1.3.0"))
+        assert isinstance(error, NotFound)
+        assert "chart nginx 1.3.0 of http://127.0.0.1" in str(error)
+        assert "the nearest are 1.1.0, 1.2.0, 1.4.0, 2.0.0, 3.0.0" in str(error)
+        assert "the nearest are 3.0.0, 2.0.0" in str(await _error(ChartRequest(str(repository.url), "nginx", "latest")))
+        assert "the nearest are nginx" in str(await _error(ChartRequest(str(repository.url), "ngnix", "1.0.0")))
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+async def test_archives_are_found_by_relative_and_absolute_addresses(*, absolute: bool) -> None:
+    async with chart_repository() as repository:
+        repository.url = repository.url / "stable/v2"
+        repository.add_chart("nginx", "1.2.3")
+        repository.index(absolute=absolute)
+        repository.files = {f"stable/v2/{path}": content for path, content in repository.files.items()}
+
+        (found,) = await _resolve(ChartRequest(f"{repository.url}/", "nginx", "1.2.3"))
+
+        assert isinstance(found, ResolvedChart)
+        assert found.reference.repository == "stable/v2/nginx"
+        assert expected_reference(found.request) == found.reference.tagged("1.2.3")
+
+
+async def test_an_index_is_read_once_a_run_and_kept_between_runs(tmp_path: Path) -> None:
+    async with chart_repository() as repository:
+        repository.add_chart("nginx", "1.0.0")
+        repository.add_chart("redis", "2.0.0")
+        repository.index()
+        repository.packs = True
+        requests = [ChartRequest(str(repository.url), "nginx", "1.x"), ChartRequest(str(repository.url), "redis", None)]
+
+        first = await _resolve(*requests, cache=tmp_path / "cache")
+        assert repository.requests.count("/index.yaml") == 1
+        assert await _resolve(*requests, cache=tmp_path / "cache") == first
+        repository.add_chart("nginx", "1.1.0")
+        repository.index()
+        (newer, _) = await _resolve(*requests, cache=tmp_path / "cache")
+
+        assert isinstance(newer, ResolvedChart)
+        assert newer.version == "1.1.0"
+
+
+async def test_a_broken_cache_is_as_good_as_none(tmp_path: Path) -> None:
+    async with chart_repository() as repository:
+        repository.add_chart("nginx", "1.0.0")
+        repository.index()
+        request = ChartRequest(str(repository.url), "nginx", "1.0.0")
+        first = await _resolve(request, cache=tmp_path)
+        for file in tmp_path.iterdir():
+            file.write_text('{"etag": "x", "charts": {"nginx": 3}}')
+
+        assert await _resolve(request, cache=tmp_path) == first
+
+
+async def test_an_archive_that_was_cut_off_is_fetched_again() -> None:
+    async with chart_repository() as repository:
+        repository.add_chart("nginx", "1.0.0")
+        repository.index()
+        with open_spool() as spool:
+            async with _charts(spool) as charts:
+                request = ChartRequest(str(repository.url), "nginx", "1.0.0")
+                repository.cuts = 1
+                await charts.resolve(ChartRequest(str(repository.url), "nginx", "1.0.0"))
+                repository.cuts = 1
+                found = await charts.resolve(request)
+
+            assert found.is_chart
+            assert len(list(spool.directory.iterdir())) == 1
+
+
+async def test_another_archive_than_the_indexs_is_refused() -> None:
+    async with chart_repository() as repository:
+        repository.add_chart("nginx", "1.0.0")
+        repository.index()
+        repository.add_chart("nginx", "1.0.0", description="changed")
+
+        assert isinstance(await _error(ChartRequest(str(repository.url), "nginx", "1.0.0")), DigestMismatch)
+
+
+async def test_a_login_is_sent_to_its_host_only() -> None:
+    async with chart_repository() as elsewhere, chart_repository() as repository:
+        elsewhere.add_chart("nginx", "1.0.0")
+        repository.add_chart("nginx", "1.0.0")
+        repository.login = ("user", "s3cret")
+        repository.index(nginx=f"{elsewhere.url}/charts/nginx-1.0.0.tgz")
+        request = ChartRequest(str(repository.url), "nginx", "1.0.0")
+        host = f"127.0.0.1:{repository.url.port}"
+
+        assert isinstance(await _error(request), Denied)
+        (found,) = await _resolve(request, logins={host: Login("user", "s3cret")})
+        with_login = ChartRequest(str(repository.url.with_user("user").with_password("s3cret")), "nginx", "1.0.0")
+        (also_found,) = await _resolve(with_login)
+
+        assert isinstance(found, ResolvedChart)
+        assert isinstance(also_found, ResolvedChart)
+        assert "s3cret" not in str(also_found.reference)
+        assert elsewhere.logins == [None, None]
+
+
+async def test_a_direct_address_is_a_chart_or_a_file() -> None:
+    async with chart_repository() as repository:
+        chart = chart_archive("trident", "100.2410.0")
+        installer = tar_gz({"installer/helm/chart.tgz": "", "installer/readme": "hello"})
+        repository.files = {"d/R1/chart.tgz": chart, "d/R1/Installer.tar.gz": installer}
+        with open_spool() as spool:
+            async with _charts(spool) as charts:
+                a_chart = await charts.resolve(ChartRequest(f"{repository.url}/d/R1/chart.tgz", "x", "24.10.0"))
+                a_file = await charts.resolve(ChartRequest(f"{repository.url}/d/R1/Installer.tar.gz", "x", "1.0"))
+
+            manifest = await spool.manifest(a_file.reference)
+            assert isinstance(manifest, Manifest)
+            assert (a_chart.is_chart, a_file.is_chart) == (True, False)
+            assert a_chart.reference.repository == "d/r1/trident"
+            assert a_chart.reference.tag == "100.2410.0"
+            assert (a_file.reference.repository, a_file.reference.tag) == ("d/r1/installer.tar.gz", "1.0")
+            assert manifest.artifact_type == FILE
+            assert manifest.layers[0].annotations[TITLE] == "Installer.tar.gz"
+            assert await _content(spool, a_file.reference, manifest.layers[0]) == installer
+
+
+@pytest.mark.parametrize(
+    ("repo", "name", "version", "reference"),
+    [
+        ("oci://r.io/charts", "nginx", "1.0.0", "r.io/charts/nginx:1.0.0"),
+        ("oci://r.io/charts/nginx/", "nginx", "v1.0.0", "r.io/charts/nginx:1.0.0"),
+        ("oci://r.io/charts/nginx", "", "1.x", "r.io/charts/nginx:1.1.0_build"),
+        ("oci://r.io/charts", "nginx", None, "r.io/charts/nginx:v2.0.0"),
+        ("oci://r.io:5000/charts", "nginx", "2.0.0", "r.io:5000/charts/nginx:v2.0.0"),
+    ],
+)
+async def test_a_chart_in_a_registry_keeps_its_name(repo: str, name: str, version: str | None, reference: str) -> None:
+    registry = _Registry(charts__nginx=["1.0.0", "1.1.0_build", "v2.0.0", "latest"])
+
+    (found,) = await _resolve(ChartRequest(repo, name, version), registry=registry)
+
+    assert isinstance(found, ResolvedChart)
+    assert str(found.reference) == reference
+    assert found.is_chart
+
+
+async def test_a_registry_that_denies_the_first_spelling_is_asked_for_the_second() -> None:
+    registry = _Registry(charts__nginx=["1.0.0"])
+    registry.forbidden = "charts/nginx/nginx"
+
+    (found,) = await _resolve(ChartRequest("oci://r.io/charts/nginx", "nginx", "1.0.0"), registry=registry)
+
+    assert isinstance(found, ResolvedChart)
+    assert isinstance(
+        await _error(ChartRequest("oci://r.io/charts/nginx", "nginx", "9.9.9"), registry=registry), Denied
+    )
+
+
+async def test_an_index_that_leads_to_a_registry_is_followed() -> None:
+    async with chart_repository() as repository:
+        repository.add_chart("nginx", "1.0.0")
+        repository.index(nginx="oci://r.io/bitnamicharts/nginx:1.0.0")
+
+        (found,) = await _resolve(
+            ChartRequest(str(repository.url), "nginx", "^1"), registry=_Registry(bitnamicharts__nginx=["1.0.0"])
+        )
+
+        assert isinstance(found, ResolvedChart)
+        assert str(found.reference) == "r.io/bitnamicharts/nginx:1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("index", "problem"),
+    [
+        ("<html>", "has no entries"),
+        ("entries: [", "no index of charts"),
+        ("entries:\n  nginx:\n  - version: 1.0.0\n", "has no URL for"),
+        (
+            "entries:\n  nginx:\n  - version: 1.0.0\n    urls: [index.yaml]\n",
+            "is no chart, although the index lists it",
+        ),
+    ],
+)
+async def test_an_index_that_is_none_is_named(index: str, problem: str) -> None:
+    async with chart_repository() as repository:
+        repository.files["index.yaml"] = index.encode()
+
+        error = await _error(ChartRequest(str(repository.url), "nginx", "1.0.0"))
+
+        assert isinstance(error, InvalidContent)
+        assert problem in str(error)
+
+
+@pytest.mark.parametrize("repo", ["ftp://a.io", "", "https://", "file:///etc"])
+async def test_what_is_no_repository_is_refused(repo: str) -> None:
+    assert isinstance(await _error(ChartRequest(repo, "a", "1.0.0")), UsageError)
+
+
+async def test_a_repository_that_is_gone_fails_its_charts_only() -> None:
+    async with chart_repository() as repository, chart_repository() as empty:
+        repository.add_chart("nginx", "1.0.0")
+        repository.index()
+        gone = [ChartRequest(str(empty.url), name, "1.0.0") for name in "ab"]
+
+        first, second, third = await _resolve(*gone, ChartRequest(str(repository.url), "nginx", "1.0.0"))
+
+        assert isinstance(first, FailedChart)
+        assert isinstance(second, FailedChart)
+        assert isinstance(third, ResolvedChart)
+        assert empty.requests == ["/index.yaml"]
+
+
+async def test_a_spool_and_a_registry_are_one_source() -> None:
+    async with chart_repository() as repository:
+        archive = repository.add_chart("nginx", "1.0.0")
+        repository.index()
+        rest = MemorySource()
+        name = rest.add("quay.io/a/b:v1", image("a"))
+        with open_spool() as spool:
+            async with _charts(spool) as charts:
+                chart = (await charts.resolve(ChartRequest(str(repository.url), "nginx", "1.0.0"))).reference
+            source = SpooledSource(spool, rest)
+
+            manifest = await source.manifest(chart.tagged("1.0.0"))
+            assert isinstance(manifest, Manifest)
+            assert await source.resolve(chart) == manifest.descriptor
+            assert await source.resolve(name) == await rest.resolve(name)
+            blob = source.blob(chart, manifest.layers[0])
+            assert isinstance(blob, FileBlob)
+            buffer = bytearray(len(archive))
+            assert blob.read_into(memoryview(buffer), 3) == len(archive) - 3
+            assert bytes(buffer[: len(archive) - 3]) == archive[3:]
+            with pytest.raises(NotFound):
+                await spool.resolve(name)
+
+
+def test_parts_that_no_repository_can_have_are_spelt_otherwise() -> None:
+    assert repository_of("/NetApp/a b/_x_/v1.0..2/") == "netapp/a-b/x/v1.0.2"
+    assert tag_of("v1.0.0+build.5") == "v1.0.0_build.5"
+    assert tag_of("") == "latest"
