@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from syncer import __version__
 from syncer.errors import Exit, SyncerError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, whose meanings are ``errors.Exit``."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words in (["version"], ["--version"]):  # the parser alone takes longer to import than scripts like to wait
+        print(__version__)  # noqa: T201
+        return Exit.OK
     from syncer.cli.app import run_app  # noqa: PLC0415  what a command needs is imported when it is run
 
     try:
-        return run_app(list(sys.argv[1:] if argv is None else argv))
+        return run_app(words)
     except SyncerError as error:
         complain(error)
         return error.exit
