@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncer.errors import InvalidFile
-from syncer.oci import Digest, Reference
+from syncer.errors import InvalidContent, InvalidFile
+from syncer.oci import Digest, Reference, parse_manifest
+from syncer.profiles.artifact import EMPTY, artifact_manifest, definition_artifact, definition_layer
 from syncer.profiles.definition import (
     DefinedArchive,
     DefinedChart,
@@ -15,12 +17,15 @@ from syncer.profiles.definition import (
     DefinedPack,
     DefinedProfile,
     Definition,
+    Found,
     Missing,
     Release,
     parse_definition,
     read_definition,
     render_definition,
+    with_found,
 )
+from syncer.profiles.packs import ChartRequest
 
 _DIGEST = Digest.of(b"content")
 
@@ -143,3 +148,38 @@ def test_any_text_survives_being_written_and_read(name: str, version: str, notes
     )
 
     assert parse_definition(render_definition(definition), "mine.yaml") == definition
+
+
+def test_what_was_found_is_recorded_without_paths_of_this_machine() -> None:
+    chart = ChartRequest("https://charts.example.com", "c", "1.10")
+    artifact = Reference.parse("charts.example.com/c:1.10.0").at(_DIGEST)
+    images = {Reference.parse("quay.io/a/b:v1"): Found(_DIGEST, 99, ("linux/arm64",))}
+
+    definition = with_found(
+        _definition(),
+        images=images,
+        charts={chart: Found(_DIGEST, 5, artifact=replace(artifact, tag="1.10.0"))},
+        missing=[Missing(name="quay.io/a/lost:v1", reason="gone")],
+    )
+
+    assert definition.images[0] == _definition().images[0]
+    assert (definition.images[1].digest, definition.images[1].size) == (_DIGEST, 99)
+    assert str(definition.charts[0].artifact) == "charts.example.com/c:1.10.0"
+    assert definition.archives[0].path is None
+    assert parse_definition(render_definition(definition), "mine.yaml") == definition
+
+
+def test_a_definition_goes_through_a_registry_as_an_artifact() -> None:
+    content = render_definition(_definition()).encode()
+
+    manifest, blobs = definition_artifact(content)
+
+    assert manifest.artifact_type == "application/vnd.syncer.bundle-definition.v1+yaml"
+    assert {child.digest for child in manifest.children()} == set(blobs)
+    assert blobs[definition_layer(parse_manifest(manifest.content)).digest] == content
+    assert definition_artifact(content)[0] == manifest
+
+
+def test_another_artifact_is_no_definition() -> None:
+    with pytest.raises(InvalidContent, match="no bundle definition"):
+        definition_layer(artifact_manifest(EMPTY, []))
