@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import UsageError
-from syncer.profiles.macros import Scope
+from syncer.profiles.macros import Scope, parse_overrides
 from syncer.profiles.yaml_document import parse_documents
 
 _VALUES = """
@@ -89,6 +89,17 @@ def test_what_is_given_on_the_command_line_wins() -> None:
 
     assert scope.resolve("{{.spectro.var.tag}}") == "mine"
     assert scope.resolve("{{.spectro.pack.edge-native-byoi.options.system.uri}}") == "r/os:2.0"
+
+
+def test_values_on_the_command_line_may_be_named_as_the_macro_is_written() -> None:
+    assert parse_overrides(["tag=v1=2", "{{ .spectro.var.b }}=", ".spectro.system.kubernetes.version=1.29"]) == {
+        "tag": "v1=2",
+        "spectro.var.b": "",
+        "spectro.system.kubernetes.version": "1.29",
+    }
+    for wrong in ("tag", "=v1", "{{}}=1"):
+        with pytest.raises(UsageError, match="is not NAME=VALUE"):
+            parse_overrides([wrong])
 
 
 @pytest.mark.parametrize(

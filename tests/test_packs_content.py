@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from syncer.errors import InvalidFile
 from syncer.profiles.macros import Scope
 from syncer.profiles.packs import ChartRequest, PackContent, parse_values, read_content
 from syncer.profiles.profile import Pack
+from syncer.profiles.scan import scan_pack
 
 _DIGEST = "sha256:" + "5" * 64
 
@@ -176,3 +182,24 @@ def test_what_cannot_be_downloaded_is_an_error(values: str, problem: str) -> Non
 def test_all_wrong_entries_of_a_pack_are_named_at_once() -> None:
     with pytest.raises(InvalidFile, match=r"images\[0\].*as at pack.content.images\[2\]"):
         _read(_content("- image: A\n- image: b\n- image: C"))
+
+
+_WORDS = st.sampled_from(
+    ["image", "images", "iamge", "charts", "repo", "name", "version", "content", "pack", "a:1", "A", "{{.x}}", "tag"]
+)
+_TREES = st.recursive(
+    st.none() | _WORDS | st.integers() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_TREES)
+def test_values_of_any_shape_are_read_or_are_an_invalid_file(tree: object) -> None:
+    for values in ({"pack": {"content": tree}}, {"pack": None, "content": tree}, {"pack": tree}, tree):
+        pack = Pack(name="a", values=yaml.safe_dump(values), origin="values.yaml")
+        documents = parse_values(pack)
+        scan_pack(pack, documents)
+        with contextlib.suppress(InvalidFile):
+            for image in read_content(pack, documents, Scope()).images:
+                assert "{{" not in str(image.reference)

@@ -199,7 +199,7 @@ def _with_own_chart(content: PackContent) -> PackContent:
     registry = pack.registry or PackRegistry()
     if not registry.endpoint:
         known = registry.name or registry.uid or "unknown"
-        warning = f"it is a chart of the Helm registry {known}, whose address is not told here, so it is left out"
+        warning = f"it is a chart of the Helm registry {known}, whose address only the API tells, so it is left out"
         return replace(content, warnings=(*content.warnings, warning))
     chart = ChartRequest(registry.endpoint, pack.name, pack.version or pack.tag or None)
     return replace(content, charts=tuple(dict.fromkeys((chart, *content.charts))))

@@ -8,7 +8,7 @@ Sprig that profiles use (masterminds.github.io/sprig, "String Functions" and "De
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -45,6 +45,21 @@ class Scope:
     def resolve(self, text: str) -> str:
         """``text`` with every macro replaced; raises ``UsageError``, which names the macro."""
         return _Resolution(self).text(text, ())
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
+    """Names and values of ``--set-var NAME=VALUE``; raises ``UsageError``.
+
+    A name may be written as the macro is, with or without its braces, or without ``spectro.`` and kind.
+    """
+    overrides: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip().removeprefix("{{").removesuffix("}}").strip().removeprefix(".")
+        if not equals or not name:
+            raise UsageError(f"{text[:80]!r} is not NAME=VALUE", hint="write it like --set-var registry=ttl.sh")
+        overrides[name] = value
+    return overrides
 
 
 class _Resolution:
