@@ -49,7 +49,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._deadline:
             self._deadline.cancel()
-        if self._payload:
+        if self._payload and not self._payload.exception():
             with suppress(RuntimeError):  # somebody waits for the next byte: all before it is read
                 self.rest = self._payload.read_nowait()
         super().connection_lost(exc)
@@ -61,7 +61,9 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """A request that is no HTTP is answered, and not worth a line in a log."""
+        """Neither a client that is gone nor a request that is no HTTP is worth a line in a log."""
+        if isinstance(exc, ConnectionError):
+            raise exc
         if status != HTTPStatus.BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
         response = Problem(HTTPStatus.BAD_REQUEST, "UNSUPPORTED", "this is not a request that HTTP allows").response()

@@ -22,7 +22,7 @@ from syncer.serve.password import Passwords
 from syncer.serve.storage import Storage
 
 _IDLE_SECONDS = 60.0
-_SHUTDOWN_SECONDS = 2.0
+_SHUTDOWN_SECONDS = 0.5  # twice: for requests to end, then for them to notice
 _MAX_LINE = 16 * 1024  # bytes, of the request line and of each header
 _MAX_HEADERS = 64
 _READ_AHEAD = 256 * 1024  # bytes of a body

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,40 @@ async def serve_disk(
     authority: Path | None = None,
     port: int = 0,
 ) -> AsyncIterator[Registry]:
-    """Syncer's own registry, in this process, with its content in ``directory``."""
+    """Syncer's own registry, in this process, with its content in ``directory``.
+
+    A bug of the server's, which a client may not notice, fails the test.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     passwords = htpasswd(directory / "htpasswd", login) if login else None
     identity = Tls(certificate=tls.certificate, key=tls.key) if tls else None
-    with open_disk(directory / "content") as disk:
+    with nothing_logged("asyncio", "syncer.serve"), open_disk(directory / "content") as disk:
         async with serve(disk, port=port, htpasswd=passwords, tls=identity) as address:
             yield Registry(str(address), directory, login=login, authority=authority if tls else None)
+
+
+class _Kept(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def nothing_logged(*names: str) -> Iterator[None]:
+    """Raise ``AssertionError`` at the end if one of these loggers got an error."""
+    handler = _Kept(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert not handler.records, "\n".join(map(logging.Formatter().format, handler.records))
 
 
 async def _listening(process: Process, log: Path) -> str:
