@@ -18,7 +18,7 @@ from syncer.transport.message import SMALL, Answer
 
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _GZIP_MAGIC = b"\x1f\x8b"
-_MAX_DEFINITION = 1024 * 1024 * 1024  # bytes of a cluster definition; seen ones are a few hundred KiB
+_MAX_DEFINITION = 256 * 1024 * 1024  # bytes of a cluster definition
 
 
 @dataclass(frozen=True, slots=True, order=True)
