@@ -1,22 +1,23 @@
-"""From references to one bundle file."""
+"""From references, or a whole definition, to one bundle file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from syncer.api.contents import Contents, Supplies
+from syncer.api.defined import described, wanted_by
 from syncer.api.result import BuildResult, accounts, new_run_id, to_all
-from syncer.bundle import Format, open_writer
-from syncer.content import Item
+from syncer.bundle import Format, open_bundle, open_writer
 from syncer.errors import UsageError
 from syncer.oci import Platform, Reference
+from syncer.profiles.definition import DefinedImage, Definition, render_definition
+from syncer.profiles.spool import open_spool
 from syncer.registry import RegistrySettings, open_registries
-from syncer.report import Account, Report, Status
-from syncer.transfer.events import Emit
+from syncer.report import Account
+from syncer.transfer.events import Emit, Event, Found
 from syncer.transfer.run import Options, transfer
 
 DEFAULT_OUTPUT = Path("output/content-bundle")
@@ -25,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 async def build(
-    images: Iterable[str | Reference],
+    images: Iterable[str | Reference] | Definition,
     *,
     name: str = "bundle",
     output: str | Path = DEFAULT_OUTPUT,
@@ -36,63 +37,73 @@ async def build(
     allow_partial: bool = False,
     resume: bool = True,
     referrers: bool = True,
+    supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     workers: int = 32,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> BuildResult:
-    """Download ``images`` into ``OUTPUT/NAME.tar.zst``.
+    """Download ``images``, or all that a definition wants, into ``OUTPUT/NAME.tar.zst``.
 
     The file appears when all is there; otherwise what is there stays in ``….partial``, and the same call
     goes on with it.  ``allow_partial`` publishes without the images that failed.  With ``platform`` every
     index is resolved to its manifest for that platform.  ``referrers`` brings signatures, attestations and
-    SBOMs along.  Raises ``UsageError`` for wrong arguments,
-    ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is an entry in the report.
+    SBOMs along.  Raises ``UsageError`` for wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``;
+    an image that fails is an entry in the report.
     """
-    references = _references(images)
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is not a name for a bundle", hint="use letters, digits, dots, dashes, underscores")
+    definition = images if isinstance(images, Definition) else _definition(name, images)
+    check_name(name)
+    if not (definition.images or definition.charts or definition.archives):
+        raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
     path = Path(output) / f"{name}.{format}"
     account = Account(run_id=run_id or new_run_id(), fetches=True, sends=False)
-    platforms = (wanted,) if wanted else ()
-    items = [Item(reference, reference, platforms=platforms, referrers=referrers) for reference in references]
+    sizes = _Sizes()
+    tell = to_all(account, sizes, emit)
     async with (
         open_writer(path, format=format, compression_level=compression_level, resume=resume, force=force) as writer,
-        open_registries(settings or RegistrySettings()) as registries,
+        open_contents(settings, supplies) as contents,
     ):
-        options = Options(workers=workers)
-        await transfer(items, registries, writer, options=options, emit=to_all(account, emit))
-        report = account.report(accounts(registries.traffic))
+        found = await wanted_by(definition, contents, supplies or Supplies(), platform=wanted, referrers=referrers)
+        for failure in found.failures:
+            tell(failure)
+        await transfer(found.items, contents, writer, options=Options(workers=workers), emit=tell)
+        report = account.report(accounts(contents.registries.traffic))
         is_complete = not report.failures
         if is_complete or allow_partial:
-            await writer.publish(_definition(name, wanted, report), allow_partial=not is_complete)
+            document = described(definition.model_copy(update={"name": name}), found, report, sizes.known)
+            await writer.publish(render_definition(document).encode(), allow_partial=not is_complete)
     published = is_complete or allow_partial
     return BuildResult(path=path if published else None, partial=None if published else path, report=report)
 
 
-def _references(images: Iterable[str | Reference]) -> Sequence[Reference]:
+def check_name(name: str) -> None:
+    """Raise ``UsageError`` unless ``name`` can be a bundle's."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is not a name for a bundle", hint="use letters, digits, dots, dashes, underscores")
+
+
+@asynccontextmanager
+async def open_contents(settings: RegistrySettings | None, supplies: Supplies | None) -> AsyncIterator[Contents]:
+    """All that a build draws on, open as long as the block lasts."""
+    async with AsyncExitStack() as stack:
+        bundles = [stack.enter_context(open_bundle(path)) for path in (supplies.bundles if supplies else ())]
+        spool = stack.enter_context(open_spool())
+        registries = await stack.enter_async_context(open_registries(settings or RegistrySettings()))
+        yield Contents(spool, tuple(bundles), registries)
+
+
+def _definition(name: str, images: Iterable[str | Reference]) -> Definition:
     parsed = (Reference.parse(image) if isinstance(image, str) else image for image in images)
-    references = list(dict.fromkeys(parsed))
-    if not references:
-        raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
-    return references
+    return Definition(name=name, images=tuple(DefinedImage(image=image) for image in dict.fromkeys(parsed)))
 
 
-def _definition(name: str, platform: Platform | None, report: Report) -> bytes:
-    """What was asked for and what it resolved to, for the bundle; the same for the same content."""
-    images: list[dict[str, Any]] = []
-    missing: list[dict[str, Any]] = []
-    for image in report.images:
-        if image.status is Status.FAILED:
-            missing.append({"image": str(image.source), "error": str(image.error)})
-        else:
-            platforms = [str(platform) for platform in image.platforms]
-            images.append(
-                {"image": str(image.source), "digest": str(image.digest)}
-                | ({"platforms": platforms} if platforms else {})
-            )
-    document = {"name": name} | ({"platform": str(platform)} if platform else {}) | {"images": images}
-    if missing:
-        document["missing"] = missing
-    return yaml.safe_dump(document, sort_keys=False).encode()
+class _Sizes:
+    """Bytes of the blobs of each image, shared ones included."""
+
+    def __init__(self) -> None:
+        self.known: dict[Reference, int] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Found):
+            self.known[event.item.target] = event.bytes + event.deduplicated

@@ -95,6 +95,10 @@ class Bundle:
     def size_of_file(self) -> int:
         return self._opened.st_size
 
+    def names(self, reference: Reference) -> bool:
+        """Whether the bundle has an image under that very name."""
+        return reference in self._roots
+
     def size(self, digest: Digest) -> int:
         """Bytes of some content; raises ``NotFound``."""
         return self._member(digest).size

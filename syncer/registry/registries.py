@@ -43,6 +43,11 @@ class Registries:
         self._searches: dict[str, ReferrerSearch] = {}
 
     @property
+    def transport(self) -> Transport:
+        """For what else is asked of servers, under the same manners."""
+        return self._transport
+
+    @property
     def traffic(self) -> Mapping[str, Traffic]:
         """What went to and came from each host."""
         return self._transport.traffic

@@ -1,0 +1,85 @@
+"""Where a build finds its content: what was made for it, bundles at hand, and registries, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from syncer.bundle import Bundle
+from syncer.content import Blob
+from syncer.errors import NotFound
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.manifest import AnyManifest
+from syncer.profiles.cred_file import Login
+from syncer.profiles.spool import Spool
+from syncer.registry import Registries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supplies:
+    """What a build may draw on besides registries."""
+
+    bundles: Sequence[Path] = ()  # at hand: what they have is not asked of the network
+    chart_logins: Mapping[str, Login] = field(default_factory=dict)  # by host[:port][/path]
+    chart_cache: Path | None = None  # a directory for the indexes of chart repositories
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Implements ``Source``; an image that a bundle at hand has under its name costs no request at all."""
+
+    spool: Spool
+    bundles: tuple[Bundle, ...]
+    registries: Registries
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        return await self._holder(reference).resolve(reference)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        return await self._holder(reference).manifest(reference)
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        try:
+            return self.spool.blob(reference, descriptor)
+        except NotFound:
+            holder = next((bundle for bundle in self.bundles if descriptor.digest in bundle.digests), self.registries)
+            return holder.blob(reference, descriptor)
+
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
+        """What refers to ``subjects``: asked of whoever has the image."""
+        holder = self._holder(reference)
+        if isinstance(holder, Spool):
+            return []
+        if isinstance(holder, Bundle):
+            return bundled_referrers(holder, reference, subjects)
+        return await holder.referrers(reference, subjects)
+
+    def pause(self, reference: Reference) -> float:
+        return 0.0 if self.has(reference) else self.registries.pause(reference)
+
+    def has(self, reference: Reference) -> bool:
+        """Whether no registry needs to be asked for ``reference``."""
+        return not isinstance(self._holder(reference), Registries)
+
+    def _holder(self, reference: Reference) -> Spool | Bundle | Registries:
+        if reference in self.spool:
+            return self.spool
+        for bundle in self.bundles:
+            if reference.digest in bundle.digests if reference.digest else bundle.names(reference):
+                return bundle
+        return self.registries
+
+
+def bundled_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Digest]) -> list[Reference]:
+    """The images of ``bundle`` that speak about ``subjects``: by cosign's tags, or by their subject."""
+    tags = tuple(f"{subject.algorithm}-{subject.hex}." for subject in subjects)
+    found = []
+    for image in bundle.images:
+        if image.reference.name != reference.name:
+            continue
+        manifest = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
+        speaks = manifest.subject is not None and manifest.subject.digest in subjects
+        if speaks or (image.reference.tag or "").startswith(tags):
+            found.append(image.reference)
+    return found
