@@ -15,11 +15,9 @@ from syncer.profiles.artifact import CHART_CONFIG, CHART_LAYER, FILE, TITLE, rep
 from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
 from syncer.profiles.cred_file import Login
 from syncer.profiles.packs import ChartRequest
-from syncer.profiles.spool import Spool, SpooledSource, open_spool
+from syncer.profiles.spool import Spool, open_spool
 from syncer.transport import Limits, TransportSettings, open_transport
 from tests.support.chart_repository import chart_archive, chart_repository, tar_gz
-from tests.support.images import image
-from tests.support.memory import MemorySource
 
 
 class _Registry:
@@ -372,28 +370,25 @@ async def test_a_repository_that_is_gone_fails_its_charts_only() -> None:
         assert empty.requests == ["/index.yaml"]
 
 
-async def test_a_spool_and_a_registry_are_one_source() -> None:
+async def test_what_was_fetched_is_read_in_place_by_name_or_digest() -> None:
     async with chart_repository() as repository:
         archive = repository.add_chart("nginx", "1.0.0")
         repository.index()
-        rest = MemorySource()
-        name = rest.add("quay.io/a/b:v1", image("a"))
         with open_spool() as spool:
             async with _charts(spool) as charts:
                 chart = (await charts.resolve(ChartRequest(str(repository.url), "nginx", "1.0.0"))).reference
-            source = SpooledSource(spool, rest)
 
-            manifest = await source.manifest(chart.tagged("1.0.0"))
+            manifest = await spool.manifest(chart.tagged("1.0.0"))
             assert isinstance(manifest, Manifest)
-            assert await source.resolve(chart) == manifest.descriptor
-            assert await source.resolve(name) == await rest.resolve(name)
-            blob = source.blob(chart, manifest.layers[0])
+            assert await spool.resolve(chart) == manifest.descriptor
+            assert chart in spool
+            blob = spool.blob(chart, manifest.layers[0])
             assert isinstance(blob, FileBlob)
             buffer = bytearray(len(archive))
             assert blob.read_into(memoryview(buffer), 3) == len(archive) - 3
             assert bytes(buffer[: len(archive) - 3]) == archive[3:]
             with pytest.raises(NotFound):
-                await spool.resolve(name)
+                await spool.resolve(chart.tagged("9.9.9"))
 
 
 def test_parts_that_no_repository_can_have_are_spelt_otherwise() -> None:

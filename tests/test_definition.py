@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,12 @@ from syncer.profiles.definition import (
     DefinedPack,
     DefinedProfile,
     Definition,
-    Found,
     Missing,
     Release,
     parse_definition,
     read_definition,
     render_definition,
-    with_found,
 )
-from syncer.profiles.packs import ChartRequest
 
 _DIGEST = Digest.of(b"content")
 
@@ -147,25 +143,6 @@ def test_any_text_survives_being_written_and_read(name: str, version: str, notes
         profiles=(DefinedProfile(name=name, version=version),),
     )
 
-    assert parse_definition(render_definition(definition), "mine.yaml") == definition
-
-
-def test_what_was_found_is_recorded_without_paths_of_this_machine() -> None:
-    chart = ChartRequest("https://charts.example.com", "c", "1.10")
-    artifact = Reference.parse("charts.example.com/c:1.10.0").at(_DIGEST)
-    images = {Reference.parse("quay.io/a/b:v1"): Found(_DIGEST, 99, ("linux/arm64",))}
-
-    definition = with_found(
-        _definition(),
-        images=images,
-        charts={chart: Found(_DIGEST, 5, artifact=replace(artifact, tag="1.10.0"))},
-        missing=[Missing(name="quay.io/a/lost:v1", reason="gone")],
-    )
-
-    assert definition.images[0] == _definition().images[0]
-    assert (definition.images[1].digest, definition.images[1].size) == (_DIGEST, 99)
-    assert str(definition.charts[0].artifact) == "charts.example.com/c:1.10.0"
-    assert definition.archives[0].path is None
     assert parse_definition(render_definition(definition), "mine.yaml") == definition
 
 

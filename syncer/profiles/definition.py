@@ -6,10 +6,8 @@ Digests in it are binding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -165,50 +163,6 @@ def render_definition(definition: Definition) -> str:
     tree = {"apiVersion": definition.apiVersion, "kind": definition.kind} | tree
     body = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return _HEADER + body
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What something resolved to; ``size`` is in bytes, ``artifact`` a chart's name as an artifact."""
-
-    digest: Digest
-    size: int | None = None
-    platforms: tuple[str, ...] = ()
-    artifact: Reference | None = None
-
-
-def with_found(
-    definition: Definition,
-    *,
-    images: Mapping[Reference, Found],
-    charts: Mapping[ChartRequest, Found] = MappingProxyType({}),
-    missing: Sequence[Missing] = (),
-) -> Definition:
-    """``definition`` with what was found for its images (by ``DefinedImage.image``) and charts, and what was not.
-
-    What is found for nothing in the definition is passed over; paths of this machine are left out.
-    """
-    return definition.model_copy(
-        update={
-            "images": tuple(_image_with(image, images.get(image.image)) for image in definition.images),
-            "charts": tuple(_chart_with(chart, charts.get(chart.request)) for chart in definition.charts),
-            "archives": tuple(archive.model_copy(update={"path": None}) for archive in definition.archives),
-            "missing": tuple(missing),
-        }
-    )
-
-
-def _image_with(image: DefinedImage, found: Found | None) -> DefinedImage:
-    if found is None:
-        return image
-    return image.model_copy(update={"digest": found.digest, "platforms": found.platforms, "size": found.size})
-
-
-def _chart_with(chart: DefinedChart, found: Found | None) -> DefinedChart:
-    if found is None:
-        return chart
-    artifact = found.artifact and found.artifact.tagged(found.artifact.tag or "latest")
-    return chart.model_copy(update={"artifact": artifact, "digest": found.digest, "size": found.size})
 
 
 class _Dumper(yaml.SafeDumper):

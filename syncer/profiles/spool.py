@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from syncer.content import Blob, Pieces, Source
+from syncer.content import Blob, Pieces
 from syncer.errors import NotFound, TargetError
 from syncer.oci import Descriptor, Digest, Manifest, Reference
 from syncer.oci.manifest import AnyManifest
@@ -85,29 +85,6 @@ class Spool:
         if manifest is None:
             raise NotFound(str(reference), 404, ["it was not fetched"])
         return manifest
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledSource:
-    """A source that has the artifacts of a spool besides its own."""
-
-    spool: Spool
-    rest: Source
-
-    async def resolve(self, reference: Reference) -> Descriptor:
-        return await self._of(reference).resolve(reference)
-
-    async def manifest(self, reference: Reference) -> AnyManifest:
-        return await self._of(reference).manifest(reference)
-
-    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
-        try:
-            return self.spool.blob(reference, descriptor)
-        except NotFound:
-            return self.rest.blob(reference, descriptor)
-
-    def _of(self, reference: Reference) -> Source:
-        return self.spool if reference in self.spool else self.rest
 
 
 @dataclass(frozen=True, slots=True)
