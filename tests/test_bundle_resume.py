@@ -12,21 +12,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
 import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Blob, Pieces
 from syncer.errors import DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
-from syncer.oci import Descriptor, Reference
+from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event, Failed
 from syncer.transfer.run import Options, transfer
 from tests.support import images
-from tests.support.bundle_builder import add_large_images
+from tests.support.bundle_builder import PIECE, add_large_images
 from tests.support.bundles import FORMATS, build, items_of
 from tests.support.memory import MemorySource
 
-OPEN_BLOBS = 12  # of the large images: what may be under way when a build is killed
-LARGEST = 2_100_000
+LARGEST = 2_100_000  # bytes
 
 
 @dataclass(slots=True)
@@ -71,6 +71,10 @@ def large_images(
     source = FaultySource(budget=budget, alter=alter)
     add_large_images(source)
     return source
+
+
+CONTENT = sum(map(len, large_images().blobs.values()))
+LOST = 2 * (2**20 + PIECE)  # by a kill at most: a megabyte and the piece in hand of each large blob
 
 
 async def undisturbed(tmp_path: Path, form: Format = "tar.zst") -> bytes:
@@ -136,7 +140,7 @@ async def test_a_build_killed_at_any_point_ends_in_the_same_bytes(tmp_path: Path
     assert run_build(final, "tar.zst", log) == 0
 
     assert final.read_bytes() == expected
-    assert fetched(log) <= sum(map(len, large_images().blobs.values())) + OPEN_BLOBS * 2**20
+    assert fetched(log) <= CONTENT + LOST
     assert [path.name for path in final.parent.iterdir()] == ["bundle"]
 
 
@@ -153,7 +157,7 @@ async def test_a_build_killed_again_and_again_ends_in_the_same_bytes(tmp_path: P
 
     assert kills > 1
     assert final.read_bytes() == expected
-    assert fetched(log) <= sum(map(len, large_images().blobs.values())) + kills * 2 * 2**20  # two large blobs are open
+    assert fetched(log) <= CONTENT + kills * LOST
 
 
 async def test_a_run_killed_right_after_publishing_leaves_nothing_for_the_next(tmp_path: Path) -> None:
@@ -357,6 +361,39 @@ async def test_a_full_disk_ends_the_build_and_the_next_one_goes_on(tmp_path: Pat
     assert final.read_bytes() == expected
 
 
+async def test_a_bundle_that_cannot_fit_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    """Row 43: what is needed is known from the descriptors."""
+    petabyte = Descriptor(images.OCI_LAYER, Digest.of(b"large"), 2**50)
+
+    async with open_writer(tmp_path / "bundle") as writer:
+        with pytest.raises(TargetFull, match=r"needs [0-9]+ MiB more than its disk has free") as refused:
+            await writer.reserve("", petabyte, None)
+
+    assert refused.value.hint
+
+
+async def test_a_cancelled_build_leaves_all_that_landed_and_no_lock(tmp_path: Path) -> None:
+    """Row 45: whatever is under way ends, and the next build goes on."""
+    final = tmp_path / "bundle"
+    expected = await undisturbed(tmp_path)
+    source = large_images()
+    stuck = anyio.Event()
+
+    def hang_on(content: bytes, times: int) -> bytes:
+        stuck.set()
+        return content
+
+    source.alter = hang_on
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(build, final, source)
+        await stuck.wait()
+        tasks.cancel_scope.cancel()
+
+    assert not final.exists()
+    await build(final, large_images())
+    assert final.read_bytes() == expected
+
+
 async def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     """Row 43: also when a file is where a directory must be."""
     (tmp_path / "file").write_text("")
@@ -371,3 +408,26 @@ async def test_a_build_of_nothing_leaves_nothing(tmp_path: Path) -> None:
         pass
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("form", FORMATS)
+async def test_sixty_kills_end_in_the_same_bytes(tmp_path: Path, form: Format) -> None:
+    """Row 46: at random instants, with nothing fetched twice beyond a megabyte per open blob and kill."""
+    expected = await undisturbed(tmp_path, form)
+    points = ["bundle.allotted", "bundle.written", "bundle.marked", "bundle.synced", "bundle.renamed"]
+    chosen = random.Random(60)
+    kills = builds = 0
+    while kills < 60:
+        final, log = tmp_path / f"bundle{builds}", tmp_path / f"log{builds}"
+        own = 0
+        while (
+            run_build(final, form, log, f"{chosen.choice(points)}=kill@{chosen.randrange(1, 10)}")
+            and not final.exists()
+        ):
+            own += 1
+        kills, builds = kills + own, builds + 1
+
+        assert final.read_bytes() == expected
+        assert fetched(log) <= CONTENT + own * LOST

@@ -10,15 +10,19 @@ from pathlib import Path
 
 from syncer.errors import TargetFull
 
+MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
 _HINTS = {
-    errno.ENOSPC: "make room and run the same command again: it goes on where it stopped",
-    errno.EDQUOT: "make room and run the same command again: it goes on where it stopped",
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
     errno.EFBIG: "the file system or a limit (ulimit -f) allows no file of this size",
     errno.EACCES: "choose another directory with --output, or change its permissions",
     errno.EPERM: "choose another directory with --output, or change its permissions",
     errno.EROFS: "choose another directory with --output",
     errno.EIO: "the disk may be failing; its kernel log says more",
 }
+
+
+_STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
 
 @contextmanager
@@ -29,6 +33,14 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise TargetFull(f"cannot write {path}: {reason.lower()}", hint=_HINTS.get(error.errno or 0)) from error
+
+
+def room_for(file: int) -> int | None:
+    """Bytes that ``file`` may come to have before its disk is full; None when the disk does not tell."""
+    disk = os.fstatvfs(file)
+    if not disk.f_blocks:
+        return None
+    return os.fstat(file).st_blocks * _STAT_BLOCK + disk.f_bavail * disk.f_frsize
 
 
 def sync_directory(directory: Path) -> None:

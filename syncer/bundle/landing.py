@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 BATCH = 512 * 1024
-"""Bytes that are hashed and written together; while that happens, as many may arrive."""
+"""Bytes that are hashed and written together; while that happens, as many may arrive.
+
+Twice this is what a killed build has to fetch again of each blob that was under way.
+"""
 
 _INLINE = 64 * 1024  # what is done faster than a thread is woken
 
@@ -49,13 +52,13 @@ class Landing:
             try:
                 pending = 0
                 async for piece in pieces:
-                    self._take(piece)
-                    pending += len(piece)
-                    if pending >= BATCH:
+                    if pending + len(piece) > BATCH:
                         await self._hand_over(tasks)
                         pending = 0
                     if self._failure:
                         break
+                    self._take(piece)
+                    pending += len(piece)
             except SyncerError as error:  # kept, since leaving a task group would wrap it
                 self._failure = error
             await self._hand_over(tasks)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.bundle import layout, tar
-from syncer.bundle.disk import sync_directory, writing
+from syncer.bundle.disk import MAKE_ROOM, room_for, sync_directory, writing
 from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal
 from syncer.bundle.slots import Slot, proof_of, prove
 from syncer.bundle.zstd import Frame
-from syncer.errors import AlreadyThere, Locked
+from syncer.errors import AlreadyThere, Locked, TargetFull
 from syncer.failpoints import reach
 from syncer.oci import Digest
 
@@ -66,6 +66,7 @@ class Partial:
     slots: list[Slot]
     first_frames: list[Frame]  # of what stands before the slots
     end: int  # where the next slot will start
+    room: int = 0  # bytes that the file may have, as of the last time that it was asked for
     is_published: bool = False
 
     def allot(self, digest: Digest, size: int, packed: int | None = None) -> Slot:
@@ -77,6 +78,16 @@ class Partial:
         self.slots.append(slot)
         self.end = slot.end(self.framing)
         return slot
+
+    def check_room(self) -> None:
+        """Raise ``TargetFull`` when the disk cannot hold the slots that were allotted."""
+        if self.end <= self.room:
+            return
+        room = room_for(self.file)
+        self.room = self.end if room is None else room
+        if self.end > self.room:
+            lacking = -(-(self.end - self.room) // 2**20)
+            raise TargetFull(f"{self.final} needs {lacking} MiB more than its disk has free", hint=MAKE_ROOM)
 
     def prove(self, slot: Slot) -> tuple[int, _Hash]:
         """See ``slots.prove``."""

@@ -62,7 +62,10 @@ class BundleWriter:
         return None
 
     async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:  # noqa: ARG002
-        """Allot a slot, unless the content has one; a manifest, which is in hand, is written at once."""
+        """Allot a slot, unless the content has one; a manifest, which is in hand, is written at once.
+
+        Raises ``TargetFull`` when the disk could not hold it, before anything of it is fetched.
+        """
         first = descriptor.digest not in self._asked
         self._asked.setdefault(descriptor.digest, len(self._asked))
         slot = self._slots.get(descriptor.digest)
@@ -72,6 +75,7 @@ class BundleWriter:
             self._put(slot, manifest)
         elif slot is None:
             self._slots[descriptor.digest] = self._partial.allot(descriptor.digest, descriptor.size)
+        self._partial.check_room()
 
     async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:  # noqa: ARG002
         """Bring ``blob`` into its slot; False when it is there, having been hashed by this run.
