@@ -60,6 +60,16 @@ def serve_disk(tmp_path: Path) -> OpenRegistry:
     return open_it
 
 
+@pytest.fixture
+def serve_process(tmp_path: Path) -> OpenRegistry:
+    """``async with serve_process(name="target", …) as registry``: see ``registries.serve_process``."""
+
+    def open_it(name: str = "ours", **settings: Any) -> AbstractAsyncContextManager[Registry]:
+        return registries.serve_process(tmp_path / name, **settings)
+
+    return open_it
+
+
 @pytest.fixture(params=["debian", "ours"])
 def any_registry(
     request: pytest.FixtureRequest, debian_registry: OpenRegistry, serve_disk: OpenRegistry

@@ -69,7 +69,7 @@ async def get_blob(request: web.BaseRequest, storage: Storage, endpoint: BlobAt)
         return empty_response(HTTPStatus.NOT_MODIFIED, headers)
     if request.method == "HEAD":
         return empty_response(HTTPStatus.OK, headers | {"Content-Length": str(blob.size)})
-    wanted = _wanted_range(request.headers.getall("Range", ()), blob.size)
+    wanted = wanted_range(request.headers.getall("Range", ()), blob.size)
     if wanted is None:
         return await _send(request, blob, range(blob.size), HTTPStatus.OK, headers)
     headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size}"
@@ -127,7 +127,7 @@ def _is_known(request: web.BaseRequest, digest: Digest) -> bool:
     return any(known.value == str(digest) for known in request.if_none_match or ())
 
 
-def _wanted_range(headers: Sequence[str], size: int) -> range | None:
+def wanted_range(headers: Sequence[str], size: int) -> range | None:
     """The one range of bytes that is asked for; None for all of it.
 
     Several ranges at once, and units other than bytes, are ignored, as RFC 9110 allows.

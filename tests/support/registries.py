@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from tests.support.tokens import ISSUER, Login, TokenServer
 
 LOGIN = Login("alice", "correct horse")
 
-_LISTENING = re.compile(r"listening on (?P<address>127\.0\.0\.1:[0-9]+)")
+_LISTENING = re.compile(r"(listening on |serving on http://)(?P<address>127\.0\.0\.1:[0-9]+)")
 _POLL_SECONDS = 0.01
 
 
@@ -126,6 +127,23 @@ async def serve_disk(
             yield Registry(str(address), directory, login=login, authority=authority if tls else None)
 
 
+@asynccontextmanager
+async def serve_process(directory: Path, *, port: int = 0) -> AsyncIterator[Registry]:
+    """``syncer serve --disk`` in a process of its own, which the test may kill."""
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / "serve.log"
+    arguments = ["serve", "--disk", str(directory / "content"), "--port", str(port)]
+    with log.open("wb") as output:
+        process = await anyio.open_process(
+            [sys.executable, "-m", "syncer", *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        address = await _listening(process, log)
+        yield Registry(address, directory, pid=process.pid, log=log)
+    finally:
+        await _end(process)
+
+
 class _Kept(logging.Handler):
     def __init__(self, level: int) -> None:
         super().__init__(level)
@@ -157,7 +175,7 @@ async def _listening(process: Process, log: Path) -> str:
             text = log.read_text()
             if found := _LISTENING.search(text):
                 return found["address"]
-            assert process.returncode is None, f"docker-registry ended:\n{text}"
+            assert process.returncode is None, f"the registry ended:\n{text}"
             await anyio.sleep(_POLL_SECONDS)
 
 
