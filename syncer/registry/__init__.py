@@ -2,7 +2,7 @@
 
 from syncer.registry.address import RegistryAddress
 from syncer.registry.credentials import AuthFile, Credential, CredentialSettings, default_auth_files
-from syncer.registry.journal import Unfinished, UploadJournal
+from syncer.registry.journal import FileUploadJournal, Unfinished, UploadJournal, open_upload_journal
 from syncer.registry.manner import CHUNK_SIZE
 from syncer.registry.registries import Registries, RegistrySettings, open_registries
 from syncer.registry.target import RegistryTarget
@@ -12,6 +12,7 @@ __all__ = [
     "AuthFile",
     "Credential",
     "CredentialSettings",
+    "FileUploadJournal",
     "Registries",
     "RegistryAddress",
     "RegistrySettings",
@@ -20,4 +21,5 @@ __all__ = [
     "UploadJournal",
     "default_auth_files",
     "open_registries",
+    "open_upload_journal",
 ]

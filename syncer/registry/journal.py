@@ -1,29 +1,45 @@
-"""What is remembered of uploads that are under way, so that a killed push can go on with them."""
+"""What is remembered of uploads that are under way, so that a killed push can go on with them.
+
+A hint, safe to delete: the registry is asked before it is believed, and the digest has the last word.
+Where an upload goes on may be as good as a password to that one upload, so its file is the user's alone.
+Credentials are never in it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
+
+import orjson
 
 from syncer.oci import Digest
+
+_KEPT = 8 * 24 * 3600.0  # seconds; distribution throws uploads away after a week
+_LARGEST = 64 * 1024 * 1024  # bytes of a file that are looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """An upload session: where it goes on, and how many bytes the registry has taken.
-
-    A location may be as good as a password to that one session.
-    """
+    """An upload session: where it goes on, and how many bytes the registry has taken."""
 
     location: str
     offset: int
+    reach: int | None = None  # how near an address its place may be, where that is another host's
 
 
 class UploadJournal(Protocol):
-    """Keeps the newest state of each upload; all methods may block, and are called in a worker thread."""
+    """Keeps the newest state of each upload; its methods may block, and are called in worker threads."""
 
     def load(self, repository: str, digest: Digest) -> Unfinished | None:
-        """The unfinished upload of a blob, if one is known."""
+        """The unfinished upload of a blob, if one is known that nobody else is at."""
         ...
 
     def save(self, repository: str, digest: Digest, state: Unfinished) -> None:
@@ -33,3 +49,141 @@ class UploadJournal(Protocol):
     def drop(self, repository: str, digest: Digest) -> None:
         """Forget the upload: it is finished, or lost."""
         ...
+
+
+class FileUploadJournal:
+    """A journal in a directory, one file for each upload, to which its states are appended.
+
+    A file is locked as long as we are at its upload; one that another process has locked is left alone, and
+    that upload goes unremembered.  ``was_interrupted`` says that an earlier push to this host did not say
+    ``finished``.
+    """
+
+    def __init__(self, directory: Path, host: str) -> None:
+        self._directory = directory
+        self._host = host
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _clean(directory)
+        self._marker = directory / f"{_name(host)}.running"
+        self.was_interrupted = self._marker.exists()
+        os.close(os.open(self._marker, os.O_CREAT | os.O_WRONLY, 0o600))
+        self._known = {path.name for path in directory.glob("*.upload")}
+        self._files: dict[str, _File | None] = {}  # by name; None: somebody else's
+
+    def finished(self) -> None:
+        """Everything arrived: the next push need not ask what is there already."""
+        self._marker.unlink(missing_ok=True)
+
+    def load(self, repository: str, digest: Digest) -> Unfinished | None:
+        name = self._name(repository, digest)
+        if name not in self._known:
+            return None
+        file = self._file(name)
+        return file.newest() if file else None
+
+    def save(self, repository: str, digest: Digest, state: Unfinished) -> None:
+        if file := self._file(self._name(repository, digest)):
+            file.append(state)
+
+    def drop(self, repository: str, digest: Digest) -> None:
+        name = self._name(repository, digest)
+        self._known.discard(name)
+        if file := self._files.pop(name, None):
+            file.remove()
+
+    def close(self) -> None:
+        """Unlock what is left; it stays for the next push."""
+        for file in self._files.values():
+            if file:
+                file.close()
+        self._files.clear()
+
+    def _file(self, name: str) -> _File | None:
+        if name not in self._files:
+            self._files[name] = _File.locked(self._directory / name)
+        return self._files[name]
+
+    def _name(self, repository: str, digest: Digest) -> str:
+        return f"{_name(f'{self._host}/{repository}@{digest}')}.upload"
+
+
+@contextmanager
+def open_upload_journal(directory: Path, host: str) -> Iterator[FileUploadJournal]:
+    """The journal of pushes to ``host``, in a directory that only this user can read."""
+    journal = FileUploadJournal(directory, host)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One upload's states, each a line with its checksum: a line that a power failure tore is passed over."""
+
+    path: Path
+    descriptor: int
+
+    @classmethod
+    def locked(cls, path: Path) -> Self | None:
+        """The file, ours until it is closed; None when another process has it."""
+        while True:
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                return None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    _sync(path.parent)
+                    return cls(path, descriptor)
+            os.close(descriptor)  # its owner finished, and removed it, before we had the lock
+
+    def newest(self) -> Unfinished | None:
+        content = os.pread(self.descriptor, _LARGEST, 0)
+        states = filter(None, map(_parsed, reversed(content.splitlines())))
+        return next(states, None)
+
+    def append(self, state: Unfinished) -> None:
+        record = orjson.dumps([state.location, state.offset, state.reach])
+        # a torn line before this one ends here at the latest
+        os.write(self.descriptor, b"\n%08x %s\n" % (zlib.crc32(record), record))
+        os.fsync(self.descriptor)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def _parsed(line: bytes) -> Unfinished | None:
+    checksum, _, record = line.partition(b" ")
+    if checksum != b"%08x" % zlib.crc32(record):
+        return None
+    match orjson.loads(record):
+        case [str(location), int(offset), (int() | None) as reach] if offset >= 0:
+            return Unfinished(location, offset, reach)
+    return None
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _clean(directory: Path) -> None:
+    """Remove what no registry remembers any more."""
+    for path in directory.glob("*.upload"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - _KEPT:
+                path.unlink()

@@ -8,7 +8,7 @@ from enum import Enum
 MIB = 1024 * 1024
 CHUNK_SIZE = 16 * MIB
 _LEAST_CHUNK = MIB
-_PUT_RESETS = 2  # broken PUTs of large blobs after which chunks are tried
+_BREAKS = 2  # bodies cut off one after the other, after which a smaller one is tried
 _IN_ONE_PIECE = re.compile(
     r"(?:.*\.)?(?:pkg\.dev|gcr\.io)|ghcr\.io|.*\.dkr\.ecr(?:-fips)?\..*\.amazonaws\.com(?:\.cn)?|public\.ecr\.aws"
 )
@@ -24,15 +24,16 @@ class Way(Enum):
 
 
 class Manner:
-    """What one registry takes."""
+    """What one registry takes.  Nothing is held against it that has worked before."""
 
     def __init__(self, host: str, chunk_size: int = CHUNK_SIZE) -> None:
         self.chunk_size = chunk_size
         self.range_is_stale = False  # it does not tell how much it has (Amazon's: aws/containers-roadmap#2831)
-        self._in_chunks_from = None if _IN_ONE_PIECE.fullmatch(host) else 2 * chunk_size + 1
+        self._in_chunks_from = None if _IN_ONE_PIECE.fullmatch(host) else 2 * chunk_size + 1  # bytes of a blob
         self._largest_whole: int | None = None
         self._refused: set[Way] = set()
-        self._resets = 0
+        self._works: set[Way] = set()
+        self._breaks = 0
 
     def way(self, size: int) -> Way:
         """The way for a blob of ``size`` bytes."""
@@ -42,28 +43,37 @@ class Manner:
             return Way.CHUNKS
         return next((way for way in (Way.PUT, Way.PATCH) if way not in self._refused), Way.CHUNKS)
 
+    def worked(self, way: Way) -> None:
+        """The registry took a body that came this way."""
+        self._works.add(way)
+        self._breaks = 0
+
     def refuse(self, way: Way) -> bool:
         """The registry does not take this way; whether there is another one left."""
+        if way in self._works or len(self._refused | {way}) == len(Way):
+            return False
         self._refused.add(way)
-        return len(self._refused) < len(Way)
+        return True
 
     def too_large(self, way: Way, length: int, least: int) -> bool:
         """A body of ``length`` bytes is too large; whether something smaller can be tried."""
-        if way is not Way.CHUNKS:
-            self._largest_whole = min(length - 1, self._largest_whole or length)
-            if Way.CHUNKS in self._refused:
-                return False
-            self.chunk_size = max(_LEAST_CHUNK, least, min(self.chunk_size, length // 2))
-            return length > self.chunk_size
         floor = max(_LEAST_CHUNK, least)
         if length <= floor:
             return False
+        if way is not Way.CHUNKS:
+            if Way.CHUNKS in self._refused:
+                return False
+            self._largest_whole = min(length - 1, self._largest_whole or length)
         self.chunk_size = max(floor, min(self.chunk_size, length // 2))
         return True
 
-    def broke(self, way: Way, size: int) -> None:
-        """A body was cut off: after some, large blobs go in chunks, which lose less."""
-        self._resets += way is not Way.CHUNKS and size > self.chunk_size
-        if self._resets >= _PUT_RESETS and Way.CHUNKS not in self._refused:
-            threshold = self.chunk_size + 1
-            self._in_chunks_from = min(threshold, self._in_chunks_from or threshold)
+    def broke(self, way: Way) -> None:
+        """A body was cut off.  After some in a row, blobs go in chunks, and chunks get smaller: less is lost, and
+        a limit that shows itself by nothing else is found.
+        """
+        self._breaks += 1
+        if self._breaks < _BREAKS or Way.CHUNKS in self._refused:
+            return
+        if way is Way.CHUNKS:
+            self.chunk_size = max(_LEAST_CHUNK, self.chunk_size // 2)
+        self._in_chunks_from = self.chunk_size + 1

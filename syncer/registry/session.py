@@ -8,9 +8,10 @@ from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
 from syncer.registry.headers import least_chunk
+from syncer.registry.journal import Unfinished
 from syncer.registry.repository import Repository
 from syncer.transport import Answer, Request
-from syncer.transport.guard import origin
+from syncer.transport.guard import Scope, check_hop, origin
 from syncer.transport.transport import resolved
 
 
@@ -29,6 +30,10 @@ class Session:
         if location := answer.headers.get("Location"):
             self.at = _located(self.repository, answer, location)
 
+    def state(self) -> Unfinished:
+        """What a later run needs to go on."""
+        return Unfinished(str(self.at.url), self.offset, self.at.reach)
+
 
 def opened(repository: Repository, answer: Answer) -> Session:
     """The session that an answer of status 202 offers; raises ``RegistryError`` if it does not say where."""
@@ -37,6 +42,22 @@ def opened(repository: Repository, answer: Answer) -> Session:
         raise RegistryError(answer.request, answer.status, ["an upload was accepted, but not said where to"])
     at = _located(repository, answer, location)
     return Session(repository, at, least_chunk(answer.headers.get("OCI-Chunk-Min-Length")))
+
+
+def continued(repository: Repository, state: Unfinished, size: int) -> Session | None:
+    """The session that a journal remembers; None when its place is not one that we would go to today."""
+    base = repository.registry.base
+    try:
+        url = URL(state.location, encoded=True)
+        check_hop(base, url, None, "the journal of uploads")
+        reach = None if state.reach is None else Scope(state.reach)
+    except (ValueError, Unsafe):
+        return None
+    is_own = origin(url) == origin(base)
+    if not is_own and reach is None:
+        return None
+    at = _request(repository, url, None if is_own else reach)
+    return Session(repository, at, offset=state.offset, offered=size)
 
 
 def _located(repository: Repository, answer: Answer, location: str) -> Request:
@@ -51,11 +72,16 @@ def _located(repository: Repository, answer: Answer, location: str) -> Request:
     if origin(answer.url) != origin(base):
         start = replace(start, reach=answer.scope)
     followed = repository.registry.transport.redirected(start, location, answer.scope, what="an upload's location")
-    is_own = origin(followed.url) == origin(base)
-    return replace(
-        followed,
+    return _request(repository, followed.url, followed.reach)
+
+
+def _request(repository: Repository, url: URL, reach: Scope | None) -> Request:
+    is_own = origin(url) == origin(repository.registry.base)
+    return Request(
+        method="GET",
+        url=url,
         authorizer=repository.authorizer if is_own else None,
-        reach=None if is_own else followed.reach,
+        reach=None if is_own else reach,
         repeatable=False,
         patience=repository.registry.transport.limits.commit,
     )

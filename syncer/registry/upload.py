@@ -7,7 +7,6 @@ it stands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import anyio
@@ -15,18 +14,19 @@ import anyio
 from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
 from syncer.registry.content import Content
 from syncer.registry.headers import uploaded, with_parameters
-from syncer.registry.journal import Unfinished, UploadJournal
+from syncer.registry.journal import UploadJournal
 from syncer.registry.manner import Manner, Way
 from syncer.registry.problems import problems_of
 from syncer.registry.repository import Repository
-from syncer.registry.session import Session, opened
+from syncer.registry.session import Session, continued, opened
 from syncer.transport import Answer, Body, Request
 from syncer.transport.retry import TRANSIENT
 
 _RESTARTS = 3
 _CANCEL_SECONDS = 1.5
-_SMALL = 256 * 1024  # bytes up to which a blob is read at once
+_SMALL = 256 * 1024  # bytes that are read at once
 _ACCEPTED = (200, 201, 202, 204)  # 202 for a PATCH, 201 for a PUT; Amazon's and Google's answer others
+_OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 class _StartOver(Exception):
@@ -55,30 +55,34 @@ class Upload:
         self._descriptor = content.descriptor
         self._size = content.descriptor.size
         self._manner = manner
-        self._journal = journal
+        # an upload that ends in one request leaves nothing to remember
+        self._journal = journal if self._size > manner.chunk_size else None
         self._session = session  # one that is open already, from a mount that was not done
         self._transport = repository.registry.transport
         self._budget = self._transport.budget()
         self._was_refused = False  # its bytes, although they are the right ones
 
     async def run(self) -> None:
-        """Return when the registry has the blob; a session that is left behind is cancelled."""
+        """Return when the registry has the blob; a session that is left behind is cancelled, or remembered."""
         try:
             await self._until_done()
         except BaseException:
-            await self._cancel()
+            await self._leave()
             raise
         finally:
             await self._content.close()
 
     async def _until_done(self) -> None:
         restarts = 0
+        self._session = self._session or await self._remembered()
         while True:
             try:
                 session = self._session = self._session or await self._begin()
-                await self._send(session)
+                while not await self._step(session):
+                    pass
             except _StartOver as turn:
                 self._session = None
+                await self._forget()
                 if turn.counts:
                     restarts += 1
                     if await self._is_there():
@@ -86,6 +90,7 @@ class Upload:
                     if restarts > _RESTARTS:
                         raise turn.reason from None
             else:
+                await self._forget()
                 return
 
     async def _begin(self) -> Session:
@@ -97,69 +102,65 @@ class Upload:
             raise await self._repository.refusal(answer)
         return opened(self._repository, answer)
 
-    async def _send(self, session: Session) -> None:
-        """Bring the rest of the blob by way of ``session``; raises ``_StartOver``."""
+    async def _step(self, session: Session) -> bool:
+        """The next request of the upload; whether it was the last one.  Raises ``_StartOver``."""
         way = Way.PUT if self._was_refused else self._manner.way(self._size)
-        if session.offset or way is Way.CHUNKS:
-            await self._send_chunks(session)
-        elif way is Way.PUT:
-            await self._send_whole(session)
-        else:
-            await self._patch(session, Way.PATCH, self._size)
-            while not await self._finish(session, Way.PATCH, 0):
-                pass
-
-    async def _send_whole(self, session: Session) -> None:
-        """The whole blob in one PUT, where a failure is not recovered from but started over."""
-        try:
-            answer = await self._put(session, self._size)
-        except Interrupted as error:
-            self._manner.broke(Way.PUT, self._size)
-            await self._settle(error)
-            return
-        if answer.status == 401:  # the token ran out: the next session comes with a new one
-            await self._settle(await self._repository.refusal(answer))
-        elif not self._is_committed(answer):
-            await self._not_taken(answer, session, Way.PUT, self._size)
-
-    async def _send_chunks(self, session: Session) -> None:
-        while True:
-            left = self._size - session.offset
-            length = min(max(self._manner.chunk_size, session.least), left)
-            if length < left:
-                await self._patch(session, Way.CHUNKS, length)
-            elif await self._finish(session, Way.CHUNKS, length):
-                return
+        left = self._size - session.offset
+        length = min(left, max(self._manner.chunk_size, session.least)) if way is Way.CHUNKS else left
+        if length == left and (left == 0 or way is not Way.PATCH):
+            return await self._finish(session, way, left)
+        await self._patch(session, way, length)
+        return False
 
     async def _patch(self, session: Session, way: Way, length: int) -> None:
         """Bring ``length`` bytes; afterwards the session's offset says where to go on, as the registry has it."""
         end = session.offset + length
-        session.offered = max(session.offered, end)
-        request = replace(
-            session.at,
-            method="PATCH",
-            headers=self._stretch(session, length) if way is Way.CHUNKS else _OCTETS,
-            body=self._content.part(session.offset, length),
-        )
+        headers = _stretch(session.offset, length) if way is Way.CHUNKS or session.offset else _OCTETS
+        body = self._content.part(session.offset, length)
+        request = replace(session.at, method="PATCH", headers=headers, body=body)
         try:
-            answer = await self._transport.ask(request, budget=self._budget)
+            answer = await self._sent(session, request, end)
         except Interrupted as error:
-            self._manner.broke(way, self._size)
+            self._manner.broke(way)
             await self._recover(session, error)
             return
-        if answer.status not in _ACCEPTED:
-            if answer.status == 401:
-                await self._recover(session, await self._repository.refusal(answer))
-            else:
-                await self._not_taken(answer, session, way, length)
-            return
-        session.moved(answer)
-        await self._advance(session, answer, end)
+        if answer.status in _ACCEPTED:
+            self._manner.worked(way)
+            session.moved(answer)
+            await self._advance(session, answer, end)
+        else:
+            await self._refused(answer, session, way, length)
+
+    async def _finish(self, session: Session, way: Way, length: int) -> bool:
+        """The last ``length`` bytes, and the commit; False when the session has to go on from elsewhere."""
+        headers = _stretch(session.offset, length) if session.offset and length else _OCTETS
+        body: bytes | Body | None = None
+        if length > _SMALL:
+            body = self._content.part(session.offset, length)
+        elif length:
+            body = b"".join([bytes(piece) async for piece in self._content.read(session.offset, length)])
+        url = with_parameters(session.at.url, ("digest", str(self._descriptor.digest)))
+        try:
+            answer = await self._sent(
+                session, replace(session.at, method="PUT", url=url, headers=headers, body=body), self._size
+            )
+        except Interrupted as error:
+            self._manner.broke(way)
+            return await self._settle(session, error)
+        if answer.status in _ACCEPTED:
+            self._manner.worked(way)
+            self._check_stored(answer)
+            return True
+        return await self._refused(answer, session, way, length, is_commit=True)
+
+    async def _sent(self, session: Session, request: Request, end: int) -> Answer:
+        session.offered = max(session.offered, end)
+        return await self._transport.ask(request, budget=self._budget)
 
     async def _advance(self, session: Session, answer: Answer, end: int) -> None:
         """Believe the registry if it says how much it has, and what was sent if it does not (Amazon's)."""
         taken = uploaded(answer.headers.get("Range"))
-        if taken <= session.offset and not self._manner.range_is_stale and end < self._size:
+        if taken <= session.offset and end < self._size and not self._manner.range_is_stale:
             taken = await self._standing(session)
             self._manner.range_is_stale = taken <= session.offset
         if taken > end:
@@ -167,72 +168,39 @@ class Upload:
         session.offset = taken if taken > session.offset else end
         self._budget.progressed()
         if self._journal:
-            state = Unfinished(str(session.at.url), session.offset)
-            await anyio.to_thread.run_sync(self._journal.save, self._repository.name, self._descriptor.digest, state)
+            await anyio.to_thread.run_sync(
+                self._journal.save, self._repository.name, self._descriptor.digest, session.state()
+            )
 
-    async def _finish(self, session: Session, way: Way, length: int) -> bool:
-        """The last ``length`` bytes, and the commit; False when the session has to go on from elsewhere."""
-        try:
-            answer = await self._put(session, length, self._stretch(session, length) if length else None)
-        except Interrupted as error:
-            if await self._is_there():
-                return True
-            await self._recover(session, error)
-            return False
-        if self._is_committed(answer):
-            return True
-        if answer.status == 401:
-            await self._recover(session, await self._repository.refusal(answer))
-        else:
-            await self._not_taken(answer, session, way, length)
-        return False
-
-    async def _put(self, session: Session, length: int, headers: Mapping[str, str] | None = None) -> Answer:
-        session.offered = self._size
-        body: bytes | Body | None = None
-        if length > _SMALL:
-            body = self._content.part(session.offset, length)
-        elif length:
-            body = b"".join([bytes(piece) async for piece in self._content.read(session.offset, length)])
-        request = replace(
-            session.at,
-            method="PUT",
-            url=with_parameters(session.at.url, ("digest", str(self._descriptor.digest))),
-            headers=headers or _OCTETS,
-            body=body,
-        )
-        return await self._transport.ask(request, budget=self._budget)
-
-    def _is_committed(self, answer: Answer) -> bool:
-        if answer.status not in _ACCEPTED:
-            return False
+    def _check_stored(self, answer: Answer) -> None:
         digest = self._descriptor.digest
         stored = answer.headers.get("Docker-Content-Digest")
         if stored and stored.startswith(f"{digest.algorithm}:") and stored != str(digest):
             raise DigestMismatch(f"{answer.request}: the registry stored {stored[:80]!r} instead")
-        return True
 
-    async def _not_taken(self, answer: Answer, session: Session, way: Way, length: int) -> None:
-        """Decide what a refused body means: returns if the session can go on, else raises."""
+    async def _refused(
+        self, answer: Answer, session: Session, way: Way, length: int, *, is_commit: bool = False
+    ) -> bool:
+        """Decide what a refused body means: whether the blob is there after all; raises if there is no way on."""
         error = await self._repository.refusal(answer)
         codes = {problem.code for problem in problems_of(answer)}
+        status = answer.status
         if _is_too_large(answer):
             if self._manner.too_large(way, length, session.least):
                 raise _StartOver(error, counts=False)
-        elif answer.status in (405, 501) or "UNSUPPORTED" in codes or _is_unknown_way(answer, session, way):
+        elif status in (405, 411, 501) or "UNSUPPORTED" in codes or _is_unknown_way(answer, session, codes):
             if self._manner.refuse(way):
                 raise _StartOver(error, counts=False)
+            if status in (400, 404):
+                raise _StartOver(error)
         elif "DIGEST_INVALID" in codes:
             await self._blame(error)
-        elif answer.status in TRANSIENT or answer.status == 416:
-            if way is Way.PUT:
-                await self._pause(error)
-                raise _StartOver(error)
-            if await self._is_there():
-                return
+        elif status in TRANSIENT and is_commit:
+            return await self._settle(session, error)
+        elif status in TRANSIENT or status in (401, 416):
             await self._recover(session, error)
-            return
-        elif answer.status in (400, 404, 409) and not isinstance(error, Denied):
+            return False
+        elif status in (400, 404, 409):
             raise _StartOver(error)
         raise error
 
@@ -243,6 +211,16 @@ class Upload:
         if not self._was_refused:
             self._was_refused = True
             raise _StartOver(error)
+
+    async def _settle(self, session: Session, error: SyncerError) -> bool:
+        """The commit's fate is unclear: it was done if the blob is there; else the session may know more."""
+        if await self._is_there():
+            return True
+        if session.offset == 0:
+            await self._pause(error)  # a registry may still be at it: it is asked again before the bytes are sent again
+            raise _StartOver(error)
+        await self._recover(session, error)
+        return False
 
     async def _recover(self, session: Session, error: SyncerError) -> None:
         """Ask the session where it stands; raises ``_StartOver`` when it is lost."""
@@ -263,13 +241,6 @@ class Upload:
         session.moved(answer)
         return uploaded(answer.headers.get("Range"))
 
-    async def _settle(self, error: SyncerError) -> None:
-        """The commit's fate is unclear: done if the blob is there, else from the start."""
-        if await self._is_there():
-            return
-        await self._pause(error)  # a registry may still be at it
-        raise _StartOver(error)
-
     async def _pause(self, error: SyncerError) -> None:
         if self._budget.is_spent:
             raise error
@@ -279,22 +250,44 @@ class Upload:
     async def _is_there(self) -> bool:
         return await self._repository.has_blob(self._descriptor, budget=self._budget)
 
-    async def _cancel(self) -> None:
-        """Tell the registry that the session will not go on, if that is quickly done."""
+    async def _remembered(self) -> Session | None:
+        """The session of an earlier run, if the registry knows at least as much of it as we do."""
+        if self._journal is None:
+            return None
+        state = await anyio.to_thread.run_sync(self._journal.load, self._repository.name, self._descriptor.digest)
+        session = continued(self._repository, state, self._size) if state else None
+        if state is None or session is None:
+            return None
+        try:
+            session.offset = await self._standing(session)
+        except _StartOver:
+            session.offset = -1
+        if state.offset <= session.offset <= self._size:
+            return session
+        await self._forget()
+        return None
+
+    async def _forget(self) -> None:
+        if self._journal:
+            await anyio.to_thread.run_sync(self._journal.drop, self._repository.name, self._descriptor.digest)
+
+    async def _leave(self) -> None:
+        """Tell the registry that the session will not go on, unless a later run can, if that is quickly done."""
         session = self._session
-        if session is None:
+        if session is None or (self._journal and session.offset):
             return
         with anyio.CancelScope(shield=True), anyio.move_on_after(_CANCEL_SECONDS):
             try:
-                await self._transport.ask(replace(session.at, method="DELETE", body=None))
+                # distribution wants another scope for this; a token for it is not worth asking for now
+                sent = await session.at.authorizer.authorization() if session.at.authorizer else None
+                headers = {"Authorization": sent} if sent else {}
+                await self._transport.ask(replace(session.at, method="DELETE", headers=headers, authorizer=None))
             except SyncerError:
                 return
 
-    def _stretch(self, session: Session, length: int) -> dict[str, str]:
-        return {**_OCTETS, "Content-Range": f"{session.offset}-{session.offset + length - 1}"}
 
-
-_OCTETS = {"Content-Type": "application/octet-stream"}
+def _stretch(start: int, length: int) -> dict[str, str]:
+    return {**_OCTETS, "Content-Range": f"{start}-{start + length - 1}"}
 
 
 def _is_too_large(answer: Answer) -> bool:
@@ -305,6 +298,9 @@ def _is_too_large(answer: Answer) -> bool:
     return answer.status in (400, 416) and (b"too large" in words or b"exceeds" in words)
 
 
-def _is_unknown_way(answer: Answer, session: Session, way: Way) -> bool:
-    """Whether a new session's first chunk met a registry that knows no chunks."""
-    return way is Way.CHUNKS and session.offset == 0 and answer.status == 404
+def _is_unknown_way(answer: Answer, session: Session, codes: set[str]) -> bool:
+    """Whether the first body of a session met a registry that does not know what to make of it."""
+    if session.offset or "DIGEST_INVALID" in codes:
+        return False
+    is_lost = codes & {"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"}
+    return answer.status == 400 or (answer.status == 404 and not is_lost)

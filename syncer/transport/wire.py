@@ -11,7 +11,7 @@ import io
 import ipaddress
 import socket
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -242,9 +242,10 @@ class _Payload(aiohttp.Payload):
     async def write(self, writer: Any) -> None:
         """Send the body piece by piece; a piece has left our hands before the next one is asked for."""
         transport: asyncio.Transport = writer.transport
-        transport.set_write_buffer_limits(high=0)
+        # what is written is still ours until it has been sent; a TLS transport has a copy, and never resumes from 0
+        transport.set_write_buffer_limits(high=1 if transport.get_extra_info("sslcontext") else 0)
         left = self._body.length
-        flow = _Flow(transport, self._limits)
+        flow = _Flow(transport, self._limits, self._stalled)
         pieces = self._body.pieces()
         try:
             while (piece := await self._next(pieces)) is not None:
@@ -255,17 +256,15 @@ class _Payload(aiohttp.Payload):
                 flow.is_waiting = False
                 flow.sent += len(piece)
                 self._traffic.bytes_out += len(piece)
-        except aiohttp.ClientConnectionError:
-            if flow.has_stalled:
-                slowest = self._limits.slowest
-                self.failure = Interrupted(f"{self._request}: less than {slowest} bytes a second get through")
-            raise
         finally:
             flow.close()
             await pieces.aclose()
         if left:
             self.failure = Interrupted(f"{self._request}: the content to send ended {left} bytes early")
             raise self.failure
+
+    def _stalled(self) -> None:
+        self.failure = Interrupted(f"{self._request}: less than {self._limits.slowest} bytes a second get through")
 
     async def _next(self, pieces: AsyncGenerator[bytes | memoryview, None]) -> bytes | memoryview | None:
         try:
@@ -278,11 +277,11 @@ class _Payload(aiohttp.Payload):
 class _Flow:
     """Breaks a connection off whose other end has all but stopped to take what we send."""
 
-    def __init__(self, transport: asyncio.Transport, limits: Limits) -> None:
+    def __init__(self, transport: asyncio.Transport, limits: Limits, stalled: Callable[[], None]) -> None:
         self.sent = 0
         self.is_waiting = False
-        self.has_stalled = False
         self._transport = transport
+        self._stalled = stalled
         self._interval = limits.window / _CHECKS
         self._least = limits.slowest * limits.window
         self._seen = 0
@@ -295,7 +294,7 @@ class _Flow:
         if self._checks == _CHECKS:
             moved = self.sent - self._transport.get_write_buffer_size()
             if moved - self._seen < self._least:
-                self.has_stalled = True
+                self._stalled()
                 self._transport.abort()
                 return
             self._checks, self._seen = 0, moved

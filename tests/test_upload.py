@@ -1,0 +1,665 @@
+"""One blob's way in, whatever breaks and however strange the registry is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from aiohttp import web
+
+from syncer.content import Pieces
+from syncer.errors import Denied, DigestMismatch, Interrupted, NotFound, TargetError, Waiting
+from syncer.oci import Descriptor, Digest, parse_manifest
+from syncer.registry.manner import Manner, Way
+from syncer.transport import HostSettings, Limits, TransportSettings
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.images import digest_of
+from tests.support.quirky import (
+    Handler,
+    Keeps,
+    Quirky,
+    cut_upload,
+    lose_answer,
+    problem,
+    quirky_registry,
+    reset,
+    stall,
+    status,
+)
+from tests.support.registry_end import (
+    QUICK,
+    StreamBlob,
+    blob_of,
+    file_blob,
+    name_at,
+    registries_for,
+    target_at,
+    write,
+)
+from tests.support.tls import Authority
+
+MIB = 1024 * 1024
+
+
+def told(registry: Quirky, method: str = "") -> list[str]:
+    """The requests that a registry saw, in short."""
+    return [str(seen) for seen in registry.requests(method)]
+
+
+@pytest.mark.parametrize("keeps", ["resumable", "strict", "forgetful"])
+@pytest.mark.parametrize("from_file", [True, False])
+async def test_a_chunk_that_breaks_off_is_recovered_from(keeps: Keeps, from_file: bool, tmp_path: Path) -> None:
+    """§3 row 1: the session is asked where it stands; where it is lost, the blob starts anew."""
+    content = images.noise("chunks", 5 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.keeps = keeps
+        registry.on("PATCH session", cut_upload(registry, 300_000))
+
+        await write(
+            target_at(registries, registry.url),
+            "app",
+            file_blob(tmp_path, content) if from_file else blob_of(content),
+            force=True,
+        )
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        wasted = registry.received() - len(content)
+        assert wasted == (0 if keeps == "resumable" else 300_000)
+        assert len(registry.requests("POST")) == (1 if keeps == "resumable" else 2)
+
+
+@pytest.mark.parametrize(("keeps", "sent_twice"), [("resumable", 0), ("strict", MIB)])
+async def test_a_chunk_whose_answer_was_lost_is_not_sent_blindly_again(keeps: Keeps, sent_twice: int) -> None:
+    """§3 row 3."""
+    content = images.noise("lost", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.keeps = keeps
+        registry.on("PATCH session", lose_answer)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert registry.received() == len(content) + sent_twice
+
+
+@pytest.mark.parametrize("size", [1000, MIB, 5 * MIB])
+async def test_a_commit_whose_answer_was_lost_costs_one_question(size: int) -> None:
+    """§3 row 4: the blob is there, and not a byte is sent again."""
+    content = images.noise("commit", size)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PUT session", lose_answer)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert registry.received() == size
+        assert told(registry)[-1] == "HEAD blob 200"
+
+
+@pytest.mark.parametrize("number", [500, 502, 504, 522])
+async def test_a_commit_that_failed_and_was_done_is_done(number: int) -> None:
+    """§3 row 6 and row 4: a gateway gives up, the registry behind it does not."""
+
+    async def fault(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await handler(request)
+        return problem(number, "UNKNOWN")
+
+    content = images.noise("gateway", 1000)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT session", fault)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.received() == len(content)
+
+
+async def test_a_put_that_breaks_off_starts_over_and_then_goes_in_chunks() -> None:
+    """§3 row 2."""
+    content = images.noise("put", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=2 * MIB) as registries:
+        registry.on("PUT session", cut_upload(registry, 100_000), cut_upload(registry, 100_000))
+        target = target_at(registries, registry.url)
+
+        await write(target, "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert told(registry) == [
+            "POST start 202",
+            "PUT session 0",
+            "HEAD blob 404",
+            "HEAD blob 404",
+            "POST start 202",
+            "PUT session 0",
+            "HEAD blob 404",
+            "HEAD blob 404",
+            "POST start 202",
+            "PATCH session 202",
+            "PUT session 201",
+        ]
+
+
+async def test_a_server_error_at_a_chunk_is_settled_by_asking() -> None:
+    """§3 row 6."""
+    content = images.noise("errors", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500), status(502), status(503))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert len(registry.requests("POST")) == 1
+
+
+async def test_being_throttled_at_a_chunk_pauses_the_host_and_loses_nothing() -> None:
+    """§3 row 7."""
+    content = images.noise("throttled", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(429, Retry_After="0"), status(429))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        traffic = registries.traffic[registry.address]
+        assert (traffic.throttled, registry.received()) == (2, len(content))
+        assert len(registry.requests("POST")) == 1
+
+
+async def test_a_registry_that_wants_us_to_wait_for_ever_is_told_so() -> None:
+    """§3 row 7, §4.2: an absurd Retry-After is an error, and at once."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("POST start", status(429, Retry_After="1000000000"))
+        target = target_at(registries, registry.url)
+
+        with pytest.raises(Waiting, match="asks to wait 1000000000 s, longer than the 120 s"):
+            await write(target, "app", blob_of(b"content"))
+        with pytest.raises(Waiting):
+            await write(target, "other", blob_of(b"content"))
+
+        assert told(registry) == ["POST start 429"]
+
+
+@pytest.mark.parametrize("number", [413, 416])
+@pytest.mark.parametrize("largest", [MIB, 3 * MIB])
+async def test_a_limit_on_bodies_is_found_and_kept_to(number: int, largest: int) -> None:
+    """§3 row 9: 413 of a proxy in front, or the 416 by which GitHub's registry says so."""
+    blobs = [blob_of(images.noise(f"large {index}", 10 * MIB)) for index in range(2)]
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.largest_body, registry.too_large_status = largest, number
+        target = target_at(registries, registry.url)
+
+        for blob in blobs:
+            await write(target, "app", blob, force=True)
+
+        assert registry.blobs["app"] == {str(blob.descriptor.digest): blob.content for blob in blobs}
+        refused = [str(seen) for seen in registry.seen if seen.status == number]
+        assert refused[0] == f"PUT session {number}"
+        assert set(refused[1:]) <= {f"PATCH session {number}"}
+        assert len(refused) <= 5  # for both: what one blob found out holds for the next
+
+
+async def test_a_body_that_is_too_large_at_any_size_is_an_error_with_a_hint() -> None:
+    """§3 row 9."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.largest_body = 1000
+
+        with pytest.raises(TargetError, match="413") as caught:
+            await write(target_at(registries, registry.url), "app", blob_of(images.noise("huge", 3 * MIB)))
+
+        assert "limits the size" in (caught.value.hint or "")
+
+
+async def test_every_body_has_a_length() -> None:
+    """§3 row 10: Nexus answers 411 to a body without one."""
+    image = images.image("length")
+    blob = blob_of(images.noise("length", 3 * MIB))
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        target = target_at(registries, registry.url)
+        await write(target, "app", blob, force=True)
+        await write(target, "app", blob_of(b"small"), force=True)
+        await write(target, "app", blob_of(b""), force=True)
+        await target.commit("app", parse_manifest(image.content), [name_at(registry.address, "app")])
+
+        bodies = [seen for seen in registry.seen if seen.method in ("POST", "PATCH", "PUT")]
+        assert all("Content-Length" in seen.headers and "Transfer-Encoding" not in seen.headers for seen in bodies)
+
+
+@pytest.mark.parametrize(
+    ("knows", "size", "requests"),
+    [
+        ({"PUT"}, 5 * MIB, ["POST start 202", "PATCH session 405", "POST start 202", "PUT session 201"]),
+        (
+            {"PATCH"},
+            1000,
+            ["POST start 202", "PUT session 400", "POST start 202", "PATCH session 202", "PUT session 201"],
+        ),
+        (
+            {"CHUNKS"},
+            1000,
+            ["POST start 202", "PUT session 400", "POST start 202", "PATCH session 405", "POST start 202"],
+        ),
+    ],
+)
+async def test_a_way_that_a_registry_does_not_take_is_left_for_the_next(
+    knows: set[str], size: int, requests: list[str]
+) -> None:
+    """§3 row 11."""
+    first, second = (blob_of(images.noise(f"way {index}", size)) for index in range(2))
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.knows = knows
+        target = target_at(registries, registry.url)
+
+        if knows == {"CHUNKS"}:
+            with pytest.raises(TargetError):
+                await write(target, "app", first, force=True)
+            assert told(registry)[:5] == requests
+            return
+        await write(target, "app", first, force=True)
+        assert told(registry) == requests
+
+        del registry.seen[:]
+        await write(target, "app", second, force=True)
+        assert told(registry) == [requests[0], *requests[3:]]
+
+
+async def test_a_session_that_is_gone_is_replaced_three_times_at_most() -> None:
+    """§3 row 16."""
+    content = images.noise("gone", 4 * MIB)
+    gone = [status(404)] * 4
+
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        target = target_at(registries, registry.url)
+        await write(target, "warm", blob_of(images.noise("warm", 3 * MIB)), force=True)
+
+        registry.on("PATCH session", *gone[:3])
+        await write(target, "app", blob_of(content), force=True)
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+        registry.on("PATCH session", *gone)
+        with pytest.raises(TargetError, match="404"):
+            await write(target, "other", blob_of(content), force=True)
+
+
+async def test_a_wrong_offset_is_put_right() -> None:
+    """§3 row 17: 416 that means what it says."""
+
+    async def ahead(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The registry has more than we think, from a body that came through after all."""
+        registry.sessions[1].content += content[MIB : MIB + 10_000]
+        return problem(416, "RANGE_INVALID", "wrong offset")
+
+    content = images.noise("offset", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        target = target_at(registries, registry.url)
+
+        async def first_then_ahead(request: web.Request, handler: Handler) -> web.StreamResponse:
+            registry.on("PATCH session", ahead)
+            return await handler(request)
+
+        registry.on("PATCH session", first_then_ahead)
+        await write(target, "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert registry.received() == len(content) - 10_000
+        assert len(registry.requests("POST")) == 1
+
+
+@pytest.mark.parametrize("range_format", ["0-{last}", "bytes=0-{last}", "bytes 0-{last}", ""])
+async def test_a_range_is_read_however_it_is_written(range_format: str) -> None:
+    """§3 row 18: also Quay's form, and none at all."""
+    content = images.noise("range", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.range_format = range_format
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.received() == len(content)
+        assert len(registry.requests("GET")) == (0 if range_format else 1)
+
+
+async def test_a_range_that_stands_still_is_not_believed() -> None:
+    """§3 row 18, §0 fact 6: Amazon's answers 201, and with the first chunk's end for ever."""
+    content = images.noise("stale", 6 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.stale_range, registry.patch_status = True, 201
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert registry.received() == len(content)
+        assert len(registry.requests("GET")) == 1
+
+
+async def test_a_range_beyond_what_was_sent_is_another_upload() -> None:
+    """§3 row 18."""
+    content = images.noise("beyond", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+
+        async def beyond(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            response.headers["Range"] = "0-99999999"
+            return response
+
+        registry.on("PATCH session", beyond)
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert len(registry.requests("POST")) == 2
+
+
+@pytest.mark.parametrize("location", ["{path}", "{origin}{path}", "//{host}{path}"])
+async def test_a_location_may_be_written_in_any_legal_way(location: str) -> None:
+    """§3 row 19: and its query comes back byte for byte."""
+    content = images.noise("location", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.location = location
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert all("_state=a%3Db%2Fc" in seen.path for seen in registry.requests(kind="session"))
+
+
+async def test_a_chunk_answered_without_a_location_goes_on_where_it_was() -> None:
+    """§3 row 19."""
+
+    async def without(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        del response.headers["Location"]
+        return response
+
+    content = images.noise("without", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", without, times=3)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.received() == len(content)
+
+
+async def test_an_upload_without_a_location_is_an_error() -> None:
+    """§3 row 19."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.location = ""
+
+        with pytest.raises(TargetError, match="not said where"):
+            await write(target_at(registries, registry.url), "app", blob_of(b"content"))
+
+
+async def test_a_location_with_http_at_a_tls_registry_is_upgraded(authority: Authority) -> None:
+    """§3 row 19: a registry behind a proxy that ends TLS names itself wrongly."""
+    content = images.noise("upgraded", 3 * MIB)
+    transport = TransportSettings(limits=QUICK, default=HostSettings(plain_http=False, ca_cert=authority.certificate))
+    async with (
+        quirky_registry(tls=authority.server().server_context()) as registry,
+        registries_for(transport=transport, chunk_size=MIB) as registries,
+    ):
+        registry.location = "http://{host}{path}"
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+
+async def test_a_least_chunk_is_kept_to() -> None:
+    content = images.noise("least", 7 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.least_chunk = 3 * MIB
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert [seen.received for seen in registry.requests(kind="session")] == [3 * MIB, 3 * MIB, MIB]
+
+
+async def test_an_absurd_least_chunk_is_passed_over() -> None:
+    """§4.2: memory is not the registry's to order."""
+    content = images.noise("absurd", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.least_chunk = 1 << 62
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert [seen.received for seen in registry.requests(kind="session")] == [MIB, MIB, MIB]
+
+
+async def test_two_repositories_may_take_the_same_blob_at_once() -> None:
+    """§3 row 21."""
+    blob = blob_of(images.noise("twice", MIB))
+    async with quirky_registry() as registry, registries_for() as registries:
+        target = target_at(registries, registry.url)
+        async with anyio.create_task_group() as tasks:
+            for space in ("one", "two"):
+                tasks.start_soon(write, target, space, blob)
+
+        assert set(registry.blobs) == {"one", "two"}
+
+
+@pytest.mark.parametrize("number", [400, 401, 403, 404, 500])
+async def test_a_mount_that_is_refused_becomes_an_upload(number: int) -> None:
+    """§3 row 20."""
+    blob = blob_of(b"content")
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("POST start", status(number), times=6 if number == 500 else 1)
+        target = target_at(registries, registry.url)
+
+        assert not await target.mount("two", blob.descriptor, "one")
+        assert await write(target, "two", blob)
+
+
+async def test_content_that_is_not_its_digests_is_found_out(tmp_path: Path) -> None:
+    """§3 row 48: the registry refuses it, and a look at the source says who is wrong."""
+    blob = file_blob(tmp_path, images.noise("changed", MIB))
+    blob.path.write_bytes(images.noise("other", MIB))
+    async with quirky_registry() as registry, registries_for() as registries:
+        with pytest.raises(DigestMismatch, match="at its source"):
+            await write(target_at(registries, registry.url), "app", blob)
+
+        assert len(registry.requests("PUT")) == 1
+
+
+async def test_content_that_is_right_and_refused_is_sent_once_more_in_one_piece() -> None:
+    """§1.7: something on the way changed it."""
+
+    async def flip(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        registry.sessions[1].content[5] ^= 1
+        return response
+
+    content = images.noise("flipped", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", flip)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert told(registry)[-2:] == ["POST start 202", "PUT session 201"]
+
+
+async def test_a_file_that_ends_early_is_the_sources_fault(tmp_path: Path) -> None:
+    blob = file_blob(tmp_path, images.noise("short", 2 * MIB))
+    blob.path.write_bytes(b"short")
+    async with quirky_registry() as registry, registries_for() as registries:
+        with pytest.raises(DigestMismatch, match="ends at byte 5"):
+            await write(target_at(registries, registry.url), "app", blob)
+
+
+async def test_an_error_of_the_source_stays_one_of_the_source() -> None:
+    """A 404 at a source must not look like one at the target, nor the other way round."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        source = registries.blob(name_at(registry.address, "nowhere"), Descriptor("", Digest.of(b"gone"), 4 * MIB))
+        with pytest.raises(NotFound):
+            await write(target_at(registries, registry.url), "app", source, force=True)
+
+
+async def test_a_missing_repository_is_the_targets_refusal() -> None:
+    """Exit code 5, not 4: nothing is missing at a source."""
+    async with quirky_registry() as registry, registries_for() as registries:
+
+        async def unknown(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return problem(404, "NAME_UNKNOWN", "The repository with name 'app' does not exist")
+
+        registry.on("POST start", unknown)
+        with pytest.raises(TargetError, match="does not exist") as caught:
+            await write(target_at(registries, registry.url), "app", blob_of(b"content"))
+
+        assert "created first" in (caught.value.hint or "")
+        assert caught.value.exit == 5
+
+
+async def test_a_full_registry_is_a_target_error_in_its_own_words() -> None:
+    """§3 row 42: no retry, and other repositories go on."""
+
+    async def full(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return problem(403, "DENIED", "adding 1 GiB of storage resource, which will exceed the quota")
+
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT session", full)
+        target = target_at(registries, registry.url)
+        with pytest.raises(TargetError, match="exceed the quota"):
+            await write(target, "full", blob_of(b"content"))
+
+        assert await write(target, "app", blob_of(b"content"))
+
+
+async def test_being_forbidden_is_denied_and_not_tried_again() -> None:
+    """§3 row 42."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("POST start", status(403))
+
+        with pytest.raises(Denied):
+            await write(target_at(registries, registry.url), "app", blob_of(b"content"))
+
+        assert told(registry) == ["POST start 403"]
+
+
+async def test_a_token_that_ends_in_mid_upload_costs_a_token_and_no_chunk() -> None:
+    """§3 row 12: nothing but what the refused request itself had sent goes twice."""
+    content = images.noise("expired", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(401))
+        registry.on("PUT session", status(401))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert registry.received() == len(content)
+        assert len(registry.requests("POST")) == 1
+
+
+async def test_a_registry_that_takes_no_more_bytes_is_given_up() -> None:
+    """§3 row 29: a half-open connection, found by the low-speed watchdog while sending."""
+    release = asyncio.Event()
+    impatient = Limits(backoff=0.001, attempts=2, window=0.3, slowest=1024, idle=5.0, commit=5.0)
+    content = images.noise("stalled", 30 * MIB)
+    async with quirky_registry() as registry, registries_for(limits=impatient, chunk_size=64 * MIB) as registries:
+        registry.on("PUT session", stall(release), times=9)
+        try:
+            with pytest.raises(Interrupted, match="less than 1024 bytes a second get through"):
+                await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+        finally:
+            release.set()
+
+
+async def test_a_slow_source_is_not_a_slow_registry() -> None:
+    """§3 row 29: waiting for the content to send is not the registry's fault."""
+    impatient = Limits(backoff=0.001, attempts=2, window=0.06, slowest=1_000_000_000)
+    content = images.noise("slow", 300_000)
+
+    class Slow(StreamBlob):
+        """Brings nothing for twice as long as a registry may take nothing."""
+
+        __slots__ = ()
+
+        @asynccontextmanager
+        async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+            async with super().open(offset) as pieces:
+
+                async def late() -> Pieces:
+                    async for piece in pieces:
+                        await anyio.sleep(0.12)
+                        yield piece
+
+                yield late()
+
+    async with quirky_registry() as registry, registries_for(limits=impatient) as registries:
+        slow = Slow(content, blob_of(content).descriptor, piece=150_000)
+
+        await write(target_at(registries, registry.url), "app", slow)
+
+        assert told(registry) == ["POST start 202", "PUT session 201"]
+
+
+async def test_a_commit_may_take_its_time() -> None:
+    """§3 row 5: an answer to an upload is waited for longer than any other."""
+    release = asyncio.Event()
+    limits = Limits(backoff=0.001, idle=0.05, commit=30.0)
+
+    async def late(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asyncio.get_running_loop().call_later(0.3, release.set)
+        await release.wait()
+        return await handler(request)
+
+    async with quirky_registry() as registry, registries_for(limits=limits) as registries:
+        registry.on("PUT session", late)
+
+        await write(target_at(registries, registry.url), "app", blob_of(b"content"))
+
+        assert told(registry) == ["POST start 202", "PUT session 201"]
+
+
+async def test_an_idle_connection_that_was_closed_is_no_failure() -> None:
+    """§3 row 30: a POST that opens a session may be sent again."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("POST start", reset)
+
+        await write(target_at(registries, registry.url), "app", blob_of(b"content"))
+
+        assert told(registry) == ["POST start 0", "POST start 202", "PUT session 201"]
+
+
+async def test_what_is_given_up_is_cancelled_at_the_registry() -> None:
+    """§3 row 45: an upload that was interrupted leaves no session behind."""
+    release, arrived = asyncio.Event(), asyncio.Event()
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT session", stall(release, arrived))
+        target = target_at(registries, registry.url)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write, target, "app", blob_of(images.noise("cancelled", MIB)))
+            await arrived.wait()
+            tasks.cancel_scope.cancel()
+
+        assert registry.requests("DELETE")[0].status == 204
+        release.set()
+
+
+@pytest.mark.parametrize(
+    ("host", "way"),
+    [
+        ("ghcr.io", Way.PUT),
+        ("europe-docker.pkg.dev", Way.PUT),
+        ("gcr.io", Way.PUT),
+        ("eu.gcr.io", Way.PUT),
+        ("123456789.dkr.ecr.eu-west-1.amazonaws.com", Way.PUT),
+        ("registry.example.com:5000", Way.CHUNKS),
+        ("docker.io", Way.CHUNKS),
+        ("quay.io", Way.CHUNKS),
+    ],
+)
+def test_the_ways_of_known_registries_are_known(host: str, way: Way) -> None:
+    manner = Manner(host)
+
+    assert manner.way(1 << 40) is way
+    assert manner.way(32 * MIB) is Way.PUT
+
+
+async def test_debians_registry_takes_chunks(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """§0 fact 3: by the newest location, each time."""
+    content = images.noise("debian", 5 * MIB)
+    async with debian_registry() as registry, registries_for(registry, chunk_size=MIB) as registries:
+        await write(target_at(registries, registry), "app", file_blob(tmp_path, content))
+
+        assert (await client.blob(registry, "app", digest_of(content))).content == content
