@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer
+from syncer.content import FileBlob
 from syncer.errors import AlreadyThere, InvalidFile, NotFound, SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event, ImageFailed
@@ -47,6 +48,7 @@ async def test_any_part_of_a_blob_can_be_read(tmp_path: Path, form: Format) -> N
 
     with open_bundle(final) as bundle, final.open("rb") as file:
         blob = bundle.blob(Reference.parse("busybox"), Descriptor(images.OCI_LAYER, name, len(content)))
+        assert isinstance(blob, FileBlob)
         for offset in (0, 1, 130_559, 130_560, 130_561, 262_144, len(content) - 1, len(content)):
             assert bundle.read(name, offset) == content[offset:]
             assert bundle.read(name, offset, 200_000) == content[offset : offset + 200_000]

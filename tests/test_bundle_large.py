@@ -45,7 +45,8 @@ def sparse_bundle(final: Path, form: Format, *contents: tuple[Digest, int]) -> I
         slots = [partial.allot(digest, size) for digest, size in contents]
         for slot in slots:
             write_holes(partial.file, slot, slot.stored(framing))
-        partial.publish(slots, [(INDEX, write_index([]))])
+        partial.finish(slots, [(INDEX, write_index([]))])
+        partial.publish()
     yield final
     final.unlink()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +45,18 @@ def room_for(file: int) -> int | None:
     return os.fstat(file).st_blocks * _STAT_BLOCK + disk.f_bavail * disk.f_frsize
 
 
+def sync(file: int) -> None:
+    """Bring what was written to ``file`` to the disk itself; macOS's ``fsync`` stops at the disk's cache."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(file)
+
+
 def sync_directory(directory: Path) -> None:
     """Make a rename inside ``directory`` last through a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

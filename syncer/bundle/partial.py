@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.bundle import layout, tar
-from syncer.bundle.disk import MAKE_ROOM, room_for, sync_directory, writing
+from syncer.bundle.disk import MAKE_ROOM, room_for, sync, sync_directory, writing
 from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal
 from syncer.bundle.slots import Slot, proof_of, prove
@@ -89,10 +89,10 @@ class Partial:
             lacking = -(-(self.end - self.room) // 2**20)
             raise TargetFull(f"{self.final} needs {lacking} MiB more than its disk has free", hint=MAKE_ROOM)
 
-    def prove(self, slot: Slot) -> tuple[int, _Hash]:
+    def prove(self, slot: Slot) -> Iterator[tuple[int, _Hash]]:
         """See ``slots.prove``."""
         with writing(self.final):
-            return prove(self.file, self.framing, slot)
+            yield from prove(self.file, self.framing, slot)
 
     def write_packed(self, slot: Slot, packed: bytes) -> None:
         """Write all of a packed slot."""
@@ -121,11 +121,8 @@ class Partial:
             self.journal.mark(slot, done, proof)
         reach("bundle.marked")
 
-    def publish(self, kept: Iterable[Slot], tail: Sequence[tuple[str, bytes]]) -> None:
-        """Give the file its final name: ``kept`` slots are its content, ``tail`` its last members.
-
-        Everything else in it is overwritten with nothing.  The name is there only when every byte is on the disk.
-        """
+    def finish(self, kept: Iterable[Slot], tail: Sequence[tuple[str, bytes]]) -> None:
+        """Make the file a bundle: ``kept`` slots are its content, ``tail`` its last members, nothing else is in it."""
         keeping = {slot.number for slot in kept}
         frames = list(self.first_frames)
         pads = 0
@@ -144,8 +141,20 @@ class Partial:
             trailer = self.framing.trailer(frames)
             write_all(self.file, [trailer], end)
             os.ftruncate(self.file, end + len(trailer))
-            os.fsync(self.file)
-            reach("bundle.synced")
+
+    def sync(self) -> None:
+        """Bring every byte to the disk, which may take long; it does no harm when nobody waits for that."""
+        with writing(self.final):
+            file = os.dup(self.file)
+            try:
+                sync(file)
+            finally:
+                os.close(file)
+        reach("bundle.synced")
+
+    def publish(self) -> None:
+        """Give the finished file, all of which is on the disk, its final name."""
+        with writing(self.final):
             self.path.replace(self.final)
             reach("bundle.renamed")
             sync_directory(self.final.parent)

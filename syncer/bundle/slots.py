@@ -98,8 +98,8 @@ class Slot:
             yield from framing.frames(self.total)
 
 
-def prove(file: int, framing: Framing, slot: Slot) -> tuple[int, _Hash]:
-    """How many bytes of a stored slot's content are in place for certain, and their hash.
+def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]]:
+    """How many bytes of a stored slot's content are in place for certain, and their hash, step by step.
 
     Reads the slot as far as its marks go, headers and padding included, and believes each mark only if
     the bytes before it have its hash: after a power failure, blocks that never reached the disk read as
@@ -107,24 +107,22 @@ def prove(file: int, framing: Framing, slot: Slot) -> tuple[int, _Hash]:
     """
     stored, header = slot.stored(framing), slot.header
     buffer = memoryview(bytearray(_READ))
-    proven, hasher = 0, slot.digest.hasher()
-    position, read = 0, hasher.copy()
+    position, hasher = 0, slot.digest.hasher()
     try:
         if _part(stored, file, 0, buffer[: len(header)]) != header:
-            return proven, hasher
+            return
         for size, proof in slot.marks:
             while position < size:
                 part = _part(stored, file, len(header) + position, buffer[: size - position])
                 if not part:
-                    return proven, hasher
-                read.update(part)
+                    return
+                hasher.update(part)
                 position += len(part)
-            if proof_of(read) != proof or (size == slot.size and not _is_whole(stored, file, slot, read)):
-                break
-            proven, hasher = size, read.copy()
+            if proof_of(hasher) != proof or (size == slot.size and not _is_whole(stored, file, slot, hasher)):
+                return
+            yield size, hasher.copy()
     except Damaged:
-        pass  # what was proven before it counts
-    return proven, hasher
+        return  # what was proven before it counts
 
 
 def _is_whole(stored: Stored, file: int, slot: Slot, hasher: _Hash) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
@@ -21,6 +23,11 @@ from syncer.content import Blob, Progress
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_STEPS = 16  # marks that are proven between two chances to be cancelled
 
 
 @asynccontextmanager
@@ -88,12 +95,10 @@ class BundleWriter:
             raise InvalidContent(f"{slot.digest.short} is listed with the sizes {slot.size} and {blob.descriptor.size}")
         if slot.complete and not force:
             return False
-        done, hasher = 0, slot.digest.hasher()
-        if slot.marks and not force:
-            done, hasher = await to_thread.run_sync(self._partial.prove, slot, limiter=self._threads)
-            if slot.size and done == slot.size:
-                slot.complete = True
-                return False
+        done, hasher = (0, slot.digest.hasher()) if force else await self._proven(slot)
+        if slot.size and done == slot.size:
+            slot.complete = True
+            return False
         for _ in range(2):
             landing = Landing(self._partial, slot, done, hasher, progress, self._threads)
             slot.complete = await landing.receive(blob)
@@ -129,7 +134,17 @@ class BundleWriter:
             )
         roots = sorted(self._roots.items(), key=lambda root: self._asked[root[1].digest])
         tail = [(DEFINITION, definition), (INDEX, write_index(roots))]
-        await to_thread.run_sync(self._partial.publish, list(self._kept.values()), tail)
+        await to_thread.run_sync(self._partial.finish, list(self._kept.values()), tail)
+        await to_thread.run_sync(self._partial.sync, abandon_on_cancel=True)
+        await to_thread.run_sync(self._partial.publish)
+
+    async def _proven(self, slot: Slot) -> tuple[int, _Hash]:
+        """How many bytes of the slot's content are in place, and their hash."""
+        proven = 0, slot.digest.hasher()
+        proofs = self._partial.prove(slot)
+        while slot.marks and (steps := await to_thread.run_sync(list, islice(proofs, _STEPS), limiter=self._threads)):
+            proven = steps[-1]
+        return proven
 
     def _put(self, slot: Slot | None, manifest: AnyManifest) -> None:
         """Write a manifest into ``slot``, or into a new one where its compressed form does not fit."""
