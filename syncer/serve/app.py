@@ -45,14 +45,18 @@ class Application:
 
     storage: Storage
     passwords: Passwords | None = None
+    _writable: Writable | None = field(init=False)
     _turns: uploading.Turns = field(default_factory=uploading.Turns)
+
+    def __post_init__(self) -> None:
+        self._writable = self.storage if isinstance(self.storage, Writable) else None
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             await self._check_password(request)
             endpoint = parse_endpoint(request.raw_path.partition("?")[0])
-            if isinstance(self.storage, Writable):
-                return await self._answer_writable(request, self.storage, endpoint)
+            if self._writable:
+                return await self._answer_writable(request, self._writable, endpoint)
             return await self._answer(request, endpoint, allowed=_READ)
         except Problem as problem:
             return problem.response()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
+import anyio
 from aiohttp import web
 from anyio import to_thread
 
@@ -17,7 +18,8 @@ from syncer.serve.endpoint import BlobAt, ManifestAt, Referrers, Tags
 from syncer.serve.problem import COMMON_HEADERS, Problem, empty_response, json_response
 from syncer.serve.storage import Storage, StoredBlob, StoredManifest
 
-_PIECE = 1024 * 1024  # bytes
+_PIECES = (128 * 1024, 1024 * 1024)  # bytes that a slow and a quick client is sent at a time
+_QUICK_SECONDS = 0.1
 _MAX_PAGE = 1000  # entries; a larger n is cut, CVE-2023-2253 is what happens otherwise
 
 _RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,19})-(?P<last>[0-9]{0,19})")
@@ -99,19 +101,28 @@ def unknown_blob(digest: Digest) -> Problem:
 async def _send(
     request: web.BaseRequest, blob: StoredBlob, wanted: range, status: HTTPStatus, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Those bytes of the blob; whatever goes wrong after the first piece breaks the connection."""
+    """Those bytes of the blob; whatever goes wrong after the first piece breaks the connection.
+
+    Pieces grow while the client takes them quickly, so that a thousand slow ones do not fill the memory.
+    """
+    size, largest = _PIECES
     with blob.open() as read:
-        piece = await to_thread.run_sync(read, wanted.start, min(_PIECE, len(wanted)))
+        piece = await to_thread.run_sync(read, wanted.start, min(size, len(wanted)))
         if len(piece) == len(wanted):
             return web.Response(body=piece, status=status, headers=headers)
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = len(wanted)
         await response.prepare(request)
-        await write_piece(request, response, piece)
-        for offset in range(wanted.start + _PIECE, wanted.stop, _PIECE):
-            piece = await to_thread.run_sync(read, offset, min(_PIECE, wanted.stop - offset))
+        offset = wanted.start
+        while True:
+            started = anyio.current_time()
             await write_piece(request, response, piece)
-    return response
+            quick = anyio.current_time() - started < _QUICK_SECONDS
+            offset += len(piece)
+            if offset == wanted.stop:
+                return response
+            size = min(2 * size, largest) if quick else _PIECES[0]
+            piece = await to_thread.run_sync(read, offset, min(size, wanted.stop - offset))
 
 
 def _content_headers(digest: Digest, media_type: str) -> dict[str, str]:

@@ -18,13 +18,11 @@ from syncer.serve.storage import Writable
 
 
 async def put_manifest(request: web.BaseRequest, storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
-    repository, reference = endpoint.repository, endpoint.reference
-    expected, tag = (reference, None) if isinstance(reference, Digest) else (None, reference)
-    manifest = _parse(await _body(request), request, expected)
-    _check_children(storage, repository, manifest)
-    await to_thread.run_sync(storage.put_manifest, repository, manifest, tag)
+    content = await _body(request)
+    media_type = request.content_type if "Content-Type" in request.headers else None
+    manifest = await to_thread.run_sync(_store, storage, endpoint, content, media_type)
     digest = str(manifest.descriptor.digest)
-    headers = {"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest}
+    headers = {"Location": f"/v2/{endpoint.repository}/manifests/{digest}", "Docker-Content-Digest": digest}
     if manifest.subject:
         headers["OCI-Subject"] = str(manifest.subject.digest)
     return empty_response(HTTPStatus.CREATED, headers)
@@ -66,14 +64,19 @@ async def _body(request: web.BaseRequest) -> bytes:
     return bytes(content)
 
 
-def _parse(content: bytes, request: web.BaseRequest, expected: Digest | None) -> AnyManifest:
-    media_type = request.content_type if "Content-Type" in request.headers else None
+def _store(storage: Writable, endpoint: ManifestAt, content: bytes, media_type: str | None) -> AnyManifest:
+    """Blocking: a manifest may list tens of thousands of children, each of which is looked up."""
+    reference = endpoint.reference
+    expected, tag = (reference, None) if isinstance(reference, Digest) else (None, reference)
     try:
-        return parse_manifest(content, media_type, expected=expected)
+        manifest = parse_manifest(content, media_type, expected=expected)
     except DigestMismatch as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", str(error)) from None
     except InvalidContent as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", str(error)) from None
+    _check_children(storage, endpoint.repository, manifest)
+    storage.put_manifest(endpoint.repository, manifest, tag)
+    return manifest
 
 
 def _check_children(storage: Writable, repository: str, manifest: AnyManifest) -> None:
