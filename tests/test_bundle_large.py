@@ -115,7 +115,7 @@ async def test_five_gibibytes_are_verified_and_agreed_upon(tmp_path: Path) -> No
 
 
 def test_memory_does_not_grow_with_the_content(tmp_path: Path) -> None:
-    """Eight blobs of 48 MiB at once, written and verified in a process of its own."""
+    """Row 49: eight blobs of 48 MiB at once, written and verified in a process of its own."""
     ended = subprocess.run(
         [sys.executable, "-m", "tests.support.bundle_weigher", str(tmp_path / "bundle"), "8", "48"],
         capture_output=True,
