@@ -243,11 +243,23 @@ async def test_a_session_survives_a_restart(any_registry: OpenRegistry) -> None:
         assert await kept(registry) == BLOB
 
 
-async def begin_patch(registry: Registry, location: str, sent: bytes, announced: int) -> SocketStream:
-    """An open connection on which part of a PATCH was sent."""
+async def test_a_post_whose_connection_broke_leaves_nothing(serve_disk: OpenRegistry) -> None:
+    async with serve_disk() as registry:
+        path = f"/v2/app/blobs/uploads/?digest={DIGEST}"
+        async with await begin_body(registry, "POST", path, BLOB[:60_000], len(BLOB)) as stream:
+            await stream.send_eof()
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+        await commit(registry, await begin(registry), BLOB)
+
+        assert list((registry.directory / "content").glob("**/_uploads/*")) == []
+
+
+async def begin_body(registry: Registry, method: str, path: str, sent: bytes, announced: int) -> SocketStream:
+    """An open connection on which part of a request's body was sent."""
     host, _, port = registry.address.rpartition(":")
     stream = await anyio.connect_tcp(host, int(port))
-    head = f"PATCH {location} HTTP/1.1\r\nHost: {registry.address}\r\nContent-Length: {announced}\r\n\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: {registry.address}\r\nContent-Length: {announced}\r\n\r\n"
     await stream.send(head.encode() + sent)
     return stream
 
@@ -255,7 +267,7 @@ async def begin_patch(registry: Registry, location: str, sent: bytes, announced:
 async def test_what_arrived_before_a_connection_broke_is_kept(serve_disk: OpenRegistry) -> None:
     async with serve_disk() as registry:
         location = await begin(registry)
-        async with await begin_patch(registry, location, BLOB[:60_000], len(BLOB)) as stream:
+        async with await begin_body(registry, "PATCH", location, BLOB[:60_000], len(BLOB)) as stream:
             await stream.send_eof()
             with pytest.raises(anyio.EndOfStream):
                 await stream.receive()
@@ -272,7 +284,7 @@ async def test_a_client_that_lost_its_connection_takes_the_session_over(serve_di
     """The server still waits for the rest of a chunk that will never come."""
     async with serve_disk() as registry:
         location = await begin(registry)
-        async with await begin_patch(registry, location, BLOB[:60_000], len(BLOB)) as stream:
+        async with await begin_body(registry, "PATCH", location, BLOB[:60_000], len(BLOB)) as stream:
             await client.ask(registry, "GET", "/v2/")  # answered after what was sent before is read
             status = await client.ask(registry, "GET", location)
 
@@ -289,7 +301,7 @@ async def test_debians_registry_loses_a_session_whose_connection_broke(debian_re
     async with debian_registry() as registry:
         location = (await patch(registry, await begin(registry), BLOB[:100])).headers["Location"]
         path = location.removeprefix(registry.url)
-        async with await begin_patch(registry, path, BLOB[100:60_000], len(BLOB) - 100) as stream:
+        async with await begin_body(registry, "PATCH", path, BLOB[100:60_000], len(BLOB) - 100) as stream:
             await stream.send_eof()
             while await receive(stream):
                 pass

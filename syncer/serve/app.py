@@ -89,7 +89,7 @@ class Application:
             case "DELETE", BlobAt():
                 return await writing.delete_blob(storage, endpoint)
             case "POST", Uploads():
-                return await uploading.post_upload(request, storage, turns, endpoint)
+                return await uploading.post_upload(request, storage, endpoint)
             case "GET" | "HEAD", UploadAt():
                 return await uploading.get_upload(storage, turns, endpoint)
             case "PATCH", UploadAt():

@@ -61,9 +61,7 @@ class Turns:
                 del self._turns[session]
 
 
-async def post_upload(
-    request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: Uploads
-) -> web.StreamResponse:
+async def post_upload(request: web.BaseRequest, storage: Writable, endpoint: Uploads) -> web.StreamResponse:
     """Mount a blob from another repository, take one whole, or open a session."""
     repository, query = endpoint.repository, request.query
     if "mount" in query and is_repository(query.get("from", "")):
@@ -73,9 +71,12 @@ async def post_upload(
     upload = storage.begin(repository)
     if "digest" in query:
         digest = parse_digest(query["digest"])
-        async with turns.take(upload.id):
+        try:
             await _receive(request, upload)
             await _commit(upload, digest)
+        except BaseException:
+            upload.discard()  # nobody knows where it is
+            raise
         return _created(repository, digest)
     return _accepted(repository, upload)
 
