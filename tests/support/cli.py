@@ -26,7 +26,12 @@ class Ran:
         return orjson.loads(self.stdout)
 
 
-async def syncer(*arguments: str | Path, home: Path, stdin: str = "", **environment: str) -> Ran:
+def environment(home: Path) -> dict[str, str]:
+    """What a user whose home is ``home`` has in the environment, and nothing else."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home)}
+
+
+async def syncer(*arguments: str | Path, home: Path, stdin: str = "", **variables: str) -> Ran:
     """Run ``syncer`` with ``arguments`` as a user whose home is ``home``; no terminal, no other credentials."""
     process = await anyio.run_process(
         [sys.executable, "-W", "error", "-m", "syncer", *map(str, arguments)],
@@ -34,7 +39,7 @@ async def syncer(*arguments: str | Path, home: Path, stdin: str = "", **environm
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "HOME": str(home), **environment},
+        env=environment(home) | variables,
     )
     ran = Ran(process.returncode, process.stdout.decode(), process.stderr.decode())
     assert "Traceback" not in ran.stderr, ran.stderr

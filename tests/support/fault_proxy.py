@@ -317,6 +317,8 @@ class _Connection:
         self.writer.write(head.encode())
         async for piece in pieces:
             await self.proxy.link.carry(len(piece), "answer")
+            if self.writer.transport.is_closing():  # the client went away while the line was busy
+                raise ConnectionResetError
             self.writer.write(encode_piece(piece, framing))
             await self.writer.drain()
             record.received += len(piece)

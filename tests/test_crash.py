@@ -1,0 +1,107 @@
+"""Builds and pushes that are killed at random instants and run again, until they are through.
+
+A few kills here; ``make soak`` makes it sixty of each.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.cli import environment, syncer
+from tests.support.fault_proxy import FaultProxy, Link, fault_proxy
+from tests.support.images import Image
+from tests.support.registries import Registry
+
+MIB = 1024 * 1024
+WORKERS = 4
+KILLS = [pytest.param(4, id="short"), pytest.param(60, id="soak", marks=[pytest.mark.soak, pytest.mark.timeout(1200)])]
+
+
+def thin_link() -> Link:
+    """Thinner than what a client can take, so that nothing waits in the buffers of its sockets."""
+    return Link(bytes_per_second=16 * MIB)
+
+
+def large_images() -> dict[str, Image]:
+    base = images.layer("base", 5 * MIB)
+    return {
+        f"app-{n}": images.image(f"{n}", layers=[base, images.layer(f"{n}", 3 * MIB + n), images.layer(f"s{n}", 9000)])
+        for n in range(4)
+    }
+
+
+def blobs_of(made: dict[str, Image]) -> dict[str, bytes]:
+    return {digest: blob for image in made.values() for digest, blob in image.all_blobs().items()}
+
+
+async def run_until(home: Path, enough: Callable[[], bool], *arguments: str | Path) -> int | None:
+    """Run a command and kill it when ``enough`` says so; its exit code if it ended before."""
+    async with await anyio.open_process(
+        [sys.executable, "-m", "syncer", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(home),
+    ) as process:
+        while process.returncode is None and not enough():  # noqa: ASYNC110  (a proxy tells nobody)
+            await anyio.sleep(0.002)
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        return process.returncode if process.returncode != -9 else None
+
+
+async def publish(registry: Registry, made: dict[str, Image]) -> None:
+    for name, image in made.items():
+        await client.push(registry, name, image, "1")
+
+
+async def build_through_kills(home: Path, proxy: FaultProxy, made: dict[str, Image], *, kills: int) -> int:
+    """Kill a build again and again; the number of kills that struck."""
+    listing = home / "images.txt"
+    listing.write_text("".join(f"{proxy.registry.address}/{name}:1\n" for name in made))
+    command = ("build", "--images-file", listing, "--output", home, "--concurrency", str(WORKERS), "--no-referrers")
+    dice = random.Random(kills)
+    total = sum(map(len, blobs_of(made).values()))
+    struck = 0
+    for _ in range(kills):
+        mark = arrived(proxy) + dice.randrange(2 * total // kills)
+        if await run_until(home, lambda mark=mark: arrived(proxy) >= mark, *command) is not None:  # type: ignore[misc]
+            return struck
+        struck += 1
+    ended = await syncer(*command, home=home)
+    assert ended.code == 0, ended.stderr
+    return struck
+
+
+def arrived(proxy: FaultProxy) -> int:
+    return sum(exchange.received for exchange in proxy.exchanges.of("GET blob"))
+
+
+@pytest.mark.parametrize("kills", KILLS)
+async def test_a_build_killed_at_random_instants_ends_in_the_same_bytes(
+    debian_registry: OpenRegistry, tmp_path: Path, kills: int
+) -> None:
+    made = large_images()
+    total = sum(map(len, blobs_of(made).values()))
+    for home in ("undisturbed", "killed"):
+        (tmp_path / home).mkdir()
+    async with debian_registry() as registry, fault_proxy(registry, link=thin_link()) as proxy:
+        await publish(registry, made)
+        await build_through_kills(tmp_path / "undisturbed", proxy, made, kills=0)
+        before = arrived(proxy)
+
+        struck = await build_through_kills(tmp_path / "killed", proxy, made, kills=kills)
+
+    bundles = [tmp_path / home / "bundle.tar.zst" for home in ("undisturbed", "killed")]
+    assert bundles[0].read_bytes() == bundles[1].read_bytes()
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {"bundle.tar.zst", "images.txt"}
+    assert arrived(proxy) - before <= total + struck * WORKERS * MIB
