@@ -1,0 +1,397 @@
+"""Blobs and manifests on their way out of a registry, whatever breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from aiohttp import web
+
+from syncer.errors import DigestMismatch, Interrupted, InvalidContent, NotFound, RegistryError
+from syncer.transport import Limits
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.exchanges import Exchange
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Fault, Flip, Lose, Reply, Reset, Rewrite, Stall, Throttle, Truncate, redirect
+from tests.support.images import digest_of
+from tests.support.quirky import Handler, cut_download, problem, quirky_registry, status
+from tests.support.registry_end import blob_of, name_at, read, registries_for, target_at, write
+
+MIB = 1024 * 1024
+CONTENT = images.noise("download", 3 * MIB)
+DIGEST = digest_of(CONTENT)
+PATH = f"/v2/app/blobs/{DIGEST}"
+
+
+def spans(exchanges: Sequence[Exchange]) -> Iterator[tuple[int, int]]:
+    """The stretches of the blob that crossed the wire."""
+    for exchange in exchanges:
+        if exchange.span:
+            yield exchange.span.start, exchange.span.stop
+
+
+@pytest.mark.parametrize(
+    "fault", [Reset("answer", at=1_000_000), Truncate(at=1_000_000), Truncate(at=1_000_000, announced=False)]
+)
+async def test_a_download_that_breaks_off_goes_on_where_it_broke(debian_registry: OpenRegistry, fault: Fault) -> None:
+    """§3 rows 22 and 23: also where the end of a body without a length looks like any other."""
+    async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", fault, times=3)
+
+        found = await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor))
+
+        assert found == CONTENT
+        requests = proxy.exchanges.of("GET blob")
+        assert "range" not in requests[0].headers
+        assert len(requests) == 4
+        twice = sum(stop - start for start, stop in spans(requests)) - len(CONTENT)
+        assert 0 <= twice < MIB
+
+
+async def test_a_download_that_never_gets_on_is_given_up() -> None:
+    """§3, budgets: six attempts without progress."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", cut_download(0), times=99)
+
+        with pytest.raises(Interrupted, match="was cut off"):
+            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+        assert len(registry.requests("GET")) == 6
+
+
+async def test_a_download_that_gets_on_may_break_as_often_as_it_likes() -> None:
+    """§1.6: a megabyte of progress fills the budget up again."""
+    content = images.noise("often", 12 * MIB)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", content)
+        registry.on("GET blob", cut_download(MIB + 1), times=99)
+
+        assert await read(registries.blob(name_at(registry.address, "app"), blob_of(content).descriptor)) == content
+
+        assert len(registry.requests("GET")) == 12
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Rewrite("request", {"Range": None}),
+        Rewrite("answer", {"Content-Range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"}),
+        Rewrite("answer", {"Content-Range": f"bytes 1000000-2000000/{len(CONTENT)}"}),
+        Rewrite("answer", {"Content-Range": f"bytes 1000000-{len(CONTENT) - 1}/99"}),
+        Rewrite("answer", {"Content-Range": None}),
+        Rewrite("answer", {"Content-Range": None, "Content-Type": "multipart/byteranges; boundary=x"}),
+        Reply(416, {"Content-Range": f"bytes */{len(CONTENT)}"}),
+        Reply(206, {"Content-Range": f"bytes 1000000-{len(CONTENT) - 1}/{len(CONTENT)}"}, b"short"),
+    ],
+)
+async def test_a_part_that_is_not_the_one_asked_for_is_not_spliced_in(
+    debian_registry: OpenRegistry, fault: Fault
+) -> None:
+    """§3 row 25: the blob is read from the start instead, up to where it broke."""
+    async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", Truncate(at=1_000_000))
+        proxy.on("GET", "/blobs/", fault, first=2)
+
+        found = await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor))
+
+        assert found == CONTENT
+
+
+async def test_a_part_that_nobody_asked_for_is_an_error() -> None:
+    """§1.6, 3."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("GET blob", status(206))
+
+        with pytest.raises(RegistryError, match="206"):
+            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+async def test_more_bytes_than_the_blob_has_are_an_error(with_length: bool) -> None:
+    """§3 row 26: at once, where the answer says how many are to come."""
+    blob = blob_of(CONTENT[:-1])
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.blobs["app"] = {str(blob.descriptor.digest): CONTENT}
+        if not with_length:
+            registry.on("GET blob", cut_download(len(CONTENT), with_length=False))
+
+        with pytest.raises(DigestMismatch, match="bytes are on offer" if with_length else "more than"):
+            await read(registries.blob(name_at(registry.address, "app"), blob.descriptor))
+
+        assert len(registry.requests("GET")) == 1
+
+
+async def test_a_body_that_something_on_the_way_encodes_is_named_as_such(debian_registry: OpenRegistry) -> None:
+    """§3 row 27: the bytes are taken as they are, never decoded."""
+    async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
+        await client.push_blob(registry, "app", CONTENT)
+        blob = registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor)
+
+        proxy.on("GET", "/blobs/", Rewrite("answer", {"Content-Encoding": "gzip"}))
+        assert await read(blob) == CONTENT
+
+        proxy.on("GET", "/blobs/", Reply(200, {"Content-Encoding": "gzip"}, b"squeezed"))
+        with pytest.raises(DigestMismatch, match="encodes it as 'gzip'"):
+            await read(blob)
+        assert all(request.headers["accept-encoding"] == "identity" for request in proxy.exchanges.log)
+
+
+async def test_a_signed_address_that_expires_is_asked_for_again(debian_registry: OpenRegistry) -> None:
+    """§3 row 28: the storage says no in the middle; the registry gives a new address, and the rest comes from there."""
+    async with (
+        debian_registry() as registry,
+        fault_proxy(registry) as front,
+        fault_proxy(registry) as storage,
+        registries_for() as registries,
+    ):
+        await client.push_blob(registry, "app", CONTENT)
+        front.on("GET", "/blobs/", redirect(f"{storage.registry.url}{PATH}?X-Amz-Signature=a%2Fb"), times=None)
+        storage.on("GET", "/blobs/", Truncate(at=1_500_000))
+        storage.on("GET", "/blobs/", Reply(403, body=b"<Code>AccessDenied</Code>"), first=2)
+
+        found = await read(registries.blob(name_at(front.registry, "app"), blob_of(CONTENT).descriptor))
+
+        assert found == CONTENT
+        assert len(front.exchanges.log) == 3
+        assert [request.status for request in storage.exchanges.log] == [200, 403, 206]
+        assert {request.target for request in storage.exchanges.log} == {f"{PATH}?X-Amz-Signature=a%2Fb"}
+
+
+async def test_a_download_that_stands_still_is_taken_up_again(debian_registry: OpenRegistry) -> None:
+    """§3 row 29."""
+    impatient = Limits(backoff=0.001, idle=0.3)
+    async with (
+        debian_registry() as registry,
+        fault_proxy(registry) as proxy,
+        registries_for(limits=impatient) as registries,
+    ):
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", Stall("answer", at=1_500_000))
+
+        assert await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor)) == CONTENT
+
+
+async def test_a_trickle_is_as_good_as_nothing(debian_registry: OpenRegistry) -> None:
+    """§3 row 29: a byte now and then keeps no connection alive."""
+    impatient = Limits(backoff=0.001, attempts=1, idle=5.0, window=0.3, slowest=10_000)
+    async with (
+        debian_registry() as registry,
+        fault_proxy(registry) as proxy,
+        registries_for(limits=impatient) as registries,
+    ):
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", Throttle(1000), times=None)
+
+        with pytest.raises(Interrupted, match="less than 10000 bytes a second come in"):
+            await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor))
+
+
+async def test_a_slow_but_steady_download_lives(debian_registry: OpenRegistry) -> None:
+    """§3 row 29."""
+    content = CONTENT[:100_000]
+    impatient = Limits(backoff=0.001, attempts=1, idle=5.0, window=0.1, slowest=10_000)
+    async with (
+        debian_registry() as registry,
+        fault_proxy(registry) as proxy,
+        registries_for(limits=impatient) as registries,
+    ):
+        await client.push_blob(registry, "app", content)
+        proxy.on("GET", "/blobs/", Throttle(200_000))
+
+        assert await read(registries.blob(name_at(proxy.registry, "app"), blob_of(content).descriptor)) == content
+
+
+@pytest.mark.parametrize("number", [408, 425, 429, 499, 500, 502, 503, 504, 522])
+async def test_a_server_in_trouble_is_asked_again(number: int) -> None:
+    """§3 rows 6, 7 and 8."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", status(number), status(number))
+
+        assert await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)) == CONTENT
+
+        assert registries.traffic[registry.address].retries == 2
+
+
+async def test_a_server_that_stays_in_trouble_is_given_up_with_its_own_words() -> None:
+    """§3 row 6."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("GET blob", status(503), times=99)
+
+        with pytest.raises(RegistryError, match="503 UNKNOWN: no"):
+            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+        assert len(registry.requests("GET")) == 6
+
+
+async def test_a_web_page_is_no_blob_and_no_manifest() -> None:
+    """§3 row 34: a proxy wants a login, or the address is none of a registry."""
+    page = b"<html><body>Please log in</body></html>"
+    async with quirky_registry() as registry, registries_for() as registries:
+
+        async def login_page(*_: object) -> web.StreamResponse:
+            return web.Response(body=page, content_type="text/html")
+
+        registry.on("*", login_page, times=9)
+        with pytest.raises(RegistryError, match="a web page came") as caught:
+            await registries.resolve(name_at(registry.address, "app"))
+        assert "login" in (caught.value.hint or "")
+        with pytest.raises(DigestMismatch, match="a web page"):
+            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+
+async def test_a_flipped_byte_on_the_way_to_another_registry_is_found_and_mended(
+    debian_registry: OpenRegistry,
+) -> None:
+    """§3 row 24: the target refuses it, the source turns out to be right, and it goes once more."""
+    async with (
+        debian_registry("source") as source,
+        fault_proxy(source) as proxy,
+        debian_registry("target") as target,
+        registries_for() as registries,
+    ):
+        await client.push_blob(source, "app", CONTENT)
+        proxy.on("GET", "/blobs/", Flip(at=1_000_000))
+        blob = registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor)
+
+        await write(target_at(registries, target), "app", blob, force=True)
+
+        assert (await client.blob(target, "app", DIGEST)).content == CONTENT
+
+
+async def test_a_source_that_is_wrong_is_named(debian_registry: OpenRegistry) -> None:
+    """§3 row 24."""
+    async with (
+        debian_registry("source") as source,
+        fault_proxy(source) as proxy,
+        debian_registry("target") as target,
+        registries_for() as registries,
+    ):
+        await client.push_blob(source, "app", CONTENT)
+        proxy.on("GET", "/blobs/", Flip(at=1_000_000), times=None)
+        blob = registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor)
+
+        with pytest.raises(DigestMismatch, match="at its source"):
+            await write(target_at(registries, target), "app", blob, force=True)
+
+
+async def test_a_relayed_blob_survives_breaks_at_both_ends(debian_registry: OpenRegistry) -> None:
+    async with (
+        debian_registry("source") as source,
+        fault_proxy(source) as before,
+        debian_registry("target") as target,
+        fault_proxy(target) as after,
+        registries_for(chunk_size=MIB) as registries,
+    ):
+        await client.push_blob(source, "app", CONTENT)
+        before.on("GET", "/blobs/", Reset("answer", at=700_000), times=2)
+        after.on("PATCH", "/uploads/", Lose())
+        blob = registries.blob(name_at(before.registry, "app"), blob_of(CONTENT).descriptor)
+
+        await write(target_at(registries, after.registry), "app", blob, force=True)
+
+        assert (await client.blob(target, "app", DIGEST)).content == CONTENT
+
+
+async def test_a_manifest_is_kept_byte_for_byte_and_checked() -> None:
+    image = images.image("exact")
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.manifests["app"] = {"v1": (image.media_type, image.content), image.digest: ("text/plain", b"{}")}
+
+        assert (await registries.manifest(name_at(registry.address, "app"))).content == image.content
+        with pytest.raises(DigestMismatch):
+            await registries.manifest(name_at(registry.address, "app", None, image.digest))
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"{}" + b" " * 5 * MIB, b'{"schemaVersion": 1}', b"[" * 100_000])
+async def test_what_is_no_manifest_is_refused(content: bytes) -> None:
+    """§4.2: whatever it is, and however long."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.manifests["app"] = {"v1": ("application/vnd.oci.image.manifest.v1+json", content)}
+
+        with pytest.raises(InvalidContent):
+            await registries.manifest(name_at(registry.address, "app"))
+
+
+@pytest.mark.parametrize("number", [400, 404, 405, 501])
+async def test_a_registry_without_head_is_asked_by_get(number: int) -> None:
+    """§1.5."""
+    image = images.image("headless")
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.head_status = number
+        registry.manifests["app"] = {"v1": (image.media_type, image.content)}
+
+        found = await registries.resolve(name_at(registry.address, "app"))
+
+    assert str(found.digest) == image.digest
+
+
+async def test_a_digest_that_a_registry_makes_up_is_not_believed_of_a_manifest() -> None:
+    """§1.5: our own hash wins."""
+    image = images.image("made up")
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.manifests["app"] = {"v1": (image.media_type, image.content)}
+
+        async def lying(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            response.headers["Docker-Content-Digest"] = digest_of(b"something else")
+            return response
+
+        registry.on("GET manifest", lying)
+        found = await registries.manifest(name_at(registry.address, "app"))
+
+    assert str(found.descriptor.digest) == image.digest
+
+
+async def test_tags_are_listed_page_by_page() -> None:
+    image = images.image("paged")
+    wanted = [f"v{number:03}" for number in range(25)]
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.page = 10
+        registry.manifests["app"] = dict.fromkeys(wanted, (image.media_type, image.content))
+
+        assert [tag async for tag in registries.repository(name_at(registry.address, "app")).tags()] == wanted
+
+
+async def test_no_tags_are_an_empty_list_and_no_repository_is_an_error() -> None:
+    async with quirky_registry() as registry, registries_for() as registries:
+        repository = registries.repository(name_at(registry.address, "app"))
+
+        assert [tag async for tag in repository.tags()] == []
+
+        async def unknown(*_: object) -> web.StreamResponse:
+            return problem(404, "NAME_UNKNOWN", "repository name not known to registry")
+
+        registry.on("GET tags", unknown)
+        with pytest.raises(NotFound, match="not known"):
+            [tag async for tag in repository.tags()]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '</v2/app/tags/list?n=1000>; rel="next"',
+        "<http://evil.example.com/>; rel=next",
+        '<https://127.0.0.1/>; rel="next"',
+    ],
+)
+async def test_a_list_that_leads_in_circles_or_away_ends(link: str) -> None:
+    """§4.2: and no token goes to another host."""
+    image = images.image("circle")
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.manifests["app"] = {"v1": (image.media_type, image.content)}
+
+        async def linked(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            response.headers["Link"] = link
+            return response
+
+        registry.on("GET tags", linked, times=99)
+        repository = registries.repository(name_at(registry.address, "app"))
+
+        assert [tag async for tag in repository.tags()] == ["v1"]
+        assert len(registry.requests("GET")) <= 2
