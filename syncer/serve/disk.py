@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from syncer.errors import DigestMismatch, InvalidContent, Locked
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.manifest import AnyManifest
+from syncer.serve.durable import make_directory, mark, removed, rename
 from syncer.serve.storage import ReadAt, StoredManifest, as_referrer
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Disk:
 
     def begin(self, repository: str) -> DiskUpload:
         path = self._repositories / repository / "_uploads" / uuid.uuid4().hex
-        _make_directory(path.parent)
+        make_directory(path.parent)
         path.touch()
         self._open[path.name] = upload = DiskUpload(self, repository, path)
         return upload
@@ -132,7 +133,7 @@ class Disk:
     def mount(self, repository: str, digest: Digest, origin: str) -> bool:
         if self.blob(origin, digest) is None:
             return False
-        _mark(self._link(repository, "_blobs", digest))
+        mark(self._link(repository, "_blobs", digest))
         return True
 
     def put_manifest(self, repository: str, manifest: AnyManifest, tag: str | None) -> None:
@@ -141,12 +142,12 @@ class Disk:
             self._write(self._content(digest), manifest.content)
         self._write(self._link(repository, "_manifests", digest), media_type.encode())
         if manifest.subject:
-            _mark(self._referrers(repository, manifest.subject.digest) / _flat(digest))
+            mark(self._referrers(repository, manifest.subject.digest) / _flat(digest))
         if tag:
             self._write(self._repositories / repository / "_tags" / tag, str(digest).encode())
 
     def delete_tag(self, repository: str, tag: str) -> bool:
-        return _removed(self._repositories / repository / "_tags" / tag)
+        return removed(self._repositories / repository / "_tags" / tag)
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
         stored = self.manifest(repository, digest)
@@ -157,16 +158,16 @@ class Disk:
                 self.delete_tag(repository, tag)
         subject = parse_manifest(stored.content, stored.media_type).subject
         if subject:
-            _removed(self._referrers(repository, subject.digest) / _flat(digest))
-        return _removed(self._link(repository, "_manifests", digest))
+            removed(self._referrers(repository, subject.digest) / _flat(digest))
+        return removed(self._link(repository, "_manifests", digest))
 
     def delete_blob(self, repository: str, digest: Digest) -> bool:
-        return _removed(self._link(repository, "_blobs", digest))
+        return removed(self._link(repository, "_blobs", digest))
 
     def adopt(self, upload: DiskUpload, digest: Digest) -> None:
         """Give a finished upload, whose bytes are those of ``digest``, its name."""
-        _rename(upload.path, self._content(digest))
-        _mark(self._link(upload.repository, "_blobs", digest))
+        rename(upload.path, self._content(digest))
+        mark(self._link(upload.repository, "_blobs", digest))
         self.forget(upload)
 
     def forget(self, upload: DiskUpload) -> None:
@@ -190,10 +191,10 @@ class Disk:
         return self._repositories / repository / "_referrers" / _flat(subject)
 
     def _write(self, path: Path, content: bytes) -> None:
-        _make_directory(path.parent)
+        make_directory(path.parent)
         temporary = self._temporary / uuid.uuid4().hex
         temporary.write_bytes(content)
-        _rename(temporary, path)
+        rename(temporary, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,44 +260,6 @@ def _read_at(descriptor: int, offset: int, length: int) -> bytes:
     if len(content) != length:
         raise InvalidContent("a blob's file was cut short")
     return content
-
-
-def _make_directory(path: Path) -> None:
-    if not path.is_dir():
-        _make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-        _sync(path.parent)
-
-
-def _mark(path: Path) -> None:
-    """Durably make an empty file."""
-    _make_directory(path.parent)
-    path.touch()
-    _sync(path.parent)
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    """Durably give a file its name."""
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _removed(path: Path) -> bool:
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    _sync(path.parent)
-    return True
 
 
 def _names(directory: Path) -> list[str]:
