@@ -61,7 +61,7 @@ def open_journal(path: Path, framing: Framing, start: int, *, resume: bool) -> t
     It is begun anew unless ``resume`` is asked for and it tells of the same ``framing`` and ``start``:
     a build that goes on must end in the bytes of an undisturbed one.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         slots, believed = load(_lines(file) if resume else iter(()), framing, start)
         os.ftruncate(file, believed)

@@ -91,10 +91,6 @@ class Bundle:
         """What the bundle holds, in the order of its file."""
         return self._members.keys()
 
-    @property
-    def size_of_file(self) -> int:
-        return self._opened.st_size
-
     def names(self, reference: Reference) -> bool:
         """Whether the bundle has an image under that very name."""
         return reference in self._roots
