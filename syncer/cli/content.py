@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.run import run
 from syncer.errors import Exit
 
@@ -121,8 +121,12 @@ def push(
             help="Replace the start of original names; the longest match wins. May be given many times.",
         ),
     ] = None,
+    verify_first: Annotated[
+        bool, typer.Option("--verify", help="Hash the whole bundle before anything is sent.")
+    ] = False,
     login: LoginOptions,
     connection: ConnectionOptions,
+    uploading: UploadOptions,
     telling: OutputOptions,
 ) -> None:
     """Push a bundle into a registry.
@@ -131,7 +135,7 @@ def push(
     """
     from syncer.api.push import push  # noqa: PLC0415
     from syncer.cli.reporting import reporting  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
+    from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
@@ -142,7 +146,9 @@ def push(
                 file,
                 address,
                 mapping=read_mapping(map or []),
-                settings=registry_settings(connection, login, address),
+                settings=registry_settings(connection, login, address, uploading),
+                state=state_directory(uploading.state_dir),
+                rehash=verify_first,
                 workers=connection.concurrency,
                 run_id=told.run_id,
                 emit=told.emit,

@@ -56,6 +56,20 @@ class LoginOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadOptions:
+    """How content is sent, and what is remembered of it."""
+
+    chunk_size: Annotated[
+        str,
+        typer.Option(metavar="BYTES", help="Of the requests that a large blob (more than two of them) is sent in."),
+    ] = "16MiB"
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where unfinished uploads and the like are remembered between runs."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
     """How a command tells what it did."""
 

@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import platformdirs
+
 from syncer import __version__
-from syncer.cli.options import ConnectionOptions, LoginOptions
+from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Reference
 from syncer.profiles.images_file import read_images_file
+from syncer.profiles.sync_fields import byte_count
 from syncer.registry import (
+    CHUNK_SIZE,
     AuthFile,
     Credential,
     CredentialSettings,
@@ -24,7 +28,10 @@ from syncer.transport import HostSettings, Limits, Proxies, TransportSettings
 
 
 def registry_settings(
-    connection: ConnectionOptions, login: LoginOptions | None = None, address: RegistryAddress | None = None
+    connection: ConnectionOptions,
+    login: LoginOptions | None = None,
+    address: RegistryAddress | None = None,
+    uploading: UploadOptions | None = None,
 ) -> RegistrySettings:
     """What the registry end is told; ``login`` is for the registry at ``address`` alone."""
     host = HostSettings(
@@ -46,7 +53,13 @@ def registry_settings(
             logins=_explicit(login, address) if login and address else {},
             files=files or default_auth_files(os.environ),
         ),
+        chunk_size=byte_count(uploading.chunk_size) if uploading else CHUNK_SIZE,
     )
+
+
+def state_directory(given: Path | None) -> Path:
+    """Where hints and locks are kept between runs."""
+    return given or platformdirs.user_state_path("syncer")
 
 
 def images_of(images: Sequence[str], files: Sequence[Path]) -> list[Reference]:

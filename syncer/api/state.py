@@ -1,0 +1,73 @@
+"""What this machine remembers between runs: hints in files that are safe to delete, and locks."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import orjson
+
+from syncer.errors import Locked, TargetError
+from syncer.transfer.memory import Memory
+
+
+@contextmanager
+def locked(directory: Path, subject: str) -> Iterator[None]:
+    """Let one run at a time do ``subject``, such as a configuration's path; raises ``Locked``.
+
+    The lock is the kernel's: it ends with the process, however that ends.
+    """
+    path = _file(directory / "locks", subject, "lock")
+    with _writing(directory):
+        file = path.open("wb")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(
+                f"another run is at {subject}", hint="wait for it to end; if it hangs, end that process"
+            ) from None
+        yield
+
+
+@contextmanager
+def remembered(directory: Path | None, subject: str) -> Iterator[Memory]:
+    """What earlier runs saw at the target ``subject``; kept for the next ones however the block ends.
+
+    Without a directory nothing is remembered.
+    """
+    if directory is None:
+        yield Memory()
+        return
+    path = _file(directory / "targets", subject, "json")
+    try:
+        memory = Memory.from_json(orjson.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        memory = Memory()
+    try:
+        yield memory
+    finally:
+        with suppress(OSError):  # a full disk costs the next run some requests, and this one nothing
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(orjson.dumps(memory.to_json()))
+            partial.replace(path)
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"{directory} cannot be written: {os.strerror(error.errno or 0)}", hint="name another with --state-dir"
+        ) from None
+
+
+def _file(directory: Path, subject: str, suffix: str) -> Path:
+    with _writing(directory):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory / f"{hashlib.sha256(subject.encode()).hexdigest()[:32]}.{suffix}"
