@@ -210,9 +210,11 @@ def resolved(base: URL, location: str) -> URL:
     if not location or not location.isascii() or not location.isprintable() or " " in location:
         raise ValueError(location)
     target = URL(location, encoded=True)
-    if target.absolute and target.scheme:
-        return target
-    return base.join(target)
+    if not target.scheme:
+        return base.join(target)
+    if not target.host:
+        raise ValueError(location)
+    return target
 
 
 def _is_redirect(response: Response) -> bool:

@@ -1,0 +1,530 @@
+"""Requests with manners: retries, pauses, redirects, proxies, and what is shown of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageError, Waiting
+from syncer.transport import HostSettings, Limits, Proxies, Request, Transport, TransportSettings, open_transport
+from syncer.transport.guard import Address, Scope, authority, check_hop
+from syncer.transport.redact import SHOWN, readable, without_secrets
+from syncer.transport.retry import retry_after
+from syncer.transport.tls import tls_context
+from tests.support.quirky import Fault, Quirky, quirky_registry, reset, status
+from tests.support.registry_end import QUICK
+
+MIB = 1024 * 1024
+
+
+@asynccontextmanager
+async def transport(limits: Limits = QUICK, **settings: object) -> AsyncIterator[Transport]:
+    async with open_transport(TransportSettings(limits=limits, **settings)) as opened:  # type: ignore[arg-type]
+        yield opened
+
+
+def get(registry: Quirky | str, path: str = "/v2/") -> Request:
+    return Request(method="GET", url=URL(f"{registry if isinstance(registry, str) else registry.url}{path}"))
+
+
+async def test_an_answer_is_read_with_its_status_whatever_that_is() -> None:
+    async with quirky_registry() as registry, transport() as client:
+        assert (await client.ask(get(registry))).status == 200
+        assert (await client.ask(get(registry, "/nowhere"))).status == 404
+
+
+async def test_six_attempts_are_made_and_no_more() -> None:
+    """§3, budgets."""
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", status(500), times=99)
+
+        assert (await client.ask(get(registry))).status == 500
+
+        assert len(registry.seen) == 6
+        assert client.traffic[registry.address].retries == 5
+
+
+async def test_what_must_not_be_repeated_is_not() -> None:
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("*", reset, status(500))
+        once = Request(method="PATCH", url=URL(f"{registry.url}/v2/"), repeatable=False, body=b"x")
+
+        with pytest.raises(Interrupted):
+            await client.ask(once)
+        assert (await client.ask(once)).status == 500
+
+        assert len(registry.seen) == 2
+
+
+async def test_what_never_left_is_sent_again_even_if_it_must_not_be_repeated() -> None:
+    """§3 row 32: nothing listens at first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    limits = Limits(backoff=0.2, longest_backoff=0.2)
+
+    async with transport(limits) as client, anyio.create_task_group() as tasks:
+        answers: list[int] = []
+
+        async def ask() -> None:
+            once = Request(method="PATCH", url=URL(f"http://127.0.0.1:{port}/v2/"), repeatable=False, body=b"x")
+            answers.append((await client.ask(once)).status)
+
+        tasks.start_soon(ask)
+        while not client.traffic or not client.of(URL(f"http://127.0.0.1:{port}")).retries:  # noqa: ASYNC110
+            await anyio.sleep(0.005)
+        async with quirky_registry(port=port):
+            with anyio.fail_after(10):
+                while not answers:  # noqa: ASYNC110
+                    await anyio.sleep(0.005)
+
+    assert answers == [200]
+
+
+async def test_one_throttled_request_pauses_all_to_that_host_and_none_to_others() -> None:
+    """§3 row 7."""
+    async with quirky_registry() as busy, quirky_registry() as other, transport() as client:
+        busy.on("GET ping", status(429, Retry_After="1"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.ask, get(busy))
+            with anyio.fail_after(5):
+                while not busy.seen or not client.traffic[busy.address].is_paused:  # noqa: ASYNC110
+                    await anyio.sleep(0.001)
+            tasks.start_soon(client.ask, get(busy, "/late"))
+            assert (await client.ask(get(other))).status == 200
+            assert len(busy.seen) == 1
+            assert client.traffic[busy.address].is_paused
+
+        traffic = client.traffic[busy.address]
+        assert (traffic.throttled, traffic.pauses) == (1, 1)
+        assert 0.5 < traffic.paused_seconds <= 1.0
+        assert len(busy.seen) == 3
+
+
+@pytest.mark.parametrize("number", [429, 503, 502])
+async def test_a_longer_wait_than_allowed_is_an_error(number: int) -> None:
+    """§3 row 7: --max-wait."""
+    async with quirky_registry() as registry, transport(Limits(max_wait=10)) as client:
+        registry.on("GET ping", status(number, Retry_After="11"))
+
+        with pytest.raises(Waiting, match="asks to wait 11 s, longer than the 10 s") as caught:
+            await client.ask(get(registry))
+
+    assert "--max-wait" in (caught.value.hint or "")
+
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "0"}, 0),
+        ({"Retry-After": " 17 "}, 17),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "1.5"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "９"}, None),
+        ({"Retry-After": format_datetime(NOW + timedelta(seconds=90), usegmt=True), "Date": format_datetime(NOW)}, 90),
+        ({"Retry-After": format_datetime(NOW - timedelta(days=1), usegmt=True), "Date": format_datetime(NOW)}, 0),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date_by_the_servers_clock(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    """§3 rows 7 and 50."""
+    assert retry_after(headers) == seconds
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_retry_after_is_a_number_of_seconds_or_none(text: str, date: str) -> None:
+    wait = retry_after({"Retry-After": text, "Date": date})
+
+    assert wait is None or wait >= 0
+
+
+async def test_an_answer_that_never_comes_is_given_up() -> None:
+    """§3 row 29: half-open."""
+    release = asyncio.Event()
+
+    async def never(*_: object) -> web.StreamResponse:
+        await release.wait()
+        return web.Response()
+
+    async with quirky_registry() as registry, transport(Limits(idle=0.1, attempts=2, backoff=0.001)) as client:
+        registry.on("GET ping", never, times=99)
+        with pytest.raises(Interrupted, match="no answer came in time"):
+            await client.ask(get(registry))
+        release.set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % index for index in range(2000)) + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+        b"",
+    ],
+)
+async def test_what_is_no_http_is_no_answer(answer: bytes) -> None:
+    """§4.2: also headers without end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, transport(Limits(attempts=2, backoff=0.001)) as client:
+        with pytest.raises(Interrupted):
+            await client.ask(get(f"http://127.0.0.1:{port}"))
+
+
+async def test_an_error_without_end_is_read_to_64_kib() -> None:
+    """§4.2."""
+
+    async def flood(request: web.Request, _: object) -> web.StreamResponse:
+        response = web.StreamResponse(status=404)
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 10_000)
+        except ConnectionError:
+            return response
+
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", flood)
+
+        answer = await client.ask(get(registry))
+
+    assert (len(answer.content), answer.is_whole) == (64 * 1024, False)
+
+
+async def test_a_long_header_is_taken() -> None:
+    """§1.9: Google's upload locations have several KiB."""
+
+    async def long(*_: object) -> web.StreamResponse:
+        return web.Response(headers={"X-Long": "x" * 30_000})
+
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", long)
+
+        assert len((await client.ask(get(registry))).headers["X-Long"]) == 30_000
+
+
+async def test_cookies_are_neither_kept_nor_sent() -> None:
+    """§1.9."""
+
+    async def baking(*_: object) -> web.StreamResponse:
+        return web.Response(headers={"Set-Cookie": "session=secret"})
+
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", baking)
+        await client.ask(get(registry))
+        await client.ask(get(registry))
+
+        assert all("Cookie" not in seen.headers for seen in registry.seen)
+
+
+def leads_to(location: str, number: int = 307) -> Fault:
+    async def fault(*_: object) -> web.StreamResponse:
+        return web.Response(status=number, headers={"Location": location})
+
+    return fault
+
+
+@pytest.mark.parametrize("number", [301, 302, 303, 307, 308])
+async def test_redirects_of_a_get_are_followed_with_their_query_as_it_is(number: int) -> None:
+    async with quirky_registry() as registry, quirky_registry() as other, transport() as client:
+        registry.on("GET ping", leads_to(f"{other.url}/v2/?sig=a%2Fb%3D&x=%7e+y", number))
+
+        answer = await client.ask(get(registry))
+
+        assert (answer.status, str(answer.url)) == (200, f"{other.url}/v2/?sig=a%2Fb%3D&x=%7e+y")
+        assert other.seen[0].path == "/v2/?sig=a%2Fb%3D&x=%7e+y"
+
+
+@pytest.mark.parametrize("number", [301, 302, 303])
+async def test_a_post_is_not_turned_into_a_get(number: int) -> None:
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("POST ping", leads_to("/v2/", number))
+
+        answer = await client.ask(Request(method="POST", url=URL(f"{registry.url}/v2/"), body=b"x"))
+
+        assert answer.status == number
+        assert len(registry.seen) == 1
+
+
+async def test_redirects_without_end_are_unsafe() -> None:
+    """§4.2."""
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", leads_to("/v2/"), times=99)
+
+        with pytest.raises(Unsafe, match="more than 5 redirects"):
+            await client.ask(get(registry))
+
+        assert len(registry.seen) == 6
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fe80::1]/",
+        "http://0.0.0.0/",
+        "http://224.0.0.1/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://2852039166/",
+        "http://0xa9fea9fe/",
+        "file:///etc/passwd",
+        "ftp://example.com/",
+        "http://user:password@127.0.0.1/",
+        "http:///nowhere",
+        "http://a b/",
+        "\tjavascript:alert(1)",
+    ],
+)
+async def test_no_redirect_leads_to_where_nobody_may_send_us(location: str) -> None:
+    """§4.2: not even a registry on this very machine."""
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", leads_to(location))
+
+        with pytest.raises(Unsafe) as caught:
+            await client.ask(get(registry))
+
+        assert "password" not in str(caught.value).replace("user name or password", "")
+        assert len(registry.seen) == 1
+
+
+@pytest.fixture
+def public_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """127.0.0.1 is a host on the internet, 127.0.0.2 one in a private network."""
+    one, two = ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("127.0.0.2")
+    scopes = {one: Scope.PUBLIC, two: Scope.PRIVATE}
+    earnest = Scope.of.__func__  # type: ignore[attr-defined]
+
+    def pretended(cls: type[Scope], address: Address) -> Scope:
+        found = scopes.get(address)
+        return earnest(cls, address) if found is None else found
+
+    monkeypatch.setattr(Scope, "of", classmethod(pretended))
+
+
+@pytest.mark.usefixtures("public_loopback")
+async def test_a_public_registry_leads_to_no_private_address() -> None:
+    """§4.2: by a name as little as by the address itself, and over no connection that is open already."""
+    async with (
+        quirky_registry() as registry,
+        quirky_registry(host="127.0.0.2") as private,
+        transport() as client,
+    ):
+        assert (await client.ask(get(private))).status == 200
+        registry.on("GET ping", leads_to(f"{private.url}/v2/"))
+
+        with pytest.raises(Unsafe, match="private"):
+            await client.ask(get(registry))
+
+        assert len(private.seen) == 1
+
+
+@pytest.mark.usefixtures("public_loopback")
+async def test_a_name_that_resolves_to_a_private_address_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """§4.2: the address that would be connected to is what counts (go-containerregistry#2440)."""
+    resolve = aiohttp.ThreadedResolver.resolve
+
+    async def rebound(self: aiohttp.ThreadedResolver, host: str, *more: object, **others: object) -> object:
+        return await resolve(self, "127.0.0.2" if host == "cdn.example.com" else host, *more, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", rebound)
+    async with (
+        quirky_registry() as registry,
+        quirky_registry(host="127.0.0.2") as private,
+        transport() as client,
+    ):
+        port = private.address.rpartition(":")[2]
+        assert (await client.ask(get(f"http://cdn.example.com:{port}"))).status == 200
+        registry.on("GET ping", leads_to(f"http://cdn.example.com:{port}/v2/"))
+
+        with pytest.raises(Unsafe, match="a network that it must not send us to"):
+            await client.ask(get(registry))
+
+        assert len(private.seen) == 1
+
+
+@pytest.mark.usefixtures("public_loopback")
+async def test_a_private_registry_may_lead_to_a_public_one_and_itself() -> None:
+    async with (
+        quirky_registry() as public,
+        quirky_registry(host="127.0.0.2") as private,
+        quirky_registry(host="127.0.0.2") as storage,
+        transport() as client,
+    ):
+        private.on("GET ping", leads_to(f"{public.url}/v2/"), leads_to(f"{storage.url}/v2/"))
+
+        assert (await client.ask(get(private))).status == 200
+        assert (await client.ask(get(private))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "scope"),
+    [
+        ("8.8.8.8", Scope.PUBLIC),
+        ("2001:4860:4860::8888", Scope.PUBLIC),
+        ("10.1.2.3", Scope.PRIVATE),
+        ("172.16.0.1", Scope.PRIVATE),
+        ("192.168.1.1", Scope.PRIVATE),
+        ("100.64.0.1", Scope.PRIVATE),
+        ("fd00::1", Scope.PRIVATE),
+        ("127.0.0.1", Scope.LOOPBACK),
+        ("127.8.9.10", Scope.LOOPBACK),
+        ("::1", Scope.LOOPBACK),
+        ("::ffff:127.0.0.1", Scope.LOOPBACK),
+        ("64:ff9b::7f00:1", Scope.LOOPBACK),
+        ("2002:7f00:1::", Scope.LOOPBACK),
+        ("169.254.169.254", Scope.NEVER),
+        ("fe80::1", Scope.NEVER),
+        ("0.0.0.0", Scope.NEVER),
+        ("::", Scope.NEVER),
+        ("224.0.0.1", Scope.NEVER),
+        ("ff02::1", Scope.NEVER),
+    ],
+)
+def test_addresses_are_near_or_far(address: str, scope: Scope) -> None:
+    assert Scope.of(ipaddress.ip_address(address)) is scope
+
+
+@given(st.ip_addresses())
+def test_every_address_has_a_scope(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    assert Scope.of(address) in Scope
+    assert Scope.of_host(str(address)) is Scope.of(address)
+
+
+def test_an_encrypted_connection_leads_to_no_other() -> None:
+    """§4.2."""
+    with pytest.raises(Unsafe, match="encrypted"):
+        check_hop(URL("https://example.com/"), URL("http://example.com/"), None, "a redirect")
+    check_hop(URL("http://example.com/"), URL("https://example.com/"), None, "a redirect")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:canary@example.com:5000/v2/?_state=canary&sig=canary", "https://example.com:5000/v2/?…"),
+        ("https://example.com/v2/", "https://example.com/v2/"),
+        ("http://[::1]:5000/", "http://[::1]:5000/"),
+    ],
+)
+def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
+    """§4.3."""
+    assert without_secrets(URL(url)) == shown
+
+
+@given(st.text(max_size=10_000))
+def test_what_others_say_is_shown_on_one_line_without_escapes(text: str) -> None:
+    """§4.2: no terminal escape, no flood."""
+    shown = readable(text)
+
+    assert len(shown) <= SHOWN
+    assert shown.isprintable()
+
+
+def test_authorities_leave_the_usual_port_out() -> None:
+    assert authority(URL("https://example.com:443/")) == "example.com"
+    assert authority(URL("http://example.com:443/")) == "example.com:443"
+    assert authority(URL("http://[::1]:5000/")) == "[::1]:5000"
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "is_direct"),
+    [
+        ("", "https://registry.example.com/", False),
+        ("", "https://localhost/", True),
+        ("", "https://127.0.0.1:5000/", True),
+        ("example.com", "https://registry.example.com/", True),
+        (".example.com", "https://registry.example.com/", True),
+        ("*.example.com", "https://registry.example.com/", True),
+        ("ample.com", "https://registry.example.com/", False),
+        ("registry.example.com:443", "https://registry.example.com/", True),
+        ("registry.example.com:5000", "https://registry.example.com/", False),
+        ("10.0.0.0/8", "https://10.1.2.3/", True),
+        ("10.0.0.0/8", "https://registry.example.com/", False),
+        ("other, EXAMPLE.com", "https://registry.example.com/", True),
+        ("*", "https://registry.example.com/", True),
+        ("[fd00::1]:5000", "https://[fd00::1]:5000/", True),
+    ],
+)
+def test_no_proxy_names_hosts_domains_and_networks(no_proxy: str, url: str, is_direct: bool) -> None:
+    proxies = Proxies.from_environ({"HTTPS_PROXY": "http://proxy:3128", "no_proxy": no_proxy})
+
+    assert (proxies.for_url(URL(url)) is None) is is_direct
+
+
+def test_the_proxy_is_the_one_for_the_scheme() -> None:
+    proxies = Proxies.from_environ({"http_proxy": "one:1", "HTTPS_PROXY": "http://two:2", "ALL_PROXY": "http://x:3"})
+
+    assert proxies.for_url(URL("http://example.com")) == URL("http://one:1")
+    assert proxies.for_url(URL("https://example.com")) == URL("http://two:2")
+    assert Proxies.from_environ({"ALL_PROXY": "http://x:3"}).for_url(URL("http://example.com")) == URL("http://x:3")
+    assert Proxies.from_environ({}).for_url(URL("http://example.com")) is None
+
+
+def test_a_proxy_that_speaks_no_http_is_refused_without_its_password() -> None:
+    with pytest.raises(UsageError) as caught:
+        Proxies.from_environ({"ALL_PROXY": "socks5://alice:canary@proxy:1080"})
+
+    assert "canary" not in str(caught.value)
+    assert "canary" not in repr(Proxies(http="http://alice:canary@proxy"))
+
+
+async def test_a_request_goes_through_the_proxy_with_the_login_for_it() -> None:
+    """§4.2: which goes to the proxy alone."""
+    async with quirky_registry() as proxy:
+        address = proxy.address
+        proxies = Proxies(http=f"http://alice:secret@{address}")
+        async with transport(proxies=proxies) as client:
+            answer = await client.ask(get("http://registry.example.com"))
+
+        assert answer.status == 200
+        assert proxy.seen[0].headers["Host"] == "registry.example.com"
+        assert proxy.seen[0].headers["Proxy-Authorization"].startswith("Basic ")
+        assert "Authorization" not in proxy.seen[0].headers
+
+
+async def test_a_proxy_that_refuses_is_named() -> None:
+    async with quirky_registry() as proxy:
+        proxies = Proxies(https=f"http://alice:canary@{proxy.address}")
+        async with transport(proxies=proxies) as client:
+            with pytest.raises(NetworkError) as caught:
+                await client.ask(get("https://registry.example.com"))
+
+    assert "canary" not in str(caught.value)
+    assert isinstance(caught.value, Unreachable)
+
+
+def test_a_certificate_that_cannot_be_used_is_a_wrong_command(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not there"):
+        tls_context(HostSettings(ca_cert=tmp_path / "absent.pem"))
+    (tmp_path / "bad.pem").write_text("no certificate")
+    with pytest.raises(UsageError, match="cannot be used"):
+        tls_context(HostSettings(ca_cert=tmp_path / "bad.pem"))
+    with pytest.raises(UsageError, match="cannot be used"):
+        tls_context(HostSettings(client_cert=tmp_path / "bad.pem"))
