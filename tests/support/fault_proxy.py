@@ -84,7 +84,7 @@ class Link:
         if self.bytes_per_second:
             start = max(time.monotonic(), self._free[where])
             self._free[where] = start + size / self.bytes_per_second
-            await anyio.sleep(self._free[where] - time.monotonic())
+            await anyio.sleep(max(0.0, self._free[where] - time.monotonic()))
 
 
 @dataclass(slots=True)
