@@ -9,14 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from syncer.bundle import Format, open_bundle
 from syncer.errors import DigestMismatch, NotFound
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.serve import Bundled, Layered, open_disk, serve
+from syncer.serve.bundled import OpenBundle
+from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import FORMATS, build
 from tests.support.images import Image
+from tests.support.memory import MemorySource
 from tests.support.programs import run
-from tests.support.registries import Registry
+from tests.support.registries import LOGIN, Registry
+from tests.support.tls import Authority
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Opened:
 
 
 @asynccontextmanager
-async def served(bundle: Opened, disk: Path | None = None) -> AsyncIterator[Registry]:
+async def served(bundle: OpenBundle, disk: Path | None = None) -> AsyncIterator[Registry]:
     """The bundle alone, or beneath a directory."""
     bundled = Bundled.load(bundle)
     if disk is None:
@@ -76,6 +82,47 @@ async def test_images_lie_where_a_push_would_put_them() -> None:
         assert await client.tags(registry, "docker.io/library/busybox") == ["1.36"]
         await client.assert_holds(registry, "docker.io/library/busybox", made, "1.36")
         await client.assert_holds(registry, "registry.local_5000/team/app", local, "v1")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_bundle_file_is_served_as_it_is(tmp_path: Path, form: Format) -> None:
+    """Each blob is asked for whole and from the middle, in a file whose content lies in frames."""
+    made = images.multi_platform("a", base=images.layer("base", 3_000_000), attested=True)
+    source = MemorySource()
+    source.add("busybox:1.36", made)
+    await build(tmp_path / "bundle", source, form)
+
+    with open_bundle(tmp_path / "bundle") as bundle:
+        async with served(bundle) as registry:
+            await client.assert_holds(registry, "docker.io/library/busybox", made, "1.36")
+            for digest, content in made.all_blobs().items():
+                path = f"/v2/docker.io/library/busybox/blobs/{digest}"
+                middle = len(content) // 2
+                rest = await client.ask(registry, "GET", path, headers={"Range": f"bytes={middle}-"})
+                assert rest.content == content[middle:]
+
+
+async def test_the_command_serves_a_bundle_beneath_a_directory(
+    serve_process: OpenRegistry, authority: Authority, tmp_path: Path
+) -> None:
+    """With all its flags at once, stopped and started again."""
+    held, pushed = images.image("a"), images.image("b")
+    source = MemorySource()
+    source.add("busybox:1.36", held)
+    await build(tmp_path / "bundle", source)
+    settings = {
+        "bundle": tmp_path / "bundle",
+        "login": LOGIN,
+        "tls": authority.server(),
+        "authority": authority.certificate,
+    }
+
+    async with serve_process(**settings) as registry:
+        await client.push(registry, "app", pushed, "v1")
+    async with serve_process(**settings) as registry:
+        await client.assert_holds(registry, "docker.io/library/busybox", held, "1.36")
+        await client.assert_holds(registry, "app", pushed, "v1")
+        assert (await client.ask(registry, "GET", "/v2/", headers={"Authorization": ""})).status == 401
 
 
 async def test_skopeo_copies_from_a_bundle(tmp_path: Path) -> None:

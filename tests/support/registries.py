@@ -25,7 +25,7 @@ from tests.support.tokens import ISSUER, Login, TokenServer
 
 LOGIN = Login("alice", "correct horse")
 
-_LISTENING = re.compile(r"(listening on |serving on http://)(?P<address>127\.0\.0\.1:[0-9]+)")
+_LISTENING = re.compile(r"(listening on |serving on https?://)(?P<address>127\.0\.0\.1:[0-9]+)")
 _POLL_SECONDS = 0.01
 
 
@@ -128,18 +128,32 @@ async def serve_disk(
 
 
 @asynccontextmanager
-async def serve_process(directory: Path, *, port: int = 0) -> AsyncIterator[Registry]:
-    """``syncer serve --disk`` in a process of its own, which the test may kill."""
+async def serve_process(
+    directory: Path,
+    *,
+    bundle: Path | None = None,
+    login: Login | None = None,
+    tls: Identity | None = None,
+    authority: Path | None = None,
+    port: int = 0,
+) -> AsyncIterator[Registry]:
+    """``syncer serve --disk`` in a process of its own, which the test may kill; over ``bundle`` if given."""
     directory.mkdir(parents=True, exist_ok=True)
     log = directory / "serve.log"
     arguments = ["serve", "--disk", str(directory / "content"), "--port", str(port)]
+    if bundle:
+        arguments += ["--bundle", str(bundle)]
+    if login:
+        arguments += ["--htpasswd", str(htpasswd(directory / "htpasswd", login))]
+    if tls:
+        arguments += ["--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)]
     with log.open("wb") as output:
         process = await anyio.open_process(
             [sys.executable, "-m", "syncer", *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
         address = await _listening(process, log)
-        yield Registry(address, directory, pid=process.pid, log=log)
+        yield Registry(address, directory, login=login, authority=authority if tls else None, pid=process.pid, log=log)
     finally:
         await _end(process)
 
