@@ -31,15 +31,13 @@ _LARGEST_ANSWER = 128 * 1024
 _SHORTEST_LIFE = 60.0  # seconds; what the spec says where a server says nothing
 _LONGEST_LIFE = 24 * 3600.0
 _EARLY = 30.0  # seconds before its end at which a token is renewed, at most a tenth of its life
-_JUST_NOW = 5.0  # seconds; a token so young that was refused will be refused again
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A Bearer token and the monotonic times between which it is good."""
+    """A Bearer token and the monotonic time at which to get the next one."""
 
     header: str = field(repr=False)
-    obtained: float
     renew_at: float
 
 
@@ -128,7 +126,7 @@ class RegistryAuth:
         changed = self._learn(scopes, challenge)
         token = self._tokens.get(scopes)
         if token and token.header == answer.sent:
-            if not changed and time.monotonic() - token.obtained < _JUST_NOW:
+            if not changed and not answer.is_first:
                 return False
             del self._tokens[scopes]
         return (await self._token(repository, scopes)).header != answer.sent
@@ -183,8 +181,7 @@ class RegistryAuth:
         assert realm is not None
         credential = await self._credentials.find(self.host, repository) if self._trusts(realm) else None
         if credential and credential.registry_token:
-            now = time.monotonic()
-            return Token(f"Bearer {credential.registry_token}", now, now + _LONGEST_LIFE)
+            return Token(f"Bearer {credential.registry_token}", time.monotonic() + _LONGEST_LIFE)
         answer = await self._ask(realm, credential, scopes)
         if answer.status != 200:
             raise refusal(answer, hint=await self.hint(repository))
@@ -268,5 +265,4 @@ def _parsed(answer: Answer) -> Token:
     seconds = document.get("expires_in")
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     life = min(max(float(seconds) if is_number else 0.0, _SHORTEST_LIFE), _LONGEST_LIFE)
-    now = time.monotonic()
-    return Token(f"Bearer {text}", now, now + life - min(life / 10, _EARLY))
+    return Token(f"Bearer {text}", time.monotonic() + life - min(life / 10, _EARLY))

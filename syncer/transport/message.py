@@ -57,6 +57,7 @@ class Challenged:
     scope: Scope  # of the address that answered
     challenges: tuple[str, ...]  # the WWW-Authenticate headers
     sent: str | None  # the Authorization that was not good enough
+    is_first: bool  # what was sent may be old; else it was found for this very request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

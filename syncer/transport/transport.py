@@ -188,6 +188,7 @@ class Transport:
                 scope=response.scope,
                 challenges=tuple(response.headers.getall("WWW-Authenticate", ())),
                 sent=sent,
+                is_first=challenges == 1,
             )
             try:
                 if not await authorizer.challenged(challenged):
