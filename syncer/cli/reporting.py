@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from syncer.api.result import new_run_id
 from syncer.api.verify import VerifyResult
 from syncer.cli.display import Mode, open_display
 from syncer.cli.options import OutputOptions
-from syncer.report import Report, human_bytes, human_seconds, summary
+from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
 from syncer.report.output import require_writable, write_report
 from syncer.transfer.events import Emit
@@ -28,6 +28,8 @@ class Reporting:
     options: OutputOptions
     run_id: str
     emit: Emit
+    warn: Callable[[str], None]
+    expect: Callable[[int], None]  # how many images more than so far
 
     def tell(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that were asked for.
@@ -39,7 +41,8 @@ class Reporting:
         else:
             typer.echo(summary(title, outcome, report))
         for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
-            typer.echo(f"hint: {hint}", err=True)
+            if self.options.log_format is None:
+                typer.echo(f"hint: {hint}", err=True)
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
@@ -49,8 +52,9 @@ class Reporting:
 
 
 @contextmanager
-def reporting(options: OutputOptions, *, images: int | None = None) -> Iterator[Reporting]:
-    """The display, or the log, as long as the block lasts; ``images`` are to be expected, if that is known.
+def reporting(options: OutputOptions, *, images: int | None = None, secrets: Iterable[str] = ()) -> Iterator[Reporting]:
+    """The display, or the log, as long as the block lasts; ``images`` are to be expected, if that is known;
+    ``secrets`` are shown in no log.
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
@@ -60,13 +64,21 @@ def reporting(options: OutputOptions, *, images: int | None = None) -> Iterator[
     if options.log_format is not None:
         from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
 
-        log = open_log(sys.stderr, run_id=run_id, format=LogFormat(options.log_format.value))
-        yield Reporting(options, run_id, log_events(log))
+        log = open_log(sys.stderr, run_id=run_id, format=LogFormat(options.log_format.value), secrets=secrets)
+        yield Reporting(options, run_id, log_events(log), lambda text: log.warning("warning", message=text), _nobody)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
         if images is not None:
             display.expect(images)
-        yield Reporting(options, run_id, display)
+        yield Reporting(options, run_id, display, _warn, display.expect)
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"warning: {printable(text)}", err=True)
+
+
+def _nobody(_: int) -> None:
+    """A log has no bar to draw."""
 
 
 def print_json(document: Any) -> None:

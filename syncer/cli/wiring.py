@@ -58,7 +58,9 @@ def registry_settings(
 
 
 def state_directory(given: Path | None) -> Path:
-    """Where hints and locks are kept between runs."""
+    """Where hints and locks are kept between runs: as given, else where systemd says, else the user's own place."""
+    if given is None and (named := os.environ.get("STATE_DIRECTORY")):
+        return Path(named.partition(":")[0])
     return given or platformdirs.user_state_path("syncer")
 
 

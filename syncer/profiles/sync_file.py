@@ -99,7 +99,8 @@ class SyncFile:
         return replace(name, tag=landing.tag) if landing.tag else name
 
     def _place(self, *path: Step) -> str:
-        return f"{self.path}:{line_of(self.tree, path)}"
+        line = line_of(self.tree, path)
+        return f"{self.path}:{line}" if line else str(self.path)
 
 
 def read_sync_file(path: Path) -> SyncFile:

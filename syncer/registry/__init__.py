@@ -1,6 +1,6 @@
 """One end of a transfer: OCI registries."""
 
-from syncer.registry.address import RegistryAddress
+from syncer.registry.address import RegistryAddress, api_host
 from syncer.registry.credentials import AuthFile, Credential, CredentialSettings, default_auth_files
 from syncer.registry.journal import FileUploadJournal, Unfinished, UploadJournal, open_upload_journal
 from syncer.registry.manner import CHUNK_SIZE
@@ -19,6 +19,7 @@ __all__ = [
     "RegistryTarget",
     "Unfinished",
     "UploadJournal",
+    "api_host",
     "default_auth_files",
     "open_registries",
     "open_upload_journal",

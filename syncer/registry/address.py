@@ -59,10 +59,15 @@ class RegistryAddress:
 
 def api_url(host: str, *, plain_http: bool | None) -> URL:
     """The root of the registry's API, ``…/v2/``; unless told, loopback speaks plain HTTP and all others TLS."""
-    name = _HUB_API if host in _HUB_NAMES else host
+    name = api_host(host)
     if plain_http is None:
         plain_http = is_loopback(name)
     return URL(f"{'http' if plain_http else 'https'}://{name}/v2/")
+
+
+def api_host(host: str) -> str:
+    """The host that answers for the registry ``host``: Docker Hub has another one than its references say."""
+    return _HUB_API if host in _HUB_NAMES else host
 
 
 def is_loopback(host: str) -> bool:

@@ -87,6 +87,14 @@ class Account:
             case _:
                 pass  # what is on its way is the display's concern
 
+    def expect(self, items: Iterable[Item]) -> None:
+        """Announce what is to be transferred: what the run does not come to is in the report as unfinished."""
+        for item in items:
+            self._images.setdefault(
+                item,
+                ImageAccount(source=item.source, target=item.target, subject=item.subject, status=Status.UNFINISHED),
+            )
+
     def report(self, registries: Iterable[RegistryAccount] = ()) -> Report:
         """The account so far; ``registries`` are the transport's own counts."""
         accounts = tuple(sorted(registries, key=lambda account: account.registry))

@@ -1,0 +1,224 @@
+"""From a sync file to what goes where: tags are listed and chosen, profiles read, charts found, names mapped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
+
+import anyio
+from anyio import to_thread
+
+from syncer.api.contents import Contents, Supplies
+from syncer.api.defined import ChartRegistries
+from syncer.content import Item
+from syncer.errors import InvalidFile, SyncerError, UsageError
+from syncer.oci import Reference
+from syncer.profiles.charts import Charts, FailedChart, expected_reference
+from syncer.profiles.gather import gather
+from syncer.profiles.images_file import read_images_file
+from syncer.profiles.packs import ChartRequest
+from syncer.profiles.profile import Profile
+from syncer.profiles.profile_file import read_profile_file
+from syncer.profiles.sync_document import Source, Target
+from syncer.profiles.sync_file import SyncFile, choose, settle
+from syncer.registry import RegistryAddress
+
+Warn: TypeAlias = Callable[[str], None]
+
+
+class Console(Protocol):
+    """Palette, as far as a sync asks it."""
+
+    async def profiles(self, uids: Iterable[str], project_uid: str) -> list[Profile]:
+        """The profiles with those uids; ``project_uid`` is empty for the project of the login."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Something that a source asks for and that could not be found out; ``name`` stands for it."""
+
+    name: Reference
+    error: SyncerError
+
+
+@dataclass(frozen=True, slots=True)
+class Had:
+    """What one source has now.  ``is_doubtful``: it is not certain that this is all."""
+
+    references: tuple[Reference, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+    is_doubtful: bool = False
+
+
+@dataclass(slots=True)
+class Sources:
+    """The sources of a sync file; each is asked for what it has once, and again when that could not be told."""
+
+    file: SyncFile
+    contents: Contents
+    warn: Warn
+    supplies: Supplies = field(default_factory=Supplies)
+    console: Console | None = None
+    strict: bool = False
+    addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
+    _charts: Charts = field(init=False)
+    _had: dict[int, Had] = field(default_factory=dict)  # by the number of the source
+    _mistakes: list[UsageError] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.addresses = {target.title: RegistryAddress.parse(target.registry) for target in self.file.targets}
+        registries = self.contents.registries
+        self._charts = Charts(
+            registries.transport,
+            self.contents.spool,
+            ChartRegistries(registries),
+            logins=self.supplies.chart_logins,
+            cache=self.supplies.chart_cache,
+        )
+
+    async def look(self) -> list[Item]:
+        """What is to be mirrored, as far as the sources tell, in the order of the file.
+
+        A source that cannot be asked stops no other one.  A rule that fits no tag is a warning, or with
+        ``strict`` an ``InvalidFile``; raises ``UsageError`` for names that contradict each other.
+        """
+        async with anyio.create_task_group() as tasks:
+            for number, source in enumerate(self.file.sources):
+                if number not in self._had or self._had[number].unknown:
+                    tasks.start_soon(self._look_into, number, source)
+        if self._mistakes:
+            raise self._mistakes[0]
+        return settle(self._items(lambda had: had.references))
+
+    @property
+    def unknown(self) -> dict[Item, SyncerError]:
+        """What could not be found out: an item that stands for it at each target, and the reason."""
+        reasons = {unknown.name: unknown.error for had in self._had.values() for unknown in had.unknown}
+        names = self._items(lambda had: [unknown.name for unknown in had.unknown])
+        return {item: reasons[item.source] for item in names}
+
+    @property
+    def unasked(self) -> list[Item]:
+        """What stands for the sources that have not answered yet."""
+        return [
+            self._item(source, stand_in, target)
+            for number, source in enumerate(self.file.sources)
+            if number not in self._had
+            for target in self.file.targets_of(source)
+            for stand_in in _stand_ins(source)
+        ]
+
+    def doubtful(self, target: Target) -> list[Source]:
+        """The sources of which it is not certain that all they have for ``target`` is known."""
+        return [
+            source
+            for number, source in enumerate(self.file.sources)
+            if target in self.file.targets_of(source)
+            and ((had := self._had.get(number)) is None or had.unknown or had.is_doubtful)
+        ]
+
+    def _items(self, of: Callable[[Had], Iterable[Reference]]) -> Iterator[Item]:
+        for number, source in enumerate(self.file.sources):
+            for target in self.file.targets_of(source):
+                for reference in of(self._had.get(number, Had())):
+                    yield self._item(source, reference, target)
+
+    def _item(self, source: Source, reference: Reference, target: Target) -> Item:
+        address = self.addresses[target.title]
+        return self.file.item(source, reference, target, registry=address.host, base=address.base)
+
+    async def _look_into(self, number: int, source: Source) -> None:
+        try:
+            self._had[number] = await self._ask(source)
+        except UsageError as mistake:
+            self._mistakes.append(mistake)
+        except SyncerError as error:
+            self._had[number] = Had(unknown=tuple(Unknown(name, error) for name in _stand_ins(source)))
+
+    async def _ask(self, source: Source) -> Had:
+        if source.image is not None:
+            return Had((source.image,))
+        if source.repository is not None:
+            return await self._tags(source, source.repository)
+        if source.images_file is not None:
+            listed = await to_thread.run_sync(read_images_file, self.file.beside(source.images_file))
+            return Had(tuple(image.reference for image in listed))
+        if source.profile_file is not None:
+            path = self.file.beside(source.profile_file)
+            return await self._of_profiles(source, [await to_thread.run_sync(read_profile_file, path)])
+        if source.chart is not None:
+            return await self._of_charts([_request(source)])
+        if self.console is None:
+            raise UsageError(
+                f"{self.file.place(source)}: profiles are at Palette, and there is no login for it",
+                hint="log in with syncer login, or export the profile and name it as a profile_file",
+            )
+        return await self._of_profiles(source, await self.console.profiles(source.profiles, source.project_id or ""))
+
+    async def _tags(self, source: Source, repository: Reference) -> Had:
+        assert source.tags is not None
+        listing: list[str] = []
+        if source.tags.rules().needs_listing:
+            listing = [tag async for tag in self.contents.registries.repository(repository).tags()]
+        chosen = choose(source, listing)
+        for pattern in chosen.unmatched:
+            problem = f"{pattern} fits no tag of {repository.name}"
+            if self.strict:
+                raise InvalidFile(self.file.place(source), problem)
+            self._say(source, problem)
+        return Had(chosen.references, is_doubtful=bool(chosen.unmatched) or not chosen.references)
+
+    def _say(self, source: Source, text: str) -> None:
+        """Warn of something once, also when the source is asked again."""
+        warning = f"{self.file.place(source)}: {text}"
+        if warning not in self._said:
+            self._said.add(warning)
+            self.warn(warning)
+
+    async def _of_profiles(self, source: Source, profiles: list[Profile]) -> Had:
+        gathered = gather("sync", profiles)
+        for warning in (*gathered.warnings, *gathered.unlisted):
+            self._say(source, str(warning))
+        definition = gathered.definition
+        charts = await self._of_charts([chart.request for chart in definition.charts])
+        images = tuple(image.reference for image in definition.images)
+        return replace(charts, references=(*images, *charts.references))
+
+    async def _of_charts(self, requests: list[ChartRequest]) -> Had:
+        """Charts become artifacts in the spool, which the transfer takes them from."""
+        references: list[Reference] = []
+        unknown: list[Unknown] = []
+        for found in await self._charts.resolve_all(requests):
+            if isinstance(found, FailedChart):
+                unknown.append(Unknown(_chart_name(found.request), found.error))
+            else:
+                references.append(replace(found.reference, digest=None))
+        return Had(tuple(references), tuple(unknown))
+
+
+def _stand_ins(source: Source) -> list[Reference]:
+    """Names for a source of which nothing could be learned."""
+    if source.profiles:
+        return [Reference("palette.invalid", f"profiles/{_plain(uid)}") for uid in source.profiles]
+    if source.chart is not None:
+        return [_chart_name(_request(source))]
+    named = source.repository or source.image
+    return [replace(named, tag=None, digest=None)] if named else []
+
+
+def _request(source: Source) -> ChartRequest:
+    assert source.chart is not None
+    return ChartRequest(source.chart.repository, source.chart.name, source.chart.version)
+
+
+def _chart_name(request: ChartRequest) -> Reference:
+    return expected_reference(request) or Reference("charts.invalid", _plain(request.name))
+
+
+def _plain(name: str) -> str:
+    """``name`` as a part of a repository's name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"

@@ -1,0 +1,163 @@
+"""From registries to registries, with no file between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+
+from syncer.api.pinned import Pinned
+from syncer.api.result import accounts, new_run_id, to_all
+from syncer.api.sources import Sources
+from syncer.api.target import OpenTarget, open_target
+from syncer.content import Item
+from syncer.errors import Exit, SyncerError
+from syncer.report import Account, Report
+from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
+from syncer.transfer.run import Options, transfer
+
+Expect: TypeAlias = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirroring:
+    """How a sync is carried out."""
+
+    state: Path | None = None  # a directory in which hints are kept from run to run
+    workers: int = 32  # pieces of content in flight to each target
+    fail_fast: bool = False  # the first failure ends the run
+    timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """What a sync did.  ``timed_out``: the time that was given was up first."""
+
+    report: Report
+    timed_out: bool = False
+
+    @property
+    def exit(self) -> Exit:
+        return Exit.INCOMPLETE if self.timed_out else self.report.exit
+
+
+async def run_sync(
+    sources: Sources,
+    how: Mirroring,
+    *,
+    run_id: str | None = None,
+    emit: Emit | None = None,
+    expect: Expect | None = None,
+) -> SyncResult:
+    """Bring what ``sources`` have to their targets, to all targets at the same time.
+
+    What failed is tried once more at the end, sources that could not be listed among it.  Raises
+    ``UsageError`` before anything is sent when the file asks for what cannot be.  ``expect`` is told how many
+    images there will be, once that is known.
+    """
+    account = Account(run_id=run_id or new_run_id(), fetches=True, sends=True)
+    registries = sources.contents.registries
+    with _open_targets(sources, how.state) as targets:
+        run = _Run(sources, targets, how, account, to_all(account, emit), expect)
+        with anyio.move_on_after(how.timeout) as limit:
+            await run.carry_out()
+        run.close()
+    return SyncResult(report=account.report(accounts(registries.traffic)), timed_out=limit.cancelled_caught)
+
+
+@contextmanager
+def _open_targets(sources: Sources, state: Path | None) -> Iterator[dict[str, OpenTarget]]:
+    """The registry of each target, by its host; their settings are settled before anything is asked of them."""
+    with ExitStack() as stack:
+        targets: dict[str, OpenTarget] = {}
+        for address in sources.addresses.values():
+            if address.host not in targets:
+                registries = sources.contents.registries
+                targets[address.host] = stack.enter_context(open_target(registries, address, state))
+        yield targets
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run: a pass over everything, and one over what failed."""
+
+    sources: Sources
+    targets: dict[str, OpenTarget]
+    how: Mirroring
+    account: Account
+    emit: Emit
+    expect: Expect | None
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
+    was_cut: bool = True  # until everything was tried
+
+    async def carry_out(self) -> None:
+        with self.scope:
+            items = await self.sources.look()
+            self._announce(items)
+            if self.how.fail_fast and self.sources.unknown:
+                return
+            await self._pass(items)
+            if self.failed or self.sources.unknown:
+                known = {(item.source, item.target) for item in items}
+                found = [item for item in await self.sources.look() if (item.source, item.target) not in known]
+                self._announce(found)
+                await self._pass([*self._to_try_again(items), *found])
+            self.was_cut = False
+
+    def close(self) -> None:
+        """Tell what failed in the end, and what nobody came to."""
+        for item, error in (self.failed | self.sources.unknown).items():
+            self.emit(ImageFailed(item, error))
+        self.account.expect(self.sources.unasked)
+        for host, target in self.targets.items():
+            if not self.was_cut and not self._left_content_at(host):
+                target.finished()
+
+    def _left_content_at(self, host: str) -> bool:
+        """Whether the registry may hold parts of an image that did not arrive."""
+        return any(
+            item.target.registry == host and error.exit not in (Exit.MISSING, Exit.DENIED)
+            for item, error in self.failed.items()
+        )
+
+    def _announce(self, items: Sequence[Item]) -> None:
+        self.account.expect(items)
+        if self.expect:
+            self.expect(len(items))
+
+    async def _pass(self, items: Iterable[Item]) -> None:
+        """Bring ``items``; a name means to all targets what it meant first in this pass."""
+        source = Pinned(self.sources.contents)
+        by_host: dict[str, list[Item]] = {}
+        for item in items:
+            by_host.setdefault(item.target.registry, []).append(item)
+        async with anyio.create_task_group() as tasks:
+            for host, own in by_host.items():
+                tasks.start_soon(self._bring, own, source, self.targets[host])
+
+    async def _bring(self, items: Sequence[Item], source: Pinned, target: OpenTarget) -> None:
+        options = Options(workers=self.how.workers, memory=target.memory)
+        await transfer(items, source, target.target, options=options, emit=self._note)
+
+    def _note(self, event: Event) -> None:
+        """A failure is told when it is the last word."""
+        match event:
+            case ImageFailed(item, error):
+                self.failed[item] = error
+                if self.how.fail_fast:
+                    self.scope.cancel()
+            case ImageCopied(item) | ImageSkipped(item):
+                self.failed.pop(item, None)
+                self.emit(event)
+            case _:
+                self.emit(event)
+
+    def _to_try_again(self, items: Iterable[Item]) -> list[Item]:
+        """The images that failed, or whose signatures did."""
+        about = {(item.subject, item.target.name) for item in self.failed if item.subject}
+        return [item for item in items if item in self.failed or (item.source, item.target.name) in about]
