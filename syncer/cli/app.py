@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from syncer.cli import content, serve, version
+from syncer.cli import content, serve, sync, version
 from syncer.cli.groups import with_groups
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 palette = typer.Typer(name="content", help="The same commands as Palette's CLI calls them.", no_args_is_help=True)
 
-for command in (content.build, content.push, content.verify, serve.serve):
+for command in (content.build, content.push, content.verify, serve.serve, sync.sync):
     app.command()(with_groups(command))
     palette.command()(with_groups(command))
 app.command()(version.version)
