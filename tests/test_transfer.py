@@ -16,6 +16,7 @@ from syncer.transfer.events import Event, Failed, Found, ImageCopied, ImageFaile
 from syncer.transfer.memory import Memory
 from syncer.transfer.run import Options, transfer
 from tests.support import images
+from tests.support.images import Image
 from tests.support.memory import MemorySource, MemoryTarget, MountingTarget
 
 
@@ -90,6 +91,7 @@ async def test_an_image_that_comes_after_its_content_has_failed_fails_too() -> N
 
 
 async def test_an_image_whose_manifest_is_missing_fails_alone() -> None:
+    """§3 row 37."""
     source, target = MemorySource(), MemoryTarget()
     index = images.multi_platform("a")
     broken, whole = source.add("example.com/a:1", index), source.add("example.com/b:1", images.image("b"))
@@ -196,6 +198,7 @@ async def test_places_are_given_in_the_order_of_the_profile_whatever_order_answe
 
 
 async def test_what_a_target_only_claims_to_have_is_sent_once_it_says_so() -> None:
+    """§3 rows 38 and 39: the target says that it has a blob, and then that it has not."""
     source, target = MemorySource(), MemoryTarget()
     image = images.image("a")
     forgotten = next(iter(image.blobs))
@@ -404,3 +407,46 @@ async def test_failing_fast_leaves_the_rest_unfinished() -> None:
 
     assert sum(isinstance(event, ImageFailed) for event in events) == 1
     assert len(target.names) < 50
+
+
+@dataclass(slots=True)
+class Moving(MemorySource):
+    """A tag is pushed anew, and what it meant before is deleted, as soon as somebody has looked at it."""
+
+    newer: Image | None = None
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        found = await MemorySource.manifest(self, reference)
+        if self.newer is not None and reference.tag:
+            newer, self.newer = self.newer, None
+            self.blobs.clear()
+            self.manifests.clear()
+            self.add(str(reference), newer)
+        return found
+
+
+@pytest.mark.parametrize("old", [images.image("old"), images.multi_platform("old")])
+async def test_an_image_whose_tag_moves_on_under_us_is_started_again(old: Image) -> None:
+    """§3 rows 35 and 36: its first digest holds, until its content is gone; then the tag is asked once more."""
+    new = images.image("new")
+    source, target = Moving(newer=new), MemoryTarget()
+    reference = source.add("example.com/app:1", old)
+
+    events = await carry([reference], source, target)
+
+    assert target.names == {str(reference): new.digest}
+    assert not any(isinstance(event, ImageFailed) for event in events)
+
+
+async def test_a_digest_that_is_gone_stays_gone() -> None:
+    """§3 rows 36 and 37."""
+    source, target = MemorySource(), MemoryTarget()
+    index = images.multi_platform("a")
+    tagged = source.add("example.com/app:1", index)
+    bound = source.add(f"example.com/app@{index.digest}", index)
+    del source.manifests[index.children[0].digest]
+
+    events = await carry([tagged, bound], source, target)
+
+    assert [type(event.error) for event in events if isinstance(event, ImageFailed)] == [NotFound, NotFound]
+    assert not target.names

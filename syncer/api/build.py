@@ -72,7 +72,8 @@ async def build(
         is_complete = not report.failures
         if is_complete or allow_partial:
             document = described(definition.model_copy(update={"name": name}), found, report, sizes.known)
-            await writer.publish(render_definition(document).encode(), allow_partial=not is_complete)
+            # what an image left behind when its tag moved on is not needed, and is padding
+            await writer.publish(render_definition(document).encode(), allow_partial=True)
     published = is_complete or allow_partial
     return BuildResult(path=path if published else None, partial=None if published else path, report=report)
 

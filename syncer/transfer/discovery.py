@@ -55,6 +55,7 @@ class Discovery:
     referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
     concurrency: int = 16  # images of one registry looked at together
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
+    roots: dict[Item, Digest] = field(default_factory=dict)  # what each tag meant when it was looked at
     _sizes: dict[Digest, int] = field(default_factory=dict)
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
@@ -112,6 +113,7 @@ class Discovery:
 
     async def _tree(self, item: Item, reference: Reference) -> Tree:
         root = await self._manifest(reference)
+        self.roots[item] = root.descriptor.digest
         if item.platforms:
             whole = root.descriptor.digest
             root = await self._for_platforms(item, root)

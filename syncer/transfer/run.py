@@ -10,7 +10,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from syncer.content import Item, Mounting, Pausing, Progress, Referring, Source, Target
-from syncer.errors import ChildrenUnknown, SyncerError, TargetFull
+from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetFull
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovered, Discovery, Unchanged, Undiscovered
@@ -51,12 +51,16 @@ async def transfer(items: Sequence[Item], source: Source, target: Target, *, opt
     running = _Transfer(source, target, options, emit)
     try:
         await running.run(items)
+        if moved := await running.moved():
+            await _Transfer(source, target, options, emit, is_second=True).run(moved)
     except* TargetFull as full:
         raise _first(full) from None
 
 
 class _Transfer:
-    def __init__(self, source: Source, target: Target, options: Options, emit: Emit) -> None:
+    def __init__(
+        self, source: Source, target: Target, options: Options, emit: Emit, *, is_second: bool = False
+    ) -> None:
         self.source = source
         self.target = target
         self._emit = emit
@@ -68,6 +72,8 @@ class _Transfer:
         self.discovery = Discovery(source, target, options.memory, referring, concurrency=min(16, options.workers))
         self.pause = source.pause if isinstance(source, Pausing) else _never
         self.changed = anyio.Event()
+        self.lost: dict[Item, ImageFailed] = {}
+        self.is_second = is_second
 
     async def run(self, items: Sequence[Item]) -> None:
         send, receive = anyio.create_memory_object_stream[Node](max_buffer_size=0)
@@ -81,10 +87,33 @@ class _Transfer:
             self.plan.complete = True
             self.changed.set()
 
+    async def moved(self) -> list[Item]:
+        """The images that lost content while we were at them because their tags moved on; the others have failed."""
+        moved: list[Item] = []
+        for item, failure in self.lost.items():
+            try:
+                now = (await self.source.resolve(item.source)).digest
+            except SyncerError:
+                now = self.discovery.roots[item]
+            if now == self.discovery.roots[item]:
+                self._emit(failure)
+            else:
+                moved.append(item)
+        return moved
+
     def emit(self, event: Event) -> None:
+        if isinstance(event, ImageFailed):
+            if self._may_have_moved(event):
+                self.lost[event.item] = event
+                return
+            if self.fail_fast:
+                self.tasks.cancel_scope.cancel()
         self._emit(event)
-        if self.fail_fast and isinstance(event, ImageFailed):
-            self.tasks.cancel_scope.cancel()
+
+    def _may_have_moved(self, failed: ImageFailed) -> bool:
+        """A tag's content can be deleted under us when somebody pushes the tag anew."""
+        is_tag = failed.item.source.digest is None and failed.item in self.discovery.roots
+        return is_tag and isinstance(failed.error, NotFound) and not self.is_second
 
     async def _deliver(self, found: Discovered) -> None:
         match found:
