@@ -89,11 +89,11 @@ class Referring(Protocol):
         ...
 
 
-class Target(Protocol):
-    """Where content goes.
+class Naming(Protocol):
+    """What a target can tell before anything is sent.
 
     A *space* is what content is deduplicated within: a repository of a registry, or the one space of a
-    bundle.  Calls for one (space, digest) come one after the other, children before parents.
+    bundle.
     """
 
     def space(self, name: Reference) -> str:
@@ -103,6 +103,13 @@ class Target(Protocol):
     async def current(self, name: Reference) -> Digest | None:
         """What ``name`` points to at the target; None when nothing, or when the target cannot tell."""
         ...
+
+
+class Target(Naming, Protocol):
+    """Where content goes.
+
+    Calls for one (space, digest) come one after the other, children before parents.
+    """
 
     async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
         """Make a place for content, called once for each, in the order of the profile.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Item, Referring, Source, Target
+from syncer.content import Item, Naming, Referring, Source
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest, load_object
@@ -50,7 +50,7 @@ class Discovery:
     """Finds out what images consist of, asking the source for each manifest once."""
 
     source: Source
-    target: Target
+    target: Naming
     memory: Memory = field(default_factory=Memory)
     referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
     concurrency: int = 16  # images of one registry looked at together
