@@ -278,7 +278,7 @@ async def test_a_session_that_is_gone_is_replaced_three_times_at_most() -> None:
         await write(target, "app", blob_of(content), force=True)
         assert registry.blobs["app"] == {digest_of(content): content}
 
-        registry.on("PATCH session", *gone)
+        registry.on("session", *gone)
         with pytest.raises(TargetError, match="404"):
             await write(target, "other", blob_of(content), force=True)
 

@@ -43,6 +43,10 @@ class Manner:
             return Way.CHUNKS
         return next((way for way in (Way.PUT, Way.PATCH) if way not in self._refused), Way.CHUNKS)
 
+    def takes_whole(self, size: int) -> bool:
+        """Whether a blob of ``size`` bytes may go in one PUT, as far as is known."""
+        return Way.PUT not in self._refused and (self._largest_whole is None or size <= self._largest_whole)
+
     def worked(self, way: Way) -> None:
         """The registry took a body that came this way."""
         self._works.add(way)

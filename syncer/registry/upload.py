@@ -19,7 +19,7 @@ from syncer.registry.manner import Manner, Way
 from syncer.registry.problems import problems_of
 from syncer.registry.repository import Repository
 from syncer.registry.session import Session, continued, opened
-from syncer.transport import Answer, Body, Request
+from syncer.transport import PROGRESS, Answer, Body, Request
 from syncer.transport.retry import TRANSIENT
 
 _RESTARTS = 3
@@ -61,6 +61,8 @@ class Upload:
         self._transport = repository.registry.transport
         self._budget = self._transport.budget()
         self._was_refused = False  # its bytes, although they are the right ones
+        self._restarts = 0
+        self._mark = 0  # how far the newest session was when it last counted as progress
 
     async def run(self) -> None:
         """Return when the registry has the blob; a session that is left behind is cancelled, or remembered."""
@@ -73,7 +75,6 @@ class Upload:
             await self._content.close()
 
     async def _until_done(self) -> None:
-        restarts = 0
         self._session = self._session or await self._remembered()
         while True:
             try:
@@ -81,13 +82,13 @@ class Upload:
                 while not await self._step(session):
                     pass
             except _StartOver as turn:
-                self._session = None
+                self._session, self._mark = None, 0
                 await self._forget()
                 if turn.counts:
-                    restarts += 1
+                    self._restarts += 1
                     if await self._is_there():
                         return
-                    if restarts > _RESTARTS:
+                    if self._restarts > _RESTARTS:
                         raise turn.reason from None
             else:
                 await self._forget()
@@ -104,7 +105,9 @@ class Upload:
 
     async def _step(self, session: Session) -> bool:
         """The next request of the upload; whether it was the last one.  Raises ``_StartOver``."""
-        way = Way.PUT if self._was_refused else self._manner.way(self._size)
+        # where a broken chunk costs the whole session, chunks bring nothing but more chances to break
+        in_one = self._was_refused or self._restarts == _RESTARTS
+        way = Way.PUT if in_one and self._manner.takes_whole(self._size) else self._manner.way(self._size)
         left = self._size - session.offset
         length = min(left, max(self._manner.chunk_size, session.least)) if way is Way.CHUNKS else left
         if length == left and (left == 0 or way is not Way.PATCH):
@@ -166,11 +169,17 @@ class Upload:
         if taken > end:
             raise _StartOver(RegistryError(answer.request, answer.status, [f"it claims to have {taken} bytes"]))
         session.offset = taken if taken > session.offset else end
-        self._budget.progressed()
+        self._count(session)
         if self._journal:
             await anyio.to_thread.run_sync(
                 self._journal.save, self._repository.name, self._descriptor.digest, session.state()
             )
+
+    def _count(self, session: Session) -> None:
+        """Fill the budget up if enough of the blob has arrived since that was last done."""
+        if session.offset >= self._mark + min(PROGRESS, self._manner.chunk_size):
+            self._mark = session.offset
+            self._budget.progressed()
 
     def _check_stored(self, answer: Answer) -> None:
         digest = self._descriptor.digest
@@ -228,9 +237,8 @@ class Upload:
         standing = await self._standing(session)
         if standing > max(session.offered, session.offset):
             raise _StartOver(error)
-        if standing > session.offset:
-            self._budget.progressed()
         session.offset = standing
+        self._count(session)
 
     async def _standing(self, session: Session) -> int:
         """How many bytes the registry says it has; raises ``_StartOver`` when it does not know the session."""

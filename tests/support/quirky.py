@@ -350,7 +350,7 @@ async def quirky_registry(
     registry = Quirky(scheme="https" if tls else "http")
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", registry.answer)
-    runner = web.AppRunner(app, access_log=None, auto_decompress=False)
+    runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, ssl_context=tls)
