@@ -51,7 +51,7 @@ async def build(
     SBOMs along.  Raises ``UsageError`` for wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``;
     an image that fails is an entry in the report.
     """
-    definition = images if isinstance(images, Definition) else _definition(name, images)
+    definition = images if isinstance(images, Definition) else named_definition(name, images)
     check_name(name)
     if not (definition.images or definition.charts or definition.archives):
         raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
@@ -94,7 +94,7 @@ async def open_contents(settings: RegistrySettings | None, supplies: Supplies | 
         yield Contents(spool, tuple(bundles), registries)
 
 
-def _definition(name: str, images: Iterable[str | Reference]) -> Definition:
+def named_definition(name: str, images: Iterable[str | Reference]) -> Definition:
     parsed = (Reference.parse(image) if isinstance(image, str) else image for image in images)
     return Definition(name=name, images=tuple(DefinedImage(image=image) for image in dict.fromkeys(parsed)))
 

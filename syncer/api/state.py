@@ -23,6 +23,7 @@ def locked(directory: Path, subject: str) -> Iterator[None]:
     """
     path = _file(directory / "locks", subject, "lock")
     with _writing(directory):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = path.open("wb")
     with file:
         try:
@@ -44,17 +45,25 @@ def remembered(directory: Path | None, subject: str) -> Iterator[Memory]:
         yield Memory()
         return
     path = _file(directory / "targets", subject, "json")
-    try:
-        memory = Memory.from_json(orjson.loads(path.read_bytes()))
-    except (OSError, ValueError):
-        memory = Memory()
+    with _writing(directory):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    memory = recalled(directory, subject)
     try:
         yield memory
     finally:
         with suppress(OSError):  # a full disk costs the next run some requests, and this one nothing
-            partial = path.with_suffix(".partial")
+            partial = path.with_suffix(f".{os.getpid()}")
             partial.write_bytes(orjson.dumps(memory.to_json()))
             partial.replace(path)
+
+
+def recalled(directory: Path | None, subject: str) -> Memory:
+    """What earlier runs saw at the target ``subject``, for looking only."""
+    try:
+        content = _file(directory / "targets", subject, "json").read_bytes() if directory else b""
+        return Memory.from_json(orjson.loads(content))
+    except (OSError, ValueError):
+        return Memory()
 
 
 @contextmanager
@@ -68,6 +77,4 @@ def _writing(directory: Path) -> Iterator[None]:
 
 
 def _file(directory: Path, subject: str, suffix: str) -> Path:
-    with _writing(directory):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory / f"{hashlib.sha256(subject.encode()).hexdigest()[:32]}.{suffix}"

@@ -3,12 +3,14 @@
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import Image
 from syncer.bundle.reader import Bundle, open_bundle
+from syncer.bundle.size import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
 
 __all__ = [
     "Bundle",
     "BundleCheck",
+    "BundleSize",
     "BundleWriter",
     "Format",
     "Image",

@@ -13,6 +13,7 @@ from syncer.oci import Digest, Reference
 from syncer.report.figures import reason
 from syncer.report.summary import block, counted, human_bytes, printable
 from syncer.transfer.discovery import Discovered, Unchanged, Undiscovered
+from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
 _LARGEST = 10
@@ -136,15 +137,15 @@ class Forecast:
     _mounts: int = 0
     _deduplicated: int = 0
 
-    def add(self, found: Discovered, space: str) -> None:
-        """Take in what discovery found out; ``space`` is the target's for the item."""
+    def add(self, found: Discovered, space: str, memory: Memory | None = None) -> None:
+        """Take in what discovery found out; ``space`` is the target's for the item, ``memory`` that of earlier runs."""
         match found:
             case Unchanged(item, root):
                 self._images.append(_image(item, Action.SKIP, digest=root.digest))
             case Undiscovered(item, error):
                 self._images.append(_image(item, Action.FAIL, error=error))
             case Tree():
-                self._add_tree(found, space)
+                self._add_tree(found, space, memory or Memory())
 
     def report(self, *, disk_bytes: int | None = None) -> ForecastReport:
         """The forecast so far."""
@@ -167,18 +168,20 @@ class Forecast:
         )
         return ForecastReport(totals=totals, images=tuple(self._images), registries=registries)
 
-    def _add_tree(self, tree: Tree, space: str) -> None:
+    def _add_tree(self, tree: Tree, space: str, memory: Memory) -> None:
         source, target = tree.item.source.registry, tree.item.target.registry
+        own = f"{target}/{space}" if self.sends else space  # two registries may have repositories of one name
         size = moved = mounted = 0
         for descriptor in tree.content:
             if descriptor.digest in tree.manifests:
                 continue
             size += descriptor.size
-            if (space, descriptor.digest) in self._known:
+            if (own, descriptor.digest) in self._known:
                 self._deduplicated += descriptor.size
                 continue
-            self._known.add((space, descriptor.digest))
-            if self.can_mount and (target, descriptor.digest) in self._moved:
+            self._known.add((own, descriptor.digest))
+            is_elsewhere = memory.location(descriptor.digest) not in (None, space)
+            if self.can_mount and (is_elsewhere or (target, descriptor.digest) in self._moved):
                 mounted += descriptor.size
                 self._mounts += 1
                 continue
