@@ -5,7 +5,7 @@ A registry and a bundle are each both; the engine (``syncer.transfer``) knows no
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
@@ -46,6 +46,18 @@ class FileBlob(Blob, Protocol):
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill ``buffer`` from byte ``offset`` on; returns the number of bytes, short only at the end."""
+        ...
+
+
+@runtime_checkable
+class PourableBlob(Blob, Protocol):
+    """A blob whose bytes can be had in a worker thread, past the event loop."""
+
+    async def pour(self, sink: Callable[[memoryview], None], offset: int = 0) -> None:
+        """Give the bytes from ``offset`` to the end to ``sink``, in a thread; a piece is done with when it returns.
+
+        Raises what ``open`` raises, and what ``sink`` raises.
+        """
         ...
 
 

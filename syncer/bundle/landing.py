@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from syncer.bundle.partial import Partial
 from syncer.bundle.slots import Slot
-from syncer.content import Blob, Progress
+from syncer.content import Blob, PourableBlob, Progress
 from syncer.errors import DigestMismatch, SyncerError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ BATCH = 512 * 1024
 Twice this is what a killed build has to fetch again of each blob that was under way.
 """
 
+_WORTH_A_THREAD = 256 * 1024  # bytes from which on a blob is read, hashed and written in one thread
 _INLINE = 64 * 1024  # what is done faster than a thread is woken
 
 
@@ -47,6 +49,9 @@ class Landing:
         What arrived before an error of either end is in the slot all the same.
         """
         self.progress.done = self._received = self.done
+        if isinstance(blob, PourableBlob) and self.slot.size - self.done >= _WORTH_A_THREAD:
+            await blob.pour(self._accept, self.done)
+            return self._is_right()
         self._idle.set()
         async with blob.open(self.done) as pieces, anyio.create_task_group() as tasks:
             try:
@@ -64,12 +69,26 @@ class Landing:
             await self._hand_over(tasks)
         if self._failure:
             raise self._failure
+        return self._is_right()
+
+    def _accept(self, piece: memoryview) -> None:
+        """Land one piece, in the thread that read it."""
+        self._received += len(piece)
+        self._check_size()
+        self._land([piece])
+        if self._failure:
+            raise self._failure
+
+    def _is_right(self) -> bool:
         return self.done == self.slot.size and self.slot.digest.matches(self.hasher)
+
+    def _check_size(self) -> None:
+        if self._received > self.slot.size:
+            raise DigestMismatch(f"{self.slot.digest.short} has more bytes than the {self.slot.size} it should have")
 
     def _take(self, piece: bytes | memoryview) -> None:
         self._received += len(piece)
-        if self._received > self.slot.size:
-            raise DigestMismatch(f"{self.slot.digest.short} has more bytes than the {self.slot.size} it should have")
+        self._check_size()
         self._batch.append(bytes(piece))  # bytes stay what they are; a view lasts until the next piece only
 
     async def _hand_over(self, tasks: TaskGroup) -> None:
@@ -90,7 +109,7 @@ class Landing:
         finally:
             self._idle.set()
 
-    def _land(self, batch: list[bytes]) -> None:
+    def _land(self, batch: Sequence[bytes | memoryview]) -> None:
         try:
             for piece in batch:
                 self.hasher.update(piece)

@@ -99,7 +99,7 @@ class Partial:
         with writing(self.final):
             write_all(self.file, [packed], slot.offset)
 
-    def write(self, slot: Slot, done: int, pieces: Sequence[bytes]) -> int:
+    def write(self, slot: Slot, done: int, pieces: Sequence[bytes | memoryview]) -> int:
         """Write the bytes that follow the first ``done`` of a stored slot's content; returns how many are done.
 
         The tar header goes along with the first byte, the padding with the last one.

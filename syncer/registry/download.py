@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from syncer.content import Pieces
 from syncer.errors import DigestMismatch, Interrupted
 from syncer.oci import Descriptor
 from syncer.registry.headers import content_range
 from syncer.registry.repository import Repository
-from syncer.transport import PROGRESS, Answer, Budget, Request, Response
+from syncer.transport import PROGRESS, Answer, AnyResponse, Budget, Request, Sink
 from syncer.transport.guard import authority, origin
 
 
@@ -32,6 +32,10 @@ class RegistryBlob:
         async with aclosing(_Download(self.descriptor, self.repository, offset).pieces()) as pieces:
             yield pieces
 
+    async def pour(self, sink: Sink, offset: int = 0) -> None:
+        """The bytes from ``offset`` on, given to ``sink`` in a worker thread; otherwise as ``open``."""
+        await _Download(self.descriptor, self.repository, offset).pour(sink)
+
 
 class _Download:
     def __init__(self, descriptor: Descriptor, repository: Repository, offset: int) -> None:
@@ -50,18 +54,35 @@ class _Download:
                     skip = await self._skipped(response)
                     while skip is not None and (piece := await response.piece()):
                         wanted, skip = piece[skip:] if skip else piece, max(0, skip - len(piece))
-                        self._count(len(wanted), response)
+                        self.count(len(wanted), response)
                         if wanted:
                             yield wanted
                     if skip is not None:
                         self._check_end(response)
-            except Interrupted:
-                if self._budget.is_spent:
-                    raise
-                transport.of(self._repository.registry.base).retries += 1
-                await self._budget.sleep()
+            except Interrupted as error:
+                await self._again(error)
 
-    def _count(self, length: int, response: Response) -> None:
+    async def pour(self, sink: Sink) -> None:
+        """As ``pieces``, but in a worker thread."""
+        transport = self._repository.registry.transport
+        while self._position < self._descriptor.size:
+            try:
+                request = replace(self._request(), is_poured=True)
+                async with transport.open(request, budget=self._budget) as response:
+                    skip = await self._skipped(response)
+                    if skip is not None:
+                        await response.pour(_Skipping(self, sink, response, skip))
+                        self._check_end(response)
+            except Interrupted as error:
+                await self._again(error)
+
+    async def _again(self, error: Interrupted) -> None:
+        if self._budget.is_spent:
+            raise error
+        self._repository.registry.transport.of(self._repository.registry.base).retries += 1
+        await self._budget.sleep()
+
+    def count(self, length: int, response: AnyResponse) -> None:
         self._position += length
         if self._position > self._descriptor.size:
             raise DigestMismatch(f"{response.request}: more than the {self._descriptor.size} bytes of the blob came")
@@ -69,7 +90,7 @@ class _Download:
             self._mark = self._position
             self._budget.progressed()
 
-    def _check_end(self, response: Response) -> None:
+    def _check_end(self, response: AnyResponse) -> None:
         if self._position < self._descriptor.size:  # a body without a length just ends when it is cut off
             raise Interrupted(f"{response.request}: the answer was cut off")
 
@@ -82,7 +103,7 @@ class _Download:
             authorizer=self._repository.authorizer,
         )
 
-    async def _skipped(self, response: Response) -> int | None:
+    async def _skipped(self, response: AnyResponse) -> int | None:
         """How many bytes of the body come before the one that is wanted; None: ask again.
 
         A body is used only if it is exactly the blob, or exactly the part that was asked for.
@@ -112,14 +133,14 @@ class _Download:
             )
         )
 
-    def _is_the_part(self, response: Response) -> bool:
+    def _is_the_part(self, response: AnyResponse) -> bool:
         found = content_range(response.headers.get("Content-Range"))
         size = self._descriptor.size
         if found is None or found.first != self._position or found.last != size - 1 or found.total not in (size, None):
             return False
         return response.headers.get("Content-Length") in (None, str(size - self._position))
 
-    def _check_length(self, response: Response) -> None:
+    def _check_length(self, response: AnyResponse) -> None:
         """Raise before a byte is read if these cannot be the blob's."""
         length = response.headers.get("Content-Length")
         encoding = response.headers.get("Content-Encoding", "identity")
@@ -130,3 +151,19 @@ class _Download:
         if response.headers.get("Content-Type", "").startswith("text/html"):
             why = " (a web page: does a proxy on the way want a login?)"
         raise DigestMismatch(f"{response.request}: {length[:20]} bytes are on offer, where the blob has {size}{why}")
+
+
+@dataclass(slots=True)
+class _Skipping:
+    """A sink that passes on what comes after the first ``skip`` bytes of a body."""
+
+    download: _Download
+    sink: Sink
+    response: AnyResponse
+    skip: int
+
+    def __call__(self, piece: memoryview) -> None:
+        wanted, self.skip = piece[self.skip :], max(0, self.skip - len(piece))
+        self.download.count(len(wanted), self.response)
+        if wanted:
+            self.sink(wanted)

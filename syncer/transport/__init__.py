@@ -1,16 +1,16 @@
 """HTTP with manners: connections, limits, retries, pauses, redirects, redaction."""
 
-from syncer.transport.message import Answer, Authorizer, Body, Challenged, Request
+from syncer.transport.message import Answer, Authorizer, Body, Challenged, Request, Sink
 from syncer.transport.proxies import Proxies
 from syncer.transport.retry import PROGRESS, Budget
 from syncer.transport.settings import HostSettings, Limits, TransportSettings
 from syncer.transport.traffic import Traffic
-from syncer.transport.transport import Transport, open_transport
-from syncer.transport.wire import Response
+from syncer.transport.transport import AnyResponse, Transport, open_transport
 
 __all__ = [
     "PROGRESS",
     "Answer",
+    "AnyResponse",
     "Authorizer",
     "Body",
     "Budget",
@@ -19,7 +19,7 @@ __all__ = [
     "Limits",
     "Proxies",
     "Request",
-    "Response",
+    "Sink",
     "Traffic",
     "Transport",
     "TransportSettings",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
+import ssl
 
 import aiohttp
 
@@ -26,11 +28,37 @@ class OutOfReach(OSError):
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
+def no_connection(cause: OSError, host: str, via: str = "") -> NetworkError:  # noqa: PLR0911  (one for each cause)
+    """Why no connection to ``host`` could be made."""
+    match cause:
+        case OutOfReach():
+            return Unsafe(f"a server sends us to {host}, which is in a network that it must not send us to")
+        case ssl.SSLCertVerificationError():
+            return CertificateRefused(
+                f"the TLS certificate of {host} cannot be trusted: {cause.verify_message or cause}",
+                hint="give its authority with --ca-cert, or accept any certificate with --insecure",
+            )
+        case ssl.SSLError():
+            return CertificateRefused(
+                f"{host} cannot be spoken to by TLS: {cause.reason or cause}",
+                hint="if it speaks plain HTTP, say so with http:// or --plain-http",
+            )
+        case socket.gaierror() if cause.errno in _NO_SUCH_NAME:
+            return NameUnknown(f"there is no host {host}")
+        case socket.gaierror():
+            return Unreachable(f"the name of {host} cannot be looked up: {cause.strerror}")
+        case TimeoutError():
+            return Unreachable(f"{host} does not answer: the connection timed out")
+        case _:
+            return Unreachable(f"{via}{host} cannot be reached: {cause.strerror or cause}")
+
+
 def failure_of(error: Exception, request: Request) -> NetworkError:
     """What ``error`` means for ``request``: an ``Unreachable`` when nothing of it was sent."""
     host = authority(request.url)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return _no_connection(error, host)
+        via = "the proxy for " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        return no_connection(_cause(error), host, via)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return Unreachable(f"the proxy will not connect us to {host}: {error.status} {error.message}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -44,34 +72,19 @@ def failure_of(error: Exception, request: Request) -> NetworkError:
 
 def _what_broke(error: Exception) -> str:
     match error:
+        case http.client.RemoteDisconnected():  # a BadStatusLine to Python, but nothing came
+            return "the connection broke"
         case TimeoutError():
             return "no answer came in time"
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | http.client.BadStatusLine() | http.client.LineTooLong():
             return "the answer is not HTTP"
-        case aiohttp.ClientPayloadError():
+        case aiohttp.ClientPayloadError() | http.client.IncompleteRead():
             return "the answer was cut off"
         case _:
             return "the connection broke"
 
 
-def _no_connection(error: aiohttp.ClientConnectorError, host: str) -> NetworkError:
-    cause = error.os_error
-    if isinstance(cause, OutOfReach):
-        return Unsafe(f"a server sends us to {host}, which is in a network that it must not send us to")
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(error.certificate_error, "verify_message", None) or error.certificate_error
-        return CertificateRefused(
-            f"the TLS certificate of {host} cannot be trusted: {reason}",
-            hint="give its authority with --ca-cert, or accept any certificate with --insecure",
-        )
-    if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return CertificateRefused(
-            f"{host} cannot be spoken to by TLS: {getattr(cause, 'reason', None) or cause}",
-            hint="if it speaks plain HTTP, say so with http:// or --plain-http",
-        )
-    if isinstance(cause, socket.gaierror):
-        if cause.errno in _NO_SUCH_NAME:
-            return NameUnknown(f"there is no host {host}")
-        return Unreachable(f"the name of {host} cannot be looked up: {cause.strerror}")
-    via = "the proxy for " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-    return Unreachable(f"{via}{host} cannot be reached: {cause.strerror or cause}")
+def _cause(error: aiohttp.ClientConnectorError) -> OSError:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError) and isinstance(error.certificate_error, OSError):
+        return error.certificate_error
+    return error.os_error

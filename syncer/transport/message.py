@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -35,6 +35,10 @@ class Body(Protocol):
     def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes; a piece is done with when the next one is asked for."""
         ...
+
+
+Sink: TypeAlias = Callable[[memoryview], None]
+"""Takes pieces of a body in a worker thread; a piece is done with when it returns."""
 
 
 class Authorizer(Protocol):
@@ -75,6 +79,7 @@ class Request:
     authorizer: Authorizer | None = None
     repeatable: bool = True
     patience: float | None = None  # seconds to wait for a byte of the answer; None: Limits.idle
+    is_poured: bool = False  # its answer's body will be taken in a worker thread
     reach: Scope | None = None  # how near an address it may go to; None: where the user said
 
     def __str__(self) -> str:

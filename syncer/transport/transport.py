@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TypeAlias
 
 from yarl import URL
 
@@ -14,6 +15,7 @@ from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.message import SMALL, Answer, Challenged, Request
 from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
 from syncer.transport.settings import Limits, TransportSettings
+from syncer.transport.threads import ThreadedResponse
 from syncer.transport.traffic import Traffic
 from syncer.transport.wire import Response, Wire
 
@@ -23,6 +25,9 @@ _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 _MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
+
+
+AnyResponse: TypeAlias = Response | ThreadedResponse
 
 
 class Transport:
@@ -68,7 +73,7 @@ class Transport:
             await self._again(request, budget, interrupted)
 
     @asynccontextmanager
-    async def open(self, request: Request, *, budget: Budget | None = None) -> AsyncIterator[Response]:
+    async def open(self, request: Request, *, budget: Budget | None = None) -> AsyncIterator[AnyResponse]:
         """The answer with its body still to be read, whatever its status is.
 
         What breaks the body off is the caller's to judge; until the answer begins the transport tries again.
@@ -87,7 +92,7 @@ class Transport:
             traffic = self.traffic[host] = Traffic(host)
         return traffic
 
-    async def _send(self, request: Request, budget: Budget) -> Response:
+    async def _send(self, request: Request, budget: Budget) -> AnyResponse:
         is_first = True
         while True:
             try:
@@ -126,7 +131,7 @@ class Transport:
         self.of(request.url).retries += 1
         await budget.sleep()
 
-    def _taken_in(self, response: Response, budget: Budget) -> float:
+    def _taken_in(self, response: AnyResponse, budget: Budget) -> float:
         """The seconds that a server in trouble asks this request to wait.  Raises ``Waiting`` if they are too many.
 
         A status that speaks for the whole host pauses it for everybody.
@@ -141,7 +146,7 @@ class Transport:
             raise Waiting(traffic.host, wait, self.limits.max_wait)
         return wait or 0.0
 
-    async def _follow(self, request: Request) -> Response:
+    async def _follow(self, request: Request) -> AnyResponse:
         """One attempt, through redirects."""
         for _ in range(_MOST_REDIRECTS + 1):
             response = await self._authorized(request)
@@ -170,7 +175,7 @@ class Transport:
         headers = {name: value for name, value in request.headers.items() if name not in _CREDENTIALS}
         return replace(request, url=url, reach=reach, authorizer=None, headers=headers)
 
-    async def _authorized(self, request: Request) -> Response:
+    async def _authorized(self, request: Request) -> AnyResponse:
         """One exchange, with credentials if the server wants them and we have some for it."""
         authorizer = request.authorizer
         challenges = 0
@@ -218,13 +223,13 @@ def resolved(base: URL, location: str) -> URL:
     return target
 
 
-def _is_redirect(response: Response) -> bool:
+def _is_redirect(response: AnyResponse) -> bool:
     if response.status not in _REDIRECTS or "Location" not in response.headers:
         return False
     return response.status in _KEEPING_THE_METHOD or response.request.method in ("GET", "HEAD")
 
 
-async def _discard(response: Response) -> None:
+async def _discard(response: AnyResponse) -> None:
     """Read a short body to its end, so that the connection can be used again."""
     try:
         await response.read(SMALL)

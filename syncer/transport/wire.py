@@ -1,4 +1,4 @@
-"""One request, one answer: the only module that knows aiohttp's client.
+"""One request, one answer: the only module that knows aiohttp's client, but for failures.py.
 
 Whatever another HTTP stack would have to do is here, and nothing else is: retries, redirects and
 credentials are the transport's.
@@ -10,6 +10,7 @@ import asyncio
 import io
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
@@ -17,19 +18,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from anyio import to_thread
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from syncer.errors import Interrupted
 from syncer.transport.failures import OutOfReach, failure_of
 from syncer.transport.guard import Scope, authority
-from syncer.transport.message import Body, Request
+from syncer.transport.message import Body, Request, Sink
 from syncer.transport.settings import Limits, TransportSettings
+from syncer.transport.threads import ThreadedResponse, ThreadedWire
 from syncer.transport.tls import tls_context, with_certificates
 from syncer.transport.traffic import Traffic
 
 if TYPE_CHECKING:
-    import ssl
     from types import TracebackType
 
     from aiohttp.connector import AddrInfoType, Connection
@@ -79,6 +81,11 @@ class Response:
         self._traffic.bytes_in += len(piece)
         return piece
 
+    async def pour(self, sink: Sink) -> None:
+        """Give the whole body to ``sink``, as ``ThreadedResponse`` does for answers that come by no proxy."""
+        while piece := await self.piece():
+            await to_thread.run_sync(sink, memoryview(piece))
+
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """At most ``limit`` bytes of the body, and whether that was all of it."""
         parts: list[bytes] = []
@@ -103,10 +110,12 @@ class Wire:
         self._limits = settings.limits
         self._sessions: dict[tuple[Scope | None, bool], aiohttp.ClientSession] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._threaded = ThreadedWire(settings.limits)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
+        self._stack.callback(self._threaded.close)
         return self
 
     async def __aexit__(
@@ -114,12 +123,20 @@ class Wire:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    async def exchange(self, request: Request, authorization: str | None, traffic: Traffic) -> Response:
+    async def exchange(
+        self, request: Request, authorization: str | None, traffic: Traffic
+    ) -> Response | ThreadedResponse:
         """Send ``request`` once.  Raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
         proxy = self._settings.proxies.for_url(request.url)
         headers = {"Accept-Encoding": "identity", "User-Agent": self._settings.user_agent, **request.headers}
         if authorization is not None:
             headers["Authorization"] = authorization
+        if request.is_poured and proxy is None:
+            traffic.requests[request.method] += 1
+            context = self._context(request.url)
+            return await self._threaded.exchange(
+                request, headers, context if isinstance(context, ssl.SSLContext) else None, traffic
+            )
         body = request.body
         payload: _Payload | None = None
         data: bytes | io.BytesIO | _Payload | None
