@@ -1,0 +1,207 @@
+"""What a registry as a target says no to, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiohttp import web
+
+from syncer.errors import ChildrenUnknown, Denied, DigestMismatch, RegistryError, SyncerError, TargetError
+from syncer.oci import Digest, parse_manifest
+from syncer.registry.hints import hint_for
+from tests.support import images
+from tests.support.images import digest_of
+from tests.support.quirky import Fault, Handler, Quirky, problem, quirky_registry, status
+from tests.support.registry_end import blob_of, name_at, registries_for, target_at, write
+
+IMAGE = images.image("target")
+MANIFEST = parse_manifest(IMAGE.content, IMAGE.media_type)
+
+
+def refuses(number: int, code: str, message: str = "", *, detail: object = None) -> Fault:
+    async def fault(*_: object) -> web.StreamResponse:
+        return problem(number, code, message, detail=detail)
+
+    return fault
+
+
+def tags(registry: Quirky) -> set[str]:
+    return {name for name in registry.manifests.get("app", {}) if ":" not in name}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(412, "PRECONDITION"), (409, "UNSUPPORTED"), (400, "TAG_INVALID"), (403, "DENIED")]
+)
+async def test_a_tag_that_may_not_be_moved_and_is_right_is_done(number: int, code: str) -> None:
+    """§3 row 41: Harbor, Azure's and Amazon's registries say so in different ways."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.manifests["app"] = {"v1": (IMAGE.media_type, IMAGE.content)}
+        registry.on("PUT manifest", refuses(number, code, "The image tag 'v1' already exists and is immutable"))
+
+        await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+
+async def test_a_tag_that_may_not_be_moved_and_is_another_is_an_error() -> None:
+    """§3 row 41."""
+    other = images.image("other")
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.manifests["app"] = {"v1": (other.media_type, other.content)}
+        registry.on("PUT manifest", refuses(412, "PRECONDITION", "immutable tag"))
+
+        with pytest.raises(TargetError, match="immutable tag") as caught:
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+    assert "another tag" in (caught.value.hint or "")
+
+
+async def test_a_manifest_is_stored_under_every_name() -> None:
+    async with quirky_registry() as registry, registries_for() as registries:
+        names = [name_at(registry.address, "app", tag) for tag in ("v1", "v2", "v1")]
+
+        await target_at(registries, registry.url).commit("app", MANIFEST, names)
+
+        assert tags(registry) == {"v1", "v2"}
+        assert len(registry.requests("PUT")) == 2
+
+
+@pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"])
+@pytest.mark.parametrize("detail", ["sha256:" + "1" * 64, {"digest": "sha256:" + "1" * 64}])
+async def test_content_that_a_registry_misses_after_all_is_named(code: str, detail: object) -> None:
+    """§3 row 38."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", refuses(404 if code == "MANIFEST_UNKNOWN" else 400, code, detail=detail))
+
+        with pytest.raises(ChildrenUnknown) as caught:
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+    assert caught.value.digests == ("sha256:" + "1" * 64,)
+
+
+async def test_a_manifest_that_is_stored_as_another_is_an_error() -> None:
+    """§1.5."""
+
+    async def changed(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["Docker-Content-Digest"] = digest_of(b"rewritten")
+        return response
+
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", changed)
+
+        with pytest.raises(DigestMismatch, match="stored"):
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message", "hint"),
+    [
+        (400, "MANIFEST_INVALID", "unknown media type", "may have to be allowed"),
+        (415, "UNSUPPORTED", "docker media types are not supported", "may have to be allowed"),
+        (404, "NAME_UNKNOWN", "repository name not known to registry", "created first"),
+        (403, "DENIED", "adding 5 MiB will exceed the quota", "make room"),
+        (507, "UNKNOWN", "no space left on device", "make room"),
+        (413, "UNKNOWN", "too large", "limits the size"),
+        (500, "UNKNOWN", "driver failed", None),
+        (302, "UNKNOWN", "", None),
+    ],
+)
+async def test_a_refused_manifest_is_the_targets_no_with_a_hint(
+    number: int, code: str, message: str, hint: str | None
+) -> None:
+    """§3 rows 40 and 42: in the registry's own words."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", refuses(number, code, message), times=9)
+
+        with pytest.raises(TargetError, match=message or str(number)) as caught:
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+    assert caught.value.exit == 5
+    assert hint is None or hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("number", [401, 403])
+async def test_being_denied_stays_that(number: int) -> None:
+    """Exit code 3."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", status(number), times=9)
+
+        with pytest.raises(Denied) as caught:
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+    assert caught.value.exit == 3
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("number", [401, 403, 404, 405, 500])
+async def test_a_target_that_cannot_tell_what_it_has_is_pushed_to(number: int) -> None:
+    """§1.5: HEAD saves work, and decides nothing."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.head_status = number
+
+        assert await target_at(registries, registry.url).current(name_at(registry.address, "app")) is None
+        assert await write(target_at(registries, registry.url), "app", blob_of(images.noise("x", 5 << 20)))
+
+
+async def test_a_target_that_has_a_blob_in_another_size_is_sent_it() -> None:
+    """§1.7: such a HEAD is suspect (project-zot/zot#4427)."""
+    blob = blob_of(images.noise("stub", 5 << 20))
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.blobs["app"] = {str(blob.descriptor.digest): b"stub"}
+
+        assert await write(target_at(registries, registry.url), "app", blob)
+
+
+async def test_a_registry_with_a_referrers_api_gets_no_tag_for_them() -> None:
+    referrer = images.referrer(IMAGE)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.has_referrers = True
+
+        await target_at(registries, registry.url).commit("app", parse_manifest(referrer.content), [])
+
+        assert tags(registry) == set()
+
+
+async def test_a_registry_without_one_gets_a_tag_that_keeps_what_others_listed() -> None:
+    """§1.5."""
+    first, second = images.referrer(IMAGE, "application/vnd.one"), images.referrer(IMAGE, "application/vnd.two")
+    async with quirky_registry() as registry, registries_for() as registries:
+        for referrer in (first, second, first):
+            await target_at(registries, registry.url).commit("app", parse_manifest(referrer.content), [])
+
+        _, index = registry.manifests["app"][IMAGE.digest.replace(":", "-")]
+        listed = json.loads(index)["manifests"]
+        assert [entry["digest"] for entry in listed] == [first.digest, second.digest]
+        assert [entry["artifactType"] for entry in listed] == ["application/vnd.one", "application/vnd.two"]
+
+
+async def test_a_tag_for_referrers_that_is_something_else_is_left_alone() -> None:
+    referrer = images.referrer(IMAGE)
+    async with quirky_registry() as registry, registries_for() as registries:
+        tag = IMAGE.digest.replace(":", "-")
+        registry.manifests["app"] = {tag: (IMAGE.media_type, IMAGE.content)}
+
+        with pytest.raises(SyncerError, match="no index"):
+            await target_at(registries, registry.url).commit("app", parse_manifest(referrer.content), [])
+
+        assert registry.manifests["app"][tag] == (IMAGE.media_type, IMAGE.content)
+
+
+def test_amazons_missing_repository_has_a_command() -> None:
+    """§2."""
+    host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+    error = RegistryError("POST x", 404, ["The repository with name 'team/app' does not exist"])
+
+    assert hint_for(host, "team/app", error) == (
+        "create it: aws ecr create-repository --region eu-west-1 --repository-name team/app"
+    )
+
+
+async def test_a_space_is_the_repository_that_a_name_lies_in() -> None:
+    async with quirky_registry() as registry, registries_for() as registries:
+        target = target_at(registries, f"{registry.url}/images")
+        name = name_at(registry.address, "images/quay.io/team/app")
+
+        assert target.space(name) == "images/quay.io/team/app"
+        await target.commit(target.space(name), MANIFEST, [name])
+        assert await target.current(name) == Digest.parse(IMAGE.digest)
