@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from syncer.cli import content, serve, sync, version
+from syncer.cli import content, import_, login, plan, serve, sync, version
 from syncer.cli.groups import with_groups
 
 app = typer.Typer(
@@ -21,9 +21,13 @@ app = typer.Typer(
 )
 palette = typer.Typer(name="content", help="The same commands as Palette's CLI calls them.", no_args_is_help=True)
 
-for command in (content.build, content.push, content.verify, serve.serve, sync.sync):
+for command in (content.build, content.push, content.verify, serve.serve, sync.sync, plan.plan):
     app.command()(with_groups(command))
     palette.command()(with_groups(command))
+for command in (login.login, login.logout):
+    app.command()(with_groups(command))
+for group in (app, palette):
+    group.command("import")(with_groups(import_.import_))
 app.command()(version.version)
 app.add_typer(palette)
 
