@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
 
+from syncer.api.build import open_contents
 from syncer.api.contents import Contents, Supplies
 from syncer.api.defined import ChartRegistries
 from syncer.content import Item
@@ -23,7 +25,7 @@ from syncer.profiles.profile import Profile
 from syncer.profiles.profile_file import read_profile_file
 from syncer.profiles.sync_document import Source, Target
 from syncer.profiles.sync_file import SyncFile, choose, settle
-from syncer.registry import RegistryAddress
+from syncer.registry import RegistryAddress, RegistrySettings
 
 Warn: TypeAlias = Callable[[str], None]
 
@@ -198,6 +200,23 @@ class Sources:
             else:
                 references.append(replace(found.reference, digest=None))
         return Had(tuple(references), tuple(unknown))
+
+
+@asynccontextmanager
+async def open_sources(
+    file: SyncFile,
+    settings: RegistrySettings,
+    warn: Warn,
+    *,
+    supplies: Supplies | None = None,
+    console: Console | None = None,
+    strict: bool = False,
+) -> AsyncIterator[Sources]:
+    """The sources of ``file``, and connections to all registries, open as long as the block lasts."""
+    for warning in file.warnings:
+        warn(warning)
+    async with open_contents(settings, supplies) as contents:
+        yield Sources(file, contents, warn, supplies or Supplies(), console, strict=strict)
 
 
 def _stand_ins(source: Source) -> list[Reference]:

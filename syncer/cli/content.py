@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
+from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.run import run
 from syncer.errors import Exit
 
@@ -61,6 +61,7 @@ def build(
             help="Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).",
         ),
     ] = True,
+    dry: DryRunOptions,
     connection: ConnectionOptions,
     telling: OutputOptions,
 ) -> None:
@@ -69,7 +70,8 @@ def build(
     If an image fails, the others stay in NAME.tar.zst.partial and the same command goes on with them.
     """
     from syncer.api.build import build  # noqa: PLC0415  imported where used: `syncer version` stays quick
-    from syncer.cli.reporting import reporting  # noqa: PLC0415
+    from syncer.api.plan import plan_build  # noqa: PLC0415
+    from syncer.cli.reporting import reporting, tell_plan  # noqa: PLC0415
     from syncer.cli.wiring import images_of, registry_settings  # noqa: PLC0415
 
     if arch and referrers:
@@ -78,6 +80,18 @@ def build(
             "and stay behind",
             err=True,
         )
+
+    async def look() -> Exit:
+        forecast = await plan_build(
+            images_of(image or [], images_file or []),
+            platform=arch,
+            format=format.value,
+            compression_level=compression_level,
+            referrers=referrers,
+            settings=registry_settings(connection),
+            workers=connection.concurrency,
+        )
+        return tell_plan(forecast, telling, exit_code=dry.exit_code)
 
     async def job() -> Exit:
         references = images_of(image or [], images_file or [])
@@ -105,7 +119,7 @@ def build(
         told.tell("Build Summary", [outcome], result.report, profile=name)
         return result.exit
 
-    run(job)
+    run(look if dry.dry_run else job)
 
 
 def push(
@@ -124,6 +138,7 @@ def push(
     verify_first: Annotated[
         bool, typer.Option("--verify", help="Hash the whole bundle before anything is sent.")
     ] = False,
+    dry: DryRunOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     uploading: UploadOptions,
@@ -133,20 +148,28 @@ def push(
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
+    from syncer.api.plan import plan_push  # noqa: PLC0415
     from syncer.api.push import push  # noqa: PLC0415
-    from syncer.cli.reporting import reporting  # noqa: PLC0415
+    from syncer.cli.reporting import reporting, tell_plan  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
+    address = RegistryAddress.parse(registry)
+    mapping = read_mapping(map or [])
+    settings = registry_settings(connection, login, address, uploading)
+
+    async def look() -> Exit:
+        forecast = await plan_push(file, address, mapping=mapping, settings=settings, workers=connection.concurrency)
+        return tell_plan(forecast, telling, exit_code=dry.exit_code)
+
     async def job() -> Exit:
-        address = RegistryAddress.parse(registry)
         with reporting(telling) as told:
             result = await push(
                 file,
                 address,
-                mapping=read_mapping(map or []),
-                settings=registry_settings(connection, login, address, uploading),
+                mapping=mapping,
+                settings=settings,
                 state=state_directory(uploading.state_dir),
                 rehash=verify_first,
                 workers=connection.concurrency,
@@ -157,7 +180,7 @@ def push(
         told.tell("Push Summary", [outcome], result.report, profile=result.bundle)
         return result.exit
 
-    run(job)
+    run(look if dry.dry_run else job)
 
 
 def verify(

@@ -89,3 +89,50 @@ class OutputOptions:
     log_format: Annotated[
         LogForm | None, typer.Option(help="Log each event on stderr as a line of this form, instead of the display.")
     ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorOptions:
+    """What to mirror, and where to: a sync file, or images and one target."""
+
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", metavar="FILE", help="A sync file (docs/sync.md).")
+    ] = None
+    image: Annotated[list[str] | None, typer.Option(metavar="REF", help="An image; may be given many times.")] = None
+    images_file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A list of images: one a line, # starts a comment. May be given many times."),
+    ] = None
+    profile_file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A profile exported from Palette, or a pack. May be given many times."),
+    ] = None
+    registry: Annotated[
+        str | None, typer.Option("-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Where the images go.")
+    ] = None
+    map: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PREFIX=REPLACEMENT", help="Replace the start of original names; the longest match wins."),
+    ] = None
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."
+        ),
+    ] = None
+    referrers: Annotated[
+        bool, typer.Option("--referrers/--no-referrers", help="Bring signatures, attestations and SBOMs along.")
+    ] = True
+    strict: Annotated[bool, typer.Option("--strict", help="A rule that fits no tag is an error.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRunOptions:
+    """Looking before leaping."""
+
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched, sent, mounted and skipped, and do none of it.")
+    ] = False
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="With --dry-run: exit with 10 when there is work to do.")
+    ] = False

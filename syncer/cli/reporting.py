@@ -15,6 +15,7 @@ from syncer.api.result import new_run_id
 from syncer.api.verify import VerifyResult
 from syncer.cli.display import Mode, open_display
 from syncer.cli.options import OutputOptions
+from syncer.errors import Exit
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
 from syncer.report.output import require_writable, write_report
@@ -70,10 +71,11 @@ def reporting(options: OutputOptions, *, images: int | None = None, secrets: Ite
     with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
         if images is not None:
             display.expect(images)
-        yield Reporting(options, run_id, display, _warn, display.expect)
+        yield Reporting(options, run_id, display, warn, display.expect)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """Say on stderr what works and may not be meant."""
     typer.echo(f"warning: {printable(text)}", err=True)
 
 
@@ -86,12 +88,13 @@ def print_json(document: Any) -> None:
     typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
-def tell_plan(report: ForecastReport, options: OutputOptions) -> None:
-    """Print what a transfer would do."""
+def tell_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:
+    """Print what a transfer would do; with ``exit_code`` the result says whether there is work."""
     if options.json:
         print_json(report.to_json())
     else:
         typer.echo(plan_summary(report))
+    return report.exit(tell_work=exit_code)
 
 
 def tell_check(result: VerifyResult, options: OutputOptions) -> None:

@@ -1,0 +1,74 @@
+"""``syncer plan``: what a build, a push or a sync would do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from syncer.cli.content import BundleFormat
+from syncer.cli.options import ConnectionOptions, LoginOptions, MirrorOptions
+from syncer.cli.run import run
+from syncer.errors import Exit, UsageError
+
+
+def plan(
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option("-f", "--file", metavar="BUNDLE", help="Foresee a push of this bundle, to --registry."),
+    ] = None,
+    wanted: MirrorOptions,
+    format: Annotated[  # noqa: A002  the word of the command line
+        BundleFormat, typer.Option(help="Of the bundle that would be built.")
+    ] = BundleFormat.ZSTD,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 when there is work to do.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a summary.")] = False,
+    state_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where earlier runs left their hints.")] = None,
+    login: LoginOptions,
+    connection: ConnectionOptions,
+) -> None:
+    """Say what would be fetched, sent, mounted and skipped, and do none of it.
+
+    With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push; with
+    images alone a build, and how large its bundle would be.
+    """
+    from syncer.api.plan import plan_build, plan_push, plan_sync  # noqa: PLC0415  imported where used
+    from syncer.api.sources import open_sources  # noqa: PLC0415
+    from syncer.api.sync_settings import sync_settings  # noqa: PLC0415
+    from syncer.cli.options import OutputOptions  # noqa: PLC0415
+    from syncer.cli.reporting import tell_plan, warn  # noqa: PLC0415
+    from syncer.cli.sync_flags import definition_of, sync_file_of  # noqa: PLC0415
+    from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
+    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
+    from syncer.registry import RegistryAddress  # noqa: PLC0415
+
+    address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
+    settings = registry_settings(connection, login, address)
+    workers = connection.concurrency
+
+    async def look() -> Exit:
+        if file is not None:
+            if address is None:
+                raise UsageError("it is not said where to push to", hint="name it with --registry")
+            mapping = read_mapping(wanted.map or [])
+            forecast = await plan_push(file, address, mapping=mapping, settings=settings, workers=workers)
+        elif wanted.config is not None or address is not None:
+            sync_file = sync_file_of(wanted)
+            own = sync_settings(sync_file, settings, os.environ)
+            async with open_sources(sync_file, own, warn, strict=wanted.strict) as sources:
+                forecast = await plan_sync(sources, state=state_directory(state_dir), workers=workers)
+        else:
+            forecast = await plan_build(
+                definition_of(wanted, warn),
+                platform=wanted.arch,
+                format=format.value,
+                referrers=wanted.referrers,
+                settings=settings,
+                workers=workers,
+            )
+        return tell_plan(forecast, OutputOptions(json=json), exit_code=exit_code)
+
+    run(look)
