@@ -367,6 +367,22 @@ async def test_a_host_that_does_not_exist_is_looked_up_twice(monkeypatch: pytest
     assert lookups == ["no-such-host.invalid"] * 2
 
 
+async def test_a_name_server_in_trouble_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """§3 row 31: and other hosts go on meanwhile."""
+    lookups = []
+
+    async def lookup(_: object, host: str, *__: object, **___: object) -> None:
+        lookups.append(host)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", lookup)
+    async with registries_for() as registries:
+        with pytest.raises(Unreachable, match="cannot be looked up"):
+            await registries.resolve(name_at("registry.example.com", "app"))
+
+    assert len(lookups) == 6
+
+
 def test_secrets_are_not_in_the_settings_text() -> None:
     """§4.3: whatever is printed of them in a traceback."""
     settings = settings_for(

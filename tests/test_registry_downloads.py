@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import anyio
+import anyio.lowlevel
 import pytest
 from aiohttp import web
 
@@ -16,7 +19,7 @@ from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Fault, Flip, Lose, Reply, Reset, Rewrite, Stall, Throttle, Truncate, redirect
 from tests.support.images import digest_of
 from tests.support.quirky import Handler, cut_download, problem, quirky_registry, status
-from tests.support.registry_end import blob_of, name_at, read, registries_for, target_at, write
+from tests.support.registry_end import QUICK, blob_of, name_at, read, registries_for, target_at, write
 
 MIB = 1024 * 1024
 CONTENT = images.noise("download", 3 * MIB)
@@ -395,3 +398,36 @@ async def test_a_list_that_leads_in_circles_or_away_ends(link: str) -> None:
 
         assert [tag async for tag in repository.tags()] == ["v1"]
         assert len(registry.requests("GET")) <= 2
+
+
+async def test_a_host_that_gives_and_takes_cannot_deadlock() -> None:
+    """More blobs on their way from a registry to itself than it may have connections."""
+    blobs = [blob_of(images.noise(f"relayed {index}", MIB)) for index in range(8)]
+    async with quirky_registry() as registry, registries_for(limits=replace(QUICK, requests_per_host=2)) as registries:
+        target = target_at(registries, registry.url)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for blob in blobs:
+                    registry.add("from", blob.content)
+                    relayed = registries.blob(name_at(registry.address, "from"), blob.descriptor)
+                    tasks.start_soon(write, target, "to", relayed)
+
+        assert len(registry.blobs["to"]) == 8
+
+
+async def test_a_download_that_is_cancelled_lets_go_of_its_connection(debian_registry: OpenRegistry) -> None:
+    """With one connection allowed, the next download would wait for ever."""
+    async with debian_registry() as registry, registries_for(limits=replace(QUICK, requests_per_host=1)) as registries:
+        await client.push_blob(registry, "app", CONTENT)
+        blob = registries.blob(name_at(registry, "app"), blob_of(CONTENT).descriptor)
+
+        with anyio.CancelScope() as scope:
+            async with blob.open() as pieces:
+                await anext(pieces)
+                scope.cancel()
+                await anyio.lowlevel.checkpoint()
+        async with blob.open() as pieces:
+            await anext(pieces)
+
+        with anyio.fail_after(5):
+            assert await read(blob) == CONTENT

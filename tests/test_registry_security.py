@@ -21,7 +21,7 @@ from syncer.transport import HostSettings, TransportSettings
 from syncer.transport.guard import Address, Scope
 from tests.support import images
 from tests.support.images import digest_of
-from tests.support.quirky import Fault, Handler, Quirky, problem, proceed, quirky_registry, status
+from tests.support.quirky import Fault, Handler, Quirky, problem, proceed, quirky_registry, reset, status
 from tests.support.registry_end import QUICK, blob_of, name_at, read, target_at, write
 from tests.support.tls import Authority
 
@@ -463,6 +463,7 @@ async def test_no_error_and_no_log_shows_a_secret(
         registry.location = "{origin}{path}&sig=" + CANARY
         registry.on("PATCH session", proceed, no, no, no, no, no, no, no, no)
         registry.on("GET session", no, times=9)
+        registry.on("PUT session", no, times=9)
         registry.on("*", challenge(f"{tokens.url}/token?key={CANARY}"), times=99)
         with open_upload_journal(tmp_path / "journal", registry.address) as journal:
             async with open_registries(login_for(registry, chunk_size=MIB)) as registries:
@@ -475,6 +476,18 @@ async def test_no_error_and_no_log_shows_a_secret(
     assert CANARY not in shown
     assert "\x1b" not in str(caught.value)
     assert isinstance(caught.value, TargetError | Denied | NetworkError)
+
+
+async def test_no_broken_connection_shows_a_secret() -> None:
+    """§4.3: an address that was signed is not repeated, nor by what a library has to say of it."""
+    async with quirky_registry() as registry:
+        registry.location = "{origin}{path}&sig=" + CANARY
+        registry.on("session", reset, times=99)
+        async with open_registries(login_for(registry)) as registries:
+            with pytest.raises(SyncerError) as caught:
+                await write(target_at(registries, registry.url), "app", blob_of(images.noise("large", 8 * MIB)))
+
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_journal_of_uploads_holds_no_login(tmp_path: Path) -> None:

@@ -230,9 +230,7 @@ class ThreadedResponse:
             moved += count
             if (waited := time.monotonic() - began) >= limits.window:
                 if moved < limits.slowest * waited:
-                    raise Interrupted(
-                        f"{self.request}: less than {limits.slowest} bytes a second come in"
-                    )
+                    raise Interrupted(f"{self.request}: less than {limits.slowest} bytes a second come in")
                 began, moved = time.monotonic(), 0
 
     def _piece(self) -> bytes:

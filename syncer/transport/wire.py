@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -24,7 +25,7 @@ from yarl import URL
 
 from syncer.errors import Interrupted
 from syncer.transport.failures import OutOfReach, failure_of
-from syncer.transport.guard import Scope, authority
+from syncer.transport.guard import Address, Scope, authority
 from syncer.transport.message import Body, Request, Sink
 from syncer.transport.settings import Limits, TransportSettings
 from syncer.transport.threads import ThreadedResponse, ThreadedWire
@@ -60,7 +61,7 @@ class Response:
     def scope(self) -> Scope:
         """How near the server is: by the address that was connected to, by the URL behind a proxy."""
         if self._proxy is None and self._inner.peer:
-            return Scope.of(ipaddress.ip_address(self._inner.peer.partition("%")[0]))
+            return _scope(self._inner.peer)
         return Scope.of_host(self.request.url.host or "") or Scope.PUBLIC
 
     async def piece(self) -> bytes:
@@ -71,7 +72,7 @@ class Response:
         try:
             piece = await self._inner.content.readany()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise failure_of(error, self.request) from error
+            raise failure_of(error, self.request) from None
         self._waited += time.monotonic() - began
         self._moved += len(piece)
         if self._waited >= self._limits.window:
@@ -162,7 +163,7 @@ class Wire:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if payload is not None and payload.failure is not None:
                 raise payload.failure from None
-            raise failure_of(error, request) from error
+            raise failure_of(error, request) from None  # aiohttp's words may hold the whole URL, signature and all
         if isinstance(body, bytes):
             traffic.bytes_out += len(body)
         assert isinstance(inner, _Inner)
@@ -221,7 +222,7 @@ class _Sockets:
 
     def __call__(self, target: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = target
-        if Scope.of(ipaddress.ip_address(str(address[0]).partition("%")[0])) > self._reach:
+        if _scope(str(address[0])) > self._reach:
             raise OutOfReach
         return socket.socket(family, kind, protocol)
 
@@ -319,6 +320,15 @@ class _Flow:
 
     def close(self) -> None:
         self._timer.cancel()
+
+
+def _scope(address: str) -> Scope:
+    return Scope.of(_parsed(address))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(address: str) -> Address:
+    return ipaddress.ip_address(address.partition("%")[0])
 
 
 def _proxy_login(proxy: URL | None) -> aiohttp.BasicAuth | None:
