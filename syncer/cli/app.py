@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -21,13 +21,22 @@ app = typer.Typer(
 )
 palette = typer.Typer(name="content", help="The same commands as Palette's CLI calls them.", no_args_is_help=True)
 
-for command in (content.build, content.push, content.verify, serve.serve, sync.sync, plan.plan):
-    app.command()(with_groups(command))
-    palette.command()(with_groups(command))
-for command in (login.login, login.logout):
-    app.command()(with_groups(command))
+_EVERYWHERE: tuple[Callable[..., None], ...] = (
+    content.build,
+    content.push,
+    content.verify,
+    serve.serve,
+    sync.sync,
+    plan.plan,
+)
+_AT_THE_TOP: tuple[Callable[..., None], ...] = (login.login, login.logout)
+
 for group in (app, palette):
+    for command in _EVERYWHERE:
+        group.command()(with_groups(command))
     group.command("import")(with_groups(import_.import_))
+for command in _AT_THE_TOP:
+    app.command()(with_groups(command))
 app.command()(version.version)
 app.add_typer(palette)
 
