@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from syncer.errors import InvalidFile, TargetError
+from syncer.errors import InvalidFile, TargetError, UsageError
 from syncer.profiles.cred_file import Login, find_login, read_cred_file
 from syncer.profiles.palette_http import PaletteAccount
 from syncer.profiles.palette_login import PaletteLogin, forget_login, load_login, save_login
@@ -35,6 +35,17 @@ def test_a_second_login_replaces_the_first(tmp_path: Path) -> None:
 
     assert load_login(tmp_path) == _login("second")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_passphrase_seals_the_key(tmp_path: Path) -> None:
+    path = save_login(_login(), tmp_path, "Correct-h0rse")
+
+    assert "s3cret" not in path.read_text()
+    assert load_login(tmp_path, "Correct-h0rse") == _login()
+    with pytest.raises(UsageError, match="does not open"):
+        load_login(tmp_path, "wrong")
+    with pytest.raises(UsageError, match="sealed under a passphrase"):
+        load_login(tmp_path)
 
 
 def test_logging_out_forgets_the_key(tmp_path: Path) -> None:

@@ -32,6 +32,15 @@ def login(
         bool, typer.Option("-i", "--insecure", help="Do not verify the console's certificate.")
     ] = False,
     ca_cert: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust beside the system's.")] = None,
+    encryption_passphrase: Annotated[
+        str | None,
+        typer.Option(
+            "-k",
+            "--encryption-passphrase",
+            metavar="WORD",
+            help="Keep the key sealed under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.",
+        ),
+    ] = None,
 ) -> None:
     """Check an API key of Palette and keep it for builds."""
     from syncer.api.login import PaletteAccess, check_palette_login  # noqa: PLC0415  imported where used
@@ -54,6 +63,7 @@ def login(
         path = save_login(
             PaletteLogin(account=checked, project=project_name, organisation=org, insecure=insecure, ca_cert=ca_cert),
             config_directory(),
+            encryption_passphrase or os.environ.get("PALETTE_ENCRYPTION_PASSWORD"),
         )
         within = f"project {project_name}" if project_name else "no project"
         typer.echo(f"logged in to {checked.url} with {within}; the key is kept in {path}", err=True)

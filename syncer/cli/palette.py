@@ -18,6 +18,7 @@ from syncer.transport.guard import authority
 API_KEY = "SYNCER_API_KEY"
 CONSOLE_URL = "SYNCER_CONSOLE_URL"
 PROJECT_ID = "SYNCER_PROJECT_ID"
+PASSPHRASE = "PALETTE_ENCRYPTION_PASSWORD"  # noqa: S105  the name of a variable
 
 _HINT = f"log in with syncer login, or set {API_KEY} and {CONSOLE_URL}"
 
@@ -29,13 +30,15 @@ def palette_access(
     api_key: str | None = None,
     console: str | None = None,
     project_id: str | None = None,
+    passphrase: str | None = None,
 ) -> PaletteAccess:
     """How to ask Palette; raises ``UsageError`` where no key or no console is known.
 
     The key that was kept is shown to no other console than the one that it was kept for.
     """
-    kept = load_login(config_directory())
     api_key, console = api_key or environ.get(API_KEY), console or environ.get(CONSOLE_URL)
+    is_given = api_key is not None and console is not None
+    kept = None if is_given else load_login(config_directory(), passphrase or environ.get(PASSPHRASE))
     url = console_url(console) if console else kept.account.url if kept else None
     if url is None:
         raise UsageError("no Palette console is known", hint=_HINT)

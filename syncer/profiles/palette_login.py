@@ -6,12 +6,14 @@ import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from syncer.errors import InvalidFile, TargetError
-from syncer.profiles.json_fields import text_field
+from syncer.errors import InvalidFile, TargetError, UsageError
+from syncer.profiles.json_fields import object_field, text_field
 from syncer.profiles.palette_http import PaletteAccount, console_url
+from syncer.profiles.sealed_key import seal, unseal
 
 _FILE = "palette.json"
 _HINT = "log in again with syncer login"
@@ -28,11 +30,15 @@ class PaletteLogin:
     ca_cert: Path | None = field(default=None)
 
 
-def save_login(login: PaletteLogin, directory: Path) -> Path:
-    """Keep ``login`` in ``directory``, mode 0600, the file whole at every moment; raises ``TargetError``."""
+def save_login(login: PaletteLogin, directory: Path, passphrase: str | None = None) -> Path:
+    """Keep ``login`` in ``directory``, mode 0600, the file whole at every moment; raises ``TargetError``.
+
+    With a passphrase the key is kept sealed under it.
+    """
+    key = login.account.api_key
     document = {
         "console_url": str(login.account.url),
-        "api_key": login.account.api_key,
+        "api_key": seal(key, passphrase) if passphrase else key,
         "project_uid": login.account.project_uid,
         "project": login.project,
         "organisation": login.organisation,
@@ -57,8 +63,11 @@ def save_login(login: PaletteLogin, directory: Path) -> Path:
     return path
 
 
-def load_login(directory: Path) -> PaletteLogin | None:
-    """The login kept in ``directory``; None when there is none.  Raises ``InvalidFile``."""
+def load_login(directory: Path, passphrase: str | None = None) -> PaletteLogin | None:
+    """The login kept in ``directory``; None when there is none.
+
+    Raises ``InvalidFile``, and ``UsageError`` where the key is sealed and ``passphrase`` does not open it.
+    """
     path = directory / _FILE
     try:
         document = orjson.loads(path.read_bytes())
@@ -68,7 +77,7 @@ def load_login(directory: Path) -> PaletteLogin | None:
         raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
     except orjson.JSONDecodeError:
         raise InvalidFile(path, "it is not the login that was kept", hint=_HINT) from None
-    url, key = text_field(document, "console_url"), text_field(document, "api_key")
+    url, key = text_field(document, "console_url"), _key(document, passphrase)
     if not url or not key:
         raise InvalidFile(path, "it lacks the console's address or the key", hint=_HINT)
     ca_cert = text_field(document, "ca_cert")
@@ -79,6 +88,18 @@ def load_login(directory: Path) -> PaletteLogin | None:
         insecure=document.get("insecure") is True,
         ca_cert=Path(ca_cert) if ca_cert else None,
     )
+
+
+def _key(document: Any, passphrase: str | None) -> str:
+    sealed = object_field(document, "api_key")
+    if not sealed:
+        return text_field(document, "api_key")
+    if not passphrase:
+        raise UsageError(
+            "the API key that was kept is sealed under a passphrase",
+            hint="give it with --encryption-passphrase or $PALETTE_ENCRYPTION_PASSWORD",
+        )
+    return unseal(sealed, passphrase)
 
 
 def forget_login(directory: Path) -> bool:
