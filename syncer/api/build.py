@@ -53,12 +53,12 @@ async def build(
     """
     definition = images if isinstance(images, Definition) else named_definition(name, images)
     check_name(name)
-    if not (definition.images or definition.charts or definition.archives):
+    if not (definition.images or definition.charts or definition.archives or definition.files):
         raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
     path = Path(output) / f"{name}.{format}"
     account = Account(run_id=run_id or new_run_id(), fetches=True, sends=False)
-    sizes = _Sizes()
+    sizes = Sizes()
     tell = to_all(account, sizes, emit)
     async with (
         open_writer(path, format=format, compression_level=compression_level, resume=resume, force=force) as writer,
@@ -99,7 +99,7 @@ def named_definition(name: str, images: Iterable[str | Reference]) -> Definition
     return Definition(name=name, images=tuple(DefinedImage(image=image) for image in dict.fromkeys(parsed)))
 
 
-class _Sizes:
+class Sizes:
     """Bytes of the blobs of each image, shared ones included."""
 
     def __init__(self) -> None:

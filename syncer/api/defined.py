@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 from anyio import to_thread
 
 from syncer.api.contents import Contents, Supplies
 from syncer.content import Item
-from syncer.errors import SyncerError
-from syncer.oci import Descriptor, Platform, Reference
+from syncer.errors import DigestMismatch, SyncerError
+from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
-from syncer.profiles.definition import DefinedArchive, DefinedChart, DefinedImage, Definition, Missing
+from syncer.profiles.definition import DefinedArchive, DefinedChart, DefinedFile, DefinedImage, Definition, Missing
+from syncer.profiles.file_artifact import spool_file
 from syncer.profiles.pack_artifact import pack_reference, spool_pack
 from syncer.profiles.packs import ChartRequest
+from syncer.profiles.spool import Spool
 from syncer.registry import Registries
 from syncer.report import ImageAccount, Report, Status
 from syncer.transfer.events import ImageFailed
+
+Local = TypeVar("Local", DefinedArchive, DefinedFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class Wanted:
     failures: list[ImageFailed] = field(default_factory=list)  # charts and packs that could not be had
     charts: dict[ChartRequest, Reference] = field(default_factory=dict)  # what each is called
     archives: dict[tuple[str, str], Reference] = field(default_factory=dict)
+    files: set[Reference] = field(default_factory=set)
 
 
 async def wanted_by(
@@ -43,7 +50,12 @@ async def wanted_by(
     )
     await _add_charts(wanted, definition, contents, supplies, referrers=referrers)
     for archive in definition.archives:
-        await _add_archive(wanted, archive, contents)
+        name = pack_reference(archive.name, archive.version)
+        if await _add_local(wanted, name, archive.digest, contents, partial(spool_pack, archive)):
+            wanted.archives[archive.name, archive.version] = name
+    for file in definition.files:
+        if await _add_local(wanted, file.artifact, file.digest, contents, partial(spool_file, file)):
+            wanted.files.add(file.artifact)
     return wanted
 
 
@@ -74,15 +86,20 @@ async def _add_charts(
         wanted.items.append(Item(source, name, chart.packs, referrers=referrers))
 
 
-async def _add_archive(wanted: Wanted, archive: DefinedArchive, contents: Contents) -> None:
-    name = pack_reference(archive.name, archive.version)
+async def _add_local(
+    wanted: Wanted, name: Reference, digest: Digest | None, contents: Contents, spool: Callable[[Spool], Reference]
+) -> bool:
+    """Something from this machine's disk, unless a bundle at hand has it; whether it could be had."""
+    bound = name.at(digest) if digest else name
     try:
-        reference = name if contents.has(name) else await to_thread.run_sync(spool_pack, archive, contents.spool)
+        reference = bound if contents.has(bound) else await to_thread.run_sync(spool, contents.spool)
+        if digest and reference.digest not in (None, digest):
+            raise DigestMismatch(f"{name} is not the content whose digest the definition gives")
     except SyncerError as error:
         wanted.failures.append(ImageFailed(Item(name, name), error))
-        return
-    wanted.archives[archive.name, archive.version] = name
+        return False
     wanted.items.append(Item(reference, name, referrers=False))
+    return True
 
 
 def described(definition: Definition, wanted: Wanted, report: Report, sizes: Mapping[Reference, int]) -> Definition:
@@ -100,9 +117,9 @@ def described(definition: Definition, wanted: Wanted, report: Report, sizes: Map
         update = {"artifact": name, "digest": ends[name].digest, "size": sizes.get(name), "stored": None}
         return chart.model_copy(update=update)
 
-    def lock_archive(archive: DefinedArchive) -> DefinedArchive:
-        name = wanted.archives[archive.name, archive.version]
-        return archive.model_copy(update={"path": None, "digest": ends[name].digest, "size": sizes.get(name)})
+    def lock_local(entry: Local, name: Reference) -> Local:
+        update = {"path": None, "digest": ends[name].digest, "size": sizes.get(name), "stored": None}
+        return entry.model_copy(update=update)
 
     def is_there(name: Reference | None) -> bool:
         return name is not None and ends[name].status is not Status.FAILED
@@ -114,9 +131,14 @@ def described(definition: Definition, wanted: Wanted, report: Report, sizes: Map
                 lock_chart(chart) for chart in definition.charts if is_there(wanted.charts.get(chart.request))
             ),
             "archives": tuple(
-                lock_archive(archive)
+                lock_local(archive, name)
                 for archive in definition.archives
-                if is_there(wanted.archives.get((archive.name, archive.version)))
+                if (name := wanted.archives.get((archive.name, archive.version))) and is_there(name)
+            ),
+            "files": tuple(
+                lock_local(file, file.artifact)
+                for file in definition.files
+                if file.artifact in wanted.files and is_there(file.artifact)
             ),
             "missing": tuple(map(_missing, report.failures)),
         }

@@ -104,6 +104,17 @@ class DefinedArchive(Checked):
     path: Annotated[Path, PlainSerializer(str)] | None = None
     digest: ADigest | None = None
     size: Size | None = None
+    stored: AReference | None = None
+
+
+class DefinedFile(Checked):
+    """A file that travels along as it is, such as a cluster definition; ``path`` as above."""
+
+    artifact: AReference
+    path: Annotated[Path, PlainSerializer(str)] | None = None
+    digest: ADigest | None = None
+    size: Size | None = None
+    stored: AReference | None = None
 
 
 class Missing(Checked):
@@ -132,6 +143,7 @@ class Definition(Checked):
     images: tuple[DefinedImage, ...] = ()
     charts: tuple[DefinedChart, ...] = ()
     archives: tuple[DefinedArchive, ...] = ()
+    files: tuple[DefinedFile, ...] = ()
     missing: tuple[Missing, ...] = ()
 
     @model_validator(mode="after")

@@ -1,0 +1,118 @@
+"""From profiles, wherever they are, to a definition of what a bundle is to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from syncer.api.login import PaletteAccess
+from syncer.errors import UsageError
+from syncer.oci import Reference
+from syncer.profiles.gather import Gathered, gather
+from syncer.profiles.pack_files import is_pack_archive
+from syncer.profiles.palette_api import PaletteApi
+from syncer.profiles.profile import Profile
+from syncer.profiles.profile_file import read_packs, read_profile_file
+from syncer.transport import open_transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a user names: profiles by their ids or as files, packs, images with who wants them, and what to leave out.
+
+    The archives of ``packs`` come along unless ``images_only`` is set,
+    those of other local packs with ``include_packs``.
+    """
+
+    uids: Sequence[str] = ()
+    files: Sequence[Path] = ()
+    packs: Sequence[Path] = ()
+    images: Sequence[tuple[Reference, str]] = ()
+    excluded: Sequence[str] = ()  # ids
+    excluded_files: Sequence[Path] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)  # --set-var
+    scan: bool = False
+    images_only: bool = False
+    include_packs: bool = False
+
+    @property
+    def names_profiles(self) -> bool:
+        """Whether anything but single images is named."""
+        return bool(self.uids or self.files or self.packs)
+
+    @property
+    def needs_palette(self) -> bool:
+        """Whether Palette is to be asked."""
+        return bool(self.uids or self.excluded)
+
+
+@dataclass(frozen=True, slots=True)
+class PaletteConsole:
+    """Palette, as far as profiles are concerned."""
+
+    access: PaletteAccess
+
+    async def profiles(self, uids: Iterable[str], project_uid: str = "") -> list[Profile]:
+        """The profiles with those uids; ``project_uid`` is empty for the project of the login.
+
+        Raises ``Denied``, ``NotFound``, or ``UsageError`` for what is no uid.
+        """
+        account = self.access.account
+        if project_uid:
+            account = replace(account, project_uid=project_uid)
+        async with open_transport(self.access.transport) as transport:
+            api = PaletteApi(transport, account)
+            return [await api.profile(uid) for uid in uids]
+
+    async def download_definition(self, name: str, profile_uids: list[str], path: Path) -> None:
+        """Save the cluster definition called ``name`` at ``path``; raises as ``PaletteApi`` does."""
+        async with open_transport(self.access.transport) as transport:
+            await PaletteApi(transport, self.access.account).download_definition(name, profile_uids, path)
+
+
+async def define(name: str, selection: Selection, console: PaletteConsole | None) -> Gathered:
+    """All that ``selection`` wants, as the definition called ``name``.
+
+    Raises ``UsageError`` where ids are to be asked for and no ``console`` is given, ``InvalidFile``, and what the
+    console answers.
+    """
+    from_files = [read_profile_file(path) for path in selection.files]
+    local = [read_packs(selection.packs)] if selection.packs else []
+    excluded = [read_profile_file(path) for path in selection.excluded_files]
+    asked = list[Profile]()
+    if console is not None:
+        asked = await console.profiles(selection.uids)
+        excluded += await console.profiles(selection.excluded)
+    elif selection.needs_palette:
+        raise UsageError("profiles are named by their ids, and no Palette is known to ask for them")
+    if selection.include_packs:
+        _require_local(asked)
+    return gather(
+        name,
+        [*asked, *(_packed(each, keep=selection.include_packs) for each in from_files), *local],
+        images=selection.images,
+        excluded=excluded,
+        overrides=selection.overrides,
+        scan=selection.scan,
+        with_charts=not selection.images_only,
+        with_archives=not selection.images_only,
+    )
+
+
+def _require_local(profiles: Iterable[Profile]) -> None:
+    names = ", ".join(dict.fromkeys(str(pack) for profile in profiles for pack in profile.packs))
+    if names:
+        raise UsageError(
+            f"the archives of {names} cannot be fetched: how Palette's pack registries serve them is not public",
+            hint="name the archives or directories of packs with --packs PATH,PATH",
+        )
+
+
+def _packed(profile: Profile, *, keep: bool) -> Profile:
+    """``profile`` with the place of each of its packs only where an archive of the pack is wanted from there."""
+    packs = [
+        pack if keep and pack.path and (pack.path.is_dir() or is_pack_archive(pack.path)) else replace(pack, path=None)
+        for pack in profile.packs
+    ]
+    return replace(profile, packs=tuple(packs))
