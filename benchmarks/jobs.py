@@ -11,6 +11,8 @@ from typing import Any
 
 from benchmarks.corpus import Corpus, Image
 
+_OWN_DIRECTORIES = ("HOME", "DOCKER_CONFIG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
+
 
 class Step(StrEnum):
     """One piece of work, timed from the start of a process to its end."""
@@ -50,7 +52,8 @@ class Job:
     def environment(self) -> dict[str, str]:
         """What makes Go's programs trust the servers, and keeps every tool from its user's settings."""
         trust = {"SSL_CERT_FILE": str(self.authority)} if self.authority else {}
-        return {"HOME": str(self.directory), "DOCKER_CONFIG": str(self.directory), **trust}
+        own = dict.fromkeys(_OWN_DIRECTORIES, str(self.directory))
+        return own | trust
 
     def write(self, name: str, text: str) -> str:
         """A file for the tool; returns its path."""

@@ -11,6 +11,8 @@ _KINDS = (
     (re.compile(r"/v2/.+/blobs/uploads/\?.*mount=.*"), "mount"),
     (re.compile(r"/v2/.+/blobs/uploads/.*"), "upload"),
     (re.compile(r"/v2/.+/blobs/[a-z0-9]+:[0-9a-f]+"), "blob"),
+    (re.compile(r"/v2/.+/tags/list(?:\?.*)?"), "tags"),
+    (re.compile(r"/v2/.+/referrers/[a-z0-9]+:[0-9a-f]+.*"), "referrers"),
 )
 
 
@@ -64,5 +66,5 @@ class RequestTap:
 
 
 def kind_of(path: str) -> str:
-    """What a request is about: ping, manifest, blob, upload, mount or other."""
+    """What a request is about: ping, manifest, blob, upload, mount, tags, referrers or other."""
     return next((kind for pattern, kind in _KINDS if pattern.fullmatch(path)), "other")

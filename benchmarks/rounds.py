@@ -28,13 +28,15 @@ class WrongResult(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One step of one tool in one round, and what went over the wire where that was counted."""
+    """One step of one tool in one round, and what went over the wire where that was counted.
 
-    work: str
-    corpus: str
+    Round 0 of a work without a link goes through relays: it counts, and its times are not used.
+    """
+
+    work: Work
     step: Step
     tool: str
-    timed: bool  # False for the round that only counts
+    round: int
     cost: Cost
     traffic: Traffic | None
 
@@ -43,7 +45,7 @@ class Sample:
 class Refusal:
     """A step that a tool cannot do, or did not do right."""
 
-    work: str
+    work: Work
     step: Step
     tool: str
     reason: str
@@ -74,7 +76,7 @@ class Bench:
                         yield from self._visit(work, corpus, source, tool, number)
                     except _Dropped as dropped:
                         active.remove(tool)
-                        yield Refusal(work.name, dropped.step, tool.name, f"failed: {dropped.__cause__}")
+                        yield Refusal(work, dropped.step, tool.name, f"failed: {dropped.__cause__}")
 
     def _visit(self, work: Work, corpus: Corpus, source: Server, tool: Tool, number: int) -> Iterator[Sample | Refusal]:
         """One tool's turn: all steps, with an empty directory and an empty target to begin with."""
@@ -92,11 +94,11 @@ class Bench:
                     counted = deepcopy(traffic)
                     self._check(tool, step, job, servers[-1], hashed=number == 0)
                 except Cannot as error:
-                    yield Refusal(work.name, step, tool.name, str(error))
+                    yield Refusal(work, step, tool.name, str(error))
                 except (CommandFailed, WrongResult) as error:
                     raise _Dropped(step) from error
                 else:
-                    yield Sample(work.name, work.corpus, step, tool.name, number > 0, cost, counted)
+                    yield Sample(work, step, tool.name, number, cost, counted)
 
     def _set_up(
         self, work: Work, corpus: Corpus, source: Server, traffic: Traffic | None, stack: ExitStack
@@ -142,7 +144,7 @@ class Bench:
     def _serve(self, work: Work, corpus: Corpus) -> Iterator[Server]:
         """The corpus at a registry: straight from its directory where the registry keeps content that way."""
         program = PROGRAMS[work.server]
-        storage = corpus.directory / "registry"
+        storage = corpus.store.root
         if not program.distribution_store:
             storage = self.scratch / "source"
             with run_server(program, storage) as empty:

@@ -13,6 +13,7 @@ class DistributionStore:
     """The storage of one registry, under ``root``, which is its ``rootdirectory``."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self._blobs = root / "docker/registry/v2/blobs/sha256"
         self._repositories = root / "docker/registry/v2/repositories"
 

@@ -1,0 +1,113 @@
+"""What syncer must reach, and whether a run shows that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.results import Row, Spread
+from benchmarks.works import WIDE_AREA
+
+_MB = 1_000_000
+_LINK = str(WIDE_AREA)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One bound: of what, against whom, and how much it may be (or must, where ``at_least``)."""
+
+    corpus: str
+    step: str
+    measure: str  # wall, client_cpu, requests, wire, memory or link
+    bound: float
+    against: str = ""  # a tool; then ``measure`` is a ratio to what it costs
+    tls: bool = False
+    link: str | None = None
+    at_least: bool = False
+
+    @property
+    def name(self) -> str:
+        where = "".join((", TLS" if self.tls else "", f", {self.link}" if self.link else ""))
+        return f"{self.corpus} {self.step}{where}: {_MEASURES[self.measure]}"
+
+    def covers(self, row: Row) -> bool:
+        return (row.corpus, row.step, row.tls, row.link) == (self.corpus, self.step, self.tls, self.link)
+
+
+_MEASURES = {
+    "wall": "wall time",
+    "client_cpu": "CPU time",
+    "requests": "requests per image",
+    "wire": "bytes on the wire ÷ distinct bytes",
+    "memory": "peak memory, MB",
+    "link": "payload ÷ what the link carries",
+}
+
+GOALS = (
+    Goal("fleet", "build", "wall", 0.70, "imgpkg"),
+    Goal("fleet", "build", "client_cpu", 0.75, "imgpkg"),
+    Goal("fleet", "push", "wall", 0.55, "imgpkg"),
+    Goal("fleet", "push", "wall", 0.30, "crane"),
+    Goal("fleet", "push", "client_cpu", 0.35, "imgpkg"),
+    Goal("fleet", "sync", "wall", 0.70, "imgpkg"),
+    Goal("big", "build", "wall", 0.80, "imgpkg"),
+    Goal("big", "push", "wall", 1.10, "crane"),
+    Goal("big", "build", "wall", 0.95, "imgpkg", tls=True),
+    Goal("small", "build", "wall", 0.70, "imgpkg"),
+    Goal("small", "push", "wall", 0.50, "imgpkg"),
+    Goal("small", "push", "wall", 0.60, "imgpkg", link=_LINK),
+    Goal("fleet", "push", "link", 0.90, link=_LINK, at_least=True),
+    Goal("fleet", "no-op push", "wall", 1.00, "crane"),
+    Goal("fleet", "push", "requests", 16),
+    Goal("fleet", "no-op push", "requests", 1.1),
+    Goal("fleet", "build", "requests", 7.5),
+    Goal("fleet", "push", "wire", 1.02),
+    *(Goal("fleet", step, "memory", 100) for step in ("build", "push", "sync")),
+    *(Goal("big", step, "memory", 100) for step in ("build", "push")),
+    *(Goal("many", step, "memory", 300) for step in ("build", "push")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run says about one goal, at one server."""
+
+    goal: Goal
+    server: str
+    found: Spread
+
+    @property
+    def is_met(self) -> bool:
+        if self.goal.at_least:
+            return self.found.median >= self.goal.bound
+        return self.found.median <= self.goal.bound
+
+
+def verdicts(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Verdict]:
+    """One for each goal and server that the run has measured."""
+    for goal in GOALS:
+        for row in rows:
+            if row.tool == "syncer" and goal.covers(row) and (found := _found(goal, row, rows, document)):
+                yield Verdict(goal, row.server, found)
+
+
+def _found(goal: Goal, row: Row, rows: Sequence[Row], document: Mapping[str, Any]) -> Spread | None:
+    corpus = document["corpora"][row.corpus]
+    match goal.measure:
+        case "wall" | "client_cpu":
+            peer = next((other for other in rows if other.key == row.key and other.tool == goal.against), None)
+            return row.ratio_to(peer, goal.measure) if peer else None
+        case "requests":
+            count = sum(row.requests().values())
+            return Spread.of([count / corpus["images"]]) if count else None
+        case "wire":
+            moved = row.bytes_moved()
+            return Spread.of([moved / corpus["bytes"]]) if moved else None
+        case "memory":
+            peak = row.peak_memory()
+            return Spread.of([peak / _MB]) if peak else None
+        case _:
+            wall = row.spread("wall")
+            ideal = corpus["bytes"] * 8 / WIDE_AREA.bits_per_second
+            return Spread(ideal / wall.median, ideal / wall.high, ideal / wall.low) if wall else None

@@ -1,0 +1,288 @@
+"""The benchmarks themselves: the same work everywhere, counted and judged right."""
+
+from __future__ import annotations
+
+import http.server
+import tarfile
+import threading
+import time
+import urllib.request
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.compare import changes
+from benchmarks.generate import prepare
+from benchmarks.goals import verdicts
+from benchmarks.layers import write_layer
+from benchmarks.link import Link, Traffic, run_relay
+from benchmarks.outputs import problem_with
+from benchmarks.plot import bars, lines
+from benchmarks.recipes import RECIPES, Layer, fleet
+from benchmarks.report import markdown
+from benchmarks.requests import RequestTap
+from benchmarks.results import rows_of
+from benchmarks.sweep import Trial, best
+
+
+def test_a_corpus_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
+    first, second = prepare("tiny", tmp_path / "a"), prepare("tiny", tmp_path / "b")
+
+    assert first.images == second.images
+    assert first.images[0].digest == "sha256:f5435803bd39bf0510eb6ecba73e45b7baacaccdddc1beb6ecc1fae281fc5a41"
+
+
+def test_a_corpus_is_found_again_by_the_next_run(tmp_path: Path) -> None:
+    made = prepare("tiny", tmp_path)
+    blob = made.store.blob(made.images[0].digest)
+    before = blob.stat()
+
+    found = prepare("tiny", tmp_path)
+
+    assert found.images == made.images
+    assert blob.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_corpus_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
+    made = prepare("tiny", tmp_path)
+    (made.directory / "corpus.json").unlink()
+    made.store.blob(made.images[0].digest).unlink()
+
+    again = prepare("tiny", tmp_path)
+
+    assert again.store.blob(again.images[0].digest).exists()
+
+
+def test_the_fleet_is_as_large_as_the_figures_that_it_is_compared_with() -> None:
+    images = list(fleet())
+    layers = {layer for image in images for content in image.platforms.values() for layer in content}
+    referenced = sum(layer.size for image in images for content in image.platforms.values() for layer in content)
+    sizes = sorted(layer.size for layer in layers)
+
+    assert len(images) == 200
+    assert len({image.repository for image in images}) == 60
+    assert sum(len(image.platforms) == 2 for image in images) == 40
+    assert 1.7e9 < sum(sizes) < 2.0e9
+    assert 7.5e9 < referenced < 9e9
+    assert 0.4e6 < sizes[len(sizes) // 2] < 0.6e6
+    assert sizes[-1] <= 80 * 1024 * 1024
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_no_two_images_of_a_corpus_have_the_same_name(name: str) -> None:
+    names = Counter((image.repository, image.tag) for image in RECIPES[name]())
+
+    assert names.most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 65535, 1_100_000])
+def test_a_layer_is_a_gzip_of_a_tar_that_does_not_shrink(tmp_path: Path, size: int) -> None:
+    written = write_layer(Layer("layer", size), "corpus", tmp_path / "layer")
+
+    with tarfile.open(tmp_path / "layer", "r:gz") as archive:
+        member = archive.getmember("data")
+        assert member.size == size
+        assert archive.extractfile(member)
+    assert written.size == (tmp_path / "layer").stat().st_size
+    assert written.size > size
+
+
+def test_requests_are_counted_by_kind_however_their_bytes_are_cut() -> None:
+    sent = (
+        b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n"
+        b"POST /v2/a/b/blobs/uploads/ HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
+        b"PATCH /v2/a/b/blobs/uploads/x?_state=y HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhello\r\n10;x=y\r\n0123456789abcdef\r\n0\r\n\r\n"
+        b"PUT /v2/a/b/blobs/uploads/x?digest=sha256:00 HTTP/1.1\r\ncontent-length: 27\r\n\r\n"
+        b"GET /v2/ HTTP/1.1 is no req"
+        b"HEAD /v2/a/b/manifests/v1 HTTP/1.1\r\n\r\n"
+        b"POST /v2/a/b/blobs/uploads/?mount=sha256:00&from=c HTTP/1.1\r\n\r\n"
+    )
+    expected = Counter(
+        ["GET ping", "POST upload", "PATCH upload", "PUT upload", "HEAD manifest", "POST mount"],
+    )
+
+    for size in (1, 7, 50, len(sent)):
+        counts: Counter[str] = Counter()
+        tap = RequestTap(counts)
+        for start in range(0, len(sent), size):
+            tap.feed(sent[start : start + size])
+
+        assert counts == expected, f"in pieces of {size}"
+
+
+def test_a_relay_counts_what_goes_through_it() -> None:
+    traffic = Traffic()
+
+    with _server() as address, run_relay(address, traffic) as relayed:
+        for _ in range(3):
+            with urllib.request.urlopen(f"http://{relayed}/v2/a/manifests/v1") as answer:
+                assert len(answer.read()) == 100_000
+
+    assert traffic.requests == {"GET manifest": 3}
+    assert traffic.connections == 3
+    assert traffic.down > 300_000
+    assert 0 < traffic.up < 1000
+
+
+def test_a_slow_link_takes_the_time_that_it_says() -> None:
+    link = Link(round_trip=0.1, bits_per_second=8e6)  # 100 kB take 0.1 s
+
+    with _server() as address, run_relay(address, Traffic(), link) as relayed:
+        began = time.monotonic()
+        with urllib.request.urlopen(f"http://{relayed}/v2/a/manifests/v1") as answer:
+            answer.read()
+        seconds = time.monotonic() - began
+
+    assert seconds >= 0.3  # the handshake, the request's round trip, the body
+
+
+def test_a_layout_that_lacks_a_blob_or_has_it_wrong_is_not_taken(tmp_path: Path) -> None:
+    corpus = prepare("tiny", tmp_path / "cache")
+    blobs = tmp_path / "layout" / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for digest in corpus.blobs:
+        (blobs / digest.removeprefix("sha256:")).write_bytes(corpus.store.blob(digest).read_bytes())
+    assert problem_with(tmp_path / "layout", corpus.blobs, hashed=True) is None
+
+    some = blobs / next(iter(corpus.blobs)).removeprefix("sha256:")
+    content = some.read_bytes()
+    some.write_bytes(bytes(len(content)))
+    assert problem_with(tmp_path / "layout", corpus.blobs, hashed=False) is None
+    assert problem_with(tmp_path / "layout", corpus.blobs, hashed=True)
+
+    some.unlink()
+    assert problem_with(tmp_path / "layout", corpus.blobs, hashed=False)
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    rows = rows_of(_document({"syncer": [1.0, 10.0, 2.0], "imgpkg": [2.0, 20.0, 4.0]}))
+
+    ratio = rows[0].ratio_to(rows[1], "wall")
+
+    assert ratio
+    assert (ratio.low, ratio.median, ratio.high) == (0.5, 0.5, 0.5)
+
+
+def test_a_goal_says_whether_it_is_met() -> None:
+    met = _document({"syncer": [1.0, 1.0, 1.0], "imgpkg": [2.0, 2.0, 2.0]})
+    missed = _document({"syncer": [1.9, 1.9, 1.9], "imgpkg": [2.0, 2.0, 2.0]})
+
+    for document, is_met in ((met, True), (missed, False)):
+        judged = {verdict.goal.name: verdict.is_met for verdict in verdicts(document, rows_of(document))}
+        assert judged["fleet build: wall time"] is is_met
+
+
+def test_a_slower_machine_is_no_regression() -> None:
+    old = _document({"syncer": [1.0, 1.1, 1.0], "imgpkg": [2.0, 2.1, 2.0]})
+    new = _document({"syncer": [3.0, 3.3, 3.0], "imgpkg": [6.0, 6.3, 6.0]})
+
+    assert [change.is_regression for change in changes(old, new)] == [False]
+
+
+def test_a_worse_ratio_is_a_regression() -> None:
+    old = _document({"syncer": [1.0, 1.1, 1.0], "imgpkg": [2.0, 2.1, 2.0]})
+    new = _document({"syncer": [1.5, 1.5, 1.6], "imgpkg": [2.0, 2.0, 2.0]})
+
+    (change,) = changes(old, new)
+
+    assert change.is_regression
+    assert "REGRESSION" in str(change)
+
+
+def test_a_report_has_a_row_for_each_tool_and_says_who_could_not() -> None:
+    text = markdown(_document({"syncer": [1.0, 1.1, 1.0], "imgpkg": [2.0, 2.1, 2.0]}))
+
+    assert "| syncer | 1.00 (1.00–1.10) |" in text
+    assert "| **imgpkg** (fastest peer) | 2.00 (2.00–2.10) |" in text
+    assert "| fleet build: wall time | docker-registry | ≤ 0.7 × imgpkg | 0.50 (0.50–0.52) | met |" in text
+    assert "- skopeo makes no bundle" in text
+
+
+def test_plots_are_well_formed() -> None:
+    drawn = [
+        bars("Bars & more", {"build: fleet": {"imgpkg": 1.5, "crane": 3.0}}),
+        lines("Lines", "x", "y", {"a": [(1, 2.0), (10, 3.0)], "b": [(1, 1.0)]}),
+        lines("Nothing", "x", "y", {}),
+    ]
+
+    for svg in drawn:
+        assert ET.fromstring(svg).tag.endswith("svg")
+
+
+def test_a_sweep_advises_the_gentlest_of_the_quick_settings() -> None:
+    trials = [Trial(4, 16, 9.0, 1.0, 1.0), Trial(16, 16, 5.1, 1.0, 1.8), Trial(64, 16, 5.0, 1.0, 1.9)]
+
+    assert best(trials).flags == "--concurrency 16 --chunk-size 16MiB"
+
+
+def _document(walls: dict[str, list[float]]) -> dict[str, Any]:
+    samples = [
+        {
+            "work": "fleet, docker-registry",
+            "corpus": "fleet",
+            "server": "docker-registry",
+            "tls": False,
+            "link": None,
+            "step": "build",
+            "tool": tool,
+            "round": number,
+            "is_timed": True,
+            "wall": wall,
+            "client_cpu": wall,
+            "server_cpu": None,
+            "peak_memory": 50_000_000,
+        }
+        for tool, times in walls.items()
+        for number, wall in enumerate(times, 1)
+    ]
+    figures = {"images": 200, "repositories": 60, "blobs": 1000, "bytes": 10**9, "referenced_bytes": 8 * 10**9}
+    rates = {"sha256": 1e9, "loopback": 1e9, "write": 1e9}
+    return {
+        "set": "quick",
+        "rounds": 3,
+        "started": "2026-01-01T00:00:00+00:00",
+        "load": 0.1,
+        "machine": {"system": "Linux", "processor": "x", "cores": 2, "memory_bytes": 10**9, "python": "3.11"},
+        "floors": {
+            **{f"{name}_bytes_per_second": rate for name, rate in rates.items()},
+            "python_start_seconds": 0.02,
+            "syncer_version_seconds": 0.1,
+        },
+        "storage": {"work": "tmpfs", "corpora": "ext4"},
+        "servers": {},
+        "tools": {},
+        "corpora": {"fleet": figures},
+        "samples": samples,
+        "refusals": [
+            {"work": "fleet, docker-registry", "step": "build", "tool": "skopeo", "reason": "makes no bundle"},
+        ],
+    }
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(bytes(100_000))
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test says what is wrong."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
