@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -13,18 +16,27 @@ from aiohttp import web
 from syncer.errors import DigestMismatch, Interrupted, InvalidContent, NotFound, RegistryError
 from syncer.transport import Limits
 from tests.conftest import OpenRegistry
-from tests.support import client, images
+from tests.support import client, images, registry_end
 from tests.support.exchanges import Exchange
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Fault, Flip, Lose, Reply, Reset, Rewrite, Stall, Throttle, Truncate, redirect
 from tests.support.images import digest_of
 from tests.support.quirky import Handler, cut_download, problem, quirky_registry, status
-from tests.support.registry_end import QUICK, blob_of, name_at, read, registries_for, target_at, write
+from tests.support.registry_end import QUICK, blob_of, name_at, registries_for, target_at, write
 
 MIB = 1024 * 1024
 CONTENT = images.noise("download", 3 * MIB)
 DIGEST = digest_of(CONTENT)
 PATH = f"/v2/app/blobs/{DIGEST}"
+
+
+Read: TypeAlias = Callable[..., Awaitable[bytes]]
+
+
+@pytest.fixture(params=["loop", "threads"])
+def read(request: pytest.FixtureRequest) -> Read:
+    """All bytes of a blob, by the one road and by the other."""
+    return registry_end.read if request.param == "loop" else registry_end.poured
 
 
 def spans(exchanges: Sequence[Exchange]) -> Iterator[tuple[int, int]]:
@@ -37,7 +49,9 @@ def spans(exchanges: Sequence[Exchange]) -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize(
     "fault", [Reset("answer", at=1_000_000), Truncate(at=1_000_000), Truncate(at=1_000_000, announced=False)]
 )
-async def test_a_download_that_breaks_off_goes_on_where_it_broke(debian_registry: OpenRegistry, fault: Fault) -> None:
+async def test_a_download_that_breaks_off_goes_on_where_it_broke(
+    debian_registry: OpenRegistry, fault: Fault, read: Read
+) -> None:
     """§3 rows 22 and 23: also where the end of a body without a length looks like any other."""
     async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
         await client.push_blob(registry, "app", CONTENT)
@@ -53,7 +67,7 @@ async def test_a_download_that_breaks_off_goes_on_where_it_broke(debian_registry
         assert 0 <= twice < MIB
 
 
-async def test_a_download_that_never_gets_on_is_given_up() -> None:
+async def test_a_download_that_never_gets_on_is_given_up(read: Read) -> None:
     """§3, budgets: six attempts without progress."""
     async with quirky_registry() as registry, registries_for() as registries:
         registry.add("app", CONTENT)
@@ -65,7 +79,7 @@ async def test_a_download_that_never_gets_on_is_given_up() -> None:
         assert len(registry.requests("GET")) == 6
 
 
-async def test_a_download_that_gets_on_may_break_as_often_as_it_likes() -> None:
+async def test_a_download_that_gets_on_may_break_as_often_as_it_likes(read: Read) -> None:
     """§1.6: a megabyte of progress fills the budget up again."""
     content = images.noise("often", 12 * MIB)
     async with quirky_registry() as registry, registries_for() as registries:
@@ -91,7 +105,7 @@ async def test_a_download_that_gets_on_may_break_as_often_as_it_likes() -> None:
     ],
 )
 async def test_a_part_that_is_not_the_one_asked_for_is_not_spliced_in(
-    debian_registry: OpenRegistry, fault: Fault
+    debian_registry: OpenRegistry, fault: Fault, read: Read
 ) -> None:
     """§3 row 25: the blob is read from the start instead, up to where it broke."""
     async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
@@ -104,7 +118,7 @@ async def test_a_part_that_is_not_the_one_asked_for_is_not_spliced_in(
         assert found == CONTENT
 
 
-async def test_a_part_that_nobody_asked_for_is_an_error() -> None:
+async def test_a_part_that_nobody_asked_for_is_an_error(read: Read) -> None:
     """§1.6, 3."""
     async with quirky_registry() as registry, registries_for() as registries:
         registry.on("GET blob", status(206))
@@ -114,7 +128,7 @@ async def test_a_part_that_nobody_asked_for_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("with_length", [True, False])
-async def test_more_bytes_than_the_blob_has_are_an_error(with_length: bool) -> None:
+async def test_more_bytes_than_the_blob_has_are_an_error(with_length: bool, read: Read) -> None:
     """§3 row 26: at once, where the answer says how many are to come."""
     blob = blob_of(CONTENT[:-1])
     async with quirky_registry() as registry, registries_for() as registries:
@@ -128,7 +142,9 @@ async def test_more_bytes_than_the_blob_has_are_an_error(with_length: bool) -> N
         assert len(registry.requests("GET")) == 1
 
 
-async def test_a_body_that_something_on_the_way_encodes_is_named_as_such(debian_registry: OpenRegistry) -> None:
+async def test_a_body_that_something_on_the_way_encodes_is_named_as_such(
+    debian_registry: OpenRegistry, read: Read
+) -> None:
     """§3 row 27: the bytes are taken as they are, never decoded."""
     async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
         await client.push_blob(registry, "app", CONTENT)
@@ -143,7 +159,7 @@ async def test_a_body_that_something_on_the_way_encodes_is_named_as_such(debian_
         assert all(request.headers["accept-encoding"] == "identity" for request in proxy.exchanges.log)
 
 
-async def test_a_signed_address_that_expires_is_asked_for_again(debian_registry: OpenRegistry) -> None:
+async def test_a_signed_address_that_expires_is_asked_for_again(debian_registry: OpenRegistry, read: Read) -> None:
     """§3 row 28: the storage says no in the middle; the registry gives a new address, and the rest comes from there."""
     async with (
         debian_registry() as registry,
@@ -164,7 +180,7 @@ async def test_a_signed_address_that_expires_is_asked_for_again(debian_registry:
         assert {request.target for request in storage.exchanges.log} == {f"{PATH}?X-Amz-Signature=a%2Fb"}
 
 
-async def test_a_download_that_stands_still_is_taken_up_again(debian_registry: OpenRegistry) -> None:
+async def test_a_download_that_stands_still_is_taken_up_again(debian_registry: OpenRegistry, read: Read) -> None:
     """§3 row 29."""
     impatient = Limits(backoff=0.001, idle=0.3)
     async with (
@@ -178,7 +194,7 @@ async def test_a_download_that_stands_still_is_taken_up_again(debian_registry: O
         assert await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor)) == CONTENT
 
 
-async def test_a_trickle_is_as_good_as_nothing(debian_registry: OpenRegistry) -> None:
+async def test_a_trickle_is_as_good_as_nothing(debian_registry: OpenRegistry, read: Read) -> None:
     """§3 row 29: a byte now and then keeps no connection alive."""
     impatient = Limits(backoff=0.001, attempts=1, idle=5.0, window=0.3, slowest=10_000)
     async with (
@@ -193,7 +209,7 @@ async def test_a_trickle_is_as_good_as_nothing(debian_registry: OpenRegistry) ->
             await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor))
 
 
-async def test_a_slow_but_steady_download_lives(debian_registry: OpenRegistry) -> None:
+async def test_a_slow_but_steady_download_lives(debian_registry: OpenRegistry, read: Read) -> None:
     """§3 row 29."""
     content = CONTENT[:100_000]
     impatient = Limits(backoff=0.001, attempts=1, idle=5.0, window=0.1, slowest=10_000)
@@ -209,7 +225,7 @@ async def test_a_slow_but_steady_download_lives(debian_registry: OpenRegistry) -
 
 
 @pytest.mark.parametrize("number", [408, 425, 429, 499, 500, 502, 503, 504, 522])
-async def test_a_server_in_trouble_is_asked_again(number: int) -> None:
+async def test_a_server_in_trouble_is_asked_again(number: int, read: Read) -> None:
     """§3 rows 6, 7 and 8."""
     async with quirky_registry() as registry, registries_for() as registries:
         registry.add("app", CONTENT)
@@ -220,7 +236,7 @@ async def test_a_server_in_trouble_is_asked_again(number: int) -> None:
         assert registries.traffic[registry.address].retries == 2
 
 
-async def test_a_server_that_stays_in_trouble_is_given_up_with_its_own_words() -> None:
+async def test_a_server_that_stays_in_trouble_is_given_up_with_its_own_words(read: Read) -> None:
     """§3 row 6."""
     async with quirky_registry() as registry, registries_for() as registries:
         registry.on("GET blob", status(503), times=99)
@@ -231,7 +247,7 @@ async def test_a_server_that_stays_in_trouble_is_given_up_with_its_own_words() -
         assert len(registry.requests("GET")) == 6
 
 
-async def test_a_web_page_is_no_blob_and_no_manifest() -> None:
+async def test_a_web_page_is_no_blob_and_no_manifest(read: Read) -> None:
     """§3 row 34: a proxy wants a login, or the address is none of a registry."""
     page = b"<html><body>Please log in</body></html>"
     async with quirky_registry() as registry, registries_for() as registries:
@@ -415,7 +431,9 @@ async def test_a_host_that_gives_and_takes_cannot_deadlock() -> None:
         assert len(registry.blobs["to"]) == 8
 
 
-async def test_a_download_that_is_cancelled_lets_go_of_its_connection(debian_registry: OpenRegistry) -> None:
+async def test_a_download_that_is_cancelled_lets_go_of_its_connection(
+    debian_registry: OpenRegistry, read: Read
+) -> None:
     """With one connection allowed, the next download would wait for ever."""
     async with debian_registry() as registry, registries_for(limits=replace(QUICK, requests_per_host=1)) as registries:
         await client.push_blob(registry, "app", CONTENT)
@@ -431,3 +449,22 @@ async def test_a_download_that_is_cancelled_lets_go_of_its_connection(debian_reg
 
         with anyio.fail_after(5):
             assert await read(blob) == CONTENT
+
+
+async def test_a_download_that_cannot_even_connect_ends_when_it_is_cancelled(read: Read) -> None:
+    """§3 row 45: within two seconds, also while the other end does not take the connection."""
+    with socket.socket() as deaf, ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):  # fill its queue: the next one gets no answer at all
+            other = waiting.enter_context(socket.socket())
+            other.settimeout(0)
+            other.connect_ex(deaf.getsockname())
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        async with registries_for(limits=replace(QUICK, connect=30.0)) as registries:
+            began = anyio.current_time()
+            with anyio.move_on_after(0.2) as scope:
+                await read(registries.blob(name_at(address, "app"), blob_of(CONTENT).descriptor))
+
+            assert scope.cancelled_caught
+            assert anyio.current_time() - began < 2

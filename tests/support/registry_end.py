@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from syncer.content import Blob, Pieces, Progress
+from syncer.content import Blob, Pieces, PourableBlob, Progress
 from syncer.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 from syncer.registry import (
     Credential,
@@ -148,3 +148,11 @@ async def pull_image(registries: Registries, reference: Reference) -> dict[str, 
         else:
             found |= await pull_image(registries, reference.at(child.digest))
     return found
+
+
+async def poured(blob: Blob, offset: int = 0) -> bytes:
+    """As ``read``, but taken in a worker thread."""
+    assert isinstance(blob, PourableBlob)
+    content = bytearray()
+    await blob.pour(content.extend, offset)
+    return bytes(content)
