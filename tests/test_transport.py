@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -329,43 +330,51 @@ def public_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scope, "of", classmethod(pretended))
 
 
+@pytest.mark.parametrize("in_threads", [False, True])
 @pytest.mark.usefixtures("public_loopback")
-async def test_a_public_registry_leads_to_no_private_address() -> None:
+async def test_a_public_registry_leads_to_no_private_address(in_threads: bool) -> None:
     """§4.2: by a name as little as by the address itself, and over no connection that is open already."""
     async with (
         quirky_registry() as registry,
         quirky_registry(host="127.0.0.2") as private,
         transport() as client,
     ):
-        assert (await client.ask(get(private))).status == 200
+        assert (await client.ask(replace(get(private), is_poured=in_threads))).status == 200
         registry.on("GET ping", leads_to(f"{private.url}/v2/"))
 
         with pytest.raises(Unsafe, match="private"):
-            await client.ask(get(registry))
+            await client.ask(replace(get(registry), is_poured=in_threads))
 
         assert len(private.seen) == 1
 
 
+@pytest.mark.parametrize("in_threads", [False, True])
 @pytest.mark.usefixtures("public_loopback")
-async def test_a_name_that_resolves_to_a_private_address_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_resolves_to_a_private_address_leads_nowhere(
+    in_threads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """§4.2: the address that would be connected to is what counts (go-containerregistry#2440)."""
     resolve = aiohttp.ThreadedResolver.resolve
 
     async def rebound(self: aiohttp.ThreadedResolver, host: str, *more: object, **others: object) -> object:
         return await resolve(self, "127.0.0.2" if host == "cdn.example.com" else host, *more, **others)  # type: ignore[arg-type]
 
+    async def found(host: str, port: int, **_: object) -> object:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.2" if host == "cdn.example.com" else host, port))]
+
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", rebound)
+    monkeypatch.setattr(anyio, "getaddrinfo", found)
     async with (
         quirky_registry() as registry,
         quirky_registry(host="127.0.0.2") as private,
         transport() as client,
     ):
         port = private.address.rpartition(":")[2]
-        assert (await client.ask(get(f"http://cdn.example.com:{port}"))).status == 200
+        assert (await client.ask(replace(get(f"http://cdn.example.com:{port}"), is_poured=in_threads))).status == 200
         registry.on("GET ping", leads_to(f"http://cdn.example.com:{port}/v2/"))
 
         with pytest.raises(Unsafe, match="a network that it must not send us to"):
-            await client.ask(get(registry))
+            await client.ask(replace(get(registry), is_poured=in_threads))
 
         assert len(private.seen) == 1
 
