@@ -11,10 +11,10 @@ from syncer.api.contents import Contents, Supplies
 from syncer.api.defined import described, wanted_by
 from syncer.api.result import BuildResult, accounts, new_run_id, to_all
 from syncer.bundle import Format, open_bundle, open_writer
-from syncer.errors import UsageError
+from syncer.errors import TargetError, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition import DefinedImage, Definition, render_definition
-from syncer.profiles.spool import open_spool
+from syncer.profiles.spool import Spool, open_spool
 from syncer.registry import RegistrySettings, open_registries
 from syncer.report import Account
 from syncer.transfer.events import Emit, Event, Found
@@ -30,6 +30,7 @@ async def build(
     *,
     name: str = "bundle",
     output: str | Path = DEFAULT_OUTPUT,
+    file_name: str | None = None,
     platform: str | Platform | None = None,
     format: Format = "tar.zst",  # noqa: A002  the word of the command line
     compression_level: int = 3,
@@ -43,7 +44,7 @@ async def build(
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> BuildResult:
-    """Download ``images``, or all that a definition wants, into ``OUTPUT/NAME.tar.zst``.
+    """Download ``images``, or all that a definition wants, into ``OUTPUT/NAME.tar.zst`` (or ``OUTPUT/file_name``).
 
     The file appears when all is there; otherwise what is there stays in ``….partial``, and the same call
     goes on with it.  ``allow_partial`` publishes without the images that failed.  With ``platform`` every
@@ -53,10 +54,10 @@ async def build(
     """
     definition = images if isinstance(images, Definition) else named_definition(name, images)
     check_name(name)
-    if not (definition.images or definition.charts or definition.archives or definition.files):
+    if not definition.entries:
         raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
-    path = Path(output) / f"{name}.{format}"
+    path = Path(output) / (file_name or f"{name}.{format}")
     account = Account(run_id=run_id or new_run_id(), fetches=True, sends=False)
     sizes = Sizes()
     tell = to_all(account, sizes, emit)
@@ -89,9 +90,18 @@ async def open_contents(settings: RegistrySettings | None, supplies: Supplies | 
     """All that a build draws on, open as long as the block lasts."""
     async with AsyncExitStack() as stack:
         bundles = [stack.enter_context(open_bundle(path)) for path in (supplies.bundles if supplies else ())]
-        spool = stack.enter_context(open_spool())
+        kept = supplies.spool if supplies else None
+        spool = stack.enter_context(open_spool()) if kept is None else _kept_spool(kept)
         registries = await stack.enter_async_context(open_registries(settings or RegistrySettings()))
         yield Contents(spool, tuple(bundles), registries)
+
+
+def _kept_spool(directory: Path) -> Spool:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"{directory} cannot be made: {error.strerror or error}") from None
+    return Spool(directory)
 
 
 def named_definition(name: str, images: Iterable[str | Reference]) -> Definition:

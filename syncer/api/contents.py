@@ -23,6 +23,7 @@ class Supplies:
     bundles: Sequence[Path] = ()  # at hand: what they have is not asked of the network
     chart_logins: Mapping[str, Login] = field(default_factory=dict)  # by host[:port][/path]
     chart_cache: Path | None = None  # a directory for the indexes of chart repositories
+    spool: Path | None = None  # a directory in which charts and packs are kept afterwards
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import anyio
 from syncer.api.build import named_definition, open_contents
 from syncer.api.contents import Supplies
 from syncer.api.defined import wanted_by
+from syncer.api.landing import landing
 from syncer.api.pinned import Pinned
 from syncer.api.sources import Sources
 from syncer.api.state import recalled
@@ -68,7 +69,7 @@ async def plan_push(
     with open_bundle(Path(file)) as bundle:
         check_structure(bundle)
         references = [image.reference for image in bundle.images]
-        named = (mapping or NameMapping()).targets(references, registry=address.host, base=address.base)
+        named = landing(mapping).targets(references, registry=address.host, base=address.base)
         items = [Item(reference, name) for reference, name in named.items()]
         async with open_registries(settings or RegistrySettings()) as registries:
             target = registries.target(address)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncer.errors import Exit
+from syncer.errors import Exit, SyncerError
+from syncer.oci import Reference
 from syncer.report import RegistryAccount, Report
 from syncer.transfer.events import Emit, Event
 from syncer.transport import Traffic
@@ -29,15 +30,21 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushResult:
-    """What a push did."""
+    """What a push did.
+
+    ``definition`` is where the bundle's definition is now; None when anything failed before it, or when it could
+    not be pushed itself, for which ``problem`` is the reason.
+    """
 
     bundle: str
     registry: str
     report: Report
+    definition: Reference | None = None
+    problem: SyncerError | None = None
 
     @property
     def exit(self) -> Exit:
-        return self.report.exit
+        return self.report.exit or (self.problem.exit if self.problem else Exit.OK)
 
 
 def new_run_id() -> str:
@@ -67,6 +74,7 @@ def accounts(traffic: Mapping[str, Traffic]) -> list[RegistryAccount]:
             too_many_requests=counted.throttled,
             pauses=counted.pauses,
             paused_seconds=counted.paused_seconds,
+            errors=counted.errors,
             bytes_received=counted.bytes_in,
             bytes_sent=counted.bytes_out,
         )

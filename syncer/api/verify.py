@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from syncer.api.landing import landing
 from syncer.bundle import Bundle, BundleCheck, Image, open_bundle, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError
 from syncer.oci import Descriptor, Digest, Reference
@@ -80,7 +81,7 @@ async def verify(
         check = await verify_bundle(bundle)
         checked, lacking = 0, list[Lacking]()
         if address is not None:
-            questions = list(_questions(bundle, mapping or NameMapping(), address))
+            questions = list(_questions(bundle, landing(mapping), address))
             checked = len(questions)
             async with open_registries(settings or RegistrySettings()) as registries:
                 registries.registry(address.host, plain_http=address.plain_http)

@@ -52,6 +52,11 @@ def sign_file(path: Path, private_key: Path) -> Path:
     return target
 
 
+def check_private_key(path: Path) -> None:
+    """Raise as ``sign_file`` would for its key, before there is anything to sign."""
+    _private_key(path)
+
+
 def verify_file(path: Path, public_key: Path, signature: Path | None = None) -> None:
     """Check the file at ``path`` against ``signature`` (``PATH.sig.bin`` if not given).
 

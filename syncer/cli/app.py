@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from syncer.cli import content, import_, login, plan, serve, sync, version
+from syncer.cli import build, content, import_, login, plan, serve, sync, version
 from syncer.cli.groups import with_groups
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
 palette = typer.Typer(name="content", help="The same commands as Palette's CLI calls them.", no_args_is_help=True)
 
 _EVERYWHERE: tuple[Callable[..., None], ...] = (
-    content.build,
+    build.build,
     content.push,
     content.verify,
     serve.serve,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from syncer.cli.content import BundleFormat
+from syncer.cli.build_options import BundleFormat
 from syncer.cli.options import ConnectionOptions, LoginOptions, MirrorOptions
 from syncer.cli.run import run
 from syncer.errors import Exit, UsageError

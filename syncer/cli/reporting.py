@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import typer
 
-from syncer.api.result import new_run_id
+from syncer.api.result import PushResult, new_run_id
 from syncer.api.verify import VerifyResult
 from syncer.cli.display import Mode, open_display
 from syncer.cli.options import OutputOptions
@@ -44,6 +44,10 @@ class Reporting:
         for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
             if self.options.log_format is None:
                 typer.echo(f"hint: {hint}", err=True)
+        self.write(report, profile=profile)
+
+    def write(self, report: Report, *, profile: str) -> None:
+        """Write the files that were asked for."""
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
@@ -77,6 +81,18 @@ def reporting(options: OutputOptions, *, images: int | None = None, secrets: Ite
 def warn(text: str) -> None:
     """Say on stderr what works and may not be meant."""
     typer.echo(f"warning: {printable(text)}", err=True)
+
+
+def delivered(result: PushResult, kind: str = "local") -> list[str]:
+    """What a summary says of a bundle that was brought to a registry."""
+    lines = [f"{kind} bundle {result.bundle} pushed to {result.registry}"]
+    if result.definition:
+        lines.append(f"definition pushed to {result.definition}")
+    elif result.problem:
+        lines.append(f"its definition could not be pushed: {printable(str(result.problem))}")
+    else:
+        lines.append("its definition was not pushed, since not everything is there")
+    return lines
 
 
 def _nobody(_: int) -> None:

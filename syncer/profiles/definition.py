@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from syncer.errors import InvalidFile
+from syncer.errors import AlreadyThere, InvalidFile, TargetError
 from syncer.oci import Digest, Reference
 from syncer.profiles.checked_document import Checked, check, mistake, parsed
 from syncer.profiles.packs import ChartRequest
@@ -117,6 +117,9 @@ class DefinedFile(Checked):
     stored: AReference | None = None
 
 
+Entry: TypeAlias = DefinedImage | DefinedChart | DefinedArchive | DefinedFile
+
+
 class Missing(Checked):
     """Something that a partial bundle lacks, and why."""
 
@@ -145,6 +148,11 @@ class Definition(Checked):
     archives: tuple[DefinedArchive, ...] = ()
     files: tuple[DefinedFile, ...] = ()
     missing: tuple[Missing, ...] = ()
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Everything, in the order in which a bundle holds it."""
+        return [*self.images, *self.charts, *self.archives, *self.files]
 
     @model_validator(mode="after")
     def _once(self) -> Self:
@@ -175,6 +183,27 @@ def render_definition(definition: Definition) -> str:
     tree = {"apiVersion": definition.apiVersion, "kind": definition.kind} | tree
     body = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return _HEADER + body
+
+
+def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
+    """Write the file, whole or not at all.
+
+    Raises ``AlreadyThere`` when another text is there, which somebody may have edited, unless ``force`` is set, and
+    ``TargetError``.
+    """
+    text = render_definition(definition)
+    try:
+        if not force and path.exists() and path.read_bytes() != text.encode():
+            raise AlreadyThere(
+                f"{path} is there already, and says something else",
+                hint="it may have been edited; replace it with --force",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 class _Dumper(yaml.SafeDumper):

@@ -1,0 +1,135 @@
+"""A bundle where it lies: in a file, or spread over a registry under its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from syncer.api.contents import bundled_referrers
+from syncer.api.landing import REPOSITORY, landing, name_of, without_places
+from syncer.bundle import Bundle
+from syncer.content import Item, Source
+from syncer.errors import InvalidContent, NotFound, UsageError
+from syncer.oci import Digest, Index, Reference
+from syncer.profiles.artifact import definition_layer
+from syncer.profiles.definition import DefinedChart, DefinedImage, Definition, parse_definition
+from syncer.profiles.mapping import NameMapping
+from syncer.registry import Registries
+
+_MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a bundle holds; the targets of ``items`` are the names that things have in a bundle."""
+
+    definition: Definition
+    items: tuple[Item, ...]
+    source: Source
+
+
+def held_in(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> Held:
+    """What the file of ``bundle`` holds; with ``annotations`` only the images that have them."""
+    definition = definition_in(bundle)
+    names = [image.reference for image in bundle.images]
+    if annotations:
+        names = _selected(bundle, annotations)
+        definition = _only(definition, names)
+    return Held(definition, tuple(Item(name, name) for name in names), bundle)
+
+
+def definition_in(bundle: Bundle) -> Definition:
+    """The definition that travels in ``bundle``; for what another tool wrote, one that lists its images."""
+    if bundle.definition is not None:
+        return parse_definition(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
+    images = tuple(DefinedImage(image=image.reference, digest=image.descriptor.digest) for image in bundle.images)
+    return Definition(name=bundle.path.name.partition(".tar")[0], images=images)
+
+
+async def read_definition_at(reference: Reference, registries: Registries) -> Definition:
+    """The definition that was pushed as ``reference``; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
+    layer = definition_layer(await registries.manifest(reference))
+    if layer.size > _MAX_DEFINITION:
+        raise InvalidContent(f"{reference}: a definition of {layer.size} bytes is larger than {_MAX_DEFINITION}")
+    content = bytearray()
+    async with registries.blob(reference, layer).open() as pieces:
+        async for piece in pieces:
+            content += piece
+    if Digest.of(bytes(content), layer.digest.algorithm) != layer.digest:
+        raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
+    return parse_definition(bytes(content), str(reference))
+
+
+async def held_at(reference: Reference, registries: Registries, annotations: Mapping[str, str] | None = None) -> Held:
+    """The bundle whose definition was pushed as ``reference``, such as ``HOST/BASE/bundle-definition:NAME``."""
+    definition = await read_definition_at(reference, registries)
+    items = tuple(_items(definition, reference))
+    if annotations:
+        items = tuple([item for item in items if await _has(item.source, registries, annotations)])
+        definition = _only(definition, [item.target for item in items])
+    return Held(without_places(definition), items, registries)
+
+
+def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
+    """Keys and values of ``--annotation-selector K=V``; raises ``UsageError``."""
+    wanted: dict[str, str] = {}
+    for text in texts:
+        if text in ("", "[]"):  # how Palette's help writes the default
+            continue
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{text[:80]!r} is not KEY=VALUE", hint="write it like org.example.tier=edge")
+        wanted[key.strip()] = value
+    return wanted
+
+
+def _items(definition: Definition, reference: Reference) -> Iterator[Item]:
+    """Where the parts are: at the registry of ``reference`` itself, whatever it was called when they were pushed."""
+    base = reference.repository.removesuffix(REPOSITORY).strip("/")
+    usual = landing(NameMapping())
+    for entry in definition.entries:
+        name = name_of(entry)
+        if name is None:
+            raise InvalidContent(f"{reference}: it lists a chart that was never resolved")
+        place = entry.stored or usual.target(name, registry=reference.registry, base=base)
+        source = replace(place, registry=reference.registry)
+        yield Item(
+            source.at(entry.digest) if entry.digest else source,
+            name,
+            referrers=isinstance(entry, DefinedImage | DefinedChart),
+        )
+
+
+def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
+    kept = set(names)
+    if not kept:
+        raise UsageError(f"nothing in {definition.name} has these annotations", hint="see them with syncer definition")
+    return definition.model_copy(
+        update={
+            "images": tuple(entry for entry in definition.images if name_of(entry) in kept),
+            "charts": tuple(entry for entry in definition.charts if name_of(entry) in kept),
+            "archives": tuple(entry for entry in definition.archives if name_of(entry) in kept),
+            "files": tuple(entry for entry in definition.files if name_of(entry) in kept),
+        }
+    )
+
+
+def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]:
+    """The images that have the annotations, and what refers to them."""
+    chosen: dict[Reference, None] = {}
+    for image in bundle.images:
+        root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
+        if annotations.items() <= {**image.descriptor.annotations, **root.annotations}.items():
+            chosen[image.reference] = None
+            subjects = [root.descriptor.digest]
+            subjects += [child.digest for child in root.children()] if isinstance(root, Index) else []
+            chosen |= dict.fromkeys(bundled_referrers(bundle, image.reference, subjects))
+    return [image.reference for image in bundle.images if image.reference in chosen]
+
+
+async def _has(reference: Reference, source: Source, annotations: Mapping[str, str]) -> bool:
+    try:
+        manifest = await source.manifest(reference)
+    except NotFound:
+        return True  # what is missing is for the transfer to say
+    return annotations.items() <= manifest.annotations.items()

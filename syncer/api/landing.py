@@ -1,0 +1,152 @@
+"""Bringing content into a registry, and after it the definition that says what belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from syncer.api.target import OpenTarget
+from syncer.content import Item, Source
+from syncer.errors import SyncerError
+from syncer.oci import Platform, Reference
+from syncer.profiles.artifact import definition_artifact, tag_of
+from syncer.profiles.definition import (
+    DefinedArchive,
+    DefinedChart,
+    DefinedFile,
+    DefinedImage,
+    Definition,
+    Entry,
+    Missing,
+    render_definition,
+)
+from syncer.profiles.file_artifact import FILES_HOST
+from syncer.profiles.mapping import MappingRule, NameMapping
+from syncer.profiles.pack_artifact import PACKS_HOST, pack_reference
+from syncer.profiles.spool import open_spool
+from syncer.registry import RegistryAddress
+from syncer.report import ImageAccount, Status
+from syncer.transfer.events import Emit, Event, ImageFailed
+from syncer.transfer.run import Options, transfer
+
+REPOSITORY = "bundle-definition"
+"""Where definitions are, below the base path that a bundle is pushed to; the bundle's name is the tag."""
+
+AnEntry = TypeVar("AnEntry", DefinedImage, DefinedChart, DefinedArchive, DefinedFile)
+
+
+def landing(mapping: NameMapping | None) -> NameMapping:
+    """``mapping``, and that packs and files, which come from no registry, lie right below the base path."""
+    rules = (mapping or NameMapping()).rules
+    taken = {rule.prefix for rule in rules}
+    return NameMapping.of([*rules, *(MappingRule(host, "") for host in (PACKS_HOST, FILES_HOST) if host not in taken)])
+
+
+def name_of(entry: Entry) -> Reference | None:
+    """What an entry of a definition is called in a bundle; None for a chart that was never resolved."""
+    match entry:
+        case DefinedImage():
+            return entry.image
+        case DefinedArchive():
+            return pack_reference(entry.name, entry.version)
+        case _:
+            return entry.artifact
+
+
+async def land(
+    items: Sequence[Item],
+    named: Mapping[Reference, Reference],
+    source: Source,
+    opened: OpenTarget,
+    *,
+    platform: Platform | None = None,
+    workers: int,
+    emit: Emit,
+) -> None:
+    """Bring ``items`` to the names that ``named`` has for their targets."""
+    platforms = (platform,) if platform else None
+    renamed = [replace(item, target=named[item.target], platforms=platforms or item.platforms) for item in items]
+    await transfer(renamed, source, opened.target, options=Options(workers=workers, memory=opened.memory), emit=emit)
+
+
+async def land_definition(
+    definition: Definition, address: RegistryAddress, opened: OpenTarget, *, workers: int
+) -> Reference:
+    """Push ``definition`` as an artifact, asking once where it is there already; raises ``SyncerError``.
+
+    It is no image, so no account hears of it.
+    """
+    base = f"{address.base}/" if address.base else ""
+    name = Reference(address.host, f"{base}{REPOSITORY}", tag_of(definition.name))
+    manifest, blobs = definition_artifact(render_definition(definition).encode())
+    failures: list[SyncerError] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, ImageFailed):
+            failures.append(event.error)
+
+    with open_spool() as spool:
+        for descriptor in manifest.children():
+            spool.add_bytes(blobs[descriptor.digest], descriptor.media_type)
+        item = Item(spool.add_artifact(name, manifest), name, referrers=False)
+        options = Options(workers=workers, memory=opened.memory)
+        await transfer([item], spool, opened.target, options=options, emit=note)
+    if failures:
+        raise failures[0]
+    return name
+
+
+def as_landed(
+    definition: Definition, named: Mapping[Reference, Reference], images: Sequence[ImageAccount]
+) -> Definition:
+    """``definition`` with where each part is stored and under which digest; what did not land is ``missing``."""
+    ends = {image.target: image for image in images if image.subject is None and image.status is not Status.FAILED}
+    failed = [Missing(name=str(image.source), reason=str(image.error)) for image in images if image.error]
+
+    def landed(entries: tuple[AnEntry, ...]) -> tuple[AnEntry, ...]:
+        return tuple(_stored(entry, named, ends) for entry in entries if named.get(_key(entry)) in ends)
+
+    return definition.model_copy(
+        update={
+            "images": landed(definition.images),
+            "charts": landed(definition.charts),
+            "archives": landed(definition.archives),
+            "files": landed(definition.files),
+            "missing": (*definition.missing, *failed),
+        }
+    )
+
+
+def without_places(definition: Definition) -> Definition:
+    """``definition`` as it travels in a bundle: no registry that it was once pushed to is in it."""
+
+    def unstored(entries: tuple[AnEntry, ...]) -> tuple[AnEntry, ...]:
+        return tuple(entry.model_copy(update={"stored": None}) for entry in entries)
+
+    return definition.model_copy(
+        update={
+            "images": unstored(definition.images),
+            "charts": unstored(definition.charts),
+            "archives": unstored(definition.archives),
+            "files": unstored(definition.files),
+        }
+    )
+
+
+def _stored(entry: AnEntry, named: Mapping[Reference, Reference], ends: Mapping[Reference, ImageAccount]) -> AnEntry:
+    place = named[_key(entry)]
+    end = ends[place]
+    update: dict[str, object] = {"stored": place, "digest": end.digest}
+    if end.digest != entry.digest:  # a platform was taken out of an index on the way
+        update["size"] = None
+        if isinstance(entry, DefinedImage):
+            update["platforms"] = tuple(map(str, end.platforms))
+    return entry.model_copy(update=update)
+
+
+_UNKNOWN = Reference("unknown.invalid", "unknown")
+
+
+def _key(entry: Entry) -> Reference:
+    return name_of(entry) or _UNKNOWN
