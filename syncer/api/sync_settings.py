@@ -53,6 +53,9 @@ def _host_settings(file: SyncFile, registry: Registry, default: HostSettings) ->
         ca_cert=_existing(file, registry.ca_cert) or default.ca_cert,
         client_cert=_existing(file, registry.client_cert) or default.client_cert,
         client_key=_existing(file, registry.client_key) or default.client_key,
+        concurrency=registry.concurrency,
+        requests_per_second=registry.requests_per_second,
+        bytes_per_second=registry.bytes_per_second,
     )
 
 

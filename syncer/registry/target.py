@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from yarl import URL
+
 from syncer.content import Blob, Progress
 from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.content import Content, SourceFailed
+from syncer.registry.download import RegistryBlob
 from syncer.registry.hints import hint_for, is_full
 from syncer.registry.journal import UploadJournal
 from syncer.registry.manner import Manner
@@ -62,9 +65,9 @@ class RegistryTarget:
             is_worth_asking = session is None and not force and self._may_have(space, blob.descriptor)
             if is_worth_asking and await repository.has_blob(blob.descriptor):
                 return False
-            await Upload(
-                repository, Content(blob, progress), self._manner, journal=self._journal, session=session
-            ).run()
+            content = Content(blob, progress)
+            async with self._registry.transport.relay(self._registry.base, *_origin(blob)):
+                await Upload(repository, content, self._manner, journal=self._journal, session=session).run()
         progress.done = blob.descriptor.size
         return True
 
@@ -129,3 +132,8 @@ class RegistryTarget:
 
 def _tag_or_digest(name: Reference) -> str:
     return name.tag or str(name.digest)
+
+
+def _origin(blob: Blob) -> list[URL]:
+    """The registry that the blob is fetched from while it is sent, if it is in one."""
+    return [blob.repository.registry.base] if isinstance(blob, RegistryBlob) else []

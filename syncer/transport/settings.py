@@ -36,6 +36,9 @@ class HostSettings:
     ca_cert: Path | None = None  # PEM, trusted beside the system's
     client_cert: Path | None = None
     client_key: Path | None = None
+    concurrency: int | None = None  # requests at a time, where that is to be less than Limits.requests_per_host
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None  # of bodies, both ways together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from itertools import groupby
 from typing import TypeAlias
 
 from yarl import URL
@@ -13,6 +14,7 @@ from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
 from syncer.transport.failures import CertificateRefused, NameUnknown
 from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.message import SMALL, Answer, Challenged, Request
+from syncer.transport.quota import told_quota
 from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
 from syncer.transport.settings import Limits, TransportSettings
 from syncer.transport.threads import ThreadedResponse
@@ -22,6 +24,7 @@ from syncer.transport.wire import Response, Wire
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
+_OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
 _MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
@@ -89,8 +92,28 @@ class Transport:
         host = authority(url)
         traffic = self.traffic.get(host)
         if traffic is None:
-            traffic = self.traffic[host] = Traffic(host)
+            traffic = self.traffic[host] = Traffic(host, self.settings.host(host))
         return traffic
+
+    @asynccontextmanager
+    async def relay(self, *hosts: URL) -> AsyncIterator[None]:
+        """Let in work that will hold a request to each of ``hosts``, the same or not, at the same time.
+
+        Whoever waits does so here, for one host after the other in an order that is the same for all, and holds
+        nothing that somebody else needs to end.
+        """
+        async with AsyncExitStack() as stack:
+            urls = sorted(hosts, key=authority)
+            for _, same in groupby(urls, key=authority):
+                first, *others = same
+                if room := self.of(first).room:
+                    await room.let_in(stack, 1 + len(others))
+            yield
+
+    def forget_outages(self) -> None:
+        """Try hosts that did not answer as patiently as all others."""
+        for traffic in self.traffic.values():
+            traffic.is_down = False
 
     async def _send(self, request: Request, budget: Budget) -> AnyResponse:
         is_first = True
@@ -98,6 +121,7 @@ class Transport:
             try:
                 response = await self._follow(request)
             except CertificateRefused:
+                self.of(request.url).errors += 1
                 raise
             except NameUnknown as error:
                 await self._again(request, budget, error, at_most=_NAME_ATTEMPTS)
@@ -117,7 +141,7 @@ class Transport:
             if response.status not in TRANSIENT:
                 return response
             wait = self._taken_in(response, budget)
-            if not request.repeatable or budget.is_spent:
+            if not request.repeatable or self._gives_up(request, budget, is_outage=response.status in _OUTAGES):
                 return response
             response.close()
             self.of(request.url).retries += 1
@@ -126,10 +150,22 @@ class Transport:
     async def _again(
         self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None
     ) -> None:
-        if budget.is_spent or (at_most is not None and budget.failures + 1 >= at_most):
+        is_last = at_most is not None and budget.failures + 1 >= at_most
+        if is_last or self._gives_up(request, budget, is_outage=isinstance(error, Unreachable)):
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()
+
+    def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool) -> bool:
+        """Whether to try no more.  A host that failed all attempts of one request gets one for each of the others
+        until it answers again: a dead registry must not cost the night.
+        """
+        traffic = self.of(request.url)
+        if not budget.is_spent and not (is_outage and traffic.is_down):
+            return False
+        traffic.is_down = traffic.is_down or is_outage
+        traffic.errors += 1
+        return True
 
     def _taken_in(self, response: AnyResponse, budget: Budget) -> float:
         """The seconds that a server in trouble asks this request to wait.  Raises ``Waiting`` if they are too many.
@@ -143,6 +179,7 @@ class Transport:
             traffic.pause(budget.jitter() if wait is None else wait)
         if wait is not None and wait > self.limits.max_wait:
             response.close()
+            traffic.errors += 1
             raise Waiting(traffic.host, wait, self.limits.max_wait)
         return wait or 0.0
 
@@ -182,8 +219,7 @@ class Transport:
         while True:
             sent = await authorizer.authorization() if authorizer else None
             traffic = self.of(request.url)
-            await traffic.ready(self.limits.max_wait)
-            response = await self._wire.exchange(request, sent, traffic)
+            response = await self._exchange(request, sent, traffic)
             is_streamed = request.body is not None and not isinstance(request.body, bytes)
             if response.status != 401 or authorizer is None or is_streamed or challenges == _MOST_CHALLENGES:
                 return response
@@ -195,6 +231,7 @@ class Transport:
                 sent=sent,
                 is_first=challenges == 1,
             )
+            response.make_room()  # tokens may come from the same host
             try:
                 if not await authorizer.challenged(challenged):
                     return response
@@ -202,6 +239,25 @@ class Transport:
                 response.close()
                 raise
             await _discard(response)
+
+    async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> AnyResponse:
+        """One request when the host may be asked, and what its answer says about the next ones."""
+        await traffic.ready(self.limits.max_wait, is_pull=request.method == "GET" and "/manifests/" in request.url.path)
+        if traffic.room is None:
+            response = await self._wire.exchange(request, sent, traffic)
+        else:
+            await traffic.room.requests.acquire()
+            try:
+                response = await self._wire.exchange(request, sent, traffic)
+            except BaseException:
+                traffic.room.requests.release()
+                raise
+            response.on_close = traffic.room.requests.release
+        if quota := told_quota(response.headers):
+            traffic.heed(quota)
+        if response.status not in _OUTAGES:
+            traffic.is_down = False
+        return response
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+import anyio
 from aiohttp.abc import AbstractStreamWriter
 from anyio import to_thread
 from multidict import CIMultiDictProxy
@@ -56,6 +57,7 @@ class Response:
         self._traffic = traffic
         self._proxy = proxy
         self._waited, self._moved = 0.0, 0  # seconds and bytes since the last look at the flow
+        self.on_close: Callable[[], None] | None = None
 
     @property
     def scope(self) -> Scope:
@@ -80,6 +82,8 @@ class Response:
                 raise Interrupted(f"{self.request}: less than {self._limits.slowest} bytes a second come in")
             self._waited, self._moved = 0.0, 0
         self._traffic.bytes_in += len(piece)
+        if wait := self._traffic.owed(len(piece)):
+            await anyio.sleep(wait)
         return piece
 
     async def pour(self, sink: Sink) -> None:
@@ -100,7 +104,14 @@ class Response:
 
     def close(self) -> None:
         """Free the connection; it is kept only if the answer was read to its end."""
+        self.make_room()
         self._inner.close()
+
+    def make_room(self) -> None:
+        """Let another request take this one's place."""
+        if self.on_close:
+            self.on_close()
+            self.on_close = None
 
 
 class Wire:
@@ -146,6 +157,8 @@ class Wire:
         else:
             data = payload = _Payload(body, request, self._limits, traffic)
         traffic.requests[request.method] += 1
+        if isinstance(body, bytes) and (wait := traffic.owed(len(body))):
+            await anyio.sleep(wait)
         try:
             inner = await self._session(request, proxy).request(
                 request.method,
@@ -268,6 +281,8 @@ class _Payload(aiohttp.Payload):
         try:
             while (piece := await self._next(pieces)) is not None:
                 left -= len(piece)
+                if wait := self._traffic.owed(len(piece)):
+                    await anyio.sleep(wait)
                 flow.is_waiting = True
                 await writer.write(piece)
                 await writer.drain()

@@ -1,0 +1,286 @@
+"""How hard one host may be leaned on: requests at a time, requests and bytes a second, quotas, and outages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from syncer.content import Item
+from syncer.errors import Unreachable, Waiting
+from syncer.registry import open_registries
+from syncer.transfer.events import Event, ImageCopied, ImageFailed
+from syncer.transfer.run import Options, transfer
+from syncer.transport import Challenged, HostSettings, Request, Transport, TransportSettings, open_transport
+from syncer.transport.pacing import Rate
+from syncer.transport.quota import Quota, told_quota
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.quirky import Fault, Handler, Quirky, quirky_registry, status
+from tests.support.registries import Registry
+from tests.support.registry_end import QUICK, name_at, settings_for, target_at
+
+
+@asynccontextmanager
+async def transport_to(*hosts: Quirky, **settings: float | None) -> AsyncIterator[Transport]:
+    limited = {host.address: HostSettings(**settings) for host in hosts}  # type: ignore[arg-type]
+    async with open_transport(TransportSettings(limits=QUICK, hosts=limited)) as transport:
+        yield transport
+
+
+def get(registry: Quirky, path: str = "/v2/", method: str = "GET", **more: object) -> Request:
+    return Request(method=method, url=URL(f"{registry.url}{path}"), **more)  # type: ignore[arg-type]
+
+
+def with_headers(**headers: str) -> Fault:
+    """Answer as usual, with more headers."""
+
+    async def fault(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+        return response
+
+    return fault
+
+
+@dataclass(slots=True)
+class Crowd:
+    """How many requests are being answered; each is held until nobody else comes."""
+
+    now: int = 0
+    most: int = 0
+
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await anyio.sleep(0.01)
+        self.now -= 1
+        return await handler(request)
+
+
+async def test_no_more_requests_at_a_time_than_the_host_may_have() -> None:
+    crowd = Crowd()
+    async with quirky_registry() as registry, transport_to(registry, concurrency=3) as transport:
+        registry.on("*", crowd, times=99)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(transport.ask, get(registry))
+
+    assert crowd.most == 3
+    assert len(registry.seen) == 20
+
+
+@dataclass(slots=True)
+class TokenOfTheSameHost:
+    """As a registry that gives out tokens itself."""
+
+    transport: Transport
+    registry: Quirky
+    token: str | None = None
+
+    async def authorization(self) -> str | None:
+        return self.token
+
+    async def challenged(self, answer: Challenged) -> bool:
+        await self.transport.ask(get(self.registry, "/v2/token"))
+        self.token = "Bearer t"
+        return True
+
+
+async def test_a_host_with_room_for_one_request_may_give_out_tokens_itself() -> None:
+    async with quirky_registry() as registry, transport_to(registry, concurrency=1) as transport:
+        registry.on("GET ping", status(401, WWW_Authenticate="Bearer realm=x"))
+        with anyio.fail_after(5):
+            answer = await transport.ask(get(registry, authorizer=TokenOfTheSameHost(transport, registry)))
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("room", [1, 2])
+async def test_registries_that_give_and_take_at_the_same_time_never_wait_for_each_other(
+    serve_disk: OpenRegistry, room: int
+) -> None:
+    """Large blobs go in chunks, and hold a request to their source from the first to the last."""
+    async with serve_disk("one") as one, serve_disk("two") as two:
+        hosts = {registry.address: HostSettings(plain_http=True, concurrency=room) for registry in (one, two)}
+        transport = TransportSettings(limits=QUICK, hosts=hosts)
+        settings = settings_for(one, two, chunk_size=40_000, transport=transport)
+        events: list[Event] = []
+
+        async def mirror(source: Registry, target: Registry) -> None:
+            items = [
+                Item(name_at(source, f"app{n}"), name_at(target, f"from{source.address.partition(':')[2]}/app{n}"))
+                for n in range(4)
+            ]
+            await transfer(items, registries, target_at(registries, target), options=Options(), emit=events.append)
+
+        for n in range(4):
+            large = images.image(f"i{n}", layers=[images.layer(f"{n}/{part}", 200_000) for part in range(4)])
+            await client.push(one, f"app{n}", large, "v1")
+            await client.push(two, f"app{n}", large, "v1")
+        async with open_registries(settings) as registries:
+            with anyio.fail_after(30):
+                async with anyio.create_task_group() as tasks:
+                    for source, target in ((one, two), (two, one), (one, one), (two, two)):
+                        tasks.start_soon(mirror, source, target)
+
+    assert not [event for event in events if isinstance(event, ImageFailed)]
+    assert sum(isinstance(event, ImageCopied) for event in events) == 16
+
+
+async def test_requests_are_spread_over_time() -> None:
+    async with quirky_registry() as registry, transport_to(registry, requests_per_second=50) as transport:
+        began = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(11):
+                tasks.start_soon(transport.ask, get(registry))
+
+    assert time.monotonic() - began >= 0.2
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_bytes_come_no_faster_than_allowed(in_threads: bool) -> None:
+    async with quirky_registry() as registry, transport_to(registry, bytes_per_second=2_000_000) as transport:
+        path = f"/v2/app/blobs/{registry.add('app', images.noise('blob', 600_000))}"
+        began = time.monotonic()
+        got = bytearray()
+        async with transport.open(get(registry, path, is_poured=in_threads)) as response:
+            await response.pour(got.extend)
+
+        assert len(got) == 600_000
+        assert 0.2 <= time.monotonic() - began < 2
+
+
+async def test_bytes_go_no_faster_than_allowed(serve_disk: OpenRegistry) -> None:
+    image = images.image("large", layers=[images.layer("large", 600_000)])
+    async with serve_disk("source") as source, serve_disk("target") as target:
+        await client.push(source, "app", image, "v1")
+        hosts = {target.address: HostSettings(plain_http=True, bytes_per_second=2_000_000)}
+        settings = settings_for(source, target, transport=TransportSettings(limits=QUICK, hosts=hosts))
+        began = time.monotonic()
+        async with open_registries(settings) as registries:
+            await transfer(
+                [Item(name_at(source, "app"), name_at(target, "app"))],
+                registries,
+                target_at(registries, target),
+                options=Options(),
+                emit=lambda _: None,
+            )
+
+        assert time.monotonic() - began >= 0.2
+        await client.assert_holds(target, "app", image, "v1")
+
+
+@given(st.floats(0.1, 1000), st.lists(st.tuples(st.floats(0, 10), st.floats(0, 5)), min_size=1))
+def test_a_rate_is_never_exceeded(per_second: float, takes: list[tuple[float, float]]) -> None:
+    rate, now, taken, first = Rate(per_second), 1000.0, 0.0, None
+    for amount, pause in takes:
+        begins = now + rate.take(amount, now=now)
+        first = begins if first is None else first
+        assert taken <= (begins - first) * per_second + 1e-6 * per_second
+        taken += amount
+        now += pause
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}, Quota(76, 21600, is_of_pulls=True)),
+        ({"ratelimit-remaining": "0;w=21600"}, Quota(0, 21600, is_of_pulls=True)),
+        ({"ratelimit-limit": ";w=21600", "ratelimit-remaining": ";w=21600"}, None),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "30"}, Quota(0, 30, is_of_pulls=False)),
+        ({"ratelimit-limit": "10, 10;w=1", "ratelimit-remaining": "0"}, Quota(0, 1, is_of_pulls=False)),
+        ({"x-ratelimit-remaining": "5", "x-ratelimit-reset": "12"}, Quota(5, 12, is_of_pulls=False)),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1000000001"}, Quota(0, 0, is_of_pulls=False)),
+        ({"ratelimit": '"default";r=0;t=7'}, Quota(0, 7, is_of_pulls=False)),
+        ({"ratelimit-remaining": "0"}, None),
+        ({"ratelimit-remaining": "unlimited", "ratelimit-reset": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_quotas_are_read_as_registries_write_them(headers: dict[str, str], expected: Quota | None) -> None:
+    assert told_quota(headers) == expected
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["ratelimit", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"]), st.text()
+    )
+)
+def test_no_header_confuses_the_reader_of_quotas(headers: dict[str, str]) -> None:
+    quota = told_quota(headers)
+    assert quota is None or (quota.remaining >= 0 and quota.seconds >= 0)
+
+
+async def test_a_spent_quota_of_pulls_stops_what_counts_and_nothing_else() -> None:
+    """Docker Hub counts manifests that are fetched; asking about them is free."""
+    async with quirky_registry() as hub, quirky_registry() as other, transport_to(hub) as transport:
+        hub.on("GET manifest", with_headers(ratelimit_limit="100;w=21600", ratelimit_remaining="0;w=21600"))
+        await transport.ask(get(hub, "/v2/app/manifests/1"))
+
+        with pytest.raises(Waiting, match="21600 s"):
+            await transport.ask(get(hub, "/v2/app/manifests/2"))
+        await transport.ask(get(hub, "/v2/app/manifests/2", "HEAD"))
+        await transport.ask(get(other, "/v2/app/manifests/2"))
+
+        assert [one.method for one in hub.requests(kind="manifest")] == ["GET", "HEAD"]
+        assert (transport.traffic[hub.address].pauses, transport.traffic[hub.address].errors) == (1, 1)
+        assert transport.traffic[hub.address].throttled == 0
+
+
+async def test_a_quota_that_is_soon_full_again_is_waited_for() -> None:
+    async with quirky_registry() as registry, transport_to(registry) as transport:
+        registry.on("GET ping", with_headers(ratelimit_remaining="0", ratelimit_reset="1"))
+        await transport.ask(get(registry))
+        began = time.monotonic()
+
+        assert (await transport.ask(get(registry))).status == 200
+
+        assert time.monotonic() - began >= 0.9
+
+
+async def test_a_host_that_is_down_costs_its_patience_once() -> None:
+    async with quirky_registry() as registry, transport_to(registry) as transport:
+        registry.on("*", status(502), times=6 + 3)
+
+        for _ in range(4):
+            assert (await transport.ask(get(registry))).status == 502
+        tried = len(registry.seen)
+        assert (await transport.ask(get(registry))).status == 200
+        registry.on("*", status(502), times=5)
+        assert (await transport.ask(get(registry))).status == 200
+
+    assert tried == 6 + 3
+    assert transport.traffic[registry.address].errors == 4
+
+
+async def test_nothing_that_listens_is_told_apart_from_what_was_asked() -> None:
+    async with quirky_registry() as registry:
+        gone = registry
+    async with transport_to(gone) as transport:
+        for attempts in (6, 7, 8):
+            with pytest.raises(Unreachable):
+                await transport.ask(get(gone))
+            assert transport.traffic[gone.address].retries == 5
+            assert transport.traffic[gone.address].requests["GET"] == attempts
+        transport.forget_outages()
+        with pytest.raises(Unreachable):
+            await transport.ask(get(gone))
+        assert transport.traffic[gone.address].retries == 10
+
+
+async def test_one_failing_thing_does_not_make_a_host_down() -> None:
+    async with quirky_registry() as registry, transport_to(registry) as transport:
+        registry.on("GET ping", status(500), times=6)
+        await transport.ask(get(registry))
+        registry.on("GET ping", status(503))
+
+        assert (await transport.ask(get(registry))).status == 200
