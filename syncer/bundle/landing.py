@@ -24,7 +24,7 @@ BATCH = 512 * 1024
 Twice this is what a killed build has to fetch again of each blob that was under way.
 """
 
-_WORTH_A_THREAD = 256 * 1024  # bytes from which on a blob is read, hashed and written in one thread
+_WORTH_A_THREAD = 128 * 1024  # bytes from which on a blob is read, hashed and written in one thread
 _INLINE = 64 * 1024  # what is done faster than a thread is woken
 
 
@@ -52,6 +52,19 @@ class Landing:
         if isinstance(blob, PourableBlob) and self.slot.size - self.done >= _WORTH_A_THREAD:
             await blob.pour(self._accept, self.done)
             return self._is_right()
+        if self.slot.size - self.done <= _INLINE:
+            async with blob.open(self.done) as pieces:
+                async for piece in pieces:
+                    self._take(piece)
+            self._land(self._batch)
+        else:
+            await self._receive_in_batches(blob)
+        if self._failure:
+            raise self._failure
+        return self._is_right()
+
+    async def _receive_in_batches(self, blob: Blob) -> None:
+        """Hash and write one batch in a thread while the next one arrives."""
         self._idle.set()
         async with blob.open(self.done) as pieces, anyio.create_task_group() as tasks:
             try:
@@ -67,9 +80,6 @@ class Landing:
             except SyncerError as error:  # kept, since leaving a task group would wrap it
                 self._failure = error
             await self._hand_over(tasks)
-        if self._failure:
-            raise self._failure
-        return self._is_right()
 
     def _accept(self, piece: memoryview) -> None:
         """Land one piece, in the thread that read it."""

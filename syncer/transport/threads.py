@@ -7,15 +7,19 @@ credentials, redirects, retries and pauses are the transport's, whichever way an
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -31,6 +35,9 @@ from syncer.transport.traffic import Traffic
 
 T = TypeVar("T")
 
+_Found: TypeAlias = tuple[int, tuple[Any, ...]]
+"""An address family, and an address as a socket of it takes it."""
+
 PIECE = 512 * 1024
 """Bytes that are read before they are hashed and written; what a killed build may lose of each large blob."""
 
@@ -43,19 +50,23 @@ class ThreadedWire:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._idle: dict[tuple[object, Scope | None], list[_Connection]] = {}
-        self._threads = anyio.CapacityLimiter(limits.requests_per_host)
+        self._threads = ThreadPoolExecutor(limits.requests_per_host, thread_name_prefix="wire")
 
     def close(self) -> None:
         for connections in self._idle.values():
             for connection in connections:
                 connection.inner.close()
         self._idle.clear()
+        self._threads.shutdown()
 
     async def exchange(
         self, request: Request, headers: dict[str, str], context: ssl.SSLContext | None, traffic: Traffic
     ) -> ThreadedResponse:
         """Send ``request``, which has no body, once; raises as ``Wire.exchange``."""
-        connection = self._take(request) or _Connection(request, context, self._limits)
+        connection = self._take(request)
+        if connection is None:
+            addresses = await _addresses(request.url)  # not in the thread: a look-up there could not be broken off
+            connection = _Connection(request, context, self._limits, addresses)
         try:
             answer = await self.run(connection, lambda: connection.ask(request, headers))
         except BaseException:
@@ -67,28 +78,15 @@ class ThreadedWire:
         """``work`` in a thread.  A cancellation breaks the connection, which ends the work soon; it is waited for,
         since what it writes to must not be closed under it.
         """
-        outcome: list[T | Exception] = []
-
-        def attempt() -> None:
-            try:
-                outcome.append(work())
-            except Exception as error:  # noqa: BLE001  raised again below, past the task group
-                outcome.append(error)
-
-        async def break_off() -> None:
-            try:
-                await anyio.sleep_forever()
-            finally:
-                if not outcome:
-                    connection.abort()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(break_off)
-            await to_thread.run_sync(attempt, limiter=self._threads)
-            tasks.cancel_scope.cancel()
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return outcome[0]
+        job = self._threads.submit(work)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            connection.abort()
+            if not job.cancel():  # it is running, or has just ended
+                with anyio.CancelScope(shield=True):
+                    await to_thread.run_sync(wait_for, [job])
+            raise
 
     def keep(self, connection: _Connection) -> None:
         """Take back a connection whose answer was read to its end."""
@@ -112,9 +110,11 @@ class _Connection:
     request: Request
     context: ssl.SSLContext | None
     limits: Limits
+    addresses: Sequence[_Found]
     inner: http.client.HTTPConnection = field(init=False)
     peer: str = ""
     idle_since: float = 0.0
+    aborted: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.inner = http.client.HTTPConnection(self.request.url.raw_host or "", self.request.url.port)
@@ -134,10 +134,11 @@ class _Connection:
             )
             return self.inner.getresponse()
         except (http.client.HTTPException, OSError) as error:
-            raise failure_of(error, request) from error
+            raise failure_of(error, request) from None
 
     def abort(self) -> None:
         """End whatever the connection is waiting for."""
+        self.aborted.set()
         if self.inner.sock is not None:
             with suppress(OSError):  # it may have ended already
                 self.inner.sock.shutdown(socket.SHUT_RDWR)
@@ -145,22 +146,23 @@ class _Connection:
     def _connect(self, url: URL) -> None:
         host = authority(url)
         try:
-            self.inner.sock = self._socket(url)
+            self._open()
             self.inner.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.peer = self.inner.sock.getpeername()[0]
             if self.context is not None:
                 self.inner.sock = self.context.wrap_socket(self.inner.sock, server_hostname=url.raw_host)
         except OSError as error:
-            raise no_connection(error, host) from error
+            raise no_connection(error, host) from None
 
-    def _socket(self, url: URL) -> socket.socket:
-        """A connection to the first address of the host that answers, and that we may go to."""
+    def _open(self) -> None:
+        """Connect to the first address of the host that answers, and that we may go to."""
         failure: OSError = OSError("it has no address")
-        for family, kind, protocol, _, address in socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM):
+        for family, address in self.addresses:
             reach = self.request.reach
             if reach is not None and Scope.of(ipaddress.ip_address(str(address[0]).partition("%")[0])) > reach:
                 raise OutOfReach
-            connected = socket.socket(family, kind, protocol)
+            # known to abort() before it connects
+            self.inner.sock = connected = socket.socket(family, socket.SOCK_STREAM)
             connected.settimeout(self.limits.connect)
             try:
                 connected.connect(address)
@@ -168,7 +170,9 @@ class _Connection:
                 connected.close()
                 failure = error
             else:
-                return connected
+                return
+            if self.aborted.is_set():
+                break
         raise failure
 
 
@@ -190,6 +194,8 @@ class ThreadedResponse:
         self._connection = connection
         self._answer = answer
         self._traffic = traffic
+        self._waited, self._moved = 0.0, 0  # seconds and bytes since the last look at the flow
+        self.on_close: Callable[[], None] | None = None
 
     @property
     def scope(self) -> Scope:
@@ -215,32 +221,76 @@ class ThreadedResponse:
 
     def close(self) -> None:
         """Free the connection; it is kept only if the answer was read to its end."""
+        self.make_room()
         if self._answer.isclosed() and not self._answer.will_close:
             self._wire.keep(self._connection)
         else:
             self._connection.inner.close()
             self._answer.close()
 
+    def make_room(self) -> None:
+        """Let another request take this one's place."""
+        if self.on_close:
+            self.on_close()
+            self.on_close = None
+
     def _pour(self, sink: Sink) -> None:
         buffer = memoryview(bytearray(PIECE))
-        limits = self._connection.limits
-        began, moved = time.monotonic(), 0
         while count := self._fill(buffer):
             sink(buffer[:count])
-            moved += count
-            if (waited := time.monotonic() - began) >= limits.window:
-                if moved < limits.slowest * waited:
-                    raise Interrupted(f"{self.request}: less than {limits.slowest} bytes a second come in")
-                began, moved = time.monotonic(), 0
 
     def _piece(self) -> bytes:
         buffer = bytearray(64 * 1024)
         return bytes(buffer[: self._fill(memoryview(buffer))])
 
     def _fill(self, buffer: memoryview) -> int:
-        try:
-            count = self._answer.readinto(buffer)
-        except (http.client.HTTPException, OSError) as error:
-            raise failure_of(error, self.request) from error
-        self._traffic.bytes_in += count
+        """Fill ``buffer`` with the next bytes; what came before a failure is returned first."""
+        filled = 0
+        while filled < len(buffer):
+            began = time.monotonic()
+            try:
+                count = self._receive(buffer[filled:])
+            except (http.client.HTTPException, OSError) as error:
+                if filled:
+                    break  # the next call meets the failure again
+                raise failure_of(error, self.request) from None
+            if not count:
+                break
+            filled += count
+            self._traffic.bytes_in += count
+            self._watch(count, time.monotonic() - began)
+            if pause := self._traffic.owed(count):
+                self._connection.aborted.wait(pause)
+        return filled
+
+    def _receive(self, buffer: memoryview) -> int:
+        """The bytes that are there, at least one of them, straight into ``buffer``; none at the body's end."""
+        answer = self._answer
+        if answer.isclosed() or answer.chunked:
+            return answer.readinto(buffer)
+        if answer.length is not None:
+            buffer = buffer[: answer.length]
+        count = answer.fp.readinto1(buffer)
+        if answer.length is not None:
+            answer.length -= count
+        if answer.length == 0 or (not count and answer.length is None):
+            answer.close()
         return count
+
+    def _watch(self, count: int, seconds: float) -> None:
+        """Raise ``Interrupted`` if a whole window was spent on all but nothing."""
+        limits = self._connection.limits
+        self._waited += seconds
+        self._moved += count
+        if self._waited >= limits.window:
+            if self._moved < limits.slowest * self._waited:
+                raise Interrupted(f"{self.request}: less than {limits.slowest} bytes a second come in")
+            self._waited, self._moved = 0.0, 0
+
+
+async def _addresses(url: URL) -> Sequence[_Found]:
+    try:
+        found = await anyio.getaddrinfo(url.raw_host, url.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise no_connection(error, authority(url)) from None
+    return [(family, address) for family, _, _, _, address in found]
