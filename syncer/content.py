@@ -90,6 +90,15 @@ class Pausing(Protocol):
 
 
 @runtime_checkable
+class Narrow(Protocol):
+    """An end that is to be asked for little at a time, at some places."""
+
+    def lanes(self, reference: Reference) -> float:
+        """How many pieces of content may be on their way from where ``reference`` is; infinite for any number."""
+        ...
+
+
+@runtime_checkable
 class Referring(Protocol):
     """A source that can tell what speaks about an image: its signatures, attestations and SBOMs."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import anyio
 import pytest
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from syncer.content import Item
+from syncer.content import Blob, Item, Pieces
 from syncer.errors import Unreachable, Waiting
+from syncer.oci import Descriptor, Reference
 from syncer.registry import open_registries
 from syncer.transfer.events import Event, ImageCopied, ImageFailed
 from syncer.transfer.run import Options, transfer
@@ -24,6 +26,7 @@ from syncer.transport.pacing import Rate
 from syncer.transport.quota import Quota, told_quota
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.memory import MemorySource, MemoryTarget
 from tests.support.quirky import Fault, Handler, Quirky, quirky_registry, status
 from tests.support.registries import Registry
 from tests.support.registry_end import QUICK, name_at, settings_for, target_at
@@ -284,3 +287,71 @@ async def test_one_failing_thing_does_not_make_a_host_down() -> None:
         registry.on("GET ping", status(503))
 
         assert (await transport.ask(get(registry))).status == 200
+
+
+@dataclass(slots=True)
+class NarrowSource(MemorySource):
+    """One of its registries gives a blob at a time, and none before all of the other's have gone."""
+
+    others: int = 0
+    gone: anyio.Event = field(default_factory=anyio.Event)
+    at_once: int = 0
+
+    def lanes(self, reference: Reference) -> float:
+        return 1 if reference.registry == "slow.io" else math.inf
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        found = MemorySource.blob(self, reference, descriptor)
+        return SlowBlob(found, self) if reference.registry == "slow.io" else QuickBlob(found, self)
+
+
+@dataclass(slots=True)
+class SlowBlob:
+    inner: Blob
+    source: NarrowSource
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return self.inner.descriptor
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+        self.source.at_once += 1
+        assert self.source.at_once == 1
+        await self.source.gone.wait()
+        async with self.inner.open(offset) as pieces:
+            yield pieces
+        self.source.at_once -= 1
+
+
+@dataclass(slots=True)
+class QuickBlob:
+    inner: Blob
+    source: NarrowSource
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return self.inner.descriptor
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+        async with self.inner.open(offset) as pieces:
+            yield pieces
+        self.source.others -= 1
+        if not self.source.others:
+            self.source.gone.set()
+
+
+async def test_a_registry_that_gives_little_at_a_time_keeps_no_worker_from_the_others() -> None:
+    source, target = NarrowSource(), MemoryTarget()
+    names = [f"slow.io/app:{n}" for n in range(6)] + [f"quick.io/app:{n}" for n in range(6)]
+    for name in names:
+        source.add(name, images.image(name, layers=[images.layer(name, 1_500_000), images.layer(f"{name} small")]))
+    source.others = 6 * 3
+    items = [Item(reference, replace(reference, registry="t.io")) for reference in map(Reference.parse, names)]
+    events: list[Event] = []
+
+    with anyio.fail_after(10):
+        await transfer(items, source, target, options=Options(workers=3), emit=events.append)
+
+    assert sum(isinstance(event, ImageCopied) for event in events) == 12

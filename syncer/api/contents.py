@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,9 @@ class Contents:
 
     def pause(self, reference: Reference) -> float:
         return 0.0 if self.has(reference) else self.registries.pause(reference)
+
+    def lanes(self, reference: Reference) -> float:
+        return math.inf if self.has(reference) else self.registries.lanes(reference)
 
     def has(self, reference: Reference) -> bool:
         """Whether no registry needs to be asked for ``reference``."""

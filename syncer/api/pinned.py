@@ -45,6 +45,9 @@ class Pinned:
     def pause(self, reference: Reference) -> float:
         return self._contents.pause(reference)
 
+    def lanes(self, reference: Reference) -> float:
+        return self._contents.lanes(reference)
+
 
 class _Once(Generic[Key, Answer]):
     """Answers that are asked for once; who comes meanwhile waits, and after an error asks again."""

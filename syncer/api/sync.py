@@ -106,6 +106,7 @@ class _Run:
                 known = {(item.source, item.target) for item in items}
                 found = [item for item in await self.sources.look() if (item.source, item.target) not in known]
                 self._announce(found)
+                self.sources.contents.registries.transport.forget_outages()
                 await self._pass([*self._to_try_again(items), *found])
             self.was_cut = False
 
@@ -141,7 +142,7 @@ class _Run:
                 tasks.start_soon(self._bring, own, source, self.targets[host])
 
     async def _bring(self, items: Sequence[Item], source: Pinned, target: OpenTarget) -> None:
-        options = Options(workers=self.how.workers, memory=target.memory)
+        options = Options(workers=min(self.how.workers, target.target.lanes), memory=target.memory)
         await transfer(items, source, target.target, options=options, emit=self._note)
 
     def _note(self, event: Event) -> None:

@@ -20,6 +20,8 @@ from syncer.registry.repository import Registry, Repository
 from syncer.registry.target import RegistryTarget
 from syncer.transport import Traffic, Transport, TransportSettings, open_transport
 
+_PACED_LANES = 8  # more would only wait for their turn
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
@@ -74,6 +76,12 @@ class Registries:
         """How long the registry of ``reference`` is paused; see ``content.Pausing``."""
         left = self._transport.of(self.registry(reference.registry).base).pause_left
         return left if left <= self._settings.transport.limits.max_wait else 0.0
+
+    def lanes(self, reference: Reference) -> int:
+        """How many blobs may be on their way from the registry of ``reference``; see ``content.Narrow``."""
+        traffic = self._transport.of(self.registry(reference.registry).base)
+        usual = self._settings.transport.limits.requests_per_host
+        return min(usual, traffic.settings.concurrency or (_PACED_LANES if traffic.is_paced else usual))
 
     def target(
         self, address: RegistryAddress, *, journal: UploadJournal | None = None, interrupted: bool = False

@@ -45,6 +45,13 @@ class RegistryTarget:
         self._sessions: dict[tuple[str, Digest], Session] = {}  # that mounts have left open
         self._referrers = Referrers()
 
+    @property
+    def lanes(self) -> int:
+        """How many pieces of content may be on their way to it."""
+        transport = self._registry.transport
+        usual = transport.limits.requests_per_host
+        return transport.of(self._registry.base).settings.concurrency or usual
+
     def space(self, name: Reference) -> str:
         return name.repository
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -54,6 +54,7 @@ class Node:
     names: list[Item] = field(default_factory=list)  # images whose root this is, not committed yet
     committing: list[Item] = field(default_factory=list)  # those that a worker has in hand
     error: SyncerError | None = None
+    in_lane: bool = False  # it is one of those that its registry may be asked for now
 
     @property
     def is_large(self) -> bool:
@@ -89,6 +90,8 @@ class Plan:
     _large: list[tuple[int, int, Node]] = field(default_factory=list)
     _small: deque[Node] = field(default_factory=deque)
     _parked: dict[str, list[Node]] = field(default_factory=dict)  # by the registry that is paused
+    _crowded: dict[str, deque[Node]] = field(default_factory=dict)  # by the registry that is asked for enough
+    _in_lanes: Counter[str] = field(default_factory=Counter)  # by registry
     _large_at_work: int = 0
     _tickets: int = 0
 
@@ -135,22 +138,28 @@ class Plan:
             self._name_again(root)
         return root.error if root.state is State.FAILED else None
 
-    def take(self, pause: Callable[[Reference], float] = lambda _: 0.0) -> Node | None:
+    def take(
+        self,
+        pause: Callable[[Reference], float] = lambda _: 0.0,
+        lanes: Callable[[Reference], float] = lambda _: math.inf,
+    ) -> Node | None:
         """The node to work on next; None while there is nothing that may be begun.
 
-        What would have to wait for a registry that ``pause`` says is paused is put aside until it is not.
+        What would have to wait for a registry that ``pause`` says is paused, or of which no more than ``lanes``
+        pieces may be on their way, is put aside until it would not: no worker waits for it.
         """
         self._unpark(pause)
+        self._let_in(lanes)
         if self._commits:
             return self._commits.popleft()
         while self._large and self._large_at_work < self._large_lanes():
             node = heapq.heappop(self._large)[2]
-            if not self._park(node, pause):
+            if not self._park(node, pause) and self._enter_lane(node, lanes):
                 self._large_at_work += 1
                 return node
         while self._small:
             node = self._small.popleft()
-            if node.mount_from is not None or not self._park(node, pause):
+            if node.mount_from is not None or (not self._park(node, pause) and self._enter_lane(node, lanes)):
                 return node
         return None
 
@@ -241,6 +250,9 @@ class Plan:
     def _leave(self, node: Node, state: State) -> None:
         if node.state is State.READY and node.is_large:
             self._large_at_work -= 1
+        if node.in_lane:
+            self._in_lanes[node.origin.registry] -= 1
+            node.in_lane = False
         node.state = state
         self.unfinished -= 1
 
@@ -254,6 +266,23 @@ class Plan:
         for registry in [name for name, nodes in self._parked.items() if pause(nodes[0].origin) <= 0]:
             for node in self._parked.pop(registry):
                 self._make_ready(node)
+
+    def _enter_lane(self, node: Node, lanes: Callable[[Reference], float]) -> bool:
+        registry = node.origin.registry
+        if self._in_lanes[registry] >= lanes(node.origin):
+            self._crowded.setdefault(registry, deque()).append(node)
+            return False
+        self._in_lanes[registry] += 1
+        node.in_lane = True
+        return True
+
+    def _let_in(self, lanes: Callable[[Reference], float]) -> None:
+        for registry in list(self._crowded):
+            waiting = self._crowded[registry]
+            for _ in range(int(min(len(waiting), lanes(waiting[0].origin) - self._in_lanes[registry]))):
+                self._make_ready(waiting.popleft())
+            if not waiting:
+                del self._crowded[registry]
 
     def _large_lanes(self) -> int:
         return max(1, min(self.workers - self.workers // 4, max(_MAX_LARGE_AT_ONCE, self.workers // 4)))

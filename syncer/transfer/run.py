@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Item, Mounting, Pausing, Progress, Referring, Source, Target
+from syncer.content import Item, Mounting, Narrow, Pausing, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetFull
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
@@ -71,6 +72,7 @@ class _Transfer:
         referring = source if isinstance(source, Referring) else None
         self.discovery = Discovery(source, target, options.memory, referring, concurrency=min(16, options.workers))
         self.pause = source.pause if isinstance(source, Pausing) else _never
+        self.lanes = source.lanes if isinstance(source, Narrow) else _wide
         self.changed = anyio.Event()
         self.lost: dict[Item, ImageFailed] = {}
         self.is_second = is_second
@@ -138,7 +140,7 @@ class _Transfer:
         """Move what is ready into the channel; what has to wait is simply not in it yet."""
         async with send:
             while not self.plan.finished:
-                if node := self.plan.take(self.pause):
+                if node := self.plan.take(self.pause, self.lanes):
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
@@ -207,6 +209,10 @@ class _Transfer:
 
 def _never(_: Reference) -> float:
     return 0.0
+
+
+def _wide(_: Reference) -> float:
+    return math.inf
 
 
 def _platforms(tree: Tree) -> tuple[Platform, ...]:
