@@ -53,6 +53,10 @@ class PaletteConsole:
 
     access: PaletteAccess
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return (self.access.account.api_key,)
+
     async def profiles(self, uids: Iterable[str], project_uid: str = "") -> list[Profile]:
         """The profiles with those uids; ``project_uid`` is empty for the project of the login.
 

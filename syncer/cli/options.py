@@ -107,6 +107,10 @@ class MirrorOptions:
         list[Path] | None,
         typer.Option(metavar="FILE", help="A profile exported from Palette, or a pack. May be given many times."),
     ] = None
+    profiles: Annotated[str | None, typer.Option(metavar="ID,ID", help="Cluster profiles of Palette.")] = None
+    project_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="The project that the profiles are in. Or $SYNCER_PROJECT_ID.")
+    ] = None
     registry: Annotated[
         str | None, typer.Option("-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Where the images go.")
     ] = None

@@ -36,11 +36,12 @@ def plan(
     images alone a build, and how large its bundle would be.
     """
     from syncer.api.plan import plan_build, plan_push, plan_sync  # noqa: PLC0415  imported where used
+    from syncer.api.profiles import define  # noqa: PLC0415
     from syncer.api.sources import open_sources  # noqa: PLC0415
     from syncer.api.sync_settings import sync_settings  # noqa: PLC0415
     from syncer.cli.options import OutputOptions  # noqa: PLC0415
     from syncer.cli.reporting import tell_plan, warn  # noqa: PLC0415
-    from syncer.cli.sync_flags import definition_of, sync_file_of  # noqa: PLC0415
+    from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
@@ -58,14 +59,24 @@ def plan(
         elif wanted.config is not None or address is not None:
             sync_file = sync_file_of(wanted)
             own = sync_settings(sync_file, settings, os.environ)
-            async with open_sources(sync_file, own, warn, strict=wanted.strict) as sources:
+            console = console_for(own.transport, is_needed=sync_file.asks_palette)
+            supplies = chart_supplies()
+            async with open_sources(
+                sync_file, own, warn, supplies=supplies, console=console, strict=wanted.strict
+            ) as sources:
                 forecast = await plan_sync(sources, state=state_directory(state_dir), workers=workers)
         else:
+            selection = selection_of_flags(wanted)
+            console = console_for(settings.transport, is_needed=bool(selection.uids), project_id=wanted.project_id)
+            gathered = await define("bundle", selection, console)
+            for warning in (*gathered.warnings, *gathered.unlisted):
+                warn(str(warning))
             forecast = await plan_build(
-                definition_of(wanted, warn),
+                gathered.definition,
                 platform=wanted.arch,
                 format=format.value,
                 referrers=wanted.referrers,
+                supplies=chart_supplies(),
                 settings=settings,
                 workers=workers,
             )

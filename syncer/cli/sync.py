@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 import typer
@@ -41,13 +42,13 @@ def sync(
     more at the end of the run; running again goes on.
     """
     from syncer.api.plan import plan_sync  # noqa: PLC0415  imported where used: `syncer version` stays quick
-    from syncer.api.sources import open_sources  # noqa: PLC0415
+    from syncer.api.sources import Sources, Warn, open_sources  # noqa: PLC0415
     from syncer.api.state import locked  # noqa: PLC0415
     from syncer.api.sync import Mirroring, run_sync  # noqa: PLC0415
     from syncer.api.sync_settings import secrets_of, sync_settings  # noqa: PLC0415
     from syncer.cli.durations import parse_duration  # noqa: PLC0415
     from syncer.cli.reporting import reporting, tell_plan, warn  # noqa: PLC0415
-    from syncer.cli.sync_flags import sync_file_of  # noqa: PLC0415
+    from syncer.cli.sync_flags import chart_supplies, console_for, sync_file_of  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
@@ -55,6 +56,7 @@ def sync(
     state = state_directory(uploading.state_dir)
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
     settings = sync_settings(file, registry_settings(connection, login, address, uploading), os.environ)
+    console = console_for(settings.transport, is_needed=file.asks_palette)
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
@@ -62,15 +64,18 @@ def sync(
         timeout=parse_duration(timeout) if timeout else None,
     )
 
+    def opened(say: Warn) -> AbstractAsyncContextManager[Sources]:
+        return open_sources(file, settings, say, supplies=chart_supplies(), console=console, strict=wanted.strict)
+
     async def look() -> Exit:
-        async with open_sources(file, settings, warn, strict=wanted.strict) as sources:
+        async with opened(warn) as sources:
             forecast = await plan_sync(sources, state=state, workers=connection.concurrency)
         return tell_plan(forecast, telling, exit_code=dry.exit_code)
 
     async def mirror() -> Exit:
         with locked(state, str(wanted.config.resolve() if wanted.config else address)):
-            with reporting(telling, secrets=secrets_of(settings)) as told:
-                async with open_sources(file, settings, told.warn, strict=wanted.strict) as sources:
+            with reporting(telling, secrets=[*secrets_of(settings), *(console.secrets if console else ())]) as told:
+                async with opened(told.warn) as sources:
                     result = await run_sync(sources, how, run_id=told.run_id, emit=told.emit, expect=told.expect)
             outcome = [f"mirrored to {target.registry}" for target in file.targets]
             if result.timed_out:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from syncer.api.contents import Supplies
+from syncer.api.profiles import PaletteConsole, Selection
+from syncer.cli.directories import cache_directory
 from syncer.cli.options import MirrorOptions
+from syncer.cli.palette import palette_access
+from syncer.cli.selection import csv
 from syncer.errors import UsageError
 from syncer.oci import Platform, Reference
-from syncer.profiles.definition import Definition
-from syncer.profiles.gather import gather
 from syncer.profiles.images_file import read_images_file
 from syncer.profiles.mapping_file import read_mapping
-from syncer.profiles.profile_file import read_profile_file
 from syncer.profiles.sync_file import SyncFile, parse_sync_file, read_sync_file
 from syncer.registry import RegistryAddress
+from syncer.transport import TransportSettings
 
 _PLACE = Path("the command line")
 
@@ -36,10 +39,11 @@ def sync_file_of(options: MirrorOptions) -> SyncFile:
 
 
 def _file_of_flags(options: MirrorOptions) -> SyncFile:
-    references = (Reference.parse(image.removeprefix("docker://")) for image in options.image or ())
-    sources: list[dict[str, Any]] = [{"image": str(reference)} for reference in references]
+    sources: list[dict[str, Any]] = [{"image": str(reference)} for reference in _references(options)]
     sources += [{"images_file": str(path)} for path in options.images_file or ()]
     sources += [{"profile_file": str(path)} for path in options.profile_file or ()]
+    if uids := csv(options.profiles):
+        sources.append({"profiles": uids} | ({"project_id": options.project_id} if options.project_id else {}))
     if not sources or options.registry is None:
         raise UsageError(
             "there is nothing to mirror" if not sources else "it is not said where to mirror to",
@@ -56,15 +60,28 @@ def _file_of_flags(options: MirrorOptions) -> SyncFile:
     return replace(parse_sync_file(yaml.safe_dump(document), _PLACE), tree=None)
 
 
-def definition_of(options: MirrorOptions, warn: Callable[[str], None]) -> Definition:
-    """What a build of the images and profiles that were named would hold; raises ``UsageError``."""
-    wanted = [(Reference.parse(image.removeprefix("docker://")), "--image") for image in options.image or ()]
+def selection_of_flags(options: MirrorOptions) -> Selection:
+    """What a build of the images and profiles that the flags name would hold; raises ``UsageError``."""
+    images = [(reference, "--image") for reference in _references(options)]
     for path in options.images_file or ():
-        wanted += [(listed.reference, path.name) for listed in read_images_file(path)]
-    profiles = [read_profile_file(path) for path in options.profile_file or ()]
-    gathered = gather("bundle", profiles, images=wanted)
-    for warning in (*gathered.warnings, *gathered.unlisted):
-        warn(str(warning))
-    if not (gathered.definition.images or gathered.definition.charts):
+        images += [(listed.reference, path.name) for listed in read_images_file(path)]
+    selection = Selection(uids=csv(options.profiles), files=options.profile_file or (), images=images)
+    if not (selection.names_profiles or images):
         raise UsageError("there is nothing to plan", hint="name images with --image or --images-file, or a sync file")
-    return gathered.definition
+    return selection
+
+
+def console_for(
+    transport: TransportSettings, *, is_needed: bool, project_id: str | None = None
+) -> PaletteConsole | None:
+    """Palette, where profiles are to be asked for; raises ``UsageError`` when nobody is logged in."""
+    return PaletteConsole(palette_access(transport, os.environ, project_id=project_id)) if is_needed else None
+
+
+def chart_supplies() -> Supplies:
+    """Where indexes of chart repositories are kept for the next run."""
+    return Supplies(chart_cache=cache_directory() / "charts")
+
+
+def _references(options: MirrorOptions) -> list[Reference]:
+    return [Reference.parse(image.removeprefix("docker://")) for image in options.image or ()]

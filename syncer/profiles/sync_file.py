@@ -44,6 +44,11 @@ class SyncFile:
         return self.document.targets
 
     @property
+    def asks_palette(self) -> bool:
+        """Whether Palette is to be asked for profiles."""
+        return any(source.profiles for source in self.sources)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What works, and should not be done."""
         return tuple(
