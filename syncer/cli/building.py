@@ -258,7 +258,7 @@ class Building:
         path = self._output / FILE_NAME
         write_definition(definition, path, force=self.bundle.force)
         if self.telling.json:
-            print_json(definition.model_dump(mode="json", exclude_defaults=True))
+            print_json(definition.tree())
         else:
             written = f"Writing flattened bundle definition file at path {path.absolute()}"
             typer.echo("\n".join([written, *outcome]))

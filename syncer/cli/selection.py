@@ -19,12 +19,12 @@ def selection_of(options: ContentOptions) -> Selection:
         raise UsageError("--images-only leaves out what --include-packs brings along", hint="give one of them")
     excluded = csv(options.exclude_profiles)
     selection = Selection(
-        uids=csv(options.profiles),
-        files=options.profile_file or (),
-        packs=[Path(path) for path in csv(options.packs)],
+        uids=tuple(csv(options.profiles)),
+        files=tuple(options.profile_file or ()),
+        packs=tuple(Path(path) for path in csv(options.packs)),
         images=tuple(_images(options)),
-        excluded=[each for each in excluded if not Path(each).exists()],
-        excluded_files=[Path(each) for each in excluded if Path(each).exists()],
+        excluded=tuple(each for each in excluded if not Path(each).exists()),
+        excluded_files=tuple(Path(each) for each in excluded if Path(each).exists()),
         overrides=parse_overrides(options.set_var or ()),
         scan=options.scan,
         images_only=options.images_only,

@@ -154,6 +154,11 @@ class Definition(Checked):
         """Everything, in the order in which a bundle holds it."""
         return [*self.images, *self.charts, *self.archives, *self.files]
 
+    def tree(self) -> dict[str, Any]:
+        """The document that the file is, of plain values; what has its default is left out."""
+        whole = {"apiVersion": self.apiVersion, "kind": self.kind}
+        return whole | self.model_dump(mode="json", exclude_defaults=True)
+
     @model_validator(mode="after")
     def _once(self) -> Self:
         digests: dict[str, Digest | None] = {}
@@ -179,9 +184,7 @@ def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
 
 def render_definition(definition: Definition) -> str:
     """The file's text; the same definition always gives the same text, and ``parse_definition`` reads it back."""
-    tree = definition.model_dump(mode="json", exclude_defaults=True)
-    tree = {"apiVersion": definition.apiVersion, "kind": definition.kind} | tree
-    body = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    body = yaml.dump(definition.tree(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return _HEADER + body
 
 

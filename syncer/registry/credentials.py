@@ -58,9 +58,9 @@ class AuthFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialSettings:
-    """Where logins come from: what was given for one registry each, then the files in order.
+    """Where logins come from: what was given for one registry, or one path in it, each, then the files in order.
 
-    Hosts are written ``host[:port]``, as in references.
+    Hosts are written ``host[:port]``, as in references; a path may follow.
     """
 
     logins: Mapping[str, Credential] = field(default_factory=lambda: MappingProxyType({}))
@@ -97,7 +97,7 @@ class Credentials:
         Raises ``InvalidFile`` for a file that cannot be read.
         """
         settings = self._settings
-        if given := settings.logins.get(host):
+        if given := next(filter(None, map(settings.logins.get, _narrowing(f"{host}/{repository}"))), None):
             return given
         async with self._lock:
             if named := settings.helpers.get(host):
