@@ -315,3 +315,11 @@ def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=problem):
             find_login(credentials(**fields), host="t.io", environment={}, directory=tmp_path)
+
+
+def test_the_only_source_that_is_wrong_is_told_what_is_wrong_with_it(tmp_path: Path) -> None:
+    """And not that there is no source at all."""
+    text = "sources:\n  - image: busybox\n    platfroms: [linux/amd64]\ntargets:\n  - registry: 127.0.0.1:9/x\n"
+
+    with pytest.raises(InvalidFile, match=r"sync.yaml:3: sources\[0\].platfroms: .* did you mean platforms\?"):
+        parse_sync_file(text, tmp_path / "sync.yaml")

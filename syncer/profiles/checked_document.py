@@ -45,14 +45,17 @@ class Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
+_FOLLOWING = ("missing", "too_short")
+
+
 def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
     """``tree``, as ``parse_yaml`` gives it, as a ``model``; raises ``InvalidFile`` for its first mistake."""
     try:
         return model.model_validate(tree)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)
-        # a field that is unknown explains one that is missing
-        first = min(errors, key=lambda error: (error["type"] == "missing", line_of(tree, error["loc"]) or 0))
+        # a field that is unknown explains one that is missing, and an entry that is wrong a list that is too short
+        first = min(errors, key=lambda error: (error["type"] in _FOLLOWING, line_of(tree, error["loc"]) or 0))
         path = tuple(step for step in first["loc"] if step != "[key]")
         problem = _problem(model, path, first)
         named = f"{spell_path(path)}: {problem}" if path else problem
