@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -130,9 +132,9 @@ class Credentials:
             return None
         server = _HUB_KEY if host == DOCKER_HUB else host
         try:
-            with anyio.fail_after(_HELPER_SECONDS):
+            with anyio.fail_after(_HELPER_SECONDS), _pipe_with(server.encode()) as question:
                 result = await anyio.run_process(
-                    [program, "get"], input=server.encode(), stderr=subprocess.DEVNULL, check=False
+                    [program, "get"], stdin=question, stderr=subprocess.DEVNULL, check=False
                 )
         except FileNotFoundError:
             self.notes[host] = f"{program} is not installed"
@@ -161,6 +163,18 @@ class Credentials:
         if not isinstance(username, str) or not isinstance(secret, str) or not secret:
             return None
         return Credential(identity_token=secret) if username == _IDENTITY_TOKEN else Credential(username, secret)
+
+
+@contextmanager
+def _pipe_with(content: bytes) -> Iterator[int]:
+    """A pipe to read ``content`` from, which is short; a helper may end without having read it."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, content)
+        os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 @dataclass(frozen=True, slots=True)
