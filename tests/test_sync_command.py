@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
+import pytest
 import yaml
+from jsonschema import validate
 
+from syncer.api.state import locked
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import Ran, syncer
+from tests.support.chart_repository import chart_repository
+from tests.support.cli import Ran, environment, syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Stall
 from tests.support.images import Image
-from tests.support.registries import Registry
+from tests.support.palette import KEY, palette_server
+from tests.support.registries import LOGIN, Registry
+
+DOCS = Path(__file__).parent.parent / "docs"
+UID = "66b1f0c2a1b2c3d4e5f60718"
 
 
 async def publish(registry: Registry, made: dict[str, Image]) -> list[str]:
@@ -91,3 +105,298 @@ async def test_a_file_says_what_goes_where(debian_registry: OpenRegistry, tmp_pa
         assert await client.tags(edge, "base/apps") == ["1.3.0", "1.4.0"]
         await client.assert_holds(edge, "base/tools/t", several.children[1], "1")
         assert await client.repositories(office) == [landed(source, "app")]
+
+
+async def test_profiles_and_charts_are_mirrored_too(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    app, tool = images.image("app"), images.image("tool")
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        palette_server() as palette,
+        chart_repository() as repository,
+    ):
+        await publish(source, {"app:1": app, "tool:1": tool})
+        repository.add_chart("web", "1.2.0")
+        repository.index()
+        values = yaml.safe_dump({"pack": {"content": {"images": [{"image": f"{source.address}/app:1"}]}}})
+        pack = {"name": "p", "type": "spectro", "layer": "addon", "version": "1.0.0", "values": values}
+        palette.profiles[UID] = {
+            "metadata": {"name": "edge", "uid": UID},
+            "spec": {"version": "1.0.0", "template": {"type": "add-on", "cloudType": "all", "packs": [pack]}},
+        }
+        listed = {"content": {"images": [{"image": f"{source.address}/tool:1"}]}}
+        (tmp_path / "values.yaml").write_text(yaml.safe_dump({"pack": listed}))
+        file = write_file(
+            tmp_path,
+            sources=[
+                {"profiles": UID, "project_id": "project-1"},
+                {"profile_file": "values.yaml"},
+                {"chart": {"repository": str(repository.url), "name": "web", "version": "^1.0"}},
+            ],
+            targets=[{"registry": f"{target.address}/m"}],
+        )
+        login = {"SYNCER_API_KEY": KEY, "SYNCER_CONSOLE_URL": str(palette.url)}
+
+        ran = await sync(tmp_path, "-c", file, "--json", **login)
+        again = await sync(tmp_path, "-c", file, "--json", **login)
+        nobody = await sync(tmp_path, "-c", file)
+
+        assert (ran.code, again.code, nobody.code) == (0, 0, 2), ran.stderr + again.stderr
+        assert again.json["totals"]["images_skipped"] == 3
+        assert "log in with syncer login" in nobody.stderr
+        await client.assert_holds(target, landed(source, "app", "m"), app, "1")
+        await client.assert_holds(target, landed(source, "tool", "m"), tool, "1")
+        place = f"m/{repository.url.host}_{repository.url.port}/web"
+        chart = client.parsed(await client.manifest(target, place, "1.2.0"))
+        assert chart["config"]["mediaType"] == "application/vnd.cncf.helm.config.v1+json"
+        assert KEY not in ran.stdout + ran.stderr
+
+
+async def test_credentials_come_from_where_the_file_says(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    helpers = tmp_path / "bin"
+    helpers.mkdir()
+    helper = helpers / "docker-credential-nightly"
+    helper.write_text(f"""#!/bin/sh\necho '{{"Username": "{LOGIN.username}", "Secret": "{LOGIN.password}"}}'\n""")
+    helper.chmod(0o755)
+    (tmp_path / "secret").write_text(f"{LOGIN.password}\n")
+    async with (
+        debian_registry("source", login=LOGIN) as source,
+        debian_registry("one", login=LOGIN) as one,
+        debian_registry("two", login=LOGIN) as two,
+    ):
+        await publish(source, {"app:1": images.image("app")})
+        registries = {
+            source.address: {"credentials": {"username": LOGIN.username, "password_env": "SOURCE_PASSWORD"}},
+            one.address: {"credentials": {"username_env": "ONE_USER", "password_file": "secret"}},
+            two.address: {"credentials": {"helper": "nightly"}},
+        }
+        wanted = {
+            "sources": [{"image": f"{source.address}/app:1"}],
+            "targets": [{"registry": one.address}, {"registry": two.address}],
+            "registries": registries,
+        }
+        file = write_file(tmp_path, **wanted)
+        variables = {
+            "SOURCE_PASSWORD": LOGIN.password,
+            "ONE_USER": LOGIN.username,
+            "PATH": f"{helpers}:{os.environ['PATH']}",
+        }
+
+        ran = await sync(tmp_path, "-c", file, "--json", "--log-format", "json", **variables)
+        unset = await sync(tmp_path, "-c", file, **(variables | {"SOURCE_PASSWORD": ""}))
+        wanted["registries"][source.address] = {"credentials": {"username": LOGIN.username, "password": LOGIN.password}}
+        inline = await sync(tmp_path, "-c", write_file(tmp_path, **wanted), "--json", **variables)
+
+    assert ran.code == 0, ran.stderr
+    assert ran.json["totals"]["images_copied"] == 2
+    assert unset.code == 2
+    assert f"the credentials of {source.address} are in the variable SOURCE_PASSWORD, which is not set" in unset.stderr
+    assert inline.code == 0
+    assert "warning: " in inline.stderr
+    assert "stands in the file" in inline.stderr
+    for each in (ran, unset, inline):
+        assert LOGIN.password not in each.stdout + each.stderr
+
+
+async def test_the_account_is_written_in_all_its_forms(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await publish(source, {"app:1": images.image("app")})
+        file = write_file(
+            tmp_path,
+            sources=[{"repository": f"{source.address}/app", "tags": {"names": ["1", "lost"], "glob": "none-*"}}],
+            targets=[{"registry": target.address}],
+        )
+
+        ran = await sync(
+            tmp_path, "-c", file, "--json", "--report", tmp_path / "report.json",
+            "--metrics-file", tmp_path / "syncer.prom", "--log-format", "json",
+        )  # fmt: skip
+
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    validate(report, json.loads((DOCS / "report.schema.json").read_bytes()))
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert ran.code == 4
+    assert ran.json == report
+    assert [image["status"] for image in report["images"]] == ["copied", "failed"]
+    assert {registry["registry"] for registry in report["registries"]} == {source.address, target.address}
+    assert {line["run_id"] for line in lines} == {report["run_id"]}
+    assert {"image_copied", "image_failed", "warning"} <= {line["event"] for line in lines}
+    metrics = (tmp_path / "syncer.prom").read_text()
+    assert 'syncer_last_run_images{profile="sync",status="failed"} 1.0' in metrics
+    assert 'syncer_last_run_success{profile="sync"} 0.0' in metrics
+
+
+async def test_a_second_run_of_the_same_file_does_not_begin(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source:
+        await publish(source, {"app:1": images.image("app")})
+        file = write_file(
+            tmp_path, sources=[{"image": f"{source.address}/app:1"}], targets=[{"registry": "localhost:9"}]
+        )
+        with locked(tmp_path / "state", str(file)):
+            ran = await sync(tmp_path, "-c", file, "--state-dir", tmp_path / "state")
+            (tmp_path / "link.yaml").symlink_to(file)
+            same = await sync(tmp_path, "-c", tmp_path / "link.yaml", "--state-dir", tmp_path / "state")
+            plan = await sync(tmp_path, "-c", file, "--state-dir", tmp_path / "state", "--dry-run")
+
+    assert (ran.code, same.code) == (75, 75)
+    assert f"another run is at {file}" in ran.stderr
+    assert plan.code != 75
+
+
+async def test_a_killed_sync_goes_on_where_it_was(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """What arrived before the kill is not sent again, nor asked of the source."""
+    layers = [images.layer(f"layer {n}", 1_000_000) for n in range(8)]
+    image = images.image("large", layers=layers)
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(source) as from_source,
+        fault_proxy(target) as to_target,
+    ):
+        await client.push(source, "app", image, "1")
+        file = write_file(
+            tmp_path,
+            sources=[{"image": f"{from_source.registry.address}/app:1"}],
+            targets=[{"registry": to_target.registry.address}],
+        )
+        to_target.on("PUT", "/blobs/uploads/", Stall("head"), first=6, times=None)
+        command = [sys.executable, "-m", "syncer", "sync", "-c", str(file), "--concurrency", "2"]
+        process = await anyio.open_process(command, env=environment(tmp_path), stdout=None, stderr=None)
+        with anyio.fail_after(30):
+            while len([one for one in to_target.exchanges.of("PUT upload") if one.status]) < 5:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        process.kill()
+        await process.wait()
+        await process.aclose()
+        to_target.rules.clear()
+        fetched = len(from_source.exchanges.of("GET blob"))
+
+        ran = await sync(tmp_path, "-c", file, "--json")
+
+        assert ran.code == 0, ran.stderr
+        assert ran.json["totals"]["blobs_skipped"] >= 5
+        assert len(from_source.exchanges.of("GET blob")) - fetched <= 9 - 5
+        await client.assert_holds(target, landed(from_source.registry, "app", "").strip("/"), image, "1")
+
+
+async def test_a_timeout_ends_the_run_in_good_order(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(target) as proxy,
+    ):
+        references = await publish(source, {"quick:1": images.image("quick"), "slow:1": images.image("slow")})
+        proxy.on("PUT", "/slow/manifests/1", Stall("request"), times=None)
+        options = [word for reference in references for word in ("--image", reference)]
+        where = ["--registry", f"{proxy.registry.address}/m"]
+
+        cut = await sync(tmp_path, *options, *where, "--timeout", "4s", "--json")
+        proxy.rules.clear()
+        went_on = await sync(tmp_path, *options, *where, "--timeout", "1m", "--json")
+
+    assert cut.code == 1
+    assert [image["status"] for image in cut.json["images"]] == ["copied", "unfinished"]
+    assert went_on.code == 0
+    assert [image["status"] for image in went_on.json["images"]] == ["skipped", "copied"]
+    assert went_on.json["totals"]["bytes_sent"] == 0
+
+
+async def test_a_timeout_while_tags_are_listed_is_no_success(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, fault_proxy(source) as proxy:
+        proxy.on("GET", "/tags/list", Stall("head"), times=None)
+        file = write_file(
+            tmp_path,
+            sources=[{"repository": f"{proxy.registry.address}/app", "tags": "all"}],
+            targets=[{"registry": "localhost:9"}],
+        )
+        ran = await sync(tmp_path, "-c", file, "--timeout", "3", "--json")
+
+    assert ran.code == 1
+    assert [(image["source"], image["status"]) for image in ran.json["images"]] == [
+        (f"{proxy.registry.address}/app", "unfinished")
+    ]
+
+
+async def test_fail_fast_ends_at_the_first_failure(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        (reference,) = await publish(source, {"app:1": images.image("app")})
+        await client.push(source, "late", images.image("late"), "1")
+        names = [f"{source.address}/lost:1", reference, *[f"{source.address}/late:{n}" for n in range(1, 30)]]
+        (tmp_path / "images.txt").write_text("\n".join(names))
+        ran = await sync(
+            tmp_path, "--images-file", tmp_path / "images.txt", "--registry", target.address, "--fail-fast", "--json",
+            "--concurrency", "1",
+        )  # fmt: skip
+
+    assert ran.code != 0
+    totals = ran.json["totals"]
+    assert totals["images"] == 31
+    assert totals["images_failed"] >= 1
+    assert totals["images_unfinished"] > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sources: [{image: a, tag: b}]", "sources[0].tag: there is no such field; did you mean tags?"),
+        ("sources: [{repository: a, tags: {regex: '['}}]", "sources[0].tags.regex[0]: '[' is not a regular expression"),
+        ("sources: [{image: a, targets: [x]}]", "no target is called 'x'; known: localhost:9"),
+        ("sources: [{images_file: none.txt}]", "none.txt: it cannot be read"),
+        ("registries: {q.io: {ca_cert: none.pem}}\nsources: [{image: a}]", "none.pem is not there"),
+        ("sources: [{image: a, platforms: amd64}, {image: a}]", "is asked for in two forms"),
+    ],
+)
+async def test_a_wrong_file_is_refused_before_anything_is_done(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "sync.yaml"
+    file.write_text(f"{text}\ntargets: [{{registry: localhost:9}}]\n")
+
+    ran = await sync(tmp_path, "-c", file)
+
+    assert (ran.code, ran.stdout) == (2, "")
+    assert said in ran.stderr
+
+
+async def test_wrong_flags_are_told_with_what_to_do(tmp_path: Path) -> None:
+    file = write_file(tmp_path, sources=[{"image": "a"}], targets=[{"registry": "localhost:9"}])
+    for options, said in (
+        ([], "there is nothing to mirror"),
+        (["--image", "busybox"], "it is not said where to mirror to"),
+        (["-c", file, "--registry", "localhost:9"], "not by both"),
+        (["-c", file, "--timeout", "soon"], "'soon' is not a duration"),
+        (["--image", "BusyBox", "--registry", "localhost:9"], "is not an image reference"),
+    ):
+        ran = await sync(tmp_path, *options)
+        assert ran.code == 2
+        assert said in ran.stderr
+        assert "hint: " in ran.stderr or "reference" in said
+
+
+async def test_a_target_that_cannot_be_reached(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source:
+        (reference,) = await publish(source, {"app:1": images.image("app")})
+        ran = await sync(tmp_path, "--image", reference, "--registry", "localhost:9/m", "--max-wait", "1", "--json")
+
+    assert ran.code == 1
+    (image,) = ran.json["images"]
+    assert "localhost:9 cannot be reached" in image["message"]
+    errors = {registry["registry"]: registry["errors"] for registry in ran.json["registries"]}
+    assert errors["localhost:9"] >= 1
+
+
+async def test_a_rule_that_fits_nothing_is_a_warning_or_with_strict_an_error(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await publish(source, {"app:1": images.image("app")})
+        file = write_file(
+            tmp_path,
+            sources=[{"repository": f"{source.address}/app", "tags": {"names": "1", "semver": ">=2"}}],
+            targets=[{"registry": target.address}],
+        )
+        lax = await sync(tmp_path, "-c", file)
+        strict = await sync(tmp_path, "-c", file, "--strict")
+
+    warning = f"{file}:2: semver '>=2' fits no tag of {source.address}/app"
+    assert (lax.code, strict.code) == (0, 2)
+    assert f"warning: {warning}" in lax.stderr
+    assert f"error: {warning}" in strict.stderr
