@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 from syncer.api.contents import bundled_referrers
 from syncer.api.landing import REPOSITORY, landing, name_of, without_places
@@ -17,6 +18,29 @@ from syncer.profiles.mapping import NameMapping
 from syncer.registry import Registries
 
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBundle:
+    """Where a bundle's definition was pushed to: ``[http://|https://]HOST[:PORT]/BASE/bundle-definition:NAME``."""
+
+    reference: Reference
+    plain_http: bool | None = None  # None: the scheme was not given
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ``InvalidReference``."""
+        scheme, found, rest = text.partition("://")
+        is_url = bool(found) and scheme.lower() in ("http", "https")
+        return cls(Reference.parse(rest if is_url else text), scheme.lower() == "http" if is_url else None)
+
+    def at(self, registries: Registries) -> Reference:
+        """The reference, once ``registries`` know how its registry is spoken to."""
+        registries.registry(self.reference.registry, plain_http=self.plain_http)
+        return self.reference
+
+    def __str__(self) -> str:
+        return str(self.reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +70,9 @@ def definition_in(bundle: Bundle) -> Definition:
     return Definition(name=bundle.path.name.partition(".tar")[0], images=images)
 
 
-async def read_definition_at(reference: Reference, registries: Registries) -> Definition:
-    """The definition that was pushed as ``reference``; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
+async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
+    """The definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
+    reference = stored.at(registries)
     layer = definition_layer(await registries.manifest(reference))
     if layer.size > _MAX_DEFINITION:
         raise InvalidContent(f"{reference}: a definition of {layer.size} bytes is larger than {_MAX_DEFINITION}")
@@ -60,10 +85,10 @@ async def read_definition_at(reference: Reference, registries: Registries) -> De
     return parse_definition(bytes(content), str(reference))
 
 
-async def held_at(reference: Reference, registries: Registries, annotations: Mapping[str, str] | None = None) -> Held:
-    """The bundle whose definition was pushed as ``reference``, such as ``HOST/BASE/bundle-definition:NAME``."""
-    definition = await read_definition_at(reference, registries)
-    items = tuple(_items(definition, reference))
+async def held_at(stored: StoredBundle, registries: Registries, annotations: Mapping[str, str] | None = None) -> Held:
+    """The bundle whose definition is at ``stored``."""
+    definition = await read_definition_at(stored, registries)
+    items = tuple(_items(definition, stored.reference))
     if annotations:
         items = tuple([item for item in items if await _has(item.source, registries, annotations)])
         definition = _only(definition, [item.target for item in items])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -10,6 +11,7 @@ import anyio
 from syncer.api.build import named_definition, open_contents
 from syncer.api.contents import Supplies
 from syncer.api.defined import wanted_by
+from syncer.api.held import held_in
 from syncer.api.landing import landing
 from syncer.api.pinned import Pinned
 from syncer.api.sources import Sources
@@ -60,6 +62,8 @@ async def plan_push(
     registry: str | RegistryAddress,
     *,
     mapping: NameMapping | None = None,
+    annotations: Mapping[str, str] | None = None,
+    platform: Platform | None = None,
     settings: RegistrySettings | None = None,
     workers: int = 32,
 ) -> ForecastReport:
@@ -68,9 +72,11 @@ async def plan_push(
     forecast = Forecast(fetches=False, sends=True, can_mount=True)
     with open_bundle(Path(file)) as bundle:
         check_structure(bundle)
-        references = [image.reference for image in bundle.images]
-        named = landing(mapping).targets(references, registry=address.host, base=address.base)
-        items = [Item(reference, name) for reference, name in named.items()]
+        held = held_in(bundle, annotations)
+        targets = [item.target for item in held.items]
+        named = landing(mapping).targets(targets, registry=address.host, base=address.base)
+        platforms = (platform,) if platform else ()
+        items = [replace(item, target=named[item.target], platforms=platforms) for item in held.items]
         async with open_registries(settings or RegistrySettings()) as registries:
             target = registries.target(address)
             for found in await discover(items, bundle, target, workers=workers):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from syncer.api.build import DEFAULT_OUTPUT, check_name
-from syncer.api.held import Held, held_at
+from syncer.api.held import Held, StoredBundle, held_at
 from syncer.api.landing import as_landed, without_places
 from syncer.api.result import BuildResult, accounts, new_run_id, to_all
 from syncer.bundle import Format, open_writer
-from syncer.oci import Platform, Reference
+from syncer.oci import Platform
 from syncer.profiles.definition import render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report import Account
@@ -24,6 +24,7 @@ class Packing:
     """What a bundle file is to be like."""
 
     output: Path = DEFAULT_OUTPUT  # the directory
+    file_name: str | None = None  # NAME.tar.zst unless given
     format: Format = "tar.zst"
     compression_level: int = 3
     force: bool = False
@@ -35,7 +36,7 @@ class Packing:
 
 
 async def save(
-    source: str | Reference,
+    source: str | StoredBundle,
     packing: Packing,
     *,
     annotations: Mapping[str, str] | None = None,
@@ -46,16 +47,16 @@ async def save(
     With ``annotations`` only images that have them are fetched.  Raises ``NotFound``, ``Denied`` and
     ``InvalidContent`` for the definition, and as ``build`` does for the file.
     """
-    reference = Reference.parse(source) if isinstance(source, str) else source
+    stored = StoredBundle.parse(source) if isinstance(source, str) else source
     async with open_registries(settings or RegistrySettings()) as registries:
-        return await pack(await held_at(reference, registries, annotations), packing, registries)
+        return await pack(await held_at(stored, registries, annotations), packing, registries)
 
 
 async def pack(held: Held, packing: Packing, registries: Registries | None = None) -> BuildResult:
     """Bring ``held`` into ``OUTPUT/NAME.tar.zst``; ``registries`` are those that it lies in."""
     definition = held.definition
     check_name(definition.name)
-    path = packing.output / f"{definition.name}.{packing.format}"
+    path = packing.output / (packing.file_name or f"{definition.name}.{packing.format}")
     platforms = (packing.platform,) if packing.platform else ()
     items = [replace(item, platforms=platforms) for item in held.items]
     account = Account(run_id=packing.run_id or new_run_id(), fetches=registries is not None, sends=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from syncer.cli import build, content, import_, login, plan, serve, sync, version
+from syncer.cli import build, content, definition, import_, login, plan, save, serve, sync, version
 from syncer.cli.groups import with_groups
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ _EVERYWHERE: tuple[Callable[..., None], ...] = (
     build.build,
     content.push,
     content.verify,
+    definition.definition,
+    save.save,
+    save.copy,
     serve.serve,
     sync.sync,
     plan.plan,
@@ -34,6 +37,7 @@ _AT_THE_TOP: tuple[Callable[..., None], ...] = (login.login, login.logout)
 for group in (app, palette):
     for command in _EVERYWHERE:
         group.command()(with_groups(command))
+    group.command("list")(with_groups(definition.list_bundles))
     group.command("import")(with_groups(import_.import_))
 for command in _AT_THE_TOP:
     app.command()(with_groups(command))

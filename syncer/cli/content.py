@@ -25,6 +25,15 @@ def push(
             help="Replace the start of original names; the longest match wins. May be given many times.",
         ),
     ] = None,
+    annotation_selector: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only images with this annotation; repeatable.")
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."
+        ),
+    ] = None,
     verify_first: Annotated[
         bool, typer.Option("--verify", help="Hash the whole bundle before anything is sent.")
     ] = False,
@@ -38,10 +47,12 @@ def push(
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
+    from syncer.api.held import parse_selectors  # noqa: PLC0415  imported where used
     from syncer.api.plan import plan_push  # noqa: PLC0415
     from syncer.api.push import push  # noqa: PLC0415
     from syncer.cli.reporting import delivered, reporting, tell_plan  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
+    from syncer.oci import Platform  # noqa: PLC0415
     from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
@@ -49,8 +60,19 @@ def push(
     mapping = read_mapping(map or [])
     settings = registry_settings(connection, login, address, uploading)
 
+    selectors = parse_selectors(annotation_selector or [])
+    platform = Platform.parse(arch) if arch else None
+
     async def look() -> Exit:
-        forecast = await plan_push(file, address, mapping=mapping, settings=settings, workers=connection.concurrency)
+        forecast = await plan_push(
+            file,
+            address,
+            mapping=mapping,
+            annotations=selectors,
+            platform=platform,
+            settings=settings,
+            workers=connection.concurrency,
+        )
         return tell_plan(forecast, telling, exit_code=dry.exit_code)
 
     async def job() -> Exit:
@@ -59,6 +81,8 @@ def push(
                 file,
                 address,
                 mapping=mapping,
+                annotations=selectors,
+                platform=platform,
                 settings=settings,
                 state=state_directory(uploading.state_dir),
                 rehash=verify_first,
@@ -75,6 +99,13 @@ def push(
 def verify(
     *,
     file: Annotated[Path, typer.Option("-f", "--file", metavar="BUNDLE", help="The bundle.")],
+    public_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also check the bundle's signature with this key or certificate (PEM)."),
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --public-key. Default: BUNDLE.sig.bin")
+    ] = None,
     registry: Annotated[
         str | None,
         typer.Option(
@@ -88,8 +119,11 @@ def verify(
     connection: ConnectionOptions,
     telling: OutputOptions,
 ) -> None:
-    """Hash a bundle again and account for every byte of it; check that a registry has it all."""
+    """Hash a bundle again and account for every byte of it; check its signature, and that a registry has it all."""
+    from anyio import to_thread  # noqa: PLC0415  imported where used
+
     from syncer.api.verify import verify  # noqa: PLC0415
+    from syncer.bundle.signature import verify_file  # noqa: PLC0415
     from syncer.cli.reporting import tell_check  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
     from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
@@ -97,6 +131,8 @@ def verify(
 
     async def job() -> Exit:
         address = RegistryAddress.parse(registry) if registry else None
+        if public_key:
+            await to_thread.run_sync(verify_file, file, public_key, signature)
         result = await verify(
             file,
             address,
@@ -104,7 +140,7 @@ def verify(
             settings=registry_settings(connection, login, address),
             workers=connection.concurrency,
         )
-        tell_check(result, telling)
+        tell_check(result, telling, signed=public_key is not None)
         return result.exit
 
     run(job)

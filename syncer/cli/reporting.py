@@ -113,10 +113,10 @@ def tell_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool
     return report.exit(tell_work=exit_code)
 
 
-def tell_check(result: VerifyResult, options: OutputOptions) -> None:
-    """Print what a verification found."""
+def tell_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:
+    """Print what a verification found; ``signed`` says that there was a signature, and that it is good."""
     if options.json:
-        print_json(result.to_json())
+        print_json(result.to_json() | {"signed": signed})
         return
     check = result.check
     lines = [
@@ -126,6 +126,8 @@ def tell_check(result: VerifyResult, options: OutputOptions) -> None:
         f"bundle {result.bundle} is sound: every byte of the file is accounted for",
         f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
     ]
+    if signed:
+        lines.append("signature: good")
     if check.unreferenced:
         lines.append(f"unused:  {len(check.unreferenced)} pieces of content that no image needs")
     if result.registry:

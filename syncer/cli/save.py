@@ -1,0 +1,189 @@
+"""``syncer save`` and ``syncer copy``: bundles out of registries, and from anywhere to anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from syncer.cli.build_options import BundleFormat
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
+from syncer.cli.run import run
+from syncer.errors import Exit, UsageError
+
+_Selector = Annotated[
+    list[str] | None,
+    typer.Option("--annotation-selector", metavar="KEY=VALUE", help="Only images with this annotation; repeatable."),
+]
+_Arch = Annotated[
+    str | None,
+    typer.Option("-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."),
+]
+_Map = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="PREFIX=REPLACEMENT", help="Into a registry: replace the start of original names."),
+]
+
+
+def save(
+    *,
+    source: Annotated[
+        str, typer.Option("-s", "--source", metavar="HOST[:PORT]/BASE/bundle-definition:NAME", help="What to save.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Where it is put. Default: output/content-bundle"),
+    ] = None,
+    definition_only: Annotated[
+        bool, typer.Option("--definition-only", help="Only save bundle-definition.yaml.")
+    ] = False,
+    arch: _Arch = None,
+    format: Annotated[  # noqa: A002  the word of the command line
+        BundleFormat, typer.Option(help="Frames of zstd, which most expect, or a plain tar.")
+    ] = BundleFormat.ZSTD,
+    compression_level: Annotated[int, typer.Option(min=1, max=19, help="Of zstd, for manifests.")] = 3,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Publish the bundle without the images that failed.")
+    ] = False,
+    login: LoginOptions,
+    connection: ConnectionOptions,
+    telling: OutputOptions,
+) -> None:
+    """Make a bundle file again out of the registry that the bundle was pushed to."""
+    from syncer.api.build import DEFAULT_OUTPUT  # noqa: PLC0415  imported where used
+    from syncer.api.copy import find_definition  # noqa: PLC0415
+    from syncer.api.held import StoredBundle  # noqa: PLC0415
+    from syncer.api.landing import without_places  # noqa: PLC0415
+    from syncer.api.save import Packing, save  # noqa: PLC0415
+    from syncer.cli.reporting import reporting  # noqa: PLC0415
+    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
+    from syncer.oci import Platform  # noqa: PLC0415
+    from syncer.profiles.definition import FILE_NAME, write_definition  # noqa: PLC0415
+    from syncer.registry import RegistryAddress  # noqa: PLC0415
+
+    async def job() -> Exit:
+        stored = StoredBundle.parse(source)
+        settings = registry_settings(connection, login, RegistryAddress(stored.reference.registry))
+        directory = output or DEFAULT_OUTPUT
+        if definition_only:
+            path = directory / FILE_NAME
+            write_definition(without_places(await find_definition(stored, settings)), path, force=force)
+            typer.echo(f"definition of {stored} saved to {path.absolute()}")
+            return Exit.OK
+        with reporting(telling) as told:
+            packing = Packing(
+                output=directory,
+                format=format.value,
+                compression_level=compression_level,
+                force=force,
+                allow_partial=allow_partial,
+                platform=Platform.parse(arch) if arch else None,
+                workers=connection.concurrency,
+                run_id=told.run_id,
+                emit=told.emit,
+            )
+            result = await save(stored, packing, settings=settings)
+            outcome = [_copied(str(stored), result.path)]
+            told.tell("Save Summary", outcome, result.report, profile=stored.reference.tag or "")
+            return result.exit
+
+    run(job)
+
+
+def copy(
+    *,
+    source: Annotated[
+        str, typer.Option("-s", "--source", metavar="PATH|REF", help="A bundle, or …/bundle-definition:NAME.")
+    ],
+    destination: Annotated[
+        str,
+        typer.Option("-d", "--destination", metavar="PATH|HOST[:PORT][/BASE]", help="A file, a directory, a registry."),
+    ],
+    annotation_selector: _Selector = None,
+    arch: _Arch = None,
+    map: _Map = None,  # noqa: A002  the word of the command line
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    login: LoginOptions,
+    connection: ConnectionOptions,
+    uploading: UploadOptions,
+    telling: OutputOptions,
+) -> None:
+    """Copy a bundle: from a file or a registry, to a file or a registry.
+
+    --username is for the registry that it goes to, or else for the one that it comes from.
+    """
+    from syncer.api.copy import copy  # noqa: PLC0415  imported where used
+    from syncer.api.held import StoredBundle, parse_selectors  # noqa: PLC0415
+    from syncer.api.push import Delivery  # noqa: PLC0415
+    from syncer.api.result import BuildResult  # noqa: PLC0415
+    from syncer.api.save import Packing  # noqa: PLC0415
+    from syncer.cli.places import source_place, target_place  # noqa: PLC0415
+    from syncer.cli.reporting import Reporting, delivered, reporting  # noqa: PLC0415
+    from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
+    from syncer.oci import Platform  # noqa: PLC0415
+    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
+    from syncer.registry import RegistryAddress  # noqa: PLC0415
+
+    origin, target = source_place(source), target_place(destination)
+    if isinstance(target, Path) and map:
+        raise UsageError("--map says where images land in a registry, and the destination is a file")
+    platform = Platform.parse(arch) if arch else None
+    came_from = RegistryAddress(origin.reference.registry) if isinstance(origin, StoredBundle) else None
+    address = target if isinstance(target, RegistryAddress) else came_from
+    settings = registry_settings(connection, login, address, uploading)
+    selectors = parse_selectors(annotation_selector or [])
+
+    def ending(told: Reporting) -> Packing | Delivery:
+        if isinstance(target, RegistryAddress):
+            return Delivery(
+                address=target,
+                mapping=read_mapping(map or []),
+                platform=platform,
+                state=state_directory(uploading.state_dir),
+                workers=connection.concurrency,
+                run_id=told.run_id,
+                emit=told.emit,
+            )
+        directory, file_name, form = _file(origin, target)
+        return Packing(
+            output=directory,
+            file_name=file_name,
+            format=form.value,
+            force=force,
+            platform=platform,
+            workers=connection.concurrency,
+            run_id=told.run_id,
+            emit=told.emit,
+        )
+
+    async def job() -> Exit:
+        with reporting(telling) as told:
+            result = await copy(origin, ending(told), annotations=selectors, settings=settings)
+            outcome: Sequence[str]
+            if isinstance(result, BuildResult):
+                outcome = [_copied(str(origin), result.path)]
+            else:
+                outcome = [f"bundle {origin} copied to {target}", *delivered(result)[1:]]
+            told.tell("Copy Summary", outcome, result.report, profile=str(origin))
+            return result.exit
+
+    run(job)
+
+
+def _file(origin: object, target: Path) -> tuple[Path, str | None, BundleFormat]:
+    """Directory, name and form of the file to write: as the destination says, else as the source is."""
+    from syncer.cli.places import is_bundle_name  # noqa: PLC0415
+
+    named = is_bundle_name(target)
+    says = target if named else origin
+    form = BundleFormat.PLAIN if str(says).endswith(".tar") and isinstance(says, Path) else BundleFormat.ZSTD
+    return (target.parent, target.name, form) if named else (target, None, form)
+
+
+def _copied(source: str, path: Path | None) -> str:
+    if path is None:
+        return f"bundle {source} is not complete and was not saved; run the same command again to go on"
+    return f"bundle {source} saved to {path.absolute()}"
