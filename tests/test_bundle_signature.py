@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,9 +17,15 @@ from cryptography.hazmat.primitives.serialization import (
 
 from syncer.bundle.signature import sign_file, verify_file
 from syncer.errors import InvalidFile, TargetError, VerificationError
+from tests.support.programs import needs
 
 _KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-_needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+_needs_openssl = pytest.mark.usefixtures("openssl")
+
+
+@pytest.fixture
+def openssl() -> str:
+    return needs("openssl")
 
 
 def _keys(
@@ -142,13 +147,10 @@ def test_a_missing_signature_is_named(tmp_path: Path) -> None:
         verify_file(_bundle(tmp_path), public)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_directory_that_cannot_be_written_is_the_targets_fault(tmp_path: Path) -> None:
+def test_a_signature_that_cannot_be_written_is_the_targets_fault(tmp_path: Path) -> None:
     private, _ = _keys(tmp_path)
-    folder = tmp_path / "readonly"
-    folder.mkdir()
-    bundle = _bundle(folder)
-    folder.chmod(0o555)
+    bundle = _bundle(tmp_path)
+    bundle.with_name(f"{bundle.name}.sig.bin").mkdir()
 
     with pytest.raises(TargetError, match="cannot be written"):
         sign_file(bundle, private)
