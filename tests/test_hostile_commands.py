@@ -10,7 +10,7 @@ import pytest
 import syncer
 import syncer.oci
 from syncer.cli.storage import open_storage
-from syncer.errors import DigestMismatch, NotFound, SyncerError
+from syncer.errors import NotFound, SyncerError
 from syncer.serve import Storage
 from tests.conftest import OpenRegistry
 from tests.support import client
@@ -29,18 +29,15 @@ HIDDEN = (
 CORPUS = {threat: make for threat, make in hostile.corpus().items() if not threat.endswith(HIDDEN)}
 
 
-async def test_a_push_of_a_hostile_bundle_leaves_no_tag_at_the_target(
-    serve_disk: OpenRegistry, tmp_path: Path, subtests: pytest.Subtests
-) -> None:
+async def test_a_push_of_a_hostile_bundle_leaves_no_tag_at_the_target(serve_disk: OpenRegistry, tmp_path: Path) -> None:
     """§4.1: refused before anything is sent, or, where only a blob's bytes are wrong, by the registry's digest."""
     async with serve_disk() as registry:
         for number, (threat, make) in enumerate(CORPUS.items()):
             path = tmp_path / f"{number}.tar"
             path.write_bytes(make())
-            with subtests.test(threat):
-                with suppress(SyncerError):
-                    assert (await syncer.push(path, f"{registry.address}/base")).exit != 0
-                assert await client.repositories(registry) == []
+            with suppress(SyncerError):
+                assert (await syncer.push(path, f"{registry.address}/base")).exit != 0, threat
+            assert await client.repositories(registry) == [], threat
             path.unlink()
     assert len(list(tmp_path.iterdir())) == 1  # the directory of the registry
 
@@ -64,14 +61,17 @@ def read_all(storage: Storage) -> None:
                             read(0, blob.size)
 
 
-def test_no_registry_is_made_of_a_hostile_bundle(tmp_path: Path, subtests: pytest.Subtests) -> None:
+def test_no_registry_is_made_of_a_hostile_bundle(tmp_path: Path) -> None:
     """§4.1: not opened at all, or, where only a blob's bytes are wrong, that blob is not given out."""
+    served = []
     for number, (threat, make) in enumerate(CORPUS.items()):
         path = tmp_path / f"{number}.tar"
         path.write_bytes(make())
-        with subtests.test(threat), pytest.raises((SyncerError, DigestMismatch)), open_storage(path, None) as storage:
+        with suppress(SyncerError), open_storage(path, None) as storage:
             read_all(storage)
+            served.append(threat)
         path.unlink()
+    assert served == []
     assert list(tmp_path.iterdir()) == []
 
 
