@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import pty
 import select
@@ -9,11 +11,17 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from anyio import to_thread
 
+from tests.conftest import OpenRegistry, OpenTokenServer
+from tests.support import client, images
+from tests.support.chart_repository import chart_repository
 from tests.support.cli import syncer
 from tests.support.palette import KEY, palette_server
+from tests.support.registries import LOGIN
 
 
 def kept(home: Path) -> Path:
@@ -109,3 +117,128 @@ def _read(terminal: int, *, until: bytes | None) -> bytes:
             break
         shown += piece
     return shown
+
+
+def auth_file(home: Path) -> Path:
+    return home / ".config/syncer/auth.json"
+
+
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+async def test_a_login_for_a_registry_is_checked_kept_used_and_forgotten(
+    debian_registry: OpenRegistry, token_server: OpenTokenServer, tmp_path: Path, kind: str
+) -> None:
+    async with token_server(login=LOGIN) as tokens:
+        settings: dict[str, Any] = {"tokens": tokens} if kind == "bearer" else {"login": LOGIN}
+        async with debian_registry("source", **settings) as source:
+            await client.push(source, "team/app", images.image("a"), "1")
+            log_in = ("content", "registry-login", "-r", source.address, "-u", LOGIN.username, "--password-stdin")
+            build = ("build", "--image", f"{source.address}/team/app:1", "--output", tmp_path / "out", "--force")
+
+            wrong = await syncer(*log_in, home=tmp_path, stdin="wrong\n")
+            nothing = auth_file(tmp_path).exists()
+            right = await syncer(*log_in, home=tmp_path, stdin=f"{LOGIN.password}\n")
+            mode = stat.S_IMODE(auth_file(tmp_path).stat().st_mode)
+            built = await syncer(*build, home=tmp_path)
+            out = await syncer("registry-logout", "-r", source.address, home=tmp_path)
+            anonymous = await syncer(*build, home=tmp_path)
+            again = await syncer("registry-logout", "-r", source.address, home=tmp_path)
+
+    codes = [ran.code for ran in (wrong, right, built, out, anonymous, again)]
+    assert codes == [3, 0, 0, 0, 3, 0], right.stderr + built.stderr
+    assert (nothing, mode) == (False, 0o600)
+    assert "there was no login" in again.stderr
+    for ran in (wrong, right, built):
+        assert LOGIN.password not in ran.stdout + ran.stderr
+
+
+async def test_a_password_on_the_command_line_is_taken_with_a_warning(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry(login=LOGIN) as registry:
+        ran = await syncer(
+            "registry-login", "--registry", f"http://{registry.address}", "--username", LOGIN.username,
+            "--password", LOGIN.password, home=tmp_path,
+        )  # fmt: skip
+
+    assert ran.code == 0, ran.stderr
+    assert "can be seen by others; use --password-stdin" in ran.stderr
+
+
+async def test_a_registry_that_asks_nobody_is_said_to_have_checked_nothing(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as registry:
+        ran = await syncer(
+            "registry-login", "-r", registry.address, "-u", "u", "--password-stdin", home=tmp_path, stdin="p\n"
+        )
+
+    assert ran.code == 0
+    assert "this one is not checked" in ran.stderr
+
+
+async def test_the_users_credential_helper_keeps_logins_where_there_is_one(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    helper = tmp_path / "bin/docker-credential-test"
+    helper.parent.mkdir()
+    helper.write_text(
+        f"#!/bin/sh\ncase $1 in store) cat > {store} ;; erase) rm {store} ;; get) cat {store} 2>/dev/null ;; esac\n"
+    )
+    helper.chmod(0o755)
+    config = tmp_path / ".docker/config.json"
+    config.parent.mkdir()
+    config.write_text('{"credsStore": "test"}')
+    path = f"{helper.parent}:{os.environ['PATH']}"
+    async with debian_registry(login=LOGIN) as registry:
+        await client.push(registry, "app", images.image("a"), "1")
+        kept = await syncer(
+            "registry-login", "-r", registry.address, "-u", LOGIN.username, "--password-stdin", home=tmp_path,
+            stdin=f"{LOGIN.password}\n", PATH=path,
+        )  # fmt: skip
+        document = json.loads(store.read_text())
+        built = await syncer(
+            "build", "--image", f"{registry.address}/app:1", "--output", tmp_path / "out", home=tmp_path, PATH=path
+        )
+        forgotten = await syncer("registry-logout", "-r", registry.address, home=tmp_path, PATH=path)
+
+    assert (kept.code, built.code, forgotten.code) == (0, 0, 0), kept.stderr + built.stderr
+    assert document == {"ServerURL": registry.address, "Username": LOGIN.username, "Secret": LOGIN.password}
+    assert "docker-credential-test" in kept.stderr
+    assert not store.exists()
+    assert not auth_file(tmp_path).exists()
+
+
+async def test_a_login_that_was_kept_opens_chart_repositories_too(tmp_path: Path) -> None:
+    async with chart_repository() as charts:
+        charts.login = ("helmsman", "anchor")
+        charts.add_chart("app", "1.0.0")
+        charts.index()
+        host = f"{charts.url.host}:{charts.url.port}"
+        auth_file(tmp_path).parent.mkdir(parents=True)
+        secret = base64.b64encode(b"helmsman:anchor").decode()
+        auth_file(tmp_path).write_text(json.dumps({"auths": {host: {"auth": secret}}}))
+        values = tmp_path / "values.yaml"
+        values.write_text(f"pack: {{content: {{charts: [{{repo: '{charts.url}', name: app, version: 1.0.0}}]}}}}\n")
+
+        ran = await syncer("build", "--profile-file", values, "--output", tmp_path / "out", home=tmp_path)
+
+    assert ran.code == 0, ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "said"),
+    [
+        (["-u", "u"], "", "the password is missing"),
+        (["--password-stdin"], "p", "the user name is missing"),
+        (["-u", "u", "-p", "p", "--password-stdin"], "p", "are both given"),
+        (["-u", "u", "--password-stdin"], "", "the password is empty"),
+    ],
+)
+async def test_a_login_for_a_registry_that_is_not_whole(
+    tmp_path: Path, arguments: list[str], stdin: str, said: str
+) -> None:
+    ran = await syncer("registry-login", "-r", "127.0.0.1:9", *arguments, home=tmp_path, stdin=stdin)
+
+    assert ran.code == 2
+    assert said in ran.stderr

@@ -13,7 +13,8 @@ from syncer.api.contents import Contents, Supplies
 from syncer.content import Item
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor, Digest, Platform, Reference
-from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
+from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference, login_host
+from syncer.profiles.cred_file import Login
 from syncer.profiles.definition import DefinedArchive, DefinedChart, DefinedFile, DefinedImage, Definition, Missing
 from syncer.profiles.file_artifact import spool_file
 from syncer.profiles.pack_artifact import pack_reference, spool_pack
@@ -67,7 +68,7 @@ async def _add_charts(
         transport,
         contents.spool,
         ChartRegistries(contents.registries),
-        logins=supplies.chart_logins,
+        logins={**await _registry_logins(definition, contents.registries), **supplies.chart_logins},
         cache=supplies.chart_cache,
     )
     at_hand = {chart: name for chart in definition.charts if (name := _at_hand(chart, contents))}
@@ -84,6 +85,16 @@ async def _add_charts(
         source = name.at(chart.digest) if chart.digest else reference
         wanted.charts[chart.request] = name
         wanted.items.append(Item(source, name, chart.packs, referrers=referrers))
+
+
+async def _registry_logins(definition: Definition, registries: Registries) -> dict[str, Login]:
+    """What is known of the hosts of chart repositories: a login for one of them is kept like a registry's."""
+    logins: dict[str, Login] = {}
+    for host in dict.fromkeys(host for chart in definition.charts if (host := login_host(chart.repo))):
+        credential = await registries.credential(host)
+        if credential and credential.username and credential.password:
+            logins[host] = Login(credential.username, credential.password)
+    return logins
 
 
 async def _add_local(

@@ -28,6 +28,8 @@ _EVERYWHERE: tuple[Callable[..., None], ...] = (
     definition.definition,
     save.save,
     save.copy,
+    login.registry_login,
+    login.registry_logout,
     serve.serve,
     sync.sync,
     plan.plan,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,78 @@ def logout() -> None:
     from syncer.profiles.palette_login import forget_login  # noqa: PLC0415
 
     typer.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
+
+
+def registry_login(
+    *,
+    registry: Annotated[str, typer.Option("-r", "--registry", metavar="HOST[:PORT]", help="The registry.")],
+    username: Annotated[str | None, typer.Option("-u", "--username", help="The user.")] = None,
+    password: Annotated[
+        str | None, typer.Option("-p", "--password", help="Anybody on this machine can see it: use --password-stdin.")
+    ] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
+    ] = False,
+    connection: ConnectionOptions,
+) -> None:
+    """Check a login for a registry and keep it for builds and pushes.
+
+    It is kept by Docker's credential helper where the user has one, else in a file that only the user can read.
+    """
+    from syncer.cli.wiring import kept_logins, registry_settings  # noqa: PLC0415  imported where used
+    from syncer.registry import Credential, RegistryAddress, check_login, open_registries  # noqa: PLC0415
+
+    if password is not None and password_stdin:
+        raise UsageError("--password and --password-stdin are both given", hint="leave --password away")
+    if password is not None:
+        typer.echo("warning: a password on the command line can be seen by others; use --password-stdin", err=True)
+    address = RegistryAddress.parse(registry)
+    credential = Credential(username=_user(username), password=_password(password, is_piped=password_stdin))
+    settings = registry_settings(connection)
+    settings = replace(settings, credentials=replace(settings.credentials, logins={address.host: credential}))
+
+    async def job() -> Exit:
+        async with open_registries(settings) as registries:
+            if not await check_login(registries, address):
+                typer.echo(f"warning: {address.host} asks nobody for a login, so this one is not checked", err=True)
+        place = await kept_logins().keep(address.host, credential)
+        typer.echo(f"logged in to {address.host}; the login is kept {place}", err=True)
+        return Exit.OK
+
+    run(job, farewell=None)
+
+
+def registry_logout(
+    *, registry: Annotated[str, typer.Option("-r", "--registry", metavar="HOST[:PORT]", help="The registry.")]
+) -> None:
+    """Forget the login for a registry."""
+    from syncer.cli.wiring import kept_logins  # noqa: PLC0415  imported where used
+    from syncer.registry import RegistryAddress  # noqa: PLC0415
+
+    async def job() -> Exit:
+        host = RegistryAddress.parse(registry).host
+        was_there = await kept_logins().forget(host)
+        typer.echo(f"logged out of {host}" if was_there else f"there was no login for {host}", err=True)
+        return Exit.OK
+
+    run(job, farewell=None)
+
+
+def _user(given: str | None) -> str:
+    if given:
+        return given
+    _require_terminal("the user name", "--username")
+    return str(typer.prompt("Username", err=True))
+
+
+def _password(given: str | None, *, is_piped: bool) -> str:
+    if given is None and not is_piped:
+        _require_terminal("the password", "--password-stdin")
+        given = str(typer.prompt("Password", hide_input=True, err=True))
+    password = sys.stdin.readline().rstrip("\r\n") if given is None else given
+    if not password:
+        raise UsageError("the password is empty")
+    return password
 
 
 def _console(given: str | None, environ: Mapping[str, str]) -> str:

@@ -24,8 +24,8 @@ class ConnectionOptions:
     authfile: Annotated[
         Path | None,
         typer.Option(
-            help="Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then the "
-            "files of podman and Docker."
+            help="Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then "
+            "what registry-login kept, then the files of podman and Docker."
         ),
     ] = None
     plain_http: Annotated[

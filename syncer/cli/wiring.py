@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import platformdirs
 
 from syncer import __version__
+from syncer.cli.directories import config_directory
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Reference
@@ -20,6 +21,7 @@ from syncer.registry import (
     AuthFile,
     Credential,
     CredentialSettings,
+    KeptLogins,
     RegistryAddress,
     RegistrySettings,
     default_auth_files,
@@ -51,7 +53,7 @@ def registry_settings(
         ),
         credentials=CredentialSettings(
             logins=_explicit(login, address) if login and address else {},
-            files=files or default_auth_files(os.environ),
+            files=files or _auth_files(os.environ),
         ),
         chunk_size=byte_count(uploading.chunk_size) if uploading else CHUNK_SIZE,
     )
@@ -70,6 +72,19 @@ def images_of(images: Sequence[str], files: Sequence[Path]) -> list[Reference]:
     for file in files:
         references += [listed.reference for listed in read_images_file(file)]
     return list(dict.fromkeys(references))
+
+
+def kept_logins() -> KeptLogins:
+    """Where ``registry-login`` keeps logins."""
+    docker = default_auth_files(os.environ)[-1].path
+    return KeptLogins(config_directory() / "auth.json", docker)
+
+
+def _auth_files(environ: Mapping[str, str]) -> tuple[AuthFile, ...]:
+    """What ``$REGISTRY_AUTH_FILE`` names, what ``registry-login`` kept, then the files of Podman and Docker."""
+    files = default_auth_files(environ)
+    named = tuple(file for file in files if file.is_required)
+    return (*named, AuthFile(config_directory() / "auth.json"), *files[len(named) :])
 
 
 def _explicit(login: LoginOptions, address: RegistryAddress) -> dict[str, Credential]:

@@ -42,7 +42,7 @@ from syncer.profiles.semver_ranges import is_whole, newest
 from syncer.profiles.spool import Spool
 from syncer.profiles.yaml_document import Map
 from syncer.transport import Transport
-from syncer.transport.guard import authority, origin
+from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.redact import without_secrets
 
 _ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip", ".tar.zst", ".tar.xz")
@@ -260,6 +260,15 @@ def expected_reference(request: ChartRequest) -> Reference | None:
     return _reference(url, repository_of(url.path, request.name), request.version)
 
 
+def login_host(repo: str) -> str | None:
+    """The ``host[:port]`` that may be shown a login that was kept; None where that would travel in the clear."""
+    with contextlib.suppress(UsageError):
+        url, given = _address(repo)
+        is_private = url.scheme == "https" or Scope.of_host(url.host or "") is Scope.LOOPBACK
+        return authority(url) if is_private and given is None and url.scheme != "oci" else None
+    return None
+
+
 def _address(repo: str) -> tuple[URL, Login | None]:
     """Where ``repo`` is, and the login in it, if it holds one; without a scheme it is HTTPS."""
     text = repo.strip()
@@ -290,4 +299,4 @@ def _metadata(path: Path, name: str) -> Map | None:
         return read_chart_metadata(file, name)
 
 
-__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "expected_reference", "is_archive"]
+__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "expected_reference", "is_archive", "login_host"]

@@ -1,8 +1,11 @@
 """One end of a transfer: OCI registries."""
 
 from syncer.registry.address import RegistryAddress, api_host
+from syncer.registry.catalog import repositories
 from syncer.registry.credentials import AuthFile, Credential, CredentialSettings, default_auth_files
+from syncer.registry.deletion import delete_tag
 from syncer.registry.journal import FileUploadJournal, Unfinished, UploadJournal, open_upload_journal
+from syncer.registry.login import KeptLogins, check_login
 from syncer.registry.manner import CHUNK_SIZE
 from syncer.registry.registries import Registries, RegistrySettings, open_registries
 from syncer.registry.target import RegistryTarget
@@ -13,6 +16,7 @@ __all__ = [
     "Credential",
     "CredentialSettings",
     "FileUploadJournal",
+    "KeptLogins",
     "Registries",
     "RegistryAddress",
     "RegistrySettings",
@@ -20,7 +24,10 @@ __all__ = [
     "Unfinished",
     "UploadJournal",
     "api_host",
+    "check_login",
     "default_auth_files",
+    "delete_tag",
     "open_registries",
     "open_upload_journal",
+    "repositories",
 ]

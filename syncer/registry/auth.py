@@ -73,6 +73,16 @@ class RegistryAuth:
         self._locks: dict[tuple[str, ...], anyio.Lock] = {}
         self._has_pinged = False
 
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether the registry has asked who we are."""
+        return self._is_basic or self._realm is not None
+
+    @property
+    def withholds_login(self) -> bool:
+        """Whether the registry wants the login shown to somebody whom we do not trust with it."""
+        return self._realm is not None and not self._trusts(self._realm)
+
     def for_scopes(self, repository: str, *scopes: str) -> Authorizer:
         """Authorizes requests that need ``scopes``, with the login for ``repository``."""
         return _Scoped(self, repository, scopes)

@@ -24,10 +24,10 @@ from syncer.errors import InvalidFile
 from syncer.oci.reference import DOCKER_HUB
 from syncer.transport.redact import readable
 
-_HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_HELPER_SECONDS = 30
+HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
+HELPER_SECONDS = 30
 _IDENTITY_TOKEN = "<token>"  # noqa: S105  (what a helper gives as the name, to say that the secret is a token)
-_HUB_KEY = "https://index.docker.io/v1/"
+HUB_KEY = "https://index.docker.io/v1/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Credentials:
 
     def __init__(self, settings: CredentialSettings) -> None:
         self._settings = settings
-        self._files: dict[Path, _Logins] = {}
+        self._files: dict[Path, Logins] = {}
         self._helped: dict[tuple[str, str], Credential | None] = {}
         self._lock = anyio.Lock()
         self.notes: dict[str, str] = {}  # by host: why a login may be missing
@@ -112,10 +112,10 @@ class Credentials:
                     return found
         return None
 
-    def _load(self, file: AuthFile) -> _Logins:
+    def _load(self, file: AuthFile) -> Logins:
         logins = self._files.get(file.path)
         if logins is None:
-            logins = self._files[file.path] = _read(file)
+            logins = self._files[file.path] = read_auth_file(file)
         return logins
 
     async def _ask_helper(self, helper: str, host: str) -> Credential | None:
@@ -127,12 +127,12 @@ class Credentials:
     async def _run(self, helper: str, host: str) -> Credential | None:
         """Run ``docker-credential-HELPER get``; its failure is a note, since the registry may want no login."""
         program = f"docker-credential-{helper}"
-        if not _HELPER_NAME.fullmatch(helper):
+        if not HELPER_NAME.fullmatch(helper):
             self.notes[host] = f"{readable(program)!r} is no name of a credential helper"
             return None
-        server = _HUB_KEY if host == DOCKER_HUB else host
+        server = HUB_KEY if host == DOCKER_HUB else host
         try:
-            with anyio.fail_after(_HELPER_SECONDS), _pipe_with(server.encode()) as question:
+            with anyio.fail_after(HELPER_SECONDS), pipe_with(server.encode()) as question:
                 result = await anyio.run_process(
                     [program, "get"], stdin=question, stderr=subprocess.DEVNULL, check=False
                 )
@@ -140,7 +140,7 @@ class Credentials:
             self.notes[host] = f"{program} is not installed"
             return None
         except TimeoutError:
-            self.notes[host] = f"{program} did not answer within {_HELPER_SECONDS} s"
+            self.notes[host] = f"{program} did not answer within {HELPER_SECONDS} s"
             return None
         except OSError as error:
             self.notes[host] = f"{program} cannot be run: {error.strerror}"
@@ -166,7 +166,7 @@ class Credentials:
 
 
 @contextmanager
-def _pipe_with(content: bytes) -> Iterator[int]:
+def pipe_with(content: bytes) -> Iterator[int]:
     """A pipe to read ``content`` from, which is short; a helper may end without having read it."""
     reading, writing = os.pipe()
     try:
@@ -178,7 +178,7 @@ def _pipe_with(content: bytes) -> Iterator[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Logins:
+class Logins:
     """One file's content: logins by host or host/path, and the helpers to ask."""
 
     auths: Mapping[str, Credential] = field(default_factory=dict)
@@ -200,13 +200,13 @@ def _narrowing(path: str) -> Iterator[str]:
         path = path.rpartition("/")[0]
 
 
-def _read(file: AuthFile) -> _Logins:
+def read_auth_file(file: AuthFile) -> Logins:
     try:
         content = file.path.read_bytes()
     except FileNotFoundError:
         if file.is_required:
             raise InvalidFile(file.path, "there is no such file of logins") from None
-        return _Logins()
+        return Logins()
     except OSError as error:
         raise InvalidFile(file.path, f"the file of logins cannot be read: {error.strerror}") from None
     try:
@@ -221,7 +221,7 @@ def _read(file: AuthFile) -> _Logins:
             auths[_normal(key)] = login
     helpers = {_normal(key): str(helper) for key, helper in _object(document, "credHelpers").items() if helper}
     store = document.get("credsStore")
-    return _Logins(auths, helpers, store if isinstance(store, str) else "")
+    return Logins(auths, helpers, store if isinstance(store, str) else "")
 
 
 def _object(document: dict[str, Any], key: str) -> dict[str, Any]:

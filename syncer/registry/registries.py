@@ -11,7 +11,7 @@ from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.address import RegistryAddress, api_url
 from syncer.registry.auth import RegistryAuth
-from syncer.registry.credentials import Credentials, CredentialSettings
+from syncer.registry.credentials import Credential, Credentials, CredentialSettings
 from syncer.registry.download import RegistryBlob
 from syncer.registry.journal import UploadJournal
 from syncer.registry.manner import CHUNK_SIZE, Manner
@@ -53,6 +53,10 @@ class Registries:
     def traffic(self) -> Mapping[str, Traffic]:
         """What went to and came from each host."""
         return self._transport.traffic
+
+    async def credential(self, host: str) -> Credential | None:
+        """The login for ``host``, which others than registries may ask for too.  Raises ``InvalidFile``."""
+        return await self._credentials.find(host)
 
     async def resolve(self, reference: Reference) -> Descriptor:
         """What ``reference`` names now, by HEAD; raises ``NotFound`` or ``Denied``."""

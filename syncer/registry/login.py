@@ -1,0 +1,148 @@
+"""Logins that a user gives for keeps: checked at the registry first, then stored where builds and pushes look.
+
+They are kept in a file of the form of Docker's ``config.json``, or with the credential helper that the user has set
+up for Docker (docs.docker.com, "docker login", "Credential helpers").
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+
+from syncer.errors import Denied, InvalidFile, TargetError
+from syncer.oci.reference import DOCKER_HUB
+from syncer.registry.address import RegistryAddress
+from syncer.registry.credentials import (
+    HELPER_NAME,
+    HELPER_SECONDS,
+    HUB_KEY,
+    AuthFile,
+    Credential,
+    pipe_with,
+    read_auth_file,
+)
+from syncer.registry.problems import refusal
+from syncer.registry.registries import Registries
+from syncer.transport import Request
+
+
+async def check_login(registries: Registries, address: RegistryAddress) -> bool:
+    """Whether the registry at ``address`` asked for the login that ``registries`` have for it, and took it.
+
+    False means that it lets everybody in, so that nothing is known.  Raises ``Denied`` for a wrong login.
+    """
+    registry = registries.registry(address.host, plain_http=address.plain_http)
+    request = Request(method="GET", url=registry.base, authorizer=registry.auth.for_scopes(""))
+    answer = await registries.transport.ask(request)
+    if answer.status in (401, 403):
+        raise refusal(answer, hint=f"check the user name and the password for {address.host}")
+    if answer.status != 200:
+        raise refusal(answer, hint=f"is {address.host} a registry?")
+    if registry.auth.withholds_login:
+        raise Denied(answer.request, 401, ["the login was not shown to the place that the registry names for tokens"])
+    return registry.auth.is_asked_for
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLogins:
+    """Where logins are kept: ``file`` is syncer's own, ``docker`` the file that may name helpers."""
+
+    file: Path
+    docker: Path
+
+    async def keep(self, host: str, credential: Credential) -> str:
+        """Keep the login; where, in words.  Raises ``TargetError``, and ``InvalidFile`` for a file that is damaged."""
+        if helper := self._helper(host):
+            document = {"ServerURL": _server(host), "Username": credential.username, "Secret": credential.password}
+            await _run(helper, "store", orjson.dumps(document))
+            self._forget_in_file(host)
+            return f"by docker-credential-{helper}"
+        text = f"{credential.username}:{credential.password}"
+        with self._changed() as auths:
+            auths[_server(host)] = {"auth": base64.b64encode(text.encode()).decode()}
+        return f"in {self.file}"
+
+    async def forget(self, host: str) -> bool:
+        """Forget the login; whether there was one in syncer's own file, or a helper that may have had it."""
+        helper = self._helper(host)
+        if helper:
+            await _run(helper, "erase", _server(host).encode())
+        return self._forget_in_file(host) or bool(helper)
+
+    def _helper(self, host: str) -> str:
+        helper = read_auth_file(AuthFile(self.docker)).helper(host)
+        if helper and not HELPER_NAME.fullmatch(helper):
+            raise InvalidFile(self.docker, f"{helper[:80]!r} is no name of a credential helper")
+        return helper
+
+    def _forget_in_file(self, host: str) -> bool:
+        if not self.file.exists():
+            return False
+        with self._changed() as auths:
+            return auths.pop(_server(host), None) is not None
+
+    @contextmanager
+    def _changed(self) -> Iterator[dict[str, Any]]:
+        """The logins in the file, written back at the end of the block; one process at a time changes them."""
+        try:
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self.file.with_name(f".{self.file.name}.lock").open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                document = self._read()
+                yield document.setdefault("auths", {})
+                self._write(document)
+        except OSError as error:
+            raise TargetError(f"{self.file} cannot be written: {error.strerror or error}") from None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            document = orjson.loads(self.file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict) or not isinstance(document.get("auths", {}), dict):
+            raise InvalidFile(self.file, "it holds no logins that were kept", hint="remove it, and log in anew")
+        return document
+
+    def _write(self, document: dict[str, Any]) -> None:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{self.file.name}.", dir=self.file.parent)  # mode 0600
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+                file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self.file)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+async def _run(helper: str, action: str, document: bytes) -> None:
+    """Run ``docker-credential-HELPER ACTION``; raises ``TargetError`` when it fails, without a word of what it said."""
+    program = f"docker-credential-{helper}"
+    try:
+        with anyio.fail_after(HELPER_SECONDS), pipe_with(document) as question:
+            result = await anyio.run_process([program, action], stdin=question, stderr=subprocess.DEVNULL, check=False)
+    except FileNotFoundError:
+        raise TargetError(f"{program} is not installed", hint="Docker's config.json names it; install it") from None
+    except (OSError, TimeoutError):
+        raise TargetError(f"{program} cannot be run, or did not answer") from None
+    if result.returncode != 0:
+        raise TargetError(f"{program} {action} failed with exit code {result.returncode}")
+
+
+def _server(host: str) -> str:
+    """What Docker's files and helpers call the registry."""
+    return HUB_KEY if host == DOCKER_HUB else host
