@@ -165,12 +165,12 @@ async def test_credentials_come_from_where_the_file_says(debian_registry: OpenRe
         debian_registry("two", login=LOGIN) as two,
     ):
         await publish(source, {"app:1": images.image("app")})
-        registries = {
+        registries: dict[str, Any] = {
             source.address: {"credentials": {"username": LOGIN.username, "password_env": "SOURCE_PASSWORD"}},
             one.address: {"credentials": {"username_env": "ONE_USER", "password_file": "secret"}},
             two.address: {"credentials": {"helper": "nightly"}},
         }
-        wanted = {
+        wanted: dict[str, Any] = {
             "sources": [{"image": f"{source.address}/app:1"}],
             "targets": [{"registry": one.address}, {"registry": two.address}],
             "registries": registries,

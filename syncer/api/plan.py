@@ -14,6 +14,7 @@ from syncer.api.defined import wanted_by
 from syncer.api.held import held_in
 from syncer.api.landing import landing
 from syncer.api.pinned import Pinned
+from syncer.api.prune import prune
 from syncer.api.sources import Sources
 from syncer.api.state import recalled
 from syncer.bundle import BundleSize, Format, check_structure, open_bundle
@@ -84,8 +85,13 @@ async def plan_push(
     return forecast.report()
 
 
-async def plan_sync(sources: Sources, *, state: Path | None = None, workers: int = 32) -> ForecastReport:
-    """What a sync of ``sources`` would fetch, send and mount; ``state`` is where earlier runs left their hints."""
+async def plan_sync(
+    sources: Sources, *, state: Path | None = None, workers: int = 32, with_prune: bool = False
+) -> ForecastReport:
+    """What a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
+
+    ``state`` is where earlier runs left their hints.
+    """
     forecast = Forecast(fetches=True, sends=True, can_mount=True)
     registries = sources.contents.registries
     targets = {address.host: registries.target(address) for address in sources.addresses.values()}
@@ -106,7 +112,11 @@ async def plan_sync(sources: Sources, *, state: Path | None = None, workers: int
             forecast.add(each, target.space(each.item.target), memories[host])
     for item, error in sources.unknown.items():
         forecast.add(Undiscovered(item, error), "")
-    return forecast.report()
+    report = forecast.report()
+    if with_prune:
+        names = [image.target for image in report.images]
+        report = replace(report, pruned=tuple(await prune(sources, names, delete=False)))
+    return report
 
 
 async def discover(

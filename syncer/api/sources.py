@@ -114,8 +114,20 @@ class Sources:
             for stand_in in _stand_ins(source)
         ]
 
-    def doubtful(self, target: Target) -> list[Source]:
-        """The sources of which it is not certain that all they have for ``target`` is known."""
+    def doubtful_items(self, target: Target) -> list[Item]:
+        """What stands, at ``target``, for repositories of which it is not certain that all their tags are known."""
+        return [
+            self._item(source, stand_in, target)
+            for source in self._doubtful(target)
+            if source.repository is not None
+            for stand_in in _stand_ins(source)
+        ]
+
+    def doubtful_extent(self, target: Target) -> str:
+        """The sources that have more for ``target`` than is known, of which it cannot be said where it would lie."""
+        return ", ".join(self.file.place(source) for source in self._doubtful(target) if source.repository is None)
+
+    def _doubtful(self, target: Target) -> list[Source]:
         return [
             source
             for number, source in enumerate(self.file.sources)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
 
 from syncer.api.pinned import Pinned
+from syncer.api.prune import prune
 from syncer.api.result import accounts, new_run_id, to_all
 from syncer.api.sources import Sources
 from syncer.api.target import OpenTarget, open_target
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError
 from syncer.report import Account, Report
+from syncer.report.figures import Pruned
 from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
 from syncer.transfer.run import Options, transfer
 
@@ -30,6 +32,8 @@ class Mirroring:
     state: Path | None = None  # a directory in which hints are kept from run to run
     workers: int = 32  # pieces of content in flight to each target
     fail_fast: bool = False  # the first failure ends the run
+    prune: bool = False  # list what the targets have and nobody names any more
+    delete: bool = False  # and delete it
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
 
 
@@ -66,7 +70,8 @@ async def run_sync(
         with anyio.move_on_after(how.timeout) as limit:
             await run.carry_out()
         run.close()
-    return SyncResult(report=account.report(accounts(registries.traffic)), timed_out=limit.cancelled_caught)
+        report = replace(account.report(accounts(registries.traffic)), pruned=run.pruned)
+    return SyncResult(report=report, timed_out=limit.cancelled_caught)
 
 
 @contextmanager
@@ -94,6 +99,7 @@ class _Run:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
     was_cut: bool = True  # until everything was tried
+    pruned: tuple[Pruned, ...] | None = None
 
     async def carry_out(self) -> None:
         with self.scope:
@@ -109,6 +115,9 @@ class _Run:
                 self.sources.contents.registries.transport.forget_outages()
                 await self._pass([*self._to_try_again(items), *found])
             self.was_cut = False
+            if self.how.prune:
+                names = [image.target for image in self.account.report().images]
+                self.pruned = tuple(await prune(self.sources, names, delete=self.how.delete))
 
     def close(self) -> None:
         """Tell what failed in the end, and what nobody came to."""

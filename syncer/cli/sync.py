@@ -17,7 +17,7 @@ from syncer.cli.options import (
     UploadOptions,
 )
 from syncer.cli.run import run
-from syncer.errors import Exit
+from syncer.errors import Exit, UsageError
 
 
 def sync(
@@ -26,6 +26,10 @@ def sync(
     keep_going: Annotated[
         bool, typer.Option("--keep-going/--fail-fast", help="Whether the rest goes on when an image fails.")
     ] = True,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="List the tags at the targets that the file no longer names.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: delete those tags.")] = False,
     timeout: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="End the run after so long (90s, 30m, 5h); the next one goes on."),
@@ -52,6 +56,8 @@ def sync(
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
+    if yes and not prune:
+        raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
     file = sync_file_of(wanted)
     state = state_directory(uploading.state_dir)
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
@@ -61,6 +67,8 @@ def sync(
         state=state,
         workers=connection.concurrency,
         fail_fast=not keep_going,
+        prune=prune,
+        delete=yes,
         timeout=parse_duration(timeout) if timeout else None,
     )
 
@@ -69,7 +77,7 @@ def sync(
 
     async def look() -> Exit:
         async with opened(warn) as sources:
-            forecast = await plan_sync(sources, state=state, workers=connection.concurrency)
+            forecast = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
         return tell_plan(forecast, telling, exit_code=dry.exit_code)
 
     async def mirror() -> Exit:

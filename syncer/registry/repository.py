@@ -128,6 +128,10 @@ class Repository:
             raise DigestMismatch(f"{answer.request}: the registry stored {stored[:80]!r} instead")
         return answer
 
+    async def delete_manifest(self, reference: str) -> Answer:
+        """DELETE of a tag or digest, whatever the status."""
+        return await self._ask("DELETE", f"manifests/{reference}")
+
     async def tags(self) -> AsyncIterator[str]:
         """Every tag, page by page."""
         url: URL | None = with_parameters(self.url("tags/list"), ("n", str(_PAGE)))

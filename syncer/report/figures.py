@@ -72,6 +72,33 @@ class RegistryAccount:
         }
 
 
+class PruneStatus(StrEnum):
+    """What became of a tag that nobody asks for any more."""
+
+    LISTED = "listed"
+    DELETED = "deleted"
+    KEPT = "kept"  # it moved meanwhile, or the registry deletes by digest only, and something else needs that
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """A tag at a target that its sync file no longer names."""
+
+    name: Reference
+    digest: Digest
+    status: PruneStatus
+    error: SyncerError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": str(self.name),
+            "digest": str(self.digest),
+            "status": self.status.value,
+            "message": str(self.error) if self.error else None,
+        }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """The sums of a run.  Bytes are those of blobs; what was sent twice by a retry counts once.
@@ -115,6 +142,7 @@ class Report:
     totals: Totals
     images: tuple[ImageAccount, ...]  # in the order of the profile, as far as the run allowed
     registries: tuple[RegistryAccount, ...]
+    pruned: tuple[Pruned, ...] | None = None  # None: nobody wanted to know
 
     @property
     def failures(self) -> tuple[ImageAccount, ...]:
@@ -124,6 +152,7 @@ class Report:
     def exit(self) -> Exit:
         """The exit code of the run: the common one of all failures, else 1; 0 without any."""
         codes = {image.error.exit for image in self.images if image.error}
+        codes |= {pruned.error.exit for pruned in self.pruned or () if pruned.error}
         if any(image.status is Status.UNFINISHED for image in self.images):
             codes.add(Exit.INCOMPLETE)
         if not codes:
@@ -139,7 +168,7 @@ class Report:
             "totals": self.totals.to_json(),
             "images": [image.to_json() for image in self.images],
             "registries": [registry.to_json() for registry in self.registries],
-        }
+        } | ({} if self.pruned is None else {"pruned": [pruned.to_json() for pruned in self.pruned]})
 
 
 _REASONS = {

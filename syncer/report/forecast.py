@@ -10,8 +10,8 @@ from typing import Any
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError
 from syncer.oci import Digest, Reference
-from syncer.report.figures import reason
-from syncer.report.summary import block, counted, human_bytes, printable
+from syncer.report.figures import Pruned, reason
+from syncer.report.summary import block, counted, human_bytes, printable, prune_lines
 from syncer.transfer.discovery import Discovered, Unchanged, Undiscovered
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
@@ -91,10 +91,11 @@ class ForecastReport:
     totals: ForecastTotals
     images: tuple[ImageForecast, ...]
     registries: tuple[RegistryForecast, ...]
+    pruned: tuple[Pruned, ...] | None = None  # as in ``Report``
 
     @property
     def has_work(self) -> bool:
-        return any(image.action is Action.COPY for image in self.images)
+        return bool(self.pruned) or any(image.action is Action.COPY for image in self.images)
 
     @property
     def largest(self) -> list[ImageForecast]:
@@ -115,7 +116,7 @@ class ForecastReport:
             "images": [image.to_json() for image in self.images],
             "largest": [{"source": str(image.source), "size": image.size} for image in self.largest],
             "registries": [asdict(registry) for registry in self.registries],
-        }
+        } | ({} if self.pruned is None else {"pruned": [pruned.to_json() for pruned in self.pruned]})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -222,6 +223,7 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
         lines.append(f"disk:    {human_bytes(totals.disk_bytes)}")
     lines += [f"largest: {human_bytes(image.size)}  {image.source}" for image in report.largest]
     lines += [f"failed:  {image.source}: {printable(str(image.error))}" for image in report.images if image.error]
+    lines += prune_lines(report.pruned)
     return block("Plan Summary", lines)
 
 

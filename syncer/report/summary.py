@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from syncer.report.figures import Report, Status
+from syncer.report.figures import Pruned, PruneStatus, Report, Status
 
 _RULE = "-" * 29
 _FAILURES_SHOWN = 20
@@ -15,7 +15,7 @@ def summary(title: str, outcome: Sequence[str], report: Report) -> str:
 
     ``outcome`` are the command's own sentences about what lies where now.
     """
-    return block(title, [*outcome, *_figures(report), *_failures(report)])
+    return block(title, [*outcome, *_figures(report), *_failures(report), *prune_lines(report.pruned)])
 
 
 def block(title: str, lines: Sequence[str]) -> str:
@@ -53,6 +53,26 @@ def printable(text: str) -> str:
 def counted(number: int, one: str, many: str | None = None) -> str:
     """``number`` of things: ``1 blob``, ``1,234 blobs``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+_PRUNE_WORDS = {
+    PruneStatus.LISTED: "not named any more",
+    PruneStatus.DELETED: "deleted",
+    PruneStatus.KEPT: "kept, since its digest is needed or has changed",
+}
+
+
+def prune_lines(pruned: Sequence[Pruned] | None) -> list[str]:
+    """All tags that a prune found, since they are there to be looked at before they are deleted."""
+    if pruned is None:
+        return []
+    found = [
+        f"prune:   {each.name}: {printable(str(each.error)) if each.error else _PRUNE_WORDS[each.status]}"
+        for each in pruned
+    ]
+    if pruned and all(each.status is PruneStatus.LISTED for each in pruned):
+        found.append("prune:   nothing was deleted; --prune --yes does that")
+    return found or ["prune:   nothing to delete"]
 
 
 def _figures(report: Report) -> list[str]:

@@ -1,0 +1,147 @@
+"""What targets have that a sync file no longer names: listed, and deleted on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+import anyio
+
+from syncer.api.sources import Sources, Warn
+from syncer.errors import RegistryError, SyncerError, UsageError
+from syncer.oci import Descriptor, Digest, Index, Reference
+from syncer.profiles.prune import Removal, removals
+from syncer.profiles.sync_document import Target
+from syncer.registry import Registries, RegistryAddress, delete_tag, repositories
+from syncer.registry.repository import Repository
+from syncer.report.figures import Pruned, PruneStatus
+
+_AT_ONCE = 16  # requests; nobody waits for a prune
+
+
+async def prune(sources: Sources, names: Collection[Reference], *, delete: bool) -> list[Pruned]:
+    """The tags below the targets' base paths that are not among ``names``; with ``delete`` they are deleted.
+
+    ``names`` is all that the targets are to have.  What is not certain is left alone: targets without a base path,
+    repositories of sources that could not be listed, tags whose digest something else needs where the registry
+    deletes by digest only.
+    """
+    pruned: dict[Reference, Pruned] = {}  # one target may lie below another one
+    for target in sources.file.targets:
+        pruning = _Pruning(sources, target, names, delete=delete)
+        pruned |= {each.name: each for each in await pruning.carry_out() if each.name not in pruned}
+    return list(pruned.values())
+
+
+@dataclass(slots=True)
+class _Had:
+    """A repository's tags with their digests, and what lies below those that are indexes."""
+
+    tags: dict[str, Digest] = field(default_factory=dict)
+    needs: dict[Digest, list[Digest]] = field(default_factory=dict)
+
+
+class _Pruning:
+    """One target's part of it."""
+
+    def __init__(self, sources: Sources, target: Target, names: Collection[Reference], *, delete: bool) -> None:
+        self._sources = sources
+        self._target = target
+        self._names = names
+        self._delete = delete
+        self._address: RegistryAddress = sources.addresses[target.title]
+        self._registries: Registries = sources.contents.registries
+        self._warn: Warn = sources.warn
+
+    async def carry_out(self) -> list[Pruned]:
+        if doubtful := self._sources.doubtful_extent(self._target):
+            self._warn(f"nothing is pruned at {self._target.title}: not all of {doubtful} could be found")
+            return []
+        try:
+            found = await self._removals()
+        except UsageError as error:
+            self._warn(str(error))
+            return []
+        pruned: list[Pruned] = []
+        is_refused = not self._delete
+        for removal in found:
+            pruned.append(_listed(removal) if is_refused else await self._remove(removal))
+            # what the registry refuses once, or does wrongly, is not asked again
+            is_refused = is_refused or pruned[-1].status is PruneStatus.FAILED
+        return pruned
+
+    async def _removals(self) -> list[Removal]:
+        """Raises ``UsageError`` for a target without a base path, before anything is asked."""
+        base, host = self._address.base, self._address.host
+        incomplete = {item.target.repository for item in self._sources.doubtful_items(self._target)}
+        removals({}, (), registry=host, base=base, needs={})
+        listing: dict[str, dict[str, Digest]] = {}
+        needs: dict[Digest, list[Digest]] = {}
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+        async def look(name: str) -> None:
+            async with limiter:
+                try:
+                    had = await self._look_into(name)
+                except SyncerError as error:
+                    self._warn(f"nothing is pruned in {host}/{name}: {error}")
+                    return
+            listing[name] = had.tags
+            needs.update(had.needs)
+
+        async with anyio.create_task_group() as tasks:
+            for name in await self._repositories():
+                if name.startswith(f"{base}/") and name not in incomplete:
+                    tasks.start_soon(look, name)
+        return removals(listing, self._names, registry=host, base=base, needs=needs, incomplete=incomplete)
+
+    async def _repositories(self) -> Iterable[str]:
+        host = self._address.host
+        named = {name.repository: None for name in self._names if name.registry == host}
+        try:
+            return named | dict.fromkeys(await repositories(self._registries.registry(host)))
+        except RegistryError:
+            self._warn(f"{host} does not list its repositories: only those that the file names are looked into")
+            return named
+
+    async def _look_into(self, name: str) -> _Had:
+        """What a repository has, as far as it matters: nothing if all of its tags are wanted."""
+        repository = self._registries.registry(self._address.host).repository(name)
+        try:
+            tags = [tag async for tag in repository.tags()]
+        except RegistryError as error:
+            if error.status == 404:  # it has not been made, or nothing is left of it
+                return _Had()
+            raise
+        wanted = {each.tag for each in self._names if (each.registry, each.repository) == (self._address.host, name)}
+        had = _Had()
+        for tag in tags if set(tags) - wanted else ():
+            descriptor = await repository.resolve(tag)
+            had.tags[tag] = descriptor.digest
+            await _add_below(repository, descriptor, had)
+        return had
+
+    async def _remove(self, removal: Removal) -> Pruned:
+        repository = self._registries.registry(removal.name.registry).repository(removal.name.repository, "pull,delete")
+        assert removal.name.tag is not None
+        try:
+            is_gone = await delete_tag(repository, removal.name.tag, removal.digest, is_free=removal.is_free)
+        except SyncerError as error:
+            return Pruned(name=removal.name, digest=removal.digest, status=PruneStatus.FAILED, error=error)
+        status = PruneStatus.DELETED if is_gone else PruneStatus.KEPT
+        return Pruned(name=removal.name, digest=removal.digest, status=status)
+
+
+def _listed(removal: Removal) -> Pruned:
+    return Pruned(name=removal.name, digest=removal.digest, status=PruneStatus.LISTED)
+
+
+async def _add_below(repository: Repository, root: Descriptor, had: _Had) -> None:
+    """Note the manifests below an index, those of indexes in it among them."""
+    if not root.is_index or root.digest in had.needs:
+        return
+    below = had.needs[root.digest] = list[Digest]()
+    index = await repository.manifest(str(root.digest), root.digest)
+    for child in index.children() if isinstance(index, Index) else ():
+        await _add_below(repository, child, had)
+        below += [child.digest, *had.needs.get(child.digest, ())]

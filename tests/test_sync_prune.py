@@ -1,0 +1,182 @@
+"""``--prune``: what the file no longer names is listed, and deleted on demand; nothing else ever is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import validate
+
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.cli import Ran, syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply
+from tests.support.images import Image
+from tests.support.registries import Registry
+
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs/report.schema.json").read_bytes())
+APP, OLD, SEVERAL = images.image("app"), images.image("old"), images.multi_platform("several")
+SIGNED, SIGNATURE = images.cosign_signature(APP)
+OLD_SIGNED, OLD_SIGNATURE = images.cosign_signature(OLD)
+
+
+async def prune(home: Path, source: Registry, target: str, tags: Any, *options: str) -> Ran:
+    """Mirror those tags of ``app`` and prune."""
+    file = home / "sync.yaml"
+    document = {
+        "sources": [{"repository": f"{source.address}/app", "tags": tags, "as": "app"}],
+        "targets": [{"registry": target}],
+    }
+    file.write_text(yaml.safe_dump(document))
+    return await syncer("sync", "-c", file, *options, home=home)
+
+
+async def fill(source: Registry) -> None:
+    """Two versions, one under two tags; an index, of which one image has a tag of its own; signatures."""
+    made: list[tuple[Image, list[str]]] = [
+        (APP, ["v2", "latest"]),
+        (OLD, ["v1"]),
+        (SEVERAL, ["several"]),
+        (SEVERAL.children[0], ["amd64"]),
+        (SIGNATURE, [SIGNED]),
+        (OLD_SIGNATURE, [OLD_SIGNED]),
+    ]
+    for image, tags in made:
+        await client.push(source, "app", image, *tags)
+
+
+def ends(ran: Ran) -> dict[str, str]:
+    """What became of each tag that was found."""
+    validate(ran.json, SCHEMA)
+    return {each["name"].rpartition(":")[2]: each["status"] for each in ran.json["pruned"]}
+
+
+async def test_what_nobody_names_is_listed_and_deleted_and_nothing_else(
+    any_registry: OpenRegistry, debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, any_registry("target") as target:
+        await fill(source)
+        await client.push(target, "mirrored/app", OLD, "v1")  # others' images, whose path starts alike
+        await client.push(target, "m/old/tool", OLD, "v1")  # what the file named last year
+        everything = await prune(tmp_path, source, f"{target.address}/m", "all")
+        before = await client.tags(target, "m/app")
+
+        listed = await prune(tmp_path, source, f"{target.address}/m", ["latest", "several"], "--prune", "--json")
+        untouched = await client.tags(target, "m/app")
+        deleted = await prune(
+            tmp_path, source, f"{target.address}/m", ["latest", "several"], "--prune", "--yes", "--json"
+        )  # fmt: skip
+        again = await prune(tmp_path, source, f"{target.address}/m", ["latest", "several"], "--prune", "--json")
+
+        by_digest_only = target.log is not None  # Debian's
+        shared = "kept" if by_digest_only else "deleted"
+        assert (everything.code, listed.code, deleted.code, again.code) == (0, 0, 0, 0), deleted.stderr
+        assert set(before) == set(untouched) == {"v1", "v2", "latest", "several", "amd64", SIGNED, OLD_SIGNED}
+        assert set(ends(listed).values()) == {"listed"}
+        assert ends(deleted).keys() == ends(listed).keys() == {"v1", "v2", "amd64", OLD_SIGNED}
+        assert ends(deleted) == {"v1": "deleted", OLD_SIGNED: "deleted", "v2": shared, "amd64": shared}
+        kept = {"latest", "several", SIGNED} | ({"v2", "amd64"} if by_digest_only else set())
+        assert set(await client.tags(target, "m/app")) == kept
+        assert ends(again).keys() == kept - {"latest", "several", SIGNED}
+        await client.assert_holds(target, "m/app", APP, "latest")
+        await client.assert_holds(target, "m/app", SEVERAL, "several")
+        await client.assert_holds(target, "m/app", SIGNATURE, SIGNED)
+        await client.assert_holds(target, "mirrored/app", OLD, "v1")
+        assert await client.tags(target, "m/old/tool") == []
+
+
+async def test_a_target_without_a_base_path_is_not_pruned(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await fill(source)
+        await client.push(target, "others", OLD, "v1")
+        ran = await prune(tmp_path, source, target.address, ["latest"], "--prune", "--yes", "--json")
+
+        assert (ran.code, ends(ran)) == (0, {})
+        assert f"nothing is pruned at the root of {target.address}" in ran.stderr
+        assert await client.tags(target, "others") == ["v1"]
+
+
+@pytest.mark.parametrize("answer", [404, 500, None])
+async def test_a_source_that_is_gone_does_not_empty_its_mirror(
+    debian_registry: OpenRegistry, tmp_path: Path, answer: int | None
+) -> None:
+    """Neither when its tags cannot be listed, nor when there are none all of a sudden."""
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(source) as proxy,
+    ):
+        await fill(source)
+        await client.push(target, "m/dropped", OLD, "v1")
+        await prune(tmp_path, proxy.registry, f"{target.address}/m", ["v1", "v2"])
+        listing = Reply(answer, body=b"{}") if answer else Reply(200, body=b'{"name": "app", "tags": null}')
+        proxy.on("GET", "/tags/list", listing, times=None)
+
+        ran = await prune(
+            tmp_path, proxy.registry, f"{target.address}/m", {"glob": "v*"}, "--prune", "--yes", "--json"
+        )  # fmt: skip
+
+        assert ran.code == {404: 4, 500: 1, None: 0}[answer]
+        assert ends(ran) == {"v1": "deleted"}
+        assert {"v1", "v2"} <= set(await client.tags(target, "m/app"))
+        assert await client.tags(target, "m/dropped") == []
+
+
+async def test_a_registry_without_a_list_of_repositories_is_pruned_where_the_file_leads(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(target) as proxy,
+    ):
+        await fill(source)
+        await client.push(target, "m/elsewhere", OLD, "v1")
+        proxy.on("GET", "/_catalog", Reply(401), times=None)
+        await prune(tmp_path, source, f"{proxy.registry.address}/m", ["v1", "v2"])
+
+        ran = await prune(tmp_path, source, f"{proxy.registry.address}/m", ["v2"], "--prune")
+
+        assert ran.code == 0
+        assert f"prune:   {proxy.registry.address}/m/app:v1: not named any more" in ran.stdout
+        assert "nothing was deleted; --prune --yes does that" in ran.stdout
+        assert "elsewhere" not in ran.stdout
+        assert "does not list its repositories" in ran.stderr
+
+
+async def test_a_registry_that_does_not_delete_says_so(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target", delete=False) as target:
+        await fill(source)
+        await prune(tmp_path, source, f"{target.address}/m", ["v1", "v2"])
+
+        ran = await prune(tmp_path, source, f"{target.address}/m", ["v2"], "--prune", "--yes", "--json")
+
+        assert ran.code == 1
+        assert ends(ran) == {OLD_SIGNED: "failed", "v1": "listed"}
+        assert "405" in ran.json["pruned"][0]["message"]
+        assert set(await client.tags(target, "m/app")) == {"v1", "v2", SIGNED, OLD_SIGNED}
+
+
+async def test_a_dry_run_lists_what_a_prune_would_find(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await fill(source)
+        await prune(tmp_path, source, f"{target.address}/m", ["v1", "v2"])
+
+        ran = await prune(
+            tmp_path, source, f"{target.address}/m", ["v2"], "--prune", "--yes", "--dry-run", "--exit-code", "--json"
+        )  # fmt: skip
+
+        assert ran.code == 10
+        assert {each["name"].rpartition(":")[2] for each in ran.json["pruned"]} == {"v1", OLD_SIGNED}
+        assert "v1" in await client.tags(target, "m/app")
+
+
+async def test_yes_alone_is_a_mistake(tmp_path: Path) -> None:
+    ran = await syncer("sync", "--image", "a", "--registry", "localhost:9", "--yes", home=tmp_path)
+
+    assert ran.code == 2
+    assert "--prune" in ran.stderr
