@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from syncer.cli import build, content, definition, import_, login, plan, save, serve, sync, version
+from syncer.cli import build, content, definition, edge, import_, login, plan, save, serve, sync, version
 from syncer.cli.groups import with_groups
+from syncer.errors import UsageError
 
 app = typer.Typer(
     name="syncer",
@@ -20,6 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 palette = typer.Typer(name="content", help="The same commands as Palette's CLI calls them.", no_args_is_help=True)
+edge_app = typer.Typer(name="edge", no_args_is_help=True)
+_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}  # for commands that only say why not
 
 _EVERYWHERE: tuple[Callable[..., None], ...] = (
     build.build,
@@ -41,10 +44,28 @@ for group in (app, palette):
         group.command()(with_groups(command))
     group.command("list")(with_groups(definition.list_bundles))
     group.command("import")(with_groups(import_.import_))
+    group.command("upload", context_settings=_ANYTHING)(edge.upload)
 for command in _AT_THE_TOP:
     app.command()(with_groups(command))
+edge_app.callback()(with_groups(edge.edge))
+for command in (edge.build, edge.deploy):
+    edge_app.command()(with_groups(command))
+for command in (edge.show, edge.upload, edge.build_from_local):
+    edge_app.command(context_settings=_ANYTHING)(command)
 app.command()(version.version)
 app.add_typer(palette)
+app.add_typer(edge_app)
+
+
+@app.callback()
+def before_the_command(
+    *, log_level: Annotated[str | None, typer.Option(help="Refused: see --log-format of each command.")] = None
+) -> None:
+    if log_level is not None:
+        raise UsageError(
+            "--log-level cannot be done: syncer keeps no log of its own",
+            hint="give --log-format text or json to the command: each event is then a line on stderr",
+        )
 
 
 def run_app(argv: Sequence[str]) -> int:

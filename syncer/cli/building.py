@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TextIO
 
 import typer
 from anyio import to_thread
@@ -66,6 +67,7 @@ class Building:
     definition_directory: Path | None = None  # of the cluster definition
     api_key: str | None = None
     console_url: str | None = None
+    log: TextIO | None = None  # beside what ``telling`` says
 
     async def carry_out(self) -> Exit:
         """Do it; raises ``UsageError`` for flags that contradict each other, before anything is asked."""
@@ -75,7 +77,7 @@ class Building:
             typer.echo(f"Downloaded cluster config at {path.absolute()}")
             return Exit.OK
         secrets = [*secrets_of(self._settings), *self._palette_secrets()]
-        with reporting(self.telling, secrets=secrets) as told:
+        with reporting(self.telling, secrets=secrets, log=self.log) as told:
             definition, outcome = await self._definition(told)
             if self.defining.metadata_only:
                 return await self._write_definition(definition, outcome, told)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from syncer.cli.options import ConnectionOptions, LoginOptions
+from syncer.cli.options import ConnectionOptions, LoginOptions, PaletteOptions
 from syncer.cli.run import run
 from syncer.errors import Exit
 
@@ -18,6 +18,7 @@ def definition(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
     login: LoginOptions,
+    palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
     """Print what a bundle holds."""
@@ -28,6 +29,8 @@ def definition(
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
     from syncer.profiles.definition import render_definition  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
+
+    palette.refuse("definition", "it prints what is there")
 
     async def job() -> Exit:
         where = source_place(place)
@@ -49,6 +52,7 @@ def list_bundles(
     ],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     login: LoginOptions,
+    palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
     """List the bundles in a registry: one a line."""
@@ -56,6 +60,8 @@ def list_bundles(
     from syncer.cli.reporting import print_json  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
+
+    palette.refuse("list", "bundles are listed by their names")
 
     async def job() -> Exit:
         address = RegistryAddress.parse(repo)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from syncer.cli.options import ConnectionOptions
+from syncer.cli.options import ConnectionOptions, PaletteOptions
 from syncer.cli.run import run
 from syncer.errors import Exit, UsageError
 
@@ -91,6 +91,7 @@ def registry_login(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password from standard input.")
     ] = False,
+    palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
     """Check a login for a registry and keep it for builds and pushes.
@@ -100,12 +101,9 @@ def registry_login(
     from syncer.cli.wiring import kept_logins, registry_settings  # noqa: PLC0415  imported where used
     from syncer.registry import Credential, RegistryAddress, check_login, open_registries  # noqa: PLC0415
 
-    if password is not None and password_stdin:
-        raise UsageError("--password and --password-stdin are both given", hint="leave --password away")
-    if password is not None:
-        typer.echo("warning: a password on the command line can be seen by others; use --password-stdin", err=True)
+    palette.refuse("registry-login", "a login is for all that a registry has")
     address = RegistryAddress.parse(registry)
-    credential = Credential(username=_user(username), password=_password(password, is_piped=password_stdin))
+    credential = Credential(username=_user(username), password=password_of(password, is_piped=password_stdin))
     settings = registry_settings(connection)
     settings = replace(settings, credentials=replace(settings.credentials, logins={address.host: credential}))
 
@@ -136,21 +134,30 @@ def registry_logout(
     run(job, farewell=None)
 
 
+def password_of(given: str | None, *, is_piped: bool) -> str:
+    """A password from the command line, which others can see, from a pipe, or from whoever is at the terminal.
+
+    Raises ``UsageError`` for one that is missing or empty.
+    """
+    if given is not None and is_piped:
+        raise UsageError("--password and --password-stdin are both given", hint="leave --password away")
+    if given is not None:
+        typer.echo("warning: a password on the command line can be seen by others; use --password-stdin", err=True)
+    elif is_piped:
+        given = sys.stdin.readline().rstrip("\r\n")
+    else:
+        _require_terminal("the password", "--password-stdin")
+        given = str(typer.prompt("Password", hide_input=True, err=True))
+    if not given:
+        raise UsageError("the password is empty")
+    return given
+
+
 def _user(given: str | None) -> str:
     if given:
         return given
     _require_terminal("the user name", "--username")
     return str(typer.prompt("Username", err=True))
-
-
-def _password(given: str | None, *, is_piped: bool) -> str:
-    if given is None and not is_piped:
-        _require_terminal("the password", "--password-stdin")
-        given = str(typer.prompt("Password", hide_input=True, err=True))
-    password = sys.stdin.readline().rstrip("\r\n") if given is None else given
-    if not password:
-        raise UsageError("the password is empty")
-    return password
 
 
 def _console(given: str | None, environ: Mapping[str, str]) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from syncer.errors import UsageError
+
 
 class LogForm(StrEnum):
     """``log.LogFormat``, whose module is slow to import."""
@@ -43,6 +45,21 @@ class ConnectionOptions:
     max_wait: Annotated[
         float, typer.Option(min=0, help="Seconds that a registry may ask to wait (Retry-After) before we give up.")
     ] = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteOptions:
+    """What Palette's CLI has on every command, on those that have no use for it."""
+
+    arch: Annotated[str | None, typer.Option("-a", "--arch", help="Refused: this takes nothing out of images.")] = None
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Palette's; there is no progress to show.")
+    ] = True
+
+    def refuse(self, command: str, reason: str) -> None:
+        """Raise ``UsageError`` for a platform."""
+        if self.arch is not None:
+            raise UsageError(f"{command} takes no --arch: {reason}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import typer
 
-from syncer.api.result import PushResult, new_run_id
+from syncer.api.result import PushResult, new_run_id, to_all
 from syncer.api.verify import VerifyResult
 from syncer.cli.display import Mode, open_display
-from syncer.cli.options import OutputOptions
+from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
@@ -57,25 +57,34 @@ class Reporting:
 
 
 @contextmanager
-def reporting(options: OutputOptions, *, images: int | None = None, secrets: Iterable[str] = ()) -> Iterator[Reporting]:
+def reporting(
+    options: OutputOptions, *, images: int | None = None, secrets: Iterable[str] = (), log: TextIO | None = None
+) -> Iterator[Reporting]:
     """The display, or the log, as long as the block lasts; ``images`` are to be expected, if that is known;
-    ``secrets`` are shown in no log.
+    ``secrets`` are shown in no log.  ``log`` is a file to log to, besides.
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
     run_id = new_run_id()
+    besides = _logged(log, LogForm.TEXT, run_id, secrets)[0] if log else None
     if options.log_format is not None:
-        from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
-
-        log = open_log(sys.stderr, run_id=run_id, format=LogFormat(options.log_format.value), secrets=secrets)
-        yield Reporting(options, run_id, log_events(log), lambda text: log.warning("warning", message=text), _nobody)
+        emit, say = _logged(sys.stderr, options.log_format, run_id, secrets)
+        yield Reporting(options, run_id, to_all(emit, besides), say, _nobody)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
         if images is not None:
             display.expect(images)
-        yield Reporting(options, run_id, display, warn, display.expect)
+        yield Reporting(options, run_id, to_all(display, besides), warn, display.expect)
+
+
+def _logged(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) -> tuple[Emit, Callable[[str], None]]:
+    """Two who write to ``stream``: one hears of events, the other of warnings."""
+    from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
+
+    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), secrets=secrets)
+    return log_events(log), lambda text: log.warning("warning", message=text)
 
 
 def warn(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import anyio
 import typer
 
+from syncer.cli.options import PaletteOptions
 from syncer.cli.run import run
 from syncer.errors import Exit, UsageError
 
@@ -31,11 +32,19 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to speak HTTPS with.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
+    palette: PaletteOptions,
+    insecure: Annotated[
+        bool, typer.Option("-i", "--insecure", help="Palette's; changes nothing, since no registry is spoken to.")
+    ] = False,
+    ca_cert: Annotated[Path | None, typer.Option(help="Palette's; likewise.")] = None,
 ) -> None:
     """Be a registry: of a bundle (read-only), of a directory (writable), or of both together."""
     from syncer.cli.storage import open_storage  # noqa: PLC0415  imported where used
     from syncer.serve import Tls, serve  # noqa: PLC0415
 
+    palette.refuse("serve", "what is served stays as it is: take a platform out with build --arch or copy --arch")
+    if insecure or ca_cert:
+        typer.echo("note: serve speaks to no registry, so --insecure and --ca-cert change nothing", err=True)
     if bool(tls_cert) != bool(tls_key):
         raise UsageError("--tls-cert and --tls-key go together")
     tls = Tls(certificate=tls_cert, key=tls_key) if tls_cert and tls_key else None
