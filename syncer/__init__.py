@@ -5,6 +5,7 @@ What a program can call; the command line is a thin layer over it::
     built = await syncer.build(["busybox:1.37"], name="edge", output="bundles")
     pushed = await syncer.push(built.path, "10.0.0.1:8000/images")
     checked = await syncer.verify(built.path, "10.0.0.1:8000/images")
+    mirrored = await syncer.sync("sync.yaml", environment=os.environ)
 
 Each returns a result with an ``exit`` code and an account of what happened; what is wrong with the call
 itself raises a ``SyncerError``.
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from syncer.api.push import push as push
     from syncer.api.result import BuildResult as BuildResult
     from syncer.api.result import PushResult as PushResult
+    from syncer.api.sync import Mirroring as Mirroring
+    from syncer.api.sync import SyncResult as SyncResult
+    from syncer.api.sync import sync as sync
     from syncer.api.verify import VerifyResult as VerifyResult
     from syncer.api.verify import verify as verify
     from syncer.errors import Exit as Exit
@@ -36,9 +40,12 @@ _HOMES = {
     "build": "syncer.api.build",
     "push": "syncer.api.push",
     "verify": "syncer.api.verify",
+    "sync": "syncer.api.sync",
     "BuildResult": "syncer.api.result",
     "PushResult": "syncer.api.result",
     "VerifyResult": "syncer.api.verify",
+    "Mirroring": "syncer.api.sync",
+    "SyncResult": "syncer.api.sync",
     "Exit": "syncer.errors",
     "SyncerError": "syncer.errors",
     "Digest": "syncer.oci",

@@ -177,7 +177,7 @@ class Sources:
         assert source.tags is not None
         listing: list[str] = []
         if source.tags.rules().needs_listing:
-            listing = [tag async for tag in self.contents.registries.repository(repository).tags()]
+            listing = await self.contents.registries.tags(repository)
         chosen = choose(source, listing)
         for pattern in chosen.unmatched:
             problem = f"{pattern} fits no tag of {repository.name}"

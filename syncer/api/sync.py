@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
+from anyio import to_thread
 
 from syncer.api.pinned import Pinned
 from syncer.api.prune import prune
 from syncer.api.result import accounts, new_run_id, to_all
-from syncer.api.sources import Sources
+from syncer.api.sources import Sources, Warn, open_sources
+from syncer.api.sync_settings import sync_settings
 from syncer.api.target import OpenTarget, open_target
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError
+from syncer.profiles.sync_file import SyncFile, read_sync_file
+from syncer.registry import RegistrySettings
 from syncer.report import Account, Report
 from syncer.report.figures import Pruned
 from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
@@ -47,6 +51,31 @@ class SyncResult:
     @property
     def exit(self) -> Exit:
         return Exit.INCOMPLETE if self.timed_out else self.report.exit
+
+
+async def sync(
+    file: str | Path | SyncFile,
+    how: Mirroring | None = None,
+    *,
+    settings: RegistrySettings | None = None,
+    environment: Mapping[str, str] | None = None,
+    strict: bool = False,
+    warn: Warn | None = None,
+    run_id: str | None = None,
+    emit: Emit | None = None,
+) -> SyncResult:
+    """Mirror what a sync file says (docs/sync.md); ``environment`` is where it finds the variables that it names.
+
+    Raises ``UsageError`` for a file that asks for what cannot be; an image that fails is an entry in the report.
+    """
+    read = file if isinstance(file, SyncFile) else await to_thread.run_sync(read_sync_file, Path(file))
+    own = sync_settings(read, settings or RegistrySettings(), environment or {})
+    async with open_sources(read, own, warn or _nobody, strict=strict) as sources:
+        return await run_sync(sources, how or Mirroring(), run_id=run_id, emit=emit)
+
+
+def _nobody(_: str) -> None:
+    """Listens to no warnings."""
 
 
 async def run_sync(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 
 import anyio
 
@@ -28,6 +29,11 @@ class ReferrerSearch:
         self._has_api: bool | None = None
         self._tags: dict[str, frozenset[str] | None] = {}  # None: the registry does not list them
         self._locks: dict[str, anyio.Lock] = {}
+        self._asking = anyio.Lock()
+
+    def told(self, repository: Repository, tags: Iterable[str]) -> None:
+        """Take in the tags of a repository that was listed for another reason."""
+        self._tags[repository.name] = frozenset(tags)
 
     async def find(self, repository: Repository, subjects: Sequence[Digest]) -> list[str]:
         """Tags and digests of the manifests that refer to one of ``subjects``; each once.
@@ -43,6 +49,21 @@ class ReferrerSearch:
         return list(found)
 
     async def _listed(self, repository: Repository, subject: Digest, tags: frozenset[str] | None) -> list[Digest]:
+        async with self._asking if self._has_api is None else AsyncExitStack():  # the first answer is for all
+            listed = await self._by_api(repository, subject)
+        if listed is not None:
+            return listed
+        fallback = referrers_tag(subject)
+        if tags is not None and fallback not in tags:
+            return []
+        try:
+            index = await repository.manifest(fallback)
+        except NotFound:
+            return []
+        return [child.digest for child in index.children()] if isinstance(index, Index) else []
+
+    async def _by_api(self, repository: Repository, subject: Digest) -> list[Digest] | None:
+        """What the referrers API lists; None where there is none."""
         if self._has_api is not False:
             answer = await repository.registry.transport.ask(
                 Request(
@@ -61,14 +82,7 @@ class ReferrerSearch:
             if answer.status != 200 and answer.status not in _NO_API:
                 raise await repository.refusal(answer)
             self._has_api = False
-        fallback = referrers_tag(subject)
-        if tags is not None and fallback not in tags:
-            return []
-        try:
-            index = await repository.manifest(fallback)
-        except NotFound:
-            return []
-        return [child.digest for child in index.children()] if isinstance(index, Index) else []
+        return None
 
     async def _signed(self, repository: Repository, subject: Digest, tags: frozenset[str] | None) -> list[str]:
         names = [f"{subject.algorithm}-{subject.hex}{suffix}" for suffix in _COSIGN]

@@ -72,9 +72,18 @@ class Registries:
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
         """What refers to ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
-        search = self._searches.setdefault(reference.registry, ReferrerSearch())
-        found = await search.find(self.repository(reference), subjects)
+        found = await self._search(reference).find(self.repository(reference), subjects)
         return [reference.at(Digest.parse(name)) if ":" in name else reference.tagged(name) for name in found]
+
+    async def tags(self, reference: Reference) -> list[str]:
+        """All tags of the repository that ``reference`` is in; raises ``NotFound`` or ``Denied``."""
+        repository = self.repository(reference)
+        tags = [tag async for tag in repository.tags()]
+        self._search(reference).told(repository, tags)
+        return tags
+
+    def _search(self, reference: Reference) -> ReferrerSearch:
+        return self._searches.setdefault(reference.registry, ReferrerSearch())
 
     def pause(self, reference: Reference) -> float:
         """How long the registry of ``reference`` is paused; see ``content.Pausing``."""
