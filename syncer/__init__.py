@@ -5,7 +5,7 @@ What a program can call; the command line is a thin layer over it::
     built = await syncer.build(["busybox:1.37"], name="edge", output="bundles")
     pushed = await syncer.push(built.path, "10.0.0.1:8000/images")
     checked = await syncer.verify(built.path, "10.0.0.1:8000/images")
-    mirrored = await syncer.sync("sync.yaml", environment=os.environ)
+    mirrored = await syncer.sync("sync.yaml")
 
 Each returns a result with an ``exit`` code and an account of what happened; what is wrong with the call
 itself raises a ``SyncerError``.
