@@ -400,3 +400,26 @@ async def test_a_rule_that_fits_nothing_is_a_warning_or_with_strict_an_error(
     assert (lax.code, strict.code) == (0, 2)
     assert f"warning: {warning}" in lax.stderr
     assert f"error: {warning}" in strict.stderr
+
+
+async def test_a_signal_ends_the_run_and_the_report_says_what_is_unfinished(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target, fault_proxy(target) as proxy:
+        references = await publish(source, {"quick:1": images.image("quick"), "slow:1": images.image("slow")})
+        proxy.on("PUT", "/slow/manifests/1", Stall("request"), times=None)
+        named = [word for reference in references for word in ("--image", reference)]
+        command = [sys.executable, "-m", "syncer", "sync", *named, "--registry", f"{proxy.registry.address}/m"]
+        process = await anyio.open_process(
+            [*command, "--report", str(tmp_path / "report.json")], env=environment(tmp_path), stdout=None, stderr=None
+        )
+        with anyio.fail_after(30):
+            while len(proxy.exchanges.of("PUT manifest")) < 2:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        process.terminate()
+        code = await process.wait()
+        await process.aclose()
+
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert code == 143
+    assert {image["source"]: image["status"] for image in report["images"]}[references[1]] == "unfinished"

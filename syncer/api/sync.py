@@ -85,19 +85,26 @@ async def run_sync(
     run_id: str | None = None,
     emit: Emit | None = None,
     expect: Expect | None = None,
+    on_cut: Callable[[Report], None] | None = None,
 ) -> SyncResult:
     """Bring what ``sources`` have to their targets, to all targets at the same time.
 
     What failed is tried once more at the end, sources that could not be listed among it.  Raises
     ``UsageError`` before anything is sent when the file asks for what cannot be.  ``expect`` is told how many
-    images there will be, once that is known.
+    images there will be, once that is known; ``on_cut`` what was done, when the run is cancelled.
     """
     account = Account(run_id=run_id or new_run_id(), fetches=True, sends=True)
     registries = sources.contents.registries
     with _open_targets(sources, how.state) as targets:
         run = _Run(sources, targets, how, account, to_all(account, emit), expect)
-        with anyio.move_on_after(how.timeout) as limit:
-            await run.carry_out()
+        try:
+            with anyio.move_on_after(how.timeout) as limit:
+                await run.carry_out()
+        except anyio.get_cancelled_exc_class():
+            run.close()
+            if on_cut:
+                on_cut(account.report(accounts(registries.traffic)))
+            raise
         run.close()
         report = replace(account.report(accounts(registries.traffic)), pruned=run.pruned)
     return SyncResult(report=report, timed_out=limit.cancelled_caught)

@@ -63,6 +63,7 @@ def sync(
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
     settings = sync_settings(file, registry_settings(connection, login, address, uploading), os.environ)
     console = console_for(settings.transport, is_needed=file.asks_palette)
+    profile = wanted.config.stem if wanted.config else str(address)
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
@@ -84,7 +85,14 @@ def sync(
         with locked(state, str(wanted.config.resolve() if wanted.config else address)):
             with reporting(telling, secrets=[*secrets_of(settings), *(console.secrets if console else ())]) as told:
                 async with opened(told.warn) as sources:
-                    result = await run_sync(sources, how, run_id=told.run_id, emit=told.emit, expect=told.expect)
+                    result = await run_sync(
+                        sources,
+                        how,
+                        run_id=told.run_id,
+                        emit=told.emit,
+                        expect=told.expect,
+                        on_cut=lambda report: told.write(report, profile=profile),
+                    )
             outcome = [f"mirrored to {target.registry}" for target in file.targets]
             if result.timed_out:
                 outcome = ["the time was up first; run the same command again to go on"]
