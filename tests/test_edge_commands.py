@@ -34,16 +34,8 @@ async def test_an_edge_build_and_its_deployment(
             built = await syncer(*build, home=tmp_path)
             again = await syncer(*build, home=tmp_path)
         bundles = list(tmp_path.glob("content-????????/core-store-????????.zst"))
-        deploy = (
-            "edge",
-            "deploy",
-            "--export",
-            *bundles,
-            "--url",
-            f"{target.address}/base",
-            "--username",
-            LOGIN.username,
-        )
+        url = f"{target.address}/base"
+        deploy = ("edge", "deploy", "--export", str(bundles[0]), "--url", url, "--username", LOGIN.username)
         refused = await syncer(*deploy, "--password", "wrong", home=tmp_path)
         deployed = await syncer(*deploy, "--password", LOGIN.password, home=tmp_path)
 

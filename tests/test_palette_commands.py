@@ -333,8 +333,12 @@ async def test_a_release_widgets_and_packs_travel_along(tmp_path: Path, serve_di
         layer = client.parsed(held)["layers"][0]
         content = await client.blob(target, "base/spectro-packs/archive/local", layer["digest"])
         verified = await syncer("verify", "-f", bundle, "-r", f"{target.address}/base", home=tmp_path)
+        primary = await syncer("push", "-f", bundle, "-r", f"{target.address}/spectro-packs", home=tmp_path)
+        tags = await client.tags(target, "spectro-packs/archive/local")
 
-    assert (built.code, bare.code, pushed.code, verified.code) == (0, 2, 0, 0), built.stderr + pushed.stderr
+    codes = [ran.code for ran in (built, bare, pushed, verified, primary)]
+    assert codes == [0, 2, 0, 0, 0], built.stderr + pushed.stderr
+    assert tags == ["1.0.0"]
     assert "there is no image" in bare.stderr
     assert definition(bundle)["release"] == {"name": "till", "version": "2.0"}
     assert places == [

@@ -14,7 +14,6 @@ from syncer.errors import InvalidContent, NotFound, UsageError
 from syncer.oci import Digest, Index, Reference
 from syncer.profiles.artifact import definition_layer
 from syncer.profiles.definition import DefinedChart, DefinedImage, Definition, parse_definition
-from syncer.profiles.mapping import NameMapping
 from syncer.registry import Registries
 
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
@@ -111,7 +110,7 @@ def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
 def _items(definition: Definition, reference: Reference) -> Iterator[Item]:
     """Where the parts are: at the registry of ``reference`` itself, whatever it was called when they were pushed."""
     base = reference.repository.removesuffix(REPOSITORY).strip("/")
-    usual = landing(NameMapping())
+    usual = landing(None, base)
     for entry in definition.entries:
         name = name_of(entry)
         if name is None:

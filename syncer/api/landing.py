@@ -23,7 +23,7 @@ from syncer.profiles.definition import (
 )
 from syncer.profiles.file_artifact import FILES_HOST
 from syncer.profiles.mapping import MappingRule, NameMapping
-from syncer.profiles.pack_artifact import PACKS_HOST, pack_reference
+from syncer.profiles.pack_artifact import PACKS, PACKS_HOST, pack_reference
 from syncer.profiles.spool import open_spool
 from syncer.registry import RegistryAddress
 from syncer.report import ImageAccount, Status
@@ -36,11 +36,16 @@ REPOSITORY = "bundle-definition"
 AnEntry = TypeVar("AnEntry", DefinedImage, DefinedChart, DefinedArchive, DefinedFile)
 
 
-def landing(mapping: NameMapping | None) -> NameMapping:
-    """``mapping``, and that packs and files, which come from no registry, lie right below the base path."""
+def landing(mapping: NameMapping | None, base: str) -> NameMapping:
+    """``mapping``, and that packs and files, which come from no registry, lie right below the base path.
+
+    A base path that ends in ``spectro-packs`` itself, as the project of a primary registry, is not repeated.
+    """
+    packs = f"{PACKS_HOST}/{PACKS}" if base.rpartition("/")[2] == PACKS else PACKS_HOST
     rules = (mapping or NameMapping()).rules
-    taken = {rule.prefix for rule in rules}
-    return NameMapping.of([*rules, *(MappingRule(host, "") for host in (PACKS_HOST, FILES_HOST) if host not in taken)])
+    taken = {rule.prefix.partition("/")[0] for rule in rules}
+    usual = [MappingRule(prefix, "") for prefix in (packs, FILES_HOST) if prefix.partition("/")[0] not in taken]
+    return NameMapping.of([*rules, *usual])
 
 
 def name_of(entry: Entry) -> Reference | None:

@@ -75,7 +75,7 @@ async def plan_push(
         check_structure(bundle)
         held = held_in(bundle, annotations)
         targets = [item.target for item in held.items]
-        named = landing(mapping).targets(targets, registry=address.host, base=address.base)
+        named = landing(mapping, address.base).targets(targets, registry=address.host, base=address.base)
         platforms = (platform,) if platform else ()
         items = [replace(item, target=named[item.target], platforms=platforms) for item in held.items]
         async with open_registries(settings or RegistrySettings()) as registries:

@@ -81,7 +81,7 @@ async def deliver(held: Held, registries: Registries, delivery: Delivery, called
     """Bring ``held`` into a registry; ``called`` is what a person calls it, ``fetches`` whether a registry has it."""
     address = delivery.address
     targets = [item.target for item in held.items]
-    named = landing(delivery.mapping).targets(targets, registry=address.host, base=address.base)
+    named = landing(delivery.mapping, address.base).targets(targets, registry=address.host, base=address.base)
     account = Account(run_id=delivery.run_id or new_run_id(), fetches=fetches, sends=True)
     place, problem = None, None
     with open_target(registries, address, delivery.state) as opened:

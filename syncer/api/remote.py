@@ -36,7 +36,7 @@ async def build_remote(
         for failure in found.failures:
             tell(failure)
         targets = [item.target for item in found.items]
-        named = landing(delivery.mapping).targets(targets, registry=address.host, base=address.base)
+        named = landing(delivery.mapping, address.base).targets(targets, registry=address.host, base=address.base)
         with open_target(contents.registries, address, delivery.state) as opened:
             await land(found.items, named, contents, opened, workers=delivery.workers, emit=tell)
             report = account.report(accounts(contents.registries.traffic))

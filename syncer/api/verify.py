@@ -81,7 +81,7 @@ async def verify(
         check = await verify_bundle(bundle)
         checked, lacking = 0, list[Lacking]()
         if address is not None:
-            questions = list(_questions(bundle, landing(mapping), address))
+            questions = list(_questions(bundle, landing(mapping, address.base), address))
             checked = len(questions)
             async with open_registries(settings or RegistrySettings()) as registries:
                 registries.registry(address.host, plain_http=address.plain_http)

@@ -26,13 +26,16 @@ PACKS_HOST = "packs.invalid"
 become nothing: a mapping of ``packs.invalid`` to the empty name.
 """
 
+PACKS = "spectro-packs"
+"""Where packs are, below the base path of the registry that Palette installs them from."""
+
 _CONFIG = "application/vnd.unknown.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 def pack_reference(name: str, version: str) -> Reference:
     """What the pack is called in a bundle."""
-    return Reference.parse(f"{PACKS_HOST}/spectro-packs/archive/{repository_of(name)}:{tag_of(version)}")
+    return Reference.parse(f"{PACKS_HOST}/{PACKS}/archive/{repository_of(name)}:{tag_of(version)}")
 
 
 def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:
