@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from syncer.cli.app import app
+from tests.test_sync_docs import assert_known, typed
 
 PAGE = Path(__file__).parent.parent / "docs/palette.md"
 COMMON = "--arch --ca-cert --insecure --tls-cert --tls-key --progress -a -i"
@@ -60,6 +61,14 @@ def test_every_command_is_there_at_the_top_and_as_content() -> None:
     assert set(content) <= set(top)
     assert {"build", "copy", "definition", "list", "push", "registry-login", "save", "serve", "upload"} <= set(content)
     assert {"build", "build-from-local", "deploy", "show", "upload"} == set(found("edge").commands)
+
+
+def test_every_command_line_of_the_page_can_be_typed() -> None:
+    lines = typed(PAGE.read_text())
+
+    assert len(lines) > 10
+    for words in lines:
+        assert_known(words)
 
 
 def test_what_is_refused_says_so_on_the_page() -> None:
