@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
@@ -16,18 +17,18 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from syncer.content import Blob, Item, Pieces
-from syncer.errors import Unreachable, Waiting
+from syncer.errors import Interrupted, Unreachable, Waiting
 from syncer.oci import Descriptor, Reference
 from syncer.registry import open_registries
 from syncer.transfer.events import Event, ImageCopied, ImageFailed
 from syncer.transfer.run import Options, transfer
-from syncer.transport import Challenged, HostSettings, Request, Transport, TransportSettings, open_transport
+from syncer.transport import Challenged, HostSettings, Limits, Request, Transport, TransportSettings, open_transport
 from syncer.transport.pacing import Rate
 from syncer.transport.quota import Quota, told_quota
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.memory import MemorySource, MemoryTarget
-from tests.support.quirky import Fault, Handler, Quirky, quirky_registry, status
+from tests.support.quirky import Fault, Handler, Quirky, quirky_registry, stall, status
 from tests.support.registries import Registry
 from tests.support.registry_end import QUICK, name_at, settings_for, target_at
 
@@ -278,6 +279,28 @@ async def test_nothing_that_listens_is_told_apart_from_what_was_asked() -> None:
         with pytest.raises(Unreachable):
             await transport.ask(get(gone))
         assert transport.traffic[gone.address].retries == 10
+
+
+async def test_a_host_that_takes_connections_and_says_nothing_is_given_less_time() -> None:
+    limits = Limits(backoff=0.001, longest_backoff=0.001, idle=0.2, connect=0.1)
+    release = asyncio.Event()
+    async with quirky_registry() as registry:
+        settings = TransportSettings(limits=limits)
+        async with open_transport(settings) as transport:
+            registry.on("*", stall(release), times=8)
+            with pytest.raises(Interrupted, match="no answer came in time"):
+                await transport.ask(get(registry))
+            first = len(registry.seen)
+            began = time.monotonic()
+            for _ in range(2):
+                with pytest.raises(Interrupted):
+                    await transport.ask(get(registry))
+            seconds = time.monotonic() - began
+            release.set()
+            assert (await transport.ask(get(registry))).status == 200
+
+    assert (first, len(registry.seen)) == (6, 9)
+    assert seconds < 2 * 0.2
 
 
 async def test_one_failing_thing_does_not_make_a_host_down() -> None:

@@ -21,6 +21,10 @@ class NameUnknown(Unreachable):
     """The name does not exist, as far as its name server says."""
 
 
+class Unanswered(Interrupted):
+    """The other end took the connection, and then said nothing for as long as we wait."""
+
+
 class OutOfReach(OSError):
     """A name resolved to an address that is nearer than a server may send us to."""
 
@@ -67,7 +71,8 @@ def failure_of(error: Exception, request: Request) -> NetworkError:
         return CertificateRefused(
             f"{host} refuses our TLS certificate, or the lack of one", hint="give it one with --tls-cert and --tls-key"
         )
-    return Interrupted(f"{request}: {_what_broke(error)}")
+    kind = Unanswered if isinstance(error, TimeoutError) else Interrupted
+    return kind(f"{request}: {_what_broke(error)}")
 
 
 def _what_broke(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from yarl import URL
 
 from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
-from syncer.transport.failures import CertificateRefused, NameUnknown
+from syncer.transport.failures import CertificateRefused, NameUnknown, Unanswered
 from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.message import SMALL, Answer, Challenged, Request
 from syncer.transport.quota import told_quota
@@ -25,6 +25,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 _OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
+_SILENCE = (Unreachable, Unanswered)
 _MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
@@ -132,7 +133,8 @@ class Transport:
             except Interrupted as error:
                 if not request.repeatable:
                     raise
-                if is_first:  # the server may have closed an idle connection as we took it up (RFC 9112 §9.3.1)
+                # the server may have closed an idle connection as we took it up (RFC 9112 §9.3.1)
+                if is_first and not isinstance(error, Unanswered):
                     is_first = False
                     self.of(request.url).retries += 1
                     continue
@@ -151,17 +153,17 @@ class Transport:
         self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None
     ) -> None:
         is_last = at_most is not None and budget.failures + 1 >= at_most
-        if is_last or self._gives_up(request, budget, is_outage=isinstance(error, Unreachable)):
+        if self._gives_up(request, budget, is_outage=isinstance(error, _SILENCE), is_last=is_last):
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()
 
-    def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool) -> bool:
+    def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool, is_last: bool = False) -> bool:
         """Whether to try no more.  A host that failed all attempts of one request gets one for each of the others
         until it answers again: a dead registry must not cost the night.
         """
         traffic = self.of(request.url)
-        if not budget.is_spent and not (is_outage and traffic.is_down):
+        if not (budget.is_spent or is_last or (is_outage and traffic.is_down)):
             return False
         traffic.is_down = traffic.is_down or is_outage
         traffic.errors += 1
@@ -243,6 +245,8 @@ class Transport:
     async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> AnyResponse:
         """One request when the host may be asked, and what its answer says about the next ones."""
         await traffic.ready(self.limits.max_wait, is_pull=request.method == "GET" and "/manifests/" in request.url.path)
+        if traffic.is_down and request.body is None:
+            request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
         if traffic.room is None:
             response = await self._wire.exchange(request, sent, traffic)
         else:
