@@ -15,6 +15,8 @@ from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.chart_repository import chart_repository, tar_gz
 from tests.support.cli import Ran, syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply
 from tests.support.palette import KEY, Palette, palette_server
 from tests.support.programs import needs
 from tests.support.registries import LOGIN
@@ -339,7 +341,7 @@ async def test_a_release_widgets_and_packs_travel_along(tmp_path: Path, serve_di
     codes = [ran.code for ran in (built, bare, pushed, verified, primary)]
     assert codes == [0, 2, 0, 0, 0], built.stderr + pushed.stderr
     assert tags == ["1.0.0"]
-    assert "there is no image" in bare.stderr
+    assert "none of the packs lists an image" in bare.stderr
     assert definition(bundle)["release"] == {"name": "till", "version": "2.0"}
     assert places == [
         "base/bundle-definition", "base/custom-ui/widgets.tar.gz", "base/spectro-packs/archive/local"
@@ -492,3 +494,51 @@ async def test_charts_and_packs_that_were_fetched_are_kept_on_demand(tmp_path: P
 
     assert ran.code == 0, ran.stderr
     assert content in [path.read_bytes() for path in (tmp_path / "out/spool").iterdir()]
+
+
+async def test_a_locked_definition_of_packs_can_be_built_from_anywhere(tmp_path: Path) -> None:
+    archive = tmp_path / "local-1.0.0.tar.gz"
+    archive.write_bytes(tar_gz({"l/pack.json": '{"name": "local", "version": "1.0.0"}', "l/values.yaml": ""}))
+    file = tmp_path / "out/bundle-definition.yaml"
+    build = ("build", "--metadata-file", file, "--output", tmp_path / "out", "--name")
+
+    locked = await syncer(
+        "build", "--metadata-only", "--lock", "--packs", archive, "--output", tmp_path / "out", home=tmp_path
+    )
+    built = await syncer(*build, "same", home=tmp_path)
+    archive.write_bytes(tar_gz({"l/pack.json": '{"name": "local", "version": "1.0.0"}', "l/values.yaml": "a: b"}))
+    changed = await syncer(*build, "changed", home=tmp_path)
+
+    assert (locked.code, built.code, changed.code) == (0, 0, 6), locked.stderr + built.stdout
+    assert yaml.safe_load(file.read_text())["archives"][0]["path"] == str(archive)
+    assert "path" not in definition(tmp_path / "out/same.tar.zst")["archives"][0]
+    assert "is not the content whose digest the definition gives" in changed.stdout
+
+
+async def test_packs_that_list_nothing_make_no_bundle(tmp_path: Path) -> None:
+    exported = written(tmp_path, "profile.json", profile(pack("a")))
+
+    ran = await syncer("build", "--profile-file", exported, "--output", tmp_path / "out", home=tmp_path)
+
+    assert ran.code == 2
+    assert "none of the packs lists an image or a chart" in error(ran)
+
+
+async def test_a_definition_that_a_registry_refuses_is_told_in_every_form(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await client.push(source, "one", images.image("one"), "1")
+        await syncer("build", "--image", f"{source.address}/one:1", "--output", tmp_path, home=tmp_path)
+        async with fault_proxy(target) as proxy:
+            proxy.on("POST", "/bundle-definition/", Reply(403), times=None)
+            push = ("push", "-f", tmp_path / "bundle.tar.zst", "-r", proxy.registry.address)
+            ran = await syncer(*push, home=tmp_path)
+            as_json = await syncer(*push, "--json", home=tmp_path)
+            held = await client.tags(target, f"{source.address.replace(':', '_')}/one")
+
+    assert (ran.code, as_json.code) == (3, 3)
+    assert held == ["1"]
+    assert "its definition could not be pushed" in ran.stdout
+    assert "its definition could not be pushed" in as_json.stderr
+    assert as_json.json["totals"]["images_skipped"] == 1

@@ -209,6 +209,7 @@ async def test_a_definition_at_a_registry_cannot_name_a_place_on_this_machine(
         layer = client.parsed(manifest)["layers"][0]
         text = (await client.blob(registry, "bundle-definition", layer["digest"])).content
         hostile = text.replace(b"name: edge", b"name: ../../edge", 1)
+        hostile += b"archives:\n  - {name: a, version: '1', path: /etc/hostname}\n"
         document = client.parsed(manifest)
         document["layers"][0] |= {
             "digest": await client.push_blob(registry, "bundle-definition", hostile),
@@ -217,11 +218,12 @@ async def test_a_definition_at_a_registry_cannot_name_a_place_on_this_machine(
         image = Image(orjson.dumps(document), document["mediaType"])
         await client.push_manifest(registry, "bundle-definition", image, "evil")
 
-        ran = await syncer(
-            "save", "-s", f"{registry.address}/bundle-definition:evil", "-o", tmp_path / "a/b", home=tmp_path
-        )
+        evil = f"{registry.address}/bundle-definition:evil"
+        ran = await syncer("save", "-s", evil, "-o", tmp_path / "a/b", home=tmp_path)
+        only = await syncer("save", "-s", evil, "--definition-only", "-o", tmp_path / "only", home=tmp_path)
 
-    assert ran.code == 2
+    assert (ran.code, only.code) == (2, 0)
+    assert "/etc/hostname" not in (tmp_path / "only/bundle-definition.yaml").read_text()
     assert "is not a name for a bundle" in ran.stderr
     assert not list(tmp_path.glob("*.partial"))
 

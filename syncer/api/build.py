@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from syncer.api.contents import Contents, Supplies
-from syncer.api.defined import described, wanted_by
+from syncer.api.defined import described, wanted_by, without_paths
 from syncer.api.result import BuildResult, accounts, new_run_id, to_all
 from syncer.bundle import Format, open_bundle, open_writer
 from syncer.errors import TargetError, UsageError
@@ -74,7 +74,7 @@ async def build(
         if is_complete or allow_partial:
             document = described(definition.model_copy(update={"name": name}), found, report, sizes.known)
             # what an image left behind when its tag moved on is not needed, and is padding
-            await writer.publish(render_definition(document).encode(), allow_partial=True)
+            await writer.publish(render_definition(without_paths(document)).encode(), allow_partial=True)
     published = is_complete or allow_partial
     return BuildResult(path=path if published else None, partial=None if published else path, report=report)
 

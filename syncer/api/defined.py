@@ -114,7 +114,10 @@ async def _add_local(
 
 
 def described(definition: Definition, wanted: Wanted, report: Report, sizes: Mapping[Reference, int]) -> Definition:
-    """``definition`` with what its parts turned out to be, without those that failed, which are ``missing``."""
+    """``definition`` with what its parts turned out to be, without those that failed, which are ``missing``.
+
+    It still says where packs and files lie on this machine: see ``without_paths``.
+    """
     ends = {image.target: image for image in report.images if image.subject is None}
 
     def lock_image(image: DefinedImage) -> DefinedImage:
@@ -129,7 +132,7 @@ def described(definition: Definition, wanted: Wanted, report: Report, sizes: Map
         return chart.model_copy(update=update)
 
     def lock_local(entry: Local, name: Reference) -> Local:
-        update = {"path": None, "digest": ends[name].digest, "size": sizes.get(name), "stored": None}
+        update = {"digest": ends[name].digest, "size": sizes.get(name), "stored": None}
         return entry.model_copy(update=update)
 
     def is_there(name: Reference | None) -> bool:
@@ -152,6 +155,16 @@ def described(definition: Definition, wanted: Wanted, report: Report, sizes: Map
                 if file.artifact in wanted.files and is_there(file.artifact)
             ),
             "missing": tuple(map(_missing, report.failures)),
+        }
+    )
+
+
+def without_paths(definition: Definition) -> Definition:
+    """``definition`` as it may travel, or as it came from elsewhere: nothing in it leads to a file of this machine."""
+    return definition.model_copy(
+        update={
+            "archives": tuple(archive.model_copy(update={"path": None}) for archive in definition.archives),
+            "files": tuple(file.model_copy(update={"path": None}) for file in definition.files),
         }
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from syncer.api.contents import bundled_referrers
+from syncer.api.defined import without_paths
 from syncer.api.landing import REPOSITORY, landing, name_of, without_places
 from syncer.bundle import Bundle
 from syncer.content import Item, Source
@@ -64,7 +65,7 @@ def held_in(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> Hel
 def definition_in(bundle: Bundle) -> Definition:
     """The definition that travels in ``bundle``; for what another tool wrote, one that lists its images."""
     if bundle.definition is not None:
-        return parse_definition(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
+        return without_paths(parse_definition(bundle.definition, f"{bundle.path} (bundle-definition.yaml)"))
     images = tuple(DefinedImage(image=image.reference, digest=image.descriptor.digest) for image in bundle.images)
     return Definition(name=bundle.path.name.partition(".tar")[0], images=images)
 
@@ -81,7 +82,7 @@ async def read_definition_at(stored: StoredBundle, registries: Registries) -> De
             content += piece
     if Digest.of(bytes(content), layer.digest.algorithm) != layer.digest:
         raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
-    return parse_definition(bytes(content), str(reference))
+    return without_paths(parse_definition(bytes(content), str(reference)))
 
 
 async def held_at(stored: StoredBundle, registries: Registries, annotations: Mapping[str, str] | None = None) -> Held:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from syncer.api.build import check_name, open_contents
 from syncer.api.contents import Supplies
-from syncer.api.defined import Wanted, wanted_by
+from syncer.api.defined import Wanted, wanted_by, without_paths
 from syncer.api.landing import as_landed, land, land_definition, landing
 from syncer.api.push import Delivery
 from syncer.api.result import PushResult, accounts, new_run_id, to_all
@@ -54,13 +54,7 @@ async def build_remote(
 def _resolved(definition: Definition, found: Wanted) -> Definition:
     """``definition`` with the names of its charts, and without the places of files on this machine."""
     charts = (chart.model_copy(update={"artifact": found.charts.get(chart.request)}) for chart in definition.charts)
-    return definition.model_copy(
-        update={
-            "charts": tuple(charts),
-            "archives": tuple(archive.model_copy(update={"path": None}) for archive in definition.archives),
-            "files": tuple(file.model_copy(update={"path": None}) for file in definition.files),
-        }
-    )
+    return without_paths(definition.model_copy(update={"charts": tuple(charts)}))
 
 
 def _plain(definition: Definition) -> Definition:

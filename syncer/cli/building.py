@@ -33,7 +33,7 @@ from syncer.cli.build_options import (
 from syncer.cli.directories import cache_directory
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.palette import palette_access
-from syncer.cli.reporting import Reporting, delivered, print_json, reporting, tell_plan
+from syncer.cli.reporting import Reporting, delivered, print_json, reporting, tell_plan, tell_push
 from syncer.cli.selection import csv, selection_of
 from syncer.cli.services import refuse_unpublished
 from syncer.cli.wiring import registry_settings, state_directory
@@ -84,6 +84,11 @@ class Building:
             if self.dry.dry_run:
                 return await self._foresee(definition)
             definition = await self._with_files(definition)
+            if self._selection.names_profiles and not definition.entries:
+                raise UsageError(
+                    "none of the packs lists an image or a chart",
+                    hint="--scan takes the images that they name in manifests, values and charts",
+                )
             told.expect(len(definition.entries))
             if self.remote.build_type is BuildType.REMOTE:
                 return await self._build_remote(definition, outcome, told)
@@ -107,9 +112,10 @@ class Building:
             raise UsageError("--registry is for --push and --build-type remote", hint="add --push")
         if remote.registry is None and (self.login.username or self.login.password_stdin or remote.map):
             raise UsageError("--username, --password-stdin and --map are about the registry that --registry names")
-        if remote.build_type is BuildType.REMOTE and (self.bundle.private_key or self.dry.dry_run):
+        of_files = self.bundle.private_key or self.bundle.allow_partial or self.dry.dry_run
+        if remote.build_type is BuildType.REMOTE and of_files:
             raise UsageError(
-                "a remote build makes no file, so there is none to sign or to foresee",
+                "a remote build makes no file, so there is none to sign, to publish in part, or to foresee",
                 hint="foresee it with syncer plan, and --registry",
             )
         if self.bundle.private_key:
@@ -258,6 +264,7 @@ class Building:
                 return locked.report.exit
             definition = locked.definition
         path = self._output / FILE_NAME
+        definition = _findable(definition)
         write_definition(definition, path, force=self.bundle.force)
         if self.telling.json:
             print_json(definition.tree())
@@ -335,8 +342,10 @@ class Building:
             print_json({"build": built.report.to_json(), "push": pushed.report.to_json()})
             told.write(built.report, profile=name)
             telling_push.write(pushed.report, profile=name)
+            if pushed.problem:
+                told.warn(delivered(pushed)[-1])
         else:
-            telling_push.tell("Push Summary", delivered(pushed), pushed.report, profile=name)
+            tell_push(telling_push, "Push Summary", pushed)
         return built.exit or pushed.exit
 
     async def _build_remote(self, definition: Definition, outcome: list[str], told: Reporting) -> Exit:
@@ -357,8 +366,17 @@ class Building:
             supplies=self._supplies,
             settings=self._settings,
         )
-        told.tell("Build Summary", [*delivered(result, "remote"), *outcome], result.report, profile=definition.name)
+        tell_push(told, "Build Summary", result, kind="remote", more=outcome)
         return result.exit
+
+
+def _findable(definition: Definition) -> Definition:
+    """``definition`` with paths that hold wherever it is built from."""
+    archives = (
+        archive.model_copy(update={"path": archive.path.absolute()}) if archive.path else archive
+        for archive in definition.archives
+    )
+    return definition.model_copy(update={"archives": tuple(archives)})
 
 
 def _unlisted(gathered: Gathered, told: Reporting, *, scan: bool) -> Iterator[str]:

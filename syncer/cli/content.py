@@ -50,7 +50,7 @@ def push(
     from syncer.api.held import parse_selectors  # noqa: PLC0415  imported where used
     from syncer.api.plan import plan_push  # noqa: PLC0415
     from syncer.api.push import push  # noqa: PLC0415
-    from syncer.cli.reporting import delivered, reporting, tell_plan  # noqa: PLC0415
+    from syncer.cli.reporting import reporting, tell_plan, tell_push  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.oci import Platform  # noqa: PLC0415
     from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
@@ -90,7 +90,7 @@ def push(
                 run_id=told.run_id,
                 emit=told.emit,
             )
-        told.tell("Push Summary", delivered(result), result.report, profile=result.bundle)
+        tell_push(told, "Push Summary", result)
         return result.exit
 
     run(look if dry.dry_run else job)

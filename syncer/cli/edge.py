@@ -178,7 +178,7 @@ def deploy(
     """Push a bundle into a registry."""
     from syncer.api.push import push  # noqa: PLC0415  imported where used
     from syncer.cli.login import password_of  # noqa: PLC0415
-    from syncer.cli.reporting import delivered, reporting  # noqa: PLC0415
+    from syncer.cli.reporting import reporting, tell_push  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.registry import Credential, RegistryAddress  # noqa: PLC0415
 
@@ -201,7 +201,7 @@ def deploy(
                 run_id=told.run_id,
                 emit=told.emit,
             )
-            told.tell("Deploy Summary", delivered(result), result.report, profile=result.bundle)
+            tell_push(told, "Deploy Summary", result)
         return result.exit
 
     run(job)

@@ -50,9 +50,13 @@ def login(
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
     from syncer.profiles import palette_http  # noqa: PLC0415
     from syncer.profiles.palette_login import PaletteLogin, save_login  # noqa: PLC0415
+    from syncer.registry.address import is_loopback  # noqa: PLC0415
+    from syncer.transport.guard import authority  # noqa: PLC0415
 
     url = palette_http.console_url(_console(console_url, os.environ))
     account = palette_http.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
+    if url.scheme == "http" and not is_loopback(authority(url)):
+        typer.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
     transport = registry_settings(ConnectionOptions(ca_cert=ca_cert)).transport
     access = PaletteAccess(
         account=account, transport=with_console(transport, account, insecure=insecure, ca_cert=ca_cert)

@@ -15,7 +15,7 @@ from syncer.api.result import PushResult, new_run_id, to_all
 from syncer.api.verify import VerifyResult
 from syncer.cli.display import Mode, open_display
 from syncer.cli.options import LogForm, OutputOptions
-from syncer.errors import Exit
+from syncer.errors import Exit, SyncerError
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
 from syncer.report.output import require_writable, write_report
@@ -98,10 +98,24 @@ def delivered(result: PushResult, kind: str = "local") -> list[str]:
     if result.definition:
         lines.append(f"definition pushed to {result.definition}")
     elif result.problem:
-        lines.append(f"its definition could not be pushed: {printable(str(result.problem))}")
+        lines.append(_undefined(result.problem))
     else:
         lines.append("its definition was not pushed, since not everything is there")
     return lines
+
+
+def tell_push(
+    told: Reporting, title: str, result: PushResult, *, kind: str = "local", more: Sequence[str] = ()
+) -> None:
+    """Print what was brought to a registry; a definition that could not be is told in every form."""
+    told.tell(title, [*delivered(result, kind), *more], result.report, profile=result.bundle)
+    if result.problem and told.options.json:
+        told.warn(_undefined(result.problem))
+
+
+def _undefined(problem: SyncerError) -> str:
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return f"its definition could not be pushed: {printable(str(problem))}{hint}"
 
 
 def _nobody(_: int) -> None:
@@ -119,6 +133,8 @@ def tell_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool
         print_json(report.to_json())
     else:
         typer.echo(plan_summary(report))
+    if options.report:
+        write_report(options.report, report)
     return report.exit(tell_work=exit_code)
 
 
