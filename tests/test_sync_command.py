@@ -65,6 +65,7 @@ async def test_images_named_by_flags_go_from_registry_to_registry(
 
         assert ran.code == 0, ran.stderr
         assert "Sync Summary" in ran.stdout
+        assert f"{target.address}/mirror has 3 of 3 images" in ran.stdout
         assert "images:  3 (3 copied)" in ran.stdout
         for name, image in made.items():
             repository, _, tag = name.partition(":")

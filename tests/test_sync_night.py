@@ -19,12 +19,16 @@ import yaml
 
 import syncer
 from syncer.api.sync import SyncResult
+from syncer.api.sync_settings import sync_settings
+from syncer.profiles.sync_file import parse_sync_file
+from syncer.registry import RegistrySettings
 from syncer.report import Report, Status
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.faults import Reply
 from tests.support.images import Image
+from tests.support.registries import Registry
 from tests.support.registry_end import settings_for
 
 BASE = images.layer("base", 20_000)
@@ -301,3 +305,63 @@ async def test_what_failed_is_tried_once_more_at_the_end(
         ran = await night.run()
 
         assert (ran.exit, ends(ran.report)) == (0, {Status.COPIED: 36})
+
+
+async def test_names_that_only_show_at_the_second_look_cannot_take_others_places(
+    debian_registry: OpenRegistry, serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    async with a_night(debian_registry, serve_disk, tmp_path) as night:
+        main = night.main.registry.address
+        night.write(
+            sources=[
+                {"repository": f"{main}/team/a", "tags": "all", "as": "app"},
+                {"repository": f"{main}/team/b", "tags": "all", "as": "app"},
+            ]
+        )
+        night.main.on("GET", "/team/b/tags/list", Reply(500), times=6)
+
+        ran = await night.run()
+
+        assert ends(ran.report) == {Status.COPIED: 18, Status.FAILED: 2}
+        assert all("are both mapped to" in str(image.error) for image in ran.report.failures)
+        await client.assert_holds(night.one.upstream, "mirror/app", app("team/a", "1.0.0"), "1.0.0")
+
+
+async def test_what_is_remembered_of_a_target_is_doubted(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    """The target lost everything; the next run would mount what is not there."""
+    async with serve_disk("source") as source:
+        for name in ("a", "b"):
+            await client.push(source, name, an_image(name), "1")
+        how = syncer.Mirroring(state=tmp_path / "state")
+
+        async def mirror(target: Registry, *names: str) -> Report:
+            document = {
+                "sources": [{"image": f"{source.address}/{name}:1"} for name in names],
+                "targets": [{"registry": f"{target.address}/m"}],
+            }
+            (tmp_path / "sync.yaml").write_text(yaml.safe_dump(document))
+            settings = settings_for(source, target)
+            return (await syncer.sync(tmp_path / "sync.yaml", how, settings=settings)).report
+
+        async with serve_disk("before") as target:
+            await mirror(target, "a")
+            port = int(target.address.rpartition(":")[2])
+        async with serve_disk("after", port=port) as target:
+            report = await mirror(target, "b")
+            again = await mirror(target, "a", "b")
+
+            repository = f"m/{source.address.replace(':', '_')}/b"
+            await client.assert_holds(target, repository, an_image("b"), "1")
+        assert (report.totals.blobs_mounted, report.totals.blobs_copied) == (0, 3)
+        assert (again.totals.blobs_mounted, again.totals.blobs_copied) == (1, 2)
+
+
+def test_limits_for_docker_hub_are_kept_where_its_api_is() -> None:
+    file = parse_sync_file(
+        "{sources: [{image: busybox}], targets: [{registry: t.io}], registries: {docker.io: {concurrency: 2}}}",
+        Path("sync.yaml"),
+    )
+    settings = sync_settings(file, RegistrySettings(), {})
+
+    assert settings.transport.host("registry-1.docker.io").concurrency == 2
+    assert settings.transport.host("quay.io").concurrency is None

@@ -18,7 +18,7 @@ from syncer.api.sources import Sources, Warn, open_sources
 from syncer.api.sync_settings import sync_settings
 from syncer.api.target import OpenTarget, open_target
 from syncer.content import Item
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, SyncerError, UsageError
 from syncer.profiles.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Account, Report
@@ -145,15 +145,25 @@ class _Run:
                 return
             await self._pass(items)
             if self.failed or self.sources.unknown:
-                known = {(item.source, item.target) for item in items}
-                found = [item for item in await self.sources.look() if (item.source, item.target) not in known]
-                self._announce(found)
                 self.sources.contents.registries.transport.forget_outages()
+                found = await self._look_again(items)
                 await self._pass([*self._to_try_again(items), *found])
             self.was_cut = False
             if self.how.prune:
                 names = [image.target for image in self.account.report().images]
                 self.pruned = tuple(await prune(self.sources, names, delete=self.how.delete))
+
+    async def _look_again(self, items: Iterable[Item]) -> list[Item]:
+        """What sources have that could not be asked at first; names that contradict what is there already fail."""
+        known = {(item.source, item.target) for item in items}
+        lost = list(self.sources.unknown)
+        try:
+            found = [item for item in await self.sources.look() if (item.source, item.target) not in known]
+        except UsageError as mistake:
+            self.failed |= dict.fromkeys(lost, mistake)
+            return []
+        self._announce(found)
+        return found
 
     def close(self) -> None:
         """Tell what failed in the end, and what nobody came to."""

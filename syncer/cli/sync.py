@@ -51,6 +51,7 @@ def sync(
     from syncer.api.sync import Mirroring, run_sync  # noqa: PLC0415
     from syncer.api.sync_settings import secrets_of, sync_settings  # noqa: PLC0415
     from syncer.cli.durations import parse_duration  # noqa: PLC0415
+    from syncer.cli.mirrored import mirrored  # noqa: PLC0415
     from syncer.cli.reporting import reporting, tell_plan, warn  # noqa: PLC0415
     from syncer.cli.sync_flags import chart_supplies, console_for, sync_file_of  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
@@ -84,6 +85,10 @@ def sync(
     async def mirror() -> Exit:
         with locked(state, str(wanted.config.resolve() if wanted.config else address)):
             with reporting(telling, secrets=[*secrets_of(settings), *(console.secrets if console else ())]) as told:
+                if wanted.arch and wanted.referrers:
+                    told.warn(
+                        "--arch takes one platform out of each index: signatures of the index itself do not apply to it"
+                    )
                 async with opened(told.warn) as sources:
                     result = await run_sync(
                         sources,
@@ -93,12 +98,7 @@ def sync(
                         expect=told.expect,
                         on_cut=lambda report: told.write(report, profile=profile),
                     )
-            outcome = [f"mirrored to {target.registry}" for target in file.targets]
-            if result.timed_out:
-                outcome = ["the time was up first; run the same command again to go on"]
-            told.tell(
-                "Sync Summary", outcome, result.report, profile=wanted.config.stem if wanted.config else str(address)
-            )
+            told.tell("Sync Summary", mirrored(file, result), result.report, profile=profile)
         return result.exit
 
     run(look if dry.dry_run else mirror)

@@ -10,6 +10,7 @@ import orjson
 
 from syncer.errors import TargetError, UsageError
 from syncer.report.figures import Report
+from syncer.report.forecast import ForecastReport
 
 
 def require_writable(path: Path) -> None:
@@ -23,7 +24,7 @@ def require_writable(path: Path) -> None:
         raise UsageError(f"{path} cannot be written: no permission to create files in {parent}")
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: Report | ForecastReport) -> None:
     """The JSON document of ``report`` in ``path``; raises ``TargetError``."""
     write_whole(path, orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
