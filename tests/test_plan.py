@@ -68,7 +68,7 @@ async def test_a_dry_run_of_a_build_writes_nothing(debian_registry: OpenRegistry
 async def test_a_plan_of_a_push_comes_true(debian_registry: OpenRegistry, tmp_path: Path, command: list[str]) -> None:
     async with debian_registry("source") as source, debian_registry("target") as target:
         await syncer("build", *named(await publish(source)), "--output", tmp_path, home=tmp_path)
-        where = ["--file", tmp_path / "bundle.tar.zst", "--registry", target.address]
+        where: list[str | Path] = ["--file", tmp_path / "bundle.tar.zst", "--registry", target.address]
 
         planned = await syncer(*command, *where, "--exit-code", "--json", home=tmp_path)
         untouched = await client.repositories(target)
@@ -118,7 +118,7 @@ async def test_what_earlier_runs_saw_elsewhere_is_foreseen_as_a_mount(
 ) -> None:
     async with debian_registry("source") as source, debian_registry("target") as target:
         first, second, _ = await publish(source)
-        where = ["--registry", f"{target.address}/m"]
+        where: list[str | Path] = ["--registry", f"{target.address}/m"]
         await syncer("sync", "--image", first, *where, home=tmp_path)
 
         planned = await syncer("plan", "--image", second, *where, "--json", home=tmp_path)
