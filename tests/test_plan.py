@@ -97,7 +97,7 @@ async def test_a_plan_of_a_sync_comes_true(debian_registry: OpenRegistry, tmp_pa
                 }
             )
         )
-        file = ["-c", tmp_path / "sync.yaml"]
+        file: list[str | Path] = ["-c", tmp_path / "sync.yaml"]
 
         planned = await syncer(*command, *file, "--exit-code", "--json", home=tmp_path)
         untouched = await client.repositories(one)
