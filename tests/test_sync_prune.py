@@ -180,3 +180,42 @@ async def test_yes_alone_is_a_mistake(tmp_path: Path) -> None:
 
     assert ran.code == 2
     assert "--prune" in ran.stderr
+
+
+async def test_a_list_of_repositories_is_read_to_its_end(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(target) as proxy,
+    ):
+        await fill(source)
+        await client.push(target, "m/first", OLD, "v1")
+        await client.push(target, "m/last", OLD, "v1")
+        link = {"Link": '</v2/_catalog?n=1000&last=m%2Ffirst>; rel="next"'}
+        proxy.on("GET", r"/_catalog\?n=1000$", Reply(200, link, b'{"repositories": ["m/first"]}'))
+
+        ran = await prune(tmp_path, source, f"{proxy.registry.address}/m", ["v1"], "--prune", "--json")
+
+        assert {each["name"].partition("/")[2] for each in ran.json["pruned"]} == {"m/first:v1", "m/last:v1"}
+
+
+async def test_a_registry_that_takes_content_along_with_a_tag_is_left_alone_at_once(
+    debian_registry: OpenRegistry, serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    async with (
+        debian_registry("source") as source,
+        serve_disk("target") as target,
+        fault_proxy(target) as proxy,
+    ):
+        await fill(source)
+        await prune(tmp_path, source, f"{proxy.registry.address}/m", "all")
+        proxy.on("HEAD", f"/manifests/{APP.digest}", Reply(404), times=None)
+
+        ran = await prune(
+            tmp_path, source, f"{proxy.registry.address}/m", ["latest", "several", "v1", "amd64"], "--prune", "--yes",
+            "--json",
+        )  # fmt: skip
+
+        assert ran.code == 5
+        assert ends(ran) == {"v2": "failed"}
+        assert "and other tags need it" in ran.json["pruned"][0]["message"]
