@@ -391,6 +391,7 @@ async def test_flags_that_say_false_are_taken(tmp_path: Path) -> None:
         (["--metadata-file", "none.yaml"], "so do other flags"),
         (["--private-key", "none.pem"], "none.pem"),
         (["--images-only", "--include-packs"], "leaves out what"),
+        (["--push", "-r", UNUSED, "--map", "x"], "is not a mapping"),
         (["--set-var", "x"], "is not NAME=VALUE"),
         (["--download-cluster-config-only"], "the cluster definition has no name"),
         (["--profiles", UID], "no Palette console is known"),

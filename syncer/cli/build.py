@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from syncer.cli.build_options import BundleOptions, ContentOptions, DefinitionOptions, RemoteOptions, ServiceOptions
+from syncer.cli.build_options import (
+    BuildOptions,
+    BundleOptions,
+    ContentOptions,
+    DefinitionOptions,
+    RemoteOptions,
+    ServiceOptions,
+)
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.run import run
 
@@ -26,17 +33,16 @@ def build(
     """
     from syncer.cli.building import Building  # noqa: PLC0415  imported where used: `syncer version` stays quick
 
-    run(
-        Building(
-            content=content,
-            bundle=bundle,
-            defining=defining,
-            remote=remote,
-            services=services,
-            dry=dry,
-            login=login,
-            connection=connection,
-            uploading=uploading,
-            telling=telling,
-        ).carry_out
+    options = BuildOptions(
+        content=content,
+        bundle=bundle,
+        defining=defining,
+        remote=remote,
+        services=services,
+        dry=dry,
+        login=login,
+        connection=connection,
+        uploading=uploading,
+        telling=telling,
     )
+    run(Building(options=options).carry_out)

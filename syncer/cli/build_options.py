@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 
 
 class BundleFormat(StrEnum):
@@ -196,3 +198,19 @@ class ServiceOptions:
         str | None,
         typer.Option("-k", "--encryption-passphrase", metavar="WORD", help="Of the login that syncer keeps."),
     ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """All that a build is told."""
+
+    content: ContentOptions
+    bundle: BundleOptions
+    connection: ConnectionOptions
+    telling: OutputOptions
+    defining: DefinitionOptions = field(default_factory=DefinitionOptions)
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    services: ServiceOptions = field(default_factory=ServiceOptions)
+    dry: DryRunOptions = field(default_factory=DryRunOptions)
+    login: LoginOptions = field(default_factory=LoginOptions)
+    uploading: UploadOptions = field(default_factory=UploadOptions)

@@ -21,48 +21,30 @@ from syncer.api.push import Delivery, push
 from syncer.api.remote import build_remote
 from syncer.api.result import BuildResult, PushResult
 from syncer.api.sync_settings import secrets_of
-from syncer.bundle.signature import check_private_key, sign_file
-from syncer.cli.build_options import (
-    BuildType,
-    BundleOptions,
-    ContentOptions,
-    DefinitionOptions,
-    RemoteOptions,
-    ServiceOptions,
-)
+from syncer.bundle.signature import sign_file
+from syncer.cli.build_checks import check_build
+from syncer.cli.build_options import BuildOptions, BuildType
+from syncer.cli.bundled_files import download_definition, widgets
 from syncer.cli.directories import cache_directory
-from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.palette import palette_access
 from syncer.cli.reporting import Reporting, delivered, print_json, reporting, tell_plan, tell_push
-from syncer.cli.selection import csv, selection_of
-from syncer.cli.services import refuse_unpublished
+from syncer.cli.selection import csv, selection_of, warn_of
 from syncer.cli.wiring import registry_settings, state_directory
-from syncer.errors import Exit, InvalidFile, TargetError, UsageError
+from syncer.errors import Exit, UsageError
 from syncer.oci import Platform
 from syncer.profiles.cred_file import EdgeCredentials, read_cred_file
-from syncer.profiles.definition import FILE_NAME, DefinedFile, Definition, Release, read_definition, write_definition
+from syncer.profiles.definition import FILE_NAME, Definition, Release, read_definition, write_definition
 from syncer.profiles.file_artifact import defined_file
-from syncer.profiles.gather import Gathered
+from syncer.profiles.mapping import NameMapping
 from syncer.profiles.mapping_file import read_mapping
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
-
-_ARCHIVES = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, zstd; a plain tar says so at its byte 257
 
 
 @dataclass(frozen=True, kw_only=True)
 class Building:
     """One build, as it was asked for; what nobody says has the default of the command line."""
 
-    content: ContentOptions
-    bundle: BundleOptions
-    defining: DefinitionOptions
-    remote: RemoteOptions
-    services: ServiceOptions
-    dry: DryRunOptions
-    login: LoginOptions
-    connection: ConnectionOptions
-    uploading: UploadOptions
-    telling: OutputOptions
+    options: BuildOptions
     file_name: str | None = None  # of the bundle; its name with the form's suffix unless given
     definition_directory: Path | None = None  # of the cluster definition
     api_key: str | None = None
@@ -71,17 +53,18 @@ class Building:
 
     async def carry_out(self) -> Exit:
         """Do it; raises ``UsageError`` for flags that contradict each other, before anything is asked."""
-        self._check()
-        if self.defining.download_cluster_config_only:
+        check_build(self.options, os.environ)
+        if self.options.defining.download_cluster_config_only:
             path = await self._download_definition()
             typer.echo(f"Downloaded cluster config at {path.absolute()}")
             return Exit.OK
+        mapping = read_mapping(self.options.remote.map or [])  # a mistake in it is told before the build
         secrets = [*secrets_of(self._settings), *self._palette_secrets()]
-        with reporting(self.telling, secrets=secrets, log=self.log) as told:
+        with reporting(self.options.telling, secrets=secrets, log=self.log) as told:
             definition, outcome = await self._definition(told)
-            if self.defining.metadata_only:
+            if self.options.defining.metadata_only:
                 return await self._write_definition(definition, outcome, told)
-            if self.dry.dry_run:
+            if self.options.dry.dry_run:
                 return await self._foresee(definition)
             definition = await self._with_files(definition)
             if self._selection.names_profiles and not definition.entries:
@@ -90,53 +73,27 @@ class Building:
                     hint="--scan takes the images that they name in manifests, values and charts",
                 )
             told.expect(len(definition.entries))
-            if self.remote.build_type is BuildType.REMOTE:
-                return await self._build_remote(definition, outcome, told)
+            if self.options.remote.build_type is BuildType.REMOTE:
+                return await self._build_remote(definition, mapping, outcome, told)
             built = await self._build(definition, told)
             outcome = [*self._saved(built, definition.name), *outcome]
-            if not (self.remote.push and built.path):
+            if not (self.options.remote.push and built.path):
                 told.tell("Build Summary", outcome, built.report, profile=definition.name)
                 return built.exit
-        return await self._push(built, built.path, outcome, told, name=definition.name)
-
-    def _check(self) -> None:
-        refuse_unpublished(self.services, os.environ)
-        defining, remote = self.defining, self.remote
-        if defining.lock and not defining.metadata_only:
-            raise UsageError("--lock records digests in a definition", hint="give it with --metadata-only")
-        if defining.custom_ui and defining.download_cluster_config_only:
-            raise UsageError("--custom-ui goes into a bundle, and --download-cluster-config-only makes none")
-        if remote.registry is None and (remote.push or remote.build_type is BuildType.REMOTE):
-            raise UsageError("it is not said where to push to", hint="name it with --registry")
-        if remote.registry and not remote.push and remote.build_type is BuildType.LOCAL:
-            raise UsageError("--registry is for --push and --build-type remote", hint="add --push")
-        if remote.registry is None and (self.login.username or self.login.password_stdin or remote.map):
-            raise UsageError("--username, --password-stdin and --map are about the registry that --registry names")
-        of_files = self.bundle.private_key or self.bundle.allow_partial or self.dry.dry_run
-        if remote.build_type is BuildType.REMOTE and of_files:
-            raise UsageError(
-                "a remote build makes no file, so there is none to sign, to publish in part, or to foresee",
-                hint="foresee it with syncer plan, and --registry",
-            )
-        if self.bundle.private_key:
-            check_private_key(self.bundle.private_key)
-        if self.bundle.arch and self.bundle.referrers:
-            _note("--arch takes one platform out of each index: signatures of the index itself do not apply to it")
-        if self.content.profiles and self.services.include_service_images is None:
-            _note("Palette's own service images are not included, since their list is not public")
+        return await self._push(built, built.path, mapping, outcome, told, name=definition.name)
 
     @cached_property
     def _address(self) -> RegistryAddress | None:
-        return RegistryAddress.parse(self.remote.registry) if self.remote.registry else None
+        return RegistryAddress.parse(self.options.remote.registry) if self.options.remote.registry else None
 
     @cached_property
     def _edge_credentials(self) -> EdgeCredentials:
-        path = self.content.cred_file_path
+        path = self.options.content.cred_file_path
         return read_cred_file(path) if path else EdgeCredentials(images={}, charts={})
 
     @cached_property
     def _settings(self) -> RegistrySettings:
-        settings = registry_settings(self.connection, self.login, self._address, self.uploading)
+        settings = registry_settings(self.options.connection, self.options.login, self._address, self.options.uploading)
         given = {
             place: Credential(username=login.username, password=login.password)
             for place, login in self._edge_credentials.images.items()
@@ -146,16 +103,16 @@ class Building:
 
     @cached_property
     def _selection(self) -> Selection:
-        return selection_of(self.content)
+        return selection_of(self.options.content)
 
     @cached_property
     def _platform(self) -> Platform | None:
-        return Platform.parse(self.bundle.arch) if self.bundle.arch else None
+        return Platform.parse(self.options.bundle.arch) if self.options.bundle.arch else None
 
     @cached_property
     def _console(self) -> PaletteConsole | None:
         """Palette, where it is needed; without it nobody needs to be logged in."""
-        if not (self._selection.needs_palette or self.defining.cluster_definition_name):
+        if not (self._selection.needs_palette or self.options.defining.cluster_definition_name):
             return None
         return PaletteConsole(
             palette_access(
@@ -163,23 +120,23 @@ class Building:
                 os.environ,
                 api_key=self.api_key,
                 console=self.console_url,
-                project_id=self.content.project_id,
-                passphrase=self.services.encryption_passphrase,
+                project_id=self.options.content.project_id,
+                passphrase=self.options.services.encryption_passphrase,
             )
         )
 
     @cached_property
     def _supplies(self) -> Supplies:
         return Supplies(
-            bundles=[Path(path) for path in csv(self.content.existing_bundles)],
+            bundles=[Path(path) for path in csv(self.options.content.existing_bundles)],
             chart_logins=self._edge_credentials.charts,
             chart_cache=cache_directory() / "charts",
-            spool=self._output / "spool" if self.bundle.skip_cleanup else None,
+            spool=self._output / "spool" if self.options.bundle.skip_cleanup else None,
         )
 
     @property
     def _output(self) -> Path:
-        return self.bundle.output or DEFAULT_OUTPUT
+        return self.options.bundle.output or DEFAULT_OUTPUT
 
     def _palette_secrets(self) -> list[str]:
         return [self._console.access.account.api_key] if self._console else []
@@ -187,75 +144,61 @@ class Building:
     async def _definition(self, told: Reporting) -> tuple[Definition, list[str]]:
         """What is wanted, and what the summary must say of it."""
         outcome: list[str] = []
-        if self.content.metadata_file:
-            definition = read_definition(self.content.metadata_file)
+        if self.options.content.metadata_file:
+            definition = read_definition(self.options.content.metadata_file)
             if definition.missing:
                 told.warn(f"{len(definition.missing)} things that the definition calls missing are left out")
         elif self._selection.names_profiles:
             gathered = await define("bundle", self._selection, self._console)
-            outcome = list(_unlisted(gathered, told, scan=self.content.scan))
+            outcome = warn_of(gathered, told.warn, scan=self.options.content.scan)
             definition = gathered.definition
         else:
             definition = named_definition("bundle", [reference for reference, _ in self._selection.images])
         release = Release(
-            name=self.bundle.application_release_name,
-            version=self.bundle.application_release_version,
-            notes=self.bundle.application_release_notes,
+            name=self.options.bundle.application_release_name,
+            version=self.options.bundle.application_release_version,
+            notes=self.options.bundle.application_release_notes,
         )
-        name = self.bundle.name or (definition.name if self.content.metadata_file else self._usual_name())
+        name = self.options.bundle.name or (
+            definition.name if self.options.content.metadata_file else self._usual_name()
+        )
         check_name(name)
         update = {"name": name, "release": definition.release if release == Release() else release}
         return definition.model_copy(update=update), outcome
 
     def _usual_name(self) -> str:
         """Palette's rule: the project's id follows, where there is a project."""
-        project = self._console.access.account.project_uid if self._console else self.content.project_id
+        project = self._console.access.account.project_uid if self._console else self.options.content.project_id
         return f"bundle-{project}" if project else "bundle"
 
     async def _with_files(self, definition: Definition) -> Definition:
         """``definition`` with the cluster definition and the widgets that are to travel along."""
-        files: list[DefinedFile] = list(definition.files)
-        if self.defining.cluster_definition_name:
+        files = list(definition.files)
+        if self.options.defining.cluster_definition_name:
             path = await self._download_definition()
             typer.echo(f"Downloaded cluster config at {path.absolute()}", err=True)
             files.append(defined_file(path, "cluster-definitions"))
-        if self.defining.custom_ui:
-            _require_archive(self.defining.custom_ui)
-            files.append(defined_file(self.defining.custom_ui, "custom-ui"))
+        if self.options.defining.custom_ui:
+            files.append(widgets(self.options.defining.custom_ui))
         return definition.model_copy(update={"files": tuple(files)})
 
     async def _download_definition(self) -> Path:
-        """Save the cluster definition, and its signature where there is a key to sign with."""
-        name = self.defining.cluster_definition_name
-        if not name:
-            raise UsageError("the cluster definition has no name", hint="give one with --cluster-definition-name")
-        check_name(name)
-        uids = csv(self.defining.cluster_definition_profile_ids) or csv(self.content.profiles)
-        if not uids:
-            raise UsageError(
-                "it is not said which profiles the cluster definition is of",
-                hint="name them with --cluster-definition-profile-ids",
-            )
-        directory = self.definition_directory or self.bundle.output or DEFAULT_OUTPUT.parent
-        path = directory / f"{name}.tgz"
-        try:
-            await to_thread.run_sync(lambda: directory.mkdir(parents=True, exist_ok=True))
-        except OSError as error:
-            raise TargetError(f"{directory} cannot be made: {error.strerror or error}") from None
-        assert self._console is not None
-        await self._console.download_definition(name, uids, path)
-        if self.bundle.private_key:
-            await to_thread.run_sync(sign_file, path, self.bundle.private_key)
-        return path
+        return await download_definition(
+            self._console,
+            name=self.options.defining.cluster_definition_name,
+            uids=csv(self.options.defining.cluster_definition_profile_ids) or csv(self.options.content.profiles),
+            directory=self.definition_directory or self.options.bundle.output or DEFAULT_OUTPUT.parent,
+            private_key=self.options.bundle.private_key,
+        )
 
     async def _write_definition(self, definition: Definition, outcome: list[str], told: Reporting) -> Exit:
-        if self.defining.lock:
+        if self.options.defining.lock:
             locked = await lock(
                 definition,
                 platform=self._platform,
                 supplies=self._supplies,
                 settings=self._settings,
-                workers=self.connection.concurrency,
+                workers=self.options.connection.concurrency,
                 emit=told.emit,
             )
             if locked.report.failures:
@@ -265,8 +208,8 @@ class Building:
             definition = locked.definition
         path = self._output / FILE_NAME
         definition = _findable(definition)
-        write_definition(definition, path, force=self.bundle.force)
-        if self.telling.json:
+        write_definition(definition, path, force=self.options.bundle.force)
+        if self.options.telling.json:
             print_json(definition.tree())
         else:
             written = f"Writing flattened bundle definition file at path {path.absolute()}"
@@ -277,14 +220,14 @@ class Building:
         forecast = await plan_build(
             definition,
             platform=self._platform,
-            format=self.bundle.format.value,
-            compression_level=self.bundle.compression_level,
-            referrers=self.bundle.referrers,
+            format=self.options.bundle.format.value,
+            compression_level=self.options.bundle.compression_level,
+            referrers=self.options.bundle.referrers,
             supplies=self._supplies,
             settings=self._settings,
-            workers=self.connection.concurrency,
+            workers=self.options.connection.concurrency,
         )
-        return tell_plan(forecast, self.telling, exit_code=self.dry.exit_code)
+        return tell_plan(forecast, self.options.telling, exit_code=self.options.dry.exit_code)
 
     async def _build(self, definition: Definition, told: Reporting) -> BuildResult:
         result = await build(
@@ -293,20 +236,20 @@ class Building:
             output=self._output,
             file_name=self.file_name,
             platform=self._platform,
-            format=self.bundle.format.value,
-            compression_level=self.bundle.compression_level,
-            force=self.bundle.force,
-            allow_partial=self.bundle.allow_partial,
-            resume=self.bundle.resume,
-            referrers=self.bundle.referrers,
+            format=self.options.bundle.format.value,
+            compression_level=self.options.bundle.compression_level,
+            force=self.options.bundle.force,
+            allow_partial=self.options.bundle.allow_partial,
+            resume=self.options.bundle.resume,
+            referrers=self.options.bundle.referrers,
             supplies=self._supplies,
             settings=self._settings,
-            workers=self.connection.concurrency,
+            workers=self.options.connection.concurrency,
             run_id=told.run_id,
             emit=told.emit,
         )
-        if result.path and self.bundle.private_key:
-            await to_thread.run_sync(sign_file, result.path, self.bundle.private_key)
+        if result.path and self.options.bundle.private_key:
+            await to_thread.run_sync(sign_file, result.path, self.options.bundle.private_key)
         return result
 
     def _saved(self, built: BuildResult, name: str) -> Iterator[str]:
@@ -314,31 +257,40 @@ class Building:
             yield f"bundle {name} is not complete and was not published; run the same command again to go on"
             return
         yield f"bundle {name} saved to {built.path.absolute()}"
-        if self.bundle.private_key:
+        if self.options.bundle.private_key:
             yield f"signature saved to {built.path.absolute()}.sig.bin"
 
-    async def _push(self, built: BuildResult, path: Path, outcome: list[str], told: Reporting, *, name: str) -> Exit:
+    async def _push(
+        self,
+        built: BuildResult,
+        path: Path,
+        mapping: NameMapping,
+        outcome: list[str],
+        told: Reporting,
+        *,
+        name: str,
+    ) -> Exit:
         """Push what was built; both accounts are told, and written to files of their own."""
         assert self._address is not None
-        if not self.telling.json:
+        if not self.options.telling.json:
             told.tell("Build Summary", outcome, built.report, profile=name)
         telling = replace(
-            self.telling,
-            report=_beside(self.telling.report),
-            metrics_file=_beside(self.telling.metrics_file),
+            self.options.telling,
+            report=_beside(self.options.telling.report),
+            metrics_file=_beside(self.options.telling.metrics_file),
         )
         with reporting(telling, secrets=secrets_of(self._settings)) as telling_push:
             pushed = await push(
                 path,
                 self._address,
-                mapping=read_mapping(self.remote.map or []),
+                mapping=mapping,
                 settings=self._settings,
-                state=state_directory(self.uploading.state_dir),
-                workers=self.connection.concurrency,
+                state=state_directory(self.options.uploading.state_dir),
+                workers=self.options.connection.concurrency,
                 run_id=telling_push.run_id,
                 emit=telling_push.emit,
             )
-        if self.telling.json:
+        if self.options.telling.json:
             print_json({"build": built.report.to_json(), "push": pushed.report.to_json()})
             told.write(built.report, profile=name)
             telling_push.write(pushed.report, profile=name)
@@ -348,21 +300,23 @@ class Building:
             tell_push(telling_push, "Push Summary", pushed)
         return built.exit or pushed.exit
 
-    async def _build_remote(self, definition: Definition, outcome: list[str], told: Reporting) -> Exit:
+    async def _build_remote(
+        self, definition: Definition, mapping: NameMapping, outcome: list[str], told: Reporting
+    ) -> Exit:
         assert self._address is not None
         delivery = Delivery(
             address=self._address,
-            mapping=read_mapping(self.remote.map or []),
+            mapping=mapping,
             platform=self._platform,
-            state=state_directory(self.uploading.state_dir),
-            workers=self.connection.concurrency,
+            state=state_directory(self.options.uploading.state_dir),
+            workers=self.options.connection.concurrency,
             run_id=told.run_id,
             emit=told.emit,
         )
         result: PushResult = await build_remote(
             definition,
             delivery,
-            referrers=self.bundle.referrers,
+            referrers=self.options.bundle.referrers,
             supplies=self._supplies,
             settings=self._settings,
         )
@@ -379,38 +333,6 @@ def _findable(definition: Definition) -> Definition:
     return definition.model_copy(update={"archives": tuple(archives)})
 
 
-def _unlisted(gathered: Gathered, told: Reporting, *, scan: bool) -> Iterator[str]:
-    """Warn of what was odd, and of images that packs name and do not list; what the summary must repeat."""
-    for warning in gathered.warnings:
-        told.warn(warning)
-    silent = [unlisted for unlisted in gathered.unlisted if unlisted.lists_nothing]
-    for unlisted in gathered.unlisted:
-        if scan or not unlisted.lists_nothing:
-            done = "which --scan has added" if scan else "which are NOT in the bundle; --scan adds them"
-            told.warn(f"pack {unlisted.pack} names {len(unlisted.images)} images that it does not list, {done}")
-        else:
-            told.warn(f"{unlisted}; they are NOT in the bundle, and --scan adds them")
-    if silent and not scan:
-        count = len({image.reference for unlisted in silent for image in unlisted.images})
-        packs = ", ".join(unlisted.pack for unlisted in silent)
-        yield f"NOT INCLUDED: {count} images that are named in {packs}, which list none; --scan adds them"
-
-
-def _require_archive(path: Path) -> None:
-    """Raise ``InvalidFile`` unless the file at ``path`` is a tar, plain or compressed."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
-    if not start.startswith(_ARCHIVES) and start[257:262] != b"ustar":
-        raise InvalidFile(path, "it is no widget archive", hint="make a .tar, .tar.gz or .tar.zst of the widgets")
-
-
 def _beside(path: Path | None) -> Path | None:
     """Where the account of a push goes when ``path`` is that of its build: ``report-push.json``."""
     return path.with_stem(f"{path.stem}-push") if path else None
-
-
-def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)

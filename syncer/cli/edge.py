@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from syncer.cli.options import ConnectionOptions, LogForm, LoginOptions, OutputOptions, UploadOptions
+from syncer.cli.options import ConnectionOptions, LogForm, OutputOptions, UploadOptions
 from syncer.cli.run import run
 from syncer.errors import Exit, TargetError, UsageError
 
@@ -118,14 +118,12 @@ def build(
 ) -> None:
     """Download the content of cluster profiles into content-XXXXXXXX/core-NAME-XXXXXXXX.zst."""
     from syncer.cli.build_options import (  # noqa: PLC0415  imported where used
+        BuildOptions,
         BundleOptions,
         ContentOptions,
         DefinitionOptions,
-        RemoteOptions,
-        ServiceOptions,
     )
     from syncer.cli.building import Building  # noqa: PLC0415
-    from syncer.cli.options import DryRunOptions  # noqa: PLC0415
 
     unpublished.refuse()
     if not cluster_profile_ids:
@@ -133,30 +131,28 @@ def build(
     directory, file_name = _places(outfile, palette_endpoint, project_id, cluster_profile_ids)
     is_saas = api_key and not palette_endpoint and not os.environ.get("SYNCER_CONSOLE_URL")
 
+    options = BuildOptions(
+        content=ContentOptions(profiles=cluster_profile_ids, project_id=project_id, cred_file_path=cred_file_path),
+        bundle=BundleOptions(name=outfile, output=directory, private_key=private_key, force=True),
+        connection=connection,
+        telling=context.obj.telling(telling),
+        defining=DefinitionOptions(
+            cluster_definition_name=cluster_definition_name,
+            cluster_definition_profile_ids=cluster_definition_profile_ids,
+        ),
+    )
+
     async def job() -> Exit:
         with context.obj.opened() as log:
-            return await Building(
-                content=ContentOptions(
-                    profiles=cluster_profile_ids, project_id=project_id, cred_file_path=cred_file_path
-                ),
-                bundle=BundleOptions(name=outfile, output=directory, private_key=private_key, force=True),
-                defining=DefinitionOptions(
-                    cluster_definition_name=cluster_definition_name,
-                    cluster_definition_profile_ids=cluster_definition_profile_ids,
-                ),
-                remote=RemoteOptions(),
-                services=ServiceOptions(),
-                dry=DryRunOptions(),
-                login=LoginOptions(),
-                connection=connection,
-                uploading=UploadOptions(),
-                telling=context.obj.telling(telling),
+            building = Building(
+                options=options,
                 file_name=file_name,
                 definition_directory=Path(),
                 api_key=api_key,
                 console_url=_ENDPOINT if is_saas else palette_endpoint,
                 log=log,
-            ).carry_out()
+            )
+            return await building.carry_out()
 
     run(job)
 
