@@ -39,6 +39,9 @@ class _Registry:
             raise NotFound(str(reference), 404)
         return self.known[reference.repository]
 
+    async def login(self, host: str) -> Login | None:
+        return None
+
 
 @asynccontextmanager
 async def _charts(

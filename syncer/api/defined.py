@@ -13,7 +13,7 @@ from syncer.api.contents import Contents, Supplies
 from syncer.content import Item
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor, Digest, Platform, Reference
-from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference, login_host
+from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
 from syncer.profiles.cred_file import Login
 from syncer.profiles.definition import DefinedArchive, DefinedChart, DefinedFile, DefinedImage, Definition, Missing
 from syncer.profiles.file_artifact import spool_file
@@ -68,7 +68,7 @@ async def _add_charts(
         transport,
         contents.spool,
         ChartRegistries(contents.registries),
-        logins={**await _registry_logins(definition, contents.registries), **supplies.chart_logins},
+        logins=supplies.chart_logins,
         cache=supplies.chart_cache,
     )
     at_hand = {chart: name for chart in definition.charts if (name := _at_hand(chart, contents))}
@@ -85,16 +85,6 @@ async def _add_charts(
         source = name.at(chart.digest) if chart.digest else reference
         wanted.charts[chart.request] = name
         wanted.items.append(Item(source, name, chart.packs, referrers=referrers))
-
-
-async def _registry_logins(definition: Definition, registries: Registries) -> dict[str, Login]:
-    """What is known of the hosts of chart repositories: a login for one of them is kept like a registry's."""
-    logins: dict[str, Login] = {}
-    for host in dict.fromkeys(host for chart in definition.charts if (host := login_host(chart.repo))):
-        credential = await registries.credential(host)
-        if credential and credential.username and credential.password:
-            logins[host] = Login(credential.username, credential.password)
-    return logins
 
 
 async def _add_local(
@@ -180,6 +170,10 @@ class ChartRegistries:
 
     async def tags(self, reference: Reference) -> list[str]:
         return [tag async for tag in self.registries.repository(reference).tags()]
+
+    async def login(self, host: str) -> Login | None:
+        found = await self.registries.credential(host)
+        return Login(found.username, found.password) if found and found.username and found.password else None
 
 
 def _at_hand(chart: DefinedChart, contents: Contents) -> Reference | None:

@@ -59,6 +59,10 @@ class OciRegistry(Protocol):
         """The tags of the repository that ``reference`` is in; raises likewise."""
         ...
 
+    async def login(self, host: str) -> Login | None:
+        """The login that is kept for ``host[:port]``, registry or not."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedChart:
@@ -175,18 +179,22 @@ class Charts:
         )
 
     async def _fetch(self, url: URL, repository: URL, login: Login | None) -> Fetched:
-        """Download an archive; a repository's login goes nowhere but to the repository's own origin."""
-        if origin(url) != origin(repository):
-            login = None
-        return await fetch(self._transport, url, self._spool.directory, authorizer=self._authorizer(url, login))
+        """Download an archive; what was found out for a repository goes nowhere but to the repository's own origin."""
+        if origin(url) == origin(repository):
+            authorizer = await self._authorizer(url, login)
+        else:
+            given = find_login(self._logins, authority(url), url.path)
+            authorizer = BasicLogin(given) if given else None
+        return await fetch(self._transport, url, self._spool.directory, authorizer=authorizer)
 
     async def _index(self, repository: URL, login: Login | None) -> ChartIndex:
         """The index, asked for once whether it could be had or not."""
         async with self._locks.setdefault(repository, anyio.Lock()):
             if repository not in self._indexes:
                 try:
+                    authorizer = await self._authorizer(repository, login)
                     self._indexes[repository] = await read_index(
-                        self._transport, repository, authorizer=self._authorizer(repository, login), cache=self._cache
+                        self._transport, repository, authorizer=authorizer, cache=self._cache
                     )
                 except SyncerError as error:
                     self._indexes[repository] = error
@@ -195,8 +203,12 @@ class Charts:
             raise index
         return index
 
-    def _authorizer(self, url: URL, login: Login | None) -> BasicLogin | None:
+    async def _authorizer(self, url: URL, login: Login | None) -> BasicLogin | None:
+        """Whom to be at ``url``; a login that is kept for its host is not shown where it would travel in the clear."""
         login = login or find_login(self._logins, authority(url), url.path)
+        is_private = url.scheme == "https" or Scope.of_host(url.host or "") is Scope.LOOPBACK
+        if login is None and is_private:
+            login = await self._registry.login(authority(url))
         return BasicLogin(login) if login else None
 
     async def _in_registry(self, request: ChartRequest, url: URL) -> ResolvedChart:
@@ -260,15 +272,6 @@ def expected_reference(request: ChartRequest) -> Reference | None:
     return _reference(url, repository_of(url.path, request.name), request.version)
 
 
-def login_host(repo: str) -> str | None:
-    """The ``host[:port]`` that may be shown a login that was kept; None where that would travel in the clear."""
-    with contextlib.suppress(UsageError):
-        url, given = _address(repo)
-        is_private = url.scheme == "https" or Scope.of_host(url.host or "") is Scope.LOOPBACK
-        return authority(url) if is_private and given is None and url.scheme != "oci" else None
-    return None
-
-
 def _address(repo: str) -> tuple[URL, Login | None]:
     """Where ``repo`` is, and the login in it, if it holds one; without a scheme it is HTTPS."""
     text = repo.strip()
@@ -299,4 +302,4 @@ def _metadata(path: Path, name: str) -> Map | None:
         return read_chart_metadata(file, name)
 
 
-__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "expected_reference", "is_archive", "login_host"]
+__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "expected_reference", "is_archive"]
