@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from syncer.cli import main
+from syncer.cli.storage import open_storage
+from syncer.serve import serve
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.chart_repository import ChartRepository, chart_archive, chart_repository, tar_gz
@@ -129,6 +131,23 @@ async def layer(registry: Registry, repository: str, tag: str) -> tuple[str, byt
     content = (await client.blob(registry, repository, descriptor["digest"])).content
     assert digest_of(content) == descriptor["digest"]
     return descriptor["mediaType"], content
+
+
+async def test_a_bundle_that_is_served_is_the_registry_that_a_push_would_make(tmp_path: Path) -> None:
+    archive = tmp_path / "local-1.0.0.tar.gz"
+    archive.write_bytes(tar_gz({"l/pack.json": '{"name": "local", "version": "1.0.0"}', "l/values.yaml": ""}))
+    bundle = tmp_path / "edge.tar.zst"
+    built = await syncer("build", "--packs", archive, "--name", "edge", "--output", tmp_path, home=tmp_path)
+    with open_storage(bundle, None) as storage:
+        async with serve(storage) as address:
+            listed = await syncer("list", "-r", f"{address}/bundle-definition", home=tmp_path)
+            saved = await syncer("save", "-s", listed.stdout.strip(), "-o", tmp_path / "back", home=tmp_path)
+            held = await layer(Registry(str(address), tmp_path), "spectro-packs/archive/local", "1.0.0")
+
+    assert (built.code, listed.code, saved.code) == (0, 0, 0), saved.stderr
+    assert listed.stdout == f"{address}/bundle-definition:edge\n"
+    assert (tmp_path / "back/edge.tar.zst").read_bytes() == bundle.read_bytes()
+    assert held[1] == archive.read_bytes()
 
 
 async def test_a_push_that_found_everything_asks_for_the_definition_once(

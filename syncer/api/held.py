@@ -11,7 +11,7 @@ from syncer.api.defined import without_paths
 from syncer.api.landing import REPOSITORY, landing, name_of, without_places
 from syncer.bundle import Bundle
 from syncer.content import Item, Source
-from syncer.errors import InvalidContent, NotFound, UsageError
+from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.oci import Digest, Index, Reference
 from syncer.profiles.artifact import definition_layer
 from syncer.profiles.definition import DefinedChart, DefinedImage, Definition, parse_definition
@@ -54,7 +54,7 @@ class Held:
 
 def held_in(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> Held:
     """What the file of ``bundle`` holds; with ``annotations`` only the images that have them."""
-    definition = definition_in(bundle)
+    definition = usable_definition_in(bundle)
     names = [image.reference for image in bundle.images]
     if annotations:
         names = _selected(bundle, annotations)
@@ -63,9 +63,24 @@ def held_in(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> Hel
 
 
 def definition_in(bundle: Bundle) -> Definition:
-    """The definition that travels in ``bundle``; for what another tool wrote, one that lists its images."""
-    if bundle.definition is not None:
-        return without_paths(parse_definition(bundle.definition, f"{bundle.path} (bundle-definition.yaml)"))
+    """The definition that travels in ``bundle``; for what another tool wrote, one that lists its images.
+
+    Raises ``InvalidFile`` for one that is not of our form.
+    """
+    if bundle.definition is None:
+        return _listing(bundle)
+    return without_paths(parse_definition(bundle.definition, f"{bundle.path} (bundle-definition.yaml)"))
+
+
+def usable_definition_in(bundle: Bundle) -> Definition:
+    """As ``definition_in``, but what cannot be read is as good as absent: the images are there all the same."""
+    try:
+        return definition_in(bundle)
+    except InvalidFile:
+        return _listing(bundle)
+
+
+def _listing(bundle: Bundle) -> Definition:
     images = tuple(DefinedImage(image=image.reference, digest=image.descriptor.digest) for image in bundle.images)
     return Definition(name=bundle.path.name.partition(".tar")[0], images=images)
 

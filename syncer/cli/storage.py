@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from syncer.api.served import ServedBundle
 from syncer.bundle import check_structure, open_bundle
 from syncer.errors import UsageError
 from syncer.serve import Storage, open_disk
@@ -28,7 +29,8 @@ def open_storage(bundle: Path | None, disk: Path | None) -> Iterator[Storage]:
         if bundle is not None:
             opened = stack.enter_context(open_bundle(bundle))
             check_structure(opened)
-            below = Bundled.load(opened)
+            served = ServedBundle.of(opened)
+            below = Bundled.load(served, served.repositories)
         if disk is None:
             assert below is not None
             yield below

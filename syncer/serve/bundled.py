@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
@@ -51,11 +51,15 @@ class Bundled:
     _verified: set[Digest] = field(default_factory=set)
 
     @classmethod
-    def load(cls, bundle: OpenBundle) -> Self:
-        """Reads and verifies every manifest of the bundle; raises ``VerificationError``."""
+    def load(cls, bundle: OpenBundle, repositories: Mapping[Reference, str] | None = None) -> Self:
+        """Reads and verifies every manifest of the bundle; raises ``VerificationError``.
+
+        ``repositories`` say where images are that are not under their own names.
+        """
         storage = cls(bundle)
         for image in bundle.images:
-            tags = storage._tags.setdefault(image.reference.path, {})
+            place = (repositories or {}).get(image.reference, image.reference.path)
+            tags = storage._tags.setdefault(place, {})
             if image.reference.tag:
                 tags[image.reference.tag] = image.descriptor.digest
         storage._walk(image.descriptor for image in bundle.images)
