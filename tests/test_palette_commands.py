@@ -384,6 +384,7 @@ async def test_flags_that_say_false_are_taken(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (["--lock"], "--lock records digests"),
+        (["--metadata-only", "--dry-run"], "--dry-run writes none"),
         (["--push"], "not said where to push to"),
         (["--build-type", "remote"], "not said where to push to"),
         (["--registry", UNUSED], "--registry is for --push"),
@@ -543,3 +544,17 @@ async def test_a_definition_that_a_registry_refuses_is_told_in_every_form(
     assert "its definition could not be pushed" in ran.stdout
     assert "its definition could not be pushed" in as_json.stderr
     assert as_json.json["totals"]["images_skipped"] == 1
+
+
+async def test_a_build_of_a_profile_can_be_foreseen(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    image = images.image("one")
+    async with debian_registry() as source:
+        await client.push(source, "one", image, "1")
+        exported = written(tmp_path, "profile.json", profile(pack("a", f"{source.address}/one:1")))
+        ran = await syncer(
+            "build", "--dry-run", "--exit-code", "--profile-file", exported, "--output", tmp_path / "out",
+            "--json", home=tmp_path,
+        )  # fmt: skip
+
+    assert ran.code == 10, ran.stderr
+    assert not (tmp_path / "out").exists()

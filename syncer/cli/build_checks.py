@@ -22,6 +22,8 @@ def check_build(options: BuildOptions, environ: Mapping[str, str]) -> None:
     login, dry, services = options.login, options.dry, options.services
     if defining.lock and not defining.metadata_only:
         raise UsageError("--lock records digests in a definition", hint="give it with --metadata-only")
+    if defining.metadata_only and dry.dry_run:
+        raise UsageError("--metadata-only writes a file, and --dry-run writes none", hint="give one of them")
     if defining.custom_ui and defining.download_cluster_config_only:
         raise UsageError("--custom-ui goes into a bundle, and --download-cluster-config-only makes none")
     if remote.registry is None and (remote.push or remote.build_type is BuildType.REMOTE):
