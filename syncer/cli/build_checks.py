@@ -18,32 +18,37 @@ _TRUE = frozenset({"1", "t", "true", "yes", "on"})
 def check_build(options: BuildOptions, environ: Mapping[str, str]) -> None:
     """Raise ``UsageError`` for flags that contradict each other or ask for what is not public; note the rest."""
     _refuse_unpublished(options.services, environ)
-    content, bundle, defining, remote = options.content, options.bundle, options.defining, options.remote
-    login, dry, services = options.login, options.dry, options.services
+    content, bundle, defining = options.content, options.bundle, options.defining
     if defining.lock and not defining.metadata_only:
         raise UsageError("--lock records digests in a definition", hint="give it with --metadata-only")
-    if defining.metadata_only and dry.dry_run:
+    if defining.metadata_only and options.dry.dry_run:
         raise UsageError("--metadata-only writes a file, and --dry-run writes none", hint="give one of them")
     if defining.custom_ui and defining.download_cluster_config_only:
         raise UsageError("--custom-ui goes into a bundle, and --download-cluster-config-only makes none")
+    _check_remote(options)
+    if bundle.private_key:
+        check_private_key(bundle.private_key)
+    if bundle.arch and bundle.referrers:
+        _note("--arch takes one platform out of each index: signatures of the index itself do not apply to it")
+    if content.profiles and options.services.include_service_images is None:
+        _note("Palette's own service images are not included, since their list is not public")
+
+
+def _check_remote(options: BuildOptions) -> None:
+    """Raise ``UsageError`` for a registry that is missing, or has no use, and for what a remote build cannot do."""
+    remote, login = options.remote, options.login
     if remote.registry is None and (remote.push or remote.build_type is BuildType.REMOTE):
         raise UsageError("it is not said where to push to", hint="name it with --registry")
     if remote.registry and not remote.push and remote.build_type is BuildType.LOCAL:
         raise UsageError("--registry is for --push and --build-type remote", hint="add --push")
     if remote.registry is None and (login.username or login.password_stdin or remote.map):
         raise UsageError("--username, --password-stdin and --map are about the registry that --registry names")
-    of_files = bundle.private_key or bundle.allow_partial or dry.dry_run
+    of_files = options.bundle.private_key or options.bundle.allow_partial or options.dry.dry_run
     if remote.build_type is BuildType.REMOTE and of_files:
         raise UsageError(
             "a remote build makes no file, so there is none to sign, to publish in part, or to foresee",
             hint="foresee it with syncer plan, and --registry",
         )
-    if bundle.private_key:
-        check_private_key(bundle.private_key)
-    if bundle.arch and bundle.referrers:
-        _note("--arch takes one platform out of each index: signatures of the index itself do not apply to it")
-    if content.profiles and services.include_service_images is None:
-        _note("Palette's own service images are not included, since their list is not public")
 
 
 def _refuse_unpublished(services: ServiceOptions, environ: Mapping[str, str]) -> None:
