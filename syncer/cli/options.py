@@ -39,6 +39,10 @@ class ConnectionOptions:
     ca_cert: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust beside the system's.")] = None
     tls_cert: Annotated[Path | None, typer.Option(help="Client certificate (PEM).")] = None
     tls_key: Annotated[Path | None, typer.Option(help="Key of the client certificate (PEM).")] = None
+    allow_realm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="Show a registry's login to this token server, though it is another host."),
+    ] = None
     concurrency: Annotated[
         int, typer.Option(min=1, max=256, help="Pieces of content in flight, and requests to one registry at a time.")
     ] = 32

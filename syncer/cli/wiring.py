@@ -55,6 +55,7 @@ def registry_settings(
             logins=_explicit(login, address) if login and address else {},
             files=files or _auth_files(os.environ),
         ),
+        trusted_realms=frozenset(connection.allow_realm or ()),
         chunk_size=byte_count(uploading.chunk_size) if uploading else CHUNK_SIZE,
     )
 
