@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import Counter, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -14,11 +11,10 @@ from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.memory import Memory
+from syncer.transfer.ready import Ask, Ready
 
 LARGE = 1024 * 1024
 """Bytes from which on a blob is large: it goes early, and never into the lane that is kept for small ones."""
-
-_MAX_LARGE_AT_ONCE = 8  # more large blobs at once cost memory and gain nothing (speed.md §6.6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +50,19 @@ class Node:
     names: list[Item] = field(default_factory=list)  # images whose root this is, not committed yet
     committing: list[Item] = field(default_factory=list)  # those that a worker has in hand
     error: SyncerError | None = None
-    in_lane: bool = False  # it is one of those that its registry may be asked for now
+    is_under_way: bool = False  # a worker has it from its registry
 
     @property
     def is_large(self) -> bool:
         return self.manifest is None and self.mount_from is None and self.descriptor.size >= LARGE
+
+
+def _never(_: Reference) -> float:
+    return 0.0
+
+
+def _any_number(_: Reference) -> float:
+    return math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +77,7 @@ class Added:
 
 @dataclass(slots=True)
 class Plan:
-    """The graph of nodes and the queues of those that are ready.
-
-    Children come before parents, a blob's first space before its mounts, large blobs before small
-    ones, with some workers left to the small ones and to the commits that finish images.
-    """
+    """The graph of nodes: children come before parents, a blob's first space before its mounts."""
 
     workers: int
     can_mount: bool
@@ -86,14 +86,10 @@ class Plan:
     unfinished: int = 0
     _nodes: dict[tuple[str, Digest], Node] = field(default_factory=dict)
     _leaders: dict[Digest, Node] = field(default_factory=dict)
-    _commits: deque[Node] = field(default_factory=deque)
-    _large: list[tuple[int, int, Node]] = field(default_factory=list)
-    _small: deque[Node] = field(default_factory=deque)
-    _parked: dict[str, list[Node]] = field(default_factory=dict)  # by the registry that is paused
-    _crowded: dict[str, deque[Node]] = field(default_factory=dict)  # by the registry that is asked for enough
-    _in_lanes: Counter[str] = field(default_factory=Counter)  # by registry
-    _large_at_work: int = 0
-    _tickets: int = 0
+    _ready: Ready = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._ready = Ready(self.workers)
 
     @property
     def finished(self) -> bool:
@@ -138,34 +134,13 @@ class Plan:
             self._name_again(root)
         return root.error if root.state is State.FAILED else None
 
-    def take(
-        self,
-        pause: Callable[[Reference], float] = lambda _: 0.0,
-        lanes: Callable[[Reference], float] = lambda _: math.inf,
-    ) -> Node | None:
-        """The node to work on next; None while there is nothing that may be begun.
+    def take(self, pause: Ask = _never, lanes: Ask = _any_number) -> Node | None:
+        """The node to work on next; see ``Ready.take``."""
+        return self._ready.take(pause, lanes)
 
-        What would have to wait for a registry that ``pause`` says is paused, or of which no more than ``lanes``
-        pieces may be on their way, is put aside until it would not: no worker waits for it.
-        """
-        self._unpark(pause)
-        self._let_in(lanes)
-        if self._commits:
-            return self._commits.popleft()
-        while self._large and self._large_at_work < self._large_lanes():
-            node = heapq.heappop(self._large)[2]
-            if not self._park(node, pause) and self._enter_lane(node, lanes):
-                self._large_at_work += 1
-                return node
-        while self._small:
-            node = self._small.popleft()
-            if node.mount_from is not None or (not self._park(node, pause) and self._enter_lane(node, lanes)):
-                return node
-        return None
-
-    def shortest_pause(self, pause: Callable[[Reference], float]) -> float:
-        """Seconds until something that was put aside may be taken; infinite when nothing was."""
-        return min((pause(nodes[0].origin) for nodes in self._parked.values()), default=math.inf)
+    def shortest_pause(self, pause: Ask) -> float:
+        """Seconds until something that is passed over now may be taken; infinite when nothing is."""
+        return self._ready.shortest_pause(pause)
 
     def done(self, node: Node) -> None:
         """``node`` is at the target: what waited for it may go on."""
@@ -239,50 +214,9 @@ class Plan:
 
     def _make_ready(self, node: Node) -> None:
         node.state = State.READY
-        if node.manifest is not None:
-            self._commits.append(node)
-        elif node.is_large:
-            self._tickets += 1
-            heapq.heappush(self._large, (-node.descriptor.size, self._tickets, node))
-        else:
-            self._small.append(node)
+        self._ready.add(node)
 
     def _leave(self, node: Node, state: State) -> None:
-        if node.state is State.READY and node.is_large:
-            self._large_at_work -= 1
-        if node.in_lane:
-            self._in_lanes[node.origin.registry] -= 1
-            node.in_lane = False
+        self._ready.left(node)
         node.state = state
         self.unfinished -= 1
-
-    def _park(self, node: Node, pause: Callable[[Reference], float]) -> bool:
-        if pause(node.origin) <= 0:
-            return False
-        self._parked.setdefault(node.origin.registry, []).append(node)
-        return True
-
-    def _unpark(self, pause: Callable[[Reference], float]) -> None:
-        for registry in [name for name, nodes in self._parked.items() if pause(nodes[0].origin) <= 0]:
-            for node in self._parked.pop(registry):
-                self._make_ready(node)
-
-    def _enter_lane(self, node: Node, lanes: Callable[[Reference], float]) -> bool:
-        registry = node.origin.registry
-        if self._in_lanes[registry] >= lanes(node.origin):
-            self._crowded.setdefault(registry, deque()).append(node)
-            return False
-        self._in_lanes[registry] += 1
-        node.in_lane = True
-        return True
-
-    def _let_in(self, lanes: Callable[[Reference], float]) -> None:
-        for registry in list(self._crowded):
-            waiting = self._crowded[registry]
-            for _ in range(int(min(len(waiting), lanes(waiting[0].origin) - self._in_lanes[registry]))):
-                self._make_ready(waiting.popleft())
-            if not waiting:
-                del self._crowded[registry]
-
-    def _large_lanes(self) -> int:
-        return max(1, min(self.workers - self.workers // 4, max(_MAX_LARGE_AT_ONCE, self.workers // 4)))
