@@ -5,6 +5,7 @@ A registry and a bundle are each both; the engine (``syncer.transfer``) knows no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -40,19 +41,26 @@ class Blob(Protocol):
         ...
 
 
-@runtime_checkable
-class FileBlob(Blob, Protocol):
-    """A blob that lies in a local file: an end may read it in place, in a thread."""
+class FileBlob(ABC):
+    """A blob that lies in a local file: an end may read it in place, in a thread.
 
+    A base to inherit from, as ``PourableBlob`` is: blobs are many, and to look for a protocol's methods takes long.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill ``buffer`` from byte ``offset`` on; returns the number of bytes, short only at the end."""
         ...
 
 
-@runtime_checkable
-class PourableBlob(Blob, Protocol):
+class PourableBlob(ABC):
     """A blob whose bytes can be had in a worker thread, past the event loop."""
 
+    __slots__ = ()
+
+    @abstractmethod
     async def pour(self, sink: Callable[[memoryview], None], offset: int = 0) -> None:
         """Give the bytes from ``offset`` to the end to ``sink``, in a thread; a piece is done with when it returns.
 

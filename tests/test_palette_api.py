@@ -15,8 +15,7 @@ from syncer.profiles.gather import gather
 from syncer.profiles.palette_api import PaletteApi, Project
 from syncer.profiles.palette_http import Pace, PaletteAccount, console_url
 from syncer.profiles.profile import Profile
-from syncer.transport import Limits, TransportSettings, open_transport
-from syncer.transport.wire import _Inner
+from syncer.transport import Limits, Proxies, TransportSettings, open_transport
 from tests.support.palette import KEY, Palette, error, palette_server
 
 _VALUES = "pack: {content: {images: [{image: 'quay.io/a/b:v1'}]}}\n"
@@ -35,8 +34,11 @@ def _pack(name: str = "a", **fields: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _api(url: URL, key: str = KEY, project: str = "project-1") -> AsyncIterator[PaletteApi]:
-    async with open_transport(TransportSettings(limits=_LIMITS)) as transport:
+async def _api(
+    url: URL, key: str = KEY, project: str = "project-1", proxy: str | None = None
+) -> AsyncIterator[PaletteApi]:
+    settings = TransportSettings(limits=_LIMITS, proxies=Proxies(https=proxy))
+    async with open_transport(settings) as transport:
         yield PaletteApi(transport, PaletteAccount(url=url, api_key=key, project_uid=project))
 
 
@@ -222,8 +224,8 @@ async def test_an_answer_that_is_no_answer_is_told_as_what_it_is(
     answer: dict[str, Any], kind: type[RegistryError], problem: str
 ) -> None:
     with aioresponses() as mocked:
-        mocked.get(_PROJECTS, response_class=_Inner, **answer)
-        async with _api(URL("https://console.example.com"), project="") as api:
+        mocked.get(_PROJECTS, **answer)
+        async with _api(URL("https://console.example.com"), project="", proxy="http://proxy.example.com") as api:
             with pytest.raises(kind, match=problem) as caught:
                 await api.projects()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-import aiohttp
+import anyio
 import pytest
 
 from syncer.content import FileBlob, Mounting, Source, Target
@@ -355,11 +355,11 @@ async def test_a_host_that_does_not_exist_is_looked_up_twice(monkeypatch: pytest
     """§3 row 31."""
     lookups = []
 
-    async def lookup(_: object, host: str, *__: object, **___: object) -> None:
+    async def lookup(host: str, *_: object, **__: object) -> None:
         lookups.append(host)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", lookup)
+    monkeypatch.setattr(anyio, "getaddrinfo", lookup)
     async with registries_for() as registries:
         with pytest.raises(Unreachable, match=r"there is no host no-such-host\.invalid"):
             await registries.resolve(name_at("no-such-host.invalid", "app"))
@@ -371,11 +371,11 @@ async def test_a_name_server_in_trouble_is_asked_again(monkeypatch: pytest.Monke
     """§3 row 31: and other hosts go on meanwhile."""
     lookups = []
 
-    async def lookup(_: object, host: str, *__: object, **___: object) -> None:
+    async def lookup(host: str, *_: object, **__: object) -> None:
         lookups.append(host)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", lookup)
+    monkeypatch.setattr(anyio, "getaddrinfo", lookup)
     async with registries_for() as registries:
         with pytest.raises(Unreachable, match="cannot be looked up"):
             await registries.resolve(name_at("registry.example.com", "app"))

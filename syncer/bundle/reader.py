@@ -25,7 +25,7 @@ from syncer.bundle.layout import (
     digest_of_name,
     read_index,
 )
-from syncer.content import Pieces
+from syncer.content import FileBlob, Pieces
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
@@ -194,7 +194,7 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
-class BundleBlob:
+class BundleBlob(FileBlob):
     """A blob that lies in a bundle."""
 
     bundle: Bundle

@@ -17,7 +17,7 @@ from yarl import URL
 from syncer.errors import Denied, Interrupted, InvalidContent, NotFound, RegistryError, TargetError
 from syncer.oci import Digest
 from syncer.profiles.cred_file import Login
-from syncer.transport import Answer, AnyResponse, Authorizer, Request, Transport
+from syncer.transport import Answer, Authorizer, Request, Response, Transport
 from syncer.transport.message import Challenged
 from syncer.transport.redact import without_secrets
 
@@ -87,7 +87,7 @@ async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: 
             raise TargetError(f"{directory} cannot be written: {error.strerror or error}") from None
 
 
-async def _saved(response: AnyResponse, directory: Path) -> Fetched:
+async def _saved(response: Response, directory: Path) -> Fetched:
     hasher, size = hashlib.sha256(), 0
     with _new_file(directory) as file:
         while piece := await response.piece():

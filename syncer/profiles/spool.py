@@ -10,7 +10,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from syncer.content import Blob, Pieces
+from syncer.content import Blob, FileBlob, Pieces
 from syncer.errors import NotFound, TargetError
 from syncer.oci import Descriptor, Digest, Manifest, Reference
 from syncer.oci.manifest import AnyManifest
@@ -88,7 +88,7 @@ class Spool:
 
 
 @dataclass(frozen=True, slots=True)
-class _SmallBlob:
+class _SmallBlob(FileBlob):
     descriptor: Descriptor
     content: bytes
 
@@ -106,7 +106,7 @@ class _SmallBlob:
 
 
 @dataclass(frozen=True, slots=True)
-class _SpooledFile:
+class _SpooledFile(FileBlob):
     descriptor: Descriptor
     path: Path
 

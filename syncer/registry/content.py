@@ -11,6 +11,7 @@ import anyio
 from syncer.content import Blob, FileBlob, Pieces, Progress
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor
+from syncer.transport import FileBody
 
 _PIECE = 512 * 1024  # bytes read from a file at a time
 
@@ -38,7 +39,19 @@ class Content:
 
     def part(self, start: int, length: int) -> Part:
         """``length`` bytes from ``start`` on, as a body."""
-        return Part(self, start, length)
+        return Part(self, start, length) if self._file is None else FilePart(self, start, length)
+
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """Fill ``buffer`` from byte ``position`` of a blob in a file on, in any thread; raises ``SourceFailed``."""
+        assert self._file is not None
+        try:
+            count = self._file.read_into(buffer, position)
+        except (SyncerError, OSError) as error:
+            raise SourceFailed(error) from error
+        if not count:
+            raise SourceFailed(self._short(position))
+        self._progress.done = position + count
+        return count
 
     @property
     def is_relayed(self) -> bool:
@@ -62,6 +75,16 @@ class Content:
                 return False
             raise
         return self.descriptor.digest.matches(hasher)
+
+    async def whole(self, start: int, length: int) -> bytes:
+        """A short stretch at once; raises ``SourceFailed``."""
+        if self._file is None:
+            return b"".join([bytes(piece) async for piece in self.read(start, length)])
+        content = bytearray(length)
+        filled = 0
+        while filled < length:  # not in a thread: to wake one takes longer
+            filled += self.read_into(memoryview(content)[filled:], start + filled)
+        return bytes(content)
 
     async def read(self, start: int, length: int) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes themselves; raises ``SourceFailed``."""
@@ -121,3 +144,11 @@ class Part:
 
     def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         return self.content.read(self.start, self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart(Part, FileBody):
+    """A stretch of a blob that lies in a file."""
+
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        return self.content.read_into(buffer[: self.length - position], self.start + position)

@@ -6,17 +6,19 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from syncer.content import Pieces
+from multidict import CIMultiDictProxy
+
+from syncer.content import Pieces, PourableBlob
 from syncer.errors import DigestMismatch, Interrupted
 from syncer.oci import Descriptor
 from syncer.registry.headers import content_range
 from syncer.registry.repository import Repository
-from syncer.transport import PROGRESS, Answer, AnyResponse, Budget, Request, Sink
+from syncer.transport import PROGRESS, Answer, Budget, Request, Response, Sink
 from syncer.transport.guard import authority, origin
 
 
 @dataclass(frozen=True, slots=True)
-class RegistryBlob:
+class RegistryBlob(PourableBlob):
     """A blob in a registry's repository."""
 
     descriptor: Descriptor
@@ -51,28 +53,35 @@ class _Download:
         while self._position < self._descriptor.size:
             try:
                 async with transport.open(self._request(), budget=self._budget) as response:
-                    skip = await self._skipped(response)
-                    while skip is not None and (piece := await response.piece()):
+                    skip = self._skipped(response.request, response.status, response.headers)
+                    if skip is None:
+                        await self._refused(response)
+                        continue
+                    while piece := await response.piece():
                         wanted, skip = piece[skip:] if skip else piece, max(0, skip - len(piece))
-                        self.count(len(wanted), response)
+                        self.count(len(wanted), response.request)
                         if wanted:
                             yield wanted
-                    if skip is not None:
-                        self._check_end(response)
+                    self._check_end(response.request)
             except Interrupted as error:
                 await self._again(error)
 
     async def pour(self, sink: Sink) -> None:
         """As ``pieces``, but in a worker thread."""
         transport = self._repository.registry.transport
+
+        def found(request: Request, status: int, headers: CIMultiDictProxy[str]) -> Sink | None:
+            skip = self._skipped(request, status, headers)
+            return None if skip is None else _Skipping(self, sink, request, skip)
+
         while self._position < self._descriptor.size:
             try:
-                request = replace(self._request(), is_poured=True)
+                request = replace(self._request(), pour=found)
                 async with transport.open(request, budget=self._budget) as response:
-                    skip = await self._skipped(response)
-                    if skip is not None:
-                        await response.pour(_Skipping(self, sink, response, skip))
-                        self._check_end(response)
+                    if await response.pour():
+                        self._check_end(response.request)
+                    else:
+                        await self._refused(response)
             except Interrupted as error:
                 await self._again(error)
 
@@ -82,17 +91,17 @@ class _Download:
         self._repository.registry.transport.of(self._repository.registry.base).retries += 1
         await self._budget.sleep()
 
-    def count(self, length: int, response: AnyResponse) -> None:
+    def count(self, length: int, request: Request) -> None:
         self._position += length
         if self._position > self._descriptor.size:
-            raise DigestMismatch(f"{response.request}: more than the {self._descriptor.size} bytes of the blob came")
+            raise DigestMismatch(f"{request}: more than the {self._descriptor.size} bytes of the blob came")
         if self._position - self._mark >= PROGRESS:
             self._mark = self._position
             self._budget.progressed()
 
-    def _check_end(self, response: AnyResponse) -> None:
+    def _check_end(self, request: Request) -> None:
         if self._position < self._descriptor.size:  # a body without a length just ends when it is cut off
-            raise Interrupted(f"{response.request}: the answer was cut off")
+            raise Interrupted(f"{request}: the answer was cut off")
 
     def _request(self) -> Request:
         is_part = self._position > 0 and self._ranges
@@ -103,20 +112,22 @@ class _Download:
             authorizer=self._repository.authorizer,
         )
 
-    async def _skipped(self, response: AnyResponse) -> int | None:
-        """How many bytes of the body come before the one that is wanted; None: ask again.
+    def _skipped(self, request: Request, status: int, headers: CIMultiDictProxy[str]) -> int | None:
+        """How many bytes of the body come before the one that is wanted; None when the body is of no use.
 
-        A body is used only if it is exactly the blob, or exactly the part that was asked for.
+        It is used only if it is exactly the blob, or exactly the part that was asked for.
         """
-        wants_part = "Range" in response.request.headers
-        if response.status == 200:
-            self._check_length(response)
+        if status == 200:
+            self._check_length(request, headers)
             return self._position
-        if wants_part and response.status in (206, 416):
-            if response.status == 206 and self._is_the_part(response):
-                return 0
+        is_the_part = status == 206 and "Range" in request.headers and self._is_the_part(headers)
+        return 0 if is_the_part else None
+
+    async def _refused(self, response: Response) -> None:
+        """Return when the blob is to be asked for in another way; else raise what the answer says."""
+        if "Range" in response.request.headers and response.status in (206, 416):
             self._ranges = False
-            return None
+            return
         is_foreign = origin(response.request.url) != origin(self._repository.registry.base)
         if is_foreign and response.status in (400, 401, 403, 404, 410):  # a signed URL that has expired
             raise Interrupted(f"{response.request}: {authority(response.request.url)} answers {response.status}")
@@ -133,24 +144,24 @@ class _Download:
             )
         )
 
-    def _is_the_part(self, response: AnyResponse) -> bool:
-        found = content_range(response.headers.get("Content-Range"))
+    def _is_the_part(self, headers: CIMultiDictProxy[str]) -> bool:
+        found = content_range(headers.get("Content-Range"))
         size = self._descriptor.size
         if found is None or found.first != self._position or found.last != size - 1 or found.total not in (size, None):
             return False
-        return response.headers.get("Content-Length") in (None, str(size - self._position))
+        return headers.get("Content-Length") in (None, str(size - self._position))
 
-    def _check_length(self, response: AnyResponse) -> None:
+    def _check_length(self, request: Request, headers: CIMultiDictProxy[str]) -> None:
         """Raise before a byte is read if these cannot be the blob's."""
-        length = response.headers.get("Content-Length")
-        encoding = response.headers.get("Content-Encoding", "identity")
+        length = headers.get("Content-Length")
+        encoding = headers.get("Content-Encoding", "identity")
         size = self._descriptor.size
         if length is None or length == str(size):
             return
         why = f" (something on the way encodes it as {encoding[:20]!r})" if encoding != "identity" else ""
-        if response.headers.get("Content-Type", "").startswith("text/html"):
+        if headers.get("Content-Type", "").startswith("text/html"):
             why = " (a web page: does a proxy on the way want a login?)"
-        raise DigestMismatch(f"{response.request}: {length[:20]} bytes are on offer, where the blob has {size}{why}")
+        raise DigestMismatch(f"{request}: {length[:20]} bytes are on offer, where the blob has {size}{why}")
 
 
 @dataclass(slots=True)
@@ -159,11 +170,11 @@ class _Skipping:
 
     download: _Download
     sink: Sink
-    response: AnyResponse
+    request: Request
     skip: int
 
     def __call__(self, piece: memoryview) -> None:
         wanted, self.skip = piece[self.skip :], max(0, self.skip - len(piece))
-        self.download.count(len(wanted), self.response)
+        self.download.count(len(wanted), self.request)
         if wanted:
             self.sink(wanted)

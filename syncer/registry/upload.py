@@ -24,7 +24,7 @@ from syncer.transport.retry import TRANSIENT
 
 _RESTARTS = 3
 _CANCEL_SECONDS = 1.5
-_SMALL = 256 * 1024  # bytes that are read at once
+_SMALL = 64 * 1024  # bytes that are sent at once
 _ACCEPTED = (200, 201, 202, 204)  # 202 for a PATCH, 201 for a PUT; Amazon's and Google's answer others
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -141,7 +141,7 @@ class Upload:
         if length > _SMALL:
             body = self._content.part(session.offset, length)
         elif length:
-            body = b"".join([bytes(piece) async for piece in self._content.read(session.offset, length)])
+            body = await self._content.whole(session.offset, length)
         url = with_parameters(session.at.url, ("digest", str(self._descriptor.digest)))
         try:
             answer = await self._sent(

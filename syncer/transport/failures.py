@@ -1,15 +1,13 @@
-"""What aiohttp and the operating system say of a failure, as one of our own errors."""
+"""What the operating system says of a failure, as one of our own errors."""
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 
-import aiohttp
-
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
 from syncer.transport.guard import authority
+from syncer.transport.http1 import CutOff, NotHTTP
 from syncer.transport.message import Request
 
 
@@ -58,38 +56,18 @@ def no_connection(cause: OSError, host: str, via: str = "") -> NetworkError:  # 
 
 
 def failure_of(error: Exception, request: Request) -> NetworkError:
-    """What ``error`` means for ``request``: an ``Unreachable`` when nothing of it was sent."""
-    host = authority(request.url)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        via = "the proxy for " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-        return no_connection(_cause(error), host, via)
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return Unreachable(f"the proxy will not connect us to {host}: {error.status} {error.message}")
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Unreachable(f"{host} does not answer: the connection timed out")
+    """What ``error`` means for ``request``, of which something may have been sent."""
     if "CERTIFICATE_REQUIRED" in str(error) or "BAD_CERTIFICATE" in str(error):  # TLS 1.3 says so after its handshake
+        host = authority(request.url)
         return CertificateRefused(
             f"{host} refuses our TLS certificate, or the lack of one", hint="give it one with --tls-cert and --tls-key"
         )
-    kind = Unanswered if isinstance(error, TimeoutError) else Interrupted
-    return kind(f"{request}: {_what_broke(error)}")
-
-
-def _what_broke(error: Exception) -> str:
     match error:
-        case http.client.RemoteDisconnected():  # a BadStatusLine to Python, but nothing came
-            return "the connection broke"
-        case TimeoutError():
-            return "no answer came in time"
-        case aiohttp.ClientResponseError() | http.client.BadStatusLine() | http.client.LineTooLong():
-            return "the answer is not HTTP"
-        case aiohttp.ClientPayloadError() | http.client.IncompleteRead():
-            return "the answer was cut off"
+        case TimeoutError() | BlockingIOError():  # what a blocking socket calls the same
+            return Unanswered(f"{request}: no answer came in time")
+        case NotHTTP():
+            return Interrupted(f"{request}: the answer is not HTTP")
+        case CutOff():
+            return Interrupted(f"{request}: the answer was cut off")
         case _:
-            return "the connection broke"
-
-
-def _cause(error: aiohttp.ClientConnectorError) -> OSError:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError) and isinstance(error.certificate_error, OSError):
-        return error.certificate_error
-    return error.os_error
+            return Interrupted(f"{request}: the connection broke")

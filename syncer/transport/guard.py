@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from enum import IntEnum
+from functools import lru_cache
 from typing import TypeAlias
 
 from yarl import URL
@@ -67,6 +68,12 @@ def origin(url: URL) -> tuple[str, str | None, int | None]:
 
 def authority(url: URL) -> str:
     """``host[:port]`` as a person writes it: without the scheme's usual port."""
+    return _authority(url.scheme, url.raw_authority)
+
+
+@lru_cache(maxsize=1024)
+def _authority(scheme: str, raw: str) -> str:
+    url = URL(f"{scheme}://{raw}", encoded=True)
     host = url.host or ""
     host = f"[{host}]" if ":" in host else host
     return host if url.is_default_port() or url.port is None else f"{host}:{url.port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,8 +38,22 @@ class Body(Protocol):
         ...
 
 
+class FileBody(ABC):
+    """A body that lies in a local file: a worker thread may read it in place."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """Fill ``buffer`` from byte ``position`` of the body on; the number of bytes, short only at its end."""
+        ...
+
+
 Sink: TypeAlias = Callable[[memoryview], None]
 """Takes pieces of a body in a worker thread; a piece is done with when it returns."""
+
+Pour: TypeAlias = Callable[["Request", int, CIMultiDictProxy[str]], Sink | None]
+"""Told status and headers of an answer, in the thread that reads it, says who takes its body; None for nobody."""
 
 
 class Authorizer(Protocol):
@@ -79,8 +94,20 @@ class Request:
     authorizer: Authorizer | None = None
     repeatable: bool = True
     patience: float | None = None  # seconds to wait for a byte of the answer; None: Limits.idle
-    is_poured: bool = False  # its answer's body will be taken in a worker thread
+    pour: Pour | None = None  # takes the answer's body in a worker thread
     reach: Scope | None = None  # how near an address it may go to; None: where the user said
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body; None when there is none."""
+        if self.body is None or isinstance(self.body, bytes):
+            return None if self.body is None else len(self.body)
+        return self.body.length
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the body comes over another connection of ours; see ``Body``."""
+        return self.body is not None and not isinstance(self.body, bytes) and self.body.is_relayed
 
     def __str__(self) -> str:
         return f"{self.method} {without_secrets(self.url)}"

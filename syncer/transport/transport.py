@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import groupby
-from typing import TypeAlias
 
 from yarl import URL
 
@@ -15,11 +14,11 @@ from syncer.transport.failures import CertificateRefused, NameUnknown, Unanswere
 from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.message import SMALL, Answer, Challenged, Request
 from syncer.transport.quota import told_quota
+from syncer.transport.response import Response
 from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
 from syncer.transport.settings import Limits, TransportSettings
-from syncer.transport.threads import ThreadedResponse
 from syncer.transport.traffic import Traffic
-from syncer.transport.wire import Response, Wire
+from syncer.transport.wire import Wire
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
@@ -29,9 +28,6 @@ _SILENCE = (Unreachable, Unanswered)
 _MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
-
-
-AnyResponse: TypeAlias = Response | ThreadedResponse
 
 
 class Transport:
@@ -77,7 +73,7 @@ class Transport:
             await self._again(request, budget, interrupted)
 
     @asynccontextmanager
-    async def open(self, request: Request, *, budget: Budget | None = None) -> AsyncIterator[AnyResponse]:
+    async def open(self, request: Request, *, budget: Budget | None = None) -> AsyncIterator[Response]:
         """The answer with its body still to be read, whatever its status is.
 
         What breaks the body off is the caller's to judge; until the answer begins the transport tries again.
@@ -116,7 +112,7 @@ class Transport:
         for traffic in self.traffic.values():
             traffic.is_down = False
 
-    async def _send(self, request: Request, budget: Budget) -> AnyResponse:
+    async def _send(self, request: Request, budget: Budget) -> Response:
         is_first = True
         while True:
             try:
@@ -169,7 +165,7 @@ class Transport:
         traffic.errors += 1
         return True
 
-    def _taken_in(self, response: AnyResponse, budget: Budget) -> float:
+    def _taken_in(self, response: Response, budget: Budget) -> float:
         """The seconds that a server in trouble asks this request to wait.  Raises ``Waiting`` if they are too many.
 
         A status that speaks for the whole host pauses it for everybody.
@@ -185,7 +181,7 @@ class Transport:
             raise Waiting(traffic.host, wait, self.limits.max_wait)
         return wait or 0.0
 
-    async def _follow(self, request: Request) -> AnyResponse:
+    async def _follow(self, request: Request) -> Response:
         """One attempt, through redirects."""
         for _ in range(_MOST_REDIRECTS + 1):
             response = await self._authorized(request)
@@ -214,7 +210,7 @@ class Transport:
         headers = {name: value for name, value in request.headers.items() if name not in _CREDENTIALS}
         return replace(request, url=url, reach=reach, authorizer=None, headers=headers)
 
-    async def _authorized(self, request: Request) -> AnyResponse:
+    async def _authorized(self, request: Request) -> Response:
         """One exchange, with credentials if the server wants them and we have some for it."""
         authorizer = request.authorizer
         challenges = 0
@@ -242,7 +238,7 @@ class Transport:
                 raise
             await _discard(response)
 
-    async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> AnyResponse:
+    async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> Response:
         """One request when the host may be asked, and what its answer says about the next ones."""
         await traffic.ready(self.limits.max_wait, is_pull=request.method == "GET" and "/manifests/" in request.url.path)
         if traffic.is_down and request.body is None:
@@ -283,13 +279,13 @@ def resolved(base: URL, location: str) -> URL:
     return target
 
 
-def _is_redirect(response: AnyResponse) -> bool:
+def _is_redirect(response: Response) -> bool:
     if response.status not in _REDIRECTS or "Location" not in response.headers:
         return False
     return response.status in _KEEPING_THE_METHOD or response.request.method in ("GET", "HEAD")
 
 
-async def _discard(response: AnyResponse) -> None:
+async def _discard(response: Response) -> None:
     """Read a short body to its end, so that the connection can be used again."""
     try:
         await response.read(SMALL)

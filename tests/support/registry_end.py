@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from syncer.content import Blob, Pieces, PourableBlob, Progress
+from syncer.content import Blob, FileBlob, Pieces, PourableBlob, Progress
 from syncer.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 from syncer.registry import (
     Credential,
@@ -83,7 +83,7 @@ class StreamBlob:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalBlob:
+class LocalBlob(FileBlob):
     """A blob in a local file."""
 
     path: Path

@@ -1,0 +1,275 @@
+"""One connection of a worker thread: everything here blocks."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+from syncer.errors import Interrupted, SyncerError
+from syncer.transport.connecting import Found, within_reach
+from syncer.transport.failures import failure_of, no_connection
+from syncer.transport.flow import Flow
+from syncer.transport.guard import Scope, authority, origin
+from syncer.transport.http1 import BodyReader, CutOff, Head, HeadReader, NotHTTP
+from syncer.transport.message import FileBody, Request, Sink
+from syncer.transport.settings import Limits
+from syncer.transport.traffic import Traffic
+
+PIECE = 512 * 1024
+"""Bytes that are read before they are hashed and written; what a killed build may lose of each large blob."""
+
+_SENT_AT_ONCE = 512 * 1024  # bytes that are read from a file before they are sent
+_SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
+_BROKEN = (OSError, CutOff, NotHTTP)
+
+Key: TypeAlias = tuple[object, Scope | None]
+
+
+class BlockingConnection:
+    """A socket that carries one exchange after the other; ``abort`` alone is for another thread than the one at it."""
+
+    def __init__(
+        self, request: Request, context: ssl.SSLContext | None, limits: Limits, addresses: Sequence[Found]
+    ) -> None:
+        self.key: Key = (origin(request.url), request.reach)
+        self.peer = ""
+        self.idle_since = 0.0
+        self._context = context
+        self._limits = limits
+        self._addresses = addresses
+        self._socket: socket.socket | None = None
+        self._aborted = threading.Event()
+        self._head: Head | None = None
+        self._body: BodyReader | None = None
+        self._rest: list[bytes] = []  # of the body, that came with something else
+        self._is_sent = True
+        self._flow: Flow | None = None
+        self._waits: float | None = None  # seconds, at most
+        self.was_poured = False  # somebody had the body as it came
+        self.failure: SyncerError | None = None  # of that
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the answer was read to its end."""
+        return self._body is not None and self._body.is_done and not self._rest
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another exchange may follow."""
+        keeps = self._head is not None and self._head.keeps_connection and self._is_sent
+        return keeps and self.is_done and self._body is not None and not self._body.overran
+
+    def exchange(self, request: Request, head: bytes, traffic: Traffic) -> Head:
+        """Send ``request``; returns the head of its answer when whoever ``Request.pour`` names has had the body.
+
+        What broke the body off is kept as ``failure``: the answer to the request itself has come.
+        """
+        if self._socket is None:
+            self._connect(request)
+        self.was_poured, self.failure = False, None
+        try:
+            answer = self._ask(request, head, traffic)
+        except _BROKEN as error:
+            raise failure_of(error, request) from None
+        if request.pour and (sink := request.pour(request, answer.status, answer.headers)):
+            self.was_poured = True
+            try:
+                self._pour(sink, request, traffic)
+            except SyncerError as error:
+                self.failure = error
+        return answer
+
+    def piece(self, request: Request, traffic: Traffic) -> bytes:
+        """The next bytes of the body, none at its end."""
+        buffer = bytearray(_SMALL)
+        return bytes(buffer[: self._fill(memoryview(buffer), request, traffic)])
+
+    def abort(self) -> None:
+        """End whatever the connection is waiting for."""
+        self._aborted.set()
+        if self._socket is not None:
+            with suppress(OSError):  # it may have ended already
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def _ask(self, request: Request, head: bytes, traffic: Traffic) -> Head:
+        assert self._socket is not None
+        self._head = self._body = None
+        self._rest = []
+        self._flow = Flow(request, self._limits)
+        self._wait_at_most(self._limits.idle)
+        self._socket.sendall(head + request.body if isinstance(request.body, bytes) else head)
+        failure = None
+        if isinstance(request.body, FileBody):
+            failure = self._send(request, request.body, request.body.length, traffic)
+        self._wait_at_most(request.patience or self._limits.idle)
+        return self._receive_head(request, failure)
+
+    def _pour(self, sink: Sink, request: Request, traffic: Traffic) -> None:
+        """Give the body to ``sink``, piece by piece; what came before a failure is given first."""
+        buffer = memoryview(bytearray(PIECE))
+        while count := self._fill(buffer, request, traffic):
+            sink(buffer[:count])
+
+    def _send(self, request: Request, body: FileBody, length: int, traffic: Traffic) -> OSError | None:
+        """Send the body; an answer that comes meanwhile, or an end that is no longer open, stops it.
+
+        Returns what went wrong: the server may have said why.
+        """
+        assert self._socket is not None
+        self._is_sent = False
+        flow = Flow(request, self._limits, is_upload=True)
+        buffer = memoryview(bytearray(min(_SENT_AT_ONCE, length)))
+        position = 0
+        while position < length:
+            count = body.read_into(buffer[: length - position], position)
+            if not count:
+                raise Interrupted(f"{request}: the content to send ended {length - position} bytes early")
+            if wait := traffic.owed(count):
+                self._aborted.wait(wait)
+            if self._is_answered():
+                return None
+            left = buffer[:count]
+            while left:
+                began = time.monotonic()
+                try:
+                    sent = self._socket.send(left)
+                except OSError as error:
+                    return error
+                flow.moved(sent, time.monotonic() - began)
+                traffic.bytes_out += sent
+                left = left[sent:]
+            position += count
+        self._is_sent = True
+        return None
+
+    def _is_answered(self) -> bool:
+        assert self._socket is not None
+        if self._context is not None:
+            return False  # what can be read may be a ticket of TLS
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _receive_head(self, request: Request, failure: OSError | None) -> Head:
+        assert self._socket is not None
+        reader = HeadReader(request.method)
+        while (head := reader.feed(self._received(failure))) is None:
+            pass
+        self._head, self._body = head, BodyReader(head)
+        self._rest = list(self._body.feed(reader.rest)) if reader.rest else []
+        return head
+
+    def _received(self, failure: OSError | None) -> bytes:
+        assert self._socket is not None
+        try:
+            piece = self._socket.recv(_SMALL)
+        except OSError as error:
+            raise failure or error from None
+        if not piece:
+            raise failure or ConnectionResetError()
+        return piece
+
+    def _fill(self, buffer: memoryview, request: Request, traffic: Traffic) -> int:
+        """Fill ``buffer`` with the next bytes; what came before a failure is returned first."""
+        assert self._flow is not None
+        filled = 0
+        while filled < len(buffer):
+            began = time.monotonic()
+            try:
+                count = self._receive(buffer[filled:])
+            except _BROKEN as error:
+                if filled:
+                    break  # the next call meets the failure again
+                raise failure_of(error, request) from None
+            if not count:
+                break
+            filled += count
+            traffic.bytes_in += count
+            self._flow.moved(count, time.monotonic() - began)
+            if pause := traffic.owed(count):
+                self._aborted.wait(pause)
+        return filled
+
+    def _receive(self, buffer: memoryview) -> int:
+        """The bytes that are there, at least one of them; none at the body's end."""
+        assert self._socket is not None
+        assert self._body is not None
+        while not self._rest and not self._body.is_done:
+            if (left := self._body.left) is not None:
+                count = self._receive_into(buffer[:left])
+                if count:
+                    self._body.took(count)
+                    return count
+                self._body.end()
+            elif piece := self._socket.recv(_SMALL):
+                self._rest = list(self._body.feed(piece))
+            else:
+                self._body.end()
+        if not self._rest:
+            return 0
+        piece = self._rest.pop(0)
+        if len(piece) > len(buffer):
+            self._rest.insert(0, piece[len(buffer) :])
+        count = min(len(piece), len(buffer))
+        buffer[:count] = piece[:count]
+        return count
+
+    def _receive_into(self, buffer: memoryview) -> int:
+        """As much as fits, or as comes in the time that we wait."""
+        assert self._socket is not None
+        if self._context is None:
+            return self._socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
+        return self._socket.recv_into(buffer)
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """Let the kernel keep the time, where it can: a timeout of Python's costs a system call for each call."""
+        assert self._socket is not None
+        if seconds == self._waits:
+            return
+        self._waits = seconds
+        if self._context is not None:
+            self._socket.settimeout(seconds)
+            return
+        self._socket.settimeout(None)
+        interval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, interval)
+
+    def _connect(self, request: Request) -> None:
+        host = authority(request.url)
+        try:
+            connected = self._open(request.reach)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.peer = str(connected.getpeername()[0])
+            if self._context is not None:
+                self._socket = self._context.wrap_socket(connected, server_hostname=request.url.raw_host)
+        except OSError as error:
+            raise no_connection(error, host) from None
+
+    def _open(self, reach: Scope | None) -> socket.socket:
+        """A connection to the first address of the host that answers, and that we may go to."""
+        failure: OSError = OSError("it has no address")
+        for family, _, _, _, address in within_reach(self._addresses, reach):
+            self._socket = connected = socket.socket(family, socket.SOCK_STREAM)  # known to abort() before it connects
+            connected.settimeout(self._limits.connect)
+            try:
+                connected.connect(address)
+            except OSError as error:
+                connected.close()
+                failure = error
+            else:
+                return connected
+            if self._aborted.is_set():
+                break
+        raise failure
