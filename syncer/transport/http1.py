@@ -15,7 +15,8 @@ MAX_HEAD = 128 * 1024
 _MAX_FIELDS = 256
 _MAX_LINE = 64 * 1024  # bytes of a chunk's size, its extensions included, and of a trailer
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
-_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_FOLD = re.compile(r"\n[ \t]+")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -183,11 +184,12 @@ def _end_of_head(buffer: bytearray) -> int:
 
 
 def _parsed_head(block: bytes, method: str) -> Head:
-    status_line, *lines = block.decode("latin-1").replace("\r\n", "\n").strip("\n").split("\n")
+    text = block.decode("latin-1").replace("\r\n", "\n").strip("\n")
+    status_line, _, lines = text.partition("\n")
     status = _STATUS_LINE.fullmatch(status_line)
-    if not status or len(lines) > _MAX_FIELDS or len(block) > MAX_HEAD:
+    if not status or len(block) > MAX_HEAD:
         raise NotHTTP("a head of another form")
-    headers = CIMultiDictProxy(_fields(lines))
+    headers = _fields(lines)
     code = int(status[2])
     length, is_chunked = _ending(method, code, headers)
     options = {option.strip().lower() for value in headers.getall("Connection", ()) for option in value.split(",")}
@@ -196,17 +198,13 @@ def _parsed_head(block: bytes, method: str) -> Head:
     return Head(code, headers, is_chunked, length, keeps and is_clear and code != 101)
 
 
-def _fields(lines: list[str]) -> CIMultiDict[str]:
-    fields: list[tuple[str, str]] = []
-    for line in lines:
-        if field := _FIELD.fullmatch(line):
-            fields.append((field[1], field[2]))
-        elif line[:1] in (" ", "\t") and fields:  # a field that goes on (RFC 9112 §5.2)
-            name, value = fields.pop()
-            fields.append((name, f"{value} {line.strip()}"))
-        else:
-            raise NotHTTP("a field without a name")
-    return CIMultiDict(fields)
+def _fields(lines: str) -> CIMultiDictProxy[str]:
+    if "\n " in lines or "\n\t" in lines:  # a field that goes on in the next line (RFC 9112 §5.2)
+        lines = _FOLD.sub(" ", lines)
+    fields = _FIELD.findall(lines)
+    if len(fields) > _MAX_FIELDS or len(fields) != (lines.count("\n") + 1 if lines else 0):
+        raise NotHTTP("a field without a name, or too many of them")
+    return CIMultiDictProxy(CIMultiDict(fields))
 
 
 def _ending(method: str, status: int, headers: CIMultiDictProxy[str]) -> tuple[int | None, bool]:

@@ -30,6 +30,8 @@ class Quota:
 def told_quota(headers: Mapping[str, str]) -> Quota | None:
     """The quota that an answer's headers tell; None when they tell none that is of use."""
     remaining = headers.get("ratelimit-remaining") or headers.get("x-ratelimit-remaining") or ""
+    if not remaining and "ratelimit" not in headers:
+        return None
     reset = _number(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset") or "")
     fields = dict(_FIELDS.findall(headers.get("ratelimit") or ""))
     if "r" in fields:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from itertools import groupby
 
@@ -53,23 +53,25 @@ class Transport:
         """
         budget = budget or self.budget()
         while True:
-            async with self.open(request, budget=budget) as response:
-                try:
-                    content, is_whole = await response.read(limit)
-                except Interrupted as error:
-                    if not request.repeatable:
-                        raise
-                    interrupted = error
-                else:
-                    return Answer(
-                        request=str(request),
-                        url=response.request.url,
-                        status=response.status,
-                        headers=response.headers,
-                        content=content,
-                        is_whole=is_whole,
-                        scope=response.scope,
-                    )
+            response = await self._send(request, budget)
+            try:
+                content, is_whole = await response.read(limit)
+            except Interrupted as error:
+                if not request.repeatable:
+                    raise
+                interrupted = error
+            else:
+                return Answer(
+                    request=str(request),
+                    url=response.request.url,
+                    status=response.status,
+                    headers=response.headers,
+                    content=content,
+                    is_whole=is_whole,
+                    scope=response.scope,
+                )
+            finally:
+                response.close()
             await self._again(request, budget, interrupted)
 
     @asynccontextmanager
@@ -92,13 +94,17 @@ class Transport:
             traffic = self.traffic[host] = Traffic(host, self.settings.host(host))
         return traffic
 
-    @asynccontextmanager
-    async def relay(self, *hosts: URL) -> AsyncIterator[None]:
+    def relay(self, *hosts: URL) -> AbstractAsyncContextManager[None]:
         """Let in work that will hold a request to each of ``hosts``, the same or not, at the same time.
 
         Whoever waits does so here, for one host after the other in an order that is the same for all, and holds
         nothing that somebody else needs to end.
         """
+        is_narrow = any(self.of(host).room for host in hosts)
+        return self._let_in(hosts) if is_narrow else nullcontext()
+
+    @asynccontextmanager
+    async def _let_in(self, hosts: Sequence[URL]) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             urls = sorted(hosts, key=authority)
             for _, same in groupby(urls, key=authority):
