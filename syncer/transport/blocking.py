@@ -23,9 +23,8 @@ from syncer.transport.settings import Limits
 from syncer.transport.traffic import Traffic
 
 PIECE = 512 * 1024
-"""Bytes that are read before they are hashed and written; what a killed build may lose of each large blob."""
+"""Bytes that are received before they are hashed and written, or read from a file before they are sent."""
 
-_SENT_AT_ONCE = 512 * 1024  # bytes that are read from a file before they are sent
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
 _BROKEN = (OSError, CutOff, NotHTTP)
 
@@ -51,6 +50,7 @@ class BlockingConnection:
         self._rest: list[bytes] = []  # of the body, that came with something else
         self._is_sent = True
         self._flow: Flow | None = None
+        self._buffer: memoryview | None = None
         self._waits: float | None = None  # seconds, at most
         self.was_poured = False  # somebody had the body as it came
         self.failure: SyncerError | None = None  # of that
@@ -117,7 +117,7 @@ class BlockingConnection:
 
     def _pour(self, sink: Sink, request: Request, traffic: Traffic) -> None:
         """Give the body to ``sink``, piece by piece; what came before a failure is given first."""
-        buffer = memoryview(bytearray(PIECE))
+        buffer = self._piece()
         while count := self._fill(buffer, request, traffic):
             sink(buffer[:count])
 
@@ -129,7 +129,7 @@ class BlockingConnection:
         assert self._socket is not None
         self._is_sent = False
         flow = Flow(request, self._limits, is_upload=True)
-        buffer = memoryview(bytearray(min(_SENT_AT_ONCE, length)))
+        buffer = self._piece()
         position = 0
         while position < length:
             count = body.read_into(buffer[: length - position], position)
@@ -152,6 +152,12 @@ class BlockingConnection:
             position += count
         self._is_sent = True
         return None
+
+    def _piece(self) -> memoryview:
+        """Room for ``PIECE`` bytes: one for the connection's life, since making it costs as much as filling it."""
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(PIECE))
+        return self._buffer
 
     def _is_answered(self) -> bool:
         assert self._socket is not None
