@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import anyio
 
-from syncer.content import Blob, FileBlob, Pieces, Progress
+from syncer.content import Blob, FileBlob, Pieces, PourableBlob, Progress
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor
+from syncer.registry.relay import Relay
 from syncer.transport import FileBody
 
 _PIECE = 512 * 1024  # bytes read from a file at a time
+_RELAYED = 128 * 1024  # bytes from which on two threads carry a blob from registry to registry
 
 
 class SourceFailed(Exception):
@@ -30,7 +33,8 @@ class Content:
     def __init__(self, blob: Blob, progress: Progress) -> None:
         self.descriptor: Descriptor = blob.descriptor
         self._blob = blob
-        self._file = blob if isinstance(blob, FileBlob) else None
+        self._relay = Relay(blob) if isinstance(blob, PourableBlob) and blob.descriptor.size >= _RELAYED else None
+        self._file = blob if isinstance(blob, FileBlob) else self._relay
         self._progress = progress
         self._open = AsyncExitStack()
         self._pieces: Pieces | None = None
@@ -55,10 +59,28 @@ class Content:
 
     @property
     def is_relayed(self) -> bool:
-        return self._file is None
+        return self._file is None or self._file is self._relay
+
+    async def feed(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do ``work``, which reads this content, and fetch what it reads."""
+        if self._relay is None:
+            await work()
+            return
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._relay.run)
+            try:
+                await work()
+            except (SyncerError, SourceFailed) as error:  # kept, since leaving a task group would wrap it
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def close(self) -> None:
         """Let go of the source."""
+        if self._relay is not None:
+            self._relay.close()
         self._pieces, self._rest = None, b""
         stack, self._open = self._open, AsyncExitStack()
         await stack.aclose()
@@ -80,9 +102,14 @@ class Content:
         """A short stretch at once; raises ``SourceFailed``."""
         if self._file is None:
             return b"".join([bytes(piece) async for piece in self.read(start, length)])
+        if self._file is self._relay:
+            return await anyio.to_thread.run_sync(self._read, start, length, limiter=_unlimited())
+        return self._read(start, length)  # not in a thread: to wake one takes longer
+
+    def _read(self, start: int, length: int) -> bytes:
         content = bytearray(length)
         filled = 0
-        while filled < length:  # not in a thread: to wake one takes longer
+        while filled < length:
             filled += self.read_into(memoryview(content)[filled:], start + filled)
         return bytes(content)
 
@@ -103,7 +130,8 @@ class Content:
         position, stop = start, start + length
         while position < stop:
             wanted = buffer[: min(_PIECE, stop - position)]
-            count = await anyio.to_thread.run_sync(self._file.read_into, wanted, position)
+            limiter = None if self._relay is None else _unlimited()
+            count = await anyio.to_thread.run_sync(self._file.read_into, wanted, position, limiter=limiter)
             if count == 0:
                 raise self._short(position)
             yield wanted[:count]
@@ -128,6 +156,11 @@ class Content:
 
     def _short(self, position: int) -> DigestMismatch:
         return DigestMismatch(f"the content of {self.descriptor} ends at byte {position}")
+
+
+def _unlimited() -> anyio.CapacityLimiter:
+    """For threads that wait for another one: no number of them may keep that one from starting."""
+    return anyio.CapacityLimiter(math.inf)
 
 
 @dataclass(frozen=True, slots=True)

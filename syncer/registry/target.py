@@ -74,7 +74,8 @@ class RegistryTarget:
                 return False
             content = Content(blob, progress)
             async with self._registry.transport.relay(self._registry.base, *_origin(blob)):
-                await Upload(repository, content, self._manner, journal=self._journal, session=session).run()
+                upload = Upload(repository, content, self._manner, journal=self._journal, session=session)
+                await content.feed(upload.run)
         progress.done = blob.descriptor.size
         return True
 

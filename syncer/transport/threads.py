@@ -48,14 +48,17 @@ class ThreadedWire:
         self._limits = limits
         self._addresses = addresses
         self._idle: dict[Key, list[BlockingConnection]] = {}
-        self._threads = ThreadPoolExecutor(limits.requests_per_host, thread_name_prefix="wire")
+        # two pools: the thread of an upload may wait for one that brings what is to be sent
+        self._down = ThreadPoolExecutor(limits.requests_per_host, thread_name_prefix="down")
+        self._up = ThreadPoolExecutor(limits.requests_per_host, thread_name_prefix="up")
 
     def close(self) -> None:
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
         self._idle.clear()
-        self._threads.shutdown()
+        self._down.shutdown()
+        self._up.shutdown()
 
     async def exchange(
         self, request: Request, head: bytes, context: ssl.SSLContext | None, traffic: Traffic
@@ -66,17 +69,20 @@ class ThreadedWire:
             addresses = await self._addresses.of(request.url)  # in a thread the look-up could not be broken off
             connection = BlockingConnection(request, context, self._limits, addresses)
         try:
-            answer = await self.run(connection, lambda: connection.exchange(request, head, traffic))
+            pool = self._down if request.body is None else self._up
+            answer = await self.run(connection, lambda: connection.exchange(request, head, traffic), pool)
         except BaseException:
             connection.close()
             raise
         return _ThreadedResponse(self, connection, request, answer, traffic)
 
-    async def run(self, connection: BlockingConnection, work: Callable[[], T]) -> T:
+    async def run(
+        self, connection: BlockingConnection, work: Callable[[], T], pool: ThreadPoolExecutor | None = None
+    ) -> T:
         """``work`` in a thread.  A cancellation breaks the connection, which ends the work soon; it is waited for,
         since what it writes to must not be closed under it.
         """
-        job = self._threads.submit(work)
+        job = (pool or self._down).submit(work)
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
