@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.installed import SYNCER, environment
+
 _MEGABYTE = 1024 * 1024
 
 
@@ -33,8 +35,8 @@ def floors(directory: Path) -> dict[str, float]:
         "sha256_bytes_per_second": _hashing(),
         "loopback_bytes_per_second": _loopback(),
         "write_bytes_per_second": _writing(directory / "floor"),
-        "python_start_seconds": _start("-c", "pass"),
-        "syncer_version_seconds": _start("-m", "syncer", "version"),
+        "python_start_seconds": _start(sys.executable, "-c", "pass"),
+        "syncer_version_seconds": _start(*SYNCER, "version"),
     }
 
 
@@ -94,6 +96,6 @@ def _start(*arguments: str) -> float:
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        subprocess.run(arguments, capture_output=True, check=True, env=environment({}))
         times.append(time.perf_counter() - began)
     return min(times)

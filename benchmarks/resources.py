@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.installed import environment
+
 _SAMPLE_SECONDS = 0.05
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -51,7 +53,7 @@ def measure(command: Command, servers: Sequence[int], log: Path) -> Cost:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | command.environment,
+            env=environment(command.environment),
         )
         memory = _MemoryWatch(process.pid)
         assert process.stdin

@@ -18,6 +18,7 @@ from benchmarks import plot
 from benchmarks.certificates import make_certificates
 from benchmarks.floors import floors, machine
 from benchmarks.generate import prepare
+from benchmarks.installed import make_bytecode
 from benchmarks.report import markdown
 from benchmarks.results import refusal_to_json, rows_of, sample_to_json
 from benchmarks.rounds import Bench, Sample
@@ -39,6 +40,7 @@ class Places:
 
 def run(name: str, works: Sequence[Work], tools: Sequence[Tool], places: Places, *, rounds: int) -> Path:
     """Do all ``works``; returns the report's path.  What has been measured is written after each of them."""
+    make_bytecode()
     places.output.mkdir(parents=True, exist_ok=True)
     with work_directory() as scratch:
         document = _head(name, works, tools, places, scratch, rounds=rounds)

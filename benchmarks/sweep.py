@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import Corpus
+from benchmarks.installed import SYNCER
 from benchmarks.jobs import Job
 from benchmarks.plot import lines
 from benchmarks.resources import Command, measure
@@ -55,7 +55,7 @@ def sweep(
             place = f"{registry}/syncer-sweep/{run}/{parallel}-{chunk}"
             settings = ("--concurrency", str(parallel), "--chunk-size", str(chunk * _MIB))
             command = ("push", "--file", str(bundle), "--registry", place, *settings, *options, "--json")
-            cost = measure(Command((sys.executable, "-m", "syncer", *command)), [], directory / "log")
+            cost = measure(Command((*SYNCER, *command)), [], directory / "log")
             yield Trial(parallel, chunk, cost.wall, cost.client_cpu, corpus.size / cost.wall / 1e6)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.corpus import Corpus, Image
+from benchmarks.installed import SYNCER
 from benchmarks.jobs import Cannot, Job, Step
 from benchmarks.resources import Command
 
@@ -77,7 +78,7 @@ class Syncer(Tool):
         return True
 
     def version(self) -> str:
-        return said(sys.executable, "-m", "syncer", "version")
+        return said(*SYNCER, "version")
 
     def build(self, job: Job) -> Command:
         place = ("--name", "bundle", "--output", str(job.directory))
@@ -104,7 +105,7 @@ class Syncer(Tool):
         return ("--ca-cert", str(job.authority)) if job.authority else ()
 
     def _command(self, job: Job, *arguments: str) -> Command:
-        return Command((sys.executable, "-m", "syncer", *arguments, "--json"), job.environment)
+        return Command((*SYNCER, *arguments, "--json"), job.environment)
 
 
 class Floor(Tool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import sys
 import tarfile
 import threading
 import time
@@ -26,6 +27,7 @@ from benchmarks.plot import bars, lines
 from benchmarks.recipes import RECIPES, Layer, fleet
 from benchmarks.report import markdown
 from benchmarks.requests import RequestTap
+from benchmarks.resources import Command, measure
 from benchmarks.results import rows_of
 from benchmarks.sweep import Trial, best
 
@@ -202,6 +204,13 @@ def test_a_report_has_a_row_for_each_tool_and_says_who_could_not() -> None:
     assert "| **imgpkg** (fastest peer) | 2.00 (2.00–2.10) |" in text
     assert "| fleet build: wall time | docker-registry | ≤ 0.7 × imgpkg | 0.50 (0.50–0.52) | met |" in text
     assert "- skopeo makes no bundle" in text
+
+
+def test_a_measured_command_is_run_as_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    program = "import os, sys; sys.exit('PYTHONDONTWRITEBYTECODE' in os.environ or os.environ['OWN'] != 'x')"
+
+    measure(Command((sys.executable, "-c", program), {"OWN": "x"}), [], tmp_path / "log")
 
 
 def test_plots_are_well_formed() -> None:
