@@ -54,7 +54,8 @@ def sweep(
         for parallel in concurrency:
             place = f"{registry}/syncer-sweep/{run}/{parallel}-{chunk}"
             settings = ("--concurrency", str(parallel), "--chunk-size", str(chunk * _MIB))
-            command = ("push", "--file", str(bundle), "--registry", place, *settings, *options, "--json")
+            forgetful = ("--state-dir", str(directory / f"state-{parallel}-{chunk}"))  # else it mounts what it pushed
+            command = ("push", "--file", str(bundle), "--registry", place, *settings, *forgetful, *options)
             cost = measure(Command((*SYNCER, *command)), [], directory / "log")
             yield Trial(parallel, chunk, cost.wall, cost.client_cpu, corpus.size / cost.wall / 1e6)
 

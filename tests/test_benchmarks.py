@@ -29,7 +29,8 @@ from benchmarks.report import markdown
 from benchmarks.requests import RequestTap
 from benchmarks.resources import Command, measure
 from benchmarks.results import rows_of
-from benchmarks.sweep import Trial, best
+from benchmarks.servers import PROGRAMS, Program, run_server
+from benchmarks.sweep import Trial, best, sweep
 
 
 def test_a_corpus_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
@@ -213,6 +214,21 @@ def test_a_measured_command_is_run_as_it_is_installed(tmp_path: Path, monkeypatc
     measure(Command((sys.executable, "-c", program), {"OWN": "x"}), [], tmp_path / "log")
 
 
+def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
+    corpus = prepare("tiny", tmp_path / "cache")
+    traffic = Traffic()
+    sent = []
+
+    with run_server(_registry(), tmp_path / "target") as target, run_relay(target.address, traffic) as address:
+        for _ in sweep(
+            corpus, address, concurrency=[4, 8], chunk_mib=[16], options=["--no-progress"], directory=tmp_path
+        ):
+            sent.append(traffic.up)
+            traffic.clear()
+
+    assert all(corpus.size < count < 1.5 * corpus.size for count in sent)
+
+
 def test_plots_are_well_formed() -> None:
     drawn = [
         bars("Bars & more", {"build: fleet": {"imgpkg": 1.5, "crane": 3.0}}),
@@ -228,6 +244,11 @@ def test_a_sweep_advises_the_gentlest_of_the_quick_settings() -> None:
     trials = [Trial(4, 16, 9.0, 1.0, 1.0), Trial(16, 16, 5.1, 1.0, 1.8), Trial(64, 16, 5.0, 1.0, 1.9)]
 
     assert best(trials).flags == "--concurrency 16 --chunk-size 16MiB"
+
+
+def _registry() -> Program:
+    program = next((program for program in PROGRAMS.values() if program.found and program.distribution_store), None)
+    return program or pytest.skip("docker-registry is not here")
 
 
 def _document(walls: dict[str, list[float]]) -> dict[str, Any]:
