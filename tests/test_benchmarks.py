@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import lean
+from benchmarks.certificates import make_certificates
 from benchmarks.compare import changes
 from benchmarks.generate import prepare
 from benchmarks.goals import verdicts
@@ -212,6 +214,21 @@ def test_a_measured_command_is_run_as_it_is_installed(tmp_path: Path, monkeypatc
     program = "import os, sys; sys.exit('PYTHONDONTWRITEBYTECODE' in os.environ or os.environ['OWN'] != 'x')"
 
     measure(Command((sys.executable, "-c", program), {"OWN": "x"}), [], tmp_path / "log")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_floor_moves_a_whole_corpus(tmp_path: Path, tls: bool) -> None:
+    corpus = prepare("tiny", tmp_path / "cache")
+    certificates = make_certificates(tmp_path / "tls") if tls else None
+    authority = certificates.authority if certificates else None
+
+    with run_server(_registry(), corpus.store.root, certificates) as source:
+        lean.pull(corpus, source.address, authority)
+    with run_server(_registry(), tmp_path / "target", certificates) as target:
+        with pytest.raises(lean.LeanFailed):
+            lean.ask(corpus, target.address, authority)
+        lean.push(corpus, target.address, authority)
+        lean.ask(corpus, target.address, authority)
 
 
 def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
