@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -79,7 +80,7 @@ def plot(trials: Sequence[Trial], registry: str) -> str:
         ]
         for chunk in dict.fromkeys(trial.chunk_mib for trial in trials)
     }
-    return lines(f"Push to {registry}", "concurrency", "MB/s", series)
+    return lines(f"Push to {registry}", "concurrency", "MB/s", series, axis=math.log)
 
 
 def _bundle(corpus: Corpus, directory: Path) -> Path:

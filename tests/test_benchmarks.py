@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import math
 import sys
 import tarfile
 import threading
@@ -249,10 +250,13 @@ def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
 def test_plots_are_well_formed() -> None:
     drawn = [
         bars("Bars & more", {"build: fleet": {"imgpkg": 1.5, "crane": 3.0}}),
+        bars("Cut", {"push: small": {"crane": 2.0, "skopeo": 30.0}}),
         lines("Lines", "x", "y", {"a": [(1, 2.0), (10, 3.0)], "b": [(1, 1.0)]}),
+        lines("Logarithmic", "x", "y", {"a": [(1, 2.0), (10, 3.0)]}, axis=math.log),
         lines("Nothing", "x", "y", {}),
     ]
 
+    assert "30.00 (bar cut)" in drawn[1]
     for svg in drawn:
         assert ET.fromstring(svg).tag.endswith("svg")
 
