@@ -21,6 +21,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "wall": round(cost.wall, 4),
         "client_cpu": round(cost.client_cpu, 3),
         "server_cpu": _rounded(cost.server_cpu),
+        "other_cpu": _rounded(cost.other_cpu),
         "peak_memory": cost.peak_memory,
     }
     if sample.traffic:

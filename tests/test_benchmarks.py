@@ -215,8 +215,38 @@ def test_a_report_has_a_row_for_each_tool_and_says_who_could_not() -> None:
 
     assert "| syncer | 1.00 (1.00–1.10) |" in text
     assert "| **imgpkg** (fastest peer) | 2.00 (2.00–2.10) |" in text
-    assert "| fleet build: wall time | docker-registry | ≤ 0.7 × imgpkg | 0.50 (0.50–0.52) | met |" in text
+    assert "| fleet build: wall time | docker-registry | ≤ 0.7 × imgpkg | 0.50 (0.50–0.52) | – | met |" in text
+    assert "| syncer version: seconds | – | ≤ 0.2 | 0.10 (0.09–0.30) | 0.02 | met |" in text
+    assert "Not measured in this run:" in text
+    assert "fleet push: wall time ≤ 0.3 × crane" in text
     assert "- skopeo makes no bundle" in text
+
+
+def test_a_goal_that_even_the_floor_misses_says_how_far_that_is() -> None:
+    text = markdown(_document({"syncer": [1.9, 1.9, 1.9], "imgpkg": [2.0, 2.0, 2.0], "floor": [1.6, 1.6, 1.6]}))
+
+    assert "≤ 0.7 × imgpkg | 0.95 | 0.80 | **not met**: the floor itself is at 0.80 |" in text
+    assert "| build: fleet, docker-registry | 1.60 | 1.90 | 1.19 | 1.19 |" in text
+
+
+@pytest.mark.parametrize(("wall", "is_met"), [(30.0, True), (36.0, False)])
+def test_time_is_linear_when_an_image_among_many_costs_what_it_costs_among_few(wall: float, is_met: bool) -> None:
+    few, many = (
+        _document({"syncer": [seconds]}, corpus=corpus, images=images)
+        for seconds, corpus, images in ((9.0, "many-3000", 3000), (wall, "many", 10_000))
+    )
+    document = merge(few, many)
+
+    judged = {verdict.goal.name: verdict.is_met for verdict in verdicts(document, rows_of(document))}
+
+    assert judged["many build: wall time per image"] is is_met
+
+
+def test_cold_work_is_not_what_a_goal_is_about() -> None:
+    document = _document({"syncer": [1.0], "imgpkg": [2.0]})
+    document["works"]["fleet, docker-registry"]["cold"] = True
+
+    assert [verdict.goal.step for verdict in verdicts(document, rows_of(document))] == ["syncer version"]
 
 
 def test_what_is_measured_again_takes_the_place_of_what_was_there() -> None:
@@ -417,8 +447,9 @@ def _document(walls: dict[str, list[float]], *, corpus: str = "fleet", images: i
         "machine": {"system": "Linux", "processor": "x", "cores": 2, "memory_bytes": 10**9, "python": "3.11"},
         "floors": {
             **{f"{name}_bytes_per_second": rate for name, rate in rates.items()},
-            "python_start_seconds": 0.02,
-            "syncer_version_seconds": 0.1,
+            "python_start_seconds": [0.02],
+            "syncer_version_seconds": [0.09, 0.1, 0.3],
+            "floor_start_seconds": [0.2],
         },
         "storage": {"work": "tmpfs", "corpora": "ext4"},
         "servers": {},
