@@ -100,6 +100,7 @@ def sweep(
     """Find the flags that suit a registry and the link to it; more options go to ``syncer push`` as they are."""
     if corpus not in RECIPES:
         raise typer.BadParameter(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
+    parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)  # before a corpus is made for nothing
     make_bytecode()
     trials: list[sweeping.Trial] = []
     with work_directory() as directory:
@@ -107,8 +108,8 @@ def sweep(
             for trial in sweeping.sweep(
                 prepare(corpus, cache),
                 registry,
-                concurrency=_numbers(concurrency),
-                chunk_mib=_numbers(chunk_mib),
+                concurrency=parallel,
+                chunk_mib=chunks,
                 options=context.args,
                 directory=directory,
             ):

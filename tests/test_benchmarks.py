@@ -381,11 +381,13 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     Path("other.json").write_text("{}")
     Path("text.json").write_text("text")
+    made = ["--cache", "made"] if arguments[0] in ("run", "sweep") else []
 
-    ended = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    ended = CliRunner().invoke(app, [*arguments, *made], env={"COLUMNS": "200"})
 
     assert ended.exit_code == 2
     assert said in ended.output
+    assert not Path("made").exists()
 
 
 def test_plots_are_well_formed() -> None:
