@@ -31,8 +31,8 @@ format: $(VENV)/.tested ## let ruff put the code in order
 bench: $(VENV)/.tested tools ## what it costs, side by side with the peers on PATH (a few minutes)
 	$(BIN)/python -m benchmarks run --quick
 
-bench-full: $(VENV)/.tested tools ## every corpus and scenario, for the record
-	$(BIN)/python -m benchmarks run --full
+bench-full: $(VENV)/.tested tools ## every corpus and scenario, for the record: into benchmarks/results (an hour or two)
+	$(BIN)/python -m benchmarks run --full --output benchmarks/results
 
 .PHONY: tools
 tools: ## Debian's registry, skopeo, zstd: installed when we may, else named by what skips

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,12 +13,14 @@ from benchmarks import compare as comparing
 from benchmarks import sweep as sweeping
 from benchmarks import works
 from benchmarks.generate import prepare
+from benchmarks.installed import make_bytecode
+from benchmarks.jobs import Step
 from benchmarks.peers import TOOLS
 from benchmarks.recipes import RECIPES
 from benchmarks.resources import CommandFailed
-from benchmarks.running import Places, work_directory, write
-from benchmarks.running import run as run_works
-from benchmarks.servers import PROGRAMS
+from benchmarks.running import Places, Plan, work_directory, write
+from benchmarks.running import run as run_plan
+from benchmarks.servers import PROGRAMS, ServerFailed
 
 _CACHE = Path(__file__).parent / ".cache"
 
@@ -35,28 +37,38 @@ def run(
     *,
     full: Annotated[bool, typer.Option("--full/--quick", help="Everything, or what takes a few minutes.")] = False,
     smoke: Annotated[
-        bool, typer.Option(help="Only that all of it works: seconds, with numbers that mean nothing.")
+        bool, typer.Option(help="Only that all of it works: a minute, with numbers that mean nothing.")
     ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; at least 3 for numbers to be used.")] = 3,
     tool: Annotated[list[str] | None, typer.Option(help="Only these tools, of those on PATH.")] = None,
     server: Annotated[list[str] | None, typer.Option(help="Only these registries; the first is the main one.")] = None,
-    corpus: Annotated[list[str] | None, typer.Option(help="Only works with these corpora.")] = None,
+    work: Annotated[str, typer.Option(help="Only works with this in their names, such as a corpus.")] = "",
+    step: Annotated[list[Step] | None, typer.Option(help="Only these steps.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep what the results there say of other works.")] = False,
     cache: Cache = _CACHE,
     output: Output = Path("output/benchmarks"),
 ) -> None:
     """Measure syncer and the peers on PATH, turn and turn about."""
     name = "smoke" if smoke else "full" if full else "quick"
     servers = _chosen(server, {name: program.found for name, program in PROGRAMS.items()})
-    tools = [TOOLS[name] for name in _chosen(tool, {name: tool.found for name, tool in TOOLS.items()})]
-    chosen = [work for work in works.SETS[name](servers) if not corpus or work.corpus in corpus]
-    report = run_works(name, chosen, tools, Places(cache, output), rounds=1 if smoke else rounds)
+    names = _chosen(tool, {name: tool.found for name, tool in TOOLS.items()})
+    plan = Plan(
+        name,
+        works.only(works.SETS[name](servers), named=work, steps=step or ()),
+        works.SWEEPS if full and not work and not step else (),
+        [TOOLS[name] for name in (names if full or smoke or tool else works.quick_tools(names))],
+        rounds=1 if smoke else rounds,
+    )
+    if not plan.works:
+        raise typer.BadParameter(f"this set has no work with {work!r} in its name and these steps")
+    report = run_plan(plan, Places(cache, output), _read(output / "results.json") if keep else None)
     typer.echo(report.read_text())
 
 
 @app.command()
 def report(results: Annotated[Path, typer.Argument(help="A results.json.")]) -> None:
     """Make the report and the plots of a run again."""
-    write(json.loads(results.read_text()), results.parent)
+    write(_read(results), results.parent)
 
 
 @app.command()
@@ -65,7 +77,7 @@ def compare(
     new: Annotated[Path, typer.Argument(help="The results.json of the later run.")],
 ) -> None:
     """Exit with 1 if syncer's ratios to the others are worse than they were."""
-    found = list(comparing.changes(json.loads(old.read_text()), json.loads(new.read_text())))
+    found = list(comparing.changes(_read(old), _read(new)))
     if not found:
         print("error: the two runs measured nothing in common", file=sys.stderr)
         raise typer.Exit(2)
@@ -86,25 +98,29 @@ def sweep(
     output: Output = Path("output/benchmarks"),
 ) -> None:
     """Find the flags that suit a registry and the link to it; more options go to ``syncer push`` as they are."""
+    if corpus not in RECIPES:
+        raise typer.BadParameter(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
+    parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)  # before a corpus is made for nothing
+    make_bytecode()
     trials: list[sweeping.Trial] = []
     with work_directory() as directory:
         try:
             for trial in sweeping.sweep(
                 prepare(corpus, cache),
                 registry,
-                concurrency=_numbers(concurrency),
-                chunk_mib=_numbers(chunk_mib),
+                concurrency=parallel,
+                chunk_mib=chunks,
                 options=context.args,
                 directory=directory,
             ):
                 trials.append(trial)
                 print(f"{trial.flags}: {trial.seconds:.2f} s, {trial.megabytes_per_second:.1f} MB/s", flush=True)
-        except CommandFailed as error:
+        except (CommandFailed, ServerFailed) as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
     output.mkdir(parents=True, exist_ok=True)
     (output / "sweep.json").write_text(json.dumps(sweeping.to_json(trials), indent=1) + "\n")
-    (output / "sweep.svg").write_text(sweeping.plot(trials, registry))
+    (output / "sweep.svg").write_text(sweeping.plot(trials, f"Push to {registry}"))
     print(f"use: {sweeping.best(trials).flags}")
 
 
@@ -119,9 +135,23 @@ def _chosen(wanted: list[str] | None, found: dict[str, bool]) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a list of numbers") from None
+    if min(numbers) < 1:
+        raise typer.BadParameter(f"{text!r} has a number below 1")
+    return numbers
+
+
+def _read(results: Path) -> dict[str, Any]:
+    """What a run has written; a file that is none ends the command."""
+    try:
+        document = json.loads(results.read_text())
+        if isinstance(document, dict) and "works" in document:
+            return document
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{results}: {error}") from None
+    raise typer.BadParameter(f"{results} holds no results of a run")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.installed import SYNCER, environment
+
 _MEGABYTE = 1024 * 1024
 
 
@@ -27,14 +29,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def floors(directory: Path) -> dict[str, float]:
-    """Bytes a second of one core hashing, of loopback and of writing into ``directory``; seconds to start."""
+def floors(directory: Path) -> dict[str, float | list[float]]:
+    """Bytes a second of one core hashing, of loopback and of writing into ``directory``; seconds of several starts."""
     return {
         "sha256_bytes_per_second": _hashing(),
         "loopback_bytes_per_second": _loopback(),
         "write_bytes_per_second": _writing(directory / "floor"),
-        "python_start_seconds": _start("-c", "pass"),
-        "syncer_version_seconds": _start("-m", "syncer", "version"),
+        "python_start_seconds": _starts(sys.executable, "-c", "pass"),
+        "syncer_version_seconds": _starts(*SYNCER, "version"),
+        "floor_start_seconds": _starts(sys.executable, "-m", "benchmarks.lean"),
     }
 
 
@@ -89,11 +92,10 @@ def _writing(path: Path, megabytes: int = 512) -> float:
     return megabytes * _MEGABYTE / seconds
 
 
-def _start(*arguments: str) -> float:
-    """The best of five, since only the program itself is asked about."""
+def _starts(*argv: str) -> list[float]:
     times = []
     for _ in range(5):
         began = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        subprocess.run(argv, capture_output=True, check=True, env=environment({}))
         times.append(time.perf_counter() - began)
-    return min(times)
+    return times

@@ -19,9 +19,9 @@ class Goal:
 
     corpus: str
     step: str
-    measure: str  # wall, client_cpu, requests, wire, memory or link
+    measure: str  # wall, client_cpu, growth, requests, wire, memory, link or start
     bound: float
-    against: str = ""  # a tool; then ``measure`` is a ratio to what it costs
+    against: str = ""  # a tool whose cost ours is divided by; for growth, a smaller corpus
     tls: bool = False
     link: str | None = None
     at_least: bool = False
@@ -29,10 +29,19 @@ class Goal:
     @property
     def name(self) -> str:
         where = "".join((", TLS" if self.tls else "", f", {self.link}" if self.link else ""))
-        return f"{self.corpus} {self.step}{where}: {_MEASURES[self.measure]}"
+        return f"{self.corpus} {self.step}{where}: {_MEASURES[self.measure]}".strip()
+
+    @property
+    def limit(self) -> str:
+        against = f" × {self.against}" if self.against else ""
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}{against}"
+
+    def allows(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
 
     def covers(self, row: Row) -> bool:
-        return (row.corpus, row.step, row.tls, row.link) == (self.corpus, self.step, self.tls, self.link)
+        ours = (self.corpus, self.step, self.tls, self.link)
+        return (row.corpus, row.step, row.tls, row.link) == ours and not row.cold
 
 
 _MEASURES = {
@@ -41,7 +50,9 @@ _MEASURES = {
     "requests": "requests per image",
     "wire": "bytes on the wire ÷ distinct bytes",
     "memory": "peak memory, MB",
+    "growth": "wall time per image",
     "link": "payload ÷ what the link carries",
+    "start": "seconds",
 }
 
 GOALS = (
@@ -64,32 +75,43 @@ GOALS = (
     Goal("fleet", "build", "requests", 7.5),
     Goal("fleet", "push", "wire", 1.02),
     *(Goal("fleet", step, "memory", 100) for step in ("build", "push", "sync")),
-    *(Goal("big", step, "memory", 100) for step in ("build", "push")),
+    *(Goal(corpus, step, "memory", 100) for corpus in ("big", "small") for step in ("build", "push")),
     *(Goal("many", step, "memory", 300) for step in ("build", "push")),
+    *(Goal("many", step, "growth", 1.1, "many-3000") for step in ("build", "push")),
+    Goal("", "syncer version", "start", 0.2),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run says about one goal, at one server."""
+    """What a run says about one goal, at one server; ``floor`` is the same of the leanest client."""
 
     goal: Goal
     server: str
     found: Spread
+    floor: Spread | None
 
     @property
     def is_met(self) -> bool:
-        if self.goal.at_least:
-            return self.found.median >= self.goal.bound
-        return self.found.median <= self.goal.bound
+        return self.goal.allows(self.found.median)
+
+    @property
+    def is_possible(self) -> bool:
+        """False when even the leanest client misses the bound."""
+        return self.floor is None or self.goal.allows(self.floor.median)
 
 
 def verdicts(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Verdict]:
     """One for each goal and server that the run has measured."""
     for goal in GOALS:
+        if goal.measure == "start":
+            floors = document["floors"]
+            if ours := Spread.of(floors["syncer_version_seconds"]):
+                yield Verdict(goal, "–", ours, Spread.of(floors["python_start_seconds"]))
         for row in rows:
             if row.tool == "syncer" and goal.covers(row) and (found := _found(goal, row, rows, document)):
-                yield Verdict(goal, row.server, found)
+                lean = next((other for other in rows if other.key == row.key and other.tool == "floor"), None)
+                yield Verdict(goal, row.server, found, _found(goal, lean, rows, document) if lean else None)
 
 
 def _found(goal: Goal, row: Row, rows: Sequence[Row], document: Mapping[str, Any]) -> Spread | None:
@@ -98,6 +120,10 @@ def _found(goal: Goal, row: Row, rows: Sequence[Row], document: Mapping[str, Any
         case "wall" | "client_cpu":
             peer = next((other for other in rows if other.key == row.key and other.tool == goal.against), None)
             return row.ratio_to(peer, goal.measure) if peer else None
+        case "growth":
+            smaller = next((other for other in rows if _is_smaller(other, row, goal.against)), None)
+            ratio = row.ratio_to(smaller, "wall") if smaller else None
+            return ratio.times(document["corpora"][goal.against]["images"] / corpus["images"]) if ratio else None
         case "requests":
             count = sum(row.requests().values())
             return Spread.of([count / corpus["images"]]) if count else None
@@ -111,3 +137,7 @@ def _found(goal: Goal, row: Row, rows: Sequence[Row], document: Mapping[str, Any
             wall = row.spread("wall")
             ideal = corpus["bytes"] * 8 / WIDE_AREA.bits_per_second
             return Spread(ideal / wall.median, ideal / wall.high, ideal / wall.low) if wall else None
+
+
+def _is_smaller(other: Row, row: Row, corpus: str) -> bool:
+    return other.corpus == corpus and (other.server, other.step, other.tool) == (row.server, row.step, row.tool)

@@ -28,6 +28,19 @@ class Step(StrEnum):
     def needs_target(self) -> bool:
         return self not in (Step.BUILD, Step.VERIFY)
 
+    @property
+    def needs(self) -> Step | None:
+        """The step that must have been taken before."""
+        return _NEEDS.get(self)
+
+
+_NEEDS = {
+    Step.VERIFY: Step.BUILD,
+    Step.PUSH: Step.BUILD,
+    Step.NOOP_PUSH: Step.PUSH,
+    Step.NOOP_SYNC: Step.SYNC,
+}
+
 
 def flat_name(image: Image) -> str:
     """The image's name as a tag: what tells images apart within one layout."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.goals import Verdict, verdicts
+from benchmarks import judged
 from benchmarks.results import Row, Spread, fastest, rows_of
+from benchmarks.tables import number, spread, table
 
 _COLUMNS = (
     "tool",
     "wall s",
     "client CPU s",
     "server CPU s",
+    "others' CPU s",
     "peak MB",
     "wire MB",
     "requests per image",
@@ -28,7 +30,8 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"# Benchmarks: {document['set']}, {document['rounds']} rounds, {document['started']}",
         _machine(document),
         "## What it must reach",
-        _table(("goal", "at", "bound", "found", ""), map(_verdict, verdicts(document, rows))),
+        *judged.goals(document, rows),
+        *judged.above_floor(rows),
         "## What it costs",
         "Wall and CPU are medians with the least and the most of the rounds; a ratio below 1 is in syncer's favour.",
     ]
@@ -41,14 +44,16 @@ def markdown(document: Mapping[str, Any]) -> str:
 def _machine(document: Mapping[str, Any]) -> str:
     machine, floors, storage = document["machine"], document["floors"], document["storage"]
     hashing, loopback, writing = (floors[f"{name}_bytes_per_second"] / 1e9 for name in ("sha256", "loopback", "write"))
-    ours, python = floors["syncer_version_seconds"], floors["python_start_seconds"]
+    starts = ("python_start", "syncer_version", "floor_start")
+    python, ours, lean = (spread(Spread.of(floors[f"{name}_seconds"])) for name in starts)
     memory = machine["memory_bytes"] / 1e9
     where = f"{machine['cores']} cores of {machine['processor']}, {memory:.0f} GB, {machine['system']}"
     rates = f"loopback carries {loopback:.2f} GB/s, work storage takes {writing:.2f} GB/s"
     lines = [
         f"- machine: {where}, Python {machine['python']}; load when the run began: {document['load']:.2f}",
         f"- one core hashes {hashing:.2f} GB/s, {rates}",
-        f"- `syncer version` takes {ours:.2f} s, Python alone {python:.2f} s",
+        f"- Python starts in {python} s, `syncer version` takes {ours} s; {lean} s of the floor's rows are start",
+        "- links are made by the benchmarks' own relay",
         f"- work and target storage: {storage['work']}; corpora: {storage['corpora']}",
         *(f"- {name}: {version}" for name, version in {**document["servers"], **document["tools"]}.items()),
         *(f"- {name}: {_corpus(figures)}" for name, figures in document["corpora"].items()),
@@ -63,18 +68,11 @@ def _corpus(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _verdict(verdict: Verdict) -> tuple[str, ...]:
-    goal = verdict.goal
-    against = f" × {goal.against}" if goal.against else ""
-    bound = f"{'≥' if goal.at_least else '≤'} {goal.bound:g}{against}"
-    return goal.name, verdict.server, bound, _spread(verdict.found), "met" if verdict.is_met else "**not met**"
-
-
 def _costs(rows: Sequence[Row], document: Mapping[str, Any]) -> str:
     images = document["corpora"][rows[0].corpus]["images"]
     ours = next((row for row in rows if row.tool == "syncer"), None)
     best = fastest(rows, lambda row: row.tool not in ("syncer", "floor"))
-    return _table(_COLUMNS, (_cost(row, ours, images, is_best=row is best) for row in rows))
+    return table(_COLUMNS, (_cost(row, ours, images, is_best=row is best) for row in rows))
 
 
 def _cost(row: Row, ours: Row | None, images: int, *, is_best: bool) -> tuple[str, ...]:
@@ -82,13 +80,14 @@ def _cost(row: Row, ours: Row | None, images: int, *, is_best: bool) -> tuple[st
     ratios = [ours.ratio_to(row, measure) if ours and row is not ours else None for measure in ("wall", "client_cpu")]
     return (
         f"**{row.tool}** (fastest peer)" if is_best else row.tool,
-        _spread(row.spread("wall")),
-        _spread(row.spread("client_cpu")),
-        _spread(row.spread("server_cpu")),
-        _number(row.peak_memory(), 1e6, 0),
-        _number(row.bytes_moved(), 1e6, 1),
+        spread(row.spread("wall")),
+        spread(row.spread("client_cpu")),
+        spread(row.spread("server_cpu")),
+        spread(row.spread("other_cpu")),
+        number(row.peak_memory(), 1e6, 0),
+        number(row.bytes_moved(), 1e6, 1),
         f"{requests / images:.2f}" if requests else "–",
-        *map(_spread, ratios),
+        *map(spread, ratios),
     )
 
 
@@ -96,7 +95,7 @@ def _kinds(rows: Sequence[Row]) -> Iterator[str]:
     """The requests by kind, one column for each kind that anybody made."""
     kinds = sorted({kind for row in rows for kind in row.requests()})
     if kinds:
-        yield _table(
+        yield table(
             ("requests", *kinds),
             ((row.tool, *(f"{row.requests().get(kind, 0)}" for kind in kinds)) for row in rows if row.requests()),
         )
@@ -114,20 +113,3 @@ def _refusals(key: tuple[str, str], document: Mapping[str, Any]) -> Iterator[str
 
 def _first_line(text: str) -> str:
     return " ".join(text.split())[:300]
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    body = [f"| {' | '.join(cells)} |" for cells in lines]
-    return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *body]) if body else ""
-
-
-def _spread(spread: Spread | None) -> str:
-    if spread is None:
-        return "–"
-    if spread.low == spread.high:
-        return f"{spread.median:.2f}"
-    return f"{spread.median:.2f} ({spread.low:.2f}–{spread.high:.2f})"
-
-
-def _number(value: float | None, unit: float, digits: int) -> str:
-    return "–" if value is None else f"{value / unit:,.{digits}f}"

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.installed import environment
+
 _SAMPLE_SECONDS = 0.05
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -26,11 +28,15 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds of wall time and of CPU, and bytes of resident memory of all its processes together."""
+    """Seconds of wall time and of CPU, and bytes of resident memory of all its processes together.
+
+    What only /proc tells is None where there is none.
+    """
 
     wall: float
     client_cpu: float
-    server_cpu: float | None  # None where there is no /proc to ask
+    server_cpu: float | None
+    other_cpu: float | None  # of whoever else was busy on the machine meanwhile
     peak_memory: int | None
 
 
@@ -43,7 +49,7 @@ def measure(command: Command, servers: Sequence[int], log: Path) -> Cost:
 
     Raises ``CommandFailed``.
     """
-    before = _cpu_seconds(servers)
+    before, machine_before, ours_before = _cpu_seconds(servers), _machine_cpu(), time.process_time()
     with log.open("wb") as output:
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -51,7 +57,7 @@ def measure(command: Command, servers: Sequence[int], log: Path) -> Cost:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | command.environment,
+            env=environment(command.environment),
         )
         memory = _MemoryWatch(process.pid)
         assert process.stdin
@@ -61,12 +67,16 @@ def measure(command: Command, servers: Sequence[int], log: Path) -> Cost:
         wall = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     peak = memory.stop()
-    after = _cpu_seconds(servers)
+    after, machine_after, ours = _cpu_seconds(servers), _machine_cpu(), time.process_time() - ours_before
     if process.returncode:
         tail = log.read_text(errors="replace")[-2000:]
         raise CommandFailed(f"{command.argv[0]} ended with {process.returncode}: {tail}")
+    client_cpu = usage.ru_utime + usage.ru_stime
     server_cpu = after - before if after is not None and before is not None else None
-    return Cost(wall, usage.ru_utime + usage.ru_stime, server_cpu, peak)
+    other_cpu = None
+    if machine_after is not None and machine_before is not None and server_cpu is not None:
+        other_cpu = max(0.0, machine_after - machine_before - client_cpu - server_cpu - ours)
+    return Cost(wall, client_cpu, server_cpu, other_cpu, peak)
 
 
 class _MemoryWatch:
@@ -123,3 +133,13 @@ def _cpu_seconds(pids: Sequence[int]) -> float | None:
 def _process_cpu(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK  # utime and stime, proc(5)
+
+
+def _machine_cpu() -> float | None:
+    """Seconds that the machine's cores were busy since it started, and those that a hypervisor gave to others."""
+    try:
+        fields = Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
+    return (user + nice + system + irq + softirq + steal) * _TICK

@@ -1,57 +1,11 @@
-"""What a run found out, as the JSON document that everything else is made from."""
+"""What a run found out, by tool and step: medians, spreads and ratios of its samples."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
-
-from benchmarks.rounds import Refusal, Sample
-from benchmarks.works import Work
-
-
-def sample_to_json(sample: Sample) -> dict[str, Any]:
-    """One line of ``samples``: seconds and bytes."""
-    cost = sample.cost
-    document = {
-        **_where(sample.work),
-        "step": sample.step.value,
-        "tool": sample.tool,
-        "round": sample.round,
-        "is_timed": sample.round > 0,
-        "wall": cost.wall,
-        "client_cpu": cost.client_cpu,
-        "server_cpu": cost.server_cpu,
-        "peak_memory": cost.peak_memory,
-    }
-    if sample.traffic:
-        document |= {
-            "bytes_up": sample.traffic.up,
-            "bytes_down": sample.traffic.down,
-            "connections": sample.traffic.connections,
-            "requests": dict(sample.traffic.requests),
-        }
-    return document
-
-
-def refusal_to_json(refusal: Refusal) -> dict[str, Any]:
-    return {
-        **_where(refusal.work),
-        "step": refusal.step.value,
-        "tool": refusal.tool,
-        "reason": refusal.reason,
-    }
-
-
-def _where(work: Work) -> dict[str, Any]:
-    return {
-        "work": work.name,
-        "corpus": work.corpus,
-        "server": work.server,
-        "tls": work.tls,
-        "link": str(work.link) if work.link else None,
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +22,9 @@ class Spread:
         known = [value for value in values if value is not None]
         return cls(statistics.median(known), min(known), max(known)) if known else None
 
+    def times(self, factor: float) -> Self:
+        return type(self)(self.median * factor, self.low * factor, self.high * factor)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
@@ -78,6 +35,7 @@ class Row:
     server: str
     tls: bool
     link: str | None
+    cold: bool
     step: str
     tool: str
     samples: tuple[Mapping[str, Any], ...]
@@ -88,7 +46,7 @@ class Row:
         return self.work, self.step
 
     def spread(self, measure: str) -> Spread | None:
-        """Of ``wall``, ``client_cpu`` or ``server_cpu``, over the timed rounds."""
+        """Of ``wall``, ``client_cpu``, ``server_cpu`` or ``other_cpu``, over the timed rounds."""
         return Spread.of(sample[measure] for sample in self._timed())
 
     def peak_memory(self) -> int | None:
@@ -117,7 +75,7 @@ class Row:
         )
 
     def _timed(self) -> list[Mapping[str, Any]]:
-        return [sample for sample in self.samples if sample["is_timed"]]
+        return [sample for sample in self.samples if sample["round"] > 0]
 
 
 def rows_of(document: Mapping[str, Any]) -> list[Row]:
@@ -125,21 +83,11 @@ def rows_of(document: Mapping[str, Any]) -> list[Row]:
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for sample in document["samples"]:
         groups.setdefault((sample["work"], sample["step"], sample["tool"]), []).append(sample)
-    return [_row(samples) for samples in groups.values()]
-
-
-def _row(samples: Sequence[Mapping[str, Any]]) -> Row:
-    first = samples[0]
-    return Row(
-        work=first["work"],
-        corpus=first["corpus"],
-        server=first["server"],
-        tls=first["tls"],
-        link=first["link"],
-        step=first["step"],
-        tool=first["tool"],
-        samples=tuple(samples),
-    )
+    works = document["works"]
+    return [
+        Row(work=work, **works[work], step=step, tool=tool, samples=tuple(samples))
+        for (work, step, tool), samples in groups.items()
+    ]
 
 
 def fastest(rows: Iterable[Row], is_eligible: Callable[[Row], bool]) -> Row | None:

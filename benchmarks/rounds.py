@@ -11,26 +11,23 @@ from pathlib import Path
 
 from benchmarks import lean
 from benchmarks.certificates import Certificates
+from benchmarks.checks import WrongResult, check
 from benchmarks.corpus import Corpus
 from benchmarks.generate import prepare
 from benchmarks.jobs import Cannot, Job, Step, make_layouts
 from benchmarks.link import Link, Traffic, run_relay
-from benchmarks.outputs import problem_with
+from benchmarks.page_cache import forget
 from benchmarks.resources import CommandFailed, Cost, measure
 from benchmarks.servers import PROGRAMS, Server, run_server
 from benchmarks.tools import Tool
 from benchmarks.works import Work
 
 
-class WrongResult(Exception):
-    """A tool ended well, but what it should have made is not there."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One step of one tool in one round, and what went over the wire where that was counted.
 
-    Round 0 of a work without a link goes through relays: it counts, and its times are not used.
+    Round 0 goes through relays: it counts, and its times are not used.  Over a link every round counts.
     """
 
     work: Work
@@ -56,7 +53,8 @@ class Bench:
     """Where corpora are kept and work is done, and how often."""
 
     cache: Path
-    scratch: Path
+    scratch: Path  # in memory where that is possible
+    disk: Path  # for what must not be in memory
     certificates: Certificates
     rounds: int
     tell: Callable[[str], None]
@@ -67,44 +65,51 @@ class Bench:
         active = [tool for tool in tools if not work.tools or tool.name in work.tools]
         if any(tool.pushes_layouts for tool in active):
             make_layouts(corpus)
+        first = set(active)
         with self._serve(work, corpus) as source:
-            for number in range(1 if work.link else 0, self.rounds + 1):
+            for number in range(1 if work.link or work.cold else 0, self.rounds + 1):
                 start = number % max(len(active), 1)
                 for tool in (*active[start:], *active[:start]):
+                    if number == 0 and work.counted and tool.name not in work.counted:
+                        continue
                     self.tell(f"{work.name}: round {number} of {self.rounds}, {tool.name}")
                     try:
-                        yield from self._visit(work, corpus, source, tool, number)
+                        yield from self._visit(work, corpus, source, tool, number, hashed=tool in first)
                     except _Dropped as dropped:
                         active.remove(tool)
                         yield Refusal(work, dropped.step, tool.name, f"failed: {dropped.__cause__}")
+                    first.discard(tool)
 
-    def _visit(self, work: Work, corpus: Corpus, source: Server, tool: Tool, number: int) -> Iterator[Sample | Refusal]:
+    def _visit(
+        self, work: Work, corpus: Corpus, source: Server, tool: Tool, number: int, *, hashed: bool
+    ) -> Iterator[Sample | Refusal]:
         """One tool's turn: all steps, with an empty directory and an empty target to begin with."""
         traffic = Traffic() if number == 0 or work.link else None
         with ExitStack() as stack:
             job, servers = self._set_up(work, corpus, source, traffic, stack)
-            if Step.PUSH in work.steps and Step.BUILD not in work.steps and not tool.pushes_layouts:
-                self._prepare_push(tool, job)
-            for step in work.steps:
+            for step in (*_before(work.steps, tool), *work.steps):
                 try:
                     command = tool.command(step, job)
                     if traffic:
                         traffic.clear()
+                    if work.cold:
+                        self._forget(corpus)
                     cost = measure(command, [server.pid for server in servers], self.scratch / "log")
                     counted = deepcopy(traffic)
-                    self._check(tool, step, job, servers[-1], hashed=number == 0)
+                    check(tool, step, job, servers[-1], hashed=hashed)
                 except Cannot as error:
-                    yield Refusal(work, step, tool.name, str(error))
+                    if step in work.steps:
+                        yield Refusal(work, step, tool.name, str(error))
                 except (CommandFailed, WrongResult) as error:
                     raise _Dropped(step) from error
                 else:
-                    yield Sample(work, step, tool.name, number, cost, counted)
+                    if step in work.steps:
+                        yield Sample(work, step, tool.name, number, cost, counted)
 
     def _set_up(
         self, work: Work, corpus: Corpus, source: Server, traffic: Traffic | None, stack: ExitStack
     ) -> tuple[Job, list[Server]]:
-        directory, storage = self.scratch / "tool", self.scratch / "target"
-        directory.mkdir()
+        directory, storage = self._place("tool", work), self.scratch / "target"
         stack.callback(shutil.rmtree, directory)
         targeted = any(step.needs_target for step in work.steps)
 
@@ -121,24 +126,15 @@ class Bench:
         target = stack.enter_context(run_server(PROGRAMS[work.server], storage, self._tls(work)))
         return replace(job, target=reach(target, work.link)), [source, target]
 
-    def _prepare_push(self, tool: Tool, job: Job) -> None:
-        try:
-            measure(tool.command(Step.BUILD, job), [], self.scratch / "log")
-        except Cannot:
-            pass  # then it says so again when it is to push
-        except CommandFailed as error:
-            raise _Dropped(Step.BUILD) from error
+    def _place(self, name: str, work: Work) -> Path:
+        """A new directory, on disk where the work is cold."""
+        directory = (self.disk if work.cold else self.scratch) / name
+        directory.mkdir()
+        return directory
 
-    def _check(self, tool: Tool, step: Step, job: Job, server: Server, *, hashed: bool) -> None:
-        problem = None
-        if step is Step.BUILD and tool.output:
-            problem = problem_with(tool.bundled(job), tool.bundled_blobs(job.corpus), hashed=hashed)
-        elif step.needs_target:
-            expected = [(*tool.at_target(step, image, job), image) for image in job.corpus.images]
-            wrong = lean.missing(expected, server.address, job.authority)
-            problem = f"{len(wrong)} images are not at the target, such as {wrong[0]}" if wrong else None
-        if problem:
-            raise WrongResult(problem)
+    def _forget(self, corpus: Corpus) -> None:
+        for directory in (corpus.store.root, self.disk):
+            forget(directory)
 
     @contextmanager
     def _serve(self, work: Work, corpus: Corpus) -> Iterator[Server]:
@@ -146,7 +142,7 @@ class Bench:
         program = PROGRAMS[work.server]
         storage = corpus.store.root
         if not program.distribution_store:
-            storage = self.scratch / "source"
+            storage = self._place("source", work)
             with run_server(program, storage) as empty:
                 lean.push(corpus, empty.address)
         with run_server(program, storage, self._tls(work)) as server:
@@ -156,6 +152,18 @@ class Bench:
 
     def _tls(self, work: Work) -> Certificates | None:
         return self.certificates if work.tls else None
+
+
+def _before(steps: Sequence[Step], tool: Tool) -> list[Step]:
+    """What must be done, and is not measured, so that ``steps`` can be."""
+    missing: list[Step] = []
+    for step in steps:
+        needed = step.needs
+        if needed is Step.BUILD and (tool.pushes_layouts or not tool.output):
+            continue
+        if needed and needed not in (*missing, *steps):
+            missing += [*_before([needed], tool), needed]
+    return missing
 
 
 class _Dropped(Exception):

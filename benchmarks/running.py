@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import shutil
 import sys
@@ -14,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plot
+from benchmarks import sweep
 from benchmarks.certificates import make_certificates
+from benchmarks.document import merge, refusal_to_json, sample_to_json, to_text, work_to_json
 from benchmarks.floors import floors, machine
 from benchmarks.generate import prepare
+from benchmarks.installed import make_bytecode
+from benchmarks.plots import plots
 from benchmarks.report import markdown
-from benchmarks.results import refusal_to_json, rows_of, sample_to_json
 from benchmarks.rounds import Bench, Sample
 from benchmarks.servers import PROGRAMS
 from benchmarks.tools import Tool
-from benchmarks.works import Work
+from benchmarks.works import Sweep, Work
 
 _MEMORY = Path("/dev/shm")  # memory-backed where Linux has it
 _ROOM = 12_000_000_000  # bytes: what the largest corpus needs as bundles, layouts and registry at once
@@ -37,21 +38,55 @@ class Places:
     output: Path
 
 
-def run(name: str, works: Sequence[Work], tools: Sequence[Tool], places: Places, *, rounds: int) -> Path:
-    """Do all ``works``; returns the report's path.  What has been measured is written after each of them."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one run is to do; ``sweeps`` are made against the first work's server."""
+
+    name: str
+    works: Sequence[Work]
+    sweeps: Sequence[Sweep]
+    tools: Sequence[Tool]
+    rounds: int
+
+
+def run(plan: Plan, places: Places, earlier: Mapping[str, Any] | None = None) -> Path:
+    """Do all works; returns the report's path.
+
+    What has been measured is written after each of them, with what ``earlier`` has of the others.
+    """
+    make_bytecode()
     places.output.mkdir(parents=True, exist_ok=True)
     with work_directory() as scratch:
-        document = _head(name, works, tools, places, scratch, rounds=rounds)
-        bench = Bench(places.cache, scratch, make_certificates(scratch / "tls"), rounds, _tell)
-        for work in works:
-            document["corpora"].setdefault(work.corpus, prepare(work.corpus, places.cache).figures())
-            for outcome in bench.run(work, tools):
-                if isinstance(outcome, Sample):
-                    document["samples"].append(sample_to_json(outcome))
-                else:
-                    document["refusals"].append(refusal_to_json(outcome))
-            write(document, places.output)
+        document = _head(plan, places, scratch)
+        places.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="cold-", dir=places.cache) as disk:
+            bench = Bench(places.cache, scratch, Path(disk), make_certificates(scratch / "tls"), plan.rounds, _tell)
+            for _ in _progress(plan, bench, document):
+                write(merge(earlier, document) if earlier else document, places.output)
     return places.output / "report.md"
+
+
+def _progress(plan: Plan, bench: Bench, document: dict[str, Any]) -> Iterator[None]:
+    """Add to ``document``, a work or sweep at a time."""
+    for work in plan.works:
+        document["corpora"].setdefault(work.corpus, prepare(work.corpus, bench.cache).figures())
+        document["works"][work.name] = work_to_json(work)
+        for outcome in bench.run(work, plan.tools):
+            if isinstance(outcome, Sample):
+                document["samples"].append(sample_to_json(outcome))
+            elif (refusal := refusal_to_json(outcome)) not in document["refusals"]:
+                document["refusals"].append(refusal)
+        yield
+    for number, settings in enumerate(plan.sweeps):
+        program = PROGRAMS[plan.works[0].server]
+        title = ", ".join(map(str, filter(None, (f"Push of {settings.corpus} into {program.name}", settings.link))))
+        _tell(f"sweep: {title}")
+        directory = bench.scratch / f"sweep-{number}"
+        directory.mkdir()
+        trials = list(sweep.sweep_here(settings, prepare(settings.corpus, bench.cache), program, directory))
+        shutil.rmtree(directory)
+        document["sweeps"].append({"corpus": settings.corpus, "title": title, "trials": sweep.to_json(trials)})
+        yield
 
 
 @contextmanager
@@ -64,54 +99,32 @@ def work_directory() -> Iterator[Path]:
 
 def write(document: Mapping[str, Any], output: Path) -> None:
     """The document, the report and the plots that follow from it."""
-    (output / "results.json").write_text(json.dumps(document, indent=1) + "\n")
-    (output / "report.md").write_text(markdown(document))
-    (output / "ratios.svg").write_text(_ratios(document))
-    growth = _growth(document)
-    if growth:
-        (output / "growth.svg").write_text(plot.lines("Time by number of images", "images", "seconds", growth))
+    (output / "results.json").write_text(to_text(document))
+    drawn = dict(plots(document))
+    for name, svg in drawn.items():
+        (output / name).write_text(svg)
+    shown = "".join(f"\n![]({name})\n" for name in drawn)
+    (output / "report.md").write_text(f"{markdown(document)}\n## Plots\n{shown}")
 
 
-def _head(
-    name: str, works: Sequence[Work], tools: Sequence[Tool], places: Places, scratch: Path, *, rounds: int
-) -> dict[str, Any]:
-    servers = [PROGRAMS[server] for server in dict.fromkeys(work.server for work in works)]
+def _head(plan: Plan, places: Places, scratch: Path) -> dict[str, Any]:
+    servers = [PROGRAMS[server] for server in dict.fromkeys(work.server for work in plan.works)]
     return {
-        "set": name,
-        "rounds": rounds,
+        "set": plan.name,
+        "rounds": plan.rounds,
         "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "load": os.getloadavg()[0],
         "machine": machine(),
         "floors": floors(scratch),
         "storage": {"work": _file_system(scratch), "corpora": _file_system(places.cache)},
         "servers": {server.name: server.version() for server in servers},
-        "tools": {tool.name: tool.version() for tool in tools},
+        "tools": {tool.name: tool.version() for tool in plan.tools},
         "corpora": {},
+        "works": {},
         "samples": [],
         "refusals": [],
+        "sweeps": [],
     }
-
-
-def _ratios(document: Mapping[str, Any]) -> str:
-    """How long each peer takes where syncer takes 1."""
-    rows = rows_of(document)
-    groups: dict[str, dict[str, float]] = {}
-    for ours in (row for row in rows if row.tool == "syncer"):
-        others = [row for row in rows if row.key == ours.key and row is not ours]
-        ratios = {row.tool: ratio.median for row in others if (ratio := row.ratio_to(ours, "wall"))}
-        if ratios:
-            groups[f"{ours.step}: {ours.work}"] = ratios
-    return plot.bars("Wall time, where syncer takes 1", groups)
-
-
-def _growth(document: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
-    """Seconds by number of images, for each step of syncer over the corpora that grow."""
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows_of(document):
-        wall = row.spread("wall")
-        if row.tool == "syncer" and row.corpus.startswith("many") and wall:
-            series.setdefault(row.step, []).append((document["corpora"][row.corpus]["images"], wall.median))
-    return {step: sorted(points) for step, points in series.items()}
 
 
 def _file_system(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -18,12 +17,13 @@ from pathlib import Path
 import yaml
 
 from benchmarks.certificates import Certificates
+from benchmarks.installed import SYNCER, environment
 
 _SECONDS_TO_START = 20
 
 
 class ServerFailed(Exception):
-    """A registry did not start; the message is what it said."""
+    """A registry did not start, or is not here; the message says more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,6 @@ class Program:
     executable: str
     command: Callable[[Setup], list[str]]
     distribution_store: bool = False  # keeps content as a corpus does, and so can serve one as it is
-    speaks_tls: bool = True
 
     @property
     def found(self) -> bool:
@@ -86,7 +85,7 @@ def run_server(program: Program, storage: Path, tls: Certificates | None = None)
             program.command(Setup(storage, host, port, tls, Path(scratch))),
             stdout=log,
             stderr=log,
-            env=os.environ | {"OTEL_TRACES_EXPORTER": "none"},  # distribution 3 would look for a collector
+            env=environment({"OTEL_TRACES_EXPORTER": "none"}),  # distribution 3 would look for a collector
         )
         try:
             if not _opens(process, host, port):
@@ -108,9 +107,6 @@ def _opens(process: subprocess.Popen[bytes], host: str, port: int) -> bool:
         else:
             return True
     return False
-
-
-SYNCER = (sys.executable, "-m", "syncer")
 
 
 def _distribution(executable: str) -> Callable[[Setup], list[str]]:
@@ -147,7 +143,8 @@ def _zot(setup: Setup) -> list[str]:
 
 
 def _syncer(setup: Setup) -> list[str]:
-    return [*SYNCER, "serve", "--disk", str(setup.storage), "--host", setup.host, "--port", str(setup.port)]
+    tls = ("--tls-cert", str(setup.tls.certificate), "--tls-key", str(setup.tls.key)) if setup.tls else ()
+    return [*SYNCER, "serve", "--disk", str(setup.storage), "--host", setup.host, "--port", str(setup.port), *tls]
 
 
 PROGRAMS = {
@@ -156,7 +153,7 @@ PROGRAMS = {
         Program("docker-registry", "docker-registry", _distribution("docker-registry"), distribution_store=True),
         Program("registry", "registry", _distribution("registry"), distribution_store=True),
         Program("zot", "zot", _zot),
-        Program("syncer-serve", sys.executable, _syncer, speaks_tls=False),
+        Program("syncer-serve", sys.executable, _syncer),
     )
 }
 """By the name on the command line: Debian's distribution 2, distribution 3, zot, and ``syncer serve --disk``."""

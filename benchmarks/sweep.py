@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.corpus import Corpus
+from benchmarks.installed import SYNCER
 from benchmarks.jobs import Job
+from benchmarks.link import Traffic, run_relay
 from benchmarks.plot import lines
 from benchmarks.resources import Command, measure
-from benchmarks.servers import PROGRAMS, run_server
+from benchmarks.servers import PROGRAMS, Program, ServerFailed, run_server
 from benchmarks.tools import Syncer
+from benchmarks.works import Sweep
 
 _MIB = 1024 * 1024
 
@@ -46,7 +50,7 @@ def sweep(
     """Push ``corpus`` once for each pair of settings, each time below a path of its own, so that nothing is there yet.
 
     ``options`` are passed on to ``syncer push``.  What was pushed stays at the registry.  Raises
-    ``CommandFailed``.
+    ``CommandFailed`` and ``ServerFailed``.
     """
     bundle = _bundle(corpus, directory)
     run = secrets.token_hex(4)
@@ -54,9 +58,26 @@ def sweep(
         for parallel in concurrency:
             place = f"{registry}/syncer-sweep/{run}/{parallel}-{chunk}"
             settings = ("--concurrency", str(parallel), "--chunk-size", str(chunk * _MIB))
-            command = ("push", "--file", str(bundle), "--registry", place, *settings, *options, "--json")
-            cost = measure(Command((sys.executable, "-m", "syncer", *command)), [], directory / "log")
+            forgetful = ("--state-dir", str(directory / f"state-{parallel}-{chunk}"))  # else it mounts what it pushed
+            command = ("push", "--file", str(bundle), "--registry", place, *settings, *forgetful, *options)
+            cost = measure(Command((*SYNCER, *command)), [], directory / "log")
             yield Trial(parallel, chunk, cost.wall, cost.client_cpu, corpus.size / cost.wall / 1e6)
+
+
+def sweep_here(settings: Sweep, corpus: Corpus, program: Program, directory: Path) -> Iterator[Trial]:
+    """The same against a registry that is started for it, over the link that the settings name."""
+    with ExitStack() as stack:
+        address = stack.enter_context(run_server(program, directory / "registry")).address
+        if settings.link:
+            address = stack.enter_context(run_relay(address, Traffic(), settings.link))
+        yield from sweep(
+            corpus,
+            address,
+            concurrency=settings.concurrency,
+            chunk_mib=settings.chunk_mib,
+            options=(),
+            directory=directory,
+        )
 
 
 def best(trials: Sequence[Trial]) -> Trial:
@@ -70,7 +91,7 @@ def to_json(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return [asdict(trial) for trial in trials]
 
 
-def plot(trials: Sequence[Trial], registry: str) -> str:
+def plot(trials: Sequence[Trial], title: str) -> str:
     """Throughput by concurrency, a line for each chunk size."""
     series = {
         f"{chunk} MiB chunks": [
@@ -78,11 +99,13 @@ def plot(trials: Sequence[Trial], registry: str) -> str:
         ]
         for chunk in dict.fromkeys(trial.chunk_mib for trial in trials)
     }
-    return lines(f"Push to {registry}", "concurrency", "MB/s", series)
+    return lines(title, "concurrency", "MB/s", series, axis=math.log)
 
 
 def _bundle(corpus: Corpus, directory: Path) -> Path:
-    program = next(program for program in PROGRAMS.values() if program.found and program.distribution_store)
+    program = next((program for program in PROGRAMS.values() if program.found and program.distribution_store), None)
+    if program is None:
+        raise ServerFailed("docker-registry or registry must be on PATH, for the bundle to be built from")
     syncer = Syncer()
     with run_server(program, corpus.store.root) as source:
         job = Job(corpus, directory, source.address)

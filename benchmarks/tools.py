@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.corpus import Corpus, Image
+from benchmarks.installed import SYNCER
 from benchmarks.jobs import Cannot, Job, Step
 from benchmarks.resources import Command
 
@@ -77,7 +78,7 @@ class Syncer(Tool):
         return True
 
     def version(self) -> str:
-        return said(sys.executable, "-m", "syncer", "version")
+        return said(*SYNCER, "version")
 
     def build(self, job: Job) -> Command:
         place = ("--name", "bundle", "--output", str(job.directory))
@@ -104,7 +105,7 @@ class Syncer(Tool):
         return ("--ca-cert", str(job.authority)) if job.authority else ()
 
     def _command(self, job: Job, *arguments: str) -> Command:
-        return Command((sys.executable, "-m", "syncer", *arguments, "--json"), job.environment)
+        return Command((*SYNCER, *arguments, "--json"), job.environment)
 
 
 class Floor(Tool):
@@ -120,8 +121,8 @@ class Floor(Tool):
         return "benchmarks/lean.py"
 
     def command(self, step: Step, job: Job) -> Command:
-        if step in (Step.NOOP_PUSH, Step.NOOP_SYNC):
-            raise Cannot("asks nothing before it sends")
+        if step is Step.NOOP_PUSH:
+            return self._lean("ask", job, job.target)
         return super().command(step, job)
 
     def build(self, job: Job) -> Command:
@@ -131,9 +132,8 @@ class Floor(Tool):
         return self._lean("push", job, job.target)
 
     def _lean(self, verb: str, job: Job, address: str) -> Command:
-        if job.authority:
-            raise Cannot("speaks no TLS")
-        return Command((sys.executable, "-m", "benchmarks.lean", verb, str(job.corpus.directory), address))
+        trust = (str(job.authority),) if job.authority else ()
+        return Command((sys.executable, "-m", "benchmarks.lean", verb, str(job.corpus.directory), address, *trust))
 
 
 def for_each_image(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from benchmarks.jobs import Step
 from benchmarks.link import Link
+from benchmarks.page_cache import CAN_FORGET
 
 WIDE_AREA = Link(round_trip=0.040, bits_per_second=200e6)
 
 _BUNDLE = (Step.BUILD, Step.VERIFY, Step.PUSH, Step.NOOP_PUSH)
 _SYNC = (Step.SYNC, Step.NOOP_SYNC)
+_RIVALS = ("imgpkg", "crane")  # whom the goals name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,46 +25,96 @@ class Work:
     server: str
     tls: bool = False
     link: Link | None = None
+    cold: bool = False  # what a step reads is not in the page cache when it begins
     tools: tuple[str, ...] = ()  # only these; all that are found when empty
+    counted: tuple[str, ...] = ()  # only these go through relays that count; all when empty
 
     @property
     def name(self) -> str:
         """What tells it from the others in a result."""
         tls = ", TLS" if self.tls else ""
         link = f", {self.link}" if self.link else ""
-        return f"{self.corpus}, {self.server}{tls}{link}"
+        cold = ", cold" if self.cold else ""
+        return f"{self.corpus}, {self.server}{tls}{link}{cold}"
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether this system can do it."""
+        return CAN_FORGET or not self.cold
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Pushes of one corpus by syncer, with each pair of settings."""
+
+    corpus: str
+    concurrency: tuple[int, ...]
+    chunk_mib: tuple[int, ...]
+    link: Link | None = None
+
+
+SWEEPS = (
+    Sweep("fleet", (4, 8, 16, 32, 64), (4, 16, 64)),
+    Sweep("small", (8, 16, 32, 64), (16,), WIDE_AREA),
+)
+"""What a full run tries against its first server."""
 
 
 def quick(servers: list[str]) -> list[Work]:
     """A few minutes: the first server, each corpus that says something of its own."""
     server = servers[0]
-    return [
+    named = ("syncer", "floor", *_RIVALS)
+    works = [
         Work("fleet", _BUNDLE, server),
-        Work("big", (Step.BUILD, Step.PUSH), server),
-        Work("small", _BUNDLE, server),
-        Work("small", (Step.PUSH, Step.NOOP_PUSH), server, link=WIDE_AREA, tools=("syncer", "imgpkg")),
+        Work("big", (Step.BUILD, Step.PUSH), server, tools=named),
+        Work("small", (Step.BUILD, Step.PUSH), server, tools=named),
+        Work("small", (Step.PUSH,), server, link=WIDE_AREA, tools=("syncer", "floor", "imgpkg")),
     ]
+    return [replace(work, counted=("syncer",)) for work in works]
 
 
 def full(servers: list[str]) -> list[Work]:
-    """Everything: every server, TLS, sync, links, and how cost grows."""
-    main = servers[0]
-    works = [
-        *(Work(corpus, _BUNDLE, server) for server in servers for corpus in ("fleet", "big", "small")),
+    """Everything: every server, TLS, sync, links, cold storage, and how cost grows."""
+    main, *others = servers
+    return [
+        *(Work(corpus, _BUNDLE, main) for corpus in ("fleet", "big", "small")),
+        *(Work("fleet", _BUNDLE, server) for server in others),
         *(Work(corpus, _SYNC, main) for corpus in ("fleet", "small")),
         Work("big", (Step.BUILD, Step.PUSH), main, tls=True),
         Work("small", (Step.PUSH, Step.NOOP_PUSH), main, link=WIDE_AREA),
-        Work("fleet", (Step.PUSH,), main, link=WIDE_AREA, tools=("syncer", "imgpkg")),
+        Work("fleet", (Step.PUSH,), main, link=WIDE_AREA, tools=("syncer", "floor", "imgpkg")),
+        Work("fleet", (Step.BUILD, Step.VERIFY, Step.PUSH), main, cold=True),
+        *(Work(corpus, _BUNDLE, main, tools=("syncer",)) for corpus in ("many-1000", "many-3000", "many")),
     ]
-    growth = [Work(corpus, _BUNDLE, main, tools=("syncer",)) for corpus in ("many-1000", "many-3000", "many")]
-    return [*works, *growth]
 
 
 def smoke(servers: list[str]) -> list[Work]:
-    """Seconds: that all of it works, with numbers that mean nothing."""
+    """That all of it works, with numbers that mean nothing."""
     server = servers[0]
     bundle = Work("tiny", _BUNDLE, server)
-    return [bundle, replace(bundle, tls=True), replace(bundle, link=WIDE_AREA), replace(bundle, steps=_SYNC)]
+    return [
+        bundle,
+        replace(bundle, tls=True),
+        replace(bundle, link=WIDE_AREA),
+        replace(bundle, cold=True),
+        replace(bundle, steps=_SYNC),
+    ]
 
 
 SETS = {"smoke": smoke, "quick": quick, "full": full}
+
+
+def only(works: Iterable[Work], *, named: str, steps: Collection[Step]) -> list[Work]:
+    """Of ``works`` those with ``named`` in their names, and of their ``steps`` these, or all when there are none."""
+    chosen = [
+        replace(work, steps=tuple(step for step in work.steps if not steps or step in steps))
+        for work in works
+        if named in work.name and work.is_possible
+    ]
+    return [work for work in chosen if work.steps]
+
+
+def quick_tools(found: Collection[str]) -> list[str]:
+    """Who takes part in a quick run: only rivals that a goal names, where one of them is among the ``found``."""
+    has_rival = any(rival in found for rival in _RIVALS)
+    return [name for name in found if not has_rival or name in ("syncer", "floor", *_RIVALS)]

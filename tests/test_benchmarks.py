@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.server
+import json
+import math
+import sys
 import tarfile
 import threading
 import time
@@ -15,19 +18,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmarks import lean, works
+from benchmarks.__main__ import app
+from benchmarks.certificates import make_certificates
 from benchmarks.compare import changes
+from benchmarks.document import merge, to_text
 from benchmarks.generate import prepare
 from benchmarks.goals import verdicts
+from benchmarks.jobs import Job, Step
 from benchmarks.layers import write_layer
 from benchmarks.link import Link, Traffic, run_relay
 from benchmarks.outputs import problem_with
+from benchmarks.page_cache import forget
 from benchmarks.plot import bars, lines
 from benchmarks.recipes import RECIPES, Layer, fleet
 from benchmarks.report import markdown
 from benchmarks.requests import RequestTap
+from benchmarks.resources import Command, measure
 from benchmarks.results import rows_of
-from benchmarks.sweep import Trial, best
+from benchmarks.rounds import Bench, Refusal, Sample
+from benchmarks.servers import PROGRAMS, Program, run_server
+from benchmarks.sweep import Trial, best, sweep
+from benchmarks.tools import Syncer, Tool
+from benchmarks.works import Work
 
 
 def test_a_corpus_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
@@ -200,17 +215,191 @@ def test_a_report_has_a_row_for_each_tool_and_says_who_could_not() -> None:
 
     assert "| syncer | 1.00 (1.00–1.10) |" in text
     assert "| **imgpkg** (fastest peer) | 2.00 (2.00–2.10) |" in text
-    assert "| fleet build: wall time | docker-registry | ≤ 0.7 × imgpkg | 0.50 (0.50–0.52) | met |" in text
+    assert "| fleet build: wall time | docker-registry | ≤ 0.7 × imgpkg | 0.50 (0.50–0.52) | – | met |" in text
+    assert "| syncer version: seconds | – | ≤ 0.2 | 0.10 (0.09–0.30) | 0.02 | met |" in text
+    assert "Not measured in this run:" in text
+    assert "fleet push: wall time ≤ 0.3 × crane" in text
     assert "- skopeo makes no bundle" in text
+
+
+def test_a_goal_that_even_the_floor_misses_says_how_far_that_is() -> None:
+    text = markdown(_document({"syncer": [1.9, 1.9, 1.9], "imgpkg": [2.0, 2.0, 2.0], "floor": [1.6, 1.6, 1.6]}))
+
+    assert "≤ 0.7 × imgpkg | 0.95 | 0.80 | **not met**: the floor itself is at 0.80 |" in text
+    assert "| build: fleet, docker-registry | 1.60 | 1.90 | 1.19 | 1.19 |" in text
+
+
+@pytest.mark.parametrize(("wall", "is_met"), [(30.0, True), (36.0, False)])
+def test_time_is_linear_when_an_image_among_many_costs_what_it_costs_among_few(wall: float, is_met: bool) -> None:
+    few, many = (
+        _document({"syncer": [seconds]}, corpus=corpus, images=images)
+        for seconds, corpus, images in ((9.0, "many-3000", 3000), (wall, "many", 10_000))
+    )
+    document = merge(few, many)
+
+    judged = {verdict.goal.name: verdict.is_met for verdict in verdicts(document, rows_of(document))}
+
+    assert judged["many build: wall time per image"] is is_met
+
+
+def test_cold_work_is_not_what_a_goal_is_about() -> None:
+    document = _document({"syncer": [1.0], "imgpkg": [2.0]})
+    document["works"]["fleet, docker-registry"]["cold"] = True
+
+    assert [verdict.goal.step for verdict in verdicts(document, rows_of(document))] == ["syncer version"]
+
+
+def test_what_is_measured_again_takes_the_place_of_what_was_there() -> None:
+    earlier = _document({"syncer": [1.0], "imgpkg": [2.0]})
+    other = _document({"syncer": [5.0]}, corpus="small")
+    again = _document({"syncer": [3.0], "crane": [4.0]})
+
+    walls = {
+        (row.corpus, row.tool): spread.median
+        for row in rows_of(merge(merge(earlier, other), again))
+        if (spread := row.spread("wall"))
+    }
+
+    assert walls == {("fleet", "syncer"): 3.0, ("fleet", "crane"): 4.0, ("small", "syncer"): 5.0}
+
+
+def test_results_are_json_with_a_line_for_each_sample() -> None:
+    document = _document({"syncer": [1.0, 1.1, 1.0]})
+
+    text = to_text(document)
+
+    assert json.loads(text) == document
+    assert sum('"round"' in line for line in text.splitlines()) == 3
+
+
+def test_a_run_can_be_of_one_work_and_step() -> None:
+    chosen = works.only(works.full(["a", "b"]), named="TLS", steps=[Step.PUSH])
+
+    assert [(work.name, work.steps) for work in chosen] == [("big, a, TLS", (Step.PUSH,))]
+
+
+def test_a_quick_run_leaves_out_whom_no_goal_names_where_it_can() -> None:
+    assert works.quick_tools(["syncer", "floor", "crane", "skopeo"]) == ["syncer", "floor", "crane"]
+    assert works.quick_tools(["syncer", "floor", "skopeo"]) == ["syncer", "floor", "skopeo"]
+
+
+def test_a_measured_command_is_run_as_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    program = "import os, sys; sys.exit('PYTHONDONTWRITEBYTECODE' in os.environ or os.environ['OWN'] != 'x')"
+
+    measure(Command((sys.executable, "-c", program), {"OWN": "x"}), [], tmp_path / "log")
+
+
+def test_what_is_forgotten_is_read_again_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "file").write_bytes(b"content")
+    (tmp_path / "dangling").symlink_to("nowhere")
+
+    forget(tmp_path)
+
+    assert (tmp_path / "directory" / "file").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_floor_moves_a_whole_corpus(tmp_path: Path, tls: bool) -> None:
+    corpus = prepare("tiny", tmp_path / "cache")
+    certificates = make_certificates(tmp_path / "tls") if tls else None
+    authority = certificates.authority if certificates else None
+
+    with run_server(_registry(), corpus.store.root, certificates) as source:
+        lean.pull(corpus, source.address, authority)
+    with run_server(_registry(), tmp_path / "target", certificates) as target:
+        with pytest.raises(lean.LeanFailed):
+            lean.ask(corpus, target.address, authority)
+        lean.push(corpus, target.address, authority)
+        lean.ask(corpus, target.address, authority)
+
+
+class _Liar(Tool):
+    """Says that all is well, and does nothing."""
+
+    name = "liar"
+    pushes_layouts = True
+
+    def push(self, job: Job) -> Command:
+        return Command((sys.executable, "-c", "pass"))
+
+    def sync(self, job: Job) -> Command:
+        return self.push(job)
+
+
+@pytest.mark.parametrize("step", [Step.PUSH, Step.NOOP_PUSH, Step.SYNC, Step.NOOP_SYNC])
+def test_a_tool_that_brought_nothing_to_the_target_is_out(tmp_path: Path, step: Step) -> None:
+    bench = _bench(tmp_path)
+
+    (outcome,) = bench.run(Work("tiny", (step,), _registry().name), [_Liar()])
+
+    assert isinstance(outcome, Refusal)
+    assert "12 images are not at the target" in outcome.reason
+
+
+def test_steps_that_come_before_are_taken_and_not_measured(tmp_path: Path) -> None:
+    bench = _bench(tmp_path)
+
+    outcomes = list(bench.run(Work("tiny", (Step.NOOP_PUSH,), _registry().name, cold=True), [Syncer()]))
+
+    assert [(type(outcome), outcome.step) for outcome in outcomes] == [(Sample, Step.NOOP_PUSH)]
+    assert not list((tmp_path / "disk").iterdir())
+
+
+def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
+    corpus = prepare("tiny", tmp_path / "cache")
+    traffic = Traffic()
+    sent = []
+
+    with run_server(_registry(), tmp_path / "target") as target, run_relay(target.address, traffic) as address:
+        for _ in sweep(
+            corpus, address, concurrency=[4, 8], chunk_mib=[16], options=["--no-progress"], directory=tmp_path
+        ):
+            sent.append(traffic.up)
+            traffic.clear()
+
+    assert all(corpus.size < count < 1.5 * corpus.size for count in sent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "absent.json", "absent.json"], "No such file"),
+        (["compare", "other.json", "other.json"], "holds no results"),
+        (["report", "text.json"], "text.json"),
+        (["sweep", "--registry", "127.0.0.1:1", "--corpus", "huge"], "no corpus huge"),
+        (["sweep", "--registry", "127.0.0.1:1", "--concurrency", "8,"], "not a list of numbers"),
+        (["sweep", "--registry", "127.0.0.1:1", "--concurrency", "0"], "below 1"),
+        (["run", "--work", "huge"], "no work with"),
+        (["run", "--tool", "huge"], "huge is not here"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("other.json").write_text("{}")
+    Path("text.json").write_text("text")
+    made = ["--cache", "made"] if arguments[0] in ("run", "sweep") else []
+
+    ended = CliRunner().invoke(app, [*arguments, *made], env={"COLUMNS": "200"})
+
+    assert ended.exit_code == 2
+    assert said in ended.output
+    assert not Path("made").exists()
 
 
 def test_plots_are_well_formed() -> None:
     drawn = [
         bars("Bars & more", {"build: fleet": {"imgpkg": 1.5, "crane": 3.0}}),
+        bars("Cut", {"push: small": {"crane": 2.0, "skopeo": 30.0}}),
         lines("Lines", "x", "y", {"a": [(1, 2.0), (10, 3.0)], "b": [(1, 1.0)]}),
+        lines("Logarithmic", "x", "y", {"a": [(1, 2.0), (10, 3.0)]}, axis=math.log),
         lines("Nothing", "x", "y", {}),
     ]
 
+    assert "30.00 (bar cut)" in drawn[1]
     for svg in drawn:
         assert ET.fromstring(svg).tag.endswith("svg")
 
@@ -221,27 +410,36 @@ def test_a_sweep_advises_the_gentlest_of_the_quick_settings() -> None:
     assert best(trials).flags == "--concurrency 16 --chunk-size 16MiB"
 
 
-def _document(walls: dict[str, list[float]]) -> dict[str, Any]:
+def _registry() -> Program:
+    program = next((program for program in PROGRAMS.values() if program.found and program.distribution_store), None)
+    return program or pytest.skip("docker-registry is not here")
+
+
+def _bench(directory: Path) -> Bench:
+    scratch, disk = directory / "scratch", directory / "disk"
+    scratch.mkdir()
+    disk.mkdir()
+    return Bench(directory / "cache", scratch, disk, make_certificates(directory / "tls"), 1, lambda _: None)
+
+
+def _document(walls: dict[str, list[float]], *, corpus: str = "fleet", images: int = 200) -> dict[str, Any]:
+    work = f"{corpus}, docker-registry"
     samples = [
         {
-            "work": "fleet, docker-registry",
-            "corpus": "fleet",
-            "server": "docker-registry",
-            "tls": False,
-            "link": None,
+            "work": work,
             "step": "build",
             "tool": tool,
             "round": number,
-            "is_timed": True,
             "wall": wall,
             "client_cpu": wall,
             "server_cpu": None,
+            "other_cpu": None,
             "peak_memory": 50_000_000,
         }
         for tool, times in walls.items()
         for number, wall in enumerate(times, 1)
     ]
-    figures = {"images": 200, "repositories": 60, "blobs": 1000, "bytes": 10**9, "referenced_bytes": 8 * 10**9}
+    figures = {"images": images, "repositories": 60, "blobs": 1000, "bytes": 10**9, "referenced_bytes": 8 * 10**9}
     rates = {"sha256": 1e9, "loopback": 1e9, "write": 1e9}
     return {
         "set": "quick",
@@ -251,17 +449,20 @@ def _document(walls: dict[str, list[float]]) -> dict[str, Any]:
         "machine": {"system": "Linux", "processor": "x", "cores": 2, "memory_bytes": 10**9, "python": "3.11"},
         "floors": {
             **{f"{name}_bytes_per_second": rate for name, rate in rates.items()},
-            "python_start_seconds": 0.02,
-            "syncer_version_seconds": 0.1,
+            "python_start_seconds": [0.02],
+            "syncer_version_seconds": [0.09, 0.1, 0.3],
+            "floor_start_seconds": [0.2],
         },
         "storage": {"work": "tmpfs", "corpora": "ext4"},
         "servers": {},
         "tools": {},
-        "corpora": {"fleet": figures},
+        "corpora": {corpus: figures},
+        "works": {
+            work: {"corpus": corpus, "server": "docker-registry", "tls": False, "link": None, "cold": False},
+        },
         "samples": samples,
-        "refusals": [
-            {"work": "fleet, docker-registry", "step": "build", "tool": "skopeo", "reason": "makes no bundle"},
-        ],
+        "refusals": [{"work": work, "step": "build", "tool": "skopeo", "reason": "makes no bundle"}],
+        "sweeps": [],
     }
 
 
