@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from syncer.api.contents import Contents, Supplies
@@ -13,7 +14,8 @@ from syncer.api.result import BuildResult, accounts, new_run_id, to_all
 from syncer.bundle import Format, open_bundle, open_writer
 from syncer.errors import TargetError, UsageError
 from syncer.oci import Platform, Reference
-from syncer.profiles.definition import DefinedImage, Definition, render_definition
+from syncer.profiles.definition import DefinedImage, Definition
+from syncer.profiles.definition_file import render_definition
 from syncer.profiles.spool import Spool, open_spool
 from syncer.registry import RegistrySettings, open_registries
 from syncer.report import Account
@@ -72,7 +74,7 @@ async def build(
         report = account.report(accounts(contents.registries.traffic))
         is_complete = not report.failures
         if is_complete or allow_partial:
-            document = described(definition.model_copy(update={"name": name}), found, report, sizes.known)
+            document = described(replace(definition, name=name), found, report, sizes.known)
             # what an image left behind when its tag moved on is not needed, and is padding
             await writer.publish(render_definition(without_paths(document)).encode(), allow_partial=True)
     published = is_complete or allow_partial

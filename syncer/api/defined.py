@@ -15,10 +15,17 @@ from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
 from syncer.profiles.cred_file import Login
-from syncer.profiles.definition import DefinedArchive, DefinedChart, DefinedFile, DefinedImage, Definition, Missing
+from syncer.profiles.definition import (
+    ChartRequest,
+    DefinedArchive,
+    DefinedChart,
+    DefinedFile,
+    DefinedImage,
+    Definition,
+    Missing,
+)
 from syncer.profiles.file_artifact import spool_file
 from syncer.profiles.pack_artifact import pack_reference, spool_pack
-from syncer.profiles.packs import ChartRequest
 from syncer.profiles.spool import Spool
 from syncer.registry import Registries
 from syncer.report import ImageAccount, Report, Status
@@ -113,49 +120,42 @@ def described(definition: Definition, wanted: Wanted, report: Report, sizes: Map
     def lock_image(image: DefinedImage) -> DefinedImage:
         end = ends[image.image]
         platforms = tuple(map(str, end.platforms))
-        update = {"digest": end.digest, "platforms": platforms, "size": sizes.get(image.image), "stored": None}
-        return image.model_copy(update=update)
+        return replace(image, digest=end.digest, platforms=platforms, size=sizes.get(image.image), stored=None)
 
     def lock_chart(chart: DefinedChart) -> DefinedChart:
         name = wanted.charts[chart.request]
-        update = {"artifact": name, "digest": ends[name].digest, "size": sizes.get(name), "stored": None}
-        return chart.model_copy(update=update)
+        return replace(chart, artifact=name, digest=ends[name].digest, size=sizes.get(name), stored=None)
 
     def lock_local(entry: Local, name: Reference) -> Local:
-        update = {"digest": ends[name].digest, "size": sizes.get(name), "stored": None}
-        return entry.model_copy(update=update)
+        return replace(entry, digest=ends[name].digest, size=sizes.get(name), stored=None)
 
     def is_there(name: Reference | None) -> bool:
         return name is not None and ends[name].status is not Status.FAILED
 
-    return definition.model_copy(
-        update={
-            "images": tuple(lock_image(image) for image in definition.images if is_there(image.image)),
-            "charts": tuple(
-                lock_chart(chart) for chart in definition.charts if is_there(wanted.charts.get(chart.request))
-            ),
-            "archives": tuple(
-                lock_local(archive, name)
-                for archive in definition.archives
-                if (name := wanted.archives.get((archive.name, archive.version))) and is_there(name)
-            ),
-            "files": tuple(
-                lock_local(file, file.artifact)
-                for file in definition.files
-                if file.artifact in wanted.files and is_there(file.artifact)
-            ),
-            "missing": tuple(map(_missing, report.failures)),
-        }
+    return replace(
+        definition,
+        images=tuple(lock_image(image) for image in definition.images if is_there(image.image)),
+        charts=tuple(lock_chart(chart) for chart in definition.charts if is_there(wanted.charts.get(chart.request))),
+        archives=tuple(
+            lock_local(archive, name)
+            for archive in definition.archives
+            if (name := wanted.archives.get((archive.name, archive.version))) and is_there(name)
+        ),
+        files=tuple(
+            lock_local(file, file.artifact)
+            for file in definition.files
+            if file.artifact in wanted.files and is_there(file.artifact)
+        ),
+        missing=tuple(map(_missing, report.failures)),
     )
 
 
 def without_paths(definition: Definition) -> Definition:
     """``definition`` as it may travel, or as it came from elsewhere: nothing in it leads to a file of this machine."""
-    return definition.model_copy(
-        update={
-            "archives": tuple(archive.model_copy(update={"path": None}) for archive in definition.archives),
-            "files": tuple(file.model_copy(update={"path": None}) for file in definition.files),
-        }
+    return replace(
+        definition,
+        archives=tuple(replace(archive, path=None) for archive in definition.archives),
+        files=tuple(replace(file, path=None) for file in definition.files),
     )
 
 

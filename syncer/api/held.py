@@ -14,7 +14,8 @@ from syncer.content import Item, Source
 from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.oci import Digest, Index, Reference
 from syncer.profiles.artifact import definition_layer
-from syncer.profiles.definition import DefinedChart, DefinedImage, Definition, parse_definition
+from syncer.profiles.definition import DefinedChart, DefinedImage, Definition
+from syncer.profiles.definition_file import parse_definition
 from syncer.registry import Registries
 
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
@@ -144,13 +145,12 @@ def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
     kept = set(names)
     if not kept:
         raise UsageError(f"nothing in {definition.name} has these annotations", hint="see them with syncer definition")
-    return definition.model_copy(
-        update={
-            "images": tuple(entry for entry in definition.images if name_of(entry) in kept),
-            "charts": tuple(entry for entry in definition.charts if name_of(entry) in kept),
-            "archives": tuple(entry for entry in definition.archives if name_of(entry) in kept),
-            "files": tuple(entry for entry in definition.files if name_of(entry) in kept),
-        }
+    return replace(
+        definition,
+        images=tuple(entry for entry in definition.images if name_of(entry) in kept),
+        charts=tuple(entry for entry in definition.charts if name_of(entry) in kept),
+        archives=tuple(entry for entry in definition.archives if name_of(entry) in kept),
+        files=tuple(entry for entry in definition.files if name_of(entry) in kept),
     )
 
 

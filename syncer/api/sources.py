@@ -18,9 +18,9 @@ from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.oci import Reference
 from syncer.profiles.charts import Charts, FailedChart, expected_reference
+from syncer.profiles.definition import ChartRequest
 from syncer.profiles.gather import gather
 from syncer.profiles.images_file import read_images_file
-from syncer.profiles.packs import ChartRequest
 from syncer.profiles.profile import Profile
 from syncer.profiles.profile_file import read_profile_file
 from syncer.profiles.sync_document import Source, Target

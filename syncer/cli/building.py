@@ -33,7 +33,8 @@ from syncer.cli.wiring import registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.oci import Platform
 from syncer.profiles.cred_file import EdgeCredentials, read_cred_file
-from syncer.profiles.definition import FILE_NAME, Definition, Release, read_definition, write_definition
+from syncer.profiles.definition import FILE_NAME, Definition, Release
+from syncer.profiles.definition_file import read_definition, write_definition
 from syncer.profiles.file_artifact import defined_file
 from syncer.profiles.mapping import NameMapping
 from syncer.profiles.mapping_file import read_mapping
@@ -154,7 +155,7 @@ class Building:
             definition = gathered.definition
         else:
             definition = named_definition("bundle", [reference for reference, _ in self._selection.images])
-        release = Release(
+        given = Release(
             name=self.options.bundle.application_release_name,
             version=self.options.bundle.application_release_version,
             notes=self.options.bundle.application_release_notes,
@@ -163,8 +164,8 @@ class Building:
             definition.name if self.options.content.metadata_file else self._usual_name()
         )
         check_name(name)
-        update = {"name": name, "release": definition.release if release == Release() else release}
-        return definition.model_copy(update=update), outcome
+        release = definition.release if given == Release() else given
+        return replace(definition, name=name, release=release), outcome
 
     def _usual_name(self) -> str:
         """Palette's rule: the project's id follows, where there is a project."""
@@ -180,7 +181,7 @@ class Building:
             files.append(defined_file(path, "cluster-definitions"))
         if self.options.defining.custom_ui:
             files.append(widgets(self.options.defining.custom_ui))
-        return definition.model_copy(update={"files": tuple(files)})
+        return replace(definition, files=tuple(files))
 
     async def _download_definition(self) -> Path:
         return await download_definition(
@@ -327,10 +328,9 @@ class Building:
 def _findable(definition: Definition) -> Definition:
     """``definition`` with paths that hold wherever it is built from."""
     archives = (
-        archive.model_copy(update={"path": archive.path.absolute()}) if archive.path else archive
-        for archive in definition.archives
+        replace(archive, path=archive.path.absolute()) if archive.path else archive for archive in definition.archives
     )
-    return definition.model_copy(update={"archives": tuple(archives)})
+    return replace(definition, archives=tuple(archives))
 
 
 def _beside(path: Path | None) -> Path | None:

@@ -61,7 +61,8 @@ def save(
     from syncer.cli.reporting import reporting  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
     from syncer.oci import Platform  # noqa: PLC0415
-    from syncer.profiles.definition import FILE_NAME, write_definition  # noqa: PLC0415
+    from syncer.profiles.definition import FILE_NAME  # noqa: PLC0415
+    from syncer.profiles.definition_file import write_definition  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     async def job() -> Exit:

@@ -14,6 +14,7 @@ from typing import Any
 
 from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.oci import Reference
+from syncer.profiles.definition import ChartRequest
 from syncer.profiles.macros import MACRO, Scope
 from syncer.profiles.profile import Pack
 from syncer.profiles.yaml_document import Map, Seq, Step, line_of, parse_documents, spell_path
@@ -30,18 +31,6 @@ class WantedImage:
     text: str
     reference: Reference
     path: str
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class ChartRequest:
-    """A chart as a pack asks for it; no version means the newest one."""
-
-    repo: str
-    name: str
-    version: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version or '(newest)'} from {self.repo}"
 
 
 @dataclass(frozen=True, slots=True)

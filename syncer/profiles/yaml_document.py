@@ -8,6 +8,7 @@ whose aliases multiply it ("billion laughs") is refused before it fills the memo
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -85,6 +86,12 @@ def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
 def spell_path(path: tuple[Step, ...]) -> str:
     """``path`` as people write it: ``pack.content.images[0].image``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def unknown_field(name: str, known: list[str]) -> str:
+    """What is wrong with a field ``name`` where only those in ``known`` are."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"there is no such field; did you mean {near[0]}?" if near else f"no such field; known: {', '.join(known)}"
 
 
 @dataclass(slots=True)
