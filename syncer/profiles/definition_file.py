@@ -11,8 +11,6 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
 from syncer.errors import AlreadyThere, InvalidFile, SyncerError, TargetError
 from syncer.oci import Digest, Reference
 from syncer.profiles.definition import (
@@ -30,6 +28,7 @@ from syncer.profiles.definition import (
 )
 from syncer.profiles.text_file import decode_text, read_text
 from syncer.profiles.yaml_document import Map, Seq, Step, line_of, parse_yaml, spell_path, unknown_field
+from syncer.profiles.yaml_text import yaml_text
 
 _HEADER = """\
 # What the bundle holds. This file may be edited: `syncer build --metadata-file` builds what it says, and a digest
@@ -59,8 +58,7 @@ def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
 
 def render_definition(definition: Definition) -> str:
     """The file's text; the same definition always gives the same text, and ``parse_definition`` reads it back."""
-    body = yaml.dump(definition.tree(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-    return _HEADER + body
+    return _HEADER + yaml_text(definition.tree())
 
 
 def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
@@ -226,23 +224,3 @@ def _check_digests(definition: Definition) -> None:
         name = str(entry.image)
         if digests.setdefault(name, entry.digest) != entry.digest:
             raise _Mistake((), f"{name} is in images twice, with different digests")
-
-
-class _Dumper(yaml.SafeDumper):
-    """Indents lists below their key, as people do, and never uses anchors."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - PyYAML's
-        super().increase_indent(flow, False)  # noqa: FBT003 - PyYAML's
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's
-        return True
-
-
-def _as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Texts of several lines as they would be typed; what YAML has odd rules for, such as U+0085, in quotes."""
-    odd = not text.replace("\n", "").isprintable()
-    style = '"' if odd else "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _as_block)
