@@ -18,8 +18,9 @@ from syncer.profiles.definition import (
     Definition,
     Missing,
     Release,
+    render_definition,
 )
-from syncer.profiles.definition_file import parse_definition, read_definition, render_definition
+from syncer.profiles.definition_file import parse_definition, read_definition
 
 _DIGEST = Digest.of(b"content")
 

@@ -10,6 +10,18 @@ import pytest
 
 from tests.support.cli import environment, syncer
 
+PUSH = "push -f missing -r localhost:1"
+BUILD = "build --images-file missing"
+SYNC = "sync --images-file missing -r localhost:1"
+
+_SLOW = {"pydantic", "yaml", "rich", "cryptography", "bcrypt", "prometheus_client", "structlog", "tarfile"}
+_OF_PROFILES = {
+    f"syncer.{module}"
+    for module in (
+        *("api.profiles", "api.prune", "api.spooled", "cli.live", "cli.palette", "serve"),
+        *("profiles.charts", "profiles.gather", "profiles.packs", "profiles.palette_api", "profiles.profile_file"),
+    )
+}
 _PROGRAM = "import sys; from syncer.cli import main; main(sys.argv[1:]); print(*sys.modules, sep='\\n')"
 
 
@@ -22,10 +34,29 @@ def imported_by(*words: str, home: Path) -> set[str]:
 
 @pytest.mark.parametrize("before", [[], ["content"]])
 def test_other_commands_are_not_imported(before: list[str], tmp_path: Path) -> None:
-    imported = imported_by(*before, "push", "-f", "missing", "-r", "localhost:1", home=tmp_path)
+    imported = imported_by(*before, *PUSH.split(), home=tmp_path)
 
     assert "syncer.cli.content" in imported
     assert imported.isdisjoint({"syncer.cli.build", "syncer.cli.sync", "syncer.cli.edge", "syncer.cli.serve"})
+
+
+@pytest.mark.parametrize("words", [PUSH, BUILD])
+def test_images_need_nothing_that_is_slow_to_import(words: str, tmp_path: Path) -> None:
+    imported = imported_by(*words.split(), home=tmp_path)
+
+    assert "syncer.registry" in imported
+    assert imported.isdisjoint({*_SLOW, *_OF_PROFILES})
+
+
+def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path: Path) -> None:
+    imported = imported_by(*SYNC.split(), home=tmp_path)
+
+    assert "syncer.api.sync" in imported
+    assert imported.isdisjoint({*_SLOW - {"pydantic", "yaml"}, *_OF_PROFILES})
+
+
+def test_the_version_needs_no_parser(tmp_path: Path) -> None:
+    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "typer", "click", "anyio", "aiohttp"})
 
 
 @pytest.mark.parametrize("place", [[], ["content"]])

@@ -14,8 +14,7 @@ from syncer.api.result import BuildResult, accounts, new_run_id, to_all
 from syncer.bundle import Format, open_bundle, open_writer
 from syncer.errors import TargetError, UsageError
 from syncer.oci import Platform, Reference
-from syncer.profiles.definition import DefinedImage, Definition
-from syncer.profiles.definition_file import render_definition
+from syncer.profiles.definition import DefinedImage, Definition, render_definition
 from syncer.profiles.spool import Spool, open_spool
 from syncer.registry import RegistrySettings, open_registries
 from syncer.report import Account

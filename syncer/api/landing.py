@@ -10,7 +10,7 @@ from syncer.api.target import OpenTarget
 from syncer.content import Item, Source
 from syncer.errors import SyncerError
 from syncer.oci import Platform, Reference
-from syncer.profiles.artifact import definition_artifact, tag_of
+from syncer.profiles.artifact import FILES_HOST, PACKS, PACKS_HOST, definition_artifact, pack_reference, tag_of
 from syncer.profiles.definition import (
     DefinedArchive,
     DefinedChart,
@@ -19,11 +19,9 @@ from syncer.profiles.definition import (
     Definition,
     Entry,
     Missing,
+    render_definition,
 )
-from syncer.profiles.definition_file import render_definition
-from syncer.profiles.file_artifact import FILES_HOST
 from syncer.profiles.mapping import MappingRule, NameMapping
-from syncer.profiles.pack_artifact import PACKS, PACKS_HOST, pack_reference
 from syncer.profiles.spool import open_spool
 from syncer.registry import RegistryAddress
 from syncer.report import ImageAccount, Status

@@ -20,8 +20,7 @@ from syncer.api.state import recalled
 from syncer.bundle import BundleSize, Format, check_structure, open_bundle
 from syncer.content import Item, Naming, Referring, Source
 from syncer.oci import Platform, Reference
-from syncer.profiles.definition import Definition
-from syncer.profiles.definition_file import render_definition
+from syncer.profiles.definition import Definition, render_definition
 from syncer.profiles.mapping import NameMapping
 from syncer.registry import RegistryAddress, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport

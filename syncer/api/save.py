@@ -12,7 +12,7 @@ from syncer.api.landing import as_landed, without_places
 from syncer.api.result import BuildResult, accounts, new_run_id, to_all
 from syncer.bundle import Format, open_writer
 from syncer.oci import Platform
-from syncer.profiles.definition_file import render_definition
+from syncer.profiles.definition import render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report import Account
 from syncer.transfer.events import Emit

@@ -12,7 +12,7 @@ from syncer.bundle import Bundle
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.artifact import definition_artifact, tag_of
-from syncer.profiles.definition_file import render_definition
+from syncer.profiles.definition import render_definition
 
 _HERE = "registry.invalid"  # whoever asks knows where the registry is, and nothing depends on it
 

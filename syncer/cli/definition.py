@@ -27,7 +27,7 @@ def definition(
     from syncer.cli.places import source_place  # noqa: PLC0415
     from syncer.cli.reporting import print_json  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
-    from syncer.profiles.definition_file import render_definition  # noqa: PLC0415
+    from syncer.profiles.definition import render_definition  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     palette.refuse("definition", "it prints what is there")

@@ -125,7 +125,7 @@ def copy(
     from syncer.cli.reporting import Reporting, delivered, reporting  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.oci import Platform  # noqa: PLC0415
-    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
+    from syncer.profiles.mapping import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     origin, target = source_place(source), target_place(destination)

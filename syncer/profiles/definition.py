@@ -1,7 +1,7 @@
 """What a bundle is to hold, and what it turned out to hold: the values of bundle-definition.yaml.
 
 It is written before a build (``--metadata-only``), built from (``--metadata-file``), and travels in the bundle.
-Digests in it are binding.  ``definition_file`` reads and writes it.
+Digests in it are binding.  ``definition_file`` reads it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from syncer.oci import Digest, Reference
+from syncer.profiles.yaml_text import yaml_text
 
 FILE_NAME = "bundle-definition.yaml"
 API_VERSION = "syncer/v1"
 KIND = "BundleDefinition"
+
+_HEADER = """\
+# What the bundle holds. This file may be edited: `syncer build --metadata-file` builds what it says, and a digest
+# in it is binding. `packs` only tell who wants a thing.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -150,6 +156,11 @@ class Definition:
     def tree(self) -> dict[str, Any]:
         """The document that the file is, of plain values; what has its default is left out."""
         return {"apiVersion": API_VERSION, "kind": KIND, **_plain(self)}
+
+
+def render_definition(definition: Definition) -> str:
+    """The file's text; the same definition always gives the same text, and ``parse_definition`` reads it back."""
+    return _HEADER + yaml_text(definition.tree())
 
 
 def _plain(value: Any) -> Any:

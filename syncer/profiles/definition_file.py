@@ -25,15 +25,10 @@ from syncer.profiles.definition import (
     Definition,
     Missing,
     Release,
+    render_definition,
 )
 from syncer.profiles.text_file import decode_text, read_text
 from syncer.profiles.yaml_document import Map, Seq, Step, line_of, parse_yaml, spell_path, unknown_field
-from syncer.profiles.yaml_text import yaml_text
-
-_HEADER = """\
-# What the bundle holds. This file may be edited: `syncer build --metadata-file` builds what it says, and a digest
-# in it is binding. `packs` only tell who wants a thing.
-"""
 
 
 def read_definition(path: Path) -> Definition:
@@ -54,11 +49,6 @@ def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
         named = f"{spell_path(path)}: {mistake.problem}" if path else mistake.problem
         raise InvalidFile(origin, named, line=line_of(tree, path), hint=mistake.hint) from None
     return definition
-
-
-def render_definition(definition: Definition) -> str:
-    """The file's text; the same definition always gives the same text, and ``parse_definition`` reads it back."""
-    return _HEADER + yaml_text(definition.tree())
 
 
 def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
