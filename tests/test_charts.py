@@ -14,7 +14,7 @@ from syncer.oci import Descriptor, Digest, Manifest, Reference
 from syncer.profiles.artifact import CHART_CONFIG, CHART_LAYER, FILE, TITLE, repository_of, tag_of
 from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
 from syncer.profiles.cred_file import Login
-from syncer.profiles.packs import ChartRequest
+from syncer.profiles.definition import ChartRequest
 from syncer.profiles.spool import Spool, open_spool
 from syncer.transport import Limits, TransportSettings, open_transport
 from tests.support.chart_repository import chart_archive, chart_repository, tar_gz

@@ -18,10 +18,9 @@ from syncer.profiles.definition import (
     Definition,
     Missing,
     Release,
-    parse_definition,
-    read_definition,
     render_definition,
 )
+from syncer.profiles.definition_file import parse_definition, read_definition
 
 _DIGEST = Digest.of(b"content")
 
@@ -122,6 +121,10 @@ def test_a_digest_is_binding() -> None:
         ("name: a\nimages: a\n", "mine.yaml:2: images: it must be a list"),
         ("name: a\nimages:\n- {image: a, digest: 'sha256:12'}", "images[0].digest: 'sha256:12' is not a digest"),
         ("name: a\nimages:\n- {image: a, size: big}", "mine.yaml:3: images[0].size: it must be a whole number"),
+        ("name: a\nimages:\n- {image: a, size: -1}", "mine.yaml:3: images[0].size: it must be 0 or more"),
+        ("name: ''\n", "mine.yaml:1: name: it must not be empty"),
+        ("name: [a]\n", "mine.yaml:1: name: it must be a text"),
+        ("name: a\nprofiles:\n- name: b\n  packs:\n  - c\n", "mine.yaml:5: profiles[0].packs[0]: it must be a mapping"),
         ("name: a\ncharts:\n- {name: c}\n", "mine.yaml:3: charts[0].repo: it is required"),
         ("name: a\nkind: Deployment\n", "mine.yaml:2: kind: it must be 'BundleDefinition'"),
         (f"name: a\nimages:\n- {{image: 'a@{Digest.of(b'x')}', digest: '{_DIGEST}'}}", "is not the one in the image's"),

@@ -4,7 +4,7 @@ import pytest
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Reference
-from syncer.profiles.mapping_file import read_mapping
+from syncer.profiles.mapping import read_mapping
 
 USER_DATA = """\
 #cloud-config

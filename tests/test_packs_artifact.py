@@ -9,9 +9,10 @@ import pytest
 
 from syncer.errors import InvalidFile
 from syncer.oci import Manifest, Reference
+from syncer.profiles.artifact import PACKS_HOST, pack_reference
 from syncer.profiles.definition import DefinedArchive
 from syncer.profiles.mapping import MappingRule, NameMapping
-from syncer.profiles.pack_artifact import PACKS_HOST, pack_reference, spool_pack
+from syncer.profiles.pack_artifact import spool_pack
 from syncer.profiles.spool import Spool, open_spool
 
 

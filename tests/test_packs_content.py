@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import InvalidFile
+from syncer.profiles.definition import ChartRequest
 from syncer.profiles.macros import Scope
-from syncer.profiles.packs import ChartRequest, PackContent, parse_values, read_content
+from syncer.profiles.packs import PackContent, parse_values, read_content
 from syncer.profiles.profile import Pack
 from syncer.profiles.scan import scan_pack
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from syncer.cli.app import app
+from syncer.cli.app import command_line
 from tests.test_sync_docs import assert_known, typed
 
 PAGE = Path(__file__).parent.parent / "docs/palette.md"
@@ -37,7 +36,7 @@ DOCUMENTED = {
 
 
 def found(words: str) -> Any:
-    command: Any = typer.main.get_command(app)
+    command: Any = command_line()
     for word in words.split():
         command = command.commands[word]
     return command

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from syncer.cli.app import app
+from syncer.cli.app import command_line
 from syncer.profiles.sync_file import parse_sync_file
 from tests.support.cli import syncer
 from tests.test_sync_examples import commands as examples
@@ -23,7 +22,7 @@ _FLAG = re.compile(r"`(--[a-z][a-z-]*)")
 
 def commands() -> dict[str, set[str]]:
     """Each command with its flags, as the parser knows them."""
-    group: Any = typer.main.get_command(app)
+    group: Any = command_line()
     return {name: _flags(command) for name, command in _walk(group, ())}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from syncer.api.contents import Contents, Supplies
@@ -72,7 +73,7 @@ async def build(
         report = account.report(accounts(contents.registries.traffic))
         is_complete = not report.failures
         if is_complete or allow_partial:
-            document = described(definition.model_copy(update={"name": name}), found, report, sizes.known)
+            document = described(replace(definition, name=name), found, report, sizes.known)
             # what an image left behind when its tag moved on is not needed, and is padding
             await writer.publish(render_definition(without_paths(document)).encode(), allow_partial=True)
     published = is_complete or allow_partial

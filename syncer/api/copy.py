@@ -11,7 +11,8 @@ from syncer.api.push import Delivery, deliver, push
 from syncer.api.result import BuildResult, PushResult
 from syncer.api.save import Packing, pack, save
 from syncer.bundle import check_structure, open_bundle
-from syncer.profiles.definition import Definition, read_definition
+from syncer.profiles.definition import Definition
+from syncer.profiles.definition_file import read_definition
 from syncer.registry import RegistryAddress, RegistrySettings, open_registries
 
 _YAML = (".yaml", ".yml")

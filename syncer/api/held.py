@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 from syncer.api.contents import bundled_referrers
@@ -14,7 +15,7 @@ from syncer.content import Item, Source
 from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.oci import Digest, Index, Reference
 from syncer.profiles.artifact import definition_layer
-from syncer.profiles.definition import DefinedChart, DefinedImage, Definition, parse_definition
+from syncer.profiles.definition import DefinedChart, DefinedImage, Definition
 from syncer.registry import Registries
 
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
@@ -43,23 +44,33 @@ class StoredBundle:
         return str(self.reference)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Held:
-    """What a bundle holds; the targets of ``items`` are the names that things have in a bundle."""
+    """What a bundle holds; the targets of ``items`` are the names that things have in a bundle.
 
-    definition: Definition
+    Its definition is read when somebody asks for it: a push does at its end.
+    """
+
+    read: Callable[[], Definition]
     items: tuple[Item, ...]
     source: Source
+
+    @cached_property
+    def definition(self) -> Definition:
+        return self.read()
 
 
 def held_in(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> Held:
     """What the file of ``bundle`` holds; with ``annotations`` only the images that have them."""
-    definition = usable_definition_in(bundle)
-    names = [image.reference for image in bundle.images]
-    if annotations:
-        names = _selected(bundle, annotations)
-        definition = _only(definition, names)
-    return Held(definition, tuple(Item(name, name) for name in names), bundle)
+    names = _selected(bundle, annotations) if annotations else [image.reference for image in bundle.images]
+    if annotations and not names:
+        raise _nothing_has_them(usable_definition_in(bundle))
+
+    def read() -> Definition:
+        definition = usable_definition_in(bundle)
+        return _only(definition, names) if annotations else definition
+
+    return Held(read, tuple(Item(name, name) for name in names), bundle)
 
 
 def definition_in(bundle: Bundle) -> Definition:
@@ -69,7 +80,7 @@ def definition_in(bundle: Bundle) -> Definition:
     """
     if bundle.definition is None:
         return _listing(bundle)
-    return without_paths(parse_definition(bundle.definition, f"{bundle.path} (bundle-definition.yaml)"))
+    return _parsed(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
 
 
 def usable_definition_in(bundle: Bundle) -> Definition:
@@ -97,7 +108,13 @@ async def read_definition_at(stored: StoredBundle, registries: Registries) -> De
             content += piece
     if Digest.of(bytes(content), layer.digest.algorithm) != layer.digest:
         raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
-    return without_paths(parse_definition(bytes(content), str(reference)))
+    return _parsed(bytes(content), str(reference))
+
+
+def _parsed(content: bytes, origin: str) -> Definition:
+    from syncer.profiles.definition_file import parse_definition  # noqa: PLC0415  needs yaml, and a push only at its end
+
+    return without_paths(parse_definition(content, origin))
 
 
 async def held_at(stored: StoredBundle, registries: Registries, annotations: Mapping[str, str] | None = None) -> Held:
@@ -106,8 +123,11 @@ async def held_at(stored: StoredBundle, registries: Registries, annotations: Map
     items = tuple(_items(definition, stored.reference))
     if annotations:
         items = tuple([item for item in items if await _has(item.source, registries, annotations)])
+        if not items:
+            raise _nothing_has_them(definition)
         definition = _only(definition, [item.target for item in items])
-    return Held(without_places(definition), items, registries)
+    definition = without_places(definition)
+    return Held(lambda: definition, items, registries)
 
 
 def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
@@ -140,17 +160,18 @@ def _items(definition: Definition, reference: Reference) -> Iterator[Item]:
         )
 
 
+def _nothing_has_them(definition: Definition) -> UsageError:
+    return UsageError(f"nothing in {definition.name} has these annotations", hint="see them with syncer definition")
+
+
 def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
     kept = set(names)
-    if not kept:
-        raise UsageError(f"nothing in {definition.name} has these annotations", hint="see them with syncer definition")
-    return definition.model_copy(
-        update={
-            "images": tuple(entry for entry in definition.images if name_of(entry) in kept),
-            "charts": tuple(entry for entry in definition.charts if name_of(entry) in kept),
-            "archives": tuple(entry for entry in definition.archives if name_of(entry) in kept),
-            "files": tuple(entry for entry in definition.files if name_of(entry) in kept),
-        }
+    return replace(
+        definition,
+        images=tuple(entry for entry in definition.images if name_of(entry) in kept),
+        charts=tuple(entry for entry in definition.charts if name_of(entry) in kept),
+        archives=tuple(entry for entry in definition.archives if name_of(entry) in kept),
+        files=tuple(entry for entry in definition.files if name_of(entry) in kept),
     )
 
 

@@ -10,7 +10,7 @@ from syncer.api.target import OpenTarget
 from syncer.content import Item, Source
 from syncer.errors import SyncerError
 from syncer.oci import Platform, Reference
-from syncer.profiles.artifact import definition_artifact, tag_of
+from syncer.profiles.artifact import FILES_HOST, PACKS, PACKS_HOST, definition_artifact, pack_reference, tag_of
 from syncer.profiles.definition import (
     DefinedArchive,
     DefinedChart,
@@ -21,9 +21,7 @@ from syncer.profiles.definition import (
     Missing,
     render_definition,
 )
-from syncer.profiles.file_artifact import FILES_HOST
 from syncer.profiles.mapping import MappingRule, NameMapping
-from syncer.profiles.pack_artifact import PACKS, PACKS_HOST, pack_reference
 from syncer.profiles.spool import open_spool
 from syncer.registry import RegistryAddress
 from syncer.report import ImageAccount, Status
@@ -112,14 +110,13 @@ def as_landed(
     def landed(entries: tuple[AnEntry, ...]) -> tuple[AnEntry, ...]:
         return tuple(_stored(entry, named, ends) for entry in entries if named.get(_key(entry)) in ends)
 
-    return definition.model_copy(
-        update={
-            "images": landed(definition.images),
-            "charts": landed(definition.charts),
-            "archives": landed(definition.archives),
-            "files": landed(definition.files),
-            "missing": (*definition.missing, *failed),
-        }
+    return replace(
+        definition,
+        images=landed(definition.images),
+        charts=landed(definition.charts),
+        archives=landed(definition.archives),
+        files=landed(definition.files),
+        missing=(*definition.missing, *failed),
     )
 
 
@@ -127,27 +124,26 @@ def without_places(definition: Definition) -> Definition:
     """``definition`` as it travels in a bundle: no registry that it was once pushed to is in it."""
 
     def unstored(entries: tuple[AnEntry, ...]) -> tuple[AnEntry, ...]:
-        return tuple(entry.model_copy(update={"stored": None}) for entry in entries)
+        return tuple(replace(entry, stored=None) for entry in entries)
 
-    return definition.model_copy(
-        update={
-            "images": unstored(definition.images),
-            "charts": unstored(definition.charts),
-            "archives": unstored(definition.archives),
-            "files": unstored(definition.files),
-        }
+    return replace(
+        definition,
+        images=unstored(definition.images),
+        charts=unstored(definition.charts),
+        archives=unstored(definition.archives),
+        files=unstored(definition.files),
     )
 
 
 def _stored(entry: AnEntry, named: Mapping[Reference, Reference], ends: Mapping[Reference, ImageAccount]) -> AnEntry:
     place = named[_key(entry)]
     end = ends[place]
-    update: dict[str, object] = {"stored": place, "digest": end.digest}
+    landed = replace(entry, stored=place, digest=end.digest)
     if end.digest != entry.digest:  # a platform was taken out of an index on the way
-        update["size"] = None
-        if isinstance(entry, DefinedImage):
-            update["platforms"] = tuple(map(str, end.platforms))
-    return entry.model_copy(update=update)
+        landed = replace(landed, size=None)
+        if isinstance(landed, DefinedImage):
+            landed = replace(landed, platforms=tuple(map(str, end.platforms)))
+    return landed
 
 
 _UNKNOWN = Reference("unknown.invalid", "unknown")

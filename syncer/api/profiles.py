@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from syncer.api.login import PaletteAccess
+from syncer.api.selection import Selection
 from syncer.errors import UsageError
-from syncer.oci import Reference
 from syncer.profiles.gather import Gathered, gather
 from syncer.profiles.pack_files import is_pack_archive
 from syncer.profiles.palette_api import PaletteApi
 from syncer.profiles.profile import Profile
 from syncer.profiles.profile_file import read_packs, read_profile_file
 from syncer.transport import open_transport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """What a user names: profiles by their ids or as files, packs, images with who wants them, and what to leave out.
-
-    The archives of ``packs`` come along unless ``images_only`` is set,
-    those of other local packs with ``include_packs``.
-    """
-
-    uids: Sequence[str] = ()
-    files: Sequence[Path] = ()
-    packs: Sequence[Path] = ()
-    images: Sequence[tuple[Reference, str]] = ()
-    excluded: Sequence[str] = ()  # ids
-    excluded_files: Sequence[Path] = ()
-    overrides: Mapping[str, str] = field(default_factory=dict)  # --set-var
-    scan: bool = False
-    images_only: bool = False
-    include_packs: bool = False
-
-    @property
-    def names_profiles(self) -> bool:
-        """Whether anything but single images is named."""
-        return bool(self.uids or self.files or self.packs)
-
-    @property
-    def needs_palette(self) -> bool:
-        """Whether Palette is to be asked."""
-        return bool(self.uids or self.excluded)
 
 
 @dataclass(frozen=True, slots=True)

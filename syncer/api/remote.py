@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from syncer.api.build import check_name, open_contents
 from syncer.api.contents import Supplies
 from syncer.api.defined import Wanted, wanted_by, without_paths
@@ -53,11 +55,11 @@ async def build_remote(
 
 def _resolved(definition: Definition, found: Wanted) -> Definition:
     """``definition`` with the names of its charts, and without the places of files on this machine."""
-    charts = (chart.model_copy(update={"artifact": found.charts.get(chart.request)}) for chart in definition.charts)
-    return without_paths(definition.model_copy(update={"charts": tuple(charts)}))
+    charts = (replace(chart, artifact=found.charts.get(chart.request)) for chart in definition.charts)
+    return without_paths(replace(definition, charts=tuple(charts)))
 
 
 def _plain(definition: Definition) -> Definition:
     """``definition`` without what only a run that copied an image knows of it, so that it is the same every time."""
-    images = (image.model_copy(update={"platforms": (), "size": None}) for image in definition.images)
-    return definition.model_copy(update={"images": tuple(images)})
+    images = (replace(image, platforms=(), size=None) for image in definition.images)
+    return replace(definition, images=tuple(images))

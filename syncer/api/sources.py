@@ -6,26 +6,27 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
 
 from syncer.api.build import open_contents
 from syncer.api.contents import Contents, Supplies
-from syncer.api.defined import ChartRegistries
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.oci import Reference
-from syncer.profiles.charts import Charts, FailedChart, expected_reference
-from syncer.profiles.gather import gather
+from syncer.profiles.definition import ChartRequest
 from syncer.profiles.images_file import read_images_file
-from syncer.profiles.packs import ChartRequest
-from syncer.profiles.profile import Profile
-from syncer.profiles.profile_file import read_profile_file
 from syncer.profiles.sync_document import Source, Target
 from syncer.profiles.sync_file import SyncFile, choose, settle
 from syncer.registry import RegistryAddress, RegistrySettings
+
+if TYPE_CHECKING:  # slow to import
+    from syncer.api.charted import Charted
+    from syncer.profiles.profile import Profile
 
 Warn: TypeAlias = Callable[[str], None]
 
@@ -55,7 +56,7 @@ class Had:
     is_doubtful: bool = False
 
 
-@dataclass(slots=True)
+@dataclass
 class Sources:
     """The sources of a sync file; each is asked for what it has once, and again when that could not be told."""
 
@@ -66,21 +67,12 @@ class Sources:
     console: Console | None = None
     strict: bool = False
     addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
-    _charts: Charts = field(init=False)
     _had: dict[int, Had] = field(default_factory=dict)  # by the number of the source
     _mistakes: list[UsageError] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.addresses = {target.title: RegistryAddress.parse(target.registry) for target in self.file.targets}
-        registries = self.contents.registries
-        self._charts = Charts(
-            registries.transport,
-            self.contents.spool,
-            ChartRegistries(registries),
-            logins=self.supplies.chart_logins,
-            cache=self.supplies.chart_cache,
-        )
 
     async def look(self) -> list[Item]:
         """What is to be mirrored, as far as the sources tell, in the order of the file.
@@ -163,9 +155,9 @@ class Sources:
             return Had(tuple(image.reference for image in listed))
         if source.profile_file is not None:
             path = self.file.beside(source.profile_file)
-            return await self._of_profiles(source, [await to_thread.run_sync(read_profile_file, path)])
+            return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path)])
         if source.chart is not None:
-            return await self._of_charts([_request(source)])
+            return await self._charted.had_by_charts([_request(source)])
         if self.console is None:
             raise UsageError(
                 f"{self.file.place(source)}: profiles are at Palette, and there is no login for it",
@@ -186,32 +178,21 @@ class Sources:
             self._say(source, problem)
         return Had(chosen.references, is_doubtful=bool(chosen.unmatched) or not chosen.references)
 
+    @cached_property
+    def _charted(self) -> Charted:
+        from syncer.api.charted import Charted  # noqa: PLC0415  slow to import, and images need none of it
+
+        return Charted(self.contents, self.supplies)
+
+    async def _of_profiles(self, source: Source, profiles: list[Profile]) -> Had:
+        return await self._charted.had_by_profiles(profiles, partial(self._say, source))
+
     def _say(self, source: Source, text: str) -> None:
         """Warn of something once, also when the source is asked again."""
         warning = f"{self.file.place(source)}: {text}"
         if warning not in self._said:
             self._said.add(warning)
             self.warn(warning)
-
-    async def _of_profiles(self, source: Source, profiles: list[Profile]) -> Had:
-        gathered = gather("sync", profiles)
-        for warning in (*gathered.warnings, *gathered.unlisted):
-            self._say(source, str(warning))
-        definition = gathered.definition
-        charts = await self._of_charts([chart.request for chart in definition.charts])
-        images = tuple(image.reference for image in definition.images)
-        return replace(charts, references=(*images, *charts.references))
-
-    async def _of_charts(self, requests: list[ChartRequest]) -> Had:
-        """Charts become artifacts in the spool, which the transfer takes them from."""
-        references: list[Reference] = []
-        unknown: list[Unknown] = []
-        for found in await self._charts.resolve_all(requests):
-            if isinstance(found, FailedChart):
-                unknown.append(Unknown(_chart_name(found.request), found.error))
-            else:
-                references.append(replace(found.reference, digest=None))
-        return Had(tuple(references), tuple(unknown))
 
 
 @asynccontextmanager
@@ -234,11 +215,19 @@ async def open_sources(
 def _stand_ins(source: Source) -> list[Reference]:
     """Names for a source of which nothing could be learned."""
     if source.profiles:
-        return [Reference("palette.invalid", f"profiles/{_plain(uid)}") for uid in source.profiles]
+        return [Reference("palette.invalid", f"profiles/{plain_name(uid)}") for uid in source.profiles]
     if source.chart is not None:
-        return [_chart_name(_request(source))]
+        from syncer.api.charted import chart_name  # noqa: PLC0415  as above
+
+        return [chart_name(_request(source))]
     named = source.repository or source.image
     return [replace(named, tag=None, digest=None)] if named else []
+
+
+def _read_profile(path: Path) -> Profile:
+    from syncer.profiles.profile_file import read_profile_file  # noqa: PLC0415  slow to import
+
+    return read_profile_file(path)
 
 
 def _request(source: Source) -> ChartRequest:
@@ -246,10 +235,6 @@ def _request(source: Source) -> ChartRequest:
     return ChartRequest(source.chart.repository, source.chart.name, source.chart.version)
 
 
-def _chart_name(request: ChartRequest) -> Reference:
-    return expected_reference(request) or Reference("charts.invalid", _plain(request.name))
-
-
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """``name`` as a part of a repository's name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"

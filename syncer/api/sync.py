@@ -12,7 +12,6 @@ import anyio
 from anyio import to_thread
 
 from syncer.api.pinned import Pinned
-from syncer.api.prune import prune
 from syncer.api.result import accounts, new_run_id, to_all
 from syncer.api.sources import Sources, Warn, open_sources
 from syncer.api.sync_settings import sync_settings
@@ -150,6 +149,8 @@ class _Run:
                 await self._pass([*self._to_try_again(items), *found])
             self.was_cut = False
             if self.how.prune:
+                from syncer.api.prune import prune  # noqa: PLC0415  rarely used
+
                 names = [image.target for image in self.account.report().images]
                 self.pruned = tuple(await prune(self.sources, names, delete=self.how.delete))
 

@@ -40,11 +40,6 @@ def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mappi
     )
 
 
-def secrets_of(settings: RegistrySettings) -> list[str]:
-    """Every password that is known before anybody asks, so that no log shows it."""
-    return [secret for login in settings.credentials.logins.values() for secret in login.secrets]
-
-
 def _host_settings(file: SyncFile, registry: Registry, default: HostSettings) -> HostSettings:
     return replace(
         default,

@@ -1,66 +1,102 @@
-"""The commands and how they are called: every one at the top, and again under ``content`` as Palette has them."""
+"""The commands and how they are called: every one at the top, and again under ``content`` as Palette has them.
+
+Only the command that is named is imported; help, and an error that lists commands, import them all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections import UserDict
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from click import Command
 
-from syncer.cli import build, content, definition, edge, import_, login, plan, save, serve, sync, version
 from syncer.cli.groups import with_groups
 from syncer.errors import UsageError
 
-app = typer.Typer(
-    name="syncer",
-    help="Move container images where they are needed: registries to one bundle file, the bundle into any registry.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-palette = typer.Typer(name="content", help="The same commands as Palette's CLI calls them.", no_args_is_help=True)
-edge_app = typer.Typer(name="edge", no_args_is_help=True)
-_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}  # for commands that only say why not
-
-_EVERYWHERE: tuple[Callable[..., None], ...] = (
-    build.build,
-    content.push,
-    content.verify,
-    definition.definition,
-    save.save,
-    save.copy,
-    login.registry_login,
-    login.registry_logout,
-    serve.serve,
-    sync.sync,
-    plan.plan,
-)
-_AT_THE_TOP: tuple[Callable[..., None], ...] = (login.login, login.logout)
-
-for group in (app, palette):
-    for command in _EVERYWHERE:
-        group.command()(with_groups(command))
-    group.command("list")(with_groups(definition.list_bundles))
-    group.command("import")(with_groups(import_.import_))
-    group.command("upload", context_settings=_ANYTHING)(edge.upload)
-for command in _AT_THE_TOP:
-    app.command()(with_groups(command))
-edge_app.callback()(with_groups(edge.edge))
-for command in (edge.build, edge.deploy):
-    edge_app.command()(with_groups(command))
-for command in (edge.show, edge.upload, edge.build_from_local):
-    edge_app.command(context_settings=_ANYTHING)(command)
-app.command()(version.version)
-app.add_typer(palette)
-app.add_typer(edge_app)
+_EVERYWHERE = {
+    "build": "build:build",
+    "push": "content:push",
+    "verify": "content:verify",
+    "definition": "definition:definition",
+    "save": "save:save",
+    "copy": "save:copy",
+    "registry-login": "login:registry_login",
+    "registry-logout": "login:registry_logout",
+    "serve": "serve:serve",
+    "sync": "sync:sync",
+    "plan": "plan:plan",
+    "list": "definition:list_bundles",
+    "import": "import_:import_",
+    "upload": "edge:upload",
+}
+_EDGE = {
+    "build": "edge:build",
+    "deploy": "edge:deploy",
+    "show": "edge:show",
+    "upload": "edge:upload",
+    "build-from-local": "edge:build_from_local",
+}
+_AT_THE_TOP = {
+    **_EVERYWHERE,
+    "login": "login:login",
+    "logout": "login:logout",
+    "version": "version:version",
+    "content": "app:content",
+    "edge": "edge:edge",
+}
+_INNER = {"syncer": _AT_THE_TOP, "content": _EVERYWHERE, "edge": _EDGE}
+_ONLY_SAY_WHY_NOT = {"upload", "show", "build-from-local"}  # whatever they are given
 
 
-@app.callback()
-def before_the_command(
+class Commands(UserDict[str, Any]):
+    """Commands by their names, from ``module:function``; each is imported when it is asked for."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        super().__init__()
+        self.data = dict(places)
+
+    def __getitem__(self, name: str) -> Any:
+        found = self.data[name]
+        if isinstance(found, str):
+            found = self.data[name] = command_at(found, name)
+        return found
+
+
+def command_at(place: str, name: str) -> Command:
+    """The function at ``module:function`` as the command ``name``, or as the group of commands of that name."""
+    module, _, function = place.partition(":")
+    called = with_groups(getattr(importlib.import_module(f"syncer.cli.{module}"), function))
+    app = typer.Typer(
+        name=name,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        suggest_commands=False,  # click does it
+    )
+    if name in _INNER:
+        app.callback()(called)
+        group = typer.main.get_group(app)
+        group.commands = Commands(_INNER[name])
+        return group
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True} if name in _ONLY_SAY_WHY_NOT else None
+    app.command(name, context_settings=anything)(called)
+    return typer.main.get_command(app)
+
+
+def command_line() -> Any:
+    """All of it, as click's group of commands."""
+    group = command_at("app:syncer", "syncer")
+    group.context_settings["help_option_names"] = ["-h", "--help"]
+    return group
+
+
+def syncer(
     *, log_level: Annotated[str | None, typer.Option(help="Refused: see --log-format of each command.")] = None
 ) -> None:
+    """Move container images where they are needed: registries to one bundle file, the bundle into any registry."""
     if log_level is not None:
         raise UsageError(
             "--log-level cannot be done: syncer keeps no log of its own",
@@ -68,9 +104,13 @@ def before_the_command(
         )
 
 
+def content() -> None:
+    """The same commands as Palette's CLI calls them."""
+
+
 def run_app(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code."""
-    command = typer.main.get_command(app)
+    command = command_line()
     try:
         command(args=_plain_flags(command, argv), prog_name="syncer")
     except SystemExit as end:

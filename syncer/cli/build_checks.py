@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import typer
 
-from syncer.bundle.signature import check_private_key
 from syncer.cli.build_options import BuildOptions, BuildType, ServiceOptions
 from syncer.errors import UsageError
 
@@ -27,6 +26,8 @@ def check_build(options: BuildOptions, environ: Mapping[str, str]) -> None:
         raise UsageError("--custom-ui goes into a bundle, and --download-cluster-config-only makes none")
     _check_remote(options)
     if bundle.private_key:
+        from syncer.bundle.signature import check_private_key  # noqa: PLC0415  slow to import
+
         check_private_key(bundle.private_key)
     if bundle.arch and bundle.referrers:
         _note("--arch takes one platform out of each index: signatures of the index itself do not apply to it")

@@ -7,37 +7,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 from anyio import to_thread
 
 from syncer.api.build import DEFAULT_OUTPUT, build, check_name, named_definition
 from syncer.api.contents import Supplies
-from syncer.api.lock import lock
-from syncer.api.plan import plan_build
-from syncer.api.profiles import PaletteConsole, Selection, define
-from syncer.api.push import Delivery, push
-from syncer.api.remote import build_remote
-from syncer.api.result import BuildResult, PushResult
-from syncer.api.sync_settings import secrets_of
-from syncer.bundle.signature import sign_file
+from syncer.api.result import BuildResult
+from syncer.api.selection import Selection
 from syncer.cli.build_checks import check_build
 from syncer.cli.build_options import BuildOptions, BuildType
-from syncer.cli.bundled_files import download_definition, widgets
 from syncer.cli.directories import cache_directory
-from syncer.cli.palette import palette_access
-from syncer.cli.reporting import Reporting, delivered, print_json, reporting, tell_plan, tell_push
-from syncer.cli.selection import csv, selection_of, warn_of
-from syncer.cli.wiring import registry_settings, state_directory
+from syncer.cli.reporting import Reporting, delivered, print_json, reporting, tell_push
+from syncer.cli.selection import csv, selection_of
+from syncer.cli.wiring import registry_settings, secrets_of, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.oci import Platform
 from syncer.profiles.cred_file import EdgeCredentials, read_cred_file
-from syncer.profiles.definition import FILE_NAME, Definition, Release, read_definition, write_definition
-from syncer.profiles.file_artifact import defined_file
-from syncer.profiles.mapping import NameMapping
-from syncer.profiles.mapping_file import read_mapping
+from syncer.profiles.definition import FILE_NAME, Definition, Release
+from syncer.profiles.mapping import NameMapping, read_mapping
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
+
+if TYPE_CHECKING:  # slow to import, and most builds need none of it
+    from syncer.api.profiles import PaletteConsole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +107,9 @@ class Building:
         """Palette, where it is needed; without it nobody needs to be logged in."""
         if not (self._selection.needs_palette or self.options.defining.cluster_definition_name):
             return None
+        from syncer.api.profiles import PaletteConsole  # noqa: PLC0415  slow to import
+        from syncer.cli.palette import palette_access  # noqa: PLC0415
+
         return PaletteConsole(
             palette_access(
                 self._settings.transport,
@@ -145,16 +141,18 @@ class Building:
         """What is wanted, and what the summary must say of it."""
         outcome: list[str] = []
         if self.options.content.metadata_file:
+            from syncer.profiles.definition_file import read_definition  # noqa: PLC0415  needs yaml
+
             definition = read_definition(self.options.content.metadata_file)
             if definition.missing:
                 told.warn(f"{len(definition.missing)} things that the definition calls missing are left out")
         elif self._selection.names_profiles:
-            gathered = await define("bundle", self._selection, self._console)
-            outcome = warn_of(gathered, told.warn, scan=self.options.content.scan)
-            definition = gathered.definition
+            from syncer.cli.gathered import gathered  # noqa: PLC0415  slow to import
+
+            definition, outcome = await gathered(self._selection, self._console, told.warn)
         else:
             definition = named_definition("bundle", [reference for reference, _ in self._selection.images])
-        release = Release(
+        given = Release(
             name=self.options.bundle.application_release_name,
             version=self.options.bundle.application_release_version,
             notes=self.options.bundle.application_release_notes,
@@ -163,8 +161,8 @@ class Building:
             definition.name if self.options.content.metadata_file else self._usual_name()
         )
         check_name(name)
-        update = {"name": name, "release": definition.release if release == Release() else release}
-        return definition.model_copy(update=update), outcome
+        release = definition.release if given == Release() else given
+        return replace(definition, name=name, release=release), outcome
 
     def _usual_name(self) -> str:
         """Palette's rule: the project's id follows, where there is a project."""
@@ -177,12 +175,18 @@ class Building:
         if self.options.defining.cluster_definition_name:
             path = await self._download_definition()
             typer.echo(f"Downloaded cluster config at {path.absolute()}", err=True)
+            from syncer.profiles.file_artifact import defined_file  # noqa: PLC0415  slow to import
+
             files.append(defined_file(path, "cluster-definitions"))
         if self.options.defining.custom_ui:
+            from syncer.cli.bundled_files import widgets  # noqa: PLC0415  slow to import
+
             files.append(widgets(self.options.defining.custom_ui))
-        return definition.model_copy(update={"files": tuple(files)})
+        return replace(definition, files=tuple(files))
 
     async def _download_definition(self) -> Path:
+        from syncer.cli.bundled_files import download_definition  # noqa: PLC0415  slow to import
+
         return await download_definition(
             self._console,
             name=self.options.defining.cluster_definition_name,
@@ -192,7 +196,11 @@ class Building:
         )
 
     async def _write_definition(self, definition: Definition, outcome: list[str], told: Reporting) -> Exit:
+        from syncer.profiles.definition_file import write_definition  # noqa: PLC0415  needs yaml
+
         if self.options.defining.lock:
+            from syncer.api.lock import lock  # noqa: PLC0415  rarely used
+
             locked = await lock(
                 definition,
                 platform=self._platform,
@@ -217,6 +225,9 @@ class Building:
         return Exit.OK
 
     async def _foresee(self, definition: Definition) -> Exit:
+        from syncer.api.plan import plan_build  # noqa: PLC0415  a build without --dry-run needs none of it
+        from syncer.cli.foreseen import tell_plan  # noqa: PLC0415
+
         forecast = await plan_build(
             definition,
             platform=self._platform,
@@ -249,6 +260,8 @@ class Building:
             emit=told.emit,
         )
         if result.path and self.options.bundle.private_key:
+            from syncer.bundle.signature import sign_file  # noqa: PLC0415  slow to import
+
             await to_thread.run_sync(sign_file, result.path, self.options.bundle.private_key)
         return result
 
@@ -271,6 +284,8 @@ class Building:
         name: str,
     ) -> Exit:
         """Push what was built; both accounts are told, and written to files of their own."""
+        from syncer.api.push import push  # noqa: PLC0415  only with --push
+
         assert self._address is not None
         if not self.options.telling.json:
             told.tell("Build Summary", outcome, built.report, profile=name)
@@ -303,6 +318,9 @@ class Building:
     async def _build_remote(
         self, definition: Definition, mapping: NameMapping, outcome: list[str], told: Reporting
     ) -> Exit:
+        from syncer.api.push import Delivery  # noqa: PLC0415  only for remote builds
+        from syncer.api.remote import build_remote  # noqa: PLC0415
+
         assert self._address is not None
         delivery = Delivery(
             address=self._address,
@@ -313,7 +331,7 @@ class Building:
             run_id=told.run_id,
             emit=told.emit,
         )
-        result: PushResult = await build_remote(
+        result = await build_remote(
             definition,
             delivery,
             referrers=self.options.bundle.referrers,
@@ -327,10 +345,9 @@ class Building:
 def _findable(definition: Definition) -> Definition:
     """``definition`` with paths that hold wherever it is built from."""
     archives = (
-        archive.model_copy(update={"path": archive.path.absolute()}) if archive.path else archive
-        for archive in definition.archives
+        replace(archive, path=archive.path.absolute()) if archive.path else archive for archive in definition.archives
     )
-    return definition.model_copy(update={"archives": tuple(archives)})
+    return replace(definition, archives=tuple(archives))
 
 
 def _beside(path: Path | None) -> Path | None:

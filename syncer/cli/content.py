@@ -48,12 +48,11 @@ def push(
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     from syncer.api.held import parse_selectors  # noqa: PLC0415  imported where used
-    from syncer.api.plan import plan_push  # noqa: PLC0415
     from syncer.api.push import push  # noqa: PLC0415
-    from syncer.cli.reporting import reporting, tell_plan, tell_push  # noqa: PLC0415
+    from syncer.cli.reporting import reporting, tell_push  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.oci import Platform  # noqa: PLC0415
-    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
+    from syncer.profiles.mapping import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     address = RegistryAddress.parse(registry)
@@ -64,6 +63,9 @@ def push(
     platform = Platform.parse(arch) if arch else None
 
     async def look() -> Exit:
+        from syncer.api.plan import plan_push  # noqa: PLC0415  a push without --dry-run needs none of it
+        from syncer.cli.foreseen import tell_plan  # noqa: PLC0415
+
         forecast = await plan_push(
             file,
             address,
@@ -124,9 +126,9 @@ def verify(
 
     from syncer.api.verify import verify  # noqa: PLC0415
     from syncer.bundle.signature import verify_file  # noqa: PLC0415
-    from syncer.cli.reporting import tell_check  # noqa: PLC0415
+    from syncer.cli.checked import tell_check  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
-    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
+    from syncer.profiles.mapping import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     async def job() -> Exit:

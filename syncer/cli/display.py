@@ -12,22 +12,13 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
 from syncer.report import Pace, Standing, human_bytes, human_seconds, printable
-from syncer.report.pace import InFlight
 from syncer.transfer.events import Event, ImageFailed
 
-_BLOBS_SHOWN = 5
-_LIVE_INTERVAL = 0.125  # seconds
 _PLAIN_INTERVAL = 30.0  # seconds
 
 
@@ -80,23 +71,6 @@ class Display(ABC):
     def _show(self, standing: Standing) -> None: ...
 
 
-class LiveDisplay(Display):
-    """A few lines that are drawn over and over; failures scroll past above them."""
-
-    interval = _LIVE_INTERVAL
-
-    def __init__(self, console: Console, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(clock)
-        self._console = console
-        self._live = live
-
-    def _say(self, line: str) -> None:
-        self._console.print(Text(line, style="red"), soft_wrap=True)
-
-    def _show(self, standing: Standing) -> None:
-        self._live.update(view(standing), refresh=True)
-
-
 class PlainDisplay(Display):
     """A line when there is news, rarely: for log files, pipes and cron."""
 
@@ -143,16 +117,15 @@ def open_display(stream: TextIO, *, mode: Mode = Mode.AUTO) -> Iterator[Display]
     """
     if mode is Mode.AUTO:
         mode = Mode.LIVE if stream.isatty() and os.environ.get("TERM") != "dumb" else Mode.PLAIN
+    opened: AbstractContextManager[Display]
     if mode is Mode.LIVE:
-        console = Console(file=stream, force_terminal=True, highlight=False)
-        with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
-            display: Display = LiveDisplay(console, live)
-            with _drawn(display):
-                yield display
+        from syncer.cli.live import open_live  # noqa: PLC0415  rich is slow to import, and few runs are watched
+
+        opened = open_live(stream)
     else:
-        display = PlainDisplay(stream) if mode is Mode.PLAIN else NoDisplay()
-        with _drawn(display):
-            yield display
+        opened = nullcontext(PlainDisplay(stream) if mode is Mode.PLAIN else NoDisplay())
+    with opened as display, _drawn(display):
+        yield display
 
 
 @contextmanager
@@ -175,42 +148,19 @@ def _drawn(display: Display) -> Iterator[None]:
 
 def plain_line(standing: Standing) -> str:
     """The transfer in one line of plain text."""
-    return ", ".join([_images(standing), *_figures(standing)])
+    return ", ".join([images_done(standing), *figures(standing)])
 
 
-def view(standing: Standing) -> RenderableType:
-    """The transfer as a bar with its figures, and the blobs with the most to come below it."""
-    head = Table.grid(expand=True, padding=(0, 1))
-    head.add_column(no_wrap=True)
-    head.add_column(ratio=1, min_width=8)
-    head.add_column(no_wrap=True, justify="right")
-    head.add_row(
-        Text(_images(standing)),
-        ProgressBar(total=max(1, standing.bytes), completed=standing.bytes_done),
-        Text(" · ".join(_figures(standing))),
-    )
-    blobs = [_blob(blob) for blob in standing.in_flight[:_BLOBS_SHOWN]]
-    if (more := len(standing.in_flight) - _BLOBS_SHOWN) > 0:
-        blobs.append(Text(f"  and {more} more", style="dim"))
-    return Group(head, *blobs)
-
-
-def _images(standing: Standing) -> str:
+def images_done(standing: Standing) -> str:
     failed = f" ({standing.images_failed} failed)" if standing.images_failed else ""
     return f"{standing.images_done} of {standing.images} images{failed}"
 
 
-def _figures(standing: Standing) -> list[str]:
+def figures(standing: Standing) -> list[str]:
     more = "+" if standing.growing else ""
-    figures = [f"{human_bytes(standing.bytes_done)} of {human_bytes(standing.bytes)}{more}"]
+    said = [f"{human_bytes(standing.bytes_done)} of {human_bytes(standing.bytes)}{more}"]
     if standing.rate is not None:
-        figures.append(f"{human_bytes(standing.rate)}/s")
+        said.append(f"{human_bytes(standing.rate)}/s")
     if standing.seconds_left is not None and standing.bytes_done < standing.bytes:
-        figures.append(f"{human_seconds(standing.seconds_left)}{more} left")
-    return figures
-
-
-def _blob(blob: InFlight) -> Text:
-    descriptor = blob.descriptor
-    share = f"{100 * blob.done // descriptor.size if descriptor.size else 100:3} %"
-    return Text(f"  {descriptor.digest.short}  {share} of {human_bytes(descriptor.size)}", style="dim", no_wrap=True)
+        said.append(f"{human_seconds(standing.seconds_left)}{more} left")
+    return said

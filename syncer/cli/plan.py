@@ -39,11 +39,12 @@ def plan(
     from syncer.api.profiles import define  # noqa: PLC0415
     from syncer.api.sources import open_sources  # noqa: PLC0415
     from syncer.api.sync_settings import sync_settings  # noqa: PLC0415
+    from syncer.cli.foreseen import tell_plan  # noqa: PLC0415
     from syncer.cli.options import OutputOptions  # noqa: PLC0415
-    from syncer.cli.reporting import tell_plan, warn  # noqa: PLC0415
+    from syncer.cli.reporting import warn  # noqa: PLC0415
     from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
-    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
+    from syncer.profiles.mapping import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None

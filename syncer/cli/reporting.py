@@ -12,12 +12,10 @@ import orjson
 import typer
 
 from syncer.api.result import PushResult, new_run_id, to_all
-from syncer.api.verify import VerifyResult
 from syncer.cli.display import Mode, open_display
 from syncer.cli.options import LogForm, OutputOptions
-from syncer.errors import Exit, SyncerError
-from syncer.report import Report, human_bytes, human_seconds, printable, summary
-from syncer.report.forecast import ForecastReport, plan_summary
+from syncer.errors import SyncerError
+from syncer.report import Report, printable, summary
 from syncer.report.output import require_writable, write_report
 from syncer.transfer.events import Emit
 
@@ -125,38 +123,3 @@ def _nobody(_: int) -> None:
 def print_json(document: Any) -> None:
     """One document on stdout."""
     typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
-
-
-def tell_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:
-    """Print what a transfer would do; with ``exit_code`` the result says whether there is work."""
-    if options.json:
-        print_json(report.to_json())
-    else:
-        typer.echo(plan_summary(report))
-    if options.report:
-        write_report(options.report, report)
-    return report.exit(tell_work=exit_code)
-
-
-def tell_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:
-    """Print what a verification found; ``signed`` says that there was a signature, and that it is good."""
-    if options.json:
-        print_json(result.to_json() | {"signed": signed})
-        return
-    check = result.check
-    lines = [
-        "-" * 29,
-        "Verify Summary",
-        "-" * 29,
-        f"bundle {result.bundle} is sound: every byte of the file is accounted for",
-        f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
-    ]
-    if signed:
-        lines.append("signature: good")
-    if check.unreferenced:
-        lines.append(f"unused:  {len(check.unreferenced)} pieces of content that no image needs")
-    if result.registry:
-        state = f"lacks {len(result.lacking)} of" if result.lacking else "has all"
-        lines.append(f"registry {result.registry} {state} {result.checked:,} names and pieces of content")
-        lines += [f"lacking: {lacking.name}: {lacking.problem}" for lacking in result.lacking]
-    typer.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))

@@ -25,7 +25,6 @@ def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE
     """Run ``job`` to its end or to a signal, and leave with its exit code; ``farewell`` is said after a signal."""
     options = {"use_uvloop": sys.platform != "win32"}
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
-    gc.set_threshold(20_000, 50, 100)
     raise typer.Exit(anyio.run(_until_signalled, job, farewell, backend_options=options))
 
 

@@ -61,7 +61,8 @@ def save(
     from syncer.cli.reporting import reporting  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings  # noqa: PLC0415
     from syncer.oci import Platform  # noqa: PLC0415
-    from syncer.profiles.definition import FILE_NAME, write_definition  # noqa: PLC0415
+    from syncer.profiles.definition import FILE_NAME  # noqa: PLC0415
+    from syncer.profiles.definition_file import write_definition  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     async def job() -> Exit:
@@ -124,7 +125,7 @@ def copy(
     from syncer.cli.reporting import Reporting, delivered, reporting  # noqa: PLC0415
     from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
     from syncer.oci import Platform  # noqa: PLC0415
-    from syncer.profiles.mapping_file import read_mapping  # noqa: PLC0415
+    from syncer.profiles.mapping import read_mapping  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     origin, target = source_place(source), target_place(destination)

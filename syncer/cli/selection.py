@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from syncer.api.profiles import Selection
+from syncer.api.selection import Selection
 from syncer.cli.build_options import ContentOptions
 from syncer.errors import UsageError
 from syncer.oci import Reference
-from syncer.profiles.gather import Gathered
 from syncer.profiles.images_file import read_images_file
 from syncer.profiles.macros import parse_overrides
 
@@ -50,21 +49,3 @@ def _images(options: ContentOptions) -> Iterator[tuple[Reference, str]]:
     for file in options.images_file or ():
         for listed in read_images_file(file):
             yield listed.reference, file.name
-
-
-def warn_of(gathered: Gathered, warn: Callable[[str], None], *, scan: bool) -> list[str]:
-    """Warn of what was odd, and of images that packs name and do not list; what the summary must repeat."""
-    for warning in gathered.warnings:
-        warn(warning)
-    silent = [unlisted for unlisted in gathered.unlisted if unlisted.lists_nothing]
-    for unlisted in gathered.unlisted:
-        if scan or not unlisted.lists_nothing:
-            done = "which --scan has added" if scan else "which are NOT in the bundle; --scan adds them"
-            warn(f"pack {unlisted.pack} names {len(unlisted.images)} images that it does not list, {done}")
-        else:
-            warn(f"{unlisted}; they are NOT in the bundle, and --scan adds them")
-    if silent and not scan:
-        count = len({image.reference for unlisted in silent for image in unlisted.images})
-        packs = ", ".join(unlisted.pack for unlisted in silent)
-        return [f"NOT INCLUDED: {count} images that are named in {packs}, which list none; --scan adds them"]
-    return []

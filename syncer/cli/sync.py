@@ -45,16 +45,15 @@ def sync(
     What is there already costs one question at its source and one at the target. What fails is tried once
     more at the end of the run; running again goes on.
     """
-    from syncer.api.plan import plan_sync  # noqa: PLC0415  imported where used: `syncer version` stays quick
-    from syncer.api.sources import Sources, Warn, open_sources  # noqa: PLC0415
+    from syncer.api.sources import Sources, Warn, open_sources  # noqa: PLC0415  imported where used
     from syncer.api.state import locked  # noqa: PLC0415
     from syncer.api.sync import Mirroring, run_sync  # noqa: PLC0415
-    from syncer.api.sync_settings import secrets_of, sync_settings  # noqa: PLC0415
+    from syncer.api.sync_settings import sync_settings  # noqa: PLC0415
     from syncer.cli.durations import parse_duration  # noqa: PLC0415
     from syncer.cli.mirrored import mirrored  # noqa: PLC0415
-    from syncer.cli.reporting import reporting, tell_plan, warn  # noqa: PLC0415
+    from syncer.cli.reporting import reporting, warn  # noqa: PLC0415
     from syncer.cli.sync_flags import chart_supplies, console_for, sync_file_of  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
+    from syncer.cli.wiring import registry_settings, secrets_of, state_directory  # noqa: PLC0415
     from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     if yes and not prune:
@@ -78,6 +77,9 @@ def sync(
         return open_sources(file, settings, say, supplies=chart_supplies(), console=console, strict=wanted.strict)
 
     async def look() -> Exit:
+        from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
+        from syncer.cli.foreseen import tell_plan  # noqa: PLC0415
+
         async with opened(warn) as sources:
             forecast = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
         return tell_plan(forecast, telling, exit_code=dry.exit_code)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from syncer.api.contents import Supplies
-from syncer.api.profiles import PaletteConsole, Selection
+from syncer.api.selection import Selection
 from syncer.cli.directories import cache_directory
 from syncer.cli.options import MirrorOptions
-from syncer.cli.palette import palette_access
 from syncer.cli.selection import csv
 from syncer.errors import UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.images_file import read_images_file
-from syncer.profiles.mapping_file import read_mapping
+from syncer.profiles.mapping import read_mapping
 from syncer.profiles.sync_file import SyncFile, parse_sync_file, read_sync_file
 from syncer.registry import RegistryAddress
 from syncer.transport import TransportSettings
+
+if TYPE_CHECKING:  # slow to import, and most syncs need none of it
+    from syncer.api.profiles import PaletteConsole
 
 _PLACE = Path("the command line")
 
@@ -75,7 +77,12 @@ def console_for(
     transport: TransportSettings, *, is_needed: bool, project_id: str | None = None
 ) -> PaletteConsole | None:
     """Palette, where profiles are to be asked for; raises ``UsageError`` when nobody is logged in."""
-    return PaletteConsole(palette_access(transport, os.environ, project_id=project_id)) if is_needed else None
+    if not is_needed:
+        return None
+    from syncer.api.profiles import PaletteConsole  # noqa: PLC0415  slow to import
+    from syncer.cli.palette import palette_access  # noqa: PLC0415
+
+    return PaletteConsole(palette_access(transport, os.environ, project_id=project_id))
 
 
 def chart_supplies() -> Supplies:

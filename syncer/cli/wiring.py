@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
@@ -13,9 +13,7 @@ from syncer import __version__
 from syncer.cli.directories import config_directory
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
 from syncer.errors import InvalidFile, UsageError
-from syncer.oci import Reference
-from syncer.profiles.images_file import read_images_file
-from syncer.profiles.sync_fields import byte_count
+from syncer.profiles.byte_count import byte_count
 from syncer.registry import (
     CHUNK_SIZE,
     AuthFile,
@@ -67,12 +65,9 @@ def state_directory(given: Path | None) -> Path:
     return given or platformdirs.user_state_path("syncer")
 
 
-def images_of(images: Sequence[str], files: Sequence[Path]) -> list[Reference]:
-    """The references that a command line names, in its order; raises ``UsageError``."""
-    references = [Reference.parse(text.removeprefix("docker://")) for text in images]
-    for file in files:
-        references += [listed.reference for listed in read_images_file(file)]
-    return list(dict.fromkeys(references))
+def secrets_of(settings: RegistrySettings) -> list[str]:
+    """Every password that is known before anybody asks, so that no log shows it."""
+    return [secret for login in settings.credentials.logins.values() for secret in login.secrets]
 
 
 def kept_logins() -> KeptLogins:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from syncer.errors import InvalidContent
-from syncer.oci import Descriptor, Digest, Manifest, parse_manifest
+from syncer.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
 from syncer.oci.descriptor import OCI_MANIFEST
 
 CHART_CONFIG = "application/vnd.cncf.helm.config.v1+json"
@@ -20,6 +20,17 @@ FILE = "application/vnd.syncer.file.v1"
 
 DEFINITION = "application/vnd.syncer.bundle-definition.v1+yaml"
 """Artifact type, and type of the one layer, of a bundle's definition."""
+
+PACKS_HOST = "packs.invalid"
+"""Stands for the registry in a pack's name, since a pack from a file has none.  Where things land, it is to
+become nothing: a mapping of ``packs.invalid`` to the empty name.
+"""
+
+PACKS = "spectro-packs"
+"""Where packs are, below the base path of the registry that Palette installs them from."""
+
+FILES_HOST = "files.invalid"
+"""Stands for the registry in a file's name, likewise."""
 
 TITLE = "org.opencontainers.image.title"
 VERSION = "org.opencontainers.image.version"
@@ -78,6 +89,11 @@ def repository_of(*parts: str) -> str:
 def tag_of(version: str) -> str:
     """``version`` as a tag; build metadata follows an underscore, as Helm writes it (``1.0.0_build.5``)."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", version.replace("+", "_")).lstrip(".-")[:128] or "latest"
+
+
+def pack_reference(name: str, version: str) -> Reference:
+    """What the pack is called in a bundle."""
+    return Reference.parse(f"{PACKS_HOST}/{PACKS}/archive/{repository_of(name)}:{tag_of(version)}")
 
 
 def _component(text: str) -> str:

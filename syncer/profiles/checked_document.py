@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from syncer.errors import InvalidFile, SyncerError
-from syncer.profiles.yaml_document import Step, line_of, spell_path
+from syncer.profiles.yaml_tree import Step, line_of, spell_path, unknown_field
 
 Model = TypeVar("Model", bound="Checked")
 Value = TypeVar("Value")
@@ -83,14 +82,9 @@ def mistake(problem: str, *, hint: str | None = None) -> PydanticCustomError:
 
 def _problem(model: type[BaseModel], path: tuple[Step, ...], error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
-        return _unknown(str(path[-1]), _fields(model, path[:-1]))
+        return unknown_field(str(path[-1]), _fields(model, path[:-1]))
     words = _WORDS.get(error["type"])
     return words.format(**error.get("ctx", {})) if words else error["msg"]
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"there is no such field; did you mean {near[0]}?" if near else f"no such field; known: {', '.join(known)}"
 
 
 def _fields(model: type[BaseModel], path: tuple[Step, ...]) -> list[str]:

@@ -1,26 +1,21 @@
-"""bundle-definition.yaml: what a bundle is to hold, for people to read and edit, and what it turned out to hold.
+"""What a bundle is to hold, and what it turned out to hold: the values of bundle-definition.yaml.
 
 It is written before a build (``--metadata-only``), built from (``--metadata-file``), and travels in the bundle.
-Digests in it are binding.
+Digests in it are binding.  ``definition_file`` reads it.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Any, TypeAlias
 
-import yaml
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
-
-from syncer.errors import AlreadyThere, InvalidFile, TargetError
 from syncer.oci import Digest, Reference
-from syncer.profiles.checked_document import Checked, check, mistake, parsed
-from syncer.profiles.packs import ChartRequest
-from syncer.profiles.text_file import decode_text, read_text
-from syncer.profiles.yaml_document import parse_yaml
+from syncer.profiles.yaml_text import yaml_text
 
 FILE_NAME = "bundle-definition.yaml"
+API_VERSION = "syncer/v1"
+KIND = "BundleDefinition"
 
 _HEADER = """\
 # What the bundle holds. This file may be edited: `syncer build --metadata-file` builds what it says, and a digest
@@ -28,23 +23,28 @@ _HEADER = """\
 """
 
 
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, Reference | Digest) else value
+@dataclass(frozen=True, slots=True, order=True)
+class ChartRequest:
+    """A chart as a pack asks for it; no version means the newest one."""
+
+    repo: str
+    name: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version or '(newest)'} from {self.repo}"
 
 
-AReference = Annotated[Reference, parsed(Reference.parse), BeforeValidator(_as_text), PlainSerializer(str)]
-ADigest = Annotated[Digest, parsed(Digest.parse), BeforeValidator(_as_text), PlainSerializer(str)]
-Size = Annotated[int, Field(ge=0)]  # bytes
-
-
-class DefinedPack(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinedPack:
     """A pack that a profile has."""
 
     name: str
     version: str = ""
 
 
-class DefinedProfile(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinedProfile:
     """A profile, as it was when the definition was made."""
 
     name: str
@@ -54,24 +54,19 @@ class DefinedProfile(Checked):
     packs: tuple[DefinedPack, ...] = ()
 
 
-class DefinedImage(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinedImage:
     """An image and the packs that want it; what it resolved to, once that is known.
 
     ``size`` counts the bytes of everything that the digest names, ``stored`` is where a push put the image.
     """
 
-    image: AReference
+    image: Reference
     packs: tuple[str, ...] = ()
-    digest: ADigest | None = None
+    digest: Digest | None = None
     platforms: tuple[str, ...] = ()
-    size: Size | None = None
-    stored: AReference | None = None
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if self.digest and self.image.digest and self.digest != self.image.digest:
-            raise mistake(f"its digest {self.digest.short} is not the one in the image's name")
-        return self
+    size: int | None = None
+    stored: Reference | None = None
 
     @property
     def reference(self) -> Reference:
@@ -79,55 +74,60 @@ class DefinedImage(Checked):
         return replace(self.image, digest=self.digest or self.image.digest)
 
 
-class DefinedChart(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinedChart:
     """A chart and the packs that want it; its name and digest as an artifact, once it is resolved."""
 
-    repo: Annotated[str, Field(min_length=1)]
+    repo: str
     name: str = ""
     version: str | None = None
     packs: tuple[str, ...] = ()
-    artifact: AReference | None = None
-    digest: ADigest | None = None
-    size: Size | None = None
-    stored: AReference | None = None
+    artifact: Reference | None = None
+    digest: Digest | None = None
+    size: int | None = None
+    stored: Reference | None = None
 
     @property
     def request(self) -> ChartRequest:
         return ChartRequest(self.repo, self.name, self.version)
 
 
-class DefinedArchive(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinedArchive:
     """The archive of a pack itself, which a primary registry serves; ``path`` is where it lies on this machine."""
 
-    name: Annotated[str, Field(min_length=1)]
-    version: Annotated[str, Field(min_length=1)]
-    path: Annotated[Path, PlainSerializer(str)] | None = None
-    digest: ADigest | None = None
-    size: Size | None = None
-    stored: AReference | None = None
+    name: str
+    version: str
+    path: Path | None = None
+    digest: Digest | None = None
+    size: int | None = None
+    stored: Reference | None = None
 
 
-class DefinedFile(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinedFile:
     """A file that travels along as it is, such as a cluster definition; ``path`` as above."""
 
-    artifact: AReference
-    path: Annotated[Path, PlainSerializer(str)] | None = None
-    digest: ADigest | None = None
-    size: Size | None = None
-    stored: AReference | None = None
+    artifact: Reference
+    path: Path | None = None
+    digest: Digest | None = None
+    size: int | None = None
+    stored: Reference | None = None
 
 
 Entry: TypeAlias = DefinedImage | DefinedChart | DefinedArchive | DefinedFile
 
 
-class Missing(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
     """Something that a partial bundle lacks, and why."""
 
     name: str
     reason: str
 
 
-class Release(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
     """What ``--application-release-name``, ``-version`` and ``-notes`` say."""
 
     name: str = ""
@@ -135,12 +135,11 @@ class Release(Checked):
     notes: str = ""
 
 
-class Definition(Checked):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
     """All that a bundle is to hold, in the order of the profiles."""
 
-    apiVersion: Literal["syncer/v1"] = "syncer/v1"  # noqa: N815 - as Kubernetes spells it
-    kind: Literal["BundleDefinition"] = "BundleDefinition"
-    name: Annotated[str, Field(min_length=1)]
+    name: str
     release: Release | None = None
     profiles: tuple[DefinedProfile, ...] = ()
     images: tuple[DefinedImage, ...] = ()
@@ -156,74 +155,18 @@ class Definition(Checked):
 
     def tree(self) -> dict[str, Any]:
         """The document that the file is, of plain values; what has its default is left out."""
-        whole = {"apiVersion": self.apiVersion, "kind": self.kind}
-        return whole | self.model_dump(mode="json", exclude_defaults=True)
-
-    @model_validator(mode="after")
-    def _once(self) -> Self:
-        digests: dict[str, Digest | None] = {}
-        for entry in self.images:
-            name = str(entry.image)
-            if digests.setdefault(name, entry.digest) != entry.digest:
-                raise mistake(f"{name} is in images twice, with different digests")
-        return self
-
-
-def read_definition(path: Path) -> Definition:
-    """The definition in the file at ``path``; raises ``InvalidFile``, which names line and field."""
-    return parse_definition(read_text(path), path)
-
-
-def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
-    """As ``read_definition``, for text from a bundle or a registry."""
-    tree = parse_yaml(decode_text(text, origin) if isinstance(text, bytes) else text, origin)
-    if tree is None:
-        raise InvalidFile(origin, "it is empty, and a bundle definition is expected")
-    return check(Definition, tree, origin)
+        return {"apiVersion": API_VERSION, "kind": KIND, **_plain(self)}
 
 
 def render_definition(definition: Definition) -> str:
     """The file's text; the same definition always gives the same text, and ``parse_definition`` reads it back."""
-    body = yaml.dump(definition.tree(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-    return _HEADER + body
+    return _HEADER + yaml_text(definition.tree())
 
 
-def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
-    """Write the file, whole or not at all.
-
-    Raises ``AlreadyThere`` when another text is there, which somebody may have edited, unless ``force`` is set, and
-    ``TargetError``.
-    """
-    text = render_definition(definition)
-    try:
-        if not force and path.exists() and path.read_bytes() != text.encode():
-            raise AlreadyThere(
-                f"{path} is there already, and says something else",
-                hint="it may have been edited; replace it with --force",
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-class _Dumper(yaml.SafeDumper):
-    """Indents lists below their key, as people do, and never uses anchors."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - PyYAML's
-        super().increase_indent(flow, False)  # noqa: FBT003 - PyYAML's
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's
-        return True
-
-
-def _as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Texts of several lines as they would be typed; what YAML has odd rules for, such as U+0085, in quotes."""
-    odd = not text.replace("\n", "").isprintable()
-    style = '"' if odd else "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _as_block)
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, Reference | Digest):
+        given = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: _plain(each) for field, each in given if field.default is MISSING or each != field.default}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, int) else str(value)

@@ -9,12 +9,9 @@ from pathlib import Path
 
 from syncer.errors import InvalidFile, TargetError
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.profiles.artifact import EMPTY, EMPTY_CONFIG, FILE, TITLE, artifact_manifest, repository_of
+from syncer.profiles.artifact import EMPTY, EMPTY_CONFIG, FILE, FILES_HOST, TITLE, artifact_manifest, repository_of
 from syncer.profiles.definition import DefinedFile
 from syncer.profiles.spool import Spool
-
-FILES_HOST = "files.invalid"
-"""Stands for the registry in a file's name, as ``pack_artifact.PACKS_HOST`` does in a pack's."""
 
 _SHORT = 12  # hexadecimal digits that tell the versions of one file apart
 

@@ -10,6 +10,7 @@ from typing import Any
 from syncer.errors import UsageError
 from syncer.oci import Reference
 from syncer.profiles.definition import (
+    ChartRequest,
     DefinedArchive,
     DefinedChart,
     DefinedImage,
@@ -18,7 +19,7 @@ from syncer.profiles.definition import (
     Definition,
 )
 from syncer.profiles.macros import Scope
-from syncer.profiles.packs import ChartRequest, PackContent, parse_values, read_content
+from syncer.profiles.packs import PackContent, parse_values, read_content
 from syncer.profiles.profile import Pack, PackRegistry, Profile, check_one_infrastructure
 from syncer.profiles.scan import FoundImage, scan_pack
 

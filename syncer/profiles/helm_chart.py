@@ -10,7 +10,8 @@ import orjson
 from syncer.errors import InvalidContent, InvalidFile
 from syncer.profiles.archive import read_archive
 from syncer.profiles.text_file import decode_text
-from syncer.profiles.yaml_document import Map, Seq, parse_yaml
+from syncer.profiles.yaml_document import parse_yaml
+from syncer.profiles.yaml_tree import Map, Seq
 
 _ORDER = (
     *("name", "home", "sources", "version", "description", "keywords", "maintainers", "icon", "apiVersion"),

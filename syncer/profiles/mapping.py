@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from syncer.errors import InvalidReference, UsageError
@@ -125,6 +126,23 @@ class NameMapping:
     def _mapped(self, reference: Reference) -> str | None:
         name = f"{reference.registry.lower()}/{reference.repository}"
         return next((mapped for rule in self.rules if (mapped := rule.apply(name)) is not None), None)
+
+
+def read_mapping(arguments: Iterable[str]) -> NameMapping:
+    """The rules that the values of ``--map`` give; one without ``=`` is a file's path.
+
+    Raises ``UsageError``, for a file with its line.
+    """
+    return NameMapping.of(rule for argument in arguments for rule in _rules(argument))
+
+
+def _rules(argument: str) -> Iterator[MappingRule]:
+    if "=" in argument or not Path(argument).is_file():
+        yield MappingRule.parse(argument)
+    else:
+        from syncer.profiles.mapping_file import read_mapping_file  # noqa: PLC0415  needs yaml
+
+        yield from read_mapping_file(Path(argument))
 
 
 def require_distinct(names: Iterable[tuple[Reference, Reference]]) -> None:

@@ -1,34 +1,19 @@
-"""``--map``: rules on the command line, and YAML files of ``registryMappingRules``."""
+"""YAML files of ``registryMappingRules``, as ``--map`` takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.profiles.mapping import MappingRule, NameMapping
+from syncer.profiles.mapping import MappingRule
 from syncer.profiles.text_file import read_text
-from syncer.profiles.yaml_document import Map, parse_yaml
+from syncer.profiles.yaml_document import parse_yaml
+from syncer.profiles.yaml_tree import Map
 
 _FIELD = "registryMappingRules"
 _PLACES = ((), ("externalRegistries",), ("stylus", "externalRegistries"))
 """Where the rules stand: the last is the place in an edge host's user data, which may be given as it is."""
-
-
-def read_mapping(arguments: Iterable[str]) -> NameMapping:
-    """The rules that the values of ``--map`` give; one without ``=`` is a file's path.
-
-    Raises ``UsageError``, for a file with its line.
-    """
-    return NameMapping.of(rule for argument in arguments for rule in _rules(argument))
-
-
-def _rules(argument: str) -> Iterator[MappingRule]:
-    if "=" in argument or not Path(argument).is_file():
-        yield MappingRule.parse(argument)
-    else:
-        yield from read_mapping_file(Path(argument))
 
 
 def read_mapping_file(path: Path) -> list[MappingRule]:

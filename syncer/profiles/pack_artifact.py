@@ -17,25 +17,12 @@ from typing import IO
 
 from syncer.errors import InvalidFile, TargetError
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.profiles.artifact import EMPTY_CONFIG, TITLE, artifact_manifest, repository_of, tag_of
+from syncer.profiles.artifact import EMPTY_CONFIG, TITLE, artifact_manifest, pack_reference
 from syncer.profiles.definition import DefinedArchive
 from syncer.profiles.spool import Spool
 
-PACKS_HOST = "packs.invalid"
-"""Stands for the registry in a pack's name, since a pack from a file has none.  Where things land, it is to
-become nothing: a mapping of ``packs.invalid`` to the empty name.
-"""
-
-PACKS = "spectro-packs"
-"""Where packs are, below the base path of the registry that Palette installs them from."""
-
 _CONFIG = "application/vnd.unknown.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-
-
-def pack_reference(name: str, version: str) -> Reference:
-    """What the pack is called in a bundle."""
-    return Reference.parse(f"{PACKS_HOST}/{PACKS}/archive/{repository_of(name)}:{tag_of(version)}")
 
 
 def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:

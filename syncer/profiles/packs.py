@@ -14,9 +14,11 @@ from typing import Any
 
 from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.oci import Reference
+from syncer.profiles.definition import ChartRequest
 from syncer.profiles.macros import MACRO, Scope
 from syncer.profiles.profile import Pack
-from syncer.profiles.yaml_document import Map, Seq, Step, line_of, parse_documents, spell_path
+from syncer.profiles.yaml_document import parse_documents
+from syncer.profiles.yaml_tree import Map, Seq, Step, line_of, spell_path
 
 _SCHEME = re.compile(r"^(?:container|docker|oci)://")
 _QUOTES = "“”‘’\"'"  # some pages of Palette's documentation print curly ones, and they get copied
@@ -30,18 +32,6 @@ class WantedImage:
     text: str
     reference: Reference
     path: str
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class ChartRequest:
-    """A chart as a pack asks for it; no version means the newest one."""
-
-    repo: str
-    name: str
-    version: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version or '(newest)'} from {self.repo}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,39 @@
+"""What is to be put into a bundle, as a user names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from syncer.oci import Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a user names: profiles by their ids or as files, packs, images with who wants them, and what to leave out.
+
+    The archives of ``packs`` come along unless ``images_only`` is set,
+    those of other local packs with ``include_packs``.
+    """
+
+    uids: Sequence[str] = ()
+    files: Sequence[Path] = ()
+    packs: Sequence[Path] = ()
+    images: Sequence[tuple[Reference, str]] = ()
+    excluded: Sequence[str] = ()  # ids
+    excluded_files: Sequence[Path] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)  # --set-var
+    scan: bool = False
+    images_only: bool = False
+    include_packs: bool = False
+
+    @property
+    def names_profiles(self) -> bool:
+        """Whether anything but single images is named."""
+        return bool(self.uids or self.files or self.packs)
+
+    @property
+    def needs_palette(self) -> bool:
+        """Whether Palette is to be asked."""
+        return bool(self.uids or self.excluded)

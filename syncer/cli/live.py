@@ -1,0 +1,69 @@
+"""The live view of a transfer on a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from syncer.cli.display import Display, figures, images_done
+from syncer.report import Standing, human_bytes
+from syncer.report.pace import InFlight
+
+_BLOBS_SHOWN = 5
+_INTERVAL = 0.125  # seconds
+
+
+class LiveDisplay(Display):
+    """A few lines that are drawn over and over; failures scroll past above them."""
+
+    interval = _INTERVAL
+
+    def __init__(self, console: Console, live: Live, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._console = console
+        self._live = live
+
+    def _say(self, line: str) -> None:
+        self._console.print(Text(line, style="red"), soft_wrap=True)
+
+    def _show(self, standing: Standing) -> None:
+        self._live.update(view(standing), refresh=True)
+
+
+@contextmanager
+def open_live(stream: TextIO) -> Iterator[LiveDisplay]:
+    """The view on the terminal that ``stream`` is, as long as the ``with`` block lasts."""
+    console = Console(file=stream, force_terminal=True, highlight=False)
+    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
+        yield LiveDisplay(console, live)
+
+
+def view(standing: Standing) -> RenderableType:
+    """The transfer as a bar with its figures, and the blobs with the most to come below it."""
+    head = Table.grid(expand=True, padding=(0, 1))
+    head.add_column(no_wrap=True)
+    head.add_column(ratio=1, min_width=8)
+    head.add_column(no_wrap=True, justify="right")
+    head.add_row(
+        Text(images_done(standing)),
+        ProgressBar(total=max(1, standing.bytes), completed=standing.bytes_done),
+        Text(" · ".join(figures(standing))),
+    )
+    blobs = [_blob(blob) for blob in standing.in_flight[:_BLOBS_SHOWN]]
+    if (more := len(standing.in_flight) - _BLOBS_SHOWN) > 0:
+        blobs.append(Text(f"  and {more} more", style="dim"))
+    return Group(head, *blobs)
+
+
+def _blob(blob: InFlight) -> Text:
+    descriptor = blob.descriptor
+    share = f"{100 * blob.done // descriptor.size if descriptor.size else 100:3} %"
+    return Text(f"  {descriptor.digest.short}  {share} of {human_bytes(descriptor.size)}", style="dim", no_wrap=True)

@@ -1,0 +1,75 @@
+"""YAML as people would type it.
+
+Most of what is written are names and numbers, which need no quotes: they are written here, many times as fast as
+PyYAML does it.  The rest is PyYAML's, and the text is the one that PyYAML would make of everything.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._/@+-]*(?::[A-Za-z0-9._/@+-]+)*", re.ASCII)
+_OTHERS = frozenset({"true", "false", "yes", "no", "on", "off", "null"})  # what YAML 1.1 takes for something else
+
+
+def yaml_text(document: Mapping[str, Any]) -> str:
+    """``document``, of mappings, lists, texts and whole numbers; neither sorted nor folded."""
+    return "".join(_mapping(document, ""))
+
+
+def _mapping(node: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, value in node.items():
+        if (text := _scalar(value)) is not None:
+            yield f"{indent}{key}: {text}\n"
+        elif isinstance(value, Mapping) and value:
+            yield f"{indent}{key}:\n"
+            yield from _mapping(value, f"{indent}  ")
+        elif isinstance(value, list) and value and all(isinstance(each, Mapping) and each for each in value):
+            yield f"{indent}{key}:\n"
+            for each in value:
+                yield f"{indent}  - {''.join(_mapping(each, f'{indent}    ')).lstrip(' ')}"
+        elif isinstance(value, list) and value and None not in (texts := [_scalar(each) for each in value]):
+            yield f"{indent}{key}:\n"
+            yield from (f"{indent}  - {text}\n" for text in texts)
+        else:
+            yield textwrap.indent(_by_pyyaml({key: value}), indent, lambda line: line != "\n")
+
+
+def _scalar(value: Any) -> str | None:
+    """``value`` as it stands in a text without quotes; None when it is something else, or needs them."""
+    if isinstance(value, str):
+        return value if _PLAIN.fullmatch(value) and value.lower() not in _OTHERS else None
+    return str(value) if type(value) is int else None
+
+
+def _by_pyyaml(document: Mapping[str, Any]) -> str:
+    import yaml  # noqa: PLC0415  slow to import, and rarely needed
+
+    return yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+@cache
+def _dumper() -> Any:
+    import yaml  # noqa: PLC0415  as above
+
+    class Dumper(yaml.SafeDumper):
+        """Indents lists below their key, as people do, and never uses anchors."""
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - PyYAML's
+            super().increase_indent(flow, False)  # noqa: FBT003 - PyYAML's
+
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's
+            return True
+
+    def as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        """Texts of several lines as they would be typed; what YAML has odd rules for, such as U+0085, in quotes."""
+        odd = not text.replace("\n", "").isprintable()
+        style = '"' if odd else "|" if "\n" in text else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, as_block)
+    return Dumper

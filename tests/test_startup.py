@@ -1,0 +1,82 @@
+"""What a command line costs before it does anything: only what the command needs is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from syncer.oci import Digest, Reference
+from syncer.profiles.definition import DefinedImage, Definition, render_definition
+from tests.support.cli import environment, syncer
+
+PUSH = "push -f missing -r localhost:1"
+BUILD = "build --images-file missing"
+SYNC = "sync --images-file missing -r localhost:1"
+
+_SLOW = {"pydantic", "yaml", "rich", "cryptography", "bcrypt", "prometheus_client", "structlog", "tarfile"}
+_OF_PROFILES = {
+    f"syncer.{module}"
+    for module in (
+        *("api.profiles", "api.prune", "api.spooled", "cli.live", "cli.palette", "serve"),
+        *("profiles.charts", "profiles.gather", "profiles.packs", "profiles.palette_api", "profiles.profile_file"),
+    )
+}
+_PROGRAM = "import sys; from syncer.cli import main; main(sys.argv[1:]); print(*sys.modules, sep='\\n')"
+
+
+def imported_by(*words: str, home: Path) -> set[str]:
+    """All that is imported when a run of the command with these words is over."""
+    command = [sys.executable, "-c", _PROGRAM, *words]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment(home), cwd=home)
+    return set(ran.stdout.splitlines())
+
+
+@pytest.mark.parametrize("before", [[], ["content"]])
+def test_other_commands_are_not_imported(before: list[str], tmp_path: Path) -> None:
+    imported = imported_by(*before, *PUSH.split(), home=tmp_path)
+
+    assert "syncer.cli.content" in imported
+    assert imported.isdisjoint({"syncer.cli.build", "syncer.cli.sync", "syncer.cli.edge", "syncer.cli.serve"})
+
+
+@pytest.mark.parametrize("words", [PUSH, BUILD])
+def test_images_need_nothing_that_is_slow_to_import(words: str, tmp_path: Path) -> None:
+    imported = imported_by(*words.split(), home=tmp_path)
+
+    assert "syncer.registry" in imported
+    assert imported.isdisjoint({*_SLOW, *_OF_PROFILES})
+
+
+def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path: Path) -> None:
+    imported = imported_by(*SYNC.split(), home=tmp_path)
+
+    assert "syncer.api.sync" in imported
+    assert imported.isdisjoint({*_SLOW - {"pydantic", "yaml"}, *_OF_PROFILES})
+
+
+def test_the_definition_of_images_is_read_and_written_without_yaml(tmp_path: Path) -> None:
+    image = DefinedImage(
+        image=Reference.parse("busybox:1.37"), digest=Digest.of(b""), platforms=("linux/amd64",), size=1
+    )
+    path = tmp_path / "bundle-definition.yaml"
+    path.write_text(render_definition(Definition(name="edge", images=(image,))))
+
+    imported = imported_by("definition", str(path), home=tmp_path)
+
+    assert "syncer.profiles.definition_file" in imported
+    assert imported.isdisjoint({"yaml", "pydantic"})
+
+
+def test_the_version_needs_no_parser(tmp_path: Path) -> None:
+    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "typer", "click", "anyio", "aiohttp"})
+
+
+@pytest.mark.parametrize("place", [[], ["content"]])
+async def test_a_mistyped_command_is_told_which_one_is_near(place: list[str], tmp_path: Path) -> None:
+    ran = await syncer(*place, "pussh", home=tmp_path)
+
+    assert ran.code == 2
+    assert ran.stderr.count("'push'") == 1
