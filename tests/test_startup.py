@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from syncer.oci import Digest, Reference
-from syncer.profiles.definition import DefinedImage, Definition, render_definition
 from tests.support.cli import environment, syncer
 
 PUSH = "push -f missing -r localhost:1"
@@ -55,19 +53,6 @@ def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path
 
     assert "syncer.api.sync" in imported
     assert imported.isdisjoint({*_SLOW - {"pydantic", "yaml"}, *_OF_PROFILES})
-
-
-def test_the_definition_of_images_is_read_and_written_without_yaml(tmp_path: Path) -> None:
-    image = DefinedImage(
-        image=Reference.parse("busybox:1.37"), digest=Digest.of(b""), platforms=("linux/amd64",), size=1
-    )
-    path = tmp_path / "bundle-definition.yaml"
-    path.write_text(render_definition(Definition(name="edge", images=(image,))))
-
-    imported = imported_by("definition", str(path), home=tmp_path)
-
-    assert "syncer.profiles.definition_file" in imported
-    assert imported.isdisjoint({"yaml", "pydantic"})
 
 
 def test_the_version_needs_no_parser(tmp_path: Path) -> None:

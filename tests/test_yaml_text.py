@@ -14,14 +14,14 @@ from syncer.profiles.yaml_text import yaml_text
 _TEXTS = st.text(max_size=12) | st.sampled_from(
     ["No", "on", "null", "1.10", "1:30", "a:", "a: b", "a #b", " a\nb\n", "~"]
 )
-VALUES = st.recursive(
+_VALUES = st.recursive(
     _TEXTS | st.integers(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
     max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.sampled_from(["name", "images", "size"]), VALUES, min_size=1))
+@given(st.dictionaries(st.sampled_from(["name", "images", "size"]), _VALUES, min_size=1))
 def test_every_document_is_read_back(document: dict[str, Any]) -> None:
     assert yaml.safe_load(yaml_text(document)) == document
 

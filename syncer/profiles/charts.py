@@ -40,7 +40,7 @@ from syncer.profiles.definition import ChartRequest
 from syncer.profiles.helm_chart import chart_config, read_chart_metadata
 from syncer.profiles.semver_ranges import is_whole, newest
 from syncer.profiles.spool import Spool
-from syncer.profiles.yaml_tree import Map
+from syncer.profiles.yaml_document import Map
 from syncer.transport import Transport
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.redact import without_secrets

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from syncer.errors import InvalidFile, SyncerError
-from syncer.profiles.yaml_tree import Step, line_of, spell_path, unknown_field
+from syncer.profiles.yaml_document import Step, line_of, spell_path, unknown_field
 
 Model = TypeVar("Model", bound="Checked")
 Value = TypeVar("Value")

@@ -1,7 +1,7 @@
 """bundle-definition.yaml, for people to read and edit.
 
-Every push reads one, mostly one that nobody has touched: so this is done without pydantic and mostly without PyYAML,
-whose imports alone take longer than to read the file.
+Every push reads one, mostly one that nobody has touched: so this is done without pydantic, whose import alone
+takes longer than to read the file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from syncer.profiles.definition import (
     render_definition,
 )
 from syncer.profiles.text_file import decode_text, read_text
-from syncer.profiles.yaml_plain import read_plain
-from syncer.profiles.yaml_tree import Map, Seq, Step, line_of, spell_path, unknown_field
+from syncer.profiles.yaml_document import Map, Seq, Step, line_of, parse_yaml, spell_path, unknown_field
 
 
 def read_definition(path: Path) -> Definition:
@@ -39,12 +38,7 @@ def read_definition(path: Path) -> Definition:
 
 def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
     """As ``read_definition``, for text from a bundle or a registry."""
-    decoded = decode_text(text, origin) if isinstance(text, bytes) else text
-    tree = read_plain(decoded)
-    if tree is None:
-        from syncer.profiles.yaml_document import parse_yaml  # noqa: PLC0415  slow to import, and rarely needed
-
-        tree = parse_yaml(decoded, origin)
+    tree = parse_yaml(decode_text(text, origin) if isinstance(text, bytes) else text, origin)
     if tree is None:
         raise InvalidFile(origin, "it is empty, and a bundle definition is expected")
     try:

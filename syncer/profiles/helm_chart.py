@@ -10,8 +10,7 @@ import orjson
 from syncer.errors import InvalidContent, InvalidFile
 from syncer.profiles.archive import read_archive
 from syncer.profiles.text_file import decode_text
-from syncer.profiles.yaml_document import parse_yaml
-from syncer.profiles.yaml_tree import Map, Seq
+from syncer.profiles.yaml_document import Map, Seq, parse_yaml
 
 _ORDER = (
     *("name", "home", "sources", "version", "description", "keywords", "maintainers", "icon", "apiVersion"),

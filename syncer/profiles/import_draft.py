@@ -12,7 +12,7 @@ import yaml
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
-from syncer.profiles.yaml_tree import Map, Seq, Step, spell_path
+from syncer.profiles.yaml_document import Map, Seq, Step, spell_path
 
 Value = TypeVar("Value")
 

@@ -16,8 +16,7 @@ from syncer.profiles.import_regsync import import_regsync, is_regsync
 from syncer.profiles.import_skopeo import import_skopeo, is_skopeo
 from syncer.profiles.sync_file import parse_sync_file
 from syncer.profiles.text_file import read_text
-from syncer.profiles.yaml_document import parse_documents
-from syncer.profiles.yaml_tree import Map
+from syncer.profiles.yaml_document import Map, parse_documents
 
 _SINGLE = {
     "regsync": (is_regsync, import_regsync),

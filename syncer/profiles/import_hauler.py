@@ -8,7 +8,7 @@ from typing import Any
 from syncer.oci import Reference
 from syncer.profiles.import_draft import Draft, Fields, image_source, platform_names
 from syncer.profiles.sync_fields import Landing, chart_repository
-from syncer.profiles.yaml_tree import Map
+from syncer.profiles.yaml_document import Map
 
 GROUP = "content.hauler.cattle.io/"
 

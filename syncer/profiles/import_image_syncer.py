@@ -13,7 +13,7 @@ from syncer.profiles.import_draft import Draft, Fields, image_source
 from syncer.profiles.import_skopeo import whole_match
 from syncer.profiles.sync_fields import registry_host, repository
 from syncer.profiles.tag_rules import TagPattern
-from syncer.profiles.yaml_tree import Map
+from syncer.profiles.yaml_document import Map
 
 _LOGIN = frozenset({"username", "password", "insecure"})
 

@@ -8,7 +8,7 @@ from typing import Any
 from syncer.oci import Reference
 from syncer.profiles.images_file import parse_images
 from syncer.profiles.import_draft import Draft, Fields, image_source
-from syncer.profiles.yaml_tree import Map
+from syncer.profiles.yaml_document import Map
 
 GROUP = "imgpkg.carvel.dev/"
 

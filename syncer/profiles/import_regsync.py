@@ -10,7 +10,7 @@ from syncer.oci import Reference
 from syncer.profiles.import_draft import Draft, Fields, image_source, platform_names
 from syncer.profiles.sync_fields import repository
 from syncer.profiles.tag_rules import TagPattern
-from syncer.profiles.yaml_tree import Map, Seq
+from syncer.profiles.yaml_document import Map, Seq
 
 _SOURCE = re.compile(r"\{\{\s*\.Sync\.Source\s*\}\}")
 _FILE = re.compile(r"\{\{\s*file\s+\"([^\"]+)\"\s*\}\}")

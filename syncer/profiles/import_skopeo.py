@@ -9,7 +9,7 @@ from syncer.oci import Reference
 from syncer.profiles.import_draft import Draft, Fields, image_source
 from syncer.profiles.sync_fields import repository
 from syncer.profiles.tag_rules import TagPattern
-from syncer.profiles.yaml_tree import Map
+from syncer.profiles.yaml_document import Map
 
 _KINDS = ("images", "images-by-tag-regex", "images-by-semver")
 

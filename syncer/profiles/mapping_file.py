@@ -8,8 +8,7 @@ from typing import Any
 from syncer.errors import InvalidFile, UsageError
 from syncer.profiles.mapping import MappingRule
 from syncer.profiles.text_file import read_text
-from syncer.profiles.yaml_document import parse_yaml
-from syncer.profiles.yaml_tree import Map
+from syncer.profiles.yaml_document import Map, parse_yaml
 
 _FIELD = "registryMappingRules"
 _PLACES = ((), ("externalRegistries",), ("stylus", "externalRegistries"))

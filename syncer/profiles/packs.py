@@ -17,8 +17,7 @@ from syncer.oci import Reference
 from syncer.profiles.definition import ChartRequest
 from syncer.profiles.macros import MACRO, Scope
 from syncer.profiles.profile import Pack
-from syncer.profiles.yaml_document import parse_documents
-from syncer.profiles.yaml_tree import Map, Seq, Step, line_of, spell_path
+from syncer.profiles.yaml_document import Map, Seq, Step, line_of, parse_documents, spell_path
 
 _SCHEME = re.compile(r"^(?:container|docker|oci)://")
 _QUOTES = "“”‘’\"'"  # some pages of Palette's documentation print curly ones, and they get copied

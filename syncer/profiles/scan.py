@@ -16,8 +16,7 @@ from syncer.oci import Reference
 from syncer.profiles.chart_archive import ChartFile, read_chart_files
 from syncer.profiles.macros import MACRO
 from syncer.profiles.profile import Pack, PackFile
-from syncer.profiles.yaml_document import parse_documents
-from syncer.profiles.yaml_tree import Map, Seq
+from syncer.profiles.yaml_document import Map, Seq, parse_documents
 
 _IMAGE_LINE = re.compile(r"""^[ \t]*(?:-[ \t]+)?["']?image["']?:[ \t]*["']?(?P<image>[^\s"'#,}]+)""", re.MULTILINE)
 _NAMED = re.compile(r"[A-Za-z0-9.:-]+(?:/[a-z0-9._-]+)+[:@][A-Za-z0-9._:-]+")

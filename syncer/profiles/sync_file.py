@@ -15,8 +15,7 @@ from syncer.profiles.mapping import NameMapping, renamed, require_distinct
 from syncer.profiles.sync_document import Source, SyncDocument, Target
 from syncer.profiles.tag_rules import TagPattern, select, unmatched
 from syncer.profiles.text_file import read_text
-from syncer.profiles.yaml_document import parse_yaml
-from syncer.profiles.yaml_tree import Step, line_of, spell_path
+from syncer.profiles.yaml_document import Step, line_of, parse_yaml, spell_path
 
 
 @dataclass(frozen=True, slots=True)

