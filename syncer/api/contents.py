@@ -9,7 +9,6 @@ from pathlib import Path
 
 from syncer.bundle import Bundle
 from syncer.content import Blob
-from syncer.errors import NotFound
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.cred_file import Login
@@ -42,11 +41,10 @@ class Contents:
         return await self._holder(reference).manifest(reference)
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
-        try:
+        if self.spool.has(descriptor.digest):
             return self.spool.blob(reference, descriptor)
-        except NotFound:
-            holder = next((bundle for bundle in self.bundles if descriptor.digest in bundle.digests), self.registries)
-            return holder.blob(reference, descriptor)
+        holder = next((bundle for bundle in self.bundles if descriptor.digest in bundle.digests), self.registries)
+        return holder.blob(reference, descriptor)
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
         """What refers to ``subjects``: asked of whoever has the image."""

@@ -6,8 +6,6 @@ import errno
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from syncer.errors import TargetFull
@@ -27,14 +25,22 @@ _HINTS = {
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing ``path`` into ``TargetFull``."""
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise TargetFull(f"cannot write {path}: {reason.lower()}", hint=_HINTS.get(error.errno or 0)) from error
+class writing:  # noqa: N801  (used like a function; as a generator it would cost more than what it watches)
+    """Turns what the operating system says about writing ``path`` into ``TargetFull``."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            hint = _HINTS.get(error.errno or 0)
+            raise TargetFull(f"cannot write {self._path}: {reason.lower()}", hint=hint) from error
 
 
 def room_for(file: int) -> int | None:

@@ -67,6 +67,10 @@ class Spool:
     async def manifest(self, reference: Reference) -> AnyManifest:
         return self._manifest(reference)
 
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob that ``digest`` names is here."""
+        return digest in self._small or digest in self._files
+
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         if descriptor.digest in self._small:
             return _SmallBlob(descriptor, self._small[descriptor.digest])
@@ -75,6 +79,8 @@ class Spool:
         raise NotFound(f"{descriptor.digest.short} of {reference}", 404, ["it was not fetched"])
 
     def _find(self, reference: Reference) -> Manifest | None:
+        if not self._manifests:
+            return None
         digest = reference.digest
         if digest is None:
             digest = self._names.get(reference)

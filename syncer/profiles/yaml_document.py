@@ -23,6 +23,7 @@ MAX_NODES = 1_000_000
 """Values in one file, each counted as often as aliases repeat it; the largest known pack has 5,000."""
 
 _MAX_DEPTH = 100
+_TOO_DEEP = f"it is nested deeper than {_MAX_DEPTH} levels"
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _KEY_PROBLEM = "a key must be a text; a value that begins with { needs quotes"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is absent from some builds of PyYAML
@@ -66,6 +67,8 @@ def parse_documents(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
+        if "nesting depth" in str(error.problem):  # libyaml's own limit, which some versions meet before ours
+            raise InvalidFile(origin, _TOO_DEEP) from None
         raise _syntax_error(error, origin) from None
     except yaml.YAMLError as error:
         raise InvalidFile(origin, f"this is not YAML: {str(error).splitlines()[0]}") from None
@@ -143,7 +146,7 @@ class _Builder:
 
     def _begin(self, event: Any, node: Map | Seq) -> None:
         if len(self._open) >= _MAX_DEPTH:
-            raise self._error(event, f"it is nested deeper than {_MAX_DEPTH} levels")
+            raise self._error(event, _TOO_DEEP)
         if self._open and self._open[-1].wants_key:
             raise self._error(event, _KEY_PROBLEM)
         self._open.append(_Frame(node, event.anchor, event.start_mark.line + 1, self._count))
