@@ -14,10 +14,10 @@ from typing import TypeAlias
 
 from syncer.errors import Interrupted, SyncerError
 from syncer.transport.connecting import Found, within_reach
-from syncer.transport.failures import failure_of, no_connection
+from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.flow import Flow
 from syncer.transport.guard import Scope, authority, origin
-from syncer.transport.http1 import BodyReader, CutOff, Head, HeadReader, NotHTTP
+from syncer.transport.http1 import BodyReader, Head, HeadReader
 from syncer.transport.message import FileBody, Request, Sink
 from syncer.transport.settings import Limits
 from syncer.transport.traffic import Traffic
@@ -26,7 +26,6 @@ PIECE = 512 * 1024
 """Bytes that are received before they are hashed and written, or read from a file before they are sent."""
 
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
-_BROKEN = (OSError, CutOff, NotHTTP)
 
 Key: TypeAlias = tuple[object, Scope | None]
 
@@ -76,7 +75,7 @@ class BlockingConnection:
         self.was_poured, self.failure = False, None
         try:
             answer = self._ask(request, head, traffic)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise failure_of(error, request) from None
         if request.pour and (sink := request.pour(request, answer.status, answer.headers)):
             self.was_poured = True
@@ -194,7 +193,7 @@ class BlockingConnection:
             began = time.monotonic()
             try:
                 count = self._receive(buffer[filled:])
-            except _BROKEN as error:
+            except BROKEN as error:
                 if filled:
                     break  # the next call meets the failure again
                 raise failure_of(error, request) from None

@@ -11,14 +11,13 @@ from typing import TypeAlias
 import aiohappyeyeballs
 import anyio.lowlevel
 
-from syncer.errors import NetworkError
 from syncer.transport.connecting import Addresses, scope_of, within_reach
-from syncer.transport.failures import failure_of, no_connection
+from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.flow import Flow
 from syncer.transport.guard import Scope, authority, origin
-from syncer.transport.http1 import CutOff, Head, NotHTTP
+from syncer.transport.http1 import Head
 from syncer.transport.message import Request
-from syncer.transport.response import Response
+from syncer.transport.response import Response, count_in
 from syncer.transport.settings import Limits
 from syncer.transport.streams import Stream
 from syncer.transport.traffic import Traffic
@@ -27,7 +26,6 @@ IDLE = 15.0
 """Seconds after which a connection may have been closed by the other end."""
 
 _NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
-_BROKEN = (OSError, CutOff, NotHTTP)  # TimeoutError is an OSError
 
 Key: TypeAlias = tuple[object, Scope | None, bool]
 
@@ -79,7 +77,7 @@ class DirectWire:
                 raise
         except BaseException as error:
             pool.room.release()
-            if isinstance(error, _BROKEN) and not isinstance(error, NetworkError):
+            if isinstance(error, BROKEN):
                 raise failure_of(error, request) from None
             raise
         if isinstance(request.body, bytes):
@@ -129,13 +127,9 @@ class _DirectResponse(Response):
         began = time.monotonic()
         try:
             piece = await self._stream.piece(self._idle)
-        except _BROKEN as error:
+        except BROKEN as error:
             raise failure_of(error, self.request) from None
-        if piece:
-            self._flow.moved(len(piece), time.monotonic() - began)
-            self._traffic.bytes_in += len(piece)
-            if wait := self._traffic.owed(len(piece)):
-                await anyio.sleep(wait)
+        await count_in(piece, time.monotonic() - began, self._flow, self._traffic)
         return piece
 
     def release(self) -> None:

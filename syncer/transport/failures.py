@@ -27,6 +27,9 @@ class OutOfReach(OSError):
     """A name resolved to an address that is nearer than a server may send us to."""
 
 
+BROKEN = (OSError, CutOff, NotHTTP)
+"""What ends an exchange of our own connections; ``TimeoutError`` is an ``OSError``."""
+
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 

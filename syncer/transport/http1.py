@@ -62,11 +62,6 @@ class HeadReader:
         self._buffer = bytearray()
         self.rest = b""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing has come yet."""
-        return not self._buffer
-
     def feed(self, piece: bytes | memoryview) -> Head | None:
         """The head once it is whole; raises ``NotHTTP``.  Answers of status 1xx are passed over."""
         self._buffer += piece

@@ -19,7 +19,7 @@ from syncer.transport.flow import Flow, WatchedTransport, stalled
 from syncer.transport.guard import Scope, authority
 from syncer.transport.http1 import CutOff, NotHTTP
 from syncer.transport.message import Body, Request
-from syncer.transport.response import Response
+from syncer.transport.response import Response, count_in
 from syncer.transport.settings import Limits
 from syncer.transport.traffic import Traffic
 
@@ -113,11 +113,7 @@ class _ProxiedResponse(Response):
             piece = await self._inner.content.readany()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _failure_of(error, self.request) from None
-        if piece:
-            self._flow.moved(len(piece), time.monotonic() - began)
-            self._traffic.bytes_in += len(piece)
-            if wait := self._traffic.owed(len(piece)):
-                await anyio.sleep(wait)
+        await count_in(piece, time.monotonic() - began, self._flow, self._traffic)
         return piece
 
     def release(self) -> None:

@@ -5,11 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import anyio
 from anyio import to_thread
 from multidict import CIMultiDictProxy
 
+from syncer.transport.flow import Flow
 from syncer.transport.guard import Scope
 from syncer.transport.message import Request
+from syncer.transport.traffic import Traffic
+
+
+async def count_in(piece: bytes, seconds: float, flow: Flow, traffic: Traffic) -> None:
+    """Take note of a piece that was waited for, and keep to the pace of its host; raises ``Interrupted``."""
+    if piece:
+        flow.moved(len(piece), seconds)
+        traffic.bytes_in += len(piece)
+        if wait := traffic.owed(len(piece)):
+            await anyio.sleep(wait)
 
 
 class Response(ABC):
