@@ -6,7 +6,7 @@ A registry and a bundle are each both; the engine (``syncer.transfer``) knows no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Pieces: TypeAlias = AsyncIterator[bytes | memoryview]
 """The bytes of a blob on their way; each piece is valid until the next one is asked for."""
+
+InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
+"""Where bytes lie as they are: an open file, and the offset and the length of each stretch of it."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,10 @@ class FileBlob(ABC):
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill ``buffer`` from byte ``offset`` on; returns the number of bytes, short only at the end."""
         ...
+
+    def in_place(self, offset: int, length: int) -> InPlace | None:  # noqa: ARG002 -- for those that can tell
+        """Where ``length`` bytes from ``offset`` on lie, for the kernel to send them; None where they must be read."""
+        return None
 
 
 class PourableBlob(ABC):

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +37,30 @@ _MAX_SIZE = 2**50
 
 
 class Journal:
-    """Appends to a journal; each record is one system call, so several threads may."""
+    """Appends to a journal; several threads may."""
 
     def __init__(self, file: int) -> None:
         self._file = file
+        self._slots: list[bytes] = []  # lines that no mark has needed yet
+        self._lock = threading.Lock()
 
     def slot(self, slot: Slot) -> None:
-        """Remember a place that was allotted."""
-        self._append(["slot", str(slot.digest), slot.size, slot.offset, slot.packed])
+        """Remember a place that was allotted, from the first mark on that comes after it."""
+        line = line_of(["slot", str(slot.digest), slot.size, slot.offset, slot.packed])
+        with self._lock:
+            self._slots.append(line)
 
     def mark(self, slot: Slot, size: int, proof: bytes) -> None:
         """Remember that ``slot`` has its first ``size`` bytes of content."""
-        self._append(["mark", slot.number, size, proof.hex()])
+        line = line_of(["mark", slot.number, size, proof.hex()])
+        with self._lock:
+            slots, self._slots = self._slots, []
+            os.write(self._file, b"".join((*slots, line)))
 
     def close(self) -> None:
+        with suppress(OSError):  # of a full disk, which was said already; a slot without a mark is worth little
+            os.write(self._file, b"".join(self._slots))
         os.close(self._file)
-
-    def _append(self, record: list[Any]) -> None:
-        os.write(self._file, line_of(record))
 
 
 def open_journal(path: Path, framing: Framing, start: int, *, resume: bool) -> tuple[Journal, list[Slot]]:

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 BATCH = 512 * 1024
-"""Bytes that are hashed and written together; while that happens, as many may arrive.
+"""Bytes that are hashed and written together; while that happens, as many may arrive."""
 
-Twice this is what a killed build has to fetch again of each blob that was under way.
-"""
+_AT_RISK = 2 * BATCH  # bytes, at most, that a killed build has to fetch again of each blob that was under way
 
 _WORTH_A_THREAD = 128 * 1024  # bytes from which on a blob is read, hashed and written in one thread
 _INLINE = 64 * 1024  # what is done faster than a thread is woken
@@ -40,6 +39,7 @@ class Landing:
     threads: CapacityLimiter
     _batch: list[bytes] = field(default_factory=list)
     _received: int = 0
+    _marked: int = 0
     _failure: SyncerError | None = None
     _idle: anyio.Event = field(default_factory=anyio.Event)
 
@@ -48,9 +48,9 @@ class Landing:
 
         What arrived before an error of either end is in the slot all the same.
         """
-        self.progress.done = self._received = self.done
+        self.progress.done = self._received = self._marked = self.done
         if isinstance(blob, PourableBlob) and self.slot.size - self.done >= _WORTH_A_THREAD:
-            await blob.pour(self._accept, self.done)
+            await self._pour(blob)
             return self._is_right()
         if self.slot.size - self.done <= _INLINE:
             async with blob.open(self.done) as pieces:
@@ -62,6 +62,14 @@ class Landing:
         if self._failure:
             raise self._failure
         return self._is_right()
+
+    async def _pour(self, blob: PourableBlob) -> None:
+        """Read, hash and write piece by piece in one thread."""
+        try:
+            await blob.pour(self._accept, self.done)
+        finally:
+            if self._marked < self.done:
+                self._mark()
 
     async def _receive_in_batches(self, blob: Blob) -> None:
         """Hash and write one batch in a thread while the next one arrives."""
@@ -85,9 +93,9 @@ class Landing:
         """Land one piece, in the thread that read it."""
         self._received += len(piece)
         self._check_size()
-        self._land([piece])
-        if self._failure:
-            raise self._failure
+        self._write([piece])
+        if self.done == self.slot.size or self.done - self._marked >= _AT_RISK:
+            self._mark()
 
     def _is_right(self) -> bool:
         return self.done == self.slot.size and self.slot.digest.matches(self.hasher)
@@ -121,10 +129,17 @@ class Landing:
 
     def _land(self, batch: Sequence[bytes | memoryview]) -> None:
         try:
-            for piece in batch:
-                self.hasher.update(piece)
-            self.done = self.partial.write(self.slot, self.done, batch)
-            self.partial.mark(self.slot, self.done, self.hasher)
+            self._write(batch)
+            self._mark()
         except SyncerError as error:
             self._failure = error
+
+    def _write(self, batch: Sequence[bytes | memoryview]) -> None:
+        self.done = self.partial.write(self.slot, self.done, batch)
+        for piece in batch:  # written first: what the disk refused must not be in the hash of what is there
+            self.hasher.update(piece)
         self.progress.done = self.done
+
+    def _mark(self) -> None:
+        self.partial.mark(self.slot, self.done, self.hasher)
+        self._marked = self.done

@@ -25,7 +25,7 @@ from syncer.bundle.layout import (
     digest_of_name,
     read_index,
 )
-from syncer.content import FileBlob, Pieces
+from syncer.content import FileBlob, InPlace, Pieces
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
@@ -211,6 +211,11 @@ class BundleBlob(FileBlob):
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """See ``content.FileBlob``."""
         return self.bundle.read_into(self.descriptor.digest, buffer, offset)
+
+    def in_place(self, offset: int, length: int) -> InPlace | None:
+        """See ``content.FileBlob``."""
+        extents = self.bundle.extents(self.descriptor.digest, offset, length)
+        return None if extents is None else (self.bundle.file, extents)
 
     async def _pieces(self, offset: int) -> AsyncIterator[memoryview]:
         buffer = memoryview(bytearray(min(PIECE, self.descriptor.size)))

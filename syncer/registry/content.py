@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import anyio
 
-from syncer.content import Blob, FileBlob, Pieces, PourableBlob, Progress
+from syncer.content import Blob, FileBlob, InPlace, Pieces, PourableBlob, Progress
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor
 from syncer.registry.relay import Relay
@@ -56,6 +56,21 @@ class Content:
             raise SourceFailed(self._short(position))
         self._progress.done = position + count
         return count
+
+    def in_place(self, start: int, length: int) -> InPlace | None:
+        """Where a stretch of a blob in a file lies, as ``FileBlob`` says it; raises ``SourceFailed``."""
+        assert self._file is not None
+        try:
+            found = self._file.in_place(start, length)
+        except (SyncerError, OSError) as error:
+            raise SourceFailed(error) from error
+        return None if found is None else (found[0], self._counted(start, found[1]))
+
+    def _counted(self, position: int, extents: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        for offset, length in extents:
+            yield offset, length
+            position += length
+            self._progress.done = position
 
     @property
     def is_relayed(self) -> bool:
@@ -185,3 +200,6 @@ class FilePart(Part, FileBody):
 
     def read_into(self, buffer: memoryview, position: int) -> int:
         return self.content.read_into(buffer[: self.length - position], self.start + position)
+
+    def in_place(self) -> InPlace | None:
+        return self.content.in_place(self.start, self.length)

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
-from syncer.errors import Interrupted, SyncerError
+from syncer.errors import SyncerError
 from syncer.transport.connecting import Found, within_reach
 from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.flow import Flow
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.http1 import BodyReader, Head, HeadReader
 from syncer.transport.message import FileBody, Request, Sink
+from syncer.transport.sending import Sending
 from syncer.transport.settings import Limits
 from syncer.transport.traffic import Traffic
 
@@ -50,7 +51,8 @@ class BlockingConnection:
         self._is_sent = True
         self._flow: Flow | None = None
         self._buffer: memoryview | None = None
-        self._waits: float | None = None  # seconds, at most
+        self._poll: select.poll | None = None
+        self._waits: float | None = None  # seconds, at most, for the other end to send
         self.was_poured = False  # somebody had the body as it came
         self.failure: SyncerError | None = None  # of that
 
@@ -106,7 +108,8 @@ class BlockingConnection:
         self._head = self._body = None
         self._rest = []
         self._flow = Flow(request, self._limits)
-        self._wait_at_most(self._limits.idle)
+        if self._context is not None:
+            self._socket.settimeout(self._limits.idle)
         self._socket.sendall(head + request.body if isinstance(request.body, bytes) else head)
         failure = None
         if isinstance(request.body, FileBody):
@@ -128,27 +131,20 @@ class BlockingConnection:
         assert self._socket is not None
         self._is_sent = False
         flow = Flow(request, self._limits, is_upload=True)
-        buffer = self._piece()
-        position = 0
-        while position < length:
-            count = body.read_into(buffer[: length - position], position)
-            if not count:
-                raise Interrupted(f"{request}: the content to send ended {length - position} bytes early")
-            if wait := traffic.owed(count):
+        for portion, sends in Sending(request, body, length, self._socket, self._piece).portions():
+            if wait := traffic.owed(portion):
                 self._aborted.wait(wait)
             if self._is_answered():
                 return None
-            left = buffer[:count]
-            while left:
-                began = time.monotonic()
-                try:
-                    sent = self._socket.send(left)
-                except OSError as error:
-                    return error
-                flow.moved(sent, time.monotonic() - began)
-                traffic.bytes_out += sent
-                left = left[sent:]
-            position += count
+            began = time.monotonic()
+            try:
+                for count in sends:
+                    now = time.monotonic()
+                    flow.moved(count, now - began)
+                    traffic.bytes_out += count
+                    began = now
+            except OSError as error:
+                return error
         self._is_sent = True
         return None
 
@@ -162,9 +158,10 @@ class BlockingConnection:
         assert self._socket is not None
         if self._context is not None:
             return False  # what can be read may be a ticket of TLS
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
+        return bool(self._poll.poll(0))
 
     def _receive_head(self, request: Request, failure: OSError | None) -> Head:
         assert self._socket is not None
@@ -240,22 +237,20 @@ class BlockingConnection:
     def _wait_at_most(self, seconds: float) -> None:
         """Let the kernel keep the time, where it can: a timeout of Python's costs a system call for each call."""
         assert self._socket is not None
-        if seconds == self._waits:
-            return
-        self._waits = seconds
         if self._context is not None:
             self._socket.settimeout(seconds)
-            return
-        self._socket.settimeout(None)
-        interval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            self._socket.setsockopt(socket.SOL_SOCKET, option, interval)
+        elif seconds != self._waits:
+            self._waits = seconds
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(seconds))
 
     def _connect(self, request: Request) -> None:
         host = authority(request.url)
         try:
             connected = self._open(request.reach)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is None:
+                connected.settimeout(None)
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
             self.peer = str(connected.getpeername()[0])
             if self._context is not None:
                 self._socket = self._context.wrap_socket(connected, server_hostname=request.url.raw_host)
@@ -278,3 +273,8 @@ class BlockingConnection:
             if self._aborted.is_set():
                 break
         raise failure
+
+
+def _interval(seconds: float) -> bytes:
+    """A ``struct timeval``."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))

@@ -15,7 +15,7 @@ MAX_HEAD = 128 * 1024
 _MAX_FIELDS = 256
 _MAX_LINE = 64 * 1024  # bytes of a chunk's size, its extensions included, and of a trailer
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-9][0-9]{2})(?: .*)?")
-_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)$", re.MULTILINE)
 _FOLD = re.compile(r"\n[ \t]+")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 _FORBIDDEN = re.compile(r"[\r\n\0]")
@@ -196,6 +196,9 @@ def _parsed_head(block: bytes, method: str) -> Head:
 def _fields(lines: str) -> CIMultiDictProxy[str]:
     if "\n " in lines or "\n\t" in lines:  # a field that goes on in the next line (RFC 9112 §5.2)
         lines = _FOLD.sub(" ", lines)
+    if " \n" in lines or "\t\n" in lines or lines.endswith((" ", "\t")):
+        # not in the pattern of a field, which would be slow for all answers, and hostile ones could make it slower
+        lines = "\n".join(line.rstrip(" \t") for line in lines.split("\n"))
     fields = _FIELD.findall(lines)
     if len(fields) > _MAX_FIELDS or len(fields) != (lines.count("\n") + 1 if lines else 0):
         raise NotHTTP("a field without a name, or too many of them")

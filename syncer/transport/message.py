@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
@@ -38,14 +38,23 @@ class Body(Protocol):
         ...
 
 
+InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
+"""Where a body lies as it is: an open file, and the offset and the length of each stretch of it."""
+
+
 class FileBody(ABC):
-    """A body that lies in a local file: a worker thread may read it in place."""
+    """A body that lies in a local file: a worker thread may read it, or have the kernel send it from there."""
 
     __slots__ = ()
 
     @abstractmethod
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Fill ``buffer`` from byte ``position`` of the body on; the number of bytes, short only at its end."""
+        ...
+
+    @abstractmethod
+    def in_place(self) -> InPlace | None:
+        """Where the body lies; None where it must be read.  A stretch has been sent when the next one is asked for."""
         ...
 
 
