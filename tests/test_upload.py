@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,13 +12,14 @@ import anyio
 import pytest
 from aiohttp import web
 
-from syncer.content import Pieces
-from syncer.errors import Denied, DigestMismatch, Interrupted, NotFound, TargetError, Waiting
+from syncer.content import Blob, Pieces
+from syncer.errors import Denied, DigestMismatch, Interrupted, InvalidBundle, NotFound, TargetError, Waiting
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.registry.manner import Manner, Way
 from syncer.transport import HostSettings, Limits, TransportSettings
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import bundled_blob
 from tests.support.images import digest_of
 from tests.support.quirky import (
     Handler,
@@ -52,25 +54,44 @@ def told(registry: Quirky, method: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("keeps", ["resumable", "strict", "forgetful"])
-@pytest.mark.parametrize("from_file", [True, False])
-async def test_a_chunk_that_breaks_off_is_recovered_from(keeps: Keeps, from_file: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["a bundle", "a file", "a stream"])
+async def test_a_chunk_that_breaks_off_is_recovered_from(keeps: Keeps, place: str, tmp_path: Path) -> None:
     """§3 row 1: the session is asked where it stands; where it is lost, the blob starts anew."""
     content = images.noise("chunks", 5 * MIB)
-    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+    async with (
+        quirky_registry() as registry,
+        registries_for(chunk_size=MIB) as registries,
+        bundled_blob(tmp_path, content) as bundled,
+    ):
         registry.keeps = keeps
         registry.on("PATCH session", cut_upload(registry, 300_000))
+        blobs: dict[str, Blob] = {
+            "a bundle": bundled,
+            "a file": file_blob(tmp_path, content),
+            "a stream": blob_of(content),
+        }
 
-        await write(
-            target_at(registries, registry.url),
-            "app",
-            file_blob(tmp_path, content) if from_file else blob_of(content),
-            force=True,
-        )
+        await write(target_at(registries, registry.url), "app", blobs[place], force=True)
 
         assert registry.blobs["app"] == {digest_of(content): content}
         wasted = registry.received() - len(content)
         assert wasted == (0 if keeps == "resumable" else 300_000)
         assert len(registry.requests("POST")) == (1 if keeps == "resumable" else 2)
+
+
+async def test_a_bundle_that_is_cut_short_while_it_is_pushed_is_to_blame(tmp_path: Path) -> None:
+    """Its bytes go out by themselves, but it is said what became of them, and nothing is tried again."""
+    async with (
+        quirky_registry() as registry,
+        registries_for() as registries,
+        bundled_blob(tmp_path, images.noise("cut", 3 * MIB)) as blob,
+    ):
+        os.truncate(blob.bundle.path, MIB)
+
+        with pytest.raises(InvalidBundle, match="cut short"):
+            await write(target_at(registries, registry.url), "app", blob, force=True)
+
+        assert len(registry.requests("PUT")) == 1
 
 
 @pytest.mark.parametrize(("keeps", "sent_twice"), [("resumable", 0), ("strict", MIB)])

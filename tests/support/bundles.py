@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from syncer.bundle import Format, open_writer
+from syncer.bundle import Format, open_bundle, open_writer
+from syncer.bundle.reader import BundleBlob
 from syncer.content import Item
-from syncer.oci import Reference
+from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event
 from syncer.transfer.run import Options, transfer
 from tests.support import images
@@ -43,3 +45,14 @@ async def build(
         await transfer(items or items_of(source), source, writer, options=Options(), emit=events.append)
         await writer.publish(b"version: 1\n")
     return events
+
+
+@asynccontextmanager
+async def bundled_blob(directory: Path, content: bytes) -> AsyncIterator[BundleBlob]:
+    """``content`` as a blob that lies in a bundle, of which it is nearly all."""
+    source = MemorySource()
+    layer = images.layer_of(content, compression="none")
+    reference = source.add("app", images.image("app", layers=[layer]))
+    await build(final := directory / "bundle.tar.zst", source)
+    with open_bundle(final) as bundle:
+        yield bundle.blob(reference, Descriptor(images.OCI_LAYER, Digest.of(content), len(content)))
