@@ -1,12 +1,13 @@
-"""The leanest client: threads, blocking sockets, and no check of anything.  What it costs is the floor of a machine.
+"""The leanest client: threads and blocking sockets.  What it costs is the floor of a machine.
 
-It knows what to send or fetch without asking, hashes nothing and keeps nothing that it fetches; each
-distinct blob goes over the wire once, from or to the registry's own directories.  A push of what is there asks
-for each image once.
+It knows what to send or fetch without asking.  What it fetches it hashes and writes into one file, as a build that
+may be trusted must; what it sends it does not hash, since the registry does.  Each distinct blob goes over the wire
+once, on a push from the source registry's own directories.  A push of what is there asks for each image once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import io
 import os
@@ -66,14 +67,19 @@ class LeanClient(threading.local):
         content = corpus.store.blob(digest).read_bytes()
         self._request("PUT", f"/v2/{repository}/manifests/{tag}", 201, content, {"Content-Type": media_type})
 
-    def pull(self, path: str, headers: dict[str, str]) -> None:
-        """Fetch into a buffer that is used again and again."""
+    def pull(self, path: str, headers: dict[str, str], digest: str, into: Pile) -> None:
+        """Fetch what ``digest`` names, by way of a buffer that is used again and again."""
         self._connection.request("GET", path, headers=headers)
         response = self._connection.getresponse()
-        if response.status != 200:
+        if response.status != 200 or response.length is None:
             raise LeanFailed(f"GET {path}: {response.status}")
-        while response.readinto(self._buffer):
-            pass
+        offset, hasher = into.room(response.length), hashlib.sha256()
+        while count := response.readinto(self._buffer):
+            hasher.update(self._buffer[:count])
+            os.pwrite(into.file, self._buffer[:count], offset)
+            offset += count
+        if f"sha256:{hasher.hexdigest()}" != digest:
+            raise LeanFailed(f"GET {path}: not what {digest} names")
 
     def digest_of(self, repository: str, reference: str, media_type: str) -> str | None:
         """What the registry says that a manifest's digest is; None when it has none of that name."""
@@ -109,6 +115,21 @@ class LeanClient(threading.local):
         return response.headers
 
 
+class Pile:
+    """A file that several threads fill, each where it has room."""
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+        self._end = 0
+        self._lock = threading.Lock()
+
+    def room(self, size: int) -> int:
+        """Where the next ``size`` bytes go."""
+        with self._lock:
+            offset, self._end = self._end, self._end + size
+        return offset
+
+
 @contextmanager
 def _connect(address: str, authority: Path | None) -> Iterator[LeanClient]:
     with ExitStack() as closes:
@@ -129,23 +150,24 @@ def push(corpus: Corpus, address: str, authority: Path | None = None) -> None:
         _each(lambda image: _push_manifests(client, corpus, image), corpus.images)
 
 
-def pull(corpus: Corpus, address: str, authority: Path | None = None) -> None:
+def pull(corpus: Corpus, address: str, into: Path, authority: Path | None = None) -> None:
     """Every manifest and every distinct blob, once."""
     first: dict[str, str] = {}
     for repository, digest in corpus.places:
         first.setdefault(digest, repository)
     manifests = {
-        f"/v2/{image.repository}/manifests/{reference}": {"Accept": media_type}
+        f"/v2/{image.repository}/manifests/{reference}": ({"Accept": media_type}, digest)
         for image in corpus.images
-        for reference, media_type in (
-            *((child, OCI_MANIFEST) for child in image.manifests),
-            (image.tag, image.media_type),
+        for reference, digest, media_type in (
+            *((child, child, OCI_MANIFEST) for child in image.manifests),
+            (image.tag, image.digest, image.media_type),
         )
     }
     by_size = sorted(first.items(), key=lambda item: -corpus.blobs[item[0]])
-    with _connect(address, authority) as client:
-        _each(lambda item: client.pull(*item), manifests.items())
-        _each(lambda item: client.pull(f"/v2/{item[1]}/blobs/{item[0]}", {}), by_size)
+    with _connect(address, authority) as client, into.open("wb", buffering=0) as file:
+        pile = Pile(file.fileno())
+        _each(lambda item: client.pull(item[0], *item[1], pile), manifests.items())
+        _each(lambda item: client.pull(f"/v2/{item[1]}/blobs/{item[0]}", {}, item[0], pile), by_size)
 
 
 def ask(corpus: Corpus, address: str, authority: Path | None = None) -> None:
@@ -179,6 +201,10 @@ def _each(work: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
 
 
 if __name__ == "__main__" and sys.argv[1:]:  # without arguments it only starts, which is timed too
-    verb, directory, *end = sys.argv[1:]
-    address, authority = end[0], Path(end[1]) if end[1:] else None
-    {"push": push, "pull": pull, "ask": ask}[verb](Corpus.load(Path(directory)), address, authority)
+    verb, directory, *where = sys.argv[1:]
+    corpus = Corpus.load(Path(directory))
+    match verb, where:
+        case "pull", (address, into, *authority):
+            pull(corpus, address, Path(into), *map(Path, authority))
+        case _, (address, *authority):
+            {"push": push, "ask": ask}[verb](corpus, address, *map(Path, authority))

@@ -126,14 +126,14 @@ class Floor(Tool):
         return super().command(step, job)
 
     def build(self, job: Job) -> Command:
-        return self._lean("pull", job, job.source)
+        return self._lean("pull", job, job.source, str(job.directory / "floor"))
 
     def push(self, job: Job) -> Command:
         return self._lean("push", job, job.target)
 
-    def _lean(self, verb: str, job: Job, address: str) -> Command:
+    def _lean(self, verb: str, job: Job, *where: str) -> Command:
         trust = (str(job.authority),) if job.authority else ()
-        return Command((sys.executable, "-m", "benchmarks.lean", verb, str(job.corpus.directory), address, *trust))
+        return Command((sys.executable, "-m", "benchmarks.lean", verb, str(job.corpus.directory), *where, *trust))
 
 
 def for_each_image(

@@ -307,7 +307,8 @@ def test_the_floor_moves_a_whole_corpus(tmp_path: Path, tls: bool) -> None:
     authority = certificates.authority if certificates else None
 
     with run_server(_registry(), corpus.store.root, certificates) as source:
-        lean.pull(corpus, source.address, authority)
+        lean.pull(corpus, source.address, tmp_path / "pulled", authority)
+        assert (tmp_path / "pulled").stat().st_size > sum(corpus.blobs.values())  # and the manifests
     with run_server(_registry(), tmp_path / "target", certificates) as target:
         with pytest.raises(lean.LeanFailed):
             lean.ask(corpus, target.address, authority)
