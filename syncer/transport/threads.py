@@ -8,16 +8,9 @@ came.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
-from typing import TypeVar
-
-import anyio
-from anyio import to_thread
+from functools import partial
 
 from syncer.transport.blocking import BlockingConnection, Key
 from syncer.transport.connecting import Addresses, scope_of
@@ -28,8 +21,7 @@ from syncer.transport.message import FileBody, Request
 from syncer.transport.response import Response
 from syncer.transport.settings import Limits
 from syncer.transport.traffic import Traffic
-
-T = TypeVar("T")
+from syncer.transport.workers import Workers
 
 WORTH_A_THREAD = 64 * 1024
 """Bytes from which on a body that lies in a file is sent by a thread."""
@@ -49,16 +41,16 @@ class ThreadedWire:
         self._addresses = addresses
         self._idle: dict[Key, list[BlockingConnection]] = {}
         # two pools: the thread of an upload may wait for one that brings what is to be sent
-        self._down = ThreadPoolExecutor(limits.requests_per_host, thread_name_prefix="down")
-        self._up = ThreadPoolExecutor(limits.requests_per_host, thread_name_prefix="up")
+        self._down = Workers(limits.requests_per_host, "down")
+        self._up = Workers(limits.requests_per_host, "up")
 
     def close(self) -> None:
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
         self._idle.clear()
-        self._down.shutdown()
-        self._up.shutdown()
+        self._down.close()
+        self._up.close()
 
     async def exchange(
         self, request: Request, head: bytes, context: ssl.SSLContext | None, traffic: Traffic
@@ -69,28 +61,16 @@ class ThreadedWire:
             addresses = await self._addresses.of(request.url)  # in a thread the look-up could not be broken off
             connection = BlockingConnection(request, context, self._limits, addresses)
         try:
-            pool = self._down if request.body is None else self._up
-            answer = await self.run(connection, lambda: connection.exchange(request, head, traffic), pool)
+            workers = self._down if request.body is None else self._up
+            answer = await workers.run(partial(connection.exchange, request, head, traffic), connection.abort)
         except BaseException:
             connection.close()
             raise
         return _ThreadedResponse(self, connection, request, answer, traffic)
 
-    async def run(
-        self, connection: BlockingConnection, work: Callable[[], T], pool: ThreadPoolExecutor | None = None
-    ) -> T:
-        """``work`` in a thread.  A cancellation breaks the connection, which ends the work soon; it is waited for,
-        since what it writes to must not be closed under it.
-        """
-        job = (pool or self._down).submit(work)
-        try:
-            return await asyncio.wrap_future(job)
-        except asyncio.CancelledError:
-            connection.abort()
-            if not job.cancel():  # it is running, or has just ended
-                with anyio.CancelScope(shield=True):
-                    await to_thread.run_sync(wait_for, [job])
-            raise
+    async def piece(self, connection: BlockingConnection, request: Request, traffic: Traffic) -> bytes:
+        """The next bytes of a body that nobody had poured."""
+        return await self._down.run(partial(connection.piece, request, traffic), connection.abort)
 
     def keep(self, connection: BlockingConnection) -> None:
         """Take back a connection whose answer was read to its end."""
@@ -126,7 +106,7 @@ class _ThreadedResponse(Response):
         """The next bytes of the body, for who does not pour it."""
         if self._connection.is_done:
             return b""
-        return await self._wire.run(self._connection, lambda: self._connection.piece(self.request, self._traffic))
+        return await self._wire.piece(self._connection, self.request, self._traffic)
 
     async def pour(self) -> bool:
         """What became of the body, which was poured as soon as it came."""
