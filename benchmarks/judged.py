@@ -9,6 +9,12 @@ from benchmarks.goals import GOALS, Verdict, verdicts
 from benchmarks.results import Row
 from benchmarks.tables import spread, table
 
+_BOUNDS = (
+    "Where the cores are all but busy, CPU bounds the work: the registry's, and of syncer's own what the floor needs "
+    "too (hashing, the kernel) and what is Python. benchmarks/results/profile.md has the shares, and says what bounds "
+    "each goal that is not met."
+)
+
 
 def goals(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     """The table of goals, and which of them this run has not measured."""
@@ -29,14 +35,14 @@ def _verdict(verdict: Verdict) -> tuple[str, ...]:
     return goal.name, verdict.server, goal.limit, spread(verdict.found), spread(verdict.floor), judgement
 
 
-def above_floor(rows: Sequence[Row]) -> Iterator[str]:
+def above_floor(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     """What syncer costs, divided by the least that the work can cost on this machine; nothing without a floor."""
-    costs = table(("work", "floor, wall s", "syncer, wall s", "syncer ÷ floor: wall", "client CPU"), _above_floor(rows))
-    if costs:
-        yield from ("## How far above the floor", costs)
+    heads = ("work", "floor, wall s", "syncer, wall s", "syncer ÷ floor: wall", "client CPU", "cores busy", "by syncer")
+    if costs := table(heads, _above_floor(document["machine"]["cores"], rows)):
+        yield from ("## How far above the floor", costs, _BOUNDS)
 
 
-def _above_floor(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+def _above_floor(cores: int, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     for ours in (row for row in rows if row.tool == "syncer"):
         lean = next((row for row in rows if row.key == ours.key and row.tool == "floor"), None)
         if lean:
@@ -46,4 +52,13 @@ def _above_floor(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
                 spread(ours.spread("wall")),
                 spread(ours.ratio_to(lean, "wall")),
                 spread(ours.ratio_to(lean, "client_cpu")),
+                f"{_busy(ours, cores, 'client_cpu', 'server_cpu', 'other_cpu'):.0%}",
+                f"{_busy(ours, cores, 'client_cpu'):.0%}",
             )
+
+
+def _busy(row: Row, cores: int, *whose: str) -> float:
+    """The part of all cores' time that was used, by medians."""
+    used = sum(found.median for name in whose if (found := row.spread(name)))
+    wall = row.spread("wall")
+    return used / (wall.median * cores) if wall else 0.0

@@ -31,7 +31,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         _machine(document),
         "## What it must reach",
         *judged.goals(document, rows),
-        *judged.above_floor(rows),
+        *judged.above_floor(document, rows),
         "## What it costs",
         "Wall and CPU are medians with the least and the most of the rounds; a ratio below 1 is in syncer's favour.",
     ]

@@ -226,7 +226,7 @@ def test_a_goal_that_even_the_floor_misses_says_how_far_that_is() -> None:
     text = markdown(_document({"syncer": [1.9, 1.9, 1.9], "imgpkg": [2.0, 2.0, 2.0], "floor": [1.6, 1.6, 1.6]}))
 
     assert "≤ 0.7 × imgpkg | 0.95 | 0.80 | **not met**: the floor itself is at 0.80 |" in text
-    assert "| build: fleet, docker-registry | 1.60 | 1.90 | 1.19 | 1.19 |" in text
+    assert "| build: fleet, docker-registry | 1.60 | 1.90 | 1.19 | 1.19 | 50% | 50% |" in text
 
 
 @pytest.mark.parametrize(("wall", "is_met"), [(30.0, True), (36.0, False)])
