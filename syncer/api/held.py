@@ -15,7 +15,7 @@ from syncer.content import Item, Source
 from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.oci import Digest, Index, Reference
 from syncer.profiles.artifact import definition_layer
-from syncer.profiles.definition import DefinedChart, DefinedImage, Definition
+from syncer.profiles.definition import AnEntry, DefinedChart, DefinedImage, Definition
 from syncer.registry import Registries
 
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
@@ -165,14 +165,12 @@ def _nothing_has_them(definition: Definition) -> UsageError:
 
 
 def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
-    kept = set(names)
-    return replace(
-        definition,
-        images=tuple(entry for entry in definition.images if name_of(entry) in kept),
-        charts=tuple(entry for entry in definition.charts if name_of(entry) in kept),
-        archives=tuple(entry for entry in definition.archives if name_of(entry) in kept),
-        files=tuple(entry for entry in definition.files if name_of(entry) in kept),
-    )
+    wanted = set(names)
+
+    def kept(entry: AnEntry) -> AnEntry | None:
+        return entry if name_of(entry) in wanted else None
+
+    return definition.changed(kept)
 
 
 def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from syncer.api.target import OpenTarget
 from syncer.content import Item, Source
@@ -12,9 +11,8 @@ from syncer.errors import SyncerError
 from syncer.oci import Platform, Reference
 from syncer.profiles.artifact import FILES_HOST, PACKS, PACKS_HOST, definition_artifact, pack_reference, tag_of
 from syncer.profiles.definition import (
+    AnEntry,
     DefinedArchive,
-    DefinedChart,
-    DefinedFile,
     DefinedImage,
     Definition,
     Entry,
@@ -30,8 +28,6 @@ from syncer.transfer.run import Options, transfer
 
 REPOSITORY = "bundle-definition"
 """Where definitions are, below the base path that a bundle is pushed to; the bundle's name is the tag."""
-
-AnEntry = TypeVar("AnEntry", DefinedImage, DefinedChart, DefinedArchive, DefinedFile)
 
 
 def landing(mapping: NameMapping | None, base: str) -> NameMapping:
@@ -107,32 +103,19 @@ def as_landed(
     ends = {image.target: image for image in images if image.subject is None and image.status is not Status.FAILED}
     failed = [Missing(name=str(image.source), reason=str(image.error)) for image in images if image.error]
 
-    def landed(entries: tuple[AnEntry, ...]) -> tuple[AnEntry, ...]:
-        return tuple(_stored(entry, named, ends) for entry in entries if named.get(_key(entry)) in ends)
+    def landed(entry: AnEntry) -> AnEntry | None:
+        return _stored(entry, named, ends) if named.get(_key(entry)) in ends else None
 
-    return replace(
-        definition,
-        images=landed(definition.images),
-        charts=landed(definition.charts),
-        archives=landed(definition.archives),
-        files=landed(definition.files),
-        missing=(*definition.missing, *failed),
-    )
+    return replace(definition.changed(landed), missing=(*definition.missing, *failed))
 
 
 def without_places(definition: Definition) -> Definition:
     """``definition`` as it travels in a bundle: no registry that it was once pushed to is in it."""
 
-    def unstored(entries: tuple[AnEntry, ...]) -> tuple[AnEntry, ...]:
-        return tuple(replace(entry, stored=None) for entry in entries)
+    def unstored(entry: AnEntry) -> AnEntry:
+        return replace(entry, stored=None)
 
-    return replace(
-        definition,
-        images=unstored(definition.images),
-        charts=unstored(definition.charts),
-        archives=unstored(definition.archives),
-        files=unstored(definition.files),
-    )
+    return definition.changed(unstored)
 
 
 def _stored(entry: AnEntry, named: Mapping[Reference, Reference], ends: Mapping[Reference, ImageAccount]) -> AnEntry:

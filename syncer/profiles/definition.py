@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from syncer.oci import Digest, Reference
 from syncer.profiles.yaml_text import yaml_text
@@ -116,6 +116,13 @@ class DefinedFile:
 
 
 Entry: TypeAlias = DefinedImage | DefinedChart | DefinedArchive | DefinedFile
+AnEntry = TypeVar("AnEntry", DefinedImage, DefinedChart, DefinedArchive, DefinedFile)
+
+
+class Change(Protocol):
+    """Makes another entry of one, of the same kind; None where there is to be none."""
+
+    def __call__(self, entry: AnEntry, /) -> AnEntry | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +160,16 @@ class Definition:
         """Everything, in the order in which a bundle holds it."""
         return [*self.images, *self.charts, *self.archives, *self.files]
 
+    def changed(self, change: Change) -> Definition:
+        """The definition whose entries are what ``change`` makes of these."""
+        return replace(
+            self,
+            images=_changed(self.images, change),
+            charts=_changed(self.charts, change),
+            archives=_changed(self.archives, change),
+            files=_changed(self.files, change),
+        )
+
     def tree(self) -> dict[str, Any]:
         """The document that the file is, of plain values; what has its default is left out."""
         return {"apiVersion": API_VERSION, "kind": KIND, **_plain(self)}
@@ -161,6 +178,10 @@ class Definition:
 def render_definition(definition: Definition) -> str:
     """The file's text; the same definition always gives the same text, and ``parse_definition`` reads it back."""
     return _HEADER + yaml_text(definition.tree())
+
+
+def _changed(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry, ...]:
+    return tuple(made for entry in entries if (made := change(entry)) is not None)
 
 
 def _plain(value: Any) -> Any:
