@@ -72,8 +72,7 @@ class Partial:
     def allot(self, digest: Digest, size: int, packed: int | None = None) -> Slot:
         """The next place in the file."""
         slot = Slot(len(self.slots), digest, size, self.end, packed)
-        with writing(self.final):
-            self.journal.slot(slot)
+        self.journal.slot(slot)
         reach("bundle.allotted")
         self.slots.append(slot)
         self.end = slot.end(self.framing)

@@ -248,11 +248,11 @@ class BlockingConnection:
         try:
             connected = self._open(request.reach)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.peer = str(connected.getpeername()[0])
             if self._context is None:
                 connected.settimeout(None)
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
-            self.peer = str(connected.getpeername()[0])
-            if self._context is not None:
+            else:
                 self._socket = self._context.wrap_socket(connected, server_hostname=request.url.raw_host)
         except OSError as error:
             raise no_connection(error, host) from None

@@ -58,8 +58,8 @@ class Workers:
 
     def _begin_thread(self) -> None:
         thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _work(self) -> None:
         while (carry_out := self._jobs.get()) is not None:
