@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from syncer.api.verify import verify as verify
     from syncer.errors import Exit as Exit
     from syncer.errors import SyncerError as SyncerError
+    from syncer.naming import NameMapping as NameMapping
     from syncer.oci import Digest as Digest
     from syncer.oci import Platform as Platform
     from syncer.oci import Reference as Reference
-    from syncer.profiles.mapping import NameMapping as NameMapping
     from syncer.registry import RegistrySettings as RegistrySettings
+
 
 __version__ = "0.1.0"
 
@@ -51,7 +52,7 @@ _HOMES = {
     "Digest": "syncer.oci",
     "Platform": "syncer.oci",
     "Reference": "syncer.oci",
-    "NameMapping": "syncer.profiles.mapping",
+    "NameMapping": "syncer.naming",
     "RegistrySettings": "syncer.registry",
 }
 

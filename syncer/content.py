@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
 
+
 Pieces: TypeAlias = AsyncIterator[bytes | memoryview]
 """The bytes of a blob on their way; each piece is valid until the next one is asked for."""
 

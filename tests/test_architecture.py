@@ -1,60 +1,113 @@
-"""Who may know whom (DESIGN.md, "Where things live"), and that the house stays small and readable."""
+"""The house as docs/design.md draws it: who may know whom, without circles, and small enough to be read."""
 
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "syncer"
-
-MAY_IMPORT = {
-    "errors": set(),
-    "oci": {"errors"},
-    "content": {"oci", "errors"},
-    "transport": {"errors"},
-    "registry": {"transport", "content", "oci", "errors", "failpoints"},
-    "bundle": {"content", "oci", "errors", "failpoints"},
-    "profiles": {"transport", "content", "oci", "errors"},
-    "transfer": {"content", "oci", "errors"},
-    "serve": {"content", "oci", "errors"},
-    "report": {"transfer", "content", "oci", "errors"},
-    "log": {"report", "transfer", "content", "oci", "errors"},
-    "api": {"report", "transfer", "registry", "bundle", "profiles", "transport", "content", "oci", "errors"},
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "syncer"
+MODULES = {
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+LINES = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+
+_SEES_EVERYTHING = {"cli", "demo", "__init__", "__main__"}
+_THIN = 60  # lines
 
 
-def modules() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def layers() -> dict[str, set[str]]:
+    """The table of layers of the design page: each part, and what it may import."""
+    text = (ROOT / "docs" / "design.md").read_text()
+    rows = re.findall(r"^\| ([a-z]+) \|([a-z, ]*)\|$", text, flags=re.MULTILINE)
+    return {part: {name.strip() for name in allowed.split(",") if name.strip()} for part, allowed in rows}
 
 
-def part_of(module: Path) -> str:
-    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def part_of(module: str) -> str:
+    path = MODULES[module].relative_to(PACKAGE)
+    return path.parts[0].removesuffix(".py")
 
 
-def imported_parts(module: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(module.read_text())):
-        names: list[str] = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "syncer" else [node.module]
-            )
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            root, _, rest = name.partition(".")
-            if root == "syncer" and rest:
-                yield rest.split(".")[0]
+def imports(tree: ast.AST, *, of_types: bool) -> Iterator[str]:
+    """The modules of ours that ``tree`` imports; with ``of_types`` also what only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and not of_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & MODULES.keys()
+            if names - MODULES.keys():
+                yield node.module
+        yield from imports(node, of_types=of_types)
 
 
-@pytest.mark.parametrize("part", MAY_IMPORT)
+KNOWN = {name: set(imports(tree, of_types=False)) - {name} for name, tree in TREES.items()}
+
+
+def test_the_design_page_has_a_layer_for_each_part() -> None:
+    assert layers().keys() == {part_of(module) for module in MODULES} - _SEES_EVERYTHING
+
+
+@pytest.mark.parametrize("part", layers())
 def test_each_part_knows_only_what_it_stands_on(part: str) -> None:
-    allowed = MAY_IMPORT[part] | {part, "__version__"}
+    allowed = layers()[part] | {part}
 
-    for module in (module for module in modules() if part_of(module) == part):
-        assert set(imported_parts(module)) <= allowed, module.relative_to(PACKAGE)
+    for module, tree in TREES.items():
+        if part_of(module) == part:
+            known = {part_of(other) for other in imports(tree, of_types=True)} - {"__init__"}  # which has the version
+            assert known <= allowed, module
+
+
+def test_nothing_is_imported_in_a_circle() -> None:
+    order: list[str] = []
+    left = dict(KNOWN)
+    while free := [module for module, known in left.items() if not known & left.keys()]:
+        order += free
+        for module in free:
+            del left[module]
+
+    assert not left, "these import each other, or what does"
+
+
+def test_the_house_stays_small() -> None:
+    """One room for one thing: neither too many modules, nor thin ones that belong to their only reader."""
+    modules = [name for name, path in MODULES.items() if path.name != "__init__.py"]
+    readers: defaultdict[str, set[str]] = defaultdict(set)
+    for name, tree in TREES.items():
+        for module in set(imports(tree, of_types=True)) - {name}:
+            readers[module].add(name)
+    thin = [name for name in modules if LINES[name] < _THIN and len(readers[name]) == 1]
+
+    assert len(modules) <= 170
+    assert len(thin) <= 15, thin
+
+
+def test_a_name_on_a_door_says_which_room_it_is() -> None:
+    """A job and its command share a name: ``api.push`` and ``cli.push``."""
+    names = Counter[str]()
+    for base, packages in _packages_by_name().items():
+        names[base] = len(packages - {"syncer.api"} if packages == {"syncer.api", "syncer.cli"} else packages)
+
+    twins = [base for base, count in names.items() if count > 1]
+    assert len(twins) <= 8, twins
+
+
+def _packages_by_name() -> dict[str, set[str]]:
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name, path in MODULES.items():
+        if path.name != "__init__.py":
+            package, _, base = name.rpartition(".")
+            found[base].add(package)
+    return found
 
 
 def test_values_do_no_io_and_never_wait() -> None:
@@ -68,19 +121,17 @@ def test_values_do_no_io_and_never_wait() -> None:
 def test_nobody_below_the_command_line_reads_the_environment() -> None:
     allowed = {"cli", "demo", "failpoints"}  # the last is for tests alone
 
-    for module in modules():
-        if part_of(module).removesuffix(".py") not in allowed:
-            assert "os.environ" not in module.read_text(), module.relative_to(PACKAGE)
-            assert "getenv" not in module.read_text(), module.relative_to(PACKAGE)
+    for module, path in MODULES.items():
+        if part_of(module) not in allowed:
+            assert "os.environ" not in path.read_text(), module
+            assert "getenv" not in path.read_text(), module
 
 
 def test_a_module_fits_into_a_head() -> None:
-    lengths = {module: len(module.read_text().splitlines()) for module in modules()}
-
-    assert not {str(module.relative_to(PACKAGE)): length for module, length in lengths.items() if length > 500}
+    assert not {module: length for module, length in LINES.items() if length > 500}
 
 
 def test_nothing_is_called_by_a_name_that_would_fit_any_program() -> None:
     empty = ("manager", "helper", "util", "handler", "processor", "common", "misc", "base")
 
-    assert not [module for module in modules() if any(word in module.stem for word in empty)]
+    assert not [path for path in MODULES.values() if any(word in path.stem for word in empty)]

@@ -11,11 +11,11 @@ import pytest
 from syncer.content import FileBlob
 from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError
 from syncer.oci import Descriptor, Digest, Manifest, Reference
-from syncer.profiles.artifact import CHART_CONFIG, CHART_LAYER, FILE, TITLE, repository_of, tag_of
-from syncer.profiles.charts import Charts, FailedChart, ResolvedChart, expected_reference
-from syncer.profiles.cred_file import Login
-from syncer.profiles.definition import ChartRequest
-from syncer.profiles.spool import Spool, open_spool
+from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, expected_reference
+from syncer.profiles.definition.artifacts import CHART_CONFIG, CHART_LAYER, FILE, TITLE, repository_of, tag_of
+from syncer.profiles.definition.definition import ChartRequest
+from syncer.profiles.definition.spool import Spool, open_spool
+from syncer.profiles.palette.edge_credentials import Login
 from syncer.transport import Limits, TransportSettings, open_transport
 from tests.support.chart_repository import chart_archive, chart_repository, tar_gz
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from syncer.errors import InvalidContent, InvalidFile
 from syncer.oci import Digest, Reference, parse_manifest
-from syncer.profiles.artifact import EMPTY, artifact_manifest, definition_artifact, definition_layer
-from syncer.profiles.definition import (
+from syncer.profiles.definition.artifacts import EMPTY, artifact_manifest, definition_artifact, definition_layer
+from syncer.profiles.definition.definition import (
     DefinedArchive,
     DefinedChart,
     DefinedImage,
@@ -20,7 +20,7 @@ from syncer.profiles.definition import (
     Release,
     render_definition,
 )
-from syncer.profiles.definition_file import parse_definition, read_definition
+from syncer.profiles.definition.definition_file import parse_definition, read_definition
 
 _DIGEST = Digest.of(b"content")
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 from rich.console import Console
 
-from syncer.cli.display import Mode, PlainDisplay, open_display
+from syncer.cli.display import Mode, PlainDisplay
 from syncer.cli.live import view
+from syncer.cli.output import open_display
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference

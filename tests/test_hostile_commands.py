@@ -9,7 +9,7 @@ import pytest
 
 import syncer
 import syncer.oci
-from syncer.cli.storage import open_storage
+from syncer.cli.serve import open_storage
 from syncer.errors import NotFound, SyncerError
 from syncer.serve import Storage
 from tests.conftest import OpenRegistry

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile
-from syncer.profiles.images_file import read_images_file
+from syncer.formats.images_list import read_images_file
 
 
 def _write(folder: Path, content: bytes | str) -> Path:

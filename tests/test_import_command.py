@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from syncer.profiles.sync_file import parse_sync_file
+from syncer.profiles.syncfile.sync_file import parse_sync_file
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.profiles.import_files import Imported, import_file
-from syncer.profiles.import_skopeo import whole_match
-from syncer.profiles.sync_file import SyncFile, choose, parse_sync_file
-from syncer.profiles.tag_rules import TagPattern
+from syncer.profiles.imports.importers import Imported, import_file
+from syncer.profiles.imports.skopeo import whole_match
+from syncer.profiles.syncfile.sync_file import SyncFile, choose, parse_sync_file
+from syncer.profiles.syncfile.tags import TagPattern
 
 DIGEST = "sha256:" + "1" * 64
 

@@ -23,8 +23,7 @@ from syncer.registry import open_registries
 from syncer.transfer.events import Event, ImageCopied, ImageFailed
 from syncer.transfer.run import Options, transfer
 from syncer.transport import Challenged, HostSettings, Limits, Request, Transport, TransportSettings, open_transport
-from syncer.transport.pacing import Rate
-from syncer.transport.quota import Quota, told_quota
+from syncer.transport.hosts import Quota, Rate, told_quota
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.memory import MemorySource, MemoryTarget

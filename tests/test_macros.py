@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import UsageError
-from syncer.profiles.macros import Scope, parse_overrides
-from syncer.profiles.yaml_document import parse_documents
+from syncer.formats.yaml import parse_documents
+from syncer.profiles.palette.macros import Scope, parse_overrides
 
 _VALUES = """
 options:

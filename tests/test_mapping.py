@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import UsageError
+from syncer.naming import NameMapping
 from syncer.oci import Reference
-from syncer.profiles.mapping import NameMapping
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile, UsageError
+from syncer.naming import read_mapping
 from syncer.oci import Reference
-from syncer.profiles.mapping import read_mapping
 
 USER_DATA = """\
 #cloud-config

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile
+from syncer.naming import PACKS_HOST, MappingRule, NameMapping
 from syncer.oci import Manifest, Reference
-from syncer.profiles.artifact import PACKS_HOST, pack_reference
-from syncer.profiles.definition import DefinedArchive
-from syncer.profiles.mapping import MappingRule, NameMapping
-from syncer.profiles.pack_artifact import spool_pack
-from syncer.profiles.spool import Spool, open_spool
+from syncer.profiles.definition.artifacts import pack_reference
+from syncer.profiles.definition.definition import DefinedArchive
+from syncer.profiles.definition.local import spool_pack
+from syncer.profiles.definition.spool import Spool, open_spool
 
 
 def _pack(folder: Path) -> Path:

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import InvalidFile
-from syncer.profiles.definition import ChartRequest
-from syncer.profiles.macros import Scope
-from syncer.profiles.packs import PackContent, parse_values, read_content
-from syncer.profiles.profile import Pack
-from syncer.profiles.scan import scan_pack
+from syncer.profiles.definition.definition import ChartRequest
+from syncer.profiles.palette.macros import Scope
+from syncer.profiles.palette.packs import PackContent, parse_values, read_content
+from syncer.profiles.palette.profile import Pack
+from syncer.profiles.palette.scan import scan_pack
 
 _DIGEST = "sha256:" + "5" * 64
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from syncer.profiles.gather import Gathered, gather
-from syncer.profiles.profile_file import read_profile_file
+from syncer.profiles.palette.gather import Gathered, gather
+from syncer.profiles.palette.profile_files import read_profile_file
 
 _PACKS = Path(__file__).parent / "data" / "packs"
 _WHOLE_PACKS = Path(__file__).parents[2] / "shared" / "data" / "packs"  # the same and more, where they are at hand

@@ -3,9 +3,9 @@ from __future__ import annotations
 import io
 import tarfile
 
-from syncer.profiles.packs import parse_values
-from syncer.profiles.profile import Pack, PackFile
-from syncer.profiles.scan import scan_pack
+from syncer.profiles.palette.packs import parse_values
+from syncer.profiles.palette.profile import Pack, PackFile
+from syncer.profiles.palette.scan import scan_pack
 
 
 def _archive(**files: str) -> bytes:

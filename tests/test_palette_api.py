@@ -11,10 +11,9 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from syncer.errors import Denied, InvalidFile, NotFound, RegistryError, UsageError
-from syncer.profiles.gather import gather
-from syncer.profiles.palette_api import PaletteApi, Project
-from syncer.profiles.palette_http import Pace, PaletteAccount, console_url
-from syncer.profiles.profile import Profile
+from syncer.profiles.palette.gather import gather
+from syncer.profiles.palette.palette_api import Pace, PaletteAccount, PaletteApi, Project, console_url
+from syncer.profiles.palette.profile import Profile
 from syncer.transport import Limits, Proxies, TransportSettings, open_transport
 from tests.support.palette import KEY, Palette, error, palette_server
 

@@ -8,9 +8,9 @@ import pytest
 from yarl import URL
 
 from syncer.errors import InvalidFile, TargetError, UsageError
-from syncer.profiles.cred_file import Login, find_login, read_cred_file
-from syncer.profiles.palette_http import PaletteAccount
-from syncer.profiles.palette_login import PaletteLogin, forget_login, load_login, save_login
+from syncer.profiles.palette.edge_credentials import Login, find_login, read_cred_file
+from syncer.profiles.palette.key import PaletteLogin, forget_login, load_login, save_login
+from syncer.profiles.palette.palette_api import PaletteAccount
 
 
 def _login(key: str = "s3cret") -> PaletteLogin:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from syncer.cli import main
-from syncer.cli.storage import open_storage
+from syncer.cli.serve import open_storage
 from syncer.serve import serve
 from tests.conftest import OpenRegistry
 from tests.support import client, images

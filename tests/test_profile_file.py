@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.profiles.archive import read_archive
-from syncer.profiles.gather import Gathered, gather
-from syncer.profiles.profile_file import read_packs, read_profile_file
+from syncer.formats.archive import read_archive
+from syncer.profiles.palette.gather import Gathered, gather
+from syncer.profiles.palette.profile_files import read_packs, read_profile_file
 
 _VALUES = "pack:\n  content:\n    images:\n      - image: quay.io/a/b:v1\n"
 

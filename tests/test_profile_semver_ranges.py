@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import UsageError
-from syncer.profiles.semver_ranges import Range, Version, matches, newest
+from syncer.formats.semver import Range, Version, matches, newest
 
 _ORDERED = [
     "1.0.0-alpha",

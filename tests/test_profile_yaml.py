@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import InvalidFile
-from syncer.profiles.yaml_document import line_of, parse_yaml, spell_path
+from syncer.formats.yaml import line_of, parse_yaml, spell_path
 
 
 def test_scalars_stay_as_they_were_written() -> None:

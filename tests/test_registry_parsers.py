@@ -13,18 +13,11 @@ from yarl import URL
 from syncer.errors import ChildrenUnknown, Denied, NotFound, RegistryError, UsageError
 from syncer.registry import RegistryAddress
 from syncer.registry.address import api_url
-from syncer.registry.headers import (
-    ContentRange,
-    content_range,
-    least_chunk,
-    next_link,
-    uploaded,
-    with_parameters,
-)
+from syncer.registry.headers import ContentRange, content_range, least_chunk, next_link, uploaded, with_parameters
 from syncer.registry.problems import problems_of, refusal
 from syncer.transport import Answer
+from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, origin
-from syncer.transport.transport import resolved
 
 _HEADER = st.text(max_size=120)
 

@@ -175,7 +175,7 @@ async def test_a_body_that_stalls_ends_and_what_arrived_is_kept(
     serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threat: uploads that hold a session and a connection for ever."""
-    monkeypatch.setattr("syncer.serve.body.STALL_SECONDS", 0.1)
+    monkeypatch.setattr("syncer.serve.connection.STALL_SECONDS", 0.1)
     monkeypatch.setattr("syncer.serve.server.HEADER_SECONDS", 0.1)  # for which a refused body is read on
 
     async with serve_disk() as registry:
@@ -191,7 +191,7 @@ async def test_a_client_that_does_not_read_is_cut_off(
     serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Threat: answers that are asked for and never taken."""
-    monkeypatch.setattr("syncer.serve.body.STALL_SECONDS", 0.1)
+    monkeypatch.setattr("syncer.serve.connection.STALL_SECONDS", 0.1)
     large = noise("large", 30_000_000)
 
     async with serve_disk() as registry:

@@ -18,8 +18,8 @@ _SLOW = {"pydantic", "yaml", "rich", "cryptography", "bcrypt", "prometheus_clien
 _OF_PROFILES = {
     f"syncer.{module}"
     for module in (
-        *("api.profiles", "api.prune", "api.spooled", "cli.live", "cli.palette", "serve"),
-        *("profiles.charts", "profiles.gather", "profiles.packs", "profiles.palette_api", "profiles.profile_file"),
+        *("api.palette", "api.prune", "api.charts", "cli.live", "cli.palette", "serve"),
+        *("profiles.charts", "profiles.palette.gather", "profiles.palette.packs", "profiles.palette.palette_api"),
     )
 }
 _PROGRAM = "import sys; from syncer.cli import main; main(sys.argv[1:]); print(*sys.modules, sep='\\n')"
@@ -36,7 +36,7 @@ def imported_by(*words: str, home: Path) -> set[str]:
 def test_other_commands_are_not_imported(before: list[str], tmp_path: Path) -> None:
     imported = imported_by(*before, *PUSH.split(), home=tmp_path)
 
-    assert "syncer.cli.content" in imported
+    assert "syncer.cli.push" in imported
     assert imported.isdisjoint({"syncer.cli.build", "syncer.cli.sync", "syncer.cli.edge", "syncer.cli.serve"})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from syncer.cli.app import command_line
-from syncer.profiles.sync_file import parse_sync_file
+from syncer.profiles.syncfile.sync_file import parse_sync_file
 from tests.support.cli import syncer
 from tests.test_sync_examples import commands as examples
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from syncer.profiles.sync_document import (
+from syncer.formats.yaml import parse_documents
+from syncer.profiles.syncfile.document import (
     Chart,
     Credentials,
     Registry,
@@ -19,8 +20,7 @@ from syncer.profiles.sync_document import (
     Tags,
     Target,
 )
-from syncer.profiles.sync_file import parse_sync_file, read_sync_file
-from syncer.profiles.yaml_document import parse_documents
+from syncer.profiles.syncfile.sync_file import parse_sync_file, read_sync_file
 from syncer.report import RegistryAccount
 from syncer.report.metrics import metrics
 from tests.test_report import A_NIGHT, account

@@ -5,9 +5,9 @@ import pytest
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
-from syncer.profiles.sync_credentials import Helper, Login, find_login
-from syncer.profiles.sync_document import Credentials
-from syncer.profiles.sync_file import SyncFile, choose, parse_sync_file, read_sync_file, settle
+from syncer.profiles.syncfile.document import Credentials
+from syncer.profiles.syncfile.sync_credentials import Helper, Login, find_login
+from syncer.profiles.syncfile.sync_file import SyncFile, choose, parse_sync_file, read_sync_file, settle
 
 COMPLETE = """\
 platforms: linux/amd64

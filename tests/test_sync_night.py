@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 import syncer
+from syncer.api.sources import sync_settings
 from syncer.api.sync import SyncResult
-from syncer.api.sync_settings import sync_settings
-from syncer.profiles.sync_file import parse_sync_file
+from syncer.profiles.syncfile.sync_file import parse_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report, Status
 from tests.conftest import OpenRegistry

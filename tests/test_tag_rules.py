@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.errors import UsageError
-from syncer.profiles.tag_rules import TagPattern, TagRules, select, unmatched
+from syncer.profiles.syncfile.tags import TagPattern, TagRules, select, unmatched
 
 TAGS = ["latest", "v1.2.0", "v1.10.0", "v1.9.3", "v2.0.0-rc.1", "2.0.0", "nightly", f"sha256-{'a' * 64}.sig"]
 

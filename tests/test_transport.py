@@ -21,10 +21,9 @@ from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageError, Waiting
 from syncer.transport import HostSettings, Limits, Proxies, Request, Transport, TransportSettings, open_transport
-from syncer.transport.guard import Address, Scope, authority, check_hop
-from syncer.transport.redact import SHOWN, readable, without_secrets
+from syncer.transport.connecting import tls_context
+from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
 from syncer.transport.retry import retry_after
-from syncer.transport.tls import tls_context
 from tests.support.quirky import Fault, Quirky, quirky_registry, reset, status
 from tests.support.registry_end import QUICK
 

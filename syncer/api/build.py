@@ -1,23 +1,31 @@
-"""From references, or a whole definition, to one bundle file."""
+"""A build: from references or a definition to one bundle file, or straight into a registry."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.contents import Contents, Supplies
-from syncer.api.defined import described, wanted_by, without_paths
-from syncer.api.result import BuildResult, accounts, new_run_id, to_all
+from syncer.api.definitions import Wanted, as_landed, described, without_paths
+from syncer.api.push import Delivery, land, land_definition, open_target
+from syncer.api.result import BuildResult, PushResult, accounts, new_run_id, to_all
+from syncer.api.supplies import Contents, Supplies
 from syncer.bundle import Format, open_bundle, open_writer
-from syncer.errors import TargetError, UsageError
-from syncer.oci import Platform, Reference
-from syncer.profiles.definition import DefinedImage, Definition, render_definition
-from syncer.profiles.spool import Spool, open_spool
+from syncer.content import Blob, Item, Progress
+from syncer.errors import SyncerError, TargetError, UsageError
+from syncer.naming import landing
+from syncer.oci import Descriptor, Digest, Platform, Reference
+from syncer.oci.manifest import AnyManifest
+from syncer.profiles.definition.definition import (
+    DefinedImage,
+    Definition,
+    render_definition,
+)
+from syncer.profiles.definition.spool import Spool, open_spool
 from syncer.registry import RegistrySettings, open_registries
-from syncer.report import Account
+from syncer.report import Account, Report
 from syncer.transfer.events import Emit, Event, Found
 from syncer.transfer.run import Options, transfer
 
@@ -119,3 +127,117 @@ class Sizes:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Found):
             self.known[event.item.target] = event.bytes + event.deduplicated
+
+
+async def wanted_by(
+    definition: Definition, contents: Contents, supplies: Supplies, *, platform: Platform | None, referrers: bool
+) -> Wanted:
+    """The items of ``definition``; charts and packs are put into the spool of ``contents`` first."""
+    platforms = (platform,) if platform else ()
+    wanted = Wanted(
+        [
+            Item(image.reference, image.image, image.packs, platforms=platforms, referrers=referrers)
+            for image in definition.images
+        ]
+    )
+    if definition.charts or definition.archives or definition.files:
+        from syncer.api.charts import add_spooled  # noqa: PLC0415  slow to import, and images need none of it
+
+        await add_spooled(wanted, definition, contents, supplies, referrers=referrers)
+    return wanted
+
+
+async def build_remote(
+    definition: Definition,
+    delivery: Delivery,
+    *,
+    referrers: bool = True,
+    supplies: Supplies | None = None,
+    settings: RegistrySettings | None = None,
+) -> PushResult:
+    """Bring all that ``definition`` wants to where a push of its bundle would, and its definition after it."""
+    check_name(definition.name)
+    address = delivery.address
+    account = Account(run_id=delivery.run_id or new_run_id(), fetches=True, sends=True)
+    tell = to_all(account, delivery.emit)
+    place, problem = None, None
+    async with open_contents(settings, supplies) as contents:
+        found = await wanted_by(
+            definition, contents, supplies or Supplies(), platform=delivery.platform, referrers=referrers
+        )
+        for failure in found.failures:
+            tell(failure)
+        targets = [item.target for item in found.items]
+        named = landing(delivery.mapping, address.base).targets(targets, registry=address.host, base=address.base)
+        with open_target(contents.registries, address, delivery.state) as opened:
+            await land(found.items, named, contents, opened, workers=delivery.workers, emit=tell)
+            report = account.report(accounts(contents.registries.traffic))
+            if not report.failures:
+                opened.finished()
+                document = as_landed(_resolved(definition, found), named, report.images)
+                try:
+                    place = await land_definition(_plain(document), address, opened, workers=delivery.workers)
+                except SyncerError as error:
+                    problem = error
+            report = account.report(accounts(contents.registries.traffic))
+    return PushResult(bundle=definition.name, registry=str(address), report=report, definition=place, problem=problem)
+
+
+def _resolved(definition: Definition, found: Wanted) -> Definition:
+    """``definition`` with the names of its charts, and without the places of files on this machine."""
+    charts = (replace(chart, artifact=found.charts.get(chart.request)) for chart in definition.charts)
+    return without_paths(replace(definition, charts=tuple(charts)))
+
+
+def _plain(definition: Definition) -> Definition:
+    """``definition`` without what only a run that copied an image knows of it, so that it is the same every time."""
+    images = (replace(image, platforms=(), size=None) for image in definition.images)
+    return replace(definition, images=tuple(images))
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A definition with what it resolved to; images that failed are ``missing`` in it, and in the report."""
+
+    definition: Definition
+    report: Report
+
+
+async def lock(
+    definition: Definition,
+    *,
+    platform: Platform | None = None,
+    supplies: Supplies | None = None,
+    settings: RegistrySettings | None = None,
+    workers: int = 32,
+    emit: Emit | None = None,
+) -> Locked:
+    """``definition`` with digests, platforms and sizes.  Charts are fetched, since nothing else tells theirs."""
+    account, sizes = Account(run_id=new_run_id(), fetches=True, sends=False), Sizes()
+    async with open_contents(settings, supplies) as contents:
+        found = await wanted_by(definition, contents, supplies or Supplies(), platform=platform, referrers=False)
+        tell = to_all(account, sizes, emit)
+        for failure in found.failures:
+            tell(failure)
+        await transfer(found.items, contents, _Nowhere(), options=Options(workers=workers), emit=tell)
+        report = account.report(accounts(contents.registries.traffic))
+    return Locked(described(definition, found, report, sizes.known), report)
+
+
+class _Nowhere:
+    """A target that claims to have every blob: whatever is brought there is found, and none of it fetched."""
+
+    def space(self, name: Reference) -> str:  # noqa: ARG002  there is one space
+        return ""
+
+    async def current(self, name: Reference) -> Digest | None:  # noqa: ARG002  and nothing in it
+        return None
+
+    async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
+        pass
+
+    async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:  # noqa: ARG002
+        return False
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        pass

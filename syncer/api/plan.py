@@ -8,20 +8,17 @@ from pathlib import Path
 
 import anyio
 
-from syncer.api.build import named_definition, open_contents
-from syncer.api.contents import Supplies
-from syncer.api.defined import wanted_by
-from syncer.api.held import held_in
-from syncer.api.landing import landing
-from syncer.api.pinned import Pinned
+from syncer.api.build import named_definition, open_contents, wanted_by
+from syncer.api.bundles import held_in
 from syncer.api.prune import prune
 from syncer.api.sources import Sources
 from syncer.api.state import recalled
+from syncer.api.supplies import Pinned, Supplies
 from syncer.bundle import BundleSize, Format, check_structure, open_bundle
 from syncer.content import Item, Naming, Referring, Source
+from syncer.naming import NameMapping, landing
 from syncer.oci import Platform, Reference
-from syncer.profiles.definition import Definition, render_definition
-from syncer.profiles.mapping import NameMapping
+from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import RegistryAddress, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.discovery import Discovered, Discovery, Undiscovered

@@ -10,8 +10,8 @@ import anyio
 from syncer.api.sources import Sources, Warn
 from syncer.errors import RegistryError, SyncerError, UsageError
 from syncer.oci import Descriptor, Digest, Index, Reference
-from syncer.profiles.prune import Removal, removals
-from syncer.profiles.sync_document import Target
+from syncer.profiles.syncfile.document import Target
+from syncer.profiles.syncfile.removals import Removal, removals
 from syncer.registry import Registries, RegistryAddress, delete_tag, repositories
 from syncer.registry.repository import Repository
 from syncer.report.figures import Pruned, PruneStatus

@@ -1,22 +1,40 @@
-"""From a bundle into a registry."""
+"""The push of a bundle into a registry, and of the definition that says what belongs together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.held import Held, held_in
-from syncer.api.landing import as_landed, land, land_definition, landing
+from syncer.api.bundles import Held, held_in
+from syncer.api.definitions import as_landed
 from syncer.api.result import PushResult, accounts, new_run_id, to_all
-from syncer.api.target import open_target
+from syncer.api.state import remembered
 from syncer.bundle import check_structure, open_bundle, verify_bundle
-from syncer.errors import InvalidBundle, SyncerError
-from syncer.oci import Platform
-from syncer.profiles.mapping import NameMapping
-from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.content import Item, Source
+from syncer.errors import InvalidBundle, SyncerError, TargetError
+from syncer.naming import REPOSITORY, NameMapping, landing
+from syncer.oci import Platform, Reference
+from syncer.profiles.definition.artifacts import definition_artifact, tag_of
+from syncer.profiles.definition.definition import (
+    Definition,
+    render_definition,
+)
+from syncer.profiles.definition.spool import open_spool
+from syncer.registry import (
+    FileUploadJournal,
+    Registries,
+    RegistryAddress,
+    RegistrySettings,
+    RegistryTarget,
+    open_registries,
+    open_upload_journal,
+)
 from syncer.report import Account
-from syncer.transfer.events import Emit
+from syncer.transfer.events import Emit, Event, ImageFailed
+from syncer.transfer.memory import Memory
+from syncer.transfer.run import Options, transfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +124,80 @@ async def deliver(held: Held, registries: Registries, delivery: Delivery, called
     return PushResult(
         bundle=called.partition(".tar")[0], registry=str(address), report=report, definition=place, problem=problem
     )
+
+
+async def land(
+    items: Sequence[Item],
+    named: Mapping[Reference, Reference],
+    source: Source,
+    opened: OpenTarget,
+    *,
+    platform: Platform | None = None,
+    workers: int,
+    emit: Emit,
+) -> None:
+    """Bring ``items`` to the names that ``named`` has for their targets."""
+    platforms = (platform,) if platform else None
+    renamed = [replace(item, target=named[item.target], platforms=platforms or item.platforms) for item in items]
+    await transfer(renamed, source, opened.target, options=Options(workers=workers, memory=opened.memory), emit=emit)
+
+
+async def land_definition(
+    definition: Definition, address: RegistryAddress, opened: OpenTarget, *, workers: int
+) -> Reference:
+    """Push ``definition`` as an artifact, asking once where it is there already; raises ``SyncerError``.
+
+    It is no image, so no account hears of it.
+    """
+    base = f"{address.base}/" if address.base else ""
+    name = Reference(address.host, f"{base}{REPOSITORY}", tag_of(definition.name))
+    manifest, blobs = definition_artifact(render_definition(definition).encode())
+    failures: list[SyncerError] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, ImageFailed):
+            failures.append(event.error)
+
+    with open_spool() as spool:
+        for descriptor in manifest.children():
+            spool.add_bytes(blobs[descriptor.digest], descriptor.media_type)
+        item = Item(spool.add_artifact(name, manifest), name, referrers=False)
+        options = Options(workers=workers, memory=opened.memory)
+        await transfer([item], spool, opened.target, options=options, emit=note)
+    if failures:
+        raise failures[0]
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTarget:
+    """The target itself, where its blobs were seen, and the uploads that are under way."""
+
+    target: RegistryTarget
+    memory: Memory
+    journal: FileUploadJournal | None
+
+    def finished(self) -> None:
+        """All arrived: the next run need not ask what is there already."""
+        if self.journal:
+            self.journal.finished()
+
+
+@contextmanager
+def open_target(registries: Registries, address: RegistryAddress, state: Path | None) -> Iterator[OpenTarget]:
+    """The registry at ``address``; without the directory ``state`` nothing is remembered between runs.
+
+    Raises ``TargetError`` when the directory cannot be written.
+    """
+    with ExitStack() as stack:
+        journal = None
+        if state is not None:
+            try:
+                journal = stack.enter_context(open_upload_journal(state / "uploads", address.host))
+            except OSError as error:
+                raise TargetError(
+                    f"{state} cannot be written: {error.strerror}", hint="name another with --state-dir"
+                ) from None
+        memory = stack.enter_context(remembered(state, address.host))
+        interrupted = journal is not None and journal.was_interrupted
+        yield OpenTarget(registries.target(address, journal=journal, interrupted=interrupted), memory, journal)

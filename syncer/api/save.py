@@ -1,4 +1,4 @@
-"""From a registry, or another bundle, into a bundle file."""
+"""A bundle from a registry into a file, and from anywhere to anywhere."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from syncer.api.build import DEFAULT_OUTPUT, check_name
-from syncer.api.held import Held, StoredBundle, held_at
-from syncer.api.landing import as_landed, without_places
-from syncer.api.result import BuildResult, accounts, new_run_id, to_all
-from syncer.bundle import Format, open_writer
+from syncer.api.bundles import Held, StoredBundle, definition_in, held_at, held_in, read_definition_at
+from syncer.api.definitions import as_landed
+from syncer.api.push import Delivery, deliver, push
+from syncer.api.result import BuildResult, PushResult, accounts, new_run_id, to_all
+from syncer.bundle import Format, check_structure, open_bundle, open_writer
 from syncer.oci import Platform
-from syncer.profiles.definition import render_definition
-from syncer.registry import Registries, RegistrySettings, open_registries
+from syncer.profiles.definition.definition import Definition, render_definition, without_places
+from syncer.profiles.definition.definition_file import read_definition
+from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Account
 from syncer.transfer.events import Emit
 from syncer.transfer.run import Options, transfer
@@ -72,3 +74,64 @@ async def pack(held: Held, packing: Packing, registries: Registries | None = Non
             document = without_places(as_landed(definition, same, report.images))
             await writer.publish(render_definition(document).encode(), allow_partial=True)
     return BuildResult(path=path if published else None, partial=None if published else path, report=report)
+
+
+_YAML = (".yaml", ".yml")
+
+
+async def copy(
+    source: Path | StoredBundle,
+    target: Packing | Delivery,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    settings: RegistrySettings | None = None,
+) -> BuildResult | PushResult:
+    """Bring a bundle from ``source`` to ``target``; with ``annotations`` only the images that have them.
+
+    Raises as ``push`` and ``save`` do.
+    """
+    if isinstance(source, Path) and isinstance(target, Delivery):
+        return await push(
+            source,
+            target.address,
+            mapping=target.mapping,
+            annotations=annotations,
+            platform=target.platform,
+            settings=settings,
+            state=target.state,
+            workers=target.workers,
+            run_id=target.run_id,
+            emit=target.emit,
+        )
+    if isinstance(source, Path):
+        assert isinstance(target, Packing)
+        with open_bundle(source) as bundle:
+            check_structure(bundle)
+            return await pack(held_in(bundle, annotations), target)
+    if isinstance(target, Packing):
+        return await save(source, target, annotations=annotations, settings=settings)
+    async with open_registries(settings or RegistrySettings()) as registries:
+        held = await held_at(source, registries, annotations)
+        return await deliver(held, registries, target, held.definition.name, fetches=True)
+
+
+async def find_definition(place: Path | StoredBundle, settings: RegistrySettings | None = None) -> Definition:
+    """The definition of the bundle at ``place``, or in the YAML file there; raises as reading it does."""
+    if isinstance(place, Path) and place.suffix in _YAML:
+        return read_definition(place)
+    if isinstance(place, Path):
+        with open_bundle(place) as bundle:
+            return without_places(definition_in(bundle))
+    async with open_registries(settings or RegistrySettings()) as registries:
+        return await read_definition_at(place, registries)
+
+
+async def list_bundles(repository: RegistryAddress, settings: RegistrySettings | None = None) -> list[str]:
+    """The bundles whose definitions were pushed to ``repository`` (``HOST/BASE/bundle-definition``), sorted.
+
+    Raises ``NotFound`` and ``Denied``.
+    """
+    async with open_registries(settings or RegistrySettings()) as registries:
+        registry = registries.registry(repository.host, plain_http=repository.plain_http)
+        tags = sorted([tag async for tag in registry.repository(repository.base).tags()])
+    return [f"{repository}:{tag}" for tag in tags]

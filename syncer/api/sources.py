@@ -1,9 +1,8 @@
-"""From a sync file to what goes where: tags are listed and chosen, profiles read, charts found, names mapped."""
+"""The sources of a sync file: tags are listed and chosen, profiles read, charts found, names mapped."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,19 +13,22 @@ import anyio
 from anyio import to_thread
 
 from syncer.api.build import open_contents
-from syncer.api.contents import Contents, Supplies
+from syncer.api.supplies import Contents, Had, Supplies, Unknown, plain_name
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
+from syncer.formats.images_list import read_images_file
 from syncer.oci import Reference
-from syncer.profiles.definition import ChartRequest
-from syncer.profiles.images_file import read_images_file
-from syncer.profiles.sync_document import Source, Target
-from syncer.profiles.sync_file import SyncFile, choose, settle
-from syncer.registry import RegistryAddress, RegistrySettings
+from syncer.profiles.definition.definition import ChartRequest
+from syncer.profiles.syncfile.document import Registry, Source, Target
+from syncer.profiles.syncfile.sync_credentials import Helper, find_login
+from syncer.profiles.syncfile.sync_file import SyncFile, choose, settle
+from syncer.registry import Credential, RegistryAddress, RegistrySettings, api_host
+from syncer.transport import HostSettings
 
-if TYPE_CHECKING:  # slow to import
-    from syncer.api.charted import Charted
-    from syncer.profiles.profile import Profile
+if TYPE_CHECKING:
+    from syncer.api.charts import Charted
+    from syncer.profiles.palette.profile import Profile
+
 
 Warn: TypeAlias = Callable[[str], None]
 
@@ -37,23 +39,6 @@ class Console(Protocol):
     async def profiles(self, uids: Iterable[str], project_uid: str) -> list[Profile]:
         """The profiles with those uids; ``project_uid`` is empty for the project of the login."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """Something that a source asks for and that could not be found out; ``name`` stands for it."""
-
-    name: Reference
-    error: SyncerError
-
-
-@dataclass(frozen=True, slots=True)
-class Had:
-    """What one source has now.  ``is_doubtful``: it is not certain that this is all."""
-
-    references: tuple[Reference, ...] = ()
-    unknown: tuple[Unknown, ...] = ()
-    is_doubtful: bool = False
 
 
 @dataclass
@@ -180,7 +165,7 @@ class Sources:
 
     @cached_property
     def _charted(self) -> Charted:
-        from syncer.api.charted import Charted  # noqa: PLC0415  slow to import, and images need none of it
+        from syncer.api.charts import Charted  # noqa: PLC0415  slow to import, and images need none of it
 
         return Charted(self.contents, self.supplies)
 
@@ -217,7 +202,7 @@ def _stand_ins(source: Source) -> list[Reference]:
     if source.profiles:
         return [Reference("palette.invalid", f"profiles/{plain_name(uid)}") for uid in source.profiles]
     if source.chart is not None:
-        from syncer.api.charted import chart_name  # noqa: PLC0415  as above
+        from syncer.api.charts import chart_name  # noqa: PLC0415  as above
 
         return [chart_name(_request(source))]
     named = source.repository or source.image
@@ -225,7 +210,7 @@ def _stand_ins(source: Source) -> list[Reference]:
 
 
 def _read_profile(path: Path) -> Profile:
-    from syncer.profiles.profile_file import read_profile_file  # noqa: PLC0415  slow to import
+    from syncer.profiles.palette.profile_files import read_profile_file  # noqa: PLC0415  slow to import
 
     return read_profile_file(path)
 
@@ -235,6 +220,50 @@ def _request(source: Source) -> ChartRequest:
     return ChartRequest(source.chart.repository, source.chart.name, source.chart.version)
 
 
-def plain_name(name: str) -> str:
-    """``name`` as a part of a repository's name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unnamed"
+def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:
+    """``settings`` with those that ``file`` has for single registries, its credentials looked up.
+
+    Raises ``UsageError`` for credentials or certificates that are not where the file says.
+    """
+    hosts: dict[str, HostSettings] = dict(settings.transport.hosts)
+    logins = dict(settings.credentials.logins)
+    helpers = dict(settings.credentials.helpers)
+    for host, registry in file.document.registries.items():
+        wanted = _host_settings(file, registry, settings.transport.default)
+        hosts |= {host: wanted, api_host(host): wanted}
+        if registry.credentials is None or host in logins:
+            continue
+        directory = file.path.parent
+        found = find_login(registry.credentials, host=host, environment=environment, directory=directory)
+        if isinstance(found, Helper):
+            helpers[host] = found.name
+        else:
+            logins[host] = Credential(username=found.username, password=found.password)
+    return replace(
+        settings,
+        transport=replace(settings.transport, hosts=hosts),
+        credentials=replace(settings.credentials, logins=logins, helpers=helpers),
+    )
+
+
+def _host_settings(file: SyncFile, registry: Registry, default: HostSettings) -> HostSettings:
+    return replace(
+        default,
+        plain_http=default.plain_http if registry.plain_http is None else registry.plain_http,
+        insecure=registry.insecure or default.insecure,
+        ca_cert=_existing(file, registry.ca_cert) or default.ca_cert,
+        client_cert=_existing(file, registry.client_cert) or default.client_cert,
+        client_key=_existing(file, registry.client_key) or default.client_key,
+        concurrency=registry.concurrency,
+        requests_per_second=registry.requests_per_second,
+        bytes_per_second=registry.bytes_per_second,
+    )
+
+
+def _existing(file: SyncFile, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    found = file.beside(path)
+    if not found.is_file():
+        raise InvalidFile(file.path, f"{found} is not there")
+    return found

@@ -11,14 +11,13 @@ from typing import TypeAlias
 import anyio
 from anyio import to_thread
 
-from syncer.api.pinned import Pinned
+from syncer.api.push import OpenTarget, open_target
 from syncer.api.result import accounts, new_run_id, to_all
-from syncer.api.sources import Sources, Warn, open_sources
-from syncer.api.sync_settings import sync_settings
-from syncer.api.target import OpenTarget, open_target
+from syncer.api.sources import Sources, Warn, open_sources, sync_settings
+from syncer.api.supplies import Pinned
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, UsageError
-from syncer.profiles.sync_file import SyncFile, read_sync_file
+from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Account, Report
 from syncer.report.figures import Pruned

@@ -11,11 +11,10 @@ from typing import Any
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from syncer.api.landing import landing
 from syncer.bundle import Bundle, BundleCheck, Image, open_bundle, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError
+from syncer.naming import NameMapping, landing
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.profiles.mapping import NameMapping
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 
 

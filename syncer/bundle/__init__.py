@@ -1,9 +1,9 @@
-"""The bundle: content in one file, an OCI image layout inside (DESIGN.md, "The bundle")."""
+"""The bundle: content in one file, an OCI image layout inside (docs/design.md, "The bundle")."""
 
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import Image
 from syncer.bundle.reader import Bundle, open_bundle
-from syncer.bundle.size import BundleSize
+from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
 

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.bundle import layout, tar
-from syncer.bundle.disk import MAKE_ROOM, room_for, sync, sync_directory, writing
 from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal
 from syncer.bundle.slots import Slot, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked, TargetFull
 from syncer.failpoints import reach
+from syncer.files import MAKE_ROOM, room_for, sync, sync_directory, writing
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
 
 _ZEROS = bytes(1024 * 1024)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from syncer.bundle import contents as bundle_contents
+from syncer.bundle import members as bundle_contents
 from syncer.bundle import tar, zstd
-from syncer.bundle.contents import Contents, Member
 from syncer.bundle.framing import Damaged
 from syncer.bundle.layout import (
     DEFINITION,
@@ -25,6 +24,7 @@ from syncer.bundle.layout import (
     digest_of_name,
     read_index,
 )
+from syncer.bundle.members import Contents, Member
 from syncer.content import FileBlob, InPlace, Pieces
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest

@@ -11,8 +11,8 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from syncer.bundle import zstd
-from syncer.bundle.contents import Member
 from syncer.bundle.layout import Image, digest_of_name
+from syncer.bundle.members import Member
 from syncer.bundle.reader import PIECE, Bundle
 from syncer.errors import InvalidBundle, InvalidContent, VerificationError
 from syncer.oci import Descriptor, Digest, Index

@@ -5,21 +5,24 @@ Only the command that is named is imported; help, and an error that lists comman
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
+import inspect
 from collections import UserDict
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from click import Command
 
-from syncer.cli.groups import with_groups
+from syncer import __version__
 from syncer.errors import UsageError
 
 _EVERYWHERE = {
     "build": "build:build",
-    "push": "content:push",
-    "verify": "content:verify",
+    "push": "push:push",
+    "verify": "verify:verify",
     "definition": "definition:definition",
     "save": "save:save",
     "copy": "save:copy",
@@ -43,7 +46,7 @@ _AT_THE_TOP = {
     **_EVERYWHERE,
     "login": "login:login",
     "logout": "login:logout",
-    "version": "version:version",
+    "version": "app:version",
     "content": "app:content",
     "edge": "edge:edge",
 }
@@ -141,3 +144,47 @@ def _plain_flags(command: Any, argv: Sequence[str]) -> list[str]:
         else:
             plain.append(word)
     return plain
+
+
+def with_groups(function: Callable[..., None]) -> Callable[..., None]:
+    """Let ``function`` take whole groups of options.
+
+    A parameter whose type is a dataclass is replaced, in the signature that typer reads, by the
+    dataclass's fields; the call puts them together again.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    own: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if dataclasses.is_dataclass(hints[name]) and isinstance(hints[name], type):
+            groups[name] = hints[name]
+        else:
+            own.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+    shared = [parameter for group in groups.values() for parameter in _parameters(group)]
+
+    @functools.wraps(function)
+    def command(**options: Any) -> None:
+        for name, group in groups.items():
+            fields = {field.name: options.pop(field.name) for field in dataclasses.fields(group)}
+            options[name] = group(**fields)
+        function(**options)
+
+    parameters = [*own, *shared]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _parameters(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(group)
+    ]
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import typer
 
-from syncer.cli.build_options import BuildOptions, BuildType, ServiceOptions
+from syncer.cli.options import BuildOptions, BuildType, ServiceOptions
 from syncer.errors import UsageError
 
 _HINT = "name the images that you need with --image, --images-file or --metadata-file"

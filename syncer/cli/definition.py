@@ -6,9 +6,16 @@ from typing import Annotated
 
 import typer
 
+from syncer.api.bundles import StoredBundle
+from syncer.api.save import find_definition
+from syncer.api.save import list_bundles as bundles_at
+from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, LoginOptions, PaletteOptions
-from syncer.cli.run import run
+from syncer.cli.output import print_json
+from syncer.cli.settings import registry_settings, source_place
 from syncer.errors import Exit
+from syncer.profiles.definition.definition import render_definition
+from syncer.registry import RegistryAddress
 
 
 def definition(
@@ -22,14 +29,6 @@ def definition(
     connection: ConnectionOptions,
 ) -> None:
     """Print what a bundle holds."""
-    from syncer.api.copy import find_definition  # noqa: PLC0415  imported where used
-    from syncer.api.held import StoredBundle  # noqa: PLC0415
-    from syncer.cli.places import source_place  # noqa: PLC0415
-    from syncer.cli.reporting import print_json  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
-    from syncer.profiles.definition import render_definition  # noqa: PLC0415
-    from syncer.registry import RegistryAddress  # noqa: PLC0415
-
     palette.refuse("definition", "it prints what is there")
 
     async def job() -> Exit:
@@ -56,16 +55,11 @@ def list_bundles(
     connection: ConnectionOptions,
 ) -> None:
     """List the bundles in a registry: one a line."""
-    from syncer.api.copy import list_bundles  # noqa: PLC0415  imported where used
-    from syncer.cli.reporting import print_json  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
-    from syncer.registry import RegistryAddress  # noqa: PLC0415
-
     palette.refuse("list", "bundles are listed by their names")
 
     async def job() -> Exit:
         address = RegistryAddress.parse(repo)
-        found = await list_bundles(address, registry_settings(connection, login, address))
+        found = await bundles_at(address, registry_settings(connection, login, address))
         if json:
             print_json({"bundles": found})
         else:

@@ -6,13 +6,10 @@ thread of its own, so that a terminal that is slow or held (Ctrl-S) holds up no 
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from enum import StrEnum
 from typing import TextIO
 
@@ -107,43 +104,6 @@ class NoDisplay(Display):
 
     def _show(self, standing: Standing) -> None:
         pass
-
-
-@contextmanager
-def open_display(stream: TextIO, *, mode: Mode = Mode.AUTO) -> Iterator[Display]:
-    """The display writes to ``stream``, standard error as a rule, as long as the ``with`` block lasts.
-
-    Colours follow ``NO_COLOR``; a dumb terminal gets plain lines.
-    """
-    if mode is Mode.AUTO:
-        mode = Mode.LIVE if stream.isatty() and os.environ.get("TERM") != "dumb" else Mode.PLAIN
-    opened: AbstractContextManager[Display]
-    if mode is Mode.LIVE:
-        from syncer.cli.live import open_live  # noqa: PLC0415  rich is slow to import, and few runs are watched
-
-        opened = open_live(stream)
-    else:
-        opened = nullcontext(PlainDisplay(stream) if mode is Mode.PLAIN else NoDisplay())
-    with opened as display, _drawn(display):
-        yield display
-
-
-@contextmanager
-def _drawn(display: Display) -> Iterator[None]:
-    over = threading.Event()
-
-    def draw() -> None:
-        while not over.wait(display.interval):
-            display.draw()
-
-    thread = threading.Thread(target=draw, name="display", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        display.end()
 
 
 def plain_line(standing: Standing) -> str:

@@ -12,9 +12,24 @@ from typing import Annotated, TextIO
 
 import typer
 
-from syncer.cli.options import ConnectionOptions, LogForm, OutputOptions, UploadOptions
-from syncer.cli.run import run
+from syncer.api.push import push
+from syncer.cli.build import Building
+from syncer.cli.job import run
+from syncer.cli.login import password_of
+from syncer.cli.options import (
+    BuildOptions,
+    BundleOptions,
+    ConnectionOptions,
+    ContentOptions,
+    DefinitionOptions,
+    LogForm,
+    OutputOptions,
+    UploadOptions,
+)
+from syncer.cli.output import reporting, tell_push
+from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit, TargetError, UsageError
+from syncer.registry import Credential, RegistryAddress
 
 _ENDPOINT = "api.spectrocloud.com"
 _FIRST_NAME = "spectro-content"  # what CanvOS looks for, after "core-"
@@ -117,14 +132,6 @@ def build(
     telling: OutputOptions,
 ) -> None:
     """Download the content of cluster profiles into content-XXXXXXXX/core-NAME-XXXXXXXX.zst."""
-    from syncer.cli.build_options import (  # noqa: PLC0415  imported where used
-        BuildOptions,
-        BundleOptions,
-        ContentOptions,
-        DefinitionOptions,
-    )
-    from syncer.cli.building import Building  # noqa: PLC0415
-
     unpublished.refuse()
     if not cluster_profile_ids:
         raise UsageError("it is not said what to build", hint="name profiles with --cluster-profile-ids")
@@ -172,12 +179,6 @@ def deploy(
     telling: OutputOptions,
 ) -> None:
     """Push a bundle into a registry."""
-    from syncer.api.push import push  # noqa: PLC0415  imported where used
-    from syncer.cli.login import password_of  # noqa: PLC0415
-    from syncer.cli.reporting import reporting, tell_push  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
-    from syncer.registry import Credential, RegistryAddress  # noqa: PLC0415
-
     if username is None and (password is not None or password_stdin):
         raise UsageError("a password is given, and no user", hint="name the user with --username")
     address = RegistryAddress.parse(url)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from syncer.errors import Exit
+from syncer.profiles.imports.importers import import_file
 
 
 def import_(
@@ -28,8 +29,6 @@ def import_(
     Known are skopeo's, regsync's, hauler's, oc-mirror's, image-syncer's and imgpkg's files, and plain lists of
     images. What cannot be carried over is named on stderr, and the exit code is 2.
     """
-    from syncer.profiles.import_files import import_file  # noqa: PLC0415  imported where used
-
     imported = import_file(file, registry=registry, logins=auth)
     typer.echo(imported.text, nl=False)
     for refusal in imported.refusals:

@@ -11,9 +11,17 @@ from typing import Annotated
 
 import typer
 
+from syncer.api.palette import PaletteAccess, check_palette_login
+from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, PaletteOptions
-from syncer.cli.run import run
+from syncer.cli.palette import with_console
+from syncer.cli.settings import config_directory, kept_logins, registry_settings
 from syncer.errors import Exit, UsageError
+from syncer.profiles.palette import palette_api as palette_http
+from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
+from syncer.registry import Credential, RegistryAddress, check_login, open_registries
+from syncer.registry.address import is_loopback
+from syncer.transport.guard import authority
 
 _FIRST_CONSOLE = "https://console.spectrocloud.com"
 
@@ -44,15 +52,6 @@ def login(
     ] = None,
 ) -> None:
     """Check an API key of Palette and keep it for builds."""
-    from syncer.api.login import PaletteAccess, check_palette_login  # noqa: PLC0415  imported where used
-    from syncer.cli.directories import config_directory  # noqa: PLC0415
-    from syncer.cli.palette import with_console  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
-    from syncer.profiles import palette_http  # noqa: PLC0415
-    from syncer.profiles.palette_login import PaletteLogin, save_login  # noqa: PLC0415
-    from syncer.registry.address import is_loopback  # noqa: PLC0415
-    from syncer.transport.guard import authority  # noqa: PLC0415
-
     url = palette_http.console_url(_console(console_url, os.environ))
     account = palette_http.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
     if url.scheme == "http" and not is_loopback(authority(url)):
@@ -79,9 +78,6 @@ def login(
 
 def logout() -> None:
     """Forget the API key."""
-    from syncer.cli.directories import config_directory  # noqa: PLC0415
-    from syncer.profiles.palette_login import forget_login  # noqa: PLC0415
-
     typer.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
 
 
@@ -102,9 +98,6 @@ def registry_login(
 
     It is kept by Docker's credential helper where the user has one, else in a file that only the user can read.
     """
-    from syncer.cli.wiring import kept_logins, registry_settings  # noqa: PLC0415  imported where used
-    from syncer.registry import Credential, RegistryAddress, check_login, open_registries  # noqa: PLC0415
-
     palette.refuse("registry-login", "a login is for all that a registry has")
     address = RegistryAddress.parse(registry)
     credential = Credential(username=_user(username), password=password_of(password, is_piped=password_stdin))
@@ -126,8 +119,6 @@ def registry_logout(
     *, registry: Annotated[str, typer.Option("-r", "--registry", metavar="HOST[:PORT]", help="The registry.")]
 ) -> None:
     """Forget the login for a registry."""
-    from syncer.cli.wiring import kept_logins  # noqa: PLC0415  imported where used
-    from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     async def job() -> Exit:
         host = RegistryAddress.parse(registry).host

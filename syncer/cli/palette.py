@@ -1,17 +1,25 @@
-"""Which Palette is asked and as whom: what was given, the environment, or the login that was kept."""
+"""Palette on the command line: its login, what profiles want, and files that travel along."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from syncer.api.login import PaletteAccess
-from syncer.cli.directories import config_directory
-from syncer.errors import UsageError
-from syncer.profiles.palette_http import PaletteAccount, console_url
-from syncer.profiles.palette_login import PaletteLogin, load_login
+from anyio import to_thread
+
+from syncer.api.build import check_name
+from syncer.api.palette import PaletteAccess, PaletteConsole, define
+from syncer.api.selection import Selection
+from syncer.bundle.signature import sign_file
+from syncer.cli.settings import config_directory
+from syncer.errors import InvalidFile, TargetError, UsageError
+from syncer.profiles.definition.definition import DefinedFile, Definition
+from syncer.profiles.definition.local import defined_file
+from syncer.profiles.palette.gather import Gathered
+from syncer.profiles.palette.key import PaletteLogin, load_login
+from syncer.profiles.palette.palette_api import PaletteAccount, console_url
 from syncer.transport import HostSettings, TransportSettings
 from syncer.transport.guard import authority
 
@@ -65,3 +73,70 @@ def with_console(
     settings: HostSettings = transport.host(host)
     trusting = replace(settings, insecure=insecure or settings.insecure, ca_cert=ca_cert or settings.ca_cert)
     return replace(transport, hosts={**transport.hosts, host: trusting})
+
+
+async def gathered(
+    selection: Selection, console: PaletteConsole | None, warn: Callable[[str], None]
+) -> tuple[Definition, list[str]]:
+    """What ``selection`` wants, and what the summary must say of it; raises as ``define`` does."""
+    found = await define("bundle", selection, console)
+    return found.definition, warn_of(found, warn, scan=selection.scan)
+
+
+def warn_of(gathered: Gathered, warn: Callable[[str], None], *, scan: bool) -> list[str]:
+    """Warn of what was odd, and of images that packs name and do not list; what the summary must repeat."""
+    for warning in gathered.warnings:
+        warn(warning)
+    silent = [unlisted for unlisted in gathered.unlisted if unlisted.lists_nothing]
+    for unlisted in gathered.unlisted:
+        if scan or not unlisted.lists_nothing:
+            done = "which --scan has added" if scan else "which are NOT in the bundle; --scan adds them"
+            warn(f"pack {unlisted.pack} names {len(unlisted.images)} images that it does not list, {done}")
+        else:
+            warn(f"{unlisted}; they are NOT in the bundle, and --scan adds them")
+    if silent and not scan:
+        count = len({image.reference for unlisted in silent for image in unlisted.images})
+        packs = ", ".join(unlisted.pack for unlisted in silent)
+        return [f"NOT INCLUDED: {count} images that are named in {packs}, which list none; --scan adds them"]
+    return []
+
+
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, zstd; a plain tar says so at its byte 257
+
+
+async def download_definition(
+    console: PaletteConsole | None, *, name: str | None, uids: list[str], directory: Path, private_key: Path | None
+) -> Path:
+    """Save the cluster definition ``name`` of the profiles ``uids``, and its signature if there is a key.
+
+    Raises ``UsageError`` for what is not said, ``TargetError``, and what the console answers.
+    """
+    if not name or console is None:
+        raise UsageError("the cluster definition has no name", hint="give one with --cluster-definition-name")
+    check_name(name)
+    if not uids:
+        raise UsageError(
+            "it is not said which profiles the cluster definition is of",
+            hint="name them with --cluster-definition-profile-ids",
+        )
+    path = directory / f"{name}.tgz"
+    try:
+        await to_thread.run_sync(lambda: directory.mkdir(parents=True, exist_ok=True))
+    except OSError as error:
+        raise TargetError(f"{directory} cannot be made: {error.strerror or error}") from None
+    await console.download_definition(name, uids, path)
+    if private_key:
+        await to_thread.run_sync(sign_file, path, private_key)
+    return path
+
+
+def widgets(path: Path) -> DefinedFile:
+    """The widget archive at ``path``; raises ``InvalidFile`` unless it is a tar, plain or compressed."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    if not start.startswith(_PACKED) and start[257:262] != b"ustar":
+        raise InvalidFile(path, "it is no widget archive", hint="make a .tar, .tar.gz or .tar.zst of the widgets")
+    return defined_file(path, "custom-ui")

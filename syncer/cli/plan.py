@@ -8,10 +8,17 @@ from typing import Annotated
 
 import typer
 
-from syncer.cli.build_options import BundleFormat
-from syncer.cli.options import ConnectionOptions, LoginOptions, MirrorOptions
-from syncer.cli.run import run
+from syncer.api.palette import define
+from syncer.api.plan import plan_build, plan_push, plan_sync
+from syncer.api.sources import open_sources, sync_settings
+from syncer.cli.job import run
+from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, MirrorOptions, OutputOptions
+from syncer.cli.output import tell_plan, warn
+from syncer.cli.settings import registry_settings, state_directory
+from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of
 from syncer.errors import Exit, UsageError
+from syncer.naming import read_mapping
+from syncer.registry import RegistryAddress
 
 
 def plan(
@@ -35,18 +42,6 @@ def plan(
     With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push; with
     images alone a build, and how large its bundle would be.
     """
-    from syncer.api.plan import plan_build, plan_push, plan_sync  # noqa: PLC0415  imported where used
-    from syncer.api.profiles import define  # noqa: PLC0415
-    from syncer.api.sources import open_sources  # noqa: PLC0415
-    from syncer.api.sync_settings import sync_settings  # noqa: PLC0415
-    from syncer.cli.foreseen import tell_plan  # noqa: PLC0415
-    from syncer.cli.options import OutputOptions  # noqa: PLC0415
-    from syncer.cli.reporting import warn  # noqa: PLC0415
-    from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
-    from syncer.profiles.mapping import read_mapping  # noqa: PLC0415
-    from syncer.registry import RegistryAddress  # noqa: PLC0415
-
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
     settings = registry_settings(connection, login, address)
     workers = connection.concurrency

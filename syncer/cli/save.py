@@ -8,10 +8,23 @@ from typing import Annotated
 
 import typer
 
-from syncer.cli.build_options import BundleFormat
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.run import run
+from syncer.api.build import DEFAULT_OUTPUT
+from syncer.api.bundles import StoredBundle, parse_selectors
+from syncer.api.push import Delivery
+from syncer.api.result import BuildResult
+from syncer.api.save import Packing, find_definition
+from syncer.api.save import copy as copy_bundle
+from syncer.api.save import save as save_bundle
+from syncer.cli.job import run
+from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
+from syncer.cli.output import Reporting, delivered, reporting
+from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
+from syncer.naming import read_mapping
+from syncer.oci import Platform
+from syncer.profiles.definition.definition import FILE_NAME, without_places
+from syncer.profiles.definition.definition_file import write_definition
+from syncer.registry import RegistryAddress
 
 _Selector = Annotated[
     list[str] | None,
@@ -53,17 +66,6 @@ def save(
     telling: OutputOptions,
 ) -> None:
     """Make a bundle file again out of the registry that the bundle was pushed to."""
-    from syncer.api.build import DEFAULT_OUTPUT  # noqa: PLC0415  imported where used
-    from syncer.api.copy import find_definition  # noqa: PLC0415
-    from syncer.api.held import StoredBundle  # noqa: PLC0415
-    from syncer.api.landing import without_places  # noqa: PLC0415
-    from syncer.api.save import Packing, save  # noqa: PLC0415
-    from syncer.cli.reporting import reporting  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings  # noqa: PLC0415
-    from syncer.oci import Platform  # noqa: PLC0415
-    from syncer.profiles.definition import FILE_NAME  # noqa: PLC0415
-    from syncer.profiles.definition_file import write_definition  # noqa: PLC0415
-    from syncer.registry import RegistryAddress  # noqa: PLC0415
 
     async def job() -> Exit:
         stored = StoredBundle.parse(source)
@@ -86,7 +88,7 @@ def save(
                 run_id=told.run_id,
                 emit=told.emit,
             )
-            result = await save(stored, packing, settings=settings)
+            result = await save_bundle(stored, packing, settings=settings)
             outcome = [_copied(str(stored), result.path)]
             told.tell("Save Summary", outcome, result.report, profile=stored.reference.tag or "")
             return result.exit
@@ -116,18 +118,6 @@ def copy(
 
     --username is for the registry that it goes to, or else for the one that it comes from.
     """
-    from syncer.api.copy import copy  # noqa: PLC0415  imported where used
-    from syncer.api.held import StoredBundle, parse_selectors  # noqa: PLC0415
-    from syncer.api.push import Delivery  # noqa: PLC0415
-    from syncer.api.result import BuildResult  # noqa: PLC0415
-    from syncer.api.save import Packing  # noqa: PLC0415
-    from syncer.cli.places import source_place, target_place  # noqa: PLC0415
-    from syncer.cli.reporting import Reporting, delivered, reporting  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings, state_directory  # noqa: PLC0415
-    from syncer.oci import Platform  # noqa: PLC0415
-    from syncer.profiles.mapping import read_mapping  # noqa: PLC0415
-    from syncer.registry import RegistryAddress  # noqa: PLC0415
-
     origin, target = source_place(source), target_place(destination)
     if isinstance(target, Path) and map:
         raise UsageError("--map says where images land in a registry, and the destination is a file")
@@ -162,7 +152,7 @@ def copy(
 
     async def job() -> Exit:
         with reporting(telling) as told:
-            result = await copy(origin, ending(told), annotations=selectors, settings=settings)
+            result = await copy_bundle(origin, ending(told), annotations=selectors, settings=settings)
             outcome: Sequence[str]
             if isinstance(result, BuildResult):
                 outcome = [_copied(str(origin), result.path)]
@@ -176,8 +166,6 @@ def copy(
 
 def _file(origin: object, target: Path) -> tuple[Path, str | None, BundleFormat]:
     """Directory, name and form of the file to write: as the destination says, else as the source is."""
-    from syncer.cli.places import is_bundle_name  # noqa: PLC0415
-
     named = is_bundle_name(target)
     says = target if named else origin
     form = BundleFormat.PLAIN if str(says).endswith(".tar") and isinstance(says, Path) else BundleFormat.ZSTD

@@ -1,17 +1,25 @@
-"""``syncer serve``: a registry made of a bundle, a directory, or both."""
+"""``syncer serve``: a bundle, a directory, or both as a registry."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import anyio
 import typer
 
+from syncer.api.bundles import ServedBundle
+from syncer.bundle import check_structure, open_bundle
+from syncer.cli.job import run
 from syncer.cli.options import PaletteOptions
-from syncer.cli.run import run
 from syncer.errors import Exit, UsageError
+from syncer.serve import Storage, Tls, open_disk
+from syncer.serve import serve as serve_storage
+from syncer.serve.bundled import Bundled
+from syncer.serve.layered import Layered
 
 
 def serve(
@@ -39,9 +47,6 @@ def serve(
     ca_cert: Annotated[Path | None, typer.Option(help="Palette's; likewise.")] = None,
 ) -> None:
     """Be a registry: of a bundle (read-only), of a directory (writable), or of both together."""
-    from syncer.cli.storage import open_storage  # noqa: PLC0415  imported where used
-    from syncer.serve import Tls, serve  # noqa: PLC0415
-
     palette.refuse("serve", "what is served stays as it is: take a platform out with build --arch or copy --arch")
     if insecure or ca_cert:
         typer.echo("note: serve speaks to no registry, so --insecure and --ca-cert change nothing", err=True)
@@ -51,7 +56,7 @@ def serve(
 
     async def job() -> Exit:
         with open_storage(bundle, disk) as storage:
-            async with serve(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address:
+            async with serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address:
                 typer.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
                 if not ipaddress.ip_address(address.host).is_loopback and not (htpasswd and tls):
                     typer.echo("warning: others can reach this address; --htpasswd and --tls-cert protect it", err=True)
@@ -59,3 +64,28 @@ def serve(
         return Exit.OK
 
     run(job, farewell=None)
+
+
+@contextmanager
+def open_storage(bundle: Path | None, disk: Path | None) -> Iterator[Storage]:
+    """A bundle, a directory, or the bundle beneath the directory.
+
+    Raises ``UsageError`` when neither is given, and ``InvalidBundle``.
+    """
+    if bundle is None and disk is None:
+        raise UsageError(
+            "there is nothing to serve", hint="name a bundle with --bundle, a directory with --disk, or both"
+        )
+    with ExitStack() as stack:
+        below = None
+        if bundle is not None:
+            opened = stack.enter_context(open_bundle(bundle))
+            check_structure(opened)
+            served = ServedBundle.of(opened)
+            below = Bundled.load(served, served.repositories)
+        if disk is None:
+            assert below is not None
+            yield below
+        else:
+            directory = stack.enter_context(open_disk(disk))
+            yield Layered(directory, below) if below else directory

@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+from syncer.api.sources import Sources, Warn, open_sources, sync_settings
+from syncer.api.state import locked
+from syncer.api.sync import Mirroring, SyncResult, run_sync
+from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
     DryRunOptions,
@@ -16,8 +20,15 @@ from syncer.cli.options import (
     OutputOptions,
     UploadOptions,
 )
-from syncer.cli.run import run
+from syncer.cli.output import reporting, warn
+from syncer.cli.settings import registry_settings, secrets_of, state_directory
+from syncer.cli.sync_flags import chart_supplies, console_for, sync_file_of
 from syncer.errors import Exit, UsageError
+from syncer.formats.units import parse_duration
+from syncer.profiles.syncfile.document import Target
+from syncer.profiles.syncfile.sync_file import SyncFile
+from syncer.registry import RegistryAddress
+from syncer.report import ImageAccount, Status
 
 
 def sync(
@@ -45,17 +56,6 @@ def sync(
     What is there already costs one question at its source and one at the target. What fails is tried once
     more at the end of the run; running again goes on.
     """
-    from syncer.api.sources import Sources, Warn, open_sources  # noqa: PLC0415  imported where used
-    from syncer.api.state import locked  # noqa: PLC0415
-    from syncer.api.sync import Mirroring, run_sync  # noqa: PLC0415
-    from syncer.api.sync_settings import sync_settings  # noqa: PLC0415
-    from syncer.cli.durations import parse_duration  # noqa: PLC0415
-    from syncer.cli.mirrored import mirrored  # noqa: PLC0415
-    from syncer.cli.reporting import reporting, warn  # noqa: PLC0415
-    from syncer.cli.sync_flags import chart_supplies, console_for, sync_file_of  # noqa: PLC0415
-    from syncer.cli.wiring import registry_settings, secrets_of, state_directory  # noqa: PLC0415
-    from syncer.registry import RegistryAddress  # noqa: PLC0415
-
     if yes and not prune:
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
     file = sync_file_of(wanted)
@@ -78,7 +78,7 @@ def sync(
 
     async def look() -> Exit:
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
-        from syncer.cli.foreseen import tell_plan  # noqa: PLC0415
+        from syncer.cli.output import tell_plan  # noqa: PLC0415
 
         async with opened(warn) as sources:
             forecast = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
@@ -104,3 +104,23 @@ def sync(
         return result.exit
 
     run(look if dry.dry_run else mirror)
+
+
+def mirrored(file: SyncFile, result: SyncResult) -> list[str]:
+    """A sentence for each target, and one for a run that was too slow."""
+    lines = [_standing(target, result) for target in file.targets]
+    if result.timed_out:
+        lines.append("the time was up first; run the same command again to go on")
+    return lines
+
+
+def _standing(target: Target, result: SyncResult) -> str:
+    address = RegistryAddress.parse(target.registry)
+    images = [image for image in result.report.images if image.subject is None and _is_below(image, address)]
+    there = sum(image.status in (Status.COPIED, Status.SKIPPED) for image in images)
+    return f"{target.registry} has {there:,} of {len(images):,} images"
+
+
+def _is_below(image: ImageAccount, address: RegistryAddress) -> bool:
+    base = f"{address.base}/" if address.base else ""
+    return image.target.registry == address.host and image.target.repository.startswith(base)

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from syncer.api.contents import Supplies
 from syncer.api.selection import Selection
-from syncer.cli.directories import cache_directory
+from syncer.api.supplies import Supplies
 from syncer.cli.options import MirrorOptions
-from syncer.cli.selection import csv
+from syncer.cli.settings import cache_directory
+from syncer.cli.wanted import csv
 from syncer.errors import UsageError
+from syncer.formats.images_list import read_images_file
+from syncer.naming import read_mapping
 from syncer.oci import Platform, Reference
-from syncer.profiles.images_file import read_images_file
-from syncer.profiles.mapping import read_mapping
-from syncer.profiles.sync_file import SyncFile, parse_sync_file, read_sync_file
+from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file, read_sync_file
 from syncer.registry import RegistryAddress
 from syncer.transport import TransportSettings
 
-if TYPE_CHECKING:  # slow to import, and most syncs need none of it
-    from syncer.api.profiles import PaletteConsole
+if TYPE_CHECKING:
+    from syncer.api.palette import PaletteConsole
+
 
 _PLACE = Path("the command line")
 
@@ -79,7 +80,7 @@ def console_for(
     """Palette, where profiles are to be asked for; raises ``UsageError`` when nobody is logged in."""
     if not is_needed:
         return None
-    from syncer.api.profiles import PaletteConsole  # noqa: PLC0415  slow to import
+    from syncer.api.palette import PaletteConsole  # noqa: PLC0415  slow to import
     from syncer.cli.palette import palette_access  # noqa: PLC0415
 
     return PaletteConsole(palette_access(transport, os.environ, project_id=project_id))

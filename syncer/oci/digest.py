@@ -9,6 +9,7 @@ from syncer.errors import InvalidContent
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = frozenset("0123456789abcdef")
 

@@ -66,7 +66,7 @@ class Reference:
     @property
     def path(self) -> str:
         """``registry/repository`` as one repository's name: a port follows an underscore, since a
-        repository name holds no colon (DESIGN.md, "Where images land").
+        repository name holds no colon (docs/design.md, "Where images land").
         """
         host, port = split_port(self.registry)
         if host.startswith("["):

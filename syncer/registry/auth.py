@@ -21,8 +21,8 @@ from syncer.registry.headers import with_parameters
 from syncer.registry.problems import refusal
 from syncer.registry.realms import is_related
 from syncer.transport import Answer, Authorizer, Budget, Challenged, Request, Transport
+from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.transport import resolved
 
 _CLIENT_ID = "syncer"
 _TOKEN_ATTEMPTS = 3

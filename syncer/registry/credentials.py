@@ -22,7 +22,7 @@ import orjson
 
 from syncer.errors import InvalidFile
 from syncer.oci.reference import DOCKER_HUB
-from syncer.transport.redact import readable
+from syncer.transport.guard import readable
 
 HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 HELPER_SECONDS = 30

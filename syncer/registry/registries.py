@@ -13,11 +13,11 @@ from syncer.registry.address import RegistryAddress, api_url
 from syncer.registry.auth import RegistryAuth
 from syncer.registry.credentials import Credential, Credentials, CredentialSettings
 from syncer.registry.download import RegistryBlob
-from syncer.registry.journal import UploadJournal
-from syncer.registry.manner import CHUNK_SIZE, Manner
-from syncer.registry.referring import ReferrerSearch
+from syncer.registry.referrers import ReferrerSearch
 from syncer.registry.repository import Registry, Repository
 from syncer.registry.target import RegistryTarget
+from syncer.registry.upload_journal import UploadJournal
+from syncer.registry.ways import CHUNK_SIZE, Manner
 from syncer.transport import Traffic, Transport, TransportSettings, open_transport
 
 _PACED_LANES = 8  # more would only wait for their turn

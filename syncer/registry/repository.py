@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from yarl import URL
 
-from syncer.errors import ChildrenUnknown, DigestMismatch, InvalidContent, NotFound, RegistryError
+from syncer.errors import ChildrenUnknown, DigestMismatch, InvalidContent, NotFound, RegistryError, TargetError
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index, load_object
@@ -234,3 +234,65 @@ def _tags(answer: Answer) -> list[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidContent(f"{answer.request}: the tags are no list of names")
     return tags
+
+
+async def repositories(registry: Registry) -> list[str]:
+    """The names of all repositories that we may see; raises ``RegistryError`` where there is no list of them."""
+    found: dict[str, None] = {}
+    url = with_parameters(registry.base.join(URL("_catalog")), ("n", str(_PAGE)))
+    for _ in range(_MOST_PAGES):
+        request = Request(method="GET", url=url, authorizer=registry.auth.for_scopes("", "registry:catalog:*"))
+        answer = await registry.transport.ask(request, limit=_LARGEST_PAGE)
+        if answer.status != 200:
+            raise refusal(answer)
+        before = len(found)
+        found |= dict.fromkeys(_names(answer))
+        link = next_link(answer.headers.getall("Link", ()))
+        if link is None or len(found) == before:  # a registry that repeats itself would never end
+            break
+        followed = registry.transport.redirected(request, link, answer.scope, what="a list's next page")
+        if origin(followed.url) != origin(registry.base):
+            break
+        url = followed.url
+    return list(found)
+
+
+def _names(answer: Answer) -> list[str]:
+    names = load_object(answer.content).get("repositories") or []
+    if not answer.is_whole or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidContent(f"{answer.request}: the repositories are no list of names")
+    return names
+
+
+_DELETED = (200, 202, 204)
+_GONE = 404
+_BY_DIGEST_ONLY = (400, 405, 501)
+"""What registries answer that delete no tag: DIGEST_INVALID, UNSUPPORTED."""
+
+
+async def delete_tag(repository: Repository, tag: str, digest: Digest, *, is_free: bool) -> bool:
+    """Delete ``tag`` if it still points to ``digest``; False when that cannot be done without harm.
+
+    ``is_free`` says that nothing else needs the digest, so that a registry that deletes by digest only may be asked
+    to.  Raises ``RegistryError`` when the registry refuses, ``TargetError`` when it took more than the tag.
+    """
+    current = await repository.current(tag)
+    if current is None:
+        return True
+    if current != digest:
+        return False
+    answer = await repository.delete_manifest(tag)
+    if answer.status in _BY_DIGEST_ONLY:
+        if not is_free:
+            return False
+        answer = await repository.delete_manifest(str(digest))
+    elif answer.status in _DELETED and not is_free and await repository.current(str(digest)) is None:
+        raise TargetError(
+            f"{repository.registry.host} deleted {repository.name}@{digest.short} with its tag {tag}, and other tags "
+            "need it",
+            hint="sync once more to bring it back, and do not prune there",
+        )
+    if answer.status not in (*_DELETED, _GONE):
+        hint = "the registry's configuration does not allow deletion" if answer.status == 405 else None
+        raise await repository.refusal(answer, hint=hint)
+    return True

@@ -8,11 +8,11 @@ from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
 from syncer.registry.headers import least_chunk
-from syncer.registry.journal import Unfinished
 from syncer.registry.repository import Repository
+from syncer.registry.upload_journal import Unfinished
 from syncer.transport import Answer, Request
+from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, check_hop, origin
-from syncer.transport.transport import resolved
 
 
 @dataclass(slots=True)

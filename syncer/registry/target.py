@@ -11,15 +11,15 @@ from syncer.content import Blob, Progress
 from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.registry.content import Content, SourceFailed
+from syncer.registry.body import Content, SourceFailed
 from syncer.registry.download import RegistryBlob
-from syncer.registry.hints import hint_for, is_full
-from syncer.registry.journal import UploadJournal
-from syncer.registry.manner import Manner
+from syncer.registry.problems import hint_for, is_full
 from syncer.registry.referrers import Referrers
 from syncer.registry.repository import Registry, Repository
 from syncer.registry.session import Session, opened
 from syncer.registry.upload import Upload
+from syncer.registry.upload_journal import UploadJournal
+from syncer.registry.ways import Manner
 from syncer.transport import Request
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for

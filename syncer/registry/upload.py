@@ -12,13 +12,13 @@ from dataclasses import replace
 import anyio
 
 from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
-from syncer.registry.content import Content
+from syncer.registry.body import Content
 from syncer.registry.headers import uploaded, with_parameters
-from syncer.registry.journal import UploadJournal
-from syncer.registry.manner import Manner, Way
 from syncer.registry.problems import problems_of
 from syncer.registry.repository import Repository
 from syncer.registry.session import Session, continued, opened
+from syncer.registry.upload_journal import UploadJournal
+from syncer.registry.ways import Manner, Way
 from syncer.transport import PROGRESS, Answer, Body, Request
 from syncer.transport.retry import TRANSIENT
 

@@ -1,3 +1,5 @@
+"""Connections of clients that may be slow but not still, and the bodies that come and go on them."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,6 +7,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
+import anyio
 from aiohttp import StreamReader, web
 
 from syncer.serve.problem import Problem
@@ -69,3 +72,33 @@ class Connection(web.RequestHandler):
         response = Problem(HTTPStatus.BAD_REQUEST, "UNSUPPORTED", "this is not a request that HTTP allows").response()
         response.force_close()
         return response
+
+
+STALL_SECONDS = 60
+"""How long a client may neither send a byte that is awaited nor take one that is offered."""
+
+
+async def next_piece(request: web.BaseRequest) -> bytes:
+    """The next bytes of the request's body; none at its end.
+
+    Raises ``TimeoutError`` when the client stalls, another ``OSError`` when it is gone.
+    """
+    with anyio.fail_after(STALL_SECONDS):
+        return await request.content.readany()
+
+
+def unread(request: web.BaseRequest) -> bytes:
+    """What arrived of the request's body and nobody has read, also when its connection is gone."""
+    assert isinstance(request.protocol, Connection)
+    return request.protocol.rest if request.content.exception() else request.content.read_nowait()
+
+
+async def write_piece(request: web.BaseRequest, response: web.StreamResponse, piece: bytes) -> None:
+    """Send bytes of a response; raises ``ConnectionError`` when the client is gone or does not take them."""
+    try:
+        with anyio.fail_after(STALL_SECONDS):
+            await response.write(piece)
+    except TimeoutError:
+        if request.transport:
+            request.transport.abort()
+        raise ConnectionError("the client does not read") from None

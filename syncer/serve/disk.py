@@ -30,13 +30,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.errors import DigestMismatch, InvalidContent, Locked
+from syncer.files import make_directory, mark, removed, rename
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.manifest import AnyManifest
-from syncer.serve.durable import make_directory, mark, removed, rename
 from syncer.serve.storage import ReadAt, StoredManifest, as_referrer
 
 if TYPE_CHECKING:
     from hashlib import _Hash
+
 
 _ABANDONED_SECONDS = 7 * 24 * 3600  # as distribution purges uploads
 _PIECE = 1024 * 1024

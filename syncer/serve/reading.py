@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from syncer.oci import Digest
 from syncer.oci.descriptor import OCI_INDEX
-from syncer.serve.body import write_piece
+from syncer.serve.connection import write_piece
 from syncer.serve.endpoint import BlobAt, ManifestAt, Referrers, Tags
 from syncer.serve.problem import COMMON_HEADERS, Problem, empty_response, json_response
 from syncer.serve.storage import Storage, StoredBlob, StoredManifest

@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from syncer.errors import DigestMismatch
 from syncer.oci import Digest
-from syncer.serve.body import next_piece, unread
+from syncer.serve.connection import next_piece, unread
 from syncer.serve.endpoint import UploadAt, Uploads, is_repository, parse_digest, unknown_upload
 from syncer.serve.problem import Problem, empty_response
 from syncer.serve.storage import Upload, Writable

@@ -10,7 +10,7 @@ from anyio import to_thread
 from syncer.errors import DigestMismatch, InvalidContent
 from syncer.oci import Digest, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
-from syncer.serve.body import next_piece
+from syncer.serve.connection import next_piece
 from syncer.serve.endpoint import BlobAt, ManifestAt
 from syncer.serve.problem import Problem, empty_response
 from syncer.serve.reading import find_manifest, unknown_blob

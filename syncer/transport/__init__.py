@@ -1,12 +1,11 @@
 """HTTP with manners: connections, limits, retries, pauses, redirects, redaction."""
 
-from syncer.transport.message import Answer, Authorizer, Body, Challenged, FileBody, Request, Sink
-from syncer.transport.proxies import Proxies
+from syncer.transport.client import Transport, open_transport
+from syncer.transport.hosts import Traffic
+from syncer.transport.request import Answer, Authorizer, Body, Challenged, FileBody, Request, Sink
 from syncer.transport.response import Response
 from syncer.transport.retry import PROGRESS, Budget
-from syncer.transport.settings import HostSettings, Limits, TransportSettings
-from syncer.transport.traffic import Traffic
-from syncer.transport.transport import Transport, open_transport
+from syncer.transport.settings import HostSettings, Limits, Proxies, TransportSettings
 
 __all__ = [
     "PROGRESS",

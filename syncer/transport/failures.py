@@ -8,7 +8,7 @@ import ssl
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
 from syncer.transport.guard import authority
 from syncer.transport.http1 import CutOff, NotHTTP
-from syncer.transport.message import Request
+from syncer.transport.request import Request
 
 
 class CertificateRefused(Unreachable):

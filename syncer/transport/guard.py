@@ -1,4 +1,4 @@
-"""Where a server may send us: origins, and how private an address is.
+"""Origins, how private an address is, and words of others made fit to be shown.
 
 A registry that is reached over the internet must not make us speak to the machine or the network that
 syncer runs in (CVE-2020-15157 and many after it).  What counts is the address that a connection is made
@@ -16,7 +16,26 @@ from typing import TypeAlias
 from yarl import URL
 
 from syncer.errors import Unsafe
-from syncer.transport.redact import without_secrets
+
+SHOWN = 1024
+"""Characters of a registry's own words that are shown at most."""
+
+
+def without_secrets(url: URL) -> str:
+    """``url`` without user, password and query: signatures and upload states travel in queries."""
+    query = "?…" if url.raw_query_string else ""
+    port = f":{url.explicit_port}" if url.explicit_port else ""
+    host = url.raw_host or ""
+    host = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{host}{port}{url.raw_path}{query}"
+
+
+def readable(text: str) -> str:
+    """``text`` on one line, without control characters (terminal escapes among them), cut to ``SHOWN``."""
+    clean = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * SHOWN])
+    clean = " ".join(clean.split())
+    return clean if len(clean) <= SHOWN else clean[: SHOWN - 1] + "…"
+
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -15,13 +15,12 @@ from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable
 from syncer.transport.failures import failure_of, no_connection
-from syncer.transport.flow import Flow, WatchedTransport, stalled
 from syncer.transport.guard import Scope, authority
+from syncer.transport.hosts import Traffic
 from syncer.transport.http1 import CutOff, NotHTTP
-from syncer.transport.message import Body, Request
-from syncer.transport.response import Response, count_in
+from syncer.transport.request import Body, Request
+from syncer.transport.response import Flow, Response, WatchedTransport, count_in, stalled
 from syncer.transport.settings import Limits
-from syncer.transport.traffic import Traffic
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
 _LARGE = 512 * 1024  # bytes that are not handed to the socket at one go

@@ -2,26 +2,123 @@
 
 Reading, hashing and writing a large blob in one thread, or reading it from a file and sending it, costs far less
 CPU than taking it through the event loop, carries TLS better and uses every core (benchmarks/README.md).  Only
-the bytes go this way: credentials, redirects, retries and pauses are the transport's, whichever way an answer
+the bytes go this way: credentials, redirects, retries and pauses are the client's, whichever way an answer
 came.
+
+Threads of our own, since what ``concurrent.futures`` does for any number of callers, with a lock and a condition for
+each piece of work and a second future to bring its result to the loop, costs a transfer of many small blobs several
+percent of its CPU.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import threading
 import time
+from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+import anyio
 
 from syncer.transport.blocking import BlockingConnection, Key
 from syncer.transport.connecting import Addresses, scope_of
-from syncer.transport.direct import IDLE
 from syncer.transport.guard import Scope, origin
+from syncer.transport.hosts import Traffic
 from syncer.transport.http1 import Head
-from syncer.transport.message import FileBody, Request
+from syncer.transport.loop import IDLE
+from syncer.transport.request import FileBody, Request
 from syncer.transport.response import Response
 from syncer.transport.settings import Limits
-from syncer.transport.traffic import Traffic
-from syncer.transport.workers import Workers
+
+T = TypeVar("T")
+
+
+class Workers:
+    """At most ``most`` threads, each begun when there is work for it.  All methods are for the event loop's thread."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._under_way = 0  # jobs that wait for a thread or have one
+
+    async def run(self, work: Callable[[], T], abort: Callable[[], None]) -> T:
+        """What ``work`` returns or raises, in a thread.
+
+        When this is cancelled, ``abort`` must make an end of the work soon; it is waited for, since what it
+        writes to must not be closed under it.
+        """
+        job = _Job(work, asyncio.get_running_loop())
+        self._under_way += 1
+        try:
+            if len(self._threads) < min(self._under_way, self._most):
+                self._begin_thread()
+            self._jobs.put(job.carry_out)
+            return await job.result
+        except asyncio.CancelledError:
+            abort()
+            if not job.claim():
+                with anyio.CancelScope(shield=True):
+                    await job.has_ended.wait()
+            raise
+        finally:
+            self._under_way -= 1
+
+    def close(self) -> None:
+        """End the threads, all of whose work is done."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _begin_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _work(self) -> None:
+        while (carry_out := self._jobs.get()) is not None:
+            carry_out()
+            del carry_out  # or what it holds would stay until the next one comes
+
+
+class _Job(Generic[T]):
+    """One piece of work, which belongs to whoever claims it first: a thread, or the one who gives it up."""
+
+    def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
+        self.result: asyncio.Future[T] = loop.create_future()
+        self.has_ended = asyncio.Event()
+        self._work = work
+        self._loop = loop
+        self._claimed = threading.Lock()
+
+    def claim(self) -> bool:
+        return self._claimed.acquire(blocking=False)
+
+    def carry_out(self) -> None:
+        if not self.claim():
+            return
+        try:
+            result = self._work()
+        except BaseException as error:  # noqa: BLE001  it is the waiting task's
+            self._loop.call_soon_threadsafe(self._fail, error)
+        else:
+            self._loop.call_soon_threadsafe(self._succeed, result)
+
+    def _succeed(self, result: T) -> None:
+        self.has_ended.set()
+        if not self.result.done():
+            self.result.set_result(result)
+
+    def _fail(self, error: BaseException) -> None:
+        self.has_ended.set()
+        if not self.result.done():
+            self.result.set_exception(error)
+
 
 WORTH_A_THREAD = 64 * 1024
 """Bytes from which on a body that lies in a file is sent by a thread."""

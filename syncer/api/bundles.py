@@ -1,0 +1,253 @@
+"""A bundle where it lies: in a file, or spread over a registry under its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+from syncer.api.definitions import without_paths
+from syncer.api.supplies import bundled_referrers
+from syncer.bundle import Bundle
+from syncer.content import Item, Source
+from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
+from syncer.naming import REPOSITORY, landing
+from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
+from syncer.oci.manifest import AnyManifest
+from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
+from syncer.profiles.definition.definition import (
+    AnEntry,
+    DefinedChart,
+    DefinedImage,
+    Definition,
+    name_of,
+    render_definition,
+    without_places,
+)
+from syncer.registry import Registries
+
+_MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBundle:
+    """Where a bundle's definition was pushed to: ``[http://|https://]HOST[:PORT]/BASE/bundle-definition:NAME``."""
+
+    reference: Reference
+    plain_http: bool | None = None  # None: the scheme was not given
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ``InvalidReference``."""
+        scheme, found, rest = text.partition("://")
+        is_url = bool(found) and scheme.lower() in ("http", "https")
+        return cls(Reference.parse(rest if is_url else text), scheme.lower() == "http" if is_url else None)
+
+    def at(self, registries: Registries) -> Reference:
+        """The reference, once ``registries`` know how its registry is spoken to."""
+        registries.registry(self.reference.registry, plain_http=self.plain_http)
+        return self.reference
+
+    def __str__(self) -> str:
+        return str(self.reference)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a bundle holds; the targets of ``items`` are the names that things have in a bundle.
+
+    Its definition is read when somebody asks for it: a push does at its end.
+    """
+
+    read: Callable[[], Definition]
+    items: tuple[Item, ...]
+    source: Source
+
+    @cached_property
+    def definition(self) -> Definition:
+        return self.read()
+
+
+def held_in(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> Held:
+    """What the file of ``bundle`` holds; with ``annotations`` only the images that have them."""
+    names = _selected(bundle, annotations) if annotations else [image.reference for image in bundle.images]
+    if annotations and not names:
+        raise _nothing_has_them(usable_definition_in(bundle))
+
+    def read() -> Definition:
+        definition = usable_definition_in(bundle)
+        return _only(definition, names) if annotations else definition
+
+    return Held(read, tuple(Item(name, name) for name in names), bundle)
+
+
+def definition_in(bundle: Bundle) -> Definition:
+    """The definition that travels in ``bundle``; for what another tool wrote, one that lists its images.
+
+    Raises ``InvalidFile`` for one that is not of our form.
+    """
+    if bundle.definition is None:
+        return _listing(bundle)
+    return _parsed(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
+
+
+def usable_definition_in(bundle: Bundle) -> Definition:
+    """As ``definition_in``, but what cannot be read is as good as absent: the images are there all the same."""
+    try:
+        return definition_in(bundle)
+    except InvalidFile:
+        return _listing(bundle)
+
+
+def _listing(bundle: Bundle) -> Definition:
+    images = tuple(DefinedImage(image=image.reference, digest=image.descriptor.digest) for image in bundle.images)
+    return Definition(name=bundle.path.name.partition(".tar")[0], images=images)
+
+
+async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
+    """The definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
+    reference = stored.at(registries)
+    layer = definition_layer(await registries.manifest(reference))
+    if layer.size > _MAX_DEFINITION:
+        raise InvalidContent(f"{reference}: a definition of {layer.size} bytes is larger than {_MAX_DEFINITION}")
+    content = bytearray()
+    async with registries.blob(reference, layer).open() as pieces:
+        async for piece in pieces:
+            content += piece
+    if Digest.of(bytes(content), layer.digest.algorithm) != layer.digest:
+        raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
+    return _parsed(bytes(content), str(reference))
+
+
+def _parsed(content: bytes, origin: str) -> Definition:
+    from syncer.profiles.definition.definition_file import parse_definition  # noqa: PLC0415  needs yaml, and a push only at its end
+
+    return without_paths(parse_definition(content, origin))
+
+
+async def held_at(stored: StoredBundle, registries: Registries, annotations: Mapping[str, str] | None = None) -> Held:
+    """The bundle whose definition is at ``stored``."""
+    definition = await read_definition_at(stored, registries)
+    items = tuple(_items(definition, stored.reference))
+    if annotations:
+        items = tuple([item for item in items if await _has(item.source, registries, annotations)])
+        if not items:
+            raise _nothing_has_them(definition)
+        definition = _only(definition, [item.target for item in items])
+    definition = without_places(definition)
+    return Held(lambda: definition, items, registries)
+
+
+def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
+    """Keys and values of ``--annotation-selector K=V``; raises ``UsageError``."""
+    wanted: dict[str, str] = {}
+    for text in texts:
+        if text in ("", "[]"):  # how Palette's help writes the default
+            continue
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{text[:80]!r} is not KEY=VALUE", hint="write it like org.example.tier=edge")
+        wanted[key.strip()] = value
+    return wanted
+
+
+def _items(definition: Definition, reference: Reference) -> Iterator[Item]:
+    """Where the parts are: at the registry of ``reference`` itself, whatever it was called when they were pushed."""
+    base = reference.repository.removesuffix(REPOSITORY).strip("/")
+    usual = landing(None, base)
+    for entry in definition.entries:
+        name = name_of(entry)
+        if name is None:
+            raise InvalidContent(f"{reference}: it lists a chart that was never resolved")
+        place = entry.stored or usual.target(name, registry=reference.registry, base=base)
+        source = replace(place, registry=reference.registry)
+        yield Item(
+            source.at(entry.digest) if entry.digest else source,
+            name,
+            referrers=isinstance(entry, DefinedImage | DefinedChart),
+        )
+
+
+def _nothing_has_them(definition: Definition) -> UsageError:
+    return UsageError(f"nothing in {definition.name} has these annotations", hint="see them with syncer definition")
+
+
+def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
+    wanted = set(names)
+
+    def kept(entry: AnEntry) -> AnEntry | None:
+        return entry if name_of(entry) in wanted else None
+
+    return definition.changed(kept)
+
+
+def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]:
+    """The images that have the annotations, and what refers to them."""
+    chosen: dict[Reference, None] = {}
+    for image in bundle.images:
+        root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
+        if annotations.items() <= {**image.descriptor.annotations, **root.annotations}.items():
+            chosen[image.reference] = None
+            subjects = [root.descriptor.digest]
+            subjects += [child.digest for child in root.children()] if isinstance(root, Index) else []
+            chosen |= dict.fromkeys(bundled_referrers(bundle, image.reference, subjects))
+    return [image.reference for image in bundle.images if image.reference in chosen]
+
+
+async def _has(reference: Reference, source: Source, annotations: Mapping[str, str]) -> bool:
+    try:
+        manifest = await source.manifest(reference)
+    except NotFound:
+        return True  # what is missing is for the transfer to say
+    return annotations.items() <= manifest.annotations.items()
+
+
+_HERE = "registry.invalid"  # whoever asks knows where the registry is, and nothing depends on it
+
+
+@dataclass(frozen=True, slots=True)
+class ServedImage:
+    """An image, or the definition."""
+
+    reference: Reference
+    descriptor: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBundle:
+    """The content of a bundle, and its definition as an artifact, which lies nowhere in the file."""
+
+    bundle: Bundle
+    images: Sequence[ServedImage]
+    repositories: Mapping[Reference, str]  # where each image is
+    made: Mapping[Digest, bytes]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Self:
+        """Raises ``UsageError`` for names that collide."""
+        named = landing(None, "").targets((image.reference for image in bundle.images), registry=_HERE)
+        definition = usable_definition_in(bundle)
+        manifest, made = definition_artifact(render_definition(definition).encode())
+        name = Reference(_HERE, REPOSITORY, tag_of(definition.name))
+        images = [ServedImage(image.reference, image.descriptor) for image in bundle.images]
+        repositories = {reference: place.repository for reference, place in named.items()}
+        return cls(
+            bundle,
+            [*images, ServedImage(name, manifest.descriptor)],
+            {**repositories, name: REPOSITORY},
+            {**made, manifest.descriptor.digest: manifest.content},
+        )
+
+    def size(self, digest: Digest) -> int:
+        return len(self.made[digest]) if digest in self.made else self.bundle.size(digest)
+
+    def read(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
+        if digest in self.made:
+            return self.made[digest][offset : None if length is None else offset + length]
+        return self.bundle.read(digest, offset, length)
+
+    def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
+        if digest in self.made:
+            return parse_manifest(self.made[digest], media_type, expected=digest)
+        return self.bundle.manifest_by_digest(digest, media_type)

@@ -1,0 +1,121 @@
+"""A definition, from what became of its items in a transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from syncer.content import Item
+from syncer.oci import Reference
+from syncer.profiles.definition.definition import (
+    AnEntry,
+    ChartRequest,
+    DefinedArchive,
+    DefinedChart,
+    DefinedFile,
+    DefinedImage,
+    Definition,
+    Entry,
+    Missing,
+    name_of,
+)
+from syncer.report import ImageAccount, Report, Status
+from syncer.transfer.events import ImageFailed
+
+Local = TypeVar("Local", DefinedArchive, DefinedFile)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A definition as items for a transfer."""
+
+    items: list[Item]
+    failures: list[ImageFailed] = field(default_factory=list)  # charts and packs that could not be had
+    charts: dict[ChartRequest, Reference] = field(default_factory=dict)  # what each is called
+    archives: dict[tuple[str, str], Reference] = field(default_factory=dict)
+    files: set[Reference] = field(default_factory=set)
+
+
+def described(definition: Definition, wanted: Wanted, report: Report, sizes: Mapping[Reference, int]) -> Definition:
+    """``definition`` with what its parts turned out to be, without those that failed, which are ``missing``.
+
+    It still says where packs and files lie on this machine: see ``without_paths``.
+    """
+    ends = {image.target: image for image in report.images if image.subject is None}
+
+    def lock_image(image: DefinedImage) -> DefinedImage:
+        end = ends[image.image]
+        platforms = tuple(map(str, end.platforms))
+        return replace(image, digest=end.digest, platforms=platforms, size=sizes.get(image.image), stored=None)
+
+    def lock_chart(chart: DefinedChart) -> DefinedChart:
+        name = wanted.charts[chart.request]
+        return replace(chart, artifact=name, digest=ends[name].digest, size=sizes.get(name), stored=None)
+
+    def lock_local(entry: Local, name: Reference) -> Local:
+        return replace(entry, digest=ends[name].digest, size=sizes.get(name), stored=None)
+
+    def is_there(name: Reference | None) -> bool:
+        return name is not None and ends[name].status is not Status.FAILED
+
+    return replace(
+        definition,
+        images=tuple(lock_image(image) for image in definition.images if is_there(image.image)),
+        charts=tuple(lock_chart(chart) for chart in definition.charts if is_there(wanted.charts.get(chart.request))),
+        archives=tuple(
+            lock_local(archive, name)
+            for archive in definition.archives
+            if (name := wanted.archives.get((archive.name, archive.version))) and is_there(name)
+        ),
+        files=tuple(
+            lock_local(file, file.artifact)
+            for file in definition.files
+            if file.artifact in wanted.files and is_there(file.artifact)
+        ),
+        missing=tuple(map(_missing, report.failures)),
+    )
+
+
+def without_paths(definition: Definition) -> Definition:
+    """``definition`` as it may travel, or as it came from elsewhere: nothing in it leads to a file of this machine."""
+    return replace(
+        definition,
+        archives=tuple(replace(archive, path=None) for archive in definition.archives),
+        files=tuple(replace(file, path=None) for file in definition.files),
+    )
+
+
+def _missing(image: ImageAccount) -> Missing:
+    return Missing(name=str(image.source), reason=str(image.error))
+
+
+def as_landed(
+    definition: Definition, named: Mapping[Reference, Reference], images: Sequence[ImageAccount]
+) -> Definition:
+    """``definition`` with where each part is stored and under which digest; what did not land is ``missing``."""
+    ends = {image.target: image for image in images if image.subject is None and image.status is not Status.FAILED}
+    failed = [Missing(name=str(image.source), reason=str(image.error)) for image in images if image.error]
+
+    def landed(entry: AnEntry) -> AnEntry | None:
+        return _stored(entry, named, ends) if named.get(_key(entry)) in ends else None
+
+    return replace(definition.changed(landed), missing=(*definition.missing, *failed))
+
+
+def _stored(entry: AnEntry, named: Mapping[Reference, Reference], ends: Mapping[Reference, ImageAccount]) -> AnEntry:
+    place = named[_key(entry)]
+    end = ends[place]
+    landed = replace(entry, stored=place, digest=end.digest)
+    if end.digest != entry.digest:  # a platform was taken out of an index on the way
+        landed = replace(landed, size=None)
+        if isinstance(landed, DefinedImage):
+            landed = replace(landed, platforms=tuple(map(str, end.platforms)))
+    return landed
+
+
+_UNKNOWN = Reference("unknown.invalid", "unknown")
+
+
+def _key(entry: Entry) -> Reference:
+    return name_of(entry) or _UNKNOWN

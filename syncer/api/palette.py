@@ -1,0 +1,112 @@
+"""Palette's console: profiles and logins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from syncer.api.selection import Selection
+from syncer.errors import UsageError
+from syncer.profiles.palette.gather import Gathered, gather
+from syncer.profiles.palette.palette_api import PaletteAccount, PaletteApi
+from syncer.profiles.palette.profile import Profile
+from syncer.profiles.palette.profile_files import is_pack_archive, read_packs, read_profile_file
+from syncer.transport import TransportSettings, open_transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteAccess:
+    """Whose API is asked, and how its console is spoken to."""
+
+    account: PaletteAccount
+    transport: TransportSettings
+
+
+async def check_palette_login(access: PaletteAccess, project: str = "") -> tuple[PaletteAccount, str]:
+    """The account within ``project``, a name or an id, and that project's name; nothing means the whole tenant.
+
+    Raises ``Denied`` for a key that the console does not know, ``UsageError`` for a project that it does not see.
+    """
+    async with open_transport(access.transport) as transport:
+        api = PaletteApi(transport, access.account)
+        if not project:
+            await api.projects()
+            return access.account, ""
+        found = await api.project(project)
+    return replace(access.account, project_uid=found.uid), found.name
+
+
+@dataclass(frozen=True, slots=True)
+class PaletteConsole:
+    """Palette, as far as profiles are concerned."""
+
+    access: PaletteAccess
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return (self.access.account.api_key,)
+
+    async def profiles(self, uids: Iterable[str], project_uid: str = "") -> list[Profile]:
+        """The profiles with those uids; ``project_uid`` is empty for the project of the login.
+
+        Raises ``Denied``, ``NotFound``, or ``UsageError`` for what is no uid.
+        """
+        account = self.access.account
+        if project_uid:
+            account = replace(account, project_uid=project_uid)
+        async with open_transport(self.access.transport) as transport:
+            api = PaletteApi(transport, account)
+            return [await api.profile(uid) for uid in uids]
+
+    async def download_definition(self, name: str, profile_uids: list[str], path: Path) -> None:
+        """Save the cluster definition called ``name`` at ``path``; raises as ``PaletteApi`` does."""
+        async with open_transport(self.access.transport) as transport:
+            await PaletteApi(transport, self.access.account).download_definition(name, profile_uids, path)
+
+
+async def define(name: str, selection: Selection, console: PaletteConsole | None) -> Gathered:
+    """All that ``selection`` wants, as the definition called ``name``.
+
+    Raises ``UsageError`` where ids are to be asked for and no ``console`` is given, ``InvalidFile``, and what the
+    console answers.
+    """
+    from_files = [read_profile_file(path) for path in selection.files]
+    local = [read_packs(selection.packs)] if selection.packs else []
+    excluded = [read_profile_file(path) for path in selection.excluded_files]
+    asked = list[Profile]()
+    if console is not None:
+        asked = await console.profiles(selection.uids)
+        excluded += await console.profiles(selection.excluded)
+    elif selection.needs_palette:
+        raise UsageError("profiles are named by their ids, and no Palette is known to ask for them")
+    if selection.include_packs:
+        _require_local(asked)
+    return gather(
+        name,
+        [*asked, *(_packed(each, keep=selection.include_packs) for each in from_files), *local],
+        images=selection.images,
+        excluded=excluded,
+        overrides=selection.overrides,
+        scan=selection.scan,
+        with_charts=not selection.images_only,
+        with_archives=not selection.images_only,
+    )
+
+
+def _require_local(profiles: Iterable[Profile]) -> None:
+    names = ", ".join(dict.fromkeys(str(pack) for profile in profiles for pack in profile.packs))
+    if names:
+        raise UsageError(
+            f"the archives of {names} cannot be fetched: how Palette's pack registries serve them is not public",
+            hint="name the archives or directories of packs with --packs PATH,PATH",
+        )
+
+
+def _packed(profile: Profile, *, keep: bool) -> Profile:
+    """``profile`` with the place of each of its packs only where an archive of the pack is wanted from there."""
+    packs = [
+        pack if keep and pack.path and (pack.path.is_dir() or is_pack_archive(pack.path)) else replace(pack, path=None)
+        for pack in profile.packs
+    ]
+    return replace(profile, packs=tuple(packs))

@@ -1,0 +1,176 @@
+"""How a command tells what it does: the display or a log while it runs, and the accounts afterwards."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import orjson
+import typer
+
+from syncer.api.result import PushResult, new_run_id, to_all
+from syncer.cli.display import Display, Mode, NoDisplay, PlainDisplay
+from syncer.cli.options import LogForm, OutputOptions
+from syncer.errors import Exit, SyncerError
+from syncer.report import Report, printable, summary
+from syncer.report.forecast import ForecastReport, plan_summary
+from syncer.report.output import require_writable, write_report
+from syncer.transfer.events import Emit
+
+
+@dataclass(frozen=True, slots=True)
+class Reporting:
+    """What a run is called, and who listens to it."""
+
+    options: OutputOptions
+    run_id: str
+    emit: Emit
+    warn: Callable[[str], None]
+    expect: Callable[[int], None]  # how many images more than so far
+
+    def tell(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
+        """Print what a transfer did, as a summary or as JSON, and write the files that were asked for.
+
+        ``profile`` is the name of the job in the metrics.
+        """
+        if self.options.json:
+            print_json(report.to_json())
+        else:
+            typer.echo(summary(title, outcome, report))
+        for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
+            if self.options.log_format is None:
+                typer.echo(f"hint: {hint}", err=True)
+        self.write(report, profile=profile)
+
+    def write(self, report: Report, *, profile: str) -> None:
+        """Write the files that were asked for."""
+        if self.options.report:
+            write_report(self.options.report, report)
+        if self.options.metrics_file:
+            from syncer.report.metrics import write_metrics  # noqa: PLC0415  slow to import, rarely used
+
+            write_metrics(self.options.metrics_file, report, profile=profile)
+
+
+@contextmanager
+def reporting(
+    options: OutputOptions, *, images: int | None = None, secrets: Iterable[str] = (), log: TextIO | None = None
+) -> Iterator[Reporting]:
+    """The display, or the log, as long as the block lasts; ``images`` are to be expected, if that is known;
+    ``secrets`` are shown in no log.  ``log`` is a file to log to, besides.
+
+    Raises ``UsageError`` for files that cannot be written, before the work and not after it.
+    """
+    for path in filter(None, (options.report, options.metrics_file)):
+        require_writable(path)
+    run_id = new_run_id()
+    besides = _logged(log, LogForm.TEXT, run_id, secrets)[0] if log else None
+    if options.log_format is not None:
+        emit, say = _logged(sys.stderr, options.log_format, run_id, secrets)
+        yield Reporting(options, run_id, to_all(emit, besides), say, _nobody)
+        return
+    with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
+        if images is not None:
+            display.expect(images)
+        yield Reporting(options, run_id, to_all(display, besides), warn, display.expect)
+
+
+def _logged(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) -> tuple[Emit, Callable[[str], None]]:
+    """Two who write to ``stream``: one hears of events, the other of warnings."""
+    from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
+
+    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), secrets=secrets)
+    return log_events(log), lambda text: log.warning("warning", message=text)
+
+
+def warn(text: str) -> None:
+    """Say on stderr what works and may not be meant."""
+    typer.echo(f"warning: {printable(text)}", err=True)
+
+
+def delivered(result: PushResult, kind: str = "local") -> list[str]:
+    """What a summary says of a bundle that was brought to a registry."""
+    lines = [f"{kind} bundle {result.bundle} pushed to {result.registry}"]
+    if result.definition:
+        lines.append(f"definition pushed to {result.definition}")
+    elif result.problem:
+        lines.append(_undefined(result.problem))
+    else:
+        lines.append("its definition was not pushed, since not everything is there")
+    return lines
+
+
+def tell_push(
+    told: Reporting, title: str, result: PushResult, *, kind: str = "local", more: Sequence[str] = ()
+) -> None:
+    """Print what was brought to a registry; a definition that could not be is told in every form."""
+    told.tell(title, [*delivered(result, kind), *more], result.report, profile=result.bundle)
+    if result.problem and told.options.json:
+        told.warn(_undefined(result.problem))
+
+
+def _undefined(problem: SyncerError) -> str:
+    hint = f" ({problem.hint})" if problem.hint else ""
+    return f"its definition could not be pushed: {printable(str(problem))}{hint}"
+
+
+def _nobody(_: int) -> None:
+    """A log has no bar to draw."""
+
+
+def print_json(document: Any) -> None:
+    """One document on stdout."""
+    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+@contextmanager
+def open_display(stream: TextIO, *, mode: Mode = Mode.AUTO) -> Iterator[Display]:
+    """The display writes to ``stream``, standard error as a rule, as long as the ``with`` block lasts.
+
+    Colours follow ``NO_COLOR``; a dumb terminal gets plain lines.
+    """
+    if mode is Mode.AUTO:
+        mode = Mode.LIVE if stream.isatty() and os.environ.get("TERM") != "dumb" else Mode.PLAIN
+    opened: AbstractContextManager[Display]
+    if mode is Mode.LIVE:
+        from syncer.cli.live import open_live  # noqa: PLC0415  rich is slow to import, and few runs are watched
+
+        opened = open_live(stream)
+    else:
+        opened = nullcontext(PlainDisplay(stream) if mode is Mode.PLAIN else NoDisplay())
+    with opened as display, _drawn(display):
+        yield display
+
+
+@contextmanager
+def _drawn(display: Display) -> Iterator[None]:
+    over = threading.Event()
+
+    def draw() -> None:
+        while not over.wait(display.interval):
+            display.draw()
+
+    thread = threading.Thread(target=draw, name="display", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        display.end()
+
+
+def tell_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:
+    """Print what a transfer would do; with ``exit_code`` the result says whether there is work."""
+    if options.json:
+        print_json(report.to_json())
+    else:
+        typer.echo(plan_summary(report))
+    if options.report:
+        write_report(options.report, report)
+    return report.exit(tell_work=exit_code)

@@ -1,0 +1,97 @@
+"""``syncer push``: a bundle into a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from syncer.api.bundles import parse_selectors
+from syncer.api.push import push as push_bundle
+from syncer.cli.job import run
+from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
+from syncer.cli.output import reporting, tell_push
+from syncer.cli.settings import registry_settings, state_directory
+from syncer.errors import Exit
+from syncer.naming import read_mapping
+from syncer.oci import Platform
+from syncer.registry import RegistryAddress
+
+
+def push(
+    *,
+    file: Annotated[Path, typer.Option("-f", "--file", metavar="BUNDLE", help="The bundle.")],
+    registry: Annotated[
+        str, typer.Option("-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Where its images go.")
+    ],
+    map: Annotated[  # noqa: A002  the word of the command line
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX=REPLACEMENT",
+            help="Replace the start of original names; the longest match wins. May be given many times.",
+        ),
+    ] = None,
+    annotation_selector: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only images with this annotation; repeatable.")
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."
+        ),
+    ] = None,
+    verify_first: Annotated[
+        bool, typer.Option("--verify", help="Hash the whole bundle before anything is sent.")
+    ] = False,
+    dry: DryRunOptions,
+    login: LoginOptions,
+    connection: ConnectionOptions,
+    uploading: UploadOptions,
+    telling: OutputOptions,
+) -> None:
+    """Push a bundle into a registry.
+
+    quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
+    """
+    address = RegistryAddress.parse(registry)
+    mapping = read_mapping(map or [])
+    settings = registry_settings(connection, login, address, uploading)
+
+    selectors = parse_selectors(annotation_selector or [])
+    platform = Platform.parse(arch) if arch else None
+
+    async def look() -> Exit:
+        from syncer.api.plan import plan_push  # noqa: PLC0415  a push without --dry-run needs none of it
+        from syncer.cli.output import tell_plan  # noqa: PLC0415
+
+        forecast = await plan_push(
+            file,
+            address,
+            mapping=mapping,
+            annotations=selectors,
+            platform=platform,
+            settings=settings,
+            workers=connection.concurrency,
+        )
+        return tell_plan(forecast, telling, exit_code=dry.exit_code)
+
+    async def job() -> Exit:
+        with reporting(telling) as told:
+            result = await push_bundle(
+                file,
+                address,
+                mapping=mapping,
+                annotations=selectors,
+                platform=platform,
+                settings=settings,
+                state=state_directory(uploading.state_dir),
+                rehash=verify_first,
+                workers=connection.concurrency,
+                run_id=told.run_id,
+                emit=told.emit,
+            )
+        tell_push(told, "Push Summary", result)
+        return result.exit
+
+    run(look if dry.dry_run else job)

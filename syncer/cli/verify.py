@@ -1,0 +1,87 @@
+"""``syncer verify``: a bundle, its signature, and a registry that should have all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from anyio import to_thread
+
+from syncer.api.verify import VerifyResult
+from syncer.api.verify import verify as verify_bundle
+from syncer.bundle.signature import verify_file
+from syncer.cli.job import run
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
+from syncer.cli.output import print_json
+from syncer.cli.settings import registry_settings
+from syncer.errors import Exit
+from syncer.naming import read_mapping
+from syncer.registry import RegistryAddress
+from syncer.report import human_bytes, human_seconds
+
+
+def verify(
+    *,
+    file: Annotated[Path, typer.Option("-f", "--file", metavar="BUNDLE", help="The bundle.")],
+    public_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also check the bundle's signature with this key or certificate (PEM)."),
+    ] = None,
+    signature: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --public-key. Default: BUNDLE.sig.bin")
+    ] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            "-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Also check that all of it is in this registry."
+        ),
+    ] = None,
+    map: Annotated[  # noqa: A002
+        list[str] | None, typer.Option(metavar="PREFIX=REPLACEMENT", help="As it was pushed with.")
+    ] = None,
+    login: LoginOptions,
+    connection: ConnectionOptions,
+    telling: OutputOptions,
+) -> None:
+    """Hash a bundle again and account for every byte of it; check its signature, and that a registry has it all."""
+
+    async def job() -> Exit:
+        address = RegistryAddress.parse(registry) if registry else None
+        if public_key:
+            await to_thread.run_sync(verify_file, file, public_key, signature)
+        result = await verify_bundle(
+            file,
+            address,
+            mapping=read_mapping(map or []),
+            settings=registry_settings(connection, login, address),
+            workers=connection.concurrency,
+        )
+        tell_check(result, telling, signed=public_key is not None)
+        return result.exit
+
+    run(job)
+
+
+def tell_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:
+    """Print what a verification found; ``signed`` says that there was a signature, and that it is good."""
+    if options.json:
+        print_json(result.to_json() | {"signed": signed})
+        return
+    check = result.check
+    lines = [
+        "-" * 29,
+        "Verify Summary",
+        "-" * 29,
+        f"bundle {result.bundle} is sound: every byte of the file is accounted for",
+        f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
+    ]
+    if signed:
+        lines.append("signature: good")
+    if check.unreferenced:
+        lines.append(f"unused:  {len(check.unreferenced)} pieces of content that no image needs")
+    if result.registry:
+        state = f"lacks {len(result.lacking)} of" if result.lacking else "has all"
+        lines.append(f"registry {result.registry} {state} {result.checked:,} names and pieces of content")
+        lines += [f"lacking: {lacking.name}: {lacking.problem}" for lacking in result.lacking]
+    typer.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))

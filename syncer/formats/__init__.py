@@ -1,0 +1,1 @@
+"""Documents that people write: YAML with lines, checked models, versions, units, lists of images.  No network."""

@@ -1,0 +1,46 @@
+"""A plain list of images: the smallest profile there is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from syncer.errors import InvalidFile, InvalidReference
+from syncer.formats.text import read_text
+from syncer.oci import Reference
+
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """One image of a list, and the line (from 1) that names it."""
+
+    reference: Reference
+    line: int
+
+
+def read_images_file(path: Path) -> list[ListedImage]:
+    """The images that the text file at ``path`` names, one a line, in its order; duplicates stay.
+
+    Blank lines and comments (``#`` at the start or after white space) say nothing; skopeo's prefix
+    ``docker://`` is tolerated.  Raises ``InvalidFile`` with the line.
+    """
+    return parse_images(read_text(path), path)
+
+
+def parse_images(text: str, path: Path | str) -> list[ListedImage]:
+    """As ``read_images_file``, for text that was read from ``path``."""
+    images = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        name = _COMMENT.sub("", line).strip().removeprefix("docker://")
+        if not name:
+            continue
+        if re.search(r"\s", name):
+            raise InvalidFile(path, f"{name[:160]!r} is more than one word", line=number, hint="write one image a line")
+        try:
+            images.append(ListedImage(Reference.parse(name), number))
+        except InvalidReference as error:
+            raise InvalidFile(path, str(error), line=number) from None
+    return images

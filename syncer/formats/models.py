@@ -1,0 +1,102 @@
+"""Documents that people write, checked against a model; an error names file, line and field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from syncer.errors import InvalidFile, SyncerError
+from syncer.formats.yaml import Step, line_of, spell_path, unknown_field
+
+Model = TypeVar("Model", bound="Checked")
+Value = TypeVar("Value")
+
+_WORDS = {
+    "missing": "it is required",
+    "model_type": "it must be a mapping",
+    "dict_type": "it must be a mapping",
+    "tuple_type": "it must be a list",
+    "list_type": "it must be a list",
+    "string_type": "it must be a text",
+    "int_type": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "float_type": "it must be a number",
+    "float_parsing": "it must be a number",
+    "bool_type": "it must be true or false",
+    "bool_parsing": "it must be true or false",
+    "too_short": "it must not be empty",
+    "string_too_short": "it must not be empty",
+    "greater_than_equal": "it must be {ge} or more",
+    "greater_than": "it must be more than {gt}",
+    "less_than_equal": "it must be {le} or less",
+    "literal_error": "it must be {expected}",
+}
+_OWN = "syncer"
+
+
+class Checked(BaseModel):
+    """The base of models of such documents: frozen, and strict about the fields that there are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+
+_FOLLOWING = ("missing", "too_short")
+
+
+def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
+    """``tree``, as ``parse_yaml`` gives it, as a ``model``; raises ``InvalidFile`` for its first mistake."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as invalid:
+        errors = invalid.errors(include_url=False, include_input=False)
+        # a field that is unknown explains one that is missing, and an entry that is wrong a list that is too short
+        first = min(errors, key=lambda error: (error["type"] in _FOLLOWING, line_of(tree, error["loc"]) or 0))
+        path = tuple(step for step in first["loc"] if step != "[key]")
+        problem = _problem(model, path, first)
+        named = f"{spell_path(path)}: {problem}" if path else problem
+        raise InvalidFile(origin, named, line=line_of(tree, path), hint=first.get("ctx", {}).get("hint")) from None
+
+
+def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
+    """A field whose text ``parse`` turns into a value, raising ``SyncerError`` for a wrong one."""
+
+    def validate(text: Any) -> Value:
+        if not isinstance(text, str):
+            raise PydanticCustomError("string_type", "")
+        try:
+            return parse(text)
+        except SyncerError as error:
+            raise mistake(str(error), hint=error.hint) from None
+
+    return BeforeValidator(validate)
+
+
+def mistake(problem: str, *, hint: str | None = None) -> PydanticCustomError:
+    """What a validator raises."""
+    return PydanticCustomError(_OWN, "{problem}", {"problem": problem, "hint": hint})
+
+
+def _problem(model: type[BaseModel], path: tuple[Step, ...], error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return unknown_field(str(path[-1]), _fields(model, path[:-1]))
+    words = _WORDS.get(error["type"])
+    return words.format(**error.get("ctx", {})) if words else error["msg"]
+
+
+def _fields(model: type[BaseModel], path: tuple[Step, ...]) -> list[str]:
+    """The names of the fields of the model that ``path`` leads to, entries of lists and mappings passed through."""
+    for step in path:
+        field = model.model_fields.get(str(step))
+        model = (_inner_model(field.annotation) if field else None) or model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """The model inside ``tuple[Model, ...]``, ``dict[str, Model]`` or ``Model | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for model in map(_inner_model, get_args(annotation)) if model), None)

@@ -1,0 +1,250 @@
+"""Names that content gets at a target: the mapping rules of ``--map``, and where packs, files and definitions lie.
+
+The rules are described in docs/design.md, "Where images land".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from syncer.errors import InvalidFile, InvalidReference, UsageError
+from syncer.formats.text import read_text
+from syncer.oci import Reference
+
+if TYPE_CHECKING:
+    from syncer.formats.yaml import Map
+
+_ANY_REGISTRY = "registry.invalid"
+"""Stands for the target while a repository's name is checked: a target may be a bare host name, which a parser
+would take for a part of a Docker Hub name.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingRule:
+    """Names that start with ``prefix``, on a path boundary, start with ``replacement`` at the target."""
+
+    prefix: str
+    replacement: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``PREFIX=REPLACEMENT``, as ``--map`` takes it; raises ``UsageError``."""
+        prefix, equals, replacement = text.partition("=")
+        if not equals:
+            raise UsageError(
+                f"{text!r} is not a mapping of names",
+                hint="write it like --map quay.io/kairos=mirror/kairos, or name a file of registryMappingRules",
+            )
+        return cls.of(prefix, replacement)
+
+    @classmethod
+    def of(cls, prefix: str, replacement: str) -> Self:
+        """A rule from its two halves, surplus slashes removed; raises ``UsageError``."""
+        prefix, replacement = prefix.strip().strip("/"), replacement.strip().strip("/")
+        host, _, path = prefix.partition("/")
+        if not (set(host) & set(".:[") or host == "localhost"):
+            raise UsageError(
+                f"the mapping {prefix}={replacement} must start with a registry",
+                hint=f"short Docker names are spelt out, like docker.io/library/{prefix or 'busybox'}",
+            )
+        if set(path) & set(":@"):
+            raise UsageError(
+                f"the mapping {prefix}={replacement} names a tag or a digest",
+                hint="a mapping changes registries and repositories; tags stay as they are",
+            )
+        host = "docker.io" if host.lower() == "index.docker.io" else host.lower()
+        return cls(f"{host}/{path}" if path else host, replacement)
+
+    def apply(self, name: str) -> str | None:
+        """What ``name`` (``registry/repository``) becomes; None when the rule is not about it."""
+        if name == self.prefix:
+            return self.replacement
+        if name.startswith(f"{self.prefix}/"):
+            return f"{self.replacement}{name[len(self.prefix) :]}".lstrip("/")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class NameMapping:
+    """The rules of one run: the longest prefix that fits decides, and without one the full source name is kept.
+
+    >>> mapping = NameMapping.parse(["quay.io/kairos=mirror"])
+    >>> str(mapping.target(Reference.parse("quay.io/kairos/core:v1"), registry="10.0.0.1:8000", base="base"))
+    '10.0.0.1:8000/base/mirror/core:v1'
+    """
+
+    rules: tuple[MappingRule, ...] = ()  # longest prefix first
+
+    @classmethod
+    def of(cls, rules: Iterable[MappingRule]) -> Self:
+        """Raises ``UsageError`` when one prefix is given two replacements."""
+        replacements: dict[str, str] = {}
+        for rule in rules:
+            known = replacements.setdefault(rule.prefix, rule.replacement)
+            if known != rule.replacement:
+                raise UsageError(f"{rule.prefix} is mapped twice, to {known!r} and to {rule.replacement!r}")
+        ordered = sorted(replacements, key=lambda prefix: (-len(prefix), prefix))
+        return cls(tuple(MappingRule(prefix, replacements[prefix]) for prefix in ordered))
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Self:
+        """From the values of ``--map``; raises ``UsageError``."""
+        return cls.of(map(MappingRule.parse, texts))
+
+    @classmethod
+    def from_document(cls, rules: Mapping[str, str]) -> Self:
+        """From a document's ``registryMappingRules``; raises ``UsageError``."""
+        return cls.of(MappingRule.of(prefix, replacement) for prefix, replacement in rules.items())
+
+    def target(self, reference: Reference, *, registry: str, base: str = "") -> Reference:
+        """What ``reference`` is called under the path ``base`` of ``registry`` (``host[:port]``).
+
+        A replacement that starts with ``registry`` itself, as Palette's rules do, is a full name already;
+        it must lie under ``base``.  Raises ``UsageError`` for a name that no registry could hold.
+        """
+        base = base.strip("/")
+        mapped = self._mapped(reference)
+        if mapped is None:
+            repository = _join(base, reference.path)
+        elif mapped == registry or mapped.startswith(f"{registry}/"):
+            repository = mapped[len(registry) + 1 :]
+            if base and not repository.startswith(f"{base}/"):
+                raise UsageError(
+                    f"{reference.name} is mapped to {mapped}, which is not under {registry}/{base}",
+                    hint="name the registry without the path, or map to a name below it",
+                )
+        else:
+            repository = _join(base, mapped)
+        return renamed(reference, registry=registry, repository=repository)
+
+    def targets(self, references: Iterable[Reference], *, registry: str, base: str = "") -> dict[Reference, Reference]:
+        """What each reference is called at the target.
+
+        Raises ``UsageError`` when two repositories would overwrite each other's tags.
+        """
+        named = {reference: self.target(reference, registry=registry, base=base) for reference in references}
+        require_distinct(named.items())
+        return named
+
+    def _mapped(self, reference: Reference) -> str | None:
+        name = f"{reference.registry.lower()}/{reference.repository}"
+        return next((mapped for rule in self.rules if (mapped := rule.apply(name)) is not None), None)
+
+
+def read_mapping(arguments: Iterable[str]) -> NameMapping:
+    """The rules that the values of ``--map`` give; one without ``=`` is a file's path.
+
+    Raises ``UsageError``, for a file with its line.
+    """
+    return NameMapping.of(rule for argument in arguments for rule in _rules(argument))
+
+
+def _rules(argument: str) -> Iterator[MappingRule]:
+    if "=" in argument or not Path(argument).is_file():
+        yield MappingRule.parse(argument)
+    else:
+        yield from read_mapping_file(Path(argument))
+
+
+def require_distinct(names: Iterable[tuple[Reference, Reference]]) -> None:
+    """Raise ``UsageError`` when, of pairs of source and target, two repositories would overwrite each other's tags."""
+    origins: dict[tuple[str, str], str] = {}
+    for source, target in names:
+        origin = origins.setdefault((target.name, target.tag or str(target.digest)), source.path)
+        if origin != source.path:
+            raise UsageError(
+                f"{origin} and {source.path} are both mapped to {target}",
+                hint="give each a name of its own",
+            )
+
+
+def renamed(reference: Reference, *, registry: str, repository: str) -> Reference:
+    """``reference`` under another name; raises ``UsageError`` for one that no registry could hold."""
+    if ":" in repository:
+        raise UsageError(
+            f"{reference.name} would land at {registry}/{repository}, and a repository's name holds no colon",
+            hint="map to a path at the target, or to a full name at the very registry that is pushed to",
+        )
+    try:
+        Reference.parse(f"{_ANY_REGISTRY}/{repository}")
+    except InvalidReference as error:
+        raise UsageError(
+            f"{reference.name} would land at {registry}/{repository}, which is no valid name: {error.problem}"
+        ) from None
+    return replace(reference, registry=registry, repository=repository)
+
+
+def _join(base: str, path: str) -> str:
+    return f"{base}/{path}" if base else path
+
+
+_FIELD = "registryMappingRules"
+_PLACES = ((), ("externalRegistries",), ("stylus", "externalRegistries"))
+"""Where the rules stand: the last is the place in an edge host's user data, which may be given as it is."""
+
+
+def read_mapping_file(path: Path) -> list[MappingRule]:
+    """The rules in the YAML file at ``path``; raises ``InvalidFile``."""
+    from syncer.formats.yaml import parse_yaml  # noqa: PLC0415  PyYAML is slow to import, and few runs map by a file
+
+    rules = _rules_in(parse_yaml(read_text(path), path))
+    if rules is None:
+        raise InvalidFile(
+            path, f"it has no {_FIELD}", hint=f"write `{_FIELD}:` and below it lines like `quay.io/kairos: kairos`"
+        )
+    return [_rule_at(path, rules, prefix) for prefix in rules]
+
+
+def _rules_in(tree: Any) -> Map | None:
+    for place in _PLACES:
+        node = tree
+        for step in (*place, _FIELD):
+            node = node.get(step) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            return cast("Map", node)
+    return None
+
+
+def _rule_at(path: Path, rules: Map, prefix: str) -> MappingRule:
+    replacement = rules[prefix]
+    line = rules.lines[prefix]
+    if not isinstance(replacement, str):
+        raise InvalidFile(path, f"{_FIELD}.{prefix}: it must be a text", line=line)
+    try:
+        return MappingRule.of(prefix, replacement)
+    except UsageError as error:
+        raise InvalidFile(path, f"{_FIELD}: {error}", line=line, hint=error.hint) from None
+
+
+REPOSITORY = "bundle-definition"
+"""Where definitions are, below the base path that a bundle is pushed to; the bundle's name is the tag."""
+
+
+def landing(mapping: NameMapping | None, base: str) -> NameMapping:
+    """``mapping``, and that packs and files, which come from no registry, lie right below the base path.
+
+    A base path that ends in ``spectro-packs`` itself, as the project of a primary registry, is not repeated.
+    """
+    packs = f"{PACKS_HOST}/{PACKS}" if base.rpartition("/")[2] == PACKS else PACKS_HOST
+    rules = (mapping or NameMapping()).rules
+    taken = {rule.prefix.partition("/")[0] for rule in rules}
+    usual = [MappingRule(prefix, "") for prefix in (packs, FILES_HOST) if prefix.partition("/")[0] not in taken]
+    return NameMapping.of([*rules, *usual])
+
+
+PACKS_HOST = "packs.invalid"
+"""Stands for the registry in a pack's name, since a pack from a file has none.  Where things land, it is to
+become nothing: a mapping of ``packs.invalid`` to the empty name.
+"""
+
+
+PACKS = "spectro-packs"
+"""Where packs are, below the base path of the registry that Palette installs them from."""
+
+
+FILES_HOST = "files.invalid"
+"""Stands for the registry in a file's name, likewise."""

@@ -1,0 +1,1 @@
+"""Helm charts: repositories, their indexes, and the artifacts that charts become."""

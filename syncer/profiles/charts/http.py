@@ -1,0 +1,119 @@
+"""Requests to chart repositories: logins, errors, and archives that are streamed to disk."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO
+
+from yarl import URL
+
+from syncer.errors import Denied, Interrupted, InvalidContent, NotFound, RegistryError, TargetError
+from syncer.oci import Digest
+from syncer.profiles.palette.edge_credentials import Login
+from syncer.transport import Answer, Authorizer, Request, Response, Transport
+from syncer.transport.guard import without_secrets
+from syncer.transport.request import Challenged
+
+MAX_ARCHIVE = 1024 * 1024 * 1024
+"""Bytes of one chart or file; charts have some hundred KiB, installers some hundred MiB."""
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class BasicLogin:
+    """Sends a login with the first request, as Helm does: many repositories never ask for one."""
+
+    login: Login = field(repr=False)
+
+    async def authorization(self) -> str | None:
+        text = f"{self.login.username}:{self.login.password}"
+        return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+    async def challenged(self, answer: Challenged) -> bool:  # noqa: ARG002 - there is nothing else to say
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that was downloaded whole; ``path`` belongs to whoever asked for it."""
+
+    path: Path
+    digest: Digest
+    size: int  # bytes
+
+
+async def ask(
+    transport: Transport,
+    url: URL,
+    *,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    authorizer: Authorizer | None = None,
+    limit: int,
+) -> Answer:
+    """The answer from ``url``, which is 2xx or 304; raises ``Denied``, ``NotFound`` or ``RegistryError``."""
+    answer = await transport.ask(Request(method="GET", url=url, headers=headers, authorizer=authorizer), limit=limit)
+    if answer.status >= 300 and answer.status != 304:
+        raise _refusal(url, answer.status)
+    return answer
+
+
+async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Fetched:
+    """Download ``url`` into a new file in ``directory``, from the start again where it was cut off.
+
+    Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for more than ``MAX_ARCHIVE`` bytes, and
+    ``TargetError`` when the disk is full.
+    """
+    budget = transport.budget()
+    request = Request(method="GET", url=url, authorizer=authorizer)
+    while True:
+        try:
+            async with transport.open(request, budget=budget) as response:
+                if response.status >= 300:
+                    raise _refusal(url, response.status)
+                return await _saved(response, directory)
+        except Interrupted:
+            if budget.is_spent:
+                raise
+            await budget.sleep()
+        except OSError as error:
+            raise TargetError(f"{directory} cannot be written: {error.strerror or error}") from None
+
+
+async def _saved(response: Response, directory: Path) -> Fetched:
+    hasher, size = hashlib.sha256(), 0
+    with _new_file(directory) as file:
+        while piece := await response.piece():
+            size += len(piece)
+            if size > MAX_ARCHIVE:
+                raise InvalidContent(f"{without_secrets(response.request.url)} is larger than {MAX_ARCHIVE} bytes")
+            hasher.update(piece)
+            file.write(piece)
+    return Fetched(Path(file.name), Digest("sha256", hasher.hexdigest()), size)
+
+
+@contextmanager
+def _new_file(directory: Path) -> Iterator[IO[bytes]]:
+    """A file of a name of its own, which does not stay behind when the block fails."""
+    with tempfile.NamedTemporaryFile(dir=directory, prefix="fetching-", delete=False) as file:
+        try:
+            yield file
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+
+
+def _refusal(url: URL, status: int) -> RegistryError:
+    request = f"GET {without_secrets(url)}"
+    if status in (401, 403):
+        return Denied(request, status, hint="give a login for this host with --cred-file-path or syncer registry-login")
+    if status in (404, 410):
+        return NotFound(request, status)
+    return RegistryError(request, status)

@@ -1,0 +1,176 @@
+"""The index.yaml of a classic chart repository: read once a run, kept between runs under its ETag."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from anyio import to_thread
+from yarl import URL
+
+from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
+from syncer.formats.json_fields import objects_field, text_field
+from syncer.formats.semver import Version, newest
+from syncer.formats.text import decode_text
+from syncer.formats.yaml import parse_yaml
+from syncer.profiles.charts.http import ask
+from syncer.transport import Authorizer, Transport
+from syncer.transport.guard import without_secrets
+
+MAX_INDEX = 256 * 1024 * 1024
+"""Bytes of an index.yaml; aggregated repositories have tens of MiB."""
+
+_MAX_NODES = 20_000_000
+_NEAREST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedChart:
+    """One version of a chart: where its archive is, and the SHA-256 that the index gives for it."""
+
+    version: str
+    urls: tuple[str, ...]
+    digest: str  # hexadecimal; empty when the index tells none
+
+
+@dataclass(frozen=True, slots=True)
+class ChartIndex:
+    """What a repository has, versions by the name of the chart, in the order of the index."""
+
+    url: URL
+    charts: Mapping[str, Sequence[IndexedChart]]
+
+    def find(self, name: str, version: str | None) -> IndexedChart:
+        """The chart of exactly that version, else the newest one in it as a range; raises ``NotFound``.
+
+        An exact version wins over what it means as a range, and no version means the newest release, as for
+        Helm.
+        """
+        entries = self.charts.get(name)
+        if not entries:
+            near = difflib.get_close_matches(name, self.charts, n=_NEAREST)
+            raise self._missing(f"chart {name}", "has no such chart", near)
+        by_version: dict[str, IndexedChart] = {}
+        for entry in entries:
+            by_version.setdefault(entry.version, entry)
+        if version in by_version:
+            return by_version[version]
+        try:
+            found = newest(by_version, version or "*")
+        except UsageError:
+            found = None
+        if found is None and version is None:
+            found = newest(by_version, ">=0-0")  # pre-releases only
+        if found is None:
+            raise self._missing(f"chart {name} {version}", "has no such version", _nearest(by_version, version or ""))
+        return by_version[found]
+
+    def _missing(self, what: str, problem: str, near: Sequence[str]) -> NotFound:
+        words = f"the index {problem}; the nearest are {', '.join(near)}" if near else f"the index {problem}"
+        return NotFound(f"{what} of {without_secrets(self.url)}", 404, [words])
+
+
+async def read_index(
+    transport: Transport, repository: URL, *, authorizer: Authorizer | None, cache: Path | None
+) -> ChartIndex:
+    """The index of ``repository``; what ``cache`` keeps of it is used if the server says that it still holds.
+
+    Raises a ``RegistryError`` or ``NetworkError``, and ``InvalidContent`` for what is no index.
+    """
+    url = repository.with_path(f"{repository.path.rstrip('/')}/index.yaml").with_query(repository.query)
+    kept = _Kept.load(cache, url) if cache else None
+    headers = {"Accept-Encoding": "gzip"}
+    if kept and kept.etag:
+        headers["If-None-Match"] = kept.etag
+    answer = await ask(transport, url, headers=headers, authorizer=authorizer, limit=MAX_INDEX)
+    if answer.status == 304 and kept:
+        return ChartIndex(repository, kept.charts)
+    if not answer.is_whole:
+        raise InvalidContent(f"{without_secrets(url)} is larger than {MAX_INDEX} bytes")
+    is_packed = answer.headers.get("Content-Encoding", "").lower() == "gzip"
+    charts = await to_thread.run_sync(_parse, answer.content, is_packed, without_secrets(url))
+    if cache and (etag := answer.headers.get("ETag")):
+        await to_thread.run_sync(_Kept(etag, charts).save, cache, url)
+    return ChartIndex(repository, charts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a cache has of one index: only what finds a chart, a twentieth of the file."""
+
+    etag: str
+    charts: Mapping[str, Sequence[IndexedChart]]
+
+    @classmethod
+    def load(cls, cache: Path, url: URL) -> _Kept | None:
+        """A cache is a hint: whatever cannot be read is as good as absent."""
+        try:
+            document = orjson.loads(_place(cache, url).read_bytes())
+            charts = {
+                name: [IndexedChart(version, tuple(urls), digest) for version, urls, digest in entries]
+                for name, entries in document["charts"].items()
+            }
+            return cls(str(document["etag"]), charts)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def save(self, cache: Path, url: URL) -> None:
+        charts = {name: [(each.version, each.urls, each.digest) for each in self.charts[name]] for name in self.charts}
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
+                file.write(orjson.dumps({"etag": self.etag, "charts": charts}))
+            Path(file.name).replace(_place(cache, url))
+        except OSError:
+            return  # the next run asks again
+
+
+def _place(cache: Path, url: URL) -> Path:
+    return cache / f"index-{hashlib.sha256(str(url).encode()).hexdigest()[:32]}.json"
+
+
+def _parse(content: bytes, is_packed: bool, origin: str) -> dict[str, list[IndexedChart]]:
+    try:
+        text = decode_text(_unpacked(content, origin) if is_packed else content, origin, limit=MAX_INDEX)
+        document = parse_yaml(text, origin, max_nodes=_MAX_NODES)
+    except InvalidFile as error:
+        raise InvalidContent(f"this is no index of charts: {error}") from None
+    entries = document.get("entries") if isinstance(document, dict) else None
+    if not isinstance(entries, dict):
+        raise InvalidContent(f"{origin} is no index of charts: it has no entries")
+    return {name: [_indexed(entry) for entry in objects_field(entries, name)] for name in entries}
+
+
+def _indexed(entry: Mapping[str, Any]) -> IndexedChart:
+    urls = entry.get("urls")
+    texts = [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
+    return IndexedChart(text_field(entry, "version"), tuple(texts), text_field(entry, "digest").removeprefix("sha256:"))
+
+
+def _unpacked(content: bytes, origin: str) -> bytes:
+    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        plain = unpack.decompress(content, MAX_INDEX)
+    except zlib.error:
+        raise InvalidFile(origin, "its gzip encoding is damaged") from None
+    if not unpack.eof:
+        raise InvalidFile(origin, f"it is cut off, or larger than {MAX_INDEX} bytes")
+    return plain
+
+
+def _nearest(versions: Mapping[str, object], wanted: str) -> list[str]:
+    """The versions around ``wanted``, or the newest ones where it is no version."""
+    parsed = sorted((version, text) for text in versions if (version := Version.parse(text)))
+    place = Version.parse(wanted)
+    if place is None:
+        return [text for _, text in parsed[-_NEAREST:][::-1]]
+    before = [text for version, text in parsed if version < place][-2:]
+    after = [text for version, text in parsed if version > place][: _NEAREST - len(before)]
+    return before + after

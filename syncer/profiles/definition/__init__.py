@@ -1,0 +1,1 @@
+"""The definition of a bundle: the content that was asked for, and what it was resolved to."""

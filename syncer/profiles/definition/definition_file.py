@@ -1,0 +1,216 @@
+"""bundle-definition.yaml, for people to read and edit.
+
+Every push reads one, mostly one that nobody has touched: so this is done without pydantic, whose import alone
+takes longer than to read the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from syncer.errors import AlreadyThere, InvalidFile, SyncerError, TargetError
+from syncer.formats.text import decode_text, read_text
+from syncer.formats.yaml import Map, Seq, Step, line_of, parse_yaml, spell_path, unknown_field
+from syncer.oci import Digest, Reference
+from syncer.profiles.definition.definition import (
+    API_VERSION,
+    KIND,
+    DefinedArchive,
+    DefinedChart,
+    DefinedFile,
+    DefinedImage,
+    DefinedPack,
+    DefinedProfile,
+    Definition,
+    Missing,
+    Release,
+    render_definition,
+)
+
+
+def read_definition(path: Path) -> Definition:
+    """The definition in the file at ``path``; raises ``InvalidFile``, which names line and field."""
+    return parse_definition(read_text(path), path)
+
+
+def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
+    """As ``read_definition``, for text from a bundle or a registry."""
+    tree = parse_yaml(decode_text(text, origin) if isinstance(text, bytes) else text, origin)
+    if tree is None:
+        raise InvalidFile(origin, "it is empty, and a bundle definition is expected")
+    try:
+        definition: Definition = _DEFINITION(tree, ())
+        _check_digests(definition)
+    except _Mistake as mistake:
+        path = mistake.path
+        named = f"{spell_path(path)}: {mistake.problem}" if path else mistake.problem
+        raise InvalidFile(origin, named, line=line_of(tree, path), hint=mistake.hint) from None
+    return definition
+
+
+def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
+    """Write the file, whole or not at all.
+
+    Raises ``AlreadyThere`` when another text is there, which somebody may have edited, unless ``force`` is set, and
+    ``TargetError``.
+    """
+    text = render_definition(definition)
+    try:
+        if not force and path.exists() and path.read_bytes() != text.encode():
+            raise AlreadyThere(
+                f"{path} is there already, and says something else",
+                hint="it may have been edited; replace it with --force",
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+@dataclass(eq=False)
+class _Mistake(Exception):
+    path: tuple[Step, ...]
+    problem: str
+    hint: str | None = None
+
+
+Read: TypeAlias = Callable[[Any, tuple[Step, ...]], Any]
+"""From a node of the document, and its place, to a value; raises ``_Mistake``."""
+
+
+def _text(node: Any, path: tuple[Step, ...]) -> str:
+    if not isinstance(node, str):
+        raise _Mistake(path, "it must be a text")
+    return node
+
+
+def _some_text(node: Any, path: tuple[Step, ...]) -> str:
+    if not _text(node, path):
+        raise _Mistake(path, "it must not be empty")
+    return str(node)
+
+
+def _size(node: Any, path: tuple[Step, ...]) -> int:
+    try:
+        size = int(node)
+    except (TypeError, ValueError):
+        raise _Mistake(path, "it must be a whole number") from None
+    if size < 0:
+        raise _Mistake(path, "it must be 0 or more")
+    return size
+
+
+def _parsed(parse: Callable[[str], Any]) -> Read:
+    def read(node: Any, path: tuple[Step, ...]) -> Any:
+        try:
+            return parse(_text(node, path))
+        except SyncerError as error:
+            raise _Mistake(path, str(error), error.hint) from None
+
+    return read
+
+
+def _only(word: str) -> Read:
+    def read(node: Any, path: tuple[Step, ...]) -> str:
+        if node != word:
+            raise _Mistake(path, f"it must be {word!r}")
+        return word
+
+    return read
+
+
+def _or_nothing(inner: Read) -> Read:
+    return lambda node, path: None if node is None else inner(node, path)
+
+
+def _list(inner: Read) -> Read:
+    def read(node: Any, path: tuple[Step, ...]) -> tuple[Any, ...]:
+        if not isinstance(node, Seq):
+            raise _Mistake(path, "it must be a list")
+        return tuple([inner(each, (*path, index)) for index, each in enumerate(node)])
+
+    return read
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    """How a mapping becomes a value of ``kind``; what ``said`` has besides is checked, and kept nowhere."""
+
+    kind: type[Any]
+    reads: Mapping[str, Read]
+    said: Mapping[str, Read] = field(default_factory=dict)
+
+    def __call__(self, node: Any, path: tuple[Step, ...]) -> Any:
+        if not isinstance(node, Map):
+            raise _Mistake(path, "it must be a mapping")
+        known = {**self.said, **self.reads}
+        values = {}
+        for name, inner in node.items():
+            if name not in known:
+                raise _Mistake((*path, name), unknown_field(name, list(known)))
+            values[name] = known[name](inner, (*path, name))
+        for each in fields(self.kind):
+            if each.default is MISSING and each.name not in values:
+                raise _Mistake((*path, each.name), "it is required")
+        return self.kind(**{name: value for name, value in values.items() if name not in self.said})
+
+
+_REFERENCE = _parsed(Reference.parse)
+_MAYBE_REFERENCE = _or_nothing(_REFERENCE)
+_RESOLVED: Mapping[str, Read] = {
+    "digest": _or_nothing(_parsed(Digest.parse)),
+    "size": _or_nothing(_size),
+    "stored": _MAYBE_REFERENCE,
+}
+_TEXTS = _list(_text)
+_PACK = _Mapping(DefinedPack, {"name": _text, "version": _text})
+_PROFILE = _Mapping(
+    DefinedProfile, {"name": _text, "version": _text, "uid": _text, "type": _text, "packs": _list(_PACK)}
+)
+_IMAGE = _Mapping(DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, **_RESOLVED})
+_CHART = _Mapping(
+    DefinedChart,
+    {
+        "repo": _some_text,
+        "name": _text,
+        "version": _or_nothing(_text),
+        "packs": _TEXTS,
+        "artifact": _MAYBE_REFERENCE,
+        **_RESOLVED,
+    },
+)
+_PATH = _or_nothing(lambda node, path: Path(_text(node, path)))
+_ARCHIVE = _Mapping(DefinedArchive, {"name": _some_text, "version": _some_text, "path": _PATH, **_RESOLVED})
+_FILE = _Mapping(DefinedFile, {"artifact": _REFERENCE, "path": _PATH, **_RESOLVED})
+_RELEASE = _Mapping(Release, {"name": _text, "version": _text, "notes": _text})
+_MISSING = _Mapping(Missing, {"name": _text, "reason": _text})
+_DEFINITION = _Mapping(
+    Definition,
+    {
+        "name": _some_text,
+        "release": _or_nothing(_RELEASE),
+        "profiles": _list(_PROFILE),
+        "images": _list(_IMAGE),
+        "charts": _list(_CHART),
+        "archives": _list(_ARCHIVE),
+        "files": _list(_FILE),
+        "missing": _list(_MISSING),
+    },
+    said={"apiVersion": _only(API_VERSION), "kind": _only(KIND)},
+)
+
+
+def _check_digests(definition: Definition) -> None:
+    digests: dict[str, Digest | None] = {}
+    for index, entry in enumerate(definition.images):
+        if entry.digest and entry.image.digest and entry.digest != entry.image.digest:
+            raise _Mistake(("images", index), f"its digest {entry.digest.short} is not the one in the image's name")
+    for entry in definition.images:
+        name = str(entry.image)
+        if digests.setdefault(name, entry.digest) != entry.digest:
+            raise _Mistake((), f"{name} is in images twice, with different digests")

@@ -1,0 +1,117 @@
+"""Files and packs of this machine as artifacts.
+
+Palette expects packs at ``spectro-packs/archive/NAME:VERSION`` below its base path, in the form that ORAS 1.0 pushes
+them in (documentation, "Add a Pack to an OCI Registry").
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from syncer.errors import InvalidFile, TargetError
+from syncer.naming import FILES_HOST
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.profiles.definition.artifacts import (
+    EMPTY,
+    EMPTY_CONFIG,
+    FILE,
+    TITLE,
+    artifact_manifest,
+    pack_reference,
+    repository_of,
+)
+from syncer.profiles.definition.definition import DefinedArchive, DefinedFile
+from syncer.profiles.definition.spool import Spool
+
+_SHORT = 12  # hexadecimal digits that tell the versions of one file apart
+
+
+def defined_file(path: Path, kind: str) -> DefinedFile:
+    """The file at ``path``, to be called ``files.invalid/KIND/NAME:DIGITS``; raises ``InvalidFile``."""
+    digits = _digest(path).hex[:_SHORT]
+    return DefinedFile(artifact=Reference.parse(f"{FILES_HOST}/{kind}/{repository_of(path.name)}:{digits}"), path=path)
+
+
+def spool_file(file: DefinedFile, spool: Spool) -> Reference:
+    """Put the file into ``spool``; its name together with its digest.
+
+    Blocks while it reads the disk.  Raises ``InvalidFile`` when the file is not where the definition says, and
+    ``TargetError`` when the spool's disk is full.
+    """
+    if file.path is None or not file.path.is_file():
+        raise InvalidFile(file.path or str(file.artifact), "the file is not there")
+    try:
+        with (
+            file.path.open("rb") as source,
+            tempfile.NamedTemporaryFile(dir=spool.directory, prefix="file-", delete=False) as copy,
+        ):
+            shutil.copyfileobj(source, copy)
+    except OSError as error:
+        raise TargetError(f"{file.path} cannot be put into the spool: {error.strerror or error}") from None
+    path = Path(copy.name)
+    annotations = {TITLE: file.path.name}
+    layer = Descriptor("application/octet-stream", _digest(path), path.stat().st_size, annotations=annotations)
+    spool.add_file(path, layer)
+    spool.add_bytes(EMPTY_CONFIG, EMPTY.media_type)
+    return spool.add_artifact(file.artifact, artifact_manifest(EMPTY, [layer], artifact_type=FILE))
+
+
+def _digest(path: Path) -> Digest:
+    try:
+        with path.open("rb") as file:
+            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+
+
+_CONFIG = "application/vnd.unknown.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:
+    """Put the pack's archive into ``spool``: the file's own bytes, or a directory packed without any time in it.
+
+    Blocks while it reads the disk.  Raises ``InvalidFile`` when the pack is not where the definition says, and
+    ``TargetError`` when the spool's disk is full.
+    """
+    if archive.path is None or not archive.path.exists():
+        raise InvalidFile(archive.path or archive.name, f"the archive of pack {archive.name} is not there")
+    title = f"{archive.name}-{archive.version}.tar.gz"
+    try:
+        with tempfile.NamedTemporaryFile(dir=spool.directory, prefix="packing-", delete=False) as file:
+            if archive.path.is_dir():
+                _pack_up(archive.path, title.removesuffix(".tar.gz"), file)
+            else:
+                with archive.path.open("rb") as source:
+                    shutil.copyfileobj(source, file)
+        path = Path(file.name)
+        with path.open("rb") as packed:
+            digest = hashlib.file_digest(packed, "sha256").hexdigest()
+        layer = Descriptor(_LAYER, Digest("sha256", digest), path.stat().st_size, annotations={TITLE: title})
+        spool.add_file(path, layer)
+    except OSError as error:
+        raise TargetError(f"pack {archive.name} cannot be put into the spool: {error.strerror or error}") from None
+    config = spool.add_bytes(EMPTY_CONFIG, _CONFIG)
+    return spool.add_artifact(pack_reference(archive.name, archive.version), artifact_manifest(config, [layer]))
+
+
+def _pack_up(directory: Path, prefix: str, target: IO[bytes]) -> None:
+    """The regular files below ``directory`` in the order of their names, owned by nobody and of no time."""
+    with (
+        gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for path in sorted(directory.rglob("*"), key=lambda each: each.relative_to(directory).parts):
+            if not path.is_file() or path.is_symlink():
+                continue
+            content = path.read_bytes()
+            member = tarfile.TarInfo(f"{prefix}/{path.relative_to(directory).as_posix()}")
+            member.size, member.mode = len(content), 0o644
+            archive.addfile(member, io.BytesIO(content))

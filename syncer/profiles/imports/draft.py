@@ -1,0 +1,246 @@
+"""What an importer fills: a sync file in the making, and what could not go into it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from syncer.errors import InvalidFile, UsageError
+from syncer.formats.yaml import Map, Seq, Step, spell_path
+from syncer.oci import Platform, Reference
+
+Value = TypeVar("Value")
+
+_FALSE = frozenset({"false", "no", "off", "0"})
+_TRUE = frozenset({"true", "yes", "on", "1"})
+
+
+class _Written(yaml.SafeDumper):
+    """YAML as a person writes it: what stands twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
+        return True
+
+
+@dataclass(slots=True)
+class Draft:
+    """A sync file in the making.
+
+    ``refusals`` say, by field, what cannot be carried over; ``notes`` what need not be, and what differs.
+    """
+
+    origin: Path
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    registries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    referrers: bool | None = None
+    notes: list[str] = field(default_factory=list)
+    refusals: list[InvalidFile] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say ``text`` once, above the file."""
+        text = " ".join(text.split())
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def refuse(self, path: tuple[Step, ...], line: int | None, why: str) -> None:
+        self.refusals.append(InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line))
+
+    def registry(self, host: str, **settings: Any) -> None:
+        """Add what is to hold for the registry ``host``."""
+        if settings:
+            self.registries.setdefault("docker.io" if host == "index.docker.io" else host.lower(), {}).update(settings)
+
+    def target(self, registry: str) -> None:
+        """Add ``registry`` to the targets, once."""
+        if all(target["registry"] != registry for target in self.targets):
+            self.targets.append({"registry": registry})
+
+    def login(self, host: str, user: str | None, password: str | None) -> None:
+        """Refer to credentials for ``host``; a password that stands in the file is not copied."""
+        if not user and not password:
+            return
+        credentials = {**_reference("username", user or "", host), **_reference("password", password or "", host)}
+        self.registry(host, credentials=credentials)
+        name = credentials.get("password_env")
+        if name and not _environment_variable(password or ""):
+            self.note(f"The password of {host} was not copied: give it in the variable {name}.")
+
+    def render(self) -> str:
+        """The sync file's text, its notes on top."""
+        document: dict[str, Any] = {"sources": self._addressed_sources(), "targets": self.targets}
+        if self.referrers is not None:
+            document["referrers"] = self.referrers
+        if self.registries:
+            document["registries"] = self.registries
+        comments = "".join(f"# {note}\n" for note in self.notes)
+        return comments + yaml.dump(document, Dumper=_Written, sort_keys=False, allow_unicode=True, width=110)
+
+    def _addressed_sources(self) -> list[dict[str, Any]]:
+        """Sources need not say where they go when all go everywhere."""
+        everywhere = [target["registry"] for target in self.targets]
+        return [
+            {key: value for key, value in source.items() if key != "targets" or value != everywhere}
+            for source in self.sources
+        ]
+
+
+@dataclass(slots=True)
+class Fields:
+    """A mapping of the file that is imported: what nobody takes from it is refused."""
+
+    draft: Draft
+    tree: Any
+    path: tuple[Step, ...] = ()
+    line: int | None = None
+    _taken: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tree, Map):
+            self.draft.refuse(self.path, self.line, "it must be a mapping")
+            self.tree = Map()
+
+    def __contains__(self, name: str) -> bool:
+        return self.tree.get(name) is not None
+
+    def text(self, name: str) -> str | None:
+        """The text of a field; None when it is absent or empty."""
+        value = self._take(name)
+        if value is None or isinstance(value, str):
+            return value or None
+        self.refuse(name, "it must be a text")
+        return None
+
+    def flag(self, name: str) -> bool | None:
+        """A field that says yes or no."""
+        text = self.text(name)
+        if text is None or text.lower() in _FALSE | _TRUE:
+            return None if text is None else text.lower() in _TRUE
+        self.refuse(name, "it must be true or false")
+        return None
+
+    def texts(self, name: str) -> list[str]:
+        """A list of texts; one text stands for a list of one."""
+        value = self._take(name)
+        values = [value] if isinstance(value, str) else value or []
+        if isinstance(values, list) and all(isinstance(each, str) for each in values):
+            return list(values)
+        self.refuse(name, "it must be a list of texts")
+        return []
+
+    def inner(self, name: str) -> Fields:
+        """The fields of a mapping below this one, none when it is absent."""
+        value = self._take(name)
+        return Fields(self.draft, Map() if value is None else value, (*self.path, name), self.line_of(name))
+
+    def each(self, name: str) -> Iterator[Fields]:
+        """The mappings in a list."""
+        value = self._take(name)
+        if value is None:
+            return
+        if not isinstance(value, Seq):
+            self.refuse(name, "it must be a list")
+            return
+        for index, entry in enumerate(value):
+            yield Fields(self.draft, entry, (*self.path, name, index), value.lines[index])
+
+    def names(self) -> list[str]:
+        """All that is there: the keys of a mapping whose keys say something."""
+        return list(self.tree)
+
+    def parse(self, name: str, parse: Callable[[str], Value], text: str | None = None) -> Value | None:
+        """``text``, or the field's own, as a value; a wrong one is refused."""
+        text = self.text(name) if text is None else text
+        try:
+            return parse(text) if text else None
+        except UsageError as error:
+            self.refuse(name, str(error))
+            return None
+
+    def ignore(self, note: str, *names: str) -> None:
+        """Leave out what makes no difference to the result; ``note`` is said if it is there."""
+        self._taken.update(names)
+        if note and any(name in self for name in names):
+            self.draft.note(note)
+
+    def unsupported(self, why: str, *names: str) -> None:
+        """Refuse each of ``names`` that is there and says more than an empty list, mapping or ``false``."""
+        for name in names:
+            value = self._take(name)
+            if value and not (isinstance(value, str) and value.lower() in _FALSE):
+                self.refuse(name, why)
+
+    def refuse(self, name: str, why: str) -> None:
+        self._taken.add(name)
+        self.draft.refuse((*self.path, name), self.line_of(name), why)
+
+    def finish(self) -> None:
+        """Refuse what nobody took."""
+        for name in self.tree:
+            if name not in self._taken:
+                self.refuse(name, "syncer does not know this field")
+
+    def line_of(self, name: str) -> int | None:
+        line: int | None = self.tree.lines.get(name)
+        return line or self.line
+
+    def _take(self, name: str) -> Any:
+        self._taken.add(name)
+        return self.tree.get(name)
+
+
+def platform_names(fields: Fields, name: str) -> list[str]:
+    """Platforms as texts (``linux/arm64``) or as mappings of ``os``, ``architecture`` and ``variant``."""
+    value = fields.tree.get(name)
+    fields.ignore("", name)
+    texts = []
+    for entry in value if isinstance(value, Seq) else [value] if value else []:
+        if isinstance(entry, Map):
+            lower = {key.lower(): part for key, part in entry.items()}
+            parts = [lower.get("os") or "linux", lower.get("architecture"), lower.get("variant")]
+            texts.append("/".join(part for part in parts if isinstance(part, str)))
+        else:
+            texts.append(str(entry))
+    return [str(platform) for text in texts if (platform := fields.parse(name, Platform.parse, text))]
+
+
+def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
+    """The source for one image, with those of ``more`` that say something."""
+    return {"image": str(reference), **{key: value for key, value in more.items() if value not in (None, [], {})}}
+
+
+def nothing_left(draft: Draft) -> InvalidFile:
+    """The error for a file of which nothing is left to mirror."""
+    if not draft.refusals:
+        return InvalidFile(draft.origin, "it names nothing to mirror")
+    first, *others = draft.refusals
+    if others:
+        first.hint = "also: " + "; ".join(map(str, others))
+    return first
+
+
+def _environment_variable(text: str) -> str | None:
+    """The variable that ``$NAME``, ``${NAME}`` or regsync's ``{{env "NAME"}}`` stands for."""
+    match = re.fullmatch(r"\$\{?(\w+)\}?|\{\{\s*env\s+\"(\w+)\"\s*\}\}", text.strip())
+    return (match[1] or match[2]) if match else None
+
+
+def _secret_file(text: str) -> str | None:
+    """The path that regsync's ``{{file "PATH"}}`` stands for."""
+    match = re.fullmatch(r"\{\{\s*file\s+\"([^\"]+)\"\s*\}\}", text.strip())
+    return match[1] if match else None
+
+
+def _reference(kind: str, text: str, host: str) -> dict[str, str]:
+    if variable := _environment_variable(text):
+        return {f"{kind}_env": variable}
+    if kind == "username" and text and "{{" not in text:
+        return {"username": text}
+    if kind == "password" and (path := _secret_file(text)):
+        return {"password_file": path}
+    return {f"{kind}_env": f"{re.sub('[^A-Z0-9]', '_', host.upper())}_{kind.upper()}"}

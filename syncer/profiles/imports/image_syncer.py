@@ -1,0 +1,126 @@
+"""image-syncer's files: rules from a source to one or several targets, and who logs in where.
+
+The rules and the logins may be two files, or one with ``images`` and ``auth`` (the tool's older form).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from syncer.errors import UsageError
+from syncer.formats.yaml import Map
+from syncer.oci import Reference
+from syncer.profiles.imports.draft import Draft, Fields, image_source
+from syncer.profiles.imports.skopeo import whole_match
+from syncer.profiles.syncfile.document import registry_host, repository
+from syncer.profiles.syncfile.tags import TagPattern
+
+_LOGIN = frozenset({"username", "password", "insecure"})
+
+
+def is_image_syncer(tree: Any) -> bool:
+    """Whether ``tree`` looks like such rules, or like rules and logins together."""
+    if not isinstance(tree, Map) or not tree:
+        return False
+    if isinstance(tree.get("images"), Map) and tree.keys() <= {"images", "auth"}:
+        return True
+    return all("/" in name and (target is None or isinstance(target, (str, list))) for name, target in tree.items())
+
+
+def is_logins(tree: Any) -> bool:
+    """Whether ``tree`` looks like the file of logins."""
+    return (
+        isinstance(tree, Map)
+        and bool(tree)
+        and all(isinstance(login, Map) and login.keys() <= _LOGIN for login in tree.values())
+    )
+
+
+def import_image_syncer(tree: Any, draft: Draft) -> None:
+    """Fill ``draft`` from the document ``tree``."""
+    draft.note("Platforms: all are taken, indexes unchanged.")
+    whole = Fields(draft, tree)
+    if isinstance(tree.get("images"), Map):
+        rules = whole.inner("images")
+        import_logins(whole.inner("auth"))
+        whole.finish()
+    else:
+        rules = whole
+    for source in rules.names():
+        targets = rules.texts(source)
+        if not targets or not all(targets):
+            rules.refuse(source, "it names no target: the default registry and namespace are flags of image-syncer")
+            continue
+        for target in targets:
+            _rule(draft, rules, source, target)
+
+
+def import_logins(logins: Fields) -> None:
+    """Take over who logs in where."""
+    draft = logins.draft
+    for host in logins.names():
+        login = logins.inner(host)
+        user, password, insecure = login.text("username"), login.text("password"), login.flag("insecure")
+        login.finish()
+        if "/" in host:
+            logins.refuse(host, "credentials are for a whole registry, not for a part of its names")
+        elif name := logins.parse(host, registry_host, host):
+            draft.login(name, user, password)
+            if insecure:
+                draft.registry(name, insecure=True)
+                draft.note(f"{name}: certificates are not verified; if it speaks plain HTTP, write `plain_http: true`.")
+
+
+def _rule(draft: Draft, rules: Fields, source: str, target: str) -> None:
+    landing = rules.parse(source, _target, target)
+    if landing is None:
+        return
+    sources = _sources(rules, source, landing)
+    if not sources:
+        return
+    draft.target(landing.registry)
+    draft.sources += [{**each, "targets": [landing.registry]} for each in sources]
+
+
+def _sources(rules: Fields, source: str, landing: Reference) -> list[dict[str, Any]]:
+    """What one rule's left side means: an image, named tags, an expression in slashes, or every tag."""
+    name, colon, tags = _split_tags(source)
+    if colon and tags.startswith("/") and tags.endswith("/") and len(tags) > 2:
+        pattern = rules.parse(source, TagPattern.regex, whole_match(tags[1:-1]))
+        return _of_repository(rules, source, name, {"regex": [pattern.text]} if pattern else None, landing)
+    if colon and "," in tags:
+        names = [tag for tag in tags.split(",") if rules.parse(source, TagPattern.name, tag)]
+        return _of_repository(rules, source, name, names, landing)
+    if not colon and "@" not in source:
+        return _of_repository(rules, source, name, "all", landing)
+    image = rules.parse(source, Reference.parse, source)
+    if image is None:
+        return []
+    tag = f":{landing.tag}" if landing.tag and landing.tag != image.tag else ""
+    return [image_source(image, **{"as": landing.repository + tag})]
+
+
+def _of_repository(rules: Fields, source: str, name: str, tags: Any, landing: Reference) -> list[dict[str, Any]]:
+    place = rules.parse(source, repository, name)
+    if landing.tag:
+        rules.refuse(source, f"several tags cannot all become {landing.tag}")
+        return []
+    return [{"repository": place.name, "tags": tags, "as": landing.repository}] if place and tags else []
+
+
+def _split_tags(source: str) -> tuple[str, str, str]:
+    """Name, colon and tags; a colon before a slash is a port's, unless an expression follows it."""
+    name, slash, last = source.partition(":/")
+    if slash:
+        return name, ":", f"/{last}"
+    head, _, last = source.rpartition("/")
+    last, colon, tags = last.partition(":")
+    return f"{head}/{last}" if head else last, colon if "@" not in source else "", tags
+
+
+def _target(text: str) -> Reference:
+    """A target as written; without a tag it has none."""
+    reference = Reference.parse(text)
+    if reference.digest:
+        raise UsageError(f"{text!r} names a digest, which no target can choose")
+    return reference if text.endswith(f":{reference.tag}") else repository(text)

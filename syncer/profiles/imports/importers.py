@@ -1,0 +1,119 @@
+"""``syncer import``: the files of other tools become sync files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from syncer.errors import InvalidFile, UsageError
+from syncer.formats.text import read_text
+from syncer.formats.yaml import Map, parse_documents
+from syncer.profiles.imports.draft import Draft, Fields, nothing_left
+from syncer.profiles.imports.hauler import import_hauler, is_hauler
+from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
+from syncer.profiles.imports.imageset import import_imageset, is_imageset
+from syncer.profiles.imports.lists import import_images, import_images_lock, is_images_lock
+from syncer.profiles.imports.regsync import import_regsync, is_regsync
+from syncer.profiles.imports.skopeo import import_skopeo, is_skopeo
+from syncer.profiles.syncfile.sync_file import parse_sync_file
+
+_SINGLE = {
+    "regsync": (is_regsync, import_regsync),
+    "ImageSetConfiguration": (is_imageset, import_imageset),
+    "ImagesLock": (is_images_lock, import_images_lock),
+    "image-syncer": (is_image_syncer, import_image_syncer),
+    "skopeo sync": (is_skopeo, import_skopeo),
+}
+"""The formats of one document, each with who knows it and who reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A file of another tool, as a sync file.
+
+    ``refusals`` say, each with file, line and field, what could not be carried over: with any of them, ``text``
+    mirrors less than the file did.
+    """
+
+    format: str
+    text: str
+    refusals: tuple[str, ...]
+
+
+def import_file(path: Path, *, registry: str | None = None, logins: Path | None = None) -> Imported:
+    """The file at ``path`` as a sync file; its format is found out.
+
+    ``registry`` is where to mirror to, for formats that do not say; ``logins`` is image-syncer's second file.
+    Raises ``InvalidFile`` for a file that nobody knows or that leaves nothing to mirror, and ``UsageError`` when
+    the target is missing.
+    """
+    draft = Draft(path)
+    name = _fill(draft, read_text(path), path)
+    if logins is not None:
+        _fill_logins(draft, logins)
+    if not draft.sources:
+        raise nothing_left(draft)
+    if not draft.targets:
+        if registry is None:
+            raise UsageError(f"{path} does not say where to mirror to", hint="name it: --registry HOST[:PORT][/BASE]")
+        draft.target(registry)
+    elif registry is not None:
+        raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
+    text = draft.render()
+    parse_sync_file(text, path.with_name("sync.yaml"))
+    return Imported(name, text, tuple(map(str, draft.refusals)))
+
+
+def _fill(draft: Draft, text: str, path: Path) -> str:
+    if _is_list(text):
+        import_images(text, path, draft)
+        return "list of images"
+    documents = parse_documents(text, path)
+    if is_hauler(documents):
+        import_hauler(documents, draft)
+        return "hauler"
+    tree = documents[0] if len(documents) == 1 else None
+    if isinstance(tree, str):  # a list with a mistake in it
+        import_images(text, path, draft)
+    for name, (knows, fill) in _SINGLE.items():
+        if knows(tree):
+            fill(tree, draft)
+            return name
+    raise _unknown(tree, path)
+
+
+def _unknown(tree: Any, path: Path) -> InvalidFile:
+    if is_logins(tree):
+        return InvalidFile(
+            path, "it holds logins only", hint="import the file of images, and name this one with --auth"
+        )
+    if isinstance(tree, Map) and {"sources", "targets"} <= tree.keys():
+        return InvalidFile(path, "it is a sync file already", hint="use it with syncer sync -c")
+    return InvalidFile(
+        path,
+        "no tool is known that has such files",
+        hint=f"known: {', '.join([*_SINGLE, 'hauler'])}, and plain lists of images",
+    )
+
+
+def _fill_logins(draft: Draft, path: Path) -> None:
+    documents = parse_documents(read_text(path), path)
+    if len(documents) != 1 or not is_logins(documents[0]):
+        raise InvalidFile(path, "it is no file of logins", hint="it maps registries to username and password")
+    second = Draft(path)
+    import_logins(Fields(second, documents[0]))
+    for host, settings in second.registries.items():
+        draft.registry(host, **settings)
+    for note in second.notes:
+        draft.note(note)
+    draft.refusals += second.refusals
+
+
+def _is_list(text: str) -> bool:
+    """Whether each line is one word at most, which YAML of use to anybody is not."""
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
+    words = [word for line in lines for word in line]
+    return (
+        bool(words) and max(map(len, lines)) == 1 and not any(w[0] in "{[" or w[-1] == ":" or w == "---" for w in words)
+    )

@@ -1,0 +1,1 @@
+"""Cluster profiles and packs of Spectro Cloud's Palette, from its API or from files."""

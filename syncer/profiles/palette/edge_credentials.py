@@ -1,0 +1,86 @@
+"""The credential file of Palette's Edge CLI (``--cred-file-path``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from syncer.errors import InvalidFile
+from syncer.formats.text import read_text
+
+_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "hub.docker.com"})
+_MAX_SIZE = 4 * 1024 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user's name and password, never shown."""
+
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeCredentials:
+    """Logins by ``host[:port][/path]``, those for images and those for charts."""
+
+    images: Mapping[str, Login]
+    charts: Mapping[str, Login]
+
+
+def read_cred_file(path: Path) -> EdgeCredentials:
+    """The logins in the JSON file at ``path``; raises ``InvalidFile``, which never shows a value.
+
+    Either of its lists, ``helm`` and ``image``, may be absent.  A password that is an object (a cloud
+    account's key) stands for its compact JSON text, which is what such registries take.
+    """
+    try:
+        document = json.loads(read_text(path, limit=_MAX_SIZE))
+    except json.JSONDecodeError as error:
+        raise InvalidFile(path, f"column {error.colno}: this is not JSON: {error.msg}", line=error.lineno) from None
+    except RecursionError:
+        raise InvalidFile(path, "it is nested too deeply") from None
+    if not isinstance(document, dict) or document.keys().isdisjoint(("helm", "image")):
+        raise InvalidFile(path, 'it must be an object with the lists "helm" or "image"')
+    return EdgeCredentials(images=_logins(document, "image", path), charts=_logins(document, "helm", path))
+
+
+def find_login(logins: Mapping[str, Login], host: str, path: str = "") -> Login | None:
+    """The login for ``path`` at ``host``: the one whose path is longest, on the boundary of a component."""
+    place = f"{host}/{path.strip('/')}".rstrip("/")
+    fitting = [key for key in logins if place == key or place.startswith(f"{key}/")]
+    return logins[max(fitting, key=len)] if fitting else None
+
+
+def _logins(document: dict[str, Any], kind: str, path: Path) -> dict[str, Login]:
+    entries = document.get(kind)
+    if entries is not None and not isinstance(entries, list):
+        raise InvalidFile(path, f"{kind}: it must be a list")
+    logins: dict[str, Login] = {}
+    for number, entry in enumerate(entries or ()):
+        where = f"{kind}[{number}]"
+        if not isinstance(entry, dict):
+            raise InvalidFile(path, f"{where}: it must be an object with endpoint, username and password")
+        endpoint, username, password = (entry.get(key) for key in ("endpoint", "username", "password"))
+        if not isinstance(endpoint, str) or not _place(endpoint):
+            raise InvalidFile(path, f"{where}.endpoint: it must be the name of a host")
+        if not isinstance(username, str):
+            raise InvalidFile(path, f"{where}.username: it must be a text")
+        if isinstance(password, dict):
+            password = json.dumps(password, separators=(",", ":"), ensure_ascii=False)
+        if not isinstance(password, str):
+            raise InvalidFile(path, f"{where}.password: it must be a text or an object")
+        logins[_place(endpoint)] = Login(username, password)
+    return logins
+
+
+def _place(endpoint: str) -> str:
+    """``endpoint`` without its scheme, as references write it: one host for all names of Docker Hub."""
+    host, slash, rest = endpoint.strip().rpartition("://")[2].strip("/").partition("/")
+    host = host.lower()
+    if host in _HUB_NAMES:
+        return "docker.io"
+    return f"{host}{slash}{rest}"

@@ -1,0 +1,145 @@
+"""The API key of a login to Palette, kept in a file, sealed under a passphrase where there is one.
+
+scrypt makes a key of the passphrase, and AES-GCM seals with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from syncer.errors import InvalidFile, TargetError, UsageError
+from syncer.formats.json_fields import object_field, text_field
+from syncer.profiles.palette.palette_api import PaletteAccount, console_url
+
+_FILE = "palette.json"
+_HINT = "log in again with syncer login"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteLogin:
+    """A saved login.  ``organisation`` is only kept for show: the key implies it."""
+
+    account: PaletteAccount
+    project: str = ""  # its name
+    organisation: str = ""
+    insecure: bool = False  # the console's certificate is not verified
+    ca_cert: Path | None = field(default=None)
+
+
+def save_login(login: PaletteLogin, directory: Path, passphrase: str | None = None) -> Path:
+    """Keep ``login`` in ``directory``, mode 0600, the file whole at every moment; raises ``TargetError``.
+
+    With a passphrase the key is kept sealed under it.
+    """
+    key = login.account.api_key
+    document = {
+        "console_url": str(login.account.url),
+        "api_key": seal(key, passphrase) if passphrase else key,
+        "project_uid": login.account.project_uid,
+        "project": login.project,
+        "organisation": login.organisation,
+        "insecure": login.insecure,
+        "ca_cert": str(login.ca_cert.absolute()) if login.ca_cert else "",
+    }
+    path = directory / _FILE
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{_FILE}.", dir=directory)  # made with mode 0600
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+                file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path
+
+
+def load_login(directory: Path, passphrase: str | None = None) -> PaletteLogin | None:
+    """The login kept in ``directory``; None when there is none.
+
+    Raises ``InvalidFile``, and ``UsageError`` where the key is sealed and ``passphrase`` does not open it.
+    """
+    path = directory / _FILE
+    try:
+        document = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    except orjson.JSONDecodeError:
+        raise InvalidFile(path, "it is not the login that was kept", hint=_HINT) from None
+    url, key = text_field(document, "console_url"), _key(document, passphrase)
+    if not url or not key:
+        raise InvalidFile(path, "it lacks the console's address or the key", hint=_HINT)
+    ca_cert = text_field(document, "ca_cert")
+    return PaletteLogin(
+        account=PaletteAccount(url=console_url(url), api_key=key, project_uid=text_field(document, "project_uid")),
+        project=text_field(document, "project"),
+        organisation=text_field(document, "organisation"),
+        insecure=document.get("insecure") is True,
+        ca_cert=Path(ca_cert) if ca_cert else None,
+    )
+
+
+def _key(document: Any, passphrase: str | None) -> str:
+    sealed = object_field(document, "api_key")
+    if not sealed:
+        return text_field(document, "api_key")
+    if not passphrase:
+        raise UsageError(
+            "the API key that was kept is sealed under a passphrase",
+            hint="give it with --encryption-passphrase or $PALETTE_ENCRYPTION_PASSWORD",
+        )
+    return unseal(sealed, passphrase)
+
+
+def forget_login(directory: Path) -> bool:
+    """Remove the login from ``directory``; whether there was one."""
+    path = directory / _FILE
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise TargetError(f"{path} cannot be removed: {error.strerror or error}") from None
+    return True
+
+
+_COST = 2**15  # scrypt's N: some 50 ms and 32 MiB
+_FIELDS = ("salt", "nonce", "sealed")
+
+
+def seal(secret: str, passphrase: str) -> dict[str, str]:
+    """``secret`` as an object that only ``passphrase`` opens."""
+    salt, nonce = os.urandom(16), os.urandom(12)
+    sealed = AESGCM(_derived(passphrase, salt)).encrypt(nonce, secret.encode(), None)
+    return {name: base64.b64encode(value).decode() for name, value in zip(_FIELDS, (salt, nonce, sealed), strict=True)}
+
+
+def unseal(document: dict[str, Any], passphrase: str) -> str:
+    """What ``seal`` made ``document`` of; raises ``UsageError`` for another passphrase."""
+    try:
+        salt, nonce, sealed = (base64.b64decode(str(document.get(name, "")), validate=True) for name in _FIELDS)
+        return AESGCM(_derived(passphrase, salt)).decrypt(nonce, sealed, None).decode()
+    except (InvalidTag, ValueError, binascii.Error):
+        raise UsageError("the passphrase does not open the API key that was kept") from None
+
+
+def _derived(passphrase: str, salt: bytes) -> bytes:
+    return Scrypt(salt=salt, length=32, n=_COST, r=8, p=1).derive(passphrase.encode())

@@ -1,0 +1,378 @@
+"""Profiles, and what goes with them, from Palette's API."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+import orjson
+from yarl import URL
+
+from syncer.errors import Denied, NotFound, RegistryError, TargetError, UsageError
+from syncer.formats.json_fields import object_field, objects_field, text_field
+from syncer.profiles.palette.profile import (
+    Pack,
+    PackFile,
+    Profile,
+    is_profile,
+    parse_pack,
+    parse_profile,
+    parse_variables,
+    with_endpoint,
+)
+from syncer.transport import Request, Transport
+from syncer.transport.guard import readable
+from syncer.transport.request import SMALL, Answer
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes.  A profile with all its values is below 2 MiB."""
+
+_MAX_PAGES = 1000
+_NO_QUERY: Mapping[str, str] = MappingProxyType({})
+_FAST = ("clusterprofiles", "spectroclusters")
+_BURST_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteAccount:
+    """Whose API is asked, with which key, and within which project (none: the whole tenant)."""
+
+    url: URL
+    api_key: str = field(repr=False)
+    project_uid: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.api_key or not self.api_key.isascii() or not self.api_key.isprintable() or " " in self.api_key:
+            raise UsageError("the API key must be one word of ASCII characters")
+
+
+def console_url(text: str) -> URL:
+    """The address in ``text``, such as ``https://console.spectrocloud.com`` or ``api.spectrocloud.com``.
+
+    Raises ``UsageError``.  A path that ends in ``/v1`` is the API's own, and left away.
+    """
+    spelt = text.strip() if "://" in text else f"https://{text.strip()}"
+    try:
+        url = URL(spelt)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(
+            f"{text[:160]!r} is not the URL of a console", hint="write it like https://console.example.com"
+        )
+    if url.user or url.password:
+        raise UsageError("the console's URL must not hold a user name or password")
+    return url.with_query(None).with_fragment(None).with_path(url.path.rstrip("/").removesuffix("/v1"))
+
+
+class Pace:
+    """The documented limit of one parent resource: so many calls a second, five times as many at once.
+
+    ``take`` decides and does not wait, so that the arithmetic is plain.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._burst = per_second * _BURST_SECONDS
+        self._left = self._burst
+        self._seen: float | None = None
+
+    def take(self, now: float) -> float:
+        """Seconds to wait before the call that is made now; ``now`` is on any clock that only goes forward."""
+        if self._seen is not None:
+            self._left = min(self._burst, self._left + (now - self._seen) * self._per_second)
+        self._seen = now
+        self._left -= 1
+        return max(0.0, -self._left / self._per_second)
+
+
+class PaletteCalls:
+    """Calls with the account's key, at the pace that Palette allows."""
+
+    def __init__(self, transport: Transport, account: PaletteAccount) -> None:
+        self._transport = transport
+        self.account = account
+        self._paces: dict[str, Pace] = {}
+
+    async def get(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> dict[str, Any]:
+        """The JSON object that ``/v1/{path}`` answers.
+
+        Raises ``Denied``, ``NotFound`` or another ``RegistryError``, none of which ever holds the key.
+        """
+        answer = await self._ask(self.request("GET", path, query))
+        try:
+            document = orjson.loads(answer.content)
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict) or not answer.is_whole:
+            hint = f"is {self.account.url} the address of a Palette console or API?"
+            raise RegistryError(answer.request, answer.status, [_what_it_is(answer)], hint=hint)
+        return document
+
+    async def pages(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> AsyncIterator[dict[str, Any]]:
+        """The ``items`` of all pages of a list."""
+        token, seen = "", set[str]()
+        while True:
+            page = await self.get(path, {**query, "continue": token} if token else query)
+            for item in page.get("items") or ():
+                if isinstance(item, dict):
+                    yield item
+            listed = page.get("listmeta")
+            token = str(listed.get("continue") or "") if isinstance(listed, dict) else ""
+            if not token or token in seen or len(seen) >= _MAX_PAGES:
+                return
+            seen.add(token)
+
+    def request(self, method: str, path: str, query: Mapping[str, str] = _NO_QUERY, body: Any = None) -> Request:
+        """A request to ``/v1/{path}``; all that are made here only read, so all may be repeated."""
+        headers = {"ApiKey": self.account.api_key, "Accept": "application/json"}
+        if self.account.project_uid:
+            headers["ProjectUid"] = self.account.project_uid
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        url = self.account.url.joinpath("v1", *path.split("/")).with_query(dict(query))
+        return Request(method=method, url=url, headers=headers, body=None if body is None else orjson.dumps(body))
+
+    async def wait_for_turn(self, request: Request) -> None:
+        """Return when the limit of the request's parent resource allows it."""
+        resource = request.url.path.partition("/v1/")[2].partition("/")[0]
+        pace = self._paces.setdefault(resource, Pace(50 if resource in _FAST else 10))
+        if seconds := pace.take(time.monotonic()):
+            await anyio.sleep(seconds)
+
+    def refusal(self, answer: Answer) -> RegistryError:
+        """What an answer of an error status means, in the server's words, the key cut out of them."""
+        code, message = _problem(answer)
+        words = [readable(message).replace(self.account.api_key, "…")] if message else [_what_it_is(answer)]
+        codes = [code] if code else []
+        match answer.status:
+            case 401:
+                hint = "check the API key, and log in again with syncer login"
+                return Denied(answer.request, answer.status, words, codes=codes, hint=hint)
+            case 403:
+                hint = "the key's user lacks access: check --project-id, and the user's roles in that project"
+                return Denied(answer.request, answer.status, words, codes=codes, hint=hint)
+            case 404:
+                hint = "check the id, and that --project-id is the project it belongs to"
+                return NotFound(answer.request, answer.status, words, codes=codes, hint=hint)
+            case _:
+                return RegistryError(answer.request, answer.status, words, codes=codes)
+
+    async def _ask(self, request: Request) -> Answer:
+        await self.wait_for_turn(request)
+        answer = await self._transport.ask(request, limit=MAX_ANSWER)
+        if answer.status >= 300:
+            raise self.refusal(answer)
+        return answer
+
+
+def _problem(answer: Answer) -> tuple[str, str]:
+    """Code and message of the API's error document; nothing for any other body (a proxy's page, say)."""
+    try:
+        document = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        return "", ""
+    if not isinstance(document, dict):
+        return "", ""
+    code, message = document.get("code"), document.get("message")
+    return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
+
+
+def _what_it_is(answer: Answer) -> str:
+    start = answer.content[:512].lstrip().lower()
+    kind = "a web page" if answer.media_type == "text/html" or start.startswith(b"<") else "no JSON object"
+    return f"the answer is {kind}, not one of Palette's API"
+
+
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_DEFINITION = 256 * 1024 * 1024  # bytes of a cluster definition
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Project:
+    """A project that the key can see."""
+
+    name: str
+    uid: str
+
+
+class PaletteApi:
+    """What a build asks Palette."""
+
+    def __init__(self, transport: Transport, account: PaletteAccount) -> None:
+        self._calls = PaletteCalls(transport, account)
+        self._transport = transport
+
+    async def projects(self) -> list[Project]:
+        """The projects that the key can see: the cheapest check of a key.  Raises ``Denied`` for a wrong one."""
+        pages = self._calls.pages("dashboard/projects/metadata")
+        metadata = [object_field(item, "metadata") async for item in pages]
+        return sorted(Project(text_field(each, "name"), text_field(each, "uid")) for each in metadata)
+
+    async def project(self, name_or_uid: str) -> Project:
+        """The project of that name or uid; raises ``UsageError``, which names those that there are."""
+        projects = await self.projects()
+        for project in projects:
+            if name_or_uid in (project.uid, project.name):
+                return project
+        known = ", ".join(project.name for project in projects[:20]) or "none"
+        raise UsageError(f"the key sees no project {name_or_uid!r}", hint=f"it sees: {known}")
+
+    async def profile(self, uid: str) -> Profile:
+        """The profile with all that a build needs of it.
+
+        The export has packs, values, manifests and variables in one answer; where it is refused or unknown,
+        the calls that it is made of are asked one by one.
+        """
+        checked_uid(uid)
+        document = await self._export(uid)
+        profile = await self._pieced_together(uid) if document is None else parse_profile(document, self._origin(uid))
+        profile = replace(profile, uid=uid, project_uid=profile.project_uid or self._calls.account.project_uid)
+        packs = tuple([await self._completed(pack) for pack in profile.packs])
+        return replace(profile, packs=packs, macros=await self._macros(packs))
+
+    async def download_definition(
+        self, name: str, profile_uids: list[str], path: Path, *, cloud_type: str = "edge-native"
+    ) -> None:
+        """Save the cluster definition called ``name``, a gzipped tar, at ``path``.
+
+        Raises ``RegistryError`` when the answer is anything else, ``TargetError`` when it cannot be written.
+        """
+        profiles = [{"uid": checked_uid(uid)} for uid in profile_uids]
+        body = {"metadata": {"name": name}, "spec": {"cloudType": cloud_type, "profiles": profiles}}
+        request = self._calls.request("POST", "spectroclusters/spc/download", body=body)
+        await self._calls.wait_for_turn(request)
+        async with self._transport.open(request) as response:
+            if response.status >= 300:
+                content, is_whole = await response.read(SMALL)
+                raise self._calls.refusal(
+                    Answer(
+                        request=str(request),
+                        url=request.url,
+                        status=response.status,
+                        headers=response.headers,
+                        content=content,
+                        is_whole=is_whole,
+                        scope=response.scope,
+                    )
+                )
+            content, is_whole = await response.read(_MAX_DEFINITION)
+        if not is_whole or not content.startswith(_GZIP_MAGIC):
+            raise RegistryError(str(request), response.status, ["the answer is no cluster definition"])
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        except OSError as error:
+            raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+
+    def _origin(self, uid: str) -> str:
+        return f"profile {uid} of {self._calls.account.url.host}"
+
+    async def _export(self, uid: str) -> dict[str, Any] | None:
+        """The exported profile; None where this console has no such call, or this key may not use it."""
+        try:
+            document = await self._calls.get(f"clusterprofiles/{uid}/export", {"format": "json"})
+        except RegistryError as error:
+            if error.status == 401:
+                raise
+            return None  # the other calls tell whether it is the profile that is missing
+        return document if is_profile(document) else None
+
+    async def _pieced_together(self, uid: str) -> Profile:
+        origin = self._origin(uid)
+        document = await self._calls.get(f"clusterprofiles/{uid}")
+        profile = parse_profile(document, origin)
+        with_manifests = await self._optional(f"clusterprofiles/{uid}/packs/manifests")
+        told = objects_field(object_field(with_manifests, "spec"), "packs")
+        fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in told)}
+        packs = [_filled(pack, fuller.get(pack.name)) for pack in profile.packs]
+        warnings = list(profile.warnings)
+        if with_manifests is None:
+            warnings.append(f"the manifests of profile {profile.name} cannot be read with this key")
+        variables: Mapping[str, str | None] = profile.variables
+        listed = await self._optional(f"clusterprofiles/{uid}/variables")
+        if listed is not None:
+            variables = parse_variables(listed, origin)
+        return replace(profile, packs=tuple(packs), variables=variables, warnings=tuple(warnings))
+
+    async def _completed(self, pack: Pack) -> Pack:
+        """``pack`` with its default values where it has none of its own, and with its registry's address."""
+        if pack.values is None and pack.type not in ("helm", "manifest"):
+            pack = replace(pack, values=await self._default_values(pack))
+        if pack.type == "helm" and pack.registry and pack.registry.uid:
+            pack = with_endpoint(pack, await self._endpoint(pack.registry.uid))
+        return pack
+
+    async def _default_values(self, pack: Pack) -> str | None:
+        """What the pack's registry gives for values that a profile did not change; None when it does not tell."""
+        uid, registry = pack.uid, pack.registry.uid if pack.registry else ""
+        if uid:
+            entity = await self._optional(f"packs/{checked_uid(uid)}")
+        elif registry and _UID.fullmatch(pack.name):
+            entity = await self._optional(f"packs/{pack.name}/registries/{checked_uid(registry)}", {"cloudType": "all"})
+        else:
+            return None
+        fitting = [
+            tag
+            for tag in objects_field(entity, "tags")
+            if pack.version in (text_field(tag, "version"), text_field(tag, "tag"))
+        ]
+        uids = {uid} if uid else {text_field(tag, "packUid") for tag in fitting}
+        for entry in objects_field(entity, "packValues"):
+            if text_field(entry, "packUid") in uids and isinstance(entry.get("values"), str):
+                return str(entry["values"])
+        return None
+
+    async def _endpoint(self, registry_uid: str) -> str | None:
+        """Where a Helm registry is: an HTTP repository, or charts in an OCI registry."""
+        found = await self._optional(f"registries/helm/{checked_uid(registry_uid)}")
+        if found is not None:
+            return text_field(object_field(found, "spec"), "endpoint") or None
+        async for item in self._calls.pages("registries/oci/summary"):
+            spec = object_field(item, "spec")
+            if text_field(object_field(item, "metadata"), "uid") == registry_uid and text_field(spec, "endpoint"):
+                host = text_field(spec, "endpoint").removeprefix("https://").removeprefix("http://").rstrip("/")
+                base = text_field(spec, "baseContentPath").strip("/")
+                return f"oci://{host}/{base}".rstrip("/")
+        return None
+
+    async def _macros(self, packs: tuple[Pack, ...]) -> dict[str, str]:
+        """All macros that the key can see, asked for only where a pack refers to one."""
+        if not any("spectro.macro." in (pack.values or "") for pack in packs):
+            return {}
+        entries = objects_field(await self._optional("clusterprofiles/macros"), "macros")
+        return {text_field(entry, "name"): text_field(entry, "value") for entry in entries}
+
+    async def _optional(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+        """As ``get``; None where the key may not ask, or nothing is there."""
+        try:
+            return await self._calls.get(path, query or {})
+        except (Denied, NotFound) as error:
+            if error.status == 401:
+                raise
+            return None
+
+
+def checked_uid(text: str) -> str:
+    """``text`` if it can be an id of Palette; raises ``UsageError``, so that no id leads to another path."""
+    if not _UID.fullmatch(text):
+        raise UsageError(
+            f"{text[:80]!r} is not an id of Palette", hint="it is the hexadecimal word in the console's URL"
+        )
+    return text
+
+
+def _filled(pack: Pack, fuller: Pack | None) -> Pack:
+    """``pack`` with the manifests' content, and with values where only the other call told them."""
+    if fuller is None:
+        return pack
+    manifests: tuple[PackFile, ...] = fuller.manifests or pack.manifests
+    return replace(pack, manifests=manifests, values=fuller.values if pack.values is None else pack.values)

@@ -1,0 +1,189 @@
+"""Profiles and packs in files: exports, values, and packs as directories or archives."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from syncer.errors import InvalidFile
+from syncer.formats.archive import read_archive
+from syncer.formats.text import decode_text, read_text
+from syncer.formats.yaml import parse_documents
+from syncer.profiles.palette.profile import Pack, PackFile, Profile, is_profile, parse_profile
+
+_NAME_AND_VERSION = re.compile(r"(?P<name>.+?)-(?P<version>v?[0-9].*)")
+_OWN_MACRO = re.compile(r"\{\{-?\s*\.spectro\.pack\.(?P<name>[^.\s|{}]+)\.")
+_ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_MAX_FILE = 32 * 1024 * 1024  # bytes of one file of a pack's directory
+_MAX_FILES = 1000
+
+
+def is_pack_archive(path: Path) -> bool:
+    """Whether ``path`` is named like an archive."""
+    return path.name.endswith(_ARCHIVES)
+
+
+def read_pack(path: Path) -> Pack:
+    """The pack in the directory or archive at ``path``; raises ``InvalidFile``.
+
+    Of pack.json, name, version and layer are read; without one, the file's name has to do.
+    """
+    files = dict(_files_of_directory(path) if path.is_dir() else _files_of_archive(path))
+    roots = [PurePosixPath(name).parent for name in files if PurePosixPath(name).name in ("pack.json", "values.yaml")]
+    if not roots:
+        raise InvalidFile(path, "it is no pack: it holds neither pack.json nor values.yaml")
+    root = min(roots, key=lambda each: (len(each.parts), each))
+    inside = {
+        str(PurePosixPath(name).relative_to(root)): content
+        for name, content in files.items()
+        if PurePosixPath(name).is_relative_to(root)
+    }
+    described = _pack_json(inside.get("pack.json"), path)
+    name, version = split_name(path.resolve().name)
+    return Pack(
+        name=_text(described, "name") or name,
+        version=_text(described, "version") or version,
+        layer=_text(described, "layer"),
+        values=decode_text(inside.get("values.yaml", b""), f"{path}/values.yaml"),
+        origin=f"{path}/values.yaml",
+        manifests=tuple(_named(inside, (".yaml", ".yml"), "manifests")),
+        charts=tuple(_named(inside, (".tgz", ".tar.gz"), "charts")),
+        path=path,
+    )
+
+
+def pack_of_values(text: str, path: Path) -> Pack:
+    """The pack whose values.yaml ``text`` is, read from ``path``.
+
+    A pack.json beside the file names it.  Without one, values that refer to a single pack are taken for that
+    pack's own, as is the rule for the operating systems of edge hosts; else the file's name has to do.
+    """
+    beside = path.parent / "pack.json"
+    described = _pack_json(beside.read_bytes(), beside) if beside.is_file() else {}
+    stem = path.parent.resolve().name if path.stem == "values" else path.name.removesuffix(path.suffix)
+    name, version = split_name(stem)
+    named = set(_OWN_MACRO.findall(text))
+    own = named.pop() if len(named) == 1 else name
+    return Pack(
+        name=_text(described, "name") or own,
+        version=_text(described, "version") or version,
+        layer=_text(described, "layer"),
+        values=text,
+        origin=str(path),
+        path=path,
+    )
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Name and version of ``hello-universe-1.3.1`` or ``hello-universe-1.3.1.tar.gz``."""
+    for suffix in _ARCHIVES:
+        name = name.removesuffix(suffix)
+    match = _NAME_AND_VERSION.fullmatch(name)
+    return (match["name"], match["version"]) if match else (name, "")
+
+
+def _wanted(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.name in ("pack.json", "values.yaml") or path.parent.name in ("charts", "manifests")
+
+
+def _files_of_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield from read_archive(file, path, _wanted)
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+
+
+def _files_of_directory(path: Path) -> Iterator[tuple[str, bytes]]:
+    candidates = [path / "pack.json", path / "values.yaml"]
+    for folder in ("charts", "manifests"):
+        candidates += sorted((path / folder).glob("*"))
+    if len(candidates) > _MAX_FILES:
+        raise InvalidFile(path, f"it is no pack: it holds more than {_MAX_FILES} charts and manifests")
+    for file in candidates:
+        if not file.is_file():
+            continue
+        if file.stat().st_size > _MAX_FILE:
+            raise InvalidFile(file, f"it is larger than {_MAX_FILE} bytes")
+        yield file.relative_to(path).as_posix(), file.read_bytes()
+
+
+def _pack_json(content: bytes | None, path: Path) -> dict[str, Any]:
+    if content is None:
+        return {}
+    try:
+        document = json.loads(decode_text(content, path))
+    except ValueError as error:
+        raise InvalidFile(path, f"its pack.json is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidFile(path, "its pack.json is not an object")
+    return document
+
+
+def _named(files: dict[str, bytes], suffixes: tuple[str, ...], folder: str) -> Iterator[PackFile]:
+    for name in sorted(files):
+        if name.startswith(f"{folder}/") and name.endswith(suffixes):
+            yield PackFile(name, files[name])
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def read_profile_file(path: Path) -> Profile:
+    """What the file or directory at ``path`` states; raises ``InvalidFile``.
+
+    It may be a profile that Palette exported (JSON or YAML), the values.yaml of one pack, or a pack as a
+    directory or archive.
+    """
+    if path.is_dir() or is_pack_archive(path):
+        return _profile_of(read_pack(path))
+    text = read_text(path)
+    if text.lstrip().startswith("{"):
+        return parse_profile(_json(text, path), str(path))
+    document = _first_document(text, path)
+    if is_profile(document):
+        return parse_profile(document, str(path))
+    if isinstance(document, list):
+        raise InvalidFile(
+            path,
+            "it is a list, neither a profile nor a pack's values",
+            hint="a plain list of images, one a line, goes to --images-file",
+        )
+    if isinstance(document, dict) and "images" in document and "profiles" in document:
+        raise InvalidFile(path, "it is a bundle definition", hint="give it with --metadata-file")
+    return _profile_of(pack_of_values(text, path))
+
+
+def read_packs(paths: Sequence[Path], name: str = "packs") -> Profile:
+    """Local packs, directories or archives, as one profile: their macros may refer to each other."""
+    return Profile(name=name, packs=tuple(read_pack(path) for path in paths))
+
+
+def _profile_of(pack: Pack) -> Profile:
+    return Profile(name=pack.name, version=pack.version, packs=(pack,))
+
+
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidFile(path, f"column {error.colno}: this is not JSON: {error.msg}", line=error.lineno) from None
+    except RecursionError:
+        raise InvalidFile(path, "it is nested too deeply") from None
+
+
+def _first_document(text: str, path: Path) -> Any:
+    """The first YAML document, only to tell what kind of file this is; None where macros keep it from parsing."""
+    try:
+        documents = parse_documents(text, path)
+    except InvalidFile:
+        if "{{" in text:
+            return None
+        raise
+    return documents[0] if documents else None

@@ -1,0 +1,170 @@
+"""A sync file, read and ready for use: ``syncer sync -c sync.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from syncer.content import Item
+from syncer.errors import InvalidFile, UsageError
+from syncer.formats.models import check
+from syncer.formats.text import read_text
+from syncer.formats.yaml import Step, line_of, parse_yaml, spell_path
+from syncer.naming import NameMapping, renamed, require_distinct
+from syncer.oci import Platform, Reference
+from syncer.profiles.syncfile.document import Source, SyncDocument, Target
+from syncer.profiles.syncfile.tags import TagPattern, select, unmatched
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a repository's rules made of its tags."""
+
+    references: tuple[Reference, ...]
+    unmatched: tuple[TagPattern, ...]  # that fit no tag: worth a warning
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFile:
+    """The document, and where in the file its parts stand."""
+
+    path: Path
+    document: SyncDocument
+    tree: Any = field(repr=False)
+    order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return self.document.sources
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        return self.document.targets
+
+    @property
+    def asks_palette(self) -> bool:
+        """Whether Palette is to be asked for profiles."""
+        return any(source.profiles for source in self.sources)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What works, and should not be done."""
+        return tuple(
+            f"{self._place('registries', host, 'credentials', 'password')}: the password of {host} stands in the file; "
+            "name a variable (password_env) or a file (password_file) instead"
+            for host, registry in self.document.registries.items()
+            if registry.credentials and registry.credentials.password is not None
+        )
+
+    def place(self, source: Source) -> str:
+        """``sync.yaml:12``: where ``source`` stands, for warnings and errors about it."""
+        return self._place("sources", self.order[id(source)])
+
+    def beside(self, path: Path) -> Path:
+        """A path that the file names, which is relative to the file."""
+        return self.path.parent / path.expanduser()
+
+    def targets_of(self, source: Source) -> tuple[Target, ...]:
+        """Where ``source`` goes, in the order of the file."""
+        return tuple(target for target in self.targets if not source.targets or target.title in source.targets)
+
+    def platforms_of(self, source: Source) -> tuple[Platform, ...]:
+        """What indexes are reduced to; nothing: they keep their form."""
+        return self.document.platforms if source.platforms is None else source.platforms
+
+    def referrers_of(self, source: Source) -> bool:
+        """Whether signatures and other referrers travel along."""
+        return self.document.referrers if source.referrers is None else source.referrers
+
+    def mapping_of(self, target: Target) -> NameMapping:
+        """The rules for names at ``target``: its own, then those of the whole file."""
+        return NameMapping.from_document({**self.document.map, **target.map})
+
+    def item(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Item:
+        """What to transfer for ``reference``, an image of ``source``, to ``target``, which is ``base`` at ``registry``.
+
+        Raises ``UsageError`` for a name that no registry could hold.
+        """
+        return Item(
+            reference,
+            self._land(source, reference, target, registry, base),
+            wanted_by=(self.place(source),),
+            platforms=self.platforms_of(source),
+            referrers=self.referrers_of(source),
+        )
+
+    def _land(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
+        landing = source.landing
+        if landing is None:
+            return self.mapping_of(target).target(reference, registry=registry, base=base)
+        path = "/".join(filter(None, (base.strip("/"), landing.repository)))
+        name = renamed(reference, registry=registry, repository=path)
+        return replace(name, tag=landing.tag) if landing.tag else name
+
+    def _place(self, *path: Step) -> str:
+        line = line_of(self.tree, path)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+
+def read_sync_file(path: Path) -> SyncFile:
+    """The sync file at ``path``; raises ``InvalidFile``, which names the line and the field."""
+    return parse_sync_file(read_text(path), path)
+
+
+def parse_sync_file(text: str, path: Path) -> SyncFile:
+    """As ``read_sync_file``, for text that was read from ``path``."""
+    tree = parse_yaml(text, path)
+    document = check(SyncDocument, tree, path)
+    order = {id(source): number for number, source in enumerate(document.sources)}
+    file = SyncFile(path, document, tree, order)
+    _check_targets(file)
+    return file
+
+
+def choose(source: Source, listing: Sequence[str]) -> Chosen:
+    """The images of a ``repository`` source, given the tags that it lists (none, if the rules need no listing)."""
+    if source.repository is None or source.tags is None:
+        raise ValueError("only a repository has tags to choose from")
+    rules = source.tags.rules()
+    references = tuple(source.repository.tagged(tag) for tag in select(listing, rules))
+    return Chosen(references, tuple(unmatched(listing, rules)))
+
+
+def settle(items: Iterable[Item]) -> list[Item]:
+    """``items`` in their order, each way from a source to a target once, with all who want it.
+
+    Raises ``UsageError`` when one way is asked for in two forms, or two ways end in one name.
+    """
+    settled: dict[tuple[Reference, Reference], Item] = {}
+    for item in items:
+        known = settled.setdefault((item.source, item.target), item)
+        if known is item:
+            continue
+        wanted_by = (*known.wanted_by, *item.wanted_by)
+        if replace(known, wanted_by=wanted_by) != replace(item, wanted_by=wanted_by):
+            raise UsageError(
+                f"{item.source} is asked for in two forms, by {known.wanted_by[0]} and by {item.wanted_by[0]}",
+                hint="let both name the same platforms and referrers, or give one another name with `as`",
+            )
+        settled[item.source, item.target] = replace(known, wanted_by=wanted_by)
+    require_distinct(settled)
+    return list(settled.values())
+
+
+def _check_targets(file: SyncFile) -> None:
+    titles: set[str] = set()
+    for index, target in enumerate(file.targets):
+        if target.title in titles:
+            raise _error(file, f"{target.title!r} is the second target of that name", "targets", index)
+        titles.add(target.title)
+    for index, source in enumerate(file.sources):
+        for place, name in enumerate(source.targets):
+            if name not in titles:
+                known = ", ".join(sorted(titles))
+                raise _error(file, f"no target is called {name!r}; known: {known}", "sources", index, "targets", place)
+
+
+def _error(file: SyncFile, problem: str, *path: Step) -> InvalidFile:
+    return InvalidFile(file.path, f"{spell_path(path)}: {problem}", line=line_of(file.tree, path))

@@ -1,0 +1,132 @@
+"""Which tags of a repository are wanted: by name, glob, regular expression, range of versions, newest, exclusions."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+from syncer.errors import UsageError
+from syncer.formats.semver import Range, Version
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST_TAG = re.compile(r"sha256-[0-9a-f]{64}(?:\.[a-z]+)?")
+"""Signatures, attestations and the fallback of the referrers API: they travel with the image that they are about."""
+
+_MAX_REGEX = 1000  # characters; tags have 128
+
+
+@dataclass(frozen=True, slots=True)
+class TagPattern:
+    """One way to choose tags, as it was written: ``kind`` is the field that it stood in."""
+
+    kind: str
+    text: str
+    fits: Callable[[str], bool] = field(compare=False, repr=False)
+
+    @classmethod
+    def name(cls, text: str) -> Self:
+        """This very tag; raises ``UsageError`` for what can be none."""
+        if not _TAG.fullmatch(text):
+            raise UsageError(
+                f"{text[:160]!r} is not a tag",
+                hint="a tag has letters, digits, dots, dashes and underscores; patterns go under glob or regex",
+            )
+        return cls("names", text, text.__eq__)
+
+    @classmethod
+    def glob(cls, text: str) -> Self:
+        """Shell-style ``*``, ``?`` and ``[…]``, which must fit the whole tag, in its case."""
+        return cls("glob", text, _whole(re.compile(fnmatch.translate(text))))
+
+    @classmethod
+    def regex(cls, text: str) -> Self:
+        """A regular expression (Python's ``re``) for the whole tag; raises ``UsageError``."""
+        if len(text) > _MAX_REGEX:
+            raise UsageError(f"a regular expression of {len(text)} characters is longer than {_MAX_REGEX}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # what `re` warns of means something else elsewhere
+                return cls("regex", text, _whole(re.compile(text, re.ASCII)))
+        except (re.error, RecursionError, OverflowError, Warning) as error:
+            raise UsageError(f"{text[:160]!r} is not a regular expression: {error}") from None
+
+    @classmethod
+    def semver(cls, text: str) -> Self:
+        """Versions in a range such as ``^1.2``; raises ``UsageError``."""
+        allowed = Range.parse(text)
+
+        def fits(tag: str) -> bool:
+            version = Version.parse(tag)
+            return version is not None and allowed.allows(version)
+
+        return cls("semver", text, fits)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.text!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagRules:
+    """The tags called ``names``, and those that any of ``patterns`` fits (``every``: all there are).
+
+    What one of ``excluded`` fits is left out.  ``newest`` keeps so many of those that patterns found.
+    """
+
+    names: tuple[str, ...] = ()
+    patterns: tuple[TagPattern, ...] = ()
+    every: bool = False
+    newest: int | None = None
+    excluded: tuple[TagPattern, ...] = ()
+
+    @property
+    def needs_listing(self) -> bool:
+        """Whether the repository must be asked for its tags: names alone are known."""
+        return self.every or bool(self.patterns)
+
+
+def select(tags: Iterable[str], rules: TagRules) -> list[str]:
+    """The tags that ``rules`` want: the named ones as written, then what patterns find in ``tags``, newest first.
+
+    A named tag need not be among ``tags``: that it is missing is for the transfer to say.
+    """
+    found = sorted((tag for tag in _candidates(tags) if _is_found(tag, rules)), key=age, reverse=True)
+    named = [name for name in rules.names if not _fits(name, rules.excluded)]
+    return list(dict.fromkeys([*named, *found[: rules.newest]]))
+
+
+def unmatched(tags: Iterable[str], rules: TagRules) -> list[TagPattern]:
+    """The patterns that fit none of ``tags``: a warning, or an error with ``--strict``."""
+    candidates = _candidates(tags)
+    return [pattern for pattern in rules.patterns if not any(map(pattern.fits, candidates))]
+
+
+def age(tag: str) -> tuple[bool, Version | None, list[tuple[bool, int, str]]]:
+    """The order of tags from old to new: versions by precedence, above all other names, which go by their numbers."""
+    version = Version.parse(tag)
+    return version is not None, version, _natural(tag)
+
+
+def _candidates(tags: Iterable[str]) -> list[str]:
+    """A registry's list without what can be no tag, or belongs to another image."""
+    return [tag for tag in dict.fromkeys(tags) if _TAG.fullmatch(tag) and not _DIGEST_TAG.fullmatch(tag)]
+
+
+def _is_found(tag: str, rules: TagRules) -> bool:
+    return (rules.every or _fits(tag, rules.patterns)) and not _fits(tag, rules.excluded)
+
+
+def _fits(tag: str, patterns: Iterable[TagPattern]) -> bool:
+    return any(pattern.fits(tag) for pattern in patterns)
+
+
+def _whole(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    return lambda tag: pattern.fullmatch(tag) is not None
+
+
+def _natural(tag: str) -> list[tuple[bool, int, str]]:
+    """``build-9`` before ``build-10``."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"([0-9]+)", tag)]

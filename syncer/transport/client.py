@@ -1,0 +1,369 @@
+"""Requests with manners: one retry loop, pauses that hold for a whole host, redirects that are looked at."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Self
+
+import anyio
+from yarl import URL
+
+from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
+from syncer.transport.connecting import Addresses, tls_context, with_certificates
+from syncer.transport.failures import CertificateRefused, NameUnknown, Unanswered
+from syncer.transport.guard import Scope, authority, check_hop, origin
+from syncer.transport.hosts import Traffic, told_quota
+from syncer.transport.http1 import request_head
+from syncer.transport.loop import DirectWire
+from syncer.transport.request import SMALL, Answer, Challenged, Request
+from syncer.transport.response import Response
+from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
+from syncer.transport.settings import Limits, TransportSettings
+from syncer.transport.threads import ThreadedWire, wants_thread
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from syncer.transport.proxied import ProxiedWire
+
+
+class Wire:
+    """The connections, for as long as the ``async with`` block lasts."""
+
+    def __init__(self, settings: TransportSettings) -> None:
+        self._settings = settings
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        addresses = Addresses()
+        self._direct = DirectWire(settings.limits, addresses)
+        self._threaded = ThreadedWire(settings.limits, addresses)
+        self._proxied: ProxiedWire | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        self._stack.push_async_callback(self._direct.close)
+        self._stack.callback(self._threaded.close)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def exchange(self, request: Request, authorization: str | None, traffic: Traffic) -> Response:
+        """Send ``request`` once.  Raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
+        headers = {"Accept-Encoding": "identity", "User-Agent": self._settings.user_agent, **request.headers}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        context = self._context(request.url) if request.url.scheme == "https" else None
+        traffic.requests[request.method] += 1
+        if isinstance(request.body, bytes) and (wait := traffic.owed(len(request.body))):
+            await anyio.sleep(wait)
+        if (proxy := self._settings.proxies.for_url(request.url)) is not None:
+            return await self._through_proxies().exchange(request, headers, context, traffic, proxy)
+        target = request.url.raw_path_qs
+        try:
+            head = request_head(request.method, target, {"Host": authority(request.url), **headers}, request.length)
+        except ValueError:
+            raise Unsafe(f"{request}: what would be sent breaks out of its header") from None
+        wire = self._threaded if wants_thread(request) else self._direct
+        return await wire.exchange(request, head, context, traffic)
+
+    def _through_proxies(self) -> ProxiedWire:
+        if self._proxied is None:
+            from syncer.transport.proxied import ProxiedWire  # noqa: PLC0415  aiohttp takes 0.2 s to import
+
+            self._proxied = ProxiedWire(self._settings.limits)
+            self._stack.push_async_callback(self._proxied.close)
+        return self._proxied
+
+    def _context(self, url: URL) -> ssl.SSLContext:
+        host = authority(url)
+        context = self._contexts.get(host)
+        if context is None:
+            settings = with_certificates(self._settings.host(host), self._settings.certificates, host)
+            context = self._contexts[host] = tls_context(settings)
+        return context
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPING_THE_METHOD = frozenset({307, 308})
+_CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
+_OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
+_SILENCE = (Unreachable, Unanswered)
+_MOST_REDIRECTS = 5
+_MOST_CHALLENGES = 2
+_NAME_ATTEMPTS = 2
+
+
+class Transport:
+    """Asks servers, and asks again where that can do no harm."""
+
+    def __init__(self, wire: Wire, settings: TransportSettings) -> None:
+        self._wire = wire
+        self.settings = settings
+        self.traffic: dict[str, Traffic] = {}  # by host[:port]
+
+    @property
+    def limits(self) -> Limits:
+        return self.settings.limits
+
+    def budget(self) -> Budget:
+        """The attempts that one piece of work may take."""
+        return Budget(self.limits)
+
+    async def ask(self, request: Request, *, limit: int = SMALL, budget: Budget | None = None) -> Answer:
+        """The answer to ``request``, its body read up to ``limit`` bytes, whatever its status is.
+
+        Raises a ``NetworkError`` when no answer could be had.
+        """
+        budget = budget or self.budget()
+        while True:
+            response = await self._send(request, budget)
+            try:
+                content, is_whole = await response.read(limit)
+            except Interrupted as error:
+                if not request.repeatable:
+                    raise
+                interrupted = error
+            else:
+                return Answer(
+                    request=str(request),
+                    url=response.request.url,
+                    status=response.status,
+                    headers=response.headers,
+                    content=content,
+                    is_whole=is_whole,
+                    scope=response.scope,
+                )
+            finally:
+                response.close()
+            await self._again(request, budget, interrupted)
+
+    @asynccontextmanager
+    async def open(self, request: Request, *, budget: Budget | None = None) -> AsyncIterator[Response]:
+        """The answer with its body still to be read, whatever its status is.
+
+        What breaks the body off is the caller's to judge; until the answer begins the transport tries again.
+        """
+        response = await self._send(request, budget or self.budget())
+        try:
+            yield response
+        finally:
+            response.close()
+
+    def of(self, url: URL) -> Traffic:
+        """The counters and the pause of the host in ``url``."""
+        host = authority(url)
+        traffic = self.traffic.get(host)
+        if traffic is None:
+            traffic = self.traffic[host] = Traffic(host, self.settings.host(host))
+        return traffic
+
+    def relay(self, *hosts: URL) -> AbstractAsyncContextManager[None]:
+        """Let in work that will hold a request to each of ``hosts``, the same or not, at the same time.
+
+        Whoever waits does so here, for one host after the other in an order that is the same for all, and holds
+        nothing that somebody else needs to end.
+        """
+        is_narrow = any(self.of(host).room for host in hosts)
+        return self._let_in(hosts) if is_narrow else nullcontext()
+
+    @asynccontextmanager
+    async def _let_in(self, hosts: Sequence[URL]) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            urls = sorted(hosts, key=authority)
+            for _, same in groupby(urls, key=authority):
+                first, *others = same
+                if room := self.of(first).room:
+                    await room.let_in(stack, 1 + len(others))
+            yield
+
+    def forget_outages(self) -> None:
+        """Try hosts that did not answer as patiently as all others."""
+        for traffic in self.traffic.values():
+            traffic.is_down = False
+
+    async def _send(self, request: Request, budget: Budget) -> Response:
+        is_first = True
+        while True:
+            try:
+                response = await self._follow(request)
+            except CertificateRefused:
+                self.of(request.url).errors += 1
+                raise
+            except NameUnknown as error:
+                await self._again(request, budget, error, at_most=_NAME_ATTEMPTS)
+                continue
+            except Unreachable as error:
+                await self._again(request, budget, error)
+                continue
+            except Interrupted as error:
+                if not request.repeatable:
+                    raise
+                # the server may have closed an idle connection as we took it up (RFC 9112 §9.3.1)
+                if is_first and not isinstance(error, Unanswered):
+                    is_first = False
+                    self.of(request.url).retries += 1
+                    continue
+                await self._again(request, budget, error)
+                continue
+            if response.status not in TRANSIENT:
+                return response
+            wait = self._taken_in(response, budget)
+            if not request.repeatable or self._gives_up(request, budget, is_outage=response.status in _OUTAGES):
+                return response
+            response.close()
+            self.of(request.url).retries += 1
+            await budget.sleep(at_least=0.0 if response.status in PAUSING else wait)
+
+    async def _again(
+        self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None
+    ) -> None:
+        is_last = at_most is not None and budget.failures + 1 >= at_most
+        if self._gives_up(request, budget, is_outage=isinstance(error, _SILENCE), is_last=is_last):
+            raise error
+        self.of(request.url).retries += 1
+        await budget.sleep()
+
+    def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool, is_last: bool = False) -> bool:
+        """Whether to try no more.  A host that failed all attempts of one request gets one for each of the others
+        until it answers again: a dead registry must not cost the night.
+        """
+        traffic = self.of(request.url)
+        if not (budget.is_spent or is_last or (is_outage and traffic.is_down)):
+            return False
+        traffic.is_down = traffic.is_down or is_outage
+        traffic.errors += 1
+        return True
+
+    def _taken_in(self, response: Response, budget: Budget) -> float:
+        """The seconds that a server in trouble asks this request to wait.  Raises ``Waiting`` if they are too many.
+
+        A status that speaks for the whole host pauses it for everybody.
+        """
+        traffic = self.of(response.request.url)
+        traffic.throttled += response.status == 429
+        wait = retry_after(response.headers)
+        if response.status in PAUSING:
+            traffic.pause(budget.jitter() if wait is None else wait)
+        if wait is not None and wait > self.limits.max_wait:
+            response.close()
+            traffic.errors += 1
+            raise Waiting(traffic.host, wait, self.limits.max_wait)
+        return wait or 0.0
+
+    async def _follow(self, request: Request) -> Response:
+        """One attempt, through redirects."""
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = await self._authorized(request)
+            if not _is_redirect(response):
+                return response
+            try:
+                request = self.redirected(request, response.headers["Location"], response.scope, what="a redirect")
+                await response.read(SMALL)
+            finally:
+                response.close()
+        raise Unsafe(f"{request}: more than {_MOST_REDIRECTS} redirects")
+
+    def redirected(self, request: Request, location: str, scope: Scope, *, what: str) -> Request:
+        """``request`` to where a server at an address of ``scope`` says; raises ``Unsafe``.
+
+        Credentials stay behind when that is another origin, and the URL is kept as it is written.
+        """
+        try:
+            url = resolved(request.url, location)
+        except ValueError:
+            raise Unsafe(f"{what} from {authority(request.url)} leads to no address at all") from None
+        if origin(url) == origin(request.url) and url.raw_user is None and url.raw_password is None:
+            return replace(request, url=url)
+        reach = scope if request.reach is None else min(scope, request.reach)
+        check_hop(request.url, url, reach, what)
+        headers = {name: value for name, value in request.headers.items() if name not in _CREDENTIALS}
+        return replace(request, url=url, reach=reach, authorizer=None, headers=headers)
+
+    async def _authorized(self, request: Request) -> Response:
+        """One exchange, with credentials if the server wants them and we have some for it."""
+        authorizer = request.authorizer
+        challenges = 0
+        while True:
+            sent = await authorizer.authorization() if authorizer else None
+            traffic = self.of(request.url)
+            response = await self._exchange(request, sent, traffic)
+            is_streamed = request.body is not None and not isinstance(request.body, bytes)
+            if response.status != 401 or authorizer is None or is_streamed or challenges == _MOST_CHALLENGES:
+                return response
+            challenges += 1
+            challenged = Challenged(
+                url=request.url,
+                scope=response.scope,
+                challenges=tuple(response.headers.getall("WWW-Authenticate", ())),
+                sent=sent,
+                is_first=challenges == 1,
+            )
+            response.make_room()  # tokens may come from the same host
+            try:
+                if not await authorizer.challenged(challenged):
+                    return response
+            except BaseException:
+                response.close()
+                raise
+            await _discard(response)
+
+    async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> Response:
+        """One request when the host may be asked, and what its answer says about the next ones."""
+        await traffic.ready(self.limits.max_wait, is_pull=request.method == "GET" and "/manifests/" in request.url.path)
+        if traffic.is_down and request.body is None:
+            request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
+        if traffic.room is None:
+            response = await self._wire.exchange(request, sent, traffic)
+        else:
+            await traffic.room.requests.acquire()
+            try:
+                response = await self._wire.exchange(request, sent, traffic)
+            except BaseException:
+                traffic.room.requests.release()
+                raise
+            response.on_close = traffic.room.requests.release
+        if quota := told_quota(response.headers):
+            traffic.heed(quota)
+        if response.status not in _OUTAGES:
+            traffic.is_down = False
+        return response
+
+
+@asynccontextmanager
+async def open_transport(settings: TransportSettings) -> AsyncIterator[Transport]:
+    """The connections live exactly as long as the ``async with`` block."""
+    async with Wire(settings) as wire:
+        yield Transport(wire, settings)
+
+
+def resolved(base: URL, location: str) -> URL:
+    """Where ``location`` leads from ``base`` (RFC 3986 §5), its query kept byte for byte; raises ``ValueError``."""
+    if not location or not location.isascii() or not location.isprintable() or " " in location:
+        raise ValueError(location)
+    target = URL(location, encoded=True)
+    if not target.scheme:
+        return base.join(target)
+    if not target.host:
+        raise ValueError(location)
+    return target
+
+
+def _is_redirect(response: Response) -> bool:
+    if response.status not in _REDIRECTS or "Location" not in response.headers:
+        return False
+    return response.status in _KEEPING_THE_METHOD or response.request.method in ("GET", "HEAD")
+
+
+async def _discard(response: Response) -> None:
+    """Read a short body to its end, so that the connection can be used again."""
+    try:
+        await response.read(SMALL)
+    finally:
+        response.close()

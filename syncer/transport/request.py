@@ -1,0 +1,139 @@
+"""A request, and what is known of its answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol, TypeAlias
+
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from syncer.transport.guard import Scope, without_secrets
+
+SMALL = 64 * 1024
+"""Bytes that are read of an answer unless its reader asks for more: errors, empty answers."""
+
+
+class Body(Protocol):
+    """What a request sends: exactly as many bytes as it says, from the start whenever it is asked."""
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the bytes come over another connection of ours.
+
+        Such a body goes out over connections of its own, or a host that both gives and takes could end up
+        with every connection held by a download that waits for one to upload to.
+        """
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
+        """The bytes; a piece is done with when the next one is asked for."""
+        ...
+
+
+InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
+"""Where a body lies as it is: an open file, and the offset and the length of each stretch of it."""
+
+
+class FileBody(ABC):
+    """A body that lies in a local file: a worker thread may read it, or have the kernel send it from there."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def read_into(self, buffer: memoryview, position: int) -> int:
+        """Fill ``buffer`` from byte ``position`` of the body on; the number of bytes, short only at its end."""
+        ...
+
+    @abstractmethod
+    def in_place(self) -> InPlace | None:
+        """Where the body lies; None where it must be read.  A stretch has been sent when the next one is asked for."""
+        ...
+
+
+Sink: TypeAlias = Callable[[memoryview], None]
+"""Takes pieces of a body in a worker thread; a piece is done with when it returns."""
+
+Pour: TypeAlias = Callable[["Request", int, CIMultiDictProxy[str]], Sink | None]
+"""Told status and headers of an answer, in the thread that reads it, says who takes its body; None for nobody."""
+
+
+class Authorizer(Protocol):
+    """Knows what to say to the one host that a request is for."""
+
+    async def authorization(self) -> str | None:
+        """The ``Authorization`` header to send now; None for none."""
+        ...
+
+    async def challenged(self, answer: Challenged) -> bool:
+        """Learn from an answer of status 401; whether asking again can help."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Challenged:
+    """A 401 as an ``Authorizer`` needs it."""
+
+    url: URL
+    scope: Scope  # of the address that answered
+    challenges: tuple[str, ...]  # the WWW-Authenticate headers
+    sent: str | None  # the Authorization that was not good enough
+    is_first: bool  # what was sent may be old; else it was found for this very request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One thing to ask a server, as often as it takes.
+
+    ``repeatable`` says that a second copy of the request does no harm when nobody knows what became of the
+    first.  Where it is false, the transport tries again only if the first one never left.
+    """
+
+    method: str
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    body: bytes | Body | None = None
+    authorizer: Authorizer | None = None
+    repeatable: bool = True
+    patience: float | None = None  # seconds to wait for a byte of the answer; None: Limits.idle
+    pour: Pour | None = None  # takes the answer's body in a worker thread
+    reach: Scope | None = None  # how near an address it may go to; None: where the user said
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body; None when there is none."""
+        if self.body is None or isinstance(self.body, bytes):
+            return None if self.body is None else len(self.body)
+        return self.body.length
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether the body comes over another connection of ours; see ``Body``."""
+        return self.body is not None and not isinstance(self.body, bytes) and self.body.is_relayed
+
+    def __str__(self) -> str:
+        return f"{self.method} {without_secrets(self.url)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response that was read to its end, or as far as its reader cared."""
+
+    request: str  # for messages
+    url: URL  # that answered, after redirects
+    status: int
+    headers: CIMultiDictProxy[str]
+    content: bytes
+    is_whole: bool  # False when more came than was asked for
+    scope: Scope  # of the address that answered
+
+    @property
+    def media_type(self) -> str | None:
+        """``Content-Type`` without its parameters, in lower case."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower() or None
