@@ -60,6 +60,14 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
         assert not fragment or fragment in fragments(there.read_text()), target
 
 
+def test_the_index_of_the_pages_leads_to_each_of_them() -> None:
+    index = DOCS / "README.md"
+    linked = {(DOCS / target.partition("#")[0]).resolve() for target in links(index.read_text())}
+
+    assert {path for path in DOCS.iterdir() if path != index} <= linked
+    assert index.relative_to(ROOT).as_posix() in links((ROOT / "README.md").read_text())
+
+
 def test_a_test_that_the_page_for_developers_shows_is_one_of_ours() -> None:
     """Word for word, in the file that the sentence before it names."""
     shown = re.findall(r"`(tests/test_\w+\.py)`:\n\n```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
