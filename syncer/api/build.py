@@ -15,7 +15,7 @@ from syncer.api.supplies import Contents, Supplies
 from syncer.bundle import Format, open_bundle, open_writer
 from syncer.content import Blob, Item, Progress
 from syncer.errors import SyncerError, TargetError, UsageError
-from syncer.naming import landing
+from syncer.naming import names_at
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.definition import (
@@ -27,7 +27,7 @@ from syncer.profiles.definition.spool import Spool, open_spool
 from syncer.registry import RegistrySettings, open_registries
 from syncer.report import Account, Report
 from syncer.transfer.events import Emit, Event, Found
-from syncer.transfer.run import Options, transfer
+from syncer.transfer.run import WORKERS, Options, transfer
 
 DEFAULT_OUTPUT = Path("output/content-bundle")
 
@@ -49,7 +49,7 @@ async def build(
     referrers: bool = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
+    workers: int = WORKERS,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> BuildResult:
@@ -168,7 +168,7 @@ async def build_remote(
         for failure in found.failures:
             tell(failure)
         targets = [item.target for item in found.items]
-        named = landing(delivery.mapping, address.base).targets(targets, registry=address.host, base=address.base)
+        named = names_at(address.host, address.base, targets, delivery.mapping)
         with open_target(contents.registries, address, delivery.state) as opened:
             await land(found.items, named, contents, opened, workers=delivery.workers, emit=tell)
             report = account.report(accounts(contents.registries.traffic))
@@ -209,7 +209,7 @@ async def lock(
     platform: Platform | None = None,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
+    workers: int = WORKERS,
     emit: Emit | None = None,
 ) -> Locked:
     """``definition`` with digests, platforms and sizes.  Charts are fetched, since nothing else tells theirs."""

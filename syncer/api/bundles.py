@@ -12,7 +12,7 @@ from syncer.api.supplies import bundled_referrers
 from syncer.bundle import Bundle
 from syncer.content import Item, Source
 from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
-from syncer.naming import REPOSITORY, landing
+from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
@@ -155,7 +155,7 @@ def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
 def _items(definition: Definition, reference: Reference) -> Iterator[Item]:
     """Where the parts are: at the registry of ``reference`` itself, whatever it was called when they were pushed."""
     base = reference.repository.removesuffix(REPOSITORY).strip("/")
-    usual = landing(None, base)
+    usual = complete_mapping(None, base)
     for entry in definition.entries:
         name = name_of(entry)
         if name is None:
@@ -226,7 +226,7 @@ class ServedBundle:
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
         """Raises ``UsageError`` for names that collide."""
-        named = landing(None, "").targets((image.reference for image in bundle.images), registry=_HERE)
+        named = names_at(_HERE, "", (image.reference for image in bundle.images))
         definition = usable_definition_in(bundle)
         manifest, made = definition_artifact(render_definition(definition).encode())
         name = Reference(_HERE, REPOSITORY, tag_of(definition.name))

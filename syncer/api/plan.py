@@ -16,7 +16,7 @@ from syncer.api.state import recalled
 from syncer.api.supplies import Pinned, Supplies
 from syncer.bundle import BundleSize, Format, check_structure, open_bundle
 from syncer.content import Item, Naming, Referring, Source
-from syncer.naming import NameMapping, landing
+from syncer.naming import NameMapping, names_at
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import RegistryAddress, RegistrySettings, open_registries
@@ -24,6 +24,7 @@ from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.discovery import Discovered, Discovery, Undiscovered
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
+from syncer.transfer.run import WORKERS
 
 
 async def plan_build(
@@ -35,7 +36,7 @@ async def plan_build(
     referrers: bool = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
+    workers: int = WORKERS,
 ) -> ForecastReport:
     """What ``build`` with these arguments would fetch, and how large its bundle would be."""
     definition = images if isinstance(images, Definition) else named_definition("bundle", images)
@@ -63,7 +64,7 @@ async def plan_push(
     annotations: Mapping[str, str] | None = None,
     platform: Platform | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
+    workers: int = WORKERS,
 ) -> ForecastReport:
     """What ``push`` with these arguments would send; raises as it does."""
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
@@ -72,7 +73,7 @@ async def plan_push(
         check_structure(bundle)
         held = held_in(bundle, annotations)
         targets = [item.target for item in held.items]
-        named = landing(mapping, address.base).targets(targets, registry=address.host, base=address.base)
+        named = names_at(address.host, address.base, targets, mapping)
         platforms = (platform,) if platform else ()
         items = [replace(item, target=named[item.target], platforms=platforms) for item in held.items]
         async with open_registries(settings or RegistrySettings()) as registries:
@@ -83,7 +84,7 @@ async def plan_push(
 
 
 async def plan_sync(
-    sources: Sources, *, state: Path | None = None, workers: int = 32, with_prune: bool = False
+    sources: Sources, *, state: Path | None = None, workers: int = WORKERS, with_prune: bool = False
 ) -> ForecastReport:
     """What a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
 

@@ -14,7 +14,7 @@ from syncer.api.state import remembered
 from syncer.bundle import check_structure, open_bundle, verify_bundle
 from syncer.content import Item, Source
 from syncer.errors import InvalidBundle, SyncerError, TargetError
-from syncer.naming import REPOSITORY, NameMapping, landing
+from syncer.naming import REPOSITORY, NameMapping, names_at
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, tag_of
 from syncer.profiles.definition.definition import (
@@ -34,7 +34,7 @@ from syncer.registry import (
 from syncer.report import Account
 from syncer.transfer.events import Emit, Event, ImageFailed
 from syncer.transfer.memory import Memory
-from syncer.transfer.run import Options, transfer
+from syncer.transfer.run import WORKERS, Options, transfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Delivery:
     mapping: NameMapping | None = None
     platform: Platform | None = None  # taken out of every index
     state: Path | None = None  # where unfinished uploads are remembered
-    workers: int = 32
+    workers: int = WORKERS
     run_id: str | None = None
     emit: Emit | None = None
 
@@ -60,7 +60,7 @@ async def push(
     settings: RegistrySettings | None = None,
     state: Path | None = None,
     rehash: bool = False,
-    workers: int = 32,
+    workers: int = WORKERS,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> PushResult:
@@ -99,7 +99,7 @@ async def deliver(held: Held, registries: Registries, delivery: Delivery, called
     """Bring ``held`` into a registry; ``called`` is what a person calls it, ``fetches`` whether a registry has it."""
     address = delivery.address
     targets = [item.target for item in held.items]
-    named = landing(delivery.mapping, address.base).targets(targets, registry=address.host, base=address.base)
+    named = names_at(address.host, address.base, targets, delivery.mapping)
     account = Account(run_id=delivery.run_id or new_run_id(), fetches=fetches, sends=True)
     place, problem = None, None
     with open_target(registries, address, delivery.state) as opened:

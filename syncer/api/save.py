@@ -18,7 +18,7 @@ from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Account
 from syncer.transfer.events import Emit
-from syncer.transfer.run import Options, transfer
+from syncer.transfer.run import WORKERS, Options, transfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Packing:
     force: bool = False
     allow_partial: bool = False
     platform: Platform | None = None  # taken out of every index
-    workers: int = 32
+    workers: int = WORKERS
     run_id: str | None = None
     emit: Emit | None = None
 

@@ -22,7 +22,7 @@ from syncer.registry import RegistrySettings
 from syncer.report import Account, Report
 from syncer.report.figures import Pruned
 from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
-from syncer.transfer.run import Options, transfer
+from syncer.transfer.run import WORKERS, Options, transfer
 
 Expect: TypeAlias = Callable[[int], None]
 
@@ -32,7 +32,7 @@ class Mirroring:
     """How a sync is carried out."""
 
     state: Path | None = None  # a directory in which hints are kept from run to run
-    workers: int = 32  # pieces of content in flight to each target
+    workers: int = WORKERS  # pieces of content in flight to each target
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
     delete: bool = False  # and delete it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from syncer.bundle import Bundle, BundleCheck, Image, open_bundle, verify_bundle
-from syncer.errors import Exit, NotFound, SyncerError
-from syncer.naming import NameMapping, landing
+from syncer.errors import Exit, NotFound, SyncerError, common_exit
+from syncer.naming import NameMapping, names_at
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.transfer.run import WORKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,7 @@ class VerifyResult:
     @property
     def exit(self) -> Exit:
         """6 when the registry lacks anything; the common code when it could not be asked."""
-        codes = {lacking.exit for lacking in self.lacking}
-        if not codes:
-            return Exit.OK
-        return codes.pop() if len(codes) == 1 else Exit.UNVERIFIED
+        return common_exit((lacking.exit for lacking in self.lacking), mixed=Exit.UNVERIFIED)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,7 +65,7 @@ async def verify(
     *,
     mapping: NameMapping | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
+    workers: int = WORKERS,
 ) -> VerifyResult:
     """Hash the bundle ``file`` again and account for every byte of it.
 
@@ -80,7 +78,8 @@ async def verify(
         check = await verify_bundle(bundle)
         checked, lacking = 0, list[Lacking]()
         if address is not None:
-            questions = list(_questions(bundle, landing(mapping, address.base), address))
+            names = names_at(address.host, address.base, (image.reference for image in bundle.images), mapping)
+            questions = list(_questions(bundle, names))
             checked = len(questions)
             async with open_registries(settings or RegistrySettings()) as registries:
                 registries.registry(address.host, plain_http=address.plain_http)
@@ -104,12 +103,11 @@ class _Question:
     is_blob: bool
 
 
-def _questions(bundle: Bundle, mapping: NameMapping, address: RegistryAddress) -> Iterator[_Question]:
+def _questions(bundle: Bundle, names: Mapping[Reference, Reference]) -> Iterator[_Question]:
     """Each image by its name, and each part of it once in its repository."""
-    named = mapping.targets((image.reference for image in bundle.images), registry=address.host, base=address.base)
     asked: set[tuple[str, Digest]] = set()
     for image in bundle.images:
-        name = named[image.reference]
+        name = names[image.reference]
         yield _Question(name, image.descriptor, is_blob=False)
         asked.add((name.name, image.descriptor.digest))
         yield from _parts(bundle, image, name, asked)
