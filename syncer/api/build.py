@@ -207,8 +207,8 @@ async def build_remote(
         parts = await find_parts(definition, opened, platform=delivery.platform, referrers=referrers)
         run.tell(parts.failures)
         bundle = BundleSource(lambda: _with_chart_names(definition, parts), tuple(parts.items), opened)
-        landed = replace(delivery, platform=None)  # the items of images have it already
-        return await deliver(bundle, opened.registries, landed, run, name=definition.name, with_details=False)
+        delivery = replace(delivery, platform=None)  # the items of images have it already
+        return await deliver(bundle, opened.registries, delivery, run, name=definition.name, with_details=False)
 
 
 def _with_chart_names(definition: Definition, parts: Parts) -> Definition:

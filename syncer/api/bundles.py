@@ -239,12 +239,12 @@ class ServedBundle:
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
         """Prepare ``bundle`` for being served; raises ``UsageError`` for names that collide."""
-        named = names_at(_HERE, "", (image.reference for image in bundle.images))
+        names = names_at(_HERE, "", (image.reference for image in bundle.images))
         definition = read_usable_definition(bundle)
         manifest, made = definition_artifact(render_definition(definition).encode())
         name = Reference(_HERE, REPOSITORY, tag_of(definition.name))
         images = [ServedImage(image.reference, image.descriptor) for image in bundle.images]
-        repositories = {reference: place.repository for reference, place in named.items()}
+        repositories = {reference: place.repository for reference, place in names.items()}
         return cls(
             bundle,
             [*images, ServedImage(name, manifest.descriptor)],

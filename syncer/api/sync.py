@@ -73,7 +73,7 @@ async def sync(
 
 
 def _ignore(_: str) -> None:
-    """Listens to no warnings."""
+    """Listen to no warnings."""
 
 
 async def run_sync(
