@@ -12,7 +12,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from syncer.api.push import push
+from syncer.api.push import Delivery, push_file
 from syncer.cli.build import Building
 from syncer.cli.job import run
 from syncer.cli.login import password_of
@@ -189,14 +189,11 @@ def deploy(
 
     async def job() -> Exit:
         with context.obj.opened() as log, reporting(context.obj.telling(telling), log=log) as told:
-            result = await push(
+            result = await push_file(
                 export,
-                address,
+                Delivery(address=address, state=state_directory(uploading.state_dir)),
                 settings=settings,
-                state=state_directory(uploading.state_dir),
-                workers=connection.concurrency,
-                run_id=told.run_id,
-                emit=told.emit,
+                options=told.run_options(connection.concurrency),
             )
             tell_push(told, "Deploy Summary", result)
         return result.exit

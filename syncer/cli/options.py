@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from syncer.errors import UsageError
+from syncer.transfer.run import WORKERS
 
 
 class LogForm(StrEnum):
@@ -45,7 +46,7 @@ class ConnectionOptions:
     ] = None
     concurrency: Annotated[
         int, typer.Option(min=1, max=256, help="Pieces of content in flight, and requests to one registry at a time.")
-    ] = 32
+    ] = WORKERS
     max_wait: Annotated[
         float, typer.Option(min=0, help="Seconds that a registry may ask to wait (Retry-After) before we give up.")
     ] = 120.0

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from syncer.api.build import BundleFile
 from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
+from syncer.api.push import Delivery
 from syncer.api.sources import open_sources, sync_settings
 from syncer.cli.job import run
 from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, MirrorOptions, OutputOptions
@@ -18,6 +20,7 @@ from syncer.cli.settings import registry_settings, state_directory
 from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of
 from syncer.errors import Exit, UsageError
 from syncer.naming import read_mapping
+from syncer.oci import Platform
 from syncer.registry import RegistryAddress
 
 
@@ -50,8 +53,8 @@ def plan(
         if file is not None:
             if address is None:
                 raise UsageError("it is not said where to push to", hint="name it with --registry")
-            mapping = read_mapping(wanted.map or [])
-            forecast = await plan_push(file, address, mapping=mapping, settings=settings, workers=workers)
+            delivery = Delivery(address=address, mapping=read_mapping(wanted.map or []))
+            forecast = await plan_push(file, delivery, settings=settings, workers=workers)
         elif wanted.config is not None or address is not None:
             sync_file = sync_file_of(wanted)
             own = sync_settings(sync_file, settings, os.environ)
@@ -69,8 +72,7 @@ def plan(
                 warn(str(warning))
             forecast = await plan_build(
                 gathered.definition,
-                platform=wanted.arch,
-                format=format.value,
+                BundleFile(format=format.value, platform=Platform.parse(wanted.arch) if wanted.arch else None),
                 referrers=wanted.referrers,
                 supplies=chart_supplies(),
                 settings=settings,
