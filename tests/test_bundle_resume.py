@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +23,7 @@ from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.bundle_builder import PIECE, add_large_images
 from tests.support.bundles import FORMATS, build, items_of
+from tests.support.disks import file_size_limit
 from tests.support.memory import MemorySource
 
 LARGEST = 2_100_000  # bytes
@@ -346,14 +346,9 @@ async def test_a_full_disk_ends_the_build_and_the_next_one_goes_on(tmp_path: Pat
     """Rows 43 and 44: one sentence and a hint; nothing gets the bundle's name."""
     expected = await undisturbed(tmp_path, form)
     final = tmp_path / "bundle"
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
-    try:
-        with pytest.raises(TargetFull, match="file too large") as caught:
-            await build(final, large_images(), form)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with file_size_limit(2_000_000), pytest.raises(TargetFull, match="file too large") as caught:
+        await build(final, large_images(), form)
 
     assert caught.value.hint
     assert not final.exists()

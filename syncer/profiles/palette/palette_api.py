@@ -14,7 +14,8 @@ import anyio
 import orjson
 from yarl import URL
 
-from syncer.errors import Denied, NotFound, RegistryError, TargetError, UsageError
+from syncer.errors import Denied, NotFound, RegistryError, UsageError
+from syncer.files import saving, write_whole
 from syncer.formats.json_fields import object_field, objects_field, text_field
 from syncer.profiles.palette.profile import (
     Pack,
@@ -266,12 +267,8 @@ class PaletteApi:
             content, is_whole = await response.read(_MAX_DEFINITION)
         if not is_whole or not content.startswith(_GZIP_MAGIC):
             raise RegistryError(str(request), response.status, ["the answer is no cluster definition"])
-        partial = path.with_name(f"{path.name}.partial")
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        except OSError as error:
-            raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+        with saving(path):
+            write_whole(path, content)
 
     def _origin(self, uid: str) -> str:
         return f"profile {uid} of {self._calls.account.url.host}"
