@@ -7,10 +7,10 @@ import fcntl
 import os
 import sys
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from syncer.errors import TargetError, TargetFull
 from syncer.failpoints import reach
@@ -29,6 +29,10 @@ _HINTS = {
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 _UNFINISHED = ".unfinished"
 _ABANDONED = 3600.0  # seconds; a file that is in memory already is written in far less
+
+
+InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
+"""Where bytes lie as they are: an open file, and the offset and the length of each stretch of it."""
 
 
 class writing:  # noqa: N801  (used like a function; as a generator it would cost more than what it watches)
@@ -73,7 +77,7 @@ def write_whole(
     """
     if by_way_of is None:
         _remove_abandoned(path)
-    temporary = (by_way_of or path.parent) / f".{path.name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
+    temporary = (by_way_of or path.parent) / f".{path.name}.{os.urandom(6).hex()}{_UNFINISHED}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     file = os.open(temporary, flags, 0o666 if mode is None else mode)
     try:

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING
 from syncer.errors import DigestMismatch, InvalidContent, Locked
 from syncer.files import make_directory, mark, removed, rename, try_lock, write_whole
 from syncer.oci import Descriptor, Digest, parse_manifest
-from syncer.oci.manifest import AnyManifest
-from syncer.serve.storage import ReadAt, StoredManifest, as_referrer
+from syncer.oci.manifest import AnyManifest, as_referrer
+from syncer.serve.storage import ReadAt, StoredManifest
 
 if TYPE_CHECKING:
     from hashlib import _Hash
