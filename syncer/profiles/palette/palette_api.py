@@ -29,7 +29,7 @@ from syncer.profiles.palette.profile import (
 )
 from syncer.transport import Request, Transport
 from syncer.transport.guard import readable
-from syncer.transport.request import SMALL, Answer
+from syncer.transport.request import Answer
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes.  A profile with all its values is below 2 MiB."""
@@ -252,23 +252,12 @@ class PaletteApi:
         await self._calls.wait_for_turn(request)
         async with self._transport.open(request) as response:
             if response.status >= 300:
-                content, is_whole = await response.read(SMALL)
-                raise self._calls.refusal(
-                    Answer(
-                        request=str(request),
-                        url=request.url,
-                        status=response.status,
-                        headers=response.headers,
-                        content=content,
-                        is_whole=is_whole,
-                        scope=response.scope,
-                    )
-                )
-            content, is_whole = await response.read(_MAX_DEFINITION)
-        if not is_whole or not content.startswith(_GZIP_MAGIC):
+                raise self._calls.refusal(await response.answer(request))
+            answer = await response.answer(request, _MAX_DEFINITION)
+        if not answer.is_whole or not answer.content.startswith(_GZIP_MAGIC):
             raise RegistryError(str(request), response.status, ["the answer is no cluster definition"])
         with saving(path):
-            write_whole(path, content)
+            write_whole(path, answer.content)
 
     def _origin(self, uid: str) -> str:
         return f"profile {uid} of {self._calls.account.url.host}"
