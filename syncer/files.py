@@ -1,4 +1,4 @@
-"""Files: written whole, locked, brought to the disk itself; and the words for a disk that refuses."""
+"""Files: written whole, locked, brought to the disk itself; and the words for those that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from syncer.errors import TargetError, TargetFull
+from syncer.errors import InvalidFile, TargetError, TargetFull
 from syncer.failpoints import reach
 
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
@@ -60,6 +60,15 @@ def saving(path: Path, *, hint: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         raise TargetError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from None
+
+
+@contextmanager
+def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
+    """Turns what the operating system says about reading a user's file at ``path`` into ``InvalidFile``."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}", hint=hint) from None
 
 
 def write_whole(

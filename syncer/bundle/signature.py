@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from cryptography.x509 import load_pem_x509_certificate
 
 from syncer.errors import InvalidFile, VerificationError
-from syncer.files import saving, write_whole
+from syncer.files import reading, saving, write_whole
 
 SUFFIX = ".sig.bin"
 """What follows the bundle's whole name in its signature's."""
@@ -89,17 +89,11 @@ def _public_key(path: Path) -> rsa.RSAPublicKey:
 
 
 def _small(path: Path, hint: str | None = None) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_SMALL)
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}", hint=hint) from None
+    with reading(path, hint=hint), path.open("rb") as file:
+        return file.read(_MAX_SMALL)
 
 
 def _digest(path: Path) -> bytes:
     """SHA-256 of the file, read as a stream."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

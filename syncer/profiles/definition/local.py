@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from syncer.errors import InvalidFile, TargetError
+from syncer.files import reading
 from syncer.naming import FILES_HOST
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.profiles.definition.artifacts import (
@@ -56,11 +57,8 @@ def spool_file(file: DefinedFile, spool: Spool) -> Reference:
 
 
 def _digest(path: Path) -> Digest:
-    try:
-        with path.open("rb") as file:
-            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    with reading(path), path.open("rb") as file:
+        return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
 
 
 _CONFIG = "application/vnd.unknown.config.v1+json"
