@@ -173,6 +173,27 @@ async def test_a_run_killed_right_after_publishing_leaves_nothing_for_the_next(t
         await verify_bundle(bundle)
 
 
+def test_a_build_whose_name_another_one_takes_at_the_last_moment_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    """The other build publishes between the look at the final name and the lock of the partial file."""
+    program = (
+        "import sys, runpy\n"
+        "from pathlib import Path\n"
+        "def publish(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('.partial'):\n"
+        "        Path(sys.argv[1]).write_bytes(b'of the other build')\n"
+        "sys.addaudithook(publish)\n"
+        "runpy.run_module('tests.support.bundle_builder', run_name='__main__')"
+    )
+    final = tmp_path / "bundle"
+    command = [sys.executable, "-c", program, str(final), "tar.zst", str(tmp_path / "log")]
+
+    ended = subprocess.run(command, check=False, timeout=50, capture_output=True, text=True)
+
+    assert "AlreadyThere" in ended.stderr
+    assert final.read_bytes() == b"of the other build"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "log"]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("lost", ["the end", "a page in the middle", "everything"])
 async def test_what_never_reached_the_disk_is_fetched_again(tmp_path: Path, form: Format, lost: str) -> None:
