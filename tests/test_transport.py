@@ -101,12 +101,12 @@ async def test_one_throttled_request_pauses_all_to_that_host_and_none_to_others(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.ask, get(busy))
             with anyio.fail_after(5):
-                while not busy.seen or not client.traffic[busy.address].is_paused:  # noqa: ASYNC110
+                while not busy.seen or not client.traffic[busy.address].pause_left:  # noqa: ASYNC110
                     await anyio.sleep(0.001)
             tasks.start_soon(client.ask, get(busy, "/late"))
             assert (await client.ask(get(other))).status == 200
             assert len(busy.seen) == 1
-            assert client.traffic[busy.address].is_paused
+            assert client.traffic[busy.address].pause_left
 
         traffic = client.traffic[busy.address]
         assert (traffic.throttled, traffic.pauses) == (1, 1)

@@ -7,10 +7,8 @@ up for Docker (docs.docker.com, "docker login", "Credential helpers").
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import anyio
 import orjson
 
 from syncer.errors import Denied, InvalidFile, TargetError
+from syncer.files import lock, saving, write_whole
 from syncer.oci.reference import DOCKER_HUB
 from syncer.registry.address import RegistryAddress
 from syncer.registry.credentials import (
@@ -95,15 +94,16 @@ class KeptLogins:
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
         """The logins in the file, written back at the end of the block; one process at a time changes them."""
-        try:
+        with saving(self.file):
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self.file.with_name(f".{self.file.name}.lock").open("wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            file = lock(self.file.with_name(f".{self.file.name}.lock"))
+            try:
                 document = self._read()
                 yield document.setdefault("auths", {})
-                self._write(document)
-        except OSError as error:
-            raise TargetError(f"{self.file} cannot be written: {error.strerror or error}") from None
+                content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+                write_whole(self.file, content, mode=0o600)
+            finally:
+                os.close(file)
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -115,18 +115,6 @@ class KeptLogins:
         if not isinstance(document, dict) or not isinstance(document.get("auths", {}), dict):
             raise InvalidFile(self.file, "it holds no logins that were kept", hint="remove it, and log in anew")
         return document
-
-    def _write(self, document: dict[str, Any]) -> None:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{self.file.name}.", dir=self.file.parent)  # mode 0600
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
-                file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 async def _run(helper: str, action: str, document: bytes) -> None:

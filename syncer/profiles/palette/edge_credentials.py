@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from syncer.errors import InvalidFile
-from syncer.formats.text import read_text
+from syncer.formats.text import parse_json, read_text
 
 _HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 _MAX_SIZE = 4 * 1024 * 1024  # bytes
@@ -37,12 +37,7 @@ def read_cred_file(path: Path) -> EdgeCredentials:
     Either of its lists, ``helm`` and ``image``, may be absent.  A password that is an object (a cloud
     account's key) stands for its compact JSON text, which is what such registries take.
     """
-    try:
-        document = json.loads(read_text(path, limit=_MAX_SIZE))
-    except json.JSONDecodeError as error:
-        raise InvalidFile(path, f"column {error.colno}: this is not JSON: {error.msg}", line=error.lineno) from None
-    except RecursionError:
-        raise InvalidFile(path, "it is nested too deeply") from None
+    document = parse_json(read_text(path, limit=_MAX_SIZE), path)
     if not isinstance(document, dict) or document.keys().isdisjoint(("helm", "image")):
         raise InvalidFile(path, 'it must be an object with the lists "helm" or "image"')
     return EdgeCredentials(images=_logins(document, "image", path), charts=_logins(document, "helm", path))
