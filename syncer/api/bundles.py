@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle
+from syncer.bundle import Bundle, Image, check_structure, open_bundle
 from syncer.content import Item, Source
-from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
+from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
+from syncer.oci.referrer_tags import subject_tag
 from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
 from syncer.profiles.definition.definition import (
     AnEntry,
@@ -74,6 +77,19 @@ def bundle_name(bundle: Bundle) -> str:
     return bundle.path.name.partition(".tar")[0]
 
 
+@contextmanager
+def open_checked(path: Path) -> Iterator[Bundle]:
+    """Open the bundle at ``path``, of which every image is whole, and whose names are those that it was written with.
+
+    Raises ``UsageError`` when there is no such file, and ``InvalidBundle``.
+    """
+    with open_bundle(path) as bundle:
+        check_structure(bundle)
+        if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
+            check_definition(bundle)
+        yield bundle
+
+
 def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:
     """The items of the file of ``bundle``; with ``annotations`` only the images that have them.
 
@@ -106,6 +122,39 @@ def read_usable_definition(bundle: Bundle) -> Definition:
         return read_definition_in(bundle)
     except InvalidFile:
         return _listing(bundle)
+
+
+def check_definition(bundle: Bundle) -> None:
+    """Raise ``InvalidBundle`` unless the definition in ``bundle`` and its index.json tell of the same images.
+
+    Signatures and other referrers are in index.json alone.  A definition that cannot be read says nothing.
+    """
+    try:
+        definition = None if bundle.definition is None else read_definition_in(bundle)
+    except InvalidFile:
+        return
+    if definition is not None and (findings := list(_contradictions(bundle, definition))):
+        more = f", and {len(findings) - 1} more things are wrong" if len(findings) > 1 else ""
+        raise InvalidBundle(f"{bundle.path} is not sound: {findings[0]}{more}", findings=findings)
+
+
+def _contradictions(bundle: Bundle, definition: Definition) -> Iterator[str]:
+    listed = {image.reference: image for image in bundle.images}
+    defined = {name: entry.digest for entry in definition.entries if (name := name_of(entry))}
+    for name, digest in defined.items():
+        if name not in listed:
+            yield f"its definition names {name}, and its index.json does not"
+        elif digest not in (None, found := listed[name].descriptor.digest):
+            yield f"{name} is {digest} in its definition, and {found} in its index.json"
+    for name, image in listed.items():
+        if name not in defined and not _speaks_about_another(bundle, image):
+            yield f"its index.json names {name}, and its definition does not"
+
+
+def _speaks_about_another(bundle: Bundle, image: Image) -> bool:
+    if subject_tag(image.reference.tag or ""):
+        return True
+    return bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type).subject is not None
 
 
 def _listing(bundle: Bundle) -> Definition:

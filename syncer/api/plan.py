@@ -9,13 +9,13 @@ from pathlib import Path
 import anyio
 
 from syncer.api.build import BundleFile, find_parts
-from syncer.api.bundles import find_in_file
+from syncer.api.bundles import find_in_file, open_checked
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
 from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
-from syncer.bundle import Bundle, BundleSize, check_structure, open_bundle
+from syncer.bundle import Bundle, BundleSize
 from syncer.content import Item, Naming, Referring, Source
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
@@ -60,8 +60,7 @@ async def plan_push(
     workers: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what a push of the bundle ``file`` would send; raises as ``push`` does."""
-    with open_bundle(file) as bundle:
-        check_structure(bundle)
+    with open_checked(file) as bundle:
         async with open_registries(settings or RegistrySettings()) as registries:
             return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
 

@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import open_memory
-from syncer.bundle import Bundle, check_structure, open_bundle, verify_bundle
+from syncer.bundle import Bundle, verify_bundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.files import saving
@@ -97,11 +97,9 @@ async def push_file(
     options: RunOptions | None = None,
 ) -> PushResult:
     """Push the bundle ``file``, as ``push`` does."""
-    with open_bundle(file) as bundle:
+    with open_checked(file) as bundle:
         if rehash:
             await verify_bundle(bundle)
-        else:
-            check_structure(bundle)
         async with open_registries(settings or RegistrySettings()) as registries:
             result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
         if bundle.changed():

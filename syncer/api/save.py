@@ -12,13 +12,14 @@ from syncer.api.bundles import (
     StoredBundle,
     find_in_file,
     find_in_registry,
+    open_checked,
     read_definition_at,
     read_definition_in,
 )
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import check_structure, open_bundle
+from syncer.bundle import open_bundle
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
@@ -87,8 +88,7 @@ async def copy(
             return await deliver(bundle, registries, target, run, name=bundle.definition.name)
     if isinstance(target, Delivery):
         return await push_file(source, target, annotations=annotations, settings=settings, options=options)
-    with open_bundle(source) as opened:
-        check_structure(opened)
+    with open_checked(source) as opened:
         return await _write(find_in_file(opened, annotations), target, options=options)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from syncer.api.bundles import check_definition
 from syncer.api.push import Delivery
 from syncer.bundle import Bundle, BundleCheck, Image, open_bundle, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, common_exit
@@ -54,6 +56,7 @@ class VerifyResult:
             "blobs": self.check.blobs,
             "bytes": self.check.bytes,
             "unreferenced": [str(digest) for digest in self.check.unreferenced],
+            "digests": self.check.has_digests,
             "registry": self.registry,
             "checked": self.checked,
             "lacking": [{"name": str(lacking.name), "problem": lacking.problem} for lacking in self.lacking],
@@ -79,6 +82,7 @@ async def verify(
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     with open_bundle(Path(file)) as bundle:
         check = await verify_bundle(bundle)
+        await to_thread.run_sync(check_definition, bundle)
         if address is None:
             return VerifyResult(bundle=bundle.path, check=check, seconds=time.monotonic() - began)
         delivery = Delivery(address=address, mapping=mapping)

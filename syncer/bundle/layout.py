@@ -24,6 +24,8 @@ _CONTAINERD_NAME = "io.containerd.image.name"
 MAX_INDEX_SIZE = 32 * 1024 * 1024
 """Bytes of ``index.json`` or ``bundle-definition.yaml``."""
 
+_DIGESTS_HEAD = "# syncer: sha256 of the members that no digest names\n"
+_MAX_DIGESTS = 4096  # bytes of the list of digests
 _MAX_VALUES = 250_000
 _MAX_NAME = 512
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
@@ -63,6 +65,37 @@ def write_index(images: Iterable[tuple[Reference, Descriptor]]) -> bytes:
     entries = [replace(root, annotations={REF_NAME: str(name)}).to_json() for name, root in images]
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
     return json.dumps(document, indent=1).encode()
+
+
+def digests_member(members: Iterable[tuple[str, bytes]]) -> tuple[str, bytes]:
+    """The last member of a bundle: the digest of each of ``members``, which are named by none (docs/bundle.md).
+
+    It is itself a blob, named by its digest, so that every reader of an image layout reads over it.
+    """
+    lines = (f"{Digest.of(content).hex}  {name}\n" for name, content in members)
+    document = "".join((_DIGESTS_HEAD, *lines)).encode()
+    return blob_name(Digest.of(document)), document
+
+
+def may_list_digests(name: str, size: int) -> bool:
+    """Whether the last member of a bundle, of ``size`` bytes, may be its list of digests."""
+    return digest_of_name(name) is not None and size <= _MAX_DIGESTS
+
+
+def read_digests(name: str, content: bytes) -> dict[str, Digest] | None:
+    """What ``digests_member`` wrote, by the names of members; None where the content is something else.
+
+    Raises ``InvalidContent`` when it is not the content that its name says.
+    """
+    if not content.startswith(_DIGESTS_HEAD.encode()):
+        return None
+    if digest_of_name(name) != Digest.of(content):
+        raise InvalidContent("its list of digests was altered")
+    lines = content.decode("ascii", "replace").removeprefix(_DIGESTS_HEAD).splitlines()
+    return {
+        member: Digest.parse(f"sha256:{hexadecimal}")
+        for hexadecimal, _, member in (line.partition("  ") for line in lines)
+    }
 
 
 def read_index(content: bytes) -> tuple[Image, ...]:

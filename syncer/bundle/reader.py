@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, KeysView
+from collections.abc import AsyncIterator, Iterator, KeysView, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from syncer.bundle.layout import (
     check_layout,
     check_values,
     digest_of_name,
+    may_list_digests,
+    read_digests,
     read_index,
 )
 from syncer.bundle.members import Contents, Member
@@ -31,6 +33,7 @@ from syncer.files import InPlace
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 
+_SMALL = (OCI_LAYOUT, DEFINITION, INDEX)
 PIECE = 1024 * 1024
 """Bytes that are read at a time."""
 
@@ -68,24 +71,40 @@ class Bundle:
     contents: Contents
     images: tuple[Image, ...] = ()
     definition: bytes | None = None
+    has_digests: bool = False  # of the members that no digest names; a bundle of another tool has none
     _members: dict[Digest, Member] = field(default_factory=dict)
     _roots: dict[Reference, Descriptor] = field(default_factory=dict)
 
     def load(self) -> None:
-        """Read what names the content; raises ``InvalidContent``."""
+        """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""
         members = self.contents.members
         for name in (OCI_LAYOUT, INDEX):
             if name not in members:
                 raise InvalidContent(f"it has no {name}")
-        check_layout(self._read(members[OCI_LAYOUT], 0, members[OCI_LAYOUT].size))
-        self.images = read_index(self._read(members[INDEX], 0, members[INDEX].size))
-        if DEFINITION in members:
-            self.definition = self._read(members[DEFINITION], 0, members[DEFINITION].size)
         for name, member in members.items():
             if digest := digest_of_name(name):
                 self._members[digest] = member
+        small = {name: self._read(members[name], 0, members[name].size) for name in _SMALL if name in members}
+        self._check_digests(small)
+        check_layout(small[OCI_LAYOUT])
+        self.images = read_index(small[INDEX])
+        self.definition = small.get(DEFINITION)
         for image in self.images:
             self._roots.setdefault(image.reference, image.descriptor)
+
+    def _check_digests(self, small: Mapping[str, bytes]) -> None:
+        """Hold the members that no digest names against the list of their digests, if the bundle ends with one."""
+        last = next(reversed(self.contents.members.values()))
+        if not may_list_digests(last.name, last.size):
+            return
+        listed = read_digests(last.name, self._read(last, 0, last.size))
+        if listed is None:
+            return
+        for name in small.keys() | listed.keys():
+            if name not in small or listed.get(name) != Digest.of(small[name]):
+                raise InvalidContent(f"its {name[:80]} is not the one that was written")
+        self.has_digests = True
+        self._members = {digest: member for digest, member in self._members.items() if member is not last}
 
     @property
     def digests(self) -> KeysView[Digest]:

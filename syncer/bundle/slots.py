@@ -169,11 +169,12 @@ class BundleSize:
     def total(self, definition: bytes) -> int:
         """Bytes of a file that holds all that was added; ``definition`` is what it will say of itself."""
         frames = list(self._frames)
-        for name, content in (
+        small = [
             (layout.OCI_LAYOUT, layout.LAYOUT_CONTENT),
             (layout.DEFINITION, definition),
             (layout.INDEX, layout.write_index(self._roots)),
-        ):
+        ]
+        for name, content in (*small, layout.digests_member(small)):
             frames += self._framed(tar.header(name, len(content)) + content + bytes(tar.padding(len(content))))
         frames += self._framed(tar.END)
         return sum(length for length, _ in frames) + len(self._framing.trailer(frames))

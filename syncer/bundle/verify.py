@@ -35,6 +35,7 @@ class BundleCheck:
     blobs: int
     bytes: int  # of distinct content
     unreferenced: tuple[Digest, ...]  # content that no image needs
+    has_digests: bool  # of index.json and the definition; without them nothing tells whether these were altered
 
 
 def check_structure(bundle: Bundle) -> BundleCheck:
@@ -109,7 +110,7 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
     manifests = len(walk.depths)
     size = sum(map(bundle.size, bundle.digests))
     unreferenced = tuple(digest for digest in bundle.digests if digest not in walk.depths and digest not in walk.blobs)
-    return BundleCheck(len(bundle.images), manifests, len(walk.blobs), size, unreferenced)
+    return BundleCheck(len(bundle.images), manifests, len(walk.blobs), size, unreferenced, bundle.has_digests)
 
 
 @dataclass(slots=True)

@@ -11,8 +11,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from syncer.api.bundles import ServedBundle
-from syncer.bundle import check_structure, open_bundle
+from syncer.api.bundles import ServedBundle, open_checked
 from syncer.cli.job import run
 from syncer.cli.options import PaletteOptions
 from syncer.errors import Exit, UsageError
@@ -79,9 +78,7 @@ def open_storage(bundle: Path | None, disk: Path | None) -> Iterator[Storage]:
     with ExitStack() as stack:
         below = None
         if bundle is not None:
-            opened = stack.enter_context(open_bundle(bundle))
-            check_structure(opened)
-            served = ServedBundle.of(opened)
+            served = ServedBundle.of(stack.enter_context(open_checked(bundle)))
             below = Bundled.load(served, served.repositories)
         if disk is None:
             assert below is not None

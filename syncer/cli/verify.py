@@ -76,6 +76,8 @@ def tell_check(result: VerifyResult, options: OutputOptions, *, signed: bool = F
         f"bundle {result.bundle} is sound: every byte of the file is accounted for",
         f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
     ]
+    if not check.has_digests:
+        lines.append("digests: it carries none of index.json and bundle-definition.yaml, which may have been altered")
     if signed:
         lines.append("signature: good")
     if check.unreferenced:
