@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle, Image, check_structure, open_bundle
+from syncer.bundle import Bundle, GivenName, Image, check_structure, open_bundle, shown
 from syncer.content import Item, Source
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
@@ -30,6 +30,7 @@ from syncer.profiles.definition.definition import (
 )
 from syncer.registry import Registries
 
+Warn: TypeAlias = Callable[[str], None]
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
 
 
@@ -78,16 +79,41 @@ def bundle_name(bundle: Bundle) -> str:
 
 
 @contextmanager
-def open_checked(path: Path) -> Iterator[Bundle]:
+def open_checked(path: Path, given: GivenName | None = None, *, warn: Warn | None = None) -> Iterator[Bundle]:
     """Open the bundle at ``path``, of which every image is whole, and whose names are those that it was written with.
 
-    Raises ``UsageError`` when there is no such file, and ``InvalidBundle``.
+    ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
+    Raises ``UsageError`` when there is no such file, or no image in it has a name, and ``InvalidBundle``.
     """
-    with open_bundle(path) as bundle:
+    with open_bundle(path, given) as bundle:
         check_structure(bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
             check_definition(bundle)
+        require_names(bundle)
+        if warn:
+            for warning in oddities(bundle):
+                warn(warning)
         yield bundle
+
+
+def require_names(bundle: Bundle) -> None:
+    """Raise ``UsageError`` for a bundle that holds images, none of which has a full name."""
+    if bundle.nameless and not bundle.images:
+        count = "an image" if len(bundle.nameless) == 1 else f"{len(bundle.nameless)} images"
+        raise UsageError(
+            f"{bundle.path} holds {count} without a full name, and nothing else: {shown(bundle.nameless)}",
+            hint="push, verify, plan and copy take --as NAME:TAG for a file's only image, or --as NAME for bare tags",
+        )
+
+
+def oddities(bundle: Bundle) -> Iterator[str]:
+    """What is in the file of ``bundle`` and is not taken, one sentence each."""
+    if bundle.nameless:
+        what = "image that has" if len(bundle.nameless) == 1 else "images that have"
+        yield f"{bundle.path} holds {len(bundle.nameless)} {what} no full name, not taken: {shown(bundle.nameless)}"
+    if extras := bundle.contents.extras:
+        what = "member that is" if len(extras) == 1 else "members that are"
+        yield f"{bundle.path} holds {len(extras)} {what} no part of an image layout, not read: {shown(extras)}"
 
 
 def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:

@@ -11,7 +11,7 @@ from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_che
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import open_memory
-from syncer.bundle import Bundle, verify_bundle
+from syncer.bundle import Bundle, GivenName, verify_bundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.files import saving
@@ -92,12 +92,13 @@ async def push_file(
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
+    given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     rehash: bool = False,
     options: RunOptions | None = None,
 ) -> PushResult:
-    """Push the bundle ``file``, as ``push`` does."""
-    with open_checked(file) as bundle:
+    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
+    with open_checked(file, given, warn=options.warn if options else None) as bundle:
         if rehash:
             await verify_bundle(bundle)
         async with open_registries(settings or RegistrySettings()) as registries:
@@ -143,7 +144,7 @@ async def deliver(
     with open_target(registries, delivery.address, delivery.state) as opened:
         await run.transfer(delivery.place(bundle.items, names), bundle.source, opened.target, opened.memory)
         report = run.report()
-        if not report.failures:
+        if bundle.items and not report.failures:
             opened.finish()
             definition = record_stored_names(bundle.definition, names, report.images)
             if not with_details:

@@ -25,6 +25,7 @@ class RunOptions:
     workers: int = WORKERS  # pieces of content in flight
     run_id: str | None = None  # None: a new one is made
     emit: Emit | None = None  # hears of every event
+    warn: Callable[[str], None] | None = None  # is told what works and may not be meant
 
 
 class Run:

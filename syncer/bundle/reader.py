@@ -18,7 +18,9 @@ from syncer.bundle.layout import (
     DEFINITION,
     INDEX,
     OCI_LAYOUT,
+    GivenName,
     Image,
+    Nameless,
     check_layout,
     check_values,
     digest_of_name,
@@ -39,11 +41,12 @@ PIECE = 1024 * 1024
 
 
 @contextmanager
-def open_bundle(path: Path) -> Iterator[Bundle]:
+def open_bundle(path: Path, given: GivenName | None = None) -> Iterator[Bundle]:
     """The bundle at ``path``, of either form, or an OCI image layout in a tar that another tool wrote.
 
-    Reads the headers only.  Raises ``InvalidFile`` when there is no such file and ``InvalidBundle``
-    when it is not whole, or holds anything that a bundle does not.
+    ``given`` names its images that have no full name.  Reads the headers only.  Raises ``InvalidFile`` when there is
+    no such file, ``UsageError`` when ``given`` does not fit, and ``InvalidBundle`` when it is not whole, or holds
+    anything that a bundle does not.
     """
     file = _open(path)
     try:
@@ -51,7 +54,7 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         try:
             contents = bundle_contents.scan(file, opened.st_size)
             bundle = Bundle(path, file, opened, contents)
-            bundle.load()
+            bundle.load(given)
         except (ValueError, InvalidContent) as error:
             raise InvalidBundle(f"{path} is not a whole bundle: {error}", hint=_hint(file)) from None
         except OSError as error:
@@ -70,12 +73,15 @@ class Bundle:
     _opened: os.stat_result
     contents: Contents
     images: tuple[Image, ...] = ()
+    nameless: tuple[
+        Nameless, ...
+    ] = ()  # entries of index.json that are no images, since nobody knows where they belong
     definition: bytes | None = None
     has_digests: bool = False  # of the members that no digest names; a bundle of another tool has none
     _members: dict[Digest, Member] = field(default_factory=dict)
     _roots: dict[Reference, Descriptor] = field(default_factory=dict)
 
-    def load(self) -> None:
+    def load(self, given: GivenName | None = None) -> None:
         """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""
         members = self.contents.members
         for name in (OCI_LAYOUT, INDEX):
@@ -87,7 +93,7 @@ class Bundle:
         small = {name: self._read(members[name], 0, members[name].size) for name in _SMALL if name in members}
         self._check_digests(small)
         check_layout(small[OCI_LAYOUT])
-        self.images = read_index(small[INDEX])
+        self.images, self.nameless = read_index(small[INDEX], given)
         self.definition = small.get(DEFINITION)
         for image in self.images:
             self._roots.setdefault(image.reference, image.descriptor)

@@ -36,6 +36,8 @@ class BundleCheck:
     bytes: int  # of distinct content
     unreferenced: tuple[Digest, ...]  # content that no image needs
     has_digests: bool  # of index.json and the definition; without them nothing tells whether these were altered
+    nameless: tuple[str, ...] = ()  # entries of index.json without a full name
+    extras: tuple[str, ...] = ()  # members that are no part of an image layout, which nobody reads
 
 
 def check_structure(bundle: Bundle) -> BundleCheck:
@@ -110,7 +112,16 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
     manifests = len(walk.depths)
     size = sum(map(bundle.size, bundle.digests))
     unreferenced = tuple(digest for digest in bundle.digests if digest not in walk.depths and digest not in walk.blobs)
-    return BundleCheck(len(bundle.images), manifests, len(walk.blobs), size, unreferenced, bundle.has_digests)
+    return BundleCheck(
+        len(bundle.images),
+        manifests,
+        len(walk.blobs),
+        size,
+        unreferenced,
+        bundle.has_digests,
+        tuple(map(str, bundle.nameless)),
+        tuple(bundle.contents.extras),
+    )
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from syncer.bundle.layout import GivenName
 from syncer.errors import UsageError
 from syncer.transfer.run import WORKERS
 
@@ -65,6 +66,25 @@ class PaletteOptions:
         """Raise ``UsageError`` for a platform."""
         if self.arch is not None:
             raise UsageError(f"{command} takes no --arch: {reason}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveOptions:
+    """An archive of another tool as a bundle."""
+
+    as_name: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME[:TAG]",
+            help="Names an archive's only image, or without a tag all that have a bare tag, as skopeo writes them.",
+        ),
+    ] = None
+
+    @property
+    def given(self) -> GivenName | None:
+        """The name, spelt out; raises ``UsageError``."""
+        return GivenName.parse(self.as_name) if self.as_name is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ class Reporting:
 
     def run_options(self, workers: int) -> RunOptions:
         """What a job is told of its run."""
-        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit)
+        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit, warn=self.warn)
 
     def tell(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that were asked for.
@@ -99,6 +99,8 @@ def warn(text: str) -> None:
 
 def delivered(result: PushResult, kind: str = "local") -> list[str]:
     """What a summary says of a bundle that was brought to a registry."""
+    if not result.report.images:
+        return [f"{kind} bundle {result.bundle} holds no image: there was nothing to push to {result.registry}"]
     lines = [f"{kind} bundle {result.bundle} pushed to {result.registry}"]
     if result.definition:
         lines.append(f"definition pushed to {result.definition}")

@@ -14,7 +14,14 @@ from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import open_sources, sync_settings
 from syncer.cli.job import run
-from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, MirrorOptions, OutputOptions
+from syncer.cli.options import (
+    ArchiveOptions,
+    BundleFormat,
+    ConnectionOptions,
+    LoginOptions,
+    MirrorOptions,
+    OutputOptions,
+)
 from syncer.cli.output import tell_plan, warn
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of
@@ -30,6 +37,7 @@ def plan(
         Path | None,
         typer.Option("-f", "--file", metavar="BUNDLE", help="Foresee a push of this bundle, to --registry."),
     ] = None,
+    archive: ArchiveOptions,
     wanted: MirrorOptions,
     format: Annotated[  # noqa: A002  the word of the command line
         BundleFormat, typer.Option(help="Of the bundle that would be built.")
@@ -47,14 +55,16 @@ def plan(
     """
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
     settings = registry_settings(connection, login, address)
-    workers = connection.concurrency
+    workers, given = connection.concurrency, archive.given
+    if given and file is None:
+        raise UsageError("--as names what is in an archive, and no --file is given")
 
     async def look() -> Exit:
         if file is not None:
             if address is None:
                 raise UsageError("it is not said where to push to", hint="name it with --registry")
             delivery = Delivery(address=address, mapping=read_mapping(wanted.map or []))
-            forecast = await plan_push(file, delivery, settings=settings, workers=workers)
+            forecast = await plan_push(file, delivery, given=given, settings=settings, workers=workers, warn=warn)
         elif wanted.config is not None or address is not None:
             sync_file = sync_file_of(wanted)
             own = sync_settings(sync_file, settings, os.environ)

@@ -10,8 +10,15 @@ import typer
 from syncer.api.bundles import parse_selectors
 from syncer.api.push import Delivery, push_file
 from syncer.cli.job import run
-from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.output import reporting, tell_push
+from syncer.cli.options import (
+    ArchiveOptions,
+    ConnectionOptions,
+    DryRunOptions,
+    LoginOptions,
+    OutputOptions,
+    UploadOptions,
+)
+from syncer.cli.output import reporting, tell_push, warn
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit
 from syncer.naming import read_mapping
@@ -44,6 +51,7 @@ def push(
     verify_first: Annotated[
         bool, typer.Option("--verify", help="Hash the whole bundle before anything is sent.")
     ] = False,
+    archive: ArchiveOptions,
     dry: DryRunOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
@@ -57,7 +65,7 @@ def push(
     address = RegistryAddress.parse(registry)
     mapping = read_mapping(map or [])
     settings = registry_settings(connection, login, address, uploading)
-    selectors = parse_selectors(annotation_selector or [])
+    selectors, given = parse_selectors(annotation_selector or []), archive.given
     delivery = Delivery(
         address=address,
         mapping=mapping,
@@ -70,7 +78,13 @@ def push(
         from syncer.cli.output import tell_plan  # noqa: PLC0415
 
         forecast = await plan_push(
-            file, delivery, annotations=selectors, settings=settings, workers=connection.concurrency
+            file,
+            delivery,
+            annotations=selectors,
+            given=given,
+            settings=settings,
+            workers=connection.concurrency,
+            warn=warn,
         )
         return tell_plan(forecast, telling, exit_code=dry.exit_code)
 
@@ -80,6 +94,7 @@ def push(
                 file,
                 delivery,
                 annotations=selectors,
+                given=given,
                 settings=settings,
                 rehash=verify_first,
                 options=told.run_options(connection.concurrency),

@@ -16,7 +16,14 @@ from syncer.api.save import copy as copy_bundle
 from syncer.api.save import find_definition
 from syncer.api.save import save as save_bundle
 from syncer.cli.job import run
-from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
+from syncer.cli.options import (
+    ArchiveOptions,
+    BundleFormat,
+    ConnectionOptions,
+    LoginOptions,
+    OutputOptions,
+    UploadOptions,
+)
 from syncer.cli.output import delivered, reporting
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
@@ -107,6 +114,7 @@ def copy(
     arch: _Arch = None,
     map: _Map = None,  # noqa: A002  the word of the command line
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    archive: ArchiveOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     uploading: UploadOptions,
@@ -119,6 +127,9 @@ def copy(
     origin, target = source_place(source), target_place(destination)
     if isinstance(target, Path) and map:
         raise UsageError("--map says where images land in a registry, and the destination is a file")
+    given = archive.given
+    if given and isinstance(origin, StoredBundle):
+        raise UsageError("--as names what is in an archive, and the source is a registry")
     platform = Platform.parse(arch) if arch else None
     came_from = RegistryAddress(origin.reference.registry) if isinstance(origin, StoredBundle) else None
     address = target if isinstance(target, RegistryAddress) else came_from
@@ -139,7 +150,9 @@ def copy(
     async def job() -> Exit:
         with reporting(telling) as told:
             options = told.run_options(connection.concurrency)
-            result = await copy_bundle(origin, ending(), annotations=selectors, settings=settings, options=options)
+            result = await copy_bundle(
+                origin, ending(), annotations=selectors, given=given, settings=settings, options=options
+            )
             outcome: Sequence[str]
             if isinstance(result, BuildResult):
                 outcome = [_copied(str(origin), result.path)]

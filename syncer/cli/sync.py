@@ -117,6 +117,8 @@ def mirrored(file: SyncFile, result: SyncResult) -> list[str]:
 def _standing(target: Target, result: SyncResult) -> str:
     address = RegistryAddress.parse(target.registry)
     images = [image for image in result.report.images if image.subject is None and _is_below(image, address)]
+    if not images:
+        return f"{target.registry}: no source names an image for it, so there was nothing to do"
     there = sum(image.status in (Status.COPIED, Status.SKIPPED) for image in images)
     return f"{target.registry} has {there:,} of {len(images):,} images"
 

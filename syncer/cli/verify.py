@@ -10,9 +10,10 @@ from anyio import to_thread
 
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
+from syncer.bundle import shown
 from syncer.bundle.signature import verify_file
 from syncer.cli.job import run
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
+from syncer.cli.options import ArchiveOptions, ConnectionOptions, LoginOptions, OutputOptions
 from syncer.cli.output import print_json
 from syncer.cli.settings import registry_settings
 from syncer.errors import Exit
@@ -40,6 +41,7 @@ def verify(
     map: Annotated[  # noqa: A002
         list[str] | None, typer.Option(metavar="PREFIX=REPLACEMENT", help="As it was pushed with.")
     ] = None,
+    archive: ArchiveOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     telling: OutputOptions,
@@ -54,6 +56,7 @@ def verify(
             file,
             address,
             mapping=read_mapping(map or []),
+            given=archive.given,
             settings=registry_settings(connection, login, address),
             workers=connection.concurrency,
         )
@@ -76,6 +79,12 @@ def tell_check(result: VerifyResult, options: OutputOptions, *, signed: bool = F
         f"bundle {result.bundle} is sound: every byte of the file is accounted for",
         f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
     ]
+    if not check.images:
+        lines.append("nothing: it holds no image")
+    if check.nameless:
+        lines.append(f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}")
+    if check.extras:
+        lines.append(f"extras:  {len(check.extras)} members beside the layout, not read: {shown(check.extras)}")
     if not check.has_digests:
         lines.append("digests: it carries none of index.json and bundle-definition.yaml, which may have been altered")
     if signed:
