@@ -130,7 +130,8 @@ class BundleWriter:
         """Write ``bundle-definition.yaml``, ``index.json`` and their digests, and give the file its name.
 
         Content that no committed manifest needs, as of a failed image, gives way to padding; unless
-        ``allow_partial`` is set, it is an error that anything was reserved and not committed.
+        ``allow_partial`` is set, it is an error that anything was reserved and not committed.  Raises ``TargetFull``
+        when another process altered the unfinished file.
         """
         missing = len(self._asked.keys() - self._kept.keys())
         if missing and not allow_partial:
@@ -141,7 +142,8 @@ class BundleWriter:
         roots = sorted(self._roots.items(), key=lambda root: self._asked[root[1].digest])
         tail = [(DEFINITION, definition), (INDEX, write_index(roots))]
         tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
-        await to_thread.run_sync(self._partial.finish, list(self._kept.values()), tail)
+        await to_thread.run_sync(self._partial.check, self._kept.values())
+        await to_thread.run_sync(self._partial.finish, self._kept.values(), tail)
         await to_thread.run_sync(self._partial.sync, abandon_on_cancel=True)
         await to_thread.run_sync(self._partial.publish)
 
