@@ -124,6 +124,15 @@ class Referring(Protocol):
         ...
 
 
+@runtime_checkable
+class Bringing(Protocol):
+    """A source that can bring foreign layers along, which stay where their vendor keeps them otherwise."""
+
+    def brings(self, layer: Descriptor) -> bool:
+        """Whether ``layer``, a foreign one, comes along with its image: the source has it, or may fetch it."""
+        ...
+
+
 class Naming(Protocol):
     """What a target can tell before anything is sent.
 

@@ -66,6 +66,9 @@ class OpenSupplies:
             return find_referrers(holder, reference, subjects)
         return await holder.referrers(reference, subjects)
 
+    def brings(self, layer: Descriptor) -> bool:
+        return any(bundle.brings(layer) for bundle in self.bundles) or self.registries.brings(layer)
+
     def pause(self, reference: Reference) -> float:
         return 0.0 if self.has(reference) else self.registries.pause(reference)
 
@@ -148,6 +151,9 @@ class Snapshot:
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
         asked = tuple(subjects)
         return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked))
+
+    def brings(self, layer: Descriptor) -> bool:
+        return self._supplies.brings(layer)
 
     def pause(self, reference: Reference) -> float:
         return self._supplies.pause(reference)

@@ -58,6 +58,8 @@ class VerifyResult:
             "unreferenced": [str(digest) for digest in self.check.unreferenced],
             "digests": self.check.has_digests,
             "nameless": list(self.check.nameless),
+            "foreign_layers": self.check.foreign,
+            "bytes_foreign": self.check.bytes_foreign,
             "extras": list(self.check.extras),
             "registry": self.registry,
             "checked": self.checked,
@@ -137,7 +139,7 @@ def _questions(bundle: Bundle, names: Mapping[Reference, Reference]) -> Iterator
 
 
 def _parts(bundle: Bundle, image: Image, name: Reference, asked: set[tuple[str, Digest]]) -> Iterator[_Question]:
-    descent = Descent(image.reference)
+    descent = Descent(image.reference, bundle.brings)
     descent.enter(bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type))
     for child, is_manifest in descent:
         if (name.name, child.digest) in asked:

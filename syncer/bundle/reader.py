@@ -164,6 +164,10 @@ class Bundle:
             return True
         return _identity(now) != _identity(self._opened) or _identity(os.fstat(self.file)) != _identity(self._opened)
 
+    def brings(self, layer: Descriptor) -> bool:
+        """See ``content.Bringing``: a foreign layer that is in the bundle was put there on purpose."""
+        return layer.digest in self._members
+
     async def resolve(self, reference: Reference) -> Descriptor:
         """The root of the image that the bundle has under ``reference``; raises ``NotFound``."""
         if root := self._roots.get(reference):

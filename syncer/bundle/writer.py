@@ -119,7 +119,7 @@ class BundleWriter:
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:  # noqa: ARG002
         """Remember ``names`` for ``index.json``; the manifest itself is in its slot since ``reserve``."""
-        for descriptor in (manifest.descriptor, *manifest.children()):
+        for descriptor in (manifest.descriptor, *manifest.children(lambda layer: layer.digest in self._asked)):
             slot = self._slots.get(descriptor.digest)
             if slot is None or not slot.complete:
                 raise InvalidContent(f"{manifest.descriptor.digest.short} lacks its {descriptor.digest.short}")

@@ -108,7 +108,13 @@ class Building:
 
     @cached_property
     def _settings(self) -> RegistrySettings:
-        settings = registry_settings(self.options.connection, self.options.login, self._address, self.options.uploading)
+        settings = registry_settings(
+            self.options.connection,
+            self.options.login,
+            self._address,
+            self.options.uploading,
+            include_foreign=self.options.bundle.include_foreign,
+        )
         given = {
             place: Credential(username=login.username, password=login.password)
             for place, login in self._edge_credentials.images.items()

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from syncer.bundle.layout import GivenName
 from syncer.errors import UsageError
 from syncer.transfer.run import WORKERS
+
+IncludeForeign: TypeAlias = Annotated[
+    bool,
+    typer.Option("--include-foreign", help="Fetch foreign layers too, from the URLs at which their vendors keep them."),
+]
 
 
 class LogForm(StrEnum):
@@ -169,6 +174,7 @@ class MirrorOptions:
     referrers: Annotated[
         bool, typer.Option("--referrers/--no-referrers", help="Bring signatures, attestations and SBOMs along.")
     ] = True
+    include_foreign: IncludeForeign = False
     strict: Annotated[bool, typer.Option("--strict", help="A rule that fits no tag is an error.")] = False
 
 
@@ -296,6 +302,7 @@ class BundleOptions:
             help="Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).",
         ),
     ] = True
+    include_foreign: IncludeForeign = False
     skip_cleanup: Annotated[
         bool, typer.Option("--skip-cleanup", help="Keep the charts and packs that were fetched, beside the bundle.")
     ] = False

@@ -54,7 +54,7 @@ def plan(
     images alone a build, and how large its bundle would be.
     """
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
-    settings = registry_settings(connection, login, address)
+    settings = registry_settings(connection, login, address, include_foreign=wanted.include_foreign)
     workers, given = connection.concurrency, archive.given
     if given and file is None:
         raise UsageError("--as names what is in an archive, and no --file is given")

@@ -20,6 +20,7 @@ from syncer.cli.options import (
     ArchiveOptions,
     BundleFormat,
     ConnectionOptions,
+    IncludeForeign,
     LoginOptions,
     OutputOptions,
     UploadOptions,
@@ -68,6 +69,7 @@ def save(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Publish the bundle without the images that failed.")
     ] = False,
+    include_foreign: IncludeForeign = False,
     login: LoginOptions,
     connection: ConnectionOptions,
     telling: OutputOptions,
@@ -76,7 +78,8 @@ def save(
 
     async def job() -> Exit:
         stored = StoredBundle.parse(source)
-        settings = registry_settings(connection, login, RegistryAddress(stored.reference.registry))
+        address = RegistryAddress(stored.reference.registry)
+        settings = registry_settings(connection, login, address, include_foreign=include_foreign)
         directory = output or DEFAULT_OUTPUT
         if definition_only:
             path = directory / FILE_NAME
@@ -114,6 +117,7 @@ def copy(
     arch: _Arch = None,
     map: _Map = None,  # noqa: A002  the word of the command line
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    include_foreign: IncludeForeign = False,
     archive: ArchiveOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
@@ -133,7 +137,7 @@ def copy(
     platform = Platform.parse(arch) if arch else None
     came_from = RegistryAddress(origin.reference.registry) if isinstance(origin, StoredBundle) else None
     address = target if isinstance(target, RegistryAddress) else came_from
-    settings = registry_settings(connection, login, address, uploading)
+    settings = registry_settings(connection, login, address, uploading, include_foreign=include_foreign)
     selectors = parse_selectors(annotation_selector or [])
 
     def ending() -> BundleFile | Delivery:

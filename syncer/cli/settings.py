@@ -33,6 +33,8 @@ def registry_settings(
     login: LoginOptions | None = None,
     address: RegistryAddress | None = None,
     uploading: UploadOptions | None = None,
+    *,
+    include_foreign: bool = False,
 ) -> RegistrySettings:
     """What the registry end is told; ``login`` is for the registry at ``address`` alone."""
     host = HostSettings(
@@ -55,6 +57,7 @@ def registry_settings(
             files=files or _auth_files(os.environ),
         ),
         trusted_realms=frozenset(connection.allow_realm or ()),
+        include_foreign=include_foreign,
         chunk_size=byte_count(uploading.chunk_size) if uploading else CHUNK_SIZE,
     )
 

@@ -61,7 +61,8 @@ def sync(
     file = sync_file_of(wanted)
     state = state_directory(uploading.state_dir)
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
-    settings = sync_settings(file, registry_settings(connection, login, address, uploading), os.environ)
+    registries = registry_settings(connection, login, address, uploading, include_foreign=wanted.include_foreign)
+    settings = sync_settings(file, registries, os.environ)
     console = console_for(settings.transport, is_needed=file.asks_palette)
     profile = wanted.config.stem if wanted.config else str(address)
     how = Mirroring(

@@ -33,7 +33,8 @@ def sync_file_of(options: MirrorOptions) -> SyncFile:
     """The file that was named, or what the other flags say; raises ``UsageError``."""
     if options.config is None:
         return _file_of_flags(options)
-    if options != MirrorOptions(config=options.config, strict=options.strict):
+    of_the_run = MirrorOptions(config=options.config, strict=options.strict, include_foreign=options.include_foreign)
+    if options != of_the_run:
         raise UsageError(
             "what to mirror is said by --config or by other flags, not by both",
             hint="put it into the file (docs/sync.md)",

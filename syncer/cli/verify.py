@@ -19,7 +19,7 @@ from syncer.cli.settings import registry_settings
 from syncer.errors import Exit
 from syncer.naming import read_mapping
 from syncer.registry import RegistryAddress
-from syncer.report import human_bytes, human_seconds
+from syncer.report import foreign_layers, human_bytes, human_seconds
 
 
 def verify(
@@ -81,6 +81,8 @@ def tell_check(result: VerifyResult, options: OutputOptions, *, signed: bool = F
     ]
     if not check.images:
         lines.append("nothing: it holds no image")
+    if check.foreign:
+        lines.append(f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle")
     if check.nameless:
         lines.append(f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}")
     if check.extras:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -29,7 +29,15 @@ MAX_DEPTH = 8
 MAX_MANIFESTS = 10_000
 """Manifests of one image."""
 
+Takes: TypeAlias = Callable[[Descriptor], bool]
+"""Says of a foreign layer whether it comes along with its image."""
+
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
+
+
+def never(_: Descriptor) -> bool:
+    """Leave every foreign layer where its vendor keeps it."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +55,16 @@ class Manifest:
     artifact_type: str | None
     annotations: Mapping[str, str]
 
-    def children(self) -> tuple[Descriptor, ...]:
-        """What must be in a repository before this manifest, foreign layers left out; each digest once."""
-        return _once((self.config, *(layer for layer in self.layers if layer.is_distributable)))
+    def children(self, takes: Takes = never) -> tuple[Descriptor, ...]:
+        """What must be in a repository before this manifest; each digest once.
+
+        Foreign layers are left out, but for those that ``takes`` says come along.
+        """
+        return _once((self.config, *(layer for layer in self.layers if layer.is_distributable or takes(layer))))
+
+    def foreign(self) -> tuple[Descriptor, ...]:
+        """The layers that stay where their vendor keeps them, unless somebody wants them."""
+        return _once(tuple(layer for layer in self.layers if not layer.is_distributable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +78,13 @@ class Index:
     artifact_type: str | None
     annotations: Mapping[str, str]
 
-    def children(self) -> tuple[Descriptor, ...]:
+    def children(self, takes: Takes = never) -> tuple[Descriptor, ...]:  # noqa: ARG002  an index lists no layers
         """What must be in a repository before this index; each digest once."""
         return _once(self.manifests)
+
+    def foreign(self) -> tuple[Descriptor, ...]:
+        """As of a manifest: none, since an index lists no layers."""
+        return ()
 
 
 AnyManifest: TypeAlias = Manifest | Index
@@ -82,13 +101,15 @@ class Descent:
             if is_manifest and child.digest not in known:
                 descent.enter(await source.manifest(name.at(child.digest)))
 
-    A child is met as often as manifests that were entered list it.  ``enter`` raises ``InvalidContent``, which names
-    ``origin``, for more than ``MAX_DEPTH`` indexes within indexes, and for more than ``MAX_MANIFESTS``.
+    A child is met as often as manifests that were entered list it, a foreign layer only if ``takes`` says so.
+    ``enter`` raises ``InvalidContent``, which names ``origin``, for more than ``MAX_DEPTH`` indexes within indexes, and
+    for more than ``MAX_MANIFESTS``.
     """
 
-    __slots__ = ("_left", "_open", "_prefix")
+    __slots__ = ("_left", "_open", "_prefix", "_takes")
 
-    def __init__(self, origin: object = None) -> None:
+    def __init__(self, origin: object = None, takes: Takes = never) -> None:
+        self._takes = takes
         self._prefix = "" if origin is None else f"{origin}: "
         self._open: list[tuple[Iterator[Descriptor], bool]] = []
         self._left = MAX_MANIFESTS
@@ -105,7 +126,7 @@ class Descent:
         if not self._left:
             raise InvalidContent(f"{self._prefix}it has more than {MAX_MANIFESTS} manifests")
         self._left -= 1
-        self._open.append((iter(manifest.children()), isinstance(manifest, Index)))
+        self._open.append((iter(manifest.children(self._takes)), isinstance(manifest, Index)))
 
     def __iter__(self) -> Iterator[tuple[Descriptor, bool]]:
         """Each child, and whether an index lists it: a manifest then, else a config or a layer."""
@@ -232,7 +253,9 @@ __all__ = [
     "Descent",
     "Index",
     "Manifest",
+    "Takes",
     "as_referrer",
     "load_object",
+    "never",
     "parse_manifest",
 ]

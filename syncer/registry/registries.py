@@ -30,6 +30,9 @@ class RegistrySettings:
     transport: TransportSettings = field(default_factory=TransportSettings)
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
     trusted_realms: frozenset[str] = frozenset()  # hosts that may be shown the login of a registry that names them
+    include_foreign: bool = (
+        False  # foreign layers are fetched, from the registry or else from where their vendors keep them
+    )
     chunk_size: int = CHUNK_SIZE  # bytes of an upload in one request; a blob larger than two of them is large
 
 
@@ -69,6 +72,10 @@ class Registries:
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         """A blob of the repository that ``reference`` is in."""
         return RegistryBlob(descriptor, self.repository(reference))
+
+    def brings(self, layer: Descriptor) -> bool:  # noqa: ARG002  it is all or none
+        """Whether foreign layers come along; see ``content.Bringing``."""
+        return self._settings.include_foreign
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
         """What refers to ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""

@@ -21,6 +21,7 @@ class Found:
     bytes: int
     deduplicated: int  # bytes of blobs that an earlier image brings along
     platforms: tuple[Platform, ...] = ()  # of an index's manifests, in its order
+    left_out: tuple[Descriptor, ...] = ()  # foreign layers that do not come along
 
 
 @dataclass(frozen=True, slots=True)
