@@ -114,15 +114,12 @@ def _make_spool(directory: Path) -> Spool:
 def find_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Digest]) -> list[Reference]:
     """Find the images of ``bundle`` that speak about ``subjects``: by cosign's tags, or by their subject."""
     fallbacks = set(map(fallback_tag, subjects))
+    wanted = set(subjects)
     found = []
-    for image in bundle.images:
-        if image.reference.name != reference.name:
-            continue
-        manifest = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
-        speaks = manifest.subject is not None and manifest.subject.digest in subjects
-        tag = image.reference.tag or ""
-        if speaks or (tag not in fallbacks and subject_tag(tag) in fallbacks):
-            found.append(image.reference)
+    for image, subject in bundle.subjects(reference.name):
+        tag = image.tag or ""
+        if subject in wanted or (tag not in fallbacks and subject_tag(tag) in fallbacks):
+            found.append(image)
     return found
 
 

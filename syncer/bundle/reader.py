@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, KeysView, Mapping
+from collections.abc import AsyncIterator, Iterator, KeysView, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +80,7 @@ class Bundle:
     has_digests: bool = False  # of the members that no digest names; a bundle of another tool has none
     _members: dict[Digest, Member] = field(default_factory=dict)
     _roots: dict[Reference, Descriptor] = field(default_factory=dict)
+    _subjects: dict[str, list[tuple[Reference, Digest | None]]] = field(default_factory=dict)  # by repository
 
     def load(self, given: GivenName | None = None) -> None:
         """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""
@@ -163,6 +164,15 @@ class Bundle:
         except OSError:
             return True
         return _identity(now) != _identity(self._opened) or _identity(os.fstat(self.file)) != _identity(self._opened)
+
+    def subjects(self, name: str) -> Sequence[tuple[Reference, Digest | None]]:
+        """The images of the repository ``name``, each with what its manifest speaks about; each is read once."""
+        if name not in self._subjects:
+            roots = [image for image in self.images if image.reference.name == name]
+            read = (self.manifest_by_digest(root.descriptor.digest, root.descriptor.media_type) for root in roots)
+            about = [manifest.subject.digest if manifest.subject else None for manifest in read]
+            self._subjects[name] = list(zip((root.reference for root in roots), about, strict=True))
+        return self._subjects[name]
 
     def brings(self, layer: Descriptor) -> bool:
         """See ``content.Bringing``: a foreign layer that is in the bundle was put there on purpose."""
