@@ -56,7 +56,7 @@ def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path
 
 
 def test_the_version_needs_no_parser(tmp_path: Path) -> None:
-    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "typer", "click", "anyio", "aiohttp"})
+    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "click", "anyio", "aiohttp"})
 
 
 @pytest.mark.parametrize("place", [[], ["content"]])

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import typer
+import click
 from anyio import to_thread
 
 from syncer.api.build import DEFAULT_OUTPUT, check_name, named_definition
@@ -63,7 +63,7 @@ class Building:
         check_build(self.options, os.environ)
         if self.options.defining.download_cluster_config_only:
             path = await self._download_definition()
-            typer.echo(f"Downloaded cluster config at {path.absolute()}")
+            click.echo(f"Downloaded cluster config at {path.absolute()}")
             return Exit.OK
         mapping = read_mapping(self.options.remote.map or [])  # a mistake in it is told before the build
         secrets = [*secrets_of(self._settings), *self._palette_secrets()]
@@ -188,7 +188,7 @@ class Building:
         files = list(definition.files)
         if self.options.defining.cluster_definition_name:
             path = await self._download_definition()
-            typer.echo(f"Downloaded cluster config at {path.absolute()}", err=True)
+            click.echo(f"Downloaded cluster config at {path.absolute()}", err=True)
             from syncer.profiles.definition.local import defined_file  # noqa: PLC0415  slow to import
 
             files.append(defined_file(path, "cluster-definitions"))
@@ -235,7 +235,7 @@ class Building:
             print_json(definition.tree())
         else:
             written = f"Writing flattened bundle definition file at path {path.absolute()}"
-            typer.echo("\n".join([written, *outcome]))
+            click.echo("\n".join([written, *outcome]))
         return Exit.OK
 
     async def _foresee(self, definition: Definition) -> Exit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import typer
+import click
 
 from syncer.cli.options import BuildOptions, BuildType, ServiceOptions
 from syncer.errors import UsageError
@@ -69,4 +69,4 @@ def _refusal(flag: str, what: str) -> UsageError:
 
 
 def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)
+    click.echo(f"note: {text}", err=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from syncer.api.bundles import StoredBundle
 from syncer.api.save import find_definition
 from syncer.api.save import list_bundles as bundles_at
+from syncer.cli.command import argument, flag, option
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, LoginOptions, PaletteOptions
 from syncer.cli.output import print_json
@@ -19,11 +18,9 @@ from syncer.registry import RegistryAddress
 
 
 def definition(
-    place: Annotated[
-        str, typer.Argument(metavar="PATH|REF", help="A bundle, a bundle-definition.yaml, or …/bundle-definition:NAME.")
-    ],
+    place: str = argument("A bundle, a bundle-definition.yaml, or …/bundle-definition:NAME.", metavar="PATH|REF"),
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
+    json: bool = flag("Print JSON instead of YAML."),
     login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
@@ -38,7 +35,7 @@ def definition(
         if json:
             print_json(found.tree())
         else:
-            typer.echo(render_definition(found), nl=False)
+            click.echo(render_definition(found), nl=False)
         return Exit.OK
 
     run(job, farewell=None)
@@ -46,10 +43,8 @@ def definition(
 
 def list_bundles(
     *,
-    repo: Annotated[
-        str, typer.Option("-r", "--repo", metavar="HOST[:PORT]/BASE/bundle-definition", help="Where definitions are.")
-    ],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    repo: str = option("Where definitions are.", "-r", required=True, metavar="HOST[:PORT]/BASE/bundle-definition"),
+    json: bool = flag("Print one JSON document."),
     login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
@@ -63,9 +58,9 @@ def list_bundles(
         if json:
             print_json({"bundles": found})
         else:
-            typer.echo("Listing bundles", err=True)
+            click.echo("Listing bundles", err=True)
             for bundle in found:
-                typer.echo(bundle)
+                click.echo(bundle)
         return Exit.OK
 
     run(job, farewell=None)

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TextIO
 
-import typer
+import click
 
 from syncer.api.push import push
 from syncer.cli.build import Building
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.login import password_of
 from syncer.cli.options import (
@@ -42,6 +43,11 @@ class Logging:
     is_loud: bool
     file: Path | None
 
+    @classmethod
+    def current(cls) -> Logging:
+        """What was said before the command that runs now."""
+        return click.get_current_context().find_object(cls) or cls(is_loud=False, file=None)
+
     def telling(self, options: OutputOptions) -> OutputOptions:
         loud = self.is_loud and options.log_format is None
         return replace(options, log_format=LogForm.TEXT) if loud else options
@@ -64,16 +70,10 @@ class Logging:
 class UnpublishedOptions:
     """Flags of ``palette-edge`` for what is not public."""
 
-    include_core_images_only: Annotated[
-        bool, typer.Option("--include-core-images-only", help="Refused: which images are core is not public.")
-    ] = False
-    iso: Annotated[bool, typer.Option("--iso", help="Refused: the layout of that ISO is not public.")] = False
-    include_palette_content: Annotated[
-        bool, typer.Option("--include-palette-content", help="Refused: what that is, is not public.")
-    ] = False
-    export_for_connected: Annotated[
-        bool, typer.Option("--export-for-connected", help="Refused: what it changes is not public.")
-    ] = False
+    include_core_images_only: bool = flag("Refused: which images are core is not public.")
+    iso: bool = flag("Refused: the layout of that ISO is not public.")
+    include_palette_content: bool = flag("Refused: what that is, is not public.")
+    export_for_connected: bool = flag("Refused: what it changes is not public.")
 
     def refuse(self) -> None:
         """Raise ``UsageError`` for each that is given."""
@@ -83,18 +83,17 @@ class UnpublishedOptions:
             "--include-palette-content": (self.include_palette_content, "what counts as Palette's own content"),
             "--export-for-connected": (self.export_for_connected, "what it changes in a bundle"),
         }
-        for flag, (is_given, what) in reasons.items():
+        for name, (is_given, what) in reasons.items():
             if is_given:
-                raise UsageError(f"{flag} cannot be done: {what} is not public")
+                raise UsageError(f"{name} cannot be done: {what} is not public")
 
 
 def edge(
-    context: typer.Context,
     *,
-    config: Annotated[Path | None, typer.Option(help="Refused: the form of that file is not public.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log each event on stderr.")] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="Likewise.")] = False,
-    logfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Append the log to this file.")] = None,
+    config: Path | None = option("Refused: the form of that file is not public."),
+    debug: bool = flag("Log each event on stderr."),
+    trace: bool = flag("Likewise."),
+    logfile: Path | None = option("Append the log to this file.", metavar="FILE"),
 ) -> None:
     """The commands of Palette's Edge CLI."""
     if config is not None:
@@ -102,31 +101,22 @@ def edge(
             "--config cannot be read: the form of palette-edge's file is not public",
             hint="give flags, or SYNCER_API_KEY, SYNCER_CONSOLE_URL and SYNCER_PROJECT_ID",
         )
-    context.obj = Logging(debug or trace, logfile)
+    click.get_current_context().obj = Logging(is_loud=debug or trace, file=logfile)
 
 
 def build(
-    context: typer.Context,
     *,
-    api_key: Annotated[str | None, typer.Option(metavar="KEY", help="Default: $SYNCER_API_KEY, or the login.")] = None,
-    palette_endpoint: Annotated[
-        str | None, typer.Option(metavar="HOST", help=f"With --api-key it is {_ENDPOINT}; else that of the login.")
-    ] = None,
-    project_id: Annotated[str | None, typer.Option(metavar="ID", help="The project of the profiles.")] = None,
-    cluster_profile_ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID", help="What the bundle is to hold.")
-    ] = None,
-    outfile: Annotated[str, typer.Option(metavar="NAME", help="The bundle's name.")] = _FIRST_NAME,
-    cred_file_path: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Credentials of registries (JSON).")
-    ] = None,
-    private_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Sign the bundle with this RSA key.")] = None,
-    cluster_definition_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Download this cluster definition too, into NAME.tgz.")
-    ] = None,
-    cluster_definition_profile_ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID", help="The profiles of the cluster definition.")
-    ] = None,
+    api_key: str | None = option("Default: $SYNCER_API_KEY, or the login.", metavar="KEY"),
+    palette_endpoint: str | None = option(f"With --api-key it is {_ENDPOINT}; else that of the login.", metavar="HOST"),
+    project_id: str | None = option("The project of the profiles.", metavar="ID"),
+    cluster_profile_ids: str | None = option("What the bundle is to hold.", metavar="ID,ID"),
+    outfile: str = option("The bundle's name.", default=_FIRST_NAME, metavar="NAME"),
+    cred_file_path: Path | None = option("Credentials of registries (JSON).", metavar="FILE"),
+    private_key: Path | None = option("Sign the bundle with this RSA key.", metavar="FILE"),
+    cluster_definition_name: str | None = option(
+        "Download this cluster definition too, into NAME.tgz.", metavar="NAME"
+    ),
+    cluster_definition_profile_ids: str | None = option("The profiles of the cluster definition.", metavar="ID,ID"),
     unpublished: UnpublishedOptions,
     connection: ConnectionOptions,
     telling: OutputOptions,
@@ -136,13 +126,14 @@ def build(
     if not cluster_profile_ids:
         raise UsageError("it is not said what to build", hint="name profiles with --cluster-profile-ids")
     directory, file_name = _places(outfile, palette_endpoint, project_id, cluster_profile_ids)
+    logging = Logging.current()
     is_saas = api_key and not palette_endpoint and not os.environ.get("SYNCER_CONSOLE_URL")
 
     options = BuildOptions(
         content=ContentOptions(profiles=cluster_profile_ids, project_id=project_id, cred_file_path=cred_file_path),
         bundle=BundleOptions(name=outfile, output=directory, private_key=private_key, force=True),
         connection=connection,
-        telling=context.obj.telling(telling),
+        telling=logging.telling(telling),
         defining=DefinitionOptions(
             cluster_definition_name=cluster_definition_name,
             cluster_definition_profile_ids=cluster_definition_profile_ids,
@@ -150,7 +141,7 @@ def build(
     )
 
     async def job() -> Exit:
-        with context.obj.opened() as log:
+        with logging.opened() as log:
             building = Building(
                 options=options,
                 file_name=file_name,
@@ -165,15 +156,12 @@ def build(
 
 
 def deploy(
-    context: typer.Context,
     *,
-    export: Annotated[Path, typer.Option(metavar="BUNDLE", help="The bundle.")],
-    url: Annotated[str, typer.Option(metavar="HOST[:PORT][/BASE]", help="The registry.")],
-    username: Annotated[str | None, typer.Option("-u", "--username", help="The user of the registry.")] = None,
-    password: Annotated[
-        str | None, typer.Option(help="Anybody on this machine can see it: use --password-stdin.")
-    ] = None,
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
+    export: Path = option("The bundle.", required=True, metavar="BUNDLE"),
+    url: str = option("The registry.", required=True, metavar="HOST[:PORT][/BASE]"),
+    username: str | None = option("The user of the registry.", "-u"),
+    password: str | None = option("Anybody on this machine can see it: use --password-stdin."),
+    password_stdin: bool = flag("Read the password from stdin."),
     connection: ConnectionOptions,
     uploading: UploadOptions,
     telling: OutputOptions,
@@ -181,6 +169,7 @@ def deploy(
     """Push a bundle into a registry."""
     if username is None and (password is not None or password_stdin):
         raise UsageError("a password is given, and no user", hint="name the user with --username")
+    logging = Logging.current()
     address = RegistryAddress.parse(url)
     settings = registry_settings(connection, uploading=uploading)
     if username is not None:
@@ -188,7 +177,7 @@ def deploy(
         settings = replace(settings, credentials=replace(settings.credentials, logins={address.host: login}))
 
     async def job() -> Exit:
-        with context.obj.opened() as log, reporting(context.obj.telling(telling), log=log) as told:
+        with logging.opened() as log, reporting(logging.telling(telling), log=log) as told:
             result = await push(
                 export,
                 address,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import anyio
-import typer
+import click
 
 from syncer.errors import Exit, SyncerError
 
@@ -25,7 +25,7 @@ def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE
     """Run ``job`` to its end or to a signal, and leave with its exit code; ``farewell`` is said after a signal."""
     options = {"use_uvloop": sys.platform != "win32"}
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
-    raise typer.Exit(anyio.run(_until_signalled, job, farewell, backend_options=options))
+    raise click.exceptions.Exit(anyio.run(_until_signalled, job, farewell, backend_options=options))
 
 
 async def _until_signalled(job: Callable[[], Awaitable[Exit]], farewell: str | None) -> Exit:
@@ -40,7 +40,7 @@ async def _until_signalled(job: Callable[[], Awaitable[Exit]], farewell: str | N
         if not stopped:
             raise _only(group) from None
     if stopped and farewell:
-        typer.echo(farewell, err=True)
+        click.echo(farewell, err=True)
     return stopped[0] if stopped else result
 
 

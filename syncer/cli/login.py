@@ -7,11 +7,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from syncer.api.palette import PaletteAccess, check_palette_login
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, PaletteOptions
 from syncer.cli.palette import with_console
@@ -28,34 +28,23 @@ _FIRST_CONSOLE = "https://console.spectrocloud.com"
 
 def login(
     *,
-    api_key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="The API key. Without it $SYNCER_API_KEY is taken, or the terminal is asked."),
-    ] = None,
-    console_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The console, or the API's host. Or $SYNCER_CONSOLE_URL.")
-    ] = None,
-    org: Annotated[str, typer.Option(help="The organisation; only kept for show, since the key implies it.")] = "",
-    project: Annotated[str, typer.Option(metavar="NAME", help="Work within this project: its name or id.")] = "",
-    insecure: Annotated[
-        bool, typer.Option("-i", "--insecure", help="Do not verify the console's certificate.")
-    ] = False,
-    ca_cert: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust beside the system's.")] = None,
-    encryption_passphrase: Annotated[
-        str | None,
-        typer.Option(
-            "-k",
-            "--encryption-passphrase",
-            metavar="WORD",
-            help="Keep the key sealed under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.",
-        ),
-    ] = None,
+    api_key: str | None = option(
+        "The API key. Without it $SYNCER_API_KEY is taken, or the terminal is asked.", metavar="KEY"
+    ),
+    console_url: str | None = option("The console, or the API's host. Or $SYNCER_CONSOLE_URL.", metavar="URL"),
+    org: str = option("The organisation; only kept for show, since the key implies it.", default=""),
+    project: str = option("Work within this project: its name or id.", default="", metavar="NAME"),
+    insecure: bool = flag("Do not verify the console's certificate.", "-i"),
+    ca_cert: Path | None = option("Certificates (PEM) to trust beside the system's."),
+    encryption_passphrase: str | None = option(
+        "Keep the key sealed under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.", "-k", metavar="WORD"
+    ),
 ) -> None:
     """Check an API key of Palette and keep it for builds."""
     url = palette_http.console_url(_console(console_url, os.environ))
     account = palette_http.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
     if url.scheme == "http" and not is_loopback(authority(url)):
-        typer.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
+        click.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
     transport = registry_settings(ConnectionOptions(ca_cert=ca_cert)).transport
     access = PaletteAccess(
         account=account, transport=with_console(transport, account, insecure=insecure, ca_cert=ca_cert)
@@ -70,7 +59,7 @@ def login(
             encryption_passphrase or os.environ.get("PALETTE_ENCRYPTION_PASSWORD"),
         )
         within = f"project {project_name}" if project_name else "no project"
-        typer.echo(f"logged in to {checked.url} with {within}; the key is kept in {path}", err=True)
+        click.echo(f"logged in to {checked.url} with {within}; the key is kept in {path}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
@@ -78,19 +67,15 @@ def login(
 
 def logout() -> None:
     """Forget the API key."""
-    typer.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
+    click.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
 
 
 def registry_login(
     *,
-    registry: Annotated[str, typer.Option("-r", "--registry", metavar="HOST[:PORT]", help="The registry.")],
-    username: Annotated[str | None, typer.Option("-u", "--username", help="The user.")] = None,
-    password: Annotated[
-        str | None, typer.Option("-p", "--password", help="Anybody on this machine can see it: use --password-stdin.")
-    ] = None,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
-    ] = False,
+    registry: str = option("The registry.", "-r", required=True, metavar="HOST[:PORT]"),
+    username: str | None = option("The user.", "-u"),
+    password: str | None = option("Anybody on this machine can see it: use --password-stdin.", "-p"),
+    password_stdin: bool = flag("Read the password from standard input."),
     palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -107,23 +92,21 @@ def registry_login(
     async def job() -> Exit:
         async with open_registries(settings) as registries:
             if not await check_login(registries, address):
-                typer.echo(f"warning: {address.host} asks nobody for a login, so this one is not checked", err=True)
+                click.echo(f"warning: {address.host} asks nobody for a login, so this one is not checked", err=True)
         place = await kept_logins().keep(address.host, credential)
-        typer.echo(f"logged in to {address.host}; the login is kept {place}", err=True)
+        click.echo(f"logged in to {address.host}; the login is kept {place}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
 
 
-def registry_logout(
-    *, registry: Annotated[str, typer.Option("-r", "--registry", metavar="HOST[:PORT]", help="The registry.")]
-) -> None:
+def registry_logout(*, registry: str = option("The registry.", "-r", required=True, metavar="HOST[:PORT]")) -> None:
     """Forget the login for a registry."""
 
     async def job() -> Exit:
         host = RegistryAddress.parse(registry).host
         was_there = await kept_logins().forget(host)
-        typer.echo(f"logged out of {host}" if was_there else f"there was no login for {host}", err=True)
+        click.echo(f"logged out of {host}" if was_there else f"there was no login for {host}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
@@ -137,12 +120,12 @@ def password_of(given: str | None, *, is_piped: bool) -> str:
     if given is not None and is_piped:
         raise UsageError("--password and --password-stdin are both given", hint="leave --password away")
     if given is not None:
-        typer.echo("warning: a password on the command line can be seen by others; use --password-stdin", err=True)
+        click.echo("warning: a password on the command line can be seen by others; use --password-stdin", err=True)
     elif is_piped:
         given = sys.stdin.readline().rstrip("\r\n")
     else:
         _require_terminal("the password", "--password-stdin")
-        given = str(typer.prompt("Password", hide_input=True, err=True))
+        given = str(click.prompt("Password", hide_input=True, err=True))
     if not given:
         raise UsageError("the password is empty")
     return given
@@ -152,21 +135,21 @@ def _user(given: str | None) -> str:
     if given:
         return given
     _require_terminal("the user name", "--username")
-    return str(typer.prompt("Username", err=True))
+    return str(click.prompt("Username", err=True))
 
 
 def _console(given: str | None, environ: Mapping[str, str]) -> str:
     if url := given or environ.get("SYNCER_CONSOLE_URL"):
         return url
     _require_terminal("the console's URL", "--console-url")
-    return str(typer.prompt("Console URL", default=_FIRST_CONSOLE, err=True))
+    return str(click.prompt("Console URL", default=_FIRST_CONSOLE, err=True))
 
 
 def _key(given: str | None, environ: Mapping[str, str]) -> str:
     if key := given or environ.get("SYNCER_API_KEY"):
         return key
     _require_terminal("the API key", "--api-key or $SYNCER_API_KEY")
-    return str(typer.prompt("API key", hide_input=True, err=True)).strip()
+    return str(click.prompt("API key", hide_input=True, err=True)).strip()
 
 
 def _require_terminal(what: str, option: str) -> None:

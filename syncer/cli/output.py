@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import click
 import orjson
-import typer
 
 from syncer.api.result import PushResult, new_run_id, to_all
 from syncer.cli.display import Display, Mode, NoDisplay, PlainDisplay
@@ -41,10 +41,10 @@ class Reporting:
         if self.options.json:
             print_json(report.to_json())
         else:
-            typer.echo(summary(title, outcome, report))
+            click.echo(summary(title, outcome, report))
         for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
             if self.options.log_format is None:
-                typer.echo(f"hint: {hint}", err=True)
+                click.echo(f"hint: {hint}", err=True)
         self.write(report, profile=profile)
 
     def write(self, report: Report, *, profile: str) -> None:
@@ -90,7 +90,7 @@ def _logged(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) 
 
 def warn(text: str) -> None:
     """Say on stderr what works and may not be meant."""
-    typer.echo(f"warning: {printable(text)}", err=True)
+    click.echo(f"warning: {printable(text)}", err=True)
 
 
 def delivered(result: PushResult, kind: str = "local") -> list[str]:
@@ -125,7 +125,7 @@ def _nobody(_: int) -> None:
 
 def print_json(document: Any) -> None:
     """One document on stdout."""
-    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def tell_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool
     if options.json:
         print_json(report.to_json())
     else:
-        typer.echo(plan_summary(report))
+        click.echo(plan_summary(report))
     if options.report:
         write_report(options.report, report)
     return report.exit(tell_work=exit_code)

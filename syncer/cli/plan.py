@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.sources import open_sources, sync_settings
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, MirrorOptions, OutputOptions
 from syncer.cli.output import tell_plan, warn
@@ -23,17 +21,12 @@ from syncer.registry import RegistryAddress
 
 def plan(
     *,
-    file: Annotated[
-        Path | None,
-        typer.Option("-f", "--file", metavar="BUNDLE", help="Foresee a push of this bundle, to --registry."),
-    ] = None,
+    file: Path | None = option("Foresee a push of this bundle, to --registry.", "-f", metavar="BUNDLE"),
     wanted: MirrorOptions,
-    format: Annotated[  # noqa: A002  the word of the command line
-        BundleFormat, typer.Option(help="Of the bundle that would be built.")
-    ] = BundleFormat.ZSTD,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 when there is work to do.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a summary.")] = False,
-    state_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where earlier runs left their hints.")] = None,
+    format: BundleFormat = option("Of the bundle that would be built.", default=BundleFormat.ZSTD),  # noqa: A002  the word of the command line
+    exit_code: bool = flag("Exit with 10 when there is work to do."),
+    json: bool = flag("Print one JSON document instead of a summary."),
+    state_dir: Path | None = option("Where earlier runs left their hints.", metavar="DIR"),
     login: LoginOptions,
     connection: ConnectionOptions,
 ) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from syncer.api.bundles import parse_selectors
 from syncer.api.push import push as push_bundle
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.output import reporting, tell_push
@@ -21,29 +19,18 @@ from syncer.registry import RegistryAddress
 
 def push(
     *,
-    file: Annotated[Path, typer.Option("-f", "--file", metavar="BUNDLE", help="The bundle.")],
-    registry: Annotated[
-        str, typer.Option("-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Where its images go.")
-    ],
-    map: Annotated[  # noqa: A002  the word of the command line
-        list[str] | None,
-        typer.Option(
-            metavar="PREFIX=REPLACEMENT",
-            help="Replace the start of original names; the longest match wins. May be given many times.",
-        ),
-    ] = None,
-    annotation_selector: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only images with this annotation; repeatable.")
-    ] = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            "-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."
-        ),
-    ] = None,
-    verify_first: Annotated[
-        bool, typer.Option("--verify", help="Hash the whole bundle before anything is sent.")
-    ] = False,
+    file: Path = option("The bundle.", "-f", required=True, metavar="BUNDLE"),
+    registry: str = option("Where its images go.", "-r", required=True, metavar="HOST[:PORT][/BASE]"),
+    map: tuple[str, ...] = option(  # noqa: A002  the word of the command line
+        "Replace the start of original names; the longest match wins. May be given many times.",
+        default=(),
+        metavar="PREFIX=REPLACEMENT",
+    ),
+    annotation_selector: tuple[str, ...] = option(
+        "Only images with this annotation; repeatable.", default=(), metavar="KEY=VALUE"
+    ),
+    arch: str | None = option("Take this platform out of every multi-platform image.", "-a", metavar="amd64|arm64"),
+    verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
     dry: DryRunOptions,
     login: LoginOptions,
     connection: ConnectionOptions,

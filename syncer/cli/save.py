@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from syncer.api.build import DEFAULT_OUTPUT
 from syncer.api.bundles import StoredBundle, parse_selectors
@@ -15,6 +14,7 @@ from syncer.api.result import BuildResult
 from syncer.api.save import Packing, find_definition
 from syncer.api.save import copy as copy_bundle
 from syncer.api.save import save as save_bundle
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.output import Reporting, delivered, reporting
@@ -26,41 +26,17 @@ from syncer.profiles.definition.definition import FILE_NAME, without_places
 from syncer.profiles.definition.definition_file import write_definition
 from syncer.registry import RegistryAddress
 
-_Selector = Annotated[
-    list[str] | None,
-    typer.Option("--annotation-selector", metavar="KEY=VALUE", help="Only images with this annotation; repeatable."),
-]
-_Arch = Annotated[
-    str | None,
-    typer.Option("-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."),
-]
-_Map = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="PREFIX=REPLACEMENT", help="Into a registry: replace the start of original names."),
-]
-
 
 def save(
     *,
-    source: Annotated[
-        str, typer.Option("-s", "--source", metavar="HOST[:PORT]/BASE/bundle-definition:NAME", help="What to save.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Where it is put. Default: output/content-bundle"),
-    ] = None,
-    definition_only: Annotated[
-        bool, typer.Option("--definition-only", help="Only save bundle-definition.yaml.")
-    ] = False,
-    arch: _Arch = None,
-    format: Annotated[  # noqa: A002  the word of the command line
-        BundleFormat, typer.Option(help="Frames of zstd, which most expect, or a plain tar.")
-    ] = BundleFormat.ZSTD,
-    compression_level: Annotated[int, typer.Option(min=1, max=19, help="Of zstd, for manifests.")] = 3,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Publish the bundle without the images that failed.")
-    ] = False,
+    source: str = option("What to save.", "-s", required=True, metavar="HOST[:PORT]/BASE/bundle-definition:NAME"),
+    output: Path | None = option("Where it is put. Default: output/content-bundle", "-o", metavar="DIR"),
+    definition_only: bool = flag("Only save bundle-definition.yaml."),
+    arch: str | None = option("Take this platform out of every multi-platform image.", "-a", metavar="amd64|arm64"),
+    format: BundleFormat = option("Frames of zstd, which most expect, or a plain tar.", default=BundleFormat.ZSTD),  # noqa: A002  the word of the command line
+    compression_level: int = option("Of zstd, for manifests.", default=3, min=1, max=19),
+    force: bool = flag("Replace what is there."),
+    allow_partial: bool = flag("Publish the bundle without the images that failed."),
     login: LoginOptions,
     connection: ConnectionOptions,
     telling: OutputOptions,
@@ -74,7 +50,7 @@ def save(
         if definition_only:
             path = directory / FILE_NAME
             write_definition(without_places(await find_definition(stored, settings)), path, force=force)
-            typer.echo(f"definition of {stored} saved to {path.absolute()}")
+            click.echo(f"definition of {stored} saved to {path.absolute()}")
             return Exit.OK
         with reporting(telling) as told:
             packing = Packing(
@@ -98,17 +74,18 @@ def save(
 
 def copy(
     *,
-    source: Annotated[
-        str, typer.Option("-s", "--source", metavar="PATH|REF", help="A bundle, or …/bundle-definition:NAME.")
-    ],
-    destination: Annotated[
-        str,
-        typer.Option("-d", "--destination", metavar="PATH|HOST[:PORT][/BASE]", help="A file, a directory, a registry."),
-    ],
-    annotation_selector: _Selector = None,
-    arch: _Arch = None,
-    map: _Map = None,  # noqa: A002  the word of the command line
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    source: str = option("A bundle, or …/bundle-definition:NAME.", "-s", required=True, metavar="PATH|REF"),
+    destination: str = option(
+        "A file, a directory, a registry.", "-d", required=True, metavar="PATH|HOST[:PORT][/BASE]"
+    ),
+    annotation_selector: tuple[str, ...] = option(
+        "Only images with this annotation; repeatable.", default=(), metavar="KEY=VALUE"
+    ),
+    arch: str | None = option("Take this platform out of every multi-platform image.", "-a", metavar="amd64|arm64"),
+    map: tuple[str, ...] = option(  # noqa: A002  the word of the command line
+        "Into a registry: replace the start of original names.", default=(), metavar="PREFIX=REPLACEMENT"
+    ),
+    force: bool = flag("Replace a file that is there."),
     login: LoginOptions,
     connection: ConnectionOptions,
     uploading: UploadOptions,

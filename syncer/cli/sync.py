@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated
-
-import typer
 
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
 from syncer.api.state import locked
 from syncer.api.sync import Mirroring, SyncResult, run_sync
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -34,17 +32,10 @@ from syncer.report import ImageAccount, Status
 def sync(
     *,
     wanted: MirrorOptions,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going/--fail-fast", help="Whether the rest goes on when an image fails.")
-    ] = True,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="List the tags at the targets that the file no longer names.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --prune: delete those tags.")] = False,
-    timeout: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="End the run after so long (90s, 30m, 5h); the next one goes on."),
-    ] = None,
+    keep_going: bool = flag("Whether the rest goes on when an image fails.", "--keep-going/--fail-fast", default=True),
+    prune: bool = flag("List the tags at the targets that the file no longer names."),
+    yes: bool = flag("With --prune: delete those tags."),
+    timeout: str | None = option("End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION"),
     dry: DryRunOptions,
     login: LoginOptions,
     connection: ConnectionOptions,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 from anyio import to_thread
 
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle.signature import verify_file
+from syncer.cli.command import option
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
 from syncer.cli.output import print_json
@@ -23,23 +23,13 @@ from syncer.report import human_bytes, human_seconds
 
 def verify(
     *,
-    file: Annotated[Path, typer.Option("-f", "--file", metavar="BUNDLE", help="The bundle.")],
-    public_key: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also check the bundle's signature with this key or certificate (PEM)."),
-    ] = None,
-    signature: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --public-key. Default: BUNDLE.sig.bin")
-    ] = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            "-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Also check that all of it is in this registry."
-        ),
-    ] = None,
-    map: Annotated[  # noqa: A002
-        list[str] | None, typer.Option(metavar="PREFIX=REPLACEMENT", help="As it was pushed with.")
-    ] = None,
+    file: Path = option("The bundle.", "-f", required=True, metavar="BUNDLE"),
+    public_key: Path | None = option(
+        "Also check the bundle's signature with this key or certificate (PEM).", metavar="FILE"
+    ),
+    signature: Path | None = option("With --public-key. Default: BUNDLE.sig.bin", metavar="FILE"),
+    registry: str | None = option("Also check that all of it is in this registry.", "-r", metavar="HOST[:PORT][/BASE]"),
+    map: tuple[str, ...] = option("As it was pushed with.", default=(), metavar="PREFIX=REPLACEMENT"),  # noqa: A002  the word of the command line
     login: LoginOptions,
     connection: ConnectionOptions,
     telling: OutputOptions,
@@ -84,4 +74,4 @@ def tell_check(result: VerifyResult, options: OutputOptions, *, signed: bool = F
         state = f"lacks {len(result.lacking)} of" if result.lacking else "has all"
         lines.append(f"registry {result.registry} {state} {result.checked:,} names and pieces of content")
         lines += [f"lacking: {lacking.name}: {lacking.problem}" for lacking in result.lacking]
-    typer.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
+    click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
