@@ -5,7 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test soak check format bench bench-full clean
+BUILDER ?= $(firstword $(foreach name,podman buildah docker,$(shell command -v $(name))))
+BASE_IMAGE ?= docker.io/library/python:3.11-slim
+IMAGE ?= oci-syncer:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncer/__init__.py)
+
+.PHONY: help demo test soak check format bench bench-full wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +37,14 @@ bench: $(VENV)/.tested tools ## what it costs, side by side with the peers on PA
 
 bench-full: $(VENV)/.tested tools ## every corpus and scenario, for the record: into benchmarks/results (an hour or two)
 	$(BIN)/python -m benchmarks run --full --output benchmarks/results
+
+wheel: $(VENV)/.installed ## dist/oci_syncer-VERSION-py3-none-any.whl, to be installed elsewhere
+	@rm -f dist/oci_syncer-*.whl
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+image: wheel ## an image with that wheel, by podman, buildah or docker (BUILDER=…, IMAGE=NAME:TAG, BASE_IMAGE=…)
+	@test -n "$(BUILDER)" || { echo "image: found none of podman, buildah and docker; name one: make image BUILDER=…" >&2; exit 1; }
+	$(BUILDER) build --file Containerfile --build-arg BASE=$(BASE_IMAGE) --tag $(IMAGE) dist
 
 .PHONY: tools
 tools: ## Debian's registry, skopeo, zstd: installed when we may, else named by what skips

@@ -38,7 +38,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -56,6 +56,18 @@ class Exit(IntEnum):
     LOCKED = 75
     INTERRUPTED = 130
     TERMINATED = 143
+
+
+def common_exit(codes: Iterable[Exit], *, mixed: Exit = Exit.INCOMPLETE) -> Exit:
+    """The exit code of a run whose failures have ``codes``: the one that all share, else ``mixed``; 0 without any.
+
+    >>> common_exit([Exit.DENIED, Exit.DENIED]), common_exit([Exit.DENIED, Exit.MISSING]), common_exit([])
+    (<Exit.DENIED: 3>, <Exit.INCOMPLETE: 1>, <Exit.OK: 0>)
+    """
+    distinct = set(codes)
+    if not distinct:
+        return Exit.OK
+    return distinct.pop() if len(distinct) == 1 else mixed
 
 
 class SyncerError(Exception):

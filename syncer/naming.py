@@ -224,8 +224,19 @@ REPOSITORY = "bundle-definition"
 """Where definitions are, below the base path that a bundle is pushed to; the bundle's name is the tag."""
 
 
-def landing(mapping: NameMapping | None, base: str) -> NameMapping:
-    """``mapping``, and that packs and files, which come from no registry, lie right below the base path.
+def names_at(
+    registry: str, base: str, references: Iterable[Reference], mapping: NameMapping | None = None
+) -> dict[Reference, Reference]:
+    """The name of each reference under the path ``base`` of ``registry`` (``host[:port]``), packs and files included.
+
+    Raises ``UsageError`` for a name that no registry could hold, and when two repositories would overwrite each
+    other's tags.
+    """
+    return complete_mapping(mapping, base).targets(references, registry=registry, base=base)
+
+
+def complete_mapping(mapping: NameMapping | None, base: str) -> NameMapping:
+    """Add to ``mapping`` that packs and files, which come from no registry, lie right below the base path.
 
     A base path that ends in ``spectro-packs`` itself, as the project of a primary registry, is not repeated.
     """

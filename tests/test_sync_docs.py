@@ -45,7 +45,7 @@ def typed(text: str) -> list[list[str]]:
     for line in text.replace("\\\n", " ").splitlines():
         if line.startswith("```"):
             in_block = not in_block
-        elif in_block and (match := re.match(r"(?:.*[;&|] *)?(syncer .*)", re.sub(r"(^|\s)#.*", "", line))):
+        elif in_block and (match := re.match(r"(?:.*[;&|] *)?(?:/\S+/)?(syncer .*)", re.sub(r"(^|\s)#.*", "", line))):
             found.append(shlex.split(match[1].partition(" > ")[0]))
     return found
 

@@ -1,5 +1,6 @@
 """The pages and examples about syncing are true: files parse, fields are described, schedules are schedules."""
 
+import json
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from syncer.profiles.syncfile.document import (
 from syncer.profiles.syncfile.sync_file import parse_sync_file, read_sync_file
 from syncer.report import RegistryAccount
 from syncer.report.metrics import metrics
+from tests.test_distribution import instructions
 from tests.test_report import A_NIGHT, account
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -46,7 +48,7 @@ def commands() -> dict[str, list[str]]:
     return {
         "cron": shlex.split(cron.rpartition("; ")[2]),
         "systemd": shlex.split(unit("syncer-sync.service")["Service"]["ExecStart"]),
-        "kubernetes": list(container["args"]),
+        "kubernetes": [*json.loads(instructions("ENTRYPOINT")[0]), *container["args"]],
     }
 
 

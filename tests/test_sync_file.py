@@ -7,7 +7,7 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Credentials
 from syncer.profiles.syncfile.sync_credentials import Helper, Login, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, choose, parse_sync_file, read_sync_file, settle
+from syncer.profiles.syncfile.sync_file import SyncFile, choose, merge_items, parse_sync_file, read_sync_file
 
 COMPLETE = """\
 platforms: linux/amd64
@@ -129,29 +129,29 @@ sources:
   - image: quay.io/b:1
 targets: [{registry: t.io}, {registry: u.io}]
 """
-    settled = settle(items(text))
+    merged = merge_items(items(text))
 
-    assert [str(item.target) for item in settled] == [
+    assert [str(item.target) for item in merged] == [
         "t.io/quay.io/a:1",
         "u.io/quay.io/a:1",
         "t.io/quay.io/b:1",
         "u.io/quay.io/b:1",
     ]
-    assert (settled[0].platforms, settled[0].referrers) == ((Platform("linux", "amd64"),), False)
-    assert settled[0].wanted_by == ("sync.yaml:2",)
-    assert settled[2].wanted_by == ("sync.yaml:3", "sync.yaml:4")
+    assert (merged[0].platforms, merged[0].referrers) == ((Platform("linux", "amd64"),), False)
+    assert merged[0].wanted_by == ("sync.yaml:2",)
+    assert merged[2].wanted_by == ("sync.yaml:3", "sync.yaml:4")
 
 
 def test_one_image_in_two_forms_cannot_have_one_name() -> None:
     text = "sources: [{image: quay.io/a:1, platforms: [amd64]}, {image: quay.io/a:1}]\ntargets: [{registry: t.io}]"
     with pytest.raises(UsageError, match="asked for in two forms"):
-        settle(items(text))
+        merge_items(items(text))
 
 
 def test_two_images_cannot_have_one_name() -> None:
     text = "sources: [{image: quay.io/a:1, as: x}, {image: quay.io/b:1, as: x}]\ntargets: [{registry: t.io}]"
     with pytest.raises(UsageError, match=r"are both mapped to t\.io/x:1"):
-        settle(items(text))
+        merge_items(items(text))
 
 
 def test_tags_are_chosen_from_a_listing() -> None:

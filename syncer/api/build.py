@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.definitions import Wanted, as_landed, described, without_paths
-from syncer.api.push import Delivery, land, land_definition, open_target
-from syncer.api.result import BuildResult, PushResult, accounts, new_run_id, to_all
-from syncer.api.supplies import Contents, Supplies
-from syncer.bundle import Format, open_bundle, open_writer
+from syncer.api.bundles import BundleSource
+from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
+from syncer.api.push import Delivery, deliver
+from syncer.api.result import BuildResult, PushResult, Run, RunOptions
+from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
+from syncer.bundle import BundleWriter, Format, open_writer
 from syncer.content import Blob, Item, Progress
-from syncer.errors import SyncerError, TargetError, UsageError
-from syncer.naming import landing
+from syncer.errors import UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.profiles.definition.definition import (
-    DefinedImage,
-    Definition,
-    render_definition,
-)
-from syncer.profiles.definition.spool import Spool, open_spool
-from syncer.registry import RegistrySettings, open_registries
-from syncer.report import Account, Report
+from syncer.profiles.definition.definition import DefinedImage, Definition, render_definition
+from syncer.registry import RegistrySettings
+from syncer.report import Report
 from syncer.transfer.events import Emit, Event, Found
-from syncer.transfer.run import Options, transfer
+from syncer.transfer.run import WORKERS
 
 DEFAULT_OUTPUT = Path("output/content-bundle")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleFile:
+    """The place and the form of a bundle that is to be written."""
+
+    output: Path = DEFAULT_OUTPUT  # the directory
+    file_name: str | None = None  # NAME.tar.zst unless given
+    format: Format = "tar.zst"
+    compression_level: int = 3  # of zstd, 1 to 19
+    force: bool = False  # a file that is there is replaced
+    allow_partial: bool = False  # the bundle is published without the images that failed
+    resume: bool = True  # a build goes on with what an interrupted one left
+    platform: Platform | None = None  # taken out of every index
+
+    def path(self, name: str) -> Path:
+        """The path of the bundle called ``name``."""
+        return self.output / (self.file_name or f"{name}.{self.format}")
+
+    def open(self, name: str) -> AbstractAsyncContextManager[BundleWriter]:
+        """Open the bundle called ``name`` for writing; raises ``AlreadyThere``, ``Locked`` and ``TargetFull``."""
+        return open_writer(
+            self.path(name),
+            format=self.format,
+            compression_level=self.compression_level,
+            resume=self.resume,
+            force=self.force,
+        )
+
+    async def publish(
+        self, writer: BundleWriter, name: str, report: Report, define: Callable[[], Definition]
+    ) -> BuildResult:
+        """Give the bundle its name, with the definition that ``define`` makes, unless images failed.
+
+        With ``allow_partial`` it gets its name all the same.  Raises ``TargetFull``.
+        """
+        path = self.path(name)
+        if report.failures and not self.allow_partial:
+            return BuildResult(path=None, partial=path, report=report)
+        # what an image left behind when its tag moved on is not needed, and is padding
+        await writer.publish(render_definition(define()).encode(), allow_partial=True)
+        return BuildResult(path=path, partial=None, report=report)
 
 
 async def build(
@@ -49,7 +86,7 @@ async def build(
     referrers: bool = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
+    workers: int = WORKERS,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> BuildResult:
@@ -61,31 +98,53 @@ async def build(
     SBOMs along.  Raises ``UsageError`` for wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``;
     an image that fails is an entry in the report.
     """
-    definition = images if isinstance(images, Definition) else named_definition(name, images)
+    definition = images if isinstance(images, Definition) else make_definition(name, images)
+    file = BundleFile(
+        output=Path(output),
+        file_name=file_name,
+        format=format,
+        compression_level=compression_level,
+        force=force,
+        allow_partial=allow_partial,
+        resume=resume,
+        platform=Platform.parse(platform) if isinstance(platform, str) else platform,
+    )
+    return await build_file(
+        replace(definition, name=name),
+        file,
+        referrers=referrers,
+        supplies=supplies,
+        settings=settings,
+        options=RunOptions(workers=workers, run_id=run_id, emit=emit),
+    )
+
+
+async def build_file(
+    definition: Definition,
+    file: BundleFile,
+    *,
+    referrers: bool = True,
+    supplies: Supplies | None = None,
+    settings: RegistrySettings | None = None,
+    options: RunOptions | None = None,
+) -> BuildResult:
+    """Build the bundle of ``definition``, which has its name, as ``build`` does."""
+    name = definition.name
     check_name(name)
     if not definition.entries:
         raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
-    wanted = Platform.parse(platform) if isinstance(platform, str) else platform
-    path = Path(output) / (file_name or f"{name}.{format}")
-    account = Account(run_id=run_id or new_run_id(), fetches=True, sends=False)
-    sizes = Sizes()
-    tell = to_all(account, sizes, emit)
-    async with (
-        open_writer(path, format=format, compression_level=compression_level, resume=resume, force=force) as writer,
-        open_contents(settings, supplies) as contents,
-    ):
-        found = await wanted_by(definition, contents, supplies or Supplies(), platform=wanted, referrers=referrers)
-        for failure in found.failures:
-            tell(failure)
-        await transfer(found.items, contents, writer, options=Options(workers=workers), emit=tell)
-        report = account.report(accounts(contents.registries.traffic))
-        is_complete = not report.failures
-        if is_complete or allow_partial:
-            document = described(replace(definition, name=name), found, report, sizes.known)
-            # what an image left behind when its tag moved on is not needed, and is padding
-            await writer.publish(render_definition(without_paths(document)).encode(), allow_partial=True)
-    published = is_complete or allow_partial
-    return BuildResult(path=path if published else None, partial=None if published else path, report=report)
+    sizes = _Sizes()
+    run = Run(options, fetches=True, sends=False, listener=sizes)
+    async with file.open(name) as writer, open_supplies(settings, supplies) as opened:
+        parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
+        run.tell(parts.failures)
+        await run.transfer(parts.items, opened, writer)
+        report = run.report(opened.registries)
+
+        def define() -> Definition:
+            return drop_local_paths(describe_bundle(definition, parts, report, sizes.known))
+
+        return await file.publish(writer, name, report, define)
 
 
 def check_name(name: str) -> None:
@@ -94,31 +153,13 @@ def check_name(name: str) -> None:
         raise UsageError(f"{name!r} is not a name for a bundle", hint="use letters, digits, dots, dashes, underscores")
 
 
-@asynccontextmanager
-async def open_contents(settings: RegistrySettings | None, supplies: Supplies | None) -> AsyncIterator[Contents]:
-    """All that a build draws on, open as long as the block lasts."""
-    async with AsyncExitStack() as stack:
-        bundles = [stack.enter_context(open_bundle(path)) for path in (supplies.bundles if supplies else ())]
-        kept = supplies.spool if supplies else None
-        spool = stack.enter_context(open_spool()) if kept is None else _kept_spool(kept)
-        registries = await stack.enter_async_context(open_registries(settings or RegistrySettings()))
-        yield Contents(spool, tuple(bundles), registries)
-
-
-def _kept_spool(directory: Path) -> Spool:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TargetError(f"{directory} cannot be made: {error.strerror or error}") from None
-    return Spool(directory)
-
-
-def named_definition(name: str, images: Iterable[str | Reference]) -> Definition:
+def make_definition(name: str, images: Iterable[str | Reference]) -> Definition:
+    """A definition of ``images``, each of them once; raises ``InvalidReference``."""
     parsed = (Reference.parse(image) if isinstance(image, str) else image for image in images)
     return Definition(name=name, images=tuple(DefinedImage(image=image) for image in dict.fromkeys(parsed)))
 
 
-class Sizes:
+class _Sizes:
     """Bytes of the blobs of each image, shared ones included."""
 
     def __init__(self) -> None:
@@ -129,22 +170,22 @@ class Sizes:
             self.known[event.item.target] = event.bytes + event.deduplicated
 
 
-async def wanted_by(
-    definition: Definition, contents: Contents, supplies: Supplies, *, platform: Platform | None, referrers: bool
-) -> Wanted:
-    """The items of ``definition``; charts and packs are put into the spool of ``contents`` first."""
+async def find_parts(
+    definition: Definition, supplies: OpenSupplies, *, platform: Platform | None, referrers: bool
+) -> Parts:
+    """The items of ``definition``; its charts, packs and files are put into the spool of ``supplies`` first."""
     platforms = (platform,) if platform else ()
-    wanted = Wanted(
+    parts = Parts(
         [
             Item(image.reference, image.image, image.packs, platforms=platforms, referrers=referrers)
             for image in definition.images
         ]
     )
     if definition.charts or definition.archives or definition.files:
-        from syncer.api.charts import add_spooled  # noqa: PLC0415  slow to import, and images need none of it
+        from syncer.api.charts import add_artifacts  # noqa: PLC0415  slow to import, and images need none of it
 
-        await add_spooled(wanted, definition, contents, supplies, referrers=referrers)
-    return wanted
+        await add_artifacts(parts, definition, supplies, referrers=referrers)
+    return parts
 
 
 async def build_remote(
@@ -154,78 +195,60 @@ async def build_remote(
     referrers: bool = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
+    options: RunOptions | None = None,
 ) -> PushResult:
-    """Bring all that ``definition`` wants to where a push of its bundle would, and its definition after it."""
+    """Bring all that ``definition`` wants to where a push of its bundle would, and its definition after it.
+
+    Raises ``UsageError`` for a name that no bundle can have, and for names that collide at the target.
+    """
     check_name(definition.name)
-    address = delivery.address
-    account = Account(run_id=delivery.run_id or new_run_id(), fetches=True, sends=True)
-    tell = to_all(account, delivery.emit)
-    place, problem = None, None
-    async with open_contents(settings, supplies) as contents:
-        found = await wanted_by(
-            definition, contents, supplies or Supplies(), platform=delivery.platform, referrers=referrers
-        )
-        for failure in found.failures:
-            tell(failure)
-        targets = [item.target for item in found.items]
-        named = landing(delivery.mapping, address.base).targets(targets, registry=address.host, base=address.base)
-        with open_target(contents.registries, address, delivery.state) as opened:
-            await land(found.items, named, contents, opened, workers=delivery.workers, emit=tell)
-            report = account.report(accounts(contents.registries.traffic))
-            if not report.failures:
-                opened.finished()
-                document = as_landed(_resolved(definition, found), named, report.images)
-                try:
-                    place = await land_definition(_plain(document), address, opened, workers=delivery.workers)
-                except SyncerError as error:
-                    problem = error
-            report = account.report(accounts(contents.registries.traffic))
-    return PushResult(bundle=definition.name, registry=str(address), report=report, definition=place, problem=problem)
+    run = Run(options, fetches=True, sends=True)
+    async with open_supplies(settings, supplies) as opened:
+        parts = await find_parts(definition, opened, platform=delivery.platform, referrers=referrers)
+        run.tell(parts.failures)
+        bundle = BundleSource(lambda: _with_chart_names(definition, parts), tuple(parts.items), opened)
+        delivery = replace(delivery, platform=None)  # the items of images have it already
+        return await deliver(bundle, opened.registries, delivery, run, name=definition.name, with_details=False)
 
 
-def _resolved(definition: Definition, found: Wanted) -> Definition:
+def _with_chart_names(definition: Definition, parts: Parts) -> Definition:
     """``definition`` with the names of its charts, and without the places of files on this machine."""
-    charts = (replace(chart, artifact=found.charts.get(chart.request)) for chart in definition.charts)
-    return without_paths(replace(definition, charts=tuple(charts)))
-
-
-def _plain(definition: Definition) -> Definition:
-    """``definition`` without what only a run that copied an image knows of it, so that it is the same every time."""
-    images = (replace(image, platforms=(), size=None) for image in definition.images)
-    return replace(definition, images=tuple(images))
+    charts = (replace(chart, artifact=parts.charts.get(chart.request)) for chart in definition.charts)
+    return drop_local_paths(replace(definition, charts=tuple(charts)))
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
+class Resolution:
     """A definition with what it resolved to; images that failed are ``missing`` in it, and in the report."""
 
     definition: Definition
     report: Report
 
 
-async def lock(
+async def resolve_definition(
     definition: Definition,
     *,
     platform: Platform | None = None,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
-    emit: Emit | None = None,
-) -> Locked:
-    """``definition`` with digests, platforms and sizes.  Charts are fetched, since nothing else tells theirs."""
-    account, sizes = Account(run_id=new_run_id(), fetches=True, sends=False), Sizes()
-    async with open_contents(settings, supplies) as contents:
-        found = await wanted_by(definition, contents, supplies or Supplies(), platform=platform, referrers=False)
-        tell = to_all(account, sizes, emit)
-        for failure in found.failures:
-            tell(failure)
-        await transfer(found.items, contents, _Nowhere(), options=Options(workers=workers), emit=tell)
-        report = account.report(accounts(contents.registries.traffic))
-    return Locked(described(definition, found, report, sizes.known), report)
+    options: RunOptions | None = None,
+) -> Resolution:
+    """Find the digests, platforms and sizes of all that ``definition`` names (``build --metadata-only --lock``).
+
+    Charts are fetched, since nothing else tells theirs.
+    """
+    sizes = _Sizes()
+    run = Run(options, fetches=True, sends=False, listener=sizes)
+    async with open_supplies(settings, supplies) as opened:
+        parts = await find_parts(definition, opened, platform=platform, referrers=False)
+        run.tell(parts.failures)
+        await run.transfer(parts.items, opened, _FullTarget())
+        report = run.report(opened.registries)
+    return Resolution(describe_bundle(definition, parts, report, sizes.known), report)
 
 
-class _Nowhere:
-    """A target that claims to have every blob: whatever is brought there is found, and none of it fetched."""
+class _FullTarget:
+    """A target that claims to have every blob, so that all is found and nothing fetched."""
 
     def space(self, name: Reference) -> str:  # noqa: ARG002  there is one space
         return ""

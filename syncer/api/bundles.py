@@ -1,4 +1,4 @@
-"""A bundle where it lies: in a file, or spread over a registry under its definition."""
+"""Bundles as sources: in a file, or spread over a registry under a definition."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from syncer.api.definitions import without_paths
-from syncer.api.supplies import bundled_referrers
+from syncer.api.definitions import drop_local_paths
+from syncer.api.supplies import find_referrers
 from syncer.bundle import Bundle
 from syncer.content import Item, Source
 from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
-from syncer.naming import REPOSITORY, landing
+from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
@@ -21,9 +21,9 @@ from syncer.profiles.definition.definition import (
     DefinedChart,
     DefinedImage,
     Definition,
+    drop_stored_names,
     name_of,
     render_definition,
-    without_places,
 )
 from syncer.registry import Registries
 
@@ -32,14 +32,14 @@ _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
 
 @dataclass(frozen=True, slots=True)
 class StoredBundle:
-    """Where a bundle's definition was pushed to: ``[http://|https://]HOST[:PORT]/BASE/bundle-definition:NAME``."""
+    """The place that a bundle's definition was pushed to: ``[http://|https://]HOST[:PORT]/BASE/bundle-definition:NAME``."""
 
     reference: Reference
     plain_http: bool | None = None  # None: the scheme was not given
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ``InvalidReference``."""
+        """Parse what ``save --source`` takes; raises ``InvalidReference``."""
         scheme, found, rest = text.partition("://")
         is_url = bool(found) and scheme.lower() in ("http", "https")
         return cls(Reference.parse(rest if is_url else text), scheme.lower() == "http" if is_url else None)
@@ -54,10 +54,10 @@ class StoredBundle:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a bundle holds; the targets of ``items`` are the names that things have in a bundle.
+class BundleSource:
+    """The items of a bundle, with the source that has them; their targets are the names that they have in a bundle.
 
-    Its definition is read when somebody asks for it: a push does at its end.
+    The definition is read when it is first asked for, which a push does at its end.
     """
 
     read: Callable[[], Definition]
@@ -69,20 +69,28 @@ class Held:
         return self.read()
 
 
-def held_in(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> Held:
-    """What the file of ``bundle`` holds; with ``annotations`` only the images that have them."""
+def bundle_name(bundle: Bundle) -> str:
+    """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst``."""
+    return bundle.path.name.partition(".tar")[0]
+
+
+def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:
+    """The items of the file of ``bundle``; with ``annotations`` only the images that have them.
+
+    Raises ``UsageError`` when no image has them.
+    """
     names = _selected(bundle, annotations) if annotations else [image.reference for image in bundle.images]
     if annotations and not names:
-        raise _nothing_has_them(usable_definition_in(bundle))
+        raise _nothing_has_them(read_usable_definition(bundle))
 
     def read() -> Definition:
-        definition = usable_definition_in(bundle)
+        definition = read_usable_definition(bundle)
         return _only(definition, names) if annotations else definition
 
-    return Held(read, tuple(Item(name, name) for name in names), bundle)
+    return BundleSource(read, tuple(Item(name, name) for name in names), bundle)
 
 
-def definition_in(bundle: Bundle) -> Definition:
+def read_definition_in(bundle: Bundle) -> Definition:
     """The definition that travels in ``bundle``; for what another tool wrote, one that lists its images.
 
     Raises ``InvalidFile`` for one that is not of our form.
@@ -92,21 +100,21 @@ def definition_in(bundle: Bundle) -> Definition:
     return _parsed(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
 
 
-def usable_definition_in(bundle: Bundle) -> Definition:
-    """As ``definition_in``, but what cannot be read is as good as absent: the images are there all the same."""
+def read_usable_definition(bundle: Bundle) -> Definition:
+    """As ``read_definition_in``, but one that cannot be read counts as absent: the images are there all the same."""
     try:
-        return definition_in(bundle)
+        return read_definition_in(bundle)
     except InvalidFile:
         return _listing(bundle)
 
 
 def _listing(bundle: Bundle) -> Definition:
     images = tuple(DefinedImage(image=image.reference, digest=image.descriptor.digest) for image in bundle.images)
-    return Definition(name=bundle.path.name.partition(".tar")[0], images=images)
+    return Definition(name=bundle_name(bundle), images=images)
 
 
 async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
-    """The definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
+    """Fetch the definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
     reference = stored.at(registries)
     layer = definition_layer(await registries.manifest(reference))
     if layer.size > _MAX_DEFINITION:
@@ -123,11 +131,16 @@ async def read_definition_at(stored: StoredBundle, registries: Registries) -> De
 def _parsed(content: bytes, origin: str) -> Definition:
     from syncer.profiles.definition.definition_file import parse_definition  # noqa: PLC0415  needs yaml, and a push only at its end
 
-    return without_paths(parse_definition(content, origin))
+    return drop_local_paths(parse_definition(content, origin))
 
 
-async def held_at(stored: StoredBundle, registries: Registries, annotations: Mapping[str, str] | None = None) -> Held:
-    """The bundle whose definition is at ``stored``."""
+async def find_in_registry(
+    stored: StoredBundle, registries: Registries, annotations: Mapping[str, str] | None = None
+) -> BundleSource:
+    """The items of the bundle whose definition is at ``stored``; with ``annotations`` only the images that have them.
+
+    Raises ``NotFound``, ``Denied`` and ``InvalidContent`` for the definition, ``UsageError`` when no image has them.
+    """
     definition = await read_definition_at(stored, registries)
     items = tuple(_items(definition, stored.reference))
     if annotations:
@@ -135,12 +148,12 @@ async def held_at(stored: StoredBundle, registries: Registries, annotations: Map
         if not items:
             raise _nothing_has_them(definition)
         definition = _only(definition, [item.target for item in items])
-    definition = without_places(definition)
-    return Held(lambda: definition, items, registries)
+    definition = drop_stored_names(definition)
+    return BundleSource(lambda: definition, items, registries)
 
 
 def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
-    """Keys and values of ``--annotation-selector K=V``; raises ``UsageError``."""
+    """Parse the values of ``--annotation-selector``, each ``KEY=VALUE``; raises ``UsageError``."""
     wanted: dict[str, str] = {}
     for text in texts:
         if text in ("", "[]"):  # how Palette's help writes the default
@@ -153,9 +166,9 @@ def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _items(definition: Definition, reference: Reference) -> Iterator[Item]:
-    """Where the parts are: at the registry of ``reference`` itself, whatever it was called when they were pushed."""
+    """The parts, at the registry of ``reference`` itself, whatever it was called when they were pushed."""
     base = reference.repository.removesuffix(REPOSITORY).strip("/")
-    usual = landing(None, base)
+    usual = complete_mapping(None, base)
     for entry in definition.entries:
         name = name_of(entry)
         if name is None:
@@ -176,14 +189,14 @@ def _nothing_has_them(definition: Definition) -> UsageError:
 def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
     wanted = set(names)
 
-    def kept(entry: AnEntry) -> AnEntry | None:
+    def choose(entry: AnEntry) -> AnEntry | None:
         return entry if name_of(entry) in wanted else None
 
-    return definition.changed(kept)
+    return definition.changed(choose)
 
 
 def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]:
-    """The images that have the annotations, and what refers to them."""
+    """The images that have the annotations, with their signatures and other referrers."""
     chosen: dict[Reference, None] = {}
     for image in bundle.images:
         root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
@@ -191,7 +204,7 @@ def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]
             chosen[image.reference] = None
             subjects = [root.descriptor.digest]
             subjects += [child.digest for child in root.children()] if isinstance(root, Index) else []
-            chosen |= dict.fromkeys(bundled_referrers(bundle, image.reference, subjects))
+            chosen |= dict.fromkeys(find_referrers(bundle, image.reference, subjects))
     return [image.reference for image in bundle.images if image.reference in chosen]
 
 
@@ -203,7 +216,7 @@ async def _has(reference: Reference, source: Source, annotations: Mapping[str, s
     return annotations.items() <= manifest.annotations.items()
 
 
-_HERE = "registry.invalid"  # whoever asks knows where the registry is, and nothing depends on it
+_HERE = "registry.invalid"  # stands for the registry that we are: a client knows its name, and nothing depends on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +238,13 @@ class ServedBundle:
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
-        """Raises ``UsageError`` for names that collide."""
-        named = landing(None, "").targets((image.reference for image in bundle.images), registry=_HERE)
-        definition = usable_definition_in(bundle)
+        """Prepare ``bundle`` for being served; raises ``UsageError`` for names that collide."""
+        names = names_at(_HERE, "", (image.reference for image in bundle.images))
+        definition = read_usable_definition(bundle)
         manifest, made = definition_artifact(render_definition(definition).encode())
         name = Reference(_HERE, REPOSITORY, tag_of(definition.name))
         images = [ServedImage(image.reference, image.descriptor) for image in bundle.images]
-        repositories = {reference: place.repository for reference, place in named.items()}
+        repositories = {reference: place.repository for reference, place in names.items()}
         return cls(
             bundle,
             [*images, ServedImage(name, manifest.descriptor)],

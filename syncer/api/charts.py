@@ -8,8 +8,8 @@ from functools import partial
 
 from anyio import to_thread
 
-from syncer.api.definitions import Wanted
-from syncer.api.supplies import Contents, Had, Supplies, Unknown, plain_name
+from syncer.api.definitions import Parts
+from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name
 from syncer.content import Item
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor, Digest, Reference
@@ -25,66 +25,58 @@ from syncer.registry import Registries
 from syncer.transfer.events import ImageFailed
 
 
-async def add_spooled(
-    wanted: Wanted, definition: Definition, contents: Contents, supplies: Supplies, *, referrers: bool
-) -> None:
-    """Add the items of all that is no image to ``wanted``."""
-    await _add_charts(wanted, definition, contents, supplies, referrers=referrers)
+async def add_artifacts(parts: Parts, definition: Definition, supplies: OpenSupplies, *, referrers: bool) -> None:
+    """Add to ``parts`` the charts, packs and files of ``definition``, which are fetched or packed into the spool.
+
+    What could not be had is among ``parts.failures``.
+    """
+    await _add_charts(parts, definition, supplies, referrers=referrers)
     for archive in definition.archives:
         name = pack_reference(archive.name, archive.version)
-        if await _add_local(wanted, name, archive.digest, contents, partial(spool_pack, archive)):
-            wanted.archives[archive.name, archive.version] = name
+        if await _add_local(parts, name, archive.digest, supplies, partial(spool_pack, archive)):
+            parts.archives[archive.name, archive.version] = name
     for file in definition.files:
-        if await _add_local(wanted, file.artifact, file.digest, contents, partial(spool_file, file)):
-            wanted.files.add(file.artifact)
+        if await _add_local(parts, file.artifact, file.digest, supplies, partial(spool_file, file)):
+            parts.files.add(file.artifact)
 
 
-async def _add_charts(
-    wanted: Wanted, definition: Definition, contents: Contents, supplies: Supplies, *, referrers: bool
-) -> None:
-    transport = contents.registries.transport
-    finder = Charts(
-        transport,
-        contents.spool,
-        ChartRegistries(contents.registries),
-        logins=supplies.chart_logins,
-        cache=supplies.chart_cache,
-    )
-    at_hand = {chart: name for chart in definition.charts if (name := _at_hand(chart, contents))}
+async def _add_charts(parts: Parts, definition: Definition, supplies: OpenSupplies, *, referrers: bool) -> None:
+    at_hand = {chart: name for chart in definition.charts if (name := _name_at_hand(chart, supplies))}
     missing = [chart for chart in definition.charts if chart not in at_hand]
-    resolved = dict(zip(missing, await finder.resolve_all([chart.request for chart in missing]), strict=True))
+    resolved = await ChartSearch(supplies).resolve([chart.request for chart in missing])
+    found_charts = dict(zip(missing, resolved, strict=True))
     for chart in definition.charts:
-        found = resolved.get(chart)
+        found = found_charts.get(chart)
         if isinstance(found, FailedChart):
             name = _name_of(chart)
-            wanted.failures.append(ImageFailed(Item(name, name, chart.packs), found.error))
+            parts.failures.append(ImageFailed(Item(name, name, chart.packs), found.error))
             continue
         reference = found.reference if isinstance(found, ResolvedChart) else at_hand[chart]
         name = replace(reference, digest=None) if reference.tag else reference
         source = name.at(chart.digest) if chart.digest else reference
-        wanted.charts[chart.request] = name
-        wanted.items.append(Item(source, name, chart.packs, referrers=referrers))
+        parts.charts[chart.request] = name
+        parts.items.append(Item(source, name, chart.packs, referrers=referrers))
 
 
 async def _add_local(
-    wanted: Wanted, name: Reference, digest: Digest | None, contents: Contents, spool: Callable[[Spool], Reference]
+    parts: Parts, name: Reference, digest: Digest | None, supplies: OpenSupplies, spool: Callable[[Spool], Reference]
 ) -> bool:
-    """Something from this machine's disk, unless a bundle at hand has it; whether it could be had."""
+    """Add something from this machine's disk, unless a bundle at hand has it; return whether it could be had."""
     bound = name.at(digest) if digest else name
     try:
-        reference = bound if contents.has(bound) else await to_thread.run_sync(spool, contents.spool)
+        reference = bound if supplies.has(bound) else await to_thread.run_sync(spool, supplies.spool)
         if digest and reference.digest not in (None, digest):
             raise DigestMismatch(f"{name} is not the content whose digest the definition gives")
     except SyncerError as error:
-        wanted.failures.append(ImageFailed(Item(name, name), error))
+        parts.failures.append(ImageFailed(Item(name, name), error))
         return False
-    wanted.items.append(Item(reference, name, referrers=False))
+    parts.items.append(Item(reference, name, referrers=False))
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class ChartRegistries:
-    """What the finder of charts asks of registries."""
+    """The registries of a run, as far as the finder of charts asks them."""
 
     registries: Registries
 
@@ -99,50 +91,54 @@ class ChartRegistries:
         return Login(found.username, found.password) if found and found.username and found.password else None
 
 
-def _at_hand(chart: DefinedChart, contents: Contents) -> Reference | None:
+def _name_at_hand(chart: DefinedChart, supplies: OpenSupplies) -> Reference | None:
     name = chart.artifact or expected_reference(chart.request)
-    return name if name and contents.has(name) else None
+    return name if name and supplies.has(name) else None
 
 
 def _name_of(chart: DefinedChart) -> Reference:
-    """What stands for a chart that could not be found."""
+    """The name that stands for a chart that could not be found."""
     return chart.artifact or expected_reference(chart.request) or Reference("charts.invalid", chart.name or "chart")
 
 
-class Charted:
-    """Finds charts, fetching each index once."""
+class ChartSearch:
+    """Finds charts in their repositories, fetching each index once."""
 
-    def __init__(self, contents: Contents, supplies: Supplies) -> None:
-        registries = contents.registries
+    def __init__(self, supplies: OpenSupplies) -> None:
         self._charts = Charts(
-            registries.transport,
-            contents.spool,
-            ChartRegistries(registries),
-            logins=supplies.chart_logins,
-            cache=supplies.chart_cache,
+            supplies.registries.transport,
+            supplies.spool,
+            ChartRegistries(supplies.registries),
+            logins=supplies.settings.chart_logins,
+            cache=supplies.settings.chart_cache,
         )
 
-    async def had_by_profiles(self, profiles: list[Profile], say: Callable[[str], None]) -> Had:
-        """The images and charts of ``profiles``; ``say`` is told what was odd in them."""
+    async def resolve(self, requests: list[ChartRequest]) -> list[ResolvedChart | FailedChart]:
+        """The chart that each request means now, in the order of the requests."""
+        return await self._charts.resolve_all(requests)
+
+    async def list_profiles(self, profiles: list[Profile], say: Callable[[str], None]) -> Listing:
+        """List the images and charts of ``profiles``; ``say`` is told what was odd in them."""
         gathered = gather("sync", profiles)
         for warning in (*gathered.warnings, *gathered.unlisted):
             say(str(warning))
         definition = gathered.definition
-        charts = await self.had_by_charts([chart.request for chart in definition.charts])
+        charts = await self.list_charts([chart.request for chart in definition.charts])
         images = tuple(image.reference for image in definition.images)
         return replace(charts, references=(*images, *charts.references))
 
-    async def had_by_charts(self, requests: list[ChartRequest]) -> Had:
+    async def list_charts(self, requests: list[ChartRequest]) -> Listing:
+        """List the charts that ``requests`` mean now; those that cannot be found are unknown."""
         references: list[Reference] = []
         unknown: list[Unknown] = []
-        for found in await self._charts.resolve_all(requests):
+        for found in await self.resolve(requests):
             if isinstance(found, FailedChart):
                 unknown.append(Unknown(chart_name(found.request), found.error))
             else:
                 references.append(replace(found.reference, digest=None))
-        return Had(tuple(references), tuple(unknown))
+        return Listing(tuple(references), tuple(unknown))
 
 
 def chart_name(request: ChartRequest) -> Reference:
-    """What stands for a chart of which nothing could be learned."""
+    """The name that stands for a chart of which nothing could be learned."""
     return expected_reference(request) or Reference("charts.invalid", plain_name(request.name))

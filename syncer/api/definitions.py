@@ -1,4 +1,4 @@
-"""A definition, from what became of its items in a transfer."""
+"""Definitions before and after a transfer: their parts as items, and what became of them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Local = TypeVar("Local", DefinedArchive, DefinedFile)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A definition as items for a transfer."""
+class Parts:
+    """The parts of a definition, as items for a transfer."""
 
     items: list[Item]
     failures: list[ImageFailed] = field(default_factory=list)  # charts and packs that could not be had
@@ -37,23 +37,23 @@ class Wanted:
     files: set[Reference] = field(default_factory=set)
 
 
-def described(definition: Definition, wanted: Wanted, report: Report, sizes: Mapping[Reference, int]) -> Definition:
+def describe_bundle(definition: Definition, parts: Parts, report: Report, sizes: Mapping[Reference, int]) -> Definition:
     """``definition`` with what its parts turned out to be, without those that failed, which are ``missing``.
 
-    It still says where packs and files lie on this machine: see ``without_paths``.
+    It still says where packs and files lie on this machine: see ``drop_local_paths``.
     """
     ends = {image.target: image for image in report.images if image.subject is None}
 
-    def lock_image(image: DefinedImage) -> DefinedImage:
+    def fill_image(image: DefinedImage) -> DefinedImage:
         end = ends[image.image]
         platforms = tuple(map(str, end.platforms))
         return replace(image, digest=end.digest, platforms=platforms, size=sizes.get(image.image), stored=None)
 
-    def lock_chart(chart: DefinedChart) -> DefinedChart:
-        name = wanted.charts[chart.request]
+    def fill_chart(chart: DefinedChart) -> DefinedChart:
+        name = parts.charts[chart.request]
         return replace(chart, artifact=name, digest=ends[name].digest, size=sizes.get(name), stored=None)
 
-    def lock_local(entry: Local, name: Reference) -> Local:
+    def fill_local(entry: Local, name: Reference) -> Local:
         return replace(entry, digest=ends[name].digest, size=sizes.get(name), stored=None)
 
     def is_there(name: Reference | None) -> bool:
@@ -61,23 +61,23 @@ def described(definition: Definition, wanted: Wanted, report: Report, sizes: Map
 
     return replace(
         definition,
-        images=tuple(lock_image(image) for image in definition.images if is_there(image.image)),
-        charts=tuple(lock_chart(chart) for chart in definition.charts if is_there(wanted.charts.get(chart.request))),
+        images=tuple(fill_image(image) for image in definition.images if is_there(image.image)),
+        charts=tuple(fill_chart(chart) for chart in definition.charts if is_there(parts.charts.get(chart.request))),
         archives=tuple(
-            lock_local(archive, name)
+            fill_local(archive, name)
             for archive in definition.archives
-            if (name := wanted.archives.get((archive.name, archive.version))) and is_there(name)
+            if (name := parts.archives.get((archive.name, archive.version))) and is_there(name)
         ),
         files=tuple(
-            lock_local(file, file.artifact)
+            fill_local(file, file.artifact)
             for file in definition.files
-            if file.artifact in wanted.files and is_there(file.artifact)
+            if file.artifact in parts.files and is_there(file.artifact)
         ),
         missing=tuple(map(_missing, report.failures)),
     )
 
 
-def without_paths(definition: Definition) -> Definition:
+def drop_local_paths(definition: Definition) -> Definition:
     """``definition`` as it may travel, or as it came from elsewhere: nothing in it leads to a file of this machine."""
     return replace(
         definition,
@@ -86,32 +86,38 @@ def without_paths(definition: Definition) -> Definition:
     )
 
 
+def drop_details(definition: Definition) -> Definition:
+    """``definition`` without what only a run that copied an image knows of it, so that it is the same every time."""
+    images = (replace(image, platforms=(), size=None) for image in definition.images)
+    return replace(definition, images=tuple(images))
+
+
 def _missing(image: ImageAccount) -> Missing:
     return Missing(name=str(image.source), reason=str(image.error))
 
 
-def as_landed(
-    definition: Definition, named: Mapping[Reference, Reference], images: Sequence[ImageAccount]
+def record_stored_names(
+    definition: Definition, names: Mapping[Reference, Reference], images: Sequence[ImageAccount]
 ) -> Definition:
     """``definition`` with where each part is stored and under which digest; what did not land is ``missing``."""
     ends = {image.target: image for image in images if image.subject is None and image.status is not Status.FAILED}
-    failed = [Missing(name=str(image.source), reason=str(image.error)) for image in images if image.error]
+    failed = [_missing(image) for image in images if image.error]
 
-    def landed(entry: AnEntry) -> AnEntry | None:
-        return _stored(entry, named, ends) if named.get(_key(entry)) in ends else None
+    def store(entry: AnEntry) -> AnEntry | None:
+        return _store(entry, names, ends) if names.get(_key(entry)) in ends else None
 
-    return replace(definition.changed(landed), missing=(*definition.missing, *failed))
+    return replace(definition.changed(store), missing=(*definition.missing, *failed))
 
 
-def _stored(entry: AnEntry, named: Mapping[Reference, Reference], ends: Mapping[Reference, ImageAccount]) -> AnEntry:
-    place = named[_key(entry)]
+def _store(entry: AnEntry, names: Mapping[Reference, Reference], ends: Mapping[Reference, ImageAccount]) -> AnEntry:
+    place = names[_key(entry)]
     end = ends[place]
-    landed = replace(entry, stored=place, digest=end.digest)
+    stored = replace(entry, stored=place, digest=end.digest)
     if end.digest != entry.digest:  # a platform was taken out of an index on the way
-        landed = replace(landed, size=None)
-        if isinstance(landed, DefinedImage):
-            landed = replace(landed, platforms=tuple(map(str, end.platforms)))
-    return landed
+        stored = replace(stored, size=None)
+        if isinstance(stored, DefinedImage):
+            stored = replace(stored, platforms=tuple(map(str, end.platforms)))
+    return stored
 
 
 _UNKNOWN = Reference("unknown.invalid", "unknown")

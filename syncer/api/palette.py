@@ -17,7 +17,7 @@ from syncer.transport import TransportSettings, open_transport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteAccess:
-    """Whose API is asked, and how its console is spoken to."""
+    """The account at Palette, and the transport to its console."""
 
     account: PaletteAccount
     transport: TransportSettings
@@ -66,7 +66,7 @@ class PaletteConsole:
 
 
 async def define(name: str, selection: Selection, console: PaletteConsole | None) -> Gathered:
-    """All that ``selection`` wants, as the definition called ``name``.
+    """Make a definition, called ``name``, of all that ``selection`` wants.
 
     Raises ``UsageError`` where ids are to be asked for and no ``console`` is given, ``InvalidFile``, and what the
     console answers.
@@ -84,7 +84,7 @@ async def define(name: str, selection: Selection, console: PaletteConsole | None
         _require_local(asked)
     return gather(
         name,
-        [*asked, *(_packed(each, keep=selection.include_packs) for each in from_files), *local],
+        [*asked, *(_drop_pack_paths(each, keep_archives=selection.include_packs) for each in from_files), *local],
         images=selection.images,
         excluded=excluded,
         overrides=selection.overrides,
@@ -103,10 +103,12 @@ def _require_local(profiles: Iterable[Profile]) -> None:
         )
 
 
-def _packed(profile: Profile, *, keep: bool) -> Profile:
-    """``profile`` with the place of each of its packs only where an archive of the pack is wanted from there."""
+def _drop_pack_paths(profile: Profile, *, keep_archives: bool) -> Profile:
+    """``profile`` without the places of its packs; with ``keep_archives`` those of archives and directories stay."""
     packs = [
-        pack if keep and pack.path and (pack.path.is_dir() or is_pack_archive(pack.path)) else replace(pack, path=None)
+        pack
+        if keep_archives and pack.path and (pack.path.is_dir() or is_pack_archive(pack.path))
+        else replace(pack, path=None)
         for pack in profile.packs
     ]
     return replace(profile, packs=tuple(packs))

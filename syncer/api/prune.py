@@ -1,4 +1,4 @@
-"""What targets have that a sync file no longer names: listed, and deleted on demand."""
+"""A prune: the tags at targets that a sync file no longer names are listed, and deleted on demand."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _AT_ONCE = 16  # requests; nobody waits for a prune
 
 
 async def prune(sources: Sources, names: Collection[Reference], *, delete: bool) -> list[Pruned]:
-    """The tags below the targets' base paths that are not among ``names``; with ``delete`` they are deleted.
+    """List the tags below the targets' base paths that are not among ``names``; with ``delete`` they are deleted.
 
-    ``names`` is all that the targets are to have.  What is not certain is left alone: targets without a base path,
+    ``names`` is all that the targets are to have.  Doubtful tags are left alone: targets without a base path,
     repositories of sources that could not be listed, tags whose digest something else needs where the registry
     deletes by digest only.
     """
@@ -34,7 +34,7 @@ async def prune(sources: Sources, names: Collection[Reference], *, delete: bool)
 
 
 @dataclass(slots=True)
-class _Had:
+class _Inventory:
     """A repository's tags with their digests, and what lies below those that are indexes."""
 
     tags: dict[str, Digest] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class _Had:
 
 
 class _Pruning:
-    """One target's part of it."""
+    """The prune of one target."""
 
     def __init__(self, sources: Sources, target: Target, names: Collection[Reference], *, delete: bool) -> None:
         self._sources = sources
@@ -50,7 +50,7 @@ class _Pruning:
         self._names = names
         self._delete = delete
         self._address: RegistryAddress = sources.addresses[target.title]
-        self._registries: Registries = sources.contents.registries
+        self._registries: Registries = sources.supplies.registries
         self._warn: Warn = sources.warn
 
     async def carry_out(self) -> list[Pruned]:
@@ -71,7 +71,7 @@ class _Pruning:
         return pruned
 
     async def _removals(self) -> list[Removal]:
-        """Raises ``UsageError`` for a target without a base path, before anything is asked."""
+        """Find the tags to remove; raises ``UsageError`` for a target without a base path, before anything is asked."""
         base, host = self._address.base, self._address.host
         incomplete = {item.target.repository for item in self._sources.doubtful_items(self._target)}
         removals({}, (), registry=host, base=base, needs={})
@@ -82,12 +82,12 @@ class _Pruning:
         async def look(name: str) -> None:
             async with limiter:
                 try:
-                    had = await self._look_into(name)
+                    inventory = await self._read(name)
                 except SyncerError as error:
                     self._warn(f"nothing is pruned in {host}/{name}: {error}")
                     return
-            listing[name] = had.tags
-            needs.update(had.needs)
+            listing[name] = inventory.tags
+            needs.update(inventory.needs)
 
         async with anyio.create_task_group() as tasks:
             for name in await self._repositories():
@@ -104,22 +104,22 @@ class _Pruning:
             self._warn(f"{host} does not list its repositories: only those that the file names are looked into")
             return named
 
-    async def _look_into(self, name: str) -> _Had:
-        """What a repository has, as far as it matters: nothing if all of its tags are wanted."""
+    async def _read(self, name: str) -> _Inventory:
+        """Read the tags of a repository; none if all of them are wanted."""
         repository = self._registries.registry(self._address.host).repository(name)
         try:
             tags = [tag async for tag in repository.tags()]
         except RegistryError as error:
             if error.status == 404:  # it has not been made, or nothing is left of it
-                return _Had()
+                return _Inventory()
             raise
         wanted = {each.tag for each in self._names if (each.registry, each.repository) == (self._address.host, name)}
-        had = _Had()
+        inventory = _Inventory()
         for tag in tags if set(tags) - wanted else ():
             descriptor = await repository.resolve(tag)
-            had.tags[tag] = descriptor.digest
-            await _add_below(repository, descriptor, had)
-        return had
+            inventory.tags[tag] = descriptor.digest
+            await _add_below(repository, descriptor, inventory)
+        return inventory
 
     async def _remove(self, removal: Removal) -> Pruned:
         repository = self._registries.registry(removal.name.registry).repository(removal.name.repository, "pull,delete")
@@ -136,12 +136,12 @@ def _listed(removal: Removal) -> Pruned:
     return Pruned(name=removal.name, digest=removal.digest, status=PruneStatus.LISTED)
 
 
-async def _add_below(repository: Repository, root: Descriptor, had: _Had) -> None:
+async def _add_below(repository: Repository, root: Descriptor, inventory: _Inventory) -> None:
     """Note the manifests below an index, those of indexes in it among them."""
-    if not root.is_index or root.digest in had.needs:
+    if not root.is_index or root.digest in inventory.needs:
         return
-    below = had.needs[root.digest] = list[Digest]()
+    below = inventory.needs[root.digest] = list[Digest]()
     index = await repository.manifest(str(root.digest), root.digest)
     for child in index.children() if isinstance(index, Index) else ():
-        await _add_below(repository, child, had)
-        below += [child.digest, *had.needs.get(child.digest, ())]
+        await _add_below(repository, child, inventory)
+        below += [child.digest, *inventory.needs.get(child.digest, ())]

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.bundles import Held, held_in
-from syncer.api.definitions import as_landed
-from syncer.api.result import PushResult, accounts, new_run_id, to_all
-from syncer.api.state import remembered
-from syncer.bundle import check_structure, open_bundle, verify_bundle
-from syncer.content import Item, Source
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file
+from syncer.api.definitions import drop_details, record_stored_names
+from syncer.api.result import PushResult, Run, RunOptions
+from syncer.api.state import open_memory
+from syncer.bundle import Bundle, check_structure, open_bundle, verify_bundle
+from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError, TargetError
-from syncer.naming import REPOSITORY, NameMapping, landing
+from syncer.naming import REPOSITORY, NameMapping, names_at
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, tag_of
-from syncer.profiles.definition.definition import (
-    Definition,
-    render_definition,
-)
+from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.profiles.definition.spool import open_spool
 from syncer.registry import (
     FileUploadJournal,
@@ -31,23 +28,28 @@ from syncer.registry import (
     open_registries,
     open_upload_journal,
 )
-from syncer.report import Account
 from syncer.transfer.events import Emit, Event, ImageFailed
 from syncer.transfer.memory import Memory
-from syncer.transfer.run import Options, transfer
+from syncer.transfer.run import WORKERS, Options, transfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Where content goes in a registry, and how it is sent."""
+    """Where content goes in a registry, and under which names."""
 
     address: RegistryAddress
     mapping: NameMapping | None = None
     platform: Platform | None = None  # taken out of every index
-    state: Path | None = None  # where unfinished uploads are remembered
-    workers: int = 32
-    run_id: str | None = None
-    emit: Emit | None = None
+    state: Path | None = None  # a directory in which unfinished uploads are remembered
+
+    def names(self, references: Iterable[Reference]) -> dict[Reference, Reference]:
+        """The name of each reference at the registry; raises ``UsageError`` for names that collide."""
+        return names_at(self.address.host, self.address.base, references, self.mapping)
+
+    def place(self, items: Iterable[Item], names: Mapping[Reference, Reference]) -> list[Item]:
+        """``items`` on their way to ``names``, and reduced to the platform if one is given."""
+        platforms = (self.platform,) if self.platform else None
+        return [replace(item, target=names[item.target], platforms=platforms or item.platforms) for item in items]
 
 
 async def push(
@@ -60,7 +62,7 @@ async def push(
     settings: RegistrySettings | None = None,
     state: Path | None = None,
     rehash: bool = False,
-    workers: int = 32,
+    workers: int = WORKERS,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> PushResult:
@@ -74,75 +76,88 @@ async def push(
     collide; an image that fails is an entry in the report.
     """
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    with open_bundle(Path(file)) as bundle:
+    return await push_file(
+        Path(file),
+        Delivery(address=address, mapping=mapping, platform=platform, state=state),
+        annotations=annotations,
+        settings=settings,
+        rehash=rehash,
+        options=RunOptions(workers=workers, run_id=run_id, emit=emit),
+    )
+
+
+async def push_file(
+    file: Path,
+    delivery: Delivery,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    settings: RegistrySettings | None = None,
+    rehash: bool = False,
+    options: RunOptions | None = None,
+) -> PushResult:
+    """Push the bundle ``file``, as ``push`` does."""
+    with open_bundle(file) as bundle:
         if rehash:
             await verify_bundle(bundle)
         else:
             check_structure(bundle)
-        delivery = Delivery(
-            address=address,
-            mapping=mapping,
-            platform=platform,
-            state=state,
-            workers=workers,
-            run_id=run_id,
-            emit=emit,
-        )
         async with open_registries(settings or RegistrySettings()) as registries:
-            result = await deliver(held_in(bundle, annotations), registries, delivery, Path(file).name, fetches=False)
+            result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
         if bundle.changed():
             raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
     return result
 
 
-async def deliver(held: Held, registries: Registries, delivery: Delivery, called: str, *, fetches: bool) -> PushResult:
-    """Bring ``held`` into a registry; ``called`` is what a person calls it, ``fetches`` whether a registry has it."""
-    address = delivery.address
-    targets = [item.target for item in held.items]
-    named = landing(delivery.mapping, address.base).targets(targets, registry=address.host, base=address.base)
-    account = Account(run_id=delivery.run_id or new_run_id(), fetches=fetches, sends=True)
+async def push_to(
+    registries: Registries,
+    delivery: Delivery,
+    bundle: Bundle,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    options: RunOptions | None = None,
+) -> PushResult:
+    """Push ``bundle``, which is open and was checked, to one target: a run of its own, beside others if need be.
+
+    Raises ``UsageError`` for names that collide, and for ``annotations`` that no image has.
+    """
+    chosen = find_in_file(bundle, annotations)
+    run = Run(options, fetches=False, sends=True)
+    return await deliver(chosen, registries, delivery, run, name=bundle_name(bundle))
+
+
+async def deliver(
+    bundle: BundleSource,
+    registries: Registries,
+    delivery: Delivery,
+    run: Run,
+    *,
+    name: str,
+    with_details: bool = True,
+) -> PushResult:
+    """Bring ``bundle``, which is called ``name``, into a registry, and its definition when all of it is there.
+
+    Without ``with_details`` the definition has no platforms and sizes, which only a run that copied the images knows.
+    Raises ``UsageError`` for names that collide, and ``TargetError`` for a state directory that cannot be written.
+    """
+    names = delivery.names(item.target for item in bundle.items)
     place, problem = None, None
-    with open_target(registries, address, delivery.state) as opened:
-        await land(
-            held.items,
-            named,
-            held.source,
-            opened,
-            platform=delivery.platform,
-            workers=delivery.workers,
-            emit=to_all(account, delivery.emit),
-        )
-        images = account.report().images
-        if not account.report().failures:
-            opened.finished()
-            definition = as_landed(held.definition, named, images)
+    with open_target(registries, delivery.address, delivery.state) as opened:
+        await run.transfer(delivery.place(bundle.items, names), bundle.source, opened.target, opened.memory)
+        report = run.report()
+        if not report.failures:
+            opened.finish()
+            definition = record_stored_names(bundle.definition, names, report.images)
+            if not with_details:
+                definition = drop_details(definition)
             try:
-                place = await land_definition(definition, address, opened, workers=delivery.workers)
+                place = await _deliver_definition(definition, delivery.address, opened, workers=run.workers)
             except SyncerError as error:
                 problem = error
-        report = account.report(accounts(registries.traffic))
-    return PushResult(
-        bundle=called.partition(".tar")[0], registry=str(address), report=report, definition=place, problem=problem
-    )
+        report = run.report(registries)
+    return PushResult(bundle=name, registry=str(delivery.address), report=report, definition=place, problem=problem)
 
 
-async def land(
-    items: Sequence[Item],
-    named: Mapping[Reference, Reference],
-    source: Source,
-    opened: OpenTarget,
-    *,
-    platform: Platform | None = None,
-    workers: int,
-    emit: Emit,
-) -> None:
-    """Bring ``items`` to the names that ``named`` has for their targets."""
-    platforms = (platform,) if platform else None
-    renamed = [replace(item, target=named[item.target], platforms=platforms or item.platforms) for item in items]
-    await transfer(renamed, source, opened.target, options=Options(workers=workers, memory=opened.memory), emit=emit)
-
-
-async def land_definition(
+async def _deliver_definition(
     definition: Definition, address: RegistryAddress, opened: OpenTarget, *, workers: int
 ) -> Reference:
     """Push ``definition`` as an artifact, asking once where it is there already; raises ``SyncerError``.
@@ -171,21 +186,21 @@ async def land_definition(
 
 @dataclass(frozen=True, slots=True)
 class OpenTarget:
-    """The target itself, where its blobs were seen, and the uploads that are under way."""
+    """A registry as a target, with the memory of earlier runs and the journal of unfinished uploads."""
 
     target: RegistryTarget
     memory: Memory
     journal: FileUploadJournal | None
 
-    def finished(self) -> None:
-        """All arrived: the next run need not ask what is there already."""
+    def finish(self) -> None:
+        """Note that all arrived: the next run need not ask what is there already."""
         if self.journal:
             self.journal.finished()
 
 
 @contextmanager
 def open_target(registries: Registries, address: RegistryAddress, state: Path | None) -> Iterator[OpenTarget]:
-    """The registry at ``address``; without the directory ``state`` nothing is remembered between runs.
+    """Open the registry at ``address`` as a target; without the directory ``state`` nothing is remembered between runs.
 
     Raises ``TargetError`` when the directory cannot be written.
     """
@@ -198,6 +213,6 @@ def open_target(registries: Registries, address: RegistryAddress, state: Path | 
                 raise TargetError(
                     f"{state} cannot be written: {error.strerror}", hint="name another with --state-dir"
                 ) from None
-        memory = stack.enter_context(remembered(state, address.host))
+        memory = stack.enter_context(open_memory(state, address.host))
         interrupted = journal is not None and journal.was_interrupted
         yield OpenTarget(registries.target(address, journal=journal, interrupted=interrupted), memory, journal)

@@ -1,22 +1,74 @@
-"""What the jobs give back."""
+"""A run of a job, from its id to the result that the job gives back."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from syncer.content import Item, Source, Target
 from syncer.errors import Exit, SyncerError
 from syncer.oci import Reference
-from syncer.report import RegistryAccount, Report
+from syncer.registry import Registries
+from syncer.report import Account, RegistryAccount, Report
 from syncer.transfer.events import Emit, Event
+from syncer.transfer.memory import Memory
+from syncer.transfer.run import WORKERS, Options, transfer
 from syncer.transport import Traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out, and who hears of it."""
+
+    workers: int = WORKERS  # pieces of content in flight
+    run_id: str | None = None  # None: a new one is made
+    emit: Emit | None = None  # hears of every event
+
+
+class Run:
+    """The skeleton of every job: transfers, whose events go to the run's account and to all who listen, and a report.
+
+    ``fetches`` and ``sends`` say whether the source and the target are registries; ``listener`` hears of every event
+    as ``options.emit`` does.  Several runs may share registries, and each has an account of its own.
+    """
+
+    def __init__(
+        self, options: RunOptions | None = None, *, fetches: bool, sends: bool, listener: Emit | None = None
+    ) -> None:
+        options = options or RunOptions()
+        self.workers = options.workers
+        self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
+        self.emit = to_all(self.account, listener, options.emit)
+
+    def tell(self, events: Iterable[Event]) -> None:
+        """Tell all listeners of ``events`` that came about outside a transfer."""
+        for event in events:
+            self.emit(event)
+
+    async def transfer(
+        self, items: Sequence[Item], source: Source, target: Target, memory: Memory | None = None
+    ) -> None:
+        """Bring ``items`` from ``source`` to ``target``; ``memory`` is what earlier runs saw there.
+
+        An image that fails is in the report.  Raises ``TargetFull``.
+        """
+        options = Options(workers=self.workers, memory=memory or Memory())
+        await transfer(items, source, target, options=options, emit=self.emit)
+
+    def report(self, registries: Registries | None = None) -> Report:
+        """The account so far, with the traffic of ``registries`` where they are given."""
+        return self.account.report(_registry_accounts(registries.traffic) if registries else ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What a build made.  ``path`` is None when images failed and nothing was published: run again to go on."""
+    """The outcome of a build.
+
+    ``path`` is None when images failed and nothing was published; then ``partial`` is the path that the bundle will
+    have once the same build was run again and all is there.
+    """
 
     path: Path | None
     partial: Path | None
@@ -30,7 +82,7 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushResult:
-    """What a push did.
+    """The outcome of a push.
 
     ``definition`` is where the bundle's definition is now; None when anything failed before it, or when it could
     not be pushed itself, for which ``problem`` is the reason.
@@ -48,7 +100,7 @@ class PushResult:
 
 
 def new_run_id() -> str:
-    """What tells one run from all others."""
+    """A name that tells one run from all others: 12 hexadecimal digits."""
     return uuid.uuid4().hex[:12]
 
 
@@ -63,7 +115,7 @@ def to_all(*listeners: Callable[[Event], None] | None) -> Emit:
     return emit
 
 
-def accounts(traffic: Mapping[str, Traffic]) -> list[RegistryAccount]:
+def _registry_accounts(traffic: Mapping[str, Traffic]) -> list[RegistryAccount]:
     """The transport's counters as a report has them."""
     return [
         RegistryAccount(

@@ -1,4 +1,4 @@
-"""What is to be put into a bundle, as a user names it."""
+"""The selection of what is to be put into a bundle, as a user names it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from syncer.oci import Reference
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What a user names: profiles by their ids or as files, packs, images with who wants them, and what to leave out.
+    """Profiles by their ids or as files, packs, images with the option that named them, and all that is left out.
 
     The archives of ``packs`` come along unless ``images_only`` is set,
     those of other local packs with ``include_packs``.

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import anyio
 from anyio import to_thread
 
-from syncer.api.build import open_contents
-from syncer.api.supplies import Contents, Had, Supplies, Unknown, plain_name
+from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_supplies, plain_name
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.formats.images_list import read_images_file
@@ -21,12 +20,12 @@ from syncer.oci import Reference
 from syncer.profiles.definition.definition import ChartRequest
 from syncer.profiles.syncfile.document import Registry, Source, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, choose, settle
+from syncer.profiles.syncfile.sync_file import SyncFile, choose, merge_items
 from syncer.registry import Credential, RegistryAddress, RegistrySettings, api_host
 from syncer.transport import HostSettings
 
 if TYPE_CHECKING:
-    from syncer.api.charts import Charted
+    from syncer.api.charts import ChartSearch
     from syncer.profiles.palette.profile import Profile
 
 
@@ -46,53 +45,52 @@ class Sources:
     """The sources of a sync file; each is asked for what it has once, and again when that could not be told."""
 
     file: SyncFile
-    contents: Contents
+    supplies: OpenSupplies
     warn: Warn
-    supplies: Supplies = field(default_factory=Supplies)
     console: Console | None = None
     strict: bool = False
     addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
-    _had: dict[int, Had] = field(default_factory=dict)  # by the number of the source
+    _listings: dict[int, Listing] = field(default_factory=dict)  # by the number of the source
     _mistakes: list[UsageError] = field(default_factory=list)
     _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.addresses = {target.title: RegistryAddress.parse(target.registry) for target in self.file.targets}
 
-    async def look(self) -> list[Item]:
-        """What is to be mirrored, as far as the sources tell, in the order of the file.
+    async def find_items(self) -> list[Item]:
+        """Find the images to mirror, as far as the sources tell, in the order of the file.
 
         A source that cannot be asked stops no other one.  A rule that fits no tag is a warning, or with
         ``strict`` an ``InvalidFile``; raises ``UsageError`` for names that contradict each other.
         """
         async with anyio.create_task_group() as tasks:
             for number, source in enumerate(self.file.sources):
-                if number not in self._had or self._had[number].unknown:
-                    tasks.start_soon(self._look_into, number, source)
+                if number not in self._listings or self._listings[number].unknown:
+                    tasks.start_soon(self._list_source, number, source)
         if self._mistakes:
             raise self._mistakes[0]
-        return settle(self._items(lambda had: had.references))
+        return merge_items(self._items(lambda listing: listing.references))
 
     @property
     def unknown(self) -> dict[Item, SyncerError]:
-        """What could not be found out: an item that stands for it at each target, and the reason."""
-        reasons = {unknown.name: unknown.error for had in self._had.values() for unknown in had.unknown}
-        names = self._items(lambda had: [unknown.name for unknown in had.unknown])
+        """The parts of sources that could not be found out: an item for each at each target, and the reason."""
+        reasons = {unknown.name: unknown.error for listing in self._listings.values() for unknown in listing.unknown}
+        names = self._items(lambda listing: [unknown.name for unknown in listing.unknown])
         return {item: reasons[item.source] for item in names}
 
     @property
     def unasked(self) -> list[Item]:
-        """What stands for the sources that have not answered yet."""
+        """Items that stand for the sources that have not answered yet."""
         return [
             self._item(source, stand_in, target)
             for number, source in enumerate(self.file.sources)
-            if number not in self._had
+            if number not in self._listings
             for target in self.file.targets_of(source)
             for stand_in in _stand_ins(source)
         ]
 
     def doubtful_items(self, target: Target) -> list[Item]:
-        """What stands, at ``target``, for repositories of which it is not certain that all their tags are known."""
+        """Items that stand, at ``target``, for repositories of which perhaps not all tags are known."""
         return [
             self._item(source, stand_in, target)
             for source in self._doubtful(target)
@@ -101,7 +99,7 @@ class Sources:
         ]
 
     def doubtful_extent(self, target: Target) -> str:
-        """The sources that have more for ``target`` than is known, of which it cannot be said where it would lie."""
+        """The sources that may have more images for ``target``, nobody knows in which repositories; empty for none."""
         return ", ".join(self.file.place(source) for source in self._doubtful(target) if source.repository is None)
 
     def _doubtful(self, target: Target) -> list[Source]:
@@ -109,40 +107,40 @@ class Sources:
             source
             for number, source in enumerate(self.file.sources)
             if target in self.file.targets_of(source)
-            and ((had := self._had.get(number)) is None or had.unknown or had.is_doubtful)
+            and ((listing := self._listings.get(number)) is None or listing.unknown or listing.is_doubtful)
         ]
 
-    def _items(self, of: Callable[[Had], Iterable[Reference]]) -> Iterator[Item]:
+    def _items(self, of: Callable[[Listing], Iterable[Reference]]) -> Iterator[Item]:
         for number, source in enumerate(self.file.sources):
             for target in self.file.targets_of(source):
-                for reference in of(self._had.get(number, Had())):
+                for reference in of(self._listings.get(number, Listing())):
                     yield self._item(source, reference, target)
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
         address = self.addresses[target.title]
         return self.file.item(source, reference, target, registry=address.host, base=address.base)
 
-    async def _look_into(self, number: int, source: Source) -> None:
+    async def _list_source(self, number: int, source: Source) -> None:
         try:
-            self._had[number] = await self._ask(source)
+            self._listings[number] = await self._ask(source)
         except UsageError as mistake:
             self._mistakes.append(mistake)
         except SyncerError as error:
-            self._had[number] = Had(unknown=tuple(Unknown(name, error) for name in _stand_ins(source)))
+            self._listings[number] = Listing(unknown=tuple(Unknown(name, error) for name in _stand_ins(source)))
 
-    async def _ask(self, source: Source) -> Had:
+    async def _ask(self, source: Source) -> Listing:
         if source.image is not None:
-            return Had((source.image,))
+            return Listing((source.image,))
         if source.repository is not None:
             return await self._tags(source, source.repository)
         if source.images_file is not None:
             listed = await to_thread.run_sync(read_images_file, self.file.beside(source.images_file))
-            return Had(tuple(image.reference for image in listed))
+            return Listing(tuple(image.reference for image in listed))
         if source.profile_file is not None:
             path = self.file.beside(source.profile_file)
             return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path)])
         if source.chart is not None:
-            return await self._charted.had_by_charts([_request(source)])
+            return await self._charts.list_charts([_request(source)])
         if self.console is None:
             raise UsageError(
                 f"{self.file.place(source)}: profiles are at Palette, and there is no login for it",
@@ -150,27 +148,27 @@ class Sources:
             )
         return await self._of_profiles(source, await self.console.profiles(source.profiles, source.project_id or ""))
 
-    async def _tags(self, source: Source, repository: Reference) -> Had:
+    async def _tags(self, source: Source, repository: Reference) -> Listing:
         assert source.tags is not None
-        listing: list[str] = []
+        tags: list[str] = []
         if source.tags.rules().needs_listing:
-            listing = await self.contents.registries.tags(repository)
-        chosen = choose(source, listing)
+            tags = await self.supplies.registries.tags(repository)
+        chosen = choose(source, tags)
         for pattern in chosen.unmatched:
             problem = f"{pattern} fits no tag of {repository.name}"
             if self.strict:
                 raise InvalidFile(self.file.place(source), problem)
             self._say(source, problem)
-        return Had(chosen.references, is_doubtful=bool(chosen.unmatched) or not chosen.references)
+        return Listing(chosen.references, is_doubtful=bool(chosen.unmatched) or not chosen.references)
 
     @cached_property
-    def _charted(self) -> Charted:
-        from syncer.api.charts import Charted  # noqa: PLC0415  slow to import, and images need none of it
+    def _charts(self) -> ChartSearch:
+        from syncer.api.charts import ChartSearch  # noqa: PLC0415  slow to import, and images need none of it
 
-        return Charted(self.contents, self.supplies)
+        return ChartSearch(self.supplies)
 
-    async def _of_profiles(self, source: Source, profiles: list[Profile]) -> Had:
-        return await self._charted.had_by_profiles(profiles, partial(self._say, source))
+    async def _of_profiles(self, source: Source, profiles: list[Profile]) -> Listing:
+        return await self._charts.list_profiles(profiles, partial(self._say, source))
 
     def _say(self, source: Source, text: str) -> None:
         """Warn of something once, also when the source is asked again."""
@@ -190,11 +188,11 @@ async def open_sources(
     console: Console | None = None,
     strict: bool = False,
 ) -> AsyncIterator[Sources]:
-    """The sources of ``file``, and connections to all registries, open as long as the block lasts."""
+    """The sources of ``file``, and connections to all registries, open for as long as the block lasts."""
     for warning in file.warnings:
         warn(warning)
-    async with open_contents(settings, supplies) as contents:
-        yield Sources(file, contents, warn, supplies or Supplies(), console, strict=strict)
+    async with open_supplies(settings, supplies) as opened:
+        yield Sources(file, opened, warn, console, strict=strict)
 
 
 def _stand_ins(source: Source) -> list[Reference]:

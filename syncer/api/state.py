@@ -1,4 +1,4 @@
-"""What this machine remembers between runs: hints in files that are safe to delete, and locks."""
+"""The state of this machine between runs: hints in files that are safe to delete, and locks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from syncer.transfer.memory import Memory
 
 
 @contextmanager
-def locked(directory: Path, subject: str) -> Iterator[None]:
-    """Let one run at a time do ``subject``, such as a configuration's path; raises ``Locked``.
+def hold_lock(directory: Path, subject: str) -> Iterator[None]:
+    """Let one run at a time do ``subject``, such as a sync file; raises ``Locked`` and ``TargetError``.
 
     The lock is the kernel's: it ends with the process, however that ends.
     """
@@ -36,10 +36,10 @@ def locked(directory: Path, subject: str) -> Iterator[None]:
 
 
 @contextmanager
-def remembered(directory: Path | None, subject: str) -> Iterator[Memory]:
-    """What earlier runs saw at the target ``subject``; kept for the next ones however the block ends.
+def open_memory(directory: Path | None, subject: str) -> Iterator[Memory]:
+    """Open the memory of earlier runs about the target ``subject``; however the block ends, the next runs have it.
 
-    Without a directory nothing is remembered.
+    Without a directory nothing is remembered.  Raises ``TargetError`` for a directory that cannot be written.
     """
     if directory is None:
         yield Memory()
@@ -47,7 +47,7 @@ def remembered(directory: Path | None, subject: str) -> Iterator[Memory]:
     path = _file(directory / "targets", subject, "json")
     with _writing(directory):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    memory = recalled(directory, subject)
+    memory = read_memory(directory, subject)
     try:
         yield memory
     finally:
@@ -57,8 +57,8 @@ def remembered(directory: Path | None, subject: str) -> Iterator[Memory]:
             partial.replace(path)
 
 
-def recalled(directory: Path | None, subject: str) -> Memory:
-    """What earlier runs saw at the target ``subject``, for looking only."""
+def read_memory(directory: Path | None, subject: str) -> Memory:
+    """The memory of earlier runs about the target ``subject``, for looking only."""
     try:
         content = _file(directory / "targets", subject, "json").read_bytes() if directory else b""
         return Memory.from_json(orjson.loads(content))

@@ -1,29 +1,30 @@
-"""The sources that a run draws on: what was made for it, bundles at hand, and registries, in this order."""
+"""Supplies: the sources that a run draws on, which are the spool, bundles at hand and registries, in this order."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import anyio
 
-from syncer.bundle import Bundle
+from syncer.bundle import Bundle, open_bundle
 from syncer.content import Blob
-from syncer.errors import SyncerError
+from syncer.errors import SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.profiles.definition.spool import Spool
+from syncer.profiles.definition.spool import Spool, open_spool
 from syncer.profiles.palette.edge_credentials import Login
-from syncer.registry import Registries
+from syncer.registry import Registries, RegistrySettings, open_registries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supplies:
-    """What a build may draw on besides registries."""
+    """The sources of a build besides registries."""
 
     bundles: Sequence[Path] = ()  # at hand: what they have is not asked of the network
     chart_logins: Mapping[str, Login] = field(default_factory=dict)  # by host[:port][/path]
@@ -32,9 +33,10 @@ class Supplies:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """Implements ``Source``; an image that a bundle at hand has under its name costs no request at all."""
+class OpenSupplies:
+    """The supplies as one ``Source``; an image that a bundle at hand has under its name costs no request at all."""
 
+    settings: Supplies
     spool: Spool
     bundles: tuple[Bundle, ...]
     registries: Registries
@@ -52,12 +54,12 @@ class Contents:
         return holder.blob(reference, descriptor)
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
-        """What refers to ``subjects``: asked of whoever has the image."""
+        """The referrers of ``subjects``, as the supply that has the image knows them."""
         holder = self._holder(reference)
         if isinstance(holder, Spool):
             return []
         if isinstance(holder, Bundle):
-            return bundled_referrers(holder, reference, subjects)
+            return find_referrers(holder, reference, subjects)
         return await holder.referrers(reference, subjects)
 
     def pause(self, reference: Reference) -> float:
@@ -79,8 +81,31 @@ class Contents:
         return self.registries
 
 
-def bundled_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Digest]) -> list[Reference]:
-    """The images of ``bundle`` that speak about ``subjects``: by cosign's tags, or by their subject."""
+@asynccontextmanager
+async def open_supplies(settings: RegistrySettings | None, supplies: Supplies | None) -> AsyncIterator[OpenSupplies]:
+    """Open the registries, the bundles at hand and the spool of a run for as long as the block lasts.
+
+    Raises ``UsageError`` and ``InvalidBundle`` for the bundles, ``TargetError`` for a spool that cannot be made.
+    """
+    wanted = supplies or Supplies()
+    async with AsyncExitStack() as stack:
+        bundles = [stack.enter_context(open_bundle(path)) for path in wanted.bundles]
+        spool = _make_spool(wanted.spool) if wanted.spool else stack.enter_context(open_spool())
+        registries = await stack.enter_async_context(open_registries(settings or RegistrySettings()))
+        yield OpenSupplies(wanted, spool, tuple(bundles), registries)
+
+
+def _make_spool(directory: Path) -> Spool:
+    """A spool that stays after the run."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"{directory} cannot be made: {error.strerror or error}") from None
+    return Spool(directory)
+
+
+def find_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Digest]) -> list[Reference]:
+    """Find the images of ``bundle`` that speak about ``subjects``: by cosign's tags, or by their subject."""
     tags = tuple(f"{subject.algorithm}-{subject.hex}." for subject in subjects)
     found = []
     for image in bundle.images:
@@ -97,11 +122,11 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 
-class Pinned:
-    """Implements ``Source`` over another one; a tag that moves during a run keeps its first meaning."""
+class Snapshot:
+    """The supplies as a ``Source`` in which a tag that moves during a run keeps its first meaning."""
 
-    def __init__(self, contents: Contents) -> None:
-        self._contents = contents
+    def __init__(self, supplies: OpenSupplies) -> None:
+        self._supplies = supplies
         self._resolved = _Once[Reference, Descriptor]()
         self._manifests = _Once[Reference, AnyManifest]()
         self._referrers = _Once[tuple[Reference, tuple[Digest, ...]], Sequence[Reference]]()
@@ -109,29 +134,29 @@ class Pinned:
     async def resolve(self, reference: Reference) -> Descriptor:
         if known := self._manifests.known(reference):
             return known.descriptor
-        return await self._resolved.get(reference, lambda: self._contents.resolve(reference))
+        return await self._resolved.get(reference, lambda: self._supplies.resolve(reference))
 
     async def manifest(self, reference: Reference) -> AnyManifest:
         known = self._resolved.known(reference)
         pinned = reference.at(known.digest) if known and not reference.digest else reference
-        return await self._manifests.get(pinned, lambda: self._contents.manifest(pinned))
+        return await self._manifests.get(pinned, lambda: self._supplies.manifest(pinned))
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
-        return self._contents.blob(reference, descriptor)
+        return self._supplies.blob(reference, descriptor)
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
         asked = tuple(subjects)
-        return await self._referrers.get((reference, asked), lambda: self._contents.referrers(reference, asked))
+        return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked))
 
     def pause(self, reference: Reference) -> float:
-        return self._contents.pause(reference)
+        return self._supplies.pause(reference)
 
     def lanes(self, reference: Reference) -> float:
-        return self._contents.lanes(reference)
+        return self._supplies.lanes(reference)
 
 
 class _Once(Generic[Key, Answer]):
-    """Answers that are asked for once; who comes meanwhile waits, and after an error asks again."""
+    """Answers that are asked for once; a second caller waits for the first, and asks again after an error."""
 
     def __init__(self) -> None:
         self._answers: dict[Key, Answer] = {}
@@ -152,15 +177,15 @@ class _Once(Generic[Key, Answer]):
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Something that a source asks for and that could not be found out; ``name`` stands for it."""
+    """A part of a source that could not be found out, such as its tags; ``name`` stands for it."""
 
     name: Reference
     error: SyncerError
 
 
 @dataclass(frozen=True, slots=True)
-class Had:
-    """What one source has now.  ``is_doubtful``: it is not certain that this is all."""
+class Listing:
+    """The images and charts that one source has now.  ``is_doubtful``: it is not certain that this is all."""
 
     references: tuple[Reference, ...] = ()
     unknown: tuple[Unknown, ...] = ()

@@ -1,4 +1,4 @@
-"""From registries to registries, with no file between."""
+"""A sync: from registries to registries, with no file between."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import anyio
 from anyio import to_thread
 
 from syncer.api.push import OpenTarget, open_target
-from syncer.api.result import accounts, new_run_id, to_all
+from syncer.api.result import Run, RunOptions
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
-from syncer.api.supplies import Pinned
+from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, UsageError
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
-from syncer.report import Account, Report
+from syncer.report import Report
 from syncer.report.figures import Pruned
 from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
-from syncer.transfer.run import Options, transfer
+from syncer.transfer.run import WORKERS, Options, transfer
 
 Expect: TypeAlias = Callable[[int], None]
 
@@ -32,7 +32,7 @@ class Mirroring:
     """How a sync is carried out."""
 
     state: Path | None = None  # a directory in which hints are kept from run to run
-    workers: int = 32  # pieces of content in flight to each target
+    workers: int = WORKERS  # pieces of content in flight to each target
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
     delete: bool = False  # and delete it
@@ -41,7 +41,7 @@ class Mirroring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncResult:
-    """What a sync did.  ``timed_out``: the time that was given was up first."""
+    """The outcome of a sync.  ``timed_out``: the time that was given was up first."""
 
     report: Report
     timed_out: bool = False
@@ -62,18 +62,18 @@ async def sync(
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> SyncResult:
-    """Mirror what a sync file says (docs/sync.md); ``environment`` is where it finds the variables that it names.
+    """Mirror what a sync file says (docs/sync.md); the variables that it names are looked up in ``environment``.
 
     Raises ``UsageError`` for a file that asks for what cannot be; an image that fails is an entry in the report.
     """
     read = file if isinstance(file, SyncFile) else await to_thread.run_sync(read_sync_file, Path(file))
     own = sync_settings(read, settings or RegistrySettings(), environment or {})
-    async with open_sources(read, own, warn or _nobody, strict=strict) as sources:
+    async with open_sources(read, own, warn or _ignore, strict=strict) as sources:
         return await run_sync(sources, how or Mirroring(), run_id=run_id, emit=emit)
 
 
-def _nobody(_: str) -> None:
-    """Listens to no warnings."""
+def _ignore(_: str) -> None:
+    """Listen to no warnings."""
 
 
 async def run_sync(
@@ -91,44 +91,43 @@ async def run_sync(
     ``UsageError`` before anything is sent when the file asks for what cannot be.  ``expect`` is told how many
     images there will be, once that is known; ``on_cut`` what was done, when the run is cancelled.
     """
-    account = Account(run_id=run_id or new_run_id(), fetches=True, sends=True)
-    registries = sources.contents.registries
+    run = Run(RunOptions(workers=how.workers, run_id=run_id, emit=emit), fetches=True, sends=True)
+    registries = sources.supplies.registries
     with _open_targets(sources, how.state) as targets:
-        run = _Run(sources, targets, how, account, to_all(account, emit), expect)
+        passes = _Passes(sources, targets, how, run, expect)
         try:
             with anyio.move_on_after(how.timeout) as limit:
-                await run.carry_out()
+                await passes.carry_out()
         except anyio.get_cancelled_exc_class():
-            run.close()
+            passes.close()
             if on_cut:
-                on_cut(account.report(accounts(registries.traffic)))
+                on_cut(run.report(registries))
             raise
-        run.close()
-        report = replace(account.report(accounts(registries.traffic)), pruned=run.pruned)
+        passes.close()
+        report = replace(run.report(registries), pruned=passes.pruned)
     return SyncResult(report=report, timed_out=limit.cancelled_caught)
 
 
 @contextmanager
 def _open_targets(sources: Sources, state: Path | None) -> Iterator[dict[str, OpenTarget]]:
-    """The registry of each target, by its host; their settings are settled before anything is asked of them."""
+    """Open the registry of each target, by its host, before anything is asked of them."""
     with ExitStack() as stack:
         targets: dict[str, OpenTarget] = {}
         for address in sources.addresses.values():
             if address.host not in targets:
-                registries = sources.contents.registries
+                registries = sources.supplies.registries
                 targets[address.host] = stack.enter_context(open_target(registries, address, state))
         yield targets
 
 
 @dataclass(slots=True)
-class _Run:
-    """One run: a pass over everything, and one over what failed."""
+class _Passes:
+    """The passes of one run: one over everything, and one over what failed."""
 
     sources: Sources
     targets: dict[str, OpenTarget]
     how: Mirroring
-    account: Account
-    emit: Emit
+    run: Run
     expect: Expect | None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
@@ -137,28 +136,28 @@ class _Run:
 
     async def carry_out(self) -> None:
         with self.scope:
-            items = await self.sources.look()
+            items = await self.sources.find_items()
             self._announce(items)
             if self.how.fail_fast and self.sources.unknown:
                 return
             await self._pass(items)
             if self.failed or self.sources.unknown:
-                self.sources.contents.registries.transport.forget_outages()
-                found = await self._look_again(items)
+                self.sources.supplies.registries.transport.forget_outages()
+                found = await self._find_more(items)
                 await self._pass([*self._to_try_again(items), *found])
             self.was_cut = False
             if self.how.prune:
                 from syncer.api.prune import prune  # noqa: PLC0415  rarely used
 
-                names = [image.target for image in self.account.report().images]
+                names = [image.target for image in self.run.report().images]
                 self.pruned = tuple(await prune(self.sources, names, delete=self.how.delete))
 
-    async def _look_again(self, items: Iterable[Item]) -> list[Item]:
-        """What sources have that could not be asked at first; names that contradict what is there already fail."""
+    async def _find_more(self, items: Iterable[Item]) -> list[Item]:
+        """Ask the sources again that could not be asked at first; names that contradict what is there already fail."""
         known = {(item.source, item.target) for item in items}
         lost = list(self.sources.unknown)
         try:
-            found = [item for item in await self.sources.look() if (item.source, item.target) not in known]
+            found = [item for item in await self.sources.find_items() if (item.source, item.target) not in known]
         except UsageError as mistake:
             self.failed |= dict.fromkeys(lost, mistake)
             return []
@@ -168,11 +167,11 @@ class _Run:
     def close(self) -> None:
         """Tell what failed in the end, and what nobody came to."""
         for item, error in (self.failed | self.sources.unknown).items():
-            self.emit(ImageFailed(item, error))
-        self.account.expect(self.sources.unasked)
+            self.run.emit(ImageFailed(item, error))
+        self.run.account.expect(self.sources.unasked)
         for host, target in self.targets.items():
             if not self.was_cut and not self._left_content_at(host):
-                target.finished()
+                target.finish()
 
     def _left_content_at(self, host: str) -> bool:
         """Whether the registry may hold parts of an image that did not arrive."""
@@ -182,13 +181,13 @@ class _Run:
         )
 
     def _announce(self, items: Sequence[Item]) -> None:
-        self.account.expect(items)
+        self.run.account.expect(items)
         if self.expect:
             self.expect(len(items))
 
     async def _pass(self, items: Iterable[Item]) -> None:
         """Bring ``items``; a name means to all targets what it meant first in this pass."""
-        source = Pinned(self.sources.contents)
+        source = Snapshot(self.sources.supplies)
         by_host: dict[str, list[Item]] = {}
         for item in items:
             by_host.setdefault(item.target.registry, []).append(item)
@@ -196,8 +195,8 @@ class _Run:
             for host, own in by_host.items():
                 tasks.start_soon(self._bring, own, source, self.targets[host])
 
-    async def _bring(self, items: Sequence[Item], source: Pinned, target: OpenTarget) -> None:
-        options = Options(workers=min(self.how.workers, target.target.lanes), memory=target.memory)
+    async def _bring(self, items: Sequence[Item], source: Snapshot, target: OpenTarget) -> None:
+        options = Options(workers=min(self.run.workers, target.target.lanes), memory=target.memory)
         await transfer(items, source, target.target, options=options, emit=self._note)
 
     def _note(self, event: Event) -> None:
@@ -209,9 +208,9 @@ class _Run:
                     self.scope.cancel()
             case ImageCopied(item) | ImageSkipped(item):
                 self.failed.pop(item, None)
-                self.emit(event)
+                self.run.emit(event)
             case _:
-                self.emit(event)
+                self.run.emit(event)
 
     def _to_try_again(self, items: Iterable[Item]) -> list[Item]:
         """The images that failed, or whose signatures did."""

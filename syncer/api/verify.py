@@ -1,26 +1,28 @@
-"""Is a bundle sound, and does a registry have all of it?"""
+"""The check of a bundle, and of a registry that should have all of it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from syncer.api.push import Delivery
 from syncer.bundle import Bundle, BundleCheck, Image, open_bundle, verify_bundle
-from syncer.errors import Exit, NotFound, SyncerError
-from syncer.naming import NameMapping, landing
+from syncer.errors import Exit, NotFound, SyncerError, common_exit
+from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.transfer.run import WORKERS
 
 
 @dataclass(frozen=True, slots=True)
-class Lacking:
-    """What a registry does not have as the bundle has it."""
+class Gap:
+    """An image, or a part of one, that a registry does not have as the bundle has it."""
 
     name: Reference  # the image, or the repository and digest of a part of it
     problem: str
@@ -29,22 +31,19 @@ class Lacking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """What a verification found; a bundle that is not sound raises instead."""
+    """The outcome of a verification; a bundle that is not sound raises instead."""
 
     bundle: Path
     check: BundleCheck
-    registry: str | None
-    checked: int  # images and pieces of content that the registry was asked for
-    lacking: tuple[Lacking, ...]
+    registry: str | None = None
+    checked: int = 0  # images and pieces of content that the registry was asked for
+    lacking: tuple[Gap, ...] = ()
     seconds: float
 
     @property
     def exit(self) -> Exit:
         """6 when the registry lacks anything; the common code when it could not be asked."""
-        codes = {lacking.exit for lacking in self.lacking}
-        if not codes:
-            return Exit.OK
-        return codes.pop() if len(codes) == 1 else Exit.UNVERIFIED
+        return common_exit((lacking.exit for lacking in self.lacking), mixed=Exit.UNVERIFIED)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,29 +66,42 @@ async def verify(
     *,
     mapping: NameMapping | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = 32,
+    workers: int = WORKERS,
 ) -> VerifyResult:
     """Hash the bundle ``file`` again and account for every byte of it.
 
     With ``registry`` each image, with all its children and blobs, must be there under its digest; what is
-    not is listed in the result.  Raises ``InvalidBundle`` with all that is wrong with the file.
+    not is listed in the result.  Raises ``InvalidBundle`` with all that is wrong with the file, ``UsageError`` for a
+    missing file or names that collide.
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     with open_bundle(Path(file)) as bundle:
         check = await verify_bundle(bundle)
-        checked, lacking = 0, list[Lacking]()
-        if address is not None:
-            questions = list(_questions(bundle, landing(mapping, address.base), address))
-            checked = len(questions)
-            async with open_registries(settings or RegistrySettings()) as registries:
-                registries.registry(address.host, plain_http=address.plain_http)
-                lacking = await _ask(questions, registries, workers)
+        if address is None:
+            return VerifyResult(bundle=bundle.path, check=check, seconds=time.monotonic() - began)
+        delivery = Delivery(address=address, mapping=mapping)
+        async with open_registries(settings or RegistrySettings()) as registries:
+            result = await verify_at(registries, delivery, bundle, check, workers=workers)
+    return replace(result, seconds=time.monotonic() - began)
+
+
+async def verify_at(
+    registries: Registries, delivery: Delivery, bundle: Bundle, check: BundleCheck, *, workers: int = WORKERS
+) -> VerifyResult:
+    """Ask one registry for all of ``bundle``, which is open and whose ``check`` went well.
+
+    Raises ``UsageError`` for names that collide; a registry that cannot be asked is in the result.
+    """
+    began = time.monotonic()
+    questions = list(_questions(bundle, delivery.names(image.reference for image in bundle.images)))
+    registries.registry(delivery.address.host, plain_http=delivery.address.plain_http)
+    lacking = await _ask(questions, registries, workers)
     return VerifyResult(
-        bundle=Path(file),
+        bundle=bundle.path,
         check=check,
-        registry=str(address) if address else None,
-        checked=checked,
+        registry=str(delivery.address),
+        checked=len(questions),
         lacking=tuple(lacking),
         seconds=time.monotonic() - began,
     )
@@ -97,19 +109,18 @@ async def verify(
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Is ``descriptor`` at ``name``?"""
+    """The question whether ``descriptor`` is at ``name``."""
 
     name: Reference
     descriptor: Descriptor
     is_blob: bool
 
 
-def _questions(bundle: Bundle, mapping: NameMapping, address: RegistryAddress) -> Iterator[_Question]:
+def _questions(bundle: Bundle, names: Mapping[Reference, Reference]) -> Iterator[_Question]:
     """Each image by its name, and each part of it once in its repository."""
-    named = mapping.targets((image.reference for image in bundle.images), registry=address.host, base=address.base)
     asked: set[tuple[str, Digest]] = set()
     for image in bundle.images:
-        name = named[image.reference]
+        name = names[image.reference]
         yield _Question(name, image.descriptor, is_blob=False)
         asked.add((name.name, image.descriptor.digest))
         yield from _parts(bundle, image, name, asked)
@@ -128,8 +139,8 @@ def _parts(bundle: Bundle, image: Image, name: Reference, asked: set[tuple[str, 
             yield _Question(name.at(child.digest), child, is_blob=not is_manifest)
 
 
-async def _ask(questions: list[_Question], registries: Registries, workers: int) -> list[Lacking]:
-    lacking: list[tuple[int, Lacking]] = []
+async def _ask(questions: list[_Question], registries: Registries, workers: int) -> list[Gap]:
+    lacking: list[tuple[int, Gap]] = []
     send, receive = anyio.create_memory_object_stream[tuple[int, _Question]](max_buffer_size=workers)
 
     async def work(jobs: MemoryObjectReceiveStream[tuple[int, _Question]]) -> None:
@@ -147,7 +158,7 @@ async def _ask(questions: list[_Question], registries: Registries, workers: int)
     return [found for _, found in sorted(lacking, key=lambda entry: entry[0])]
 
 
-async def _answer(question: _Question, registries: Registries) -> Lacking | None:
+async def _answer(question: _Question, registries: Registries) -> Gap | None:
     name, wanted = question.name, question.descriptor
     try:
         if question.is_blob:
@@ -159,5 +170,5 @@ async def _answer(question: _Question, registries: Registries) -> Lacking | None
     except NotFound:
         problem = f"the manifest {wanted} is not there"
     except SyncerError as error:
-        return Lacking(name, str(error), error.exit)
-    return Lacking(name, problem, Exit.UNVERIFIED) if problem else None
+        return Gap(name, str(error), error.exit)
+    return Gap(name, problem, Exit.UNVERIFIED) if problem else None

@@ -26,8 +26,14 @@ from syncer.oci.manifest import AnyManifest
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-
 _STEPS = 16  # marks that are proven between two chances to be cancelled
+
+BATCH = 512 * 1024
+"""Bytes that are hashed and written together; while that happens, as many may arrive."""
+
+_AT_RISK = 2 * BATCH  # bytes, at most, that a killed build has to fetch again of each blob that was under way
+_WORTH_A_THREAD = 128 * 1024  # bytes from which on a blob is read, hashed and written in one thread
+_INLINE = 64 * 1024  # what is done faster than a thread is woken
 
 
 @asynccontextmanager
@@ -159,15 +165,6 @@ class BundleWriter:
         else:
             self._partial.write_packed(slot, packed)
         slot.complete = True
-
-
-BATCH = 512 * 1024
-"""Bytes that are hashed and written together; while that happens, as many may arrive."""
-
-_AT_RISK = 2 * BATCH  # bytes, at most, that a killed build has to fetch again of each blob that was under way
-
-_WORTH_A_THREAD = 128 * 1024  # bytes from which on a blob is read, hashed and written in one thread
-_INLINE = 64 * 1024  # what is done faster than a thread is woken
 
 
 @dataclass(slots=True)

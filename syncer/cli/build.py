@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, TextIO
 import click
 from anyio import to_thread
 
-from syncer.api.build import DEFAULT_OUTPUT, check_name, named_definition
-from syncer.api.build import build as build_bundle
-from syncer.api.result import BuildResult
+from syncer.api.build import (
+    DEFAULT_OUTPUT,
+    BundleFile,
+    build_file,
+    build_remote,
+    check_name,
+    make_definition,
+    resolve_definition,
+)
+from syncer.api.push import Delivery, push_file
+from syncer.api.result import BuildResult, RunOptions
 from syncer.api.selection import Selection
 from syncer.api.supplies import Supplies
 from syncer.cli.build_checks import check_build
@@ -148,6 +156,27 @@ class Building:
     def _output(self) -> Path:
         return self.options.bundle.output or DEFAULT_OUTPUT
 
+    @property
+    def _file(self) -> BundleFile:
+        bundle = self.options.bundle
+        return BundleFile(
+            output=self._output,
+            file_name=self.file_name,
+            format=bundle.format.value,
+            compression_level=bundle.compression_level,
+            force=bundle.force,
+            allow_partial=bundle.allow_partial,
+            resume=bundle.resume,
+            platform=self._platform,
+        )
+
+    def _delivery(self, mapping: NameMapping) -> Delivery:
+        assert self._address is not None
+        return Delivery(address=self._address, mapping=mapping, state=state_directory(self.options.uploading.state_dir))
+
+    def _run_options(self, told: Reporting) -> RunOptions:
+        return told.run_options(self.options.connection.concurrency)
+
     def _palette_secrets(self) -> list[str]:
         return [self._console.access.account.api_key] if self._console else []
 
@@ -165,7 +194,7 @@ class Building:
 
             definition, outcome = await gathered(self._selection, self._console, told.warn)
         else:
-            definition = named_definition("bundle", [reference for reference, _ in self._selection.images])
+            definition = make_definition("bundle", [reference for reference, _ in self._selection.images])
         given = Release(
             name=self.options.bundle.application_release_name,
             version=self.options.bundle.application_release_version,
@@ -213,21 +242,18 @@ class Building:
         from syncer.profiles.definition.definition_file import write_definition  # noqa: PLC0415  needs yaml
 
         if self.options.defining.lock:
-            from syncer.api.build import lock  # noqa: PLC0415  rarely used
-
-            locked = await lock(
+            resolution = await resolve_definition(
                 definition,
                 platform=self._platform,
                 supplies=self._supplies,
                 settings=self._settings,
-                workers=self.options.connection.concurrency,
-                emit=told.emit,
+                options=self._run_options(told),
             )
-            if locked.report.failures:
+            if resolution.report.failures:
                 nothing = "not everything that the definition names could be found, so nothing was written"
-                told.tell("Lock Summary", [nothing], locked.report, profile=definition.name)
-                return locked.report.exit
-            definition = locked.definition
+                told.tell("Lock Summary", [nothing], resolution.report, profile=definition.name)
+                return resolution.report.exit
+            definition = resolution.definition
         path = self._output / FILE_NAME
         definition = _findable(definition)
         write_definition(definition, path, force=self.options.bundle.force)
@@ -244,9 +270,7 @@ class Building:
 
         forecast = await plan_build(
             definition,
-            platform=self._platform,
-            format=self.options.bundle.format.value,
-            compression_level=self.options.bundle.compression_level,
+            self._file,
             referrers=self.options.bundle.referrers,
             supplies=self._supplies,
             settings=self._settings,
@@ -255,23 +279,13 @@ class Building:
         return tell_plan(forecast, self.options.telling, exit_code=self.options.dry.exit_code)
 
     async def _build(self, definition: Definition, told: Reporting) -> BuildResult:
-        result = await build_bundle(
+        result = await build_file(
             definition,
-            name=definition.name,
-            output=self._output,
-            file_name=self.file_name,
-            platform=self._platform,
-            format=self.options.bundle.format.value,
-            compression_level=self.options.bundle.compression_level,
-            force=self.options.bundle.force,
-            allow_partial=self.options.bundle.allow_partial,
-            resume=self.options.bundle.resume,
+            self._file,
             referrers=self.options.bundle.referrers,
             supplies=self._supplies,
             settings=self._settings,
-            workers=self.options.connection.concurrency,
-            run_id=told.run_id,
-            emit=told.emit,
+            options=self._run_options(told),
         )
         if result.path and self.options.bundle.private_key:
             from syncer.bundle.signature import sign_file  # noqa: PLC0415  slow to import
@@ -298,9 +312,6 @@ class Building:
         name: str,
     ) -> Exit:
         """Push what was built; both accounts are told, and written to files of their own."""
-        from syncer.api.push import push  # noqa: PLC0415  only with --push
-
-        assert self._address is not None
         if not self.options.telling.json:
             told.tell("Build Summary", outcome, built.report, profile=name)
         telling = replace(
@@ -309,15 +320,8 @@ class Building:
             metrics_file=_beside(self.options.telling.metrics_file),
         )
         with reporting(telling, secrets=secrets_of(self._settings)) as telling_push:
-            pushed = await push(
-                path,
-                self._address,
-                mapping=mapping,
-                settings=self._settings,
-                state=state_directory(self.options.uploading.state_dir),
-                workers=self.options.connection.concurrency,
-                run_id=telling_push.run_id,
-                emit=telling_push.emit,
+            pushed = await push_file(
+                path, self._delivery(mapping), settings=self._settings, options=self._run_options(telling_push)
             )
         if self.options.telling.json:
             print_json({"build": built.report.to_json(), "push": pushed.report.to_json()})
@@ -332,25 +336,13 @@ class Building:
     async def _build_remote(
         self, definition: Definition, mapping: NameMapping, outcome: list[str], told: Reporting
     ) -> Exit:
-        from syncer.api.build import build_remote  # noqa: PLC0415
-        from syncer.api.push import Delivery  # noqa: PLC0415  only for remote builds
-
-        assert self._address is not None
-        delivery = Delivery(
-            address=self._address,
-            mapping=mapping,
-            platform=self._platform,
-            state=state_directory(self.options.uploading.state_dir),
-            workers=self.options.connection.concurrency,
-            run_id=told.run_id,
-            emit=told.emit,
-        )
         result = await build_remote(
             definition,
-            delivery,
+            replace(self._delivery(mapping), platform=self._platform),
             referrers=self.options.bundle.referrers,
             supplies=self._supplies,
             settings=self._settings,
+            options=self._run_options(told),
         )
         tell_push(told, "Build Summary", result, kind="remote", more=outcome)
         return result.exit

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import click
 
-from syncer.api.push import push
+from syncer.api.push import Delivery, push_file
 from syncer.cli.build import Building
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
@@ -178,14 +178,11 @@ def deploy(
 
     async def job() -> Exit:
         with logging.opened() as log, reporting(logging.telling(telling), log=log) as told:
-            result = await push(
+            result = await push_file(
                 export,
-                address,
+                Delivery(address=address, state=state_directory(uploading.state_dir)),
                 settings=settings,
-                state=state_directory(uploading.state_dir),
-                workers=connection.concurrency,
-                run_id=told.run_id,
-                emit=told.emit,
+                options=told.run_options(connection.concurrency),
             )
             tell_push(told, "Deploy Summary", result)
         return result.exit

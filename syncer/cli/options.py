@@ -8,6 +8,7 @@ from pathlib import Path
 
 from syncer.cli.command import flag, option
 from syncer.errors import UsageError
+from syncer.transfer.run import WORKERS
 
 
 class LogForm(StrEnum):
@@ -34,7 +35,7 @@ class ConnectionOptions:
         "Show a registry's login to this token server, though it is another host.", default=(), metavar="HOST"
     )
     concurrency: int = option(
-        "Pieces of content in flight, and requests to one registry at a time.", default=32, min=1, max=256
+        "Pieces of content in flight, and requests to one registry at a time.", default=WORKERS, min=1, max=256
     )
     max_wait: float = option(
         "Seconds that a registry may ask to wait (Retry-After) before we give up.", default=120.0, min=0

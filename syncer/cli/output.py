@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 import orjson
 
-from syncer.api.result import PushResult, new_run_id, to_all
+from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, Mode, NoDisplay, PlainDisplay
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError
@@ -32,6 +32,10 @@ class Reporting:
     emit: Emit
     warn: Callable[[str], None]
     expect: Callable[[int], None]  # how many images more than so far
+
+    def run_options(self, workers: int) -> RunOptions:
+        """What a job is told of its run."""
+        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit)
 
     def tell(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that were asked for.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from syncer.api.build import BundleFile
 from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
+from syncer.api.push import Delivery
 from syncer.api.sources import open_sources, sync_settings
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
@@ -16,6 +18,7 @@ from syncer.cli.settings import registry_settings, state_directory
 from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of
 from syncer.errors import Exit, UsageError
 from syncer.naming import read_mapping
+from syncer.oci import Platform
 from syncer.registry import RegistryAddress
 
 
@@ -43,8 +46,8 @@ def plan(
         if file is not None:
             if address is None:
                 raise UsageError("it is not said where to push to", hint="name it with --registry")
-            mapping = read_mapping(wanted.map or [])
-            forecast = await plan_push(file, address, mapping=mapping, settings=settings, workers=workers)
+            delivery = Delivery(address=address, mapping=read_mapping(wanted.map or []))
+            forecast = await plan_push(file, delivery, settings=settings, workers=workers)
         elif wanted.config is not None or address is not None:
             sync_file = sync_file_of(wanted)
             own = sync_settings(sync_file, settings, os.environ)
@@ -62,8 +65,7 @@ def plan(
                 warn(str(warning))
             forecast = await plan_build(
                 gathered.definition,
-                platform=wanted.arch,
-                format=format.value,
+                BundleFile(format=format.value, platform=Platform.parse(wanted.arch) if wanted.arch else None),
                 referrers=wanted.referrers,
                 supplies=chart_supplies(),
                 settings=settings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from syncer.api.bundles import parse_selectors
-from syncer.api.push import push as push_bundle
+from syncer.api.push import Delivery, push_file
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
@@ -44,39 +44,32 @@ def push(
     address = RegistryAddress.parse(registry)
     mapping = read_mapping(map or [])
     settings = registry_settings(connection, login, address, uploading)
-
     selectors = parse_selectors(annotation_selector or [])
-    platform = Platform.parse(arch) if arch else None
+    delivery = Delivery(
+        address=address,
+        mapping=mapping,
+        platform=Platform.parse(arch) if arch else None,
+        state=state_directory(uploading.state_dir),
+    )
 
     async def look() -> Exit:
         from syncer.api.plan import plan_push  # noqa: PLC0415  a push without --dry-run needs none of it
         from syncer.cli.output import tell_plan  # noqa: PLC0415
 
         forecast = await plan_push(
-            file,
-            address,
-            mapping=mapping,
-            annotations=selectors,
-            platform=platform,
-            settings=settings,
-            workers=connection.concurrency,
+            file, delivery, annotations=selectors, settings=settings, workers=connection.concurrency
         )
         return tell_plan(forecast, telling, exit_code=dry.exit_code)
 
     async def job() -> Exit:
         with reporting(telling) as told:
-            result = await push_bundle(
+            result = await push_file(
                 file,
-                address,
-                mapping=mapping,
+                delivery,
                 annotations=selectors,
-                platform=platform,
                 settings=settings,
-                state=state_directory(uploading.state_dir),
                 rehash=verify_first,
-                workers=connection.concurrency,
-                run_id=told.run_id,
-                emit=told.emit,
+                options=told.run_options(connection.concurrency),
             )
         tell_push(told, "Push Summary", result)
         return result.exit

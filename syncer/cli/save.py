@@ -7,22 +7,22 @@ from pathlib import Path
 
 import click
 
-from syncer.api.build import DEFAULT_OUTPUT
+from syncer.api.build import DEFAULT_OUTPUT, BundleFile
 from syncer.api.bundles import StoredBundle, parse_selectors
 from syncer.api.push import Delivery
 from syncer.api.result import BuildResult
-from syncer.api.save import Packing, find_definition
 from syncer.api.save import copy as copy_bundle
+from syncer.api.save import find_definition
 from syncer.api.save import save as save_bundle
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.output import Reporting, delivered, reporting
+from syncer.cli.output import delivered, reporting
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
 from syncer.naming import read_mapping
 from syncer.oci import Platform
-from syncer.profiles.definition.definition import FILE_NAME, without_places
+from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names
 from syncer.profiles.definition.definition_file import write_definition
 from syncer.registry import RegistryAddress
 
@@ -49,22 +49,20 @@ def save(
         directory = output or DEFAULT_OUTPUT
         if definition_only:
             path = directory / FILE_NAME
-            write_definition(without_places(await find_definition(stored, settings)), path, force=force)
+            write_definition(drop_stored_names(await find_definition(stored, settings)), path, force=force)
             click.echo(f"definition of {stored} saved to {path.absolute()}")
             return Exit.OK
         with reporting(telling) as told:
-            packing = Packing(
+            file = BundleFile(
                 output=directory,
                 format=format.value,
                 compression_level=compression_level,
                 force=force,
                 allow_partial=allow_partial,
                 platform=Platform.parse(arch) if arch else None,
-                workers=connection.concurrency,
-                run_id=told.run_id,
-                emit=told.emit,
             )
-            result = await save_bundle(stored, packing, settings=settings)
+            options = told.run_options(connection.concurrency)
+            result = await save_bundle(stored, file, settings=settings, options=options)
             outcome = [_copied(str(stored), result.path)]
             told.tell("Save Summary", outcome, result.report, profile=stored.reference.tag or "")
             return result.exit
@@ -104,32 +102,21 @@ def copy(
     settings = registry_settings(connection, login, address, uploading)
     selectors = parse_selectors(annotation_selector or [])
 
-    def ending(told: Reporting) -> Packing | Delivery:
+    def ending() -> BundleFile | Delivery:
         if isinstance(target, RegistryAddress):
             return Delivery(
                 address=target,
                 mapping=read_mapping(map or []),
                 platform=platform,
                 state=state_directory(uploading.state_dir),
-                workers=connection.concurrency,
-                run_id=told.run_id,
-                emit=told.emit,
             )
         directory, file_name, form = _file(origin, target)
-        return Packing(
-            output=directory,
-            file_name=file_name,
-            format=form.value,
-            force=force,
-            platform=platform,
-            workers=connection.concurrency,
-            run_id=told.run_id,
-            emit=told.emit,
-        )
+        return BundleFile(output=directory, file_name=file_name, format=form.value, force=force, platform=platform)
 
     async def job() -> Exit:
         with reporting(telling) as told:
-            result = await copy_bundle(origin, ending(told), annotations=selectors, settings=settings)
+            options = told.run_options(connection.concurrency)
+            result = await copy_bundle(origin, ending(), annotations=selectors, settings=settings, options=options)
             outcome: Sequence[str]
             if isinstance(result, BuildResult):
                 outcome = [_copied(str(origin), result.path)]

@@ -6,7 +6,7 @@ import os
 from contextlib import AbstractAsyncContextManager
 
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
-from syncer.api.state import locked
+from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncResult, run_sync
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
@@ -76,7 +76,7 @@ def sync(
         return tell_plan(forecast, telling, exit_code=dry.exit_code)
 
     async def mirror() -> Exit:
-        with locked(state, str(wanted.config.resolve() if wanted.config else address)):
+        with hold_lock(state, str(wanted.config.resolve() if wanted.config else address)):
             with reporting(telling, secrets=[*secrets_of(settings), *(console.secrets if console else ())]) as told:
                 if wanted.arch and wanted.referrers:
                     told.warn(

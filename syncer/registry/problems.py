@@ -15,6 +15,9 @@ from syncer.transport.guard import readable
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 _MOST = 100  # problems and digests that are read of one answer
 
+_AMAZON = re.compile(r"(?P<account>[0-9]+)\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_FULL = ("quota", "storage limit", "no space")
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -76,10 +79,6 @@ def _text(answer: Answer) -> tuple[str, ...]:
         return ()
     text = readable(answer.content.decode(errors="replace"))
     return (text,) if text else ()
-
-
-_AMAZON = re.compile(r"(?P<account>[0-9]+)\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
-_FULL = ("quota", "storage limit", "no space")
 
 
 def is_full(error: RegistryError) -> bool:

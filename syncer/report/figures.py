@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Platform, Reference
 
 
@@ -151,13 +151,10 @@ class Report:
     @property
     def exit(self) -> Exit:
         """The exit code of the run: the common one of all failures, else 1; 0 without any."""
-        codes = {image.error.exit for image in self.images if image.error}
-        codes |= {pruned.error.exit for pruned in self.pruned or () if pruned.error}
-        if any(image.status is Status.UNFINISHED for image in self.images):
-            codes.add(Exit.INCOMPLETE)
-        if not codes:
-            return Exit.OK
-        return codes.pop() if len(codes) == 1 else Exit.INCOMPLETE
+        codes = [image.error.exit for image in self.images if image.error]
+        codes += [pruned.error.exit for pruned in self.pruned or () if pruned.error]
+        codes += [Exit.INCOMPLETE for image in self.images if image.status is Status.UNFINISHED]
+        return common_exit(codes)
 
     def to_json(self) -> dict[str, Any]:
         """The document of docs/report.schema.json."""

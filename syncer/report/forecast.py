@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from syncer.content import Item
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Reference
 from syncer.report.figures import Pruned, reason
 from syncer.report.summary import block, counted, human_bytes, printable, prune_lines
@@ -105,10 +105,8 @@ class ForecastReport:
 
     def exit(self, *, tell_work: bool) -> Exit:
         """The exit code: that of what could not be found; with ``tell_work`` 10 when there is work to do."""
-        codes = {image.error.exit for image in self.images if image.error}
-        if codes:
-            return codes.pop() if len(codes) == 1 else Exit.INCOMPLETE
-        return Exit.WORK_TO_DO if tell_work and self.has_work else Exit.OK
+        failed = common_exit(image.error.exit for image in self.images if image.error)
+        return failed or (Exit.WORK_TO_DO if tell_work and self.has_work else Exit.OK)
 
     def to_json(self) -> dict[str, Any]:
         return {

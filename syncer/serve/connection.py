@@ -17,6 +17,9 @@ HEADER_SECONDS = 10.0
 
 _MAX_CONNECTIONS = 1024
 
+STALL_SECONDS = 60
+"""How long a client may neither send a byte that is awaited nor take one that is offered."""
+
 
 class Connection(web.RequestHandler):
     """One connection of a client.
@@ -72,10 +75,6 @@ class Connection(web.RequestHandler):
         response = Problem(HTTPStatus.BAD_REQUEST, "UNSUPPORTED", "this is not a request that HTTP allows").response()
         response.force_close()
         return response
-
-
-STALL_SECONDS = 60
-"""How long a client may neither send a byte that is awaited nor take one that is offered."""
 
 
 async def next_piece(request: web.BaseRequest) -> bytes:

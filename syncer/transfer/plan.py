@@ -19,6 +19,9 @@ from syncer.transfer.memory import Memory
 LARGE = 1024 * 1024
 """Bytes from which on a blob is large: it goes early, and never into the lane that is kept for small ones."""
 
+_MAX_LARGE_AT_ONCE = 8  # more large blobs at once cost memory and gain nothing (speed.md §6.6)
+Ask: TypeAlias = Callable[[Reference], float]
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -223,11 +226,6 @@ class Plan:
         self._ready.left(node)
         node.state = state
         self.unfinished -= 1
-
-
-_MAX_LARGE_AT_ONCE = 8  # more large blobs at once cost memory and gain nothing (speed.md §6.6)
-
-Ask: TypeAlias = Callable[[Reference], float]
 
 
 @dataclass(slots=True)

@@ -32,12 +32,15 @@ from syncer.transfer.events import (
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Node, Plan, Tree
 
+WORKERS = 32
+"""Pieces of content that are in flight at a time, unless somebody says otherwise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How a transfer is carried out."""
 
-    workers: int = 32  # pieces of content in flight
+    workers: int = WORKERS  # pieces of content in flight
     memory: Memory = field(default_factory=Memory)  # of earlier runs to this target
     fail_fast: bool = False  # the first image that fails ends the run
 

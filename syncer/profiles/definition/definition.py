@@ -205,7 +205,7 @@ def name_of(entry: Entry) -> Reference | None:
             return entry.artifact
 
 
-def without_places(definition: Definition) -> Definition:
+def drop_stored_names(definition: Definition) -> Definition:
     """``definition`` as it travels in a bundle: no registry that it was once pushed to is in it."""
 
     def unstored(entry: AnEntry) -> AnEntry:

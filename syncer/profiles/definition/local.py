@@ -32,6 +32,9 @@ from syncer.profiles.definition.spool import Spool
 
 _SHORT = 12  # hexadecimal digits that tell the versions of one file apart
 
+_CONFIG = "application/vnd.unknown.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
 
 def defined_file(path: Path, kind: str) -> DefinedFile:
     """The file at ``path``, to be called ``files.invalid/KIND/NAME:DIGITS``; raises ``InvalidFile``."""
@@ -69,10 +72,6 @@ def _digest(path: Path) -> Digest:
             return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
     except OSError as error:
         raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
-
-
-_CONFIG = "application/vnd.unknown.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:

@@ -25,6 +25,9 @@ from syncer.profiles.palette.palette_api import PaletteAccount, console_url
 _FILE = "palette.json"
 _HINT = "log in again with syncer login"
 
+_COST = 2**15  # scrypt's N: some 50 ms and 32 MiB
+_FIELDS = ("salt", "nonce", "sealed")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteLogin:
@@ -119,10 +122,6 @@ def forget_login(directory: Path) -> bool:
     except OSError as error:
         raise TargetError(f"{path} cannot be removed: {error.strerror or error}") from None
     return True
-
-
-_COST = 2**15  # scrypt's N: some 50 ms and 32 MiB
-_FIELDS = ("salt", "nonce", "sealed")
 
 
 def seal(secret: str, passphrase: str) -> dict[str, str]:

@@ -38,6 +38,10 @@ _NO_QUERY: Mapping[str, str] = MappingProxyType({})
 _FAST = ("clusterprofiles", "spectroclusters")
 _BURST_SECONDS = 5
 
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_DEFINITION = 256 * 1024 * 1024  # bytes of a cluster definition
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteAccount:
@@ -188,11 +192,6 @@ def _what_it_is(answer: Answer) -> str:
     start = answer.content[:512].lstrip().lower()
     kind = "a web page" if answer.media_type == "text/html" or start.startswith(b"<") else "no JSON object"
     return f"the answer is {kind}, not one of Palette's API"
-
-
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_GZIP_MAGIC = b"\x1f\x8b"
-_MAX_DEFINITION = 256 * 1024 * 1024  # bytes of a cluster definition
 
 
 @dataclass(frozen=True, slots=True, order=True)

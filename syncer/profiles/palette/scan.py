@@ -22,6 +22,10 @@ from syncer.profiles.palette.profile import Pack, PackFile
 
 _SUFFIXES = (".yaml", ".yml", ".tpl")
 
+_IMAGE_LINE = re.compile(r"""^[ \t]*(?:-[ \t]+)?["']?image["']?:[ \t]*["']?(?P<image>[^\s"'#,}]+)""", re.MULTILINE)
+_NAMED = re.compile(r"[A-Za-z0-9.:-]+(?:/[a-z0-9._-]+)+[:@][A-Za-z0-9._:-]+")
+_TAGS = ("tag", "imageTag", "version", "digest", "sha")
+
 
 @dataclass(frozen=True, slots=True)
 class ChartFile:
@@ -43,11 +47,6 @@ def read_chart_files(content: bytes, origin: Path | str) -> list[ChartFile]:
     """The YAML files and templates in the archive, subcharts included; raises ``InvalidFile``."""
     members = read_archive(io.BytesIO(content), origin, lambda path: path.endswith(_SUFFIXES))
     return [ChartFile(path, content.decode("utf-8", "replace")) for path, content in members]
-
-
-_IMAGE_LINE = re.compile(r"""^[ \t]*(?:-[ \t]+)?["']?image["']?:[ \t]*["']?(?P<image>[^\s"'#,}]+)""", re.MULTILINE)
-_NAMED = re.compile(r"[A-Za-z0-9.:-]+(?:/[a-z0-9._-]+)+[:@][A-Za-z0-9._:-]+")
-_TAGS = ("tag", "imageTag", "version", "digest", "sha")
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -132,14 +132,14 @@ def choose(source: Source, listing: Sequence[str]) -> Chosen:
     return Chosen(references, tuple(unmatched(listing, rules)))
 
 
-def settle(items: Iterable[Item]) -> list[Item]:
+def merge_items(items: Iterable[Item]) -> list[Item]:
     """``items`` in their order, each way from a source to a target once, with all who want it.
 
     Raises ``UsageError`` when one way is asked for in two forms, or two ways end in one name.
     """
-    settled: dict[tuple[Reference, Reference], Item] = {}
+    merged: dict[tuple[Reference, Reference], Item] = {}
     for item in items:
-        known = settled.setdefault((item.source, item.target), item)
+        known = merged.setdefault((item.source, item.target), item)
         if known is item:
             continue
         wanted_by = (*known.wanted_by, *item.wanted_by)
@@ -148,9 +148,9 @@ def settle(items: Iterable[Item]) -> list[Item]:
                 f"{item.source} is asked for in two forms, by {known.wanted_by[0]} and by {item.wanted_by[0]}",
                 hint="let both name the same platforms and referrers, or give one another name with `as`",
             )
-        settled[item.source, item.target] = replace(known, wanted_by=wanted_by)
-    require_distinct(settled)
-    return list(settled.values())
+        merged[item.source, item.target] = replace(known, wanted_by=wanted_by)
+    require_distinct(merged)
+    return list(merged.values())
 
 
 def _check_targets(file: SyncFile) -> None:

@@ -1,0 +1,148 @@
+"""The distribution is called oci-syncer, since ``syncer`` is somebody else's at PyPI; the command is ``syncer``."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+import syncer
+from syncer.formats.yaml import parse_documents
+from tests.support.cli import environment
+from tests.support.programs import needs
+
+ROOT = Path(__file__).parent.parent
+CONTAINERFILE = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
+
+_INSTALL = re.compile(r"\b(?:pip[\d.]*|pipx|uv\s+(?:pip|tool))\s+install\s+(?P<what>(?:\\\n|[^\n;&|#`])+)")
+_OURS = {"syncer", "oci-syncer"}
+
+
+def instructions(name: str) -> list[str]:
+    """What stands behind each instruction of that name in the Containerfile."""
+    return re.findall(rf"^{name}\s+(.+)$", CONTAINERFILE, re.MULTILINE)
+
+
+def installed_from_an_index(text: str) -> Iterator[str]:
+    """Each command that has an index find a distribution of a name that is, or looks like, ours."""
+    for command in _INSTALL.finditer(text):
+        words = command["what"].replace("\\\n", " ").replace('"', " ").replace("'", " ").split()
+        names = {re.split(r"[\[<>=~!@(),]", word)[0].lower().replace("_", "-").rstrip(".") for word in words}
+        if names & _OURS:
+            yield command[0]
+
+
+def tracked() -> list[Path]:
+    """The files of the repository."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a checkout")
+    listed = subprocess.run([needs("git"), "-C", ROOT, "ls-files", "-z"], check=True, capture_output=True, text=True)
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that ``make wheel`` builds, here by the backend that is installed."""
+    directory = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(directory)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True, cwd=directory)
+    (built,) = directory.iterdir()
+    return built
+
+
+def test_the_wheel_is_called_oci_syncer(wheel: Path) -> None:
+    (distribution,) = distributions(path=[str(wheel)])
+
+    assert wheel.name == f"oci_syncer-{syncer.__version__}-py3-none-any.whl"
+    assert (distribution.name, distribution.version) == ("oci-syncer", syncer.__version__)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/examples/syncer-sync.cron", "docs/examples/syncer-sync.service"])
+def test_a_page_that_names_the_wheel_names_the_one_of_this_version(page: str) -> None:
+    assert set(re.findall(r"oci_syncer-([\d.]+)-", (ROOT / page).read_text())) == {syncer.__version__}
+
+
+def test_the_wheel_brings_the_whole_package_and_nothing_beside_it(wheel: Path) -> None:
+    (distribution,) = distributions(path=[str(wheel)])
+    brought = {str(file) for file in distribution.files or () if ".dist-info" not in str(file)}
+
+    files = [path for path in (ROOT / "syncer").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert brought == {path.relative_to(ROOT).as_posix() for path in files}
+
+
+def test_the_wheel_brings_the_command(wheel: Path, tmp_path: Path) -> None:
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(tmp_path / "there")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True, cwd=tmp_path)
+
+    ran = subprocess.run(
+        [tmp_path / "there/bin/syncer", "version"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"PYTHONPATH": str(tmp_path / "there")},
+    )
+
+    assert ran.stdout.strip() == syncer.__version__
+
+
+def test_the_image_is_made_from_that_wheel(wheel: Path) -> None:
+    (copied,) = (shlex.split(line)[:-1] for line in instructions("COPY"))
+    (installed,) = (line for line in instructions("RUN") if "pip install" in line)
+
+    assert fnmatch.fnmatch(wheel.name, *copied)
+    assert f"/tmp/{copied[0]}" in shlex.split(installed)
+    assert [json.loads(line) for line in instructions("ENTRYPOINT")] == [["syncer"]]
+
+
+def test_the_kubernetes_job_runs_in_that_image() -> None:
+    """Its user, its home, and what the tag says."""
+    job = parse_documents((ROOT / "docs/examples/cronjob.yaml").read_text(), "cronjob.yaml")[0]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (home,) = (one["value"] for one in container["env"] if one["name"] == "HOME")
+
+    assert container["image"].rpartition("/")[2] == f"oci-syncer:{syncer.__version__}"
+    assert instructions("USER") == [f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"]
+    assert instructions("ENV") == [f"HOME={home}"]
+    assert home in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize(
+    "name", ["syncer", "oci-syncer", "oci_syncer", "'syncer[x]'", '"syncer>=0.1"', "syncer==0.1.0"]
+)
+@pytest.mark.parametrize(
+    "before",
+    ["pip install", "python3 -m pip install -U", "pip install --index-url URL", "pip install \\\n  a", "pipx install"],
+)
+def test_an_installation_from_an_index_is_recognised(before: str, name: str) -> None:
+    assert list(installed_from_an_index(f"RUN {before} {name} && true"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install .  # the command syncer",
+        "pip install ./oci_syncer-0.1.0-py3-none-any.whl",
+        "`pip install .` gives the command syncer",
+        "pip uninstall syncer",
+        "pip install -q regctl; syncer version",
+    ],
+)
+def test_an_installation_from_a_file_is_none_from_an_index(text: str) -> None:
+    assert not list(installed_from_an_index(text))
+
+
+def test_nothing_of_ours_has_an_index_find_us() -> None:
+    """As long as we are not published, the code behind either name is a stranger's, or will be."""
+    for path in tracked():
+        if path != Path(__file__):
+            assert not list(installed_from_an_index(path.read_text(errors="replace"))), path
