@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Credentials
+from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, Login, find_login
 from syncer.profiles.syncfile.sync_file import SyncFile, choose, merge_items, parse_sync_file, read_sync_file
 
@@ -323,3 +324,23 @@ def test_the_only_source_that_is_wrong_is_told_what_is_wrong_with_it(tmp_path: P
 
     with pytest.raises(InvalidFile, match=r"sync.yaml:3: sources\[0\].platfroms: .* did you mean platforms\?"):
         parse_sync_file(text, tmp_path / "sync.yaml")
+
+
+def test_a_document_that_a_program_makes_is_the_one_that_a_file_says() -> None:
+    """Values stand where a file has texts; what is neither is refused."""
+    image = Reference.parse("quay.io/a/b:1")
+    target = Target(registry="registry.local:5000/mirror")
+    made = SyncDocument(sources=(Source(image=image),), targets=(target,), platforms=(Platform.parse("arm64"),))
+    text = """
+        sources: [{image: "quay.io/a/b:1"}]
+        targets: [{registry: "registry.local:5000/mirror"}]
+        platforms: arm64
+    """
+
+    assert made == parse_sync_file(text, Path("sync.yaml")).document
+    assert SyncFile.of(made, Path("here")).place(made.sources[0]) == "here"
+    with pytest.raises(InvalidFile, match="targets"):
+        SyncFile.of(made.model_copy(update={"targets": (target, target)}), Path("here"))
+    for wrong in (1, None, ["quay.io/a/b:1"], Platform.parse("arm64")):
+        with pytest.raises(ValidationError):
+            SyncDocument.model_validate({"sources": [{"image": wrong}], "targets": [{"registry": "x.y"}]})

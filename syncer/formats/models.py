@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -36,6 +37,7 @@ _WORDS = {
     "literal_error": "it must be {expected}",
 }
 _OWN = "syncer"
+_NO_TEXT = (dict, list, int, float, NoneType)  # what else a document can hold
 
 
 class Checked(BaseModel):
@@ -62,13 +64,16 @@ def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
 
 
 def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
-    """A field whose text ``parse`` turns into a value, raising ``SyncerError`` for a wrong one."""
+    """A field whose text ``parse`` turns into a value, raising ``SyncerError`` for a wrong one.
 
-    def validate(text: Any) -> Value:
-        if not isinstance(text, str):
+    A program may give the value itself.
+    """
+
+    def validate(given: Any) -> Any:
+        if isinstance(given, _NO_TEXT):
             raise PydanticCustomError("string_type", "")
         try:
-            return parse(text)
+            return parse(given) if isinstance(given, str) else given
         except SyncerError as error:
             raise mistake(str(error), hint=error.hint) from None
 

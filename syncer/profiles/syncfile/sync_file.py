@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
@@ -34,6 +34,16 @@ class SyncFile:
     document: SyncDocument
     tree: Any = field(repr=False)
     order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
+
+    @classmethod
+    def of(cls, document: SyncDocument, path: Path, tree: Any = None) -> Self:
+        """``document``, which was read from ``path`` as ``tree``; without a tree nothing has a line.
+
+        Raises ``InvalidFile`` for targets of one name, and for names of targets that are not there.
+        """
+        file = cls(path, document, tree, {id(source): number for number, source in enumerate(document.sources)})
+        _check_targets(file)
+        return file
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -116,11 +126,7 @@ def read_sync_file(path: Path) -> SyncFile:
 def parse_sync_file(text: str, path: Path) -> SyncFile:
     """As ``read_sync_file``, for text that was read from ``path``."""
     tree = parse_yaml(text, path)
-    document = check(SyncDocument, tree, path)
-    order = {id(source): number for number, source in enumerate(document.sources)}
-    file = SyncFile(path, document, tree, order)
-    _check_targets(file)
-    return file
+    return SyncFile.of(check(SyncDocument, tree, path), path, tree)
 
 
 def choose(source: Source, listing: Sequence[str]) -> Chosen:
