@@ -1,7 +1,7 @@
-"""What a person sees while a transfer runs: a live view on a terminal, a plain line now and then elsewhere.
+"""The display of a running transfer: a plain line now and then, or nothing; ``cli/live.py`` is the view on a terminal.
 
-Nothing here is called by the transfer but ``Display.__call__``, which only counts; drawing happens in a
-thread of its own, so that a terminal that is slow or held (Ctrl-S) holds up no transfer.
+A transfer calls nothing but ``Display.__call__``, which only counts.  A thread of its own draws, so that a terminal
+that is slow or stopped (Ctrl-S) holds up no transfer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN_INTERVAL = 30.0  # seconds
 
 
 class Mode(StrEnum):
-    """How a transfer is shown."""
+    """The kinds of display."""
 
     AUTO = "auto"  # live on a terminal that can, else plain
     LIVE = "live"
@@ -29,7 +29,7 @@ class Mode(StrEnum):
 
 
 class Display(ABC):
-    """An ``Emit`` that shows what it is told, sooner or later."""
+    """An ``Emit`` that counts events, and shows the counts at its next drawing."""
 
     interval: float
 
@@ -44,19 +44,19 @@ class Display(ABC):
             self._failures.append(event)
 
     def expect(self, images: int) -> None:
-        """Announce that many images more than so far, so that the view can say "of how many"."""
+        """Announce that many images more than so far, so that the view can say how many there are."""
         self._pace.expect(images)
 
     def draw(self) -> None:
-        """Show the newest failures and how far the transfer is."""
-        self._tell_failures()
+        """Show the newest failures, and the counts."""
+        self._show_failures()
         self._show(self._pace.look(self._clock()))
 
     def end(self) -> None:
-        """Show what has not been shown; the summary that follows says how it ended."""
+        """Show what has not been shown yet; a summary follows."""
         self.draw()
 
-    def _tell_failures(self) -> None:
+    def _show_failures(self) -> None:
         while self._failures:
             failed = self._failures.popleft()
             self._say(f"failed: {failed.item.source}: {printable(str(failed.error))}")
@@ -69,7 +69,7 @@ class Display(ABC):
 
 
 class PlainDisplay(Display):
-    """A line when there is news, rarely: for log files, pipes and cron."""
+    """A line every 30 seconds if there is news: for log files, pipes and cron."""
 
     interval = _PLAIN_INTERVAL
 
@@ -79,7 +79,7 @@ class PlainDisplay(Display):
         self._last = ""
 
     def end(self) -> None:
-        self._tell_failures()
+        self._show_failures()
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
@@ -92,7 +92,7 @@ class PlainDisplay(Display):
 
 
 class NoDisplay(Display):
-    """Shows nothing."""
+    """Nothing at all."""
 
     interval = 3600.0
 

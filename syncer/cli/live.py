@@ -22,7 +22,7 @@ _INTERVAL = 0.125  # seconds
 
 
 class LiveDisplay(Display):
-    """A few lines that are drawn over and over; failures scroll past above them."""
+    """A few lines that are drawn again and again; failures scroll past above them."""
 
     interval = _INTERVAL
 
@@ -40,14 +40,14 @@ class LiveDisplay(Display):
 
 @contextmanager
 def open_live(stream: TextIO) -> Iterator[LiveDisplay]:
-    """The view on the terminal that ``stream`` is, as long as the ``with`` block lasts."""
+    """Draw on the terminal that ``stream`` is, as long as the ``with`` block lasts."""
     console = Console(file=stream, force_terminal=True, highlight=False)
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
         yield LiveDisplay(console, live)
 
 
 def view(standing: Standing) -> RenderableType:
-    """The transfer as a bar with its figures, and the blobs with the most to come below it."""
+    """A bar with the figures of the transfer, and below it the blobs with the most bytes to come."""
     head = Table.grid(expand=True, padding=(0, 1))
     head.add_column(no_wrap=True)
     head.add_column(ratio=1, min_width=8)
