@@ -23,7 +23,7 @@ from benchmarks.resources import CommandFailed
 from benchmarks.running import Places, Plan, work_directory, write
 from benchmarks.running import run as run_plan
 from benchmarks.servers import PROGRAMS, ServerFailed
-from syncer.cli.command import argument, flag, make_command, make_group, option
+from syncer.cli.command import argument, flag, make_command, make_group, option, options
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,10 @@ def run(
     full: bool = flag("Everything, or what takes a few minutes.", "--full/--quick"),
     smoke: bool = flag("Only that all of it works: a minute, with numbers that mean nothing."),
     rounds: int = option("Timed rounds; at least 3 for numbers to be used.", default=3, min=1),
-    tool: tuple[str, ...] = option("Only these tools, of those on PATH.", default=()),
-    server: tuple[str, ...] = option("Only these registries; the first is the main one.", default=()),
+    tool: tuple[str, ...] = options("Only these tools, of those on PATH.", metavar="TOOL"),
+    server: tuple[str, ...] = options("Only these registries; the first is the main one.", metavar="SERVER"),
     work: str = option("Only works with this in their names, such as a corpus.", default=""),
-    step: tuple[Step, ...] = option("Only these steps.", default=()),
+    step: tuple[Step, ...] = options("Only these steps.", metavar=f"[{'|'.join(Step)}]"),
     keep: bool = flag("Keep what the results there say of other works."),
     places: PlaceOptions,
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from syncer.cli.command import argument, flag, make_command, option
+from syncer.cli.command import argument, flag, make_command, option, options
 from tests.support.cli import environment, syncer
 
 
@@ -26,7 +26,7 @@ class Color(StrEnum):
 class Group:
     color: Color = option("A word.", default=Color.BLUE)
     near: Path | None = option("A path.")
-    far: tuple[Path, ...] = option("Paths.", default=())
+    far: tuple[Path, ...] = options("Paths.", metavar="PATH")
 
 
 def called(*words: str) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""``syncer edge``: the commands of ``palette-edge`` that can be had, and why the others cannot."""
+"""``syncer edge``: the commands of ``palette-edge``, and the reasons why some of them are refused."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,21 +13,29 @@ from typing import TextIO
 import click
 
 from syncer.api.push import Delivery, push_file
-from syncer.cli.build import Building
+from syncer.cli.build import run_build
+from syncer.cli.build_options import (
+    BuildOptions,
+    BuiltBundleOptions,
+    ClusterDefinitionOptions,
+    ContentOptions,
+    SigningOptions,
+)
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
-from syncer.cli.login import password_of
+from syncer.cli.login import read_password
 from syncer.cli.options import (
-    BuildOptions,
-    BundleOptions,
     ConnectionOptions,
-    ContentOptions,
-    DefinitionOptions,
     LogForm,
+    LoginOptions,
     OutputOptions,
     UploadOptions,
+    cred_file_option,
+    password_option,
+    project_id_option,
+    split_words,
 )
-from syncer.cli.output import reporting, tell_push
+from syncer.cli.output import open_reporter, summarize_push
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit, TargetError, UsageError
 from syncer.registry import Credential, RegistryAddress
@@ -38,23 +46,24 @@ _FIRST_NAME = "spectro-content"  # what CanvOS looks for, after "core-"
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """What is said before the command: ``syncer edge --debug build``."""
+    """The logs that are asked for before the command: ``syncer edge --debug build``."""
 
     is_loud: bool
     file: Path | None
 
     @classmethod
     def current(cls) -> Logging:
-        """What was said before the command that runs now."""
+        """The logs of the command line that is being carried out."""
         return click.get_current_context().find_object(cls) or cls(is_loud=False, file=None)
 
-    def telling(self, options: OutputOptions) -> OutputOptions:
-        loud = self.is_loud and options.log_format is None
-        return replace(options, log_format=LogForm.TEXT) if loud else options
+    def change(self, options: OutputOptions) -> OutputOptions:
+        """``options`` with a log on stderr, where one is asked for."""
+        is_wanted = self.is_loud and options.log_format is None
+        return replace(options, log_format=LogForm.TEXT) if is_wanted else options
 
     @contextmanager
-    def opened(self) -> Iterator[TextIO | None]:
-        """The file to log to; raises ``TargetError``."""
+    def open(self) -> Iterator[TextIO | None]:
+        """Open the file to log to; raises ``TargetError``."""
         if self.file is None:
             yield None
             return
@@ -108,18 +117,17 @@ def build(
     *,
     api_key: str | None = option("Default: $SYNCER_API_KEY, or the login.", metavar="KEY"),
     palette_endpoint: str | None = option(f"With --api-key it is {_ENDPOINT}; else that of the login.", metavar="HOST"),
-    project_id: str | None = option("The project of the profiles.", metavar="ID"),
-    cluster_profile_ids: str | None = option("What the bundle is to hold.", metavar="ID,ID"),
-    outfile: str = option("The bundle's name.", default=_FIRST_NAME, metavar="NAME"),
-    cred_file_path: Path | None = option("Credentials of registries (JSON).", metavar="FILE"),
-    private_key: Path | None = option("Sign the bundle with this RSA key.", metavar="FILE"),
-    cluster_definition_name: str | None = option(
-        "Download this cluster definition too, into NAME.tgz.", metavar="NAME"
+    project_id: str | None = project_id_option(),
+    cluster_profile_ids: tuple[str, ...] = option(
+        "The profiles whose content the bundle holds.", default=(), metavar="ID,ID", parse=split_words
     ),
-    cluster_definition_profile_ids: str | None = option("The profiles of the cluster definition.", metavar="ID,ID"),
+    outfile: str = option("The bundle's name.", default=_FIRST_NAME, metavar="NAME"),
+    cred_file_path: Path | None = cred_file_option(),
+    signing: SigningOptions,
+    cluster: ClusterDefinitionOptions,
     unpublished: UnpublishedOptions,
     connection: ConnectionOptions,
-    telling: OutputOptions,
+    output: OutputOptions,
 ) -> None:
     """Download the content of cluster profiles into content-XXXXXXXX/core-NAME-XXXXXXXX.zst."""
     unpublished.refuse()
@@ -128,29 +136,22 @@ def build(
     directory, file_name = _places(outfile, palette_endpoint, project_id, cluster_profile_ids)
     logging = Logging.current()
     is_saas = api_key and not palette_endpoint and not os.environ.get("SYNCER_CONSOLE_URL")
-
     options = BuildOptions(
         content=ContentOptions(profiles=cluster_profile_ids, project_id=project_id, cred_file_path=cred_file_path),
-        bundle=BundleOptions(name=outfile, output=directory, private_key=private_key, force=True),
+        bundle=BuiltBundleOptions(name=outfile, output=directory, force=True),
+        signing=signing,
+        cluster=cluster,
         connection=connection,
-        telling=logging.telling(telling),
-        defining=DefinitionOptions(
-            cluster_definition_name=cluster_definition_name,
-            cluster_definition_profile_ids=cluster_definition_profile_ids,
-        ),
+        output=logging.change(output),
+        file_name=file_name,
+        cluster_directory=Path(),
+        api_key=api_key,
+        console_url=_ENDPOINT if is_saas else palette_endpoint,
     )
 
     async def job() -> Exit:
-        with logging.opened() as log:
-            building = Building(
-                options=options,
-                file_name=file_name,
-                definition_directory=Path(),
-                api_key=api_key,
-                console_url=_ENDPOINT if is_saas else palette_endpoint,
-                log=log,
-            )
-            return await building.carry_out()
+        with logging.open() as log:
+            return await run_build(replace(options, log=log))
 
     run(job)
 
@@ -158,33 +159,33 @@ def build(
 def deploy(
     *,
     export: Path = option("The bundle.", required=True, metavar="BUNDLE"),
-    url: str = option("The registry.", required=True, metavar="HOST[:PORT][/BASE]"),
-    username: str | None = option("The user of the registry.", "-u"),
-    password: str | None = option("Anybody on this machine can see it: use --password-stdin."),
-    password_stdin: bool = flag("Read the password from stdin."),
+    url: RegistryAddress = option(
+        "The registry.", required=True, metavar="HOST[:PORT][/BASE]", parse=RegistryAddress.parse
+    ),
+    password: str | None = password_option(),
+    login: LoginOptions,
     connection: ConnectionOptions,
-    uploading: UploadOptions,
-    telling: OutputOptions,
+    upload: UploadOptions,
+    output: OutputOptions,
 ) -> None:
     """Push a bundle into a registry."""
-    if username is None and (password is not None or password_stdin):
+    if login.username is None and (password is not None or login.password_stdin):
         raise UsageError("a password is given, and no user", hint="name the user with --username")
+    settings = registry_settings(connection, upload=upload)
+    if login.username is not None:
+        given = Credential(username=login.username, password=read_password(password, is_piped=login.password_stdin))
+        settings = replace(settings, credentials=replace(settings.credentials, logins={url.host: given}))
     logging = Logging.current()
-    address = RegistryAddress.parse(url)
-    settings = registry_settings(connection, uploading=uploading)
-    if username is not None:
-        login = Credential(username=username, password=password_of(password, is_piped=password_stdin))
-        settings = replace(settings, credentials=replace(settings.credentials, logins={address.host: login}))
 
     async def job() -> Exit:
-        with logging.opened() as log, reporting(logging.telling(telling), log=log) as told:
+        with logging.open() as log, open_reporter(logging.change(output), log=log) as reporter:
             result = await push_file(
                 export,
-                Delivery(address=address, state=state_directory(uploading.state_dir)),
+                Delivery(address=url, state=state_directory(upload.state_dir)),
                 settings=settings,
-                options=told.run_options(connection.concurrency),
+                options=reporter.run_options(connection.concurrency),
             )
-            tell_push(told, "Deploy Summary", result)
+            summarize_push(reporter, "Deploy Summary", result)
         return result.exit
 
     run(job)
@@ -211,10 +212,11 @@ def upload() -> None:
     )
 
 
-def _places(name: str, *said: str | None) -> tuple[Path, str]:
-    """Directory and file as palette-edge calls them; what is random there follows here from what is asked for.
+def _places(name: str, endpoint: str | None, project: str | None, profiles: Sequence[str]) -> tuple[Path, str]:
+    """Directory and file with names as palette-edge makes them; its random digits follow here from the options.
 
     So the same command finds what an interrupted one has left.
     """
-    digits = hashlib.sha256("\n".join([name, *(word or "" for word in said)]).encode()).hexdigest()
+    asked = "\n".join([name, endpoint or "", project or "", ",".join(profiles)])
+    digits = hashlib.sha256(asked.encode()).hexdigest()
     return Path(f"content-{digits[:8]}"), f"core-{name}-{digits[8:16]}.zst"

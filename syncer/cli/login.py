@@ -1,21 +1,27 @@
-"""``syncer login`` and ``registry-login``: keys and passwords are checked before they are kept."""
+"""``syncer login``, ``registry-login`` and their opposites: keys and passwords are checked before they are kept."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import click
 
 from syncer.api.palette import PaletteAccess, check_palette_login
-from syncer.cli.command import flag, option
+from syncer.cli.command import option
 from syncer.cli.job import run
-from syncer.cli.options import ConnectionOptions, PaletteOptions
+from syncer.cli.options import (
+    ConnectionOptions,
+    LoginOptions,
+    PaletteOptions,
+    TrustOptions,
+    password_option,
+    registry_option,
+)
 from syncer.cli.palette import with_console
-from syncer.cli.settings import config_directory, kept_logins, registry_settings
+from syncer.cli.settings import config_directory, login_store, registry_settings
 from syncer.errors import Exit, UsageError
 from syncer.profiles.palette import palette_api as palette_http
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
@@ -34,27 +40,25 @@ def login(
     console_url: str | None = option("The console, or the API's host. Or $SYNCER_CONSOLE_URL.", metavar="URL"),
     org: str = option("The organisation; only kept for show, since the key implies it.", default=""),
     project: str = option("Work within this project: its name or id.", default="", metavar="NAME"),
-    insecure: bool = flag("Do not verify the console's certificate.", "-i"),
-    ca_cert: Path | None = option("Certificates (PEM) to trust beside the system's."),
     encryption_passphrase: str | None = option(
         "Keep the key sealed under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.", "-k", metavar="WORD"
     ),
+    trust: TrustOptions,
 ) -> None:
     """Check an API key of Palette and keep it for builds."""
     url = palette_http.console_url(_console(console_url, os.environ))
     account = palette_http.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
     if url.scheme == "http" and not is_loopback(authority(url)):
         click.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
-    transport = registry_settings(ConnectionOptions(ca_cert=ca_cert)).transport
-    access = PaletteAccess(
-        account=account, transport=with_console(transport, account, insecure=insecure, ca_cert=ca_cert)
-    )
+    certificates = asdict(trust)
+    transport = registry_settings(ConnectionOptions(ca_cert=trust.ca_cert)).transport
+    access = PaletteAccess(account=account, transport=with_console(transport, account, **certificates))
 
     async def job() -> Exit:
         wanted = project or os.environ.get("SYNCER_PROJECT_ID", "")
         checked, project_name = await check_palette_login(access, wanted)
         path = save_login(
-            PaletteLogin(account=checked, project=project_name, organisation=org, insecure=insecure, ca_cert=ca_cert),
+            PaletteLogin(account=checked, project=project_name, organisation=org, **certificates),
             config_directory(),
             encryption_passphrase or os.environ.get("PALETTE_ENCRYPTION_PASSWORD"),
         )
@@ -72,10 +76,9 @@ def logout() -> None:
 
 def registry_login(
     *,
-    registry: str = option("The registry.", "-r", required=True, metavar="HOST[:PORT]"),
-    username: str | None = option("The user.", "-u"),
-    password: str | None = option("Anybody on this machine can see it: use --password-stdin.", "-p"),
-    password_stdin: bool = flag("Read the password from standard input."),
+    registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]"),
+    password: str | None = password_option("-p"),
+    login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -84,36 +87,38 @@ def registry_login(
     It is kept by Docker's credential helper where the user has one, else in a file that only the user can read.
     """
     palette.refuse("registry-login", "a login is for all that a registry has")
-    address = RegistryAddress.parse(registry)
-    credential = Credential(username=_user(username), password=password_of(password, is_piped=password_stdin))
+    username = _user(login.username)
+    credential = Credential(username=username, password=read_password(password, is_piped=login.password_stdin))
     settings = registry_settings(connection)
-    settings = replace(settings, credentials=replace(settings.credentials, logins={address.host: credential}))
+    settings = replace(settings, credentials=replace(settings.credentials, logins={registry.host: credential}))
 
     async def job() -> Exit:
         async with open_registries(settings) as registries:
-            if not await check_login(registries, address):
-                click.echo(f"warning: {address.host} asks nobody for a login, so this one is not checked", err=True)
-        place = await kept_logins().keep(address.host, credential)
-        click.echo(f"logged in to {address.host}; the login is kept {place}", err=True)
+            if not await check_login(registries, registry):
+                click.echo(f"warning: {registry.host} asks nobody for a login, so this one is not checked", err=True)
+        place = await login_store().keep(registry.host, credential)
+        click.echo(f"logged in to {registry.host}; the login is kept {place}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
 
 
-def registry_logout(*, registry: str = option("The registry.", "-r", required=True, metavar="HOST[:PORT]")) -> None:
+def registry_logout(
+    *, registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]")
+) -> None:
     """Forget the login for a registry."""
 
     async def job() -> Exit:
-        host = RegistryAddress.parse(registry).host
-        was_there = await kept_logins().forget(host)
-        click.echo(f"logged out of {host}" if was_there else f"there was no login for {host}", err=True)
+        was_there = await login_store().forget(registry.host)
+        said = "logged out of" if was_there else "there was no login for"
+        click.echo(f"{said} {registry.host}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
 
 
-def password_of(given: str | None, *, is_piped: bool) -> str:
-    """A password from the command line, which others can see, from a pipe, or from whoever is at the terminal.
+def read_password(given: str | None, *, is_piped: bool) -> str:
+    """The password: from the command line, which others can see, from a pipe, or from the terminal.
 
     Raises ``UsageError`` for one that is missing or empty.
     """
