@@ -10,8 +10,8 @@ from typing import Any
 
 from syncer.errors import InvalidFile
 from syncer.formats.text import parse_json, read_text
+from syncer.oci.docker_hub import canonical_host, login_place
 
-_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 _MAX_SIZE = 4 * 1024 * 1024  # bytes
 
 
@@ -45,7 +45,7 @@ def read_cred_file(path: Path) -> EdgeCredentials:
 
 def find_login(logins: Mapping[str, Login], host: str, path: str = "") -> Login | None:
     """The login for ``path`` at ``host``: the one whose path is longest, on the boundary of a component."""
-    place = f"{host}/{path.strip('/')}".rstrip("/")
+    place = f"{canonical_host(host)}/{path.strip('/')}".rstrip("/")
     fitting = [key for key in logins if place == key or place.startswith(f"{key}/")]
     return logins[max(fitting, key=len)] if fitting else None
 
@@ -73,9 +73,6 @@ def _logins(document: dict[str, Any], kind: str, path: Path) -> dict[str, Login]
 
 
 def _place(endpoint: str) -> str:
-    """``endpoint`` without its scheme, as references write it: one host for all names of Docker Hub."""
-    host, slash, rest = endpoint.strip().rpartition("://")[2].strip("/").partition("/")
-    host = host.lower()
-    if host in _HUB_NAMES:
-        return "docker.io"
-    return f"{host}{slash}{rest}"
+    """``endpoint`` without its scheme, as references write it."""
+    host, slash, path = endpoint.strip().rpartition("://")[2].strip("/").partition("/")
+    return login_place(f"{host.lower()}{slash}{path}")
