@@ -6,21 +6,19 @@ A registry and a bundle are each both; the engine (``syncer.transfer``) knows no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
 
 
 Pieces: TypeAlias = AsyncIterator[bytes | memoryview]
 """The bytes of a blob on their way; each piece is valid until the next one is asked for."""
-
-InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
-"""Where bytes lie as they are: an open file, and the offset and the length of each stretch of it."""
 
 
 @dataclass(slots=True)

@@ -23,8 +23,7 @@
     ├── VerificationError            exit 6
     │   ├── DigestMismatch
     │   ├── InvalidContent                    a digest, descriptor or manifest that breaks the spec
-    │   ├── InvalidBundle
-    │   └── Incomplete                        a registry lacks content that a bundle holds
+    │   └── InvalidBundle
     └── Locked                       exit 75  another run is at it
 
 The message is one sentence for a person; the hint, when there is one, says what to do next.  Neither
@@ -224,10 +223,6 @@ class InvalidBundle(VerificationError):
     def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.findings = tuple(findings)
-
-
-class Incomplete(VerificationError):
-    """A registry lacks content that a bundle holds."""
 
 
 class Locked(SyncerError):

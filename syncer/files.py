@@ -1,4 +1,4 @@
-"""Files and directories that are on the disk when a function returns, and the words for a disk that refuses."""
+"""Files: written whole, locked, brought to the disk itself; and the words for those that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import errno
 import fcntl
 import os
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
-from syncer.errors import TargetFull
+from syncer.errors import InvalidFile, TargetError, TargetFull
+from syncer.failpoints import reach
 
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
 _HINTS = {
@@ -21,12 +26,17 @@ _HINTS = {
     errno.EIO: "the disk may be failing; its kernel log says more",
 }
 
-
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
+_UNFINISHED = ".unfinished"
+_ABANDONED = 3600.0  # seconds; a file that is in memory already is written in far less
+
+
+InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
+"""Where bytes lie as they are: an open file, and the offset and the length of each stretch of it."""
 
 
 class writing:  # noqa: N801  (used like a function; as a generator it would cost more than what it watches)
-    """Turns what the operating system says about writing ``path`` into ``TargetFull``."""
+    """Turns what the operating system says about writing a bundle to ``path`` into ``TargetFull``."""
 
     __slots__ = ("_path",)
 
@@ -41,6 +51,105 @@ class writing:  # noqa: N801  (used like a function; as a generator it would cos
             reason = os.strerror(error.errno) if error.errno else str(error)
             hint = _HINTS.get(error.errno or 0)
             raise TargetFull(f"cannot write {self._path}: {reason.lower()}", hint=hint) from error
+
+
+@contextmanager
+def saving(path: Path, *, hint: str | None = None) -> Iterator[None]:
+    """Turns what the operating system says about writing a file beside the bundle to ``path`` into ``TargetError``."""
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from None
+
+
+@contextmanager
+def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
+    """Turns what the operating system says about reading a user's file at ``path`` into ``InvalidFile``."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}", hint=hint) from None
+
+
+def write_whole(
+    path: Path, content: bytes, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
+) -> None:
+    """Write ``content`` as the file ``path``; a reader finds the old content or the new, a killed run leaves the old.
+
+    The file has the permissions ``mode`` from its first byte on, or those that the user's umask allows.  It is on
+    the disk when the function returns, unless it ``is_hint``, which may be lost by a power failure.  The content
+    is first written to a hidden file beside ``path``; when a run was killed in between, a later one that writes
+    ``path`` removes that.  With ``by_way_of`` it is written to that directory, of the same file system, which
+    the caller clears.  A symbolic link at ``path`` is replaced.
+
+    Raises ``OSError``, and leaves nothing behind then.
+    """
+    if by_way_of is None:
+        _remove_abandoned(path)
+    temporary = (by_way_of or path.parent) / f".{path.name}.{os.urandom(6).hex()}{_UNFINISHED}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    file = os.open(temporary, flags, 0o666 if mode is None else mode)
+    try:
+        with open(file, "wb", buffering=0) as raw:  # noqa: PTH123 - a descriptor, not a path
+            if mode is not None:
+                os.fchmod(file, mode)  # whatever the umask takes away
+            rest = memoryview(content)
+            while rest:
+                rest = rest[raw.write(rest) :]
+            if not is_hint:
+                sync(file)
+        reach("files.written")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if not is_hint:
+        sync_path(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed runs left of ``path``."""
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(f".{path.name}.") and entry.name.endswith(_UNFINISHED)):
+                continue
+            with suppress(FileNotFoundError):  # another run was faster
+                if entry.stat(follow_symlinks=False).st_mtime < time.time() - _ABANDONED:
+                    os.unlink(entry)  # noqa: PTH108 - an entry, not a path
+
+
+def lock(path: Path, *, mode: int = 0o666) -> int:
+    """As ``try_lock``; where another process has the file, wait until it lets go."""
+    file = _locked(path, mode, fcntl.LOCK_EX)
+    assert file is not None
+    return file
+
+
+def try_lock(path: Path, *, mode: int = 0o666, append: bool = False) -> int | None:
+    """Open the file ``path``, which is made if need be, and lock it; None where another process has locked it.
+
+    Returns a descriptor for reading and writing.  The lock is the kernel's: it ends when the descriptor is closed,
+    or with the process, however that ends.  A locked file may be renamed or removed by its owner; what is at
+    ``path`` at the end is the file that was locked.  Raises ``OSError``, also for a symbolic link.
+    """
+    return _locked(path, mode, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_APPEND if append else 0)
+
+
+def _locked(path: Path, mode: int, operation: int, flags: int = 0) -> int | None:
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, mode)
+        try:
+            fcntl.flock(file, operation)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), path.stat()):
+                    return file
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # its owner renamed or removed it before we had the lock
 
 
 def room_for(file: int) -> int | None:
@@ -59,43 +168,38 @@ def sync(file: int) -> None:
         os.fsync(file)
 
 
-def sync_directory(directory: Path) -> None:
-    """Make a rename inside ``directory`` last through a power failure."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Bring a file to the disk; of a directory, the names in it, so that a rename outlives a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems, shares of Windows among them, sync no directory
+            raise
     finally:
         os.close(descriptor)
 
 
 def make_directory(path: Path) -> None:
-    """A directory, and those above it that are missing."""
+    """Make a directory, and those above it that are missing."""
     if not path.is_dir():
         make_directory(path.parent)
         path.mkdir(exist_ok=True)
-        _sync(path.parent)
+        sync_path(path.parent)
 
 
 def mark(path: Path) -> None:
-    """An empty file, whose name says it all."""
+    """Make an empty file, whose name says it all."""
     make_directory(path.parent)
     path.touch()
-    _sync(path.parent)
+    sync_path(path.parent)
 
 
 def rename(temporary: Path, path: Path) -> None:
     """Give a finished file its name, at once or not at all."""
-    _sync(temporary)
+    sync_path(temporary)
     temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(path.parent)
 
 
 def removed(path: Path) -> bool:
@@ -104,5 +208,5 @@ def removed(path: Path) -> bool:
         path.unlink()
     except FileNotFoundError:
         return False
-    _sync(path.parent)
+    sync_path(path.parent)
     return True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.formats.text import read_text
 from syncer.oci import Reference
+from syncer.oci.docker_hub import canonical_host, meanings
 
 if TYPE_CHECKING:
     from syncer.formats.yaml import Map
@@ -56,7 +57,7 @@ class MappingRule:
                 f"the mapping {prefix}={replacement} names a tag or a digest",
                 hint="a mapping changes registries and repositories; tags stay as they are",
             )
-        host = "docker.io" if host.lower() == "index.docker.io" else host.lower()
+        host = canonical_host(host.lower())
         return cls(f"{host}/{path}" if path else host, replacement)
 
     def apply(self, name: str) -> str | None:
@@ -81,12 +82,18 @@ class NameMapping:
 
     @classmethod
     def of(cls, rules: Iterable[MappingRule]) -> Self:
-        """Raises ``UsageError`` when one prefix is given two replacements."""
+        """Raises ``UsageError`` when one prefix is given two replacements.
+
+        A prefix that is short for a longer one stands for that one too, unless a rule has the longer one itself.
+        """
         replacements: dict[str, str] = {}
         for rule in rules:
             known = replacements.setdefault(rule.prefix, rule.replacement)
             if known != rule.replacement:
                 raise UsageError(f"{rule.prefix} is mapped twice, to {known!r} and to {rule.replacement!r}")
+        for prefix in tuple(replacements):
+            for meaning in meanings(prefix):
+                replacements.setdefault(meaning, replacements[prefix])
         ordered = sorted(replacements, key=lambda prefix: (-len(prefix), prefix))
         return cls(tuple(MappingRule(prefix, replacements[prefix]) for prefix in ordered))
 
@@ -108,10 +115,11 @@ class NameMapping:
         """
         base = base.strip("/")
         mapped = self._mapped(reference)
+        host, _, path = (mapped or "").partition("/")
         if mapped is None:
             repository = _join(base, reference.path)
-        elif mapped == registry or mapped.startswith(f"{registry}/"):
-            repository = mapped[len(registry) + 1 :]
+        elif canonical_host(host) == registry:
+            repository = path
             if base and not repository.startswith(f"{base}/"):
                 raise UsageError(
                     f"{reference.name} is mapped to {mapped}, which is not under {registry}/{base}",

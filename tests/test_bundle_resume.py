@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +23,7 @@ from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.bundle_builder import PIECE, add_large_images
 from tests.support.bundles import FORMATS, build, items_of
+from tests.support.disks import file_size_limit
 from tests.support.memory import MemorySource
 
 LARGEST = 2_100_000  # bytes
@@ -171,6 +171,27 @@ async def test_a_run_killed_right_after_publishing_leaves_nothing_for_the_next(t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "log"]
     with open_bundle(final) as bundle:
         await verify_bundle(bundle)
+
+
+def test_a_build_whose_name_another_one_takes_at_the_last_moment_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    """The other build publishes between the look at the final name and the lock of the partial file."""
+    program = (
+        "import sys, runpy\n"
+        "from pathlib import Path\n"
+        "def publish(event, arguments):\n"
+        "    if event == 'open' and str(arguments[0]).endswith('.partial'):\n"
+        "        Path(sys.argv[1]).write_bytes(b'of the other build')\n"
+        "sys.addaudithook(publish)\n"
+        "runpy.run_module('tests.support.bundle_builder', run_name='__main__')"
+    )
+    final = tmp_path / "bundle"
+    command = [sys.executable, "-c", program, str(final), "tar.zst", str(tmp_path / "log")]
+
+    ended = subprocess.run(command, check=False, timeout=50, capture_output=True, text=True)
+
+    assert "AlreadyThere" in ended.stderr
+    assert final.read_bytes() == b"of the other build"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "log"]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -346,14 +367,9 @@ async def test_a_full_disk_ends_the_build_and_the_next_one_goes_on(tmp_path: Pat
     """Rows 43 and 44: one sentence and a hint; nothing gets the bundle's name."""
     expected = await undisturbed(tmp_path, form)
     final = tmp_path / "bundle"
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
-    try:
-        with pytest.raises(TargetFull, match="file too large") as caught:
-            await build(final, large_images(), form)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with file_size_limit(2_000_000), pytest.raises(TargetFull, match="file too large") as caught:
+        await build(final, large_images(), form)
 
     assert caught.value.hint
     assert not final.exists()

@@ -118,7 +118,6 @@ async def test_a_chart_becomes_helms_artifact_with_its_archive_unchanged() -> No
             }
             assert str(found.reference.tagged("1.2.3")) == f"127.0.0.1:{repository.url.port}/nginx:1.2.3"
             assert found.reference.digest == manifest.descriptor.digest
-            assert found.is_chart
 
 
 async def test_two_runs_give_the_same_digest() -> None:
@@ -233,7 +232,7 @@ async def test_an_archive_that_was_cut_off_is_fetched_again() -> None:
                 repository.cuts = 1
                 found = await charts.resolve(request)
 
-            assert found.is_chart
+            assert isinstance(found, ResolvedChart)
             assert len(list(spool.directory.iterdir())) == 1
 
 
@@ -278,7 +277,7 @@ async def test_a_direct_address_is_a_chart_or_a_file() -> None:
 
             manifest = await spool.manifest(a_file.reference)
             assert isinstance(manifest, Manifest)
-            assert (a_chart.is_chart, a_file.is_chart) == (True, False)
+            assert (await spool.manifest(a_chart.reference)).artifact_type == CHART_CONFIG
             assert a_chart.reference.repository == "d/r1/trident"
             assert a_chart.reference.tag == "100.2410.0"
             assert (a_file.reference.repository, a_file.reference.tag) == ("d/r1/installer.tar.gz", "1.0")
@@ -304,7 +303,6 @@ async def test_a_chart_in_a_registry_keeps_its_name(repo: str, name: str, versio
 
     assert isinstance(found, ResolvedChart)
     assert str(found.reference) == reference
-    assert found.is_chart
 
 
 async def test_a_registry_that_denies_the_first_spelling_is_asked_for_the_second() -> None:

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.oci import Digest, Index, Manifest, parse_manifest
 from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
+from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, as_referrer
+from syncer.oci.referrer_tags import cosign_tags, fallback_tag, subject_tag
 from tests.support import images
+from tests.support.images import Image
 
 DIGEST = "sha256:" + "a" * 64
 CONFIG = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": DIGEST, "size": 2}
@@ -46,6 +49,105 @@ def test_an_index_lists_its_manifests(*, docker: bool) -> None:
     assert isinstance(read, Index)
     assert [str(child.digest) for child in read.children()] == [child.digest for child in made.children]
     assert [str(child.platform) for child in read.manifests] == ["linux/amd64", "linux/arm64", "linux/arm/v7"]
+
+
+def read(image: Image) -> Manifest | Index:
+    return parse_manifest(image.content, image.media_type)
+
+
+def way_down(root: Image) -> list[tuple[str, bool, int]]:
+    """What is met below ``root``, each manifest of which is entered once."""
+    known = {manifest.digest: manifest for manifest in root.manifests()}
+    descent = Descent("example.com/app:1")
+    descent.enter(read(root))
+    met = []
+    for child, is_manifest in descent:
+        met.append((str(child.digest), is_manifest, descent.depth))
+        if is_manifest and (manifest := known.pop(str(child.digest), None)):
+            descent.enter(read(manifest))
+    return met
+
+
+def test_the_way_down_from_an_index_goes_through_each_manifest_before_the_next() -> None:
+    inner, outer = images.image("inner"), images.image("outer")
+    nested = images.index(inner)
+
+    met = way_down(images.index(nested, outer, inner))
+
+    assert met == [
+        (nested.digest, True, 1),
+        (inner.digest, True, 2),
+        *((digest, False, 3) for digest in inner.blobs),
+        (outer.digest, True, 1),
+        *((digest, False, 2) for digest in outer.blobs),
+        (inner.digest, True, 1),
+    ]
+
+
+def test_indexes_are_nested_so_deep_and_no_deeper() -> None:
+    root = images.image("a")
+    for _ in range(MAX_DEPTH):
+        root = images.index(root)
+
+    assert max(depth for _, _, depth in way_down(root)) == MAX_DEPTH + 1
+    with pytest.raises(InvalidContent, match=f"example.com/app:1: its indexes are nested more than {MAX_DEPTH} deep"):
+        way_down(images.index(root))
+
+
+def test_an_image_has_so_many_manifests_and_no_more() -> None:
+    entries = [{"mediaType": OCI_MANIFEST, "digest": f"sha256:{n:064x}", "size": 2} for n in range(MAX_MANIFESTS)]
+    small = read(images.image("a"))
+
+    def go_down(count: int) -> None:
+        root = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries[:count]}
+        descent = Descent("example.com/app:1")
+        descent.enter(parse_manifest(json.dumps(root).encode()))
+        for _, is_manifest in descent:
+            if is_manifest:
+                descent.enter(small)
+
+    go_down(MAX_MANIFESTS - 1)  # the root is one of them
+    with pytest.raises(InvalidContent, match=f"example.com/app:1: it has more than {MAX_MANIFESTS} manifests"):
+        go_down(MAX_MANIFESTS)
+
+
+@pytest.mark.parametrize("own", [None, ""])
+def test_an_artifact_without_a_type_is_of_its_configs(own: str | None) -> None:
+    """distribution-spec, "Listing Referrers": empty or missing."""
+    assert parse_manifest(manifest(artifactType=own)).artifact_type == CONFIG["mediaType"]
+    assert parse_manifest(manifest(artifactType="application/x")).artifact_type == "application/x"
+
+
+def test_a_referrer_is_listed_with_its_type_and_annotations() -> None:
+    made = images.referrer(images.image("a"), annotations={"made": "today"})
+
+    listed = as_referrer(read(made)).to_json()
+
+    assert listed == {
+        "mediaType": OCI_MANIFEST,
+        "digest": made.digest,
+        "size": len(made.content),
+        "annotations": {"made": "today"},
+        "artifactType": made.artifact_type,
+    }
+
+
+def test_a_tag_of_a_referrer_tells_what_it_is_about() -> None:
+    """sha512 has more digits than a tag may have: the spec cuts them off."""
+    short, long = Digest.of(b"a"), Digest.of(b"a", "sha512")
+    assert cosign_tags(short) == tuple(f"sha256-{short.hex}.{kind}" for kind in ("sig", "att", "sbom"))
+    assert fallback_tag(long) == f"sha512-{long.hex}"[:128]
+
+    for tag in (fallback_tag(short), *cosign_tags(short)):
+        assert subject_tag(tag) == f"sha256-{short.hex}"
+    assert subject_tag(fallback_tag(long)) == fallback_tag(long)
+
+
+@pytest.mark.parametrize(
+    "tag", ["latest", "sha256-abc", "sha256-" + "a" * 65, "sha256-" + "g" * 64, "sha512-" + "a" * 64]
+)
+def test_other_tags_are_about_nothing(tag: str) -> None:
+    assert subject_tag(tag) is None
 
 
 def test_other_bytes_than_asked_for_are_refused() -> None:

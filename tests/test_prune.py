@@ -47,6 +47,11 @@ def test_a_digest_below_a_kept_index_stays() -> None:
     assert gone(listing, "t.io/base/app:index", needs={A: [CHILD]}) == [("base/app:amd64", False)]
 
 
+def test_a_digest_below_an_index_in_a_kept_index_stays() -> None:
+    listing = {"base/app": {"index": A, "amd64": CHILD}}
+    assert gone(listing, "t.io/base/app:index", needs={A: [B], B: [CHILD]}) == [("base/app:amd64", False)]
+
+
 def test_a_digest_that_is_wanted_without_a_tag_stays() -> None:
     assert gone({"base/app": {"v1": A}}, f"t.io/base/app@{A}") == [("base/app:v1", False)]
 
@@ -65,6 +70,13 @@ def test_signatures_stay_with_what_they_are_about_and_go_with_it() -> None:
     listing = {"base/app": {"v1": A, "v0": B, kept: SIGNATURE, child: C, lost: B, f"sha256-{A.hex}": C}}
 
     assert gone(listing, "t.io/base/app:v1", needs={A: [CHILD]}) == [(f"base/app:{lost}", True), ("base/app:v0", True)]
+
+
+def test_the_fallback_of_the_referrers_api_stays_with_what_it_is_about_by_any_algorithm() -> None:
+    kept, lost = (Digest.of(text, "sha512") for text in (b"kept", b"lost"))
+    listing = {"base/app": {"v1": kept, f"sha512-{kept.hex}"[:128]: A, f"sha512-{lost.hex}"[:128]: B}}
+
+    assert gone(listing, "t.io/base/app:v1") == [(f"base/app:sha512-{lost.hex}"[:137], True)]
 
 
 def test_what_could_not_be_listed_at_its_source_is_left_alone() -> None:

@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from syncer.errors import TargetError, UsageError
 from syncer.report import RegistryAccount
-from syncer.report.output import require_writable, write_report, write_whole
+from syncer.report.output import require_writable, write_account, write_report
 from tests.test_report import A_NIGHT, account
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
@@ -39,7 +39,7 @@ def test_a_report_replaces_the_last_one_whole_and_everybody_may_read_it(tmp_path
     path = tmp_path / "report.json"
     path.write_bytes(b"old")
     with path.open("rb") as reader:
-        write_whole(path, b"new")
+        write_account(path, b"new")
         assert reader.read() == b"old"
 
     assert path.read_bytes() == b"new"
@@ -49,10 +49,10 @@ def test_a_report_replaces_the_last_one_whole_and_everybody_may_read_it(tmp_path
 
 def test_a_report_that_cannot_be_written_is_an_error_of_the_target(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="cannot be written"):
-        write_whole(tmp_path / "absent" / "report.json", b"")
+        write_account(tmp_path / "absent" / "report.json", b"")
     (tmp_path / "report.json").mkdir()
     with pytest.raises(TargetError, match="cannot be written"):
-        write_whole(tmp_path / "report.json", b"")
+        write_account(tmp_path / "report.json", b"")
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import logging
 import os
-import resource
 import socket
 import ssl
 import time
@@ -20,6 +19,7 @@ from syncer.errors import InvalidFile, Locked, UsageError
 from syncer.serve import Tls, open_disk, serve
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.disks import file_size_limit
 from tests.support.images import digest_of, noise
 from tests.support.registries import LOGIN, Registry, htpasswd
 from tests.support.tls import Authority
@@ -390,12 +390,8 @@ async def test_a_full_disk_is_said_and_nothing_is_half_named(serve_disk: OpenReg
     async with serve_disk() as registry:
         await client.push(registry, "app", made, "v1")
         location = (await client.ask(registry, "POST", "/v2/app/blobs/uploads/")).headers["Location"]
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-        try:
+        with file_size_limit(50_000):
             full = await client.ask(registry, "PUT", f"{location}?digest={DIGEST}", data=BLOB)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
         assert full.status == 507
         assert (await client.blob(registry, "app", DIGEST)).status == 404

@@ -391,24 +391,6 @@ async def test_an_index_reduced_before_is_known_without_reading_it() -> None:
     assert not source.reads
 
 
-async def test_failing_fast_leaves_the_rest_unfinished() -> None:
-    source, target = MemorySource(), MemoryTarget()
-    references = [Reference.parse("example.com/none:1")]
-    references += [source.add(f"example.com/app:{n}", images.image(f"{n}")) for n in range(50)]
-    events: list[Event] = []
-
-    await transfer(
-        [Item(reference, reference) for reference in references],
-        source,
-        target,
-        options=Options(workers=1, fail_fast=True),
-        emit=events.append,
-    )
-
-    assert sum(isinstance(event, ImageFailed) for event in events) == 1
-    assert len(target.names) < 50
-
-
 @dataclass(slots=True)
 class Moving(MemorySource):
     """A tag is pushed anew, and what it meant before is deleted, as soon as somebody has looked at it."""

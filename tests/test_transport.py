@@ -101,12 +101,12 @@ async def test_one_throttled_request_pauses_all_to_that_host_and_none_to_others(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.ask, get(busy))
             with anyio.fail_after(5):
-                while not busy.seen or not client.traffic[busy.address].is_paused:  # noqa: ASYNC110
+                while not busy.seen or not client.traffic[busy.address].pause_left:  # noqa: ASYNC110
                     await anyio.sleep(0.001)
             tasks.start_soon(client.ask, get(busy, "/late"))
             assert (await client.ask(get(other))).status == 200
             assert len(busy.seen) == 1
-            assert client.traffic[busy.address].is_paused
+            assert client.traffic[busy.address].pause_left
 
         traffic = client.traffic[busy.address]
         assert (traffic.throttled, traffic.pauses) == (1, 1)
@@ -478,6 +478,17 @@ def test_authorities_leave_the_usual_port_out() -> None:
         ("other, EXAMPLE.com", "https://registry.example.com/", True),
         ("*", "https://registry.example.com/", True),
         ("[fd00::1]:5000", "https://[fd00::1]:5000/", True),
+        ("[fd00::1]:5000", "https://[fd00::1]/", False),
+        ("fd00::/8", "https://[fd00::1]:5000/", True),
+        ("fd00::/8", "https://[2001:db8::1]:5000/", False),
+        ("10.1.2.3", "https://10.1.2.3:5000/", True),
+        ("10.1.2.3:5000", "https://10.1.2.3:5000/", True),
+        ("10.1.2.3:5000", "https://10.1.2.3/", False),
+        ("10.1.0.0/16", "https://10.2.0.1/", False),
+        (".example.com:5000", "https://registry.example.com:5000/", True),
+        (".example.com:5000", "https://registry.example.com/", False),
+        (".example.com", "https://example.com/", True),
+        ("example.com, ,", "https://other.org/", False),
     ],
 )
 def test_no_proxy_names_hosts_domains_and_networks(no_proxy: str, url: str, is_direct: bool) -> None:

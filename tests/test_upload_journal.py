@@ -14,6 +14,7 @@ from syncer.oci import Digest
 from syncer.registry import FileUploadJournal, Registries, Unfinished, open_upload_journal
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.disks import file_size_limit
 from tests.support.images import digest_of
 from tests.support.quirky import Keeps, Quirky, cut_upload, proceed, quirky_registry
 from tests.support.registries import LOGIN, Registry
@@ -92,6 +93,18 @@ async def test_what_arrived_of_the_last_chunk_is_not_sent_again(tmp_path: Path) 
 
         assert registry.blobs["app"] == {digest_of(content): content}
         assert registry.received() == len(content) - 5000
+
+
+async def test_a_push_goes_on_when_the_disk_of_its_journal_is_full(tmp_path: Path) -> None:
+    """A journal is a hint: without it the next push sends more, and this one is none the worse."""
+    content = images.noise("full", 3 * MIB)
+    blob = file_blob(tmp_path, content)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        with file_size_limit(0):
+            await push_again(registries, registry, blob, tmp_path / "journal")
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert registry.received() == len(content)
 
 
 @pytest.mark.parametrize("lost", ["gone", "forgotten part"])

@@ -9,7 +9,8 @@ import anyio
 
 from syncer.api.sources import Sources, Warn
 from syncer.errors import RegistryError, SyncerError, UsageError
-from syncer.oci import Descriptor, Digest, Index, Reference
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.manifest import Descent
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import Removal, removals
 from syncer.registry import Registries, RegistryAddress, delete_tag, repositories
@@ -35,7 +36,7 @@ async def prune(sources: Sources, names: Collection[Reference], *, delete: bool)
 
 @dataclass(slots=True)
 class _Inventory:
-    """A repository's tags with their digests, and what lies below those that are indexes."""
+    """A repository's tags with their digests, and what each index among them and below them lists."""
 
     tags: dict[str, Digest] = field(default_factory=dict)
     needs: dict[Digest, list[Digest]] = field(default_factory=dict)
@@ -137,11 +138,15 @@ def _listed(removal: Removal) -> Pruned:
 
 
 async def _add_below(repository: Repository, root: Descriptor, inventory: _Inventory) -> None:
-    """Note the manifests below an index, those of indexes in it among them."""
-    if not root.is_index or root.digest in inventory.needs:
-        return
-    below = inventory.needs[root.digest] = list[Digest]()
-    index = await repository.manifest(str(root.digest), root.digest)
-    for child in index.children() if isinstance(index, Index) else ():
-        await _add_below(repository, child, inventory)
-        below += [child.digest, *inventory.needs.get(child.digest, ())]
+    """Note what an index lists, and what indexes in it do."""
+    descent = Descent(f"{repository.name}@{root.digest}")
+
+    async def enter(descriptor: Descriptor) -> None:
+        if descriptor.is_index and descriptor.digest not in inventory.needs:
+            index = await repository.manifest(str(descriptor.digest), descriptor.digest)
+            inventory.needs[descriptor.digest] = [child.digest for child in index.children()]
+            descent.enter(index)
+
+    await enter(root)
+    for child, _ in descent:
+        await enter(child)

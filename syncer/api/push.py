@@ -13,7 +13,8 @@ from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import open_memory
 from syncer.bundle import Bundle, check_structure, open_bundle, verify_bundle
 from syncer.content import Item
-from syncer.errors import InvalidBundle, SyncerError, TargetError
+from syncer.errors import InvalidBundle, SyncerError
+from syncer.files import saving
 from syncer.naming import REPOSITORY, NameMapping, names_at
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, tag_of
@@ -207,12 +208,8 @@ def open_target(registries: Registries, address: RegistryAddress, state: Path | 
     with ExitStack() as stack:
         journal = None
         if state is not None:
-            try:
+            with saving(state, hint="name another with --state-dir"):
                 journal = stack.enter_context(open_upload_journal(state / "uploads", address.host))
-            except OSError as error:
-                raise TargetError(
-                    f"{state} cannot be written: {error.strerror}", hint="name another with --state-dir"
-                ) from None
         memory = stack.enter_context(open_memory(state, address.host))
         interrupted = journal is not None and journal.was_interrupted
         yield OpenTarget(registries.target(address, journal=journal, interrupted=interrupted), memory, journal)

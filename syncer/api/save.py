@@ -23,6 +23,8 @@ from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 
+_YAML = (".yaml", ".yml")
+
 
 async def save(
     source: str | StoredBundle,
@@ -61,9 +63,6 @@ async def _write(
             return drop_stored_names(record_stored_names(bundle.definition, unchanged, report.images))
 
         return await file.publish(writer, name, report, define)
-
-
-_YAML = (".yaml", ".yml")
 
 
 async def copy(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -11,8 +10,11 @@ from pathlib import Path
 
 import orjson
 
-from syncer.errors import Locked, TargetError
+from syncer.errors import Locked
+from syncer.files import saving, try_lock, write_whole
 from syncer.transfer.memory import Memory
+
+_HINT = "name another with --state-dir"
 
 
 @contextmanager
@@ -22,17 +24,15 @@ def hold_lock(directory: Path, subject: str) -> Iterator[None]:
     The lock is the kernel's: it ends with the process, however that ends.
     """
     path = _file(directory / "locks", subject, "lock")
-    with _writing(directory):
+    with saving(directory, hint=_HINT):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = path.open("wb")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Locked(
-                f"another run is at {subject}", hint="wait for it to end; if it hangs, end that process"
-            ) from None
+        file = try_lock(path)
+    if file is None:
+        raise Locked(f"another run is at {subject}", hint="wait for it to end; if it hangs, end that process")
+    try:
         yield
+    finally:
+        os.close(file)
 
 
 @contextmanager
@@ -45,16 +45,14 @@ def open_memory(directory: Path | None, subject: str) -> Iterator[Memory]:
         yield Memory()
         return
     path = _file(directory / "targets", subject, "json")
-    with _writing(directory):
+    with saving(directory, hint=_HINT):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     memory = read_memory(directory, subject)
     try:
         yield memory
     finally:
         with suppress(OSError):  # a full disk costs the next run some requests, and this one nothing
-            partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(orjson.dumps(memory.to_json()))
-            partial.replace(path)
+            write_whole(path, orjson.dumps(memory.to_json()), is_hint=True)
 
 
 def read_memory(directory: Path | None, subject: str) -> Memory:
@@ -64,16 +62,6 @@ def read_memory(directory: Path | None, subject: str) -> Memory:
         return Memory.from_json(orjson.loads(content))
     except (OSError, ValueError):
         return Memory()
-
-
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TargetError(
-            f"{directory} cannot be written: {os.strerror(error.errno or 0)}", hint="name another with --state-dir"
-        ) from None
 
 
 def _file(directory: Path, subject: str, suffix: str) -> Path:

@@ -17,9 +17,13 @@ from syncer.content import Blob
 from syncer.errors import SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
+from syncer.oci.referrer_tags import fallback_tag, subject_tag
 from syncer.profiles.definition.spool import Spool, open_spool
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.registry import Registries, RegistrySettings, open_registries
+
+Key = TypeVar("Key")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,20 +110,17 @@ def _make_spool(directory: Path) -> Spool:
 
 def find_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Digest]) -> list[Reference]:
     """Find the images of ``bundle`` that speak about ``subjects``: by cosign's tags, or by their subject."""
-    tags = tuple(f"{subject.algorithm}-{subject.hex}." for subject in subjects)
+    fallbacks = set(map(fallback_tag, subjects))
     found = []
     for image in bundle.images:
         if image.reference.name != reference.name:
             continue
         manifest = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
         speaks = manifest.subject is not None and manifest.subject.digest in subjects
-        if speaks or (image.reference.tag or "").startswith(tags):
+        tag = image.reference.tag or ""
+        if speaks or (tag not in fallbacks and subject_tag(tag) in fallbacks):
             found.append(image.reference)
     return found
-
-
-Key = TypeVar("Key")
-Answer = TypeVar("Answer")
 
 
 class Snapshot:

@@ -16,6 +16,7 @@ from syncer.bundle import Bundle, BundleCheck, Image, open_bundle, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.manifest import Descent
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.transfer.run import WORKERS
 
@@ -127,16 +128,15 @@ def _questions(bundle: Bundle, names: Mapping[Reference, Reference]) -> Iterator
 
 
 def _parts(bundle: Bundle, image: Image, name: Reference, asked: set[tuple[str, Digest]]) -> Iterator[_Question]:
-    above = [image.descriptor]
-    while above:
-        parent = above.pop()
-        for child in bundle.manifest_by_digest(parent.digest, parent.media_type).children():
-            if (name.name, child.digest) in asked:
-                continue
-            asked.add((name.name, child.digest))
-            if is_manifest := parent.is_index:
-                above.append(child)
-            yield _Question(name.at(child.digest), child, is_blob=not is_manifest)
+    descent = Descent(image.reference)
+    descent.enter(bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type))
+    for child, is_manifest in descent:
+        if (name.name, child.digest) in asked:
+            continue
+        asked.add((name.name, child.digest))
+        if is_manifest:
+            descent.enter(bundle.manifest_by_digest(child.digest, child.media_type))
+        yield _Question(name.at(child.digest), child, is_blob=not is_manifest)
 
 
 async def _ask(questions: list[_Question], registries: Registries, workers: int) -> list[Gap]:

@@ -68,16 +68,28 @@ def write_index(images: Iterable[tuple[Reference, Descriptor]]) -> bytes:
 def read_index(content: bytes) -> tuple[Image, ...]:
     """The images that ``index.json`` names by a full reference; raises ``InvalidContent``.
 
-    An entry without a name, or with a tag alone as some tools write it, names no image.
+    An entry without a name, or with a tag alone as some tools write it, names no image.  Two spellings of one name are
+    one image; when they stand for two, the second one keeps its digest and not the tag.
     """
     try:
         check_values(content)
-        images = tuple(_images(load_object(content)))
+        images = list(_images(load_object(content)))
     except InvalidContent as error:
         raise InvalidContent(f"index.json is not usable: {error}") from None
-    if len({image.reference for image in images}) != len(images):
-        raise InvalidContent("index.json gives the same name to two images")
-    return images
+    return _distinct(images)
+
+
+def _distinct(images: Iterable[Image]) -> tuple[Image, ...]:
+    """``images`` under references that differ; in older bundles a name of Docker Hub may be a registry of its own."""
+    found: dict[Reference, Image] = {}
+    for image in images:
+        known = found.get(image.reference)
+        if known is not None and known.name == image.name:
+            raise InvalidContent("index.json gives the same name to two images")
+        if known is not None and known.descriptor.digest != image.descriptor.digest:
+            image = replace(image, reference=image.reference.at(image.descriptor.digest))  # noqa: PLW2901
+        found.setdefault(image.reference, image)
+    return tuple(found.values())
 
 
 def check_values(content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ from syncer.bundle.slots import Slot, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked, TargetFull
 from syncer.failpoints import reach
-from syncer.files import MAKE_ROOM, room_for, sync, sync_directory, writing
+from syncer.files import MAKE_ROOM, room_for, sync, sync_path, try_lock, writing
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ class Partial:
         with writing(self.final):
             self.path.replace(self.final)
             reach("bundle.renamed")
-            sync_directory(self.final.parent)
+            sync_path(self.final.parent)
         self.is_published = True
 
     def _pad(self, slot: Slot, number: int) -> Iterator[Frame]:
@@ -202,27 +201,16 @@ def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
             if not path.exists():
                 journal.unlink(missing_ok=True)  # of a run that was killed right after it had published
             raise AlreadyThere(f"{final} is already there", hint="replace it with --force, or choose another --name")
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
+        file = try_lock(path)
+        if file is None:
             raise Locked(
                 f"{final} is being written by another process", hint="wait for it to end, or choose another --name"
-            ) from None
-        except OSError:
-            os.close(file)
-            raise
-        if _is_at(path, file) and (force or not final.exists()):
+            )
+        if force or not final.exists():
             return file
-        os.close(file)  # the other process has published it since
-
-
-def _is_at(path: Path, file: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
+        if not os.fstat(file).st_size:
+            path.unlink()  # just made: the other process has published its own since we looked
+        os.close(file)
 
 
 def _beside(final: Path, suffix: str) -> Path:

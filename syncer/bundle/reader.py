@@ -25,8 +25,9 @@ from syncer.bundle.layout import (
     read_index,
 )
 from syncer.bundle.members import Contents, Member
-from syncer.content import FileBlob, InPlace, Pieces
+from syncer.content import FileBlob, Pieces
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound
+from syncer.files import InPlace
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 

@@ -7,8 +7,6 @@ appliances check.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -17,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa, utils
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
-from syncer.errors import InvalidFile, TargetError, VerificationError
+from syncer.errors import InvalidFile, VerificationError
+from syncer.files import reading, saving, write_whole
 
 SUFFIX = ".sig.bin"
 """What follows the bundle's whole name in its signature's."""
@@ -35,20 +34,8 @@ def sign_file(path: Path, private_key: Path) -> Path:
     key = _private_key(private_key)
     signature = key.sign(_digest(path), padding.PKCS1v15(), _PREHASHED)
     target = path.with_name(path.name + SUFFIX)
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=path.parent)
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
-                file.write(signature)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)  # a signature is no secret
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise TargetError(f"{target} cannot be written: {error.strerror or error}") from None
+    with saving(target):
+        write_whole(target, signature, mode=0o644)  # a signature is no secret
     return target
 
 
@@ -102,17 +89,11 @@ def _public_key(path: Path) -> rsa.RSAPublicKey:
 
 
 def _small(path: Path, hint: str | None = None) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_SMALL)
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}", hint=hint) from None
+    with reading(path, hint=hint), path.open("rb") as file:
+        return file.read(_MAX_SMALL)
 
 
 def _digest(path: Path) -> bytes:
     """SHA-256 of the file, read as a stream."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

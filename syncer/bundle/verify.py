@@ -15,13 +15,8 @@ from syncer.bundle.layout import Image, digest_of_name
 from syncer.bundle.members import Member
 from syncer.bundle.reader import PIECE, Bundle
 from syncer.errors import InvalidBundle, InvalidContent, VerificationError
-from syncer.oci import Descriptor, Digest, Index
-
-MAX_DEPTH = 8
-"""Indexes within indexes."""
-
-MAX_MANIFESTS = 10_000
-"""Manifests of one image."""
+from syncer.oci import Descriptor, Digest
+from syncer.oci.manifest import Descent
 
 _MAX_FINDINGS = 100
 _STEPS = 4  # pieces read between two chances to be cancelled
@@ -125,33 +120,26 @@ class _Walk:
     findings: _Findings
     depths: dict[Digest, int] = field(default_factory=dict)  # of manifests: how far down they were met
     blobs: dict[Digest, None] = field(default_factory=dict)
-    _left: int = 0  # manifests that the image may still have
 
     def image(self, image: Image) -> None:
         """Check one image; the first thing that is wrong with it is a finding."""
-        self._left = MAX_MANIFESTS
+        descent = Descent()
         try:
-            self._manifest(image.descriptor, 0)
+            self._enter(descent, image.descriptor)
+            for child, is_manifest in descent:
+                if is_manifest:
+                    self._enter(descent, child)
+                else:
+                    self._check_size(child)
+                    self.blobs[child.digest] = None
         except VerificationError as error:
             self.findings.add(f"{image.name}: {error}")
 
-    def _manifest(self, descriptor: Descriptor, depth: int) -> None:
+    def _enter(self, descent: Descent, descriptor: Descriptor) -> None:
         self._check_size(descriptor)
-        if self.depths.get(descriptor.digest, -1) >= depth:
-            return
-        if depth > MAX_DEPTH:
-            raise InvalidContent(f"its indexes are nested more than {MAX_DEPTH} deep")
-        if not self._left:
-            raise InvalidContent(f"it has more than {MAX_MANIFESTS} manifests")
-        self._left -= 1
-        manifest = self.bundle.manifest_by_digest(descriptor.digest, descriptor.media_type)
-        self.depths[descriptor.digest] = depth
-        for child in manifest.children():
-            if isinstance(manifest, Index):
-                self._manifest(child, depth + 1)
-            else:
-                self._check_size(child)
-                self.blobs[child.digest] = None
+        if self.depths.get(descriptor.digest, -1) < (depth := descent.depth):
+            descent.enter(self.bundle.manifest_by_digest(descriptor.digest, descriptor.media_type))
+            self.depths[descriptor.digest] = depth
 
     def _check_size(self, descriptor: Descriptor) -> None:
         if descriptor.digest not in self.bundle.digests:

@@ -37,7 +37,8 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import open_reporter, summarize_push
 from syncer.cli.settings import registry_settings, state_directory
-from syncer.errors import Exit, TargetError, UsageError
+from syncer.errors import Exit, UsageError
+from syncer.files import saving
 from syncer.registry import Credential, RegistryAddress
 
 _ENDPOINT = "api.spectrocloud.com"
@@ -67,10 +68,8 @@ class Logging:
         if self.file is None:
             yield None
             return
-        try:
+        with saving(self.file):
             file = self.file.open("a", encoding="utf-8")
-        except OSError as error:
-            raise TargetError(f"{self.file} cannot be written: {error.strerror or error}") from None
         with file:
             yield file
 

@@ -15,6 +15,7 @@ from syncer.api.selection import Selection
 from syncer.bundle.signature import sign_file
 from syncer.cli.settings import config_directory
 from syncer.errors import InvalidFile, TargetError, UsageError
+from syncer.files import reading
 from syncer.profiles.definition.definition import DefinedFile, Definition
 from syncer.profiles.definition.local import defined_file
 from syncer.profiles.palette.gather import Gathered
@@ -135,11 +136,8 @@ async def download_definition(
 
 def read_widgets(path: Path) -> DefinedFile:
     """The widget archive at ``path``; raises ``InvalidFile`` unless it is a tar, plain or compressed."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    with reading(path), path.open("rb") as file:
+        start = file.read(512)
     if not start.startswith(_PACKED) and start[257:262] != b"ustar":
         raise InvalidFile(path, "it is no widget archive", hint="make a .tar, .tar.gz or .tar.zst of the widgets")
     return defined_file(path, "custom-ui")

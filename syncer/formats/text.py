@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from syncer.errors import InvalidFile
+from syncer.files import reading
 
 MAX_TEXT_SIZE = 64 * 1024 * 1024
 """Bytes.  An exported profile is a few hundred KiB; what is larger than this is another kind of file."""
@@ -15,11 +18,8 @@ def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
 
     ``limit`` is in bytes, so that a bundle given by mistake is refused before it is in memory.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    with reading(path), path.open("rb") as file:
+        content = file.read(limit + 1)
     return decode_text(content, path, limit=limit)
 
 
@@ -37,3 +37,13 @@ def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE)
             path, "it is not a text file: it holds a zero byte", line=text[: text.index("\0")].count("\n") + 1
         )
     return text
+
+
+def parse_json(text: str, path: Path | str) -> Any:
+    """The JSON document in ``text``, that people wrote; raises ``InvalidFile``, which names ``path`` and line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidFile(path, f"column {error.colno}: this is not JSON: {error.msg}", line=error.lineno) from None
+    except RecursionError:
+        raise InvalidFile(path, "it is nested too deeply") from None

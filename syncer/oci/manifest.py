@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from syncer.errors import DigestMismatch, InvalidContent
@@ -23,12 +23,21 @@ from syncer.oci.digest import Digest
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
 """Bytes: what distribution-spec obliges a registry to take, and what Debian's takes at most."""
 
+MAX_DEPTH = 8
+"""Indexes within indexes."""
+
+MAX_MANIFESTS = 10_000
+"""Manifests of one image."""
+
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """An image or artifact manifest: a config and layers."""
+    """An image or artifact manifest: a config and layers.
+
+    ``artifact_type`` is the config's media type where the document has none (image-spec manifest.md).
+    """
 
     content: bytes
     descriptor: Descriptor
@@ -62,6 +71,53 @@ class Index:
 AnyManifest: TypeAlias = Manifest | Index
 
 
+class Descent:
+    """The way down from a manifest to all that it needs: depth first, in the order of the documents.
+
+    Its user has the manifests, or asks for them, and says below which of them the way goes on::
+
+        descent = Descent(name)
+        descent.enter(root)
+        for child, is_manifest in descent:
+            if is_manifest and child.digest not in known:
+                descent.enter(await source.manifest(name.at(child.digest)))
+
+    A child is met as often as manifests that were entered list it.  ``enter`` raises ``InvalidContent``, which names
+    ``origin``, for more than ``MAX_DEPTH`` indexes within indexes, and for more than ``MAX_MANIFESTS``.
+    """
+
+    __slots__ = ("_left", "_open", "_prefix")
+
+    def __init__(self, origin: object = None) -> None:
+        self._prefix = "" if origin is None else f"{origin}: "
+        self._open: list[tuple[Iterator[Descriptor], bool]] = []
+        self._left = MAX_MANIFESTS
+
+    @property
+    def depth(self) -> int:
+        """How many manifests are above the child that was met last."""
+        return len(self._open)
+
+    def enter(self, manifest: AnyManifest) -> None:
+        """Go on below ``manifest``: the root, or the child that was met last."""
+        if self.depth > MAX_DEPTH:
+            raise InvalidContent(f"{self._prefix}its indexes are nested more than {MAX_DEPTH} deep")
+        if not self._left:
+            raise InvalidContent(f"{self._prefix}it has more than {MAX_MANIFESTS} manifests")
+        self._left -= 1
+        self._open.append((iter(manifest.children()), isinstance(manifest, Index)))
+
+    def __iter__(self) -> Iterator[tuple[Descriptor, bool]]:
+        """Each child, and whether an index lists it: a manifest then, else a config or a layer."""
+        while self._open:
+            children, are_manifests = self._open[-1]
+            child = next(children, None)
+            if child is None:
+                self._open.pop()
+            else:
+                yield child, are_manifests
+
+
 def parse_manifest(content: bytes, media_type: str | None = None, *, expected: Digest | None = None) -> AnyManifest:
     """The document in ``content``, whose bytes are kept as they are.
 
@@ -78,18 +134,21 @@ def parse_manifest(content: bytes, media_type: str | None = None, *, expected: D
     document = _load(content)
     kind = _media_type(document, media_type)
     subject = document.get("subject")
+    about = Descriptor.from_json(subject) if subject is not None else None
     artifact_type = document.get("artifactType")
+    if not isinstance(artifact_type, str):
+        artifact_type = None
+    annotations = annotations_from_json(document.get("annotations"))
     descriptor = Descriptor(kind, digest, len(content))
-    common = (
-        Descriptor.from_json(subject) if subject is not None else None,
-        artifact_type if isinstance(artifact_type, str) else None,
-        annotations_from_json(document.get("annotations")),
-    )
     if kind in INDEX_TYPES:
-        return Index(content, descriptor, _descriptors(document, "manifests"), *common)
-    return Manifest(
-        content, descriptor, Descriptor.from_json(document.get("config")), _descriptors(document, "layers"), *common
-    )
+        return Index(content, descriptor, _descriptors(document, "manifests"), about, artifact_type, annotations)
+    config, layers = Descriptor.from_json(document.get("config")), _descriptors(document, "layers")
+    return Manifest(content, descriptor, config, layers, about, artifact_type or config.media_type, annotations)
+
+
+def as_referrer(manifest: AnyManifest) -> Descriptor:
+    """How the referrers API lists a manifest, and the fallback tag as well (distribution-spec, "Listing Referrers")."""
+    return replace(manifest.descriptor, artifact_type=manifest.artifact_type, annotations=manifest.annotations)
 
 
 def load_object(content: bytes) -> dict[str, Any]:
@@ -166,10 +225,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 __all__ = [
     "DOCKER_LIST",
     "DOCKER_MANIFEST",
+    "MAX_DEPTH",
+    "MAX_MANIFESTS",
     "MAX_MANIFEST_SIZE",
     "AnyManifest",
+    "Descent",
     "Index",
     "Manifest",
+    "as_referrer",
     "load_object",
     "parse_manifest",
 ]

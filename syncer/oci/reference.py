@@ -7,8 +7,7 @@ from typing import Self
 
 from syncer.errors import InvalidContent, InvalidReference
 from syncer.oci.digest import Digest
-
-DOCKER_HUB = "docker.io"
+from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, spelt_out
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -40,8 +39,7 @@ class Reference:
         digest = _digest(text, digest_text) if at else None
         registry, path = _split_registry(name)
         path, tag = _split_tag(text, path)
-        if registry == DOCKER_HUB and path and "/" not in path:
-            path = f"library/{path}"
+        path = spelt_out(registry, path)
         _check_registry(text, registry)
         _check_repository(text, path)
         if tag is None and digest is None:
@@ -90,7 +88,7 @@ def split_port(registry: str) -> tuple[str, str | None]:
 def _split_registry(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     if slash and (first == "localhost" or set(first) & set(".:[") or first != first.lower()):
-        return ("docker.io" if first == "index.docker.io" else first), rest
+        return canonical_host(first), rest
     return DOCKER_HUB, name
 
 

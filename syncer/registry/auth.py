@@ -15,6 +15,7 @@ import orjson
 from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
+from syncer.oci.docker_hub import canonical_host
 from syncer.registry.challenge import Challenge, parse_challenges
 from syncer.registry.credentials import Credential, Credentials
 from syncer.registry.headers import with_parameters
@@ -65,7 +66,7 @@ class RegistryAuth:
         self._transport = transport
         self._base = base
         self._credentials = credentials
-        self._trusted = trusted_realms
+        self._trusted = frozenset(map(canonical_host, trusted_realms))
         self._realm: Realm | None = None
         self._is_basic = False
         self._tokens: dict[tuple[str, ...], Token] = {}
@@ -151,7 +152,7 @@ class RegistryAuth:
         if origin(url) == origin(answer.url):
             return Realm(url, service, None)
         check_hop(answer.url, url, answer.scope, "the place for tokens")
-        if url.scheme == "http" and url.host != answer.url.host and authority(url) not in self._trusted:
+        if url.scheme == "http" and url.host != answer.url.host and canonical_host(authority(url)) not in self._trusted:
             raise Unsafe(
                 f"{self.host} names {authority(url)} for tokens, and to send it anything without TLS is not safe",
                 hint="if it is right, allow it with --allow-realm",
@@ -223,7 +224,7 @@ class RegistryAuth:
     def _trusts(self, realm: Realm) -> bool:
         """Whether the login for the registry may be shown to ``realm`` (CVE-2026-48978 is what that is about)."""
         host = realm.url.host or ""
-        if host in self._trusted or authority(realm.url) in self._trusted:
+        if not self._trusted.isdisjoint(map(canonical_host, (host, authority(realm.url)))):
             return True
         return is_related(self._base.host or "", host)
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import anyio
 
-from syncer.content import Blob, FileBlob, InPlace, Pieces, PourableBlob, Progress
+from syncer.content import Blob, FileBlob, Pieces, PourableBlob, Progress
 from syncer.errors import DigestMismatch, SyncerError
+from syncer.files import InPlace
 from syncer.oci import Descriptor
 from syncer.transport import FileBody
 

@@ -13,7 +13,7 @@ from syncer.errors import DigestMismatch, Interrupted
 from syncer.oci import Descriptor
 from syncer.registry.headers import content_range
 from syncer.registry.repository import Repository
-from syncer.transport import PROGRESS, Answer, Budget, Request, Response, Sink
+from syncer.transport import PROGRESS, Budget, Request, Response, Sink
 from syncer.transport.guard import authority, origin
 
 
@@ -131,18 +131,7 @@ class _Download:
         is_foreign = origin(response.request.url) != origin(self._repository.registry.base)
         if is_foreign and response.status in (400, 401, 403, 404, 410):  # a signed URL that has expired
             raise Interrupted(f"{response.request}: {authority(response.request.url)} answers {response.status}")
-        content, is_whole = await response.read(64 * 1024)
-        raise await self._repository.refusal(
-            Answer(
-                request=str(response.request),
-                url=response.request.url,
-                status=response.status,
-                headers=response.headers,
-                content=content,
-                is_whole=is_whole,
-                scope=response.scope,
-            )
-        )
+        raise await self._repository.refusal(await response.answer(response.request))
 
     def _is_the_part(self, headers: CIMultiDictProxy[str]) -> bool:
         found = content_range(headers.get("Content-Range"))

@@ -13,10 +13,11 @@ import anyio
 import orjson
 
 from syncer.errors import NotFound, RegistryError
-from syncer.oci import Digest, Manifest, parse_manifest
+from syncer.oci import Digest, parse_manifest
 from syncer.oci.descriptor import OCI_INDEX
-from syncer.oci.manifest import AnyManifest, Index
-from syncer.registry.repository import Repository, referrers_tag
+from syncer.oci.manifest import AnyManifest, Index, as_referrer
+from syncer.oci.referrer_tags import cosign_tags, fallback_tag
+from syncer.registry.repository import Repository
 from syncer.transport import Request
 
 _ATTEMPTS = 3
@@ -38,39 +39,26 @@ class Referrers:
         async with self._locks.setdefault((repository.name, subject), anyio.Lock()):
             for _ in range(_ATTEMPTS):
                 listed = await self._listed(repository, subject)
-                entry = _entry(manifest)
+                entry = as_referrer(manifest).to_json()
                 if any(other["digest"] == entry["digest"] for other in listed):
                     return
                 index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*listed, entry]}
-                await repository.put_manifest(referrers_tag(subject), parse_manifest(orjson.dumps(index)))
+                await repository.put_manifest(fallback_tag(subject), parse_manifest(orjson.dumps(index)))
 
     async def _listed(self, repository: Repository, subject: Digest) -> list[dict[str, object]]:
         try:
-            index = await repository.manifest(referrers_tag(subject))
+            index = await repository.manifest(fallback_tag(subject))
         except NotFound:
             return []
         if not isinstance(index, Index):
             raise RegistryError(
-                f"GET {repository.name}:{referrers_tag(subject)}", 200, ["the tag that lists referrers is no index"]
+                f"GET {repository.name}:{fallback_tag(subject)}", 200, ["the tag that lists referrers is no index"]
             )
         document = orjson.loads(index.content)
         entries: list[dict[str, object]] = document["manifests"]
         return entries
 
 
-def _entry(manifest: AnyManifest) -> dict[str, object]:
-    entry = manifest.descriptor.to_json()
-    artifact_type = manifest.artifact_type
-    if artifact_type is None and isinstance(manifest, Manifest):
-        artifact_type = manifest.config.media_type
-    if artifact_type:
-        entry["artifactType"] = artifact_type
-    if manifest.annotations:
-        entry["annotations"] = dict(manifest.annotations)
-    return entry
-
-
-_COSIGN = (".sig", ".att", ".sbom")  # what cosign appends to ``sha256-<hex>``
 _NO_API = (400, 404, 405, 501)
 _NO_LISTING = (401, 403, 404, 405, 501)
 _LARGEST_LIST = 16 * 1024 * 1024
@@ -110,7 +98,7 @@ class ReferrerSearch:
             listed = await self._by_api(repository, subject)
         if listed is not None:
             return listed
-        fallback = referrers_tag(subject)
+        fallback = fallback_tag(subject)
         if tags is not None and fallback not in tags:
             return []
         try:
@@ -142,7 +130,7 @@ class ReferrerSearch:
         return None
 
     async def _signed(self, repository: Repository, subject: Digest, tags: frozenset[str] | None) -> list[str]:
-        names = [f"{subject.algorithm}-{subject.hex}{suffix}" for suffix in _COSIGN]
+        names = cosign_tags(subject)
         if tags is not None:
             return [name for name in names if name in tags]
         return [name for name in names if await _is_there(repository, name)]

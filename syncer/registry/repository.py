@@ -14,6 +14,7 @@ from syncer.errors import ChildrenUnknown, DigestMismatch, InvalidContent, NotFo
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index, load_object
+from syncer.oci.referrer_tags import fallback_tag
 from syncer.registry.auth import RegistryAuth
 from syncer.registry.headers import next_link, with_parameters
 from syncer.registry.problems import problems_of, refusal
@@ -167,7 +168,7 @@ class Repository:
 
     async def _tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
         try:
-            index = await self.manifest(referrers_tag(digest))
+            index = await self.manifest(fallback_tag(digest))
         except NotFound:
             return ()
         return index.children() if isinstance(index, Index) else ()
@@ -207,11 +208,6 @@ class Repository:
         if hint is None and answer.status in (401, 403):
             hint = await self.registry.auth.hint(self.name)
         return refusal(answer, hint=hint)
-
-
-def referrers_tag(digest: Digest) -> str:
-    """The tag that lists referrers where a registry has no API for them (distribution-spec, "Referrers Tag Schema")."""
-    return f"{digest.algorithm}-{digest.hex}"[:128]
 
 
 def _described(answer: Answer) -> Descriptor | None:

@@ -7,7 +7,6 @@ Credentials are never in it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import time
@@ -16,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import orjson
 
+from syncer.files import sync, sync_path, try_lock
 from syncer.oci import Digest
 
 _KEPT = 8 * 24 * 3600.0  # seconds; distribution throws uploads away after a week
@@ -43,7 +43,7 @@ class UploadJournal(Protocol):
         ...
 
     def save(self, repository: str, digest: Digest, state: Unfinished) -> None:
-        """Remember ``state``; it survives a power failure once this returns."""
+        """Remember ``state``, where the disk has room for it; it survives a power failure once this returns."""
         ...
 
     def drop(self, repository: str, digest: Digest) -> None:
@@ -83,7 +83,8 @@ class FileUploadJournal:
 
     def save(self, repository: str, digest: Digest, state: Unfinished) -> None:
         if file := self._file(self._name(repository, digest)):
-            file.append(state)
+            with suppress(OSError):  # a full disk costs the next push some bytes, and this one nothing
+                file.append(state)
 
     def drop(self, repository: str, digest: Digest) -> None:
         name = self._name(repository, digest)
@@ -100,7 +101,7 @@ class FileUploadJournal:
 
     def _file(self, name: str) -> _File | None:
         if name not in self._files:
-            self._files[name] = _File.locked(self._directory / name)
+            self._files[name] = _opened(self._directory / name)
         return self._files[name]
 
     def _name(self, repository: str, digest: Digest) -> str:
@@ -124,22 +125,6 @@ class _File:
     path: Path
     descriptor: int
 
-    @classmethod
-    def locked(cls, path: Path) -> Self | None:
-        """The file, ours until it is closed; None when another process has it."""
-        while True:
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(descriptor)
-                return None
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    _sync(path.parent)
-                    return cls(path, descriptor)
-            os.close(descriptor)  # its owner finished, and removed it, before we had the lock
-
     def newest(self) -> Unfinished | None:
         content = os.pread(self.descriptor, _LARGEST, 0)
         states = filter(None, map(_parsed, reversed(content.splitlines())))
@@ -149,7 +134,7 @@ class _File:
         record = orjson.dumps([state.location, state.offset, state.reach])
         # a torn line before this one ends here at the latest
         os.write(self.descriptor, b"\n%08x %s\n" % (zlib.crc32(record), record))
-        os.fsync(self.descriptor)
+        sync(self.descriptor)
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -157,6 +142,15 @@ class _File:
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+def _opened(path: Path) -> _File | None:
+    """The file, ours until it is closed; None when another process has it, or the file system locks nothing."""
+    descriptor = None
+    with suppress(OSError):
+        descriptor = try_lock(path, mode=0o600, append=True)
+        sync_path(path.parent)
+    return None if descriptor is None else _File(path, descriptor)
 
 
 def _parsed(line: bytes) -> Unfinished | None:
@@ -171,14 +165,6 @@ def _parsed(line: bytes) -> Unfinished | None:
 
 def _name(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _clean(directory: Path) -> None:

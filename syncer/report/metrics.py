@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from syncer.errors import Exit
 from syncer.report.figures import RegistryAccount, Report
-from syncer.report.output import write_whole
+from syncer.report.output import write_account
 
 _SUCCESS = "syncer_last_success_timestamp_seconds"
 
@@ -104,7 +104,7 @@ def write_metrics(path: Path, report: Report, *, profile: str) -> None:
     The time of the last success outlives the runs that fail after it: it is taken over from the file
     that is replaced.
     """
-    write_whole(path, metrics(report, profile=profile, last_success=_last_success(path, profile)))
+    write_account(path, metrics(report, profile=profile, last_success=_last_success(path, profile)))
 
 
 def _last_success(path: Path, profile: str) -> float | None:

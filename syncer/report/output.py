@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import orjson
 
-from syncer.errors import TargetError, UsageError
+from syncer.errors import UsageError
+from syncer.files import saving, write_whole
 from syncer.report.figures import Report
 from syncer.report.forecast import ForecastReport
 
@@ -26,22 +26,10 @@ def require_writable(path: Path) -> None:
 
 def write_report(path: Path, report: Report | ForecastReport) -> None:
     """The JSON document of ``report`` in ``path``; raises ``TargetError``."""
-    write_whole(path, orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_account(path, orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """``content`` as the file ``path``, mode 0644, which a reader sees whole or not at all; raises ``TargetError``."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+def write_account(path: Path, content: bytes) -> None:
+    """Write ``content`` as the file ``path``, whole, for everybody to read; raises ``TargetError``."""
+    with saving(path):
+        write_whole(path, content, mode=0o644)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, Self
 
 from syncer.errors import DigestMismatch, NotFound
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.oci.manifest import AnyManifest
-from syncer.serve.storage import ReadAt, StoredManifest, as_referrer
+from syncer.oci.manifest import AnyManifest, Descent, as_referrer
+from syncer.serve.storage import ReadAt, StoredManifest
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -62,7 +62,8 @@ class Bundled:
             tags = storage._tags.setdefault(place, {})
             if image.reference.tag:
                 tags[image.reference.tag] = image.descriptor.digest
-        storage._walk(image.descriptor for image in bundle.images)
+        for image in bundle.images:
+            storage._walk(image)
         return storage
 
     def repositories(self) -> Sequence[str]:
@@ -101,21 +102,24 @@ class Bundled:
     def note_verified(self, digest: Digest) -> None:
         self._verified.add(digest)
 
-    def _walk(self, roots: Iterable[Descriptor]) -> None:
-        """Find every manifest under ``roots``; those that a partial bundle lacks are left out."""
-        waiting = list(roots)
-        while waiting:
-            descriptor = waiting.pop()
-            if descriptor.digest in self._manifests or not descriptor.is_manifest:
-                continue
-            try:
-                manifest = self.bundle.manifest_by_digest(descriptor.digest, descriptor.media_type)
-            except NotFound:
-                continue
-            self._manifests[descriptor.digest] = descriptor.media_type
-            waiting += manifest.children()
-            if manifest.subject:
-                self._referrers.setdefault(manifest.subject.digest, []).append(as_referrer(manifest))
+    def _walk(self, image: NamedImage) -> None:
+        """Find every manifest of ``image``; those that a partial bundle lacks are left out."""
+        descent = Descent(image.reference)
+        self._enter(descent, image.descriptor)
+        for child, _ in descent:
+            self._enter(descent, child)
+
+    def _enter(self, descent: Descent, descriptor: Descriptor) -> None:
+        if descriptor.digest in self._manifests or not descriptor.is_manifest:
+            return
+        try:
+            manifest = self.bundle.manifest_by_digest(descriptor.digest, descriptor.media_type)
+        except NotFound:
+            return
+        self._manifests[descriptor.digest] = descriptor.media_type
+        descent.enter(manifest)
+        if manifest.subject:
+            self._referrers.setdefault(manifest.subject.digest, []).append(as_referrer(manifest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ the content, which other repositories may have.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import os
@@ -30,10 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.errors import DigestMismatch, InvalidContent, Locked
-from syncer.files import make_directory, mark, removed, rename
+from syncer.files import make_directory, mark, removed, rename, try_lock, write_whole
 from syncer.oci import Descriptor, Digest, parse_manifest
-from syncer.oci.manifest import AnyManifest
-from syncer.serve.storage import ReadAt, StoredManifest, as_referrer
+from syncer.oci.manifest import AnyManifest, as_referrer
+from syncer.serve.storage import ReadAt, StoredManifest
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -47,14 +46,15 @@ _PIECE = 1024 * 1024
 def open_disk(directory: Path) -> Iterator[Disk]:
     """The registry in ``directory``, which is made if need be; raises ``Locked`` if another process has it."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Locked(f"another process serves {directory}") from None
+    lock = try_lock(directory / "lock")
+    if lock is None:
+        raise Locked(f"another process serves {directory}")
+    try:
         disk = Disk(directory)
         disk.tidy()
         yield disk
+    finally:
+        os.close(lock)
 
 
 @dataclass(slots=True)
@@ -193,9 +193,7 @@ class Disk:
 
     def _write(self, path: Path, content: bytes) -> None:
         make_directory(path.parent)
-        temporary = self._temporary / uuid.uuid4().hex
-        temporary.write_bytes(content)
-        rename(temporary, path)
+        write_whole(path, content, by_way_of=self._temporary)
 
 
 @dataclass(frozen=True, slots=True)

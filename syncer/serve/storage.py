@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from syncer.oci import Descriptor, Digest, Manifest
+from syncer.oci import Descriptor, Digest
 from syncer.oci.manifest import AnyManifest
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]
@@ -116,11 +116,3 @@ class Writable(Storage, Protocol):
         ...
 
     def delete_blob(self, repository: str, digest: Digest) -> bool: ...
-
-
-def as_referrer(manifest: AnyManifest) -> Descriptor:
-    """How the referrers API lists a manifest (distribution-spec, "Listing Referrers")."""
-    artifact_type = manifest.artifact_type
-    if artifact_type is None and isinstance(manifest, Manifest):
-        artifact_type = manifest.config.media_type
-    return replace(manifest.descriptor, artifact_type=artifact_type, annotations=manifest.annotations)

@@ -11,12 +11,10 @@ import anyio
 from syncer.content import Item, Naming, Referring, Source
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
-from syncer.oci.manifest import AnyManifest, load_object
+from syncer.oci.manifest import AnyManifest, Descent, load_object
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
-MAX_DEPTH = 8
-MAX_MANIFESTS = 10_000
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 
@@ -118,39 +116,33 @@ class Discovery:
             whole = root.descriptor.digest
             root = await self._for_platforms(item, root)
             self.memory.reduced(whole, item.platforms, root.descriptor.digest)
-        manifests: dict[Digest, AnyManifest] = {}
-        content: dict[Digest, Descriptor] = {}
-        await self._walk(item.source, root, manifests, content, depth=0)
-        return Tree(item, root.descriptor, manifests, tuple(content.values()))
+        return await self._grown(item, root)
 
-    async def _walk(
-        self,
-        reference: Reference,
-        parent: AnyManifest,
-        manifests: dict[Digest, AnyManifest],
-        content: dict[Digest, Descriptor],
-        *,
-        depth: int,
-    ) -> None:
-        if depth > MAX_DEPTH:
-            raise InvalidContent(f"{reference}: indexes are nested more than {MAX_DEPTH} deep")
-        if len(manifests) >= MAX_MANIFESTS:
-            raise InvalidContent(f"{reference}: it has more than {MAX_MANIFESTS} manifests")
-        manifests[parent.descriptor.digest] = parent
-        content[parent.descriptor.digest] = parent.descriptor
-        for child in parent.children():
-            size = self._sizes.setdefault(child.digest, child.size)
-            if size != child.size:
-                raise InvalidContent(
-                    f"{reference}: it lists {child.digest.short} with {child.size} bytes, and another image with {size}"
-                )
+    async def _grown(self, item: Item, root: AnyManifest) -> Tree:
+        """The tree of ``root``: every manifest and blob of the image once."""
+        manifests = {root.descriptor.digest: root}
+        content = {root.descriptor.digest: root.descriptor}
+        descent = Descent(item.source)
+        descent.enter(root)
+        for child, is_manifest in descent:
+            self._check_size(item.source, child)
             if child.digest in content:
                 continue
-            if isinstance(parent, Index):
-                manifest = await self._manifest(reference.at(child.digest), child)
-                await self._walk(reference, manifest, manifests, content, depth=depth + 1)
+            if is_manifest:
+                manifest = await self._manifest(item.source.at(child.digest), child)
+                manifests[child.digest] = manifest
+                content[child.digest] = manifest.descriptor
+                descent.enter(manifest)
             else:
                 content[child.digest] = child
+        return Tree(item, root.descriptor, manifests, tuple(content.values()))
+
+    def _check_size(self, reference: Reference, child: Descriptor) -> None:
+        size = self._sizes.setdefault(child.digest, child.size)
+        if size != child.size:
+            raise InvalidContent(
+                f"{reference}: it lists {child.digest.short} with {child.size} bytes, and another image with {size}"
+            )
 
     async def _manifest(self, reference: Reference, expected: Descriptor | None = None) -> AnyManifest:
         known = self.manifests.get(reference.digest) if reference.digest else None

@@ -42,15 +42,13 @@ class Options:
 
     workers: int = WORKERS  # pieces of content in flight
     memory: Memory = field(default_factory=Memory)  # of earlier runs to this target
-    fail_fast: bool = False  # the first image that fails ends the run
 
 
 async def transfer(items: Sequence[Item], source: Source, target: Target, *, options: Options, emit: Emit) -> None:
     """Bring ``items`` from ``source`` to ``target``: blobs, then manifests, then names.
 
     Every item ends in exactly one of ImageCopied, ImageSkipped and ImageFailed; one that fails never
-    stops the others, unless ``options.fail_fast`` says so: then what is not done ends in none of them.
-    Raises ``TargetFull`` when the target can take nothing more at all.
+    stops the others.  Raises ``TargetFull`` when the target can take nothing more at all.
     """
     running = _Transfer(source, target, options, emit)
     try:
@@ -68,7 +66,6 @@ class _Transfer:
         self.source = source
         self.target = target
         self._emit = emit
-        self.fail_fast = options.fail_fast
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
         self.plan = Plan(options.workers, self.mounting is not None, options.memory)
@@ -83,7 +80,6 @@ class _Transfer:
     async def run(self, items: Sequence[Item]) -> None:
         send, receive = anyio.create_memory_object_stream[Node](max_buffer_size=0)
         async with anyio.create_task_group() as tasks:
-            self.tasks = tasks
             async with receive:
                 for _ in range(self.workers):
                     tasks.start_soon(self._work, receive.clone())
@@ -107,13 +103,10 @@ class _Transfer:
         return moved
 
     def emit(self, event: Event) -> None:
-        if isinstance(event, ImageFailed):
-            if self._may_have_moved(event):
-                self.lost[event.item] = event
-                return
-            if self.fail_fast:
-                self.tasks.cancel_scope.cancel()
-        self._emit(event)
+        if isinstance(event, ImageFailed) and self._may_have_moved(event):
+            self.lost[event.item] = event
+        else:
+            self._emit(event)
 
     def _may_have_moved(self, failed: ImageFailed) -> bool:
         """A tag's content can be deleted under us when somebody pushes the tag anew."""

@@ -125,21 +125,11 @@ class Transport:
         while True:
             response = await self._send(request, budget)
             try:
-                content, is_whole = await response.read(limit)
+                return await response.answer(request, limit)
             except Interrupted as error:
                 if not request.repeatable:
                     raise
                 interrupted = error
-            else:
-                return Answer(
-                    request=str(request),
-                    url=response.request.url,
-                    status=response.status,
-                    headers=response.headers,
-                    content=content,
-                    is_whole=is_whole,
-                    scope=response.scope,
-                )
             finally:
                 response.close()
             await self._again(request, budget, interrupted)
@@ -265,7 +255,7 @@ class Transport:
                 return response
             try:
                 request = self.redirected(request, response.headers["Location"], response.scope, what="a redirect")
-                await response.read(SMALL)
+                await response.answer(response.request)
             finally:
                 response.close()
         raise Unsafe(f"{request}: more than {_MOST_REDIRECTS} redirects")
@@ -364,6 +354,6 @@ def _is_redirect(response: Response) -> bool:
 async def _discard(response: Response) -> None:
     """Read a short body to its end, so that the connection can be used again."""
     try:
-        await response.read(SMALL)
+        await response.answer(response.request)
     finally:
         response.close()

@@ -153,10 +153,6 @@ class Traffic:
             self._until = until
 
     @property
-    def is_paused(self) -> bool:
-        return self._until > time.monotonic()
-
-    @property
     def pause_left(self) -> float:
         """Seconds until requests may start again."""
         return max(0.0, self._until - time.monotonic())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from syncer.files import InPlace
 from syncer.transport.guard import Scope, without_secrets
 
 SMALL = 64 * 1024
@@ -35,10 +36,6 @@ class Body(Protocol):
     def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes; a piece is done with when the next one is asked for."""
         ...
-
-
-InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
-"""Where a body lies as it is: an open file, and the offset and the length of each stretch of it."""
 
 
 class FileBody(ABC):

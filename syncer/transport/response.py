@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 from syncer.errors import Interrupted
 from syncer.transport.guard import Scope
 from syncer.transport.hosts import Traffic
-from syncer.transport.request import Request
+from syncer.transport.request import SMALL, Answer, Request
 from syncer.transport.settings import Limits
 
 _CHECKS = 6  # how often within the window the flow of an upload is looked at
@@ -117,12 +117,23 @@ class Response(ABC):
     def release(self) -> None:
         """Let go of the connection."""
 
-    async def read(self, limit: int) -> tuple[bytes, bool]:
-        """At most ``limit`` bytes of the body, and whether that was all of it."""
+    async def answer(self, asked: Request, limit: int = SMALL) -> Answer:
+        """The answer with at most ``limit`` bytes of its body; messages name ``asked``, the request before redirects.
+
+        Raises as ``piece``.
+        """
         content = await self.piece()
         while content and len(content) <= limit and (piece := await self.piece()):
             content += piece
-        return content[:limit], len(content) <= limit
+        return Answer(
+            request=str(asked),
+            url=self.request.url,
+            status=self.status,
+            headers=self.headers,
+            content=content[:limit],
+            is_whole=len(content) <= limit,
+            scope=self.scope,
+        )
 
     def close(self) -> None:
         self.make_room()

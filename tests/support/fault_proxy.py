@@ -122,7 +122,8 @@ class FaultProxy:
         """One connection of a client, until either end closes it."""
         self.connections += 1
         connection = _Connection(self, self.connections, reader, writer)
-        writer.transport.set_write_buffer_limits(0)
+        is_tls = writer.get_extra_info("sslcontext") is not None
+        writer.transport.set_write_buffer_limits(high=1 if is_tls else 0)  # a TLS transport never resumes from 0
         await anyio.sleep(self.link.round_trip)
         try:
             while await connection.exchange():
@@ -338,7 +339,8 @@ class _Connection:
             await anext(body)
         with suppress(_Cut):
             await self._reply(replace(reply, headers={**reply.headers, "Connection": "close"}), record)
-        self.writer.write_eof()
+        if self.writer.can_write_eof():  # TLS cannot
+            self.writer.write_eof()
         await _drain(body)  # so that the client is not reset before it has read the answer
 
     async def _reply(self, reply: Reply, record: Exchange) -> None:

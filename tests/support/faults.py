@@ -1,4 +1,4 @@
-"""What a fault proxy may do to a request, and when."""
+"""What a proxy of the tests may do to a request, and when."""
 
 from __future__ import annotations
 
@@ -96,7 +96,22 @@ class Reply:
     read: int | None = None
 
 
-Fault: TypeAlias = Reset | Lose | Truncate | Flip | Stall | Throttle | Delay | Rewrite | Reply
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A forward proxy says this instead of an answer, and closes the connection."""
+
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Die:
+    """After ``at`` bytes of a tunnel, or of a body, a forward proxy ends, with all its connections."""
+
+    where: Where
+    at: int = 0
+
+
+Fault: TypeAlias = Reset | Lose | Truncate | Flip | Stall | Throttle | Delay | Rewrite | Reply | Say | Die
 F = TypeVar("F", bound=Fault)
 
 
@@ -130,7 +145,7 @@ class Rule:
         return True
 
 
-Mark: TypeAlias = Reset | Flip | Stall | Truncate
+Mark: TypeAlias = Reset | Flip | Stall | Truncate | Die
 
 
 def marks_of(faults: Sequence[Fault], where: Where) -> list[Mark]:
@@ -138,7 +153,7 @@ def marks_of(faults: Sequence[Fault], where: Where) -> list[Mark]:
     return [
         fault
         for fault in faults
-        if (isinstance(fault, Reset | Flip | Stall) and fault.where == where)
+        if (isinstance(fault, Reset | Flip | Stall | Die) and fault.where == where)
         or (isinstance(fault, Truncate) and where == "answer")
     ]
 

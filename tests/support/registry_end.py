@@ -19,7 +19,7 @@ from syncer.registry import (
     RegistryTarget,
     open_registries,
 )
-from syncer.transport import HostSettings, Limits, TransportSettings
+from syncer.transport import HostSettings, Limits, Proxies, TransportSettings
 from tests.support.images import Image
 from tests.support.registries import Registry
 
@@ -27,7 +27,9 @@ QUICK = Limits(backoff=0.001, longest_backoff=0.01, connect=5.0, idle=5.0, commi
 """As in earnest, but for the waiting."""
 
 
-def settings_for(*registries: Registry, limits: Limits = QUICK, **more: Any) -> RegistrySettings:
+def settings_for(
+    *registries: Registry, limits: Limits = QUICK, proxies: Proxies | None = None, **more: Any
+) -> RegistrySettings:
     """How to reach test registries: their authorities, client certificates, and the login of the last that has one."""
     hosts = {
         registry.address: HostSettings(
@@ -43,7 +45,8 @@ def settings_for(*registries: Registry, limits: Limits = QUICK, **more: Any) -> 
         login = registry.login or (registry.tokens.login if registry.tokens else None)
         if login:
             credentials = CredentialSettings(logins={registry.address: Credential(login.username, login.password)})
-    given: dict[str, Any] = {"transport": TransportSettings(limits=limits, hosts=hosts), "credentials": credentials}
+    transport = TransportSettings(limits=limits, hosts=hosts, proxies=proxies or Proxies())
+    given: dict[str, Any] = {"transport": transport, "credentials": credentials}
     return RegistrySettings(**(given | more))
 
 

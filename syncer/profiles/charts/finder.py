@@ -65,15 +65,15 @@ class OciRegistry(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedChart:
-    """What a request became: its name for the transfer, and whether it is a chart or just a file.
+    """A request whose chart, or file that is no chart, was found.
 
-    ``reference`` is at a registry, or in the spool with its digest.  ``version`` is the one that was found.
+    ``reference`` is its name for the transfer: at a registry, or in the spool with its digest.  ``version`` is the
+    one that was found.
     """
 
     request: ChartRequest
     reference: Reference
     version: str
-    is_chart: bool
     size: int | None = None  # bytes of the archive; None where a registry has it
 
 
@@ -162,7 +162,7 @@ class Charts:
         version = request.version or ""
         name = _reference(url, repository_of(url.path), version)
         reference = self._spool.add_artifact(name, manifest)
-        return ResolvedChart(request=request, reference=reference, version=version, is_chart=False, size=fetched.size)
+        return ResolvedChart(request=request, reference=reference, version=version, size=fetched.size)
 
     def _chart(
         self, request: ChartRequest, repository: str, url: URL, fetched: Fetched, metadata: Map
@@ -173,9 +173,7 @@ class Charts:
         annotations = {TITLE: metadata["name"], VERSION: metadata["version"]}
         manifest = artifact_manifest(config, [layer], annotations=annotations)
         reference = self._spool.add_artifact(_reference(url, repository, metadata["version"]), manifest)
-        return ResolvedChart(
-            request=request, reference=reference, version=metadata["version"], is_chart=True, size=fetched.size
-        )
+        return ResolvedChart(request=request, reference=reference, version=metadata["version"], size=fetched.size)
 
     async def _fetch(self, url: URL, repository: URL, login: Login | None) -> Fetched:
         """Download an archive; what was found out for a repository goes nowhere but to the repository's own origin."""
@@ -224,7 +222,7 @@ class Charts:
             except (NotFound, Denied) as error:
                 failures.append(error)
             else:
-                return ResolvedChart(request=request, reference=repository.tagged(found), version=found, is_chart=True)
+                return ResolvedChart(request=request, reference=repository.tagged(found), version=found)
         raise failures[0]
 
     async def _tag(self, repository: Reference, version: str | None) -> str:

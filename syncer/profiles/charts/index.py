@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from anyio import to_thread
 from yarl import URL
 
 from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
+from syncer.files import write_whole
 from syncer.formats.json_fields import objects_field, text_field
 from syncer.formats.semver import Version, newest
 from syncer.formats.text import decode_text
@@ -125,9 +125,7 @@ class _Kept:
         charts = {name: [(each.version, each.urls, each.digest) for each in self.charts[name]] for name in self.charts}
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=cache, delete=False) as file:
-                file.write(orjson.dumps({"etag": self.etag, "charts": charts}))
-            Path(file.name).replace(_place(cache, url))
+            write_whole(_place(cache, url), orjson.dumps({"etag": self.etag, "charts": charts}), is_hint=True)
         except OSError:
             return  # the next run asks again
 

@@ -11,7 +11,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from syncer.errors import AlreadyThere, InvalidFile, SyncerError, TargetError
+from syncer.errors import AlreadyThere, InvalidFile, SyncerError
+from syncer.files import saving, write_whole
 from syncer.formats.text import decode_text, read_text
 from syncer.formats.yaml import Map, Seq, Step, line_of, parse_yaml, spell_path, unknown_field
 from syncer.oci import Digest, Reference
@@ -57,19 +58,15 @@ def write_definition(definition: Definition, path: Path, *, force: bool = False)
     Raises ``AlreadyThere`` when another text is there, which somebody may have edited, unless ``force`` is set, and
     ``TargetError``.
     """
-    text = render_definition(definition)
-    try:
-        if not force and path.exists() and path.read_bytes() != text.encode():
+    content = render_definition(definition).encode()
+    with saving(path):
+        if not force and path.exists() and path.read_bytes() != content:
             raise AlreadyThere(
                 f"{path} is there already, and says something else",
                 hint="it may have been edited; replace it with --force",
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+        write_whole(path, content)
 
 
 @dataclass(eq=False)

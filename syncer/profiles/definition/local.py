@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from syncer.errors import InvalidFile, TargetError
+from syncer.files import reading
 from syncer.naming import FILES_HOST
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.profiles.definition.artifacts import (
@@ -51,27 +52,16 @@ def spool_file(file: DefinedFile, spool: Spool) -> Reference:
     if file.path is None or not file.path.is_file():
         raise InvalidFile(file.path or str(file.artifact), "the file is not there")
     try:
-        with (
-            file.path.open("rb") as source,
-            tempfile.NamedTemporaryFile(dir=spool.directory, prefix="file-", delete=False) as copy,
-        ):
-            shutil.copyfileobj(source, copy)
+        layer = _spooled(file.path, spool, "application/octet-stream", title=file.path.name)
     except OSError as error:
         raise TargetError(f"{file.path} cannot be put into the spool: {error.strerror or error}") from None
-    path = Path(copy.name)
-    annotations = {TITLE: file.path.name}
-    layer = Descriptor("application/octet-stream", _digest(path), path.stat().st_size, annotations=annotations)
-    spool.add_file(path, layer)
     spool.add_bytes(EMPTY_CONFIG, EMPTY.media_type)
     return spool.add_artifact(file.artifact, artifact_manifest(EMPTY, [layer], artifact_type=FILE))
 
 
 def _digest(path: Path) -> Digest:
-    try:
-        with path.open("rb") as file:
-            return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    with reading(path), path.open("rb") as file:
+        return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:
@@ -82,23 +72,26 @@ def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:
     """
     if archive.path is None or not archive.path.exists():
         raise InvalidFile(archive.path or archive.name, f"the archive of pack {archive.name} is not there")
-    title = f"{archive.name}-{archive.version}.tar.gz"
     try:
-        with tempfile.NamedTemporaryFile(dir=spool.directory, prefix="packing-", delete=False) as file:
-            if archive.path.is_dir():
-                _pack_up(archive.path, title.removesuffix(".tar.gz"), file)
-            else:
-                with archive.path.open("rb") as source:
-                    shutil.copyfileobj(source, file)
-        path = Path(file.name)
-        with path.open("rb") as packed:
-            digest = hashlib.file_digest(packed, "sha256").hexdigest()
-        layer = Descriptor(_LAYER, Digest("sha256", digest), path.stat().st_size, annotations={TITLE: title})
-        spool.add_file(path, layer)
+        layer = _spooled(archive.path, spool, _LAYER, title=f"{archive.name}-{archive.version}.tar.gz")
     except OSError as error:
         raise TargetError(f"pack {archive.name} cannot be put into the spool: {error.strerror or error}") from None
     config = spool.add_bytes(EMPTY_CONFIG, _CONFIG)
     return spool.add_artifact(pack_reference(archive.name, archive.version), artifact_manifest(config, [layer]))
+
+
+def _spooled(source: Path, spool: Spool, media_type: str, *, title: str) -> Descriptor:
+    """The layer that the file ``source``, or the packed directory, becomes; raises ``OSError``."""
+    with tempfile.NamedTemporaryFile(dir=spool.directory, prefix="adding-", delete=False) as file:
+        if source.is_dir():
+            _pack_up(source, title.removesuffix(".tar.gz"), file)
+        else:
+            with source.open("rb") as content:
+                shutil.copyfileobj(content, file)
+    path = Path(file.name)
+    layer = Descriptor(media_type, _digest(path), path.stat().st_size, annotations={TITLE: title})
+    spool.add_file(path, layer)
+    return layer
 
 
 def _pack_up(directory: Path, prefix: str, target: IO[bytes]) -> None:

@@ -13,6 +13,7 @@ import yaml
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.yaml import Map, Seq, Step, spell_path
 from syncer.oci import Platform, Reference
+from syncer.oci.docker_hub import canonical_host
 
 Value = TypeVar("Value")
 
@@ -54,7 +55,7 @@ class Draft:
     def registry(self, host: str, **settings: Any) -> None:
         """Add what is to hold for the registry ``host``."""
         if settings:
-            self.registries.setdefault("docker.io" if host == "index.docker.io" else host.lower(), {}).update(settings)
+            self.registries.setdefault(canonical_host(host.lower()), {}).update(settings)
 
     def target(self, registry: str) -> None:
         """Add ``registry`` to the targets, once."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from syncer.errors import InvalidFile
-from syncer.formats.text import read_text
+from syncer.formats.text import parse_json, read_text
+from syncer.oci.docker_hub import canonical_host, login_place
 
-_HUB_NAMES = frozenset({"index.docker.io", "registry-1.docker.io", "hub.docker.com"})
 _MAX_SIZE = 4 * 1024 * 1024  # bytes
 
 
@@ -37,12 +37,7 @@ def read_cred_file(path: Path) -> EdgeCredentials:
     Either of its lists, ``helm`` and ``image``, may be absent.  A password that is an object (a cloud
     account's key) stands for its compact JSON text, which is what such registries take.
     """
-    try:
-        document = json.loads(read_text(path, limit=_MAX_SIZE))
-    except json.JSONDecodeError as error:
-        raise InvalidFile(path, f"column {error.colno}: this is not JSON: {error.msg}", line=error.lineno) from None
-    except RecursionError:
-        raise InvalidFile(path, "it is nested too deeply") from None
+    document = parse_json(read_text(path, limit=_MAX_SIZE), path)
     if not isinstance(document, dict) or document.keys().isdisjoint(("helm", "image")):
         raise InvalidFile(path, 'it must be an object with the lists "helm" or "image"')
     return EdgeCredentials(images=_logins(document, "image", path), charts=_logins(document, "helm", path))
@@ -50,7 +45,7 @@ def read_cred_file(path: Path) -> EdgeCredentials:
 
 def find_login(logins: Mapping[str, Login], host: str, path: str = "") -> Login | None:
     """The login for ``path`` at ``host``: the one whose path is longest, on the boundary of a component."""
-    place = f"{host}/{path.strip('/')}".rstrip("/")
+    place = f"{canonical_host(host)}/{path.strip('/')}".rstrip("/")
     fitting = [key for key in logins if place == key or place.startswith(f"{key}/")]
     return logins[max(fitting, key=len)] if fitting else None
 
@@ -78,9 +73,6 @@ def _logins(document: dict[str, Any], kind: str, path: Path) -> dict[str, Login]
 
 
 def _place(endpoint: str) -> str:
-    """``endpoint`` without its scheme, as references write it: one host for all names of Docker Hub."""
-    host, slash, rest = endpoint.strip().rpartition("://")[2].strip("/").partition("/")
-    host = host.lower()
-    if host in _HUB_NAMES:
-        return "docker.io"
-    return f"{host}{slash}{rest}"
+    """``endpoint`` without its scheme, as references write it."""
+    host, slash, path = endpoint.strip().rpartition("://")[2].strip("/").partition("/")
+    return login_place(f"{host.lower()}{slash}{path}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from syncer.errors import InvalidFile, TargetError, UsageError
+from syncer.files import removed, saving, write_whole
 from syncer.formats.json_fields import object_field, text_field
 from syncer.profiles.palette.palette_api import PaletteAccount, console_url
 
@@ -56,20 +56,10 @@ def save_login(login: PaletteLogin, directory: Path, passphrase: str | None = No
         "ca_cert": str(login.ca_cert.absolute()) if login.ca_cert else "",
     }
     path = directory / _FILE
-    try:
+    content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    with saving(path):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{_FILE}.", dir=directory)  # made with mode 0600
-        try:
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
-                file.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+        write_whole(path, content, mode=0o600)
     return path
 
 
@@ -116,12 +106,9 @@ def forget_login(directory: Path) -> bool:
     """Remove the login from ``directory``; whether there was one."""
     path = directory / _FILE
     try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
+        return removed(path)
     except OSError as error:
         raise TargetError(f"{path} cannot be removed: {error.strerror or error}") from None
-    return True
 
 
 def seal(secret: str, passphrase: str) -> dict[str, str]:

@@ -14,7 +14,8 @@ import anyio
 import orjson
 from yarl import URL
 
-from syncer.errors import Denied, NotFound, RegistryError, TargetError, UsageError
+from syncer.errors import Denied, NotFound, RegistryError, UsageError
+from syncer.files import saving, write_whole
 from syncer.formats.json_fields import object_field, objects_field, text_field
 from syncer.profiles.palette.profile import (
     Pack,
@@ -28,7 +29,7 @@ from syncer.profiles.palette.profile import (
 )
 from syncer.transport import Request, Transport
 from syncer.transport.guard import readable
-from syncer.transport.request import SMALL, Answer
+from syncer.transport.request import Answer
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes.  A profile with all its values is below 2 MiB."""
@@ -250,27 +251,12 @@ class PaletteApi:
         await self._calls.wait_for_turn(request)
         async with self._transport.open(request) as response:
             if response.status >= 300:
-                content, is_whole = await response.read(SMALL)
-                raise self._calls.refusal(
-                    Answer(
-                        request=str(request),
-                        url=request.url,
-                        status=response.status,
-                        headers=response.headers,
-                        content=content,
-                        is_whole=is_whole,
-                        scope=response.scope,
-                    )
-                )
-            content, is_whole = await response.read(_MAX_DEFINITION)
-        if not is_whole or not content.startswith(_GZIP_MAGIC):
+                raise self._calls.refusal(await response.answer(request))
+            answer = await response.answer(request, _MAX_DEFINITION)
+        if not answer.is_whole or not answer.content.startswith(_GZIP_MAGIC):
             raise RegistryError(str(request), response.status, ["the answer is no cluster definition"])
-        partial = path.with_name(f"{path.name}.partial")
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        except OSError as error:
-            raise TargetError(f"{path} cannot be written: {error.strerror or error}") from None
+        with saving(path):
+            write_whole(path, answer.content)
 
     def _origin(self, uid: str) -> str:
         return f"profile {uid} of {self._calls.account.url.host}"

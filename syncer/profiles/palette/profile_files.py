@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from syncer.errors import InvalidFile
+from syncer.files import reading
 from syncer.formats.archive import read_archive
-from syncer.formats.text import decode_text, read_text
+from syncer.formats.text import decode_text, parse_json, read_text
 from syncer.formats.yaml import parse_documents
 from syncer.profiles.palette.profile import Pack, PackFile, Profile, is_profile, parse_profile
 
@@ -91,11 +92,8 @@ def _wanted(name: str) -> bool:
 
 
 def _files_of_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    try:
-        with path.open("rb") as file:
-            yield from read_archive(file, path, _wanted)
-    except OSError as error:
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
+    with reading(path), path.open("rb") as file:
+        yield from read_archive(file, path, _wanted)
 
 
 def _files_of_directory(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -145,7 +143,7 @@ def read_profile_file(path: Path) -> Profile:
         return _profile_of(read_pack(path))
     text = read_text(path)
     if text.lstrip().startswith("{"):
-        return parse_profile(_json(text, path), str(path))
+        return parse_profile(parse_json(text, path), str(path))
     document = _first_document(text, path)
     if is_profile(document):
         return parse_profile(document, str(path))
@@ -167,15 +165,6 @@ def read_packs(paths: Sequence[Path], name: str = "packs") -> Profile:
 
 def _profile_of(pack: Pack) -> Profile:
     return Profile(name=pack.name, version=pack.version, packs=(pack,))
-
-
-def _json(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidFile(path, f"column {error.colno}: this is not JSON: {error.msg}", line=error.lineno) from None
-    except RecursionError:
-        raise InvalidFile(path, "it is nested too deeply") from None
 
 
 def _first_document(text: str, path: Path) -> Any:

@@ -14,6 +14,7 @@ from syncer.formats.models import Checked, mistake, parsed
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
+from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.tags import TagPattern, TagRules
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
@@ -64,7 +65,7 @@ def registry_host(text: str) -> str:
     if not text or "/" in text or "@" in text:
         raise UsageError(f"{text!r} is not a registry", hint="write it like registry.example.com:5000")
     Reference.parse(f"{text}/images")
-    return "docker.io" if text.lower() == "index.docker.io" else text.lower()
+    return canonical_host(text.lower())
 
 
 def chart_repository(text: str) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from syncer.errors import UsageError
 from syncer.oci import Digest, Reference
-
-_DIGEST_TAG = re.compile(r"(sha256)-([0-9a-f]{64})(?:\.[a-z]+)?")
-"""cosign's tags (``.sig``, ``.att``, ``.sbom``) and the referrers API's fallback, which name what they are about."""
+from syncer.oci.referrer_tags import fallback_tag, subject_tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +34,8 @@ def removals(
 ) -> list[Removal]:
     """The tags below the path ``base`` of ``registry`` that are not among ``wanted``, in the order of their names.
 
-    ``listing`` is what the registry has: tags and their digests by repository.  ``needs`` tells, for the root of an
-    index, the manifests below it.  Repositories in ``incomplete`` are left alone: of their sources it is not
+    ``listing`` is what the registry has: tags and their digests by repository.  ``needs`` tells, for each
+    index, the manifests that it lists.  Repositories in ``incomplete`` are left alone: of their sources it is not
     known what they have, and what cannot be told is not "none".  Signatures stay as long as what they are
     about does.  Raises ``UsageError`` without a base path: a registry's root is not ours alone.
     """
@@ -66,7 +63,7 @@ def _of_repository(
     kept = {tag for tag in tags if tag in wanted}
     needed = _needed({tags[tag] for tag in kept} | {name for name in wanted if isinstance(name, Digest)}, needs)
     signatures: set[str] = set()
-    while found := {tag for tag in tags.keys() - signatures if _subject(tag) in needed}:  # a signature may be signed
+    while found := _about(needed, tags.keys() - signatures):  # a signature may be signed
         signatures |= found
         needed |= _needed({tags[tag] for tag in found}, needs)
     return [
@@ -76,7 +73,12 @@ def _of_repository(
 
 
 def _needed(roots: set[Digest], needs: Mapping[Digest, Collection[Digest]]) -> set[Digest]:
-    return roots.union(*(needs.get(root, ()) for root in roots))
+    needed, waiting = set(roots), list(roots)
+    while waiting:
+        below = set(needs.get(waiting.pop(), ())) - needed
+        needed |= below
+        waiting += below
+    return needed
 
 
 def _by_repository(wanted: Iterable[Reference], registry: str) -> dict[str, set[str | Digest]]:
@@ -89,6 +91,7 @@ def _by_repository(wanted: Iterable[Reference], registry: str) -> dict[str, set[
     return kept
 
 
-def _subject(tag: str) -> Digest | None:
-    match = _DIGEST_TAG.fullmatch(tag)
-    return Digest(match[1], match[2]) if match else None
+def _about(subjects: Iterable[Digest], tags: Iterable[str]) -> set[str]:
+    """Those of ``tags`` that speak about one of ``subjects``."""
+    fallbacks = set(map(fallback_tag, subjects))
+    return {tag for tag in tags if subject_tag(tag) in fallbacks}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from syncer.formats.text import read_text
 from syncer.formats.yaml import Step, line_of, parse_yaml, spell_path
 from syncer.naming import NameMapping, renamed, require_distinct
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Source, SyncDocument, Target
+from syncer.profiles.syncfile.document import Source, SyncDocument, Target, registry_host
 from syncer.profiles.syncfile.tags import TagPattern, select, unmatched
 
 
@@ -62,10 +62,10 @@ class SyncFile:
     def warnings(self) -> tuple[str, ...]:
         """What works, and should not be done."""
         return tuple(
-            f"{self._place('registries', host, 'credentials', 'password')}: the password of {host} stands in the file; "
-            "name a variable (password_env) or a file (password_file) instead"
-            for host, registry in self.document.registries.items()
-            if registry.credentials and registry.credentials.password is not None
+            f"{self._place('registries', written, 'credentials', 'password')}: the password of {host} stands in the "
+            "file; name a variable (password_env) or a file (password_file) instead"
+            for written, host in self.registry_names()
+            if (given := self.document.registries[host].credentials) and given.password is not None
         )
 
     def place(self, source: Source) -> str:
@@ -90,7 +90,8 @@ class SyncFile:
 
     def mapping_of(self, target: Target) -> NameMapping:
         """The rules for names at ``target``: its own, then those of the whole file."""
-        return NameMapping.from_document({**self.document.map, **target.map})
+        parts = map(NameMapping.from_document, (self.document.map, target.map))
+        return NameMapping.of({rule.prefix: rule for part in parts for rule in part.rules}.values())
 
     def item(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Item:
         """What to transfer for ``reference``, an image of ``source``, to ``target``, which is ``base`` at ``registry``.
@@ -113,6 +114,11 @@ class SyncFile:
         name = renamed(reference, registry=registry, repository=path)
         return replace(name, tag=landing.tag) if landing.tag else name
 
+    def registry_names(self) -> Iterator[tuple[str, str]]:
+        """Each key of ``registries``, as it is written and as references write it."""
+        keys = (self.tree or {}).get("registries") or self.document.registries  # flags have no tree
+        return ((written, registry_host(written)) for written in keys)
+
     def _place(self, *path: Step) -> str:
         line = line_of(self.tree, path)
         return f"{self.path}:{line}" if line else str(self.path)
@@ -126,7 +132,9 @@ def read_sync_file(path: Path) -> SyncFile:
 def parse_sync_file(text: str, path: Path) -> SyncFile:
     """As ``read_sync_file``, for text that was read from ``path``."""
     tree = parse_yaml(text, path)
-    return SyncFile.of(check(SyncDocument, tree, path), path, tree)
+    file = SyncFile.of(check(SyncDocument, tree, path), path, tree)
+    _check_registries(file)
+    return file
 
 
 def choose(source: Source, listing: Sequence[str]) -> Chosen:
@@ -170,6 +178,16 @@ def _check_targets(file: SyncFile) -> None:
             if name not in titles:
                 known = ", ".join(sorted(titles))
                 raise _error(file, f"no target is called {name!r}; known: {known}", "sources", index, "targets", place)
+
+
+def _check_registries(file: SyncFile) -> None:
+    """One registry under two names is no mistake as long as both say the same."""
+    first: dict[str, str] = {}
+    settings = file.tree.get("registries") or {}
+    for written, host in file.registry_names():
+        known = first.setdefault(host, written)
+        if settings[known] != settings[written]:
+            raise _error(file, f"{known} above is the same registry, and says something else", "registries", written)
 
 
 def _error(file: SyncFile, problem: str, *path: Step) -> InvalidFile:

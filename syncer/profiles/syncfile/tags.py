@@ -11,11 +11,9 @@ from typing import Self
 
 from syncer.errors import UsageError
 from syncer.formats.semver import Range, Version
+from syncer.oci.referrer_tags import subject_tag
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST_TAG = re.compile(r"sha256-[0-9a-f]{64}(?:\.[a-z]+)?")
-"""Signatures, attestations and the fallback of the referrers API: they travel with the image that they are about."""
-
 _MAX_REGEX = 1000  # characters; tags have 128
 
 
@@ -112,7 +110,7 @@ def age(tag: str) -> tuple[bool, Version | None, list[tuple[bool, int, str]]]:
 
 def _candidates(tags: Iterable[str]) -> list[str]:
     """A registry's list without what can be no tag, or belongs to another image."""
-    return [tag for tag in dict.fromkeys(tags) if _TAG.fullmatch(tag) and not _DIGEST_TAG.fullmatch(tag)]
+    return [tag for tag in dict.fromkeys(tags) if _TAG.fullmatch(tag) and not subject_tag(tag)]
 
 
 def _is_found(tag: str, rules: TagRules) -> bool:
