@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -231,6 +232,47 @@ async def test_indexes_nested_too_deep_are_refused() -> None:
     events = await carry([source.add("example.com/deep:1", nested)], source, target)
 
     assert [type(event.error) for event in events if isinstance(event, ImageFailed)] == [InvalidContent]
+
+
+@pytest.mark.parametrize("platforms", [[], ["linux/amd64"]])
+@pytest.mark.parametrize(("field_", "lie"), [("size", 1), ("mediaType", images.DOCKER_MANIFEST)])
+async def test_an_index_that_says_something_else_of_a_manifest_than_it_is_is_refused(
+    field_: str, lie: int | str, platforms: list[str]
+) -> None:
+    """Nothing of it gets a name, and an image beside it, which lists the same manifest rightly, is copied."""
+    source, target = MemorySource(), MemoryTarget()
+    child = images.image("a")
+    right = images.index(child, images.image("b", architecture="arm64"))
+    document = right.document
+    document["manifests"][0][field_] = lie
+    lying = Image(json.dumps(document).encode(), images.OCI_INDEX, children=right.children)
+    good, bad = source.add("example.com/app:1", child), source.add("example.com/app:2", lying)
+
+    events = await carry([good, bad], source, target, platforms=platforms)
+
+    failures = [event for event in events if isinstance(event, ImageFailed)]
+    assert [(event.item.source, type(event.error)) for event in failures] == [(bad, InvalidContent)]
+    assert f"its index lists {document['manifests'][0]['mediaType']} of " in str(failures[0].error)
+    assert set(target.names) == {str(good)}
+
+
+async def test_two_images_that_list_one_digest_with_two_sizes_are_not_both_right() -> None:
+    """One of them lies; the sizes of what is there are those of the one that was found first."""
+    source, target = MemorySource(), MemoryTarget()
+    layer = images.layer("shared")
+    honest = images.image("a", layers=[layer])
+    other = images.image("b", layers=[layer])
+    document = other.document
+    document["layers"][0]["size"] += 1
+    lying = Image(json.dumps(document).encode(), other.media_type, other.blobs)
+    good, bad = source.add("example.com/good:1", honest), source.add("example.com/bad:1", lying)
+
+    events = await carry([good, bad], source, target, workers=1)
+
+    failures = [event for event in events if isinstance(event, ImageFailed)]
+    assert [(event.item.source, type(event.error)) for event in failures] == [(bad, InvalidContent)]
+    assert f"with {len(layer.content) + 1} bytes, and another image with {len(layer.content)}" in str(failures[0].error)
+    assert set(target.names) == {str(good)}
 
 
 async def test_nothing_to_do_is_nothing_done() -> None:
