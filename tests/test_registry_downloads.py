@@ -118,6 +118,34 @@ async def test_a_part_that_is_not_the_one_asked_for_is_not_spliced_in(
         assert found == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("first", "last"), [(-1000, 0), (1000, 0), (0, -1), (0, 1), (-1000, -1000), (1000, 1000)], ids=str
+)
+async def test_a_part_that_starts_or_ends_elsewhere_than_the_rest_is_not_taken(
+    first: int, last: int, read: Read
+) -> None:
+    """§3 row 25: an honest answer with other bytes than were asked for; no more parts are asked for after it."""
+
+    async def another_part(request: web.Request, _: Handler) -> web.StreamResponse:
+        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-")) + first
+        end = len(CONTENT) + last
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/*"}
+        response = web.StreamResponse(status=206, headers=headers)
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write((CONTENT + CONTENT)[start:end])
+        return response
+
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", cut_download(MIB, with_length=False), another_part)
+
+        found = await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+        assert found == CONTENT
+        assert ["Range" in request.headers for request in registry.requests("GET")] == [False, True, False]
+
+
 async def test_a_part_that_nobody_asked_for_is_an_error(read: Read) -> None:
     """§1.6, 3."""
     async with quirky_registry() as registry, registries_for() as registries:
