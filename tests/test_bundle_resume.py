@@ -174,6 +174,35 @@ async def test_a_run_killed_right_after_publishing_leaves_nothing_for_the_next(t
 
 
 @pytest.mark.parametrize("form", FORMATS)
+async def test_a_bundle_is_on_the_disk_before_it_gets_its_name_and_the_name_before_the_build_ends(
+    tmp_path: Path, form: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 46: a power failure finds either no bundle or a whole one, and takes no name that was announced."""
+    asked: list[tuple[str, int, int]] = []  # of the operating system: what, the file's inode, its bytes
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(file: int) -> None:
+        fsync(file)
+        status = os.fstat(file)
+        asked.append(("fsync", status.st_ino, status.st_size))
+
+    def recorded_replace(old: Path, new: Path) -> None:
+        replace(old, new)
+        status = new.stat()
+        asked.append(("replace", status.st_ino, status.st_size))
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    await build(final := tmp_path / "bundle", large_images(), form)
+    monkeypatch.undo()
+
+    bundle, directory = final.stat(), tmp_path.stat()
+    named = asked.index(("replace", bundle.st_ino, bundle.st_size))
+    assert ("fsync", bundle.st_ino, bundle.st_size) in asked[:named]
+    assert ("fsync", directory.st_ino) in [event[:2] for event in asked[named:]]
+
+
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("lost", ["the end", "a page in the middle", "everything"])
 async def test_what_never_reached_the_disk_is_fetched_again(tmp_path: Path, form: Format, lost: str) -> None:
     """Row 46: after a power failure the journal may tell of bytes that read as zeros, or are not there."""
