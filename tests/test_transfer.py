@@ -438,6 +438,16 @@ async def test_a_new_signature_of_an_unchanged_image_is_found() -> None:
     assert target.names[f"example.com/app:{tag}"] == signature.digest
 
 
+async def test_what_refers_to_an_image_is_not_looked_for_where_nobody_wants_it() -> None:
+    source, target = Referred(broken=True), MemoryTarget()
+    reference = source.add("example.com/app:1", images.image("signed"))
+    item = Item(reference, reference, referrers=False)
+
+    await transfer([item], source, target, options=Options(), emit=lambda _: None)
+
+    assert set(target.names) == {str(reference)}
+
+
 async def test_a_look_up_that_fails_is_an_error_and_not_none() -> None:
     source, target = Referred(broken=True), MemoryTarget()
     reference = source.add("example.com/app:1", images.image("signed"))

@@ -8,11 +8,11 @@ from yarl import URL
 from syncer.errors import Unsafe
 from syncer.transport.guard import Scope, authority, check_hop, origin, readable, without_secrets
 
-NEAREST = {
-    "http://8.8.8.8/": Scope.PUBLIC,
-    "http://10.0.0.1/": Scope.PRIVATE,
-    "http://127.0.0.1/": Scope.LOOPBACK,
-    "http://169.254.169.254/": Scope.NEVER,
+FROM_FAR_TO_NEAR = {
+    "PUBLIC": "http://8.8.8.8/",
+    "PRIVATE": "http://10.0.0.1/",
+    "LOOPBACK": "http://127.0.0.1/",
+    "NEVER": "http://169.254.169.254/",
 }
 
 
@@ -39,15 +39,23 @@ def test_a_host_that_is_an_address_has_its_scope_and_a_name_has_none(host: str, 
     assert Scope.of_host(host) is scope
 
 
-@pytest.mark.parametrize("reach", Scope)
-@pytest.mark.parametrize("target", NEAREST)
-def test_a_server_may_send_us_to_addresses_as_near_as_its_own(target: str, reach: Scope) -> None:
-    start = URL("http://registry.example.com/")
-    if NEAREST[target] <= reach:
-        check_hop(start, URL(target), reach, "a redirect")
+@pytest.mark.parametrize("reach", FROM_FAR_TO_NEAR)
+@pytest.mark.parametrize("near", FROM_FAR_TO_NEAR)
+def test_a_server_may_send_us_to_addresses_as_near_as_its_own(near: str, reach: str) -> None:
+    start, target = URL("http://registry.example.com/"), URL(FROM_FAR_TO_NEAR[near])
+    order = list(FROM_FAR_TO_NEAR)
+    if order.index(near) <= order.index(reach):
+        check_hop(start, target, Scope[reach], "a redirect")
     else:
         with pytest.raises(Unsafe, match=r"a redirect from registry\.example\.com leads to http://[0-9.]+/, a "):
-            check_hop(start, URL(target), reach, "a redirect")
+            check_hop(start, target, Scope[reach], "a redirect")
+
+
+def test_a_server_may_send_us_from_encrypted_to_encrypted_and_from_plain_to_either() -> None:
+    for start, target in (("https", "https"), ("http", "http"), ("http", "https")):
+        check_hop(URL(f"{start}://example.com/"), URL(f"{target}://example.org/"), None, "a redirect")
+    with pytest.raises(Unsafe, match="from an encrypted connection to one that is not"):
+        check_hop(URL("https://example.com/"), URL("http://example.org/"), None, "a redirect")
 
 
 def test_a_server_may_send_us_to_itself_and_to_names() -> None:
@@ -66,6 +74,7 @@ def test_a_server_may_send_us_to_itself_and_to_names() -> None:
     [
         ("ftp://example.com/", "which is no HTTP address"),
         ("/v2/", "which is no HTTP address"),
+        ("http:///nowhere", "which is no HTTP address"),
         ("http://user@example.com/", "which holds a user name or password"),
         ("http://:secret@example.com/", "which holds a user name or password"),
         ("https://user:secret@example.com/", "which holds a user name or password"),
