@@ -67,11 +67,12 @@ async def test_a_download_that_breaks_off_goes_on_where_it_broke(
         assert 0 <= twice < MIB
 
 
-async def test_a_download_that_never_gets_on_is_given_up(read: Read) -> None:
-    """§3, budgets: six attempts without progress."""
+@pytest.mark.parametrize(("each_time", "with_length"), [(0, True), (0, False), (100_000, True)])
+async def test_a_download_that_never_gets_on_is_given_up(each_time: int, read: Read, *, with_length: bool) -> None:
+    """§3, budgets: six attempts without progress, which less than a megabyte is not."""
     async with quirky_registry() as registry, registries_for() as registries:
         registry.add("app", CONTENT)
-        registry.on("GET blob", cut_download(0), times=99)
+        registry.on("GET blob", cut_download(each_time, with_length=with_length), times=99)
 
         with pytest.raises(Interrupted, match="was cut off"):
             await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
@@ -119,17 +120,26 @@ async def test_a_part_that_is_not_the_one_asked_for_is_not_spliced_in(
 
 
 @pytest.mark.parametrize(
-    ("first", "last"), [(-1000, 0), (1000, 0), (0, -1), (0, 1), (-1000, -1000), (1000, 1000)], ids=str
+    ("first", "last", "total"),
+    [
+        (-1000, 0, "*"),
+        (1000, 0, "*"),
+        (0, -1, "*"),
+        (0, 1, "*"),
+        (-1000, -1000, "*"),
+        (1000, 1000, "*"),
+        (0, 0, len(CONTENT) + 1),
+    ],
 )
 async def test_a_part_that_starts_or_ends_elsewhere_than_the_rest_is_not_taken(
-    first: int, last: int, read: Read
+    first: int, last: int, total: int | str, read: Read
 ) -> None:
     """§3 row 25: an honest answer with other bytes than were asked for; no more parts are asked for after it."""
 
     async def another_part(request: web.Request, _: Handler) -> web.StreamResponse:
         start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-")) + first
         end = len(CONTENT) + last
-        headers = {"Content-Range": f"bytes {start}-{end - 1}/*"}
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{total}"}
         response = web.StreamResponse(status=206, headers=headers)
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -144,6 +154,15 @@ async def test_a_part_that_starts_or_ends_elsewhere_than_the_rest_is_not_taken(
 
         assert found == CONTENT
         assert ["Range" in request.headers for request in registry.requests("GET")] == [False, True, False]
+
+
+async def test_a_part_under_another_status_is_no_part(debian_registry: OpenRegistry, read: Read) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", Rewrite("answer", status=203))
+
+        with pytest.raises(RegistryError, match="203"):
+            await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor), MIB)
 
 
 async def test_a_part_that_nobody_asked_for_is_an_error(read: Read) -> None:
