@@ -52,6 +52,7 @@ def test_a_reference_is_spelt_out(text: str, spelt_out: str) -> None:
         ("a:", "the tag after the colon is empty"),
         ("a:.b", "the tag '.b'"),
         ("a:" + "x" * 129, "longer than 128"),
+        ("a:" + "-" * 128, "may hold letters"),
         ("Busybox", "must be lower case"),
         ("quay.io/A/b", "must be lower case"),
         ("quay.io/a//b", "an empty part"),

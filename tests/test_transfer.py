@@ -187,6 +187,21 @@ async def test_a_platform_resolves_every_index_and_says_what_is_there_instead() 
     assert "linux/amd64, linux/s390x" in str(failures[str(lacking)])
 
 
+async def test_an_image_that_names_no_platform_is_for_any_and_an_index_that_names_none_for_none() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    silent = images.manifest(b"{}", [images.layer("silent")], config_type=images.OCI_CONFIG)
+    nameless = source.add("example.com/nameless:1", images.index(silent))
+    partly = source.add("example.com/partly:1", images.index(silent, images.image("x", architecture="s390x")))
+    single = source.add("example.com/silent:1", silent)
+
+    events = await carry([nameless, partly, single], source, target, platforms=["arm64"])
+
+    assert set(target.names) == {str(single)}
+    failures = {e.item.source: str(e.error) for e in events if isinstance(e, ImageFailed)}
+    assert failures[nameless].endswith("for linux/arm64: it names no platform at all")
+    assert failures[partly].endswith("for linux/arm64: it has linux/s390x")
+
+
 async def test_places_are_given_in_the_order_of_the_profile_whatever_order_answers_come_in() -> None:
     made = {f"example.com/{n:02}:1": images.image(f"{n}") for n in range(20)}
     source = Reversed(anyio.Event())
