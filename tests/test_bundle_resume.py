@@ -17,7 +17,7 @@ import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Blob, Pieces
-from syncer.errors import DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
+from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event, Failed
 from syncer.transfer.run import Options, transfer
@@ -421,6 +421,63 @@ async def test_a_cancelled_build_leaves_all_that_landed_and_no_lock(tmp_path: Pa
     assert not final.exists()
     await build(final, large_images())
     assert final.read_bytes() == expected
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+async def test_a_build_leaves_no_file_open_however_it_ends(tmp_path: Path) -> None:
+    final = tmp_path / "bundle"
+    await break_off(tmp_path / "first", 1_000_000)  # what the first build of a process opens for good
+    before = open_files()
+
+    await break_off(final, 1_000_000)
+    assert open_files() == before
+    async with open_writer(final):
+        with pytest.raises(Locked):
+            async with open_writer(final):
+                pass
+    assert open_files() == before
+    await build(final, large_images())
+    assert open_files() == before
+    with pytest.raises(AlreadyThere):
+        await build(final, large_images())
+    assert open_files() == before
+
+
+async def test_a_bundle_that_is_there_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    final = tmp_path / "bundle"
+    final.write_bytes(b"somebody's only copy")
+
+    with pytest.raises(AlreadyThere, match="is already there") as refused:
+        await build(final, large_images())
+    assert "--force" in (refused.value.hint or "")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("bundle", b"somebody's only copy")]
+
+    source = large_images()
+    async with open_writer(final, force=True) as writer:
+        assert final.read_bytes() == b"somebody's only copy"
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+        await writer.publish(b"version: 1\n")
+    assert final.read_bytes() == await undisturbed(tmp_path)
+
+
+async def test_a_build_that_was_begun_is_gone_on_with_when_another_bundle_has_come_to_its_place(
+    tmp_path: Path,
+) -> None:
+    """The refusal takes nothing away that was fetched."""
+    final = tmp_path / "bundle"
+    first = await break_off(final, 3_000_000)
+    final.write_bytes(b"another")
+    with pytest.raises(AlreadyThere):
+        await build(final, large_images())
+    final.unlink()
+
+    source = large_images()
+    await build(final, source)
+
+    assert first.sent + source.sent == sum(map(len, source.blobs.values()))
 
 
 async def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
