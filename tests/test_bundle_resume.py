@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import resource
@@ -461,6 +462,35 @@ async def test_a_bundle_that_is_there_is_replaced_only_when_that_is_asked_for(tm
         await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
         await writer.publish(b"version: 1\n")
     assert final.read_bytes() == await undisturbed(tmp_path)
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_bundle_that_another_process_publishes_at_the_last_moment_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, force: bool
+) -> None:
+    """Row 47: between the opening of its file and the lock."""
+    final, partial = tmp_path / "bundle", tmp_path / "bundle.partial"
+    await break_off(final, 3_000_000)
+    content, before = partial.read_bytes(), open_files()
+    lock = fcntl.flock
+
+    def locked_too_late(file: int, how: int) -> None:
+        if not final.exists():
+            partial.rename(final)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", locked_too_late)
+    if force:
+        async with open_writer(final, force=True):
+            assert final.read_bytes() == content
+            assert not partial.samefile(final)
+    else:
+        with pytest.raises(AlreadyThere):
+            async with open_writer(final):
+                pass
+
+    assert final.read_bytes() == content
+    assert open_files() == before
 
 
 async def test_a_build_that_was_begun_is_gone_on_with_when_another_bundle_has_come_to_its_place(
