@@ -20,8 +20,6 @@ _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.d
 
 _ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: what it is about
 
-_PATIENCE = 10.0  # seconds that a slow image may keep finished ones behind it from their places
-
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
@@ -52,6 +50,7 @@ class Discovery:
     memory: Memory = field(default_factory=Memory)
     referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
     concurrency: int = 16  # images of one registry looked at together
+    patience: float = 10.0  # seconds that a slow image may keep finished ones behind it from their places
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # what each tag meant when it was looked at
     _sizes: dict[Digest, int] = field(default_factory=dict)
@@ -61,7 +60,7 @@ class Discovery:
 
         An image that keeps others waiting for too long gives up its turn and comes after them.
         """
-        turns = _Turns(len(items))
+        turns = _Turns(len(items), self.patience)
         by_registry: dict[str, list[int]] = {}  # so that one that is paused keeps nobody else waiting
         for index, item in enumerate(items):
             by_registry.setdefault(item.source.registry, []).append(index)
@@ -220,7 +219,8 @@ def _along_with(item: Item, reference: Reference) -> Item:
 class _Turns:
     """Puts results back into order: who may be delivered next is decided here, without an await."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, patience: float) -> None:
+        self._patience = patience
         self._waiting_for = dict.fromkeys(range(count))  # in order
         self._arrived: dict[int, list[Discovered]] = {}
         self._arrival = anyio.Event()
@@ -237,7 +237,7 @@ class _Turns:
         """The results whose turn it is, once there are any."""
         while not (ready := self._in_turn()):
             arrival = self._arrival = anyio.Event()
-            with anyio.move_on_after(_PATIENCE) as patience:
+            with anyio.move_on_after(self._patience) as patience:
                 await arrival.wait()
             if patience.cancelled_caught and self._arrived:
                 self._give_up_turn()

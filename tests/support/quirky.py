@@ -306,20 +306,18 @@ def cut_download(after: int, *, with_length: bool = True) -> Fault:
         whole = await handler(request)
         assert isinstance(whole, web.Response)
         assert isinstance(whole.body, bytes)
+        if not with_length:  # by hand, since aiohttp would send it in chunks, whose end can be told
+            headers = "".join(f"{key}: {value}\r\n" for key, value in whole.headers.items() if key != "Content-Length")
+            assert request.transport
+            request.transport.write(f"HTTP/1.1 {whole.status} OK\r\n{headers}Connection: close\r\n\r\n".encode())
+            request.transport.write(whole.body[:after])
+            request.transport.close()
+            return whole
         response = web.StreamResponse(status=whole.status, headers=whole.headers)
-        if with_length:
-            response.content_length = len(whole.body)
-        else:
-            response.headers.popall("Content-Length", None)
-            response.force_close()
-            response._keep_alive = False
+        response.content_length = len(whole.body)
         await response.prepare(request)
         await response.write(whole.body[:after])
-        if with_length:
-            _break(request)
-        else:
-            assert request.transport
-            request.transport.close()
+        _break(request)
         return response
 
     return fault
