@@ -104,10 +104,10 @@ class Pausing(Protocol):
 
 
 @runtime_checkable
-class Narrow(Protocol):
+class Limiting(Protocol):
     """An end that is to be asked for little at a time, at some places."""
 
-    def lanes(self, reference: Reference) -> float:
+    def capacity(self, reference: Reference) -> float:
         """How many pieces of content may be on their way from where ``reference`` is; infinite for any number."""
         ...
 
@@ -124,7 +124,7 @@ class Referring(Protocol):
         ...
 
 
-class Naming(Protocol):
+class TargetNames(Protocol):
     """What a target can tell before anything is sent.
 
     A *space* is what content is deduplicated within: a repository of a registry, or the one space of a
@@ -140,7 +140,7 @@ class Naming(Protocol):
         ...
 
 
-class Target(Naming, Protocol):
+class Target(TargetNames, Protocol):
     """Where content goes.
 
     Calls for one (space, digest) come one after the other, children before parents.

@@ -11,14 +11,14 @@ import os
 import signal
 
 
-def _armed(setting: str) -> tuple[str, int] | None:
+def _parse_setting(setting: str) -> tuple[str, int] | None:
     """The point that ``setting`` names, and the visit that it means."""
     name, _, action = setting.partition("=")
     verb, _, count = action.partition("@")
     return (name, int(count or 1)) if verb == "kill" else None
 
 
-_ARMED = _armed(os.environ.get("SYNCER_FAILPOINT", ""))
+_ARMED = _parse_setting(os.environ.get("SYNCER_FAILPOINT", ""))
 _VISITS = itertools.count(1)
 
 

@@ -120,7 +120,7 @@ def _remove_abandoned(path: Path) -> None:
 
 def lock(path: Path, *, mode: int = 0o666) -> int:
     """As ``try_lock``; where another process has the file, wait until it lets go."""
-    file = _locked(path, mode, fcntl.LOCK_EX)
+    file = _open_locked(path, mode, fcntl.LOCK_EX)
     assert file is not None
     return file
 
@@ -132,10 +132,10 @@ def try_lock(path: Path, *, mode: int = 0o666, append: bool = False) -> int | No
     or with the process, however that ends.  A locked file may be renamed or removed by its owner; what is at
     ``path`` at the end is the file that was locked.  Raises ``OSError``, also for a symbolic link.
     """
-    return _locked(path, mode, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_APPEND if append else 0)
+    return _open_locked(path, mode, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_APPEND if append else 0)
 
 
-def _locked(path: Path, mode: int, operation: int, flags: int = 0) -> int | None:
+def _open_locked(path: Path, mode: int, operation: int, flags: int = 0) -> int | None:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, mode)
         try:
@@ -202,7 +202,7 @@ def rename(temporary: Path, path: Path) -> None:
     sync_path(path.parent)
 
 
-def removed(path: Path) -> bool:
+def remove_file(path: Path) -> bool:
     """Remove a file; False when there is none."""
     try:
         path.unlink()

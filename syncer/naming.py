@@ -127,7 +127,7 @@ class NameMapping:
                 )
         else:
             repository = _join(base, mapped)
-        return renamed(reference, registry=registry, repository=repository)
+        return rename_reference(reference, registry=registry, repository=repository)
 
     def targets(self, references: Iterable[Reference], *, registry: str, base: str = "") -> dict[Reference, Reference]:
         """What each reference is called at the target.
@@ -170,7 +170,7 @@ def require_distinct(names: Iterable[tuple[Reference, Reference]]) -> None:
             )
 
 
-def renamed(reference: Reference, *, registry: str, repository: str) -> Reference:
+def rename_reference(reference: Reference, *, registry: str, repository: str) -> Reference:
     """``reference`` under another name; raises ``UsageError`` for one that no registry could hold."""
     if ":" in repository:
         raise UsageError(

@@ -5,39 +5,39 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.profiles.imports.importers import Imported, import_file
+from syncer.profiles.imports.importers import ImportResult, import_file
 from syncer.profiles.imports.skopeo import whole_match
-from syncer.profiles.syncfile.sync_file import SyncFile, choose, parse_sync_file
+from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file, select_images
 from syncer.profiles.syncfile.tags import TagPattern
 
 DIGEST = "sha256:" + "1" * 64
 
 
-def imported(tmp_path: Path, text: str, name: str = "theirs.yaml", registry: str | None = None) -> Imported:
+def imported(tmp_path: Path, text: str, name: str = "theirs.yaml", registry: str | None = None) -> ImportResult:
     path = tmp_path / name
     path.write_text(text)
     return import_file(path, registry=registry)
 
 
-def read(result: Imported) -> SyncFile:
+def read(result: ImportResult) -> SyncFile:
     return parse_sync_file(result.text, Path("sync.yaml"))
 
 
-def sources(result: Imported) -> list[str]:
+def sources(result: ImportResult) -> list[str]:
     """What the file mirrors, in one word each."""
     said = []
     for source in read(result).sources:
         what = source.image or source.repository or source.images_file
         if source.chart:
             what = f"{source.chart.repository} {source.chart.name} {source.chart.version}"  # type: ignore[assignment]
-        landing = source.landing
-        at = f" as {landing.repository}{':' + landing.tag if landing.tag else ''}" if landing else ""
+        name = source.custom_name
+        at = f" as {name.repository}{':' + name.tag if name.tag else ''}" if name else ""
         said.append(f"{what}{at}")
     return said
 
 
-def found(result: Imported, number: int, *listing: str) -> list[str | None]:
-    return [reference.tag for reference in choose(read(result).sources[number], listing).references]
+def found(result: ImportResult, number: int, *listing: str) -> list[str | None]:
+    return [reference.tag for reference in select_images(read(result).sources[number], listing).references]
 
 
 SKOPEO = f"""\

@@ -364,7 +364,7 @@ async def test_a_blob_seen_by_an_earlier_run_is_mounted_and_a_wrong_memory_does_
         source.add("example.com/a:1", images.image("a", layers=[base])),
         source.add("example.com/b:1", images.image("b", layers=[base, other])),
     ]
-    memory.saw(Digest.parse(images.digest_of(other.content)), "example.com/gone")
+    memory.remember_location(Digest.parse(images.digest_of(other.content)), "example.com/gone")
 
     for reference in references:
         await transfer(

@@ -218,9 +218,9 @@ class Building:
         if self.options.defining.cluster_definition_name:
             path = await self._download_definition()
             typer.echo(f"Downloaded cluster config at {path.absolute()}", err=True)
-            from syncer.profiles.definition.local import defined_file  # noqa: PLC0415  slow to import
+            from syncer.profiles.definition.local import define_file  # noqa: PLC0415  slow to import
 
-            files.append(defined_file(path, "cluster-definitions"))
+            files.append(define_file(path, "cluster-definitions"))
         if self.options.defining.custom_ui:
             from syncer.cli.palette import widgets  # noqa: PLC0415  slow to import
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from syncer.errors import InvalidFile, SyncerError
 from syncer.formats.yaml import Step, line_of, spell_path, unknown_field
 
-Model = TypeVar("Model", bound="Checked")
+Model = TypeVar("Model", bound="StrictModel")
 Value = TypeVar("Value")
 
 _WORDS = {
@@ -38,7 +38,7 @@ _WORDS = {
 _OWN = "syncer"
 
 
-class Checked(BaseModel):
+class StrictModel(BaseModel):
     """The base of models of such documents: frozen, and strict about the fields that there are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)

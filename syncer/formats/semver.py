@@ -116,7 +116,7 @@ def matches(version: str, range: str) -> bool:  # noqa: A002 - what everybody ca
     return parsed is not None and allowed.allows(parsed)
 
 
-def is_whole(text: str) -> bool:
+def is_exact_version(text: str) -> bool:
     """Whether ``text`` names one version, all three numbers given, and so is no range."""
     match = _VERSION.fullmatch(text)
     return match is not None and match["patch"] is not None

@@ -49,7 +49,7 @@ def login_place(place: str) -> str:
     return f"{host}{slash}{path}"
 
 
-def spelt_out(host: str, repository: str) -> str:
+def full_repository(host: str, repository: str) -> str:
     """The full name of ``repository`` at ``host``: a name of one part lies in ``library`` at Docker Hub."""
     return f"{_LIBRARY}/{repository}" if host == DOCKER_HUB and repository and "/" not in repository else repository
 
@@ -63,5 +63,5 @@ def meanings(prefix: str) -> tuple[str, ...]:
     ('docker.io/busybox', 'docker.io/library/busybox')
     """
     host, _, path = prefix.partition("/")
-    full = spelt_out(host, path)
+    full = full_repository(host, path)
     return (prefix,) if path in (full, _LIBRARY) else (prefix, f"{host}/{full}")

@@ -146,7 +146,7 @@ def parse_manifest(content: bytes, media_type: str | None = None, *, expected: D
     return Manifest(content, descriptor, config, layers, about, artifact_type or config.media_type, annotations)
 
 
-def as_referrer(manifest: AnyManifest) -> Descriptor:
+def referrer_descriptor(manifest: AnyManifest) -> Descriptor:
     """How the referrers API lists a manifest, and the fallback tag as well (distribution-spec, "Listing Referrers")."""
     return replace(manifest.descriptor, artifact_type=manifest.artifact_type, annotations=manifest.annotations)
 
@@ -232,7 +232,7 @@ __all__ = [
     "Descent",
     "Index",
     "Manifest",
-    "as_referrer",
     "load_object",
     "parse_manifest",
+    "referrer_descriptor",
 ]

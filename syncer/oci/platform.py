@@ -47,9 +47,9 @@ class Platform:
 
         A missing variant means the architecture's usual one (arm64 is v8, arm is v7).
         """
-        return self._spelt_out() == wanted._spelt_out()
+        return self._with_variant() == wanted._with_variant()
 
-    def _spelt_out(self) -> tuple[str, str, str | None]:
+    def _with_variant(self) -> tuple[str, str, str | None]:
         return self.os, self.architecture, self.variant or _DEFAULT_VARIANT.get(self.architecture)
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from typing import Self
 
 from syncer.errors import InvalidContent, InvalidReference
 from syncer.oci.digest import Digest
-from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, spelt_out
+from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, full_repository
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -39,7 +39,7 @@ class Reference:
         digest = _digest(text, digest_text) if at else None
         registry, path = _split_registry(name)
         path, tag = _split_tag(text, path)
-        path = spelt_out(registry, path)
+        path = full_repository(registry, path)
         _check_registry(text, registry)
         _check_repository(text, path)
         if tag is None and digest is None:

@@ -2,16 +2,16 @@
 
 from syncer.report.account import Account
 from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
-from syncer.report.pace import Pace, Standing
+from syncer.report.progress_meter import Measurement, ProgressMeter
 from syncer.report.summary import human_bytes, human_seconds, printable, summary
 
 __all__ = [
     "Account",
     "ImageAccount",
-    "Pace",
+    "Measurement",
+    "ProgressMeter",
     "RegistryAccount",
     "Report",
-    "Standing",
     "Status",
     "Totals",
     "human_bytes",

@@ -82,7 +82,7 @@ class PruneStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
+class PrunedTag:
     """A tag at a target that its sync file no longer names."""
 
     name: Reference
@@ -142,7 +142,7 @@ class Report:
     totals: Totals
     images: tuple[ImageAccount, ...]  # in the order of the profile, as far as the run allowed
     registries: tuple[RegistryAccount, ...]
-    pruned: tuple[Pruned, ...] | None = None  # None: nobody wanted to know
+    pruned: tuple[PrunedTag, ...] | None = None  # None: nobody wanted to know
 
     @property
     def failures(self) -> tuple[ImageAccount, ...]:

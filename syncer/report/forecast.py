@@ -10,9 +10,9 @@ from typing import Any
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Reference
-from syncer.report.figures import Pruned, reason
-from syncer.report.summary import block, counted, human_bytes, printable, prune_lines
-from syncer.transfer.discovery import Discovered, Unchanged, Undiscovered
+from syncer.report.figures import PrunedTag, reason
+from syncer.report.summary import block, human_bytes, printable, prune_lines, quantity
+from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, Unchanged
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
@@ -91,7 +91,7 @@ class ForecastReport:
     totals: ForecastTotals
     images: tuple[ImageForecast, ...]
     registries: tuple[RegistryForecast, ...]
-    pruned: tuple[Pruned, ...] | None = None  # as in ``Report``
+    pruned: tuple[PrunedTag, ...] | None = None  # as in ``Report``
 
     @property
     def has_work(self) -> bool:
@@ -136,12 +136,12 @@ class Forecast:
     _mounts: int = 0
     _deduplicated: int = 0
 
-    def add(self, found: Discovered, space: str, memory: Memory | None = None) -> None:
+    def add(self, found: DiscoveryResult, space: str, memory: Memory | None = None) -> None:
         """Take in what discovery found out; ``space`` is the target's for the item, ``memory`` that of earlier runs."""
         match found:
             case Unchanged(item, root):
                 self._images.append(_image(item, Action.SKIP, digest=root.digest))
-            case Undiscovered(item, error):
+            case DiscoveryFailure(item, error):
                 self._images.append(_image(item, Action.FAIL, error=error))
             case Tree():
                 self._add_tree(found, space, memory or Memory())
@@ -212,7 +212,7 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
     lines = [*outcome, f"images:  {totals.images} ({said})" if said else "images:  none"]
     if totals.referrers_to_copy:
         lines.append(
-            f"with:    {counted(totals.referrers_to_copy, 'signature or referrer', 'signatures and referrers')}"
+            f"with:    {quantity(totals.referrers_to_copy, 'signature or referrer', 'signatures and referrers')}"
         )
     lines += [f"{registry.registry}: {_traffic(registry)}" for registry in report.registries if _traffic(registry)]
     if totals.bytes_deduplicated:

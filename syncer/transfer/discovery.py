@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Item, Naming, Referring, Source
+from syncer.content import Item, Referring, Source, TargetNames
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest, Descent, load_object
@@ -32,15 +32,15 @@ class Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Undiscovered:
+class DiscoveryFailure:
     """An image of which not everything could be found."""
 
     item: Item
     error: SyncerError
 
 
-Discovered = Tree | Unchanged | Undiscovered
-Deliver = Callable[[Discovered], Awaitable[None]]
+DiscoveryResult = Tree | Unchanged | DiscoveryFailure
+Deliver = Callable[[DiscoveryResult], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class Discovery:
     """Finds out what images consist of, asking the source for each manifest once."""
 
     source: Source
-    target: Naming
+    target: TargetNames
     memory: Memory = field(default_factory=Memory)
     referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
     concurrency: int = 16  # images of one registry looked at together
@@ -80,32 +80,32 @@ class Discovery:
                     for found in together:
                         await deliver(found)
 
-    async def _discover_all(self, item: Item) -> list[Discovered]:
+    async def _discover_all(self, item: Item) -> list[DiscoveryResult]:
         """An image, and what refers to it or to a manifest in it; it fails when that cannot be told."""
         found = await self._discover(item)
-        if self.referring is None or not item.referrers or isinstance(found, Undiscovered):
+        if self.referring is None or not item.referrers or isinstance(found, DiscoveryFailure):
             return [found]
         subjects = list(found.manifests) if isinstance(found, Tree) else [found.root.digest]
         try:
             references = await self.referring.referrers(item.source, subjects)
         except SyncerError as error:
-            return [Undiscovered(item, error)]
-        return [found, *[await self._discover(_along_with(item, reference)) for reference in references]]
+            return [DiscoveryFailure(item, error)]
+        return [found, *[await self._discover(_referrer_item(item, reference)) for reference in references]]
 
-    async def _discover(self, item: Item) -> Discovered:
+    async def _discover(self, item: Item) -> DiscoveryResult:
         try:
             current = await self.target.current(item.target)
             if current is not None:
                 root = await self.source.resolve(item.source)
-                if current == self._expected(item, root.digest):
+                if current == self._known_digest(item, root.digest):
                     return Unchanged(item, replace(root, digest=current))
                 tree = await self._tree(item, item.source.at(root.digest))
                 return Unchanged(item, tree.root) if tree.root.digest == current else tree
             return await self._tree(item, item.source)
         except SyncerError as error:
-            return Undiscovered(item, error)
+            return DiscoveryFailure(item, error)
 
-    def _expected(self, item: Item, root: Digest) -> Digest | None:
+    def _known_digest(self, item: Item, root: Digest) -> Digest | None:
         """What ``root`` will be at the target, as far as that is known without looking into it."""
         return self.memory.reduction(root, item.platforms) if item.platforms else root
 
@@ -115,10 +115,10 @@ class Discovery:
         if item.platforms:
             whole = root.descriptor.digest
             root = await self._for_platforms(item, root)
-            self.memory.reduced(whole, item.platforms, root.descriptor.digest)
-        return await self._grown(item, root)
+            self.memory.remember_reduction(whole, item.platforms, root.descriptor.digest)
+        return await self._walk(item, root)
 
-    async def _grown(self, item: Item, root: AnyManifest) -> Tree:
+    async def _walk(self, item: Item, root: AnyManifest) -> Tree:
         """The tree of ``root``: every manifest and blob of the image once."""
         manifests = {root.descriptor.digest: root}
         content = {root.descriptor.digest: root.descriptor}
@@ -160,12 +160,12 @@ class Discovery:
             offered = [child.platform for child in root.manifests if child.platform]
             fitting = [child for child in root.manifests if _fits(child.platform, item)]
             if len(item.platforms) > 1 and fitting:
-                return reduced(root, fitting)
+                return reduce_index(root, fitting)
             if fitting:
                 found = await self._manifest(item.source.at(fitting[0].digest), fitting[0])
                 return await self._for_platforms(item, found) if isinstance(found, Index) else found
         elif root.config.media_type in _IMAGE_CONFIGS:
-            built_for = await self._built_for(item.source, root.config)
+            built_for = await self._platform_in_config(item.source, root.config)
             if built_for is None or _fits(built_for, item):
                 return root
             offered = [built_for]
@@ -178,7 +178,7 @@ class Discovery:
             hint="ask for no platform, or for one that the image has",
         )
 
-    async def _built_for(self, reference: Reference, config: Descriptor) -> Platform | None:
+    async def _platform_in_config(self, reference: Reference, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
             raise InvalidContent(f"{reference}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
         content = bytearray()
@@ -192,7 +192,7 @@ def _fits(platform: Platform | None, item: Item) -> bool:
     return platform is not None and any(platform.satisfies(wanted) for wanted in item.platforms)
 
 
-def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
+def reduce_index(index: Index, kept: Sequence[Descriptor]) -> Index:
     """``index`` with those of its manifests only, and what BuildKit attests of them; the same bytes every time.
 
     An index that loses nothing stays as it is, its digest too.
@@ -211,7 +211,7 @@ def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
     return smaller
 
 
-def _along_with(item: Item, reference: Reference) -> Item:
+def _referrer_item(item: Item, reference: Reference) -> Item:
     """What refers to ``item``: it goes where ``item`` goes, under the tag or digest it has."""
     target = item.target.at(reference.digest) if reference.digest else item.target.tagged(reference.tag or "")
     return Item(reference, target, item.wanted_by, subject=item.source)
@@ -222,18 +222,18 @@ class _Turns:
 
     def __init__(self, count: int) -> None:
         self._waiting_for = dict.fromkeys(range(count))  # in order
-        self._arrived: dict[int, list[Discovered]] = {}
+        self._arrived: dict[int, list[DiscoveryResult]] = {}
         self._arrival = anyio.Event()
 
     @property
     def over(self) -> bool:
         return not self._waiting_for
 
-    def arrive(self, index: int, found: list[Discovered]) -> None:
+    def arrive(self, index: int, found: list[DiscoveryResult]) -> None:
         self._arrived[index] = found
         self._arrival.set()
 
-    async def next(self) -> list[list[Discovered]]:
+    async def next(self) -> list[list[DiscoveryResult]]:
         """The results whose turn it is, once there are any."""
         while not (ready := self._in_turn()):
             arrival = self._arrival = anyio.Event()
@@ -243,7 +243,7 @@ class _Turns:
                 self._give_up_turn()
         return ready
 
-    def _in_turn(self) -> list[list[Discovered]]:
+    def _in_turn(self) -> list[list[DiscoveryResult]]:
         ready = []
         for index in list(self._waiting_for):
             if index not in self._arrived:

@@ -33,7 +33,7 @@ class Memory:
         """A space that had the blob when it was last seen."""
         return self.locations.get(str(digest))
 
-    def saw(self, digest: Digest, space: str) -> None:
+    def remember_location(self, digest: Digest, space: str) -> None:
         self.locations[str(digest)] = space
 
     def forget(self, digest: Digest) -> None:
@@ -48,7 +48,7 @@ class Memory:
         except InvalidContent:
             return None
 
-    def reduced(self, root: Digest, platforms: Iterable[Platform], result: Digest) -> None:
+    def remember_reduction(self, root: Digest, platforms: Iterable[Platform], result: Digest) -> None:
         self.reductions[_key(root, platforms)] = str(result)
 
 

@@ -63,7 +63,7 @@ class Node:
         return self.manifest is None and self.mount_from is None and self.descriptor.size >= LARGE
 
 
-def _never(_: Reference) -> float:
+def _no_pause(_: Reference) -> float:
     return 0.0
 
 
@@ -72,7 +72,7 @@ def _any_number(_: Reference) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class Addition:
     """What an image adds to a plan: new content in the order of its documents, and what others bring along."""
 
     new: tuple[Node, ...]
@@ -92,16 +92,16 @@ class Plan:
     unfinished: int = 0
     _nodes: dict[tuple[str, Digest], Node] = field(default_factory=dict)
     _leaders: dict[Digest, Node] = field(default_factory=dict)
-    _ready: Ready = field(init=False)
+    _ready: ReadyQueue = field(init=False)
 
     def __post_init__(self) -> None:
-        self._ready = Ready(self.workers)
+        self._ready = ReadyQueue(self.workers)
 
     @property
     def finished(self) -> bool:
         return self.complete and self.unfinished == 0
 
-    def add(self, tree: Tree, space: str) -> Added:
+    def add(self, tree: Tree, space: str) -> Addition:
         """Enter an image; its new nodes wait until ``start`` is told that they have a place."""
         new: list[Node] = []
         deduplicated = size = blobs = 0
@@ -126,9 +126,9 @@ class Plan:
         root = self._nodes[space, tree.root.digest]
         root.manifest = tree.manifests[tree.root.digest]
         root.names.append(tree.item)
-        return Added(tuple(new), blobs, size, deduplicated)
+        return Addition(tuple(new), blobs, size, deduplicated)
 
-    def start(self, tree: Tree, added: Added, space: str) -> SyncerError | None:
+    def start(self, tree: Tree, added: Addition, space: str) -> SyncerError | None:
         """Let the work on an image begin; returns the error if its root has failed already."""
         for node in added.new:
             if node.manifest is None:
@@ -140,9 +140,9 @@ class Plan:
             self._name_again(root)
         return root.error if root.state is State.FAILED else None
 
-    def take(self, pause: Ask = _never, lanes: Ask = _any_number) -> Node | None:
-        """The node to work on next; see ``Ready.take``."""
-        return self._ready.take(pause, lanes)
+    def take(self, pause: Ask = _no_pause, capacity: Ask = _any_number) -> Node | None:
+        """The node to work on next; see ``ReadyQueue.take``."""
+        return self._ready.take(pause, capacity)
 
     def shortest_pause(self, pause: Ask) -> float:
         """Seconds until something that is passed over now may be taken; infinite when nothing is."""
@@ -151,8 +151,8 @@ class Plan:
     def done(self, node: Node) -> None:
         """``node`` is at the target: what waited for it may go on."""
         if self.can_mount and node.manifest is None:
-            self.memory.saw(node.descriptor.digest, node.space)
-        self._leave(node, State.DONE)
+            self.memory.remember_location(node.descriptor.digest, node.space)
+        self._settle(node, State.DONE)
         for follower in node.followers:
             follower.mount_from = node.space
             self._make_ready(follower)
@@ -168,7 +168,7 @@ class Plan:
 
     def fail(self, node: Node, error: SyncerError) -> list[Item]:
         """``node`` cannot be had; returns the images that fail with it, directly or through its parents."""
-        self._leave(node, State.FAILED)
+        self._settle(node, State.FAILED)
         node.error = error
         self._pass_on_lead(node)
         failed = node.committing + node.names
@@ -222,8 +222,8 @@ class Plan:
         node.state = State.READY
         self._ready.add(node)
 
-    def _leave(self, node: Node, state: State) -> None:
-        self._ready.left(node)
+    def _settle(self, node: Node, state: State) -> None:
+        self._ready.release(node)
         node.state = state
         self.unfinished -= 1
 
@@ -242,7 +242,7 @@ class _Queue:
 
 
 @dataclass(slots=True)
-class Ready:
+class ReadyQueue:
     """The nodes that wait for nothing but their turn.
 
     Commits come first, then large blobs, then small ones and mounts in the order in which they became ready, with
@@ -267,26 +267,26 @@ class Ready:
         else:
             self._queue(node).small.append((self._tickets, node))
 
-    def take(self, pause: Ask, lanes: Ask) -> Node | None:
+    def take(self, pause: Ask, capacity: Ask) -> Node | None:
         """The node to work on next; None while there is none that may be begun.
 
         Passed over is what would have to wait for a registry that ``pause`` says is paused, or of which no more than
-        ``lanes`` pieces may be on their way: no worker waits for it.
+        ``capacity`` pieces may be on their way: no worker waits for it.
         """
         if self._commits:
             return self._commits.popleft()
-        queues = [queue for queue in self._queues.values() if queue and _may_be_asked(queue, pause, lanes)]
-        if self._large_at_work < self._large_lanes():
+        queues = [queue for queue in self._queues.values() if queue and _may_be_asked(queue, pause, capacity)]
+        if self._large_at_work < self._large_capacity():
             large = min((queue for queue in queues if queue.large), key=lambda queue: queue.large[0], default=None)
             if large is not None:
                 self._large_at_work += 1
-                return _under_way(large, heapq.heappop(large.large)[2])
+                return _begin(large, heapq.heappop(large.large)[2])
         small = min((queue for queue in queues if queue.small), key=lambda queue: queue.small[0][0], default=None)
         if self._mounts and (small is None or self._mounts[0] < small.small[0]):
             return self._mounts.popleft()[1]
-        return None if small is None else _under_way(small, small.small.popleft()[1])
+        return None if small is None else _begin(small, small.small.popleft()[1])
 
-    def left(self, node: Node) -> None:
+    def release(self, node: Node) -> None:
         """``node``, which was taken, is done or has failed."""
         if node.is_under_way:
             self._queues[node.origin.registry].under_way -= 1
@@ -308,15 +308,15 @@ class Ready:
             queue = self._queues[node.origin.registry] = _Queue(node.origin)
         return queue
 
-    def _large_lanes(self) -> int:
+    def _large_capacity(self) -> int:
         return max(1, min(self.workers - self.workers // 4, max(_MAX_LARGE_AT_ONCE, self.workers // 4)))
 
 
-def _may_be_asked(queue: _Queue, pause: Ask, lanes: Ask) -> bool:
-    return pause(queue.origin) <= 0 and queue.under_way < lanes(queue.origin)
+def _may_be_asked(queue: _Queue, pause: Ask, capacity: Ask) -> bool:
+    return pause(queue.origin) <= 0 and queue.under_way < capacity(queue.origin)
 
 
-def _under_way(queue: _Queue, node: Node) -> Node:
+def _begin(queue: _Queue, node: Node) -> Node:
     queue.under_way += 1
     node.is_under_way = True
     return node

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Item, Mounting, Narrow, Pausing, Progress, Referring, Source, Target
+from syncer.content import Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetFull
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.transfer.discovery import Discovered, Discovery, Unchanged, Undiscovered
+from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, Unchanged
 from syncer.transfer.events import (
     Committed,
     Copied,
@@ -71,8 +71,8 @@ class _Transfer:
         self.plan = Plan(options.workers, self.mounting is not None, options.memory)
         referring = source if isinstance(source, Referring) else None
         self.discovery = Discovery(source, target, options.memory, referring, concurrency=min(16, options.workers))
-        self.pause = source.pause if isinstance(source, Pausing) else _never
-        self.lanes = source.lanes if isinstance(source, Narrow) else _wide
+        self.pause = source.pause if isinstance(source, Pausing) else _no_pause
+        self.capacity = source.capacity if isinstance(source, Limiting) else _any_number
         self.changed = anyio.Event()
         self.lost: dict[Item, ImageFailed] = {}
         self.is_second = is_second
@@ -113,11 +113,11 @@ class _Transfer:
         is_tag = failed.item.source.digest is None and failed.item in self.discovery.roots
         return is_tag and isinstance(failed.error, NotFound) and not self.is_second
 
-    async def _deliver(self, found: Discovered) -> None:
+    async def _deliver(self, found: DiscoveryResult) -> None:
         match found:
             case Unchanged(item, root):
                 self.emit(ImageSkipped(item, root))
-            case Undiscovered(item, error):
+            case DiscoveryFailure(item, error):
                 self.emit(ImageFailed(item, error))
             case Tree() as tree:
                 await self._enter(tree)
@@ -136,7 +136,7 @@ class _Transfer:
         """Move what is ready into the channel; what has to wait is simply not in it yet."""
         async with send:
             while not self.plan.finished:
-                if node := self.plan.take(self.pause, self.lanes):
+                if node := self.plan.take(self.pause, self.capacity):
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
@@ -203,11 +203,11 @@ class _Transfer:
                 await self._write(Node(child, node.space, node.origin, None), force=True)
 
 
-def _never(_: Reference) -> float:
+def _no_pause(_: Reference) -> float:
     return 0.0
 
 
-def _wide(_: Reference) -> float:
+def _any_number(_: Reference) -> float:
     return math.inf
 
 

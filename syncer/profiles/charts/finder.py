@@ -20,11 +20,11 @@ from anyio import to_thread
 from yarl import URL
 
 from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError
-from syncer.formats.semver import is_whole, newest
+from syncer.formats.semver import is_exact_version, newest
 from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Reference
 from syncer.profiles.charts.helm import chart_config, read_chart_metadata
-from syncer.profiles.charts.http import BasicLogin, Fetched, fetch
+from syncer.profiles.charts.http import BasicLogin, Download, fetch
 from syncer.profiles.charts.index import ChartIndex, read_index
 from syncer.profiles.definition.artifacts import (
     CHART_CONFIG,
@@ -136,7 +136,7 @@ class Charts:
         entry = index.find(request.name, request.version)
         if not entry.urls:
             raise InvalidContent(f"the index of {without_secrets(repository)} has no URL for {request}")
-        url = _resolved(repository, entry.urls[0])
+        url = _archive_url(repository, entry.urls[0])
         if url.scheme == "oci":  # Bitnami's index leads to Docker Hub
             return await self._in_registry(request, url)
         fetched = await self._fetch(url, repository, login)
@@ -165,7 +165,7 @@ class Charts:
         return ResolvedChart(request=request, reference=reference, version=version, size=fetched.size)
 
     def _chart(
-        self, request: ChartRequest, repository: str, url: URL, fetched: Fetched, metadata: Map
+        self, request: ChartRequest, repository: str, url: URL, fetched: Download, metadata: Map
     ) -> ResolvedChart:
         layer = Descriptor(CHART_LAYER, fetched.digest, fetched.size)
         self._spool.add_file(fetched.path, layer)
@@ -175,7 +175,7 @@ class Charts:
         reference = self._spool.add_artifact(_reference(url, repository, metadata["version"]), manifest)
         return ResolvedChart(request=request, reference=reference, version=metadata["version"], size=fetched.size)
 
-    async def _fetch(self, url: URL, repository: URL, login: Login | None) -> Fetched:
+    async def _fetch(self, url: URL, repository: URL, login: Login | None) -> Download:
         """Download an archive; what was found out for a repository goes nowhere but to the repository's own origin."""
         if origin(url) == origin(repository):
             authorizer = await self._authorizer(url, login)
@@ -227,7 +227,7 @@ class Charts:
 
     async def _tag(self, repository: Reference, version: str | None) -> str:
         """The tag of a version: itself, with or without ``v``, or the newest one in it as a range."""
-        if version and is_whole(version):
+        if version and is_exact_version(version):
             return await self._exact_tag(repository, version)
         tags = [tag.replace("_", "+") for tag in await self._registry.tags(repository)]
         found: str | None = None
@@ -256,13 +256,13 @@ def is_archive(url: URL) -> bool:
     return url.scheme != "oci" and url.name.endswith(_ARCHIVES)
 
 
-def expected_reference(request: ChartRequest) -> Reference | None:
+def guess_reference(request: ChartRequest) -> Reference | None:
     """What a chart that is asked for by one exact version will most likely be called; None when nobody can tell.
 
     With it a bundle at hand can be searched before the network is asked.
     """
     url, _ = _address(request.repo)
-    if not request.name or not request.version or not is_whole(request.version) or url.scheme == "oci":
+    if not request.name or not request.version or not is_exact_version(request.version) or url.scheme == "oci":
         return None
     if is_archive(url):
         return _reference(url, repository_of(url.path), request.version)
@@ -282,7 +282,7 @@ def _address(repo: str) -> tuple[URL, Login | None]:
     return url.with_user(None), login
 
 
-def _resolved(repository: URL, text: str) -> URL:
+def _archive_url(repository: URL, text: str) -> URL:
     """An archive's URL in an index, which is relative to the index (helm.sh, "The Index File")."""
     base = repository.with_path(f"{repository.path.rstrip('/')}/")
     url = base.join(URL(text))
@@ -299,4 +299,4 @@ def _metadata(path: Path, name: str) -> Map | None:
         return read_chart_metadata(file, name)
 
 
-__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "expected_reference", "is_archive"]
+__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "guess_reference", "is_archive"]

@@ -42,7 +42,7 @@ class BasicLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class Download:
     """A file that was downloaded whole; ``path`` belongs to whoever asked for it."""
 
     path: Path
@@ -65,7 +65,7 @@ async def ask(
     return answer
 
 
-async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Fetched:
+async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Download:
     """Download ``url`` into a new file in ``directory``, from the start again where it was cut off.
 
     Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for more than ``MAX_ARCHIVE`` bytes, and
@@ -78,7 +78,7 @@ async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: 
             async with transport.open(request, budget=budget) as response:
                 if response.status >= 300:
                     raise _refusal(url, response.status)
-                return await _saved(response, directory)
+                return await _save(response, directory)
         except Interrupted:
             if budget.is_spent:
                 raise
@@ -87,7 +87,7 @@ async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: 
             raise TargetError(f"{directory} cannot be written: {error.strerror or error}") from None
 
 
-async def _saved(response: Response, directory: Path) -> Fetched:
+async def _save(response: Response, directory: Path) -> Download:
     hasher, size = hashlib.sha256(), 0
     with _new_file(directory) as file:
         while piece := await response.piece():
@@ -96,7 +96,7 @@ async def _saved(response: Response, directory: Path) -> Fetched:
                 raise InvalidContent(f"{without_secrets(response.request.url)} is larger than {MAX_ARCHIVE} bytes")
             hasher.update(piece)
             file.write(piece)
-    return Fetched(Path(file.name), Digest("sha256", hasher.hexdigest()), size)
+    return Download(Path(file.name), Digest("sha256", hasher.hexdigest()), size)
 
 
 @contextmanager

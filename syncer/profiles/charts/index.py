@@ -85,7 +85,7 @@ async def read_index(
     Raises a ``RegistryError`` or ``NetworkError``, and ``InvalidContent`` for what is no index.
     """
     url = repository.with_path(f"{repository.path.rstrip('/')}/index.yaml").with_query(repository.query)
-    kept = _Kept.load(cache, url) if cache else None
+    kept = _CachedIndex.load(cache, url) if cache else None
     headers = {"Accept-Encoding": "gzip"}
     if kept and kept.etag:
         headers["If-None-Match"] = kept.etag
@@ -97,22 +97,22 @@ async def read_index(
     is_packed = answer.headers.get("Content-Encoding", "").lower() == "gzip"
     charts = await to_thread.run_sync(_parse, answer.content, is_packed, without_secrets(url))
     if cache and (etag := answer.headers.get("ETag")):
-        await to_thread.run_sync(_Kept(etag, charts).save, cache, url)
+        await to_thread.run_sync(_CachedIndex(etag, charts).save, cache, url)
     return ChartIndex(repository, charts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedIndex:
     """What a cache has of one index: only what finds a chart, a twentieth of the file."""
 
     etag: str
     charts: Mapping[str, Sequence[IndexedChart]]
 
     @classmethod
-    def load(cls, cache: Path, url: URL) -> _Kept | None:
+    def load(cls, cache: Path, url: URL) -> _CachedIndex | None:
         """A cache is a hint: whatever cannot be read is as good as absent."""
         try:
-            document = orjson.loads(_place(cache, url).read_bytes())
+            document = orjson.loads(_cache_path(cache, url).read_bytes())
             charts = {
                 name: [IndexedChart(version, tuple(urls), digest) for version, urls, digest in entries]
                 for name, entries in document["charts"].items()
@@ -125,34 +125,34 @@ class _Kept:
         charts = {name: [(each.version, each.urls, each.digest) for each in self.charts[name]] for name in self.charts}
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            write_whole(_place(cache, url), orjson.dumps({"etag": self.etag, "charts": charts}), is_hint=True)
+            write_whole(_cache_path(cache, url), orjson.dumps({"etag": self.etag, "charts": charts}), is_hint=True)
         except OSError:
             return  # the next run asks again
 
 
-def _place(cache: Path, url: URL) -> Path:
+def _cache_path(cache: Path, url: URL) -> Path:
     return cache / f"index-{hashlib.sha256(str(url).encode()).hexdigest()[:32]}.json"
 
 
 def _parse(content: bytes, is_packed: bool, origin: str) -> dict[str, list[IndexedChart]]:
     try:
-        text = decode_text(_unpacked(content, origin) if is_packed else content, origin, limit=MAX_INDEX)
+        text = decode_text(_unpack(content, origin) if is_packed else content, origin, limit=MAX_INDEX)
         document = parse_yaml(text, origin, max_nodes=_MAX_NODES)
     except InvalidFile as error:
         raise InvalidContent(f"this is no index of charts: {error}") from None
     entries = document.get("entries") if isinstance(document, dict) else None
     if not isinstance(entries, dict):
         raise InvalidContent(f"{origin} is no index of charts: it has no entries")
-    return {name: [_indexed(entry) for entry in objects_field(entries, name)] for name in entries}
+    return {name: [_indexed_chart(entry) for entry in objects_field(entries, name)] for name in entries}
 
 
-def _indexed(entry: Mapping[str, Any]) -> IndexedChart:
+def _indexed_chart(entry: Mapping[str, Any]) -> IndexedChart:
     urls = entry.get("urls")
     texts = [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
     return IndexedChart(text_field(entry, "version"), tuple(texts), text_field(entry, "digest").removeprefix("sha256:"))
 
 
-def _unpacked(content: bytes, origin: str) -> bytes:
+def _unpack(content: bytes, origin: str) -> bytes:
     unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         plain = unpack.decompress(content, MAX_INDEX)

@@ -161,14 +161,14 @@ class Definition:
         """Everything, in the order in which a bundle holds it."""
         return [*self.images, *self.charts, *self.archives, *self.files]
 
-    def changed(self, change: Change) -> Definition:
+    def map_entries(self, change: Change) -> Definition:
         """The definition whose entries are what ``change`` makes of these."""
         return replace(
             self,
-            images=_changed(self.images, change),
-            charts=_changed(self.charts, change),
-            archives=_changed(self.archives, change),
-            files=_changed(self.files, change),
+            images=_map_entries(self.images, change),
+            charts=_map_entries(self.charts, change),
+            archives=_map_entries(self.archives, change),
+            files=_map_entries(self.files, change),
         )
 
     def tree(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def render_definition(definition: Definition) -> str:
     return _HEADER + yaml_text(definition.tree())
 
 
-def _changed(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry, ...]:
+def _map_entries(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry, ...]:
     return tuple(made for entry in entries if (made := change(entry)) is not None)
 
 
@@ -211,4 +211,4 @@ def drop_stored_names(definition: Definition) -> Definition:
     def unstored(entry: AnEntry) -> AnEntry:
         return replace(entry, stored=None)
 
-    return definition.changed(unstored)
+    return definition.map_entries(unstored)

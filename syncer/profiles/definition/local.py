@@ -37,7 +37,7 @@ _CONFIG = "application/vnd.unknown.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
-def defined_file(path: Path, kind: str) -> DefinedFile:
+def define_file(path: Path, kind: str) -> DefinedFile:
     """The file at ``path``, to be called ``files.invalid/KIND/NAME:DIGITS``; raises ``InvalidFile``."""
     digits = _digest(path).hex[:_SHORT]
     return DefinedFile(artifact=Reference.parse(f"{FILES_HOST}/{kind}/{repository_of(path.name)}:{digits}"), path=path)
@@ -52,7 +52,7 @@ def spool_file(file: DefinedFile, spool: Spool) -> Reference:
     if file.path is None or not file.path.is_file():
         raise InvalidFile(file.path or str(file.artifact), "the file is not there")
     try:
-        layer = _spooled(file.path, spool, "application/octet-stream", title=file.path.name)
+        layer = _spool_layer(file.path, spool, "application/octet-stream", title=file.path.name)
     except OSError as error:
         raise TargetError(f"{file.path} cannot be put into the spool: {error.strerror or error}") from None
     spool.add_bytes(EMPTY_CONFIG, EMPTY.media_type)
@@ -73,14 +73,14 @@ def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:
     if archive.path is None or not archive.path.exists():
         raise InvalidFile(archive.path or archive.name, f"the archive of pack {archive.name} is not there")
     try:
-        layer = _spooled(archive.path, spool, _LAYER, title=f"{archive.name}-{archive.version}.tar.gz")
+        layer = _spool_layer(archive.path, spool, _LAYER, title=f"{archive.name}-{archive.version}.tar.gz")
     except OSError as error:
         raise TargetError(f"pack {archive.name} cannot be put into the spool: {error.strerror or error}") from None
     config = spool.add_bytes(EMPTY_CONFIG, _CONFIG)
     return spool.add_artifact(pack_reference(archive.name, archive.version), artifact_manifest(config, [layer]))
 
 
-def _spooled(source: Path, spool: Spool, media_type: str, *, title: str) -> Descriptor:
+def _spool_layer(source: Path, spool: Spool, media_type: str, *, title: str) -> Descriptor:
     """The layer that the file ``source``, or the packed directory, becomes; raises ``OSError``."""
     with tempfile.NamedTemporaryFile(dir=spool.directory, prefix="adding-", delete=False) as file:
         if source.is_dir():

@@ -215,7 +215,7 @@ def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
     return {"image": str(reference), **{key: value for key, value in more.items() if value not in (None, [], {})}}
 
 
-def nothing_left(draft: Draft) -> InvalidFile:
+def empty_draft_error(draft: Draft) -> InvalidFile:
     """The error for a file of which nothing is left to mirror."""
     if not draft.refusals:
         return InvalidFile(draft.origin, "it names nothing to mirror")

@@ -8,7 +8,7 @@ from typing import Any
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import Landing, chart_repository
+from syncer.profiles.syncfile.document import CustomName, chart_repository
 
 GROUP = "content.hauler.cattle.io/"
 
@@ -85,9 +85,9 @@ def _image(draft: Draft, image: Fields, defaults: dict[str, str]) -> None:
     platforms = platform_names(image, "platform")
     if not platforms and defaults.get("platform"):
         platforms = [defaults["platform"]]
-    landing = image.text("rewrite")
-    if landing and image.parse("rewrite", Landing.parse, landing) is None:
-        landing = None
+    custom_name = image.text("rewrite")
+    if custom_name and image.parse("rewrite", CustomName.parse, custom_name) is None:
+        custom_name = None
     image.unsupported(_VERIFY, *_VERIFYING)
     extras = False if image.flag("exclude-extras") else None
     if reference:
@@ -95,7 +95,7 @@ def _image(draft: Draft, image: Fields, defaults: dict[str, str]) -> None:
             draft.registry(reference.registry, ca_cert=authority)
         if image.flag("insecure-skip-tls-verify"):
             draft.registry(reference.registry, insecure=True)
-        draft.sources.append(image_source(reference, platforms=platforms, referrers=extras, **{"as": landing}))
+        draft.sources.append(image_source(reference, platforms=platforms, referrers=extras, **{"as": custom_name}))
     else:
         image.ignore("", "ca-file", "insecure-skip-tls-verify")
         if not name:

@@ -72,40 +72,40 @@ def import_logins(logins: Fields) -> None:
 
 
 def _rule(draft: Draft, rules: Fields, source: str, target: str) -> None:
-    landing = rules.parse(source, _target, target)
-    if landing is None:
+    target_name = rules.parse(source, _target, target)
+    if target_name is None:
         return
-    sources = _sources(rules, source, landing)
+    sources = _sources(rules, source, target_name)
     if not sources:
         return
-    draft.target(landing.registry)
-    draft.sources += [{**each, "targets": [landing.registry]} for each in sources]
+    draft.target(target_name.registry)
+    draft.sources += [{**each, "targets": [target_name.registry]} for each in sources]
 
 
-def _sources(rules: Fields, source: str, landing: Reference) -> list[dict[str, Any]]:
+def _sources(rules: Fields, source: str, target_name: Reference) -> list[dict[str, Any]]:
     """What one rule's left side means: an image, named tags, an expression in slashes, or every tag."""
     name, colon, tags = _split_tags(source)
     if colon and tags.startswith("/") and tags.endswith("/") and len(tags) > 2:
         pattern = rules.parse(source, TagPattern.regex, whole_match(tags[1:-1]))
-        return _of_repository(rules, source, name, {"regex": [pattern.text]} if pattern else None, landing)
+        return _of_repository(rules, source, name, {"regex": [pattern.text]} if pattern else None, target_name)
     if colon and "," in tags:
         names = [tag for tag in tags.split(",") if rules.parse(source, TagPattern.name, tag)]
-        return _of_repository(rules, source, name, names, landing)
+        return _of_repository(rules, source, name, names, target_name)
     if not colon and "@" not in source:
-        return _of_repository(rules, source, name, "all", landing)
+        return _of_repository(rules, source, name, "all", target_name)
     image = rules.parse(source, Reference.parse, source)
     if image is None:
         return []
-    tag = f":{landing.tag}" if landing.tag and landing.tag != image.tag else ""
-    return [image_source(image, **{"as": landing.repository + tag})]
+    tag = f":{target_name.tag}" if target_name.tag and target_name.tag != image.tag else ""
+    return [image_source(image, **{"as": target_name.repository + tag})]
 
 
-def _of_repository(rules: Fields, source: str, name: str, tags: Any, landing: Reference) -> list[dict[str, Any]]:
+def _of_repository(rules: Fields, source: str, name: str, tags: Any, target_name: Reference) -> list[dict[str, Any]]:
     place = rules.parse(source, repository, name)
-    if landing.tag:
-        rules.refuse(source, f"several tags cannot all become {landing.tag}")
+    if target_name.tag:
+        rules.refuse(source, f"several tags cannot all become {target_name.tag}")
         return []
-    return [{"repository": place.name, "tags": tags, "as": landing.repository}] if place and tags else []
+    return [{"repository": place.name, "tags": tags, "as": target_name.repository}] if place and tags else []
 
 
 def _split_tags(source: str) -> tuple[str, str, str]:

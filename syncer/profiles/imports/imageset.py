@@ -11,7 +11,7 @@ from typing import Any
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import Landing, chart_repository
+from syncer.profiles.syncfile.document import CustomName, chart_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 GROUP = "mirror.openshift.io/"
@@ -60,7 +60,7 @@ def _blocked(mirror: Fields) -> list[re.Pattern[str]]:
 
 def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]]) -> None:
     name = (image.text("name") or "").removeprefix("docker://")
-    landing = image.text("targetRepo")
+    custom_name = image.text("targetRepo")
     tag = image.text("targetTag")
     platforms = platform_names(image, "platforms")
     image.finish()
@@ -73,8 +73,8 @@ def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]]) -> None:
     if any(pattern.search(name) for pattern in blocked):
         draft.note(f"{name} was left out: blockedImages names it.")
         return
-    called = f"{landing or reference.path}:{tag}" if tag else landing
-    if called and image.parse("targetRepo" if landing else "targetTag", Landing.parse, called) is None:
+    called = f"{custom_name or reference.path}:{tag}" if tag else custom_name
+    if called and image.parse("targetRepo" if custom_name else "targetTag", CustomName.parse, called) is None:
         return
     draft.sources.append(image_source(reference, **{"as": called}, platforms=platforms))
 

@@ -9,7 +9,7 @@ from typing import Any
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, parse_documents
-from syncer.profiles.imports.draft import Draft, Fields, nothing_left
+from syncer.profiles.imports.draft import Draft, Fields, empty_draft_error
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.imageset import import_imageset, is_imageset
@@ -29,7 +29,7 @@ _SINGLE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """A file of another tool, as a sync file.
 
     ``refusals`` say, each with file, line and field, what could not be carried over: with any of them, ``text``
@@ -41,7 +41,7 @@ class Imported:
     refusals: tuple[str, ...]
 
 
-def import_file(path: Path, *, registry: str | None = None, logins: Path | None = None) -> Imported:
+def import_file(path: Path, *, registry: str | None = None, logins: Path | None = None) -> ImportResult:
     """The file at ``path`` as a sync file; its format is found out.
 
     ``registry`` is where to mirror to, for formats that do not say; ``logins`` is image-syncer's second file.
@@ -53,7 +53,7 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
     if logins is not None:
         _fill_logins(draft, logins)
     if not draft.sources:
-        raise nothing_left(draft)
+        raise empty_draft_error(draft)
     if not draft.targets:
         if registry is None:
             raise UsageError(f"{path} does not say where to mirror to", hint="name it: --registry HOST[:PORT][/BASE]")
@@ -62,7 +62,7 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
     text = draft.render()
     parse_sync_file(text, path.with_name("sync.yaml"))
-    return Imported(name, text, tuple(map(str, draft.refusals)))
+    return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 
 def _fill(draft: Draft, text: str, path: Path) -> str:

@@ -120,18 +120,18 @@ def _step(draft: Draft, step: Fields) -> None:
 
 
 def _image(step: Fields, source: str, target: str) -> list[dict[str, Any]]:
-    image, landing = step.parse("source", Reference.parse, source), step.parse("target", Reference.parse, target)
-    if image is None or landing is None:
+    image, target_name = step.parse("source", Reference.parse, source), step.parse("target", Reference.parse, target)
+    if image is None or target_name is None:
         return []
-    tag = f":{landing.tag}" if landing.tag and landing.tag != image.tag else ""
-    return [image_source(image, **{"as": landing.repository + tag}, targets=[landing.registry])]
+    tag = f":{target_name.tag}" if target_name.tag and target_name.tag != image.tag else ""
+    return [image_source(image, **{"as": target_name.repository + tag}, targets=[target_name.registry])]
 
 
 def _repository(step: Fields, source: str, target: str, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    place, landing = step.parse("source", repository, source), step.parse("target", repository, target)
-    if place is None or landing is None:
+    place, target_name = step.parse("source", repository, source), step.parse("target", repository, target)
+    if place is None or target_name is None:
         return []
-    common = {"as": landing.repository, "targets": [landing.registry]}
+    common = {"as": target_name.repository, "targets": [target_name.registry]}
     return [{"repository": place.name, "tags": choice or "all", **common} for choice in choices]
 
 

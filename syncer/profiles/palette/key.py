@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from syncer.errors import InvalidFile, TargetError, UsageError
-from syncer.files import removed, saving, write_whole
+from syncer.files import remove_file, saving, write_whole
 from syncer.formats.json_fields import object_field, text_field
 from syncer.profiles.palette.palette_api import PaletteAccount, console_url
 
@@ -106,7 +106,7 @@ def forget_login(directory: Path) -> bool:
     """Remove the login from ``directory``; whether there was one."""
     path = directory / _FILE
     try:
-        return removed(path)
+        return remove_file(path)
     except OSError as error:
         raise TargetError(f"{path} cannot be removed: {error.strerror or error}") from None
 
@@ -114,7 +114,7 @@ def forget_login(directory: Path) -> bool:
 def seal(secret: str, passphrase: str) -> dict[str, str]:
     """``secret`` as an object that only ``passphrase`` opens."""
     salt, nonce = os.urandom(16), os.urandom(12)
-    sealed = AESGCM(_derived(passphrase, salt)).encrypt(nonce, secret.encode(), None)
+    sealed = AESGCM(_derive_key(passphrase, salt)).encrypt(nonce, secret.encode(), None)
     return {name: base64.b64encode(value).decode() for name, value in zip(_FIELDS, (salt, nonce, sealed), strict=True)}
 
 
@@ -122,10 +122,10 @@ def unseal(document: dict[str, Any], passphrase: str) -> str:
     """What ``seal`` made ``document`` of; raises ``UsageError`` for another passphrase."""
     try:
         salt, nonce, sealed = (base64.b64decode(str(document.get(name, "")), validate=True) for name in _FIELDS)
-        return AESGCM(_derived(passphrase, salt)).decrypt(nonce, sealed, None).decode()
+        return AESGCM(_derive_key(passphrase, salt)).decrypt(nonce, sealed, None).decode()
     except (InvalidTag, ValueError, binascii.Error):
         raise UsageError("the passphrase does not open the API key that was kept") from None
 
 
-def _derived(passphrase: str, salt: bytes) -> bytes:
+def _derive_key(passphrase: str, salt: bytes) -> bytes:
     return Scrypt(salt=salt, length=32, n=_COST, r=8, p=1).derive(passphrase.encode())

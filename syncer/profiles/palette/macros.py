@@ -28,7 +28,7 @@ _HINT = "define it in the profile, or give its value with --set-var NAME=VALUE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class MacroValues:
     """What macros can refer to.
 
     ``overrides`` (``--set-var``) win over everything; their names are whole (``spectro.system.kubernetes.version``)
@@ -65,7 +65,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
 class _Resolution:
     """One text on its way: what was looked up already, so that chains cannot multiply the work."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: MacroValues) -> None:
         self._scope = scope
         self._known: dict[str, str | None] = {}
 

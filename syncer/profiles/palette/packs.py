@@ -16,7 +16,7 @@ from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.formats.yaml import Map, Seq, Step, line_of, parse_documents, spell_path
 from syncer.oci import Reference
 from syncer.profiles.definition.definition import ChartRequest
-from syncer.profiles.palette.macros import MACRO, Scope
+from syncer.profiles.palette.macros import MACRO, MacroValues
 from syncer.profiles.palette.profile import Pack
 
 _SCHEME = re.compile(r"^(?:container|docker|oci)://")
@@ -73,7 +73,7 @@ def parse_values(pack: Pack) -> list[Any]:
         return [_restore(document, re.compile(rf"{word}(\d+)e"), macros) for document in documents]
 
 
-def read_content(pack: Pack, documents: Sequence[Any], scope: Scope) -> PackContent:
+def read_content(pack: Pack, documents: Sequence[Any], scope: MacroValues) -> PackContent:
     """What ``documents``, the pack's values, list.
 
     Raises ``InvalidFile``, which names pack, path and, where it is at fault, the macro.
@@ -87,7 +87,7 @@ def read_content(pack: Pack, documents: Sequence[Any], scope: Scope) -> PackCont
 @dataclass(slots=True)
 class _Reader:
     pack: Pack
-    scope: Scope
+    scope: MacroValues
     _root: Any = None
     _images: dict[str, WantedImage] = field(default_factory=dict)
     _charts: dict[ChartRequest, None] = field(default_factory=dict)

@@ -76,7 +76,7 @@ def console_url(text: str) -> URL:
     return url.with_query(None).with_fragment(None).with_path(url.path.rstrip("/").removesuffix("/v1"))
 
 
-class Pace:
+class CallLimit:
     """The documented limit of one parent resource: so many calls a second, five times as many at once.
 
     ``take`` decides and does not wait, so that the arithmetic is plain.
@@ -98,12 +98,12 @@ class Pace:
 
 
 class PaletteCalls:
-    """Calls with the account's key, at the pace that Palette allows."""
+    """Calls with the account's key, at the limit that Palette allows."""
 
     def __init__(self, transport: Transport, account: PaletteAccount) -> None:
         self._transport = transport
         self.account = account
-        self._paces: dict[str, Pace] = {}
+        self._call_limits: dict[str, CallLimit] = {}
 
     async def get(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> dict[str, Any]:
         """The JSON object that ``/v1/{path}`` answers.
@@ -117,7 +117,7 @@ class PaletteCalls:
             document = None
         if not isinstance(document, dict) or not answer.is_whole:
             hint = f"is {self.account.url} the address of a Palette console or API?"
-            raise RegistryError(answer.request, answer.status, [_what_it_is(answer)], hint=hint)
+            raise RegistryError(answer.request, answer.status, [_kind_of_answer(answer)], hint=hint)
         return document
 
     async def pages(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> AsyncIterator[dict[str, Any]]:
@@ -147,14 +147,14 @@ class PaletteCalls:
     async def wait_for_turn(self, request: Request) -> None:
         """Return when the limit of the request's parent resource allows it."""
         resource = request.url.path.partition("/v1/")[2].partition("/")[0]
-        pace = self._paces.setdefault(resource, Pace(50 if resource in _FAST else 10))
-        if seconds := pace.take(time.monotonic()):
+        limit = self._call_limits.setdefault(resource, CallLimit(50 if resource in _FAST else 10))
+        if seconds := limit.take(time.monotonic()):
             await anyio.sleep(seconds)
 
     def refusal(self, answer: Answer) -> RegistryError:
         """What an answer of an error status means, in the server's words, the key cut out of them."""
         code, message = _problem(answer)
-        words = [readable(message).replace(self.account.api_key, "…")] if message else [_what_it_is(answer)]
+        words = [readable(message).replace(self.account.api_key, "…")] if message else [_kind_of_answer(answer)]
         codes = [code] if code else []
         match answer.status:
             case 401:
@@ -189,7 +189,7 @@ def _problem(answer: Answer) -> tuple[str, str]:
     return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
 
 
-def _what_it_is(answer: Answer) -> str:
+def _kind_of_answer(answer: Answer) -> str:
     start = answer.content[:512].lstrip().lower()
     kind = "a web page" if answer.media_type == "text/html" or start.startswith(b"<") else "no JSON object"
     return f"the answer is {kind}, not one of Palette's API"
@@ -231,11 +231,11 @@ class PaletteApi:
         The export has packs, values, manifests and variables in one answer; where it is refused or unknown,
         the calls that it is made of are asked one by one.
         """
-        checked_uid(uid)
+        require_uid(uid)
         document = await self._export(uid)
-        profile = await self._pieced_together(uid) if document is None else parse_profile(document, self._origin(uid))
+        profile = await self._assemble(uid) if document is None else parse_profile(document, self._origin(uid))
         profile = replace(profile, uid=uid, project_uid=profile.project_uid or self._calls.account.project_uid)
-        packs = tuple([await self._completed(pack) for pack in profile.packs])
+        packs = tuple([await self._complete(pack) for pack in profile.packs])
         return replace(profile, packs=packs, macros=await self._macros(packs))
 
     async def download_definition(
@@ -245,7 +245,7 @@ class PaletteApi:
 
         Raises ``RegistryError`` when the answer is anything else, ``TargetError`` when it cannot be written.
         """
-        profiles = [{"uid": checked_uid(uid)} for uid in profile_uids]
+        profiles = [{"uid": require_uid(uid)} for uid in profile_uids]
         body = {"metadata": {"name": name}, "spec": {"cloudType": cloud_type, "profiles": profiles}}
         request = self._calls.request("POST", "spectroclusters/spc/download", body=body)
         await self._calls.wait_for_turn(request)
@@ -271,14 +271,14 @@ class PaletteApi:
             return None  # the other calls tell whether it is the profile that is missing
         return document if is_profile(document) else None
 
-    async def _pieced_together(self, uid: str) -> Profile:
+    async def _assemble(self, uid: str) -> Profile:
         origin = self._origin(uid)
         document = await self._calls.get(f"clusterprofiles/{uid}")
         profile = parse_profile(document, origin)
         with_manifests = await self._optional(f"clusterprofiles/{uid}/packs/manifests")
         told = objects_field(object_field(with_manifests, "spec"), "packs")
         fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in told)}
-        packs = [_filled(pack, fuller.get(pack.name)) for pack in profile.packs]
+        packs = [_fill_in(pack, fuller.get(pack.name)) for pack in profile.packs]
         warnings = list(profile.warnings)
         if with_manifests is None:
             warnings.append(f"the manifests of profile {profile.name} cannot be read with this key")
@@ -288,7 +288,7 @@ class PaletteApi:
             variables = parse_variables(listed, origin)
         return replace(profile, packs=tuple(packs), variables=variables, warnings=tuple(warnings))
 
-    async def _completed(self, pack: Pack) -> Pack:
+    async def _complete(self, pack: Pack) -> Pack:
         """``pack`` with its default values where it has none of its own, and with its registry's address."""
         if pack.values is None and pack.type not in ("helm", "manifest"):
             pack = replace(pack, values=await self._default_values(pack))
@@ -300,9 +300,9 @@ class PaletteApi:
         """What the pack's registry gives for values that a profile did not change; None when it does not tell."""
         uid, registry = pack.uid, pack.registry.uid if pack.registry else ""
         if uid:
-            entity = await self._optional(f"packs/{checked_uid(uid)}")
+            entity = await self._optional(f"packs/{require_uid(uid)}")
         elif registry and _UID.fullmatch(pack.name):
-            entity = await self._optional(f"packs/{pack.name}/registries/{checked_uid(registry)}", {"cloudType": "all"})
+            entity = await self._optional(f"packs/{pack.name}/registries/{require_uid(registry)}", {"cloudType": "all"})
         else:
             return None
         fitting = [
@@ -318,7 +318,7 @@ class PaletteApi:
 
     async def _endpoint(self, registry_uid: str) -> str | None:
         """Where a Helm registry is: an HTTP repository, or charts in an OCI registry."""
-        found = await self._optional(f"registries/helm/{checked_uid(registry_uid)}")
+        found = await self._optional(f"registries/helm/{require_uid(registry_uid)}")
         if found is not None:
             return text_field(object_field(found, "spec"), "endpoint") or None
         async for item in self._calls.pages("registries/oci/summary"):
@@ -346,7 +346,7 @@ class PaletteApi:
             return None
 
 
-def checked_uid(text: str) -> str:
+def require_uid(text: str) -> str:
     """``text`` if it can be an id of Palette; raises ``UsageError``, so that no id leads to another path."""
     if not _UID.fullmatch(text):
         raise UsageError(
@@ -355,7 +355,7 @@ def checked_uid(text: str) -> str:
     return text
 
 
-def _filled(pack: Pack, fuller: Pack | None) -> Pack:
+def _fill_in(pack: Pack, fuller: Pack | None) -> Pack:
     """``pack`` with the manifests' content, and with values where only the other call told them."""
     if fuller is None:
         return pack

@@ -50,8 +50,8 @@ def read_pack(path: Path) -> Pack:
         layer=_text(described, "layer"),
         values=decode_text(inside.get("values.yaml", b""), f"{path}/values.yaml"),
         origin=f"{path}/values.yaml",
-        manifests=tuple(_named(inside, (".yaml", ".yml"), "manifests")),
-        charts=tuple(_named(inside, (".tgz", ".tar.gz"), "charts")),
+        manifests=tuple(_pack_files(inside, (".yaml", ".yml"), "manifests")),
+        charts=tuple(_pack_files(inside, (".tgz", ".tar.gz"), "charts")),
         path=path,
     )
 
@@ -122,7 +122,7 @@ def _pack_json(content: bytes | None, path: Path) -> dict[str, Any]:
     return document
 
 
-def _named(files: dict[str, bytes], suffixes: tuple[str, ...], folder: str) -> Iterator[PackFile]:
+def _pack_files(files: dict[str, bytes], suffixes: tuple[str, ...], folder: str) -> Iterator[PackFile]:
     for name in sorted(files):
         if name.startswith(f"{folder}/") and name.endswith(suffixes):
             yield PackFile(name, files[name])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from syncer.errors import InvalidReference, UsageError
-from syncer.formats.models import Checked, mistake, parsed
+from syncer.formats.models import StrictModel, mistake, parsed
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
@@ -32,7 +32,7 @@ def repository(text: str) -> Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class CustomName:
     """What an image is called below a target's base path, whatever the rules for names say."""
 
     repository: str
@@ -88,7 +88,7 @@ def _name_rules(rules: dict[str, str]) -> dict[str, str]:
 
 ImageName: TypeAlias = Annotated[Reference, parsed(Reference.parse)]
 RepositoryName: TypeAlias = Annotated[Reference, parsed(repository)]
-LandingName: TypeAlias = Annotated[Landing, parsed(Landing.parse)]
+CustomNameField: TypeAlias = Annotated[CustomName, parsed(CustomName.parse)]
 PlatformName: TypeAlias = Annotated[Platform, parsed(Platform.parse)]
 RegistryName: TypeAlias = Annotated[str, parsed(registry)]
 RegistryHost: TypeAlias = Annotated[str, parsed(registry_host)]
@@ -108,7 +108,7 @@ VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver)]
 _KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart")
 
 
-class TagChoice(Checked):
+class TagChoice(StrictModel):
     """Ways to choose tags, which add up."""
 
     names: tuple[ExactTag, ...] = ()
@@ -158,7 +158,7 @@ class Tags(TagChoice):
         )
 
 
-class Chart(Checked):
+class Chart(StrictModel):
     """A Helm chart: in a classic repository (``https://…``) or below a path of a registry (``oci://…``)."""
 
     repository: ChartRepository
@@ -166,7 +166,7 @@ class Chart(Checked):
     version: Name | None = None  # a version or a range; None: the newest release
 
 
-class Source(Checked):
+class Source(StrictModel):
     """What to mirror: one of the six kinds, and what holds for it alone."""
 
     image: ImageName | None = None
@@ -180,7 +180,7 @@ class Source(Checked):
     platforms: tuple[PlatformName, ...] | None = None  # None: as for the whole file
     referrers: bool | None = None  # likewise
     targets: tuple[Name, ...] = ()  # names of targets; none: all
-    landing: LandingName | None = Field(default=None, alias="as")  # of an image or a repository
+    custom_name: CustomNameField | None = Field(default=None, alias="as")  # of an image or a repository
 
     @model_validator(mode="before")
     @classmethod
@@ -197,16 +197,16 @@ class Source(Checked):
             raise mistake("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
             raise mistake("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
-        if self.landing and not (self.image or self.repository):
+        if self.custom_name and not (self.image or self.repository):
             raise mistake("`as` belongs to an `image` or a `repository`")
-        if self.landing and self.landing.tag and not self.image:
+        if self.custom_name and self.custom_name.tag and not self.image:
             raise mistake("`as` can name a tag for an `image` only")
         if self.project_id and not self.profiles:
             raise mistake("`project_id` belongs to `profiles`")
         return self
 
 
-class Target(Checked):
+class Target(StrictModel):
     """Where to mirror to."""
 
     registry: RegistryName
@@ -218,7 +218,7 @@ class Target(Checked):
         return self.name or self.registry
 
 
-class Credentials(Checked):
+class Credentials(StrictModel):
     """Where a registry's credentials are: never what they are, as far as the user follows our advice."""
 
     username: Name | None = None
@@ -243,7 +243,7 @@ class Credentials(Checked):
         return self
 
 
-class Registry(Checked):
+class Registry(StrictModel):
     """How one registry is spoken to."""
 
     credentials: Credentials | None = None
@@ -257,7 +257,7 @@ class Registry(Checked):
     bytes_per_second: ByteCount | None = None
 
 
-class SyncDocument(Checked):
+class SyncDocument(StrictModel):
     """The whole file."""
 
     version: Literal["1"] = "1"

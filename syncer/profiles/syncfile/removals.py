@@ -23,7 +23,7 @@ class Removal:
     is_free: bool
 
 
-def removals(
+def find_removals(
     listing: Mapping[str, Mapping[str, Digest]],
     wanted: Iterable[Reference],
     *,

@@ -12,14 +12,14 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.models import check
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Step, line_of, parse_yaml, spell_path
-from syncer.naming import NameMapping, renamed, require_distinct
+from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Source, SyncDocument, Target, registry_host
-from syncer.profiles.syncfile.tags import TagPattern, select, unmatched
+from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class TagSelection:
     """What a repository's rules made of its tags."""
 
     references: tuple[Reference, ...]
@@ -90,19 +90,19 @@ class SyncFile:
         """
         return Item(
             reference,
-            self._land(source, reference, target, registry, base),
+            self._target_name(source, reference, target, registry, base),
             wanted_by=(self.place(source),),
             platforms=self.platforms_of(source),
             referrers=self.referrers_of(source),
         )
 
-    def _land(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
-        landing = source.landing
-        if landing is None:
+    def _target_name(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
+        custom_name = source.custom_name
+        if custom_name is None:
             return self.mapping_of(target).target(reference, registry=registry, base=base)
-        path = "/".join(filter(None, (base.strip("/"), landing.repository)))
-        name = renamed(reference, registry=registry, repository=path)
-        return replace(name, tag=landing.tag) if landing.tag else name
+        path = "/".join(filter(None, (base.strip("/"), custom_name.repository)))
+        name = rename_reference(reference, registry=registry, repository=path)
+        return replace(name, tag=custom_name.tag) if custom_name.tag else name
 
     def registry_names(self) -> Iterator[tuple[str, str]]:
         """Each key of ``registries``, as it is written and as references write it."""
@@ -130,13 +130,13 @@ def parse_sync_file(text: str, path: Path) -> SyncFile:
     return file
 
 
-def choose(source: Source, listing: Sequence[str]) -> Chosen:
+def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
     """The images of a ``repository`` source, given the tags that it lists (none, if the rules need no listing)."""
     if source.repository is None or source.tags is None:
         raise ValueError("only a repository has tags to choose from")
     rules = source.tags.rules()
-    references = tuple(source.repository.tagged(tag) for tag in select(listing, rules))
-    return Chosen(references, tuple(unmatched(listing, rules)))
+    references = tuple(source.repository.tagged(tag) for tag in select_tags(listing, rules))
+    return TagSelection(references, tuple(unmatched_patterns(listing, rules)))
 
 
 def merge_items(items: Iterable[Item]) -> list[Item]:

@@ -86,23 +86,23 @@ class TagRules:
         return self.every or bool(self.patterns)
 
 
-def select(tags: Iterable[str], rules: TagRules) -> list[str]:
+def select_tags(tags: Iterable[str], rules: TagRules) -> list[str]:
     """The tags that ``rules`` want: the named ones as written, then what patterns find in ``tags``, newest first.
 
     A named tag need not be among ``tags``: that it is missing is for the transfer to say.
     """
-    found = sorted((tag for tag in _candidates(tags) if _is_found(tag, rules)), key=age, reverse=True)
+    found = sorted((tag for tag in _candidates(tags) if _is_found(tag, rules)), key=tag_order, reverse=True)
     named = [name for name in rules.names if not _fits(name, rules.excluded)]
     return list(dict.fromkeys([*named, *found[: rules.newest]]))
 
 
-def unmatched(tags: Iterable[str], rules: TagRules) -> list[TagPattern]:
+def unmatched_patterns(tags: Iterable[str], rules: TagRules) -> list[TagPattern]:
     """The patterns that fit none of ``tags``: a warning, or an error with ``--strict``."""
     candidates = _candidates(tags)
     return [pattern for pattern in rules.patterns if not any(map(pattern.fits, candidates))]
 
 
-def age(tag: str) -> tuple[bool, Version | None, list[tuple[bool, int, str]]]:
+def tag_order(tag: str) -> tuple[bool, Version | None, list[tuple[bool, int, str]]]:
     """The order of tags from old to new: versions by precedence, above all other names, which go by their numbers."""
     version = Version.parse(tag)
     return version is not None, version, _natural(tag)

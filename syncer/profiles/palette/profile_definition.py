@@ -18,7 +18,7 @@ from syncer.profiles.definition.definition import (
     DefinedProfile,
     Definition,
 )
-from syncer.profiles.palette.macros import Scope
+from syncer.profiles.palette.macros import MacroValues
 from syncer.profiles.palette.packs import PackContent, parse_values, read_content
 from syncer.profiles.palette.profile import Pack, PackRegistry, Profile, check_one_infrastructure
 from syncer.profiles.palette.scan import FoundImage, scan_pack
@@ -27,7 +27,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Unlisted:
+class UnlistedImages:
     """Images that a pack names outside its content and does not list; ``lists_nothing`` asks for a loud warning."""
 
     pack: str
@@ -41,15 +41,15 @@ class Unlisted:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class ProfileDefinition:
     """A definition, and what was noticed on the way to it."""
 
     definition: Definition
     warnings: tuple[str, ...]
-    unlisted: tuple[Unlisted, ...]
+    unlisted: tuple[UnlistedImages, ...]
 
 
-def gather(
+def define_profiles(
     name: str,
     profiles: Sequence[Profile],
     *,
@@ -59,7 +59,7 @@ def gather(
     scan: bool = False,
     with_charts: bool = True,
     with_archives: bool = False,
-) -> Gathered:
+) -> ProfileDefinition:
     """What ``profiles`` want, as the definition called ``name``.
 
     ``images`` are wanted besides, each with who wants it (such as a list of images); whatever ``excluded``
@@ -71,27 +71,27 @@ def gather(
     for profile in profiles:
         if not profile.packs:
             raise UsageError(f"profile {profile} has no packs, so there is nothing to put into a bundle")
-    reading = _Reading([*profiles, *excluded], overrides)
-    gathering = _Gathering()
+    reading = _PackReader([*profiles, *excluded], overrides)
+    collection = _Collection()
     for reference, label in images:
-        gathering.add_image(reference, label)
+        collection.add_image(reference, label)
     for profile in profiles:
-        gathering.warnings += profile.warnings
+        collection.warnings += profile.warnings
         for content, unlisted in reading.contents(profile):
-            gathering.add(content, with_charts=with_charts, with_archives=with_archives)
-            gathering.add_unlisted(unlisted, content.pack, scan=scan)
+            collection.add(content, with_charts=with_charts, with_archives=with_archives)
+            collection.add_unlisted(unlisted, content.pack, scan=scan)
     for profile in excluded:
         for content, unlisted in reading.contents(profile):
-            gathering.remove(content, unlisted.images if scan else ())
-    return gathering.result(name, profiles)
+            collection.remove(content, unlisted.images if scan else ())
+    return collection.result(name, profiles)
 
 
-class _Gathering:
+class _Collection:
     """Things wanted so far, with the packs that want them."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self.unlisted: list[Unlisted] = []
+        self.unlisted: list[UnlistedImages] = []
         self._images: dict[str, tuple[Reference, dict[str, None]]] = {}
         self._charts: dict[ChartRequest, dict[str, None]] = {}
         self._archives: dict[tuple[str, str], DefinedArchive] = {}
@@ -111,7 +111,7 @@ class _Gathering:
     def add_image(self, reference: Reference, label: str) -> None:
         self._images.setdefault(str(reference), (reference, {}))[1][label] = None
 
-    def add_unlisted(self, unlisted: Unlisted, pack: Pack, *, scan: bool) -> None:
+    def add_unlisted(self, unlisted: UnlistedImages, pack: Pack, *, scan: bool) -> None:
         if unlisted.images:
             self.unlisted.append(unlisted)
         for found in unlisted.images if scan else ():
@@ -125,7 +125,7 @@ class _Gathering:
             self._charts.pop(chart, None)
         self._archives.pop((content.pack.name, content.pack.version or "0"), None)
 
-    def result(self, name: str, profiles: Sequence[Profile]) -> Gathered:
+    def result(self, name: str, profiles: Sequence[Profile]) -> ProfileDefinition:
         images = [DefinedImage(image=image, packs=tuple(packs)) for image, packs in self._images.values()]
         charts = [
             DefinedChart(repo=chart.repo, name=chart.name, version=chart.version, packs=tuple(packs))
@@ -133,15 +133,15 @@ class _Gathering:
         ]
         definition = Definition(
             name=name,
-            profiles=tuple(map(_defined, profiles)),
+            profiles=tuple(map(_profile_entry, profiles)),
             images=tuple(images),
             charts=tuple(charts),
             archives=tuple(self._archives.values()),
         )
-        return Gathered(definition, tuple(dict.fromkeys(self.warnings)), tuple(self.unlisted))
+        return ProfileDefinition(definition, tuple(dict.fromkeys(self.warnings)), tuple(self.unlisted))
 
 
-class _Reading:
+class _PackReader:
     """The packs of all profiles: a macro may refer to any of them, its own profile's first."""
 
     def __init__(self, profiles: Sequence[Profile], overrides: Mapping[str, str]) -> None:
@@ -149,7 +149,7 @@ class _Reading:
         self._overrides = overrides
         self._documents = {pack: parse_values(pack) for profile in profiles for pack in profile.packs}
 
-    def contents(self, profile: Profile) -> Iterator[tuple[PackContent, Unlisted]]:
+    def contents(self, profile: Profile) -> Iterator[tuple[PackContent, UnlistedImages]]:
         """What each pack of ``profile`` lists, and what it names besides."""
         scope = self._scope(profile)
         for pack in profile.packs:
@@ -157,14 +157,14 @@ class _Reading:
             content = _with_own_chart(_with_unknown(read_content(pack, documents, scope)))
             listed = {image.reference.name for image in content.images}
             found = [image for image in scan_pack(pack, documents) if image.reference.name not in listed]
-            yield content, Unlisted(str(pack), tuple(found), lists_nothing=not content.images)
+            yield content, UnlistedImages(str(pack), tuple(found), lists_nothing=not content.images)
 
-    def _scope(self, profile: Profile) -> Scope:
+    def _scope(self, profile: Profile) -> MacroValues:
         packs: dict[str, list[Any]] = {}
         for each in (profile, *self._profiles):
             for pack in each.packs:
                 packs.setdefault(pack.name, self._documents[pack])
-        return Scope(
+        return MacroValues(
             packs=packs,
             variables=profile.variables,
             macros=profile.macros,
@@ -206,6 +206,6 @@ def _with_own_chart(content: PackContent) -> PackContent:
     return replace(content, charts=tuple(dict.fromkeys((chart, *content.charts))))
 
 
-def _defined(profile: Profile) -> DefinedProfile:
+def _profile_entry(profile: Profile) -> DefinedProfile:
     packs = tuple(DefinedPack(name=pack.name, version=pack.version) for pack in profile.packs)
     return DefinedProfile(name=profile.name, version=profile.version, uid=profile.uid, type=profile.type, packs=packs)

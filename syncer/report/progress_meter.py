@@ -37,7 +37,7 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Measurement:
     """One look at a transfer."""
 
     images: int  # as many as were announced or found
@@ -52,7 +52,7 @@ class Standing:
 
 
 @dataclass(slots=True)
-class Pace:
+class ProgressMeter:
     """An ``Emit`` that knows how far the transfer is.
 
     ``look`` may be called from another thread than the events come from.
@@ -77,7 +77,7 @@ class Pace:
         with self._lock:
             self._take(event)
 
-    def look(self, now: float) -> Standing:
+    def measure(self, now: float) -> Measurement:
         """How far the transfer is at ``now`` (seconds of a monotonic clock); the rate is that between looks."""
         with self._lock:
             active = [progress for group in self._active.values() for progress in group]
@@ -86,7 +86,7 @@ class Pace:
             seen = len(self._found | self._done.keys())
             rate = self._rate(now, self._moved + on_their_way)
             done = min(self._total, self._finished + on_their_way)
-            return Standing(
+            return Measurement(
                 images=images,
                 images_done=len(self._done),
                 images_failed=sum(self._done.values()),
