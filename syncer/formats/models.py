@@ -1,4 +1,4 @@
-"""Documents that people write, checked against a model; an error names file, line and field."""
+"""Checking documents that people write against pydantic models; an error names file, line and field."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _OWN = "syncer"
 
 
 class StrictModel(BaseModel):
-    """The base of models of such documents: frozen, and strict about the fields that there are."""
+    """The base class of these models: frozen, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -48,7 +48,7 @@ _FOLLOWING = ("missing", "too_short")
 
 
 def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
-    """``tree``, as ``parse_yaml`` gives it, as a ``model``; raises ``InvalidFile`` for its first mistake."""
+    """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` for its first mistake."""
     try:
         return model.model_validate(tree)
     except ValidationError as invalid:
@@ -62,7 +62,7 @@ def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
 
 
 def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
-    """A field whose text ``parse`` turns into a value, raising ``SyncerError`` for a wrong one."""
+    """Make a validator for a field whose text ``parse`` turns into a value; ``parse`` raises ``SyncerError``."""
 
     def validate(text: Any) -> Value:
         if not isinstance(text, str):
@@ -76,7 +76,7 @@ def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
 
 
 def mistake(problem: str, *, hint: str | None = None) -> PydanticCustomError:
-    """What a validator raises."""
+    """Make the error that a validator raises: a sentence, and a hint or None."""
     return PydanticCustomError(_OWN, "{problem}", {"problem": problem, "hint": hint})
 
 
