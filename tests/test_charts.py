@@ -334,11 +334,11 @@ async def test_an_index_that_leads_to_a_registry_is_followed() -> None:
     ("index", "problem"),
     [
         ("<html>", "has no entries"),
-        ("entries: [", "no index of charts"),
+        ("entries: [", "not an index of charts"),
         ("entries:\n  nginx:\n  - version: 1.0.0\n", "has no URL for"),
         (
             "entries:\n  nginx:\n  - version: 1.0.0\n    urls: [index.yaml]\n",
-            "is no chart, although the index lists it",
+            "is not a chart, although the index lists it",
         ),
     ],
 )

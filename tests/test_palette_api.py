@@ -103,7 +103,7 @@ async def test_a_pack_whose_values_nobody_tells_is_warned_about() -> None:
     async with palette_server(profiles={_UID: _profile(_pack(), _pack("b", values=_VALUES))}) as palette:
         gathered = define_profiles("bundle", [await _read(palette)])
 
-        assert gathered.warnings == ("pack a: its values are not told, so what it lists is unknown",)
+        assert gathered.warnings == ("pack a: its values are unknown, and so is the content that it lists",)
         assert [str(image.image) for image in gathered.definition.images] == ["quay.io/a/b:v1"]
 
 

@@ -109,7 +109,7 @@ def test_a_pack_without_values_in_the_file_is_not_passed_over_in_silence(tmp_pat
     profile = read_profile_file(_write(tmp_path, _export({"name": "a", "version": "1"})))
 
     assert define_profiles("bundle", [profile]).warnings == (
-        "pack a: its values are not told, so what it lists is unknown",
+        "pack a: its values are unknown, and so is the content that it lists",
     )
 
 

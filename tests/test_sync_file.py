@@ -267,7 +267,7 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         (
             '"oci://ghcr.io/x"',
             "ghcr.io/x",
-            "sync.yaml:21: sources[6].chart.repository: it is not a repository of charts",
+            "sync.yaml:21: sources[6].chart.repository: it is not the address of a chart repository",
         ),
         ("ghcr.io/a/b", "ghcr.io/a/b:v1", "sync.yaml:15: sources[2].repository: 'ghcr.io/a/b:v1' names more than"),
         ("linux/amd64", "linux/", "sync.yaml:1: platforms[0]: 'linux/' is not a platform"),

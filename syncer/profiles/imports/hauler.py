@@ -1,4 +1,4 @@
-"""hauler's manifests (``content.hauler.cattle.io/v1``): documents of images, charts, lists of images, files."""
+"""Importing hauler's manifests (``content.hauler.cattle.io/v1``): documents of images, charts and lists of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from syncer.profiles.syncfile.document import CustomName, chart_repository
 
 GROUP = "content.hauler.cattle.io/"
 
-_VERIFY = "signatures are carried along, and not verified on the way in"
+_VERIFY = "signatures are copied with their images, and are not verified"
 _VERIFYING = (
     "key",
     "use-tlog-verify",
@@ -27,7 +27,7 @@ _NO_HOST = frozenset(".:[")
 
 
 def is_hauler(documents: Sequence[Any]) -> bool:
-    """Whether ``documents`` look like such a file."""
+    """Tell whether ``documents`` look like such a file."""
     return any(isinstance(tree, Map) and str(tree.get("apiVersion")).startswith(GROUP) for tree in documents)
 
 
@@ -53,14 +53,14 @@ def import_hauler(documents: Sequence[Any], draft: Draft) -> None:
                 for listed in content.each("imageTxts"):
                     _list(draft, listed)
             case _:
-                document.refuse("kind", f"{kind} are no images and no charts")
+                document.refuse("kind", f"{kind} are neither images nor charts")
                 continue
         content.finish()
         document.finish()
 
 
 def _annotations(document: Fields) -> dict[str, str]:
-    """What ``hauler.dev/…`` annotations say about every image of a document."""
+    """The ``hauler.dev/…`` annotations that apply to every image of a document."""
     metadata = document.inner("metadata")
     metadata.ignore("", *(name for name in metadata.names() if name != "annotations"))
     annotations = metadata.inner("annotations")
@@ -107,7 +107,7 @@ def _chart(draft: Draft, chart: Fields) -> None:
     name = chart.text("name")
     place = chart.parse("repoURL", chart_repository)
     version = chart.text("version")
-    chart.unsupported("the images that a chart names are not looked for: build with --scan does", *_RENDERING)
+    chart.unsupported("the images in a chart are not searched for; `syncer build --scan` does that", *_RENDERING)
     chart.unsupported("only charts in repositories are mirrored, with what their archive holds", "add-dependencies")
     chart.unsupported("only charts in repositories are mirrored, with what their archive holds", "addDependencies")
     chart.unsupported("list these images one by one", "extraImages")

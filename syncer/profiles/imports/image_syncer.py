@@ -1,6 +1,6 @@
-"""image-syncer's files: rules from a source to one or several targets, and who logs in where.
+"""Importing image-syncer's files: rules from a source to one or several targets, and logins.
 
-The rules and the logins may be two files, or one with ``images`` and ``auth`` (the tool's older form).
+The rules and the logins may be two files, or one file with ``images`` and ``auth`` (the tool's older form).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOGIN = frozenset({"username", "password", "insecure"})
 
 
 def is_image_syncer(tree: Any) -> bool:
-    """Whether ``tree`` looks like such rules, or like rules and logins together."""
+    """Tell whether ``tree`` looks like such rules, or like rules and logins together."""
     if not isinstance(tree, Map) or not tree:
         return False
     if isinstance(tree.get("images"), Map) and tree.keys() <= {"images", "auth"}:
@@ -28,7 +28,7 @@ def is_image_syncer(tree: Any) -> bool:
 
 
 def is_logins(tree: Any) -> bool:
-    """Whether ``tree`` looks like the file of logins."""
+    """Tell whether ``tree`` looks like the file of logins."""
     return (
         isinstance(tree, Map)
         and bool(tree)
@@ -56,7 +56,7 @@ def import_image_syncer(tree: Any, draft: Draft) -> None:
 
 
 def import_logins(logins: Fields) -> None:
-    """Take over who logs in where."""
+    """Add the logins of a file to its draft."""
     draft = logins.draft
     for host in logins.names():
         login = logins.inner(host)
@@ -83,7 +83,7 @@ def _rule(draft: Draft, rules: Fields, source: str, target: str) -> None:
 
 
 def _sources(rules: Fields, source: str, target_name: Reference) -> list[dict[str, Any]]:
-    """What one rule's left side means: an image, named tags, an expression in slashes, or every tag."""
+    """The sources of one rule, whose left side is an image, names of tags, an expression in slashes, or all tags."""
     name, colon, tags = _split_tags(source)
     if colon and tags.startswith("/") and tags.endswith("/") and len(tags) > 2:
         pattern = rules.parse(source, TagPattern.regex, whole_match(tags[1:-1]))
@@ -119,7 +119,7 @@ def _split_tags(source: str) -> tuple[str, str, str]:
 
 
 def _target(text: str) -> Reference:
-    """A target as written; without a tag it has none."""
+    """Parse a target; unlike other references it has no tag when none is written."""
     reference = Reference.parse(text)
     if reference.digest:
         raise UsageError(f"{text!r} names a digest, which no target can choose")

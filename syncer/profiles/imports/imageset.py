@@ -1,6 +1,6 @@
-"""oc-mirror's ImageSetConfiguration (``mirror.openshift.io/v2alpha1``): additional images and charts.
+"""Importing oc-mirror's ImageSetConfiguration (``mirror.openshift.io/v2alpha1``): additional images and charts.
 
-Releases and operators need OpenShift's own services to be resolved, and are refused.
+Releases and operators are refused, because only OpenShift's own services can resolve them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from syncer.profiles.syncfile.tags import TagPattern
 
 GROUP = "mirror.openshift.io/"
 
-_SERVICES = "it is resolved by OpenShift's own services, which syncer does not ask"
+_SERVICES = "only OpenShift's own services can resolve it, and syncer does not use them"
 
 
 def is_imageset(tree: Any) -> bool:
-    """Whether ``tree`` looks like such a file."""
+    """Tell whether ``tree`` looks like such a file."""
     return isinstance(tree, Map) and str(tree.get("apiVersion")).startswith(GROUP)
 
 
@@ -84,7 +84,7 @@ def _charts(draft: Draft, place: Fields) -> None:
     place.ignore("", "name")
     for chart in place.each("charts"):
         name, version = chart.text("name"), chart.text("version")
-        chart.unsupported("the images that a chart names are not looked for", "imagePaths", "imagepaths")
+        chart.unsupported("the images in a chart are not searched for", "imagePaths", "imagepaths")
         chart.unsupported("a chart has no platforms", "platforms")
         chart.unsupported("a chart on this disk is in no repository", "path")
         chart.finish()

@@ -1,4 +1,4 @@
-"""regsync's file (regclient.org/usage/regsync): credentials, defaults, and steps of one source and one target."""
+"""Importing regsync's file (regclient.org/usage/regsync): credentials, defaults, and steps with source and target."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from syncer.profiles.syncfile.tags import TagPattern
 _SOURCE = re.compile(r"\{\{\s*\.Sync\.Source\s*\}\}")
 _FILE = re.compile(r"\{\{\s*file\s+\"([^\"]+)\"\s*\}\}")
 
-_WHEN = "Times (interval, schedule) are cron's or systemd's: see docs/examples."
-_PACE = "Pace (parallel, ratelimit) needs no setting: limits are seen coming. See `registries` for those of your own."
+_WHEN = "Times (interval, schedule) belong to cron or systemd: see docs/examples."
+_PACE = "Limits (parallel, ratelimit) need no setting: syncer slows down by itself. Your own go under `registries`."
 _HOOKS = "hooks: regsync reads them and never runs them."
 _NO_BACKUP = "a tag that is overwritten is not kept under another name"
-_NO_FILTERS = "signatures and referrers travel all or not at all"
+_NO_FILTERS = "either all signatures and referrers of an image are mirrored, or none"
 _SWITCHES = ("fastCheck", "fastCopy", "forceRecursive", "referrerSlow")
 
 
 def is_regsync(tree: Any) -> bool:
-    """Whether ``tree`` looks like such a file."""
+    """Tell whether ``tree`` looks like such a file."""
     return isinstance(tree, Map) and isinstance(tree.get("sync"), Seq)
 
 
@@ -53,7 +53,7 @@ def _registry(draft: Draft, registry: Fields) -> None:
         registry.refuse("registry", "it is required")
         return
     if registry.text("hostname") not in (None, host):
-        registry.refuse("hostname", "a registry is spoken to under its own name")
+        registry.refuse("hostname", "syncer connects to a registry by its own name only")
     _credentials(draft, host, registry)
     match registry.text("tls"):
         case "disabled":
@@ -66,7 +66,7 @@ def _registry(draft: Draft, registry: Fields) -> None:
         draft.registry(host, concurrency=int(concurrency))
     if rate := registry.parse("reqPerSec", _number):
         draft.registry(host, requests_per_second=rate)
-    registry.unsupported("mirrors are not followed: name the registry to read from as the source", "mirrors")
+    registry.unsupported("mirrors are not used: name the registry to read from as the source", "mirrors")
     registry.unsupported("a path is written into the image's name", "pathPrefix")
     registry.ignore("", "priority", "repoAuth", "blobChunk", "blobMax", "apiOpts", "api", "scheme", "credExpire")
     registry.finish()
@@ -111,7 +111,7 @@ def _step(draft: Draft, step: Fields) -> None:
     elif kind == "repository":
         sources = _repository(step, source, target, choices)
     else:
-        step.refuse("type", f"{kind!r} cannot be carried over: name the repositories one by one")
+        step.refuse("type", f"{kind!r} cannot be imported: name the repositories one by one")
         step.ignore("", "repos")
     for each in sources:
         draft.target(each["targets"][0])
@@ -136,7 +136,7 @@ def _repository(step: Fields, source: str, target: str, choices: list[dict[str, 
 
 
 def _tag_choices(step: Fields) -> list[dict[str, Any]]:
-    """One mapping of rules for each set: sets add up, and within one ``allow`` narrows ``semverRange``."""
+    """One mapping of rules for each set: a tag must match one set, and in it both ``allow`` and ``semverRange``."""
     sets = [step.inner("tags"), *step.each("tagSets")]
     choices = [_tag_choice(each) for each in sets]
     return [choice for choice in choices if choice] or [{}]
@@ -160,10 +160,10 @@ def _tag_choice(tags: Fields) -> dict[str, Any]:
 
 
 def _referrers(fields: Fields) -> bool | None:
-    """Signatures travel as referrers and as tags, which regsync switches apart and syncer does not."""
+    """The one switch of syncer for the two of regsync: signatures as referrers, and signatures as tags."""
     switches = [fields.flag("referrers"), fields.flag("digestTags")]
     if set(switches) == {True, False}:
-        fields.draft.note("referrers and digestTags are one switch here: both travel.")
+        fields.draft.note("referrers and digestTags are one switch in syncer: both are mirrored.")
     return None if switches == [None, None] else any(switches)
 
 
@@ -174,8 +174,8 @@ def _refuse_what_differs(fields: Fields) -> None:
     fields.ignore("", *_SWITCHES)
     fields.unsupported(_NO_BACKUP, "backup")
     fields.unsupported(_NO_FILTERS, "referrerFilters", "referrerSource", "referrerTarget")
-    fields.unsupported("layers that live outside of registries stay there", "includeExternal")
-    fields.unsupported("every kind of manifest is carried", "mediaTypes")
+    fields.unsupported("layers that are kept outside of registries are not mirrored", "includeExternal")
+    fields.unsupported("manifests of every media type are mirrored", "mediaTypes")
 
 
 def _number(text: str) -> float:

@@ -1,4 +1,4 @@
-"""skopeo's sync file (skopeo-sync(1), "YAML file content"): registries, and below each what to take from it."""
+"""Importing skopeo's sync file (skopeo-sync(1), "YAML file content"): registries, and the images below each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = ("images", "images-by-tag-regex", "images-by-semver")
 
 
 def is_skopeo(tree: Any) -> bool:
-    """Whether ``tree`` looks like such a file."""
+    """Tell whether ``tree`` looks like such a file."""
     return isinstance(tree, Map) and any(isinstance(host, Map) and set(_KINDS) & host.keys() for host in tree.values())
 
 
@@ -63,7 +63,7 @@ def _chosen(draft: Draft, host: str, name: str, rules: Fields, kind: str) -> Non
 
 
 def whole_match(text: str) -> str:
-    """An expression for the whole tag that fits where Go's ``text``, which is searched for, is found.
+    """An expression that matches the whole tag when Go finds its expression ``text`` anywhere in the tag.
 
     >>> whole_match("^1[.]13$"), whole_match("alpine")
     ('1[.]13', '.*(?:alpine).*')

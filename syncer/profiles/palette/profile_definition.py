@@ -1,4 +1,4 @@
-"""From profiles to a definition: what all their packs want, each thing once, in the order of the profiles."""
+"""Making a definition of profiles: all images and charts that their packs want, each once, in the profiles' order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class UnlistedImages:
-    """Images that a pack names outside its content and does not list; ``lists_nothing`` asks for a loud warning."""
+    """Images that a pack names in its files but does not list; with ``lists_nothing`` it lists no images at all."""
 
     pack: str
     images: tuple[FoundImage, ...]
@@ -42,7 +42,7 @@ class UnlistedImages:
 
 @dataclass(frozen=True, slots=True)
 class ProfileDefinition:
-    """A definition, and what was noticed on the way to it."""
+    """The definition of some profiles, with warnings and with the images that packs do not list."""
 
     definition: Definition
     warnings: tuple[str, ...]
@@ -60,12 +60,12 @@ def define_profiles(
     with_charts: bool = True,
     with_archives: bool = False,
 ) -> ProfileDefinition:
-    """What ``profiles`` want, as the definition called ``name``.
+    """Make the definition called ``name`` of all that ``profiles`` want.
 
-    ``images`` are wanted besides, each with who wants it (such as a list of images); whatever ``excluded``
-    profiles want is left out.  ``overrides`` are ``--set-var``; ``scan`` adds the images that packs name outside
-    their content; ``with_archives`` adds the packs themselves where they are local.  Raises ``UsageError`` for
-    more than one infrastructure profile, ``InvalidFile`` for a pack that cannot be read.
+    ``images`` are added, each with the name of the list or option that wants it; all that ``excluded`` profiles want
+    is left out.  ``overrides`` are the values of ``--set-var``.  ``scan`` adds the images that packs do not list, and
+    ``with_archives`` the packs themselves when they are local.  Raises ``UsageError`` for a profile without packs and
+    for more than one infrastructure profile, ``InvalidFile`` for a pack that cannot be read.
     """
     check_one_infrastructure(profiles)
     for profile in profiles:
@@ -87,7 +87,7 @@ def define_profiles(
 
 
 class _Collection:
-    """Things wanted so far, with the packs that want them."""
+    """The images, charts and archives that were found so far, with the packs that want them."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -142,7 +142,7 @@ class _Collection:
 
 
 class _PackReader:
-    """The packs of all profiles: a macro may refer to any of them, its own profile's first."""
+    """The reader of all packs: a macro may refer to any pack, and its own profile's packs come first."""
 
     def __init__(self, profiles: Sequence[Profile], overrides: Mapping[str, str]) -> None:
         self._profiles = profiles
@@ -150,7 +150,7 @@ class _PackReader:
         self._documents = {pack: parse_values(pack) for profile in profiles for pack in profile.packs}
 
     def contents(self, profile: Profile) -> Iterator[tuple[PackContent, UnlistedImages]]:
-        """What each pack of ``profile`` lists, and what it names besides."""
+        """Yield the content that each pack of ``profile`` lists, and the images that it does not list."""
         scope = self._scope(profile)
         for pack in profile.packs:
             documents = self._documents[pack]
@@ -174,7 +174,7 @@ class _PackReader:
 
 
 def _system_values(profile: Profile, profiles: Sequence[Profile]) -> dict[str, str]:
-    """Those of Palette's system macros that are known before there is a cluster."""
+    """The values of Palette's system macros that are known before there is a cluster."""
     values = {"project.uid": profile.project_uid}
     infrastructure = next((each for each in (profile, *profiles) if each.is_infrastructure), None)
     for prefix, each in (("clusterprofile", profile), ("clusterprofile.infra", infrastructure)):
@@ -186,21 +186,22 @@ def _system_values(profile: Profile, profiles: Sequence[Profile]) -> dict[str, s
 
 
 def _with_unknown(content: PackContent) -> PackContent:
-    """A warning where nobody told the values; a layer of manifests or a chart needs none."""
+    """Add a warning when the values of the pack are unknown; layers of manifests and charts need no values."""
     if content.pack.values is not None or content.pack.type in ("helm", "manifest"):
         return content
-    return replace(content, warnings=("its values are not told, so what it lists is unknown", *content.warnings))
+    return replace(content, warnings=("its values are unknown, and so is the content that it lists", *content.warnings))
 
 
 def _with_own_chart(content: PackContent) -> PackContent:
-    """A layer of the type ``helm`` is itself a chart of the registry it comes from, and lists no content."""
+    """Add the chart that a layer of the type ``helm`` is itself; such a layer lists no content."""
     pack = content.pack
     if pack.type != "helm":
         return content
     registry = pack.registry or PackRegistry()
     if not registry.endpoint:
         known = registry.name or registry.uid or "unknown"
-        warning = f"it is a chart of the Helm registry {known}, whose address only the API tells, so it is left out"
+        problem = "whose address only Palette's API knows, so it is left out"
+        warning = f"it is a chart of the Helm registry {known}, {problem}"
         return replace(content, warnings=(*content.warnings, warning))
     chart = ChartRequest(registry.endpoint, pack.name, pack.version or pack.tag or None)
     return replace(content, charts=tuple(dict.fromkeys((chart, *content.charts))))

@@ -1,4 +1,4 @@
-"""The model of a sync file (docs/sync.md): what to mirror, from where, to where, and how."""
+"""The model of a sync file: sources, targets and settings of registries (docs/sync.md)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 
 
 def repository(text: str) -> Reference:
-    """``registry/repository``, which names neither tag nor digest; raises ``UsageError``."""
+    """Parse ``registry/repository``, without tag and digest; raises ``UsageError``."""
     reference = Reference.parse(text)
     if reference.digest or text.endswith(f":{reference.tag}"):
         raise UsageError(
@@ -33,26 +33,26 @@ def repository(text: str) -> Reference:
 
 @dataclass(frozen=True, slots=True)
 class CustomName:
-    """What an image is called below a target's base path, whatever the rules for names say."""
+    """The name that ``as`` gives an image below a target's base path; mapping rules do not apply to it."""
 
     repository: str
     tag: str | None  # None: as at the source
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``PATH[:TAG]``; raises ``UsageError``."""
+        """Parse ``PATH[:TAG]``; raises ``UsageError``."""
         name = text.strip("/")
         try:
             reference = Reference.parse(f"registry.invalid/{name}")
         except InvalidReference as error:
-            raise UsageError(f"{text!r} is no name for an image: {error.problem}") from None
+            raise UsageError(f"{text!r} is not a name for an image: {error.problem}") from None
         if reference.digest:
-            raise UsageError(f"{text!r} is no name for an image: a digest cannot be chosen")
+            raise UsageError(f"{text!r} is not a name for an image: a digest cannot be chosen")
         return cls(reference.repository, reference.tag if ":" in name else None)
 
 
 def registry(text: str) -> str:
-    """``[http://|https://]HOST[:PORT][/BASE]``, as it was written; raises ``UsageError``."""
+    """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     host, _, base = _SCHEME.sub("", text, count=1).partition("/")
     registry_host(host)
     if base.strip("/"):
@@ -61,7 +61,7 @@ def registry(text: str) -> str:
 
 
 def registry_host(text: str) -> str:
-    """``host`` or ``host:port``, as references write it; raises ``UsageError``."""
+    """Parse ``host`` or ``host:port`` into the spelling of references; raises ``UsageError``."""
     if not text or "/" in text or "@" in text:
         raise UsageError(f"{text!r} is not a registry", hint="write it like registry.example.com:5000")
     Reference.parse(f"{text}/images")
@@ -69,10 +69,10 @@ def registry_host(text: str) -> str:
 
 
 def chart_repository(text: str) -> str:
-    """Where charts are kept: the URL of a classic repository or of a path in a registry; raises ``UsageError``."""
+    """Check the URL of charts, at a classic repository or at a path of a registry; raises ``UsageError``."""
     if not re.match(r"(https?|oci)://[^/@]+", text):
         raise UsageError(
-            "it is not a repository of charts",
+            "it is not the address of a chart repository",
             hint="write https://charts.example.com or oci://registry.example.com/charts, without user and password",
         )
     return text
@@ -109,7 +109,7 @@ _KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "cha
 
 
 class TagChoice(StrictModel):
-    """Ways to choose tags, which add up."""
+    """Rules that select tags; a tag is selected when one of them matches."""
 
     names: tuple[ExactTag, ...] = ()
     glob: tuple[GlobTag, ...] = ()
@@ -119,7 +119,7 @@ class TagChoice(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, tree: Any) -> Any:
-        """One text stands for a list of one."""
+        """Turn one text into a list of one."""
         return _one_as_list(tree, ("names", "glob", "regex", "semver"))
 
     @property
@@ -144,11 +144,11 @@ class Tags(TagChoice):
     @model_validator(mode="after")
     def _something(self) -> Tags:
         if not (self.all or self.names or self.patterns or self.newest or self.exclude != TagChoice()):
-            raise mistake("it chooses no tag", hint="write `tags: all` for every tag")
+            raise mistake("it selects no tag", hint="write `tags: all` for every tag")
         return self
 
     def rules(self) -> TagRules:
-        """These fields as rules; ``newest`` and ``exclude`` alone speak about every tag."""
+        """The rules of these fields; ``newest`` and ``exclude`` alone apply to all tags."""
         return TagRules(
             names=tuple(name.text for name in self.names),
             patterns=self.patterns,
@@ -167,7 +167,7 @@ class Chart(StrictModel):
 
 
 class Source(StrictModel):
-    """What to mirror: one of the six kinds, and what holds for it alone."""
+    """One entry of ``sources``: one of the six kinds of content, and the settings for it alone."""
 
     image: ImageName | None = None
     repository: RepositoryName | None = None
@@ -207,7 +207,7 @@ class Source(StrictModel):
 
 
 class Target(StrictModel):
-    """Where to mirror to."""
+    """One entry of ``targets``: a registry to mirror to."""
 
     registry: RegistryName
     name: Name | None = None  # what sources call it; None: the registry's own
@@ -219,7 +219,7 @@ class Target(StrictModel):
 
 
 class Credentials(StrictModel):
-    """Where a registry's credentials are: never what they are, as far as the user follows our advice."""
+    """The places of a registry's credentials: variables, files or a helper; a password itself causes a warning."""
 
     username: Name | None = None
     username_env: Name | None = None
@@ -244,7 +244,7 @@ class Credentials(StrictModel):
 
 
 class Registry(StrictModel):
-    """How one registry is spoken to."""
+    """The settings of one registry: credentials, TLS and limits."""
 
     credentials: Credentials | None = None
     ca_cert: FilePath | None = None
@@ -258,7 +258,7 @@ class Registry(StrictModel):
 
 
 class SyncDocument(StrictModel):
-    """The whole file."""
+    """The whole sync file."""
 
     version: Literal["1"] = "1"
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
