@@ -1,4 +1,4 @@
-"""The account of a run: events become a summary for people, a JSON report and metrics for machines."""
+"""The account of a run: its events become a summary for people, and a JSON report and metrics for machines."""
 
 from syncer.report.account import Account
 from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals

@@ -1,4 +1,4 @@
-"""The account for people, in the manner of Palette's summaries."""
+"""The summary of a run for people, in the form of Palette's summaries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FAILURES_SHOWN = 20
 def summary(title: str, outcome: Sequence[str], report: Report) -> str:
     """A block of plain lines under ``title``, such as ``Build Summary``.
 
-    ``outcome`` are the command's own sentences about what lies where now.
+    ``outcome`` are the command's own lines, such as the path of the bundle.
     """
     return block(title, [*outcome, *_figures(report), *_failures(report), *prune_lines(report.pruned)])
 
@@ -35,7 +35,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """``seconds`` as a person says it: ``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """``seconds`` in units for people: ``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -51,7 +51,7 @@ def printable(text: str) -> str:
 
 
 def quantity(number: int, one: str, many: str | None = None) -> str:
-    """``number`` of things: ``1 blob``, ``1,234 blobs``."""
+    """A number with its noun: ``1 blob``, ``1,234 blobs``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
@@ -63,7 +63,7 @@ _PRUNE_WORDS = {
 
 
 def prune_lines(pruned: Sequence[PrunedTag] | None) -> list[str]:
-    """All tags that a prune found, since they are there to be looked at before they are deleted."""
+    """One line for each tag that a prune found, so that people can check them before they are deleted."""
     if pruned is None:
         return []
     found = [

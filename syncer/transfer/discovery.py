@@ -1,4 +1,4 @@
-"""The producer: references → index → manifest → blobs, in the order of the profile."""
+"""Discovery, the producer of a transfer: from references to indexes, manifests and blobs, in the profile's order."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from syncer.transfer.plan import Tree
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 
-_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: what it is about
+_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: the digest of its subject
 
-_PATIENCE = 10.0  # seconds that a slow image may keep finished ones behind it from their places
+_PATIENCE = 10.0  # seconds for which a slow image may hold up the finished ones behind it
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The target's name points to the image's content already."""
+    """An image whose name at the target points to this content already."""
 
     item: Item
     root: Descriptor
@@ -33,7 +33,7 @@ class Unchanged:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryFailure:
-    """An image of which not everything could be found."""
+    """An image whose content could not be found completely, and the error."""
 
     item: Item
     error: SyncerError
@@ -45,24 +45,25 @@ Deliver = Callable[[DiscoveryResult], Awaitable[None]]
 
 @dataclass(slots=True)
 class Discovery:
-    """Finds out what images consist of, asking the source for each manifest once."""
+    """The walk from images to their manifests and blobs; the source is asked for each manifest once."""
 
     source: Source
     target: TargetNames
     memory: Memory = field(default_factory=Memory)
-    referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
-    concurrency: int = 16  # images of one registry looked at together
+    referring: Referring | None = None  # lists the referrers of images; None: they are left out
+    concurrency: int = 16  # images of one registry that are walked at the same time
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
-    roots: dict[Item, Digest] = field(default_factory=dict)  # what each tag meant when it was looked at
+    roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
     _sizes: dict[Digest, int] = field(default_factory=dict)
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
-        """``deliver`` each item once, one at a time, in the order of ``items``.
+        """Call ``deliver`` with the result for each item, one at a time, in the order of ``items``.
 
-        An image that keeps others waiting for too long gives up its turn and comes after them.
+        An image that holds up others for too long loses its turn and comes after them.  An image that fails is a
+        result too, and raises nothing.
         """
         turns = _Turns(len(items))
-        by_registry: dict[str, list[int]] = {}  # so that one that is paused keeps nobody else waiting
+        by_registry: dict[str, list[int]] = {}  # so that a paused registry does not hold up the others
         for index, item in enumerate(items):
             by_registry.setdefault(item.source.registry, []).append(index)
 
@@ -81,7 +82,7 @@ class Discovery:
                         await deliver(found)
 
     async def _discover_all(self, item: Item) -> list[DiscoveryResult]:
-        """An image, and what refers to it or to a manifest in it; it fails when that cannot be told."""
+        """Discover an image and its referrers; the image fails when these cannot be listed."""
         found = await self._discover(item)
         if self.referring is None or not item.referrers or isinstance(found, DiscoveryFailure):
             return [found]
@@ -106,7 +107,7 @@ class Discovery:
             return DiscoveryFailure(item, error)
 
     def _known_digest(self, item: Item, root: Digest) -> Digest | None:
-        """What ``root`` will be at the target, as far as that is known without looking into it."""
+        """The digest that ``root`` will have at the target, if that is known without reading the index."""
         return self.memory.reduction(root, item.platforms) if item.platforms else root
 
     async def _tree(self, item: Item, reference: Reference) -> Tree:
@@ -119,7 +120,7 @@ class Discovery:
         return await self._walk(item, root)
 
     async def _walk(self, item: Item, root: AnyManifest) -> Tree:
-        """The tree of ``root``: every manifest and blob of the image once."""
+        """Walk down from ``root``, and return its tree: every manifest and blob of the image once."""
         manifests = {root.descriptor.digest: root}
         content = {root.descriptor.digest: root.descriptor}
         descent = Descent(item.source)
@@ -170,7 +171,7 @@ class Discovery:
                 return root
             offered = [built_for]
         else:
-            return root  # a chart or another artifact runs nowhere
+            return root  # a chart or another artifact has no platform
         wanted = " or ".join(map(str, item.platforms))
         has = f"it has {', '.join(dict.fromkeys(map(str, offered)))}" if offered else "it names no platform at all"
         raise PlatformMissing(
@@ -193,9 +194,9 @@ def _fits(platform: Platform | None, item: Item) -> bool:
 
 
 def reduce_index(index: Index, kept: Sequence[Descriptor]) -> Index:
-    """``index`` with those of its manifests only, and what BuildKit attests of them; the same bytes every time.
+    """``index`` with only the manifests ``kept`` and BuildKit's attestations of them; the same bytes every time.
 
-    An index that loses nothing stays as it is, its digest too.
+    An index that loses no manifest keeps its bytes and its digest.
     """
     digests = {str(child.digest) for child in kept}
     document = load_object(index.content)
@@ -212,13 +213,13 @@ def reduce_index(index: Index, kept: Sequence[Descriptor]) -> Index:
 
 
 def _referrer_item(item: Item, reference: Reference) -> Item:
-    """What refers to ``item``: it goes where ``item`` goes, under the tag or digest it has."""
+    """The item for a referrer of ``item``: it gets the same repository at the target, and keeps its tag or digest."""
     target = item.target.at(reference.digest) if reference.digest else item.target.tagged(reference.tag or "")
     return Item(reference, target, item.wanted_by, subject=item.source)
 
 
 class _Turns:
-    """Puts results back into order: who may be delivered next is decided here, without an await."""
+    """The order of results: it decides which may be delivered next."""
 
     def __init__(self, count: int) -> None:
         self._waiting_for = dict.fromkeys(range(count))  # in order
@@ -234,7 +235,7 @@ class _Turns:
         self._arrival.set()
 
     async def next(self) -> list[list[DiscoveryResult]]:
-        """The results whose turn it is, once there are any."""
+        """Wait for the results whose turn it is, and return them."""
         while not (ready := self._in_turn()):
             arrival = self._arrival = anyio.Event()
             with anyio.move_on_after(_PATIENCE) as patience:
@@ -253,7 +254,7 @@ class _Turns:
         return ready
 
     def _give_up_turn(self) -> None:
-        """Whoever is not there goes to the end of the line."""
+        """Move the images that have not arrived behind the last one that has."""
         for index in [index for index in self._waiting_for if index < max(self._arrived)]:
             if index not in self._arrived:
                 del self._waiting_for[index]

@@ -1,4 +1,7 @@
-"""What must exist at the target, and what may be done next.  Plain functions: they decide, ``run`` acts."""
+"""The plan: the content that must be at the target, and the order of the work.
+
+The plan only decides, in plain functions; ``run`` acts on it.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,16 @@ from syncer.oci.manifest import AnyManifest
 from syncer.transfer.memory import Memory
 
 LARGE = 1024 * 1024
-"""Bytes from which on a blob is large: it goes early, and never into the lane that is kept for small ones."""
+"""Bytes.  A blob of this size or more is large: it begins early, and leaves some workers to the small ones."""
 
 _MAX_LARGE_AT_ONCE = 8  # more large blobs at once cost memory and gain nothing (speed.md §6.6)
 Ask: TypeAlias = Callable[[Reference], float]
+"""A question about the registry of a reference: its pause in seconds, or the number of blobs that it may deliver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """An image as discovery found it: its root first, then the rest in the order of its documents."""
+    """An image and all its content: its root first, then the rest in the order of the documents."""
 
     item: Item
     root: Descriptor
@@ -34,6 +38,8 @@ class Tree:
 
 
 class State(Enum):
+    """The state of a node; it waits for its children, for a mount, or for ``Plan.start``."""
+
     WAITING = auto()
     READY = auto()
     DONE = auto()
@@ -42,7 +48,7 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One piece of content in one space, once however many images want it."""
+    """One piece of content in one space, however many images want it."""
 
     descriptor: Descriptor
     space: str
@@ -53,10 +59,10 @@ class Node:
     parents: list[Node] = field(default_factory=list)
     followers: list[Node] = field(default_factory=list)  # the same blob in other spaces
     mount_from: str | None = None
-    names: list[Item] = field(default_factory=list)  # images whose root this is, not committed yet
-    committing: list[Item] = field(default_factory=list)  # those that a worker has in hand
+    names: list[Item] = field(default_factory=list)  # images with this root that are not committed yet
+    committing: list[Item] = field(default_factory=list)  # images that a worker commits now
     error: SyncerError | None = None
-    is_under_way: bool = False  # a worker has it from its registry
+    is_under_way: bool = False  # a worker fetches it from its registry now
 
     @property
     def is_large(self) -> bool:
@@ -73,7 +79,10 @@ def _any_number(_: Reference) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What an image adds to a plan: new content in the order of its documents, and what others bring along."""
+    """The new content that an image adds to a plan, in the order of its documents; sizes are in bytes of blobs.
+
+    ``deduplicated`` counts the bytes that the plan had already.
+    """
 
     new: tuple[Node, ...]
     blobs: int
@@ -83,7 +92,7 @@ class Addition:
 
 @dataclass(slots=True)
 class Plan:
-    """The graph of nodes: children come before parents, a blob's first space before its mounts."""
+    """The graph of nodes: children come before their parents, and the first copy of a blob before its mounts."""
 
     workers: int
     can_mount: bool
@@ -102,7 +111,7 @@ class Plan:
         return self.complete and self.unfinished == 0
 
     def add(self, tree: Tree, space: str) -> Addition:
-        """Enter an image; its new nodes wait until ``start`` is told that they have a place."""
+        """Add an image; its new nodes wait until the target has reserved places for them and ``start`` is called."""
         new: list[Node] = []
         deduplicated = size = blobs = 0
         for descriptor in tree.content:
@@ -129,7 +138,7 @@ class Plan:
         return Addition(tuple(new), blobs, size, deduplicated)
 
     def start(self, tree: Tree, added: Addition, space: str) -> SyncerError | None:
-        """Let the work on an image begin; returns the error if its root has failed already."""
+        """Make the nodes of an added image ready; returns the error if its root has failed already."""
         for node in added.new:
             if node.manifest is None:
                 self._lead_or_follow(node)
@@ -141,15 +150,15 @@ class Plan:
         return root.error if root.state is State.FAILED else None
 
     def take(self, pause: Ask = _no_pause, capacity: Ask = _any_number) -> Node | None:
-        """The node to work on next; see ``ReadyQueue.take``."""
+        """Take the node to work on next; see ``ReadyQueue.take``."""
         return self._ready.take(pause, capacity)
 
     def shortest_pause(self, pause: Ask) -> float:
-        """Seconds until something that is passed over now may be taken; infinite when nothing is."""
+        """Seconds until a node that is passed over now may be taken; infinite when there is none."""
         return self._ready.shortest_pause(pause)
 
     def done(self, node: Node) -> None:
-        """``node`` is at the target: what waited for it may go on."""
+        """Note that ``node`` is at the target, and make ready the nodes that waited for it."""
         if self.can_mount and node.manifest is None:
             self.memory.remember_location(node.descriptor.digest, node.space)
         self._settle(node, State.DONE)
@@ -167,7 +176,7 @@ class Plan:
             node.manifest = None
 
     def fail(self, node: Node, error: SyncerError) -> list[Item]:
-        """``node`` cannot be had; returns the images that fail with it, directly or through its parents."""
+        """Note that ``node`` has failed; returns the images that fail with it, directly or through its parents."""
         self._settle(node, State.FAILED)
         node.error = error
         self._pass_on_lead(node)
@@ -190,7 +199,7 @@ class Plan:
                 node.waiting_for += 1
 
     def _name_again(self, root: Node) -> None:
-        """The same content under one more name, asked for when the content was there already."""
+        """Make the root ready again, to store it under one more name: its content is at the target already."""
         self.unfinished += 1
         self._make_ready(root)
 
@@ -230,7 +239,7 @@ class Plan:
 
 @dataclass(slots=True)
 class _Queue:
-    """The blobs that wait for one registry, and how many are on their way from it."""
+    """The blobs that wait for one registry, and the number of those that workers fetch from it now."""
 
     origin: Reference  # any image in it
     large: list[tuple[int, int, Node]] = field(default_factory=list)  # a heap: the largest first
@@ -243,10 +252,10 @@ class _Queue:
 
 @dataclass(slots=True)
 class ReadyQueue:
-    """The nodes that wait for nothing but their turn.
+    """The nodes that are ready to be worked on.
 
-    Commits come first, then large blobs, then small ones and mounts in the order in which they became ready, with
-    some workers left to the small ones.
+    Commits come first, then large blobs, then small ones and mounts in the order in which they became ready.  Large
+    blobs leave some workers to the small ones.
     """
 
     workers: int
@@ -268,10 +277,10 @@ class ReadyQueue:
             self._queue(node).small.append((self._tickets, node))
 
     def take(self, pause: Ask, capacity: Ask) -> Node | None:
-        """The node to work on next; None while there is none that may be begun.
+        """Take the node to work on next; None when there is none.
 
-        Passed over is what would have to wait for a registry that ``pause`` says is paused, or of which no more than
-        ``capacity`` pieces may be on their way: no worker waits for it.
+        Blobs of a registry are passed over while ``pause`` says that it is paused, and while it delivers as many as
+        ``capacity`` says: no worker waits for it.
         """
         if self._commits:
             return self._commits.popleft()
@@ -287,14 +296,14 @@ class ReadyQueue:
         return None if small is None else _begin(small, small.small.popleft()[1])
 
     def release(self, node: Node) -> None:
-        """``node``, which was taken, is done or has failed."""
+        """Note that ``node``, which was taken, is done or has failed."""
         if node.is_under_way:
             self._queues[node.origin.registry].under_way -= 1
             self._large_at_work -= node.is_large
             node.is_under_way = False
 
     def shortest_pause(self, pause: Ask) -> float:
-        """Seconds until something that is passed over now may be begun; infinite when nothing is."""
+        """Seconds until a node that is passed over now may be taken; infinite when there is none."""
         return min(filter(None, self._pauses(pause)), default=math.inf)
 
     def _pauses(self, pause: Ask) -> Iterator[float]:
