@@ -69,11 +69,13 @@ class Node:
         return self.manifest is None and self.mount_from is None and self.descriptor.size >= LARGE
 
 
-def _no_pause(_: Reference) -> float:
+def no_pause(_: Reference) -> float:
+    """The pause of a registry at a source that knows none, in seconds."""
     return 0.0
 
 
-def _any_number(_: Reference) -> float:
+def any_number(_: Reference) -> float:
+    """The number of blobs that a registry may deliver at once at a source without a limit."""
     return math.inf
 
 
@@ -149,7 +151,7 @@ class Plan:
             self._name_again(root)
         return root.error if root.state is State.FAILED else None
 
-    def take(self, pause: Ask = _no_pause, capacity: Ask = _any_number) -> Node | None:
+    def take(self, pause: Ask = no_pause, capacity: Ask = any_number) -> Node | None:
         """Take the node to work on next; see ``ReadyQueue.take``."""
         return self._ready.take(pause, capacity)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from syncer.content import Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetFull
-from syncer.oci import Index, Platform, Reference
+from syncer.oci import Index, Platform
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, Unchanged
 from syncer.transfer.events import (
@@ -30,7 +29,7 @@ from syncer.transfer.events import (
     Started,
 )
 from syncer.transfer.memory import Memory
-from syncer.transfer.plan import Node, Plan, Tree
+from syncer.transfer.plan import Node, Plan, Tree, any_number, no_pause
 
 WORKERS = 32
 """The default number of blobs and manifests that are transferred at the same time."""
@@ -71,8 +70,8 @@ class _Transfer:
         self.plan = Plan(options.workers, self.mounting is not None, options.memory)
         referring = source if isinstance(source, Referring) else None
         self.discovery = Discovery(source, target, options.memory, referring, concurrency=min(16, options.workers))
-        self.pause = source.pause if isinstance(source, Pausing) else _no_pause
-        self.capacity = source.capacity if isinstance(source, Limiting) else _any_number
+        self.pause = source.pause if isinstance(source, Pausing) else no_pause
+        self.capacity = source.capacity if isinstance(source, Limiting) else any_number
         self.changed = anyio.Event()
         self.lost: dict[Item, ImageFailed] = {}
         self.is_second = is_second
@@ -201,14 +200,6 @@ class _Transfer:
                 await self.target.commit(node.space, self.discovery.manifests[child.digest], [])
             else:
                 await self._write(Node(child, node.space, node.origin, None), force=True)
-
-
-def _no_pause(_: Reference) -> float:
-    return 0.0
-
-
-def _any_number(_: Reference) -> float:
-    return math.inf
 
 
 def _platforms(tree: Tree) -> tuple[Platform, ...]:

@@ -21,7 +21,7 @@ _FALSE = frozenset({"false", "no", "off", "0"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
 
 
-class _Written(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):
     """A dumper that writes a value twice rather than as an anchor and an alias, as people do."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
@@ -82,7 +82,7 @@ class Draft:
         if self.registries:
             document["registries"] = self.registries
         comments = "".join(f"# {note}\n" for note in self.notes)
-        return comments + yaml.dump(document, Dumper=_Written, sort_keys=False, allow_unicode=True, width=110)
+        return comments + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
     def _addressed_sources(self) -> list[dict[str, Any]]:
         """The sources, without ``targets`` where these are all targets."""

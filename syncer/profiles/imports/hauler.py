@@ -8,7 +8,7 @@ from typing import Any
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import CustomName, chart_repository
+from syncer.profiles.syncfile.document import CustomName, check_chart_repository
 
 GROUP = "content.hauler.cattle.io/"
 
@@ -105,7 +105,7 @@ def _image(draft: Draft, image: Fields, defaults: dict[str, str]) -> None:
 
 def _chart(draft: Draft, chart: Fields) -> None:
     name = chart.text("name")
-    place = chart.parse("repoURL", chart_repository)
+    place = chart.parse("repoURL", check_chart_repository)
     version = chart.text("version")
     chart.unsupported("the images in a chart are not searched for; `syncer build --scan` does that", *_RENDERING)
     chart.unsupported("only charts in repositories are mirrored, with what their archive holds", "add-dependencies")

@@ -12,7 +12,7 @@ from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source
 from syncer.profiles.imports.skopeo import whole_match
-from syncer.profiles.syncfile.document import registry_host, repository
+from syncer.profiles.syncfile.document import parse_registry_host, parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 _LOGIN = frozenset({"username", "password", "insecure"})
@@ -64,7 +64,7 @@ def import_logins(logins: Fields) -> None:
         login.finish()
         if "/" in host:
             logins.refuse(host, "credentials are for a whole registry, not for a part of its names")
-        elif name := logins.parse(host, registry_host, host):
+        elif name := logins.parse(host, parse_registry_host, host):
             draft.login(name, user, password)
             if insecure:
                 draft.registry(name, insecure=True)
@@ -101,7 +101,7 @@ def _sources(rules: Fields, source: str, target_name: Reference) -> list[dict[st
 
 
 def _of_repository(rules: Fields, source: str, name: str, tags: Any, target_name: Reference) -> list[dict[str, Any]]:
-    place = rules.parse(source, repository, name)
+    place = rules.parse(source, parse_repository, name)
     if target_name.tag:
         rules.refuse(source, f"several tags cannot all become {target_name.tag}")
         return []
@@ -123,4 +123,4 @@ def _target(text: str) -> Reference:
     reference = Reference.parse(text)
     if reference.digest:
         raise UsageError(f"{text!r} names a digest, which no target can choose")
-    return reference if text.endswith(f":{reference.tag}") else repository(text)
+    return reference if text.endswith(f":{reference.tag}") else parse_repository(text)

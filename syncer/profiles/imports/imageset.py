@@ -11,7 +11,7 @@ from typing import Any
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import CustomName, chart_repository
+from syncer.profiles.syncfile.document import CustomName, check_chart_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 GROUP = "mirror.openshift.io/"
@@ -35,7 +35,7 @@ def import_imageset(tree: Any, draft: Draft) -> None:
     whole.ignore("archiveSize, storageConfig: a sync keeps nothing on disk.", "archiveSize", "storageConfig")
     mirror = whole.inner("mirror")
     mirror.unsupported(_SERVICES, "platform", "ocp", "operators", "samples")
-    blocked = _blocked(mirror)
+    blocked = _blocked_patterns(mirror)
     for image in mirror.each("additionalImages"):
         _image(draft, image, blocked)
     helm = mirror.inner("helm")
@@ -48,7 +48,7 @@ def import_imageset(tree: Any, draft: Draft) -> None:
     whole.finish()
 
 
-def _blocked(mirror: Fields) -> list[re.Pattern[str]]:
+def _blocked_patterns(mirror: Fields) -> list[re.Pattern[str]]:
     patterns = []
     for image in mirror.each("blockedImages"):
         text = image.text("name") or ""
@@ -80,7 +80,7 @@ def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]]) -> None:
 
 
 def _charts(draft: Draft, place: Fields) -> None:
-    url = place.parse("url", chart_repository)
+    url = place.parse("url", check_chart_repository)
     place.ignore("", "name")
     for chart in place.each("charts"):
         name, version = chart.text("name"), chart.text("version")

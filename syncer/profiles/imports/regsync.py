@@ -9,7 +9,7 @@ from syncer.errors import UsageError
 from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import repository
+from syncer.profiles.syncfile.document import parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 _SOURCE = re.compile(r"\{\{\s*\.Sync\.Source\s*\}\}")
@@ -37,7 +37,7 @@ def import_regsync(tree: Any, draft: Draft) -> None:
         _registry(draft, registry)
     defaults = whole.inner("defaults")
     referrers = _referrers(defaults)
-    _refuse_what_differs(defaults)
+    _refuse_differences(defaults)
     defaults.ignore("", "skipDockerConfig", "blobLimit", "cacheCount", "cacheTime", "userAgent")
     defaults.finish()
     draft.referrers = bool(referrers)  # regsync leaves them behind unless told otherwise
@@ -101,7 +101,7 @@ def _step(draft: Draft, step: Fields) -> None:
     platforms = platform_names(step, "platforms") + platform_names(step, "platform")
     if platforms:
         more["platforms"] = platforms
-    _refuse_what_differs(step)
+    _refuse_differences(step)
     choices = _tag_choices(step)
     sources: list[dict[str, Any]] = []
     if any(text.startswith("ocidir://") or "{{" in text for text in (source, target)):
@@ -128,7 +128,7 @@ def _image(step: Fields, source: str, target: str) -> list[dict[str, Any]]:
 
 
 def _repository(step: Fields, source: str, target: str, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    place, target_name = step.parse("source", repository, source), step.parse("target", repository, target)
+    place, target_name = step.parse("source", parse_repository, source), step.parse("target", parse_repository, target)
     if place is None or target_name is None:
         return []
     common = {"as": target_name.repository, "targets": [target_name.registry]}
@@ -167,7 +167,7 @@ def _referrers(fields: Fields) -> bool | None:
     return None if switches == [None, None] else any(switches)
 
 
-def _refuse_what_differs(fields: Fields) -> None:
+def _refuse_differences(fields: Fields) -> None:
     fields.ignore(_WHEN, "interval", "schedule")
     fields.ignore(_PACE, "ratelimit", "parallel")
     fields.ignore(_HOOKS, "hooks")

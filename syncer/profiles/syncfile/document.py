@@ -20,7 +20,7 @@ from syncer.profiles.syncfile.tags import TagPattern, TagRules
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 
 
-def repository(text: str) -> Reference:
+def parse_repository(text: str) -> Reference:
     """Parse ``registry/repository``, without tag and digest; raises ``UsageError``."""
     reference = Reference.parse(text)
     if reference.digest or text.endswith(f":{reference.tag}"):
@@ -51,16 +51,16 @@ class CustomName:
         return cls(reference.repository, reference.tag if ":" in name else None)
 
 
-def registry(text: str) -> str:
+def check_registry(text: str) -> str:
     """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     host, _, base = _SCHEME.sub("", text, count=1).partition("/")
-    registry_host(host)
+    parse_registry_host(host)
     if base.strip("/"):
         Reference.parse(f"{host}/{base.strip('/')}")
     return text
 
 
-def registry_host(text: str) -> str:
+def parse_registry_host(text: str) -> str:
     """Parse ``host`` or ``host:port`` into the spelling of references; raises ``UsageError``."""
     if not text or "/" in text or "@" in text:
         raise UsageError(f"{text!r} is not a registry", hint="write it like registry.example.com:5000")
@@ -68,7 +68,7 @@ def registry_host(text: str) -> str:
     return canonical_host(text.lower())
 
 
-def chart_repository(text: str) -> str:
+def check_chart_repository(text: str) -> str:
     """Check the URL of charts, at a classic repository or at a path of a registry; raises ``UsageError``."""
     if not re.match(r"(https?|oci)://[^/@]+", text):
         raise UsageError(
@@ -87,12 +87,12 @@ def _name_rules(rules: dict[str, str]) -> dict[str, str]:
 
 
 ImageName: TypeAlias = Annotated[Reference, parsed(Reference.parse)]
-RepositoryName: TypeAlias = Annotated[Reference, parsed(repository)]
+RepositoryName: TypeAlias = Annotated[Reference, parsed(parse_repository)]
 CustomNameField: TypeAlias = Annotated[CustomName, parsed(CustomName.parse)]
 PlatformName: TypeAlias = Annotated[Platform, parsed(Platform.parse)]
-RegistryName: TypeAlias = Annotated[str, parsed(registry)]
-RegistryHost: TypeAlias = Annotated[str, parsed(registry_host)]
-ChartRepository: TypeAlias = Annotated[str, parsed(chart_repository)]
+RegistryName: TypeAlias = Annotated[str, parsed(check_registry)]
+RegistryHost: TypeAlias = Annotated[str, parsed(parse_registry_host)]
+ChartRepository: TypeAlias = Annotated[str, parsed(check_chart_repository)]
 ByteCount: TypeAlias = Annotated[int, parsed(byte_count)]
 FilePath: TypeAlias = Annotated[Path, Field(strict=False)]
 Name: TypeAlias = Annotated[str, Field(min_length=1)]

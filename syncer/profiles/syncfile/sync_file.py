@@ -14,7 +14,7 @@ from syncer.formats.text import read_text
 from syncer.formats.yaml import Step, line_of, parse_yaml, spell_path
 from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Source, SyncDocument, Target, registry_host
+from syncer.profiles.syncfile.document import Source, SyncDocument, Target, parse_registry_host
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
 
 
@@ -107,7 +107,7 @@ class SyncFile:
     def registry_names(self) -> Iterator[tuple[str, str]]:
         """Yield each key of ``registries``, as the file spells it and as references spell it."""
         keys = (self.tree or {}).get("registries") or self.document.registries  # flags have no tree
-        return ((written, registry_host(written)) for written in keys)
+        return ((written, parse_registry_host(written)) for written in keys)
 
     def _place(self, *path: Step) -> str:
         line = line_of(self.tree, path)
