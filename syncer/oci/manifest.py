@@ -133,7 +133,7 @@ def parse_manifest(content: bytes, media_type: str | None = None, *, expected: D
     contradicts the document's own, and for anything else that image-spec forbids.
     """
     if len(content) > MAX_MANIFEST_SIZE:
-        raise InvalidContent(f"a manifest of {len(content)} bytes is larger than the limit of {MAX_MANIFEST_SIZE}")
+        raise InvalidContent(f"a manifest of {len(content)} bytes is larger than {MAX_MANIFEST_SIZE}")
     digest = Digest.of(content, expected.algorithm if expected else "sha256")
     if expected is not None and digest != expected:
         raise DigestMismatch(f"a manifest's content is {digest.short}, not {expected.short} as asked for")
