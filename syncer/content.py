@@ -194,5 +194,5 @@ class Item:
     target: Reference
     wanted_by: tuple[str, ...] = field(default=())
     platforms: tuple[Platform, ...] = ()
-    referrers: bool = True  # signatures and the like come along, where the source can tell them
-    subject: Reference | None = None  # the image that this one speaks about, and comes along with
+    referrers: bool = True  # signatures and other referrers are transferred too, if the source can list them
+    subject: Reference | None = None  # for a referrer: the image that it is about

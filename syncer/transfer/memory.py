@@ -16,7 +16,7 @@ _VERSION = 1
 class Memory:
     """The spaces in which blobs were seen at a target, and the digests of indexes reduced to some platforms."""
 
-    locations: dict[str, str] = field(default_factory=dict)  # digest → a space that had it
+    locations: dict[str, str] = field(default_factory=dict)  # digest → the space in which it was seen
     reductions: dict[str, str] = field(default_factory=dict)  # digest and platforms → digest
 
     @classmethod

@@ -37,7 +37,7 @@ class IndexedChart:
 
     version: str
     urls: tuple[str, ...]
-    digest: str  # hexadecimal; empty when the index tells none
+    digest: str  # hexadecimal; empty when the index has none
 
 
 @dataclass(frozen=True, slots=True)

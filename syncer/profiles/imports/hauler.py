@@ -108,8 +108,8 @@ def _chart(draft: Draft, chart: Fields) -> None:
     place = chart.parse("repoURL", check_chart_repository)
     version = chart.text("version")
     chart.unsupported("the images in a chart are not searched for; `syncer build --scan` does that", *_RENDERING)
-    chart.unsupported("only charts in repositories are mirrored, with what their archive holds", "add-dependencies")
-    chart.unsupported("only charts in repositories are mirrored, with what their archive holds", "addDependencies")
+    chart.unsupported("only the archive of a chart is mirrored, with the dependencies inside it", "add-dependencies")
+    chart.unsupported("only the archive of a chart is mirrored, with the dependencies inside it", "addDependencies")
     chart.unsupported("list these images one by one", "extraImages")
     chart.unsupported("a chart keeps its name", "rewrite")
     if name and place:

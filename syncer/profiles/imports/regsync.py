@@ -40,7 +40,7 @@ def import_regsync(tree: Any, draft: Draft) -> None:
     _refuse_differences(defaults)
     defaults.ignore("", "skipDockerConfig", "blobLimit", "cacheCount", "cacheTime", "userAgent")
     defaults.finish()
-    draft.referrers = bool(referrers)  # regsync leaves them behind unless told otherwise
+    draft.referrers = bool(referrers)  # regsync does not copy them by default
     for step in whole.each("sync"):
         _step(draft, step)
     whole.ignore("", *(name for name in whole.names() if name.startswith("x-")))

@@ -279,8 +279,8 @@ class PaletteApi:
         document = await self._calls.get(f"clusterprofiles/{uid}")
         profile = parse_profile(document, origin)
         with_manifests = await self._optional(f"clusterprofiles/{uid}/packs/manifests")
-        told = objects_field(object_field(with_manifests, "spec"), "packs")
-        fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in told)}
+        entries = objects_field(object_field(with_manifests, "spec"), "packs")
+        fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in entries)}
         packs = [_fill_in(pack, fuller.get(pack.name)) for pack in profile.packs]
         warnings = list(profile.warnings)
         if with_manifests is None:
