@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.oci import Digest, Index, Manifest, parse_manifest
 from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
-from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, as_referrer
+from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, referrer_descriptor
 from syncer.oci.referrer_tags import cosign_tags, fallback_tag, subject_tag
 from tests.support import images
 from tests.support.images import Image
@@ -121,7 +121,7 @@ def test_an_artifact_without_a_type_is_of_its_configs(own: str | None) -> None:
 def test_a_referrer_is_listed_with_its_type_and_annotations() -> None:
     made = images.referrer(images.image("a"), annotations={"made": "today"})
 
-    listed = as_referrer(read(made)).to_json()
+    listed = referrer_descriptor(read(made)).to_json()
 
     assert listed == {
         "mediaType": OCI_MANIFEST,

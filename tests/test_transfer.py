@@ -13,7 +13,7 @@ from syncer.content import Item
 from syncer.errors import InvalidContent, NotFound, PlatformMissing, TargetError, TargetFull
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.transfer.discovery import Discovered, Discovery, Undiscovered
+from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.events import Event, Failed, Found, ImageCopied, ImageFailed, ImageSkipped, Mounted, Skipped
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
@@ -253,11 +253,11 @@ async def test_indexes_nested_too_deep_are_refused(depth: int, *, is_refused: bo
     assert failures == ([InvalidContent] if is_refused else [])
 
 
-async def discovered(source: MemorySource, *items: Item) -> list[Discovered]:
+async def discovered(source: MemorySource, *items: Item) -> list[DiscoveryResult]:
     """What discovery finds of ``items``, for a target that has nothing."""
-    found: list[Discovered] = []
+    found: list[DiscoveryResult] = []
 
-    async def deliver(one: Discovered) -> None:
+    async def deliver(one: DiscoveryResult) -> None:
         found.append(one)
 
     await Discovery(source, MemoryTarget()).run(items, deliver)
@@ -280,7 +280,7 @@ async def test_an_image_of_more_manifests_than_anybody_needs_is_refused() -> Non
 
     assert isinstance(taken, Tree)
     assert len(taken.manifests) == 10_000
-    assert isinstance(refused, Undiscovered)
+    assert isinstance(refused, DiscoveryFailure)
     assert "more than 10000 manifests" in str(refused.error)
 
 
@@ -294,7 +294,7 @@ async def test_a_config_that_is_too_large_to_be_one_is_not_read(size: int, *, is
 
     (found,) = await discovered(source, Item(reference, reference, platforms=(Platform("linux", "amd64"),)))
 
-    assert isinstance(found, Undiscovered) is is_refused
+    assert isinstance(found, DiscoveryFailure) is is_refused
     assert source.reads[images.digest_of(config)] == (0 if is_refused else 1)
 
 
@@ -327,7 +327,7 @@ async def test_an_image_that_keeps_others_waiting_gives_up_its_turn_and_no_other
     references = [source.add(f"{n}.example.com/{name}", images.image(name)) for n, name in enumerate(names)]
     order: list[str] = []
 
-    async def deliver(found: Discovered) -> None:
+    async def deliver(found: DiscoveryResult) -> None:
         order.append(found.item.source.repository)
         source.released.set()
 
@@ -519,7 +519,7 @@ async def test_a_blob_seen_by_an_earlier_run_is_mounted_and_a_wrong_memory_does_
         source.add("example.com/a:1", images.image("a", layers=[base])),
         source.add("example.com/b:1", images.image("b", layers=[base, other])),
     ]
-    memory.saw(Digest.parse(images.digest_of(other.content)), "example.com/gone")
+    memory.remember_location(Digest.parse(images.digest_of(other.content)), "example.com/gone")
 
     for reference in references:
         await transfer(

@@ -13,7 +13,7 @@ from syncer.errors import TargetError
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.memory import Memory
-from syncer.transfer.plan import Added, Node, Plan, State, Tree
+from syncer.transfer.plan import Addition, Node, Plan, State, Tree
 from tests.support import images
 from tests.support.images import Image
 
@@ -49,7 +49,7 @@ def tree_of(name: str, image: Image) -> Tree:
     return Tree(Item(reference, reference), parsed[-1].descriptor, manifests, tuple(content.values()))
 
 
-def enter(plan: Plan, name: str, *blobs: tuple[str, int], image: Image | None = None) -> Added:
+def enter(plan: Plan, name: str, *blobs: tuple[str, int], image: Image | None = None) -> Addition:
     """Add an image, none of whose content has failed, and let the work on it begin."""
     tree = tree_of(name, image or sized(*blobs))
     space = tree.item.target.name

@@ -46,7 +46,7 @@ class RegistryTarget:
         self._referrers = Referrers()
 
     @property
-    def lanes(self) -> int:
+    def capacity(self) -> int:
         """How many pieces of content may be on their way to it."""
         transport = self._registry.transport
         usual = transport.limits.requests_per_host

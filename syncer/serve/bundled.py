@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from syncer.errors import DigestMismatch, NotFound
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.oci.manifest import AnyManifest, Descent, as_referrer
+from syncer.oci.manifest import AnyManifest, Descent, referrer_descriptor
 from syncer.serve.storage import ReadAt, StoredManifest
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Bundled:
         self._manifests[descriptor.digest] = descriptor.media_type
         descent.enter(manifest)
         if manifest.subject:
-            self._referrers.setdefault(manifest.subject.digest, []).append(as_referrer(manifest))
+            self._referrers.setdefault(manifest.subject.digest, []).append(referrer_descriptor(manifest))
 
 
 @dataclass(frozen=True, slots=True)

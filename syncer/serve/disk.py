@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.errors import DigestMismatch, InvalidContent, Locked
-from syncer.files import make_directory, mark, removed, rename, try_lock, write_whole
+from syncer.files import make_directory, mark, remove_file, rename, try_lock, write_whole
 from syncer.oci import Descriptor, Digest, parse_manifest
-from syncer.oci.manifest import AnyManifest, as_referrer
+from syncer.oci.manifest import AnyManifest, referrer_descriptor
 from syncer.serve.storage import ReadAt, StoredManifest
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Disk:
     def referrers(self, repository: str, subject: Digest) -> Sequence[Descriptor]:
         digests = [Digest.parse(name.replace("-", ":")) for name in _names(self._referrers(repository, subject))]
         stored = filter(None, (self.manifest(repository, digest) for digest in sorted(digests)))
-        return [as_referrer(parse_manifest(found.content, found.media_type)) for found in stored]
+        return [referrer_descriptor(parse_manifest(found.content, found.media_type)) for found in stored]
 
     def begin(self, repository: str) -> DiskUpload:
         path = self._repositories / repository / "_uploads" / uuid.uuid4().hex
@@ -148,7 +148,7 @@ class Disk:
             self._write(self._repositories / repository / "_tags" / tag, str(digest).encode())
 
     def delete_tag(self, repository: str, tag: str) -> bool:
-        return removed(self._repositories / repository / "_tags" / tag)
+        return remove_file(self._repositories / repository / "_tags" / tag)
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
         stored = self.manifest(repository, digest)
@@ -159,11 +159,11 @@ class Disk:
                 self.delete_tag(repository, tag)
         subject = parse_manifest(stored.content, stored.media_type).subject
         if subject:
-            removed(self._referrers(repository, subject.digest) / _flat(digest))
-        return removed(self._link(repository, "_manifests", digest))
+            remove_file(self._referrers(repository, subject.digest) / _flat(digest))
+        return remove_file(self._link(repository, "_manifests", digest))
 
     def delete_blob(self, repository: str, digest: Digest) -> bool:
-        return removed(self._link(repository, "_blobs", digest))
+        return remove_file(self._link(repository, "_blobs", digest))
 
     def adopt(self, upload: DiskUpload, digest: Digest) -> None:
         """Give a finished upload, whose bytes are those of ``digest``, its name."""
