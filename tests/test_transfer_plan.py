@@ -303,10 +303,10 @@ def test_no_more_is_begun_of_a_registry_than_it_has_lanes() -> None:
     def lanes(reference: Reference) -> float:
         return 2 if reference.registry == "narrow.example.com" else math.inf
 
-    begun = taken(plan, lanes=lanes)
+    begun = taken(plan, capacity=lanes)
     assert called(begun, *"abcdef") == ["c", "a", "e", "d", "f"]
     done(plan, begun[1])
-    assert called(taken(plan, lanes=lanes), *"abcdef") == ["b"]
+    assert called(taken(plan, capacity=lanes), *"abcdef") == ["b"]
 
 
 def test_a_registry_that_is_paused_is_passed_over_until_its_pause_ends() -> None:
@@ -415,7 +415,7 @@ def test_mounts_need_no_lane_of_the_source() -> None:
     plan = Plan(workers=4, can_mount=True, memory=Memory({images.digest_of(b"b"): "example.com/earlier"}))
     enter(plan, "example.com/app:1", ("a", 1), ("b", 1))
 
-    assert called(taken(plan, lanes=lambda _: 0), "a", "b") == ["b"]
+    assert called(taken(plan, capacity=lambda _: 0), "a", "b") == ["b"]
     assert called(taken(plan, pause=lambda _: 1.0), "a", "b") == []
 
 
