@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import resource
 import socket
 import ssl
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -185,6 +187,67 @@ async def test_a_body_that_stalls_ends_and_what_arrived_is_kept(
 
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert (await client.ask(registry, "GET", location)).headers["Range"] == "0-69999"
+
+
+async def test_a_body_that_stalls_is_written_and_fills_no_memory(
+    serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threat: a thousand bodies that stall just before a megabyte, which is written at once, is full."""
+    monkeypatch.setattr("syncer.serve.uploading._QUIET_SECONDS", 0.1)
+
+    async with serve_disk() as registry:
+        location = (await client.ask(registry, "POST", "/v2/app/blobs/uploads/")).headers["Location"]
+        path = registry.directory / "content/repositories/app/_uploads" / location.rpartition("/")[2]
+        async with await connect(registry) as stream:
+            head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(BLOB)}\r\n\r\n"
+            await stream.send(head.encode() + BLOB[:70_000])
+            with anyio.fail_after(10):
+                while path.stat().st_size < 70_000:  # noqa: ASYNC110  # no event tells
+                    await anyio.sleep(0.01)
+            await stream.send(BLOB[70_000:])
+            assert (await stream.receive()).startswith(b"HTTP/1.1 202 ")
+        assert path.read_bytes() == BLOB
+
+
+async def test_a_thousand_bodies_that_stall_shut_nobody_out(serve_process: OpenRegistry) -> None:
+    """Threat: all connections taken by clients that send a part of a body and then nothing.
+
+    Whoever comes then has the place of the one that has stalled longest; an upload that goes on all the while is
+    not touched.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    stalled: list[socket.socket] = []
+    try:
+        async with serve_process() as registry:
+            host, _, port = registry.address.rpartition(":")
+            path = f"/v2/app/blobs/uploads/?digest={DIGEST}"
+            for _ in range(1024):
+                begun = socket.create_connection((host, int(port)))
+                begun.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc".encode())
+                stalled.append(begun)
+            sent = anyio.Event()
+
+            async def steadily() -> AsyncIterator[bytes]:
+                for start in range(0, len(BLOB), 1000):
+                    yield BLOB[start : start + 1000]
+                    if not sent.is_set():
+                        await anyio.sleep(0.05)
+
+            async def upload() -> None:
+                assert (await client.ask(registry, "POST", path, data=steadily())).status == 201
+
+            await answered(registry)  # at first each may be quiet in peace
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(upload)
+                for number in range(50):
+                    assert (await client.ask(registry, "GET", "/v2/")).status == 200, number
+                sent.set()
+            assert (await client.blob(registry, "app", DIGEST)).content == BLOB
+    finally:
+        for begun in stalled:
+            begun.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_client_that_does_not_read_is_cut_off(

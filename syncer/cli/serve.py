@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import resource
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,7 @@ def serve(
     tls = Tls(certificate=tls_cert, key=tls_key) if tls_cert and tls_key else None
 
     async def job() -> Exit:
+        _allow_many_files()
         with open_storage(bundle, disk) as storage:
             async with serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address:
                 typer.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
@@ -64,6 +66,13 @@ def serve(
         return Exit.OK
 
     run(job, farewell=None)
+
+
+def _allow_many_files() -> None:
+    """Each connection is an open file, and many systems allow 1024 of them unless they are asked."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS refuses some of what it says it allows
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

@@ -36,6 +36,7 @@ _METHODS: dict[type[Endpoint], str] = {
     Uploads: "POST",
     UploadAt: "GET, HEAD, PATCH, PUT, DELETE",
 }
+_BUSY = (errno.EMFILE, errno.ENFILE)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -63,6 +64,8 @@ class Application:
         except SyncerError as error:
             return _failed(request, error)
         except OSError as error:
+            if error.errno in _BUSY:
+                return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN", "too many files are open").response()
             if error.errno not in _FULL:
                 raise
             return Problem(HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN", "the registry's disk is full").response()

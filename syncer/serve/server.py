@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ async def serve(
     passwords = Passwords.read(htpasswd) if htpasswd else None
     context = tls.context() if tls else None
     server = _Server(
-        Application(storage, passwords),
+        _then_waiting(Application(storage, passwords)),
         request_factory=_request,
         access_log=None,
         logger=logging.getLogger("syncer.serve"),
@@ -114,6 +114,19 @@ def _reason(error: OSError | OverflowError) -> str:
     """Why, without the address, which asyncio and uvloop repeat each in their own words."""
     number = getattr(error, "errno", None) or 0
     return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
+
+
+def _then_waiting(application: Application) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """The application; when it has answered, it is the client's turn to take the answer and to ask again."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await application(request)
+        finally:
+            if isinstance(request.protocol, Connection):
+                request.protocol.wait()
+
+    return answer
 
 
 class _Server(web.Server):

@@ -22,6 +22,7 @@ from syncer.serve.storage import Upload, Writable
 
 _BATCH = 1024 * 1024  # bytes written and hashed at once
 _BATCHES = 2  # that wait while one is written
+_QUIET_SECONDS = 1.0  # without a byte, after which the batch is written: many stalled bodies fill no memory
 
 _CONTENT_RANGE = re.compile(r"(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
 
@@ -167,7 +168,15 @@ async def _read(request: web.BaseRequest, send: MemoryObjectSendStream[list[byte
     batch: list[bytes] = []
     size = 0
     try:
-        while piece := await next_piece(request):
+        while True:
+            with anyio.move_on_after(_QUIET_SECONDS if batch else None) as quiet:
+                piece = await next_piece(request)
+            if quiet.cancelled_caught:
+                full, batch, size = batch, [], 0
+                await send.send(full)
+                continue
+            if not piece:
+                break
             batch.append(piece)
             size += len(piece)
             if size >= _BATCH:
