@@ -17,10 +17,12 @@ from syncer.serve.endpoint import (
     Catalog,
     Endpoint,
     ManifestAt,
+    Pulled,
     Referrers,
     Tags,
     UploadAt,
     Uploads,
+    found_by_namespace,
     parse_endpoint,
 )
 from syncer.serve.password import Passwords
@@ -56,6 +58,8 @@ class Application:
         try:
             await self._check_password(request)
             endpoint = parse_endpoint(request.raw_path.partition("?")[0])
+            if request.method in ("GET", "HEAD") and isinstance(endpoint, Pulled) and "ns" in request.query:
+                endpoint = found_by_namespace(endpoint, request.query["ns"], self.storage.has_repository)
             if self._writable:
                 return await self._answer_writable(request, self._writable, endpoint)
             return await self._answer(request, endpoint, allowed=_READ)
