@@ -232,6 +232,40 @@ async def test_a_blob_mounted_from_the_bundle_is_there_without_the_bundle(tmp_pa
         await client.assert_holds(registry, "copy", made, "v1")
 
 
+async def test_what_a_bundle_holds_is_there_after_a_delete_that_is_refused(tmp_path: Path) -> None:
+    """Also when the directory has it as well, because it was pushed once more."""
+    held = images.index(images.image("a"))
+    repository = "docker.io/library/busybox"
+    blob = next(iter(held.all_blobs()))
+
+    async with served(Opened.of({"busybox:1": held}), tmp_path / "disk") as registry:
+        for pushed in (False, True):
+            if pushed:
+                await client.push(registry, repository, held, "1")
+            for path in (
+                f"manifests/{held.digest}",
+                f"manifests/{held.children[0].digest}",
+                "manifests/1",
+                f"blobs/{blob}",
+            ):
+                refused = await client.ask(registry, "DELETE", f"/v2/{repository}/{path}")
+
+                assert refused.status == 405, (path, pushed)
+                assert [error["code"] for error in client.parsed(refused)["errors"]] == ["UNSUPPORTED"]
+                assert (await client.ask(registry, "HEAD", f"/v2/{repository}/{path}")).status == 200
+        for path in ("manifests/none", f"manifests/sha256:{'0' * 64}", f"blobs/sha256:{'0' * 64}"):
+            assert (await client.ask(registry, "DELETE", f"/v2/{repository}/{path}")).status == 404
+
+
+async def test_a_bundle_alone_refuses_every_delete() -> None:
+    held = images.image("a")
+    async with served(Opened.of({"busybox:1": held})) as registry:
+        for path in ("manifests/1", f"manifests/{held.digest}", f"blobs/{next(iter(held.blobs))}"):
+            refused = await client.ask(registry, "DELETE", f"/v2/docker.io/library/busybox/{path}")
+            assert refused.status == 405
+            assert refused.headers["Allow"] == "GET, HEAD"
+
+
 OpenMirror: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[Registry, str]]]
 
 MIRRORED = {

@@ -464,15 +464,15 @@ async def test_a_full_disk_is_said_and_nothing_is_half_named(serve_disk: OpenReg
         await client.assert_holds(registry, "app", made, "v1")
 
 
-async def test_abandoned_sessions_are_removed_after_a_week(serve_disk: OpenRegistry) -> None:
+async def test_abandoned_sessions_are_removed_at_the_next_start(serve_disk: OpenRegistry) -> None:
     """Threat: a disk filled by uploads that nobody ends."""
     async with serve_disk() as registry:
         locations = [
             (await client.ask(registry, "POST", "/v2/app/blobs/uploads/")).headers["Location"] for _ in range(2)
         ]
         path = registry.directory / "content/repositories/app/_uploads" / locations[0].rpartition("/")[2]
-        week = time.time() - 8 * 24 * 3600
-        os.utime(path, (week, week))
+        day = time.time() - 25 * 3600
+        os.utime(path, (day, day))
 
     async with serve_disk() as registry:
         assert [(await client.ask(registry, "GET", location)).status for location in locations] == [404, 204]

@@ -17,22 +17,33 @@ from syncer.bundle import check_structure, open_bundle
 from syncer.cli.job import run
 from syncer.cli.options import PaletteOptions
 from syncer.errors import Exit, UsageError
+from syncer.formats.units import parse_duration
 from syncer.serve import Storage, Tls, open_disk
 from syncer.serve import serve as serve_storage
 from syncer.serve.bundled import Bundled
+from syncer.serve.disk import KEEP_SECONDS
 from syncer.serve.layered import Layered
+
+_LEAST_KEEP_SECONDS = 60
 
 
 def serve(
     *,
     bundle: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-b", "--bundle", metavar="BUNDLE", help="Serve this bundle off the file."),
     ] = None,
     disk: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-d", "--disk", metavar="DIR", help="Serve this directory and keep in it what is pushed."),
     ] = None,
+    keep_unfinished: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="With --disk: remove uploads that got no byte, and blobs that no manifest lists, after so long.",
+        ),
+    ] = "24h",
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("-p", "--port", min=0, max=65535, help="The port to listen on.")] = 8080,
     htpasswd: Annotated[
@@ -53,11 +64,15 @@ def serve(
         typer.echo("note: serve speaks to no registry, so --insecure and --ca-cert change nothing", err=True)
     if bool(tls_cert) != bool(tls_key):
         raise UsageError("--tls-cert and --tls-key go together")
+    bundle_path, directory = _path("--bundle", bundle), _path("--disk", disk)
+    keep_seconds = parse_duration(keep_unfinished)
+    if keep_seconds < _LEAST_KEEP_SECONDS:
+        raise UsageError("--keep-unfinished must be a minute at least", hint="the manifest of a push comes last")
     tls = Tls(certificate=tls_cert, key=tls_key) if tls_cert and tls_key else None
 
     async def job() -> Exit:
         _allow_many_files()
-        with open_storage(bundle, disk) as storage:
+        with open_storage(bundle_path, directory, keep_seconds) as storage:
             async with serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address:
                 typer.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
                 if not ipaddress.ip_address(address.host).is_loopback and not (htpasswd and tls):
@@ -68,6 +83,13 @@ def serve(
     run(job, farewell=None)
 
 
+def _path(flag: str, name: str | None) -> Path | None:
+    """Raises ``UsageError`` for an empty name, which would be the current directory."""
+    if name == "":
+        raise UsageError(f"the name that {flag} is given is empty", hint="is a variable of the script not set?")
+    return Path(name) if name else None
+
+
 def _allow_many_files() -> None:
     """Each connection is an open file, and many systems allow 1024 of them unless they are asked."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -76,7 +98,7 @@ def _allow_many_files() -> None:
 
 
 @contextmanager
-def open_storage(bundle: Path | None, disk: Path | None) -> Iterator[Storage]:
+def open_storage(bundle: Path | None, disk: Path | None, keep_seconds: float = KEEP_SECONDS) -> Iterator[Storage]:
     """A bundle, a directory, or the bundle beneath the directory.
 
     Raises ``UsageError`` when neither is given, and ``InvalidBundle``.
@@ -96,5 +118,5 @@ def open_storage(bundle: Path | None, disk: Path | None) -> Iterator[Storage]:
             assert below is not None
             yield below
         else:
-            directory = stack.enter_context(open_disk(disk))
+            directory = stack.enter_context(open_disk(disk, keep_seconds=keep_seconds))
             yield Layered(directory, below) if below else directory

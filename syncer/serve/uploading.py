@@ -44,6 +44,9 @@ class Turns:
 
     _turns: dict[str, _Turn] = field(default_factory=dict)
 
+    def are_taken(self, session: str) -> bool:
+        return session in self._turns
+
     @asynccontextmanager
     async def take(self, session: str) -> AsyncIterator[None]:
         turn = self._turns.setdefault(session, _Turn())
@@ -62,7 +65,17 @@ class Turns:
                 del self._turns[session]
 
 
-async def post_upload(request: web.BaseRequest, storage: Writable, endpoint: Uploads) -> web.StreamResponse:
+async def purge(storage: Writable, turns: Turns, repository: str, session: str) -> None:
+    """Forget a session that has got no byte for too long, unless a request is at it or comes now."""
+    if not turns.are_taken(session):
+        with suppress(Problem):  # a request has come
+            async with turns.take(session):
+                await to_thread.run_sync(storage.purge_upload, repository, session)
+
+
+async def post_upload(
+    request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: Uploads
+) -> web.StreamResponse:
     """Mount a blob from another repository, take one whole, or open a session."""
     repository, query = endpoint.repository, request.query
     if "mount" in query and is_repository(query.get("from", "")):
@@ -72,12 +85,13 @@ async def post_upload(request: web.BaseRequest, storage: Writable, endpoint: Upl
     upload = storage.begin(repository)
     if "digest" in query:
         digest = parse_digest(query["digest"])
-        try:
-            await _receive(request, upload)
-            await _commit(upload, digest)
-        except BaseException:
-            upload.discard()  # nobody knows where it is
-            raise
+        async with turns.take(upload.id):
+            try:
+                await _receive(request, upload)
+                await _commit(upload, digest)
+            except BaseException:
+                upload.discard()  # nobody knows where it is
+                raise
         return _created(repository, digest)
     return _accepted(repository, upload)
 
