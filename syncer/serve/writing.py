@@ -12,14 +12,19 @@ from syncer.errors import DigestMismatch, InvalidContent
 from syncer.oci import Digest, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 from syncer.serve.connection import next_piece
-from syncer.serve.endpoint import BlobAt, ManifestAt
+from syncer.serve.endpoint import BlobAt, ManifestAt, parse_tag
 from syncer.serve.problem import Problem, empty_response
 from syncer.serve.reading import unknown_blob, unknown_manifest
 from syncer.serve.storage import Kept, Writable
 
+_MAX_TAGS = 100  # of one request; the spec asks for ten at least
+
 
 async def put_manifest(request: web.BaseRequest, storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
-    tags = _tags(endpoint)
+    """Keep a manifest under a tag; or under its digest, and the tags that the query names (distribution-spec,
+    "Pushing Manifests").
+    """
+    tags = _tags(request, endpoint)
     content = await _body(request)
     media_type = request.content_type if "Content-Type" in request.headers else None
     manifest = await to_thread.run_sync(_store, storage, endpoint, tags, content, media_type)
@@ -27,7 +32,11 @@ async def put_manifest(request: web.BaseRequest, storage: Writable, endpoint: Ma
     headers = {"Location": f"/v2/{endpoint.repository}/manifests/{digest}", "Docker-Content-Digest": digest}
     if manifest.subject:
         headers["OCI-Subject"] = str(manifest.subject.digest)
-    return empty_response(HTTPStatus.CREATED, headers)
+    response = empty_response(HTTPStatus.CREATED, headers)
+    if isinstance(endpoint.reference, Digest):
+        for tag in tags:
+            response.headers.add("OCI-Tag", tag)
+    return response
 
 
 async def delete_manifest(storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
@@ -70,9 +79,15 @@ async def _body(request: web.BaseRequest) -> bytes:
     return bytes(content)
 
 
-def _tags(endpoint: ManifestAt) -> list[str]:
-    """What the manifest is to be called."""
-    return [] if isinstance(endpoint.reference, Digest) else [endpoint.reference]
+def _tags(request: web.BaseRequest, endpoint: ManifestAt) -> list[str]:
+    """What the manifest is to be called; the query counts only beside a digest."""
+    if not isinstance(endpoint.reference, Digest):
+        return [endpoint.reference]
+    tags = list(dict.fromkeys(request.query.getall("tag", ())))
+    if len(tags) > _MAX_TAGS:
+        message = f"one request may name {_MAX_TAGS} tags"
+        raise Problem(HTTPStatus.REQUEST_URI_TOO_LONG, "UNSUPPORTED", message)
+    return [parse_tag(tag, HTTPStatus.BAD_REQUEST) for tag in tags]
 
 
 def _store(
