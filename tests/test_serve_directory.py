@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import chdir
@@ -16,6 +17,7 @@ from syncer.serve import open_disk, serve
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
+from tests.support.programs import needs, run
 from tests.support.registries import Registry
 from tests.test_bad_input import sentence
 
@@ -137,11 +139,19 @@ def test_a_directory_that_cannot_be_made_is_one_sentence() -> None:
     assert raised.value.hint
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_without_permission_is_one_sentence(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(UsageError, match="permission denied"), open_disk(tmp_path):
-        pass
+async def test_a_directory_without_permission_is_one_sentence(tmp_path: Path) -> None:
+    """Root is told so as well, where it has not the right to write everywhere."""
+    (tmp_path / "disk").mkdir(mode=0o500)
+    rights = "-dac_override,-dac_read_search"
+    without = [needs("setpriv"), f"--bounding-set={rights}", f"--inh-caps={rights}"] if os.geteuid() == 0 else []
+
+    for path in (tmp_path / "disk", tmp_path / "disk/below"):
+        ran = await run(*without, sys.executable, "-m", "syncer", "serve", "--disk", str(path))
+
+        assert ran.code == 2
+        assert f"error: {path} cannot be served: permission denied" in ran.stderr
+        assert "hint: " in ran.stderr
+        assert "Traceback" not in ran.stderr
 
 
 def new(path: Path) -> Path:

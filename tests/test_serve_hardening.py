@@ -209,8 +209,9 @@ async def test_a_body_that_stalls_is_written_and_fills_no_memory(
         assert path.read_bytes() == BLOB
 
 
-async def test_a_thousand_bodies_that_stall_shut_nobody_out(serve_process: OpenRegistry) -> None:
-    """Threat: all connections taken by clients that send a part of a body and then nothing.
+@pytest.mark.parametrize("after", ["a part of a body", "an answer"])
+async def test_a_thousand_clients_that_stall_shut_nobody_out(serve_process: OpenRegistry, after: str) -> None:
+    """Threat: all connections taken by clients that send a part of a body, or take an answer, and then do nothing.
 
     Whoever comes then has the place of the one that has stalled longest; an upload that goes on all the while is
     not touched.
@@ -222,9 +223,12 @@ async def test_a_thousand_bodies_that_stall_shut_nobody_out(serve_process: OpenR
         async with serve_process() as registry:
             host, _, port = registry.address.rpartition(":")
             path = f"/v2/app/blobs/uploads/?digest={DIGEST}"
+            stalling = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc".encode()
+            if after == "an answer":
+                stalling = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"
             for _ in range(1024):
                 begun = socket.create_connection((host, int(port)))
-                begun.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc".encode())
+                begun.sendall(stalling)
                 stalled.append(begun)
             sent = anyio.Event()
 

@@ -12,6 +12,7 @@ import anyio
 import orjson
 import pytest
 
+from syncer.errors import DigestMismatch
 from syncer.oci import Digest, parse_manifest
 from syncer.serve import Disk, open_disk, serve
 from syncer.serve.directory import Layout
@@ -94,11 +95,30 @@ async def test_an_upload_that_gets_bytes_is_kept_however_long_it_takes(tmp_path:
     async with served(tmp_path) as registry:
         path = f"/v2/app/blobs/uploads/?digest={digest_of(SMALL)}"
         assert (await client.ask(registry, "POST", path, data=slowly())).status == 201
+        assert (await client.blob(registry, "app", digest_of(SMALL))).content == SMALL
         location = (await client.ask(registry, "POST", "/v2/app/blobs/uploads/")).headers["Location"]
         stored = await client.ask(registry, "PUT", f"{location}?digest={digest_of(SMALL)}", data=slowly())
 
         assert stored.status == 201
         assert (await client.blob(registry, "app", digest_of(SMALL))).content == SMALL
+
+
+async def test_an_upload_whose_file_somebody_removed_ends_in_no_blob(tmp_path: Path) -> None:
+    """Threat: the rest of the bytes under a digest that was reckoned over all of them."""
+    with open_disk(tmp_path) as disk:
+        for removed_then_made in (False, True):
+            upload = disk.begin("app")
+            upload.append([SMALL[:500]])
+            upload.path.unlink()
+            if removed_then_made:
+                upload.path.touch()
+                upload.append([SMALL[500:]])
+                with pytest.raises(DigestMismatch):
+                    upload.commit(Digest.of(SMALL))
+            else:
+                with pytest.raises(FileNotFoundError):
+                    upload.append([SMALL[500:]])
+        assert disk.blob("app", Digest.of(SMALL)) is None
 
 
 async def test_what_is_deleted_gives_its_room_back(tmp_path: Path) -> None:

@@ -305,7 +305,9 @@ class DiskUpload:
 
     def append(self, pieces: Sequence[bytes]) -> None:
         try:
-            with self.path.open("ab") as file:
+            # a file that somebody removed is not made again, without its first bytes
+            opened = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with open(opened, "ab") as file:  # noqa: PTH123  # a descriptor, not a path
                 file.writelines(pieces)
         except OSError:
             os.truncate(self.path, self.offset)
@@ -323,7 +325,8 @@ class DiskUpload:
             file.seek(hashed)
             while piece := file.read(_PIECE):
                 hasher.update(piece)
-        if not digest.matches(hasher):
+            size = os.fstat(file.fileno()).st_size
+        if not digest.matches(hasher) or size != self.offset:
             self.discard()
             raise DigestMismatch(f"the {self.offset} bytes that were uploaded are not {digest}")
         self.disk.adopt(self, digest)
