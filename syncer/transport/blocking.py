@@ -21,7 +21,7 @@ from syncer.transport.connecting import Found, within_reach
 from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Traffic
-from syncer.transport.http1 import BodyReader, Head, HeadReader
+from syncer.transport.http import AnswerParser, Head
 from syncer.transport.request import FileBody, Request, Sink
 from syncer.transport.response import Flow
 from syncer.transport.settings import Limits
@@ -48,9 +48,7 @@ class BlockingConnection:
         self._addresses = addresses
         self._socket: socket.socket | None = None
         self._aborted = threading.Event()
-        self._head: Head | None = None
-        self._body: BodyReader | None = None
-        self._rest: list[bytes] = []  # of the body, that came with something else
+        self._answer: AnswerParser | None = None  # to the request that was sent last
         self._is_sent = True
         self._flow: Flow | None = None
         self._buffer: memoryview | None = None
@@ -62,13 +60,15 @@ class BlockingConnection:
     @property
     def is_done(self) -> bool:
         """Whether the answer was read to its end."""
-        return self._body is not None and self._body.is_done and not self._rest
+        return self._answer is not None and self._answer.is_done and not self._answer.pieces
 
     @property
     def is_reusable(self) -> bool:
         """Whether another exchange may follow."""
-        keeps = self._head is not None and self._head.keeps_connection and self._is_sent
-        return keeps and self.is_done and self._body is not None and not self._body.overran
+        answer = self._answer
+        if answer is None or answer.head is None or answer.has_overrun:
+            return False
+        return answer.head.keeps_connection and self._is_sent and self.is_done
 
     def exchange(self, request: Request, head: bytes, traffic: Traffic) -> Head:
         """Send ``request``; returns the head of its answer when whoever ``Request.pour`` names has had the body.
@@ -108,8 +108,7 @@ class BlockingConnection:
 
     def _ask(self, request: Request, head: bytes, traffic: Traffic) -> Head:
         assert self._socket is not None
-        self._head = self._body = None
-        self._rest = []
+        self._answer = None
         self._flow = Flow(request, self._limits)
         if self._context is not None:
             self._socket.settimeout(self._limits.idle)
@@ -168,12 +167,10 @@ class BlockingConnection:
 
     def _receive_head(self, request: Request, failure: OSError | None) -> Head:
         assert self._socket is not None
-        reader = HeadReader(request.method)
-        while (head := reader.feed(self._received(failure))) is None:
-            pass
-        self._head, self._body = head, BodyReader(head)
-        self._rest = list(self._body.feed(reader.rest)) if reader.rest else []
-        return head
+        answer = self._answer = AnswerParser(request.method)
+        while answer.head is None:
+            answer.feed(self._received(failure))
+        return answer.head
 
     def _received(self, failure: OSError | None) -> bytes:
         assert self._socket is not None
@@ -209,26 +206,20 @@ class BlockingConnection:
     def _receive(self, buffer: memoryview) -> int:
         """The bytes that are there, at least one of them; none at the body's end."""
         assert self._socket is not None
-        assert self._body is not None
-        while not self._rest and not self._body.is_done:
-            if (left := self._body.left) is not None:
+        answer = self._answer
+        assert answer is not None
+        while not answer.pieces and not answer.is_done:
+            if (left := answer.left) is not None:
                 count = self._receive_into(buffer[:left])
                 if count:
-                    self._body.took(count)
+                    answer.took(count)
                     return count
-                self._body.end()
+                answer.end()
             elif piece := self._socket.recv(_SMALL):
-                self._rest = list(self._body.feed(piece))
+                answer.feed(piece)
             else:
-                self._body.end()
-        if not self._rest:
-            return 0
-        piece = self._rest.pop(0)
-        if len(piece) > len(buffer):
-            self._rest.insert(0, piece[len(buffer) :])
-        count = min(len(piece), len(buffer))
-        buffer[:count] = piece[:count]
-        return count
+                answer.end()
+        return answer.take_into(buffer) if answer.pieces else 0
 
     def _receive_into(self, buffer: memoryview) -> int:
         """As much as fits, or as comes in the time that we wait."""

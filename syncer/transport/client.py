@@ -17,7 +17,7 @@ from syncer.transport.connecting import Addresses, tls_context, with_certificate
 from syncer.transport.failures import CertificateRefused, NameUnknown, Unanswered
 from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.hosts import Traffic, told_quota
-from syncer.transport.http1 import request_head
+from syncer.transport.http import request_head
 from syncer.transport.loop import DirectWire
 from syncer.transport.request import SMALL, Answer, Challenged, Request
 from syncer.transport.response import Response

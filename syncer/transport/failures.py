@@ -7,7 +7,7 @@ import ssl
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
 from syncer.transport.guard import authority
-from syncer.transport.http1 import CutOff, NotHTTP
+from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.request import Request
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
@@ -19,7 +18,7 @@ from syncer.transport.connecting import Addresses, scope_of, within_reach
 from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Traffic
-from syncer.transport.http1 import BodyReader, CutOff, Head, HeadReader, NotHTTP
+from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
 from syncer.transport.request import Body, Request
 from syncer.transport.response import Flow, Response, WatchedTransport, count_in, stalled
 from syncer.transport.settings import Limits
@@ -35,11 +34,7 @@ class Stream(asyncio.Protocol):
         self.idle_since = 0.0
         self.is_open = False
         self._is_tls = False
-        self._reader: HeadReader | None = None
-        self._head: Head | None = None
-        self._body: BodyReader | None = None
-        self._pieces: deque[bytes] = deque()
-        self._held = 0  # bytes in them
+        self._answer: AnswerParser | None = None  # to the request that was sent last
         self._is_paused = False
         self._is_full = False  # what was written has not gone out
         self._is_sent = True
@@ -49,9 +44,11 @@ class Stream(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Whether the last exchange is over, and another one may follow."""
-        is_over = self._head is not None and self._head.keeps_connection and self._is_sent
-        is_read = self._body is not None and self._body.is_done and not self._body.overran
-        return self.is_open and is_over and is_read and self._failure is None
+        answer = self._answer
+        if answer is None or answer.head is None or self._failure is not None:
+            return False
+        is_read = answer.is_done and not answer.pieces and not answer.has_overrun
+        return self.is_open and answer.head.keeps_connection and self._is_sent and is_read
 
     async def ask(
         self, request: Request, head: bytes, content: bytes | Body | None, limits: Limits, traffic: Traffic
@@ -60,28 +57,27 @@ class Stream(asyncio.Protocol):
 
         Raises ``TimeoutError``, ``OSError``, ``CutOff`` and ``NotHTTP``, and whatever the content to send raises.
         """
-        self._reader, self._head, self._body, self._failure = HeadReader(request.method), None, None, None
-        self._pieces.clear()
-        self._held = 0
+        self._failure = None
+        answer = self._answer = AnswerParser(request.method)
         if content is None or isinstance(content, bytes):
             self._transport.write(head + content if content else head)
         else:
             self._transport.write(head)
             await self._send(request, content, limits, traffic)
-        while self._head is None:
+        while answer.head is None:
             await self._wait(request.patience or limits.idle)
-        return self._head
+        return answer.head
 
     async def piece(self, seconds: float) -> bytes:
         """The next bytes of the body, none at its end; raises as ``ask``."""
-        assert self._body is not None
-        while not self._pieces:
-            if self._body.is_done:
+        answer = self._answer
+        assert answer is not None
+        while not answer.pieces:
+            if answer.is_done:
                 return b""
             await self._wait(seconds)
-        piece = self._pieces.popleft()
-        self._held -= len(piece)
-        if self._is_paused and self._held <= _BUFFER // 2:
+        piece = answer.take()
+        if self._is_paused and answer.held <= _BUFFER // 2:
             self._is_paused = False
             self._transport.resume_reading()
         return piece
@@ -98,7 +94,8 @@ class Stream(asyncio.Protocol):
         # what is written is still ours until it has been sent; a TLS transport has a copy, and never resumes from 0
         self._transport.set_write_buffer_limits(high=1 if self._is_tls else 0)
         self._is_sent = False
-        left = body.length
+        answer, left = self._answer, body.length
+        assert answer is not None
         watched = WatchedTransport(self._transport, limits, lambda: self._stall(request, limits))
         try:
             async with aclosing(body.pieces()) as pieces:
@@ -106,11 +103,11 @@ class Stream(asyncio.Protocol):
                     left -= len(piece)
                     if wait := traffic.owed(len(piece)):
                         await anyio.sleep(wait)
-                    if self._head or self._failure:
+                    if answer.head or self._failure:
                         return
                     self._transport.write(piece)
                     watched.is_waiting = True
-                    while self._is_full and self._head is None and self._failure is None:
+                    while self._is_full and answer.head is None and self._failure is None:
                         await self._wait(None)
                     watched.is_waiting = False
                     watched.sent += len(piece)
@@ -137,7 +134,7 @@ class Stream(asyncio.Protocol):
             self._waiter = None
             if timer is not None:
                 timer.cancel()
-        if self._failure is not None and self._head is None:
+        if self._failure is not None and (self._answer is None or self._answer.head is None):
             raise self._failure
 
     def _time_out(self) -> None:
@@ -161,38 +158,30 @@ class Stream(asyncio.Protocol):
         self.peer = str(name[0]) if isinstance(name, tuple) else ""
 
     def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:
+            self.abort()  # nobody asked
+            return
         try:
-            if self._body is not None:
-                self._take(data)
-            elif self._reader is not None and (head := self._reader.feed(data)):
-                self._head, self._body = head, BodyReader(head)
-                if self._reader.rest:
-                    self._take(self._reader.rest)
-            elif self._reader is None:
-                self.abort()  # nobody asked
+            answer.feed(data)
         except NotHTTP as error:
             self._fail(error)
-        self._wake()
-
-    def _take(self, data: bytes) -> None:
-        assert self._body is not None
-        for piece in self._body.feed(data):
-            self._pieces.append(piece)
-            self._held += len(piece)
-        if self._held > _BUFFER and not self._is_paused and not self._body.is_done:
+        if answer.held > _BUFFER and not self._is_paused and not answer.is_done:
             self._is_paused = True
             self._transport.pause_reading()
+        self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._is_full = False
-        try:
-            if self._body is not None and exc is None:
-                self._body.end()
-            elif self._body is None or not self._body.is_done:
-                self._failure = self._failure or exc or ConnectionResetError()
-        except CutOff as error:
-            self._failure = self._failure or error
+        answer = self._answer
+        if answer is None or answer.head is None or (exc is not None and not answer.is_done):
+            self._failure = self._failure or exc or ConnectionResetError()
+        else:
+            try:
+                answer.end()
+            except CutOff as error:
+                self._failure = self._failure or error
         self._wake()
 
     def pause_writing(self) -> None:

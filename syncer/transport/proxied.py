@@ -17,7 +17,7 @@ from syncer.errors import Interrupted, NetworkError, Unreachable
 from syncer.transport.failures import failure_of, no_connection
 from syncer.transport.guard import Scope, authority
 from syncer.transport.hosts import Traffic
-from syncer.transport.http1 import CutOff, NotHTTP
+from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.request import Body, Request
 from syncer.transport.response import Flow, Response, WatchedTransport, count_in, stalled
 from syncer.transport.settings import Limits

@@ -27,7 +27,7 @@ from syncer.transport.blocking import BlockingConnection, Key
 from syncer.transport.connecting import Addresses, scope_of
 from syncer.transport.guard import Scope, origin
 from syncer.transport.hosts import Traffic
-from syncer.transport.http1 import Head
+from syncer.transport.http import Head
 from syncer.transport.loop import IDLE
 from syncer.transport.request import FileBody, Request
 from syncer.transport.response import Response
