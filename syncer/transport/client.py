@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Self
@@ -16,7 +16,7 @@ from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
 from syncer.transport.connecting import Addresses, tls_context, with_certificates
 from syncer.transport.failures import CertificateRefused, NameUnknown, Unanswered
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.hosts import Traffic, told_quota
+from syncer.transport.hosts import Lane, Traffic, in_lane, told_quota
 from syncer.transport.http import request_head
 from syncer.transport.loop import DirectWire
 from syncer.transport.request import SMALL, Answer, Challenged, Request
@@ -161,27 +161,22 @@ class Transport:
         host = authority(url)
         traffic = self.traffic.get(host)
         if traffic is None:
-            traffic = self.traffic[host] = Traffic(host, self.settings.host(host))
+            traffic = self.traffic[host] = Traffic(host, self.settings.host(host), self.limits)
         return traffic
 
-    def relay(self, *hosts: URL) -> AbstractAsyncContextManager[None]:
-        """Let in work that will hold a request to each of ``hosts``, the same or not, at the same time.
-
-        Whoever waits does so here, for one host after the other in an order that is the same for all, and holds
-        nothing that somebody else needs to end.
-        """
-        is_narrow = any(self.of(host).room for host in hosts)
-        return self._let_in(hosts) if is_narrow else nullcontext()
-
     @asynccontextmanager
-    async def _let_in(self, hosts: Sequence[URL]) -> AsyncIterator[None]:
+    async def relay(self, *hosts: URL) -> AsyncIterator[None]:
+        """Hold a permit of each of ``hosts``, the same or not, for all that is asked in the block.
+
+        Work whose download feeds an upload needs both at the same time.  Such work waits here, while it holds nothing
+        that somebody else needs to end, and not later.
+        """
         async with AsyncExitStack() as stack:
-            urls = sorted(hosts, key=authority)
-            for _, same in groupby(urls, key=authority):
+            for _, same in groupby(sorted(hosts, key=authority), key=authority):
                 first, *others = same
-                if room := self.of(first).room:
-                    await room.let_in(stack, 1 + len(others))
-            yield
+                await self.of(first).permits.hold(stack, 1 + len(others))
+            with in_lane(Lane.RELAY):
+                yield
 
     def forget_outages(self) -> None:
         """Try hosts that did not answer as patiently as all others."""
@@ -291,7 +286,10 @@ class Transport:
         authorizer = request.authorizer
         challenges = 0
         while True:
-            sent = await authorizer.authorization() if authorizer else None
+            sent = None
+            if authorizer is not None:
+                with in_lane(Lane.ERRAND):
+                    sent = await authorizer.authorization()
             traffic = self.of(request.url)
             response = await self._exchange(request, sent, traffic)
             is_streamed = request.body is not None and not isinstance(request.body, bytes)
@@ -305,30 +303,23 @@ class Transport:
                 sent=sent,
                 is_first=challenges == 1,
             )
-            response.make_room()  # tokens may come from the same host
-            try:
-                if not await authorizer.challenged(challenged):
-                    return response
-            except BaseException:
-                response.close()
-                raise
-            await _discard(response)
+            refusal = await response.settled()
+            with in_lane(Lane.ERRAND):
+                can_help = await authorizer.challenged(challenged)
+            if not can_help:
+                return refusal
 
     async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> Response:
         """One request when the host may be asked, and what its answer says about the next ones."""
-        await traffic.ready(self.limits.max_wait, is_pull=request.method == "GET" and "/manifests/" in request.url.path)
+        release = await traffic.admit(is_pull=request.method == "GET" and "/manifests/" in request.url.path)
         if traffic.is_down and request.body is None:
             request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
-        if traffic.room is None:
+        try:
             response = await self._wire.exchange(request, sent, traffic)
-        else:
-            await traffic.room.requests.acquire()
-            try:
-                response = await self._wire.exchange(request, sent, traffic)
-            except BaseException:
-                traffic.room.requests.release()
-                raise
-            response.on_close = traffic.room.requests.release
+        except BaseException:
+            release()
+            raise
+        response.on_close = release
         if quota := told_quota(response.headers):
             traffic.heed(quota)
         if response.status not in _OUTAGES:
@@ -359,11 +350,3 @@ def _is_redirect(response: Response) -> bool:
     if response.status not in _REDIRECTS or "Location" not in response.headers:
         return False
     return response.status in _KEEPING_THE_METHOD or response.request.method in ("GET", "HEAD")
-
-
-async def _discard(response: Response) -> None:
-    """Read a short body to its end, so that the connection can be used again."""
-    try:
-        await response.read(SMALL)
-    finally:
-        response.close()

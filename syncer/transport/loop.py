@@ -197,15 +197,13 @@ IDLE = 15.0
 
 _NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
 
-Key: TypeAlias = tuple[object, Scope | None, bool]
+Key: TypeAlias = tuple[object, Scope | None]
 
 
 @dataclass(slots=True)
 class _Pool:
     """The connections to one origin."""
 
-    limits: Limits
-    room: anyio.Semaphore
     idle: list[Stream] = field(default_factory=list)
 
     def take(self) -> Stream | None:
@@ -237,16 +235,11 @@ class DirectWire:
     ) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
         pool = self._pool(request)
-        await pool.room.acquire()
+        stream = pool.take() or await self._connect(request, context)
         try:
-            stream = pool.take() or await self._connect(request, context)
-            try:
-                answer = await stream.ask(request, head, request.body, self._limits, traffic)
-            except BaseException:
-                stream.abort()
-                raise
+            answer = await stream.ask(request, head, request.body, self._limits, traffic)
         except BaseException as error:
-            pool.room.release()
+            stream.abort()
             if isinstance(error, BROKEN):
                 raise failure_of(error, request) from None
             raise
@@ -256,11 +249,10 @@ class DirectWire:
 
     def _pool(self, request: Request) -> _Pool:
         """Where an address must not be too near, a connection of another pool may have been made to one that is."""
-        key = origin(request.url), request.reach, request.is_relayed
+        key = origin(request.url), request.reach
         pool = self._pools.get(key)
         if pool is None:
-            room = anyio.Semaphore(self._limits.requests_per_host, fast_acquire=True)
-            pool = self._pools[key] = _Pool(self._limits, room)
+            pool = self._pools[key] = _Pool()
         return pool
 
     async def _connect(self, request: Request, context: ssl.SSLContext | None) -> Stream:
@@ -285,8 +277,8 @@ class _DirectResponse(Response):
         super().__init__(request, head.status, head.headers)
         self._pool: _Pool | None = pool
         self._stream = stream
-        self._idle = pool.limits.idle
-        self._flow = Flow(request, pool.limits)
+        self._idle = traffic.limits.idle
+        self._flow = Flow(request, traffic.limits)
         self._traffic = traffic
 
     @property
@@ -311,4 +303,3 @@ class _DirectResponse(Response):
             pool.idle.append(self._stream)
         else:
             self._stream.abort()
-        pool.room.release()

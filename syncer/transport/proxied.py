@@ -51,7 +51,7 @@ class ProxiedWire:
         else:
             data = payload = _Payload(body, request, self._limits, traffic)
         try:
-            inner = await self._session(is_relayed=request.is_relayed).request(
+            inner = await self._session().request(
                 request.method,
                 request.url,
                 headers=headers,
@@ -72,13 +72,12 @@ class ProxiedWire:
             traffic.bytes_out += len(body)
         return _ProxiedResponse(request, inner, self._limits, traffic)
 
-    def _session(self, *, is_relayed: bool) -> aiohttp.ClientSession:
-        session = self._sessions.get(is_relayed)
+    def _session(self) -> aiohttp.ClientSession:
+        session = self._sessions.get(True)
         if session is None:
-            session = self._sessions[is_relayed] = aiohttp.ClientSession(
+            session = self._sessions[True] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=self._limits.connections,
-                    limit_per_host=self._limits.requests_per_host,
+                    limit=0,
                     ttl_dns_cache=60,
                     resolver=aiohttp.ThreadedResolver(),
                 ),

@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 from syncer.errors import Interrupted
 from syncer.transport.guard import Scope
 from syncer.transport.hosts import Traffic
-from syncer.transport.request import Request
+from syncer.transport.request import SMALL, Request
 from syncer.transport.settings import Limits
 
 _CHECKS = 6  # how often within the window the flow of an upload is looked at
@@ -119,17 +119,52 @@ class Response(ABC):
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """At most ``limit`` bytes of the body, and whether that was all of it."""
-        content = await self.piece()
-        while content and len(content) <= limit and (piece := await self.piece()):
-            content += piece
-        return content[:limit], len(content) <= limit
+        pieces: list[bytes] = []
+        size = 0
+        while size <= limit and (piece := await self.piece()):
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)[:limit], size <= limit
+
+    async def settled(self) -> Response:
+        """This answer with as much of its body as a refusal needs, in memory; the connection and the permit are free.
+
+        Something may be asked then before anybody reads the answer.
+        """
+        try:
+            content, _ = await self.read(SMALL)
+        except Interrupted:
+            content = b""  # its head says enough
+        finally:
+            self.close()
+        return _Settled(self, content)
 
     def close(self) -> None:
-        self.make_room()
         self.release()
-
-    def make_room(self) -> None:
-        """Let another request take this one's place."""
         if self.on_close:
             self.on_close()
             self.on_close = None
+
+
+class _Settled(Response):
+    """An answer that has been read."""
+
+    def __init__(self, answer: Response, content: bytes) -> None:
+        super().__init__(answer.request, answer.status, answer.headers)
+        self._scope = answer.scope
+        self._content = content
+
+    @property
+    def scope(self) -> Scope:
+        return self._scope
+
+    async def piece(self) -> bytes:
+        piece, self._content = self._content, b""
+        return piece
+
+    async def pour(self) -> bool:
+        """Nobody takes the body of a refusal."""
+        return False
+
+    def release(self) -> None:
+        """The connection is free already."""

@@ -37,10 +37,13 @@ T = TypeVar("T")
 
 
 class Workers:
-    """At most ``most`` threads, each begun when there is work for it.  All methods are for the event loop's thread."""
+    """Threads, each begun when there is work and no other is free.  All methods are for the event loop's thread.
 
-    def __init__(self, most: int, name: str) -> None:
-        self._most = most
+    Their number is not limited here, since the thread of an upload may wait for the one that fetches what is to be
+    sent; there are as many as requests under way, for which there are permits (``hosts.Permits``).
+    """
+
+    def __init__(self, name: str) -> None:
         self._name = name
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -55,7 +58,7 @@ class Workers:
         job = _Job(work, asyncio.get_running_loop())
         self._under_way += 1
         try:
-            if len(self._threads) < min(self._under_way, self._most):
+            if len(self._threads) < self._under_way:
                 self._begin_thread()
             self._jobs.put(job.carry_out)
             return await job.result
@@ -137,17 +140,14 @@ class ThreadedWire:
         self._limits = limits
         self._addresses = addresses
         self._idle: dict[Key, list[BlockingConnection]] = {}
-        # two pools: the thread of an upload may wait for one that brings what is to be sent
-        self._down = Workers(limits.requests_per_host, "down")
-        self._up = Workers(limits.requests_per_host, "up")
+        self._workers = Workers("body")
 
     def close(self) -> None:
         for connections in self._idle.values():
             for connection in connections:
                 connection.close()
         self._idle.clear()
-        self._down.close()
-        self._up.close()
+        self._workers.close()
 
     async def exchange(
         self, request: Request, head: bytes, context: ssl.SSLContext | None, traffic: Traffic
@@ -158,8 +158,7 @@ class ThreadedWire:
             addresses = await self._addresses.of(request.url)  # in a thread the look-up could not be broken off
             connection = BlockingConnection(request, context, self._limits, addresses)
         try:
-            workers = self._down if request.body is None else self._up
-            answer = await workers.run(partial(connection.exchange, request, head, traffic), connection.abort)
+            answer = await self._workers.run(partial(connection.exchange, request, head, traffic), connection.abort)
         except BaseException:
             connection.close()
             raise
@@ -167,7 +166,7 @@ class ThreadedWire:
 
     async def piece(self, connection: BlockingConnection, request: Request, traffic: Traffic) -> bytes:
         """The next bytes of a body that nobody had poured."""
-        return await self._down.run(partial(connection.piece, request, traffic), connection.abort)
+        return await self._workers.run(partial(connection.piece, request, traffic), connection.abort)
 
     def keep(self, connection: BlockingConnection) -> None:
         """Take back a connection whose answer was read to its end."""
