@@ -21,7 +21,8 @@ from typing import TypeAlias
 
 import anyio
 
-from syncer.errors import Waiting
+from syncer.errors import Interrupted, Waiting
+from syncer.transport.request import Request
 from syncer.transport.settings import HostSettings, Limits
 
 _NUMBER = re.compile(r"\s*([0-9]{1,12})")
@@ -246,3 +247,49 @@ class Traffic:
     def _paused_for(self, *, is_pull: bool) -> float:
         """Seconds; not above zero where nothing is paused."""
         return max(self._until, self._pulls_until if is_pull else 0.0) - time.monotonic()
+
+
+_LOOKS = 6  # how often within the window a body that does not move is looked at
+
+
+class Meter:
+    """Accounts for one body on its way, in whichever thread that is.
+
+    Its bytes are counted for their host and kept to the host's pace, and a body that all but stands still is given up.
+    """
+
+    def __init__(self, request: Request, traffic: Traffic, *, is_upload: bool = False) -> None:
+        self._request = request
+        self._traffic = traffic
+        self._limits = traffic.limits
+        self._is_upload = is_upload
+        self._waited, self._moved = 0.0, 0  # seconds and bytes since the last judgement
+
+    @property
+    def interval(self) -> float:
+        """Seconds after which to look again at what does not move."""
+        return self._limits.window / _LOOKS
+
+    def due(self, size: int) -> float:
+        """Seconds to wait before ``size`` bytes may go out."""
+        return self._traffic.owed(size)
+
+    def went(self, count: int, seconds: float) -> None:
+        """``count`` bytes went out after ``seconds`` of waiting for the other end; raises ``Interrupted``."""
+        self._traffic.bytes_out += count
+        self._watch(count, seconds)
+
+    def came(self, count: int, seconds: float) -> float:
+        """As ``went`` for bytes that came in; returns the seconds to wait before more are read."""
+        self._traffic.bytes_in += count
+        self._watch(count, seconds)
+        return self._traffic.owed(count)
+
+    def _watch(self, count: int, seconds: float) -> None:
+        self._waited += seconds
+        self._moved += count
+        if self._waited >= self._limits.window:
+            if self._moved < self._limits.slowest * self._waited:
+                way = "get through" if self._is_upload else "come in"
+                raise Interrupted(f"{self._request}: less than {self._limits.slowest} bytes a second {way}")
+            self._waited, self._moved = 0.0, 0

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import cast
 
 import aiohappyeyeballs
 import anyio
 import anyio.lowlevel
 
 from syncer.errors import Interrupted
-from syncer.transport.connecting import Addresses, scope_of, within_reach
+from syncer.transport.connecting import Addresses, Found, Idle, Route
 from syncer.transport.failures import BROKEN, failure_of, no_connection
-from syncer.transport.guard import Scope, authority, origin
-from syncer.transport.hosts import Traffic
+from syncer.transport.guard import Scope, authority
+from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
 from syncer.transport.request import Body, Request
-from syncer.transport.response import Flow, Response, WatchedTransport, count_in, stalled
+from syncer.transport.response import Response
 from syncer.transport.settings import Limits
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
+_NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
 
 
 class Stream(asyncio.Protocol):
     """A connection that carries one exchange after the other."""
 
-    def __init__(self) -> None:
+    _transport: asyncio.Transport
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
         self.peer = ""
         self.idle_since = 0.0
         self.is_open = False
@@ -50,9 +53,7 @@ class Stream(asyncio.Protocol):
         is_read = answer.is_done and not answer.pieces and not answer.has_overrun
         return self.is_open and answer.head.keeps_connection and self._is_sent and is_read
 
-    async def ask(
-        self, request: Request, head: bytes, content: bytes | Body | None, limits: Limits, traffic: Traffic
-    ) -> Head:
+    async def ask(self, request: Request, head: bytes, content: bytes | Body | None, traffic: Traffic) -> Head:
         """Send ``request`` and wait for the head of its answer.
 
         Raises ``TimeoutError``, ``OSError``, ``CutOff`` and ``NotHTTP``, and whatever the content to send raises.
@@ -63,9 +64,9 @@ class Stream(asyncio.Protocol):
             self._transport.write(head + content if content else head)
         else:
             self._transport.write(head)
-            await self._send(request, content, limits, traffic)
+            await self._send(request, content, Meter(request, traffic, is_upload=True))
         while answer.head is None:
-            await self._wait(request.patience or limits.idle)
+            await self._wait(request.patience or traffic.limits.idle)
         return answer.head
 
     async def piece(self, seconds: float) -> bytes:
@@ -82,11 +83,34 @@ class Stream(asyncio.Protocol):
             self._transport.resume_reading()
         return piece
 
-    def abort(self) -> None:
+    def close(self) -> None:
         self.is_open = False
         self._transport.abort()
 
-    async def _send(self, request: Request, body: Body, limits: Limits, traffic: Traffic) -> None:
+    async def tunnel(self) -> None:
+        """Turn a connection to a proxy into one to the server beyond it.
+
+        Raises ``Unreachable`` when the proxy will not have it, ``OSError`` when TLS to the server fails.
+        """
+        answer = self._answer = AnswerParser("CONNECT")
+        self._transport.write(self.route.tunnel_head())
+        try:
+            while answer.head is None:
+                await self._wait(None)
+        except BROKEN as error:
+            raise self.route.tunnel_failure(error) from None
+        self.route.check_tunnel(answer)
+        self._answer = None
+        context = self.route.context
+        assert context is not None
+        upgraded = await asyncio.get_running_loop().start_tls(
+            self._transport, self, context, server_hostname=self.route.url.raw_host
+        )
+        assert upgraded is not None
+        self._transport = upgraded
+        self._is_tls = True
+
+    async def _send(self, request: Request, body: Body, meter: Meter) -> None:
         """Send the body; a piece has left our hands before the next one is asked for.
 
         An answer that comes meanwhile ends it: the server has seen enough.
@@ -96,46 +120,50 @@ class Stream(asyncio.Protocol):
         self._is_sent = False
         answer, left = self._answer, body.length
         assert answer is not None
-        watched = WatchedTransport(self._transport, limits, lambda: self._stall(request, limits))
-        try:
-            async with aclosing(body.pieces()) as pieces:
-                async for piece in pieces:
-                    left -= len(piece)
-                    if wait := traffic.owed(len(piece)):
-                        await anyio.sleep(wait)
-                    if answer.head or self._failure:
-                        return
-                    self._transport.write(piece)
-                    watched.is_waiting = True
-                    while self._is_full and answer.head is None and self._failure is None:
-                        await self._wait(None)
-                    watched.is_waiting = False
-                    watched.sent += len(piece)
-                    traffic.bytes_out += len(piece)
-        finally:
-            watched.close()
+        async with aclosing(body.pieces()) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                if wait := meter.due(len(piece)):
+                    await anyio.sleep(wait)
+                if answer.head or self._failure:
+                    return
+                self._transport.write(piece)
+                await self._drained(answer, meter, len(piece))
         if left:
             raise Interrupted(f"{request}: the content to send ended {left} bytes early")
         self._is_sent = True
 
-    def _stall(self, request: Request, limits: Limits) -> None:
-        self._fail(stalled(request, limits, is_upload=True))
+    async def _drained(self, answer: AnswerParser, meter: Meter, size: int) -> None:
+        """Wait until ``size`` bytes that were written have gone out, or nobody wants them any more."""
+        left = size
+        while self._is_full and answer.head is None and self._failure is None:
+            began = time.monotonic()
+            await self._change(meter.interval, self._wake)
+            still = min(self._transport.get_write_buffer_size(), left)
+            meter.went(left - still, time.monotonic() - began)
+            left = still
+        if not self._is_full:
+            meter.went(left, 0.0)
 
     async def _wait(self, seconds: float | None) -> None:
         """Until anything happens; raises what went wrong, and ``TimeoutError``."""
         if self._failure is not None:
             raise self._failure
+        await self._change(seconds, self._time_out)
+        if self._failure is not None and (self._answer is None or self._answer.head is None):
+            raise self._failure
+
+    async def _change(self, seconds: float | None, at_the_end: Callable[[], None]) -> None:
+        """Until anything happens; ``at_the_end`` of ``seconds`` is called, and must see to that."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, self._time_out)
+        timer = None if seconds is None else loop.call_later(seconds, at_the_end)
         try:
             await waiter
         finally:
             self._waiter = None
             if timer is not None:
                 timer.cancel()
-        if self._failure is not None and (self._answer is None or self._answer.head is None):
-            raise self._failure
 
     def _time_out(self) -> None:
         self._fail(TimeoutError())
@@ -160,7 +188,7 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
-            self.abort()  # nobody asked
+            self.close()  # nobody asked
             return
         try:
             answer.feed(data)
@@ -192,114 +220,90 @@ class Stream(asyncio.Protocol):
         self._wake()
 
 
-IDLE = 15.0
-"""Seconds after which a connection may have been closed by the other end."""
-
-_NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
-
-Key: TypeAlias = tuple[object, Scope | None]
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The connections to one origin."""
-
-    idle: list[Stream] = field(default_factory=list)
-
-    def take(self) -> Stream | None:
-        """The connection that was used last, if it can be used again."""
-        while self.idle:
-            stream = self.idle.pop()
-            if stream.is_reusable and time.monotonic() - stream.idle_since < IDLE:
-                return stream
-            stream.abort()
-        return None
-
-
-class DirectWire:
-    """Connections on the event loop."""
+class LoopWire:
+    """The way for requests, and for small bodies: connections on the event loop."""
 
     def __init__(self, limits: Limits, addresses: Addresses) -> None:
         self._limits = limits
         self._addresses = addresses
-        self._pools: dict[Key, _Pool] = {}
+        self._idle: Idle[Stream] = Idle()
 
     async def close(self) -> None:
-        for pool in self._pools.values():
-            while pool.idle:
-                pool.idle.pop().abort()
+        self._idle.close()
         await anyio.lowlevel.checkpoint()  # the event loop closes the sockets
 
-    async def exchange(
-        self, request: Request, head: bytes, context: ssl.SSLContext | None, traffic: Traffic
-    ) -> Response:
+    async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
-        pool = self._pool(request)
-        stream = pool.take() or await self._connect(request, context)
+        stream = self._idle.take(route) or await self._connect(route)
         try:
-            answer = await stream.ask(request, head, request.body, self._limits, traffic)
+            answer = await stream.ask(request, head, request.body, traffic)
         except BaseException as error:
-            stream.abort()
+            stream.close()
             if isinstance(error, BROKEN):
                 raise failure_of(error, request) from None
             raise
-        if isinstance(request.body, bytes):
-            traffic.bytes_out += len(request.body)
-        return _DirectResponse(pool, stream, request, answer, traffic)
+        return _LoopResponse(self._idle, stream, request, answer, traffic)
 
-    def _pool(self, request: Request) -> _Pool:
-        """Where an address must not be too near, a connection of another pool may have been made to one that is."""
-        key = origin(request.url), request.reach
-        pool = self._pools.get(key)
-        if pool is None:
-            pool = self._pools[key] = _Pool()
-        return pool
-
-    async def _connect(self, request: Request, context: ssl.SSLContext | None) -> Stream:
-        url, limits = request.url, self._limits
-        found = await self._addresses.of(url)
+    async def _connect(self, route: Route) -> Stream:
+        found = await self._addresses.of(route)
+        stream: Stream | None = None
         try:
-            found = within_reach(found, request.reach)
-            async with asyncio.timeout(limits.connect):
-                connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS)
-                _, stream = await asyncio.get_running_loop().create_connection(
-                    Stream, sock=connected, ssl=context, server_hostname=url.raw_host if context else None
-                )
+            async with asyncio.timeout(self._limits.connect):
+                stream = await self._open(route, found)
+                if route.is_tunnel:
+                    await stream.tunnel()
+        except BaseException as error:
+            if stream is not None:
+                stream.close()
+            if isinstance(error, TimeoutError):
+                raise (route.failure(error) if stream is None else route.tunnel_failure(error)) from None
+            if isinstance(error, OSError):
+                raise no_connection(error, authority(route.url)) from None
+            raise
+        return stream
+
+    async def _open(self, route: Route, found: Sequence[Found]) -> Stream:
+        context = route.first_context
+        try:
+            connected = await aiohappyeyeballs.start_connection(
+                route.allowed(found), happy_eyeballs_delay=_NEXT_ADDRESS
+            )
+            _, stream = await asyncio.get_running_loop().create_connection(
+                lambda: Stream(route),
+                sock=connected,
+                ssl=context,
+                server_hostname=route.place.raw_host if context else None,
+            )
         except OSError as error:
-            raise no_connection(error, authority(url)) from None
+            raise route.failure(error) from None
         return stream
 
 
-class _DirectResponse(Response):
-    """An answer on one of our connections."""
+class _LoopResponse(Response):
+    """An answer on a connection of the event loop."""
 
-    def __init__(self, pool: _Pool, stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
+    def __init__(self, idle: Idle[Stream], stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
         super().__init__(request, head.status, head.headers)
-        self._pool: _Pool | None = pool
+        self._idle: Idle[Stream] | None = idle
         self._stream = stream
-        self._idle = traffic.limits.idle
-        self._flow = Flow(request, traffic.limits)
-        self._traffic = traffic
+        self._patience = traffic.limits.idle
+        self._meter = Meter(request, traffic)
 
     @property
     def scope(self) -> Scope:
-        return scope_of(self._stream.peer)
+        return self._stream.route.scope(self._stream.peer)
 
     async def piece(self) -> bytes:
         began = time.monotonic()
         try:
-            piece = await self._stream.piece(self._idle)
+            piece = await self._stream.piece(self._patience)
         except BROKEN as error:
             raise failure_of(error, self.request) from None
-        await count_in(piece, time.monotonic() - began, self._flow, self._traffic)
+        if piece and (wait := self._meter.came(len(piece), time.monotonic() - began)):
+            await anyio.sleep(wait)
         return piece
 
     def release(self) -> None:
-        if self._pool is None:
-            return
-        pool, self._pool = self._pool, None
-        if self._stream.is_reusable:
-            self._stream.idle_since = time.monotonic()
-            pool.idle.append(self._stream)
-        else:
-            self._stream.abort()
+        if self._idle is not None:
+            self._idle.give(self._stream)
+            self._idle = None
