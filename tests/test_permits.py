@@ -333,3 +333,14 @@ async def test_requests_that_wait_for_their_turn_wait_for_a_pause_as_well(way: s
 
     assert len(arrived) == 11
     assert arrived[1] - arrived[0] >= 0.99
+
+
+async def test_the_watchdog_says_what_waits_for_what() -> None:
+    async def waits_for_a_friend() -> None:
+        await anyio.Event().wait()
+
+    with pytest.raises(
+        pytest.fail.Exception, match=r"not done after 0\.05 s[^ ]* what waits:\n(.*\n)*.*waits_for_a_friend"
+    ):
+        async with watchdog(0.05):
+            await waits_for_a_friend()

@@ -488,7 +488,7 @@ async def test_a_tunnel_that_is_refused_is_said_in_one_sentence(behind: OpenBehi
 
 @pytest.mark.parametrize("scheme", ["https"], indirect=True)
 @pytest.mark.parametrize(
-    "fault", [Reply(502), Reply(503), Reply(504), Say(b""), Say(b"HTTP/1.1 200 Conn"), Say(b"SSH-2.0\r\n")]
+    "fault", [Reply(429), Reply(502), Reply(503), Reply(504), Say(b""), Say(b"HTTP/1.1 200 Conn"), Say(b"SSH-2.0\r\n")]
 )
 async def test_a_tunnel_that_does_not_come_about_is_tried_again(behind: OpenBehind, fault: Fault) -> None:
     async with behind() as world, world.transport() as transport:

@@ -35,6 +35,7 @@ class OutOfReach(OSError):
 BROKEN = (OSError, CutOff, NotHTTP)
 """What ends an exchange of our own connections; ``TimeoutError`` is an ``OSError``."""
 
+_PASSING = (408, 425, 429)  # by which a proxy says that it is busy
 _PLAIN_PROXY = "if it speaks plain HTTP, write http:// before its address in HTTPS_PROXY"
 _PROXY_LOGIN = "write the login into HTTPS_PROXY (HTTP_PROXY for plain HTTP), as in http://USER:PASSWORD@HOST:PORT"
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
@@ -75,7 +76,7 @@ def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:
     match reason:
         case 407:
             return ProxyRefused(f"{refusal}: 407 it wants another login", hint=_PROXY_LOGIN)
-        case int() if 400 <= reason < 500:
+        case int() if 400 <= reason < 500 and reason not in _PASSING:
             return ProxyRefused(f"{refusal}: {_status(reason)}")
         case int():
             return Unreachable(f"{refusal}: {_status(reason)}")
