@@ -21,6 +21,8 @@ LINES = {name: len(path.read_text().splitlines()) for name, path in MODULES.item
 
 _SEES_EVERYTHING = {"cli", "demo", "__init__", "__main__"}
 _THIN = 60  # lines
+_HUB = re.compile(r"docker\.io|hub\.docker|index\.docker|registry-1\b|(^|/)library($|/)", re.IGNORECASE)
+_FOR_PEOPLE = {"help", "epilog", "hint", "metavar"}  # arguments that are shown and nothing else
 
 
 def layers() -> dict[str, set[str]]:
@@ -116,6 +118,61 @@ def test_values_do_no_io_and_never_wait() -> None:
 
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)], module
         assert "open(" not in module.read_text(), module
+
+
+def test_one_module_knows_docker_hubs_names() -> None:
+    """Docstrings and help texts aside: what compares, adds or takes away such a name asks ``oci/docker_hub.py``."""
+    found = {name: texts for name, tree in TREES.items() if (texts := [t for t in _texts(tree) if _HUB.search(t)])}
+
+    assert found.keys() == {"syncer.oci.docker_hub"}, found
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Every literal text of a module, parts of f-strings and bytes among them, but for what only people read."""
+    for node in ast.iter_child_nodes(tree):
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_docstring or (isinstance(node, ast.keyword) and node.arg in _FOR_PEOPLE):
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            yield node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+        yield from _texts(node)
+
+
+def test_few_imports_wait_inside_a_function() -> None:
+    """They are for what few runs need and takes long to import; what a type checker alone reads does not count."""
+    found = [f"{name}:{line}" for name, tree in TREES.items() for line in _late_imports(tree, is_inside=False)]
+
+    assert len(found) <= 40, found
+
+
+def _late_imports(tree: ast.AST, *, is_inside: bool) -> Iterator[int]:
+    """The lines of the imports inside functions below ``tree``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if is_inside and isinstance(node, ast.Import | ast.ImportFrom):
+            yield node.lineno
+        inside = is_inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from _late_imports(node, is_inside=inside)
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [("httptools", ("syncer.transport.http",)), ("aiohttp", ("syncer.serve.", "syncer.profiles.palette.palette_api"))],
+)
+def test_registries_are_spoken_to_by_the_loop_and_by_threads_alone(library: str, rooms: tuple[str, ...]) -> None:
+    assert [name for name, tree in TREES.items() if library in _libraries(tree) and not name.startswith(rooms)] == []
+
+
+def _libraries(tree: ast.AST) -> set[str]:
+    """The first names of all that is imported."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
 
 
 def test_nobody_below_the_command_line_reads_the_environment() -> None:

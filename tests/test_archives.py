@@ -136,6 +136,7 @@ async def test_a_file_in_which_no_image_has_a_name_is_an_error(tmp_path: Path, c
         (("1.0", "2.0"), "quay.io/app:3.0", "names one image, and the file holds 1.0"),
         (("1.0", None), "quay.io/app", "there is no tag for one without any name"),
         (("quay.io/app:1.0",), "quay.io/app", "every image of this file has one"),
+        (("quay.io/app:1.0", "1.0"), "quay.io/app", "the name of another one in the file: quay.io/app:1.0"),
         (("1.0",), f"quay.io/app@sha256:{'0' * 64}", "has a digest"),
         (("1.0",), "Quay/App", "is not an image reference"),
     ],

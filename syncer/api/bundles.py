@@ -165,15 +165,19 @@ def check_definition(bundle: Bundle) -> None:
 
 
 def _contradictions(bundle: Bundle, definition: Definition) -> Iterator[str]:
-    listed = {image.reference: image for image in bundle.images}
-    defined = {name: entry.digest for entry in definition.entries if (name := name_of(entry))}
-    for name, digest in defined.items():
-        if name not in listed:
+    listed: dict[Reference, list[Image]] = {}
+    for image in bundle.images:  # under the names that were written: in older bundles two may be one name of Docker Hub
+        listed.setdefault(Reference.parse(image.name), []).append(image)
+    defined = [(name, entry.digest) for entry in definition.entries if (name := name_of(entry))]
+    for name, digest in defined:
+        found = [image.descriptor.digest for image in listed.get(name, ())]
+        if not found:
             yield f"its definition names {name}, and its index.json does not"
-        elif digest not in (None, found := listed[name].descriptor.digest):
-            yield f"{name} is {digest} in its definition, and {found} in its index.json"
-    for name, image in listed.items():
-        if name not in defined and not _speaks_about_another(bundle, image):
+        elif digest is not None and digest not in found:
+            yield f"{name} is {digest} in its definition, and {found[0]} in its index.json"
+    names = {name for name, _ in defined}
+    for name, images in listed.items():
+        if name not in names and not all(_speaks_about_another(bundle, image) for image in images):
             yield f"its index.json names {name}, and its definition does not"
 
 
@@ -267,7 +271,7 @@ def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
     def choose(entry: AnEntry) -> AnEntry | None:
         return entry if name_of(entry) in wanted else None
 
-    return definition.changed(choose)
+    return definition.map_entries(choose)
 
 
 def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]:

@@ -17,11 +17,12 @@ from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.formats.images_list import read_images_file
 from syncer.oci import Reference
+from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest
 from syncer.profiles.syncfile.document import Registry, Source, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, choose, merge_items
-from syncer.registry import Credential, RegistryAddress, RegistrySettings, api_host
+from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, select_images
+from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Sources:
         tags: list[str] = []
         if source.tags.rules().needs_listing:
             tags = await self.supplies.registries.tags(repository)
-        chosen = choose(source, tags)
+        chosen = select_images(source, tags)
         for pattern in chosen.unmatched:
             problem = f"{pattern} fits no tag of {repository.name}"
             if self.strict:

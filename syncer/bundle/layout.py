@@ -176,11 +176,30 @@ def read_index(content: bytes, given: GivenName | None = None) -> tuple[tuple[Im
     except InvalidContent as error:
         raise InvalidContent(f"index.json is not usable: {error}") from None
     if given is not None:
-        images += given.name(nameless)
+        named = given.name(nameless)
+        if taken := {image.reference for image in images} & {image.reference for image in named}:
+            raise UsageError(
+                f"--as gives an image the name of another one in the file: {shown(sorted(taken, key=str))}"
+            )
+        images += named
         nameless = []
-    if len({image.reference for image in images}) != len(images):
-        raise InvalidContent("index.json gives the same name to two images")
-    return tuple(images), tuple(nameless)
+    return _distinct(images), tuple(nameless)
+
+
+def _distinct(images: Iterable[Image]) -> tuple[Image, ...]:
+    """``images`` under references that differ; in older bundles a name of Docker Hub may be a registry of its own.
+
+    Two spellings of one name are one image; when they stand for two, the second one keeps its digest and not the tag.
+    """
+    found: dict[Reference, Image] = {}
+    for image in images:
+        known = found.get(image.reference)
+        if known is not None and known.name == image.name:
+            raise InvalidContent("index.json gives the same name to two images")
+        if known is not None and known.descriptor.digest != image.descriptor.digest:
+            image = replace(image, reference=image.reference.at(image.descriptor.digest))  # noqa: PLW2901
+        found.setdefault(image.reference, image)
+    return tuple(found.values())
 
 
 def check_values(content: bytes) -> None:

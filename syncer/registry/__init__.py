@@ -1,6 +1,6 @@
 """One end of a transfer: OCI registries."""
 
-from syncer.registry.address import RegistryAddress, api_host
+from syncer.registry.address import RegistryAddress
 from syncer.registry.credentials import AuthFile, Credential, CredentialSettings, default_auth_files
 from syncer.registry.logins import KeptLogins, check_login
 from syncer.registry.registries import Registries, RegistrySettings, open_registries
@@ -22,7 +22,6 @@ __all__ = [
     "RegistryTarget",
     "Unfinished",
     "UploadJournal",
-    "api_host",
     "check_login",
     "default_auth_files",
     "delete_tag",

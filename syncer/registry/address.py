@@ -10,11 +10,9 @@ from yarl import URL
 
 from syncer.errors import InvalidReference, UsageError
 from syncer.oci import Reference
-from syncer.oci.reference import DOCKER_HUB
+from syncer.oci.docker_hub import api_host, canonical_host
 from syncer.transport.guard import Scope
 
-_HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
-_HUB_API = "registry-1.docker.io"
 _SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
 
 
@@ -41,7 +39,7 @@ class RegistryAddress:
             raise UsageError(
                 f"{_without_login(text)!r} is not a registry", hint="write it like registry.example.com:5000/images"
             )
-        host = DOCKER_HUB if host.lower() in _HUB_NAMES else host.lower()
+        host = canonical_host(host.lower())
         plain_http = found[1].lower() == "http" if found else None
         if found and not set(host) & set(".:") and host != "localhost":
             host = f"{host}:{80 if plain_http else 443}"  # or a reference would take it for a part of a repository
@@ -63,11 +61,6 @@ def api_url(host: str, *, plain_http: bool | None) -> URL:
     if plain_http is None:
         plain_http = is_loopback(name)
     return URL(f"{'http' if plain_http else 'https'}://{name}/v2/")
-
-
-def api_host(host: str) -> str:
-    """The host that answers for the registry ``host``: Docker Hub has another one than its references say."""
-    return _HUB_API if host in _HUB_NAMES else host
 
 
 def is_loopback(host: str) -> bool:

@@ -15,6 +15,7 @@ import orjson
 from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
+from syncer.oci.docker_hub import canonical_host
 from syncer.registry.challenge import Challenge, parse_challenges
 from syncer.registry.credentials import Credential, Credentials
 from syncer.registry.headers import with_parameters
@@ -65,13 +66,14 @@ class RegistryAuth:
         self._transport = transport
         self._base = base
         self._credentials = credentials
-        self._trusted = trusted_realms
+        self._trusted = frozenset(map(canonical_host, trusted_realms))
         self._realm: Realm | None = None
         self._is_basic = False
         self._tokens: dict[tuple[str, ...], Token] = {}
         self._learned: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._locks: dict[tuple[str, ...], anyio.Lock] = {}
-        self._has_pinged = False
+        self._ping_lock = anyio.Lock()
+        self._pinged: tuple[Challenge, ...] | None = None  # what the answer to a ping asks for
 
     @property
     def is_asked_for(self) -> bool:
@@ -108,8 +110,7 @@ class RegistryAuth:
     async def challenged(self, repository: str, scopes: tuple[str, ...], answer: Challenged) -> bool:
         """Take in what a 401 says; whether there is something better to send now than what was sent."""
         found = parse_challenges(answer.challenges)
-        if not found and not self._has_pinged:
-            self._has_pinged = True
+        if not found:
             found = await self._ping()  # some registries say only there how to authenticate
         bearer = next((one for one in found if one.scheme == "bearer" and one.parameters.get("realm")), None)
         if bearer is not None:
@@ -121,8 +122,12 @@ class RegistryAuth:
         return False
 
     async def _ping(self) -> tuple[Challenge, ...]:
-        answer = await self._transport.ask(Request(method="GET", url=self._base))
-        return parse_challenges(answer.headers.getall("WWW-Authenticate", ()))
+        """What the registry's base asks for, which is looked at once; all who come meanwhile wait for that."""
+        async with self._ping_lock:
+            if self._pinged is None:
+                answer = await self._transport.ask(Request(method="GET", url=self._base))
+                self._pinged = parse_challenges(answer.headers.getall("WWW-Authenticate", ()))
+            return self._pinged
 
     async def _take_bearer(
         self, repository: str, scopes: tuple[str, ...], challenge: Challenge, answer: Challenged
@@ -151,7 +156,7 @@ class RegistryAuth:
         if origin(url) == origin(answer.url):
             return Realm(url, service, None)
         check_hop(answer.url, url, answer.scope, "the place for tokens")
-        if url.scheme == "http" and url.host != answer.url.host and authority(url) not in self._trusted:
+        if url.scheme == "http" and url.host != answer.url.host and canonical_host(authority(url)) not in self._trusted:
             raise Unsafe(
                 f"{self.host} names {authority(url)} for tokens, and to send it anything without TLS is not safe",
                 hint="if it is right, allow it with --allow-realm",
@@ -223,7 +228,7 @@ class RegistryAuth:
     def _trusts(self, realm: Realm) -> bool:
         """Whether the login for the registry may be shown to ``realm`` (CVE-2026-48978 is what that is about)."""
         host = realm.url.host or ""
-        if host in self._trusted or authority(realm.url) in self._trusted:
+        if not self._trusted.isdisjoint(map(canonical_host, (host, authority(realm.url)))):
             return True
         return is_related(self._base.host or "", host)
 

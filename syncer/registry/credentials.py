@@ -21,13 +21,12 @@ import anyio
 import orjson
 
 from syncer.errors import InvalidFile
-from syncer.oci.reference import DOCKER_HUB
+from syncer.oci.docker_hub import canonical_host, login_key, login_place
 from syncer.transport.guard import readable
 
 HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
 HELPER_SECONDS = 30
 _IDENTITY_TOKEN = "<token>"  # noqa: S105  (what a helper gives as the name, to say that the secret is a token)
-HUB_KEY = "https://index.docker.io/v1/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,9 @@ class Credentials:
     """Looks logins up, each file and each helper once."""
 
     def __init__(self, settings: CredentialSettings) -> None:
-        self._settings = settings
+        self._logins = {login_place(place): login for place, login in settings.logins.items()}
+        self._helpers = {canonical_host(host): helper for host, helper in settings.helpers.items()}
+        self._given_files = settings.files
         self._files: dict[Path, Logins] = {}
         self._helped: dict[tuple[str, str], Credential | None] = {}
         self._lock = anyio.Lock()
@@ -98,13 +99,13 @@ class Credentials:
 
         Raises ``InvalidFile`` for a file that cannot be read.
         """
-        settings = self._settings
-        if given := next(filter(None, map(settings.logins.get, _narrowing(f"{host}/{repository}"))), None):
+        host = canonical_host(host)
+        if given := next(filter(None, map(self._logins.get, _narrowing(f"{host}/{repository}"))), None):
             return given
         async with self._lock:
-            if named := settings.helpers.get(host):
+            if named := self._helpers.get(host):
                 return await self._ask_helper(named, host)
-            for file in settings.files:
+            for file in self._given_files:
                 logins = self._load(file)
                 helper = logins.helper(host)
                 found = await self._ask_helper(helper, host) if helper else None
@@ -130,9 +131,8 @@ class Credentials:
         if not HELPER_NAME.fullmatch(helper):
             self.notes[host] = f"{readable(program)!r} is no name of a credential helper"
             return None
-        server = HUB_KEY if host == DOCKER_HUB else host
         try:
-            with anyio.fail_after(HELPER_SECONDS), pipe_with(server.encode()) as question:
+            with anyio.fail_after(HELPER_SECONDS), pipe_with(login_key(host).encode()) as question:
                 result = await anyio.run_process(
                     [program, "get"], stdin=question, stderr=subprocess.DEVNULL, check=False
                 )
@@ -216,10 +216,11 @@ def read_auth_file(file: AuthFile) -> Logins:
     if not isinstance(document, dict):
         raise InvalidFile(file.path, "the file of logins must be a JSON object")
     auths: dict[str, Credential] = {}
-    for key, entry in sorted(_object(document, "auths").items(), key=lambda item: "://" not in item[0]):
-        if login := _login(entry):  # of two spellings of one host, the one without a scheme wins
-            auths[_normal(key)] = login
-    helpers = {_normal(key): str(helper) for key, helper in _object(document, "credHelpers").items() if helper}
+    for key, entry in sorted(_object(document, "auths").items(), key=_weight):
+        if login := _login(entry):
+            auths[place_of_key(key)] = login
+    named = sorted(_object(document, "credHelpers").items(), key=_weight)
+    helpers = {place_of_key(key): str(helper) for key, helper in named if helper}
     store = document.get("credsStore")
     return Logins(auths, helpers, store if isinstance(store, str) else "")
 
@@ -229,16 +230,19 @@ def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _normal(key: str) -> str:
-    """``https://host/v1/`` as ``host``; Docker Hub under the name that references have for it."""
+def _weight(item: tuple[str, Any]) -> tuple[bool, bool]:
+    """Of several spellings of one place the last one counts: its own name, then one without a scheme."""
+    key = item[0]
+    return key == place_of_key(key), "://" not in key
+
+
+def place_of_key(key: str) -> str:
+    """``https://host/v1/`` as ``host``: the place, as references write it, whose login a file keeps as ``key``."""
     bare = re.sub(r"^https?://", "", key)
     bare = bare.rstrip("/")
     if bare != key.rstrip("/") or bare.endswith(("/v1", "/v2")):
         bare = re.sub(r"/v[12]$", "", bare)
-    host, slash, path = bare.partition("/")
-    if host in ("index.docker.io", "registry-1.docker.io"):
-        host = DOCKER_HUB
-    return f"{host}{slash}{path}"
+    return login_place(bare)
 
 
 def _login(entry: Any) -> Credential | None:

@@ -20,15 +20,15 @@ import orjson
 
 from syncer.errors import Denied, InvalidFile, TargetError
 from syncer.files import lock, saving, write_whole
-from syncer.oci.reference import DOCKER_HUB
+from syncer.oci.docker_hub import canonical_host, login_key
 from syncer.registry.address import RegistryAddress
 from syncer.registry.credentials import (
     HELPER_NAME,
     HELPER_SECONDS,
-    HUB_KEY,
     AuthFile,
     Credential,
     pipe_with,
+    place_of_key,
     read_auth_file,
 )
 from syncer.registry.problems import refusal
@@ -63,24 +63,25 @@ class KeptLogins:
     async def keep(self, host: str, credential: Credential) -> str:
         """Keep the login; where, in words.  Raises ``TargetError``, and ``InvalidFile`` for a file that is damaged."""
         if helper := self._helper(host):
-            document = {"ServerURL": _server(host), "Username": credential.username, "Secret": credential.password}
+            document = {"ServerURL": login_key(host), "Username": credential.username, "Secret": credential.password}
             await _run(helper, "store", orjson.dumps(document))
             self._forget_in_file(host)
             return f"by docker-credential-{helper}"
         text = f"{credential.username}:{credential.password}"
         with self._changed() as auths:
-            auths[_server(host)] = {"auth": base64.b64encode(text.encode()).decode()}
+            _forget(auths, host)
+            auths[login_key(host)] = {"auth": base64.b64encode(text.encode()).decode()}
         return f"in {self.file}"
 
     async def forget(self, host: str) -> bool:
         """Forget the login; whether there was one in syncer's own file, or a helper that may have had it."""
         helper = self._helper(host)
         if helper:
-            await _run(helper, "erase", _server(host).encode())
+            await _run(helper, "erase", login_key(host).encode())
         return self._forget_in_file(host) or bool(helper)
 
     def _helper(self, host: str) -> str:
-        helper = read_auth_file(AuthFile(self.docker)).helper(host)
+        helper = read_auth_file(AuthFile(self.docker)).helper(canonical_host(host))
         if helper and not HELPER_NAME.fullmatch(helper):
             raise InvalidFile(self.docker, f"{helper[:80]!r} is no name of a credential helper")
         return helper
@@ -89,7 +90,7 @@ class KeptLogins:
         if not self.file.exists():
             return False
         with self._changed() as auths:
-            return auths.pop(_server(host), None) is not None
+            return _forget(auths, host)
 
     @contextmanager
     def _changed(self) -> Iterator[dict[str, Any]]:
@@ -131,6 +132,9 @@ async def _run(helper: str, action: str, document: bytes) -> None:
         raise TargetError(f"{program} {action} failed with exit code {result.returncode}")
 
 
-def _server(host: str) -> str:
-    """What Docker's files and helpers call the registry."""
-    return HUB_KEY if host == DOCKER_HUB else host
+def _forget(auths: dict[str, Any], host: str) -> bool:
+    """Take out every spelling of ``host``; whether there was one."""
+    spellings = [key for key in auths if place_of_key(key) == canonical_host(host)]
+    for key in spellings:
+        del auths[key]
+    return bool(spellings)
