@@ -37,7 +37,7 @@ def parse_images(text: str, path: Path | str) -> list[ListedImage]:
         name = _COMMENT.sub("", line).strip().removeprefix("docker://")
         if not name:
             continue
-        if re.search(r"\s", name):
+        if re.search(r"\s", name) and "@" not in name:  # or a password with a space in it would be shown
             raise InvalidFile(path, f"{name[:160]!r} is more than one word", line=number, hint="write one image a line")
         try:
             images.append(ListedImage(Reference.parse(name), number))

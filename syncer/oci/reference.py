@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Self
 
-from syncer.errors import InvalidContent, InvalidReference
+from syncer.errors import HIDDEN, InvalidContent, InvalidReference
 from syncer.oci.digest import Digest
 from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, spelt_out
 
@@ -14,6 +14,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_REPOSITORY = 255
+_DIGEST_LIKE = re.compile(r"(?:sha|md|blake)\w*:[^/]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,6 +36,7 @@ class Reference:
 
         Raises ``InvalidReference``, which says which part is wrong.
         """
+        _check_no_login(text)
         name, at, digest_text = text.partition("@")
         digest = _digest(text, digest_text) if at else None
         registry, path = _split_registry(name)
@@ -107,6 +109,15 @@ def _tag_problem(tag: str) -> str:
     if len(tag) > 128:
         return "the tag is longer than 128 characters"
     return f"the tag {tag[:60]!r} may hold letters, digits, dots, dashes and underscores only"
+
+
+def _check_no_login(text: str) -> None:
+    """Refuse ``user:password@`` before any part of it could be shown as the part that is wrong."""
+    before, _, after = text.rpartition("@")
+    if _DIGEST_LIKE.fullmatch(after):
+        before, _, after = before.rpartition("@")
+    if before and ("@" in before or "://" in before or "/" in after):
+        raise InvalidReference(f"{HIDDEN}@{after}", "it holds a login, which no name of an image has")
 
 
 def _digest(text: str, digest: str) -> Digest:

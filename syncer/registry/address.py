@@ -35,7 +35,7 @@ class RegistryAddress:
         rest = text[found.end() :] if found else text
         host, _, base = rest.partition("/")
         base = base.strip("/")
-        if not host or "://" in rest or "@" in host:
+        if not host or "://" in rest or "@" in rest:
             raise UsageError(
                 f"{_without_login(text)!r} is not a registry", hint="write it like registry.example.com:5000/images"
             )

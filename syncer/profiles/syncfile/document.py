@@ -53,8 +53,9 @@ class Landing:
 
 def registry(text: str) -> str:
     """``[http://|https://]HOST[:PORT][/BASE]``, as it was written; raises ``UsageError``."""
-    host, _, base = _SCHEME.sub("", text, count=1).partition("/")
-    registry_host(host)
+    place = _SCHEME.sub("", text, count=1)
+    host, _, base = place.partition("/")
+    registry_host(place if "@" in place else host)  # a password may hold a slash
     if base.strip("/"):
         Reference.parse(f"{host}/{base.strip('/')}")
     return text
@@ -63,7 +64,8 @@ def registry(text: str) -> str:
 def registry_host(text: str) -> str:
     """``host`` or ``host:port``, as references write it; raises ``UsageError``."""
     if not text or "/" in text or "@" in text:
-        raise UsageError(f"{text!r} is not a registry", hint="write it like registry.example.com:5000")
+        shown = text.rpartition("@")[2]
+        raise UsageError(f"{shown!r} is not a registry", hint="write it like registry.example.com:5000")
     Reference.parse(f"{text}/images")
     return canonical_host(text.lower())
 
