@@ -122,7 +122,10 @@ class ConnectionOptions(TrustOptions):
         "Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then what registry-login "
         "kept, then the files of podman and Docker."
     )
-    plain_http: bool = flag("Speak HTTP to the registries. Loopback addresses need no flag.")
+    plain_http: bool = flag(
+        "Speak HTTP to the registries. Loopback addresses need no flag: they are spoken to by HTTPS with --ca-cert or "
+        "--tls-cert, and with --insecure if their port takes it."
+    )
     tls_cert: Path | None = option("Client certificate (PEM).")
     tls_key: Path | None = option("Key of the client certificate (PEM).")
     allow_realm: tuple[str, ...] = options(
@@ -216,9 +219,9 @@ class SourceOptions:
     """Images and profiles."""
 
     image: tuple[Reference, ...] = options(
-        "An image; may be given many times.",
+        "An image; may be given many times. http:// or https:// before it says how its registry is asked.",
         metavar="REF",
-        parse=lambda text: Reference.parse(text.removeprefix("docker://")),
+        parse=Reference.parse_address,
     )
     images_file: tuple[Path, ...] = options(
         "A list of images: one a line, # starts a comment. May be given many times.", metavar="FILE"
@@ -252,6 +255,13 @@ class MirrorOptions(SourceOptions):
     arch: Platform | None = arch_option()
     referrers: bool = referrers_flag()
     strict: bool = flag("A rule that fits no tag is an error.")
+
+    @property
+    def everyone(self) -> list[Reference | RegistryAddress]:
+        """All whom a sync speaks to; empty where not only these options tell."""
+        if self.config or self.profiles or self.profile_file or self.images_file or self.address is None:
+            return []
+        return [*self.image, self.address]
 
     @property
     def address(self) -> RegistryAddress | None:

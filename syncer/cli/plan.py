@@ -49,7 +49,7 @@ def plan(
     With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push; with
     images alone a build, and how large its bundle would be.
     """
-    settings = registry_settings(connection, login, mirror.address)
+    settings = registry_settings(connection, login, mirror.address, everyone=mirror.everyone)
     workers = connection.concurrency
 
     async def job() -> Exit:

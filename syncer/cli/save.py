@@ -61,7 +61,7 @@ def save(
         allow_partial=bundle.allow_partial,
         platform=bundle.arch,
     )
-    settings = registry_settings(connection, login, RegistryAddress(source.reference.registry))
+    settings = registry_settings(connection, login, RegistryAddress(source.reference.registry), everyone=[source])
 
     async def save_definition() -> Exit:
         path = file.output / FILE_NAME
@@ -114,7 +114,8 @@ def copy(
             raise UsageError("--map says where images land in a registry, and the destination is a file")
         address = RegistryAddress(source.reference.registry) if isinstance(source, StoredBundle) else None
         target = _file(source, destination, force=force, platform=arch)
-    settings = registry_settings(connection, login, address, upload)
+    everyone = [place for place in (source, destination) if not isinstance(place, Path)]
+    settings = registry_settings(connection, login, address, upload, everyone=everyone)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:

@@ -57,7 +57,8 @@ def sync(
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
     file = find_sync_file(mirror)
     state = state_directory(upload.state_dir)
-    settings = sync_settings(file, registry_settings(connection, login, mirror.address, upload), os.environ)
+    settings = registry_settings(connection, login, mirror.address, upload, everyone=mirror.everyone)
+    settings = sync_settings(file, settings, os.environ)
     console = _console(settings) if file.asks_palette else None
     how = Mirroring(
         state=state,

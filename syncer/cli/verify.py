@@ -50,7 +50,7 @@ def verify(
             file,
             registry,
             mapping=map,
-            settings=registry_settings(connection, login, registry),
+            settings=registry_settings(connection, login, registry, everyone=[registry] if registry else []),
             workers=connection.concurrency,
         )
         print_check(result, output, signed=public_key is not None)

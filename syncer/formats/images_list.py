@@ -24,8 +24,8 @@ class ListedImage:
 def read_images_file(path: Path) -> list[ListedImage]:
     """The images that the text file at ``path`` names, one a line, in its order; duplicates stay.
 
-    Blank lines and comments (``#`` at the start or after white space) say nothing; skopeo's prefix
-    ``docker://`` is tolerated.  Raises ``InvalidFile`` with the line.
+    Blank lines and comments (``#`` at the start or after white space) say nothing; ``http://`` and ``https://`` say
+    how a registry is asked, and skopeo's prefix ``docker://`` is tolerated.  Raises ``InvalidFile`` with the line.
     """
     return parse_images(read_text(path), path)
 
@@ -34,13 +34,13 @@ def parse_images(text: str, path: Path | str) -> list[ListedImage]:
     """As ``read_images_file``, for text that was read from ``path``."""
     images = []
     for number, line in enumerate(text.split("\n"), start=1):
-        name = _COMMENT.sub("", line).strip().removeprefix("docker://")
+        name = _COMMENT.sub("", line).strip()
         if not name:
             continue
         if re.search(r"\s", name) and "@" not in name:  # or a password with a space in it would be shown
             raise InvalidFile(path, f"{name[:160]!r} is more than one word", line=number, hint="write one image a line")
         try:
-            images.append(ListedImage(Reference.parse(name), number))
+            images.append(ListedImage(Reference.parse_address(name), number))
         except InvalidReference as error:
             raise InvalidFile(path, str(error), line=number) from None
     return images

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from syncer.errors import HIDDEN, InvalidContent, InvalidReference
@@ -29,6 +29,8 @@ class Reference:
     repository: str
     tag: str | None = None
     digest: Digest | None = None
+    plain_http: bool | None = field(default=None, compare=False, repr=False)
+    """Whether its registry is to be asked by HTTP or HTTPS, where that was written; no part of the name."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -47,6 +49,19 @@ class Reference:
         if tag is None and digest is None:
             tag = "latest"
         return cls(registry, path, tag, digest)
+
+    @classmethod
+    def parse_address(cls, text: str) -> Self:
+        """As ``parse``, for what people type: ``http://``, ``https://`` or skopeo's ``docker://`` may be before it.
+
+        >>> Reference.parse_address("http://10.0.0.1:5000/app").plain_http
+        True
+        """
+        scheme, found, rest = text.partition("://")
+        if not found or scheme.lower() not in ("http", "https", "docker"):
+            return cls.parse(text)
+        plain_http = None if scheme.lower() == "docker" else scheme.lower() == "http"
+        return replace(cls.parse(rest), plain_http=plain_http)
 
     def at(self, digest: Digest) -> Self:
         """The same repository's content of that digest, without a tag."""
