@@ -206,7 +206,7 @@ def removed(path: Path) -> bool:
     """Remove a file; False when there is none."""
     try:
         path.unlink()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     sync_path(path.parent)
     return True

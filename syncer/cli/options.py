@@ -151,7 +151,10 @@ class LoginOptions:
 class StateOptions:
     """Hints of earlier runs."""
 
-    state_dir: Path | None = option("Where unfinished uploads and the like are remembered between runs.", metavar="DIR")
+    state_dir: Path | None = option(
+        "Where unfinished uploads and the like are remembered between runs; a run can do without it.",
+        metavar="DIR",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

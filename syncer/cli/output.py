@@ -35,7 +35,7 @@ class Reporter:
 
     def run_options(self, workers: int) -> RunOptions:
         """The options of a job whose events come here."""
-        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit)
+        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit, warn=self.warn)
 
     def summarize(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
