@@ -179,6 +179,7 @@ async def find_parts(
     definition: Definition, supplies: OpenSupplies, *, platform: Platform | None, referrers: bool
 ) -> Parts:
     """The items of ``definition``; its charts, packs and files are put into the spool of ``supplies`` first."""
+    supplies.registries.settle(image.image for image in definition.images)
     platforms = (platform,) if platform else ()
     parts = Parts(
         [

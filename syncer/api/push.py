@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +10,10 @@ from pathlib import Path
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
-from syncer.api.state import open_memory
+from syncer.api.state import Lost, open_memory
 from syncer.bundle import Bundle, GivenName, verify_bundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
-from syncer.files import saving
 from syncer.naming import REPOSITORY, NameMapping, names_at
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, tag_of
@@ -137,11 +136,12 @@ async def deliver(
     """Bring ``bundle``, which is called ``name``, into a registry, and its definition when all of it is there.
 
     Without ``with_details`` the definition has no platforms and sizes, which only a run that copied the images knows.
-    Raises ``UsageError`` for names that collide, and ``TargetError`` for a state directory that cannot be written.
+    Raises ``UsageError`` for names that collide.
     """
     names = delivery.names(item.target for item in bundle.items)
     place, problem = None, None
-    with open_target(registries, delivery.address, delivery.state) as opened:
+    lost = Lost(delivery.state or Path(), run.warn)
+    with open_target(registries, delivery.address, delivery.state, lost) as opened:
         await run.transfer(delivery.place(bundle.items, names), bundle.source, opened.target, opened.memory)
         report = run.report()
         if bundle.items and not report.failures:
@@ -199,16 +199,17 @@ class OpenTarget:
 
 
 @contextmanager
-def open_target(registries: Registries, address: RegistryAddress, state: Path | None) -> Iterator[OpenTarget]:
+def open_target(
+    registries: Registries, address: RegistryAddress, state: Path | None, lost: Callable[[OSError], None]
+) -> Iterator[OpenTarget]:
     """Open the registry at ``address`` as a target; without the directory ``state`` nothing is remembered between runs.
 
-    Raises ``TargetError`` when the directory cannot be written.
+    ``lost`` is told when nothing can be.
     """
     with ExitStack() as stack:
         journal = None
         if state is not None:
-            with saving(state, hint="name another with --state-dir"):
-                journal = stack.enter_context(open_upload_journal(state / "uploads", address.host))
-        memory = stack.enter_context(open_memory(state, address.host))
+            journal = stack.enter_context(open_upload_journal(state / "uploads", address.host, lost))
+        memory = stack.enter_context(open_memory(state, address.host, lost))
         interrupted = journal is not None and journal.was_interrupted
         yield OpenTarget(registries.target(address, journal=journal, interrupted=interrupted), memory, journal)

@@ -40,6 +40,7 @@ class Run:
     ) -> None:
         options = options or RunOptions()
         self.workers = options.workers
+        self.warn = options.warn
         self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
         self.emit = to_all(self.account, listener, options.emit)
 

@@ -138,7 +138,10 @@ class ConnectionOptions(TrustOptions):
         "Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then what registry-login "
         "kept, then the files of podman and Docker."
     )
-    plain_http: bool = flag("Speak HTTP to the registries. Loopback addresses need no flag.")
+    plain_http: bool = flag(
+        "Speak HTTP to the registries. Loopback addresses need no flag: they are spoken to by HTTPS with --ca-cert or "
+        "--tls-cert, and with --insecure if their port takes it."
+    )
     tls_cert: Path | None = option("Client certificate (PEM).")
     tls_key: Path | None = option("Key of the client certificate (PEM).")
     allow_realm: tuple[str, ...] = options(
@@ -164,7 +167,10 @@ class LoginOptions:
 class StateOptions:
     """Hints of earlier runs."""
 
-    state_dir: Path | None = option("Where unfinished uploads and the like are remembered between runs.", metavar="DIR")
+    state_dir: Path | None = option(
+        "Where unfinished uploads and the like are remembered between runs; a run can do without it.",
+        metavar="DIR",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,9 +239,9 @@ class SourceOptions:
     """Images and profiles."""
 
     image: tuple[Reference, ...] = options(
-        "An image; may be given many times.",
+        "An image; may be given many times. http:// or https:// before it says how its registry is asked.",
         metavar="REF",
-        parse=lambda text: Reference.parse(text.removeprefix("docker://")),
+        parse=Reference.parse_address,
     )
     images_file: tuple[Path, ...] = options(
         "A list of images: one a line, # starts a comment. May be given many times.", metavar="FILE"
@@ -270,6 +276,13 @@ class MirrorOptions(SourceOptions):
     referrers: bool = referrers_flag()
     include_foreign: bool = include_foreign_flag()
     strict: bool = flag("A rule that fits no tag is an error.")
+
+    @property
+    def everyone(self) -> list[Reference | RegistryAddress]:
+        """All whom a sync speaks to; empty where not only these options tell."""
+        if self.config or self.profiles or self.profile_file or self.images_file or self.address is None:
+            return []
+        return [*self.image, self.address]
 
     @property
     def address(self) -> RegistryAddress | None:

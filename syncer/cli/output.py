@@ -42,6 +42,7 @@ class Reporter:
 
         ``profile`` is the name of the job in the metrics.
         """
+        self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
         if self.options.json:
             print_json(report.to_json())
         else:
@@ -49,7 +50,6 @@ class Reporter:
         for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
             if self.options.log_format is None:
                 click.echo(f"hint: {hint}", err=True)
-        self.write(report, profile=profile)
 
     def write(self, report: Report, *, profile: str) -> None:
         """Write the files that the options name."""
@@ -177,10 +177,10 @@ def _draw(display: Display) -> Iterator[None]:
 
 def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:
     """Print what a transfer would do; with ``exit_code`` the result says whether there is work."""
+    if options.report:
+        write_report(options.report, report)
     if options.json:
         print_json(report.to_json())
     else:
         click.echo(plan_summary(report))
-    if options.report:
-        write_report(options.report, report)
     return report.exit(tell_work=exit_code)

@@ -54,7 +54,9 @@ def plan(
     """
     if as_name and file is None:
         raise UsageError("--as names what is in an archive, and no --file is given")
-    settings = registry_settings(connection, login, mirror.address, include_foreign=mirror.include_foreign)
+    settings = registry_settings(
+        connection, login, mirror.address, everyone=mirror.everyone, include_foreign=mirror.include_foreign
+    )
     workers = connection.concurrency
 
     async def job() -> Exit:

@@ -49,7 +49,7 @@ def push(
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
-    settings = registry_settings(connection, login, registry, upload)
+    settings = registry_settings(connection, login, registry, upload, everyone=[registry])
     delivery = Delivery(address=registry, mapping=map, platform=arch, state=state_directory(upload.state_dir))
 
     async def forecast() -> Exit:

@@ -65,7 +65,7 @@ def save(
         platform=bundle.arch,
     )
     address = RegistryAddress(source.reference.registry)
-    settings = registry_settings(connection, login, address, include_foreign=bundle.include_foreign)
+    settings = registry_settings(connection, login, address, everyone=[source], include_foreign=bundle.include_foreign)
 
     async def save_definition() -> Exit:
         path = file.output / FILE_NAME
@@ -122,7 +122,8 @@ def copy(
             raise UsageError("--map says where images land in a registry, and the destination is a file")
         address = RegistryAddress(source.reference.registry) if isinstance(source, StoredBundle) else None
         target = _file(source, destination, force=force, platform=arch)
-    settings = registry_settings(connection, login, address, upload, include_foreign=include_foreign)
+    everyone = [place for place in (source, destination) if not isinstance(place, Path)]
+    settings = registry_settings(connection, login, address, upload, everyone=everyone, include_foreign=include_foreign)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:

@@ -54,7 +54,7 @@ def verify(
             registry,
             mapping=map,
             given=as_name,
-            settings=registry_settings(connection, login, registry),
+            settings=registry_settings(connection, login, registry, everyone=[registry] if registry else []),
             workers=connection.concurrency,
         )
         print_check(result, output, signed=public_key is not None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from syncer.content import Blob
+from syncer.errors import UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.address import RegistryAddress, api_url
@@ -116,15 +117,26 @@ class Registries:
         return RegistryTarget(registry, manner, journal=journal, interrupted=interrupted)
 
     def registry(self, host: str, *, plain_http: bool | None = None) -> Registry:
-        """The registry ``host[:port]``; the first call settles whether it is spoken to by plain HTTP."""
+        """The registry ``host[:port]``; the first call settles whether it is spoken to by plain HTTP.
+
+        Raises ``UsageError`` for a call that wants it otherwise.
+        """
         registry = self._registries.get(host)
         if registry is None:
-            if plain_http is None:
-                plain_http = self._settings.transport.host(host).plain_http
-            base = api_url(host, plain_http=plain_http)
+            base = api_url(host, plain_http=plain_http, settings=self._settings.transport.host(host))
             auth = RegistryAuth(self._transport, base, host, self._credentials, self._settings.trusted_realms)
             registry = self._registries[host] = Registry(host, base, self._transport, auth)
+        elif plain_http is not None and plain_http != (registry.base.scheme == "http"):
+            raise UsageError(
+                f"{host} is to be spoken to by HTTP and by HTTPS", hint="write the same before each of its names"
+            )
         return registry
+
+    def settle(self, references: Iterable[Reference]) -> None:
+        """Let what is written before some of ``references`` hold for all of their registries; raises ``UsageError``."""
+        for reference in references:
+            if reference.plain_http is not None:
+                self.registry(reference.registry, plain_http=reference.plain_http)
 
     def repository(self, reference: Reference) -> Repository:
         """The repository that ``reference`` is in, for reading."""
