@@ -101,7 +101,7 @@ def read_definition_in(bundle: Bundle) -> Definition:
 
 
 def read_usable_definition(bundle: Bundle) -> Definition:
-    """As ``read_definition_in``, but one that cannot be read counts as absent: the images are there all the same."""
+    """Read the definition like ``read_definition_in``; one that cannot be read counts as absent, and images remain."""
     try:
         return read_definition_in(bundle)
     except InvalidFile:
