@@ -54,7 +54,7 @@ def digest_of_name(name: str) -> Digest | None:
 
 
 def is_pad(name: str) -> bool:
-    """Whether the member ``name`` stands where content could not be had."""
+    """Tell whether the member ``name`` stands in the place of content that could not be fetched."""
     return _PAD.fullmatch(name) is not None
 
 

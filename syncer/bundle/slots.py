@@ -24,19 +24,19 @@ _READ = 1024 * 1024
 
 
 def proof_of(hasher: _Hash) -> bytes:
-    """What a mark keeps of everything that went into ``hasher``."""
+    """The bytes of a hash that a mark keeps, for all content that went into ``hasher``."""
     return hasher.digest()[:_PROOF]
 
 
 @dataclass(slots=True)
 class Marks:
-    """How far a slot's content is in place: sizes in bytes, each with the start of the prefix's hash."""
+    """The progress of a slot's content: sizes in bytes, each with the start of the prefix's hash."""
 
     sizes: array[int] = field(default_factory=lambda: array("Q"))
     proofs: bytearray = field(default_factory=bytearray)
 
     def add(self, size: int, proof: bytes) -> None:
-        """Whatever was known from ``size`` on has been written over since."""
+        """Add a mark; later marks are dropped, since their bytes have been written over."""
         kept = bisect_left(self.sizes, size)
         del self.sizes[kept:], self.proofs[kept * _PROOF :]
         self.sizes.append(size)
@@ -89,11 +89,11 @@ class Slot:
         return self.packed or framing.length(self.total)
 
     def end(self, framing: Framing) -> int:
-        """Where the next slot may start."""
+        """The offset at which the next slot may start."""
         return self.offset + self.length(framing)
 
     def frames(self, framing: Framing) -> Iterator[Frame]:
-        """What the seek table lists for the slot."""
+        """The frames of the slot, as the seek table lists them."""
         if self.packed:
             yield self.packed, self.total
         else:
@@ -101,7 +101,7 @@ class Slot:
 
 
 def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]]:
-    """How many bytes of a stored slot's content are in place for certain, and their hash, step by step.
+    """The number of bytes of a stored slot's content that are certainly in place, and their hash, step by step.
 
     Reads the slot as far as its marks go, headers and padding included, and believes each mark only if
     the bytes before it have its hash: after a power failure, blocks that never reached the disk read as
