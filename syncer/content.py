@@ -132,6 +132,15 @@ class Referring(Protocol):
         ...
 
 
+@runtime_checkable
+class Bringing(Protocol):
+    """A source that can bring foreign layers along, which stay where their vendor keeps them otherwise."""
+
+    def brings(self, layer: Descriptor) -> bool:
+        """Return whether ``layer``, a foreign one, comes along with its image: the source has it, or may fetch it."""
+        ...
+
+
 class TargetNames(Protocol):
     """The names at a target, which can be looked up before anything is sent.
 

@@ -27,11 +27,12 @@
     └── Locked                       exit 75  another run does the same work now
 
 The message is one sentence for a person.  The hint, when there is one, says what to do next.  Neither of them
-holds a secret.
+holds a secret: a login in what a user or a server wrote is hidden as the error is made.
 """
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, ClassVar
@@ -71,14 +72,33 @@ def common_exit(codes: Iterable[Exit], *, mixed: Exit = Exit.INCOMPLETE) -> Exit
     return distinct.pop() if len(distinct) == 1 else mixed
 
 
+HIDDEN = "[hidden]"
+
+_LOGIN = re.compile(
+    r"""(?<![^\s/@:"'])([^\s/@:"']+):(/*)      # a scheme, or the name of a user
+        [^\s"]*@                              # all that may be a password, which may hold an @ itself
+        (?!(?:sha|md|blake)\w*:)              # and not what stands before a digest""",
+    re.VERBOSE | re.ASCII,
+)
+
+
+def redacted(text: str) -> str:
+    """``text`` without the logins in its addresses, whatever their scheme or the lack of one.
+
+    >>> redacted("'http://me:secret@host/app' and host:5000/app:v1@sha256:2cf2 and me:secret@host")
+    "'http://[hidden]@host/app' and host:5000/app:v1@sha256:2cf2 and me:[hidden]@host"
+    """
+    return _LOGIN.sub(rf"\1:\2{HIDDEN}@", text) if "@" in text else text
+
+
 class SyncerError(Exception):
     """The root of all errors: a message of one sentence, and a hint or None."""
 
     exit: ClassVar[Exit] = Exit.INCOMPLETE
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(redacted(message))
+        self.hint = hint and redacted(hint)
 
 
 class UsageError(SyncerError):
@@ -92,8 +112,8 @@ class InvalidReference(UsageError):
 
     def __init__(self, text: str, problem: str) -> None:
         super().__init__(f"{text!r} is not an image reference: {problem}")
-        self.text = text
-        self.problem = problem
+        self.text = redacted(text)
+        self.problem = redacted(problem)
 
 
 class InvalidPlatform(UsageError):
@@ -159,7 +179,7 @@ class RegistryError(SyncerError):
         super().__init__(f"{request}: {status} {reason}", hint=hint)
         self.request = request
         self.status = status
-        self.problems = tuple(problems)
+        self.problems = tuple(map(redacted, problems))
         self.codes = tuple(codes)
 
 
@@ -224,7 +244,7 @@ class InvalidBundle(VerificationError):
 
     def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
-        self.findings = tuple(findings)
+        self.findings = tuple(map(redacted, findings))
 
 
 class Locked(SyncerError):

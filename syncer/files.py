@@ -208,7 +208,7 @@ def remove_file(path: Path) -> bool:
     """Remove a file; returns False when there is none.  Raises ``OSError``."""
     try:
         path.unlink()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     sync_path(path.parent)
     return True

@@ -12,6 +12,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from syncer.errors import HIDDEN, redacted
 from syncer.report.figures import reason
 from syncer.transfer.events import (
     Committed,
@@ -28,12 +29,9 @@ from syncer.transfer.events import (
     Started,
 )
 
-HIDDEN = "[hidden]"
-
 _SECRET_KEYS = re.compile(r"passw|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE)
 _SECRET_TEXTS = (
     (re.compile(r"\b(Basic|Bearer)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
-    (re.compile(r"(\w+://)[^/\s@]*@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(\w+://[^\s?#\"']*\?)[^\s\"']+"), rf"\1{HIDDEN}"),  # signatures travel in queries
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a server's words may not steer a terminal
@@ -81,6 +79,7 @@ def hide_secrets(secrets: Iterable[str] = ()) -> Processor:
             value = value.replace(secret, HIDDEN)
         for pattern, replacement in _SECRET_TEXTS:
             value = pattern.sub(replacement, value)
+        value = redacted(value)
         return _CONTROL.sub(" ", value)
 
     def clean(value: Any) -> Any:

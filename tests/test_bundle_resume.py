@@ -563,3 +563,91 @@ async def test_sixty_kills_end_in_the_same_bytes(tmp_path: Path, form: Format) -
 
         assert final.read_bytes() == expected
         assert fetched(log) <= CONTENT + own * LOST
+
+
+def tamper(partial: Path, how: str) -> None:
+    """What another process may do to a file that is being written."""
+    size = partial.stat().st_size
+    match how:
+        case "cuts off its last bytes":
+            os.truncate(partial, size - 100)
+        case "cuts off half of it":
+            os.truncate(partial, size // 2)
+        case "cuts off half of it and makes it as long as before":
+            os.truncate(partial, size // 2)
+            os.truncate(partial, size)
+        case "leaves a hole in a layer":
+            content = partial.read_bytes()
+            os.truncate(partial, size // 3)
+            with partial.open("r+b") as file:
+                file.seek(size // 3 + 100_000)
+                file.write(content[size // 3 + 100_000 :])
+        case "removes it":
+            partial.unlink()
+        case "puts another one in its place":
+            (other := partial.with_name("other")).write_bytes(partial.read_bytes())
+            other.replace(partial)
+        case "alters a manifest":
+            with partial.open("r+b") as file:
+                file.seek(partial.read_bytes().index(b"blobs/sha256/") + 700)
+                file.write(b"x")
+        case "alters a header":
+            with partial.open("r+b") as file:
+                file.seek(partial.read_bytes().rindex(b"blobs/sha256/"))
+                file.write(b"x")
+
+
+TAMPERING = [
+    "cuts off its last bytes",
+    "cuts off half of it",
+    "cuts off half of it and makes it as long as before",
+    "leaves a hole in a layer",
+    "removes it",
+    "puts another one in its place",
+    "alters a manifest",
+    "alters a header",
+]
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+async def test_a_partial_file_that_another_process_alters_is_not_published(tmp_path: Path, how: str) -> None:
+    """Row 48: it is looked at before it gets its name, and the next build mends it."""
+    expected = await undisturbed(tmp_path, "tar")
+    final, source = tmp_path / "bundle", large_images()
+
+    async with open_writer(final, format="tar") as writer:
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+        tamper(tmp_path / "bundle.partial", how)
+        with pytest.raises(TargetFull, match="by another process, so nothing is published") as refused:
+            await writer.publish(b"version: 1\n")
+
+    assert "run the same command again" in str(refused.value.hint)
+    assert not final.exists()
+    await build(final, large_images(), "tar")
+    assert final.read_bytes() == expected
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("how", TAMPERING[:3])
+async def test_a_partial_file_that_is_cut_short_between_two_writes_is_not_published(
+    tmp_path: Path, form: Format, how: str
+) -> None:
+    """Row 48: later writes would fill the place again, and leave zeros where content was."""
+    expected = await undisturbed(tmp_path, form)
+    final = tmp_path / "bundle"
+
+    def cut(content: bytes, times: int) -> bytes:
+        if len(content) < 1_000_000 or (tmp_path / "tampered").exists():
+            return content
+        if (tmp_path / "bundle.partial").stat().st_size > 1_900_000:
+            tamper(tmp_path / "bundle.partial", how)
+            (tmp_path / "tampered").touch()
+        return content
+
+    with pytest.raises(SyncerError, match="by another process, so nothing is published"):
+        await build(final, large_images(alter=cut), form)
+
+    assert (tmp_path / "tampered").exists()
+    assert not final.exists()
+    await build(final, large_images(), form)
+    assert final.read_bytes() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,11 +11,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import anyio
 import click
 import pytest
 
 from syncer.cli.command import argument, flag, make_command, option, options
+from tests.conftest import OpenRegistry
+from tests.support import client, images
 from tests.support.cli import environment, syncer
+
+UNUSED = "127.0.0.1:9"  # the discard port: nothing listens
 
 
 class Color(StrEnum):
@@ -133,3 +139,67 @@ def test_a_reader_that_leaves_early_hears_no_complaint(tmp_path: Path) -> None:
     os.close(writing)
 
     assert (ran.returncode, ran.stderr) == (1, b"")
+
+
+_CLOSED = ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+@pytest.mark.parametrize("closed", _CLOSED)
+async def test_a_build_needs_no_standard_streams(debian_registry: OpenRegistry, tmp_path: Path, closed: str) -> None:
+    """The next socket would get the number of a closed one, and the event loop's library ends such a process."""
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.image("a"), "1")
+        ran = await shell(
+            f"build --image {registry.address}/app:1 --output out --report report.json {closed}", tmp_path
+        )
+        pushed = await shell(
+            f"push --file out/bundle.tar.zst --registry {registry.address}/base --json {closed}", tmp_path
+        )
+
+    assert (ran.returncode, pushed.returncode) == (0, 0), ran
+    assert json.loads((tmp_path / "report.json").read_bytes())["totals"]["images_copied"] == 1
+
+
+@pytest.mark.parametrize("words", ["version", "--help", "build --help", "definition bundle-definition.yaml", "plan -f"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_full_disk_behind_standard_output_is_one_sentence(tmp_path: Path, words: str, unbuffered: str) -> None:
+    (tmp_path / "bundle-definition.yaml").write_text("name: bundle\nimages: []\n")
+    command = words.replace("plan -f", f"plan --image {UNUSED}/app --registry {UNUSED} --json")
+    ran = await shell(f"{command} > /dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
+
+    assert (ran.returncode, ran.stderr.decode()) == (
+        5,
+        "error: standard output cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("form", ["", "--json", "--log-format json"])
+async def test_a_run_that_cannot_be_told_is_carried_out_and_written_down(
+    debian_registry: OpenRegistry, tmp_path: Path, form: str
+) -> None:
+    """Its report is there, though nobody reads what it prints, and a full disk behind its talk is no failure."""
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.image("a"), "1")
+        build = f"build --force --image {registry.address}/app:1 --output out --report report.json {form}"
+        ends = []
+        for command in (
+            f"{build} > /dev/full",
+            f"{build} | true",
+            f"{build} 2> /dev/full",
+            f"{build} 2>&1 > /dev/full",
+        ):
+            (tmp_path / "report.json").unlink(missing_ok=True)
+            ran = await shell(command, tmp_path)
+            ends.append(ran.returncode)
+            assert b"Traceback" not in ran.stderr
+            assert json.loads((tmp_path / "report.json").read_bytes())["totals"]["images"] == 1
+
+    assert ends == [5, 1, 0, 5]
+
+
+async def shell(command: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """``command`` of syncer as a shell runs it, whose redirections it may have."""
+    program = f"set -o pipefail; {sys.executable} -W error -m syncer {command}"
+    return await anyio.run_process(
+        ["bash", "-c", program], check=False, cwd=directory, env=environment(directory) | variables
+    )

@@ -233,7 +233,7 @@ async def test_a_second_run_of_the_same_file_does_not_begin(debian_registry: Ope
         file = write_file(
             tmp_path, sources=[{"image": f"{source.address}/app:1"}], targets=[{"registry": "localhost:9"}]
         )
-        with hold_lock(tmp_path / "state", str(file)):
+        with hold_lock(tmp_path / "state", str(file), pytest.fail):
             ran = await sync(tmp_path, "-c", file, "--state-dir", tmp_path / "state")
             (tmp_path / "link.yaml").symlink_to(file)
             same = await sync(tmp_path, "-c", tmp_path / "link.yaml", "--state-dir", tmp_path / "state")

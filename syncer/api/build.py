@@ -130,9 +130,7 @@ async def build_file(
 ) -> BuildResult:
     """Build the bundle of ``definition``, which has its name, as ``build`` does."""
     name = definition.name
-    check_name(name)
-    if not definition.entries:
-        raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
+    check_buildable(definition)
     sizes = _Sizes()
     run = Run(options, fetches=True, sends=False, listener=sizes)
     async with file.open(name) as writer, open_supplies(settings, supplies) as opened:
@@ -145,6 +143,13 @@ async def build_file(
             return drop_local_paths(describe_bundle(definition, parts, report, sizes.known))
 
         return await file.publish(writer, name, report, define)
+
+
+def check_buildable(definition: Definition) -> None:
+    """Raise ``UsageError`` unless ``definition`` names anything, and has a name that can be a bundle's."""
+    check_name(definition.name)
+    if not definition.entries:
+        raise UsageError("there is no image to build from", hint="name some with --image or --images-file")
 
 
 def check_name(name: str) -> None:
@@ -174,6 +179,7 @@ async def find_parts(
     definition: Definition, supplies: OpenSupplies, *, platform: Platform | None, referrers: bool
 ) -> Parts:
     """The items of ``definition``; its charts, packs and files are put into the spool of ``supplies`` first."""
+    supplies.registries.settle(image.image for image in definition.images)
     platforms = (platform,) if platform else ()
     parts = Parts(
         [
@@ -199,9 +205,10 @@ async def build_remote(
 ) -> PushResult:
     """Bring all content of ``definition`` directly to the place of a push of its bundle, and the definition after it.
 
-    Raises ``UsageError`` for a name that no bundle can have, and for names that collide at the target.
+    Raises ``UsageError`` for a definition without entries, for a name that no bundle can have, and for names that
+    collide at the target.
     """
-    check_name(definition.name)
+    check_buildable(definition)
     run = Run(options, fetches=True, sends=True)
     async with open_supplies(settings, supplies) as opened:
         parts = await find_parts(definition, opened, platform=delivery.platform, referrers=referrers)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from pathlib import Path
+from typing import Self, TypeAlias
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle
+from syncer.bundle import Bundle, GivenName, Image, check_structure, open_bundle, shown
 from syncer.content import Item, Source
-from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
+from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
+from syncer.oci.referrer_tags import subject_tag
 from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
 from syncer.profiles.definition.definition import (
     AnEntry,
@@ -27,6 +30,7 @@ from syncer.profiles.definition.definition import (
 )
 from syncer.registry import Registries
 
+Warn: TypeAlias = Callable[[str], None]
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
 
 
@@ -74,6 +78,44 @@ def bundle_name(bundle: Bundle) -> str:
     return bundle.path.name.partition(".tar")[0]
 
 
+@contextmanager
+def open_checked(path: Path, given: GivenName | None = None, *, warn: Warn | None = None) -> Iterator[Bundle]:
+    """Open the bundle at ``path``, of which every image is whole, and whose names are those that it was written with.
+
+    ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
+    Raises ``UsageError`` when there is no such file, or no image in it has a name, and ``InvalidBundle``.
+    """
+    with open_bundle(path, given) as bundle:
+        check_structure(bundle)
+        if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
+            check_definition(bundle)
+        require_names(bundle)
+        if warn:
+            for warning in oddities(bundle):
+                warn(warning)
+        yield bundle
+
+
+def require_names(bundle: Bundle) -> None:
+    """Raise ``UsageError`` for a bundle that holds images, none of which has a full name."""
+    if bundle.nameless and not bundle.images:
+        count = "an image" if len(bundle.nameless) == 1 else f"{len(bundle.nameless)} images"
+        raise UsageError(
+            f"{bundle.path} holds {count} without a full name, and nothing else: {shown(bundle.nameless)}",
+            hint="push, verify, plan and copy take --as NAME:TAG for a file's only image, or --as NAME for bare tags",
+        )
+
+
+def oddities(bundle: Bundle) -> Iterator[str]:
+    """What is in the file of ``bundle`` and is not taken, one sentence each."""
+    if bundle.nameless:
+        what = "image that has" if len(bundle.nameless) == 1 else "images that have"
+        yield f"{bundle.path} holds {len(bundle.nameless)} {what} no full name, not taken: {shown(bundle.nameless)}"
+    if extras := bundle.contents.extras:
+        what = "member that is" if len(extras) == 1 else "members that are"
+        yield f"{bundle.path} holds {len(extras)} {what} no part of an image layout, not read: {shown(extras)}"
+
+
 def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:
     """The items of the file of ``bundle``; with ``annotations`` only the images that have them.
 
@@ -106,6 +148,43 @@ def read_usable_definition(bundle: Bundle) -> Definition:
         return read_definition_in(bundle)
     except InvalidFile:
         return _listing(bundle)
+
+
+def check_definition(bundle: Bundle) -> None:
+    """Raise ``InvalidBundle`` unless the definition in ``bundle`` and its index.json tell of the same images.
+
+    Signatures and other referrers are in index.json alone.  A definition that cannot be read says nothing.
+    """
+    try:
+        definition = None if bundle.definition is None else read_definition_in(bundle)
+    except InvalidFile:
+        return
+    if definition is not None and (findings := list(_contradictions(bundle, definition))):
+        more = f", and {len(findings) - 1} more things are wrong" if len(findings) > 1 else ""
+        raise InvalidBundle(f"{bundle.path} is not sound: {findings[0]}{more}", findings=findings)
+
+
+def _contradictions(bundle: Bundle, definition: Definition) -> Iterator[str]:
+    listed: dict[Reference, list[Image]] = {}
+    for image in bundle.images:  # under the names that were written: in older bundles two may be one name of Docker Hub
+        listed.setdefault(Reference.parse(image.name), []).append(image)
+    defined = [(name, entry.digest) for entry in definition.entries if (name := name_of(entry))]
+    for name, digest in defined:
+        found = [image.descriptor.digest for image in listed.get(name, ())]
+        if not found:
+            yield f"its definition names {name}, and its index.json does not"
+        elif digest is not None and digest not in found:
+            yield f"{name} is {digest} in its definition, and {found[0]} in its index.json"
+    names = {name for name, _ in defined}
+    for name, images in listed.items():
+        if name not in names and not all(_speaks_about_another(bundle, image) for image in images):
+            yield f"its index.json names {name}, and its definition does not"
+
+
+def _speaks_about_another(bundle: Bundle, image: Image) -> bool:
+    if subject_tag(image.reference.tag or ""):
+        return True
+    return bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type).subject is not None
 
 
 def _listing(bundle: Bundle) -> Definition:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import anyio
 
-from syncer.api.build import BundleFile, find_parts
-from syncer.api.bundles import find_in_file
+from syncer.api.build import BundleFile, check_buildable, find_parts
+from syncer.api.bundles import Warn, find_in_file, open_checked
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
 from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
-from syncer.bundle import Bundle, BundleSize, check_structure, open_bundle
+from syncer.bundle import Bundle, BundleSize, GivenName
 from syncer.content import Item, Referring, Source, TargetNames
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
@@ -35,7 +35,8 @@ async def plan_build(
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
 ) -> ForecastReport:
-    """Foresee what a build of ``definition`` would fetch, and how many bytes its bundle would have."""
+    """Foresee what a build of ``definition`` would fetch, and the bytes of its bundle; raises as the build does."""
+    check_buildable(definition)
     forecast = Forecast(fetches=True, sends=False, can_mount=False)
     size = BundleSize(file.format, file.compression_level)
     async with open_supplies(settings, supplies) as opened:
@@ -56,12 +57,13 @@ async def plan_push(
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
+    given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
+    warn: Warn | None = None,
 ) -> ForecastReport:
-    """Foresee what a push of the bundle ``file`` would send; raises as ``push`` does."""
-    with open_bundle(file) as bundle:
-        check_structure(bundle)
+    """Foresee what ``push_file`` with these arguments would send; raises as it does."""
+    with open_checked(file, given, warn=warn) as bundle:
         async with open_registries(settings or RegistrySettings()) as registries:
             return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
-from syncer.api.state import open_memory
-from syncer.bundle import Bundle, check_structure, open_bundle, verify_bundle
+from syncer.api.state import Lost, open_memory
+from syncer.bundle import Bundle, GivenName, verify_bundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
-from syncer.files import saving
 from syncer.naming import REPOSITORY, NameMapping, names_at
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, tag_of
@@ -92,16 +91,15 @@ async def push_file(
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
+    given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     rehash: bool = False,
     options: RunOptions | None = None,
 ) -> PushResult:
-    """Push the bundle ``file``, as ``push`` does."""
-    with open_bundle(file) as bundle:
+    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
+    with open_checked(file, given, warn=options.warn if options else None) as bundle:
         if rehash:
             await verify_bundle(bundle)
-        else:
-            check_structure(bundle)
         async with open_registries(settings or RegistrySettings()) as registries:
             result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
         if bundle.changed():
@@ -138,14 +136,15 @@ async def deliver(
     """Bring ``bundle``, which is called ``name``, into a registry, and its definition when all of it is there.
 
     Without ``with_details`` the definition has no platforms and sizes, which only a run that copied the images knows.
-    Raises ``UsageError`` for names that collide, and ``TargetError`` for a state directory that cannot be written.
+    Raises ``UsageError`` for names that collide.
     """
     names = delivery.names(item.target for item in bundle.items)
     place, problem = None, None
-    with open_target(registries, delivery.address, delivery.state) as opened:
+    lost = Lost(delivery.state or Path(), run.warn)
+    with open_target(registries, delivery.address, delivery.state, lost) as opened:
         await run.transfer(delivery.place(bundle.items, names), bundle.source, opened.target, opened.memory)
         report = run.report()
-        if not report.failures:
+        if bundle.items and not report.failures:
             opened.finish()
             definition = record_stored_names(bundle.definition, names, report.images)
             if not with_details:
@@ -200,16 +199,17 @@ class OpenTarget:
 
 
 @contextmanager
-def open_target(registries: Registries, address: RegistryAddress, state: Path | None) -> Iterator[OpenTarget]:
+def open_target(
+    registries: Registries, address: RegistryAddress, state: Path | None, lost: Callable[[OSError], None]
+) -> Iterator[OpenTarget]:
     """Open the registry at ``address`` as a target; without the directory ``state`` nothing is remembered between runs.
 
-    Raises ``TargetError`` when the directory cannot be written.
+    ``lost`` is told when nothing can be.
     """
     with ExitStack() as stack:
         journal = None
         if state is not None:
-            with saving(state, hint="name another with --state-dir"):
-                journal = stack.enter_context(open_upload_journal(state / "uploads", address.host))
-        memory = stack.enter_context(open_memory(state, address.host))
+            journal = stack.enter_context(open_upload_journal(state / "uploads", address.host, lost))
+        memory = stack.enter_context(open_memory(state, address.host, lost))
         interrupted = journal is not None and journal.was_interrupted
         yield OpenTarget(registries.target(address, journal=journal, interrupted=interrupted), memory, journal)

@@ -25,6 +25,7 @@ class RunOptions:
     workers: int = WORKERS  # pieces of content in flight
     run_id: str | None = None  # None: a new one is made
     emit: Emit | None = None  # hears of every event
+    warn: Callable[[str], None] | None = None  # is told what works and may not be meant
 
 
 class Run:
@@ -39,6 +40,7 @@ class Run:
     ) -> None:
         options = options or RunOptions()
         self.workers = options.workers
+        self.warn = options.warn
         self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
         self.emit = to_all(self.account, listener, options.emit)
 

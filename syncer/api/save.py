@@ -12,13 +12,14 @@ from syncer.api.bundles import (
     StoredBundle,
     find_in_file,
     find_in_registry,
+    open_checked,
     read_definition_at,
     read_definition_in,
 )
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import check_structure, open_bundle
+from syncer.bundle import GivenName, open_bundle
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
@@ -70,12 +71,13 @@ async def copy(
     target: BundleFile | Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
+    given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     options: RunOptions | None = None,
 ) -> BuildResult | PushResult:
     """Bring a bundle from ``source`` to ``target``; with ``annotations`` only the images that have them.
 
-    Raises as ``push`` and ``save`` do.
+    ``given`` names what has no name in a file.  Raises as ``push`` and ``save`` do.
     """
     if isinstance(source, StoredBundle) and isinstance(target, BundleFile):
         return await save(source, target, annotations=annotations, settings=settings, options=options)
@@ -86,9 +88,8 @@ async def copy(
             run = Run(options, fetches=True, sends=True)
             return await deliver(bundle, registries, target, run, name=bundle.definition.name)
     if isinstance(target, Delivery):
-        return await push_file(source, target, annotations=annotations, settings=settings, options=options)
-    with open_bundle(source) as opened:
-        check_structure(opened)
+        return await push_file(source, target, annotations=annotations, given=given, settings=settings, options=options)
+    with open_checked(source, given, warn=options.warn if options else None) as opened:
         return await _write(find_in_file(opened, annotations), target, options=options)
 
 

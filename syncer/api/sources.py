@@ -131,12 +131,15 @@ class Sources:
 
     async def _ask(self, source: Source) -> Listing:
         if source.image is not None:
+            self.supplies.registries.settle([source.image])
             return Listing((source.image,))
         if source.repository is not None:
             return await self._tags(source, source.repository)
         if source.images_file is not None:
             listed = await to_thread.run_sync(read_images_file, self.file.beside(source.images_file))
-            return Listing(tuple(image.reference for image in listed))
+            references = tuple(image.reference for image in listed)
+            self.supplies.registries.settle(references)
+            return Listing(references)
         if source.profile_file is not None:
             path = self.file.beside(source.profile_file)
             return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path)])

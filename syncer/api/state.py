@@ -4,55 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 
 from syncer.errors import Locked
-from syncer.files import saving, try_lock, write_whole
+from syncer.files import try_lock, write_whole
 from syncer.transfer.memory import Memory
 
-_HINT = "name another with --state-dir"
+_HINT = "--state-dir names another directory"
+
+
+class Lost:
+    """What is told of hints that cannot be kept, and warns of the first: a run goes on without them."""
+
+    def __init__(self, directory: Path, warn: Callable[[str], None] | None) -> None:
+        self._directory = directory
+        self._warn = warn
+
+    def __call__(self, error: OSError) -> None:
+        warn, self._warn = self._warn, None
+        if warn:
+            warn(f"{_why(self._directory, error)}: the next run will not know what this one did; {_HINT}")
+
+
+def _why(directory: Path, error: OSError) -> str:
+    return f"{directory} cannot be written ({error.strerror or error})"
 
 
 @contextmanager
-def hold_lock(directory: Path, subject: str) -> Iterator[None]:
-    """Let one run at a time do ``subject``, such as a sync file; raises ``Locked`` and ``TargetError``.
+def hold_lock(directory: Path, subject: str, warn: Callable[[str], None]) -> Iterator[Path | None]:
+    """Let one run at a time do ``subject``, such as a sync file; raises ``Locked``.
 
-    The lock is the kernel's: it ends with the process, however that ends.
+    The lock is the kernel's: it ends with the process, however that ends.  The block gets ``directory``, or None
+    where that cannot be written: then there is no lock, of which ``warn`` is told.
     """
     path = _file(directory / "locks", subject, "lock")
-    with saving(directory, hint=_HINT):
+    usable: Path | None = directory
+    file = None
+    try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = try_lock(path)
-    if file is None:
+    except OSError as error:
+        usable = None
+        warn(f"{_why(directory, error)}: nothing is kept for the next run, nor another run kept away; {_HINT}")
+    if usable and file is None:
         raise Locked(f"another run is at {subject}", hint="wait for it to end; if it hangs, end that process")
     try:
-        yield
+        yield usable
     finally:
-        os.close(file)
+        if file is not None:
+            os.close(file)
 
 
 @contextmanager
-def open_memory(directory: Path | None, subject: str) -> Iterator[Memory]:
+def open_memory(directory: Path | None, subject: str, lost: Callable[[OSError], None]) -> Iterator[Memory]:
     """Open the memory of earlier runs about the target ``subject``; however the block ends, the next runs have it.
 
-    Without a directory nothing is remembered.  Raises ``TargetError`` for a directory that cannot be written.
+    Without a directory nothing is remembered; ``lost`` is told why nothing can be.
     """
     if directory is None:
         yield Memory()
         return
     path = _file(directory / "targets", subject, "json")
-    with saving(directory, hint=_HINT):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     memory = read_memory(directory, subject)
     try:
         yield memory
     finally:
-        with suppress(OSError):  # a full disk costs the next run some requests, and this one nothing
+        try:  # a full disk costs the next run some requests, and this one nothing
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(path, orjson.dumps(memory.to_json()), is_hint=True)
+        except OSError as error:
+            lost(error)
 
 
 def read_memory(directory: Path | None, subject: str) -> Memory:

@@ -66,6 +66,9 @@ class OpenSupplies:
             return find_referrers(holder, reference, subjects)
         return await holder.referrers(reference, subjects)
 
+    def brings(self, layer: Descriptor) -> bool:
+        return any(bundle.brings(layer) for bundle in self.bundles) or self.registries.brings(layer)
+
     def pause(self, reference: Reference) -> float:
         return 0.0 if self.has(reference) else self.registries.pause(reference)
 
@@ -111,15 +114,12 @@ def _make_spool(directory: Path) -> Spool:
 def find_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Digest]) -> list[Reference]:
     """Find the images of ``bundle`` that speak about ``subjects``: by cosign's tags, or by their subject."""
     fallbacks = set(map(fallback_tag, subjects))
+    wanted = set(subjects)
     found = []
-    for image in bundle.images:
-        if image.reference.name != reference.name:
-            continue
-        manifest = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
-        speaks = manifest.subject is not None and manifest.subject.digest in subjects
-        tag = image.reference.tag or ""
-        if speaks or (tag not in fallbacks and subject_tag(tag) in fallbacks):
-            found.append(image.reference)
+    for image, subject in bundle.subjects(reference.name):
+        tag = image.tag or ""
+        if subject in wanted or (tag not in fallbacks and subject_tag(tag) in fallbacks):
+            found.append(image)
     return found
 
 
@@ -148,6 +148,9 @@ class Snapshot:
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
         asked = tuple(subjects)
         return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked))
+
+    def brings(self, layer: Descriptor) -> bool:
+        return self._supplies.brings(layer)
 
     def pause(self, reference: Reference) -> float:
         return self._supplies.pause(reference)

@@ -14,6 +14,7 @@ from anyio import to_thread
 from syncer.api.push import OpenTarget, open_target
 from syncer.api.result import Run, RunOptions
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
+from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, UsageError
@@ -93,7 +94,7 @@ async def run_sync(
     """
     run = Run(RunOptions(workers=how.workers, run_id=run_id, emit=emit), fetches=True, sends=True)
     registries = sources.supplies.registries
-    with _open_targets(sources, how.state) as targets:
+    with _open_targets(sources, how.state, Lost(how.state or Path(), sources.warn)) as targets:
         passes = _Passes(sources, targets, how, run, expect)
         try:
             with anyio.move_on_after(how.timeout) as limit:
@@ -109,14 +110,14 @@ async def run_sync(
 
 
 @contextmanager
-def _open_targets(sources: Sources, state: Path | None) -> Iterator[dict[str, OpenTarget]]:
+def _open_targets(sources: Sources, state: Path | None, lost: Lost) -> Iterator[dict[str, OpenTarget]]:
     """Open the registry of each target, by its host, before anything is asked of them."""
     with ExitStack() as stack:
         targets: dict[str, OpenTarget] = {}
         for address in sources.addresses.values():
             if address.host not in targets:
                 registries = sources.supplies.registries
-                targets[address.host] = stack.enter_context(open_target(registries, address, state))
+                targets[address.host] = stack.enter_context(open_target(registries, address, state, lost))
         yield targets
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from syncer.api.bundles import check_definition, require_names
 from syncer.api.push import Delivery
-from syncer.bundle import Bundle, BundleCheck, Image, open_bundle, verify_bundle
+from syncer.bundle import Bundle, BundleCheck, GivenName, Image, open_bundle, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
@@ -54,6 +56,11 @@ class VerifyResult:
             "blobs": self.check.blobs,
             "bytes": self.check.bytes,
             "unreferenced": [str(digest) for digest in self.check.unreferenced],
+            "digests": self.check.has_digests,
+            "nameless": list(self.check.nameless),
+            "foreign_layers": self.check.foreign,
+            "bytes_foreign": self.check.bytes_foreign,
+            "extras": list(self.check.extras),
             "registry": self.registry,
             "checked": self.checked,
             "lacking": [{"name": str(lacking.name), "problem": lacking.problem} for lacking in self.lacking],
@@ -66,19 +73,23 @@ async def verify(
     registry: str | RegistryAddress | None = None,
     *,
     mapping: NameMapping | None = None,
+    given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
 ) -> VerifyResult:
     """Hash the bundle ``file`` again and account for every byte of it.
 
     With ``registry`` each image, with all its children and blobs, must be there under its digest; what is
-    not is listed in the result.  Raises ``InvalidBundle`` with all that is wrong with the file, ``UsageError`` for a
-    missing file or names that collide.
+    not is listed in the result.  ``given`` names what has no full name in the file.  Raises ``InvalidBundle`` with all
+    that is wrong with the file, ``UsageError`` for a missing file, one in which no image has a name, or names that
+    collide.
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    with open_bundle(Path(file)) as bundle:
+    with open_bundle(Path(file), given) as bundle:
+        require_names(bundle)
         check = await verify_bundle(bundle)
+        await to_thread.run_sync(check_definition, bundle)
         if address is None:
             return VerifyResult(bundle=bundle.path, check=check, seconds=time.monotonic() - began)
         delivery = Delivery(address=address, mapping=mapping)
@@ -128,7 +139,7 @@ def _questions(bundle: Bundle, names: Mapping[Reference, Reference]) -> Iterator
 
 
 def _parts(bundle: Bundle, image: Image, name: Reference, asked: set[tuple[str, Digest]]) -> Iterator[_Question]:
-    descent = Descent(image.reference)
+    descent = Descent(image.reference, bundle.brings)
     descent.enter(bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type))
     for child, is_manifest in descent:
         if (name.name, child.digest) in asked:

@@ -1,7 +1,7 @@
 """The bundle: content in one file, an OCI image layout inside (docs/design.md, "The bundle")."""
 
 from syncer.bundle.framing import Format
-from syncer.bundle.layout import Image
+from syncer.bundle.layout import GivenName, Image, shown
 from syncer.bundle.reader import Bundle, open_bundle
 from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
@@ -13,9 +13,11 @@ __all__ = [
     "BundleSize",
     "BundleWriter",
     "Format",
+    "GivenName",
     "Image",
     "check_structure",
     "open_bundle",
     "open_writer",
+    "shown",
     "verify_bundle",
 ]

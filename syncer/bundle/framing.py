@@ -190,6 +190,10 @@ class Stored:
             position += run
             length -= run
 
+    def end_of(self, position: int) -> int:
+        """The offset in the file after the first ``position`` bytes (at least one)."""
+        return self.start + self.framing.offset(position - 1) + 1
+
     def _offset(self, position: int) -> int:
         """Where the headers before byte ``position`` start, or the byte itself."""
         header = self.framing.header(position, self.total)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
-from syncer.errors import InvalidContent, InvalidReference
+from syncer.errors import InvalidContent, InvalidReference, UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.oci.manifest import load_object
@@ -24,8 +24,11 @@ _CONTAINERD_NAME = "io.containerd.image.name"
 MAX_INDEX_SIZE = 32 * 1024 * 1024
 """Bytes of ``index.json`` or ``bundle-definition.yaml``."""
 
+_DIGESTS_HEAD = "# syncer: sha256 of the members that no digest names\n"
+_MAX_DIGESTS = 4096  # bytes of the list of digests
 _MAX_VALUES = 250_000
 _MAX_NAME = 512
+_SHOWN = 8
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 _PAD = re.compile(r"\.pad/[0-9]{1,9}")
 
@@ -37,6 +40,65 @@ class Image:
     reference: Reference
     name: str
     descriptor: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Nameless:
+    """An entry of ``index.json`` that no full reference names: it has a bare tag, or nothing at all."""
+
+    tag: str
+    descriptor: Descriptor
+
+    def __str__(self) -> str:
+        return f"{self.tag or 'one without any name'} ({self.descriptor.digest.short})"
+
+
+@dataclass(frozen=True, slots=True)
+class GivenName:
+    """A name for the images of an archive that have no full one; without a tag each keeps its own.
+
+    >>> str(GivenName.parse("busybox:1.37").reference)
+    'docker.io/library/busybox:1.37'
+    """
+
+    reference: Reference
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``NAME:TAG`` or ``NAME``, as ``--as`` takes it; raises ``UsageError``."""
+        reference = Reference.parse(text)
+        if reference.digest is not None:
+            raise UsageError(f"{text!r} has a digest, which only the content can have", hint="write NAME:TAG or NAME")
+        return cls(reference if ":" in text.rpartition("/")[2] else replace(reference, tag=None))
+
+    def name(self, nameless: Sequence[Nameless]) -> list[Image]:
+        """Name them all; raises ``UsageError`` where that cannot be."""
+        if not nameless:
+            raise UsageError(
+                "--as names images that have no full name, and every image of this file has one",
+                hint="--map changes where images land",
+            )
+        if self.reference.tag is not None and len(nameless) > 1:
+            raise UsageError(
+                f"--as {self.reference} names one image, and the file holds {shown(nameless)}",
+                hint=f"--as {self.reference.name} keeps the tag that each has",
+            )
+        if self.reference.tag is None and (bare := [entry for entry in nameless if not entry.tag]):
+            raise UsageError(
+                f"--as {self.reference.name} keeps the tag that each image has, and there is no tag for {shown(bare)}",
+                hint=f"a file's only image is named by --as {self.reference.name}:TAG",
+            )
+        return [self._image(entry) for entry in nameless]
+
+    def _image(self, entry: Nameless) -> Image:
+        reference = self.reference if self.reference.tag else self.reference.tagged(entry.tag)
+        return Image(reference, str(reference), entry.descriptor)
+
+
+def shown(names: Sequence[object]) -> str:
+    """The first ``names`` in words for people, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(str(name) for name in names[:_SHOWN]) + more
 
 
 def blob_name(digest: Digest) -> str:
@@ -65,22 +127,70 @@ def write_index(images: Iterable[tuple[Reference, Descriptor]]) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def read_index(content: bytes) -> tuple[Image, ...]:
-    """The images that ``index.json`` names by a full reference; raises ``InvalidContent``.
+def digests_member(members: Iterable[tuple[str, bytes]]) -> tuple[str, bytes]:
+    """The last member of a bundle: the digest of each of ``members``, which are named by none (docs/bundle.md).
 
-    An entry without a name, or with a tag alone as some tools write it, names no image.  Two spellings of one name are
-    one image; when they stand for two, the second one keeps its digest and not the tag.
+    It is itself a blob, named by its digest, so that every reader of an image layout reads over it.
     """
+    lines = (f"{Digest.of(content).hex}  {name}\n" for name, content in members)
+    document = "".join((_DIGESTS_HEAD, *lines)).encode()
+    return blob_name(Digest.of(document)), document
+
+
+def may_list_digests(name: str, size: int) -> bool:
+    """Whether the last member of a bundle, of ``size`` bytes, may be its list of digests."""
+    return digest_of_name(name) is not None and size <= _MAX_DIGESTS
+
+
+def read_digests(name: str, content: bytes) -> dict[str, Digest] | None:
+    """What ``digests_member`` wrote, by the names of members; None where the content is something else.
+
+    Raises ``InvalidContent`` when it is not the content that its name says.
+    """
+    if not content.startswith(_DIGESTS_HEAD.encode()):
+        return None
+    if digest_of_name(name) != Digest.of(content):
+        raise InvalidContent("its list of digests was altered")
+    lines = content.decode("ascii", "replace").removeprefix(_DIGESTS_HEAD).splitlines()
+    return {
+        member: Digest.parse(f"sha256:{hexadecimal}")
+        for hexadecimal, _, member in (line.partition("  ") for line in lines)
+    }
+
+
+def read_index(content: bytes, given: GivenName | None = None) -> tuple[tuple[Image, ...], tuple[Nameless, ...]]:
+    """The images that ``index.json`` names by a full reference, and its entries that no full reference names.
+
+    ``given`` names the latter: then there are none left.  Raises ``InvalidContent``, and ``UsageError`` when ``given``
+    does not fit them.
+    """
+    images: list[Image] = []
+    nameless: list[Nameless] = []
     try:
         check_values(content)
-        images = list(_images(load_object(content)))
+        for entry in _entries(load_object(content)):
+            if isinstance(entry, Image):
+                images.append(entry)
+            else:
+                nameless.append(entry)
     except InvalidContent as error:
         raise InvalidContent(f"index.json is not usable: {error}") from None
-    return _distinct(images)
+    if given is not None:
+        named = given.name(nameless)
+        if taken := {image.reference for image in images} & {image.reference for image in named}:
+            raise UsageError(
+                f"--as gives an image the name of another one in the file: {shown(sorted(taken, key=str))}"
+            )
+        images += named
+        nameless = []
+    return _distinct(images), tuple(nameless)
 
 
 def _distinct(images: Iterable[Image]) -> tuple[Image, ...]:
-    """``images`` under references that differ; in older bundles a name of Docker Hub may be a registry of its own."""
+    """``images`` under references that differ; in older bundles a name of Docker Hub may be a registry of its own.
+
+    Two spellings of one name are one image; when they stand for two, the second one keeps its digest and not the tag.
+    """
     found: dict[Reference, Image] = {}
     for image in images:
         known = found.get(image.reference)
@@ -111,16 +221,17 @@ def check_layout(content: bytes) -> None:
         raise InvalidContent("oci-layout is of another version than 1.0.0")
 
 
-def _images(document: dict[str, Any]) -> Iterator[Image]:
+def _entries(document: dict[str, Any]) -> Iterator[Image | Nameless]:
     entries = document.get("manifests")
     if document.get("schemaVersion") != 2 or not isinstance(entries, list):
         raise InvalidContent("it is no image index")
     for root in map(Descriptor.from_json, entries):
         name = root.annotations.get(_CONTAINERD_NAME) or root.annotations.get(REF_NAME, "")
-        if not set(name) & set("/:@"):
-            continue
         if len(name) > _MAX_NAME:
             raise InvalidContent(f"an image's name is longer than {_MAX_NAME} characters")
+        if not set(name) & set("/:@"):
+            yield Nameless(name, root)
+            continue
         try:
             yield Image(Reference.parse(name), name, root)
         except InvalidReference as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.framing import Framing, PlainFraming, Stored, ZstdFraming
@@ -25,6 +25,8 @@ _MAX_TRAILING_ZEROS = 1024 * 1024  # other tools fill a tar up to a multiple of 
 _HEAD = 2048  # bytes of a frame: its headers and the longest tar header
 _DIRECTORY = re.compile(r"(\.|blobs|blobs/(sha256|sha512)|\.pad)?")
 _DOCKER = ("manifest.json", "repositories")
+_PARTS = (OCI_LAYOUT, INDEX, DEFINITION, "blobs", ".pad")  # what the names of an image layout start with
+_EXTRA = re.compile(r"(?!/)[ -~]{1,1024}(?<!/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Contents:
     framing: Framing
     members: dict[str, Member] = field(default_factory=dict)
     blanks: list[tuple[int, int]] = field(default_factory=list)  # offset and length
+    extras: list[str] = field(default_factory=list)  # what a tar holds besides; nobody reads it
 
     def add(self, member: Member) -> None:
         """Take a member in, if it is one that a bundle may have and the first of its name."""
@@ -155,7 +158,7 @@ def _check_frames(file: int, stored: Stored, frames: list[Frame], number: int) -
 
 
 def _scan_tar(file: int, size: int) -> Contents:
-    contents = Contents(PlainFraming())
+    found: dict[str, Member] = {}
     offset = headers = 0
     extension: dict[str, str] = {}
     while (header := tar.parse_header(_read(file, offset, tar.UNIT))) is not None:
@@ -170,14 +173,14 @@ def _scan_tar(file: int, size: int) -> Contents:
             extension |= _extension(file, header, content)
         else:
             name = extension.get("path", header.name).removeprefix("./").rstrip("/")
-            _add_plain(contents, Member(name, length, tar.UNIT, offset), header.kind)
+            _add_plain(found, Member(name, length, tar.UNIT, offset), header.kind)
             extension = {}
         offset = end
     if extension:
         raise ValueError("an extended tar header has no member")
     if not len(tar.END) <= size - offset <= _MAX_TRAILING_ZEROS or any(_read(file, offset, size - offset)):
         raise ValueError("its tar has no proper end")
-    return contents
+    return _layout_among(found)
 
 
 def _extension(file: int, header: tar.Header, offset: int) -> dict[str, str]:
@@ -189,15 +192,46 @@ def _extension(file: int, header: tar.Header, offset: int) -> dict[str, str]:
     return tar.parse_pax(content, is_global=header.kind == tar.PAX_GLOBAL)
 
 
-def _add_plain(contents: Contents, member: Member, kind: bytes) -> None:
-    if kind == tar.DIRECTORY and _DIRECTORY.fullmatch(member.name) and not member.size:
+def _add_plain(found: dict[str, Member], member: Member, kind: bytes) -> None:
+    if kind == tar.DIRECTORY and (_DIRECTORY.fullmatch(member.name) or _is_plain(member.name)) and not member.size:
         return
     if kind not in tar.REGULAR:
         raise ValueError(f"it holds {member.name[:160]!r}, which is no regular file")
-    if is_pad(member.name):
-        contents.blanks.append((member.start + member.header, member.total - member.header))
-    elif member.name not in _DOCKER:
-        contents.add(member)
+    if member.name in found:
+        raise ValueError(f"it holds {member.name[:160]} twice")
+    if len(found) >= MAX_MEMBERS:
+        raise ValueError(f"it has more than {MAX_MEMBERS} members")
+    found[member.name] = member
+
+
+def _layout_among(found: dict[str, Member]) -> Contents:
+    """The image layout among the members of a tar, which may lie in a folder, and the names of all others."""
+    roots = [name.removesuffix(OCI_LAYOUT) for name in found if name == OCI_LAYOUT or name.endswith(f"/{OCI_LAYOUT}")]
+    root = "" if "" in roots or not roots else roots[0]
+    if root and len(roots) > 1:
+        raise ValueError(f"it holds {len(roots)} image layouts, and none at its top")
+    contents = Contents(PlainFraming())
+    for name, member in found.items():
+        own = name.removeprefix(root)
+        if name.startswith(root) and own.partition("/")[0] in _PARTS:
+            if is_pad(own):
+                contents.blanks.append((member.start + member.header, member.total - member.header))
+            else:
+                contents.add(replace(member, name=own))
+        elif not _is_plain(name):
+            raise ValueError(f"it holds {name[:160]!r}, which does not belong in a bundle")
+        elif own not in _DOCKER:
+            contents.extras.append(name)
+    return contents
+
+
+def _is_plain(name: str) -> bool:
+    """Whether ``name`` is one that an honest tool gives to a file beside a layout: nothing that leads elsewhere."""
+    return (
+        _EXTRA.fullmatch(name) is not None
+        and not set(name) & set("\\:")
+        and all(part not in ("", ".", "..") for part in name.split("/"))
+    )
 
 
 def _max_size(name: str, *, packed: bool) -> int | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.bundle import layout, tar
 from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal
-from syncer.bundle.slots import Slot, proof_of, prove
+from syncer.bundle.slots import Slot, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked, TargetFull
 from syncer.failpoints import reach
@@ -44,7 +45,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
             end = slots[-1].end(framing) if slots else len(first)
             os.ftruncate(file, end)  # what lies beyond belongs to no slot that is known
             write_all(file, [first], 0)
-        partial = Partial(final, path, file, framing, journal, slots, frames, end)
+        partial = Partial(final, path, file, framing, journal, slots, frames, end, reached=end)
         try:
             yield partial
         finally:
@@ -66,8 +67,10 @@ class Partial:
     slots: list[Slot]
     first_frames: list[Frame]  # of what stands before the slots
     end: int  # where the next slot will start
+    reached: int  # bytes that the file has at least
     room: int = 0  # bytes that the file may have, as of the last time that it was asked for
     is_published: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def allot(self, digest: Digest, size: int, packed: int | None = None) -> Slot:
         """The next place in the file."""
@@ -95,7 +98,7 @@ class Partial:
 
     def write_packed(self, slot: Slot, packed: bytes) -> None:
         """Write all of a packed slot."""
-        with writing(self.final):
+        with writing(self.final), self._reaching(slot.offset + len(packed)):
             write_all(self.file, [packed], slot.offset)
 
     def write(self, slot: Slot, done: int, pieces: Sequence[bytes | memoryview]) -> int:
@@ -107,8 +110,9 @@ class Partial:
         before = [] if done else [slot.header]
         done += sum(map(len, pieces))
         after = [bytes(tar.padding(slot.size))] if done == slot.size else []
-        with writing(self.final):
-            slot.stored(self.framing).write(self.file, position, [*before, *pieces, *after])
+        stored = slot.stored(self.framing)
+        with writing(self.final), self._reaching(stored.end_of(position + sum(map(len, (*before, *pieces, *after))))):
+            stored.write(self.file, position, [*before, *pieces, *after])
         reach("bundle.written")
         return done
 
@@ -119,6 +123,17 @@ class Partial:
         with writing(self.final):
             self.journal.mark(slot, done, proof)
         reach("bundle.marked")
+
+    def check(self, kept: Iterable[Slot]) -> None:
+        """Raise ``TargetFull`` when another process cut the file short, replaced it, or wrote into one of ``kept``.
+
+        That is told by what is cheap to look at: the file's size and place, holes in it, small content whole, and
+        where each slot starts and ends.
+        """
+        with writing(self.final):
+            self._check_place()
+            if not all(is_in_place(self.file, self.framing, slot) for slot in kept):
+                raise self._altered()
 
     def finish(self, kept: Iterable[Slot], tail: Sequence[tuple[str, bytes]]) -> None:
         """Make the file a bundle: ``kept`` slots are its content, ``tail`` its last members, nothing else is in it."""
@@ -139,7 +154,8 @@ class Partial:
                 frames += more
             trailer = self.framing.trailer(frames)
             write_all(self.file, [trailer], end)
-            os.ftruncate(self.file, end + len(trailer))
+            self.reached = end + len(trailer)
+            os.ftruncate(self.file, self.reached)
 
     def sync(self) -> None:
         """Bring every byte to the disk, which may take long; it does no harm when nobody waits for that."""
@@ -154,10 +170,37 @@ class Partial:
     def publish(self) -> None:
         """Give the finished file, all of which is on the disk, its final name."""
         with writing(self.final):
+            self._check_place()
+            if os.fstat(self.file).st_size != self.reached:
+                raise self._altered()
             self.path.replace(self.final)
             reach("bundle.renamed")
             sync_path(self.final.parent)
         self.is_published = True
+
+    @contextmanager
+    def _reaching(self, end: int) -> Iterator[None]:
+        """Write up to the byte ``end``; raises ``TargetFull`` when the file is shorter than what was written before."""
+        reached = self.reached  # looked up before the size: other threads write meanwhile
+        if os.fstat(self.file).st_size < reached:
+            raise self._altered()
+        yield
+        with self._lock:
+            self.reached = max(self.reached, end)
+
+    def _check_place(self) -> None:
+        """Raise ``TargetFull`` unless the file has its name, and all that was written."""
+        with suppress(FileNotFoundError):
+            own = os.fstat(self.file)
+            if os.path.samestat(own, self.path.lstat()) and own.st_size >= self.reached:
+                return
+        raise self._altered()
+
+    def _altered(self) -> TargetFull:
+        return TargetFull(
+            f"{self.path} was cut short, replaced or written to by another process, so nothing is published",
+            hint="run the same command again: what is there is hashed, and only the rest is fetched",
+        )
 
     def _pad(self, slot: Slot, number: int) -> Iterator[Frame]:
         offset = slot.offset

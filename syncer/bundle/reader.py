@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, KeysView
+from collections.abc import AsyncIterator, Iterator, KeysView, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,14 @@ from syncer.bundle.layout import (
     DEFINITION,
     INDEX,
     OCI_LAYOUT,
+    GivenName,
     Image,
+    Nameless,
     check_layout,
     check_values,
     digest_of_name,
+    may_list_digests,
+    read_digests,
     read_index,
 )
 from syncer.bundle.members import Contents, Member
@@ -31,16 +35,18 @@ from syncer.files import InPlace
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 
+_SMALL = (OCI_LAYOUT, DEFINITION, INDEX)
 PIECE = 1024 * 1024
 """Bytes that are read at a time."""
 
 
 @contextmanager
-def open_bundle(path: Path) -> Iterator[Bundle]:
+def open_bundle(path: Path, given: GivenName | None = None) -> Iterator[Bundle]:
     """The bundle at ``path``, of either form, or an OCI image layout in a tar that another tool wrote.
 
-    Reads the headers only.  Raises ``InvalidFile`` when there is no such file and ``InvalidBundle``
-    when it is not whole, or holds anything that a bundle does not.
+    ``given`` names its images that have no full name.  Reads the headers only.  Raises ``InvalidFile`` when there is
+    no such file, ``UsageError`` when ``given`` does not fit, and ``InvalidBundle`` when it is not whole, or holds
+    anything that a bundle does not.
     """
     file = _open(path)
     try:
@@ -48,7 +54,7 @@ def open_bundle(path: Path) -> Iterator[Bundle]:
         try:
             contents = bundle_contents.scan(file, opened.st_size)
             bundle = Bundle(path, file, opened, contents)
-            bundle.load()
+            bundle.load(given)
         except (ValueError, InvalidContent) as error:
             raise InvalidBundle(f"{path} is not a whole bundle: {error}", hint=_hint(file)) from None
         except OSError as error:
@@ -67,25 +73,45 @@ class Bundle:
     _opened: os.stat_result
     contents: Contents
     images: tuple[Image, ...] = ()
+    nameless: tuple[
+        Nameless, ...
+    ] = ()  # entries of index.json that are no images, since nobody knows where they belong
     definition: bytes | None = None
+    has_digests: bool = False  # of the members that no digest names; a bundle of another tool has none
     _members: dict[Digest, Member] = field(default_factory=dict)
     _roots: dict[Reference, Descriptor] = field(default_factory=dict)
+    _subjects: dict[str, list[tuple[Reference, Digest | None]]] = field(default_factory=dict)  # by repository
 
-    def load(self) -> None:
-        """Read what names the content; raises ``InvalidContent``."""
+    def load(self, given: GivenName | None = None) -> None:
+        """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""
         members = self.contents.members
         for name in (OCI_LAYOUT, INDEX):
             if name not in members:
                 raise InvalidContent(f"it has no {name}")
-        check_layout(self._read(members[OCI_LAYOUT], 0, members[OCI_LAYOUT].size))
-        self.images = read_index(self._read(members[INDEX], 0, members[INDEX].size))
-        if DEFINITION in members:
-            self.definition = self._read(members[DEFINITION], 0, members[DEFINITION].size)
         for name, member in members.items():
             if digest := digest_of_name(name):
                 self._members[digest] = member
+        small = {name: self._read(members[name], 0, members[name].size) for name in _SMALL if name in members}
+        self._check_digests(small)
+        check_layout(small[OCI_LAYOUT])
+        self.images, self.nameless = read_index(small[INDEX], given)
+        self.definition = small.get(DEFINITION)
         for image in self.images:
             self._roots.setdefault(image.reference, image.descriptor)
+
+    def _check_digests(self, small: Mapping[str, bytes]) -> None:
+        """Hold the members that no digest names against the list of their digests, if the bundle ends with one."""
+        last = next(reversed(self.contents.members.values()))
+        if not may_list_digests(last.name, last.size):
+            return
+        listed = read_digests(last.name, self._read(last, 0, last.size))
+        if listed is None:
+            return
+        for name in small.keys() | listed.keys():
+            if name not in small or listed.get(name) != Digest.of(small[name]):
+                raise InvalidContent(f"its {name[:80]} is not the one that was written")
+        self.has_digests = True
+        self._members = {digest: member for digest, member in self._members.items() if member is not last}
 
     @property
     def digests(self) -> KeysView[Digest]:
@@ -138,6 +164,19 @@ class Bundle:
         except OSError:
             return True
         return _identity(now) != _identity(self._opened) or _identity(os.fstat(self.file)) != _identity(self._opened)
+
+    def subjects(self, name: str) -> Sequence[tuple[Reference, Digest | None]]:
+        """The images of the repository ``name``, each with what its manifest speaks about; each is read once."""
+        if name not in self._subjects:
+            roots = [image for image in self.images if image.reference.name == name]
+            read = (self.manifest_by_digest(root.descriptor.digest, root.descriptor.media_type) for root in roots)
+            about = [manifest.subject.digest if manifest.subject else None for manifest in read]
+            self._subjects[name] = list(zip((root.reference for root in roots), about, strict=True))
+        return self._subjects[name]
+
+    def brings(self, layer: Descriptor) -> bool:
+        """See ``content.Bringing``: a foreign layer that is in the bundle was put there on purpose."""
+        return layer.digest in self._members
 
     async def resolve(self, reference: Reference) -> Descriptor:
         """The root of the image that the bundle has under ``reference``; raises ``NotFound``."""

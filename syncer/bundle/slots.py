@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncer.bundle import layout, tar
+from syncer.bundle import layout, tar, zstd
 from syncer.bundle.framing import Damaged, Format, Framing, PlainFraming, Stored, ZstdFraming
 from syncer.bundle.layout import blob_name
 from syncer.bundle.zstd import Frame
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _PROOF = 16  # bytes of a hash that a mark keeps
 _READ = 1024 * 1024
+_SMALL = 128 * 1024  # bytes of content that is hashed once more before a bundle is published
 
 
 def proof_of(hasher: _Hash) -> bytes:
@@ -108,7 +110,7 @@ def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]
     zeros.  All bytes are in place only if they have the slot's digest.
     """
     stored, header = slot.stored(framing), slot.header
-    buffer = memoryview(bytearray(_READ))
+    buffer = memoryview(bytearray(min(_READ, slot.total)))
     position, hasher = 0, slot.digest.hasher()
     try:
         if _part(stored, file, 0, buffer[: len(header)]) != header:
@@ -125,6 +127,43 @@ def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]
             yield size, hasher.copy()
     except Damaged:
         return  # what was proven before it counts
+
+
+def is_in_place(file: int, framing: Framing, slot: Slot) -> bool:
+    """Whether a slot that was completed still has its content, as far as that is cheap to tell.
+
+    Small content is hashed.  Of large content the start and the end are looked at, and all of it is hashed only where
+    the file has a hole, as it has after it was cut short and written on.
+    """
+    offset, end = slot.offset, slot.end(framing)
+    try:
+        if slot.packed is not None:
+            member = zstd.unpack(os.pread(file, slot.packed, offset), slot.total)
+            content = member[slot.header_length :][: slot.size]
+            return member == slot.member(content) and Digest.of(content, slot.digest.algorithm) == slot.digest
+        if slot.size <= _SMALL or _first_hole(file, offset) < end:
+            return _is_proven(file, framing, slot)
+        stored, header = slot.stored(framing), slot.header
+        start, last = bytearray(len(header)), bytearray(slot.total - len(header) - slot.size)
+        got = stored.read(file, 0, memoryview(start)) + stored.read(file, slot.total - len(last), memoryview(last))
+    except ValueError:  # Damaged among them
+        return False
+    return got == len(start) + len(last) and start == header and not any(last)
+
+
+def _is_proven(file: int, framing: Framing, slot: Slot) -> bool:
+    """Whether all of a stored slot's content is there, whatever was known of it."""
+    whole = Slot(slot.number, slot.digest, slot.size, slot.offset)
+    whole.marks.add(slot.size, bytes.fromhex(slot.digest.hex)[:_PROOF])
+    return any(True for _ in prove(file, framing, whole))
+
+
+def _first_hole(file: int, offset: int) -> int:
+    """Where the next hole in the file is, from ``offset`` on; its end where the system does not tell."""
+    try:
+        return os.lseek(file, offset, os.SEEK_HOLE)
+    except OSError:
+        return os.fstat(file).st_size
 
 
 def _is_whole(stored: Stored, file: int, slot: Slot, hasher: _Hash) -> bool:
@@ -169,11 +208,12 @@ class BundleSize:
     def total(self, definition: bytes) -> int:
         """Bytes of a file that holds all that was added; ``definition`` is what it will say of itself."""
         frames = list(self._frames)
-        for name, content in (
+        small = [
             (layout.OCI_LAYOUT, layout.LAYOUT_CONTENT),
             (layout.DEFINITION, definition),
             (layout.INDEX, layout.write_index(self._roots)),
-        ):
+        ]
+        for name, content in (*small, layout.digests_member(small)):
             frames += self._framed(tar.header(name, len(content)) + content + bytes(tar.padding(len(content))))
         frames += self._framed(tar.END)
         return sum(length for length, _ in frames) + len(self._framing.trailer(frames))

@@ -28,6 +28,7 @@ EXTENSIONS = (PAX, PAX_GLOBAL, GNU_LONG_NAME)
 _MAX_OCTAL_SIZE = 8**11
 _MAX_SIZE = 2**63 - 1
 _MAX_NAME = 100
+_RECORD = re.compile(rb"([0-9]{1,5}) ([^=\n]*)=")
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _MAGICS = (b"ustar\x0000", b"ustar  \x00")
 _MEANINGLESS_PAX = ("mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "comment", "LIBARCHIVE.creationtime")
@@ -108,23 +109,19 @@ def parse_pax(content: bytes, *, is_global: bool = False) -> dict[str, str]:
     Times and owners are read over; anything else could change what the entry means and is refused.
     """
     records: dict[str, str] = {}
-    while content:
-        length_text, space, _ = content.partition(b" ")
-        if not space or not length_text.isdigit() or len(length_text) > 5:
+    start = 0
+    while start < len(content):
+        found = _RECORD.match(content, start)
+        end = start + int(found[1]) if found else 0
+        if found is None or not found.end() < end <= len(content) or content[end - 1 : end] != b"\n":
             raise ValueError("an extended tar header is malformed")
-        length = int(length_text)
-        if length > len(content):
-            raise ValueError("an extended tar header is malformed")
-        record, content = content[len(length_text) + 1 : length], content[length:]
-        key_bytes, equals, value = record.partition(b"=")
-        if not equals or not value.endswith(b"\n"):
-            raise ValueError("an extended tar header is malformed")
-        key = key_bytes.decode("ascii", "replace")
+        key, value = found[2].decode("ascii", "replace"), content[found.end() : end - 1]
+        start = end
         if key in _MEANINGLESS_PAX:
             continue
         if key not in ("path", "size") or key in records or is_global:
             raise ValueError(f"an extended tar header has the key {key[:60]!r}, which a bundle does not use")
-        records[key] = parse_text(value[:-1])
+        records[key] = parse_text(value)
     if not re.fullmatch(r"[0-9]{1,18}", records.get("size", "0")):
         raise ValueError("an extended tar header has a size that is no number")
     return records

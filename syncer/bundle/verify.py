@@ -35,6 +35,11 @@ class BundleCheck:
     blobs: int
     bytes: int  # of distinct content
     unreferenced: tuple[Digest, ...]  # content that no image needs
+    has_digests: bool  # of index.json and the definition; without them nothing tells whether these were altered
+    nameless: tuple[str, ...] = ()  # entries of index.json without a full name
+    foreign: int = 0  # layers that the images list and the bundle lacks, since their vendors keep them
+    bytes_foreign: int = 0
+    extras: tuple[str, ...] = ()  # members that are no part of an image layout, which nobody reads
 
 
 def check_structure(bundle: Bundle) -> BundleCheck:
@@ -109,7 +114,18 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
     manifests = len(walk.depths)
     size = sum(map(bundle.size, bundle.digests))
     unreferenced = tuple(digest for digest in bundle.digests if digest not in walk.depths and digest not in walk.blobs)
-    return BundleCheck(len(bundle.images), manifests, len(walk.blobs), size, unreferenced)
+    return BundleCheck(
+        images=len(bundle.images),
+        manifests=manifests,
+        blobs=len(walk.blobs),
+        bytes=size,
+        unreferenced=unreferenced,
+        has_digests=bundle.has_digests,
+        nameless=tuple(map(str, bundle.nameless)),
+        foreign=len(walk.foreign),
+        bytes_foreign=sum(walk.foreign.values()),
+        extras=tuple(bundle.contents.extras),
+    )
 
 
 @dataclass(slots=True)
@@ -120,10 +136,11 @@ class _Walk:
     findings: _Findings
     depths: dict[Digest, int] = field(default_factory=dict)  # of manifests: how far down they were met
     blobs: dict[Digest, None] = field(default_factory=dict)
+    foreign: dict[Digest, int] = field(default_factory=dict)  # layers that are not there, and their bytes
 
     def image(self, image: Image) -> None:
         """Check one image; the first thing that is wrong with it is a finding."""
-        descent = Descent()
+        descent = Descent(takes=self.bundle.brings)
         try:
             self._enter(descent, image.descriptor)
             for child, is_manifest in descent:
@@ -138,7 +155,9 @@ class _Walk:
     def _enter(self, descent: Descent, descriptor: Descriptor) -> None:
         self._check_size(descriptor)
         if self.depths.get(descriptor.digest, -1) < (depth := descent.depth):
-            descent.enter(self.bundle.manifest_by_digest(descriptor.digest, descriptor.media_type))
+            manifest = self.bundle.manifest_by_digest(descriptor.digest, descriptor.media_type)
+            descent.enter(manifest)
+            self.foreign |= {layer.digest: layer.size for layer in manifest.foreign() if not self.bundle.brings(layer)}
             self.depths[descriptor.digest] = depth
 
     def _check_size(self, descriptor: Descriptor) -> None:

@@ -15,7 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup
 
 from syncer.bundle.framing import Format, PlainFraming, ZstdFraming
-from syncer.bundle.layout import DEFINITION, INDEX, write_index
+from syncer.bundle.layout import DEFINITION, INDEX, LAYOUT_CONTENT, OCI_LAYOUT, digests_member, write_index
 from syncer.bundle.partial import Partial, open_partial
 from syncer.bundle.slots import Slot
 from syncer.content import Blob, PourableBlob, Progress
@@ -119,7 +119,7 @@ class BundleWriter:
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:  # noqa: ARG002
         """Remember ``names`` for ``index.json``; the manifest itself is in its slot since ``reserve``."""
-        for descriptor in (manifest.descriptor, *manifest.children()):
+        for descriptor in (manifest.descriptor, *manifest.children(lambda layer: layer.digest in self._asked)):
             slot = self._slots.get(descriptor.digest)
             if slot is None or not slot.complete:
                 raise InvalidContent(f"{manifest.descriptor.digest.short} lacks its {descriptor.digest.short}")
@@ -127,10 +127,11 @@ class BundleWriter:
         self._roots |= dict.fromkeys(names, manifest.descriptor)
 
     async def publish(self, definition: bytes, *, allow_partial: bool = False) -> None:
-        """Write ``bundle-definition.yaml`` and ``index.json``, and give the file its name.
+        """Write ``bundle-definition.yaml``, ``index.json`` and their digests, and give the file its name.
 
         Content that no committed manifest needs, as of a failed image, gives way to padding; unless
-        ``allow_partial`` is set, it is an error that anything was reserved and not committed.
+        ``allow_partial`` is set, it is an error that anything was reserved and not committed.  Raises ``TargetFull``
+        when another process altered the unfinished file.
         """
         missing = len(self._asked.keys() - self._kept.keys())
         if missing and not allow_partial:
@@ -140,7 +141,9 @@ class BundleWriter:
             )
         roots = sorted(self._roots.items(), key=lambda root: self._asked[root[1].digest])
         tail = [(DEFINITION, definition), (INDEX, write_index(roots))]
-        await to_thread.run_sync(self._partial.finish, list(self._kept.values()), tail)
+        tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
+        await to_thread.run_sync(self._partial.check, self._kept.values())
+        await to_thread.run_sync(self._partial.finish, self._kept.values(), tail)
         await to_thread.run_sync(self._partial.sync, abandon_on_cancel=True)
         await to_thread.run_sync(self._partial.publish)
 

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Sequence
 
 from syncer import __version__
+from syncer.cli.streams import ReaderGone, standard_streams
 from syncer.errors import Exit, SyncerError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code, whose meanings are ``errors.Exit``."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with standard_streams():
+        try:
+            code = _run(words)
+            sys.stdout.flush()
+        except ReaderGone:
+            return Exit.INCOMPLETE
+        except SyncerError as error:
+            complain(error)
+            return error.exit
+        except KeyboardInterrupt:
+            return Exit.INTERRUPTED
+        except Exception:  # noqa: BLE001  a bug, which is shown here, since logins are hidden here
+            import traceback  # noqa: PLC0415
+
+            traceback.print_exc()
+            return Exit.INCOMPLETE
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
     if words in (["version"], ["--version"]):  # the parser alone takes longer to import than scripts like to wait
         print(__version__)  # noqa: T201
         return Exit.OK
     gc.set_threshold(20_000, 50, 100)  # Python's own has it look through all modules again and again as they come in
     from syncer.cli.app import run_app  # noqa: PLC0415  what a command needs is imported when it is run
 
-    try:
-        return run_app(words)
-    except SyncerError as error:
-        complain(error)
-        return error.exit
-    except BrokenPipeError:  # `syncer … | head`; the interpreter flushes once more when it ends, and would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.INCOMPLETE
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+    return run_app(words)
 
 
 def complain(error: SyncerError) -> None:

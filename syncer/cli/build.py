@@ -42,9 +42,10 @@ from syncer.cli.output import Reporter, open_reporter, print_json, print_plan, p
 from syncer.cli.selection import select_content
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
+from syncer.oci import Reference
 from syncer.profiles.definition.definition import FILE_NAME, Definition, Release
 from syncer.profiles.palette.edge_credentials import EdgeCredentials, read_cred_file
-from syncer.registry import Credential, RegistrySettings
+from syncer.registry import Credential, RegistryAddress, RegistrySettings
 
 if TYPE_CHECKING:
     from syncer.api.palette import PaletteConsole
@@ -142,7 +143,7 @@ def _means(options: BuildOptions) -> _Means:
         read_cred_file(content.cred_file_path) if content.cred_file_path else EdgeCredentials(images={}, charts={})
     )
     selection = select_content(content)
-    settings = _settings(options, credentials)
+    settings = _settings(options, credentials, selection)
     file = BundleFile(
         output=bundle.output or DEFAULT_OUTPUT,
         file_name=options.file_name,
@@ -173,8 +174,19 @@ def _means(options: BuildOptions) -> _Means:
     return _Means(selection=selection, settings=settings, supplies=supplies, console=console, file=file)
 
 
-def _settings(options: BuildOptions, credentials: EdgeCredentials) -> RegistrySettings:
-    settings = registry_settings(options.connection, options.login, options.remote.registry, options.upload)
+def _settings(options: BuildOptions, credentials: EdgeCredentials, selection: Selection) -> RegistrySettings:
+    registry = options.remote.registry
+    everyone: list[Reference | RegistryAddress] = []
+    if selection.images and not selection.names_profiles:
+        everyone = [*(reference for reference, _ in selection.images), *([registry] if registry else [])]
+    settings = registry_settings(
+        options.connection,
+        options.login,
+        registry,
+        options.upload,
+        everyone=everyone,
+        include_foreign=options.bundle.include_foreign,
+    )
     logins = {
         place: Credential(username=login.username, password=login.password)
         for place, login in credentials.images.items()

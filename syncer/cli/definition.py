@@ -33,8 +33,9 @@ def definition(
     palette.refuse("definition", "it prints what is there")
 
     async def job() -> Exit:
-        address = RegistryAddress(place.reference.registry) if isinstance(place, StoredBundle) else None
-        found = await find_definition(place, registry_settings(connection, login, address))
+        stored = [place] if isinstance(place, StoredBundle) else []
+        address = RegistryAddress(stored[0].reference.registry) if stored else None
+        found = await find_definition(place, registry_settings(connection, login, address, everyone=stored))
         if json:
             print_json(found.tree())
         else:
@@ -62,7 +63,7 @@ def list_bundles(
     palette.refuse("list", "bundles are listed by their names")
 
     async def job() -> Exit:
-        found = await bundles_at(repo, registry_settings(connection, login, repo))
+        found = await bundles_at(repo, registry_settings(connection, login, repo, everyone=[repo]))
         if json:
             print_json({"bundles": found})
         else:

@@ -170,7 +170,7 @@ def deploy(
     """Push a bundle into a registry."""
     if login.username is None and (password is not None or login.password_stdin):
         raise UsageError("a password is given, and no user", hint="name the user with --username")
-    settings = registry_settings(connection, upload=upload)
+    settings = registry_settings(connection, upload=upload, everyone=[url])
     if login.username is not None:
         given = Credential(username=login.username, password=read_password(password, is_piped=login.password_stdin))
         settings = replace(settings, credentials=replace(settings.credentials, logins={url.host: given}))

@@ -89,7 +89,7 @@ def registry_login(
     palette.refuse("registry-login", "a login is for all that a registry has")
     username = _user(login.username)
     credential = Credential(username=username, password=read_password(password, is_piped=login.password_stdin))
-    settings = registry_settings(connection)
+    settings = registry_settings(connection, everyone=[registry])
     settings = replace(settings, credentials=replace(settings.credentials, logins={registry.host: credential}))
 
     async def job() -> Exit:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from syncer.api.bundles import parse_selectors
+from syncer.bundle import GivenName
 from syncer.cli.command import flag, option, options
 from syncer.errors import UsageError
 from syncer.formats.units import byte_count
@@ -39,6 +40,16 @@ def arch_option() -> Any:
     )
 
 
+def as_option() -> Any:
+    """``--as``: a ``GivenName``."""
+    return option(
+        "Names an archive's only image, or without a tag all that have a bare tag, as skopeo writes them.",
+        "--as",
+        metavar="NAME[:TAG]",
+        parse=GivenName.parse,
+    )
+
+
 def bundle_option() -> Any:
     """``--file``: the path of a bundle that is read."""
     return option("The bundle.", "-f", required=True, metavar="BUNDLE")
@@ -47,6 +58,11 @@ def bundle_option() -> Any:
 def cred_file_option() -> Any:
     """``--cred-file-path``: a path."""
     return option("Credentials in the form of Palette's Edge CLI (JSON).", metavar="FILE")
+
+
+def include_foreign_flag() -> Any:
+    """``--include-foreign``."""
+    return flag("Fetch foreign layers too, from the URLs at which their vendors keep them.")
 
 
 def json_flag(help: str = "Print the result as one JSON document instead of a summary.") -> Any:  # noqa: A002
@@ -122,7 +138,10 @@ class ConnectionOptions(TrustOptions):
         "Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then what registry-login "
         "kept, then the files of podman and Docker."
     )
-    plain_http: bool = flag("Speak HTTP to the registries. Loopback addresses need no flag.")
+    plain_http: bool = flag(
+        "Speak HTTP to the registries. Loopback addresses need no flag: they are spoken to by HTTPS with --ca-cert or "
+        "--tls-cert, and with --insecure if their port takes it."
+    )
     tls_cert: Path | None = option("Client certificate (PEM).")
     tls_key: Path | None = option("Key of the client certificate (PEM).")
     allow_realm: tuple[str, ...] = options(
@@ -148,7 +167,10 @@ class LoginOptions:
 class StateOptions:
     """Hints of earlier runs."""
 
-    state_dir: Path | None = option("Where unfinished uploads and the like are remembered between runs.", metavar="DIR")
+    state_dir: Path | None = option(
+        "Where unfinished uploads and the like are remembered between runs; a run can do without it.",
+        metavar="DIR",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +229,7 @@ class BundleOptions:
     compression_level: int = option(
         "Of zstd, for manifests; layers are stored, being compressed already.", default=3, min=1, max=19
     )
+    include_foreign: bool = include_foreign_flag()
     force: bool = flag("Replace what is there.")
     allow_partial: bool = flag("Publish the bundle without the images that failed.")
 
@@ -216,9 +239,9 @@ class SourceOptions:
     """Images and profiles."""
 
     image: tuple[Reference, ...] = options(
-        "An image; may be given many times.",
+        "An image; may be given many times. http:// or https:// before it says how its registry is asked.",
         metavar="REF",
-        parse=lambda text: Reference.parse(text.removeprefix("docker://")),
+        parse=Reference.parse_address,
     )
     images_file: tuple[Path, ...] = options(
         "A list of images: one a line, # starts a comment. May be given many times.", metavar="FILE"
@@ -251,7 +274,15 @@ class MirrorOptions(SourceOptions):
     map: NameMapping = map_option()
     arch: Platform | None = arch_option()
     referrers: bool = referrers_flag()
+    include_foreign: bool = include_foreign_flag()
     strict: bool = flag("A rule that fits no tag is an error.")
+
+    @property
+    def everyone(self) -> list[Reference | RegistryAddress]:
+        """All whom a sync speaks to; empty where not only these options tell."""
+        if self.config or self.profiles or self.profile_file or self.images_file or self.address is None:
+            return []
+        return [*self.image, self.address]
 
     @property
     def address(self) -> RegistryAddress | None:

@@ -35,13 +35,14 @@ class Reporter:
 
     def run_options(self, workers: int) -> RunOptions:
         """The options of a job whose events come here."""
-        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit)
+        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit, warn=self.warn)
 
     def summarize(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
 
         ``profile`` is the name of the job in the metrics.
         """
+        self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
         if self.options.json:
             print_json(report.to_json())
         else:
@@ -49,7 +50,6 @@ class Reporter:
         for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
             if self.options.log_format is None:
                 click.echo(f"hint: {hint}", err=True)
-        self.write(report, profile=profile)
 
     def write(self, report: Report, *, profile: str) -> None:
         """Write the files that the options name."""
@@ -103,6 +103,8 @@ def note(text: str) -> None:
 
 def push_outcome(result: PushResult, kind: str = "local") -> list[str]:
     """The lines of a summary about a bundle that was brought to a registry."""
+    if not result.report.images:
+        return [f"{kind} bundle {result.bundle} holds no image: there was nothing to push to {result.registry}"]
     lines = [f"{kind} bundle {result.bundle} pushed to {result.registry}"]
     if result.definition:
         lines.append(f"definition pushed to {result.definition}")
@@ -175,10 +177,10 @@ def _draw(display: Display) -> Iterator[None]:
 
 def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:
     """Print what a transfer would do; with ``exit_code`` the result says whether there is work."""
+    if options.report:
+        write_report(options.report, report)
     if options.json:
         print_json(report.to_json())
     else:
         click.echo(plan_summary(report))
-    if options.report:
-        write_report(options.report, report)
     return report.exit(tell_work=exit_code)

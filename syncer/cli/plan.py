@@ -10,6 +10,7 @@ from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import open_sources, sync_settings
+from syncer.bundle import GivenName
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -19,6 +20,7 @@ from syncer.cli.options import (
     MirrorOptions,
     OutputOptions,
     StateOptions,
+    as_option,
     json_flag,
 )
 from syncer.cli.output import print_plan, warn
@@ -34,6 +36,7 @@ from syncer.report.forecast import ForecastReport
 def plan(
     *,
     file: Path | None = option("Foresee a push of this bundle, to --registry.", "-f", metavar="BUNDLE"),
+    as_name: GivenName | None = as_option(),
     mirror: MirrorOptions,
     format: BundleFormat = option(  # noqa: A002  the word of the command line
         "Of the bundle that would be built.", default=BundleFormat.ZSTD
@@ -49,12 +52,16 @@ def plan(
     With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push; with
     images alone a build, and how large its bundle would be.
     """
-    settings = registry_settings(connection, login, mirror.address)
+    if as_name and file is None:
+        raise UsageError("--as names what is in an archive, and no --file is given")
+    settings = registry_settings(
+        connection, login, mirror.address, everyone=mirror.everyone, include_foreign=mirror.include_foreign
+    )
     workers = connection.concurrency
 
     async def job() -> Exit:
         if file is not None:
-            forecast = await _plan_push(file, mirror, settings, workers=workers)
+            forecast = await _plan_push(file, as_name, mirror, settings, workers=workers)
         elif mirror.config is not None or mirror.registry is not None:
             forecast = await _plan_sync(mirror, settings, state_directory(state.state_dir), workers=workers)
         else:
@@ -65,11 +72,13 @@ def plan(
     run(job)
 
 
-async def _plan_push(file: Path, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int) -> ForecastReport:
+async def _plan_push(
+    file: Path, given: GivenName | None, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int
+) -> ForecastReport:
     if mirror.address is None:
         raise UsageError("it is not said where to push to", hint="name it with --registry")
     delivery = Delivery(address=mirror.address, mapping=mirror.map)
-    return await plan_push(file, delivery, settings=settings, workers=workers)
+    return await plan_push(file, delivery, given=given, settings=settings, workers=workers, warn=warn)
 
 
 async def _plan_sync(mirror: MirrorOptions, settings: RegistrySettings, state: Path, *, workers: int) -> ForecastReport:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from syncer.api.push import Delivery, push_file
+from syncer.bundle import GivenName
 from syncer.cli.command import flag
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -15,12 +16,13 @@ from syncer.cli.options import (
     OutputOptions,
     UploadOptions,
     arch_option,
+    as_option,
     bundle_option,
     map_option,
     registry_option,
     selector_option,
 )
-from syncer.cli.output import open_reporter, print_plan, summarize_push
+from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit
 from syncer.naming import NameMapping
@@ -36,6 +38,7 @@ def push(
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
+    as_name: GivenName | None = as_option(),
     dry: DryRunOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
@@ -46,14 +49,20 @@ def push(
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
-    settings = registry_settings(connection, login, registry, upload)
+    settings = registry_settings(connection, login, registry, upload, everyone=[registry])
     delivery = Delivery(address=registry, mapping=map, platform=arch, state=state_directory(upload.state_dir))
 
     async def forecast() -> Exit:
         from syncer.api.plan import plan_push  # noqa: PLC0415  a push without --dry-run needs none of it
 
         report = await plan_push(
-            file, delivery, annotations=annotation_selector, settings=settings, workers=connection.concurrency
+            file,
+            delivery,
+            annotations=annotation_selector,
+            given=as_name,
+            settings=settings,
+            workers=connection.concurrency,
+            warn=warn,
         )
         return print_plan(report, output, exit_code=dry.exit_code)
 
@@ -63,6 +72,7 @@ def push(
                 file,
                 delivery,
                 annotations=annotation_selector,
+                given=as_name,
                 settings=settings,
                 rehash=verify_first,
                 options=reporter.run_options(connection.concurrency),

@@ -14,6 +14,7 @@ from syncer.api.result import BuildResult
 from syncer.api.save import copy as copy_bundle
 from syncer.api.save import find_definition
 from syncer.api.save import save as save_bundle
+from syncer.bundle import GivenName
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -24,6 +25,8 @@ from syncer.cli.options import (
     OutputOptions,
     UploadOptions,
     arch_option,
+    as_option,
+    include_foreign_flag,
     map_option,
     selector_option,
 )
@@ -61,7 +64,8 @@ def save(
         allow_partial=bundle.allow_partial,
         platform=bundle.arch,
     )
-    settings = registry_settings(connection, login, RegistryAddress(source.reference.registry))
+    address = RegistryAddress(source.reference.registry)
+    settings = registry_settings(connection, login, address, everyone=[source], include_foreign=bundle.include_foreign)
 
     async def save_definition() -> Exit:
         path = file.output / FILE_NAME
@@ -96,6 +100,8 @@ def copy(
     arch: Platform | None = arch_option(),
     map: NameMapping = map_option("Into a registry: replace the start of original names."),  # noqa: A002
     force: bool = flag("Replace a file that is there."),
+    include_foreign: bool = include_foreign_flag(),
+    as_name: GivenName | None = as_option(),
     login: LoginOptions,
     connection: ConnectionOptions,
     upload: UploadOptions,
@@ -105,6 +111,8 @@ def copy(
 
     --username is for the registry that it goes to, or else for the one that it comes from.
     """
+    if as_name and isinstance(source, StoredBundle):
+        raise UsageError("--as names what is in an archive, and the source is a registry")
     target: BundleFile | Delivery
     if isinstance(destination, RegistryAddress):
         address: RegistryAddress | None = destination
@@ -114,13 +122,14 @@ def copy(
             raise UsageError("--map says where images land in a registry, and the destination is a file")
         address = RegistryAddress(source.reference.registry) if isinstance(source, StoredBundle) else None
         target = _file(source, destination, force=force, platform=arch)
-    settings = registry_settings(connection, login, address, upload)
+    everyone = [place for place in (source, destination) if not isinstance(place, Path)]
+    settings = registry_settings(connection, login, address, upload, everyone=everyone, include_foreign=include_foreign)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
             options = reporter.run_options(connection.concurrency)
             result = await copy_bundle(
-                source, target, annotations=annotation_selector, settings=settings, options=options
+                source, target, annotations=annotation_selector, given=as_name, settings=settings, options=options
             )
         if isinstance(result, BuildResult):
             outcome = [_outcome(str(source), result.path)]

@@ -11,8 +11,7 @@ from pathlib import Path
 import anyio
 import click
 
-from syncer.api.bundles import ServedBundle
-from syncer.bundle import check_structure, open_bundle
+from syncer.api.bundles import ServedBundle, open_checked
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import PaletteOptions
@@ -97,9 +96,7 @@ def open_storage(bundle: Path | None, disk: Path | None, keep_seconds: float = K
     with ExitStack() as stack:
         below = None
         if bundle is not None:
-            opened = stack.enter_context(open_bundle(bundle))
-            check_structure(opened)
-            served = ServedBundle.of(opened)
+            served = ServedBundle.of(stack.enter_context(open_checked(bundle)))
             below = Bundled.load(served, served.repositories)
         if disk is None:
             assert below is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -15,6 +15,7 @@ from syncer.api.bundles import StoredBundle
 from syncer.api.supplies import Supplies
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
 from syncer.errors import InvalidFile, UsageError
+from syncer.oci import Reference
 from syncer.registry import (
     CHUNK_SIZE,
     AuthFile,
@@ -33,11 +34,18 @@ def registry_settings(
     login: LoginOptions | None = None,
     address: RegistryAddress | None = None,
     upload: UploadOptions | None = None,
+    *,
+    everyone: Sequence[RegistryAddress | StoredBundle | Reference] = (),
+    include_foreign: bool = False,
 ) -> RegistrySettings:
     """The settings of all registries; ``login`` is for the registry at ``address`` alone.
 
-    Raises ``UsageError`` for half a login, and ``InvalidFile`` for a certificate that is not there.
+    ``everyone`` are all whom the command speaks to, where that is known.  Raises ``UsageError`` for half a login, or
+    a certificate where all of them are spoken to by HTTP, and ``InvalidFile`` for a certificate that is not there.
     """
+    said = [connection.plain_http if each.plain_http is None else each.plain_http for each in everyone]
+    if said and all(said):
+        _refuse_certificates(connection)
     host = HostSettings(
         plain_http=connection.plain_http or None,
         insecure=connection.insecure,
@@ -58,8 +66,18 @@ def registry_settings(
             files=files or _auth_files(os.environ),
         ),
         trusted_realms=frozenset(connection.allow_realm),
+        include_foreign=include_foreign,
         chunk_size=upload.chunk_size if upload else CHUNK_SIZE,
     )
+
+
+def _refuse_certificates(connection: ConnectionOptions) -> None:
+    """``--insecure`` passes: it verifies nothing, which is as true of HTTP, and scripts for Palette's CLI give it."""
+    named = {"--ca-cert": connection.ca_cert, "--tls-cert": connection.tls_cert, "--tls-key": connection.tls_key}
+    for flag in [flag for flag, given in named.items() if given]:
+        raise UsageError(
+            f"{flag} is of no use: the registry is spoken to by HTTP", hint="leave it out, or write https:// instead"
+        )
 
 
 def state_directory(given: Path | None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
@@ -57,7 +58,10 @@ def sync(
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
     file = find_sync_file(mirror)
     state = state_directory(upload.state_dir)
-    settings = sync_settings(file, registry_settings(connection, login, mirror.address, upload), os.environ)
+    registries = registry_settings(
+        connection, login, mirror.address, upload, everyone=mirror.everyone, include_foreign=mirror.include_foreign
+    )
+    settings = sync_settings(file, registries, os.environ)
     console = _console(settings) if file.asks_palette else None
     how = Mirroring(
         state=state,
@@ -81,8 +85,9 @@ def sync(
     async def job() -> Exit:
         profile = mirror.config.stem if mirror.config else str(mirror.address)
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
-        with hold_lock(state, str(mirror.config.resolve() if mirror.config else mirror.address)):
-            with open_reporter(output, secrets=secrets) as reporter:
+        with open_reporter(output, secrets=secrets) as reporter:
+            subject = str(mirror.config.resolve() if mirror.config else mirror.address)
+            with hold_lock(state, subject, reporter.warn) as usable:
                 if mirror.arch and mirror.referrers:
                     reporter.warn(
                         "--arch takes one platform out of each index: signatures of the index itself do not apply to it"
@@ -90,13 +95,13 @@ def sync(
                 async with sources_with(reporter.warn) as sources:
                     result = await run_sync(
                         sources,
-                        how,
+                        replace(how, state=usable),
                         run_id=reporter.run_id,
                         emit=reporter.emit,
                         expect=reporter.expect,
                         on_cut=lambda report: reporter.write(report, profile=profile),
                     )
-            reporter.summarize("Sync Summary", _outcome(file, result), result.report, profile=profile)
+        reporter.summarize("Sync Summary", _outcome(file, result), result.report, profile=profile)
         return result.exit
 
     run(forecast if dry.dry_run else job)
@@ -119,6 +124,8 @@ def _outcome(file: SyncFile, result: SyncResult) -> list[str]:
 def _standing(target: Target, result: SyncResult) -> str:
     address = RegistryAddress.parse(target.registry)
     images = [image for image in result.report.images if image.subject is None and _is_below(image, address)]
+    if not images:
+        return f"{target.registry}: no source names an image for it, so there was nothing to do"
     there = sum(image.status in (Status.COPIED, Status.SKIPPED) for image in images)
     return f"{target.registry} has {there:,} of {len(images):,} images"
 

@@ -17,7 +17,8 @@ def find_sync_file(options: MirrorOptions) -> SyncFile:
     """The sync file that the options name, or that they are themselves; raises ``UsageError`` and ``InvalidFile``."""
     if options.config is None:
         return _make_sync_file(options)
-    if options != MirrorOptions(config=options.config, strict=options.strict):
+    of_the_run = MirrorOptions(config=options.config, strict=options.strict, include_foreign=options.include_foreign)
+    if options != of_the_run:
         raise UsageError(
             "what to mirror is said by --config or by other flags, not by both",
             hint="put it into the file (docs/sync.md)",

@@ -9,6 +9,7 @@ from anyio import to_thread
 
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
+from syncer.bundle import GivenName, shown
 from syncer.bundle.signature import verify_file
 from syncer.cli.command import option
 from syncer.cli.job import run
@@ -16,6 +17,7 @@ from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
     OutputOptions,
+    as_option,
     bundle_option,
     map_option,
     registry_option,
@@ -25,7 +27,7 @@ from syncer.cli.settings import registry_settings
 from syncer.errors import Exit
 from syncer.naming import NameMapping
 from syncer.registry import RegistryAddress
-from syncer.report import human_bytes, human_seconds
+from syncer.report import foreign_layers, human_bytes, human_seconds
 
 
 def verify(
@@ -37,6 +39,7 @@ def verify(
     signature: Path | None = option("With --public-key. Default: BUNDLE.sig.bin", metavar="FILE"),
     registry: RegistryAddress | None = registry_option("Also check that all of it is in this registry."),
     map: NameMapping = map_option("As it was pushed with."),  # noqa: A002  the word of the command line
+    as_name: GivenName | None = as_option(),
     login: LoginOptions,
     connection: ConnectionOptions,
     output: OutputOptions,
@@ -50,7 +53,8 @@ def verify(
             file,
             registry,
             mapping=map,
-            settings=registry_settings(connection, login, registry),
+            given=as_name,
+            settings=registry_settings(connection, login, registry, everyone=[registry] if registry else []),
             workers=connection.concurrency,
         )
         print_check(result, output, signed=public_key is not None)
@@ -72,6 +76,16 @@ def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = 
         f"bundle {result.bundle} is sound: every byte of the file is accounted for",
         f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
     ]
+    if not check.images:
+        lines.append("nothing: it holds no image")
+    if check.foreign:
+        lines.append(f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle")
+    if check.nameless:
+        lines.append(f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}")
+    if check.extras:
+        lines.append(f"extras:  {len(check.extras)} members beside the layout, not read: {shown(check.extras)}")
+    if not check.has_digests:
+        lines.append("digests: it carries none of index.json and bundle-definition.yaml, which may have been altered")
     if signed:
         lines.append("signature: good")
     if check.unreferenced:

@@ -25,7 +25,7 @@ def read_images_file(path: Path) -> list[ListedImage]:
     """Read the images of the text file at ``path``, one a line, in its order; duplicates stay.
 
     Blank lines and comments (``#`` at the start or after white space) are skipped, and so is skopeo's prefix
-    ``docker://``.  Raises ``InvalidFile`` with the line.
+    ``docker://``; ``http://`` and ``https://`` say how a registry is asked.  Raises ``InvalidFile`` with the line.
     """
     return parse_images(read_text(path), path)
 
@@ -34,13 +34,13 @@ def parse_images(text: str, path: Path | str) -> list[ListedImage]:
     """Read the images in ``text``, the content of the file ``path``; see ``read_images_file``."""
     images = []
     for number, line in enumerate(text.split("\n"), start=1):
-        name = _COMMENT.sub("", line).strip().removeprefix("docker://")
+        name = _COMMENT.sub("", line).strip()
         if not name:
             continue
-        if re.search(r"\s", name):
+        if re.search(r"\s", name) and "@" not in name:  # or a password with a space in it would be shown
             raise InvalidFile(path, f"{name[:160]!r} is more than one word", line=number, hint="write one image a line")
         try:
-            images.append(ListedImage(Reference.parse(name), number))
+            images.append(ListedImage(Reference.parse_address(name), number))
         except InvalidReference as error:
             raise InvalidFile(path, str(error), line=number) from None
     return images

@@ -33,6 +33,7 @@ class Descriptor:
     platform: Platform | None = None
     annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS, hash=False)
     artifact_type: str | None = None
+    urls: tuple[str, ...] = ()  # where a vendor keeps a foreign layer
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
@@ -46,7 +47,7 @@ class Descriptor:
             raise InvalidContent("a descriptor lacks its digest")
         if type(size) is not int or not 0 <= size <= _MAX_SIZE:  # bool is an int, and true is no size
             raise InvalidContent(f"the size of {digest[:160]} must be a whole number of bytes, not {size!r:.40}")
-        artifact_type = document.get("artifactType")
+        artifact_type, urls = document.get("artifactType"), document.get("urls")
         return cls(
             media_type,
             Digest.parse(digest),
@@ -54,6 +55,7 @@ class Descriptor:
             Platform.from_json(document.get("platform")),
             annotations_from_json(document.get("annotations")),
             artifact_type if isinstance(artifact_type, str) else None,
+            tuple(url for url in urls if isinstance(url, str)) if isinstance(urls, list) else (),
         )
 
     def to_json(self) -> dict[str, Any]:

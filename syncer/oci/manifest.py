@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -29,7 +29,15 @@ MAX_DEPTH = 8
 MAX_MANIFESTS = 10_000
 """The number of manifests that one image may have."""
 
+Takes: TypeAlias = Callable[[Descriptor], bool]
+"""Says of a foreign layer whether it comes along with its image."""
+
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
+
+
+def never(_: Descriptor) -> bool:
+    """Leave every foreign layer where its vendor keeps it."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +55,17 @@ class Manifest:
     artifact_type: str | None
     annotations: Mapping[str, str]
 
-    def children(self) -> tuple[Descriptor, ...]:
-        """The content that must be in a repository before this manifest: each digest once, without foreign layers.
+    def children(self, takes: Takes = never) -> tuple[Descriptor, ...]:
+        """The content that must be in a repository before this manifest: each digest once.
 
-        Raises ``InvalidContent`` when one digest is listed with two sizes.
+        Foreign layers are left out, but for those that ``takes`` says come along.  Raises ``InvalidContent`` when one
+        digest is listed with two sizes.
         """
-        return _once((self.config, *(layer for layer in self.layers if layer.is_distributable)))
+        return _once((self.config, *(layer for layer in self.layers if layer.is_distributable or takes(layer))))
+
+    def foreign(self) -> tuple[Descriptor, ...]:
+        """The layers that stay where their vendor keeps them, unless somebody wants them."""
+        return _once(tuple(layer for layer in self.layers if not layer.is_distributable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +79,16 @@ class Index:
     artifact_type: str | None
     annotations: Mapping[str, str]
 
-    def children(self) -> tuple[Descriptor, ...]:
+    def children(self, takes: Takes = never) -> tuple[Descriptor, ...]:  # noqa: ARG002  an index lists no layers
         """The manifests that must be in a repository before this index: each digest once.
 
         Raises ``InvalidContent`` when one digest is listed with two sizes.
         """
         return _once(self.manifests)
+
+    def foreign(self) -> tuple[Descriptor, ...]:
+        """Return no layers, since an index lists none; a ``Manifest`` has a method of this name."""
+        return ()
 
 
 AnyManifest: TypeAlias = Manifest | Index
@@ -88,13 +105,15 @@ class Descent:
             if is_manifest and child.digest not in known:
                 descent.enter(await source.manifest(name.at(child.digest)))
 
-    A child comes once for each entered manifest that lists it.  ``enter`` raises ``InvalidContent``, which names
-    ``origin``, for more than ``MAX_DEPTH`` indexes within each other, and for more than ``MAX_MANIFESTS`` manifests.
+    A child comes once for each entered manifest that lists it, a foreign layer only if ``takes`` says so.  ``enter``
+    raises ``InvalidContent``, which names ``origin``, for more than ``MAX_DEPTH`` indexes within each other, and for
+    more than ``MAX_MANIFESTS`` manifests.
     """
 
-    __slots__ = ("_left", "_open", "_prefix")
+    __slots__ = ("_left", "_open", "_prefix", "_takes")
 
-    def __init__(self, origin: object = None) -> None:
+    def __init__(self, origin: object = None, takes: Takes = never) -> None:
+        self._takes = takes
         self._prefix = "" if origin is None else f"{origin}: "
         self._open: list[tuple[Iterator[Descriptor], bool]] = []
         self._left = MAX_MANIFESTS
@@ -111,7 +130,7 @@ class Descent:
         if not self._left:
             raise InvalidContent(f"{self._prefix}it has more than {MAX_MANIFESTS} manifests")
         self._left -= 1
-        self._open.append((iter(manifest.children()), isinstance(manifest, Index)))
+        self._open.append((iter(manifest.children(self._takes)), isinstance(manifest, Index)))
 
     def __iter__(self) -> Iterator[tuple[Descriptor, bool]]:
         """Yield each child, with True for a manifest (listed by an index) and False for a config or a layer."""
@@ -238,7 +257,9 @@ __all__ = [
     "Descent",
     "Index",
     "Manifest",
+    "Takes",
     "load_object",
+    "never",
     "parse_manifest",
     "referrer_descriptor",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
-from syncer.errors import InvalidContent, InvalidReference
+from syncer.errors import HIDDEN, InvalidContent, InvalidReference
 from syncer.oci.digest import Digest
 from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, full_repository
 
@@ -16,6 +16,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_REPOSITORY = 255
+_DIGEST_LIKE = re.compile(r"(?:sha|md|blake)\w*:[^/]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,6 +31,8 @@ class Reference:
     repository: str
     tag: str | None = None
     digest: Digest | None = None
+    plain_http: bool | None = field(default=None, compare=False, repr=False)
+    """Whether its registry is to be asked by HTTP or HTTPS, where that was written; no part of the name."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -37,6 +40,7 @@ class Reference:
 
         Raises ``InvalidReference``, which says which part is wrong.
         """
+        _check_no_login(text)
         name, at, digest_text = text.partition("@")
         digest = _digest(text, digest_text) if at else None
         registry, path = _split_registry(name)
@@ -47,6 +51,19 @@ class Reference:
         if tag is None and digest is None:
             tag = "latest"
         return cls(registry, path, tag, digest)
+
+    @classmethod
+    def parse_address(cls, text: str) -> Self:
+        """As ``parse``, for what people type: ``http://``, ``https://`` or skopeo's ``docker://`` may be before it.
+
+        >>> Reference.parse_address("http://10.0.0.1:5000/app").plain_http
+        True
+        """
+        scheme, found, rest = text.partition("://")
+        if not found or scheme.lower() not in ("http", "https", "docker"):
+            return cls.parse(text)
+        plain_http = None if scheme.lower() == "docker" else scheme.lower() == "http"
+        return replace(cls.parse(rest), plain_http=plain_http)
 
     def at(self, digest: Digest) -> Self:
         """A reference to ``digest`` in the same repository, without a tag."""
@@ -110,6 +127,15 @@ def _tag_problem(tag: str) -> str:
     if len(tag) > 128:
         return "the tag is longer than 128 characters"
     return f"the tag {tag[:60]!r} may hold letters, digits, dots, dashes and underscores only"
+
+
+def _check_no_login(text: str) -> None:
+    """Refuse ``user:password@`` before any part of it could be shown as the part that is wrong."""
+    before, _, after = text.rpartition("@")
+    if _DIGEST_LIKE.fullmatch(after):
+        before, _, after = before.rpartition("@")
+    if before and ("@" in before or "://" in before or "/" in after):
+        raise InvalidReference(f"{HIDDEN}@{after}", "it holds a login, which no name of an image has")
 
 
 def _digest(text: str, digest: str) -> Digest:

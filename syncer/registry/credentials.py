@@ -72,7 +72,7 @@ class CredentialSettings:
 def default_auth_files(environ: Mapping[str, str]) -> tuple[AuthFile, ...]:
     """The files that Podman and Docker read, in their order (containers-auth.json(5))."""
     files = []
-    home = Path(environ.get("HOME") or Path.home())
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111  pathlib raises for a user without one
     if named := environ.get("REGISTRY_AUTH_FILE"):
         files.append(AuthFile(Path(named), is_required=True))
     if runtime := environ.get("XDG_RUNTIME_DIR"):
@@ -203,11 +203,13 @@ def _narrowing(path: str) -> Iterator[str]:
 def read_auth_file(file: AuthFile) -> Logins:
     try:
         content = file.path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if file.is_required:
             raise InvalidFile(file.path, "there is no such file of logins") from None
         return Logins()
     except OSError as error:
+        if not file.is_required and not os.access(file.path.parent, os.X_OK):
+            return Logins()  # somebody else's home, as in a container whose user is not the image's
         raise InvalidFile(file.path, f"the file of logins cannot be read: {error.strerror}") from None
     try:
         document = orjson.loads(content or b"{}")

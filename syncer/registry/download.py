@@ -1,4 +1,4 @@
-"""One blob's way out of a registry, however often the connection breaks."""
+"""One blob's way out of a registry, however often the connection breaks; and of a foreign layer, from its vendor."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from multidict import CIMultiDictProxy
 
 from syncer.content import Pieces, PourableBlob
-from syncer.errors import DigestMismatch, Interrupted
+from syncer.errors import DigestMismatch, Interrupted, NetworkError, SyncerError, Unsafe
 from syncer.oci import Descriptor
 from syncer.registry.headers import content_range
+from syncer.registry.problems import refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
-from syncer.transport.guard import authority, origin
+from syncer.transport.guard import Scope, authority, origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,9 @@ class RegistryBlob(PourableBlob):
     async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
         """The bytes from ``offset`` on.  A broken connection is taken up again at the byte where it broke.
 
-        Raises ``NotFound``; ``DigestMismatch`` when the registry has more or fewer bytes than the descriptor
-        says; a ``NetworkError`` when attempt after attempt brings nothing.
+        A foreign layer that the registry does not have comes from the URLs of its descriptor, each followed by the
+        rules for redirects and asked without any login.  Raises ``NotFound``; ``DigestMismatch`` when the registry has
+        more or fewer bytes than the descriptor says; a ``NetworkError`` when attempt after attempt brings nothing.
         """
         async with aclosing(_Download(self.descriptor, self.repository, offset).pieces()) as pieces:
             yield pieces
@@ -46,6 +48,9 @@ class _Download:
         self._position = self._mark = offset
         self._ranges = True  # until the registry answers one wrongly
         self._budget: Budget = repository.registry.transport.budget()
+        self._places = [] if descriptor.is_distributable else list(descriptor.urls)  # that were not tried yet
+        self._scope: Scope | None = None  # of the registry, once it has said that it does not have a foreign layer
+        self._place: Request | None = None  # a vendor's, which is asked instead
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The bytes until the blob's end; nothing is asked for an empty rest, which some registries do not have."""
@@ -63,7 +68,7 @@ class _Download:
                         if wanted:
                             yield wanted
                     self._check_end(response.request)
-            except Interrupted as error:
+            except NetworkError as error:
                 await self._again(error)
 
     async def pour(self, sink: Sink) -> None:
@@ -82,12 +87,14 @@ class _Download:
                         self._check_end(response.request)
                     else:
                         await self._refused(response)
-            except Interrupted as error:
+            except NetworkError as error:
                 await self._again(error)
 
-    async def _again(self, error: Interrupted) -> None:
-        if self._budget.is_spent:
-            raise error
+    async def _again(self, error: NetworkError) -> None:
+        if not isinstance(error, Interrupted) or self._budget.is_spent:
+            if self._place is None or not self._goes_elsewhere(error):
+                raise error
+            return
         self._repository.registry.transport.of(self._repository.registry.base).retries += 1
         await self._budget.sleep()
 
@@ -105,12 +112,35 @@ class _Download:
 
     def _request(self) -> Request:
         is_part = self._position > 0 and self._ranges
-        return Request(
-            method="GET",
-            url=self._repository.url(f"blobs/{self._descriptor.digest}"),
-            headers={"Range": f"bytes={self._position}-"} if is_part else {},
-            authorizer=self._repository.authorizer,
-        )
+        headers = {"Range": f"bytes={self._position}-"} if is_part else {}
+        return replace(self._place or self._own(), headers=headers)
+
+    def _own(self) -> Request:
+        """Ask the registry itself."""
+        url = self._repository.url(f"blobs/{self._descriptor.digest}")
+        return Request(method="GET", url=url, authorizer=self._repository.authorizer)
+
+    def _goes_elsewhere(self, error: SyncerError | None = None) -> bool:
+        """Whether a vendor has one more place for the layer, which is asked from now on.
+
+        Raises ``Unsafe`` when the registry may not send us to the last of them.
+        """
+        assert self._scope is not None
+        while self._places:
+            url = self._places.pop(0)
+            try:
+                place = self._repository.registry.transport.redirected(
+                    self._own(), url, self._scope, what="the URL of a foreign layer"
+                )
+            except Unsafe as unsafe:
+                error = unsafe
+                continue
+            self._place = replace(place, authorizer=None)
+            self._budget, self._ranges = self._repository.registry.transport.budget(), True
+            return True
+        if isinstance(error, Unsafe):
+            raise error
+        return False
 
     def _skipped(self, request: Request, status: int, headers: CIMultiDictProxy[str]) -> int | None:
         """How many bytes of the body come before the one that is wanted; None when the body is of no use.
@@ -128,6 +158,12 @@ class _Download:
         if "Range" in response.request.headers and response.status in (206, 416):
             self._ranges = False
             return
+        if not self._descriptor.is_distributable and 400 <= response.status < 500:
+            answer = await response.answer(response.request)
+            self._scope = answer.scope if self._scope is None else self._scope
+            if self._goes_elsewhere():
+                return
+            raise refusal(answer, hint="neither the registry nor the layer's vendor has it")
         is_foreign = origin(response.request.url) != origin(self._repository.registry.base)
         if is_foreign and response.status in (400, 401, 403, 404, 410):  # a signed URL that has expired
             raise Interrupted(f"{response.request}: {authority(response.request.url)} answers {response.status}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from syncer.content import Blob
+from syncer.errors import UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.address import RegistryAddress, api_url
@@ -30,6 +31,9 @@ class RegistrySettings:
     transport: TransportSettings = field(default_factory=TransportSettings)
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
     trusted_realms: frozenset[str] = frozenset()  # hosts that may be shown the login of a registry that names them
+    include_foreign: bool = (
+        False  # foreign layers are fetched, from the registry or else from where their vendors keep them
+    )
     chunk_size: int = CHUNK_SIZE  # bytes of an upload in one request; a blob larger than two of them is large
 
 
@@ -70,6 +74,10 @@ class Registries:
         """A blob of the repository that ``reference`` is in."""
         return RegistryBlob(descriptor, self.repository(reference))
 
+    def brings(self, layer: Descriptor) -> bool:  # noqa: ARG002  it is all or none
+        """Whether foreign layers come along; see ``content.Bringing``."""
+        return self._settings.include_foreign
+
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
         """The referrers of ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
         found = await self._search(reference).find(self.repository(reference), subjects)
@@ -109,15 +117,26 @@ class Registries:
         return RegistryTarget(registry, manner, journal=journal, interrupted=interrupted)
 
     def registry(self, host: str, *, plain_http: bool | None = None) -> Registry:
-        """The registry ``host[:port]``; the first call settles whether it is spoken to by plain HTTP."""
+        """The registry ``host[:port]``; the first call settles whether it is spoken to by plain HTTP.
+
+        Raises ``UsageError`` for a call that wants it otherwise.
+        """
         registry = self._registries.get(host)
         if registry is None:
-            if plain_http is None:
-                plain_http = self._settings.transport.host(host).plain_http
-            base = api_url(host, plain_http=plain_http)
+            base = api_url(host, plain_http=plain_http, settings=self._settings.transport.host(host))
             auth = RegistryAuth(self._transport, base, host, self._credentials, self._settings.trusted_realms)
             registry = self._registries[host] = Registry(host, base, self._transport, auth)
+        elif plain_http is not None and plain_http != (registry.base.scheme == "http"):
+            raise UsageError(
+                f"{host} is to be spoken to by HTTP and by HTTPS", hint="write the same before each of its names"
+            )
         return registry
+
+    def settle(self, references: Iterable[Reference]) -> None:
+        """Let what is written before some of ``references`` hold for all of their registries; raises ``UsageError``."""
+        for reference in references:
+            if reference.plain_http is not None:
+                self.registry(reference.registry, plain_http=reference.plain_http)
 
     def repository(self, reference: Reference) -> Repository:
         """The repository that ``reference`` is in, for reading."""

@@ -105,7 +105,7 @@ class Repository:
         length = answer.headers.get("Content-Length")
         return answer.status == 200 and length in (None, str(descriptor.size))
 
-    async def put_manifest(self, reference: str, manifest: AnyManifest) -> Answer:
+    async def put_manifest(self, reference: str, manifest: AnyManifest, *, budget: Budget | None = None) -> Answer:
         """Store ``manifest`` under a tag or digest.
 
         Raises ``ChildrenUnknown`` when the registry misses what it names.
@@ -115,6 +115,7 @@ class Repository:
             f"manifests/{reference}",
             headers={"Content-Type": manifest.descriptor.media_type},
             body=manifest.content,
+            budget=budget,
         )
         if answer.status not in (200, 201, 202):
             problems = problems_of(answer)

@@ -18,10 +18,16 @@ from syncer.registry.session import Session, opened
 from syncer.registry.upload import Upload
 from syncer.registry.upload_journal import UploadJournal
 from syncer.registry.ways import Manner
-from syncer.transport import Request
+from syncer.transport import Budget, Request
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for
 _IMMUTABLE = (400, 403, 409, 412)
+_FEW = 3  # attempts
+_OBJECTS = (400, 500)
+_ALLOW_URLS = (
+    "the image has foreign layers, and the registry may not allow their URLs: distribution takes a list of them in "
+    "its configuration, validation.manifests.urls.allow"
+)
 
 
 class RegistryTarget:
@@ -100,13 +106,15 @@ class RegistryTarget:
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
         repository = self._repository(space)
         references = dict.fromkeys(name.tag for name in names if name.tag) or {str(manifest.descriptor.digest): None}
-        with self._as_target_errors(space):
+        with self._as_target_errors(space, about=manifest):
             for reference in references:
                 await self._put(repository, reference, manifest)
 
     async def _put(self, repository: Repository, reference: str, manifest: AnyManifest) -> None:
         try:
-            answer = await repository.put_manifest(reference, manifest)
+            # distribution says 500 where it does not allow a layer's URL, however often it is asked
+            budget = Budget(self._registry.transport.limits, _FEW) if _has_urls(manifest) else None
+            answer = await repository.put_manifest(reference, manifest, budget=budget)
         except ChildrenUnknown:
             raise
         except RegistryError as error:
@@ -127,7 +135,7 @@ class RegistryTarget:
         return repository
 
     @contextmanager
-    def _as_target_errors(self, space: str) -> Iterator[None]:
+    def _as_target_errors(self, space: str, *, about: AnyManifest | None = None) -> Iterator[None]:
         try:
             yield
         except SourceFailed as failed:
@@ -137,7 +145,15 @@ class RegistryTarget:
         except RegistryError as error:
             if isinstance(error, Denied) and not is_full(error):
                 raise
-            raise TargetError(str(error), hint=hint_for(self._registry.host, space, error) or error.hint) from error
+            hint = hint_for(self._registry.host, space, error) or error.hint
+            if about and _has_urls(about) and error.status in _OBJECTS and not is_full(error):
+                hint = _ALLOW_URLS
+            raise TargetError(str(error), hint=hint) from error
+
+
+def _has_urls(manifest: AnyManifest) -> bool:
+    """Whether a registry may object to the URLs of foreign layers."""
+    return any(layer.urls for layer in manifest.foreign())
 
 
 def _tag_or_digest(name: Reference) -> str:

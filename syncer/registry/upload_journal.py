@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,41 +56,49 @@ class FileUploadJournal:
 
     A file is locked as long as we are at its upload; one that another process has locked is left alone, and
     that upload goes unremembered.  ``was_interrupted`` says that an earlier push to this host did not say
-    ``finished``.
+    ``finished``.  What cannot be kept or removed is gone without, and ``lost`` is told why.
     """
 
-    def __init__(self, directory: Path, host: str) -> None:
+    def __init__(self, directory: Path, host: str, lost: Callable[[OSError], None] | None = None) -> None:
         self._directory = directory
         self._host = host
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _clean(directory)
+        self._lost = lost or _ignore
         self._marker = directory / f"{_name(host)}.running"
-        self.was_interrupted = self._marker.exists()
-        os.close(os.open(self._marker, os.O_CREAT | os.O_WRONLY, 0o600))
-        self._known = {path.name for path in directory.glob("*.upload")}
+        self.was_interrupted = os.path.lexists(self._marker)
+        with self._hint():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _clean(directory)
+            os.close(os.open(self._marker, os.O_CREAT | os.O_WRONLY, 0o600))
+        self._known: set[str] = set()
+        with suppress(OSError):
+            self._known = {path.name for path in directory.glob("*.upload")}
         self._files: dict[str, _File | None] = {}  # by name; None: somebody else's
 
     def finished(self) -> None:
         """Everything arrived: the next push need not ask what is there already."""
-        self._marker.unlink(missing_ok=True)
+        with self._hint():
+            self._marker.unlink(missing_ok=True)
 
     def load(self, repository: str, digest: Digest) -> Unfinished | None:
         name = self._name(repository, digest)
         if name not in self._known:
             return None
         file = self._file(name)
-        return file.newest() if file else None
+        with self._hint():
+            return file.newest() if file else None
+        return None
 
     def save(self, repository: str, digest: Digest, state: Unfinished) -> None:
         if file := self._file(self._name(repository, digest)):
-            with suppress(OSError):  # a full disk costs the next push some bytes, and this one nothing
+            with self._hint():  # a full disk costs the next push some bytes, and this one nothing
                 file.append(state)
 
     def drop(self, repository: str, digest: Digest) -> None:
         name = self._name(repository, digest)
         self._known.discard(name)
         if file := self._files.pop(name, None):
-            file.remove()
+            with self._hint():
+                file.remove()
 
     def close(self) -> None:
         """Unlock what is left; it stays for the next push."""
@@ -101,17 +109,28 @@ class FileUploadJournal:
 
     def _file(self, name: str) -> _File | None:
         if name not in self._files:
-            self._files[name] = _opened(self._directory / name)
+            self._files[name] = None
+            with self._hint():
+                self._files[name] = _opened(self._directory / name)
         return self._files[name]
+
+    @contextmanager
+    def _hint(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._lost(error)
 
     def _name(self, repository: str, digest: Digest) -> str:
         return f"{_name(f'{self._host}/{repository}@{digest}')}.upload"
 
 
 @contextmanager
-def open_upload_journal(directory: Path, host: str) -> Iterator[FileUploadJournal]:
+def open_upload_journal(
+    directory: Path, host: str, lost: Callable[[OSError], None] | None = None
+) -> Iterator[FileUploadJournal]:
     """The journal of pushes to ``host``, in a directory that only this user can read."""
-    journal = FileUploadJournal(directory, host)
+    journal = FileUploadJournal(directory, host, lost)
     try:
         yield journal
     finally:
@@ -137,20 +156,30 @@ class _File:
         sync(self.descriptor)
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.close()
+        try:
+            self.path.unlink(missing_ok=True)
+        finally:
+            self.close()
 
     def close(self) -> None:
         os.close(self.descriptor)
 
 
 def _opened(path: Path) -> _File | None:
-    """The file, ours until it is closed; None when another process has it, or the file system locks nothing."""
-    descriptor = None
-    with suppress(OSError):
-        descriptor = try_lock(path, mode=0o600, append=True)
+    """The file, ours until it is closed; None when another process has it.  Raises ``OSError``."""
+    descriptor = try_lock(path, mode=0o600, append=True)
+    if descriptor is None:
+        return None
+    try:
         sync_path(path.parent)
-    return None if descriptor is None else _File(path, descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return _File(path, descriptor)
+
+
+def _ignore(_: OSError) -> None:
+    """Tell nobody that nothing can be kept."""
 
 
 def _parsed(line: bytes) -> Unfinished | None:

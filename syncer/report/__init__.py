@@ -3,7 +3,7 @@
 from syncer.report.account import Account
 from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
 from syncer.report.progress_meter import Measurement, ProgressMeter
-from syncer.report.summary import human_bytes, human_seconds, printable, summary
+from syncer.report.summary import foreign_layers, human_bytes, human_seconds, printable, summary
 
 __all__ = [
     "Account",
@@ -14,6 +14,7 @@ __all__ = [
     "Report",
     "Status",
     "Totals",
+    "foreign_layers",
     "human_bytes",
     "human_seconds",
     "printable",

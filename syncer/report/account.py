@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from syncer.content import Item
-from syncer.oci import Descriptor
+from syncer.oci import Descriptor, Digest
 from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
 from syncer.transfer.events import (
     Copied,
@@ -59,6 +59,7 @@ class Account:
     _skipped: _Count = field(default_factory=_Count)
     _failed: _Count = field(default_factory=_Count)
     _deduplicated: int = 0
+    _foreign: dict[Digest, int] = field(default_factory=dict)  # layers left out, and their bytes
     _images: dict[Item, ImageAccount] = field(default_factory=dict)
     _found_at: dict[Item, float] = field(default_factory=dict)
 
@@ -110,6 +111,7 @@ class Account:
 
     def _find(self, found: Found) -> None:
         self._deduplicated += found.deduplicated
+        self._foreign |= {layer.digest: layer.size for layer in found.left_out}
         self._found_at[found.item] = self.clock()
         self._images[found.item] = ImageAccount(
             source=found.item.source,
@@ -154,6 +156,8 @@ class Account:
             bytes_mounted=self._mounted.bytes,
             bytes_skipped=self._skipped.bytes,
             bytes_deduplicated=self._deduplicated,
+            foreign_layers=len(self._foreign),
+            bytes_foreign=sum(self._foreign.values()),
             requests=sum(registry.requests for registry in registries),
             retries=sum(registry.retries for registry in registries),
             too_many_requests=sum(registry.too_many_requests for registry in registries),

@@ -123,6 +123,8 @@ class Totals:
     bytes_mounted: int
     bytes_skipped: int  # of blobs that the target had
     bytes_deduplicated: int  # of blobs that an earlier image has too
+    foreign_layers: int  # that stay where their vendors keep them
+    bytes_foreign: int  # of these
     requests: int
     retries: int
     too_many_requests: int

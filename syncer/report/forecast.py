@@ -11,7 +11,7 @@ from syncer.content import Item
 from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Reference
 from syncer.report.figures import PrunedTag, reason
-from syncer.report.summary import block, human_bytes, printable, prune_lines, quantity
+from syncer.report.summary import block, foreign_layers, human_bytes, printable, prune_lines, quantity
 from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, Unchanged
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
@@ -81,6 +81,8 @@ class ForecastTotals:
     bytes_to_send: int
     bytes_to_mount: int
     bytes_deduplicated: int
+    foreign_layers: int  # that stay where their vendors keep them
+    bytes_foreign: int
     disk_bytes: int | None  # that a bundle would take; None for a transfer to a registry
 
 
@@ -135,6 +137,7 @@ class Forecast:
     _blobs: int = 0
     _mounts: int = 0
     _deduplicated: int = 0
+    _foreign: dict[Digest, int] = field(default_factory=dict)
 
     def add(self, found: DiscoveryResult, space: str, memory: Memory | None = None) -> None:
         """Add a result of discovery; ``space`` is the item's at the target, ``memory`` comes from earlier runs."""
@@ -163,6 +166,8 @@ class Forecast:
             bytes_to_send=sum(registry.bytes_sent for registry in registries),
             bytes_to_mount=sum(registry.bytes_mounted for registry in registries),
             bytes_deduplicated=self._deduplicated,
+            foreign_layers=len(self._foreign),
+            bytes_foreign=sum(self._foreign.values()),
             disk_bytes=disk_bytes,
         )
         return ForecastReport(totals=totals, images=tuple(self._images), registries=registries)
@@ -170,6 +175,7 @@ class Forecast:
     def _add_tree(self, tree: Tree, space: str, memory: Memory) -> None:
         source, target = tree.item.source.registry, tree.item.target.registry
         own = f"{target}/{space}" if self.sends else space  # two registries may have repositories of one name
+        self._foreign |= {layer.digest: layer.size for layer in tree.left_out}
         size = moved = mounted = 0
         for descriptor in tree.content:
             if descriptor.digest in tree.manifests:
@@ -217,6 +223,8 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
     lines += [f"{registry.registry}: {_traffic(registry)}" for registry in report.registries if _traffic(registry)]
     if totals.bytes_deduplicated:
         lines.append(f"saved:   {human_bytes(totals.bytes_deduplicated)} shared between images")
+    if totals.foreign_layers:
+        lines.append(f"foreign: {foreign_layers(totals.foreign_layers, totals.bytes_foreign)}, left out")
     if totals.disk_bytes is not None:
         lines.append(f"disk:    {human_bytes(totals.disk_bytes)}")
     lines += [f"largest: {human_bytes(image.size)}  {image.source}" for image in report.largest]

@@ -55,6 +55,11 @@ def quantity(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def foreign_layers(number: int, size: int) -> str:
+    """Say how many foreign layers did not come along; ``size`` is in bytes."""
+    return f"{quantity(number, 'layer')} of {human_bytes(size)} that only the vendor may distribute (--include-foreign)"
+
+
 _PRUNE_WORDS = {
     PruneStatus.LISTED: "not named any more",
     PruneStatus.DELETED: "deleted",
@@ -93,6 +98,8 @@ def _figures(report: Report) -> list[str]:
     }
     if any(saved.values()):
         lines.append("saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size))
+    if totals.foreign_layers:
+        lines.append(f"foreign: {foreign_layers(totals.foreign_layers, totals.bytes_foreign)}, left out")
     if totals.requests:
         extra = [quantity(totals.retries, "retry", "retries")] if totals.retries else []
         if totals.too_many_requests:

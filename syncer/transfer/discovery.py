@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Item, Referring, Source, TargetNames
+from syncer.content import Bringing, Item, Referring, Source, TargetNames
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
-from syncer.oci.manifest import AnyManifest, Descent, load_object
+from syncer.oci.manifest import AnyManifest, Descent, Takes, load_object, never
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
@@ -54,6 +54,10 @@ class Discovery:
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
     _sizes: dict[Digest, int] = field(default_factory=dict)
+    _takes: Takes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._takes = self.source.brings if isinstance(self.source, Bringing) else never
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
         """Call ``deliver`` with the result for each item, one at a time, in the order of ``items``.
@@ -122,7 +126,7 @@ class Discovery:
         """Walk down from ``root``, and return its tree: every manifest and blob of the image once."""
         manifests = {root.descriptor.digest: root}
         content = {root.descriptor.digest: root.descriptor}
-        descent = Descent(item.source)
+        descent = Descent(item.source, self._takes)
         descent.enter(root)
         for child, is_manifest in descent:
             self._check_size(item.source, child)
@@ -135,7 +139,9 @@ class Discovery:
                 descent.enter(manifest)
             else:
                 content[child.digest] = child
-        return Tree(item, root.descriptor, manifests, tuple(content.values()))
+        foreign = {layer.digest: layer for manifest in manifests.values() for layer in manifest.foreign()}
+        left_out = tuple(layer for layer in foreign.values() if layer.digest not in content)
+        return Tree(item, root.descriptor, manifests, tuple(content.values()), left_out)
 
     def _check_size(self, reference: Reference, child: Descriptor) -> None:
         size = self._sizes.setdefault(child.digest, child.size)

@@ -24,6 +24,7 @@ class Found:
     bytes: int
     deduplicated: int  # bytes of blobs that an earlier image has too
     platforms: tuple[Platform, ...] = ()  # of an index's manifests, in its order
+    left_out: tuple[Descriptor, ...] = ()  # foreign layers that do not come along
 
 
 @dataclass(frozen=True, slots=True)

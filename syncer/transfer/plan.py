@@ -35,6 +35,7 @@ class Tree:
     root: Descriptor
     manifests: dict[Digest, AnyManifest]
     content: tuple[Descriptor, ...]
+    left_out: tuple[Descriptor, ...] = ()  # foreign layers that do not come along
 
 
 class State(Enum):
@@ -111,6 +112,10 @@ class Plan:
     @property
     def finished(self) -> bool:
         return self.complete and self.unfinished == 0
+
+    def has(self, space: str, digest: Digest) -> bool:
+        """Return whether some content is a part of the plan."""
+        return (space, digest) in self._nodes
 
     def add(self, tree: Tree, space: str) -> Addition:
         """Add an image; its new nodes wait until the target has reserved places for them and ``start`` is called."""
@@ -192,7 +197,7 @@ class Plan:
     def _await_children(self, node: Node) -> None:
         if node.manifest is None:
             return
-        for child in node.manifest.children():
+        for child in node.manifest.children(lambda layer: self.has(node.space, layer.digest)):
             below = self._nodes[node.space, child.digest]
             if below.state is State.FAILED:
                 node.error = below.error

@@ -10,7 +10,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from syncer.content import Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
-from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetFull
+from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull
 from syncer.oci import Index, Platform
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, Unchanged
@@ -124,7 +124,8 @@ class _Transfer:
     async def _enter(self, tree: Tree) -> None:
         space = self.target.space(tree.item.target)
         added = self.plan.add(tree, space)
-        self.emit(Found(tree.item, tree.root, added.blobs, added.bytes, added.deduplicated, _platforms(tree)))
+        counts = added.blobs, added.bytes, added.deduplicated
+        self.emit(Found(tree.item, tree.root, *counts, _platforms(tree), tree.left_out))
         for node in added.new:
             await self.target.reserve(space, node.descriptor, node.manifest)
         if error := self.plan.start(tree, added, space):
@@ -194,8 +195,12 @@ class _Transfer:
 
     async def _send_again(self, node: Node, manifest: AnyManifest, unknown: ChildrenUnknown) -> None:
         """Send the children that the target lacks, once: it may have said wrongly that it has them."""
-        missing = [child for child in manifest.children() if str(child.digest) in unknown.digests]
-        for child in missing or manifest.children():
+        children = manifest.children(lambda layer: self.plan.has(node.space, layer.digest))
+        missing = [child for child in children if str(child.digest) in unknown.digests]
+        left_out = {str(layer.digest) for layer in manifest.foreign()} - {str(child.digest) for child in children}
+        if not missing and left_out & set(unknown.digests):
+            raise TargetError(str(unknown), hint="it wants the foreign layers too: --include-foreign brings them along")
+        for child in missing or children:
             if child.digest in self.discovery.manifests:
                 await self.target.commit(node.space, self.discovery.manifests[child.digest], [])
             else:

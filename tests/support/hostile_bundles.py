@@ -181,6 +181,15 @@ def with_entry(**fields: Json) -> Members:
     return [LAYOUT, *CONTENT, with_index(named(described(MANIFEST, OCI_MANIFEST)) | fields)]
 
 
+def folded(folder: str) -> Members:
+    """A sound layout in a folder."""
+    return [
+        member(f"{folder}/oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
+        *(member(f"{folder}/{blob_name(content)}", content) for content in (MANIFEST, CONFIG, LAYER)),
+        member(f"{folder}/index.json", encoded(index_of(named(described(MANIFEST, OCI_MANIFEST))))),
+    ]
+
+
 def extended(records: bytes, kind: bytes = b"x") -> bytes:
     return member("pax", records, kind=kind)
 
@@ -223,7 +232,9 @@ def names() -> dict[str, str | bytes]:
         "upper case": f"blobs/sha256/{upper}",
         "a short digest": "blobs/sha256/abcd",
         "an unknown algorithm": f"blobs/md5/{upper.lower()[:32]}",
-        "an unknown file": "evil.sh",
+        "an unknown file among the blobs": "blobs/sha256/evil.sh",
+        "an unknown file among the pads": ".pad/evil.sh",
+        "a file inside a file": "index.json/evil",
         "empty": "",
     }
 
@@ -285,7 +296,9 @@ def plain_tars() -> dict[str, Callable[[], bytes]]:
         }
         | {
             "an extended header at the end": lambda: plain([*SOUND, extended(record("path", "index.json"))]),
-            "a directory of another name": lambda: plain([*SOUND, member("etc/", kind=b"5")]),
+            "a directory that climbs": lambda: plain([*SOUND, member("../etc/", kind=b"5")]),
+            "two layouts in folders": lambda: plain([*folded("a"), *folded("b")]),
+            "a blob twice, once by way of its folder": lambda: plain([*folded("a"), member("./a/index.json", b"{}")]),
             "a directory with a size": lambda: plain([*SOUND, member("blobs/", kind=b"5", size_field=b"1000\0")]),
             "a wrong checksum": lambda: plain([*SOUND, member(blob_name(b""), checksum=b"000000\0 ")]),
             "another magic": lambda: plain([*SOUND, member(blob_name(b""), magic=b"evil\0\0\0\0")]),
@@ -446,6 +459,7 @@ def zstd_files() -> dict[str, Callable[[], bytes]]:
         return framed([*sound[:-2], *more, *sound[-2:]])
 
     return {
+        "an unknown file in a frame": lambda: frames((stored_frame(member("evil.sh", b"x")), 1024)),
         "a table that lists too few frames": lambda: framed(sound)[:-17] + framed(sound)[-9:],
         "a table of four billion frames": lambda: framed(sound, count=2**32 - 1),
         "a table of no frames": lambda: b"".join(frame for frame, _ in sound) + seek_table([]),

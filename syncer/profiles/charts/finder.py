@@ -19,7 +19,7 @@ import anyio
 from anyio import to_thread
 from yarl import URL
 
-from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError
+from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError, redacted
 from syncer.formats.semver import is_exact_version, newest
 from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Reference
@@ -280,7 +280,7 @@ def _address(repo: str) -> tuple[URL, Login | None]:
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https", "oci") or not url.host:
-        raise UsageError(f"{text[:160]!r} is not the address of a chart repository")
+        raise UsageError(f"{redacted(text)[:160]!r} is not the address of a chart repository")
     login = Login(url.user, url.password or "") if url.user else None
     return url.with_user(None), login
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,25 +23,38 @@ _PIECE = 1024 * 1024  # bytes read at a time
 def open_spool(parent: Path | None = None) -> Iterator[Spool]:
     """Open a spool in a new directory below ``parent``, or below the directory of temporary files.
 
-    The directory is removed at the end of the block.  Raises ``TargetError`` when it cannot be made.
+    The directory is made when it is first needed, which is not for small content, and removed at the end of the block.
     """
-    try:
-        directory = tempfile.TemporaryDirectory(prefix="syncer-spool-", dir=parent)
-    except OSError as error:
-        raise TargetError(f"no temporary directory can be made: {error.strerror or error}") from None
-    with directory as name:
-        yield Spool(Path(name))
+    with ExitStack() as stack:
+
+        def make() -> Path:
+            try:
+                directory = tempfile.TemporaryDirectory(prefix="syncer-spool-", dir=parent)
+            except OSError as error:
+                raise TargetError(f"no temporary directory can be made: {error.strerror or error}") from None
+            return Path(stack.enter_context(directory))
+
+        yield Spool(make)
 
 
 class Spool:
     """A source of artifacts: archives are files in ``directory``, small content is in memory."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path | Callable[[], Path]) -> None:
+        self._directory = directory
+        self._making = threading.Lock()
         self._files: dict[Digest, Path] = {}
         self._small: dict[Digest, bytes] = {}
         self._manifests: dict[Digest, Manifest] = {}
         self._names: dict[Reference, Digest] = {}
+
+    @property
+    def directory(self) -> Path:
+        """Where files of the spool are; raises ``TargetError`` where none can be."""
+        with self._making:
+            if not isinstance(self._directory, Path):
+                self._directory = self._directory()
+            return self._directory
 
     def add_bytes(self, content: bytes, media_type: str) -> Descriptor:
         """Keep small content in memory; returns its descriptor."""

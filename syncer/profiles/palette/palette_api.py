@@ -14,7 +14,7 @@ import anyio
 import orjson
 from yarl import URL
 
-from syncer.errors import Denied, NotFound, RegistryError, UsageError
+from syncer.errors import Denied, NotFound, RegistryError, UsageError, redacted
 from syncer.files import saving, write_whole
 from syncer.formats.json_fields import object_field, objects_field, text_field
 from syncer.profiles.palette.profile import (
@@ -69,7 +69,7 @@ def console_url(text: str) -> URL:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
         raise UsageError(
-            f"{text[:160]!r} is not the URL of a console", hint="write it like https://console.example.com"
+            f"{redacted(text)[:160]!r} is not the URL of a console", hint="write it like https://console.example.com"
         )
     if url.user or url.password:
         raise UsageError("the console's URL must not hold a user name or password")

@@ -53,8 +53,9 @@ class CustomName:
 
 def check_registry(text: str) -> str:
     """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
-    host, _, base = _SCHEME.sub("", text, count=1).partition("/")
-    parse_registry_host(host)
+    place = _SCHEME.sub("", text, count=1)
+    host, _, base = place.partition("/")
+    parse_registry_host(place if "@" in place else host)  # a password may hold a slash
     if base.strip("/"):
         Reference.parse(f"{host}/{base.strip('/')}")
     return text
@@ -63,7 +64,8 @@ def check_registry(text: str) -> str:
 def parse_registry_host(text: str) -> str:
     """Parse ``host`` or ``host:port`` into the spelling of references; raises ``UsageError``."""
     if not text or "/" in text or "@" in text:
-        raise UsageError(f"{text!r} is not a registry", hint="write it like registry.example.com:5000")
+        shown = text.rpartition("@")[2]
+        raise UsageError(f"{shown!r} is not a registry", hint="write it like registry.example.com:5000")
     Reference.parse(f"{text}/images")
     return canonical_host(text.lower())
 
