@@ -107,7 +107,7 @@ def require_names(bundle: Bundle) -> None:
 
 
 def oddities(bundle: Bundle) -> Iterator[str]:
-    """What is in the file of ``bundle`` and is not taken, one sentence each."""
+    """The parts of the file of ``bundle`` that are not taken, one sentence each."""
     if bundle.nameless:
         what = "image that has" if len(bundle.nameless) == 1 else "images that have"
         yield f"{bundle.path} holds {len(bundle.nameless)} {what} no full name, not taken: {shown(bundle.nameless)}"

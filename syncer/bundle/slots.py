@@ -130,7 +130,7 @@ def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]
 
 
 def is_in_place(file: int, framing: Framing, slot: Slot) -> bool:
-    """Whether a slot that was completed still has its content, as far as that is cheap to tell.
+    """Tell whether a completed slot still has its content, as far as a cheap check can know.
 
     Small content is hashed.  Of large content the start and the end are looked at, and all of it is hashed only where
     the file has a hole, as it has after it was cut short and written on.

@@ -82,7 +82,7 @@ def is_loopback(host: str) -> bool:
 
 
 def speaks_tls(host: str) -> bool:
-    """Whether the server at ``host[:port]``, which is on this machine, answers TLS in TLS; True where it is silent.
+    """Tell whether the server at ``host[:port]``, on this machine, answers TLS in TLS; True when it is silent.
 
     Blocks, for three seconds at most.
     """

@@ -75,7 +75,7 @@ class Registries:
         return RegistryBlob(descriptor, self.repository(reference))
 
     def brings(self, layer: Descriptor) -> bool:  # noqa: ARG002  it is all or none
-        """Whether foreign layers come along; see ``content.Bringing``."""
+        """Tell whether foreign layers are transferred; see ``content.Bringing``."""
         return self._settings.include_foreign
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
