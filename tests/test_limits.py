@@ -23,7 +23,7 @@ from syncer.registry import open_registries
 from syncer.transfer.events import Event, ImageCopied, ImageFailed
 from syncer.transfer.run import Options, transfer
 from syncer.transport import Challenged, HostSettings, Limits, Request, Transport, TransportSettings, open_transport
-from syncer.transport.hosts import Quota, Rate, told_quota
+from syncer.transport.hosts import Quota, Rate, read_quota
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.memory import MemorySource, MemoryTarget
@@ -214,7 +214,7 @@ def test_a_rate_is_never_exceeded(per_second: float, takes: list[tuple[float, fl
     ],
 )
 def test_quotas_are_read_as_registries_write_them(headers: dict[str, str], expected: Quota | None) -> None:
-    assert told_quota(headers) == expected
+    assert read_quota(headers) == expected
 
 
 @given(
@@ -223,7 +223,7 @@ def test_quotas_are_read_as_registries_write_them(headers: dict[str, str], expec
     )
 )
 def test_no_header_confuses_the_reader_of_quotas(headers: dict[str, str]) -> None:
-    quota = told_quota(headers)
+    quota = read_quota(headers)
     assert quota is None or (quota.remaining >= 0 and quota.seconds >= 0)
 
 

@@ -203,7 +203,7 @@ async def build_remote(
     settings: RegistrySettings | None = None,
     options: RunOptions | None = None,
 ) -> PushResult:
-    """Bring all that ``definition`` wants to where a push of its bundle would, and its definition after it.
+    """Bring all content of ``definition`` directly to the place of a push of its bundle, and the definition after it.
 
     Raises ``UsageError`` for a definition without entries, for a name that no bundle can have, and for names that
     collide at the target.

@@ -107,7 +107,7 @@ def require_names(bundle: Bundle) -> None:
 
 
 def oddities(bundle: Bundle) -> Iterator[str]:
-    """What is in the file of ``bundle`` and is not taken, one sentence each."""
+    """The parts of the file of ``bundle`` that are not taken, one sentence each."""
     if bundle.nameless:
         what = "image that has" if len(bundle.nameless) == 1 else "images that have"
         yield f"{bundle.path} holds {len(bundle.nameless)} {what} no full name, not taken: {shown(bundle.nameless)}"
@@ -143,7 +143,7 @@ def read_definition_in(bundle: Bundle) -> Definition:
 
 
 def read_usable_definition(bundle: Bundle) -> Definition:
-    """As ``read_definition_in``, but one that cannot be read counts as absent: the images are there all the same."""
+    """Read the definition like ``read_definition_in``; one that cannot be read counts as absent, and images remain."""
     try:
         return read_definition_in(bundle)
     except InvalidFile:

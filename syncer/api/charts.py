@@ -102,7 +102,7 @@ def _name_of(chart: DefinedChart) -> Reference:
 
 
 class ChartSearch:
-    """Finds charts in their repositories, fetching each index once."""
+    """The search for charts in their repositories; each index is fetched once."""
 
     def __init__(self, supplies: OpenSupplies) -> None:
         self._charts = Charts(
@@ -140,5 +140,5 @@ class ChartSearch:
 
 
 def chart_name(request: ChartRequest) -> Reference:
-    """The name that stands for a chart of which nothing could be learned."""
+    """The name that stands for a chart whose repository could not be read."""
     return guess_reference(request) or Reference("charts.invalid", plain_name(request.name))

@@ -1,4 +1,4 @@
-"""Definitions before and after a transfer: their parts as items, and what became of them."""
+"""Definitions before and after a transfer: their parts as items, and the results for these."""
 
 from __future__ import annotations
 

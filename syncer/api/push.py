@@ -35,7 +35,7 @@ from syncer.transfer.run import WORKERS, Options, transfer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """Where content goes in a registry, and under which names."""
+    """The place of content in a registry, and its names there."""
 
     address: RegistryAddress
     mapping: NameMapping | None = None
@@ -193,7 +193,7 @@ class OpenTarget:
     journal: FileUploadJournal | None
 
     def finish(self) -> None:
-        """Note that all arrived: the next run need not ask what is there already."""
+        """Note that all content arrived, so that the next run does not check it again."""
         if self.journal:
             self.journal.finished()
 

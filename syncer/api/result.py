@@ -20,7 +20,7 @@ from syncer.transport import Traffic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a run is carried out, and who hears of it."""
+    """The options of a run: its id, its number of workers, and the listener to its events."""
 
     workers: int = WORKERS  # pieces of content in flight
     run_id: str | None = None  # None: a new one is made

@@ -1,4 +1,4 @@
-"""A bundle from a registry into a file, and from anywhere to anywhere."""
+"""The save of a bundle from a registry into a file, and the copy of a bundle between any two places."""
 
 from __future__ import annotations
 

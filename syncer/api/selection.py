@@ -1,4 +1,4 @@
-"""The selection of what is to be put into a bundle, as a user names it."""
+"""The selection of content for a bundle, as a user names it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Selection:
 
     @property
     def names_profiles(self) -> bool:
-        """Whether anything but single images is named."""
+        """True when the selection names profiles or packs, and not only single images."""
         return bool(self.uids or self.files or self.packs)
 
     @property
     def needs_palette(self) -> bool:
-        """Whether Palette is to be asked."""
+        """True when the selection needs answers of Palette."""
         return bool(self.uids or self.excluded)

@@ -34,7 +34,7 @@ Warn: TypeAlias = Callable[[str], None]
 
 
 class Console(Protocol):
-    """Palette, as far as a sync asks it."""
+    """The part of Palette's console that a sync needs."""
 
     async def profiles(self, uids: Iterable[str], project_uid: str) -> list[Profile]:
         """The profiles with those uids; ``project_uid`` is empty for the project of the login."""
@@ -43,7 +43,7 @@ class Console(Protocol):
 
 @dataclass
 class Sources:
-    """The sources of a sync file; each is asked for what it has once, and again when that could not be told."""
+    """The sources of a sync file; each one is listed once, and again when it could not be listed."""
 
     file: SyncFile
     supplies: OpenSupplies
@@ -200,7 +200,7 @@ async def open_sources(
 
 
 def _stand_ins(source: Source) -> list[Reference]:
-    """Names for a source of which nothing could be learned."""
+    """Names that stand for a source that could not be listed."""
     if source.profiles:
         return [Reference("palette.invalid", f"profiles/{plain_name(uid)}") for uid in source.profiles]
     if source.chart is not None:

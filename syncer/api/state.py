@@ -18,7 +18,7 @@ _HINT = "--state-dir names another directory"
 
 
 class Lost:
-    """What is told of hints that cannot be kept, and warns of the first: a run goes on without them."""
+    """The listener to errors of hints that cannot be kept; it warns of the first, and the run goes on without them."""
 
     def __init__(self, directory: Path, warn: Callable[[str], None] | None) -> None:
         self._directory = directory

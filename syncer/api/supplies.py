@@ -76,7 +76,7 @@ class OpenSupplies:
         return math.inf if self.has(reference) else self.registries.capacity(reference)
 
     def has(self, reference: Reference) -> bool:
-        """Whether no registry needs to be asked for ``reference``."""
+        """Tell whether the spool or a bundle at hand has ``reference``, so that no registry is asked for it."""
         return not isinstance(self._holder(reference), Registries)
 
     def _holder(self, reference: Reference) -> Spool | Bundle | Registries:

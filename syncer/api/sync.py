@@ -30,7 +30,7 @@ Expect: TypeAlias = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mirroring:
-    """How a sync is carried out."""
+    """The options of a sync: its state directory, its workers and its limits, and whether it prunes."""
 
     state: Path | None = None  # a directory in which hints are kept from run to run
     workers: int = WORKERS  # pieces of content in flight to each target
@@ -86,11 +86,11 @@ async def run_sync(
     expect: Expect | None = None,
     on_cut: Callable[[Report], None] | None = None,
 ) -> SyncResult:
-    """Bring what ``sources`` have to their targets, to all targets at the same time.
+    """Bring the content of ``sources`` to all of their targets at the same time.
 
-    What failed is tried once more at the end, sources that could not be listed among it.  Raises
-    ``UsageError`` before anything is sent when the file asks for what cannot be.  ``expect`` is told how many
-    images there will be, once that is known; ``on_cut`` what was done, when the run is cancelled.
+    Images that failed, and sources that could not be listed, are tried once more at the end.  Raises ``UsageError``
+    before anything is sent when the file asks for something impossible.  ``expect`` is called with the number of
+    images, once it is known; ``on_cut`` with the result so far, when the run is cancelled.
     """
     run = Run(RunOptions(workers=how.workers, run_id=run_id, emit=emit), fetches=True, sends=True)
     registries = sources.supplies.registries
@@ -166,7 +166,7 @@ class _Passes:
         return found
 
     def close(self) -> None:
-        """Tell what failed in the end, and what nobody came to."""
+        """Report the images that failed in the end, and the sources that were not reached."""
         for item, error in (self.failed | self.sources.unknown).items():
             self.run.emit(ImageFailed(item, error))
         self.run.account.expect(self.sources.unasked)
@@ -175,7 +175,7 @@ class _Passes:
                 target.finish()
 
     def _left_content_at(self, host: str) -> bool:
-        """Whether the registry may hold parts of an image that did not arrive."""
+        """Tell whether the registry may hold parts of an image that did not arrive."""
         return any(
             item.target.registry == host and error.exit not in (Exit.MISSING, Exit.DENIED)
             for item, error in self.failed.items()
@@ -201,7 +201,7 @@ class _Passes:
         await transfer(items, source, target.target, options=options, emit=self._note)
 
     def _note(self, event: Event) -> None:
-        """A failure is told when it is the last word."""
+        """Pass an event on; a failure is kept back, since the second pass may bring the image."""
         match event:
             case ImageFailed(item, error):
                 self.failed[item] = error

@@ -121,7 +121,7 @@ async def verify_at(
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The question whether ``descriptor`` is at ``name``."""
+    """The check that ``descriptor`` is at ``name``."""
 
     name: Reference
     descriptor: Descriptor

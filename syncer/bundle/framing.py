@@ -1,4 +1,4 @@
-"""How a tar's bytes lie in a bundle file: inside zstd frames, or as they are.
+"""The two forms of a tar's bytes in a bundle file: inside zstd frames, or as they are.
 
 A *member* is one entry of the tar, header and padding included.  Positions count within a member,
 offsets count in the file.  Writer and reader ask a ``Framing`` for the way between the two, and are the
@@ -29,7 +29,7 @@ class Framing(Protocol):
 
     @property
     def level(self) -> int:
-        """How hard ``pack`` compresses; 0 where it does not."""
+        """The level at which ``pack`` compresses; 0 when it does not."""
         ...
 
     def length(self, total: int) -> int:
@@ -37,11 +37,11 @@ class Framing(Protocol):
         ...
 
     def offset(self, position: int) -> int:
-        """Where byte ``position`` of a stored member lies, counted from the member's start."""
+        """The offset of byte ``position`` of a stored member, counted from the member's start."""
         ...
 
     def header(self, position: int, total: int) -> bytes:
-        """What must stand in the file directly before byte ``position`` of a stored member."""
+        """The bytes that must stand in the file directly before byte ``position`` of a stored member."""
         ...
 
     def run(self, position: int) -> int:
@@ -53,7 +53,7 @@ class Framing(Protocol):
         ...
 
     def frames(self, total: int) -> Iterator[Frame]:
-        """What the seek table lists for a stored member."""
+        """The frames of a stored member, as the seek table lists them."""
         ...
 
     def pad(self, length: int, number: int) -> Iterator[tuple[Frame, bytes]]:
@@ -61,7 +61,7 @@ class Framing(Protocol):
         ...
 
     def trailer(self, frames: Sequence[Frame]) -> bytes:
-        """What follows the last member."""
+        """The bytes that follow the last member."""
         ...
 
 

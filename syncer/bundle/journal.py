@@ -1,4 +1,4 @@
-"""What is known of a build that is not finished: which slots its file has, and how far each is.
+"""The journal of a build that is not finished: the slots of its file, and the bytes that each has.
 
 A text file of one record a line, each with its CRC-32, only ever appended to.  It is a hint: a torn or
 altered line ends what is believed, and no byte of a slot counts before it was hashed again.

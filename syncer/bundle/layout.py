@@ -116,7 +116,7 @@ def digest_of_name(name: str) -> Digest | None:
 
 
 def is_pad(name: str) -> bool:
-    """Whether the member ``name`` stands where content could not be had."""
+    """Tell whether the member ``name`` stands in the place of content that could not be fetched."""
     return _PAD.fullmatch(name) is not None
 
 
@@ -138,12 +138,12 @@ def digests_member(members: Iterable[tuple[str, bytes]]) -> tuple[str, bytes]:
 
 
 def may_list_digests(name: str, size: int) -> bool:
-    """Whether the last member of a bundle, of ``size`` bytes, may be its list of digests."""
+    """Tell whether the last member of a bundle, of ``size`` bytes, may be its list of digests."""
     return digest_of_name(name) is not None and size <= _MAX_DIGESTS
 
 
 def read_digests(name: str, content: bytes) -> dict[str, Digest] | None:
-    """What ``digests_member`` wrote, by the names of members; None where the content is something else.
+    """Read the digests that ``digests_member`` wrote, by the names of members; None for any other content.
 
     Raises ``InvalidContent`` when it is not the content that its name says.
     """

@@ -1,4 +1,4 @@
-"""What is in a bundle file, found by its headers alone and believed only where everything fits together.
+"""The members of a bundle file, found by its headers alone; a file whose parts do not agree is refused.
 
 Nothing is extracted, and no name of a member ever becomes a path.  All functions raise ``ValueError``
 with what is wrong.
@@ -66,7 +66,7 @@ class Contents:
         self.members[member.name] = member
 
     def stored(self, member: Member) -> Stored:
-        """Where a member that is not packed lies."""
+        """The place of a member that is not packed."""
         return Stored(self.framing, member.start, member.total)
 
 

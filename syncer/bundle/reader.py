@@ -115,11 +115,11 @@ class Bundle:
 
     @property
     def digests(self) -> KeysView[Digest]:
-        """What the bundle holds, in the order of its file."""
+        """The digests of the bundle's content, in the order of its file."""
         return self._members.keys()
 
     def names(self, reference: Reference) -> bool:
-        """Whether the bundle has an image under that very name."""
+        """Tell whether the bundle has an image under exactly that name."""
         return reference in self._roots
 
     def size(self, digest: Digest) -> int:
@@ -140,7 +140,7 @@ class Bundle:
         return length
 
     def extents(self, digest: Digest, offset: int, length: int) -> tuple[tuple[int, int], ...] | None:
-        """Where ``length`` bytes from ``offset`` on lie in ``file``: offsets and lengths.
+        """The ranges of ``file`` that hold ``length`` bytes from ``offset`` on: offsets and lengths.
 
         None where the content is compressed, as manifests are: it must be read.
         """
@@ -158,7 +158,7 @@ class Bundle:
         return parse_manifest(content, media_type, expected=digest)
 
     def changed(self) -> bool:
-        """Whether the file at the bundle's path is no longer the one that was opened."""
+        """Tell whether the file at the bundle's path is no longer the one that was opened."""
         try:
             now = self.path.stat()
         except OSError:

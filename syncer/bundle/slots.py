@@ -26,19 +26,19 @@ _SMALL = 128 * 1024  # bytes of content that is hashed once more before a bundle
 
 
 def proof_of(hasher: _Hash) -> bytes:
-    """What a mark keeps of everything that went into ``hasher``."""
+    """The bytes of a hash that a mark keeps, for all content that went into ``hasher``."""
     return hasher.digest()[:_PROOF]
 
 
 @dataclass(slots=True)
 class Marks:
-    """How far a slot's content is in place: sizes in bytes, each with the start of the prefix's hash."""
+    """The progress of a slot's content: sizes in bytes, each with the start of the prefix's hash."""
 
     sizes: array[int] = field(default_factory=lambda: array("Q"))
     proofs: bytearray = field(default_factory=bytearray)
 
     def add(self, size: int, proof: bytes) -> None:
-        """Whatever was known from ``size`` on has been written over since."""
+        """Add a mark; later marks are dropped, since their bytes have been written over."""
         kept = bisect_left(self.sizes, size)
         del self.sizes[kept:], self.proofs[kept * _PROOF :]
         self.sizes.append(size)
@@ -91,11 +91,11 @@ class Slot:
         return self.packed or framing.length(self.total)
 
     def end(self, framing: Framing) -> int:
-        """Where the next slot may start."""
+        """The offset at which the next slot may start."""
         return self.offset + self.length(framing)
 
     def frames(self, framing: Framing) -> Iterator[Frame]:
-        """What the seek table lists for the slot."""
+        """The frames of the slot, as the seek table lists them."""
         if self.packed:
             yield self.packed, self.total
         else:
@@ -103,7 +103,7 @@ class Slot:
 
 
 def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]]:
-    """How many bytes of a stored slot's content are in place for certain, and their hash, step by step.
+    """The number of bytes of a stored slot's content that are certainly in place, and their hash, step by step.
 
     Reads the slot as far as its marks go, headers and padding included, and believes each mark only if
     the bytes before it have its hash: after a power failure, blocks that never reached the disk read as
@@ -130,7 +130,7 @@ def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]
 
 
 def is_in_place(file: int, framing: Framing, slot: Slot) -> bool:
-    """Whether a slot that was completed still has its content, as far as that is cheap to tell.
+    """Tell whether a completed slot still has its content, as far as a cheap check can know.
 
     Small content is hashed.  Of large content the start and the end are looked at, and all of it is hashed only where
     the file has a hole, as it has after it was cut short and written on.

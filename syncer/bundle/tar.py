@@ -36,7 +36,7 @@ _MEANINGLESS_PAX = ("mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What one 512-byte header says."""
+    """The fields of one 512-byte header."""
 
     name: str
     size: int
@@ -82,12 +82,12 @@ def parse_own_header(start: bytes) -> tuple[str, int]:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a file that starts with ``block`` is likely a tar."""
+    """Tell whether a file that starts with ``block`` is likely a tar."""
     return block[257:265] in _MAGICS
 
 
 def parse_header(block: bytes) -> Header | None:
-    """What ``block`` says, None for a block of zeros; raises ``ValueError`` for anything malformed."""
+    """Parse a header; None for a block of zeros.  Raises ``ValueError`` for anything malformed."""
     if len(block) != UNIT:
         raise ValueError("a tar header is cut short")
     if not any(block):

@@ -28,7 +28,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class BundleCheck:
-    """What a bundle holds, all of it found sound."""
+    """The content of a bundle that was found sound, in numbers."""
 
     images: int
     manifests: int

@@ -66,7 +66,7 @@ def _frame_length(content: int) -> int:
 
 
 def offset_of(position: int) -> int:
-    """Where byte ``position`` of the content lies, counted from the start of its first stored frame."""
+    """The offset of byte ``position`` of the content, counted from the start of its first stored frame."""
     frames, within = divmod(position, FRAME)
     return frames * _STORED_LENGTH + FRAME_HEADER + (within // BLOCK + 1) * _BLOCK_HEADER + within
 
@@ -84,17 +84,17 @@ def header_before(position: int, total: int) -> bytes:
 
 
 def is_zstd(header: bytes) -> bool:
-    """Whether a file that starts with ``header`` starts with a zstd frame."""
+    """Tell whether a file that starts with ``header`` starts with a zstd frame."""
     return header.startswith(_MAGIC)
 
 
 def is_stored(header: bytes) -> bool:
-    """Whether a frame that starts with ``header`` is stored."""
+    """Tell whether a frame that starts with ``header`` is stored."""
     return header.startswith(_STORED)
 
 
 def is_packed(header: bytes) -> bool:
-    """Whether a frame that starts with ``header`` is compressed in the way that ``pack`` does it."""
+    """Tell whether a frame that starts with ``header`` is compressed in the way that ``pack`` does it."""
     return header.startswith(_PACKED)
 
 

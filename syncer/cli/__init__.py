@@ -1,4 +1,4 @@
-"""The command line: the only place that sees everything."""
+"""The command line, which is the only part that may import all others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def complain(error: SyncerError) -> None:
-    """One sentence on stderr, and what to do next."""
+    """Print an error and its hint on stderr."""
     print(f"error: {error}", file=sys.stderr)  # noqa: T201  talk goes to stderr
     if error.hint:
         print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201

@@ -75,7 +75,7 @@ def command_at(place: str, name: str) -> click.Command:
 
 
 def command_line() -> click.Command:
-    """All of it, as click's group of commands."""
+    """The whole command line as a group of commands of click."""
     command = command_at("app:syncer", "syncer")
     command.context_settings["help_option_names"] = ["-h", "--help"]
     return command

@@ -89,7 +89,7 @@ def build(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Means:
-    """Everything that the steps of one build work with, made of its options."""
+    """The values that the steps of one build share, made from its options."""
 
     selection: Selection
     settings: RegistrySettings
@@ -137,7 +137,7 @@ async def run_build(options: BuildOptions) -> Exit:
 
 
 def _means(options: BuildOptions) -> _Means:
-    """Raises ``UsageError`` for a selection or a login that is wrong, and ``InvalidFile``."""
+    """Prepare a build; raises ``UsageError`` for a selection or a login that is wrong, and ``InvalidFile``."""
     content, bundle = options.content, options.bundle
     credentials = (
         read_cred_file(content.cred_file_path) if content.cred_file_path else EdgeCredentials(images={}, charts={})

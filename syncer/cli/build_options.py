@@ -33,7 +33,7 @@ from syncer.registry import RegistryAddress
 
 
 class BuildType(StrEnum):
-    """Where a bundle is made."""
+    """The place in which a bundle is made: a local file, or a registry."""
 
     LOCAL = "local"
     REMOTE = "remote"
@@ -209,7 +209,7 @@ def _check_remote(build: BuildOptions) -> None:
 
 
 def _refuse_unpublished(services: ServiceOptions, environ: Mapping[str, str]) -> None:
-    """Raise ``UsageError`` for whatever asks for content whose list is not public."""
+    """Raise ``UsageError`` for options that ask for content whose list is not public."""
     if services.include_service_images:
         raise _refusal("--include-service-images", "Palette's service images")
     if services.include_core_palette_images_only:

@@ -53,7 +53,7 @@ def option(
     max: int | None = None,  # noqa: A002
     parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """An option, as a field of a dataclass or as the default of a command's parameter.
+    """Declare an option, as a field of a dataclass or as the default of a command's parameter.
 
     Its flag is its name with dashes, unless ``flags``, which has the short one, has a long one too.  Its annotation is
     its type: a text, a number, a path, or one word of a ``StrEnum``; anything else is made by ``parse``.  A
@@ -80,7 +80,7 @@ def options(
     parse: Callable[[str], Any] | None = None,
     collect: Callable[[Sequence[Any]], Any] = tuple,
 ) -> Any:
-    """As ``option``, for one that may be given many times: a tuple of values, or what ``collect`` makes of them."""
+    """Declare an option that may be given many times; its value is a tuple, or the result of ``collect``."""
     declared = _Declared(
         help=help, flags=flags, metavar=metavar, default=(), is_many=True, parse=parse, collect=collect
     )
@@ -88,12 +88,12 @@ def options(
 
 
 def flag(help: str, *flags: str, default: bool | None = False) -> Any:  # noqa: A002
-    """As ``option``, for a ``bool``: one that is not off by default has a ``--no-`` twin."""
+    """Declare a flag, an option for a ``bool``; one that is not off by default has a ``--no-`` flag as well."""
     return option(help, *flags, default=default)
 
 
 def argument(help: str, *, metavar: str, parse: Callable[[str], Any] | None = None) -> Any:  # noqa: A002
-    """As ``option``, for a word that stands without a flag and has to be given."""
+    """Declare an argument, a required word without a flag."""
     declared = _Declared(help=help, metavar=metavar, is_argument=True, parse=parse)
     return dataclasses.field(metadata={_DECLARED: declared})
 
@@ -138,7 +138,7 @@ def make_group(function: Callable[..., None], name: str, commands: Mapping[str, 
 
 
 def _parts(function: Callable[..., None]) -> dict[str, Any]:
-    """What click needs to call ``function``: its options, its help, and a call that puts groups together again."""
+    """The arguments for a command of click: options, help, and a call of ``function`` that makes the groups again."""
     types = get_type_hints(function)
     declared = {name: each.default for name, each in inspect.signature(function).parameters.items()}
     own = {name: field for name, field in declared.items() if isinstance(field, dataclasses.Field)}
@@ -203,7 +203,7 @@ def _collector(collect: Callable[[Sequence[Any]], Any]) -> Callable[[click.Conte
 
 
 def _make(param: click.Parameter | None, make: Callable[[Any], Any], value: Any) -> Any:
-    """What ``make`` makes of ``value``; a ``UsageError`` names the flag, unless it names a file already."""
+    """Call ``make`` with ``value``; a ``UsageError`` of it names the flag, unless it names a file already."""
     try:
         return make(value)
     except InvalidFile:

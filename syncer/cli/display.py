@@ -44,7 +44,7 @@ class Display(ABC):
             self._failures.append(event)
 
     def expect(self, images: int) -> None:
-        """Announce that many images more than so far, so that the view can say how many there are."""
+        """Announce more images, so that the view can show how many there are."""
         self._meter.expect(images)
 
     def draw(self) -> None:
@@ -92,7 +92,7 @@ class PlainDisplay(Display):
 
 
 class NoDisplay(Display):
-    """Nothing at all."""
+    """A display that shows nothing."""
 
     interval = 3600.0
 

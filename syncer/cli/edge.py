@@ -54,7 +54,7 @@ class Logging:
 
     @classmethod
     def current(cls) -> Logging:
-        """The logs of the command line that is being carried out."""
+        """The logs of the current command line."""
         return click.get_current_context().find_object(cls) or cls(is_loud=False, file=None)
 
     def change(self, options: OutputOptions) -> OutputOptions:

@@ -19,7 +19,7 @@ _RESUMABLE = "stopped; run the same command again to go on"
 
 
 def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE) -> None:
-    """Run ``job`` to its end or to a signal, and end with its exit code; ``farewell`` is said after a signal."""
+    """Run ``job`` to its end or to a signal, and end with its exit code; ``farewell`` is printed after a signal."""
     options = {"use_uvloop": sys.platform != "win32"}
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
     raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, backend_options=options))

@@ -41,7 +41,7 @@ def login(
     org: str = option("The organisation; only kept for show, since the key implies it.", default=""),
     project: str = option("Work within this project: its name or id.", default="", metavar="NAME"),
     encryption_passphrase: str | None = option(
-        "Keep the key sealed under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.", "-k", metavar="WORD"
+        "Keep the key encrypted under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.", "-k", metavar="WORD"
     ),
     trust: TrustOptions,
 ) -> None:
@@ -118,7 +118,7 @@ def registry_logout(
 
 
 def read_password(given: str | None, *, is_piped: bool) -> str:
-    """The password: from the command line, which others can see, from a pipe, or from the terminal.
+    """Read the password from the command line, which others can see, from a pipe, or from the terminal.
 
     Raises ``UsageError`` for one that is missing or empty.
     """
@@ -158,6 +158,6 @@ def _key(given: str | None, environ: Mapping[str, str]) -> str:
 
 
 def _require_terminal(what: str, option: str) -> None:
-    """Raise ``UsageError`` where there is nobody to ask."""
+    """Raise ``UsageError`` unless a terminal can ask the user."""
     if not sys.stdin.isatty():
         raise UsageError(f"{what} is missing, and there is no terminal to ask for it", hint=f"give it with {option}")

@@ -25,7 +25,7 @@ def split_words(text: str) -> tuple[str, ...]:
 
 
 def split_paths(text: str) -> tuple[Path, ...]:
-    """As ``split_words``, for paths."""
+    """The paths of ``a,b``, as Palette's flags take them."""
     return tuple(map(Path, split_words(text)))
 
 

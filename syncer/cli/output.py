@@ -92,12 +92,12 @@ def _open_log(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]
 
 
 def warn(text: str) -> None:
-    """Say on stderr what works and may not be meant."""
+    """Print a warning on stderr, about input that works and may be a mistake."""
     click.echo(f"warning: {printable(text)}", err=True)
 
 
 def note(text: str) -> None:
-    """Say on stderr what follows from the options."""
+    """Print a note on stderr, about a consequence of the options."""
     click.echo(f"note: {text}", err=True)
 
 

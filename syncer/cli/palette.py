@@ -41,10 +41,10 @@ def open_console(
     project_id: str | None = None,
     passphrase: str | None = None,
 ) -> PaletteConsole:
-    """Palette, by the key and the URL that are given, set in the environment, or kept.
+    """The console of Palette, with the key and the URL of the options, of the environment, or of the saved login.
 
-    The key that was kept is shown to no other console than the one that it was kept for.  Raises ``UsageError`` where
-    no key or no console is known.
+    The saved key is sent only to the console that it was saved for.  Raises ``UsageError`` when no key or no console
+    is known.
     """
     api_key, console = api_key or environ.get(API_KEY), console or environ.get(CONSOLE_URL)
     is_given = api_key is not None and console is not None
@@ -65,14 +65,14 @@ def open_console(
 
 
 def _trusting(transport: TransportSettings, login: PaletteLogin) -> TransportSettings:
-    """``transport`` with what the login says about its console's certificate."""
+    """``transport`` with the login's settings for its console's certificate."""
     return with_console(transport, login.account, insecure=login.insecure, ca_cert=login.ca_cert)
 
 
 def with_console(
     transport: TransportSettings, account: PaletteAccount, *, insecure: bool, ca_cert: Path | None
 ) -> TransportSettings:
-    """``transport`` that speaks to the account's console in a way of its own."""
+    """``transport`` with settings of their own for the account's console."""
     host = authority(account.url)
     settings: HostSettings = transport.host(host)
     trusting = replace(settings, insecure=insecure or settings.insecure, ca_cert=ca_cert or settings.ca_cert)
@@ -82,17 +82,17 @@ def with_console(
 async def define_bundle(
     selection: Selection, console: PaletteConsole | None, warn: Callable[[str], None]
 ) -> tuple[Definition, list[str]]:
-    """A definition of all that ``selection`` wants, and lines for the summary; raises as ``define`` does."""
-    found = await define("bundle", selection, console)
-    return found.definition, _warn_of(found, warn, scan=selection.scan)
+    """Make the definition of ``selection``, and lines for the summary; raises the errors of ``define``."""
+    result = await define("bundle", selection, console)
+    return result.definition, _warn_of(result, warn, scan=selection.scan)
 
 
-def _warn_of(gathered: ProfileDefinition, warn: Callable[[str], None], *, scan: bool) -> list[str]:
-    """Warn of what was odd, and of images that packs name and do not list; returns lines for the summary."""
-    for warning in gathered.warnings:
+def _warn_of(result: ProfileDefinition, warn: Callable[[str], None], *, scan: bool) -> list[str]:
+    """Warn of odd input, and of images that packs name and do not list; returns lines for the summary."""
+    for warning in result.warnings:
         warn(warning)
-    silent = [unlisted for unlisted in gathered.unlisted if unlisted.lists_nothing]
-    for unlisted in gathered.unlisted:
+    silent = [unlisted for unlisted in result.unlisted if unlisted.lists_nothing]
+    for unlisted in result.unlisted:
         if scan or not unlisted.lists_nothing:
             done = "which --scan has added" if scan else "which are NOT in the bundle; --scan adds them"
             warn(f"pack {unlisted.pack} names {len(unlisted.images)} images that it does not list, {done}")
@@ -113,7 +113,7 @@ async def download_definition(
 ) -> Path:
     """Save the cluster definition ``name`` of the profiles ``uids``, and its signature if there is a key.
 
-    Raises ``UsageError`` for what is not said, ``TargetError``, and what the console answers.
+    Raises ``UsageError`` for a missing name or missing profiles, ``TargetError``, and errors of the console.
     """
     if not name or console is None:
         raise UsageError("the cluster definition has no name", hint="give one with --cluster-definition-name")
@@ -135,7 +135,7 @@ async def download_definition(
 
 
 def read_widgets(path: Path) -> DefinedFile:
-    """The widget archive at ``path``; raises ``InvalidFile`` unless it is a tar, plain or compressed."""
+    """Read the widget archive at ``path``; raises ``InvalidFile`` unless it is a tar, plain or compressed."""
     with reading(path), path.open("rb") as file:
         start = file.read(512)
     if not start.startswith(_PACKED) and start[257:262] != b"ustar":

@@ -70,14 +70,14 @@ def serve(
 
 
 def _path(flag: str, name: str | None) -> Path | None:
-    """Raises ``UsageError`` for an empty name, which would be the current directory."""
+    """The path ``name``; raises ``UsageError`` for an empty one, which would mean the current directory."""
     if name == "":
         raise UsageError(f"the name that {flag} is given is empty", hint="is a variable of the script not set?")
     return Path(name) if name else None
 
 
 def _allow_many_files() -> None:
-    """Each connection is an open file, and many systems allow 1024 of them unless they are asked."""
+    """Raise the limit of open files: each connection is one, and many systems allow 1024 by default."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # macOS refuses some of what it says it allows
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -85,7 +85,7 @@ def _allow_many_files() -> None:
 
 @contextmanager
 def open_storage(bundle: Path | None, disk: Path | None, keep_seconds: float = KEEP_SECONDS) -> Iterator[Storage]:
-    """A bundle, a directory, or the bundle beneath the directory.
+    """Open a bundle, a directory, or the bundle beneath the directory.
 
     Raises ``UsageError`` when neither is given, and ``InvalidBundle``.
     """

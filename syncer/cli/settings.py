@@ -81,7 +81,7 @@ def _refuse_certificates(connection: ConnectionOptions) -> None:
 
 
 def state_directory(given: Path | None) -> Path:
-    """The directory of hints and locks: as given, else where systemd says, else the user's own."""
+    """The directory of hints and locks: the given one, else that of systemd, else the user's own."""
     if given is None and (named := os.environ.get("STATE_DIRECTORY")):
         return Path(named.partition(":")[0])
     return given or platformdirs.user_state_path("syncer")
@@ -128,7 +128,7 @@ def config_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """The directory of what may be deleted at any time."""
+    """The directory of files that may be deleted at any time."""
     return platformdirs.user_cache_path("syncer", appauthor=False)
 
 
@@ -154,12 +154,12 @@ def target_place(text: str) -> Path | RegistryAddress:
 
 
 def is_bundle_name(path: Path) -> bool:
-    """Whether ``path`` names a bundle's file, and not the directory that it is to be put into."""
+    """Tell whether ``path`` names a bundle's file, and not the directory for it."""
     return path.name.endswith((".tar", ".zst")) and not path.is_dir()
 
 
 def _path(text: str) -> Path | None:
-    """The path that ``text`` is; None for a registry.  What exists, or looks like a file, is a path."""
+    """The path in ``text``; None for a registry.  A text that exists as a file, or looks like one, is a path."""
     if text.startswith(_FILE):
         path = unquote(text.removeprefix(_FILE))
         if not path.startswith("/"):

@@ -54,7 +54,7 @@ class Reference:
 
     @classmethod
     def parse_address(cls, text: str) -> Self:
-        """Parse what people type: ``http://``, ``https://`` or skopeo's ``docker://`` may stand before a reference.
+        """Parse a text that people type: ``http://``, ``https://`` or skopeo's ``docker://`` may be before it.
 
         >>> Reference.parse_address("http://10.0.0.1:5000/app").plain_http
         True

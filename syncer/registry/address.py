@@ -1,4 +1,4 @@
-"""Where a registry is: what a user writes, and the URL that it means."""
+"""The address of a registry: the text that a user writes, and the URL for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RegistryAddress:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """What ``text`` means; raises ``UsageError``, which says what is wrong."""
+        """Parse the text of a user; raises ``UsageError``, which says what is wrong."""
         found = _SCHEME.match(text)
         rest = text[found.end() :] if found else text
         host, _, base = rest.partition("/")
@@ -77,12 +77,12 @@ def api_url(host: str, *, plain_http: bool | None, settings: HostSettings = _USU
 
 
 def is_loopback(host: str) -> bool:
-    """Whether ``host[:port]`` is this machine, by its spelling."""
+    """Tell whether ``host[:port]`` is written as a name or an address of this machine."""
     return Scope.of_host(URL(f"http://{host}").host or "") is Scope.LOOPBACK
 
 
 def speaks_tls(host: str) -> bool:
-    """Whether the server at ``host[:port]``, which is on this machine, answers TLS in TLS; True where it is silent.
+    """Tell whether the server at ``host[:port]``, on this machine, answers TLS in TLS; True when it is silent.
 
     Blocks, for three seconds at most.
     """

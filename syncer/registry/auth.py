@@ -44,7 +44,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Realm:
-    """Where a registry's tokens come from."""
+    """The place that a registry's tokens come from."""
 
     url: URL
     service: str | None
@@ -52,7 +52,7 @@ class Realm:
 
 
 class RegistryAuth:
-    """What one registry wants to hear; shared by all requests to it."""
+    """The authorization for one registry; all requests to it share it."""
 
     def __init__(
         self,
@@ -77,12 +77,12 @@ class RegistryAuth:
 
     @property
     def is_asked_for(self) -> bool:
-        """Whether the registry has asked who we are."""
+        """True when the registry has asked for a login."""
         return self._is_basic or self._realm is not None
 
     @property
     def withholds_login(self) -> bool:
-        """Whether the registry wants the login shown to somebody whom we do not trust with it."""
+        """True when the registry wants its login sent to a host that is not trusted with it."""
         return self._realm is not None and not self._trusts(self._realm)
 
     def for_scopes(self, repository: str, *scopes: str) -> Authorizer:
@@ -90,7 +90,7 @@ class RegistryAuth:
         return _Scoped(self, repository, scopes)
 
     async def hint(self, repository: str) -> str:
-        """What a user can do when this registry does not let us in."""
+        """The hint for a user whom this registry does not let in."""
         if note := self._credentials.notes.get(self.host):
             return note
         if await self._credentials.find(self.host, repository) is None:

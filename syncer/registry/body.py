@@ -60,7 +60,7 @@ class Content:
         return count
 
     def in_place(self, start: int, length: int) -> InPlace | None:
-        """Where a stretch of a blob in a file lies, as ``FileBlob`` says it; raises ``SourceFailed``."""
+        """The file ranges that hold a part of a blob, as in ``FileBlob.in_place``; raises ``SourceFailed``."""
         assert self._file is not None
         try:
             found = self._file.in_place(start, length)
@@ -99,7 +99,7 @@ class Content:
         await stack.aclose()
 
     async def is_intact(self) -> bool:
-        """Whether the source's bytes are those that the digest names."""
+        """Read the blob again, and tell whether the source's bytes have the digest."""
         hasher = self.descriptor.digest.hasher()
         pieces = self.read(0, self.descriptor.size)
         try:

@@ -31,7 +31,7 @@ _IDENTITY_TOKEN = "<token>"  # noqa: S105  (what a helper gives as the name, to 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What proves who we are; an identity token is to be exchanged, a registry token to be used as it is."""
+    """One login for a registry; an identity token must be exchanged, a registry token is used as it is."""
 
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
@@ -59,7 +59,7 @@ class AuthFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialSettings:
-    """Where logins come from: what was given for one registry, or one path in it, each, then the files in order.
+    """The sources of logins: those given for one registry, or one path in it, and then the files in order.
 
     Hosts are written ``host[:port]``, as in references; a path may follow.
     """

@@ -18,7 +18,7 @@ _LARGEST_CHUNK = 512 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ContentRange:
-    """Which bytes an answer of status 206 holds, both ends included."""
+    """The range of bytes in an answer of status 206, both ends included."""
 
     first: int
     last: int
@@ -38,7 +38,7 @@ def content_range(text: str | None) -> ContentRange | None:
 
 
 def uploaded(text: str | None) -> int:
-    """How many bytes of an upload the ``Range`` in a registry's answer says it has.
+    """The number of bytes of an upload that a registry has, by the ``Range`` in its answer.
 
     ``0-N`` means N+1, also as ``bytes=0-N`` (Quay); ``0--1``, nothing at all and nonsense mean none; and so does
     ``0-0``, which distribution answers for none and for one.

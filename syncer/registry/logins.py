@@ -37,7 +37,7 @@ from syncer.transport import Request
 
 
 async def check_login(registries: Registries, address: RegistryAddress) -> bool:
-    """Whether the registry at ``address`` asked for the login that ``registries`` have for it, and took it.
+    """Tell whether the registry at ``address`` asked for its login in ``registries``, and accepted it.
 
     False means that it lets everybody in, so that nothing is known.  Raises ``Denied`` for a wrong login.
     """
@@ -55,7 +55,7 @@ async def check_login(registries: Registries, address: RegistryAddress) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KeptLogins:
-    """Where logins are kept: ``file`` is syncer's own, ``docker`` the file that may name helpers."""
+    """The files of saved logins: ``file`` is syncer's own, ``docker`` the one that may name helpers."""
 
     file: Path
     docker: Path

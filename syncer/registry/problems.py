@@ -82,7 +82,7 @@ def _text(answer: Answer) -> tuple[str, ...]:
 
 
 def is_full(error: RegistryError) -> bool:
-    """Whether the registry has no room for more."""
+    """Tell whether the registry has no room for more content."""
     words = " ".join(error.problems).lower()
     return error.status == 507 or any(sign in words for sign in _FULL)
 

@@ -1,4 +1,4 @@
-"""Which hosts belong together, so that a login for one may be shown to the other."""
+"""The hosts that belong together, so that the login for one may be sent to the other."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _KNOWN = frozenset({("registry.redhat.io", "sso.redhat.com")})  # pairs of one o
 
 
 def is_related(host: str, other: str) -> bool:
-    """Whether two hosts are one, or lie under one domain that somebody can own.
+    """Tell whether two hosts are the same, or lie under one domain that somebody can own.
 
     >>> is_related("registry-1.docker.io", "auth.docker.io"), is_related("mine.azurecr.io", "yours.azurecr.io")
     (True, False)

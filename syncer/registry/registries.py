@@ -55,7 +55,7 @@ class Registries:
 
     @property
     def traffic(self) -> Mapping[str, Traffic]:
-        """What went to and came from each host."""
+        """The counters of each host, by ``host[:port]``."""
         return self._transport.traffic
 
     async def credential(self, host: str) -> Credential | None:
@@ -63,7 +63,7 @@ class Registries:
         return await self._credentials.find(host)
 
     async def resolve(self, reference: Reference) -> Descriptor:
-        """What ``reference`` names now, by HEAD; raises ``NotFound`` or ``Denied``."""
+        """The descriptor that ``reference`` names now, by HEAD; raises ``NotFound`` or ``Denied``."""
         return await self.repository(reference).resolve(_digest_or_tag(reference))
 
     async def manifest(self, reference: Reference) -> AnyManifest:
@@ -75,11 +75,11 @@ class Registries:
         return RegistryBlob(descriptor, self.repository(reference))
 
     def brings(self, layer: Descriptor) -> bool:  # noqa: ARG002  it is all or none
-        """Whether foreign layers come along; see ``content.Bringing``."""
+        """Tell whether foreign layers are transferred; see ``content.Bringing``."""
         return self._settings.include_foreign
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
-        """What refers to ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
+        """The referrers of ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
         found = await self._search(reference).find(self.repository(reference), subjects)
         return [reference.at(Digest.parse(name)) if ":" in name else reference.tagged(name) for name in found]
 
@@ -94,12 +94,12 @@ class Registries:
         return self._searches.setdefault(reference.registry, ReferrerSearch())
 
     def pause(self, reference: Reference) -> float:
-        """How long the registry of ``reference`` is paused; see ``content.Pausing``."""
+        """The seconds for which the registry of ``reference`` is paused; see ``content.Pausing``."""
         left = self._transport.of(self.registry(reference.registry).base).pause_left
         return left if left <= self._settings.transport.limits.max_wait else 0.0
 
     def capacity(self, reference: Reference) -> int:
-        """How many blobs may be on their way from the registry of ``reference``; see ``content.Limiting``."""
+        """The number of blobs that the registry of ``reference`` may deliver at once; see ``content.Limiting``."""
         traffic = self._transport.of(self.registry(reference.registry).base)
         is_slow = traffic.is_paced and not traffic.settings.concurrency
         return min(traffic.permits.limit, _PACED_LANES) if is_slow else traffic.permits.limit

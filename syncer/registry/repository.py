@@ -84,7 +84,7 @@ class Repository:
             raise InvalidContent(f"{answer.request}: {error}") from None
 
     async def resolve(self, reference: str) -> Descriptor:
-        """What a tag or digest names now: by HEAD, else by GET.  Raises ``NotFound``."""
+        """The descriptor that a tag or digest names now: by HEAD, else by GET.  Raises ``NotFound``."""
         answer = await self.head_manifest(reference)
         if answer.status == 200 and (found := _described(answer)):
             return found
@@ -92,7 +92,7 @@ class Repository:
         return (await self.manifest(reference)).descriptor
 
     async def current(self, reference: str) -> Digest | None:
-        """What a tag points to; None when nothing, or when the registry does not tell."""
+        """The digest that a tag points to; None when there is none, or when the registry does not tell."""
         answer = await self.head_manifest(reference)
         if answer.status != 200:
             return None
@@ -100,7 +100,7 @@ class Repository:
         return found.digest if found else (await self.manifest(reference)).descriptor.digest
 
     async def has_blob(self, descriptor: Descriptor, *, budget: Budget | None = None) -> bool:
-        """Whether the repository says that it has the blob, in its right size.  A hint, no more."""
+        """Tell whether the repository says that it has the blob, in its right size.  A hint, no more."""
         answer = await self._ask("HEAD", f"blobs/{descriptor.digest}", budget=budget)
         length = answer.headers.get("Content-Length")
         return answer.status == 200 and length in (None, str(descriptor.size))

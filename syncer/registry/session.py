@@ -17,7 +17,7 @@ from syncer.transport.guard import Scope, check_hop, origin
 
 @dataclass(slots=True)
 class Session:
-    """Where the upload stands.  ``at`` is the request that goes on, but for its method, headers and body."""
+    """One upload session.  ``at`` is the request that goes on, but for its method, headers and body."""
 
     repository: Repository
     at: Request
@@ -31,7 +31,7 @@ class Session:
             self.at = _located(self.repository, answer, location)
 
     def state(self) -> Unfinished:
-        """What a later run needs to go on."""
+        """The state that a later run needs to go on."""
         return Unfinished(str(self.at.url), self.offset, self.at.reach)
 
 

@@ -51,7 +51,7 @@ class RegistryTarget:
 
     @property
     def capacity(self) -> int:
-        """How many pieces of content may be on their way to it."""
+        """The number of pieces of content that the registry may take at once."""
         return self._registry.transport.of(self._registry.base).permits.limit
 
     def space(self, name: Reference) -> str:

@@ -1,4 +1,4 @@
-"""What is remembered of uploads that are under way, so that a killed push can go on with them.
+"""The journal of unfinished uploads, by which the next push goes on after a killed one.
 
 A hint, safe to delete: the registry is asked before it is believed, and the digest has the last word.
 Where an upload goes on may be as good as a password to that one upload, so its file is the user's alone.

@@ -1,4 +1,4 @@
-"""How a registry wants its blobs: learned from its answers, for as long as a run lasts."""
+"""The ways in which a registry takes blobs, learned from its answers for as long as a run lasts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _IN_ONE_PIECE = re.compile(
 
 
 class Way(Enum):
-    """How the bytes travel."""
+    """The requests that bring the bytes of a blob."""
 
     PUT = "one PUT"
     PATCH = "one PATCH, then an empty PUT"
@@ -24,7 +24,7 @@ class Way(Enum):
 
 
 class Manner:
-    """What one registry takes.  Nothing is held against it that has worked before."""
+    """The ways that one registry takes.  A way that has worked before is not given up after a failure."""
 
     def __init__(self, host: str, chunk_size: int = CHUNK_SIZE) -> None:
         self.chunk_size = chunk_size
@@ -44,7 +44,7 @@ class Manner:
         return next((way for way in (Way.PUT, Way.PATCH) if way not in self._refused), Way.CHUNKS)
 
     def takes_whole(self, size: int) -> bool:
-        """Whether a blob of ``size`` bytes may go in one PUT, as far as is known."""
+        """Tell whether a blob of ``size`` bytes may go in one PUT, as far as is known."""
         return Way.PUT not in self._refused and (self._largest_whole is None or size <= self._largest_whole)
 
     def worked(self, way: Way) -> None:

@@ -1,4 +1,4 @@
-"""One request to one answer: who asks, what for, and may they."""
+"""The application: it checks the password of each request, and calls the handler of its endpoint."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Application:
             return Problem(HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN", "the registry's disk is full").response()
 
     async def upkeep(self) -> None:
-        """Remove what is abandoned and what nobody needs, again and again, until cancelled."""
+        """Remove abandoned uploads and unused content, again and again, until cancelled."""
         storage = self._writable
         while storage:
             try:
@@ -90,7 +90,7 @@ class Application:
             await anyio.sleep(storage.upkeep_seconds)
 
     def close(self) -> None:
-        """Let a sweep end early, since the server does."""
+        """Let a sweep end early, because the server stops."""
         self._closing = True
 
     async def _check_password(self, request: web.BaseRequest) -> None:
@@ -152,7 +152,7 @@ class Application:
 
 
 def _failed(request: web.BaseRequest, error: SyncerError) -> web.StreamResponse:
-    """The storage is damaged: the operator is told how, the client that it is."""
+    """Log how the storage is damaged, and tell the client only that it is."""
     _log.error("%s", error)
     if request.writer.output_size:
         raise ConnectionError("the rest of the content cannot be sent") from error

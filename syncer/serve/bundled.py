@@ -1,4 +1,4 @@
-"""A bundle as a registry, straight off its file: read-only, nothing is unpacked."""
+"""A bundle as a registry, read straight from its file: nothing can be written, and nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncer.serve.storage import ReadAt, StoredManifest, Verifying
 
 
 class NamedImage(Protocol):
-    """An image of a bundle: what it was called, and its root."""
+    """An image of a bundle: its original name, and its root."""
 
     @property
     def reference(self) -> Reference: ...
@@ -24,7 +24,7 @@ class NamedImage(Protocol):
 
 
 class OpenBundle(Protocol):
-    """What serving needs of a bundle; each method raises ``NotFound`` for content that it does not hold."""
+    """The parts of a bundle that serving needs; each method raises ``NotFound`` for content that it does not have."""
 
     @property
     def images(self) -> Sequence[NamedImage]: ...
@@ -49,9 +49,9 @@ class Bundled:
 
     @classmethod
     def load(cls, bundle: OpenBundle, repositories: Mapping[Reference, str] | None = None) -> Self:
-        """Reads and verifies every manifest of the bundle; raises ``VerificationError``.
+        """Read and verify every manifest of the bundle; raises ``VerificationError``.
 
-        ``repositories`` say where images are that are not under their own names.
+        ``repositories`` has the repository of each image that is not under its own name.
         """
         storage = cls(bundle)
         for image in bundle.images:
@@ -93,7 +93,7 @@ class Bundled:
         return self._referrers.get(subject, ()) if repository in self._tags else ()
 
     def is_verified(self, digest: Digest) -> bool:
-        """Whether the content of ``digest`` was read through once and is what its name says."""
+        """Tell whether the content of ``digest`` was hashed once, and agrees with the digest."""
         return digest in self._verified
 
     def note_verified(self, digest: Digest) -> None:
@@ -123,8 +123,8 @@ class Bundled:
 class BundledBlob:
     """A blob in a bundle.
 
-    The first time it is read from one end to the other it is hashed on the way, and its last bytes are
-    held back if it is not what its name says.
+    The first read from the start to the end hashes it, and does not give the last bytes if the content does not
+    agree with the digest.
     """
 
     storage: Bundled

@@ -1,4 +1,4 @@
-"""Connections of clients that may be slow but not still, and the bodies that come and go on them."""
+"""Connections of clients, which may be slow but may not stop, and the bodies of requests and answers on them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from aiohttp import StreamReader, web
 from syncer.serve.problem import Problem
 
 HEADER_SECONDS = 10.0
-"""How long a connection may take to say what it wants."""
+"""The time in which a new connection must send the head of its first request."""
 
 _MAX_CONNECTIONS = 1024
 _OTHER_FILES = 64  # open at once: the listener, the lock, a bundle, uploads that are written
 
 _PATIENCE_SECONDS = 1.0
-"""How long a connection must have waited for its client before another may have its place."""
+"""The time for which a connection must have waited for its client before another one may take its place."""
 
 STALL_SECONDS = 60
-"""How long a client may neither send a byte that is awaited nor take one that is offered."""
+"""The time for which a client may neither send a byte that is awaited nor take one that is offered."""
 
 
 class Connection(web.RequestHandler):
     """One connection of a client.
 
-    It is closed if it sends no whole request head in time: aiohttp limits how long a connection may idle between
-    requests, but not before the first.  One too many takes the place of the one that has waited longest for its
-    client, at the client that lets most of them wait; without such a one it is closed itself.  When a connection
-    breaks in the middle of a body, what arrived of it is kept in ``rest``: aiohttp hands out an error instead.
+    It is closed if it does not send a whole request head in time: aiohttp limits the time between requests, but not
+    the time before the first.  When there are too many connections, a new one replaces the one that has waited longest
+    for its client, among those of the client that has most of them waiting; if none waits, the new one is closed.  When
+    a connection breaks in the middle of a body, the bytes that arrived are kept in ``rest``, since aiohttp gives only
+    an error.
     """
 
     __slots__ = ("_deadline", "_payload", "_server", "client", "rest", "waiting_since")
@@ -60,12 +61,12 @@ class Connection(web.RequestHandler):
         self._deadline = loop.call_later(HEADER_SECONDS, self.force_close)
 
     def wait(self) -> None:
-        """It is the client's turn: to ask, to send more of a body, or to take more of an answer."""
+        """Note that the client has to act: to send a request or more of a body, or to take more of an answer."""
         self.waiting_since = asyncio.get_running_loop().time()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """It is the client's turn for as long as the block lasts."""
+        """Note that the client has to act, for as long as the block lasts."""
         self.wait()
         try:
             yield
@@ -92,7 +93,7 @@ class Connection(web.RequestHandler):
         return True
 
     def head_arrived(self, payload: StreamReader) -> None:
-        """A request begins, whose body comes out of ``payload``."""
+        """Note that a request has begun, whose body comes from ``payload``."""
         self._payload = payload
         self.waiting_since = None
         if self._deadline:
@@ -114,7 +115,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Neither a client that is gone nor a request that is no HTTP is worth a line in a log."""
+        """Answer a request that is not HTTP; neither this nor a client that is gone needs a line in a log."""
         if isinstance(exc, ConnectionError):
             raise exc
         if status != HTTPStatus.BAD_REQUEST:
@@ -125,7 +126,7 @@ class Connection(web.RequestHandler):
 
 
 def _most_connections() -> int:
-    """As many as this process may have files open: each connection is one, and so is what is read for it."""
+    """The number of connections that the limit of open files allows, with one more file for each connection."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = (soft - _OTHER_FILES) // 2
     return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(_MAX_CONNECTIONS, files))
@@ -134,7 +135,7 @@ def _most_connections() -> int:
 async def next_piece(request: web.BaseRequest) -> bytes:
     """The next bytes of the request's body; none at its end.
 
-    Raises ``TimeoutError`` when the client stalls, another ``OSError`` when it is gone.
+    Raises ``TimeoutError`` when the client sends nothing in time, another ``OSError`` when it is gone.
     """
     assert isinstance(request.protocol, Connection)
     with request.protocol.waiting(), anyio.fail_after(STALL_SECONDS):
@@ -142,7 +143,7 @@ async def next_piece(request: web.BaseRequest) -> bytes:
 
 
 def unread(request: web.BaseRequest) -> bytes:
-    """What arrived of the request's body and nobody has read, also when its connection is gone."""
+    """The bytes of the request's body that arrived and were not read, even if the connection is gone."""
     assert isinstance(request.protocol, Connection)
     return request.protocol.rest if request.content.exception() else request.content.read_nowait()
 

@@ -1,4 +1,4 @@
-"""The directory of ``serve --disk``: which ones are taken, the mark by which they are known again, and what lies where.
+"""The directory of ``serve --disk``: the check that it may be used, the mark that is set in it, and its layout.
 
 ::
 
@@ -44,7 +44,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.unfinished|[0-9a-f]{32}")  # the s
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths below a directory that is ours."""
+    """The paths below a directory of ``serve --disk``."""
 
     directory: Path
 
@@ -63,7 +63,7 @@ class Layout:
         return self.repositories / repository / kind / digest.algorithm / digest.hex
 
     def names(self) -> Iterator[tuple[str, set[str]]]:
-        """Each repository, and which of the directories that start with an underscore it has."""
+        """Each repository, and the names of its directories that start with an underscore."""
         for path, directories, _ in os.walk(self.repositories):
             parts = {name for name in directories if name.startswith("_")}
             directories[:] = [name for name in directories if name not in parts]
@@ -71,7 +71,7 @@ class Layout:
                 yield os.path.relpath(path, self.repositories), parts
 
     def links(self, repository: str, kind: str) -> Iterator[Digest]:
-        """What a repository has of ``_blobs`` or ``_manifests``."""
+        """The digests in ``_blobs`` or ``_manifests`` of a repository."""
         return _digests(self.repositories / repository / kind)
 
     def contents(self) -> Iterator[Digest]:
@@ -80,11 +80,11 @@ class Layout:
 
 @contextmanager
 def taken(directory: Path) -> Iterator[Layout]:
-    """Take ``directory``, which is made if need be, for a registry: it is locked for as long as the block lasts.
+    """Use ``directory`` for a registry: it is made if it does not exist, and locked for as long as the block lasts.
 
-    A directory is taken if it bears our mark, is empty, or is what a version of before the mark has made; then it
-    is marked.  Raises ``UsageError`` for any other, in which nothing is changed, and ``Locked`` if another process
-    has it.
+    A directory may be used if it has the mark, is empty, or was made by a version before there was a mark; then it
+    is marked.  Raises ``UsageError`` for any other directory, in which nothing is changed, and ``Locked`` if another
+    process uses it.
     """
     try:
         lock, layout = _take(directory)
@@ -117,7 +117,7 @@ def _take(directory: Path) -> tuple[int, Layout]:
 
 
 def _check(directory: Path) -> None:
-    """Raise ``UsageError`` if the directory is somebody else's."""
+    """Raise ``UsageError`` if the directory belongs to something else."""
     with os.scandir(directory) as entries:
         names = sorted(entry.name for entry in entries)
     if not (_is_marked(directory) or _is_of_before_the_mark(directory) or _is_empty(directory, names)):
@@ -149,7 +149,7 @@ def _is_marked(directory: Path) -> bool:
 
 
 def _is_of_before_the_mark(directory: Path) -> bool:
-    """Whether all that ``serve --disk`` made from the first moment on is there, and nothing of an image layout."""
+    """Tell whether the directory has all that early versions of ``serve --disk`` made, and no image layout."""
     parts = [*_PARTS[:-1]]
     return (
         _is_empty_file(directory / _LOCK)
@@ -162,7 +162,7 @@ def _is_of_before_the_mark(directory: Path) -> bool:
 
 
 def _is_empty(directory: Path, names: Sequence[str]) -> bool:
-    """Whether there is nothing, or nothing but what a first start made that was killed."""
+    """Tell whether the directory is empty, or has only files of a first start that was killed."""
     for name in names:
         path = directory / name
         if name == _NOBODYS or (name == _LOCK and _is_empty_file(path)):
@@ -183,7 +183,7 @@ def _is_empty_file(path: Path) -> bool:
 
 
 def _remove_unfinished(temporary: Path) -> None:
-    """Remove what killed runs left half written; whatever else is there was not made by us."""
+    """Remove unfinished files of runs that were killed; other files there do not belong to syncer."""
     with os.scandir(temporary) as entries:
         for entry in entries:
             if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -191,7 +191,10 @@ def _remove_unfinished(temporary: Path) -> None:
 
 
 def open_plain(path: Path) -> int:
-    """A descriptor of the file ``path`` for reading; raises ``FileNotFoundError`` for a link, a pipe or a device."""
+    """Open the file ``path`` for reading, and return its descriptor.
+
+    Raises ``FileNotFoundError`` for a symbolic link, a pipe or a device as well.
+    """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -205,7 +208,7 @@ def open_plain(path: Path) -> int:
 
 
 def read_plain(path: Path) -> bytes:
-    """All of a file that ``open_plain`` opens."""
+    """Read the whole file ``path``; raises the errors of ``open_plain``."""
     with open(open_plain(path), "rb", buffering=0) as file:  # a descriptor, not a path
         return file.readall()
 

@@ -1,7 +1,7 @@
-"""A registry's content in a directory (``directory.py`` says what lies where), kept across restarts and kills.
+"""A registry's content in a directory (its layout is in ``directory.py``), which survives restarts and kills.
 
-A file gets its name when it is complete and on the disk.  Deleting removes a repository's link; a sweep frees the
-content later, if no other repository has it.
+A file gets its name when it is complete and flushed to the disk.  A deletion removes the link of a repository; a
+sweep removes the content later, if no other repository has it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 KEEP_SECONDS = 24 * 3600.0
-"""How long an upload that gets no byte, and a blob that no manifest lists, are kept."""
+"""The time for which an upload that gets no byte, and a blob that no manifest lists, are kept."""
 
 _UPKEEP_SECONDS = 3600.0
 _PIECE = 1024 * 1024
@@ -41,15 +41,15 @@ _SMALL = 128 * 1024  # bytes: hashed before a word is said about them
 _log = logging.getLogger(__name__)
 
 _Look: TypeAlias = tuple[int, ...]
-"""What changes about a file when somebody writes to it or replaces it."""
+"""The properties of a file that change when it is written to or replaced."""
 
 
 @contextmanager
 def open_disk(directory: Path, *, keep_seconds: float = KEEP_SECONDS) -> Iterator[Disk]:
-    """The registry in ``directory``, which is made if need be.
+    """Open the registry in ``directory``, which is made if it does not exist.
 
-    Uploads that get no byte and blobs that no manifest lists go after ``keep_seconds``.  Raises ``UsageError`` for a
-    directory that is somebody else's or cannot be used, and ``Locked`` if another process has it.
+    Uploads that get no byte and blobs that no manifest lists are removed after ``keep_seconds``.  Raises ``UsageError``
+    for a directory that belongs to something else or cannot be used, and ``Locked`` if another process uses it.
     """
     with taken(directory) as layout:
         disk = Disk(layout, keep_seconds)
@@ -60,7 +60,7 @@ def open_disk(directory: Path, *, keep_seconds: float = KEEP_SECONDS) -> Iterato
 
 @dataclass(slots=True)
 class Disk:
-    """Writable storage in one directory; one process at a time (``open_disk`` sees to it)."""
+    """Writable storage in one directory, for one process at a time (``open_disk`` locks the directory)."""
 
     _layout: Layout
     _keep_seconds: float
@@ -86,7 +86,7 @@ class Disk:
             return None
 
     def manifest(self, repository: str, digest: Digest) -> StoredManifest | None:
-        """None also when its file is damaged: so whoever has it can push it again."""
+        """The manifest; None also when its file is damaged, so that it can be pushed again."""
         try:
             media_type = read_plain(self._layout.link(repository, "_manifests", digest)).decode()
         except FileNotFoundError:
@@ -95,7 +95,7 @@ class Disk:
         return None if content is None else StoredManifest(digest, media_type, content)
 
     def blob(self, repository: str, digest: Digest) -> DiskBlob | None:
-        """None also when its file is known to be damaged: so whoever has it can push it again."""
+        """The blob; None also when its file is known to be damaged, so that it can be pushed again."""
         path = self._layout.content(digest)
         try:
             self._layout.link(repository, "_blobs", digest).lstat()
@@ -195,7 +195,7 @@ class Disk:
             _log.info("freed %d blobs and manifests that no repository has", removed)
 
     def adopt(self, upload: DiskUpload, digest: Digest) -> None:
-        """Give a finished upload, whose bytes are those of ``digest``, its name."""
+        """Give a finished upload, whose bytes have ``digest``, its name."""
         path = self._layout.content(digest)
         with self._arrivals.of([digest]):
             rename(upload.path, path)
@@ -207,14 +207,14 @@ class Disk:
         self._open.pop(upload.id, None)
 
     def is_sound(self, digest: Digest, found: os.stat_result) -> bool:
-        """Whether the file of that look was hashed, and is what its name says."""
+        """Tell whether the file was hashed with the properties in ``found``, and agrees with its digest."""
         return self._sound.get(digest) == _look(found)
 
     def note_sound(self, digest: Digest, found: os.stat_result) -> None:
         self._sound[digest] = _look(found)
 
     def note_damaged(self, digest: Digest, found: os.stat_result) -> None:
-        """The operator is told once; from now on the content is as good as absent."""
+        """Log the damage once; from now on the content counts as absent."""
         if self._damaged.get(digest) != _look(found):
             self._damaged[digest] = _look(found)
             _log.error(
@@ -222,7 +222,7 @@ class Disk:
             )
 
     def _read(self, digest: Digest) -> bytes | None:
-        """The content of a manifest or a small blob, hashed; None when it is not there, or damaged."""
+        """Read and hash the content of a manifest or a small blob; None when it is absent or damaged."""
         try:
             file = open_plain(self._layout.content(digest))
         except FileNotFoundError:
@@ -260,8 +260,8 @@ class Disk:
 class DiskBlob:
     """A blob in a file of its own.
 
-    The first time that it is read from one end to the other it is hashed on the way, and again when its file has
-    changed; its last bytes are held back if it is not what its name says.
+    The first read from the start to the end hashes it, and so does the first one after its file has changed; such a
+    read does not give the last bytes if the content does not agree with the digest.
     """
 
     disk: Disk

@@ -1,4 +1,4 @@
-"""Which endpoint of the distribution spec a path names.  No path of a file is ever made of what is not one."""
+"""The endpoints of the distribution spec, parsed from paths.  No other text ever becomes a part of a file's path."""
 
 from __future__ import annotations
 
@@ -81,16 +81,16 @@ class Referrers:
 
 
 Pulled: TypeAlias = Tags | ManifestAt | BlobAt | Referrers
-"""What a client that takes this registry for a mirror asks for.
+"""The endpoints that a client asks for when it uses this registry as a mirror.
 
-``namespace`` is the host that it names with ``?ns=``, if ``repository`` was found by it.
+``namespace`` is the host that the client names with ``?ns=``, if ``repository`` was found by it.
 """
 
 Endpoint: TypeAlias = Base | Catalog | Tags | ManifestAt | BlobAt | Uploads | UploadAt | Referrers
 
 
 def parse_endpoint(raw_path: str) -> Endpoint:  # noqa: PLR0911  # one for each endpoint
-    """The endpoint of a request's path, still percent-encoded and without its query; raises ``Problem``."""
+    """Parse the path of a request, percent-encoded and without its query; raises ``Problem``."""
     segments = [_decoded(segment) for segment in raw_path.split("/")]
     match segments:
         case ["", "v2"] | ["", "v2", ""]:
@@ -113,7 +113,7 @@ def parse_endpoint(raw_path: str) -> Endpoint:  # noqa: PLR0911  # one for each 
 
 
 def parse_digest(text: str) -> Digest:
-    """A digest that a client sent; raises ``Problem``."""
+    """Parse a digest that a client sent; raises ``Problem``."""
     try:
         return Digest.parse(text)
     except InvalidContent as error:
@@ -121,14 +121,14 @@ def parse_digest(text: str) -> Digest:
 
 
 def parse_tag(text: str, status: HTTPStatus) -> str:
-    """A tag that a client sent; raises ``Problem`` with that status."""
+    """Check a tag that a client sent; raises ``Problem`` with that status."""
     if not _TAG.fullmatch(text):
         raise Problem(status, "TAG_INVALID", f"{text[:80]!r} is not a tag")
     return text
 
 
 def is_repository(name: str) -> bool:
-    """Whether ``name`` is a repository's name in the spec's grammar."""
+    """Tell whether ``name`` is a repository's name in the spec's grammar."""
     return len(name) <= _MAX_NAME and all(map(_COMPONENT.fullmatch, name.split("/")))
 
 
@@ -137,7 +137,7 @@ def found_by_namespace(endpoint: Pulled, namespace: str, has_repository: Callabl
 
     A client asks its mirror for ``library/busybox`` of ``docker.io`` (distribution-spec, "Registry Proxying"); a push
     brought it to ``docker.io/library/busybox``, below its base path.  Without such a repository, as when the path has
-    the host already, the endpoint is what it was.
+    the host already, the endpoint is returned unchanged.
     """
     if not (set(namespace) & set(".:[") or namespace == "localhost") or "/" in namespace:
         return endpoint
@@ -154,7 +154,7 @@ def found_by_namespace(endpoint: Pulled, namespace: str, has_repository: Callabl
 
 
 def _decoded(segment: str) -> str:
-    """Percent-decoding, once: what is still encoded afterwards has no legal character."""
+    """Decode percent-encoding once; a text that is still encoded afterwards is not legal anywhere."""
     decoded = unquote(segment) if "%" in segment else segment
     if "/" in decoded:
         raise Problem(HTTPStatus.BAD_REQUEST, "NAME_INVALID", "a slash in a path must not be encoded")

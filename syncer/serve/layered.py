@@ -1,4 +1,4 @@
-"""A bundle beneath a directory: what is pushed goes into the directory and hides what the bundle has."""
+"""A bundle beneath a directory: a push writes into the directory, and hides content of the bundle."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PIECE = 1024 * 1024  # bytes
 class Layered:
     """Writable storage ``top`` over read-only ``bottom``.
 
-    Nothing that the bottom holds can be deleted, since it would still be there afterwards; a tag that hides the
-    bottom's can, which shows the bottom's again.
+    Content of the bottom cannot be deleted, since it would still be there afterwards.  A tag in the top that hides one
+    of the bottom can be deleted, and the tag of the bottom is visible again then.
     """
 
     top: Writable
@@ -53,7 +53,7 @@ class Layered:
         return self.top.upload(repository, identifier)
 
     def mount(self, repository: str, digest: Digest, origin: str) -> bool:
-        """From the bundle a mount is a copy, so that what was pushed stays whole without the bundle."""
+        """Mount a blob; one from the bundle is copied, so that pushed images stay whole without the bundle."""
         if self.top.mount(repository, digest, origin):
             return True
         blob = self.bottom.blob(origin, digest)

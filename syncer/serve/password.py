@@ -27,8 +27,8 @@ _CHECKS = 2  # at once: each is made to be slow
 class Passwords:
     """User names and bcrypt hashes.
 
-    A password that was right is remembered as a keyed hash in memory, since every request of a push
-    carries it and bcrypt takes its time on purpose.
+    A correct password is remembered as a keyed hash in memory, since every request of a push
+    has it, and bcrypt is slow on purpose.
     """
 
     hashes: dict[str, bytes]
@@ -38,7 +38,7 @@ class Passwords:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The users of an htpasswd file; raises ``InvalidFile``, also for hashes other than bcrypt."""
+        """Read the users of an htpasswd file; raises ``InvalidFile``, also for hashes other than bcrypt."""
         try:
             lines = path.read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -60,7 +60,7 @@ class Passwords:
         return cls(hashes)
 
     async def admit(self, authorization: str | None) -> bool:
-        """Whether the value of an ``Authorization`` header is a known user's."""
+        """Tell whether the value of an ``Authorization`` header has the name and the password of a user."""
         given = _basic(authorization)
         if given is None:
             return False

@@ -36,7 +36,7 @@ class Problem(Exception):
         self.headers = headers or {}
 
     def response(self) -> web.Response:
-        """The error as the spec's JSON."""
+        """The answer with the error as the spec's JSON."""
         error = {"code": self.code, "message": str(self)}
         errors = [error | {"detail": detail} for detail in self.details] or [error]
         return json_response({"errors": errors}, status=self.status, headers=self.headers)
@@ -57,7 +57,7 @@ def json_response(
 
 
 def not_modified(headers: Mapping[str, str]) -> web.Response:
-    """What a client has is what it would get."""
+    """Answer that the client has the current content already."""
     return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=dict(headers))
 
 

@@ -108,9 +108,9 @@ def unknown_blob(digest: Digest) -> Problem:
 async def _send(
     request: web.BaseRequest, blob: StoredBlob, wanted: range, status: HTTPStatus, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Those bytes of the blob; whatever goes wrong after the first piece breaks the connection.
+    """Send a part of the blob; an error after the first piece breaks the connection.
 
-    Pieces grow while the client takes them quickly, so that a thousand slow ones do not fill the memory.
+    Pieces grow while the client takes them quickly, so that a thousand slow clients do not fill the memory.
     """
     size, largest = _PIECES
     with blob.open() as read:
@@ -141,15 +141,15 @@ def _content_headers(digest: Digest, media_type: str) -> dict[str, str]:
 
 
 def _namespace(endpoint: Pulled) -> dict[str, str]:
-    """Says that the host of ``?ns=`` was obeyed (distribution-spec, "Registry Proxying")."""
+    """The header that says that the host of ``?ns=`` was used (distribution-spec, "Registry Proxying")."""
     return {"OCI-Namespace": endpoint.namespace} if endpoint.namespace else {}
 
 
 def _is_known(request: web.BaseRequest, digest: Digest) -> bool:
-    """Whether the client says that it has this content already (RFC 9110, If-None-Match).
+    """Tell whether the client has this content already (RFC 9110, If-None-Match).
 
-    Raises ``Problem`` when the client wants another content than this (If-Match).  No content has a date of change,
-    so conditions on one are passed over.
+    Raises ``Problem`` when the client wants other content than this (If-Match).  Content has no date of change, so
+    conditions on dates are ignored.
     """
     wanted = request.if_match
     if wanted is not None and not any(tag.value == "*" or _is_tag(tag, digest) for tag in wanted):
@@ -158,9 +158,9 @@ def _is_known(request: web.BaseRequest, digest: Digest) -> bool:
 
 
 def _is_still(request: web.BaseRequest, digest: Digest) -> bool:
-    """Whether a range is of the content that the client has a part of (RFC 9110, If-Range): else it gets all.
+    """Tell whether the client has a part of this very content (RFC 9110, If-Range); if not, it gets all of it.
 
-    A date never fits, since no content has one.
+    A date never agrees, since content has none.
     """
     conditions = request.headers.getall("If-Range", ())
     return all(condition.strip() == f'"{digest}"' for condition in conditions)
@@ -171,7 +171,7 @@ def _is_tag(tag: ETag, digest: Digest) -> bool:
 
 
 def wanted_range(headers: Sequence[str], size: int) -> range | None:
-    """The one range of bytes that is asked for; None for all of it.
+    """Read the range of bytes that the client asks for; None for all of them.
 
     Several ranges at once, and units other than bytes, are ignored, as RFC 9110 allows.
     """

@@ -36,7 +36,7 @@ class Tls:
     key: Path
 
     def context(self) -> ssl.SSLContext:
-        """Raises ``InvalidFile``."""
+        """The TLS settings of the server; raises ``InvalidFile``."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
             context.load_cert_chain(self.certificate, self.key)
@@ -49,7 +49,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens."""
+    """The address at which a server listens."""
 
     host: str
     port: int
@@ -67,10 +67,10 @@ async def serve(
     htpasswd: Path | None = None,
     tls: Tls | None = None,
 ) -> AsyncIterator[Address]:
-    """A registry over ``storage``, for as long as the block lasts; port 0 takes a free one.
+    """Serve a registry over ``storage`` for as long as the block lasts; port 0 takes a free one.
 
-    ``htpasswd`` asks everybody for a password of that file.  Raises ``UsageError`` when the address cannot
-    be listened at, and ``InvalidFile``.
+    With ``htpasswd`` every client needs a login of that file.  Raises ``UsageError`` when the server cannot
+    listen at the address, and ``InvalidFile``.
     """
     passwords = Passwords.read(htpasswd) if htpasswd else None
     context = tls.context() if tls else None
@@ -117,13 +117,13 @@ async def _listen(server: _Server, host: str, port: int, context: ssl.SSLContext
 
 
 def _reason(error: OSError | OverflowError) -> str:
-    """Why, without the address, which asyncio and uvloop repeat each in their own words."""
+    """The reason of an error, without the address, which asyncio and uvloop each add in their own words."""
     number = getattr(error, "errno", None) or 0
     return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
 
 
 def _then_waiting(application: Application) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """The application; when it has answered, it is the client's turn to take the answer and to ask again."""
+    """A handler that calls the application, and then notes that the client has to act."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         try:

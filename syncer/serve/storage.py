@@ -1,4 +1,4 @@
-"""What a registry's content looks like from outside, whatever holds it.
+"""The interface of a registry's content, whatever keeps it.
 
 All methods are plain and blocking; those that touch more than a few kilobytes are called in a thread.
 """
@@ -23,7 +23,7 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest's exact bytes, and what they are called."""
+    """A manifest's exact bytes, with their digest and media type."""
 
     digest: Digest
     media_type: str
@@ -31,22 +31,22 @@ class StoredManifest:
 
 
 class StoredBlob(Protocol):
-    """A blob that is there."""
+    """A blob that a storage has."""
 
     @property
     def size(self) -> int: ...
 
     def open(self) -> AbstractContextManager[ReadAt]:
-        """Read it, for as long as the block lasts."""
+        """Open the blob for reading, for as long as the block lasts."""
         ...
 
 
 @dataclass(slots=True)
 class Verifying:
-    """Reads a blob that nobody has hashed yet.
+    """The reader of a blob that was not hashed yet.
 
-    Read from its first byte to its last it is hashed on the way, and the last bytes are held back if it is not what
-    its name says: ``read`` raises ``DigestMismatch`` then.
+    A read from the first byte to the last hashes the blob, and does not give the last bytes if they do not agree with
+    the digest: ``read`` raises ``DigestMismatch`` then.
     """
 
     inner: ReadAt
@@ -79,7 +79,7 @@ class Verifying:
 
 
 class Kept(Exception):
-    """Content that is served and cannot be deleted: a bundle holds it."""
+    """The content cannot be deleted, because a bundle holds it."""
 
 
 class Storage(Protocol):
@@ -94,7 +94,7 @@ class Storage(Protocol):
     def tags(self, repository: str) -> Sequence[str]: ...
 
     def resolve(self, repository: str, tag: str) -> Digest | None:
-        """The manifest that ``tag`` names."""
+        """The digest of the manifest that ``tag`` names."""
         ...
 
     def manifest(self, repository: str, digest: Digest) -> StoredManifest | None: ...
@@ -102,7 +102,7 @@ class Storage(Protocol):
     def blob(self, repository: str, digest: Digest) -> StoredBlob | None: ...
 
     def referrers(self, repository: str, subject: Digest) -> Sequence[Descriptor]:
-        """The manifests whose subject that is, as the referrers API lists them."""
+        """The manifests with that subject, as the referrers API lists them."""
         ...
 
 
@@ -114,16 +114,17 @@ class Upload(Protocol):
 
     @property
     def offset(self) -> int:
-        """How many bytes are kept."""
+        """The number of bytes that are kept."""
         ...
 
     def append(self, pieces: Sequence[bytes]) -> None:
-        """Keep more bytes; all of them, or none and an ``OSError``."""
+        """Keep more bytes, or none of them and raise an ``OSError``."""
         ...
 
     def commit(self, digest: Digest) -> None:
-        """Make the bytes a blob of the repository, durably.  Raises ``DigestMismatch``; the session is over
-        either way.
+        """Make the bytes a blob of the repository, which survives a power failure.
+
+        Raises ``DigestMismatch``.  The session is over in both cases.
         """
         ...
 
@@ -145,15 +146,15 @@ class Writable(Storage, Protocol):
         ...
 
     def mount(self, repository: str, digest: Digest, origin: str) -> bool:
-        """Take a blob over from the repository ``origin``; False when it has none."""
+        """Add the blob of the repository ``origin`` to ``repository``; False when ``origin`` has none."""
         ...
 
     def expecting(self, digests: Iterable[Digest]) -> AbstractContextManager[None]:
-        """What is there of ``digests`` when the block begins is there when it ends, whatever is swept."""
+        """Protect ``digests``: those that exist when the block begins exist when it ends, whatever a sweep removes."""
         ...
 
     def asked_for(self, repository: str, digest: Digest) -> None:
-        """A client has asked whether a blob is there, and will rely on it: it counts as young again."""
+        """Note that a client has asked for a blob and relies on it: its age counts from now on."""
         ...
 
     def put_manifest(self, repository: str, manifest: AnyManifest, tags: Sequence[str]) -> None:
@@ -161,7 +162,7 @@ class Writable(Storage, Protocol):
         ...
 
     def delete_tag(self, repository: str, tag: str) -> bool:
-        """False when there is none; raises ``Kept``; likewise the next two."""
+        """Remove a tag; returns False when it does not exist, and raises ``Kept``, like the next two."""
         ...
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
@@ -172,7 +173,7 @@ class Writable(Storage, Protocol):
 
     @property
     def upkeep_seconds(self) -> float:
-        """How often the next three are to be called."""
+        """The seconds between two calls of the next three methods."""
         ...
 
     def stale_uploads(self) -> Sequence[tuple[str, str]]:
@@ -180,9 +181,9 @@ class Writable(Storage, Protocol):
         ...
 
     def purge_upload(self, repository: str, identifier: str) -> None:
-        """Forget that session, if it still has got none."""
+        """Forget that session, if it still has got no byte."""
         ...
 
     def sweep(self, going_on: Callable[[], bool]) -> None:
-        """Free the content that nobody needs; end early when ``going_on`` says no."""
+        """Remove content that no repository needs; end early when ``going_on`` returns False."""
         ...

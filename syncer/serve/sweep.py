@@ -1,8 +1,8 @@
-"""Freeing what nobody needs, while requests are served.
+"""The sweep, which removes content that no repository needs, while requests are served.
 
-A blob belongs to a repository as long as a manifest of that repository lists it, or for as long as it is young: the
-manifest of a push comes last.  Content stays as long as a repository has it.  A manifest is removed by nobody but
-``DELETE``.  What is in doubt stays.
+A blob belongs to a repository as long as a manifest of that repository lists it, or as long as it is young, since
+the manifest of a push comes last.  Content stays as long as a repository has it.  Only ``DELETE`` removes a
+manifest.  Content in doubt stays.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from syncer.serve.directory import Layout, read_plain
 
 @dataclass(slots=True)
 class Arrivals:
-    """Digests that requests need at this moment, or have needed since the sweep began: none of them is removed.
+    """Digests that requests need now, or have needed since the sweep began: none of them is removed.
 
-    A sweep looks at a repository once.  Whoever makes a link, or relies on one, says so here first.
+    A sweep reads a repository once.  A request that makes a link, or relies on one, must add its digest here first.
     """
 
     _lock: Lock = field(default_factory=Lock)  # held for a moment at a time
@@ -34,7 +34,7 @@ class Arrivals:
 
     @contextmanager
     def of(self, digests: Iterable[Digest]) -> Iterator[None]:
-        """While the block lasts, and until the end of a sweep that goes on, ``digests`` stay where they are."""
+        """Keep ``digests`` while the block lasts, and until the end of a sweep that runs at that time."""
         needed = set(digests)
         with self._lock:
             self._now.update(needed)
@@ -48,7 +48,7 @@ class Arrivals:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Remember what arrives for as long as the block lasts."""
+        """Remember the digests that requests need, for as long as the block lasts."""
         with self._lock:
             self._since = set()
         try:
@@ -68,9 +68,9 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One walk over a registry's directory, which removes what is older than ``before`` (seconds of the epoch).
+    """One walk over a registry's directory, which removes content older than ``before`` (seconds since 1970).
 
-    It ends early, with nothing half done, when ``going_on`` says no.
+    It ends early, with no step half done, when ``going_on`` returns False.
     """
 
     layout: Layout
@@ -79,7 +79,7 @@ class Sweep:
     going_on: Callable[[], bool]
 
     def run(self) -> int:
-        """How many pieces of content were removed."""
+        """Remove unneeded content, and return the number of blobs and manifests that were removed."""
         removed = 0
         with self.arrivals.watched():
             kept: set[Digest] = set()
@@ -98,7 +98,7 @@ class Sweep:
         return removed
 
     def _unlink(self, repository: str) -> None:
-        """Take those blobs from a repository that none of its manifests lists."""
+        """Remove the links of a repository to blobs that none of its manifests lists."""
         links = {digest: self.layout.link(repository, "_blobs", digest) for digest in self._blobs(repository)}
         if not links:
             return
@@ -112,13 +112,13 @@ class Sweep:
             self.arrivals.remove(digest, link, self.before)
 
     def _blobs(self, repository: str) -> Iterator[Digest]:
-        """The blobs of a repository that are old enough to go."""
+        """The blobs of a repository that are old enough to be removed."""
         for digest in self.layout.links(repository, "_blobs"):
             if _is_older(self.layout.link(repository, "_blobs", digest), self.before):
                 yield digest
 
     def _listed(self, repository: str, digest: Digest) -> set[Digest] | None:
-        """What a manifest lists, foreign layers included; None when it cannot be told."""
+        """The digests that a manifest lists, foreign layers included; None when it cannot be read."""
         try:
             media_type = read_plain(self.layout.link(repository, "_manifests", digest)).decode()
             manifest = parse_manifest(read_plain(self.layout.content(digest)), media_type, expected=digest)
@@ -133,7 +133,7 @@ class Sweep:
 
 
 def _is_older(path: Path, before: float) -> bool:
-    """Whether ``path`` is a plain file that was last changed before that; no, if it is gone."""
+    """Tell whether ``path`` is a regular file that was last changed before that; False when it is gone."""
     try:
         found = path.lstat()
     except FileNotFoundError:

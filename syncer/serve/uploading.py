@@ -1,4 +1,4 @@
-"""A blob's way in: POST opens a session, PATCH appends, PUT commits."""
+"""The upload of a blob: POST opens a session, PATCH appends, PUT commits."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class _Turn:
 
 @dataclass(slots=True)
 class Turns:
-    """An upload session belongs to its newest request.
+    """The turns of requests at upload sessions: a session belongs to its newest request.
 
-    A client whose connection broke asks where it stands while the server may still wait for the rest of the
-    broken request; that one ends, keeping what arrived, before the new one is answered.
+    A client whose connection broke asks for the state of its session while the server may still wait for the rest of
+    the broken request.  The broken request ends, and its bytes are kept, before the new one is answered.
     """
 
     _turns: dict[str, _Turn] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Turns:
 
 
 async def purge(storage: Writable, turns: Turns, repository: str, session: str) -> None:
-    """Forget a session that has got no byte for too long, unless a request is at it or comes now."""
+    """Forget a session that has got no byte for too long, unless a request uses it or comes now."""
     if not turns.are_taken(session):
         with suppress(Problem):  # a request has come
             async with turns.take(session):
@@ -76,7 +76,7 @@ async def purge(storage: Writable, turns: Turns, repository: str, session: str) 
 async def post_upload(
     request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: Uploads
 ) -> web.StreamResponse:
-    """Mount a blob from another repository, take one whole, or open a session."""
+    """Mount a blob from another repository, receive one in this request, or open a session."""
     repository, query = endpoint.repository, request.query
     if "mount" in query and is_repository(query.get("from", "")):
         digest = parse_digest(query["mount"])
@@ -97,7 +97,7 @@ async def post_upload(
 
 
 async def get_upload(storage: Writable, turns: Turns, endpoint: UploadAt) -> web.StreamResponse:
-    """Where the session stands."""
+    """Answer how many bytes the session has."""
     async with turns.take(endpoint.session):
         upload = _find(storage, endpoint)
         return empty_response(HTTPStatus.NO_CONTENT, _standing(endpoint.repository, upload))
@@ -106,7 +106,7 @@ async def get_upload(storage: Writable, turns: Turns, endpoint: UploadAt) -> web
 async def patch_upload(
     request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: UploadAt
 ) -> web.StreamResponse:
-    """Append to the session; what arrives before a cut is kept."""
+    """Append to the session; bytes that arrive before a break of the connection are kept."""
     async with turns.take(endpoint.session):
         upload = _find(storage, endpoint)
         _check_range(request, upload, endpoint.repository)
@@ -142,8 +142,9 @@ def _find(storage: Writable, endpoint: UploadAt) -> Upload:
 
 
 def _check_range(request: web.BaseRequest, upload: Upload, repository: str) -> None:
-    """A chunk must start where the session ends, and be as long as it says (distribution-spec, "Pushing a
-    blob in chunks").
+    """Raise ``Problem`` unless a chunk starts at the end of the session and has the length that its header says.
+
+    The rule is in the distribution-spec, "Pushing a blob in chunks".
     """
     text = request.headers.get("Content-Range")
     if text is None:
@@ -164,9 +165,9 @@ def _check_range(request: web.BaseRequest, upload: Upload, repository: str) -> N
 
 
 async def _receive(request: web.BaseRequest, upload: Upload) -> None:
-    """Append the request's body to the upload, reading on while earlier bytes are hashed and written.
+    """Append the request's body to the upload; reading continues while earlier bytes are hashed and written.
 
-    All that arrived is kept, also when the body is cut or a newer request takes the session over.
+    All bytes that arrived are kept, even if the connection breaks or a newer request takes the session.
     """
     failures: list[Exception] = []
     send, batches = anyio.create_memory_object_stream[list[bytes]](_BATCHES)

@@ -1,4 +1,4 @@
-"""Manifests' way in, and everything's way out."""
+"""Answers to PUT of manifests, and to DELETE of manifests, tags and blobs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _MAX_TAGS = 100  # of one request; the spec asks for ten at least
 
 
 async def put_manifest(request: web.BaseRequest, storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
-    """Keep a manifest under a tag; or under its digest, and the tags that the query names (distribution-spec,
-    "Pushing Manifests").
+    """Store a manifest under a tag; or under its digest, and the tags that the query names.
+
+    The query is of the distribution-spec, "Pushing Manifests".
     """
     tags = _tags(request, endpoint)
     content = await _body(request)
@@ -66,7 +67,7 @@ async def delete_blob(storage: Writable, endpoint: BlobAt) -> web.StreamResponse
 
 
 async def _body(request: web.BaseRequest) -> bytes:
-    """The whole body, which is a manifest's size at most."""
+    """Read the whole body, whose size may be that of a manifest at most."""
     content = bytearray()
     try:
         while piece := await next_piece(request):
@@ -80,7 +81,7 @@ async def _body(request: web.BaseRequest) -> bytes:
 
 
 def _tags(request: web.BaseRequest, endpoint: ManifestAt) -> list[str]:
-    """What the manifest is to be called; the query counts only beside a digest."""
+    """The tags for the manifest; those in the query count only beside a digest."""
     if not isinstance(endpoint.reference, Digest):
         return [endpoint.reference]
     tags = list(dict.fromkeys(request.query.getall("tag", ())))
@@ -93,7 +94,7 @@ def _tags(request: web.BaseRequest, endpoint: ManifestAt) -> list[str]:
 def _store(
     storage: Writable, endpoint: ManifestAt, tags: Sequence[str], content: bytes, media_type: str | None
 ) -> AnyManifest:
-    """Blocking: a manifest may list tens of thousands of children, each of which is looked up."""
+    """Store the manifest; this blocks, since a manifest may list tens of thousands of children to look up."""
     expected = endpoint.reference if isinstance(endpoint.reference, Digest) else None
     try:
         manifest = parse_manifest(content, media_type, expected=expected)
@@ -108,7 +109,7 @@ def _store(
 
 
 def _check_children(storage: Writable, repository: str, manifest: AnyManifest) -> None:
-    """Everything that a manifest lists must be in its repository; its subject need not."""
+    """Raise ``Problem`` unless the repository has all that a manifest lists; its subject may be absent."""
     missing = [
         str(child.digest)
         for child in manifest.children()

@@ -1,4 +1,4 @@
-"""HTTP with manners: connections, limits, retries, pauses, redirects, redaction."""
+"""The HTTP client: connections, limits, retries, pauses of hosts, redirects, and URLs without their secrets."""
 
 from syncer.transport.client import Transport, open_transport
 from syncer.transport.hosts import Traffic

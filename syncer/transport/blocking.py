@@ -1,4 +1,4 @@
-"""One connection of a worker thread: everything here blocks.  The kernel sends a body straight from its file."""
+"""The connection of a worker thread.  Its methods block, and the kernel sends a body straight from its file."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _OF_THE_FILE = frozenset({errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUP
 
 Socket: TypeAlias = socket.socket | TlsInTls
 Portion: TypeAlias = tuple[int, Iterator[int]]
-"""How many bytes are to be sent, and what sends some of them at each step and says how many these were."""
+"""The number of bytes of a portion, and an iterator that sends some of them at each step and tells how many."""
 
 
 class BlockingConnection:
-    """A socket that carries one exchange after the other; ``abort`` alone is for another thread than the one at it."""
+    """A socket that carries one exchange after the other; only ``abort`` may be called from another thread."""
 
     def __init__(self, route: Route, limits: Limits, addresses: Sequence[Found]) -> None:
         self.route = route
@@ -64,21 +64,21 @@ class BlockingConnection:
 
     @property
     def is_done(self) -> bool:
-        """Whether the answer was read to its end."""
+        """True when the answer was read to its end."""
         return self._answer is not None and self._answer.is_done and not self._answer.pieces
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another exchange may follow."""
+        """True when another exchange may follow."""
         answer = self._answer
         if answer is None or answer.head is None or answer.has_overrun:
             return False
         return answer.head.keeps_connection and self._is_sent and self.is_done
 
     def exchange(self, request: Request, head: bytes, traffic: Traffic) -> Head:
-        """Send ``request``; returns the head of its answer when whoever ``Request.pour`` names has had the body.
+        """Send ``request``, give the body of its answer to the sink of ``Request.pour``, and return the answer's head.
 
-        What broke the body off is kept as ``failure``: the answer to the request itself has come.
+        An error in the body is kept as ``failure``, since the answer to the request itself has come.
         """
         if self._socket is None:
             self._connect()
@@ -101,7 +101,7 @@ class BlockingConnection:
         return bytes(buffer[: self._fill(memoryview(buffer))])
 
     def abort(self) -> None:
-        """End whatever the connection is waiting for."""
+        """End the operation that the connection waits for; another thread calls this."""
         self._aborted.set()
         if self._socket is not None:
             with suppress(OSError):  # it may have ended already
@@ -125,7 +125,7 @@ class BlockingConnection:
         return self._receive_head(request, failure)
 
     def _pour(self, sink: Sink) -> None:
-        """Give the body to ``sink``, piece by piece; what came before a failure is given first."""
+        """Give the body to ``sink``, piece by piece; bytes that came before a failure are given first."""
         buffer = self._piece()
         while count := self._fill(buffer):
             sink(buffer[:count])
@@ -133,7 +133,7 @@ class BlockingConnection:
     def _send(self, request: Request, body: FileBody, length: int, meter: Meter) -> OSError | None:
         """Send the body; an answer that comes meanwhile, or an end that is no longer open, stops it.
 
-        Returns what went wrong: the server may have said why.
+        Returns the error instead of raising it, because the server may have said why.
         """
         assert self._socket is not None
         self._is_sent = False
@@ -185,7 +185,7 @@ class BlockingConnection:
         return piece
 
     def _fill(self, buffer: memoryview) -> int:
-        """Fill ``buffer`` with the next bytes; what came before a failure is returned first."""
+        """Fill ``buffer`` with the next bytes, and return their number; bytes before a failure are returned first."""
         assert self._request is not None
         assert self._meter is not None
         filled = 0
@@ -205,7 +205,7 @@ class BlockingConnection:
         return filled
 
     def _receive(self, buffer: memoryview) -> int:
-        """The bytes that are there, at least one of them; none at the body's end."""
+        """Receive the bytes that are there, and return their number, which is 0 only at the body's end."""
         assert self._socket is not None
         answer = self._answer
         assert answer is not None
@@ -223,7 +223,7 @@ class BlockingConnection:
         return answer.take_into(buffer) if answer.pieces else 0
 
     def _receive_into(self, buffer: memoryview) -> int:
-        """As much as fits, or as comes in the time that we wait."""
+        """Receive as many bytes as fit, or as come within the timeout, and return their number."""
         assert self._socket is not None
         if self.route.is_tls:
             return self._socket.recv_into(buffer)
@@ -260,7 +260,7 @@ class BlockingConnection:
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
 
     def _open(self) -> socket.socket:
-        """A connection to the first address that answers, and that we may go to."""
+        """Connect to the first address that answers and that may be connected to."""
         failure: OSError = OSError("it has no address")
         for family, _, _, _, address in self.route.allowed(self._addresses):
             self._socket = connected = socket.socket(family, socket.SOCK_STREAM)  # known to abort() before it connects
@@ -316,7 +316,7 @@ def _interval(seconds: float) -> bytes:
 
 @dataclass(slots=True)
 class Sending:
-    """``body`` in portions."""
+    """A body that is sent in portions."""
 
     request: Request
     body: FileBody
@@ -325,7 +325,7 @@ class Sending:
     buffer: Callable[[], memoryview]  # where to put what has to be read
 
     def portions(self) -> Iterator[Portion]:
-        """All of the body.  Raises ``Interrupted`` when it is shorter than it says, and what reading it raises."""
+        """The whole body.  Raises ``Interrupted`` when it is shorter than its length, and errors of reading it."""
         position = 0
         plain = self.socket
         if _CAN_SEND_FILES and not isinstance(plain, ssl.SSLSocket | TlsInTls) and (found := self.body.in_place()):
@@ -341,7 +341,7 @@ class Sending:
             position += len(piece)
 
     def _from_file(self, out: int, file: int, extents: Iterable[tuple[int, int]], position: int) -> Iterator[int]:
-        """Let the kernel send from ``file``; what it cannot is read, which says what is wrong with the file."""
+        """Let the kernel send from ``file``; bytes that it cannot send are read, which raises the error of the file."""
         for offset, length in extents:
             sent = 0
             while sent < length:
@@ -367,7 +367,7 @@ class Sending:
 
 
 def _send_file(out: int, file: int, offset: int, length: int) -> int:
-    """How many bytes the kernel sent; none where it cannot read them."""
+    """Let the kernel send from ``file``, and return the number of bytes; 0 when it cannot read them."""
     try:
         return os.sendfile(out, file, offset, length)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Requests with manners: one retry loop, pauses that hold for a whole host, redirects that are looked at."""
+"""The client for requests: one retry loop, pauses that hold for a whole host, and checked redirects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yarl import URL
 from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
 from syncer.transport.failures import CertificateRefused, NameUnknown, ProxyRefused, Unanswered
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.hosts import Lane, Traffic, in_lane, told_quota
+from syncer.transport.hosts import Lane, Traffic, in_lane, read_quota
 from syncer.transport.request import SMALL, Answer, Challenged, Request
 from syncer.transport.response import Response
 from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
@@ -31,7 +31,7 @@ _NAME_ATTEMPTS = 2
 
 
 class Transport:
-    """Asks servers, and asks again where that can do no harm."""
+    """The way to send requests; a request is repeated only where that does no harm."""
 
     def __init__(self, wire: Wire, settings: TransportSettings) -> None:
         self._wire = wire
@@ -47,9 +47,9 @@ class Transport:
         return Budget(self.limits)
 
     async def ask(self, request: Request, *, limit: int = SMALL, budget: Budget | None = None) -> Answer:
-        """The answer to ``request``, its body read up to ``limit`` bytes, whatever its status is.
+        """Send ``request`` and return the answer, whatever its status is; at most ``limit`` bytes of its body are read.
 
-        Raises a ``NetworkError`` when no answer could be had.
+        Raises a ``NetworkError`` when there is no answer.
         """
         budget = budget or self.budget()
         while True:
@@ -66,9 +66,9 @@ class Transport:
 
     @asynccontextmanager
     async def open(self, request: Request, *, budget: Budget | None = None) -> AsyncIterator[Response]:
-        """The answer with its body still to be read, whatever its status is.
+        """Send ``request``; yields the answer, whatever its status is, with its body still to be read.
 
-        What breaks the body off is the caller's to judge; until the answer begins the transport tries again.
+        The transport repeats the request until an answer begins; after that, the caller handles errors in the body.
         """
         response = await self._send(request, budget or self.budget())
         try:
@@ -86,10 +86,10 @@ class Transport:
 
     @asynccontextmanager
     async def relay(self, *hosts: URL) -> AsyncIterator[None]:
-        """Hold a permit of each of ``hosts``, the same or not, for all that is asked in the block.
+        """Hold a permit of each of ``hosts``, which may be the same host, for the requests in the block.
 
-        Work whose download feeds an upload needs both at the same time.  Such work waits here, while it holds nothing
-        that somebody else needs to end, and not later.
+        A download that feeds an upload needs both at the same time.  Such work waits here, before it holds anything
+        that other work needs, and not later.
         """
         async with AsyncExitStack() as stack:
             for _, same in groupby(sorted(hosts, key=authority), key=authority):
@@ -99,7 +99,7 @@ class Transport:
                 yield
 
     def forget_outages(self) -> None:
-        """Try hosts that did not answer as patiently as all others."""
+        """Give hosts that did not answer all their attempts again."""
         for traffic in self.traffic.values():
             traffic.is_down = False
 
@@ -129,7 +129,7 @@ class Transport:
                 continue
             if response.status not in TRANSIENT:
                 return response
-            wait = self._taken_in(response, budget)
+            wait = self._heed_retry_after(response, budget)
             if not request.repeatable or self._gives_up(request, budget, is_outage=response.status in _OUTAGES):
                 return response
             response.close()
@@ -146,8 +146,10 @@ class Transport:
         await budget.sleep()
 
     def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool, is_last: bool = False) -> bool:
-        """Whether to try no more.  A host that failed all attempts of one request gets one for each of the others
-        until it answers again: a dead registry must not cost the night.
+        """Tell whether a failed attempt was the last one; then the error is counted.
+
+        A host that failed all attempts of one request gets one attempt for each other request until it answers again,
+        so that a dead registry does not cost hours.
         """
         traffic = self.of(request.url)
         if not (budget.is_spent or is_last or (is_outage and traffic.is_down)):
@@ -156,10 +158,10 @@ class Transport:
         traffic.errors += 1
         return True
 
-    def _taken_in(self, response: Response, budget: Budget) -> float:
-        """The seconds that a server in trouble asks this request to wait.  Raises ``Waiting`` if they are too many.
+    def _heed_retry_after(self, response: Response, budget: Budget) -> float:
+        """Count an answer that asks for a retry, and return the seconds to wait; 429 and 503 pause the whole host.
 
-        A status that speaks for the whole host pauses it for everybody.
+        Raises ``Waiting`` for more than ``Limits.max_wait`` seconds.
         """
         traffic = self.of(response.request.url)
         traffic.throttled += response.status == 429
@@ -173,7 +175,7 @@ class Transport:
         return wait or 0.0
 
     async def _follow(self, request: Request) -> Response:
-        """One attempt, through redirects."""
+        """Make one attempt, and follow redirects."""
         for _ in range(_MOST_REDIRECTS + 1):
             response = await self._authorized(request)
             if not _is_redirect(response):
@@ -186,9 +188,9 @@ class Transport:
         raise Unsafe(f"{request}: more than {_MOST_REDIRECTS} redirects")
 
     def redirected(self, request: Request, location: str, scope: Scope, *, what: str) -> Request:
-        """``request`` to where a server at an address of ``scope`` says; raises ``Unsafe``.
+        """``request`` for the ``location`` that a server at an address of ``scope`` gave; raises ``Unsafe``.
 
-        Credentials stay behind when that is another origin, and the URL is kept as it is written.
+        A request to another origin has no credentials.  The URL is kept as the server wrote it.
         """
         try:
             url = resolved(request.url, location)
@@ -202,7 +204,7 @@ class Transport:
         return replace(request, url=url, reach=reach, authorizer=None, headers=headers)
 
     async def _authorized(self, request: Request) -> Response:
-        """One exchange, with credentials if the server wants them and we have some for it."""
+        """Make one exchange, with credentials if the server wants them and there are some for it."""
         authorizer = request.authorizer
         challenges = 0
         while True:
@@ -223,14 +225,14 @@ class Transport:
                 sent=sent,
                 is_first=challenges == 1,
             )
-            refusal = await response.settled()
+            refusal = await response.read_into_memory()
             with in_lane(Lane.ERRAND):
                 can_help = await authorizer.challenged(challenged)
             if not can_help:
                 return refusal
 
     async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> Response:
-        """One request when the host may be asked, and what its answer says about the next ones."""
+        """Send ``request`` when its host may be asked, and note the limits that its answer tells."""
         release = await traffic.admit(is_pull=request.method == "GET" and "/manifests/" in request.url.path)
         if traffic.is_down and request.body is None:
             request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
@@ -240,7 +242,7 @@ class Transport:
             release()
             raise
         response.on_close = release
-        if quota := told_quota(response.headers):
+        if quota := read_quota(response.headers):
             traffic.heed(quota)
         if response.status not in _OUTAGES:
             traffic.is_down = False
@@ -249,13 +251,13 @@ class Transport:
 
 @asynccontextmanager
 async def open_transport(settings: TransportSettings) -> AsyncIterator[Transport]:
-    """The connections live exactly as long as the ``async with`` block."""
+    """Open a transport; its connections live as long as the ``async with`` block."""
     async with Wire(settings) as wire:
         yield Transport(wire, settings)
 
 
 def resolved(base: URL, location: str) -> URL:
-    """Where ``location`` leads from ``base`` (RFC 3986 §5), its query kept byte for byte; raises ``ValueError``."""
+    """The URL of ``location`` in an answer from ``base`` (RFC 3986 §5), its query unchanged; raises ``ValueError``."""
     if not location or not location.isascii() or not location.isprintable() or " " in location:
         raise ValueError(location)
     target = URL(location, encoded=True)

@@ -1,4 +1,4 @@
-"""The way to a server: its addresses, the proxy before it, TLS, and the connections that wait for their next use."""
+"""The way to a server: its addresses, its proxy, TLS, and the idle connections to it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Addresses:
         self._known: dict[tuple[str, int | None], tuple[float, Sequence[Found]]] = {}
 
     async def of(self, route: Route) -> Sequence[Found]:
-        """Every address of the place where ``route`` begins; raises ``Unreachable``."""
+        """The addresses of the host that ``route`` connects to; raises ``Unreachable``."""
         key = route.place.raw_host or "", route.place.port
         until, found = self._known.get(key, (0.0, ()))
         if until < time.monotonic():
@@ -49,9 +49,9 @@ class Addresses:
 
 
 def within_reach(found: Sequence[Found], reach: Scope | None) -> Sequence[Found]:
-    """The addresses that are no nearer than ``reach``; raises ``OutOfReach`` when all are.
+    """The addresses that are not nearer than ``reach``; raises ``OutOfReach`` when there are none of these.
 
-    What counts is the address that is connected to, which no name gets around.
+    The check is made on the address of the connection, so that no name can avoid it.
     """
     allowed = [address for address in found if reach is None or scope_of(str(address[4][0])) <= reach]
     if found and not allowed:
@@ -70,9 +70,9 @@ def _parsed(address: str) -> Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Route:
-    """How a server is reached: straight, or by way of a proxy, and with TLS to which of the two.
+    """The way to a server: direct or through a proxy, and with TLS to the server, the proxy or both.
 
-    A request for plain HTTP is given to the proxy, one for HTTPS goes through a tunnel that the proxy makes.
+    The proxy passes on a request for plain HTTP; a request for HTTPS goes through a tunnel that the proxy opens.
     """
 
     url: URL  # of the server's origin
@@ -88,7 +88,7 @@ class Route:
 
     @property
     def first_context(self) -> ssl.SSLContext | None:
-        """TLS to ``place``; None for none."""
+        """The TLS settings for ``place``; None for a connection without TLS."""
         return self.context if self.proxy is None else self.proxy_context
 
     @property
@@ -97,7 +97,7 @@ class Route:
 
     @property
     def is_tls(self) -> bool:
-        """Whether anything is encrypted, so that the kernel cannot fill and empty our buffers for us."""
+        """True when the connection has TLS, so that the kernel cannot send from or receive into buffers directly."""
         return self.context is not None or self.proxy_context is not None
 
     @property
@@ -109,7 +109,7 @@ class Route:
         return f"Basic {base64.b64encode(login.encode()).decode()}"
 
     def target(self, url: URL) -> str:
-        """How a request for ``url`` writes its address (RFC 9112 §3.2)."""
+        """The address of ``url`` in the first line of a request (RFC 9112 §3.2)."""
         if self.proxy is None or self.is_tunnel:
             return url.raw_path_qs
         return f"{url.scheme}://{authority(url)}{url.raw_path_qs}"
@@ -122,7 +122,7 @@ class Route:
         return request_head("CONNECT", target, {"Host": target, **login}, None)
 
     def check_tunnel(self, answer: AnswerParser) -> None:
-        """Raise ``Unreachable`` unless ``answer`` says yes (RFC 9110 §9.3.6: any 2xx)."""
+        """Raise ``Unreachable`` unless the proxy opened the tunnel, with any 2xx (RFC 9110 §9.3.6)."""
         assert answer.head is not None
         proxy, host = authority(self.place), authority(self.url)
         if answer.head.status >= 300:
@@ -131,7 +131,7 @@ class Route:
             raise no_tunnel(NotHTTP(), proxy, host)
 
     def scope(self, peer: str) -> Scope:
-        """How near the server is; by its URL behind a proxy, where the address of the connection is the proxy's."""
+        """The scope of the server at ``peer``; behind a proxy, which is the peer, the scope of the URL's host."""
         return scope_of(peer) if self.proxy is None else Scope.of_host(self.url.host or "") or Scope.PUBLIC
 
     def allowed(self, found: Sequence[Found]) -> Sequence[Found]:
@@ -139,11 +139,11 @@ class Route:
         return within_reach(found, self.reach if self.proxy is None else None)
 
     def failure(self, error: OSError) -> NetworkError:
-        """Why no connection to ``place`` could be made."""
+        """The error for a connection to ``place`` that could not be made."""
         return no_connection(error, authority(self.place), is_proxy=self.proxy is not None)
 
     def tunnel_failure(self, error: Exception) -> Unreachable:
-        """What broke off the request for a tunnel."""
+        """The error for a request for a tunnel that broke off."""
         return no_tunnel(error, authority(self.place), authority(self.url))
 
 
@@ -155,7 +155,7 @@ class Connection(Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the last exchange is over, and another one may follow."""
+        """True when the last exchange is over, and another one may follow."""
         ...
 
     def close(self) -> None: ...
@@ -165,13 +165,13 @@ C = TypeVar("C", bound=Connection)
 
 
 class Idle(Generic[C]):
-    """Connections that wait for their next exchange.  Their number is limited by nothing but that of requests."""
+    """The connections that wait for their next exchange; there are at most as many as requests at a time."""
 
     def __init__(self) -> None:
         self._by_route: dict[Route, list[C]] = {}
 
     def take(self, route: Route) -> C | None:
-        """The connection that was used last, if it can be used again."""
+        """Take the connection that was used last, if one can be used again."""
         waiting = self._by_route.get(route, [])
         while waiting:
             connection = waiting.pop()
@@ -213,9 +213,9 @@ def tls_context(settings: HostSettings) -> ssl.SSLContext:
 
 
 def with_certificates(settings: HostSettings, directories: Iterable[Path], host: str) -> HostSettings:
-    """``settings`` and what ``DIRECTORY/HOST/`` holds: ``*.crt`` is trusted, ``*.cert`` with its ``*.key`` is shown.
+    """``settings`` with the files in ``DIRECTORY/HOST/``: ``*.crt`` is trusted, ``*.cert`` with its ``*.key`` is shown.
 
-    The layout is that of ``/etc/docker/certs.d`` (containers-certs.d(5)).  What a user set by hand wins.
+    The layout is that of ``/etc/docker/certs.d`` (containers-certs.d(5)).  Settings of the user take precedence.
     """
     for directory in directories:
         files = sorted((directory / host).glob("*")) if (directory / host).is_dir() else []

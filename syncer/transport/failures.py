@@ -1,4 +1,4 @@
-"""What the operating system says of a failure, as one of our own errors."""
+"""The errors of the network: each failure that the operating system reports becomes one with a plain message."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from syncer.transport.request import Request
 
 
 class CertificateRefused(Unreachable):
-    """TLS failed: another attempt would fail as well."""
+    """TLS failed, and another attempt would fail as well."""
 
 
 class ProxyRefused(Unreachable):
-    """A proxy will not pass a request on: another attempt would be refused as well."""
+    """A proxy does not pass a request on, and would refuse another attempt as well."""
 
 
 class NameUnknown(Unreachable):
-    """The name does not exist, as far as its name server says."""
+    """The name server says that the name does not exist."""
 
 
 class Unanswered(Interrupted):
-    """The other end took the connection, and then said nothing for as long as we wait."""
+    """The server accepted the connection, and did not answer in time."""
 
 
 class OutOfReach(OSError):
-    """A name resolved to an address that is nearer than a server may send us to."""
+    """A server sent syncer to a name with addresses that it may not send to, such as private ones."""
 
 
 BROKEN = (OSError, CutOff, NotHTTP)
-"""What ends an exchange of our own connections; ``TimeoutError`` is an ``OSError``."""
+"""The errors that end an exchange on a connection; ``TimeoutError`` is an ``OSError``."""
 
 _PASSING = (408, 425, 429)  # by which a proxy says that it is busy
 _PLAIN_PROXY = "if it speaks plain HTTP, write http:// before its address in HTTPS_PROXY"
@@ -42,7 +42,7 @@ _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NON
 
 
 def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> NetworkError:  # noqa: PLR0911  (one for each cause)
-    """Why no connection to ``host`` could be made."""
+    """The error for a connection to ``host`` that could not be made because of ``cause``."""
     name = f"the proxy {host}" if is_proxy else host
     match cause:
         case OutOfReach():
@@ -68,9 +68,10 @@ def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> Netwo
 
 
 def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:
-    """Why ``proxy`` does not pass a request on to ``host``: its status, or what broke the connection to it off.
+    """The error for a ``proxy`` that does not pass a request on to ``host``.
 
-    Nothing of the request has left.
+    ``reason`` is the status of its answer, or the error that ended the connection to it.  No byte of the request
+    was sent to the host.
     """
     refusal = f"the proxy {proxy} will not connect us to {host}"
     match reason:
@@ -96,7 +97,7 @@ def _status(number: int) -> str:
 
 
 def failure_of(error: Exception, request: Request) -> NetworkError:
-    """What ``error`` means for ``request``, of which something may have been sent."""
+    """The error for ``request``, of which some bytes may have been sent, after ``error`` on its connection."""
     if "CERTIFICATE_REQUIRED" in str(error) or "BAD_CERTIFICATE" in str(error):  # TLS 1.3 says so after its handshake
         host = authority(request.url)
         return CertificateRefused(

@@ -1,8 +1,8 @@
-"""Origins, how private an address is, and words of others made fit to be shown.
+"""Checks of URLs and addresses that servers send, and texts of servers made safe to be shown.
 
-A registry that is reached over the internet must not make us speak to the machine or the network that
-syncer runs in (CVE-2020-15157 and many after it).  What counts is the address that a connection is made
-to, not the name in a URL, which can resolve to anything.
+A registry on the internet must not make syncer connect to the machine or the network that it runs in
+(CVE-2020-15157 and many after it).  The address of a connection is checked, and not the name in a URL,
+which can resolve to any address.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from yarl import URL
 from syncer.errors import Unsafe
 
 SHOWN = 1024
-"""Characters of a registry's own words that are shown at most."""
+"""The number of characters of a server's text that are shown at most."""
 
 
 def without_secrets(url: URL) -> str:
@@ -43,7 +43,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class Scope(IntEnum):
-    """How near an address is.  A server may send us to addresses at most as near as its own."""
+    """The kinds of address, from far to near.  A server may send syncer to addresses at most as near as its own."""
 
     PUBLIC = 0
     PRIVATE = 1
@@ -52,7 +52,7 @@ class Scope(IntEnum):
 
     @classmethod
     def of(cls, address: Address) -> Scope:
-        """The scope of ``address``, of the IPv4 address inside it where it carries one."""
+        """The scope of ``address``, or of the IPv4 address that it contains."""
         if isinstance(address, ipaddress.IPv6Address):
             if address in _NAT64:
                 return cls.of(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
@@ -99,10 +99,10 @@ def _authority(scheme: str, raw: str) -> str:
 
 
 def check_hop(start: URL, target: URL, reach: Scope | None, what: str) -> None:
-    """Raise ``Unsafe`` unless ``start`` may send us to ``target``.
+    """Raise ``Unsafe`` unless ``start`` may send syncer to ``target``.
 
-    ``reach`` is how near an address may be, None for any; ``what`` names the thing that sends us, such as
-    "a redirect".  Names pass here: the address they resolve to is checked where the connection is made.
+    ``reach`` is the nearest scope that is allowed, None for any; ``what`` names the cause in a message, such as
+    "a redirect".  A host name passes here, since its addresses are checked when the connection is made.
     """
 
     def refuse(problem: str) -> Unsafe:

@@ -1,8 +1,8 @@
-"""Limits of one host: its counters, its pauses, its rate of requests and bytes, and the quota that it tells.
+"""Limits of one host: its counters, its pauses, its rate of requests and bytes, and the quota in its answers.
 
-Docker Hub sends ``ratelimit-remaining: 76;w=21600``, which counts the manifests that are fetched, and none of
-what is only asked about (docs.docker.com, "Docker Hub pull usage and limits"); others follow the drafts of
-"RateLimit header fields for HTTP", or GitHub.  They are read leniently.
+Docker Hub sends ``ratelimit-remaining: 76;w=21600``, which counts manifests that are fetched by GET, and no HEAD
+requests (docs.docker.com, "Docker Hub pull usage and limits"); others follow the drafts of "RateLimit header
+fields for HTTP", or GitHub.  The headers are read leniently.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _AN_INSTANT = 1_000_000_000  # seconds since 1970; a smaller number is a time to
 _SPREAD = 1.0  # seconds over which those who waited come back, so that they do not all come at once
 
 Release: TypeAlias = Callable[[], None]
-"""Gives a permit back."""
+"""A function that gives a permit back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """``remaining`` requests are left, and there will be more in ``seconds``."""
+    """The number of requests that a host still answers, and the seconds until it answers more."""
 
     remaining: int
     seconds: float
     is_of_pulls: bool  # only manifests that are fetched count
 
 
-def told_quota(headers: Mapping[str, str]) -> Quota | None:
-    """The quota that an answer's headers tell; None when they tell none that is of use."""
+def read_quota(headers: Mapping[str, str]) -> Quota | None:
+    """Read the quota in an answer's headers; None when they have none, or no time with it."""
     remaining = headers.get("ratelimit-remaining") or headers.get("x-ratelimit-remaining") or ""
     if not remaining and "ratelimit" not in headers:
         return None
@@ -71,7 +71,7 @@ def _number(text: str) -> int | None:
 
 
 class Rate:
-    """So much a second, evenly spread; worker threads may take from it too."""
+    """A limit of requests or bytes a second, evenly spread; worker threads may use it too."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
@@ -93,7 +93,7 @@ class Rate:
 
 
 class Lane(Enum):
-    """The part that a request plays, which says where its permit comes from."""
+    """The kind of a request, which decides where its permit comes from."""
 
     REQUEST = auto()
     ERRAND = auto()  # for another request, or for all that wait for one token
@@ -105,7 +105,7 @@ _lane: ContextVar[Lane] = ContextVar("lane", default=Lane.REQUEST)
 
 @contextmanager
 def in_lane(lane: Lane) -> Iterator[None]:
-    """Say what the requests are that this task, and the tasks that it starts, make in the block."""
+    """Set the lane of the requests that this task, and the tasks that it starts, make in the block."""
     token = _lane.set(lane)
     try:
         yield
@@ -114,12 +114,12 @@ def in_lane(lane: Lane) -> Iterator[None]:
 
 
 class Permits:
-    """The permits of one host: at most so many requests to it at a time.
+    """The permits of one host, which limit the number of requests to it at a time.
 
-    Nothing that somebody waits for while holding a permit may need a permit that is being held:
+    No work that holds a permit may wait for other work that needs one:
 
-    - A request holds one permit, and gives it up before anything is asked on its way: a redirect is followed, and
-      a token fetched, by another request.
+    - A request holds one permit, and gives it up before another request is made for it, to follow a redirect or to
+      fetch a token.
     - An errand (for a token, a ping) has permits of its own, since those who wait for a token share what it brings,
       and may hold all of the others.  It waits for nothing but the network.
     - A relay, a download that feeds an upload, takes the permits of both hosts before it begins, the hosts in an order
@@ -142,7 +142,7 @@ class Permits:
         return permits.release
 
     async def hold(self, stack: AsyncExitStack, count: int) -> None:
-        """Wait for ``count`` permits, or for all where there are fewer, which are given back when ``stack`` ends."""
+        """Wait for ``count`` permits, or for all if there are fewer; they are given back when ``stack`` ends."""
         async with self._hoarding if count > 1 else nullcontext():  # or two of them could wait for each other's
             for _ in range(min(count, self.limit)):
                 await stack.enter_async_context(self._requests)
@@ -154,7 +154,7 @@ def _nothing() -> None:
 
 @dataclass(slots=True)
 class Traffic:
-    """The counters of one host, which a report reads, and what it may be burdened with."""
+    """The counters of one host, which a report reads, and its limits."""
 
     host: str
     settings: HostSettings = field(default_factory=HostSettings)
@@ -183,11 +183,11 @@ class Traffic:
 
     @property
     def is_paced(self) -> bool:
-        """Whether somebody wants this host to be asked slowly."""
+        """True when the settings limit the requests or bytes a second of this host."""
         return self._requests_rate is not None or self._bytes_rate is not None
 
     def pause(self, seconds: float) -> None:
-        """Let nobody start a request to this host for so long."""
+        """Start no request to this host for ``seconds``."""
         until = time.monotonic() + seconds
         if until > self._until:
             self.pauses += 1
@@ -200,7 +200,7 @@ class Traffic:
         return max(0.0, self._until - time.monotonic())
 
     def heed(self, quota: Quota) -> None:
-        """Ask no more than the host says it will answer."""
+        """Pause the host when its quota is used up."""
         if quota.remaining > 0:
             return
         if not quota.is_of_pulls:
@@ -211,14 +211,14 @@ class Traffic:
             self._pulls_until = until
 
     def owed(self, size: int) -> float:
-        """Seconds to wait for ``size`` bytes of a body that came or are to go."""
+        """The seconds to wait for ``size`` bytes of a body that were received or will be sent."""
         return self._bytes_rate.take(size) if self._bytes_rate else 0.0
 
     async def admit(self, *, is_pull: bool = False) -> Release:
-        """Wait until a request may go to the host; returns the function that says that its answer is done with.
+        """Wait until a request may go to the host; returns the function to call when its answer is read or closed.
 
-        ``is_pull`` says that the request is of the kind that a quota of pulls counts.  Raises ``Waiting`` for a pause
-        of more than ``Limits.max_wait`` seconds.
+        ``is_pull`` marks a request that a quota of pulls counts.  Raises ``Waiting`` for a pause of more than
+        ``Limits.max_wait`` seconds.
         """
         while True:
             await self._end_of_pause(is_pull=is_pull)
@@ -241,7 +241,7 @@ class Traffic:
             await anyio.sleep(left + random.uniform(0, min(left, _SPREAD)))  # noqa: S311  (jitter is no secret)
 
     def _paused_for(self, *, is_pull: bool) -> float:
-        """Seconds; not above zero where nothing is paused."""
+        """The seconds of pause that are left; zero or less without a pause."""
         return max(self._until, self._pulls_until if is_pull else 0.0) - time.monotonic()
 
 
@@ -249,9 +249,9 @@ _LOOKS = 6  # how often within the window a body that does not move is looked at
 
 
 class Meter:
-    """Accounts for one body on its way, in whichever thread that is.
+    """The control of one body that is sent or received, in any thread.
 
-    Its bytes are counted for their host and kept to the host's pace, and a body that all but stands still is given up.
+    It counts the bytes for the host, keeps them to the host's pace, and gives up a body that hardly moves.
     """
 
     def __init__(self, request: Request, traffic: Traffic, *, is_upload: bool = False) -> None:
@@ -263,7 +263,7 @@ class Meter:
 
     @property
     def interval(self) -> float:
-        """Seconds after which to look again at what does not move."""
+        """The seconds after which a body that does not move is checked again."""
         return self._limits.window / _LOOKS
 
     def due(self, size: int) -> float:
@@ -271,12 +271,12 @@ class Meter:
         return self._traffic.owed(size)
 
     def went(self, count: int, seconds: float) -> None:
-        """``count`` bytes went out after ``seconds`` of waiting for the other end; raises ``Interrupted``."""
+        """Count bytes that were sent, after ``seconds`` of waiting for the server; raises ``Interrupted``."""
         self._traffic.bytes_out += count
         self._watch(count, seconds)
 
     def came(self, count: int, seconds: float) -> float:
-        """As ``went`` for bytes that came in; returns the seconds to wait before more are read."""
+        """Count bytes that were received, like ``went``; returns the seconds to wait before the next ones are read."""
         self._traffic.bytes_in += count
         self._watch(count, seconds)
         return self._traffic.owed(count)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes: heads that are sent, and answers as ``httptools`` takes them apart.  No I/O (RFC 9112)."""
+"""HTTP/1.1 as bytes, without I/O (RFC 9112): heads of requests, and answers, which ``httptools`` parses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
 MAX_HEAD = 128 * 1024
-"""Bytes of the head of an answer; a Location of Google's, or a token, alone may take 60 KiB."""
+"""Bytes of the head of an answer at most; a Location of Google's, or a token, alone may take 60 KiB."""
 
 _MAX_FIELDS = 256
 _MAX_LINE = 64 * 1024  # bytes between two pieces of a body: a chunk's size and extensions, or trailers
@@ -22,7 +22,7 @@ _WITHOUT_BODY = frozenset({204, 304})
 
 
 class NotHTTP(ValueError):
-    """The bytes that came are no answer of HTTP/1.1."""
+    """The received bytes are not an answer of HTTP/1.1."""
 
 
 class CutOff(Exception):
@@ -52,10 +52,10 @@ def request_head(method: str, target: str, headers: Mapping[str, str], length: i
 
 
 class AnswerParser:
-    """Takes one answer out of the bytes that come: its head, then the pieces of its body.
+    """The parser of one answer: it takes bytes, and gives the head and then the pieces of the body.
 
     A parser serves one answer, since ``httptools`` cannot be told that a request was a HEAD.  Answers of status
-    1xx are passed over.  Once the head tells how long the body is, bytes are only counted.
+    1xx are ignored.  When the head tells the length of the body, the bytes of the body are only counted.
     """
 
     __slots__ = (
@@ -85,7 +85,7 @@ class AnswerParser:
         )
 
     def feed(self, data: bytes) -> None:
-        """Take in what came; raises ``NotHTTP``."""
+        """Parse the next bytes; raises ``NotHTTP``."""
         if self.is_done:
             self.has_overrun = True
         elif self._parser is None:
@@ -97,13 +97,13 @@ class AnswerParser:
             self._parse(data)
 
     def take(self) -> bytes:
-        """The next piece of the body, of those that have come."""
+        """Take the next piece of the body that was fed."""
         piece = self.pieces.popleft()
         self.held -= len(piece)
         return piece
 
     def take_into(self, buffer: memoryview) -> int:
-        """Put as much of the next piece as fits into ``buffer``; the number of bytes."""
+        """Copy as much of the next piece as fits into ``buffer``, and return the number of bytes."""
         piece = self.take()
         count = min(len(piece), len(buffer))
         buffer[:count] = piece[:count]
@@ -113,13 +113,13 @@ class AnswerParser:
         return count
 
     def took(self, count: int) -> None:
-        """Count ``count`` bytes of a body whose length is known, which went past ``feed``."""
+        """Count ``count`` bytes of a body of known length that were received without ``feed``."""
         assert self.left is not None
         self.left -= count
         self.is_done = self.left == 0
 
     def end(self) -> None:
-        """Note that the connection has ended, and with it a body that tells no length; raises ``CutOff``."""
+        """Note that the connection has ended, which also ends a body without a length; raises ``CutOff``."""
         self._parser = None
         if self.head is None or not (self.is_done or (self.left is None and not self.is_chunked)):
             raise CutOff
@@ -212,6 +212,6 @@ class AnswerParser:
 
 
 def _stays_open(version: str, headers: CIMultiDictProxy[str]) -> bool:
-    """Whether the connection is kept after an answer that has no body, whatever its head says of one."""
+    """Tell whether the connection is kept after an answer without a body, even if its head gives a length."""
     options = {option.strip().lower() for value in headers.getall("Connection", ()) for option in value.split(",")}
     return "close" not in options and (version == "1.1" or "keep-alive" in options)

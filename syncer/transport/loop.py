@@ -1,4 +1,4 @@
-"""Connections on the event loop, kept for the next exchange."""
+"""Connections on the event loop, which are kept for the next exchange."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stream(asyncio.Protocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the last exchange is over, and another one may follow."""
+        """True when the last exchange is over, and another one may follow."""
         answer = self._answer
         if answer is None or answer.head is None or self._failure is not None:
             return False
@@ -56,7 +56,7 @@ class Stream(asyncio.Protocol):
     async def ask(self, request: Request, head: bytes, content: bytes | Body | None, traffic: Traffic) -> Head:
         """Send ``request`` and wait for the head of its answer.
 
-        Raises ``TimeoutError``, ``OSError``, ``CutOff`` and ``NotHTTP``, and whatever the content to send raises.
+        Raises ``TimeoutError``, ``OSError``, ``CutOff`` and ``NotHTTP``, and errors of the content to send.
         """
         self._failure = None
         answer = self._answer = AnswerParser(request.method)
@@ -70,7 +70,7 @@ class Stream(asyncio.Protocol):
         return answer.head
 
     async def piece(self, seconds: float) -> bytes:
-        """The next bytes of the body, none at its end; raises as ``ask``."""
+        """The next bytes of the body, none at its end; raises the errors of ``ask``."""
         answer = self._answer
         assert answer is not None
         while not answer.pieces:
@@ -90,7 +90,7 @@ class Stream(asyncio.Protocol):
     async def tunnel(self) -> None:
         """Turn a connection to a proxy into one to the server beyond it.
 
-        Raises ``Unreachable`` when the proxy will not have it, ``OSError`` when TLS to the server fails.
+        Raises ``Unreachable`` when the proxy refuses, ``OSError`` when TLS to the server fails.
         """
         answer = self._answer = AnswerParser("CONNECT")
         self._transport.write(self.route.tunnel_head())
@@ -111,9 +111,9 @@ class Stream(asyncio.Protocol):
         self._is_tls = True
 
     async def _send(self, request: Request, body: Body, meter: Meter) -> None:
-        """Send the body; a piece has left our hands before the next one is asked for.
+        """Send the body; each piece is sent before the next one is asked for.
 
-        An answer that comes meanwhile ends it: the server has seen enough.
+        An answer that comes before the end of the body stops it, since the server needs no more.
         """
         # what is written is still ours until it has been sent; a TLS transport has a copy, and never resumes from 0
         self._transport.set_write_buffer_limits(high=1 if self._is_tls else 0)
@@ -134,7 +134,7 @@ class Stream(asyncio.Protocol):
         self._is_sent = True
 
     async def _drained(self, answer: AnswerParser, meter: Meter, size: int) -> None:
-        """Wait until ``size`` bytes that were written have gone out, or nobody wants them any more."""
+        """Wait until ``size`` bytes that were written are sent, or are not needed any more."""
         left = size
         while self._is_full and answer.head is None and self._failure is None:
             began = time.monotonic()
@@ -146,7 +146,7 @@ class Stream(asyncio.Protocol):
             meter.went(left, 0.0)
 
     async def _wait(self, seconds: float | None) -> None:
-        """Until anything happens; raises what went wrong, and ``TimeoutError``."""
+        """Wait until anything happens; raises the connection's failure, and ``TimeoutError``."""
         if self._failure is not None:
             raise self._failure
         await self._change(seconds, self._time_out)
@@ -154,7 +154,7 @@ class Stream(asyncio.Protocol):
             raise self._failure
 
     async def _change(self, seconds: float | None, at_the_end: Callable[[], None]) -> None:
-        """Until anything happens; ``at_the_end`` of ``seconds`` is called, and must see to that."""
+        """Wait until anything happens; after ``seconds`` call ``at_the_end``, which must end the wait."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         timer = None if seconds is None else loop.call_later(seconds, at_the_end)

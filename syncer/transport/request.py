@@ -1,4 +1,4 @@
-"""A request, and what is known of its answer."""
+"""A request with its body, and an answer that was read."""
 
 from __future__ import annotations
 
@@ -15,58 +15,64 @@ from syncer.files import InPlace
 from syncer.transport.guard import Scope, without_secrets
 
 SMALL = 64 * 1024
-"""Bytes that are read of an answer unless its reader asks for more: errors, empty answers."""
+"""Bytes of an answer's body that are read by default; enough for errors and empty answers."""
 
 
 class Body(Protocol):
-    """What a request sends: exactly as many bytes as it says, from the start whenever it is asked."""
+    """The body of a request: exactly ``length`` bytes, from the start at each call of ``pieces``."""
 
     @property
     def length(self) -> int: ...
 
     def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
-        """The bytes; a piece is done with when the next one is asked for."""
+        """The bytes; a piece is not used any more when the next one is asked for."""
         ...
 
 
 class FileBody(ABC):
-    """A body that lies in a local file: a worker thread may read it, or have the kernel send it from there."""
+    """A body in a local file: a worker thread may read it, or let the kernel send it from there."""
 
     __slots__ = ()
 
     @abstractmethod
     def read_into(self, buffer: memoryview, position: int) -> int:
-        """Fill ``buffer`` from byte ``position`` of the body on; the number of bytes, short only at its end."""
+        """Fill ``buffer`` from byte ``position`` on; returns the number of bytes, which is smaller only at the end."""
         ...
 
     @abstractmethod
     def in_place(self) -> InPlace | None:
-        """Where the body lies; None where it must be read.  A stretch has been sent when the next one is asked for."""
+        """The file ranges that hold the body; None when it must be read.
+
+        A range was sent when the next one is asked for.
+        """
         ...
 
 
 Sink: TypeAlias = Callable[[memoryview], None]
-"""Takes pieces of a body in a worker thread; a piece is done with when it returns."""
+"""A function that takes pieces of a body in a worker thread; a piece is not used any more when it returns."""
 
 Pour: TypeAlias = Callable[["Request", int, CIMultiDictProxy[str]], Sink | None]
-"""Told status and headers of an answer, in the thread that reads it, says who takes its body; None for nobody."""
+"""A function of an answer's status and headers that returns the sink for its body, or None for no sink.
+
+The thread that reads the answer calls it.
+"""
 
 
 class Authorizer(Protocol):
-    """Knows what to say to the one host that a request is for."""
+    """The credentials for the one host that a request is for."""
 
     async def authorization(self) -> str | None:
         """The ``Authorization`` header to send now; None for none."""
         ...
 
     async def challenged(self, answer: Challenged) -> bool:
-        """Learn from an answer of status 401; whether asking again can help."""
+        """Learn from an answer of status 401, and tell whether another attempt can help."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenged:
-    """A 401 as an ``Authorizer`` needs it."""
+    """The parts of an answer of status 401 that an ``Authorizer`` needs."""
 
     url: URL
     scope: Scope  # of the address that answered
@@ -77,10 +83,10 @@ class Challenged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One thing to ask a server, as often as it takes.
+    """A request to a server, which can be sent any number of times.
 
-    ``repeatable`` says that a second copy of the request does no harm when nobody knows what became of the
-    first.  Where it is false, the transport tries again only if the first one never left.
+    ``repeatable`` says that a second copy of the request does no harm when the result of the first is not
+    known.  If it is false, the transport tries again only when no byte of the first one was sent.
     """
 
     method: str
@@ -106,7 +112,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A response that was read to its end, or as far as its reader cared."""
+    """An answer whose body was read to its end, or up to a limit."""
 
     request: str  # for messages
     url: URL  # that answered, after redirects

@@ -1,4 +1,4 @@
-"""An answer whose body may still be on its way."""
+"""An answer whose body may not have arrived yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncer.transport.request import SMALL, Answer, Request
 
 
 class Response(ABC):
-    """An answer, to be closed, which frees the connection; that is kept only if the answer was read to its end."""
+    """An answer.  Its reader closes it, and the connection is kept only if the answer was read to its end."""
 
     def __init__(self, request: Request, status: int, headers: CIMultiDictProxy[str]) -> None:
         self.request = request
@@ -25,18 +25,19 @@ class Response(ABC):
     @property
     @abstractmethod
     def scope(self) -> Scope:
-        """How near the server is."""
+        """The scope of the server's address."""
 
     @abstractmethod
     async def piece(self) -> bytes:
-        """The next bytes of the body, none at its end; raises ``Interrupted`` when it stops short or all but stands
-        still.
+        """The next bytes of the body, none at its end.
+
+        Raises ``Interrupted`` when the body ends early or hardly moves.
         """
 
     async def pour(self) -> bool:
-        """Return when the sink that ``Request.pour`` names has the whole body; False when it names none.
+        """Wait until the sink of ``Request.pour`` has the whole body; returns False when there is no sink.
 
-        Raises as ``piece``, and what the sink raises.
+        Raises the errors of ``piece``, and those of the sink.
         """
         assert self.request.pour is not None
         sink = self.request.pour(self.request, self.status, self.headers)
@@ -46,12 +47,12 @@ class Response(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Let go of the connection."""
+        """Give the connection back."""
 
     async def answer(self, asked: Request, limit: int = SMALL) -> Answer:
-        """The answer with at most ``limit`` bytes of its body; messages name ``asked``, the request before redirects.
+        """Read at most ``limit`` bytes of the body; messages name ``asked``, the request before redirects.
 
-        Raises as ``piece``.
+        Raises the errors of ``piece``.
         """
         content, is_whole = await self.read(limit)
         return Answer(
@@ -65,7 +66,7 @@ class Response(ABC):
         )
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
-        """At most ``limit`` bytes of the body, and whether that was all of it."""
+        """Read at most ``limit`` bytes of the body; returns them, and whether that was the whole body."""
         pieces: list[bytes] = []
         size = 0
         while size <= limit and (piece := await self.piece()):
@@ -73,10 +74,10 @@ class Response(ABC):
             size += len(piece)
         return b"".join(pieces)[:limit], size <= limit
 
-    async def settled(self) -> Response:
-        """This answer with as much of its body as a refusal needs, in memory; the connection and the permit are free.
+    async def read_into_memory(self) -> Response:
+        """Read the start of the body into memory, close the answer, and return a copy of it.
 
-        Something may be asked then before anybody reads the answer.
+        The connection and the permit are free then, so that another request can be made before the copy is read.
         """
         try:
             content, _ = await self.read(SMALL)
@@ -84,7 +85,7 @@ class Response(ABC):
             content = b""  # its head says enough
         finally:
             self.close()
-        return _Settled(self, content)
+        return _InMemory(self, content)
 
     def close(self) -> None:
         self.release()
@@ -93,8 +94,8 @@ class Response(ABC):
             self.on_close = None
 
 
-class _Settled(Response):
-    """An answer that has been read."""
+class _InMemory(Response):
+    """An answer whose body is in memory."""
 
     def __init__(self, answer: Response, content: bytes) -> None:
         super().__init__(answer.request, answer.status, answer.headers)
@@ -110,8 +111,8 @@ class _Settled(Response):
         return piece
 
     async def pour(self) -> bool:
-        """Nobody takes the body of a refusal."""
+        """Return False, since no sink takes the body of a refusal."""
         return False
 
     def release(self) -> None:
-        """The connection is free already."""
+        """Do nothing, since the connection is free already."""

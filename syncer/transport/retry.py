@@ -1,4 +1,4 @@
-"""When and how often a request is tried again: the arithmetic of it."""
+"""The arithmetic of retries: the number of attempts, and the seconds between them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import anyio
 from syncer.transport.settings import Limits
 
 PAUSING = frozenset({429, 503})
-"""Statuses by which a host says that it has had enough, whoever asks."""
+"""Statuses by which a host asks for a pause of all requests."""
 
 TRANSIENT = PAUSING | {408, 425, 499, 500, 502, 504, *range(520, 528)}
-"""Statuses that may be gone at the next attempt; 52x are Cloudflare's."""
+"""Statuses for which another attempt may succeed; 52x are Cloudflare's."""
 
 PROGRESS = 1024 * 1024
-"""Bytes that must have moved for an attempt to count as progress."""
+"""Bytes that an attempt must have transferred to count as progress."""
 
 
 class Budget:
-    """The attempts that one piece of work has left; progress fills it up again."""
+    """The attempts that one piece of work has left; after progress it has all of them again."""
 
     def __init__(self, limits: Limits, attempts: int | None = None) -> None:
         self._limits = limits
@@ -34,7 +34,7 @@ class Budget:
         return self.failures + 1 >= self._attempts
 
     def progressed(self) -> None:
-        """Something moved: the attempts before it do not count any more."""
+        """Forget the failed attempts, because bytes were transferred."""
         self.failures = 0
 
     def jitter(self) -> float:
@@ -43,7 +43,7 @@ class Budget:
         return random.uniform(0, ceiling)  # noqa: S311  (jitter is no secret)
 
     async def sleep(self, *, at_least: float = 0.0) -> None:
-        """Take one attempt off, and wait before the next one."""
+        """Count one failed attempt, and wait before the next one, for at least ``at_least`` seconds."""
         seconds = max(at_least, self.jitter())
         self.failures += 1
         await anyio.sleep(seconds)

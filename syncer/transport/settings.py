@@ -24,9 +24,9 @@ class Proxies:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """What ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` say, lower case first.
+        """Read ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``; a name in lower case takes precedence.
 
-        Raises ``UsageError`` for a proxy that is not reached by HTTP.
+        Raises ``UsageError`` for a proxy whose address is not ``http://`` or ``https://``.
         """
 
         def value(name: str) -> str | None:
@@ -37,7 +37,7 @@ class Proxies:
         return cls(_checked(value("HTTP_PROXY") or every), _checked(value("HTTPS_PROXY") or every), direct)
 
     def for_url(self, url: URL) -> URL | None:
-        """The proxy for ``url``; None means a connection of our own.  Loopback never goes through one."""
+        """The proxy for ``url``; None means a direct connection, which loopback always gets."""
         proxy = self.https if url.scheme == "https" else self.http
         host = url.host
         if proxy is None or host is None or _is_loopback(host) or self._is_direct(host, url.port):
@@ -63,7 +63,7 @@ def _checked(proxy: str | None) -> str | None:
 
 
 def _covers(rule: str, host: str, port: int | None) -> bool:
-    """Whether one part of ``NO_PROXY`` names ``host``: ``*``, a domain, an address or a network."""
+    """Tell whether one part of ``NO_PROXY`` names ``host``: ``*``, a domain, an address or a network."""
     if rule == "*":
         return True
     try:
@@ -96,7 +96,7 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How hard syncer may lean on the network, and how long it waits for it.  Times are in seconds."""
+    """The limits of requests, retries and waiting that hold for all hosts.  Times are in seconds."""
 
     requests_per_host: int = 32  # at a time; a link of 40 ms needs that many (small blobs, one round trip each)
     attempts: int = 6  # without progress
@@ -112,7 +112,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSettings:
-    """How one host is to be spoken to."""
+    """The settings for one host: its protocol, certificates and limits."""
 
     plain_http: bool | None = None  # None: for loopback only
     insecure: bool = False  # do not verify its certificate
@@ -126,7 +126,7 @@ class HostSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportSettings:
-    """Everything the transport is told; hosts are written ``host[:port]``."""
+    """All settings of the transport; hosts are written ``host[:port]``."""
 
     limits: Limits = field(default_factory=Limits)
     default: HostSettings = field(default_factory=HostSettings)
@@ -136,5 +136,5 @@ class TransportSettings:
     user_agent: str = "syncer"
 
     def host(self, name: str) -> HostSettings:
-        """What holds for the host ``name``."""
+        """The settings for the host ``name``."""
         return self.hosts.get(name, self.default)

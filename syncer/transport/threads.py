@@ -1,13 +1,12 @@
-"""Large bodies, both ways, by blocking sockets in worker threads.
+"""Worker threads that send and receive large bodies by blocking sockets.
 
 Reading, hashing and writing a large blob in one thread, or reading it from a file and sending it, costs far less
 CPU than taking it through the event loop, carries TLS better and uses every core (benchmarks/README.md).  Only
 the bytes go this way: credentials, redirects, retries and pauses are the client's, whichever way an answer
 came.
 
-Threads of our own, since what ``concurrent.futures`` does for any number of callers, with a lock and a condition for
-each piece of work and a second future to bring its result to the loop, costs a transfer of many small blobs several
-percent of its CPU.
+The threads are not those of ``concurrent.futures``, because its lock and its condition for each piece of work, and
+the second future that brings the result to the loop, cost a transfer of many small blobs several percent of its CPU.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Threads, each begun when there is work and no other is free.  All methods are for the event loop's thread.
+    """A pool of threads; a new one starts when there is work and none is free.  Only the event loop's thread calls it.
 
-    Their number is not limited here, since the thread of an upload may wait for the one that fetches what is to be
-    sent; there are as many as requests under way, for which there are permits (``hosts.Permits``).
+    Their number is not limited here, since the thread of an upload may wait for the one that fetches its content; there
+    are at most as many threads as requests, which have permits (``hosts.Permits``).
     """
 
     def __init__(self, name: str) -> None:
@@ -47,10 +46,10 @@ class Workers:
         self._under_way = 0  # jobs that wait for a thread or have one
 
     async def run(self, work: Callable[[], T], abort: Callable[[], None]) -> T:
-        """What ``work`` returns or raises, in a thread.
+        """Run ``work`` in a thread, and return its result or raise its error.
 
-        When this is cancelled, ``abort`` must make an end of the work soon; it is waited for, since what it
-        writes to must not be closed under it.
+        After a cancellation ``abort`` must end the work soon.  The end is waited for, since files that the work
+        uses must not be closed before.
         """
         job = _Job(work, asyncio.get_running_loop())
         self._under_way += 1
@@ -87,7 +86,7 @@ class Workers:
 
 
 class _Job(Generic[T]):
-    """One piece of work, which belongs to whoever claims it first: a thread, or the one who gives it up."""
+    """One piece of work; either a thread claims it, or the caller who cancels it."""
 
     def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
         self.result: asyncio.Future[T] = loop.create_future()
@@ -121,17 +120,17 @@ class _Job(Generic[T]):
 
 
 WORTH_A_THREAD = 64 * 1024
-"""Bytes from which on a body that lies in a file is sent by a thread."""
+"""The size in bytes from which on a thread sends a body that lies in a file."""
 
 
 def wants_thread(request: Request) -> bool:
-    """Whether ``request`` is one that a thread serves better than the event loop."""
+    """Tell whether a thread is the better way for ``request`` than the event loop."""
     body = request.body
     return request.pour is not None or (isinstance(body, FileBody) and body.length >= WORTH_A_THREAD)
 
 
 class ThreadWire:
-    """The way for large bodies: connections that block, each in a thread while it is used."""
+    """The way for large bodies: blocking connections, each in a thread while it is used."""
 
     def __init__(self, limits: Limits, addresses: Addresses) -> None:
         self._limits = limits
@@ -157,11 +156,11 @@ class ThreadWire:
         return _ThreadResponse(self, connection, request, answer)
 
     async def piece(self, connection: BlockingConnection) -> bytes:
-        """The next bytes of a body that nobody had poured."""
+        """The next bytes of a body that was not given to a sink."""
         return await self._workers.run(connection.piece, connection.abort)
 
     def give(self, connection: BlockingConnection) -> None:
-        """Take back a connection that an exchange is done with."""
+        """Take back a connection after its exchange."""
         self._idle.give(connection)
 
 
@@ -178,13 +177,13 @@ class _ThreadResponse(Response):
         return self._connection.route.scope(self._connection.peer)
 
     async def piece(self) -> bytes:
-        """The next bytes of a body that is not poured."""
+        """The next bytes of a body that is not given to a sink."""
         if self._wire is None or self._connection.is_done:
             return b""
         return await self._wire.piece(self._connection)
 
     async def pour(self) -> bool:
-        """Say what became of the body, which was poured as soon as it came."""
+        """Return or raise the result for the body, which the worker thread gave to the sink already."""
         if self._connection.failure is not None:
             raise self._connection.failure
         return self._connection.was_poured

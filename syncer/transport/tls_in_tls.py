@@ -1,4 +1,4 @@
-"""TLS over a blocking connection that is TLS itself: to a server, through a proxy that is spoken to by TLS."""
+"""TLS over a blocking connection that has TLS itself: to a server, through a proxy that speaks TLS."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _RECEIVED = 64 * 1024
 
 
 class TlsInTls:
-    """As much of a socket's interface as a connection needs.  All methods raise as those of ``outer``.
+    """The methods of a socket that a connection needs; they raise the same errors as those of ``outer``.
 
-    ``ssl`` wraps sockets alone, so the records of the inner TLS go through two buffers.
+    ``ssl`` can wrap only sockets, so the records of the inner TLS go through two buffers.
     """
 
     def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, host: str | None) -> None:
@@ -28,7 +28,7 @@ class TlsInTls:
         self._carry(self._tls.do_handshake)
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send some of ``data``; the number of bytes."""
+        """Send some of ``data``, and return the number of bytes."""
         return self._carry(self._tls.write, memoryview(data)[:_RECORD])
 
     def sendall(self, data: bytes | memoryview) -> None:
@@ -37,14 +37,14 @@ class TlsInTls:
             rest = rest[self.send(rest) :]
 
     def recv(self, size: int) -> bytes:
-        """At most ``size`` bytes; none at the end, also where that is not said by TLS (as ``ssl`` has it)."""
+        """Receive at most ``size`` bytes; none at the end, even if TLS does not announce it, as in ``ssl``."""
         try:
             return self._carry(self._tls.read, size)
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             return b""
 
     def recv_into(self, buffer: memoryview) -> int:
-        """As ``recv``, into ``buffer``; the number of bytes."""
+        """Receive into ``buffer``, and return the number of bytes; 0 at the end, as with ``recv``."""
         read: Callable[[int, memoryview], Any] = self._tls.read
         try:
             return int(self._carry(read, len(buffer), buffer))
@@ -61,7 +61,7 @@ class TlsInTls:
         self._outer.close()
 
     def _carry(self, step: Callable[..., T], *arguments: Any) -> T:
-        """Do a step of the inner TLS, with as many records to and from the other end as it takes."""
+        """Do a step of the inner TLS, and exchange as many records with the other end as it needs."""
         while True:
             try:
                 done = step(*arguments)

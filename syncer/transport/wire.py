@@ -1,4 +1,4 @@
-"""One exchange with a server: the route to it, the head of the request, and one of the two ways to send it."""
+"""The connections to servers: an exchange chooses the route, writes the head, and takes one of the two ways."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from syncer.transport.settings import TransportSettings
 from syncer.transport.threads import ThreadWire, wants_thread
 
 Place: TypeAlias = tuple[object, Scope | None]
-"""An origin, and how near an address may be that it is reached at."""
+"""An origin, and the nearest scope that its address may have."""
 
 
 class Wire:
@@ -48,8 +48,8 @@ class Wire:
     async def exchange(self, request: Request, authorization: str | None, traffic: Traffic) -> Response:
         """Send ``request`` once.
 
-        Raises ``Unreachable`` when nothing was sent (``ProxyRefused`` when a proxy would not pass it on), else
-        ``Interrupted``; and ``Unsafe`` for text that would break out of its header.
+        Raises ``Unreachable`` when nothing was sent (``ProxyRefused`` when a proxy does not pass it on), else
+        ``Interrupted``; and ``Unsafe`` for a header with a line break in it.
         """
         route = self._route(request)
         headers = {"Accept-Encoding": "identity", "User-Agent": self._settings.user_agent, **request.headers}

@@ -50,7 +50,7 @@ class Spool:
 
     @property
     def directory(self) -> Path:
-        """Where files of the spool are; raises ``TargetError`` where none can be."""
+        """The directory for files of the spool; raises ``TargetError`` when it cannot be made."""
         with self._making:
             if not isinstance(self._directory, Path):
                 self._directory = self._directory()
