@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 
-from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
+from syncer.errors import Interrupted, NetworkError, OutOfFiles, Unreachable, Unsafe, is_out_of_files
 from syncer.transport.guard import authority
 from syncer.transport.http1 import CutOff, NotHTTP
 from syncer.transport.request import Request
@@ -35,6 +36,8 @@ _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NON
 
 def no_connection(cause: OSError, host: str, via: str = "") -> NetworkError:  # noqa: PLR0911  (one for each cause)
     """Why no connection to ``host`` could be made."""
+    if is_out_of_files(cause) or (isinstance(cause, socket.gaierror) and _can_open_nothing()):
+        return OutOfFiles()
     match cause:
         case OutOfReach():
             return Unsafe(f"a server sends us to {host}, which is in a network that it must not send us to")
@@ -60,6 +63,8 @@ def no_connection(cause: OSError, host: str, via: str = "") -> NetworkError:  # 
 
 def failure_of(error: Exception, request: Request) -> NetworkError:
     """What ``error`` means for ``request``, of which something may have been sent."""
+    if is_out_of_files(error):
+        return OutOfFiles()
     if "CERTIFICATE_REQUIRED" in str(error) or "BAD_CERTIFICATE" in str(error):  # TLS 1.3 says so after its handshake
         host = authority(request.url)
         return CertificateRefused(
@@ -74,3 +79,12 @@ def failure_of(error: Exception, request: Request) -> NetworkError:
             return Interrupted(f"{request}: the answer was cut off")
         case _:
             return Interrupted(f"{request}: the connection broke")
+
+
+def _can_open_nothing() -> bool:
+    """Whether no file can be opened: then the resolver cannot read its own, and says that there is no such name."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return is_out_of_files(error)
+    return False
