@@ -12,7 +12,8 @@
     │   ├── Unreachable                       no connection: DNS, refused, timeout, TLS
     │   ├── Interrupted                       the connection broke and retrying did not help
     │   ├── Waiting                           the host asks for a longer pause than is allowed
-    │   └── Unsafe                            a redirect, realm or location that syncer does not follow
+    │   ├── Unsafe                            a redirect, realm or location that syncer does not follow
+    │   └── OutOfFiles                        this process, or its machine, may open no more files
     ├── RegistryError                exit 1   the registry answered with an error status
     │   ├── Denied                   exit 3
     │   ├── NotFound                 exit 4
@@ -32,10 +33,11 @@ holds a secret: a login in what a user or a server wrote is hidden as the error 
 
 from __future__ import annotations
 
+import errno
 import re
 from enum import IntEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -157,6 +159,26 @@ class Waiting(NetworkError):
 
 class Unsafe(NetworkError):
     """A server sends syncer to an address that it does not follow, such as a private one."""
+
+
+class OutOfFiles(NetworkError):
+    """No file and no connection can be opened, of which no server knows anything."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "too many files and connections are open at the same time for the limits of this process or machine",
+            hint="raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower --concurrency",
+        )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
+def is_out_of_files(error: BaseException) -> bool:
+    """Whether the operating system says that no more files may be open; of a group, whether one of its errors does."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_out_of_files, error.exceptions))
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 class RegistryError(SyncerError):

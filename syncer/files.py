@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from syncer.errors import InvalidFile, TargetError, TargetFull
+from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, is_out_of_files
 from syncer.failpoints import reach
 
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
@@ -48,6 +48,8 @@ class writing:  # noqa: N801  (used like a function; as a generator it would cos
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
+            if is_out_of_files(error):
+                raise OutOfFiles from error
             reason = os.strerror(error.errno) if error.errno else str(error)
             hint = _HINTS.get(error.errno or 0)
             raise TargetFull(f"cannot write {self._path}: {reason.lower()}", hint=hint) from error
@@ -59,6 +61,8 @@ def saving(path: Path, *, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_out_of_files(error):
+            raise OutOfFiles from None
         raise TargetError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from None
 
 
@@ -68,6 +72,8 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_out_of_files(error):
+            raise OutOfFiles from None
         raise InvalidFile(path, f"it cannot be read: {error.strerror or error}", hint=hint) from None
 
 

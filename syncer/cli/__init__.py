@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from syncer import __version__
 from syncer.cli.streams import ReaderGone, standard_streams
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, OutOfFiles, SyncerError, is_out_of_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return error.exit
         except KeyboardInterrupt:
             return Exit.INTERRUPTED
-        except Exception:  # noqa: BLE001  a bug, which is shown here, since logins are hidden here
+        except Exception as error:  # noqa: BLE001  a bug, which is shown here, since logins are hidden here
+            if is_out_of_files(error):
+                complain(OutOfFiles())
+                return OutOfFiles.exit
             import traceback  # noqa: PLC0415
 
             traceback.print_exc()

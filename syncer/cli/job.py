@@ -8,12 +8,15 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 import click
 
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, OutOfFiles, SyncerError
 
+_OPEN_FILES = 65_536  # more than the 256 connections, the files and the clients of a registry ever need
+_LEAST_OPEN_FILES = 20
 _SECONDS_TO_STOP = 1.8  # after a signal; a file under its final name is whole whenever the process ends
 _RESUMABLE = "stopped; run the same command again to go on"
 
@@ -21,8 +24,25 @@ _RESUMABLE = "stopped; run the same command again to go on"
 def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE) -> None:
     """Run ``job`` to its end or to a signal, and end with its exit code; ``farewell`` is printed after a signal."""
     options = {"use_uvloop": sys.platform != "win32"}
+    _allow_open_files()
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
     raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, backend_options=options))
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit on open files as far as the hard one allows; many systems have 1024 for ``select``'s sake.
+
+    Raises ``OutOfFiles`` where the limit is so low that the event loop cannot even begin, which ends the process.
+    """
+    import resource  # noqa: PLC0415  Windows has none
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if 0 <= hard < _LEAST_OPEN_FILES:
+        raise OutOfFiles
 
 
 async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | None) -> Exit:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from http import HTTPStatus
 
-from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
+from syncer.errors import Interrupted, NetworkError, OutOfFiles, Unreachable, Unsafe, is_out_of_files
 from syncer.transport.guard import authority
 from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.request import Request
@@ -43,6 +44,8 @@ _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NON
 
 def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> NetworkError:  # noqa: PLR0911  (one for each cause)
     """The error for a connection to ``host`` that could not be made because of ``cause``."""
+    if is_out_of_files(cause) or (isinstance(cause, socket.gaierror) and _can_open_nothing()):
+        return OutOfFiles()
     name = f"the proxy {host}" if is_proxy else host
     match cause:
         case OutOfReach():
@@ -98,6 +101,8 @@ def _status(number: int) -> str:
 
 def failure_of(error: Exception, request: Request) -> NetworkError:
     """The error for ``request``, of which some bytes may have been sent, after ``error`` on its connection."""
+    if is_out_of_files(error):
+        return OutOfFiles()
     if "CERTIFICATE_REQUIRED" in str(error) or "BAD_CERTIFICATE" in str(error):  # TLS 1.3 says so after its handshake
         host = authority(request.url)
         return CertificateRefused(
@@ -112,3 +117,12 @@ def failure_of(error: Exception, request: Request) -> NetworkError:
             return Interrupted(f"{request}: the answer was cut off")
         case _:
             return Interrupted(f"{request}: the connection broke")
+
+
+def _can_open_nothing() -> bool:
+    """Whether no file can be opened: then the resolver cannot read its own, and says that there is no such name."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return is_out_of_files(error)
+    return False
