@@ -209,16 +209,17 @@ async def test_one_image_under_two_names_of_an_older_bundle_is_one(
     assert len(pushed.json["images"]) == 2
 
 
-@pytest.mark.parametrize("is_defined", [False, True])
+@pytest.mark.parametrize("definition", ["absent", "without digests", "with digests"])
 async def test_two_images_of_an_older_bundle_that_have_one_name_now_both_arrive(
-    debian_registry: OpenRegistry, tmp_path: Path, *, is_defined: bool
+    debian_registry: OpenRegistry, tmp_path: Path, definition: str
 ) -> None:
-    """The first keeps the tag, the second its digest; a definition that names both is no contradiction."""
+    """The first keeps the tag, the second its digest; a definition that names both does not contradict them."""
     one, two = manifest(1), manifest(2)
     named = {"docker.io/library/app:1": one, f"{OLD}:1": two}
-    lines = [f"- {{image: {name}, digest: {made.digest_of(content)}}}\n" for name, content in named.items()]
+    digests = {name: f", digest: {made.digest_of(content)}" for name, content in named.items()}
+    lines = [f"- {{image: {name}{digests[name] if definition == 'with digests' else ''}}}\n" for name in named]
     text = "apiVersion: syncer/v1\nkind: BundleDefinition\nname: old\nimages:\n" + "".join(lines)
-    bundle = bundle_of(tmp_path / "old.tar", named, text if is_defined else None)
+    bundle = bundle_of(tmp_path / "old.tar", named, None if definition == "absent" else text)
 
     async with debian_registry() as target:
         pushed = await syncer("push", "-f", bundle, "-r", target.address, home=tmp_path)

@@ -168,16 +168,15 @@ def _contradictions(bundle: Bundle, definition: Definition) -> Iterator[str]:
     listed: dict[Reference, list[Image]] = {}
     for image in bundle.images:  # under the names that were written: in older bundles two may be one name of Docker Hub
         listed.setdefault(Reference.parse(image.name), []).append(image)
-    defined = [(name, entry.digest) for entry in definition.entries if (name := name_of(entry))]
-    for name, digest in defined:
+    defined = {name: entry.digest for entry in definition.entries if (name := name_of(entry))}
+    for name, digest in defined.items():
         found = [image.descriptor.digest for image in listed.get(name, ())]
         if not found:
             yield f"its definition names {name}, and its index.json does not"
         elif digest is not None and digest not in found:
             yield f"{name} is {digest} in its definition, and {found[0]} in its index.json"
-    names = {name for name, _ in defined}
     for name, images in listed.items():
-        if name not in names and not all(_speaks_about_another(bundle, image) for image in images):
+        if name not in defined and not all(_speaks_about_another(bundle, image) for image in images):
             yield f"its index.json names {name}, and its definition does not"
 
 
