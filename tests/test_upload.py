@@ -684,3 +684,69 @@ async def test_debians_registry_takes_chunks(debian_registry: OpenRegistry, tmp_
         await write(target_at(registries, registry), "app", file_blob(tmp_path, content))
 
         assert (await client.blob(registry, "app", digest_of(content))).content == content
+
+
+async def log_in_page(*_: object) -> web.StreamResponse:
+    """What a proxy that wants a login says to everything."""
+    return web.Response(text="<html>Log in to the network</html>", content_type="text/html")
+
+
+@pytest.mark.parametrize("what", ["POST start", "PATCH session", "PUT session"])
+async def test_a_page_to_log_in_at_is_no_step_of_an_upload(what: str) -> None:
+    """It comes with status 200, and the blob is not there."""
+    content = images.noise("page", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on(what, log_in_page, times=9)
+
+        with pytest.raises(TargetError, match="a web page came") as caught:
+            await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs.get("app") is None
+        assert "want a login" in (caught.value.hint or "")
+
+
+async def test_a_blob_whose_upload_is_led_to_a_page_to_log_in_at_is_not_there() -> None:
+    """A 307 to another host that says 200 to everything."""
+
+    async def elsewhere(*_: object) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": f"{portal.url}/login"})
+
+    async with quirky_registry() as registry, quirky_registry() as portal, registries_for() as registries:
+        portal.on("*", log_in_page, times=9)
+        registry.on("PUT session", elsewhere)
+
+        with pytest.raises(TargetError, match="a web page came, and what was asked for is not done"):
+            await write(target_at(registries, registry.url), "app", blob_of(b"small"), force=True)
+
+
+@pytest.mark.parametrize("number", [200, 202, 204])
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_a_blob_that_is_stored_with_another_status_is_looked_for_once(number: int, *, is_named: bool) -> None:
+    """Only 201 says that it was done, and the digest in the answer as well."""
+    content = images.noise("status", 1000)
+
+    async def fault(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        headers = {"Docker-Content-Digest": response.headers["Docker-Content-Digest"]} if is_named else {}
+        return web.Response(status=number, headers=headers)
+
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT session", fault)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        asked = [] if is_named else ["HEAD blob 200"]
+        assert told(registry) == ["POST start 202", f"PUT session {number}", *asked]
+
+
+async def test_a_registry_that_knows_no_head_is_asked_by_get_for_what_became_of_a_blob() -> None:
+    """The answer to the commit is lost; not a byte is sent again."""
+    content = images.noise("no head", 1000)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.head_status = 405
+        registry.on("PUT session", lose_answer)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert told(registry)[-2:] == ["HEAD blob 405", "GET blob 200"]
+        assert registry.received() == len(content)

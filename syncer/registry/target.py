@@ -23,6 +23,7 @@ from syncer.registry.ways import Manner
 from syncer.transport import Request
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for
+_MOUNTABLE = "sha256"
 _IMMUTABLE = (400, 403, 409, 412)
 
 
@@ -82,8 +83,11 @@ class RegistryTarget:
     async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
         """Ask for a mount; anything but 201 means that the blob must be written.
 
-        A registry that will not mount may have opened an upload instead, which the write takes over.
+        A registry that will not mount may have opened an upload instead, which the write takes over.  Only blobs named
+        by sha256 are mounted: distribution 2.8 says 201 for others, and has from then on an error in their place.
         """
+        if descriptor.digest.algorithm != _MOUNTABLE:
+            return False
         repository = self._repository(space)
         url = repository.url(f"blobs/uploads/?mount={descriptor.digest}&from={origin}")
         authorizer = self._registry.auth.for_scopes(space, repository.scope, f"repository:{origin}:pull")

@@ -14,8 +14,8 @@ import anyio
 from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
 from syncer.registry.body import Content
 from syncer.registry.headers import uploaded, with_parameters
-from syncer.registry.problems import problems_of
-from syncer.registry.repository import Repository
+from syncer.registry.problems import is_web_page, problems_of
+from syncer.registry.repository import Repository, is_success, says_stored, unproven
 from syncer.registry.session import Session, continued, opened
 from syncer.registry.upload_journal import UploadJournal
 from syncer.registry.ways import Manner, Way
@@ -25,7 +25,7 @@ from syncer.transport.retry import TRANSIENT
 _RESTARTS = 3
 _CANCEL_SECONDS = 1.5
 _SMALL = 64 * 1024  # bytes that are sent at once
-_ACCEPTED = (200, 201, 202, 204)  # 202 for a PATCH, 201 for a PUT; Amazon's and Google's answer others
+_ACCEPTED = (200, 201, 202, 204)  # 202 for a PATCH, 204 for a GET; Amazon's and Google's answer others
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -127,7 +127,7 @@ class Upload:
             self._manner.broke(way)
             await self._recover(session, error)
             return
-        if answer.status in _ACCEPTED:
+        if _is_accepted(answer):
             self._manner.worked(way)
             session.moved(answer)
             await self._advance(session, answer, end)
@@ -150,9 +150,10 @@ class Upload:
         except Interrupted as error:
             self._manner.broke(way)
             return await self._settle(session, error)
-        if answer.status in _ACCEPTED:
+        if is_success(answer):
+            if not says_stored(answer, self._descriptor.digest) and not await self._is_found():
+                raise unproven(answer)
             self._manner.worked(way)
-            self._check_stored(answer)
             return True
         return await self._refused(answer, session, way, length, is_commit=True)
 
@@ -180,12 +181,6 @@ class Upload:
         if session.offset >= self._mark + min(PROGRESS, self._manner.chunk_size):
             self._mark = session.offset
             self._budget.progressed()
-
-    def _check_stored(self, answer: Answer) -> None:
-        digest = self._descriptor.digest
-        stored = answer.headers.get("Docker-Content-Digest")
-        if stored and stored.startswith(f"{digest.algorithm}:") and stored != str(digest):
-            raise DigestMismatch(f"{answer.request}: the registry stored {stored[:80]!r} instead")
 
     async def _refused(
         self, answer: Answer, session: Session, way: Way, length: int, *, is_commit: bool = False
@@ -243,7 +238,7 @@ class Upload:
     async def _standing(self, session: Session) -> int:
         """How many bytes the registry says it has; raises ``_StartOver`` when it does not know the session."""
         answer = await self._transport.ask(replace(session.at, method="GET", repeatable=True), budget=self._budget)
-        if answer.status not in _ACCEPTED:
+        if not _is_accepted(answer):
             error = await self._repository.refusal(answer)
             raise error if isinstance(error, Denied) else _StartOver(error)
         session.moved(answer)
@@ -256,7 +251,14 @@ class Upload:
         await self._budget.sleep()
 
     async def _is_there(self) -> bool:
-        return await self._repository.has_blob(self._descriptor, budget=self._budget)
+        """Whether the registry has the blob; False as well when it does not tell, since sending it again tells."""
+        try:
+            return await self._is_found()
+        except RegistryError:
+            return False
+
+    async def _is_found(self) -> bool:
+        return await self._repository.find_blob(self._descriptor, budget=self._budget)
 
     async def _remembered(self) -> Session | None:
         """The session of an earlier run, if the registry knows at least as much of it as we do."""
@@ -296,6 +298,11 @@ class Upload:
 
 def _stretch(start: int, length: int) -> dict[str, str]:
     return {**_OCTETS, "Content-Range": f"{start}-{start + length - 1}"}
+
+
+def _is_accepted(answer: Answer) -> bool:
+    """Whether a session took note of a request; a page to log in at is no session."""
+    return answer.status in _ACCEPTED and not is_web_page(answer)
 
 
 def _is_too_large(answer: Answer) -> bool:
