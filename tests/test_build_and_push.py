@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import OpenRegistry, OpenTokenServer
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply
 from tests.support.images import Image
 from tests.support.programs import needs
 from tests.support.registries import LOGIN, Registry
@@ -287,3 +289,67 @@ async def test_signatures_and_sboms_travel_along(debian_registry: OpenRegistry, 
         await client.assert_holds(target, repository, signature, tag)
         await client.assert_holds(target, repository, sbom)
         assert several.digest.replace(":", "-") in await client.tags(target, repository)
+
+
+async def pushed_bundle(home: Path, source: Registry, target: Registry) -> Path:
+    """A bundle of one image, all of which ``target`` has."""
+    built = await build(home, await publish(source, {"team/app:1": images.image("app")}))
+    pushed = await syncer("push", "--file", home / "out/demo.tar.zst", "--registry", target.address, home=home)
+    assert (built.code, pushed.code) == (0, 0), built.stderr + pushed.stderr
+    return home / "out/demo.tar.zst"
+
+
+@pytest.mark.parametrize(
+    ("path", "fault", "code", "told"),
+    [
+        ("", Reply(401, {"WWW-Authenticate": 'Basic realm="x"'}), 3, "401 Unauthorized"),
+        ("", Reply(403), 3, "403 Forbidden"),
+        ("/blobs/", Reply(500), 1, "500 Internal Server Error"),
+        ("/manifests/", Reply(200, {"Content-Type": "text/html"}, b"<html>log in</html>"), 1, "a web page came"),
+        ("/blobs/", Reply(200, {"Content-Type": "text/html"}, b"<html>log in</html>"), 1, "a web page came"),
+    ],
+)
+async def test_a_registry_that_does_not_tell_lacks_nothing(
+    path: str, fault: Reply, code: int, told: str, *, debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """What it answered keeps its exit code, and is told once however many questions it was the answer to."""
+    async with debian_registry("source") as source, debian_registry("target") as target, fault_proxy(target) as proxy:
+        bundle = await pushed_bundle(tmp_path, source, target)
+        proxy.on(None, path, fault, times=None)
+        verify = ("verify", "--file", bundle, "--registry", proxy.registry.address)
+
+        ran = await syncer(*verify, home=tmp_path)
+        as_json = await syncer(*verify, "--json", home=tmp_path)
+
+    assert ran.code == as_json.code == code, ran.stdout
+    assert [line for line in ran.stdout.splitlines() if told in line] == [ran.stdout.splitlines()[-2]]
+    assert "did not tell of" in ran.stdout
+    assert "lack" not in ran.stdout
+    assert as_json.json["lacking"] == []
+    assert [told in doubt["problem"] for doubt in as_json.json["unknown"]] == [True]
+
+
+async def test_a_registry_that_is_not_there_lacks_nothing(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        bundle = await pushed_bundle(tmp_path, source, target)
+
+    ran = await syncer("verify", "--file", bundle, "--registry", target.address, home=tmp_path)
+
+    assert ran.code == 1
+    assert ran.stdout.count("unknown: ") == 1
+    assert "lack" not in ran.stdout
+
+
+async def test_what_is_not_there_is_told_beside_what_is_not_known(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """That something is missing is certain, so the exit code is 6."""
+    async with debian_registry("source") as source, debian_registry("target") as target, fault_proxy(target) as proxy:
+        bundle = await pushed_bundle(tmp_path, source, target)
+        proxy.on("HEAD", "/blobs/", Reply(404))
+        proxy.on(None, "/manifests/", Reply(403), times=None)
+
+        ran = await syncer("verify", "--file", bundle, "--registry", proxy.registry.address, home=tmp_path)
+
+    assert ran.code == 6
+    assert ran.stdout.count("lacking: ") == ran.stdout.count("unknown: ") == 1

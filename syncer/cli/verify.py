@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -24,6 +25,7 @@ from syncer.cli.output import print_json
 from syncer.cli.settings import registry_settings
 from syncer.errors import Exit
 from syncer.naming import NameMapping
+from syncer.oci import Reference
 from syncer.registry import RegistryAddress
 from syncer.report import human_bytes, human_seconds
 
@@ -77,7 +79,27 @@ def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = 
     if check.unreferenced:
         lines.append(f"unused:  {len(check.unreferenced)} pieces of content that no image needs")
     if result.registry:
-        state = f"lacks {len(result.lacking)} of" if result.lacking else "has all"
-        lines.append(f"registry {result.registry} {state} {result.checked:,} names and pieces of content")
-        lines += [f"lacking: {lacking.name}: {lacking.problem}" for lacking in result.lacking]
+        lines += _standing(result)
     click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
+    for hint in {doubt.hint: None for doubt in result.unknown if doubt.hint}:
+        click.echo(f"hint: {hint}", err=True)
+
+
+def _standing(result: VerifyResult) -> Iterator[str]:
+    """What the registry has and has not, and one line for each cause for which it did not tell."""
+    every = f"{result.checked:,} names and pieces of content"
+    if result.lacking:
+        yield f"registry {result.registry} lacks {len(result.lacking):,} of {every}"
+    elif not result.unknown:
+        yield f"registry {result.registry} has all {every}"
+    if result.unknown:
+        untold = sum(len(doubt.names) for doubt in result.unknown)
+        yield f"registry {result.registry} did not tell of {untold:,} of {every}"
+    for gap in result.lacking:
+        yield f"lacking: {gap.name}: {gap.problem}"
+    for doubt in result.unknown:
+        yield f"unknown: {doubt.names[0]}{_and_more(doubt.names)}: {doubt.problem}"
+
+
+def _and_more(names: Sequence[Reference]) -> str:
+    return f" and {len(names) - 1:,} more" if len(names) > 1 else ""
