@@ -16,6 +16,7 @@ from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply
 from tests.support.images import Image
 from tests.support.programs import needs
+from tests.support.quirky import quirky_registry
 from tests.support.registries import LOGIN, Registry
 
 
@@ -353,3 +354,56 @@ async def test_what_is_not_there_is_told_beside_what_is_not_known(
 
     assert ran.code == 6
     assert ran.stdout.count("lacking: ") == ran.stdout.count("unknown: ") == 1
+
+
+@pytest.mark.parametrize("command", ["push", "sync"])
+@pytest.mark.parametrize("lost", ["a blob", "a manifest of the index", "the index", "nothing"])
+async def test_what_a_registry_lost_is_found_and_sent_again(
+    lost: str, command: str, debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """Garbage collection or a bad disk took it, and the tag is right.  Nothing else is sent a second time."""
+    several = images.multi_platform("several")
+    made = {"team/app:1": images.image("app"), "several:latest": several, "several:again": several}
+    bundle = tmp_path / "out/demo.tar.zst"
+    async with debian_registry("source") as source, quirky_registry() as target:
+        references = await publish(source, made)
+        await build(tmp_path, references)
+        bring: list[str | Path] = ["push", "--file", bundle]
+        if command == "sync":
+            bring = ["sync", *[word for reference in references for word in ("--image", reference)]]
+        bring += ["--registry", target.address, "--json"]
+        verify = ("verify", "--file", bundle, "--registry", target.address)
+        first = await syncer(*bring, home=tmp_path)
+        repository = f"{source.address.replace(':', '_')}/several"
+        assert first.code == 0
+        match lost:
+            case "a blob":
+                del target.blobs[repository][next(iter(several.children[0].blobs))]
+            case "a manifest of the index":
+                del target.manifests[repository][several.children[1].digest]
+            case "the index":
+                del target.manifests[repository][several.digest]
+
+        blind = await syncer(*bring, home=tmp_path)
+        found = await syncer(*verify, home=tmp_path)
+        del target.seen[:]
+        mended = await syncer(*bring, "--recheck", home=tmp_path)
+        sent = [f"{seen.method} {seen.kind}" for seen in target.seen if seen.method not in ("GET", "HEAD")]
+        whole = await syncer(*verify, home=tmp_path)
+
+    is_lost = lost != "nothing"
+    assert (blind.code, found.code) == (0, 6 if is_lost and lost != "the index" else 0)
+    assert (f"push --file {bundle} --registry {target.address} --recheck" in found.stderr) == (found.code == 6)
+    assert (mended.code, whole.code) == (0, 0), mended.stderr + whole.stdout
+    assert mended.json["totals"]["images_copied"] == (2 if is_lost else 0)
+    assert mended.json["totals"]["images_skipped"] == (1 if is_lost else 3)
+    blob = ["POST start", "PUT session"] if lost == "a blob" else []
+    child = ["PUT manifest"] if lost in ("a blob", "a manifest of the index") else []
+    assert sent == blob + child + (["PUT manifest"] * 2 if is_lost else [])
+
+
+async def test_a_dry_run_looks_at_tags_only(tmp_path: Path) -> None:
+    ran = await syncer("sync", "--image", "a/b:1", "-r", "127.0.0.1:1", "--dry-run", "--recheck", home=tmp_path)
+
+    assert ran.code == 2
+    assert "none with --recheck" in ran.stderr

@@ -33,6 +33,7 @@ class Mirroring:
 
     state: Path | None = None  # a directory in which hints are kept from run to run
     workers: int = WORKERS  # pieces of content in flight to each target
+    recheck: bool = False  # all content is looked for at the targets, whatever their tags say
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
     delete: bool = False  # and delete it
@@ -196,7 +197,8 @@ class _Passes:
                 tasks.start_soon(self._bring, own, source, self.targets[host])
 
     async def _bring(self, items: Sequence[Item], source: Snapshot, target: OpenTarget) -> None:
-        options = Options(workers=min(self.run.workers, target.target.lanes), memory=target.memory)
+        workers = min(self.run.workers, target.target.lanes)
+        options = Options(workers=workers, memory=target.memory, recheck=self.how.recheck)
         await transfer(items, source, target.target, options=options, emit=self._note)
 
     def _note(self, event: Event) -> None:

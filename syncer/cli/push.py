@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from syncer.api.push import Delivery, push_file
@@ -10,9 +11,9 @@ from syncer.cli.command import flag
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
-    DryRunOptions,
     LoginOptions,
     OutputOptions,
+    TransferOptions,
     UploadOptions,
     arch_option,
     bundle_option,
@@ -36,7 +37,7 @@ def push(
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
-    dry: DryRunOptions,
+    transfer: TransferOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     upload: UploadOptions,
@@ -46,6 +47,7 @@ def push(
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
+    transfer.refuse_recheck()
     settings = registry_settings(connection, login, registry, upload)
     delivery = Delivery(address=registry, mapping=map, platform=arch, state=state_directory(upload.state_dir))
 
@@ -55,7 +57,7 @@ def push(
         report = await plan_push(
             file, delivery, annotations=annotation_selector, settings=settings, workers=connection.concurrency
         )
-        return print_plan(report, output, exit_code=dry.exit_code)
+        return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
@@ -65,9 +67,9 @@ def push(
                 annotations=annotation_selector,
                 settings=settings,
                 rehash=verify_first,
-                options=reporter.run_options(connection.concurrency),
+                options=replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
             )
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 
-    run(forecast if dry.dry_run else job)
+    run(forecast if transfer.dry_run else job)

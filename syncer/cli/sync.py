@@ -13,10 +13,10 @@ from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
-    DryRunOptions,
     LoginOptions,
     MirrorOptions,
     OutputOptions,
+    TransferOptions,
     UploadOptions,
 )
 from syncer.cli.output import open_reporter, print_plan, warn
@@ -42,7 +42,7 @@ def sync(
     timeout: float | None = option(
         "End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION", parse=parse_duration
     ),
-    dry: DryRunOptions,
+    transfer: TransferOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     upload: UploadOptions,
@@ -55,6 +55,7 @@ def sync(
     """
     if yes and not prune:
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
+    transfer.refuse_recheck()
     file = find_sync_file(mirror)
     state = state_directory(upload.state_dir)
     settings = sync_settings(file, registry_settings(connection, login, mirror.address, upload), os.environ)
@@ -62,6 +63,7 @@ def sync(
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
+        recheck=transfer.recheck,
         fail_fast=not keep_going,
         prune=prune,
         delete=yes,
@@ -76,7 +78,7 @@ def sync(
 
         async with sources_with(warn) as sources:
             report = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
-        return print_plan(report, output, exit_code=dry.exit_code)
+        return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:
         profile = mirror.config.stem if mirror.config else str(mirror.address)
@@ -99,7 +101,7 @@ def sync(
             reporter.summarize("Sync Summary", _outcome(file, result), result.report, profile=profile)
         return result.exit
 
-    run(forecast if dry.dry_run else job)
+    run(forecast if transfer.dry_run else job)
 
 
 def _console(settings: RegistrySettings) -> PaletteConsole:

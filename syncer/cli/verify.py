@@ -81,6 +81,8 @@ def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = 
     if result.registry:
         lines += _standing(result)
     click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
+    if result.lacking:
+        click.echo(f"hint: {_mend(result)}", err=True)
     for hint in {doubt.hint: None for doubt in result.unknown if doubt.hint}:
         click.echo(f"hint: {hint}", err=True)
 
@@ -99,6 +101,11 @@ def _standing(result: VerifyResult) -> Iterator[str]:
         yield f"lacking: {gap.name}: {gap.problem}"
     for doubt in result.unknown:
         yield f"unknown: {doubt.names[0]}{_and_more(doubt.names)}: {doubt.problem}"
+
+
+def _mend(result: VerifyResult) -> str:
+    command = f"syncer push --file {result.bundle} --registry {result.registry} --recheck"
+    return f"{command} sends what is lost, also below tags that are right (give it the same --map)"
 
 
 def _and_more(names: Sequence[Reference]) -> str:

@@ -28,7 +28,7 @@ _IMMUTABLE = (400, 403, 409, 412)
 
 
 class RegistryTarget:
-    """Implements ``Target`` and ``Mounting`` for one registry; a space is a repository.
+    """Implements ``Target``, ``Mounting`` and ``Inspectable`` for one registry; a space is a repository.
 
     Errors of the registry are ``TargetError``s with its own words and a hint, but for ``Denied`` and
     ``ChildrenUnknown``; an error of the source stays what it is.
@@ -98,6 +98,14 @@ class RegistryTarget:
         except RegistryError:  # a token for both repositories may not be had; one for this one may
             return False
         return answer.status == 201
+
+    async def holds(self, space: str, descriptor: Descriptor) -> bool:
+        """Whether the repository has the manifest or the blob; raises when the registry does not tell."""
+        repository = self._repository(space)
+        with self._as_target_errors(space):
+            if descriptor.is_manifest:
+                return await repository.find(str(descriptor.digest)) == descriptor.digest
+            return await repository.find_blob(descriptor)
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
         repository = self._repository(space)

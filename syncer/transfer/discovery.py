@@ -52,6 +52,7 @@ class Discovery:
     memory: Memory = field(default_factory=Memory)
     referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
     concurrency: int = 16  # images of one registry looked at together
+    recheck: bool = False  # a name that is right at the target says nothing about what is below it
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # what each tag meant when it was looked at
     _sizes: dict[Digest, int] = field(default_factory=dict)
@@ -94,7 +95,7 @@ class Discovery:
 
     async def _discover(self, item: Item) -> Discovered:
         try:
-            current = await self.target.current(item.target)
+            current = None if self.recheck else await self.target.current(item.target)
             if current is not None:
                 root = await self.source.resolve(item.source)
                 if current == self._expected(item, root.digest):

@@ -62,6 +62,7 @@ class Quirky:
     blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository and digest
     manifests: dict[str, dict[str, tuple[str, bytes]]] = field(default_factory=dict)  # by repository and reference
     sessions: dict[int, Session] = field(default_factory=dict)
+    begun: int = 0  # sessions
     seen: list[Seen] = field(default_factory=list)
     faults: list[tuple[str, int, Fault]] = field(default_factory=list)  # "METHOD kind", how many times still, what
 
@@ -143,7 +144,8 @@ class Quirky:
         if digest and self.mounts and digest in self.blobs.get(origin or "", {}):
             self.add(name, self.blobs[origin or ""][digest])
             return web.Response(status=201)
-        number = len(self.sessions) + 1
+        self.begun += 1
+        number = self.begun
         self.sessions[number] = Session(name)
         headers = self._told(request, number)
         if self.least_chunk:
