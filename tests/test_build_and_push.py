@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.conftest import OpenRegistry, OpenTokenServer
@@ -407,3 +408,29 @@ async def test_a_dry_run_looks_at_tags_only(tmp_path: Path) -> None:
 
     assert ran.code == 2
     assert "none with --recheck" in ran.stderr
+
+
+async def test_a_cache_of_buildkit_is_an_index_of_blobs_and_travels_as_one(tmp_path: Path) -> None:
+    """Through a bundle and straight, whole and for a platform, which a cache has not."""
+    layers, config = [images.noise(f"cached {number}", 3000) for number in range(2)], b'{"layers": [], "records": []}'
+    async with quirky_registry() as source, quirky_registry() as target, quirky_registry() as mirror:
+        kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+        entries = [{"mediaType": kind, "digest": source.add("ci", layer), "size": len(layer)} for layer in layers]
+        kind = "application/vnd.buildkit.cacheconfig.v0"
+        entries.append({"mediaType": kind, "digest": source.add("ci", config), "size": len(config)})
+        cache = orjson.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": entries})
+        source.manifests["ci"] = {"cache": (images.OCI_INDEX, cache)}
+        image = f"{source.address}/ci:cache"
+        place = f"{source.address.replace(':', '_')}/ci"
+
+        built = await build(tmp_path, [image])
+        to = ("--registry", target.address)
+        pushed = await syncer("push", "--file", tmp_path / "out/demo.tar.zst", *to, home=tmp_path)
+        verified = await syncer("verify", "--file", tmp_path / "out/demo.tar.zst", *to, home=tmp_path)
+        synced = await syncer("sync", "--image", image, "-r", mirror.address, "-a", "amd64", home=tmp_path)
+
+    runs = (built, pushed, verified, synced)
+    assert [run.code for run in runs] == [0] * 4, [run.stderr for run in runs]
+    for registry in (target, mirror):
+        assert registry.manifests[place]["cache"] == (images.OCI_INDEX, cache)
+        assert registry.blobs[place] == source.blobs["ci"]

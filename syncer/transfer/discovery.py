@@ -127,8 +127,8 @@ class Discovery:
         descent.enter(root)
         for child, is_manifest in descent:
             self._check_size(item.source, child)
-            if child.digest in content:
-                continue
+            if child.digest in content and (not is_manifest or child.digest in manifests):
+                continue  # what one document calls a blob may be a manifest for the next
             if is_manifest:
                 manifest = await self._manifest(item.source.at(child.digest), child)
                 manifests[child.digest] = manifest
@@ -160,6 +160,8 @@ class Discovery:
         if isinstance(root, Index):
             offered = [child.platform for child in root.manifests if child.platform]
             fitting = [child for child in root.manifests if _fits(child.platform, item)]
+            if not any(child.may_be_manifest for child in root.manifests):
+                return root  # a cache of BuildKit runs nowhere
             if len(item.platforms) > 1 and fitting:
                 return reduced(root, fitting)
             if fitting:
