@@ -12,7 +12,7 @@ from syncer.oci import Digest, parse_manifest
 from syncer.registry.problems import hint_for
 from tests.support import images
 from tests.support.images import digest_of
-from tests.support.quirky import Fault, Handler, Quirky, problem, proceed, quirky_registry, status
+from tests.support.quirky import Fault, Handler, Quirky, problem, proceed, quirky_registry, reset, status
 from tests.support.registry_end import blob_of, name_at, registries_for, target_at, write
 
 IMAGE = images.image("target")
@@ -76,6 +76,29 @@ async def test_content_that_a_registry_misses_after_all_is_named(code: str, deta
             await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
 
     assert caught.value.digests == ("sha256:" + "1" * 64,)
+
+
+@pytest.mark.parametrize("number", [400, 500, 503])
+async def test_missing_content_is_no_trouble_that_passes(number: int) -> None:
+    """A status that is asked again otherwise; what is missing is sent then, and asked for once more."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", refuses(number, "MANIFEST_BLOB_UNKNOWN", detail=digest_of(b"lost")), times=9)
+
+        with pytest.raises(ChildrenUnknown) as caught:
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+        assert caught.value.digests == (digest_of(b"lost"),)
+        assert len(registry.requests("PUT")) == 1
+
+
+async def test_a_server_in_trouble_is_sent_the_manifest_again() -> None:
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", refuses(500, "UNKNOWN"), refuses(503, "UNAVAILABLE"), reset)
+
+        await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+        assert len(registry.requests("PUT")) == 4
+        assert tags(registry) == {"v1"}
 
 
 async def test_a_manifest_that_is_stored_as_another_is_an_error() -> None:

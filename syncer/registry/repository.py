@@ -5,7 +5,7 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -146,10 +146,11 @@ class Repository:
             f"manifests/{reference}",
             headers={"Content-Type": manifest.descriptor.media_type},
             body=manifest.content,
+            is_final=_lacks_children,  # some registries say so with status 500
         )
         if not is_success(answer):
-            problems = problems_of(answer)
-            if answer.status in (400, 404) and any(problem.code in _CHILDREN_CODES for problem in problems):
+            if _lacks_children(answer):
+                problems = problems_of(answer)
                 words = tuple(dict.fromkeys(f"{problem.code}: {problem.message}" for problem in problems))
                 digests = [digest for problem in problems for digest in problem.digests]
                 raise ChildrenUnknown(answer.request, answer.status, words, digests)
@@ -227,6 +228,7 @@ class Repository:
         body: bytes | None = None,
         limit: int = 64 * 1024,
         budget: Budget | None = None,
+        is_final: Callable[[Answer], bool] | None = None,
     ) -> Answer:
         request = Request(
             method=method,
@@ -234,6 +236,7 @@ class Repository:
             headers=headers or {},
             body=body,
             authorizer=self.authorizer,
+            is_final=is_final,
         )
         return await self.registry.transport.ask(request, limit=limit, budget=budget)
 
@@ -264,6 +267,12 @@ def _told(headers: Mapping[str, str], descriptor: Descriptor) -> bool | None:
     if not is_named and (length is None or headers.get("Content-Type", "").lower().startswith("text/html")):
         return None
     return length in (None, str(descriptor.size))
+
+
+def _lacks_children(answer: Answer) -> bool:
+    """Whether a manifest was refused because content that it names is missing."""
+    is_denied = answer.status in (401, 403)
+    return not is_denied and any(problem.code in _CHILDREN_CODES for problem in problems_of(answer))
 
 
 def is_success(answer: Answer) -> bool:

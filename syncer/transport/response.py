@@ -90,6 +90,7 @@ class Response(ABC):
         self.status = status
         self.headers = headers
         self.on_close: Callable[[], None] | None = None
+        self.told: Answer | None = None  # the answer, if it had to be read to judge it
 
     @property
     @abstractmethod
@@ -122,6 +123,8 @@ class Response(ABC):
 
         Raises as ``piece``.
         """
+        if self.told is not None:
+            return self.told
         content = await self.piece()
         while content and len(content) <= limit and (piece := await self.piece()):
             content += piece
