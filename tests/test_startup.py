@@ -19,7 +19,12 @@ _OF_PROFILES = {
     f"syncer.{module}"
     for module in (
         *("api.palette", "api.prune", "api.charts", "cli.live", "cli.palette", "serve"),
-        *("profiles.charts", "profiles.palette.gather", "profiles.palette.packs", "profiles.palette.palette_api"),
+        *(
+            "profiles.charts",
+            "profiles.palette.profile_definition",
+            "profiles.palette.packs",
+            "profiles.palette.palette_api",
+        ),
     )
 }
 _PROGRAM = "import sys; from syncer.cli import main; main(sys.argv[1:]); print(*sys.modules, sep='\\n')"

@@ -12,22 +12,22 @@ from syncer.errors import RegistryError, SyncerError, UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Descent
 from syncer.profiles.syncfile.document import Target
-from syncer.profiles.syncfile.removals import Removal, removals
+from syncer.profiles.syncfile.removals import Removal, find_removals
 from syncer.registry import Registries, RegistryAddress, delete_tag, repositories
 from syncer.registry.repository import Repository
-from syncer.report.figures import Pruned, PruneStatus
+from syncer.report.figures import PrunedTag, PruneStatus
 
 _AT_ONCE = 16  # requests; nobody waits for a prune
 
 
-async def prune(sources: Sources, names: Collection[Reference], *, delete: bool) -> list[Pruned]:
+async def prune(sources: Sources, names: Collection[Reference], *, delete: bool) -> list[PrunedTag]:
     """List the tags below the targets' base paths that are not among ``names``; with ``delete`` they are deleted.
 
     ``names`` is all that the targets are to have.  Doubtful tags are left alone: targets without a base path,
     repositories of sources that could not be listed, tags whose digest something else needs where the registry
     deletes by digest only.
     """
-    pruned: dict[Reference, Pruned] = {}  # one target may lie below another one
+    pruned: dict[Reference, PrunedTag] = {}  # one target may lie below another one
     for target in sources.file.targets:
         pruning = _Pruning(sources, target, names, delete=delete)
         pruned |= {each.name: each for each in await pruning.carry_out() if each.name not in pruned}
@@ -54,7 +54,7 @@ class _Pruning:
         self._registries: Registries = sources.supplies.registries
         self._warn: Warn = sources.warn
 
-    async def carry_out(self) -> list[Pruned]:
+    async def carry_out(self) -> list[PrunedTag]:
         if doubtful := self._sources.doubtful_extent(self._target):
             self._warn(f"nothing is pruned at {self._target.title}: not all of {doubtful} could be found")
             return []
@@ -63,7 +63,7 @@ class _Pruning:
         except UsageError as error:
             self._warn(str(error))
             return []
-        pruned: list[Pruned] = []
+        pruned: list[PrunedTag] = []
         is_refused = not self._delete
         for removal in found:
             pruned.append(_listed(removal) if is_refused else await self._remove(removal))
@@ -75,7 +75,7 @@ class _Pruning:
         """Find the tags to remove; raises ``UsageError`` for a target without a base path, before anything is asked."""
         base, host = self._address.base, self._address.host
         incomplete = {item.target.repository for item in self._sources.doubtful_items(self._target)}
-        removals({}, (), registry=host, base=base, needs={})
+        find_removals({}, (), registry=host, base=base, needs={})
         listing: dict[str, dict[str, Digest]] = {}
         needs: dict[Digest, list[Digest]] = {}
         limiter = anyio.CapacityLimiter(_AT_ONCE)
@@ -94,7 +94,7 @@ class _Pruning:
             for name in await self._repositories():
                 if name.startswith(f"{base}/") and name not in incomplete:
                     tasks.start_soon(look, name)
-        return removals(listing, self._names, registry=host, base=base, needs=needs, incomplete=incomplete)
+        return find_removals(listing, self._names, registry=host, base=base, needs=needs, incomplete=incomplete)
 
     async def _repositories(self) -> Iterable[str]:
         host = self._address.host
@@ -122,19 +122,19 @@ class _Pruning:
             await _add_below(repository, descriptor, inventory)
         return inventory
 
-    async def _remove(self, removal: Removal) -> Pruned:
+    async def _remove(self, removal: Removal) -> PrunedTag:
         repository = self._registries.registry(removal.name.registry).repository(removal.name.repository, "pull,delete")
         assert removal.name.tag is not None
         try:
             is_gone = await delete_tag(repository, removal.name.tag, removal.digest, is_free=removal.is_free)
         except SyncerError as error:
-            return Pruned(name=removal.name, digest=removal.digest, status=PruneStatus.FAILED, error=error)
+            return PrunedTag(name=removal.name, digest=removal.digest, status=PruneStatus.FAILED, error=error)
         status = PruneStatus.DELETED if is_gone else PruneStatus.KEPT
-        return Pruned(name=removal.name, digest=removal.digest, status=status)
+        return PrunedTag(name=removal.name, digest=removal.digest, status=status)
 
 
-def _listed(removal: Removal) -> Pruned:
-    return Pruned(name=removal.name, digest=removal.digest, status=PruneStatus.LISTED)
+def _listed(removal: Removal) -> PrunedTag:
+    return PrunedTag(name=removal.name, digest=removal.digest, status=PruneStatus.LISTED)
 
 
 async def _add_below(repository: Repository, root: Descriptor, inventory: _Inventory) -> None:

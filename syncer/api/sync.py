@@ -20,7 +20,7 @@ from syncer.errors import Exit, SyncerError, UsageError
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
-from syncer.report.figures import Pruned
+from syncer.report.figures import PrunedTag
 from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
 from syncer.transfer.run import WORKERS, Options, transfer
 
@@ -133,7 +133,7 @@ class _Passes:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
     was_cut: bool = True  # until everything was tried
-    pruned: tuple[Pruned, ...] | None = None
+    pruned: tuple[PrunedTag, ...] | None = None
 
     async def carry_out(self) -> None:
         with self.scope:
@@ -197,7 +197,7 @@ class _Passes:
                 tasks.start_soon(self._bring, own, source, self.targets[host])
 
     async def _bring(self, items: Sequence[Item], source: Snapshot, target: OpenTarget) -> None:
-        workers = min(self.run.workers, target.target.lanes)
+        workers = min(self.run.workers, target.target.capacity)
         options = Options(workers=workers, memory=target.memory, recheck=self.how.recheck)
         await transfer(items, source, target.target, options=options, emit=self._note)
 

@@ -218,9 +218,9 @@ async def _add_files(definition: Definition, options: BuildOptions, means: _Mean
     if options.cluster.cluster_definition_name:
         path = await _download_cluster_definition(options, means)
         click.echo(f"Downloaded cluster config at {path.absolute()}", err=True)
-        from syncer.profiles.definition.local import defined_file  # noqa: PLC0415  slow to import, and rarely used
+        from syncer.profiles.definition.local import define_file  # noqa: PLC0415  slow to import, and rarely used
 
-        files.append(defined_file(path, "cluster-definitions"))
+        files.append(define_file(path, "cluster-definitions"))
     if options.definition.custom_ui:
         from syncer.cli.palette import read_widgets  # noqa: PLC0415  slow to import, and rarely used
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TextIO
 
-from syncer.report import Pace, Standing, human_bytes, human_seconds, printable
+from syncer.report import Measurement, ProgressMeter, human_bytes, human_seconds, printable
 from syncer.transfer.events import Event, ImageFailed
 
 _PLAIN_INTERVAL = 30.0  # seconds
@@ -35,22 +35,22 @@ class Display(ABC):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._pace = Pace()
+        self._meter = ProgressMeter()
         self._failures: deque[ImageFailed] = deque()
 
     def __call__(self, event: Event) -> None:
-        self._pace(event)
+        self._meter(event)
         if isinstance(event, ImageFailed):
             self._failures.append(event)
 
     def expect(self, images: int) -> None:
         """Announce that many images more than so far, so that the view can say how many there are."""
-        self._pace.expect(images)
+        self._meter.expect(images)
 
     def draw(self) -> None:
         """Show the newest failures, and the counts."""
         self._show_failures()
-        self._show(self._pace.look(self._clock()))
+        self._show(self._meter.measure(self._clock()))
 
     def end(self) -> None:
         """Show what has not been shown yet; a summary follows."""
@@ -65,7 +65,7 @@ class Display(ABC):
     def _say(self, line: str) -> None: ...
 
     @abstractmethod
-    def _show(self, standing: Standing) -> None: ...
+    def _show(self, measurement: Measurement) -> None: ...
 
 
 class PlainDisplay(Display):
@@ -84,9 +84,9 @@ class PlainDisplay(Display):
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
-    def _show(self, standing: Standing) -> None:
-        line = plain_line(standing)
-        if standing.images and line != self._last:
+    def _show(self, measurement: Measurement) -> None:
+        line = plain_line(measurement)
+        if measurement.images and line != self._last:
             self._say(line)
             self._last = line
 
@@ -102,25 +102,25 @@ class NoDisplay(Display):
     def _say(self, line: str) -> None:
         pass
 
-    def _show(self, standing: Standing) -> None:
+    def _show(self, measurement: Measurement) -> None:
         pass
 
 
-def plain_line(standing: Standing) -> str:
+def plain_line(measurement: Measurement) -> str:
     """The transfer in one line of plain text."""
-    return ", ".join([images_done(standing), *figures(standing)])
+    return ", ".join([images_done(measurement), *figures(measurement)])
 
 
-def images_done(standing: Standing) -> str:
-    failed = f" ({standing.images_failed} failed)" if standing.images_failed else ""
-    return f"{standing.images_done} of {standing.images} images{failed}"
+def images_done(measurement: Measurement) -> str:
+    failed = f" ({measurement.images_failed} failed)" if measurement.images_failed else ""
+    return f"{measurement.images_done} of {measurement.images} images{failed}"
 
 
-def figures(standing: Standing) -> list[str]:
-    more = "+" if standing.growing else ""
-    said = [f"{human_bytes(standing.bytes_done)} of {human_bytes(standing.bytes)}{more}"]
-    if standing.rate is not None:
-        said.append(f"{human_bytes(standing.rate)}/s")
-    if standing.seconds_left is not None and standing.bytes_done < standing.bytes:
-        said.append(f"{human_seconds(standing.seconds_left)}{more} left")
+def figures(measurement: Measurement) -> list[str]:
+    more = "+" if measurement.growing else ""
+    said = [f"{human_bytes(measurement.bytes_done)} of {human_bytes(measurement.bytes)}{more}"]
+    if measurement.rate is not None:
+        said.append(f"{human_bytes(measurement.rate)}/s")
+    if measurement.seconds_left is not None and measurement.bytes_done < measurement.bytes:
+        said.append(f"{human_seconds(measurement.seconds_left)}{more} left")
     return said

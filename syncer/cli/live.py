@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from syncer.cli.display import Display, figures, images_done
-from syncer.report import Standing, human_bytes
-from syncer.report.pace import InFlight
+from syncer.report import Measurement, human_bytes
+from syncer.report.progress_meter import InFlight
 
 _BLOBS_SHOWN = 5
 _INTERVAL = 0.125  # seconds
@@ -34,8 +34,8 @@ class LiveDisplay(Display):
     def _say(self, line: str) -> None:
         self._console.print(Text(line, style="red"), soft_wrap=True)
 
-    def _show(self, standing: Standing) -> None:
-        self._live.update(view(standing), refresh=True)
+    def _show(self, measurement: Measurement) -> None:
+        self._live.update(view(measurement), refresh=True)
 
 
 @contextmanager
@@ -46,19 +46,19 @@ def open_live(stream: TextIO) -> Iterator[LiveDisplay]:
         yield LiveDisplay(console, live)
 
 
-def view(standing: Standing) -> RenderableType:
+def view(measurement: Measurement) -> RenderableType:
     """A bar with the figures of the transfer, and below it the blobs with the most bytes to come."""
     head = Table.grid(expand=True, padding=(0, 1))
     head.add_column(no_wrap=True)
     head.add_column(ratio=1, min_width=8)
     head.add_column(no_wrap=True, justify="right")
     head.add_row(
-        Text(images_done(standing)),
-        ProgressBar(total=max(1, standing.bytes), completed=standing.bytes_done),
-        Text(" · ".join(figures(standing))),
+        Text(images_done(measurement)),
+        ProgressBar(total=max(1, measurement.bytes), completed=measurement.bytes_done),
+        Text(" · ".join(figures(measurement))),
     )
-    blobs = [_blob(blob) for blob in standing.in_flight[:_BLOBS_SHOWN]]
-    if (more := len(standing.in_flight) - _BLOBS_SHOWN) > 0:
+    blobs = [_blob(blob) for blob in measurement.in_flight[:_BLOBS_SHOWN]]
+    if (more := len(measurement.in_flight) - _BLOBS_SHOWN) > 0:
         blobs.append(Text(f"  and {more} more", style="dim"))
     return Group(head, *blobs)
 

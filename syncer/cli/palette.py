@@ -17,10 +17,10 @@ from syncer.cli.settings import config_directory
 from syncer.errors import InvalidFile, TargetError, UsageError
 from syncer.files import reading
 from syncer.profiles.definition.definition import DefinedFile, Definition
-from syncer.profiles.definition.local import defined_file
-from syncer.profiles.palette.gather import Gathered
+from syncer.profiles.definition.local import define_file
 from syncer.profiles.palette.key import PaletteLogin, load_login
 from syncer.profiles.palette.palette_api import PaletteAccount, console_url
+from syncer.profiles.palette.profile_definition import ProfileDefinition
 from syncer.transport import HostSettings, TransportSettings
 from syncer.transport.guard import authority
 
@@ -87,7 +87,7 @@ async def define_bundle(
     return found.definition, _warn_of(found, warn, scan=selection.scan)
 
 
-def _warn_of(gathered: Gathered, warn: Callable[[str], None], *, scan: bool) -> list[str]:
+def _warn_of(gathered: ProfileDefinition, warn: Callable[[str], None], *, scan: bool) -> list[str]:
     """Warn of what was odd, and of images that packs name and do not list; returns lines for the summary."""
     for warning in gathered.warnings:
         warn(warning)
@@ -140,4 +140,4 @@ def read_widgets(path: Path) -> DefinedFile:
         start = file.read(512)
     if not start.startswith(_PACKED) and start[257:262] != b"ustar":
         raise InvalidFile(path, "it is no widget archive", hint="make a .tar, .tar.gz or .tar.zst of the widgets")
-    return defined_file(path, "custom-ui")
+    return define_file(path, "custom-ui")

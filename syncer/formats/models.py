@@ -1,4 +1,4 @@
-"""Documents that people write, checked against a model; an error names file, line and field."""
+"""Checking documents that people write against pydantic models; an error names file, line and field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from syncer.errors import InvalidFile, SyncerError
 from syncer.formats.yaml import Step, line_of, spell_path, unknown_field
 
-Model = TypeVar("Model", bound="Checked")
+Model = TypeVar("Model", bound="StrictModel")
 Value = TypeVar("Value")
 
 _WORDS = {
@@ -40,8 +40,8 @@ _OWN = "syncer"
 _NO_TEXT = (dict, list, int, float, NoneType)  # what else a document can hold
 
 
-class Checked(BaseModel):
-    """The base of models of such documents: frozen, and strict about the fields that there are."""
+class StrictModel(BaseModel):
+    """The base class of these models: frozen, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -50,7 +50,7 @@ _FOLLOWING = ("missing", "too_short")
 
 
 def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
-    """``tree``, as ``parse_yaml`` gives it, as a ``model``; raises ``InvalidFile`` for its first mistake."""
+    """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` for its first mistake."""
     try:
         return model.model_validate(tree)
     except ValidationError as invalid:
@@ -64,7 +64,8 @@ def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
 
 
 def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
-    """A field whose text ``parse`` turns into a value, raising ``SyncerError`` for a wrong one.
+    """Make a validator for a field whose text ``parse`` turns into a value; ``parse`` raises ``SyncerError``.
+
 
     A program may give the value itself.
     """
@@ -81,7 +82,7 @@ def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
 
 
 def mistake(problem: str, *, hint: str | None = None) -> PydanticCustomError:
-    """What a validator raises."""
+    """Make the error that a validator raises: a sentence, and a hint or None."""
     return PydanticCustomError(_OWN, "{problem}", {"problem": problem, "hint": hint})
 
 

@@ -1,4 +1,4 @@
-"""Files that people write, read with a limit."""
+"""Reading text files and JSON that people write, with a limit on their size."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from syncer.errors import InvalidFile
 from syncer.files import reading
 
 MAX_TEXT_SIZE = 64 * 1024 * 1024
-"""Bytes.  An exported profile is a few hundred KiB; what is larger than this is another kind of file."""
+"""Bytes.  An exported profile has a few hundred KiB; a file larger than this is of another kind."""
 
 
 def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
-    """The text in ``path``, in UTF-8 or in Windows's UTF-16, without its byte order mark; raises ``InvalidFile``.
+    """Read the text in ``path``, in UTF-8 or in Windows's UTF-16, without its byte order mark; raises ``InvalidFile``.
 
-    ``limit`` is in bytes, so that a bundle given by mistake is refused before it is in memory.
+    A file of more than ``limit`` bytes is refused, so that a bundle given by mistake does not fill the memory.
     """
     with reading(path), path.open("rb") as file:
         content = file.read(limit + 1)
@@ -25,12 +25,12 @@ def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
 
 
 def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE) -> str:
-    """``content`` as text, without its byte order mark; raises ``InvalidFile``, which names ``path``.
+    """Decode ``content``, without its byte order mark; raises ``InvalidFile``, which names ``path``.
 
     PowerShell writes UTF-16 with such a mark; without one the text must be UTF-8.
     """
     if len(content) > limit:
-        raise InvalidFile(path, f"it is larger than {limit} bytes, so it is no file of this kind")
+        raise InvalidFile(path, f"it is larger than {limit} bytes, so it is not a file of this kind")
     is_windows = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if is_windows else "utf-8-sig")
@@ -45,7 +45,7 @@ def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE)
 
 
 def parse_json(text: str, path: Path | str) -> Any:
-    """The JSON document in ``text``, that people wrote; raises ``InvalidFile``, which names ``path`` and line."""
+    """Parse the JSON document ``text``; raises ``InvalidFile``, which names ``path`` and line."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

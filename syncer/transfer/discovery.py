@@ -1,4 +1,4 @@
-"""The producer: references → index → manifest → blobs, in the order of the profile."""
+"""Discovery, the producer of a transfer: from references to indexes, manifests and blobs, in the profile's order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Item, Naming, Referring, Source
+from syncer.content import Item, Referring, Source, TargetNames
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest, Descent, load_object
@@ -18,52 +18,52 @@ from syncer.transfer.plan import Tree
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 
-_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: what it is about
-
-_PATIENCE = 10.0  # seconds that a slow image may keep finished ones behind it from their places
+_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: the digest of its subject
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The target's name points to the image's content already."""
+    """An image whose name at the target points to this content already."""
 
     item: Item
     root: Descriptor
 
 
 @dataclass(frozen=True, slots=True)
-class Undiscovered:
-    """An image of which not everything could be found."""
+class DiscoveryFailure:
+    """An image whose content could not be found completely, and the error."""
 
     item: Item
     error: SyncerError
 
 
-Discovered = Tree | Unchanged | Undiscovered
-Deliver = Callable[[Discovered], Awaitable[None]]
+DiscoveryResult = Tree | Unchanged | DiscoveryFailure
+Deliver = Callable[[DiscoveryResult], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class Discovery:
-    """Finds out what images consist of, asking the source for each manifest once."""
+    """The walk from images to their manifests and blobs; the source is asked for each manifest once."""
 
     source: Source
-    target: Naming
+    target: TargetNames
     memory: Memory = field(default_factory=Memory)
-    referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
-    concurrency: int = 16  # images of one registry looked at together
+    referring: Referring | None = None  # lists the referrers of images; None: they are left out
+    concurrency: int = 16  # images of one registry that are walked at the same time
     recheck: bool = False  # a name that is right at the target says nothing about what is below it
+    patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
-    roots: dict[Item, Digest] = field(default_factory=dict)  # what each tag meant when it was looked at
+    roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
     _sizes: dict[Digest, int] = field(default_factory=dict)
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
-        """``deliver`` each item once, one at a time, in the order of ``items``.
+        """Call ``deliver`` with the result for each item, one at a time, in the order of ``items``.
 
-        An image that keeps others waiting for too long gives up its turn and comes after them.
+        An image that holds up others for too long loses its turn and comes after them.  An image that fails is a
+        result too, and raises nothing.
         """
-        turns = _Turns(len(items))
-        by_registry: dict[str, list[int]] = {}  # so that one that is paused keeps nobody else waiting
+        turns = _Turns(len(items), self.patience)
+        by_registry: dict[str, list[int]] = {}  # so that a paused registry does not hold up the others
         for index, item in enumerate(items):
             by_registry.setdefault(item.source.registry, []).append(index)
 
@@ -81,33 +81,33 @@ class Discovery:
                     for found in together:
                         await deliver(found)
 
-    async def _discover_all(self, item: Item) -> list[Discovered]:
-        """An image, and what refers to it or to a manifest in it; it fails when that cannot be told."""
+    async def _discover_all(self, item: Item) -> list[DiscoveryResult]:
+        """Discover an image and its referrers; the image fails when these cannot be listed."""
         found = await self._discover(item)
-        if self.referring is None or not item.referrers or isinstance(found, Undiscovered):
+        if self.referring is None or not item.referrers or isinstance(found, DiscoveryFailure):
             return [found]
         subjects = list(found.manifests) if isinstance(found, Tree) else [found.root.digest]
         try:
             references = await self.referring.referrers(item.source, subjects)
         except SyncerError as error:
-            return [Undiscovered(item, error)]
-        return [found, *[await self._discover(_along_with(item, reference)) for reference in references]]
+            return [DiscoveryFailure(item, error)]
+        return [found, *[await self._discover(_referrer_item(item, reference)) for reference in references]]
 
-    async def _discover(self, item: Item) -> Discovered:
+    async def _discover(self, item: Item) -> DiscoveryResult:
         try:
             current = None if self.recheck else await self.target.current(item.target)
             if current is not None:
                 root = await self.source.resolve(item.source)
-                if current == self._expected(item, root.digest):
+                if current == self._known_digest(item, root.digest):
                     return Unchanged(item, replace(root, digest=current))
                 tree = await self._tree(item, item.source.at(root.digest))
                 return Unchanged(item, tree.root) if tree.root.digest == current else tree
             return await self._tree(item, item.source)
         except SyncerError as error:
-            return Undiscovered(item, error)
+            return DiscoveryFailure(item, error)
 
-    def _expected(self, item: Item, root: Digest) -> Digest | None:
-        """What ``root`` will be at the target, as far as that is known without looking into it."""
+    def _known_digest(self, item: Item, root: Digest) -> Digest | None:
+        """The digest that ``root`` will have at the target, if that is known without reading the index."""
         return self.memory.reduction(root, item.platforms) if item.platforms else root
 
     async def _tree(self, item: Item, reference: Reference) -> Tree:
@@ -116,11 +116,11 @@ class Discovery:
         if item.platforms:
             whole = root.descriptor.digest
             root = await self._for_platforms(item, root)
-            self.memory.reduced(whole, item.platforms, root.descriptor.digest)
-        return await self._grown(item, root)
+            self.memory.remember_reduction(whole, item.platforms, root.descriptor.digest)
+        return await self._walk(item, root)
 
-    async def _grown(self, item: Item, root: AnyManifest) -> Tree:
-        """The tree of ``root``: every manifest and blob of the image once."""
+    async def _walk(self, item: Item, root: AnyManifest) -> Tree:
+        """Walk down from ``root``, and return its tree: every manifest and blob of the image once."""
         manifests = {root.descriptor.digest: root}
         content = {root.descriptor.digest: root.descriptor}
         descent = Descent(item.source)
@@ -163,17 +163,17 @@ class Discovery:
             if not any(child.may_be_manifest for child in root.manifests):
                 return root  # a cache of BuildKit runs nowhere
             if len(item.platforms) > 1 and fitting:
-                return reduced(root, fitting)
+                return reduce_index(root, fitting)
             if fitting:
                 found = await self._manifest(item.source.at(fitting[0].digest), fitting[0])
                 return await self._for_platforms(item, found) if isinstance(found, Index) else found
         elif root.config.media_type in _IMAGE_CONFIGS:
-            built_for = await self._built_for(item.source, root.config)
+            built_for = await self._platform_in_config(item.source, root.config)
             if built_for is None or _fits(built_for, item):
                 return root
             offered = [built_for]
         else:
-            return root  # a chart or another artifact runs nowhere
+            return root  # a chart or another artifact has no platform
         wanted = " or ".join(map(str, item.platforms))
         has = f"it has {', '.join(dict.fromkeys(map(str, offered)))}" if offered else "it names no platform at all"
         raise PlatformMissing(
@@ -181,7 +181,7 @@ class Discovery:
             hint="ask for no platform, or for one that the image has",
         )
 
-    async def _built_for(self, reference: Reference, config: Descriptor) -> Platform | None:
+    async def _platform_in_config(self, reference: Reference, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
             raise InvalidContent(f"{reference}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
         content = bytearray()
@@ -195,10 +195,10 @@ def _fits(platform: Platform | None, item: Item) -> bool:
     return platform is not None and any(platform.satisfies(wanted) for wanted in item.platforms)
 
 
-def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
-    """``index`` with those of its manifests only, and what BuildKit attests of them; the same bytes every time.
+def reduce_index(index: Index, kept: Sequence[Descriptor]) -> Index:
+    """``index`` with only the manifests ``kept`` and BuildKit's attestations of them; the same bytes every time.
 
-    An index that loses nothing stays as it is, its digest too.
+    An index that loses no manifest keeps its bytes and its digest.
     """
     digests = {str(child.digest) for child in kept}
     document = load_object(index.content)
@@ -214,39 +214,40 @@ def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
     return smaller
 
 
-def _along_with(item: Item, reference: Reference) -> Item:
-    """What refers to ``item``: it goes where ``item`` goes, under the tag or digest it has."""
+def _referrer_item(item: Item, reference: Reference) -> Item:
+    """The item for a referrer of ``item``: it gets the same repository at the target, and keeps its tag or digest."""
     target = item.target.at(reference.digest) if reference.digest else item.target.tagged(reference.tag or "")
     return Item(reference, target, item.wanted_by, subject=item.source)
 
 
 class _Turns:
-    """Puts results back into order: who may be delivered next is decided here, without an await."""
+    """The order of results: it decides which may be delivered next."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, patience: float) -> None:
+        self._patience = patience
         self._waiting_for = dict.fromkeys(range(count))  # in order
-        self._arrived: dict[int, list[Discovered]] = {}
+        self._arrived: dict[int, list[DiscoveryResult]] = {}
         self._arrival = anyio.Event()
 
     @property
     def over(self) -> bool:
         return not self._waiting_for
 
-    def arrive(self, index: int, found: list[Discovered]) -> None:
+    def arrive(self, index: int, found: list[DiscoveryResult]) -> None:
         self._arrived[index] = found
         self._arrival.set()
 
-    async def next(self) -> list[list[Discovered]]:
-        """The results whose turn it is, once there are any."""
+    async def next(self) -> list[list[DiscoveryResult]]:
+        """Wait for the results whose turn it is, and return them."""
         while not (ready := self._in_turn()):
             arrival = self._arrival = anyio.Event()
-            with anyio.move_on_after(_PATIENCE) as patience:
+            with anyio.move_on_after(self._patience) as patience:
                 await arrival.wait()
             if patience.cancelled_caught and self._arrived:
                 self._give_up_turn()
         return ready
 
-    def _in_turn(self) -> list[list[Discovered]]:
+    def _in_turn(self) -> list[list[DiscoveryResult]]:
         ready = []
         for index in list(self._waiting_for):
             if index not in self._arrived:
@@ -256,7 +257,7 @@ class _Turns:
         return ready
 
     def _give_up_turn(self) -> None:
-        """Whoever is not there goes to the end of the line."""
+        """Move the images that have not arrived behind the last one that has."""
         for index in [index for index in self._waiting_for if index < max(self._arrived)]:
             if index not in self._arrived:
                 del self._waiting_for[index]

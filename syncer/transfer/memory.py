@@ -1,4 +1,4 @@
-"""What one run tells the next about a target: hints that save requests, doubted whenever they are used."""
+"""The memory of a target, which one run leaves for the next: hints that save requests and are never relied on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _VERSION = 1
 
 @dataclass(slots=True)
 class Memory:
-    """Where blobs were seen at a target, and what indexes became when they were reduced to some platforms."""
+    """The spaces in which blobs were seen at a target, and the digests of indexes reduced to some platforms."""
 
-    locations: dict[str, str] = field(default_factory=dict)  # digest → a space that had it
+    locations: dict[str, str] = field(default_factory=dict)  # digest → the space in which it was seen
     reductions: dict[str, str] = field(default_factory=dict)  # digest and platforms → digest
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """What ``to_json`` wrote; empty for anything else, since nothing depends on it."""
+        """Read the document of ``to_json``; any other document gives an empty memory, since it is only a hint."""
         if not isinstance(document, dict) or document.get("version") != _VERSION:
             return cls()
         return cls(_texts(document.get("locations")), _texts(document.get("reductions")))
@@ -30,25 +30,27 @@ class Memory:
         return {"version": _VERSION, "locations": self.locations, "reductions": self.reductions}
 
     def location(self, digest: Digest) -> str | None:
-        """A space that had the blob when it was last seen."""
+        """The space in which the blob was last seen, or None."""
         return self.locations.get(str(digest))
 
-    def saw(self, digest: Digest, space: str) -> None:
+    def remember_location(self, digest: Digest, space: str) -> None:
+        """Remember that ``space`` has the blob."""
         self.locations[str(digest)] = space
 
     def forget(self, digest: Digest) -> None:
-        """The blob is not where it was thought to be."""
+        """Forget the location of a blob, which is not there any more."""
         self.locations.pop(str(digest), None)
 
     def reduction(self, root: Digest, platforms: Iterable[Platform]) -> Digest | None:
-        """What the index ``root`` became for ``platforms``."""
+        """The digest of the index ``root`` reduced to ``platforms``, or None when it is not known."""
         known = self.reductions.get(_key(root, platforms))
         try:
             return Digest.parse(known) if known else None
         except InvalidContent:
             return None
 
-    def reduced(self, root: Digest, platforms: Iterable[Platform], result: Digest) -> None:
+    def remember_reduction(self, root: Digest, platforms: Iterable[Platform], result: Digest) -> None:
+        """Remember that the index ``root`` reduced to ``platforms`` is ``result``."""
         self.reductions[_key(root, platforms)] = str(result)
 
 
