@@ -191,6 +191,15 @@ class Mounting(Protocol):
         ...
 
 
+@runtime_checkable
+class Inspectable(Protocol):
+    """A target that can be asked for the truth about what it has, and not only for a hint."""
+
+    async def holds(self, space: str, descriptor: Descriptor) -> bool:
+        """Tell whether ``space`` has the content in its right size.  Raises when the target does not tell."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image to transfer: its name at the source, and its name at the target.

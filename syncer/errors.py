@@ -175,7 +175,7 @@ class OutOfFiles(NetworkError):
 
 
 def is_out_of_files(error: BaseException) -> bool:
-    """Whether the operating system says that no more files may be open; of a group, whether one of its errors does."""
+    """Tell whether the system says that no more files may be open; of a group, whether one of its errors says so."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_out_of_files, error.exceptions))
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.conftest import OpenRegistry, OpenTokenServer
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply
 from tests.support.images import Image
 from tests.support.programs import needs
+from tests.support.quirky import quirky_registry
 from tests.support.registries import LOGIN, Registry
 
 
@@ -287,3 +291,146 @@ async def test_signatures_and_sboms_travel_along(debian_registry: OpenRegistry, 
         await client.assert_holds(target, repository, signature, tag)
         await client.assert_holds(target, repository, sbom)
         assert several.digest.replace(":", "-") in await client.tags(target, repository)
+
+
+async def pushed_bundle(home: Path, source: Registry, target: Registry) -> Path:
+    """A bundle of one image, all of which ``target`` has."""
+    built = await build(home, await publish(source, {"team/app:1": images.image("app")}))
+    pushed = await syncer("push", "--file", home / "out/demo.tar.zst", "--registry", target.address, home=home)
+    assert (built.code, pushed.code) == (0, 0), built.stderr + pushed.stderr
+    return home / "out/demo.tar.zst"
+
+
+@pytest.mark.parametrize(
+    ("path", "fault", "code", "told"),
+    [
+        ("", Reply(401, {"WWW-Authenticate": 'Basic realm="x"'}), 3, "401 Unauthorized"),
+        ("", Reply(403), 3, "403 Forbidden"),
+        ("/blobs/", Reply(500), 1, "500 Internal Server Error"),
+        ("/manifests/", Reply(200, {"Content-Type": "text/html"}, b"<html>log in</html>"), 1, "a web page came"),
+        ("/blobs/", Reply(200, {"Content-Type": "text/html"}, b"<html>log in</html>"), 1, "a web page came"),
+    ],
+)
+async def test_a_registry_that_does_not_tell_lacks_nothing(
+    path: str, fault: Reply, code: int, told: str, *, debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """What it answered keeps its exit code, and is told once however many questions it was the answer to."""
+    async with debian_registry("source") as source, debian_registry("target") as target, fault_proxy(target) as proxy:
+        bundle = await pushed_bundle(tmp_path, source, target)
+        proxy.on(None, path, fault, times=None)
+        verify = ("verify", "--file", bundle, "--registry", proxy.registry.address)
+
+        ran = await syncer(*verify, home=tmp_path)
+        as_json = await syncer(*verify, "--json", home=tmp_path)
+
+    assert ran.code == as_json.code == code, ran.stdout
+    assert [line for line in ran.stdout.splitlines() if told in line] == [ran.stdout.splitlines()[-2]]
+    assert "did not tell of" in ran.stdout
+    assert "lack" not in ran.stdout
+    assert as_json.json["lacking"] == []
+    assert [told in doubt["problem"] for doubt in as_json.json["unknown"]] == [True]
+
+
+async def test_a_registry_that_is_not_there_lacks_nothing(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        bundle = await pushed_bundle(tmp_path, source, target)
+
+    ran = await syncer("verify", "--file", bundle, "--registry", target.address, home=tmp_path)
+
+    assert ran.code == 1
+    assert ran.stdout.count("unknown: ") == 1
+    assert "lack" not in ran.stdout
+
+
+async def test_what_is_not_there_is_told_beside_what_is_not_known(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """That something is missing is certain, so the exit code is 6."""
+    async with debian_registry("source") as source, debian_registry("target") as target, fault_proxy(target) as proxy:
+        bundle = await pushed_bundle(tmp_path, source, target)
+        proxy.on("HEAD", "/blobs/", Reply(404))
+        proxy.on(None, "/manifests/", Reply(403), times=None)
+
+        ran = await syncer("verify", "--file", bundle, "--registry", proxy.registry.address, home=tmp_path)
+
+    assert ran.code == 6
+    assert ran.stdout.count("lacking: ") == ran.stdout.count("unknown: ") == 1
+
+
+@pytest.mark.parametrize("command", ["push", "sync"])
+@pytest.mark.parametrize("lost", ["a blob", "a manifest of the index", "the index", "nothing"])
+async def test_what_a_registry_lost_is_found_and_sent_again(
+    lost: str, command: str, debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """Garbage collection or a bad disk took it, and the tag is right.  Nothing else is sent a second time."""
+    several = images.multi_platform("several")
+    made = {"team/app:1": images.image("app"), "several:latest": several, "several:again": several}
+    bundle = tmp_path / "out/demo.tar.zst"
+    async with debian_registry("source") as source, quirky_registry() as target:
+        references = await publish(source, made)
+        await build(tmp_path, references)
+        bring: list[str | Path] = ["push", "--file", bundle]
+        if command == "sync":
+            bring = ["sync", *[word for reference in references for word in ("--image", reference)]]
+        bring += ["--registry", target.address, "--json"]
+        verify = ("verify", "--file", bundle, "--registry", target.address)
+        first = await syncer(*bring, home=tmp_path)
+        repository = f"{source.address.replace(':', '_')}/several"
+        assert first.code == 0
+        match lost:
+            case "a blob":
+                del target.blobs[repository][next(iter(several.children[0].blobs))]
+            case "a manifest of the index":
+                del target.manifests[repository][several.children[1].digest]
+            case "the index":
+                del target.manifests[repository][several.digest]
+
+        blind = await syncer(*bring, home=tmp_path)
+        found = await syncer(*verify, home=tmp_path)
+        del target.seen[:]
+        mended = await syncer(*bring, "--recheck", home=tmp_path)
+        sent = [f"{seen.method} {seen.kind}" for seen in target.seen if seen.method not in ("GET", "HEAD")]
+        whole = await syncer(*verify, home=tmp_path)
+
+    is_lost = lost != "nothing"
+    assert (blind.code, found.code) == (0, 6 if is_lost and lost != "the index" else 0)
+    assert (f"push --file {bundle} --registry {target.address} --recheck" in found.stderr) == (found.code == 6)
+    assert (mended.code, whole.code) == (0, 0), mended.stderr + whole.stdout
+    assert mended.json["totals"]["images_copied"] == (2 if is_lost else 0)
+    assert mended.json["totals"]["images_skipped"] == (1 if is_lost else 3)
+    blob = ["POST start", "PUT session"] if lost == "a blob" else []
+    child = ["PUT manifest"] if lost in ("a blob", "a manifest of the index") else []
+    assert sent == blob + child + (["PUT manifest"] * 2 if is_lost else [])
+
+
+async def test_a_dry_run_looks_at_tags_only(tmp_path: Path) -> None:
+    ran = await syncer("sync", "--image", "a/b:1", "-r", "127.0.0.1:1", "--dry-run", "--recheck", home=tmp_path)
+
+    assert ran.code == 2
+    assert "none with --recheck" in ran.stderr
+
+
+async def test_a_cache_of_buildkit_is_an_index_of_blobs_and_travels_as_one(tmp_path: Path) -> None:
+    """Through a bundle and straight, whole and for a platform, which a cache has not."""
+    layers, config = [images.noise(f"cached {number}", 3000) for number in range(2)], b'{"layers": [], "records": []}'
+    async with quirky_registry() as source, quirky_registry() as target, quirky_registry() as mirror:
+        kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+        entries = [{"mediaType": kind, "digest": source.add("ci", layer), "size": len(layer)} for layer in layers]
+        kind = "application/vnd.buildkit.cacheconfig.v0"
+        entries.append({"mediaType": kind, "digest": source.add("ci", config), "size": len(config)})
+        cache = orjson.dumps({"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": entries})
+        source.manifests["ci"] = {"cache": (images.OCI_INDEX, cache)}
+        image = f"{source.address}/ci:cache"
+        place = f"{source.address.replace(':', '_')}/ci"
+
+        built = await build(tmp_path, [image])
+        to = ("--registry", target.address)
+        pushed = await syncer("push", "--file", tmp_path / "out/demo.tar.zst", *to, home=tmp_path)
+        verified = await syncer("verify", "--file", tmp_path / "out/demo.tar.zst", *to, home=tmp_path)
+        synced = await syncer("sync", "--image", image, "-r", mirror.address, "-a", "amd64", home=tmp_path)
+
+    runs = (built, pushed, verified, synced)
+    assert [run.code for run in runs] == [0] * 4, [run.stderr for run in runs]
+    for registry in (target, mirror):
+        assert registry.manifests[place]["cache"] == (images.OCI_INDEX, cache)
+        assert registry.blobs[place] == source.blobs["ci"]

@@ -37,6 +37,26 @@ def test_windows_line_ends_and_a_byte_order_mark_are_tolerated(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_what_powershell_writes_is_read(encoding: str, tmp_path: Path) -> None:
+    """``"busybox" > images.txt`` there makes UTF-16 with a byte order mark."""
+    path = tmp_path / "images.txt"
+    path.write_bytes("\ufeff# Größe\r\nbusybox\r\nquay.io/a/b:1\r\n".encode(encoding))
+
+    assert [str(image.reference) for image in read_images_file(path)] == [
+        "docker.io/library/busybox:latest",
+        "quay.io/a/b:1",
+    ]
+
+
+def test_utf_16_that_ends_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "images.txt"
+    path.write_bytes("\ufeffbusybox\n".encode("utf-16-le")[:-1])
+
+    with pytest.raises(InvalidFile, match="not a text file in UTF-16"):
+        read_images_file(path)
+
+
 def test_an_empty_list_names_nothing(tmp_path: Path) -> None:
     assert read_images_file(_write(tmp_path, "# nothing yet\n")) == []
 

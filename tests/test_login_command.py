@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from anyio import to_thread
 
 from tests.conftest import OpenRegistry, OpenTokenServer
@@ -21,6 +22,7 @@ from tests.support import client, images
 from tests.support.chart_repository import chart_repository
 from tests.support.cli import syncer
 from tests.support.palette import KEY, palette_server
+from tests.support.quirky import quirky_registry
 from tests.support.registries import LOGIN
 
 
@@ -52,6 +54,49 @@ async def test_a_wrong_key_is_told_and_not_kept(tmp_path: Path) -> None:
     assert "401" in ran.stderr
     assert "wr0ng" not in ran.stderr
     assert not kept(tmp_path).exists()
+
+
+@pytest.mark.parametrize("answer", ["{}", '{"items": {}}', '{"status": "ok"}'])
+async def test_an_answer_that_lists_no_projects_proves_no_key(answer: str, tmp_path: Path) -> None:
+    """Many servers say ``{}`` to everything."""
+    async with palette_server() as palette:
+        palette.failures.append(web.Response(text=answer, content_type="application/json"))
+        ran = await syncer("login", "--api-key", "wr0ng", "--console-url", str(palette.url), home=tmp_path)
+
+    assert ran.code == 1
+    assert "the answer is no list of Palette's API" in ran.stderr
+    assert not kept(tmp_path).exists()
+
+
+async def test_a_key_that_sees_no_project_is_one(tmp_path: Path) -> None:
+    """Programs in Go write an empty list as null."""
+    async with palette_server() as palette:
+        palette.failures.append(web.Response(text='{"items": null}', content_type="application/json"))
+        ran = await syncer("login", "--api-key", KEY, "--console-url", str(palette.url), home=tmp_path)
+
+    assert ran.code == 0, ran.stderr
+
+
+async def test_a_page_to_log_in_at_is_no_registry_that_lets_everybody_in(tmp_path: Path) -> None:
+    async def page(*_: object) -> web.StreamResponse:
+        return web.Response(text="<html>Log in to the network</html>", content_type="text/html")
+
+    async with quirky_registry() as registry:
+        registry.on("ping", page, times=9)
+        ran = await syncer(
+            "registry-login",
+            "--registry",
+            registry.address,
+            "-u",
+            "robot",
+            "--password-stdin",
+            home=tmp_path,
+            stdin="x",
+        )
+
+    assert ran.code == 1
+    assert "a web page came" in ran.stderr
+    assert not (tmp_path / ".config/syncer").exists()
 
 
 async def test_a_project_that_the_key_does_not_see_is_told(tmp_path: Path) -> None:

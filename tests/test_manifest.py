@@ -170,7 +170,12 @@ def test_other_bytes_than_asked_for_are_refused() -> None:
         (manifest(manifests=[]), "CVE-2021-41190"),
         (manifest(mediaType=OCI_INDEX), "another one's fields"),
         (manifest(mediaType="text/html"), "unknown media type"),
-        (manifest(layers=None), "layers must be a list"),
+        (manifest(layers={}), "layers must be a list"),
+        (json.dumps({"schemaVersion": 2, "manifests": "none"}).encode(), "manifests must be a list"),
+        (manifest().decode().encode("utf-16"), "not JSON"),
+        (manifest().decode().encode("utf-16-le"), "not JSON"),
+        (manifest().decode().encode("utf-32"), "not JSON"),
+        (b"\xef\xbb\xbf" + manifest(), "not JSON"),
         (manifest(config=None), "must be an object"),
         (manifest(layers=[CONFIG | {"size": -1}]), "whole number of bytes"),
         (manifest(layers=[CONFIG | {"size": 1.5}]), "whole number of bytes"),
@@ -183,7 +188,6 @@ def test_other_bytes_than_asked_for_are_refused() -> None:
         (manifest(layers=[CONFIG | {"mediaType": ""}]), "lacks its mediaType"),
         (manifest(layers=[CONFIG | {"mediaType": 1}]), "lacks its mediaType"),
         (manifest(layers=["sha256"]), "a descriptor must be an object"),
-        (manifest(layers={}), "layers must be a list"),
         (manifest(annotations={"a": 1}), "annotations"),
         (manifest(annotations=["a"]), "annotations"),
         (manifest(config=None, manifests=[]), "CVE-2021-41190"),
@@ -195,6 +199,41 @@ def test_other_bytes_than_asked_for_are_refused() -> None:
 def test_what_the_spec_forbids_is_refused(content: bytes, problem: str) -> None:
     with pytest.raises(InvalidContent, match=problem):
         parse_manifest(content)
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers": None, "annotations": None}, {"layers": []}])
+def test_layers_that_are_missing_or_null_are_none(changes: dict[str, Any]) -> None:
+    """Artifacts without layers; programs in Go write an empty list as null (opencontainers/image-spec#1025)."""
+    content = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CONFIG} | changes).encode()
+
+    read = parse_manifest(content)
+
+    assert isinstance(read, Manifest)
+    assert (read.content, read.layers) == (content, ())
+
+
+@pytest.mark.parametrize("changes", [{}, {"manifests": None}, {"manifests": []}])
+def test_manifests_that_are_missing_or_null_are_none(changes: dict[str, Any]) -> None:
+    read = parse_manifest(json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX} | changes).encode())
+
+    assert isinstance(read, Index)
+    assert read.children() == ()
+
+
+def test_what_an_index_lists_that_is_no_manifest_is_a_blob() -> None:
+    """BuildKit's cache; a manifest of a kind that is not known stays one, for the message that says so."""
+    types = [
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.buildkit.cacheconfig.v0",
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        OCI_MANIFEST,
+    ]
+    entries = [{"mediaType": kind, "digest": f"sha256:{n:064x}", "size": 2} for n, kind in enumerate(types)]
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    descent = Descent()
+    descent.enter(parse_manifest(json.dumps(document).encode()))
+
+    assert [is_manifest for _, is_manifest in descent] == [False, False, True, True]
 
 
 def test_a_manifest_may_be_as_large_as_a_registry_must_take() -> None:

@@ -12,7 +12,7 @@ from syncer.oci import Digest, parse_manifest
 from syncer.registry.problems import hint_for
 from tests.support import images
 from tests.support.images import digest_of
-from tests.support.quirky import Fault, Handler, Quirky, problem, quirky_registry, status
+from tests.support.quirky import Fault, Handler, Quirky, problem, proceed, quirky_registry, reset, status
 from tests.support.registry_end import blob_of, name_at, registries_for, target_at, write
 
 IMAGE = images.image("target")
@@ -76,6 +76,29 @@ async def test_content_that_a_registry_misses_after_all_is_named(code: str, deta
             await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
 
     assert caught.value.digests == ("sha256:" + "1" * 64,)
+
+
+@pytest.mark.parametrize("number", [400, 500, 503])
+async def test_missing_content_is_no_trouble_that_passes(number: int) -> None:
+    """A status that is asked again otherwise; what is missing is sent then, and asked for once more."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", refuses(number, "MANIFEST_BLOB_UNKNOWN", detail=digest_of(b"lost")), times=9)
+
+        with pytest.raises(ChildrenUnknown) as caught:
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+        assert caught.value.digests == (digest_of(b"lost"),)
+        assert len(registry.requests("PUT")) == 1
+
+
+async def test_a_server_in_trouble_is_sent_the_manifest_again() -> None:
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT manifest", refuses(500, "UNKNOWN"), refuses(503, "UNAVAILABLE"), reset)
+
+        await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+        assert len(registry.requests("PUT")) == 4
+        assert tags(registry) == {"v1"}
 
 
 async def test_a_manifest_that_is_stored_as_another_is_an_error() -> None:
@@ -205,3 +228,101 @@ async def test_a_space_is_the_repository_that_a_name_lies_in() -> None:
         assert target.space(name) == "images/quay.io/team/app"
         await target.commit(target.space(name), MANIFEST, [name])
         assert await target.current(name) == Digest.parse(IMAGE.digest)
+
+
+async def log_in_page(*_: object) -> web.StreamResponse:
+    """What a proxy that wants a login says to everything."""
+    return web.Response(text="<html>Log in to the network</html>", content_type="text/html")
+
+
+def done_with(number: int, *, digest: bool) -> Fault:
+    """Do what was asked, and say so by another status, with or without the digest of what was stored."""
+
+    async def fault(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        headers = {"Docker-Content-Digest": response.headers["Docker-Content-Digest"]} if digest else {}
+        return web.Response(status=number, headers=headers)
+
+    return fault
+
+
+def sent_to(url: str) -> Fault:
+    async def fault(request: web.Request, _: Handler) -> web.StreamResponse:
+        return web.Response(status=307, headers={"Location": f"{url}/login"})
+
+    return fault
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+async def test_a_page_to_log_in_at_is_no_manifest_that_was_stored(*, is_elsewhere: bool) -> None:
+    """The last tag's PUT is answered with status 200, here or where a 307 leads to, and nothing is there."""
+    async with quirky_registry() as registry, quirky_registry() as portal, registries_for() as registries:
+        portal.on("*", log_in_page, times=99)
+        registry.on("PUT manifest", proceed, sent_to(portal.url) if is_elsewhere else log_in_page)
+        names = [name_at(registry.address, "app", tag) for tag in ("v1", "v2")]
+
+        with pytest.raises(TargetError, match="200 a web page came, and what was asked for is not done") as caught:
+            await target_at(registries, registry.url).commit("app", MANIFEST, names)
+
+        assert tags(registry) == {"v1"}
+        assert "want a login" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("number", [200, 202, 204])
+async def test_a_manifest_that_is_stored_with_another_status_is_looked_for_once(number: int) -> None:
+    """Only 201 says that it was done, and the digest in the answer as well."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        target, names = target_at(registries, registry.url), [name_at(registry.address, "app")]
+        registry.on("PUT manifest", done_with(number, digest=False), done_with(number, digest=True))
+
+        await target.commit("app", MANIFEST, names)
+        assert list(map(str, registry.seen)) == [f"PUT manifest {number}", "HEAD manifest 200"]
+
+        await target.commit("app", MANIFEST, names)
+        assert list(map(str, registry.seen))[2:] == [f"PUT manifest {number}"]
+
+
+async def test_another_manifest_under_the_tag_is_no_evidence() -> None:
+    """A push that was accepted and not done left the tag at what it was."""
+    other = images.image("other")
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.manifests["app"] = {"v1": (other.media_type, other.content)}
+        registry.on("PUT manifest", status_only(202))
+
+        with pytest.raises(TargetError, match="202 what was asked for is not done"):
+            await target_at(registries, registry.url).commit("app", MANIFEST, [name_at(registry.address, "app")])
+
+
+def status_only(number: int) -> Fault:
+    async def fault(*_: object) -> web.StreamResponse:
+        return web.Response(status=number)
+
+    return fault
+
+
+async def test_a_page_to_log_in_at_is_no_blob_that_is_there() -> None:
+    """HEAD is answered with status 200 and no length: the blob is sent."""
+
+    async def page(*_: object) -> web.StreamResponse:
+        return web.Response(headers={"Content-Type": "text/html", "Transfer-Encoding": "chunked"})
+
+    blob = blob_of(images.noise("page", 5 << 20))
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("HEAD blob", page)
+
+        assert await write(target_at(registries, registry.url), "app", blob)
+        assert str(blob.descriptor.digest) in registry.blobs["app"]
+
+
+async def test_a_blob_named_by_sha512_is_sent_and_not_mounted() -> None:
+    """Distribution 2.8 says 201 to such a mount, and answers 500 for the blob from then on."""
+    content = images.noise("sha512", 1000)
+    blob = blob_of(content, "sha512")
+    digest = str(blob.descriptor.digest)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.blobs["one"] = {digest: content}
+        registry.on("POST start", status_only(201))  # of a mount; an upload needs 202
+        target = target_at(registries, registry.url)
+
+        assert not await target.mount("two", blob.descriptor, "one")
+        assert not registry.seen

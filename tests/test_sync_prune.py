@@ -209,7 +209,8 @@ async def test_a_registry_that_takes_content_along_with_a_tag_is_left_alone_at_o
     ):
         await fill(source)
         await prune(tmp_path, source, f"{proxy.registry.address}/m", "all")
-        proxy.on("HEAD", f"/manifests/{APP.digest}", Reply(404), times=None)
+        for method in ("HEAD", "GET"):
+            proxy.on(method, f"/manifests/{APP.digest}", Reply(404), times=None)
 
         ran = await prune(
             tmp_path, source, f"{proxy.registry.address}/m", ["latest", "several", "v1", "amd64"], "--prune", "--yes",
@@ -219,3 +220,43 @@ async def test_a_registry_that_takes_content_along_with_a_tag_is_left_alone_at_o
         assert ran.code == 5
         assert ends(ran) == {"v2": "failed"}
         assert "and other tags need it" in ran.json["pruned"][0]["message"]
+
+
+PAGE = {"Content-Type": "text/html"}
+
+
+@pytest.mark.parametrize(
+    ("method", "reply", "code", "told"),
+    [
+        ("DELETE", Reply(200, PAGE, b"<html>log in</html>"), 1, "a web page came, and what was asked for is not done"),
+        ("DELETE", Reply(204), 1, "what was asked for is not done"),
+        ("HEAD", Reply(401), 3, "401"),
+        ("HEAD", Reply(200, PAGE, b"<html>log in</html>"), 1, "a web page came"),
+    ],
+)
+async def test_a_tag_counts_as_deleted_when_it_is_gone(
+    method: str,
+    reply: Reply,
+    code: int,
+    told: str,
+    *,
+    debian_registry: OpenRegistry,
+    serve_disk: OpenRegistry,
+    tmp_path: Path,
+) -> None:
+    """A success that is not 202 proves nothing, and neither does a tag that we may not look at."""
+    async with debian_registry("source") as source, serve_disk("target") as target, fault_proxy(target) as proxy:
+        await fill(source)
+        await prune(tmp_path, source, f"{proxy.registry.address}/m", "all")
+        proxy.on(method, "/manifests/v2$", reply, first=2 if method == "HEAD" else 1, times=None)
+        if method == "HEAD":  # after the list of what is there was made
+            proxy.on("GET", "/manifests/v2$", reply, times=None)
+
+        ran = await prune(
+            tmp_path, source, f"{proxy.registry.address}/m", ["latest", "several", "v1", "amd64"], "--prune", "--yes",
+            "--json",
+        )  # fmt: skip
+
+        assert ran.code == code
+        assert ends(ran) == {"v2": "failed"}
+        assert told in ran.json["pruned"][0]["message"]

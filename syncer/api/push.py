@@ -62,6 +62,7 @@ async def push(
     settings: RegistrySettings | None = None,
     state: Path | None = None,
     rehash: bool = False,
+    recheck: bool = False,
     workers: int = WORKERS,
     run_id: str | None = None,
     emit: Emit | None = None,
@@ -71,9 +72,10 @@ async def push(
     An image lands at ``BASE`` and its full original name unless ``mapping`` says otherwise.  What is there
     is skipped.  Once all is there, so is the definition, as ``BASE/bundle-definition:NAME``.  With ``annotations``
     only images that have them are sent.  ``state`` is a directory in which unfinished uploads are remembered, so
-    that a push that was killed goes on with them.  The bundle's structure is checked before anything is sent, and
-    with ``rehash`` every byte of it: raises ``InvalidBundle``, and ``UsageError`` for a missing file or names that
-    collide; an image that fails is an entry in the report.
+    that a push that was killed goes on with them.  With ``recheck`` all that is below a tag is looked for, though the
+    tag is right: so a registry that lost content is mended.  The bundle's structure is checked before anything is
+    sent, and with ``rehash`` every byte of it: raises ``InvalidBundle``, and ``UsageError`` for a missing file or
+    names that collide; an image that fails is an entry in the report.
     """
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     return await push_file(
@@ -82,7 +84,7 @@ async def push(
         annotations=annotations,
         settings=settings,
         rehash=rehash,
-        options=RunOptions(workers=workers, run_id=run_id, emit=emit),
+        options=RunOptions(workers=workers, run_id=run_id, emit=emit, recheck=recheck),
     )
 
 
@@ -150,7 +152,7 @@ async def deliver(
             if not with_details:
                 definition = drop_details(definition)
             try:
-                place = await _deliver_definition(definition, delivery.address, opened, workers=run.workers)
+                place = await _deliver_definition(definition, delivery.address, opened, run)
             except SyncerError as error:
                 problem = error
         report = run.report(registries)
@@ -158,11 +160,11 @@ async def deliver(
 
 
 async def _deliver_definition(
-    definition: Definition, address: RegistryAddress, opened: OpenTarget, *, workers: int
+    definition: Definition, address: RegistryAddress, opened: OpenTarget, run: Run
 ) -> Reference:
     """Push ``definition`` as an artifact, asking once where it is there already; raises ``SyncerError``.
 
-    It is no image, so no account hears of it.
+    It is no image, so the account of ``run`` does not hear of it.
     """
     base = f"{address.base}/" if address.base else ""
     name = Reference(address.host, f"{base}{REPOSITORY}", tag_of(definition.name))
@@ -177,7 +179,7 @@ async def _deliver_definition(
         for descriptor in manifest.children():
             spool.add_bytes(blobs[descriptor.digest], descriptor.media_type)
         item = Item(spool.add_artifact(name, manifest), name, referrers=False)
-        options = Options(workers=workers, memory=opened.memory)
+        options = Options(workers=run.workers, memory=opened.memory, recheck=run.recheck)
         await transfer([item], spool, opened.target, options=options, emit=note)
     if failures:
         raise failures[0]

@@ -24,6 +24,7 @@ class RunOptions:
 
     workers: int = WORKERS  # pieces of content in flight
     run_id: str | None = None  # None: a new one is made
+    recheck: bool = False  # all content is looked for at a registry that is the target, whatever its tags say
     emit: Emit | None = None  # hears of every event
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant
 
@@ -41,6 +42,7 @@ class Run:
         options = options or RunOptions()
         self.workers = options.workers
         self.warn = options.warn
+        self.recheck = options.recheck
         self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
         self.emit = to_all(self.account, listener, options.emit)
 
@@ -56,7 +58,7 @@ class Run:
 
         An image that fails is in the report.  Raises ``TargetFull``.
         """
-        options = Options(workers=self.workers, memory=memory or Memory())
+        options = Options(workers=self.workers, memory=memory or Memory(), recheck=self.recheck)
         await transfer(items, source, target, options=options, emit=self.emit)
 
     def report(self, registries: Registries | None = None) -> Report:

@@ -34,6 +34,7 @@ class Mirroring:
 
     state: Path | None = None  # a directory in which hints are kept from run to run
     workers: int = WORKERS  # pieces of content in flight to each target
+    recheck: bool = False  # all content is looked for at the targets, whatever their tags say
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
     delete: bool = False  # and delete it
@@ -197,7 +198,8 @@ class _Passes:
                 tasks.start_soon(self._bring, own, source, self.targets[host])
 
     async def _bring(self, items: Sequence[Item], source: Snapshot, target: OpenTarget) -> None:
-        options = Options(workers=min(self.run.workers, target.target.capacity), memory=target.memory)
+        workers = min(self.run.workers, target.target.capacity)
+        options = Options(workers=workers, memory=target.memory, recheck=self.how.recheck)
         await transfer(items, source, target.target, options=options, emit=self._note)
 
     def _note(self, event: Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from syncer.api.bundles import check_definition, require_names
 from syncer.api.push import Delivery
 from syncer.bundle import Bundle, BundleCheck, GivenName, Image, open_bundle, verify_bundle
-from syncer.errors import Exit, NotFound, SyncerError, common_exit
+from syncer.errors import Exit, NotFound, SyncerError, VerificationError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Descent
@@ -29,7 +29,16 @@ class Gap:
 
     name: Reference  # the image, or the repository and digest of a part of it
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """One cause for which a registry did not tell whether it has some of the images and their parts."""
+
+    problem: str
+    names: tuple[Reference, ...]
     exit: Exit
+    hint: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +50,13 @@ class VerifyResult:
     registry: str | None = None
     checked: int = 0  # images and pieces of content that the registry was asked for
     lacking: tuple[Gap, ...] = ()
+    unknown: tuple[Doubt, ...] = ()
     seconds: float
 
     @property
     def exit(self) -> Exit:
-        """6 when the registry lacks anything; the common code when it could not be asked."""
-        return common_exit((lacking.exit for lacking in self.lacking), mixed=Exit.UNVERIFIED)
+        """6 when the registry lacks anything, else the common code of what kept it from telling, else 1."""
+        return Exit.UNVERIFIED if self.lacking else common_exit(doubt.exit for doubt in self.unknown)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -64,6 +74,9 @@ class VerifyResult:
             "registry": self.registry,
             "checked": self.checked,
             "lacking": [{"name": str(lacking.name), "problem": lacking.problem} for lacking in self.lacking],
+            "unknown": [
+                {"problem": doubt.problem, "names": [str(name) for name in doubt.names]} for doubt in self.unknown
+            ],
             "seconds": round(self.seconds, 3),
         }
 
@@ -80,9 +93,9 @@ async def verify(
     """Hash the bundle ``file`` again and account for every byte of it.
 
     With ``registry`` each image, with all its children and blobs, must be there under its digest; what is
-    not is listed in the result.  ``given`` names what has no full name in the file.  Raises ``InvalidBundle`` with all
-    that is wrong with the file, ``UsageError`` for a missing file, one in which no image has a name, or names that
-    collide.
+    not is listed in the result, and apart from it what the registry did not tell.  ``given`` names what has no full
+    name in the file.  Raises ``InvalidBundle`` with all that is wrong with the file, ``UsageError`` for a missing
+    file, one in which no image has a name, or names that collide.
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
@@ -108,13 +121,14 @@ async def verify_at(
     began = time.monotonic()
     questions = list(_questions(bundle, delivery.names(image.reference for image in bundle.images)))
     registries.registry(delivery.address.host, plain_http=delivery.address.plain_http)
-    lacking = await _ask(questions, registries, workers)
+    lacking, unknown = await _ask(questions, registries, workers)
     return VerifyResult(
         bundle=bundle.path,
         check=check,
         registry=str(delivery.address),
         checked=len(questions),
-        lacking=tuple(lacking),
+        lacking=lacking,
+        unknown=unknown,
         seconds=time.monotonic() - began,
     )
 
@@ -150,15 +164,23 @@ def _parts(bundle: Bundle, image: Image, name: Reference, asked: set[tuple[str, 
         yield _Question(name.at(child.digest), child, is_blob=not is_manifest)
 
 
-async def _ask(questions: list[_Question], registries: Registries, workers: int) -> list[Gap]:
-    lacking: list[tuple[int, Gap]] = []
+async def _ask(
+    questions: list[_Question], registries: Registries, workers: int
+) -> tuple[tuple[Gap, ...], tuple[Doubt, ...]]:
+    gaps: dict[int, Gap] = {}
+    failures: dict[int, SyncerError] = {}
     send, receive = anyio.create_memory_object_stream[tuple[int, _Question]](max_buffer_size=workers)
 
     async def work(jobs: MemoryObjectReceiveStream[tuple[int, _Question]]) -> None:
         async with jobs:
             async for position, question in jobs:
-                if found := await _answer(question, registries):
-                    lacking.append((position, found))
+                try:
+                    problem = await _answer(question, registries)
+                except SyncerError as error:
+                    failures[position] = error
+                else:
+                    if problem:
+                        gaps[position] = Gap(question.name, problem)
 
     async with anyio.create_task_group() as tasks, send:
         async with receive:
@@ -166,20 +188,32 @@ async def _ask(questions: list[_Question], registries: Registries, workers: int)
                 tasks.start_soon(work, receive.clone())
         for numbered in enumerate(questions):
             await send.send(numbered)
-    return [found for _, found in sorted(lacking, key=lambda entry: entry[0])]
+    failed = [(questions[position].name, error) for position, error in sorted(failures.items())]
+    return tuple(gap for _, gap in sorted(gaps.items())), _by_cause(failed)
 
 
-async def _answer(question: _Question, registries: Registries) -> Gap | None:
+def _by_cause(failed: Iterable[tuple[Reference, SyncerError]]) -> tuple[Doubt, ...]:
+    """One doubt for all errors that say the same, each of its own request."""
+    causes: dict[tuple[str, str], list[tuple[Reference, SyncerError]]] = {}
+    for name, error in failed:
+        cause = str(error).partition(": ")[2] or str(error)
+        causes.setdefault((name.registry, cause), []).append((name, error))
+    return tuple(
+        Doubt(f"{host}: {cause}", tuple(name for name, _ in same), same[0][1].exit, same[0][1].hint)
+        for (host, cause), same in causes.items()
+    )
+
+
+async def _answer(question: _Question, registries: Registries) -> str | None:
+    """The reason why the registry lacks what is asked for; None when it has it.  Raises when it does not tell."""
     name, wanted = question.name, question.descriptor
+    if question.is_blob:
+        is_there = await registries.repository(name).find_blob(wanted)
+        return None if is_there else f"the blob {wanted} is not there"
     try:
-        if question.is_blob:
-            is_there = await registries.repository(name).has_blob(wanted)
-            problem = None if is_there else f"the blob {wanted} is not there"
-        else:
-            found = (await registries.resolve(name)).digest
-            problem = None if found == wanted.digest else f"it is {found.short}, not {wanted.digest.short}"
+        found = (await registries.resolve(name)).digest
     except NotFound:
-        problem = f"the manifest {wanted} is not there"
-    except SyncerError as error:
-        return Gap(name, str(error), error.exit)
-    return Gap(name, problem, Exit.UNVERIFIED) if problem else None
+        return f"the manifest {wanted} is not there"
+    except VerificationError as error:  # it has something else there, which is no manifest
+        return str(error)
+    return None if found == wanted.digest else f"it is {found.short}, not {wanted.digest.short}"

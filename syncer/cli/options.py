@@ -207,6 +207,23 @@ class DryRunOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransferOptions(DryRunOptions):
+    """A transfer to a registry, or its forecast."""
+
+    recheck: bool = flag(
+        "Look for everything that an image needs at the registry, although its tag is right, and send what is lost."
+    )
+
+    def refuse_recheck(self) -> None:
+        """Raise ``UsageError`` for a forecast of a recheck."""
+        if self.dry_run and self.recheck:
+            raise UsageError(
+                "a dry run looks at tags only, so there is none with --recheck",
+                hint="syncer verify --registry tells what a registry lacks of a bundle",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteOptions:
     """Flags that Palette's CLI has on every command, for commands that have no use for them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from syncer.api.push import Delivery, push_file
@@ -11,9 +12,9 @@ from syncer.cli.command import flag
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
-    DryRunOptions,
     LoginOptions,
     OutputOptions,
+    TransferOptions,
     UploadOptions,
     arch_option,
     as_option,
@@ -39,7 +40,7 @@ def push(
     arch: Platform | None = arch_option(),
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
     as_name: GivenName | None = as_option(),
-    dry: DryRunOptions,
+    transfer: TransferOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     upload: UploadOptions,
@@ -49,6 +50,7 @@ def push(
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
+    transfer.refuse_recheck()
     settings = registry_settings(connection, login, registry, upload, everyone=[registry])
     delivery = Delivery(address=registry, mapping=map, platform=arch, state=state_directory(upload.state_dir))
 
@@ -64,7 +66,7 @@ def push(
             workers=connection.concurrency,
             warn=warn,
         )
-        return print_plan(report, output, exit_code=dry.exit_code)
+        return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
@@ -75,9 +77,9 @@ def push(
                 given=as_name,
                 settings=settings,
                 rehash=verify_first,
-                options=reporter.run_options(connection.concurrency),
+                options=replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
             )
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 
-    run(forecast if dry.dry_run else job)
+    run(forecast if transfer.dry_run else job)

@@ -14,10 +14,10 @@ from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
-    DryRunOptions,
     LoginOptions,
     MirrorOptions,
     OutputOptions,
+    TransferOptions,
     UploadOptions,
 )
 from syncer.cli.output import open_reporter, print_plan, warn
@@ -43,7 +43,7 @@ def sync(
     timeout: float | None = option(
         "End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION", parse=parse_duration
     ),
-    dry: DryRunOptions,
+    transfer: TransferOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     upload: UploadOptions,
@@ -56,6 +56,7 @@ def sync(
     """
     if yes and not prune:
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
+    transfer.refuse_recheck()
     file = find_sync_file(mirror)
     state = state_directory(upload.state_dir)
     registries = registry_settings(
@@ -66,6 +67,7 @@ def sync(
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
+        recheck=transfer.recheck,
         fail_fast=not keep_going,
         prune=prune,
         delete=yes,
@@ -80,7 +82,7 @@ def sync(
 
         async with sources_with(warn) as sources:
             report = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
-        return print_plan(report, output, exit_code=dry.exit_code)
+        return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:
         profile = mirror.config.stem if mirror.config else str(mirror.address)
@@ -104,7 +106,7 @@ def sync(
         reporter.summarize("Sync Summary", _outcome(file, result), result.report, profile=profile)
         return result.exit
 
-    run(forecast if dry.dry_run else job)
+    run(forecast if transfer.dry_run else job)
 
 
 def _console(settings: RegistrySettings) -> PaletteConsole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -26,6 +27,7 @@ from syncer.cli.output import print_json
 from syncer.cli.settings import registry_settings
 from syncer.errors import Exit
 from syncer.naming import NameMapping
+from syncer.oci import Reference
 from syncer.registry import RegistryAddress
 from syncer.report import foreign_layers, human_bytes, human_seconds
 
@@ -68,30 +70,60 @@ def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = 
     if options.json:
         print_json(result.to_json() | {"signed": signed})
         return
-    check = result.check
-    lines = [
-        "-" * 29,
-        "Verify Summary",
-        "-" * 29,
-        f"bundle {result.bundle} is sound: every byte of the file is accounted for",
-        f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})",
-    ]
-    if not check.images:
-        lines.append("nothing: it holds no image")
-    if check.foreign:
-        lines.append(f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle")
-    if check.nameless:
-        lines.append(f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}")
-    if check.extras:
-        lines.append(f"extras:  {len(check.extras)} members beside the layout, not read: {shown(check.extras)}")
-    if not check.has_digests:
-        lines.append("digests: it carries none of index.json and bundle-definition.yaml, which may have been altered")
-    if signed:
-        lines.append("signature: good")
-    if check.unreferenced:
-        lines.append(f"unused:  {len(check.unreferenced)} pieces of content that no image needs")
-    if result.registry:
-        state = f"lacks {len(result.lacking)} of" if result.lacking else "has all"
-        lines.append(f"registry {result.registry} {state} {result.checked:,} names and pieces of content")
-        lines += [f"lacking: {lacking.name}: {lacking.problem}" for lacking in result.lacking]
+    lines = [*_bundle_lines(result, signed=signed), *_standing(result)]
     click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
+    if result.lacking:
+        click.echo(f"hint: {_mend(result)}", err=True)
+    for hint in {doubt.hint: None for doubt in result.unknown if doubt.hint}:
+        click.echo(f"hint: {hint}", err=True)
+
+
+def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
+    """What the file holds, and what of it is not taken."""
+    check = result.check
+    yield "-" * 29
+    yield "Verify Summary"
+    yield "-" * 29
+    yield f"bundle {result.bundle} is sound: every byte of the file is accounted for"
+    yield f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})"
+    if not check.images:
+        yield "nothing: it holds no image"
+    if check.foreign:
+        yield f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle"
+    if check.nameless:
+        yield f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}"
+    if check.extras:
+        yield f"extras:  {len(check.extras)} members beside the layout, not read: {shown(check.extras)}"
+    if not check.has_digests:
+        yield "digests: it carries none of index.json and bundle-definition.yaml, which may have been altered"
+    if signed:
+        yield "signature: good"
+    if check.unreferenced:
+        yield f"unused:  {len(check.unreferenced)} pieces of content that no image needs"
+
+
+def _standing(result: VerifyResult) -> Iterator[str]:
+    """What the registry has and has not, and one line for each cause for which it did not tell."""
+    if not result.registry:
+        return
+    every = f"{result.checked:,} names and pieces of content"
+    if result.lacking:
+        yield f"registry {result.registry} lacks {len(result.lacking):,} of {every}"
+    elif not result.unknown:
+        yield f"registry {result.registry} has all {every}"
+    if result.unknown:
+        untold = sum(len(doubt.names) for doubt in result.unknown)
+        yield f"registry {result.registry} did not tell of {untold:,} of {every}"
+    for gap in result.lacking:
+        yield f"lacking: {gap.name}: {gap.problem}"
+    for doubt in result.unknown:
+        yield f"unknown: {doubt.names[0]}{_and_more(doubt.names)}: {doubt.problem}"
+
+
+def _mend(result: VerifyResult) -> str:
+    command = f"syncer push --file {result.bundle} --registry {result.registry} --recheck"
+    return f"{command} sends what is lost, also below tags that are right (give it the same --map)"
+
+
+def _and_more(names: Sequence[Reference]) -> str:
+    return f" and {len(names) - 1:,} more" if len(names) > 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ MAX_TEXT_SIZE = 64 * 1024 * 1024
 
 
 def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
-    """Read the text in ``path``, without a byte order mark; raises ``InvalidFile``.
+    """Read the text in ``path``, in UTF-8 or in Windows's UTF-16, without its byte order mark; raises ``InvalidFile``.
 
     A file of more than ``limit`` bytes is refused, so that a bundle given by mistake does not fill the memory.
     """
@@ -24,14 +25,18 @@ def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
 
 
 def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE) -> str:
-    """Decode ``content``, without a byte order mark; raises ``InvalidFile``, which names ``path``."""
+    """Decode ``content``, without its byte order mark; raises ``InvalidFile``, which names ``path``.
+
+    PowerShell writes UTF-16 with such a mark; without one the text must be UTF-8.
+    """
     if len(content) > limit:
         raise InvalidFile(path, f"it is larger than {limit} bytes, so it is not a file of this kind")
+    is_windows = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if is_windows else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise InvalidFile(path, "it is not a text file in UTF-8", line=line) from None
+        raise InvalidFile(path, f"it is not a text file in UTF-{16 if is_windows else 8}", line=line) from None
     if "\0" in text:
         raise InvalidFile(
             path, "it is not a text file: it holds a zero byte", line=text[: text.index("\0")].count("\n") + 1

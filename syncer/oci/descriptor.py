@@ -80,6 +80,15 @@ class Descriptor:
         return self.media_type in MANIFEST_TYPES or self.is_index
 
     @property
+    def may_be_manifest(self) -> bool:
+        """Tell whether what an index lists is a manifest, if perhaps one of a kind that is not known here.
+
+        BuildKit lists the layers and the config of its cache in an index, and those are blobs (moby/buildkit,
+        docs/cache.md).
+        """
+        return self.is_manifest or ".manifest." in self.media_type
+
+    @property
     def is_distributable(self) -> bool:
         """False for a foreign layer, which stays at its vendor (image-spec layer.md, non-distributable)."""
         return "nondistributable" not in self.media_type and ".foreign." not in self.media_type

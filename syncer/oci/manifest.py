@@ -70,7 +70,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index (or Docker manifest list): manifests, usually one for each platform."""
+    """An index (or Docker manifest list): manifests, usually one for each platform; of BuildKit's caches blobs."""
 
     content: bytes
     descriptor: Descriptor
@@ -133,14 +133,14 @@ class Descent:
         self._open.append((iter(manifest.children(self._takes)), isinstance(manifest, Index)))
 
     def __iter__(self) -> Iterator[tuple[Descriptor, bool]]:
-        """Yield each child, with True for a manifest (listed by an index) and False for a config or a layer."""
+        """Yield each child, with True for a manifest (listed by an index) and False for a blob."""
         while self._open:
             children, are_manifests = self._open[-1]
             child = next(children, None)
             if child is None:
                 self._open.pop()
             else:
-                yield child, are_manifests
+                yield child, are_manifests and child.may_be_manifest
 
 
 def parse_manifest(content: bytes, media_type: str | None = None, *, expected: Digest | None = None) -> AnyManifest:
@@ -149,7 +149,8 @@ def parse_manifest(content: bytes, media_type: str | None = None, *, expected: D
     ``media_type`` is the one that the server or the parent gives, without parameters.  Raises
     ``DigestMismatch`` when the bytes are not those of ``expected``, and ``InvalidContent`` for Docker's
     schema 1, for a document that is both index and manifest (CVE-2021-41190), for a media type that
-    contradicts the document's own, and for anything else that image-spec forbids.
+    contradicts the document's own, and for anything else that image-spec forbids.  Lists that are missing or null are
+    empty, as programs write them and registries take them (opencontainers/image-spec#1025).
     """
     if len(content) > MAX_MANIFEST_SIZE:
         raise InvalidContent(f"a manifest of {len(content)} bytes is larger than {MAX_MANIFEST_SIZE}")
@@ -177,13 +178,14 @@ def referrer_descriptor(manifest: AnyManifest) -> Descriptor:
 
 
 def load_object(content: bytes) -> dict[str, Any]:
-    """Parse a JSON object; raises ``InvalidContent``, also for a key given twice.
+    """Parse a JSON object; raises ``InvalidContent``, also for a key given twice, and for any encoding but UTF-8
+    without a byte order mark (RFC 8259 §8.1).
 
     This uses the standard library's parser, since orjson accepts a key given twice: two programs that read one manifest
     differently can be used to smuggle content.
     """
     try:
-        document = json.loads(content, object_pairs_hook=_unique)
+        document = json.loads(content.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise InvalidContent(f"this is not JSON: {error}") from None
     if not isinstance(document, dict):
@@ -212,18 +214,19 @@ def _media_type(document: dict[str, Any], given: str | None) -> str:
     own = document.get("mediaType")
     if own is not None and own not in known:
         raise InvalidContent(f"a manifest of the unknown media type {own!r:.120}")
-    is_index = "manifests" in document
     if own is None:
-        own = given if given in known else (OCI_INDEX if is_index else OCI_MANIFEST)
+        own = given if given in known else (OCI_INDEX if "manifests" in document else OCI_MANIFEST)
     elif given in known and given != own:
         raise InvalidContent(f"a manifest is called {given}, and says that it is {own}")
-    if is_index != (own in INDEX_TYPES):
+    if any(field in document for field in (("config", "layers") if own in INDEX_TYPES else ("manifests",))):
         raise InvalidContent(f"a manifest says that it is {own}, and has another one's fields")
     return str(own)
 
 
 def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
     entries = document.get(key)
+    if entries is None:
+        return ()
     if not isinstance(entries, list):
         raise InvalidContent(f"a manifest's {key} must be a list")
     return tuple(map(Descriptor.from_json, entries))

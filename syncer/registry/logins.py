@@ -31,7 +31,7 @@ from syncer.registry.credentials import (
     place_of_key,
     read_auth_file,
 )
-from syncer.registry.problems import refusal
+from syncer.registry.problems import is_web_page, refusal
 from syncer.registry.registries import Registries
 from syncer.transport import Request
 
@@ -46,7 +46,7 @@ async def check_login(registries: Registries, address: RegistryAddress) -> bool:
     answer = await registries.transport.ask(request)
     if answer.status in (401, 403):
         raise refusal(answer, hint=f"check the user name and the password for {address.host}")
-    if answer.status != 200:
+    if answer.status != 200 or is_web_page(answer):
         raise refusal(answer, hint=f"is {address.host} a registry?")
     if registry.auth.withholds_login:
         raise Denied(answer.request, 401, ["the login was not shown to the place that the registry names for tokens"])

@@ -16,6 +16,7 @@ _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 _MOST = 100  # problems and digests that are read of one answer
 
 _AMAZON = re.compile(r"(?P<account>[0-9]+)\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_ERRORS = 400  # the statuses from here on say that something went wrong
 _FULL = ("quota", "storage limit", "no space")
 
 
@@ -45,6 +46,8 @@ def refusal(answer: Answer, *, hint: str | None = None) -> RegistryError:
     problems = problems_of(answer)
     words = tuple(dict.fromkeys(_in_words(problem) for problem in problems)) or _text(answer)
     codes = tuple(problem.code for problem in problems)
+    if hint is None and answer.status < _ERRORS:
+        hint = f"is {answer.url.host} a registry, or does something on the way want a login?"
     kind = {401: Denied, 403: Denied, 404: NotFound}.get(answer.status, RegistryError)
     return kind(answer.request, answer.status, words, codes=codes, hint=hint)
 
@@ -73,10 +76,15 @@ def _in_words(problem: Problem) -> str:
     return ": ".join(filter(None, (problem.code, problem.message)))
 
 
+def is_web_page(answer: Answer) -> bool:
+    """Tell whether something that is no registry answered: a page to log in at, say, which comes with status 200."""
+    return answer.media_type == "text/html"
+
+
 def _text(answer: Answer) -> tuple[str, ...]:
-    """What a server that is no registry says, unless it is a web page."""
-    if answer.media_type == "text/html" or not answer.content:
-        return ()
+    """What a server that is no registry says; of a web page no more than that it is one."""
+    if is_web_page(answer):
+        return ("a web page came, and no answer of a registry",) if answer.status < _ERRORS else ()
     text = readable(answer.content.decode(errors="replace"))
     return (text,) if text else ()
 

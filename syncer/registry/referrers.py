@@ -55,7 +55,7 @@ class Referrers:
                 f"GET {repository.name}:{fallback_tag(subject)}", 200, ["the tag that lists referrers is no index"]
             )
         document = orjson.loads(index.content)
-        entries: list[dict[str, object]] = document["manifests"]
+        entries: list[dict[str, object]] = document.get("manifests") or []
         return entries
 
 

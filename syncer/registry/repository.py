@@ -5,8 +5,9 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from yarl import URL
 
@@ -17,7 +18,7 @@ from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index, load_obje
 from syncer.oci.referrer_tags import fallback_tag
 from syncer.registry.auth import RegistryAuth
 from syncer.registry.headers import next_link, with_parameters
-from syncer.registry.problems import problems_of, refusal
+from syncer.registry.problems import is_web_page, problems_of, refusal
 from syncer.transport import Answer, Budget, Request, Transport
 from syncer.transport.guard import origin
 
@@ -69,13 +70,8 @@ class Repository:
         )
         if answer.status != 200:
             raise await self.refusal(answer)
-        if answer.media_type == "text/html":
-            raise RegistryError(
-                answer.request,
-                answer.status,
-                ["a web page came, and no manifest"],
-                hint=f"is {self.registry.host} a registry, or does a proxy on the way want a login?",
-            )
+        if is_web_page(answer):
+            raise await self.refusal(answer)
         try:
             return parse_manifest(answer.content, answer.media_type, expected=expected)
         except DigestMismatch as error:
@@ -91,24 +87,62 @@ class Repository:
         # a registry may know no HEAD, answer it wrongly, or leave the digest out; and only GET says what is wrong
         return (await self.manifest(reference)).descriptor
 
+    async def find(self, reference: str) -> Digest | None:
+        """Find the digest that a tag or digest names; None when there is none.
+
+        Raises ``Denied`` and the like when that cannot be told.
+        """
+        try:
+            return (await self.resolve(reference)).digest
+        except NotFound:
+            return None
+
     async def current(self, reference: str) -> Digest | None:
-        """The digest that a tag points to; None when there is none, or when the registry does not tell."""
+        """The digest that a tag points to; None when there is none, or when the registry does not tell: a hint."""
         answer = await self.head_manifest(reference)
         if answer.status != 200:
             return None
         found = _described(answer)
         return found.digest if found else (await self.manifest(reference)).descriptor.digest
 
-    async def has_blob(self, descriptor: Descriptor, *, budget: Budget | None = None) -> bool:
-        """Tell whether the repository says that it has the blob, in its right size.  A hint, no more."""
-        answer = await self._ask("HEAD", f"blobs/{descriptor.digest}", budget=budget)
-        length = answer.headers.get("Content-Length")
-        return answer.status == 200 and length in (None, str(descriptor.size))
+    async def has_blob(self, descriptor: Descriptor) -> bool:
+        """Tell whether the repository says that it has the blob, in its right size.
+
+        A hint that saves bytes, no more: False also when the registry does not tell.
+        """
+        answer = await self._ask("HEAD", f"blobs/{descriptor.digest}")
+        return answer.status == 200 and bool(_told(answer.headers, descriptor))
+
+    async def find_blob(self, descriptor: Descriptor, *, budget: Budget | None = None) -> bool:
+        """Tell whether the repository has the blob, in its right size: by HEAD, else by the head of a GET.
+
+        Raises ``Denied`` and other ``RegistryError``s when the registry does not tell.
+        """
+        budget = budget or self.registry.transport.budget()
+        path = f"blobs/{descriptor.digest}"
+        answer = await self._ask("HEAD", path, budget=budget)
+        if answer.status == 404:
+            return False
+        if answer.status == 200 and _told(answer.headers, descriptor):
+            return True
+        # a registry may know no HEAD, answer it wrongly, or leave the length out; and only GET says what is wrong
+        request = Request(method="GET", url=self.url(path), authorizer=self.authorizer)
+        async with self.registry.transport.open(request, budget=budget) as response:
+            told = _told(response.headers, descriptor) if response.status == 200 else None
+            if told is not None:
+                return told
+            answer = await response.answer(request)
+        if answer.status == 404:
+            return False
+        if answer.status == 200 and not is_web_page(answer):
+            raise RegistryError(str(request), answer.status, ["it is not said how large the blob is"])
+        raise await self.refusal(answer)
 
     async def put_manifest(self, reference: str, manifest: AnyManifest, *, budget: Budget | None = None) -> Answer:
         """Store ``manifest`` under a tag or digest.
 
-        Raises ``ChildrenUnknown`` when the registry misses what it names.
+        Status 201 says that it was done, and so does its digest in the answer; after any other success it is looked
+        for.  Raises ``ChildrenUnknown`` when the registry misses what it names.
         """
         answer = await self._ask(
             "PUT",
@@ -116,19 +150,23 @@ class Repository:
             headers={"Content-Type": manifest.descriptor.media_type},
             body=manifest.content,
             budget=budget,
+            is_final=_lacks_children,  # some registries say so with status 500
         )
-        if answer.status not in (200, 201, 202):
-            problems = problems_of(answer)
-            if answer.status in (400, 404) and any(problem.code in _CHILDREN_CODES for problem in problems):
+        if not is_success(answer):
+            if _lacks_children(answer):
+                problems = problems_of(answer)
                 words = tuple(dict.fromkeys(f"{problem.code}: {problem.message}" for problem in problems))
                 digests = [digest for problem in problems for digest in problem.digests]
                 raise ChildrenUnknown(answer.request, answer.status, words, digests)
             raise await self.refusal(answer)
-        stored = answer.headers.get("Docker-Content-Digest")
-        digest = manifest.descriptor.digest
-        if stored and stored.startswith(digest.algorithm) and stored != str(digest):
-            raise DigestMismatch(f"{answer.request}: the registry stored {stored[:80]!r} instead")
+        if not says_stored(answer, manifest.descriptor.digest) and not await self._holds(reference, manifest):
+            raise unproven(answer)
         return answer
+
+    async def _holds(self, reference: str, manifest: AnyManifest) -> bool:
+        """Whether the tag or digest ``reference`` is ``manifest``, which the registry may know by another algorithm."""
+        found = await self.find(reference)
+        return found is not None and found == Digest.of(manifest.content, found.algorithm)
 
     async def delete_manifest(self, reference: str) -> Answer:
         """DELETE of a tag or digest, whatever the status."""
@@ -194,6 +232,7 @@ class Repository:
         body: bytes | None = None,
         limit: int = 64 * 1024,
         budget: Budget | None = None,
+        is_final: Callable[[Answer], bool] | None = None,
     ) -> Answer:
         request = Request(
             method=method,
@@ -201,6 +240,7 @@ class Repository:
             headers=headers or {},
             body=body,
             authorizer=self.authorizer,
+            is_final=is_final,
         )
         return await self.registry.transport.ask(request, limit=limit, budget=budget)
 
@@ -222,6 +262,49 @@ def _described(answer: Answer) -> Descriptor | None:
         return Descriptor(answer.media_type or "", Digest.parse(digest), int(length))
     except InvalidContent:
         return None
+
+
+def _told(headers: Mapping[str, str], descriptor: Descriptor) -> bool | None:
+    """Whether an answer of status 200 is the blob, by its head; None when that does not tell."""
+    length, named = headers.get("Content-Length"), headers.get("Docker-Content-Digest", "")
+    is_named = named == str(descriptor.digest)
+    if not is_named and (length is None or headers.get("Content-Type", "").lower().startswith("text/html")):
+        return None
+    return length in (None, str(descriptor.size))
+
+
+def _lacks_children(answer: Answer) -> bool:
+    """Whether a manifest was refused because content that it names is missing."""
+    is_denied = answer.status in (401, 403)
+    return not is_denied and any(problem.code in _CHILDREN_CODES for problem in problems_of(answer))
+
+
+def is_success(answer: Answer) -> bool:
+    """Tell whether the status says that something was done, if only with a page to log in at."""
+    return HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES
+
+
+def says_stored(answer: Answer, digest: Digest) -> bool:
+    """Tell whether a successful answer to a PUT is evidence that the content of ``digest`` is stored.
+
+    Only 201 is (distribution-spec, "Pushing manifests"), and the digest in the answer, which some registries send with
+    another status.  Raises ``DigestMismatch`` when other content was stored.
+    """
+    stored = answer.headers.get("Docker-Content-Digest", "")
+    if stored.startswith(f"{digest.algorithm}:") and stored != str(digest):
+        raise DigestMismatch(f"{answer.request}: the registry stored {stored[:80]!r} instead")
+    return answer.status == HTTPStatus.CREATED or stored == str(digest)
+
+
+def unproven(answer: Answer) -> RegistryError:
+    """The error for a success after which nothing has changed."""
+    came = "a web page came, and " if is_web_page(answer) else ""
+    return RegistryError(
+        answer.request,
+        answer.status,
+        [f"{came}what was asked for is not done"],
+        hint=f"is {answer.url.host} a registry, or does something on the way want a login?",
+    )
 
 
 def _tags(answer: Answer) -> list[str]:
@@ -261,7 +344,6 @@ def _names(answer: Answer) -> list[str]:
     return names
 
 
-_DELETED = (200, 202, 204)
 _GONE = 404
 _BY_DIGEST_ONLY = (400, 405, 501)
 """What registries answer that delete no tag: DIGEST_INVALID, UNSUPPORTED."""
@@ -271,9 +353,10 @@ async def delete_tag(repository: Repository, tag: str, digest: Digest, *, is_fre
     """Delete ``tag`` if it still points to ``digest``; False when that cannot be done without harm.
 
     ``is_free`` says that nothing else needs the digest, so that a registry that deletes by digest only may be asked
-    to.  Raises ``RegistryError`` when the registry refuses, ``TargetError`` when it took more than the tag.
+    to.  Status 202 says that it was done; after any other success the tag is looked for.  Raises ``RegistryError`` when
+    the registry refuses or does not tell, ``TargetError`` when it took more than the tag.
     """
-    current = await repository.current(tag)
+    current = await repository.find(tag)
     if current is None:
         return True
     if current != digest:
@@ -283,13 +366,15 @@ async def delete_tag(repository: Repository, tag: str, digest: Digest, *, is_fre
         if not is_free:
             return False
         answer = await repository.delete_manifest(str(digest))
-    elif answer.status in _DELETED and not is_free and await repository.current(str(digest)) is None:
+    elif is_success(answer) and not is_free and await repository.find(str(digest)) is None:
         raise TargetError(
             f"{repository.registry.host} deleted {repository.name}@{digest.short} with its tag {tag}, and other tags "
             "need it",
             hint="sync once more to bring it back, and do not prune there",
         )
-    if answer.status not in (*_DELETED, _GONE):
+    if not is_success(answer) and answer.status != _GONE:
         hint = "the registry's configuration does not allow deletion" if answer.status == 405 else None
         raise await repository.refusal(answer, hint=hint)
+    if is_success(answer) and answer.status != HTTPStatus.ACCEPTED and await repository.find(tag) == digest:
+        raise unproven(answer)
     return True

@@ -21,6 +21,7 @@ from syncer.registry.ways import Manner
 from syncer.transport import Budget, Request
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for
+_MOUNTABLE = "sha256"
 _IMMUTABLE = (400, 403, 409, 412)
 _FEW = 3  # attempts
 _OBJECTS = (400, 500)
@@ -31,7 +32,7 @@ _ALLOW_URLS = (
 
 
 class RegistryTarget:
-    """Implements ``Target`` and ``Mounting`` for one registry; a space is a repository.
+    """Implements ``Target``, ``Mounting`` and ``Inspectable`` for one registry; a space is a repository.
 
     Errors of the registry are ``TargetError``s with its own words and a hint, but for ``Denied`` and
     ``ChildrenUnknown``; an error of the source stays what it is.
@@ -90,8 +91,11 @@ class RegistryTarget:
     async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
         """Ask for a mount; anything but 201 means that the blob must be written.
 
-        A registry that will not mount may have opened an upload instead, which the write takes over.
+        A registry that will not mount may have opened an upload instead, which the write takes over.  Only blobs named
+        by sha256 are mounted: distribution 2.8 says 201 for others, and has from then on an error in their place.
         """
+        if descriptor.digest.algorithm != _MOUNTABLE:
+            return False
         repository = self._repository(space)
         url = repository.url(f"blobs/uploads/?mount={descriptor.digest}&from={origin}")
         authorizer = self._registry.auth.for_scopes(space, repository.scope, f"repository:{origin}:pull")
@@ -102,6 +106,14 @@ class RegistryTarget:
         except RegistryError:  # a token for both repositories may not be had; one for this one may
             return False
         return answer.status == 201
+
+    async def holds(self, space: str, descriptor: Descriptor) -> bool:
+        """Tell whether the repository has the manifest or the blob; raises when the registry does not tell."""
+        repository = self._repository(space)
+        with self._as_target_errors(space):
+            if descriptor.is_manifest:
+                return await repository.find(str(descriptor.digest)) == descriptor.digest
+            return await repository.find_blob(descriptor)
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
         repository = self._repository(space)

@@ -14,8 +14,8 @@ import anyio
 from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
 from syncer.registry.body import Content
 from syncer.registry.headers import uploaded, with_parameters
-from syncer.registry.problems import problems_of
-from syncer.registry.repository import Repository
+from syncer.registry.problems import is_web_page, problems_of
+from syncer.registry.repository import Repository, is_success, says_stored, unproven
 from syncer.registry.session import Session, continued, opened
 from syncer.registry.upload_journal import UploadJournal
 from syncer.registry.ways import Manner, Way
@@ -23,9 +23,10 @@ from syncer.transport import PROGRESS, Answer, Body, Request
 from syncer.transport.retry import TRANSIENT
 
 _RESTARTS = 3
+_PUTS = 2  # with a body that fail, after which the bytes go in a PATCH, and an empty PUT ends the upload
 _CANCEL_SECONDS = 1.5
 _SMALL = 64 * 1024  # bytes that are sent at once
-_ACCEPTED = (200, 201, 202, 204)  # 202 for a PATCH, 201 for a PUT; Amazon's and Google's answer others
+_ACCEPTED = (200, 201, 202, 204)  # 202 for a PATCH, 204 for a GET; Amazon's and Google's answer others
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -60,7 +61,9 @@ class Upload:
         self._session = session  # one that is open already, from a mount that was not done
         self._transport = repository.registry.transport
         self._budget = self._transport.budget()
-        self._was_refused = False  # its bytes, although they are the right ones
+        self._misread: set[Way] = set()  # ways on which the right bytes were others for the registry
+        self._failed_puts = 0  # with a body, without an answer or with one of a server in trouble
+        self._failed_ends = 0  # empty PUTs in the same way
         self._restarts = 0
         self._mark = 0  # how far the newest session was when it last counted as progress
 
@@ -105,15 +108,29 @@ class Upload:
 
     async def _step(self, session: Session) -> bool:
         """The next request of the upload; whether it was the last one.  Raises ``_StartOver``."""
-        # where a broken chunk costs the whole session, chunks bring nothing but more chances to break
-        in_one = self._was_refused or self._restarts == _RESTARTS
-        way = Way.PUT if in_one and self._manner.takes_whole(self._size) else self._manner.way(self._size)
+        way = self._way()
         left = self._size - session.offset
         length = min(left, max(self._manner.chunk_size, session.least)) if way is Way.CHUNKS else left
-        if length == left and (left == 0 or way is not Way.PATCH):
+        if length == left and (left == 0 or way is Way.PUT or (way is Way.CHUNKS and self._puts_work)):
             return await self._finish(session, way, left)
         await self._patch(session, way, length)
         return False
+
+    def _way(self) -> Way:
+        """The manner's way, unless this blob has met with too much on it."""
+        # where a broken chunk costs the whole session, chunks bring nothing but more chances to break
+        is_last = self._restarts == _RESTARTS
+        in_one = is_last or self._misread
+        way = Way.PUT if in_one and self._manner.takes_whole(self._size) else self._manner.way(self._size)
+        if way is not Way.PUT or self._puts_work or not self._manner.takes(Way.PATCH):
+            return way
+        # Amazon's fails the empty PUT after a PATCH, and its PUTs may have met with bad luck
+        return Way.PUT if is_last and not self._misread else Way.PATCH
+
+    @property
+    def _puts_work(self) -> bool:
+        """Whether a PUT with a body may still be tried."""
+        return self._manner.takes(Way.PUT) and Way.PUT not in self._misread and self._failed_puts < _PUTS
 
     async def _patch(self, session: Session, way: Way, length: int) -> None:
         """Bring ``length`` bytes; afterwards the session's offset says where to go on, as the registry has it."""
@@ -127,7 +144,7 @@ class Upload:
             self._manner.broke(way)
             await self._recover(session, error)
             return
-        if answer.status in _ACCEPTED:
+        if _is_accepted(answer):
             self._manner.worked(way)
             session.moved(answer)
             await self._advance(session, answer, end)
@@ -149,10 +166,14 @@ class Upload:
             )
         except Interrupted as error:
             self._manner.broke(way)
+            self._failed_puts += length > 0
             return await self._settle(session, error)
-        if answer.status in _ACCEPTED:
+        if is_success(answer):
+            if not says_stored(answer, self._descriptor.digest) and not await self._is_found():
+                raise unproven(answer)
             self._manner.worked(way)
-            self._check_stored(answer)
+            if not length and not self._puts_work:
+                self._manner.refuse(Way.PUT)  # the next blobs need not learn it again
             return True
         return await self._refused(answer, session, way, length, is_commit=True)
 
@@ -181,12 +202,6 @@ class Upload:
             self._mark = session.offset
             self._budget.progressed()
 
-    def _check_stored(self, answer: Answer) -> None:
-        digest = self._descriptor.digest
-        stored = answer.headers.get("Docker-Content-Digest")
-        if stored and stored.startswith(f"{digest.algorithm}:") and stored != str(digest):
-            raise DigestMismatch(f"{answer.request}: the registry stored {stored[:80]!r} instead")
-
     async def _refused(
         self, answer: Answer, session: Session, way: Way, length: int, *, is_commit: bool = False
     ) -> bool:
@@ -203,8 +218,9 @@ class Upload:
             if status in (400, 404):
                 raise _StartOver(error)
         elif "DIGEST_INVALID" in codes:
-            await self._blame(error)
+            await self._blame(error, way)
         elif status in TRANSIENT and is_commit:
+            self._failed_puts += length > 0
             return await self._settle(session, error)
         elif status in TRANSIENT or status in (401, 416):
             await self._recover(session, error)
@@ -213,19 +229,21 @@ class Upload:
             raise _StartOver(error)
         raise error
 
-    async def _blame(self, error: RegistryError) -> None:
-        """The registry says that the bytes are not the digest's: find out who is wrong, and try once more."""
+    async def _blame(self, error: RegistryError, way: Way) -> None:
+        """The registry says that the bytes are not the digest's: find out who is wrong, and try each other way."""
         if not await self._content.is_intact():
             raise DigestMismatch(f"the content of {self._descriptor} at its source is not what its digest says")
-        if not self._was_refused:
-            self._was_refused = True
+        is_first = not self._misread
+        self._misread.add(way)
+        if is_first or self._way() not in self._misread:
             raise _StartOver(error)
 
     async def _settle(self, session: Session, error: SyncerError) -> bool:
         """The commit's fate is unclear: it was done if the blob is there; else the session may know more."""
         if await self._is_there():
             return True
-        if session.offset == 0:
+        self._failed_ends += session.offset == self._size
+        if session.offset == 0 or self._failed_ends == _PUTS:
             await self._pause(error)  # a registry may still be at it: it is asked again before the bytes are sent again
             raise _StartOver(error)
         await self._recover(session, error)
@@ -243,7 +261,7 @@ class Upload:
     async def _standing(self, session: Session) -> int:
         """How many bytes the registry says it has; raises ``_StartOver`` when it does not know the session."""
         answer = await self._transport.ask(replace(session.at, method="GET", repeatable=True), budget=self._budget)
-        if answer.status not in _ACCEPTED:
+        if not _is_accepted(answer):
             error = await self._repository.refusal(answer)
             raise error if isinstance(error, Denied) else _StartOver(error)
         session.moved(answer)
@@ -256,7 +274,14 @@ class Upload:
         await self._budget.sleep()
 
     async def _is_there(self) -> bool:
-        return await self._repository.has_blob(self._descriptor, budget=self._budget)
+        """Whether the registry has the blob; False as well when it does not tell, since sending it again tells."""
+        try:
+            return await self._is_found()
+        except RegistryError:
+            return False
+
+    async def _is_found(self) -> bool:
+        return await self._repository.find_blob(self._descriptor, budget=self._budget)
 
     async def _remembered(self) -> Session | None:
         """The session of an earlier run, if the registry knows at least as much of it as we do."""
@@ -296,6 +321,11 @@ class Upload:
 
 def _stretch(start: int, length: int) -> dict[str, str]:
     return {**_OCTETS, "Content-Range": f"{start}-{start + length - 1}"}
+
+
+def _is_accepted(answer: Answer) -> bool:
+    """Whether a session took note of a request; a page to log in at is no session."""
+    return answer.status in _ACCEPTED and not is_web_page(answer)
 
 
 def _is_too_large(answer: Answer) -> bool:

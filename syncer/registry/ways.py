@@ -47,6 +47,10 @@ class Manner:
         """Tell whether a blob of ``size`` bytes may go in one PUT, as far as is known."""
         return Way.PUT not in self._refused and (self._largest_whole is None or size <= self._largest_whole)
 
+    def takes(self, way: Way) -> bool:
+        """Tell whether the registry has not refused this way."""
+        return way not in self._refused
+
     def worked(self, way: Way) -> None:
         """The registry took a body that came this way."""
         self._works.add(way)

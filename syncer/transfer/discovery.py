@@ -50,6 +50,7 @@ class Discovery:
     memory: Memory = field(default_factory=Memory)
     referring: Referring | None = None  # lists the referrers of images; None: they are left out
     concurrency: int = 16  # images of one registry that are walked at the same time
+    recheck: bool = False  # a name that is right at the target says nothing about what is below it
     patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
@@ -98,7 +99,7 @@ class Discovery:
 
     async def _discover(self, item: Item) -> DiscoveryResult:
         try:
-            current = await self.target.current(item.target)
+            current = None if self.recheck else await self.target.current(item.target)
             if current is not None:
                 root = await self.source.resolve(item.source)
                 if current == self._known_digest(item, root.digest):
@@ -130,8 +131,8 @@ class Discovery:
         descent.enter(root)
         for child, is_manifest in descent:
             self._check_size(item.source, child)
-            if child.digest in content:
-                continue
+            if child.digest in content and (not is_manifest or child.digest in manifests):
+                continue  # what one document calls a blob may be a manifest for the next
             if is_manifest:
                 manifest = await self._manifest(item.source.at(child.digest), child)
                 manifests[child.digest] = manifest
@@ -165,6 +166,8 @@ class Discovery:
         if isinstance(root, Index):
             offered = [child.platform for child in root.manifests if child.platform]
             fitting = [child for child in root.manifests if _fits(child.platform, item)]
+            if not any(child.may_be_manifest for child in root.manifests):
+                return root  # a cache of BuildKit runs nowhere
             if len(item.platforms) > 1 and fitting:
                 return reduce_index(root, fitting)
             if fitting:

@@ -64,6 +64,7 @@ class Node:
     committing: list[Item] = field(default_factory=list)  # images that a worker commits now
     error: SyncerError | None = None
     is_under_way: bool = False  # a worker fetches it from its registry now
+    is_new: bool = False  # it, or something below it, was not at the target before
 
     @property
     def is_large(self) -> bool:
@@ -174,6 +175,7 @@ class Plan:
             self._make_ready(follower)
         for parent in node.parents:
             parent.waiting_for -= 1
+            parent.is_new |= node.is_new
             if parent.waiting_for == 0 and parent.state is State.WAITING:
                 self._make_ready(parent)
         node.parents, node.followers, node.committing = [], [], []
@@ -201,7 +203,9 @@ class Plan:
             below = self._nodes[node.space, child.digest]
             if below.state is State.FAILED:
                 node.error = below.error
-            elif below.state is not State.DONE:
+            elif below.state is State.DONE:
+                node.is_new |= below.is_new
+            else:
                 below.parents.append(node)
                 node.waiting_for += 1
 

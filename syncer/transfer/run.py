@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
+from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull
-from syncer.oci import Index, Platform
+from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, Unchanged
 from syncer.transfer.events import (
@@ -41,6 +41,7 @@ class Options:
 
     workers: int = WORKERS  # blobs and manifests that are transferred at the same time
     memory: Memory = field(default_factory=Memory)  # from earlier runs to this target
+    recheck: bool = False  # each piece of content is looked for at the target, whatever its names say
 
 
 async def transfer(items: Sequence[Item], source: Source, target: Target, *, options: Options, emit: Emit) -> None:
@@ -68,8 +69,15 @@ class _Transfer:
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
         self.plan = Plan(options.workers, self.mounting is not None, options.memory)
-        referring = source if isinstance(source, Referring) else None
-        self.discovery = Discovery(source, target, options.memory, referring, concurrency=min(16, options.workers))
+        self.inspected = target if options.recheck and isinstance(target, Inspectable) else None
+        self.discovery = Discovery(
+            source,
+            target,
+            options.memory,
+            source if isinstance(source, Referring) else None,
+            concurrency=min(16, options.workers),
+            recheck=self.inspected is not None,
+        )
         self.pause = source.pause if isinstance(source, Pausing) else no_pause
         self.capacity = source.capacity if isinstance(source, Limiting) else any_number
         self.changed = anyio.Event()
@@ -161,13 +169,18 @@ class _Transfer:
     async def _perform(self, node: Node) -> None:
         if node.manifest is not None:
             await self._commit(node, node.manifest)
+        elif self.inspected and await self.inspected.holds(node.space, node.descriptor):
+            self.emit(Skipped(node.descriptor, node.space))
         elif node.mount_from is None or not await self._mount(node, node.mount_from):
-            await self._write(node)
+            await self._write(node, force=self.inspected is not None)
 
     async def _mount(self, node: Node, origin: str) -> bool:
         if self.mounting is None or not await self.mounting.mount(node.space, node.descriptor, origin):
             self.plan.memory.forget(node.descriptor.digest)
             return False
+        if self.inspected and not await self.inspected.holds(node.space, node.descriptor):
+            return False  # the registry believes of another repository what is not so
+        node.is_new = True
         self.emit(Mounted(node.descriptor, node.space, origin))
         return True
 
@@ -177,21 +190,35 @@ class _Transfer:
         began = time.monotonic()
         blob = self.source.blob(node.origin, node.descriptor)
         if await self.target.write(node.space, blob, progress, force=force):
+            node.is_new = True
             self.emit(Copied(node.descriptor, node.space, time.monotonic() - began))
         else:
             self.emit(Skipped(node.descriptor, node.space))
 
     async def _commit(self, node: Node, manifest: AnyManifest) -> None:
         node.committing, node.names = node.names, []
-        names = [item.target for item in node.committing]
+        right: list[Item] = []
+        if self.inspected:
+            node.is_new = node.is_new or not await self.inspected.holds(node.space, node.descriptor)
+            right = [] if node.is_new else await self._rightly_named(node)
+        names = [item.target for item in node.committing if item not in right]
+        if names or node.is_new or not self.inspected:
+            await self._store(node, manifest, names)
+        for item in node.committing:
+            self.emit((ImageSkipped if item in right else ImageCopied)(item, node.descriptor))
+
+    async def _rightly_named(self, node: Node) -> list[Item]:
+        """The images that ``node`` is at the target already."""
+        digest = node.descriptor.digest
+        return [item for item in node.committing if await self.target.current(item.target) == digest]
+
+    async def _store(self, node: Node, manifest: AnyManifest, names: Sequence[Reference]) -> None:
         try:
             await self.target.commit(node.space, manifest, names)
         except ChildrenUnknown as unknown:
             await self._send_again(node, manifest, unknown)
             await self.target.commit(node.space, manifest, names)
         self.emit(Committed(node.descriptor, node.space))
-        for item in node.committing:
-            self.emit(ImageCopied(item, node.descriptor))
 
     async def _send_again(self, node: Node, manifest: AnyManifest, unknown: ChildrenUnknown) -> None:
         """Send the children that the target lacks, once: it may have said wrongly that it has them."""

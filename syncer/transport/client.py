@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
 
@@ -127,7 +127,7 @@ class Transport:
                     continue
                 await self._again(request, budget, error)
                 continue
-            if response.status not in TRANSIENT:
+            if response.status not in TRANSIENT or await self._is_final(request, response):
                 return response
             wait = self._heed_retry_after(response, budget)
             if not request.repeatable or self._gives_up(request, budget, is_outage=response.status in _OUTAGES):
@@ -135,6 +135,14 @@ class Transport:
             response.close()
             self.of(request.url).retries += 1
             await budget.sleep(at_least=0.0 if response.status in PAUSING else wait)
+
+    async def _is_final(self, request: Request, response: Response) -> bool:
+        """Whether an error that could be gone at the next attempt says of itself that it will not be."""
+        if request.is_final is None:
+            return False
+        with suppress(Interrupted):  # an answer that cannot be read says nothing
+            response.told = await response.answer(request)
+        return response.told is not None and request.is_final(response.told)
 
     async def _again(
         self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None

@@ -98,6 +98,7 @@ class Request:
     patience: float | None = None  # seconds to wait for a byte of the answer; None: Limits.idle
     pour: Pour | None = None  # takes the answer's body in a worker thread
     reach: Scope | None = None  # how near an address it may go to; None: where the user said
+    is_final: Callable[[Answer], bool] | None = None  # says of an error that could be gone soon that it will not be
 
     @property
     def length(self) -> int | None:

@@ -21,6 +21,7 @@ class Response(ABC):
         self.status = status
         self.headers = headers
         self.on_close: Callable[[], None] | None = None
+        self.told: Answer | None = None  # the answer, if it had to be read to judge it
 
     @property
     @abstractmethod
@@ -54,6 +55,8 @@ class Response(ABC):
 
         Raises the errors of ``piece``.
         """
+        if self.told is not None:
+            return self.told
         content, is_whole = await self.read(limit)
         return Answer(
             request=str(asked),

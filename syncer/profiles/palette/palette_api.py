@@ -121,11 +121,16 @@ class PaletteCalls:
         return document
 
     async def pages(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> AsyncIterator[dict[str, Any]]:
-        """Fetch all pages of a list, and yield their ``items``."""
+        """Fetch all pages of a list, and yield their ``items``; raises as ``get``, also for what is no list."""
         token, seen = "", set[str]()
         while True:
             page = await self.get(path, {**query, "continue": token} if token else query)
-            for item in page.get("items") or ():
+            items = page.get("items", {})
+            if not isinstance(items, list | None):
+                # any server may answer {}, and a list of nothing would be taken for an answer to the key
+                hint = f"is {self.account.url} the address of a Palette console or API?"
+                raise RegistryError(f"GET {path}", 200, ["the answer is no list of Palette's API"], hint=hint)
+            for item in items or ():
                 if isinstance(item, dict):
                     yield item
             listed = page.get("listmeta")
