@@ -114,7 +114,7 @@ async def plan_sync(
     report = forecast.report()
     if with_prune:
         names = [image.target for image in report.images]
-        report = replace(report, pruned=tuple(await prune(sources, names, delete=False)))
+        report = replace(report, pruned=(await prune(sources, names, delete=False)).pruned)
     return report
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -17,12 +17,15 @@ from syncer.api.sources import Sources, Warn, open_sources, sync_settings
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, UsageError
+from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
-from syncer.report.figures import Pruned
 from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
 from syncer.transfer.run import WORKERS, Options, transfer
+
+if TYPE_CHECKING:
+    from syncer.api.prune import PruneOutcome
 
 Expect: TypeAlias = Callable[[int], None]
 
@@ -36,6 +39,7 @@ class Mirroring:
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
     delete: bool = False  # and delete it
+    max_delete: DeletionLimit = field(default_factory=DeletionLimit)  # unless it is more than this at a target
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
 
 
@@ -104,7 +108,9 @@ async def run_sync(
                 on_cut(run.report(registries))
             raise
         passes.close()
-        report = replace(run.report(registries), pruned=passes.pruned)
+        report = run.report(registries)
+        if pruned := passes.pruned:
+            report = replace(report, pruned=pruned.pruned, prune_refused=pruned.refused)
     return SyncResult(report=report, timed_out=limit.cancelled_caught)
 
 
@@ -132,7 +138,7 @@ class _Passes:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
     was_cut: bool = True  # until everything was tried
-    pruned: tuple[Pruned, ...] | None = None
+    pruned: PruneOutcome | None = None
 
     async def carry_out(self) -> None:
         with self.scope:
@@ -150,7 +156,8 @@ class _Passes:
                 from syncer.api.prune import prune  # noqa: PLC0415  rarely used
 
                 names = [image.target for image in self.run.report().images]
-                self.pruned = tuple(await prune(self.sources, names, delete=self.how.delete))
+                how = self.how
+                self.pruned = await prune(self.sources, names, delete=how.delete, limit=how.max_delete)
 
     async def _find_more(self, items: Iterable[Item]) -> list[Item]:
         """Ask the sources again that could not be asked at first; names that contradict what is there already fail."""

@@ -26,6 +26,7 @@ from syncer.cli.sync_flags import chart_supplies, console_for, sync_file_of
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import parse_duration
 from syncer.profiles.syncfile.document import Target
+from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile
 from syncer.registry import RegistryAddress
 from syncer.report import ImageAccount, Status
@@ -41,6 +42,14 @@ def sync(
         bool, typer.Option("--prune", help="List the tags at the targets that the file no longer names.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --prune: delete those tags.")] = False,
+    max_delete: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|P%",
+            help="With --prune --yes: the most tags, or the largest share of a target's tags, that may go in one run. "
+            "Default: 10 tags, or 10 % if that is more.",
+        ),
+    ] = None,
     timeout: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="End the run after so long (90s, 30m, 5h); the next one goes on."),
@@ -58,6 +67,8 @@ def sync(
     """
     if yes and not prune:
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
+    if max_delete is not None and not yes:
+        raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
     file = sync_file_of(wanted)
     state = state_directory(uploading.state_dir)
     address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
@@ -70,6 +81,7 @@ def sync(
         fail_fast=not keep_going,
         prune=prune,
         delete=yes,
+        max_delete=DeletionLimit.parse(max_delete) if max_delete is not None else DeletionLimit(),
         timeout=parse_duration(timeout) if timeout else None,
     )
 

@@ -43,6 +43,7 @@ class Registries:
         self._registries: dict[str, Registry] = {}
         self._repositories: dict[str, Repository] = {}
         self._searches: dict[str, ReferrerSearch] = {}
+        self.notices: dict[str, None] = {}  # what is odd about registries and does no harm, each sentence once
 
     @property
     def transport(self) -> Transport:
@@ -116,7 +117,7 @@ class Registries:
                 plain_http = self._settings.transport.host(host).plain_http
             base = api_url(host, plain_http=plain_http)
             auth = RegistryAuth(self._transport, base, host, self._credentials, self._settings.trusted_realms)
-            registry = self._registries[host] = Registry(host, base, self._transport, auth)
+            registry = self._registries[host] = Registry(host, base, self._transport, auth, self.notices)
         return registry
 
     def repository(self, reference: Reference) -> Repository:

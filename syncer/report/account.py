@@ -95,8 +95,8 @@ class Account:
                 ImageAccount(source=item.source, target=item.target, subject=item.subject, status=Status.UNFINISHED),
             )
 
-    def report(self, registries: Iterable[RegistryAccount] = ()) -> Report:
-        """The account so far; ``registries`` are the transport's own counts."""
+    def report(self, registries: Iterable[RegistryAccount] = (), *, warnings: Iterable[str] = ()) -> Report:
+        """The account so far; ``registries`` are the transport's own counts, ``warnings`` what was odd about them."""
         accounts = tuple(sorted(registries, key=lambda account: account.registry))
         images = tuple(self._images.values())
         return Report(
@@ -106,6 +106,7 @@ class Account:
             totals=self._totals(images, accounts),
             images=images,
             registries=accounts,
+            warnings=tuple(warnings),
         )
 
     def _find(self, found: Found) -> None:

@@ -143,6 +143,8 @@ class Report:
     images: tuple[ImageAccount, ...]  # in the order of the profile, as far as the run allowed
     registries: tuple[RegistryAccount, ...]
     pruned: tuple[Pruned, ...] | None = None  # None: nobody wanted to know
+    prune_refused: tuple[SyncerError, ...] = ()  # targets at which more would have gone than may
+    warnings: tuple[str, ...] = ()  # what was odd, and did no harm
 
     @property
     def failures(self) -> tuple[ImageAccount, ...]:
@@ -153,6 +155,7 @@ class Report:
         """The exit code of the run: the common one of all failures, else 1; 0 without any."""
         codes = [image.error.exit for image in self.images if image.error]
         codes += [pruned.error.exit for pruned in self.pruned or () if pruned.error]
+        codes += [refused.exit for refused in self.prune_refused]
         codes += [Exit.INCOMPLETE for image in self.images if image.status is Status.UNFINISHED]
         return common_exit(codes)
 
@@ -165,7 +168,14 @@ class Report:
             "totals": self.totals.to_json(),
             "images": [image.to_json() for image in self.images],
             "registries": [registry.to_json() for registry in self.registries],
-        } | ({} if self.pruned is None else {"pruned": [pruned.to_json() for pruned in self.pruned]})
+            "warnings": list(self.warnings),
+        } | ({} if self.pruned is None else self._prune_to_json(self.pruned))
+
+    def _prune_to_json(self, pruned: tuple[Pruned, ...]) -> dict[str, Any]:
+        return {
+            "pruned": [each.to_json() for each in pruned],
+            "prune_refused": [str(refused) for refused in self.prune_refused],
+        }
 
 
 _REASONS = {
