@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from syncer.errors import SyncerError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
@@ -112,14 +113,33 @@ class Narrow(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Referral:
+    """A manifest that refers to another one, by tag or digest.
+
+    ``subject`` is the manifest that lists it as its referrer; None for what only has a tag of cosign's.
+    """
+
+    reference: Reference
+    subject: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Referrals:
+    """What was found to refer to some manifests; ``doubt`` is why there may be more of it."""
+
+    found: tuple[Referral, ...] = ()
+    doubt: SyncerError | None = None
+
+
 @runtime_checkable
 class Referring(Protocol):
     """A source that can tell what speaks about an image: its signatures, attestations and SBOMs."""
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
-        """Every manifest of ``reference``'s repository that refers to one of ``subjects``, by tag or digest.
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
+        """Every manifest of ``reference``'s repository that refers to one of ``subjects``, in an order that stays.
 
-        Raises when it cannot be told: none found must mean that there is none.
+        What cannot be told is in ``doubt``: none found without a doubt means that there is none.
         """
         ...
 
@@ -163,12 +183,25 @@ class Target(Naming, Protocol):
 
 
 @runtime_checkable
+class Listing(Protocol):
+    """A target at which a referrer is stored in two steps: itself, and in the list of its subject's referrers."""
+
+    async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
+        """Whether ``subject``, in the repository of ``name``, lists ``referrer``; True where nobody may know."""
+        ...
+
+
+@runtime_checkable
 class Mounting(Protocol):
     """A target that can take a blob over from another of its spaces without any byte being sent."""
 
     async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
         """Whether ``space`` now has the blob that ``origin`` has; False means that it must be written."""
         ...
+
+
+Along: TypeAlias = Literal["require"] | bool
+"""Whether referrers come along with images; ``require``: that they cannot be told is a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,4 +217,6 @@ class Item:
     wanted_by: tuple[str, ...] = field(default=())
     platforms: tuple[Platform, ...] = ()
     referrers: bool = True  # signatures and the like come along, where the source can tell them
-    subject: Reference | None = None  # the image that this one speaks about, and comes along with
+    requires_referrers: bool = False  # and that the source cannot tell them is a failure
+    subject: Reference | None = None  # the image that this one speaks about, directly or not, and comes along with
+    refers_to: Digest | None = None  # the manifest that must list it as its referrer

@@ -32,7 +32,8 @@ async def read_catalog(registries: Registries, host: str) -> list[str]:
 
 
 async def read_referrers(registries: Registries, host: str) -> list[str]:
-    found = await registries.repository(name_at(host, "app")).referrers(SUBJECT)
+    found = await registries.repository(name_at(host, "app")).listed_referrers(SUBJECT)
+    assert found is not None
     return [descriptor.artifact_type or "" for descriptor in found]
 
 

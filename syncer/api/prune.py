@@ -21,17 +21,23 @@ _AT_ONCE = 16  # requests; nobody waits for a prune
 
 
 async def prune(
-    sources: Sources, names: Collection[Reference], *, delete: bool, limit: DeletionLimit | None = None
+    sources: Sources,
+    names: Collection[Reference],
+    *,
+    delete: bool,
+    limit: DeletionLimit | None = None,
+    doubted: Collection[Reference] = (),
 ) -> PruneOutcome:
     """List the tags below the targets' base paths that are not among ``names``; with ``delete`` they are deleted.
 
-    ``names`` is all that the targets are to have.  Doubtful tags are left alone: targets without a base path,
+    ``names`` is all that the targets are to have, but for what may refer to images of the repositories at targets that
+    are ``doubted``.  Doubtful tags are left alone: targets without a base path,
     repositories of sources that could not be listed, tags whose digest something else needs where the registry
     deletes by digest only.  Before anything is deleted, the sources are asked anew: what one of them names by then
     stays, and so does all that belongs to a source that does not answer wholly.  Where more would go than ``limit``
     allows, nothing does.
     """
-    prunings = [_Pruning(sources, target, names) for target in sources.file.targets]
+    prunings = [_Pruning(sources, target, names, doubted) for target in sources.file.targets]
     for pruning in prunings:
         await pruning.look()
     keep, is_deleting = set(names), delete
@@ -84,7 +90,9 @@ class _Inventory:
 class _Pruning:
     """The prune of one target."""
 
-    def __init__(self, sources: Sources, target: Target, names: Collection[Reference]) -> None:
+    def __init__(
+        self, sources: Sources, target: Target, names: Collection[Reference], doubted: Collection[Reference]
+    ) -> None:
         self._sources = sources
         self._target = target
         self._names = names  # that are certain to stay
@@ -92,7 +100,8 @@ class _Pruning:
         self._registries: Registries = sources.supplies.registries
         self._warn: Warn = sources.warn
         self._inventories: dict[str, _Inventory] = {}  # by repository
-        self._incomplete: set[str] = set()  # repositories that are left alone
+        self._doubted = {name.repository for name in doubted if name.registry == self._address.host}
+        self._incomplete = set(self._doubted)  # repositories that are left alone
         self._is_doubtful = False  # and so is everything
 
     async def look(self) -> None:
@@ -107,6 +116,8 @@ class _Pruning:
             self._is_doubtful = True
         if self._is_doubtful:
             return
+        for name in sorted(name for name in self._doubted if name.startswith(f"{base}/")):
+            self._warn(f"nothing is pruned in {host}/{name}: it cannot be told what refers to its images")
         limiter = anyio.CapacityLimiter(_AT_ONCE)
 
         async def look(name: str) -> None:

@@ -17,11 +17,12 @@ from syncer.api.sources import Sources, Warn, open_sources, sync_settings
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, UsageError
+from syncer.oci import Reference
 from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
-from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
+from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class _Passes:
     failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
     was_cut: bool = True  # until everything was tried
     pruned: PruneOutcome | None = None
+    doubted: set[Reference] = field(default_factory=set)  # targets of images about which something may be missing
 
     async def carry_out(self) -> None:
         with self.scope:
@@ -157,7 +159,9 @@ class _Passes:
 
                 names = [image.target for image in self.run.report().images]
                 how = self.how
-                self.pruned = await prune(self.sources, names, delete=how.delete, limit=how.max_delete)
+                self.pruned = await prune(
+                    self.sources, names, delete=how.delete, limit=how.max_delete, doubted=self.doubted
+                )
 
     async def _find_more(self, items: Iterable[Item]) -> list[Item]:
         """Ask the sources again that could not be asked at first; names that contradict what is there already fail."""
@@ -215,6 +219,9 @@ class _Passes:
                     self.scope.cancel()
             case ImageCopied(item) | ImageSkipped(item):
                 self.failed.pop(item, None)
+                self.run.emit(event)
+            case ReferrersUnknown(item):
+                self.doubted.add(item.target)
                 self.run.emit(event)
             case _:
                 self.run.emit(event)

@@ -271,7 +271,7 @@ class Building:
         forecast = await plan_build(
             definition,
             self._file,
-            referrers=self.options.bundle.referrers,
+            referrers=self.options.bundle.along,
             supplies=self._supplies,
             settings=self._settings,
             workers=self.options.connection.concurrency,
@@ -282,7 +282,7 @@ class Building:
         result = await build_file(
             definition,
             self._file,
-            referrers=self.options.bundle.referrers,
+            referrers=self.options.bundle.along,
             supplies=self._supplies,
             settings=self._settings,
             options=self._run_options(told),
@@ -339,7 +339,7 @@ class Building:
         result = await build_remote(
             definition,
             replace(self._delivery(mapping), platform=self._platform),
-            referrers=self.options.bundle.referrers,
+            referrers=self.options.bundle.along,
             supplies=self._supplies,
             settings=self._settings,
             options=self._run_options(told),

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from syncer.content import Along
 from syncer.errors import UsageError
 from syncer.transfer.run import WORKERS
 
@@ -149,7 +150,22 @@ class MirrorOptions:
     referrers: Annotated[
         bool, typer.Option("--referrers/--no-referrers", help="Bring signatures, attestations and SBOMs along.")
     ] = True
+    require_referrers: Annotated[
+        bool,
+        typer.Option("--require-referrers", help="What a registry does not tell of them is a failure."),
+    ] = False
     strict: Annotated[bool, typer.Option("--strict", help="A rule that fits no tag is an error.")] = False
+
+    @property
+    def along(self) -> Along:
+        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
+        return _along(referrers=self.referrers, required=self.require_referrers)
+
+
+def _along(*, referrers: bool, required: bool) -> Along:
+    if required and not referrers:
+        raise UsageError("--require-referrers and --no-referrers contradict each other", hint="give one of them")
+    return "require" if required else referrers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +292,10 @@ class BundleOptions:
             help="Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).",
         ),
     ] = True
+    require_referrers: Annotated[
+        bool,
+        typer.Option("--require-referrers", help="What a registry does not tell of them is a failure."),
+    ] = False
     skip_cleanup: Annotated[
         bool, typer.Option("--skip-cleanup", help="Keep the charts and packs that were fetched, beside the bundle.")
     ] = False
@@ -286,6 +306,11 @@ class BundleOptions:
     application_release_name: Annotated[str, typer.Option(help="Noted in the bundle's definition.")] = ""
     application_release_version: Annotated[str, typer.Option(help="Noted in the bundle's definition.")] = ""
     application_release_notes: Annotated[str, typer.Option(help="Noted in the bundle's definition.")] = ""
+
+    @property
+    def along(self) -> Along:
+        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
+        return _along(referrers=self.referrers, required=self.require_referrers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,7 +73,7 @@ def plan(
             forecast = await plan_build(
                 gathered.definition,
                 BundleFile(format=format.value, platform=Platform.parse(wanted.arch) if wanted.arch else None),
-                referrers=wanted.referrers,
+                referrers=wanted.along,
                 supplies=chart_supplies(),
                 settings=settings,
                 workers=workers,

@@ -57,7 +57,7 @@ def _file_of_flags(options: MirrorOptions) -> SyncFile:
         "sources": sources,
         "targets": [{"registry": options.registry}],
         "platforms": [str(Platform.parse(options.arch))] if options.arch else [],
-        "referrers": str(options.referrers).lower(),
+        "referrers": str(options.along).lower(),
         "map": {rule.prefix: rule.replacement for rule in read_mapping(options.map or ()).rules},
     }
     return replace(parse_sync_file(yaml.safe_dump(document), _PLACE), tree=None)

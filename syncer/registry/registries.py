@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from syncer.content import Blob
+from syncer.content import Blob, Referral, Referrals
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.address import RegistryAddress, api_url
@@ -71,10 +71,21 @@ class Registries:
         """A blob of the repository that ``reference`` is in."""
         return RegistryBlob(descriptor, self.repository(reference))
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         """What refers to ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
-        found = await self._search(reference).find(self.repository(reference), subjects)
-        return [reference.at(Digest.parse(name)) if ":" in name else reference.tagged(name) for name in found]
+        answers = await self._search(reference).find(self.repository(reference), subjects)
+        found: dict[Reference, Referral] = {}
+        for subject, answer in answers.items():
+            for digest in answer.listed:
+                found.setdefault(reference.at(digest), Referral(reference.at(digest), subject))
+            for tag in answer.tags:
+                found.setdefault(reference.tagged(tag), Referral(reference.tagged(tag)))
+        doubts = (answer.doubt for answer in answers.values() if answer.doubt)
+        return Referrals(tuple(found.values()), next(doubts, None))
+
+    async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
+        """Whether ``subject`` lists ``referrer`` in the repository of ``name``; raises where that cannot be told."""
+        return await self._search(name).lists(self.repository(name), subject, referrer)
 
     async def tags(self, reference: Reference) -> list[str]:
         """All tags of the repository that ``reference`` is in; raises ``NotFound`` or ``Denied``."""

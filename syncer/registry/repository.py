@@ -6,12 +6,20 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from yarl import URL
 
-from syncer.errors import ChildrenUnknown, DigestMismatch, InvalidContent, NotFound, RegistryError, TargetError
+from syncer.errors import (
+    ChildrenUnknown,
+    DigestMismatch,
+    InvalidContent,
+    NotFound,
+    RegistryError,
+    SyncerError,
+    TargetError,
+)
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index
@@ -23,6 +31,8 @@ from syncer.registry.problems import problems_of, refusal
 from syncer.transport import Answer, Budget, Request, Transport
 
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
+_FIRST_PATIENCE = 15.0  # seconds to wait for a list that only may be cheaper than something else
+_NO_REFERRERS_API = frozenset({200, 400, 404, 405, 406, 410, 501})
 _CHILDREN_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 
 
@@ -148,21 +158,43 @@ class Repository:
             for tag in page:
                 yield tag
 
-    async def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """The manifests whose subject is ``digest``: by the referrers API, else by the tag that stands in for it."""
+    async def first_tags(self) -> frozenset[str] | None:
+        """All tags, if one request can tell them; None if it cannot, whatever the reason.  Nothing is tried twice."""
+        request = self._request("GET", with_parameters(self.url("tags/list"), ("n", str(PAGE))))
+        request = replace(request, patience=_FIRST_PATIENCE)
+        budget = Budget(self._transport.limits, attempts=1)
+        try:
+            answer = await self._transport.ask(request, limit=LARGEST_PAGE, budget=budget)
+            names = names_in(answer, "tags") if answer.status == 200 else []
+        except SyncerError:
+            return None
+        return frozenset(names) if 0 < len(names) < PAGE and "Link" not in answer.headers else None
+
+    async def listed_referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """The manifests whose subject is ``digest``, by the referrers API; None where there is no such API.
+
+        Raises ``ListIncomplete``, and a ``RegistryError`` or ``NetworkError`` where that cannot be told.
+        """
         request = self._request("GET", f"referrers/{digest}", headers={"Accept": OCI_INDEX})
         answer = await self._transport.ask(request, limit=LARGEST_PAGE)
-        if answer.status != 200 or answer.media_type != OCI_INDEX:
-            return await self._tagged_referrers(digest)
-        pages = Pages(self._transport, request, _listed, None, self.registry.notice)
-        return tuple([found async for page in pages.entries(answer) for found in page])
+        if answer.status == 200 and answer.media_type == OCI_INDEX:
+            pages = Pages(self._transport, request, _listed, None, self.registry.notice)
+            return tuple([found async for page in pages.entries(answer) for found in page])
+        if _has_no_referrers_api(answer, digest):
+            return None
+        raise await self.refusal(answer)
 
-    async def _tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+    async def tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The manifests that the fallback tag of ``digest`` lists, where there is no referrers API.
+
+        GitLab's registry answers for the tag with the subject itself where there is no such tag, and an index lists
+        its children, who are no referrers (oras-project/oras-go#1396).
+        """
         try:
             index = await self.manifest(fallback_tag(digest))
         except NotFound:
             return ()
-        return index.children() if isinstance(index, Index) else ()
+        return index.children() if isinstance(index, Index) and index.descriptor.digest != digest else ()
 
     @property
     def _transport(self) -> Transport:
@@ -204,6 +236,18 @@ def _described(answer: Answer) -> Descriptor | None:
         return Descriptor(answer.media_type or "", Digest.parse(digest), int(length))
     except InvalidContent:
         return None
+
+
+def _has_no_referrers_api(answer: Answer, subject: Digest) -> bool:
+    """Whether an answer says that a registry has no referrers API; what else it says cannot be told from it.
+
+    Registries say so in many ways: GHCR by 303 to a page of its web site (artifacthub/hub#4785), Artifactory by 406
+    (google/go-containerregistry#1962), Harbor up to 2.7 by 401 without a challenge (goharbor/harbor#18305), and others
+    by an answer of another type.
+    """
+    is_elsewhere = not answer.url.path.endswith(f"/referrers/{subject}")
+    is_unasked = answer.status == 401 and "WWW-Authenticate" not in answer.headers
+    return answer.status in _NO_REFERRERS_API or is_elsewhere or is_unasked
 
 
 def _listed(answer: Answer) -> tuple[Descriptor, ...]:

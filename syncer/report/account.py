@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from syncer.content import Item
 from syncer.oci import Descriptor
-from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
+from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals, UnknownReferrers
 from syncer.transfer.events import (
     Copied,
     Event,
@@ -19,6 +19,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    ReferrersUnknown,
     Skipped,
 )
 
@@ -61,6 +62,7 @@ class Account:
     _deduplicated: int = 0
     _images: dict[Item, ImageAccount] = field(default_factory=dict)
     _found_at: dict[Item, float] = field(default_factory=dict)
+    _unknown: dict[str, UnknownReferrers] = field(default_factory=dict)  # by repository
 
     def __post_init__(self) -> None:
         self._started, self._began = self.now(), self.clock()
@@ -84,6 +86,13 @@ class Account:
             case ImageFailed(item, error):
                 self._end(item, Status.FAILED)
                 self._images[item] = replace(self._images[item], error=error)
+            case ReferrersUnknown(item, error):
+                known = self._unknown.get(item.source.name)
+                self._unknown[item.source.name] = UnknownReferrers(
+                    repository=item.source.name,
+                    error=known.error if known else error,
+                    is_required=item.requires_referrers or (known is not None and known.is_required),
+                )
             case _:
                 pass  # what is on its way is the display's concern
 
@@ -106,6 +115,7 @@ class Account:
             totals=self._totals(images, accounts),
             images=images,
             registries=accounts,
+            referrers_unknown=tuple(self._unknown.values()),
             warnings=tuple(warnings),
         )
 

@@ -12,7 +12,7 @@ from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Reference
 from syncer.report.figures import Pruned, reason
 from syncer.report.summary import block, counted, human_bytes, printable, prune_lines
-from syncer.transfer.discovery import Discovered, Unchanged, Undiscovered
+from syncer.transfer.discovery import Discovered, Doubted, Unchanged, Undiscovered
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
@@ -91,6 +91,7 @@ class ForecastReport:
     totals: ForecastTotals
     images: tuple[ImageForecast, ...]
     registries: tuple[RegistryForecast, ...]
+    warnings: tuple[str, ...] = ()  # what could not be told, and does no harm
     pruned: tuple[Pruned, ...] | None = None  # as in ``Report``
 
     @property
@@ -114,6 +115,7 @@ class ForecastReport:
             "images": [image.to_json() for image in self.images],
             "largest": [{"source": str(image.source), "size": image.size} for image in self.largest],
             "registries": [asdict(registry) for registry in self.registries],
+            "warnings": list(self.warnings),
         } | ({} if self.pruned is None else {"pruned": [pruned.to_json() for pruned in self.pruned]})
 
 
@@ -132,6 +134,7 @@ class Forecast:
     _registries: dict[str, RegistryForecast] = field(default_factory=dict)
     _known: set[tuple[str, Digest]] = field(default_factory=set)  # by space
     _moved: set[tuple[str, Digest]] = field(default_factory=set)  # by the target's registry
+    _warnings: dict[str, None] = field(default_factory=dict)
     _blobs: int = 0
     _mounts: int = 0
     _deduplicated: int = 0
@@ -143,6 +146,8 @@ class Forecast:
                 self._images.append(_image(item, Action.SKIP, digest=root.digest))
             case Undiscovered(item, error):
                 self._images.append(_image(item, Action.FAIL, error=error))
+            case Doubted(item, error):
+                self._warnings[f"what refers to the images of {item.source.name} cannot be told: {error}"] = None
             case Tree():
                 self._add_tree(found, space, memory or Memory())
 
@@ -165,7 +170,9 @@ class Forecast:
             bytes_deduplicated=self._deduplicated,
             disk_bytes=disk_bytes,
         )
-        return ForecastReport(totals=totals, images=tuple(self._images), registries=registries)
+        return ForecastReport(
+            totals=totals, images=tuple(self._images), registries=registries, warnings=tuple(self._warnings)
+        )
 
     def _add_tree(self, tree: Tree, space: str, memory: Memory) -> None:
         source, target = tree.item.source.registry, tree.item.target.registry
@@ -221,6 +228,7 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
         lines.append(f"disk:    {human_bytes(totals.disk_bytes)}")
     lines += [f"largest: {human_bytes(image.size)}  {image.source}" for image in report.largest]
     lines += [f"failed:  {image.source}: {printable(str(image.error))}" for image in report.images if image.error]
+    lines += [f"warning: {printable(text)}" for text in report.warnings]
     lines += prune_lines(report.pruned)
     return block("Plan Summary", lines)
 

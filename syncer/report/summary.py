@@ -122,7 +122,11 @@ def _ends(report: Report) -> str:
 
 
 def _warnings(report: Report) -> list[str]:
-    return [f"warning: {printable(text)}" for text in report.warnings]
+    unknown = [
+        f"what refers to the images of {each.repository} cannot be told: {each.error}"
+        for each in report.referrers_unknown
+    ]
+    return [f"warning: {printable(text)}" for text in (*unknown, *report.warnings)]
 
 
 def _failures(report: Report) -> list[str]:

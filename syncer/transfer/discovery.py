@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Item, Naming, Referring, Source
+from syncer.content import Item, Listing, Naming, Referral, Referring, Source
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
-from syncer.oci.manifest import AnyManifest, Descent, load_object
+from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, load_object
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
@@ -19,6 +19,8 @@ _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 
 _ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: what it is about
+
+_MOST_LEVELS = 8  # of a signature of an SBOM of an image, and so on
 
 _PATIENCE = 10.0  # seconds that a slow image may keep finished ones behind it from their places
 
@@ -29,6 +31,7 @@ class Unchanged:
 
     item: Item
     root: Descriptor
+    origin: Descriptor  # what the image's name means at its source, of which a platform may have been taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,15 @@ class Undiscovered:
     error: SyncerError
 
 
-Discovered = Tree | Unchanged | Undiscovered
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """An image of which it cannot be told what refers to it, or not all of it."""
+
+    item: Item
+    error: SyncerError
+
+
+Discovered = Tree | Unchanged | Undiscovered | Doubted
 Deliver = Callable[[Discovered], Awaitable[None]]
 
 
@@ -55,6 +66,7 @@ class Discovery:
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # what each tag meant when it was looked at
     _sizes: dict[Digest, int] = field(default_factory=dict)
+    _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
         """``deliver`` each item once, one at a time, in the order of ``items``.
@@ -81,29 +93,104 @@ class Discovery:
                         await deliver(found)
 
     async def _discover_all(self, item: Item) -> list[Discovered]:
-        """An image, and what refers to it or to a manifest in it; it fails when that cannot be told."""
+        """An image, and what comes along with it."""
         found = await self._discover(item)
         if self.referring is None or not item.referrers or isinstance(found, Undiscovered):
             return [found]
-        subjects = list(found.manifests) if isinstance(found, Tree) else [found.root.digest]
-        try:
-            references = await self.referring.referrers(item.source, subjects)
-        except SyncerError as error:
-            return [Undiscovered(item, error)]
-        return [found, *[await self._discover(_along_with(item, reference)) for reference in references]]
+        return [found, *await self._find_referrers(self.referring, item, found)]
 
-    async def _discover(self, item: Item) -> Discovered:
+    async def _find_referrers(self, referring: Referring, image: Item, found: Tree | Unchanged) -> list[Discovered]:
+        """What refers to an image or to a manifest in it, what refers to that, and so on to the end.
+
+        What cannot be told fails nothing: the image itself is known.
+        """
+        results: list[Discovered] = []
+        asked: set[Digest] = set()
+        met = {image.source}
+        level: list[Tree | Unchanged] = [found]
+        for _ in range(_MOST_LEVELS):
+            try:
+                manifests = [digest for each in level for digest in await self._manifests_of(each)]
+                subjects = [digest for digest in dict.fromkeys(manifests) if digest not in asked]
+                if not subjects:
+                    return results
+                asked.update(subjects)
+                referrals = await referring.referrers(image.source, subjects)
+            except SyncerError as error:
+                return [*results, *self._doubt(image, error)]
+            if referrals.doubt is not None:
+                results += self._doubt(image, referrals.doubt)
+            new = [referral for referral in referrals.found if referral.reference not in met]
+            met.update(referral.reference for referral in new)
+            if len(met) > MAX_MANIFESTS:
+                break
+            along = [await self._discover(_along_with(image, referral)) for referral in new]
+            results += along
+            level = [each for each in along if isinstance(each, Tree | Unchanged)]
+            if not level:
+                return results
+        problem = f"more than {MAX_MANIFESTS:,} manifests refer to it, or in more than {_MOST_LEVELS} steps"
+        return [*results, *self._doubt(image, InvalidContent(f"{image.source}: {problem}"))]
+
+    def _doubt(self, image: Item, error: SyncerError) -> list[Doubted]:
+        """The doubt about an image; nothing if the same was said of its repository."""
+        key = (image.source.name, image.target.name, image.requires_referrers)
+        if key in self._doubted:
+            return []
+        self._doubted.add(key)
+        return [Doubted(image, error)]
+
+    async def _manifests_of(self, found: Tree | Unchanged) -> Sequence[Digest]:
+        """The manifests of an image, its root first; only those that are not known of an unchanged one are fetched."""
+        if isinstance(found, Tree):
+            return list(found.manifests)
+        item, root = found.item, found.root.digest
+        if not (found.origin.is_index or item.platforms):
+            return [root]
+        below = self.memory.manifests_below(root)
+        if below is None:
+            below = await self._look_below(item, found.origin.digest)
+            self.memory.has_below(root, below)
+        return [root, *below]
+
+    async def _look_below(self, item: Item, origin: Digest) -> tuple[Digest, ...]:
+        """The manifests below an image's root, as far as it goes to the target; only indexes are fetched."""
+        root = await self._manifest(item.source.at(origin))
+        if item.platforms:
+            root = await self._for_platforms(item, root)
+        below: dict[Digest, None] = {}
+        descent = Descent(item.source)
+        descent.enter(root)
+        for child, is_manifest in descent:
+            if is_manifest and child.digest not in below:
+                below[child.digest] = None
+                if child.is_index:
+                    descent.enter(await self._manifest(item.source.at(child.digest), child))
+        return tuple(below)
+
+    async def _discover(self, item: Item) -> Tree | Unchanged | Undiscovered:
         try:
             current = await self.target.current(item.target)
-            if current is not None:
-                root = await self.source.resolve(item.source)
-                if current == self._expected(item, root.digest):
-                    return Unchanged(item, replace(root, digest=current))
-                tree = await self._tree(item, item.source.at(root.digest))
-                return Unchanged(item, tree.root) if tree.root.digest == current else tree
-            return await self._tree(item, item.source)
+            if current is None:
+                return await self._tree(item, item.source)
+            origin = await self.source.resolve(item.source)
+            unchanged = Unchanged(item, replace(origin, digest=current), origin)
+            if current == self._expected(item, origin.digest) and await self._is_listed(item, current):
+                return unchanged
+            tree = await self._tree(item, item.source.at(origin.digest))
+            if tree.root.digest != current:
+                return tree
+            subject = tree.manifests[current].subject
+            return unchanged if subject is None or await self._is_listed(item, current) else tree
         except SyncerError as error:
             return Undiscovered(item, error)
+
+    async def _is_listed(self, item: Item, root: Digest) -> bool:
+        """Whether all that a commit of ``root`` does is done: for a referrer, that its subject lists it, too."""
+        subject = item.refers_to or self.memory.subject(root)
+        if subject is None or not isinstance(self.target, Listing):
+            return True
+        return await self.target.lists(item.target, subject, root)
 
     def _expected(self, item: Item, root: Digest) -> Digest | None:
         """What ``root`` will be at the target, as far as that is known without looking into it."""
@@ -116,6 +203,8 @@ class Discovery:
             whole = root.descriptor.digest
             root = await self._for_platforms(item, root)
             self.memory.reduced(whole, item.platforms, root.descriptor.digest)
+        if root.subject is not None:
+            self.memory.refers(root.descriptor.digest, root.subject.digest)
         return await self._grown(item, root)
 
     async def _grown(self, item: Item, root: AnyManifest) -> Tree:
@@ -135,6 +224,8 @@ class Discovery:
                 descent.enter(manifest)
             else:
                 content[child.digest] = child
+        if isinstance(root, Index) or item.platforms:
+            self.memory.has_below(root.descriptor.digest, list(manifests)[1:])
         return Tree(item, root.descriptor, manifests, tuple(content.values()))
 
     def _check_size(self, reference: Reference, child: Descriptor) -> None:
@@ -211,10 +302,11 @@ def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
     return smaller
 
 
-def _along_with(item: Item, reference: Reference) -> Item:
+def _along_with(item: Item, referral: Referral) -> Item:
     """What refers to ``item``: it goes where ``item`` goes, under the tag or digest it has."""
+    reference = referral.reference
     target = item.target.at(reference.digest) if reference.digest else item.target.tagged(reference.tag or "")
-    return Item(reference, target, item.wanted_by, subject=item.source)
+    return Item(reference, target, item.wanted_by, subject=item.source, refers_to=referral.subject)
 
 
 class _Turns:

@@ -89,7 +89,25 @@ class ImageFailed:
     error: SyncerError
 
 
+@dataclass(frozen=True, slots=True)
+class ReferrersUnknown:
+    """What refers to an image cannot be told, or not all of it; said once for a repository on its way to another."""
+
+    item: Item
+    error: SyncerError
+
+
 Event: TypeAlias = (
-    Found | Started | Copied | Skipped | Mounted | Failed | Committed | ImageCopied | ImageSkipped | ImageFailed
+    Found
+    | Started
+    | Copied
+    | Skipped
+    | Mounted
+    | Failed
+    | Committed
+    | ImageCopied
+    | ImageSkipped
+    | ImageFailed
+    | ReferrersUnknown
 )
 Emit: TypeAlias = Callable[[Event], None]

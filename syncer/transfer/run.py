@@ -14,7 +14,7 @@ from syncer.content import Item, Mounting, Narrow, Pausing, Progress, Referring,
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetFull
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.transfer.discovery import Discovered, Discovery, Unchanged, Undiscovered
+from syncer.transfer.discovery import Discovered, Discovery, Doubted, Unchanged, Undiscovered
 from syncer.transfer.events import (
     Committed,
     Copied,
@@ -26,6 +26,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    ReferrersUnknown,
     Skipped,
     Started,
 )
@@ -119,6 +120,8 @@ class _Transfer:
                 self.emit(ImageSkipped(item, root))
             case Undiscovered(item, error):
                 self.emit(ImageFailed(item, error))
+            case Doubted(item, error):
+                self.emit(ReferrersUnknown(item, error))
             case Tree() as tree:
                 await self._enter(tree)
 

@@ -78,6 +78,19 @@ def chart_repository(text: str) -> str:
     return text
 
 
+_YES = ("true", "yes", "on", "y", "t", "1")
+_NO = ("false", "no", "off", "n", "f", "0")
+
+
+def referrers_choice(text: str) -> bool | Literal["require"]:
+    """Whether signatures and the like travel along: ``true``, ``false`` or ``require``; raises ``UsageError``."""
+    if text == "require":
+        return "require"
+    if text.lower() in _YES + _NO:
+        return text.lower() in _YES
+    raise UsageError("it must be true, false or require")
+
+
 def _name_rules(rules: dict[str, str]) -> dict[str, str]:
     try:
         NameMapping.from_document(rules)
@@ -91,6 +104,7 @@ RepositoryName: TypeAlias = Annotated[Reference, parsed(repository)]
 LandingName: TypeAlias = Annotated[Landing, parsed(Landing.parse)]
 PlatformName: TypeAlias = Annotated[Platform, parsed(Platform.parse)]
 RegistryName: TypeAlias = Annotated[str, parsed(registry)]
+ReferrersChoice: TypeAlias = Annotated[bool | Literal["require"], parsed(referrers_choice)]
 RegistryHost: TypeAlias = Annotated[str, parsed(registry_host)]
 ChartRepository: TypeAlias = Annotated[str, parsed(chart_repository)]
 ByteCount: TypeAlias = Annotated[int, parsed(byte_count)]
@@ -178,7 +192,7 @@ class Source(Checked):
     project_id: Name | None = None  # of those profiles
     chart: Chart | None = None
     platforms: tuple[PlatformName, ...] | None = None  # None: as for the whole file
-    referrers: bool | None = None  # likewise
+    referrers: ReferrersChoice | None = None  # likewise
     targets: tuple[Name, ...] = ()  # names of targets; none: all
     landing: LandingName | None = Field(default=None, alias="as")  # of an image or a repository
 
@@ -264,7 +278,7 @@ class SyncDocument(Checked):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     platforms: tuple[PlatformName, ...] = ()  # none: images keep their form
-    referrers: bool = True
+    referrers: ReferrersChoice = True
     map: NameRules = Field(default_factory=dict)  # for all targets; a target's own rules come first
     registries: dict[RegistryHost, Registry] = Field(default_factory=dict)
 

@@ -76,6 +76,13 @@ class SyncFile:
 
     def referrers_of(self, source: Source) -> bool:
         """Whether signatures and other referrers travel along."""
+        return bool(self._referrers_choice(source))
+
+    def requires_referrers_of(self, source: Source) -> bool:
+        """Whether it is a failure that what refers to the images cannot be told."""
+        return self._referrers_choice(source) == "require"
+
+    def _referrers_choice(self, source: Source) -> bool | str:
         return self.document.referrers if source.referrers is None else source.referrers
 
     def mapping_of(self, target: Target) -> NameMapping:
@@ -94,6 +101,7 @@ class SyncFile:
             wanted_by=(self.place(source),),
             platforms=self.platforms_of(source),
             referrers=self.referrers_of(source),
+            requires_referrers=self.requires_referrers_of(source),
         )
 
     def _land(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
