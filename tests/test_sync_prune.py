@@ -12,6 +12,7 @@ from jsonschema import validate
 
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.chart_repository import chart_repository
 from tests.support.cli import Ran, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply
@@ -228,6 +229,31 @@ async def test_a_list_of_tags_that_is_not_whole_takes_nothing_away(
         assert ran.code == (1 if reading == "both" else 0)
         assert ends(ran) == {}
         assert await client.tags(target, "m/app") == before
+
+
+async def test_charts_are_looked_for_anew_before_anything_is_deleted(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    async with serve_disk("target") as target, chart_repository() as charts:
+        charts.add_chart("nginx", "1.0.0")
+        charts.index()
+        document = {
+            "sources": [{"chart": {"repository": str(charts.url), "name": "nginx"}}],
+            "targets": [{"registry": f"{target.address}/m"}],
+        }
+        (tmp_path / "sync.yaml").write_text(yaml.safe_dump(document))
+        command = ("sync", "-c", tmp_path / "sync.yaml", "--json")
+        await client.push(target, "m/old", OLD, "v1")
+
+        mirrored = await syncer(*command, home=tmp_path)
+        asked = charts.requests.count("/index.yaml")
+        pruned = await syncer(*command, "--prune", "--yes", home=tmp_path)
+        asked_by_prune = charts.requests.count("/index.yaml") - asked
+
+        assert (mirrored.code, pruned.code) == (0, 0)
+        assert asked_by_prune == 2
+        assert ends(pruned) == {"v1": "deleted"}
+        (chart,) = mirrored.json["images"]
+        repository, _, tag = chart["target"].partition("/")[2].rpartition(":")
+        assert await client.tags(target, repository) == [tag]
 
 
 async def test_what_a_source_has_again_before_the_deletion_stays(debian_registry: OpenRegistry, tmp_path: Path) -> None:

@@ -35,10 +35,12 @@ async def mirror(home: Path, source: Registry, target: Registry, *options: str, 
     return ran
 
 
-async def mirror_quickly(home: Path, source: Registry, target: Registry, **more: Any) -> SyncResult:
-    """Mirror two tags of ``app`` by a program that waits little before it asks again, one image after the other."""
+async def mirror_quickly(
+    home: Path, source: Registry, target: Registry, *, tags: str = "12", **more: Any
+) -> SyncResult:
+    """Mirror some tags of ``app`` by a program that waits little before it asks again, one image after the other."""
     document = {
-        "sources": [{"image": f"{source.address}/app:{tag}"} for tag in "12"],
+        "sources": [{"image": f"{source.address}/app:{tag}"} for tag in tags],
         "targets": [{"registry": f"{target.address}/m"}],
     }
     (home / "sync.yaml").write_text(yaml.safe_dump(document | more))
@@ -182,6 +184,21 @@ async def test_what_cannot_be_told_is_said_and_fails_nothing_unless_it_must(
         assert asked == (6 if answer.status in (429, 500) else 2)
         await assert_arrived(proxy.registry, target, IMAGE, "1")
         await assert_arrived(proxy.registry, target, images.image("second"), "2")
+
+
+async def test_an_api_that_fails_later_on_is_asked_no_more_in_that_repository(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    async with serve_disk("source") as source, serve_disk("target") as target, fault_proxy(source) as proxy:
+        for tag in "123":
+            await client.push(source, "app", images.image(tag), tag)
+        rule = proxy.on("GET", "/referrers/", Reply(500), first=2, times=None)
+
+        ran = await mirror_quickly(tmp_path, proxy.registry, target, tags="123")
+
+        assert (ran.exit, len(ran.report.referrers_unknown)) == (0, 1)
+        assert ran.report.totals.images_copied == 3
+        assert rule.fired == 6
 
 
 async def test_what_cannot_be_told_stops_a_prune_there(debian_registry: OpenRegistry, tmp_path: Path) -> None:

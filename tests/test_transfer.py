@@ -329,7 +329,9 @@ async def test_what_refers_to_a_referrer_travels_along_to_the_end() -> None:
     assert target.names[f"example.com/app:{tag}"] == last.digest
     assert {sbom.digest, signature.digest} <= target.content["example.com/app"]
     assert sorted(source.asked) == sorted([image.digest, sbom.digest, signature.digest, last.digest])
-    assert all(event.item.subject in (None, reference) for event in events if isinstance(event, ImageCopied))
+    copied = [event.item for event in events if isinstance(event, ImageCopied)]
+    assert len(copied) == len(set(copied)) == 4
+    assert {item.subject for item in copied} == {None, reference}
 
 
 async def test_referrers_that_go_round_in_a_circle_end() -> None:
@@ -342,6 +344,7 @@ async def test_referrers_that_go_round_in_a_circle_end() -> None:
     events = await carry([reference], source, target)
 
     assert not any(isinstance(event, ReferrersUnknown) for event in events)
+    assert source.asked == [image.digest, other.digest]
     assert other.digest in target.content["example.com/app"]
 
 
