@@ -3,13 +3,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+NEWEST := $(VENV)-newest
 PYTEST := $(BIN)/python -m pytest
 
 BUILDER ?= $(firstword $(foreach name,podman buildah docker,$(shell command -v $(name))))
 BASE_IMAGE ?= docker.io/library/python:3.11-slim
 IMAGE ?= oci-syncer:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncer/__init__.py)
 
-.PHONY: help demo test soak check format bench bench-full wheel image clean
+# It mocks aiohttp with aioresponses, which cannot mock the newest (see pyproject.toml).
+MOCKED := test_an_answer_that_is_no_answer_is_told_as_what_it_is
+
+.PHONY: help demo test newest soak check format bench bench-full wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,6 +23,12 @@ demo: $(VENV)/.installed ## build a bundle from an embedded registry, push it in
 
 test: $(VENV)/.tested tools ## set up what the tests need, and run them
 	$(PYTEST)
+
+newest: tools ## the registry and Palette's API once more, with the newest aiohttp
+	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test-tools]' aiohttp
+	$(NEWEST)/bin/python -m pytest $(wildcard tests/test_serve_*.py) $(patsubst %,tests/test_palette_%.py,api login round_trip) \
+		--deselect tests/test_palette_api.py::$(MOCKED)
 
 soak: $(VENV)/.tested tools ## the long tests: many random kills
 	$(PYTEST) -m soak --timeout 1800
@@ -61,4 +71,4 @@ $(VENV)/.tested: $(VENV)/.installed
 	@touch $@
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) build dist output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) build dist output .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,14 +1,14 @@
-"""syncer moves container images where they are needed.
+"""syncer moves container images and Helm charts to where they are needed.
 
-What a program can call; the command line is a thin layer over it::
+A program calls these functions; the command line is a thin layer over them::
 
     built = await syncer.build(["busybox:1.37"], name="edge", output="bundles")
     pushed = await syncer.push(built.path, "10.0.0.1:8000/images")
     checked = await syncer.verify(built.path, "10.0.0.1:8000/images")
     mirrored = await syncer.sync("sync.yaml")
 
-Each returns a result with an ``exit`` code and an account of what happened; what is wrong with the call
-itself raises a ``SyncerError``.
+Each returns a result with an ``exit`` code and an account of what happened.  A call that cannot begin, because
+an argument or a file is wrong, raises a ``SyncerError``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (the names above)
 
 
 def __getattr__(name: str) -> Any:
-    """What is asked for is imported then: ``syncer version`` needs none of it."""
+    """Import a public name when it is first used: ``syncer version`` needs none of them."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,6 +1,7 @@
-"""Source and Target: the two protocols that everything else is about.
+"""The protocols ``Source`` and ``Target``, and the values that go between them.
 
-A registry and a bundle are each both; the engine (``syncer.transfer``) knows nothing else.
+A registry and a bundle are each a source and a target; the engine (``syncer.transfer``) knows nothing else.
+Protocols whose name ends in ``-ing`` are abilities that some ends have and others lack.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ if TYPE_CHECKING:
 
 
 Pieces: TypeAlias = AsyncIterator[bytes | memoryview]
-"""The bytes of a blob on their way; each piece is valid until the next one is asked for."""
+"""The bytes of a blob, piece by piece; a piece is valid until the next one is taken."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far one blob is: written by the end that moves it, read by the display on its own clock."""
+    """The progress of one blob: the end that moves the blob writes it, the display reads it on its own clock."""
 
     descriptor: Descriptor
     done: int = 0  # bytes
 
 
 class Blob(Protocol):
-    """One blob at a source, readable from any byte, any number of times."""
+    """One blob at a source; it can be read from any byte, any number of times."""
 
     @property
     def descriptor(self) -> Descriptor: ...
@@ -39,48 +40,55 @@ class Blob(Protocol):
     def open(self, offset: int = 0) -> AbstractAsyncContextManager[Pieces]:
         """The bytes from ``offset`` to the end: exactly as many as the descriptor says, or an error.
 
-        Whoever needs to know that they are the right bytes hashes them.
+        The bytes are not verified: a caller that needs to be sure of them hashes them.
         """
         ...
 
 
 class FileBlob(ABC):
-    """A blob that lies in a local file: an end may read it in place, in a thread.
+    """A blob in a local file: the other end may read the file itself, in a thread.
 
-    A base to inherit from, as ``PourableBlob`` is: blobs are many, and to look for a protocol's methods takes long.
+    This is a base class and no protocol, as ``PourableBlob`` is: there are many blobs, and ``isinstance`` is slow with
+    a protocol.
     """
 
     __slots__ = ()
 
     @abstractmethod
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill ``buffer`` from byte ``offset`` on; returns the number of bytes, short only at the end."""
+        """Fill ``buffer`` from byte ``offset`` on; returns the number of bytes, which is smaller only at the end."""
         ...
 
     def in_place(self, offset: int, length: int) -> InPlace | None:  # noqa: ARG002 -- for those that can tell
-        """Where ``length`` bytes from ``offset`` on lie, for the kernel to send them; None where they must be read."""
+        """The file ranges that hold ``length`` bytes from ``offset`` on, so that the kernel can send them.
+
+        None when the file does not hold these bytes as they are, and they must be read.
+        """
         return None
 
 
 class PourableBlob(ABC):
-    """A blob whose bytes can be had in a worker thread, past the event loop."""
+    """A blob that a worker thread can deliver, past the event loop."""
 
     __slots__ = ()
 
     @abstractmethod
     async def pour(self, sink: Callable[[memoryview], None], offset: int = 0) -> None:
-        """Give the bytes from ``offset`` to the end to ``sink``, in a thread; a piece is done with when it returns.
+        """Call ``sink`` in a thread with the bytes from ``offset`` to the end, piece by piece.
 
-        Raises what ``open`` raises, and what ``sink`` raises.
+        A piece is valid until ``sink`` returns.  Raises the errors of ``open``, and those of ``sink``.
         """
         ...
 
 
 class Source(Protocol):
-    """Where content comes from."""
+    """The end that content comes from."""
 
     async def resolve(self, reference: Reference) -> Descriptor:
-        """What ``reference`` names now, as cheaply as the source can tell.  Raises ``NotFound``."""
+        """The descriptor of the manifest that ``reference`` names now, with as few requests as possible.
+
+        Raises ``NotFound``.
+        """
         ...
 
     async def manifest(self, reference: Reference) -> AnyManifest:
@@ -88,28 +96,28 @@ class Source(Protocol):
         ...
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
-        """A blob of the repository that ``reference`` is in."""
+        """The blob that ``descriptor`` names, in the repository of ``reference``; nothing is read yet."""
         ...
 
 
 @runtime_checkable
 class Pausing(Protocol):
-    """An end that is sometimes asked to wait."""
+    """A source that knows when one of its registries asks for a pause."""
 
     def pause(self, reference: Reference) -> float:
-        """Seconds for which nothing should be asked of where ``reference`` is.
+        """Seconds until the registry of ``reference`` should get the next request.
 
-        0 when it may be asked, or when the pause is so long that asking, and failing, is better.
+        0 when it may get one now, or when the pause is so long that a failed request is better.
         """
         ...
 
 
 @runtime_checkable
-class Narrow(Protocol):
-    """An end that is to be asked for little at a time, at some places."""
+class Limiting(Protocol):
+    """A source that limits how many blobs it delivers at once."""
 
-    def lanes(self, reference: Reference) -> float:
-        """How many pieces of content may be on their way from where ``reference`` is; infinite for any number."""
+    def capacity(self, reference: Reference) -> float:
+        """The number of blobs that the registry of ``reference`` may deliver at once; infinite without a limit."""
         ...
 
 
@@ -126,7 +134,7 @@ class Referral:
 
 @dataclass(frozen=True, slots=True)
 class Referrals:
-    """What was found to refer to some manifests; ``doubt`` is why there may be more of it."""
+    """The manifests that were found to refer to some others; ``doubt`` is why there may be more of them."""
 
     found: tuple[Referral, ...] = ()
     doubt: SyncerError | None = None
@@ -134,51 +142,54 @@ class Referrals:
 
 @runtime_checkable
 class Referring(Protocol):
-    """A source that can tell what speaks about an image: its signatures, attestations and SBOMs."""
+    """A source that can list the referrers of an image: its signatures, attestations and SBOMs."""
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
-        """Every manifest of ``reference``'s repository that refers to one of ``subjects``, in an order that stays.
+        """The manifests in the repository of ``reference`` that refer to one of ``subjects``, in an order that stays.
 
-        What cannot be told is in ``doubt``: none found without a doubt means that there is none.
+        ``doubt`` says why there may be more of them: none found without a doubt means that there are none.
         """
         ...
 
 
-class Naming(Protocol):
-    """What a target can tell before anything is sent.
+class TargetNames(Protocol):
+    """The names at a target, which can be looked up before anything is sent.
 
-    A *space* is what content is deduplicated within: a repository of a registry, or the one space of a
+    A *space* is the area within which content is deduplicated: a repository of a registry, or the whole of a
     bundle.
     """
 
     def space(self, name: Reference) -> str:
-        """The space in which ``name`` lies."""
+        """The space that ``name`` belongs to."""
         ...
 
     async def current(self, name: Reference) -> Digest | None:
-        """What ``name`` points to at the target; None when nothing, or when the target cannot tell."""
+        """The digest that ``name`` has at the target; None when it has none, or when the target does not know."""
         ...
 
 
-class Target(Naming, Protocol):
-    """Where content goes.
+class Target(TargetNames, Protocol):
+    """The end that content goes to.
 
-    Calls for one (space, digest) come one after the other, children before parents.
+    Calls for the same digest in the same space come one after the other, children before parents.
     """
 
     async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
-        """Make a place for content, called once for each, in the order of the profile.
+        """Make a place for content; called once for each piece of content, in the order of the profile.
 
-        ``manifest`` is the document itself where the content is one.
+        ``manifest`` is the document itself when the content is a manifest.
         """
         ...
 
     async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:
-        """Bring ``blob`` into ``space``; False when it was there already (never asked with ``force``)."""
+        """Write ``blob`` into ``space``; returns False when the target had it already.
+
+        With ``force`` the blob is sent without looking whether it is there.
+        """
         ...
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
-        """Store ``manifest``, whose children are there, under ``names`` (none: under its digest only)."""
+        """Store ``manifest`` under ``names``, or under its digest only when there are none; its children are there."""
         ...
 
 
@@ -187,16 +198,16 @@ class Listing(Protocol):
     """A target at which a referrer is stored in two steps: itself, and in the list of its subject's referrers."""
 
     async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
-        """Whether ``subject``, in the repository of ``name``, lists ``referrer``; True where nobody may know."""
+        """Tell whether ``subject``, in the repository of ``name``, lists ``referrer``; True where nobody may know."""
         ...
 
 
 @runtime_checkable
 class Mounting(Protocol):
-    """A target that can take a blob over from another of its spaces without any byte being sent."""
+    """A target that can copy a blob from another of its spaces, so that no bytes are sent."""
 
     async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
-        """Whether ``space`` now has the blob that ``origin`` has; False means that it must be written."""
+        """Copy a blob from the space ``origin`` into ``space``; returns False when it must be written instead."""
         ...
 
 
@@ -206,17 +217,17 @@ Along: TypeAlias = Literal["require"] | bool
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to transfer: where it is, and what it will be called at the target.
+    """One image to transfer: its name at the source, and its name at the target.
 
-    With one platform an index is resolved to its manifest for it; with several it keeps what it has for
-    them; with none images keep their form.
+    With one platform, an index is replaced by its manifest for that platform; with several, the index keeps only the
+    manifests for these; without any, the image stays as it is.
     """
 
     source: Reference
     target: Reference
     wanted_by: tuple[str, ...] = field(default=())
     platforms: tuple[Platform, ...] = ()
-    referrers: bool = True  # signatures and the like come along, where the source can tell them
-    requires_referrers: bool = False  # and that the source cannot tell them is a failure
-    subject: Reference | None = None  # the image that this one speaks about, directly or not, and comes along with
-    refers_to: Digest | None = None  # the manifest that must list it as its referrer
+    referrers: bool = True  # signatures and other referrers are transferred too, if the source can list them
+    requires_referrers: bool = False  # and it is a failure when the source cannot list them
+    subject: Reference | None = None  # for a referrer: the image that it is about, directly or not
+    refers_to: Digest | None = None  # for a referrer: the manifest that must list it

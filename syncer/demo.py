@@ -1,4 +1,4 @@
-"""``make demo``: the main job on this machine alone, with the very commands that a user types."""
+"""``make demo``: build, push and verify on this machine alone, with the same commands that a user types."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _syncer(*arguments: str) -> None:
 
 @contextmanager
 def _embedded_registry(directory: Path) -> Iterator[str]:
-    """``syncer serve --disk`` on a free port of the loopback; yields ``host:port``."""
+    """Run ``syncer serve --disk`` on a free port of the loopback; yields ``host:port``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

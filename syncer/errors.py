@@ -1,4 +1,4 @@
-"""Every error syncer raises on purpose; anything else is a bug.
+"""Every error that syncer raises on purpose; any other exception is a bug.
 
 ::
 
@@ -7,28 +7,28 @@
     │   ├── InvalidReference
     │   ├── InvalidPlatform
     │   ├── InvalidFile                       a file that people write, with its line
-    │   └── AlreadyThere                      the output exists
+    │   └── AlreadyThere                      the output file exists
     ├── NetworkError                 exit 1   no usable answer came
     │   ├── Unreachable                       no connection: DNS, refused, timeout, TLS
     │   ├── Interrupted                       the connection broke and retrying did not help
-    │   ├── Waiting                           the host asks to wait longer than we may
-    │   └── Unsafe                            a redirect, realm or location that we will not follow
-    ├── RegistryError                exit 1   the registry answered no
+    │   ├── Waiting                           the host asks for a longer pause than is allowed
+    │   └── Unsafe                            a redirect, realm or location that syncer does not follow
+    ├── RegistryError                exit 1   the registry answered with an error status
     │   ├── Denied                   exit 3
     │   ├── NotFound                 exit 4
-    │   └── ChildrenUnknown                   a manifest was refused because content it names is not there
+    │   └── ChildrenUnknown                   a manifest was refused because its content is missing
     ├── ListIncomplete               exit 1   a list that is not known to be whole
-    ├── PlatformMissing              exit 4   an image is not there for the platform that was asked for
+    ├── PlatformMissing              exit 4   an image does not exist for the requested platform
     ├── TargetError                  exit 5   the target (a registry, a disk) refused
-    │   └── TargetFull                        it can take nothing more at all
+    │   └── TargetFull                        the target cannot store anything more
     ├── VerificationError            exit 6
     │   ├── DigestMismatch
     │   ├── InvalidContent                    a digest, descriptor or manifest that breaks the spec
     │   └── InvalidBundle
-    └── Locked                       exit 75  another run is at it
+    └── Locked                       exit 75  another run does the same work now
 
-The message is one sentence for a person; the hint, when there is one, says what to do next.  Neither
-ever holds a secret.
+The message is one sentence for a person.  The hint, when there is one, says what to do next.  Neither of them
+holds a secret.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What the process's exit code means."""
+    """The exit codes of the process; the README explains them."""
 
     OK = 0
     INCOMPLETE = 1
@@ -59,7 +59,9 @@ class Exit(IntEnum):
 
 
 def common_exit(codes: Iterable[Exit], *, mixed: Exit = Exit.INCOMPLETE) -> Exit:
-    """The exit code of a run whose failures have ``codes``: the one that all share, else ``mixed``; 0 without any.
+    """The exit code of a run whose failures have ``codes``.
+
+    The code that all failures share, ``mixed`` when they differ, and 0 when there are none.
 
     >>> common_exit([Exit.DENIED, Exit.DENIED]), common_exit([Exit.DENIED, Exit.MISSING]), common_exit([])
     (<Exit.DENIED: 3>, <Exit.INCOMPLETE: 1>, <Exit.OK: 0>)
@@ -71,7 +73,7 @@ def common_exit(codes: Iterable[Exit], *, mixed: Exit = Exit.INCOMPLETE) -> Exit
 
 
 class SyncerError(Exception):
-    """The root: one sentence, and perhaps a hint."""
+    """The root of all errors: a message of one sentence, and a hint or None."""
 
     exit: ClassVar[Exit] = Exit.INCOMPLETE
 
@@ -87,7 +89,7 @@ class UsageError(SyncerError):
 
 
 class InvalidReference(UsageError):
-    """A text that is no image reference; the message says which part is wrong."""
+    """A text is not an image reference; the message says which part is wrong."""
 
     def __init__(self, text: str, problem: str) -> None:
         super().__init__(f"{text!r} is not an image reference: {problem}")
@@ -96,11 +98,11 @@ class InvalidReference(UsageError):
 
 
 class InvalidPlatform(UsageError):
-    """A text that is no platform."""
+    """A text is not a platform."""
 
 
 class InvalidFile(UsageError):
-    """A file that people write does not say what it must."""
+    """A file that people write has a mistake, or is not there; the message starts with path and line."""
 
     def __init__(self, path: Path | str, problem: str, *, line: int | None = None, hint: str | None = None) -> None:
         super().__init__(f"{path}:{line}: {problem}" if line is not None else f"{path}: {problem}", hint=hint)
@@ -109,11 +111,11 @@ class InvalidFile(UsageError):
 
 
 class AlreadyThere(UsageError):
-    """The output exists, and nobody said that it may be replaced."""
+    """The output file exists already, and ``--force`` was not given."""
 
 
 class NetworkError(SyncerError):
-    """No usable answer came."""
+    """The network gave no usable answer."""
 
 
 class Unreachable(NetworkError):
@@ -125,7 +127,7 @@ class Interrupted(NetworkError):
 
 
 class Waiting(NetworkError):
-    """The host asks for a longer pause than ``--max-wait`` allows."""
+    """The host asks for a longer pause than ``--max-wait`` allows; times are in seconds."""
 
     def __init__(self, host: str, seconds: float, cap: float) -> None:
         super().__init__(
@@ -135,7 +137,7 @@ class Waiting(NetworkError):
 
 
 class Unsafe(NetworkError):
-    """A server sends us somewhere that we will not go."""
+    """A server sends syncer to an address that it does not follow, such as a private one."""
 
 
 class RegistryError(SyncerError):
@@ -163,21 +165,21 @@ class RegistryError(SyncerError):
 
 
 class Denied(RegistryError):
-    """The credentials, or the lack of them, do not allow this."""
+    """The registry does not allow this request with these credentials, or without any."""
 
     exit = Exit.DENIED
 
 
 class NotFound(RegistryError):
-    """The registry does not have what was asked for."""
+    """The registry does not have the requested content."""
 
     exit = Exit.MISSING
 
 
 class ChildrenUnknown(RegistryError):
-    """A manifest was refused because content that it names is not in its repository.
+    """The registry refused a manifest because content that the manifest names is not in the repository.
 
-    ``digests`` are those the registry named, as text; empty when it named none.
+    ``digests`` are the missing ones as text; empty when the registry does not name them.
     """
 
     def __init__(self, request: str, status: int, problems: Sequence[str], digests: Sequence[str]) -> None:
@@ -190,7 +192,7 @@ class ListIncomplete(SyncerError):
 
 
 class PlatformMissing(SyncerError):
-    """An image is not there for the platform that was asked for."""
+    """An image does not exist for the requested platform."""
 
     exit = Exit.MISSING
 
@@ -202,27 +204,27 @@ class TargetError(SyncerError):
 
 
 class TargetFull(TargetError):
-    """The target can take nothing more at all: its disk is full or not writable, so the run ends."""
+    """The target cannot store anything more, because its disk is full or not writable; the run ends."""
 
 
 class VerificationError(SyncerError):
-    """Content is not what its name says."""
+    """Content does not agree with its name or with its format."""
 
     exit = Exit.UNVERIFIED
 
 
 class DigestMismatch(VerificationError):
-    """Bytes arrived whose digest or length is not the one that was asked for."""
+    """The digest or the length of some bytes is not the expected one."""
 
 
 class InvalidContent(VerificationError):
-    """A digest, descriptor or manifest that breaks the spec."""
+    """A digest, descriptor or manifest breaks the OCI specification."""
 
 
 class InvalidBundle(VerificationError):
-    """A file that is no bundle, or no longer the one that was written.
+    """A file is not a bundle, or was damaged or changed after it was written.
 
-    ``findings`` are one sentence for each thing that a check found wrong.
+    ``findings`` has one sentence for each problem that a check found.
     """
 
     def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
@@ -231,7 +233,7 @@ class InvalidBundle(VerificationError):
 
 
 class Locked(SyncerError):
-    """Another run is at the same work."""
+    """Another run does the same work at this moment."""
 
     exit = Exit.LOCKED
 

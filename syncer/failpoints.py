@@ -1,7 +1,7 @@
-"""Named points at which a test may end a run; in everyday use each costs one comparison.
+"""Points at which a test can kill the process; each has a name, and costs one comparison in everyday use.
 
-``SYNCER_FAILPOINT=bundle.written=kill@3`` kills the process, as a power failure would, when it comes to
-``bundle.written`` for the third time.  It is for tests, which need no sleeps that way, and for nobody else.
+``SYNCER_FAILPOINT=bundle.written=kill@3`` kills the process, as a power failure would, when it reaches
+``bundle.written`` for the third time.  Only tests use this: they need no sleeps that way.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import os
 import signal
 
 
-def _armed(setting: str) -> tuple[str, int] | None:
-    """The point that ``setting`` names, and the visit that it means."""
+def _parse_setting(setting: str) -> tuple[str, int] | None:
+    """The name of the point in ``setting``, and the number of the visit at which to kill."""
     name, _, action = setting.partition("=")
     verb, _, count = action.partition("@")
     return (name, int(count or 1)) if verb == "kill" else None
 
 
-_ARMED = _armed(os.environ.get("SYNCER_FAILPOINT", ""))
+_ARMED = _parse_setting(os.environ.get("SYNCER_FAILPOINT", ""))
 _VISITS = itertools.count(1)
 
 
 def reach(name: str) -> None:
-    """Say that the run has come to the point ``name``."""
+    """Mark the point ``name`` in the code: the process is killed here if the setting says so."""
     if _ARMED is not None and name == _ARMED[0] and next(_VISITS) == _ARMED[1]:
         os.kill(os.getpid(), signal.SIGKILL)

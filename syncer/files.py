@@ -1,4 +1,4 @@
-"""Files: written whole, locked, brought to the disk itself; and the words for those that cannot be read or written."""
+"""Files: written whole, locked, flushed to the disk; and the errors for those that cannot be read or written."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MAKE_ROOM = "make room and run the same command again: it goes on where it stopp
 _HINTS = {
     errno.ENOSPC: MAKE_ROOM,
     errno.EDQUOT: MAKE_ROOM,
-    errno.EFBIG: "the file system or a limit (ulimit -f) allows no file of this size",
+    errno.EFBIG: "the file system or a limit (ulimit -f) does not allow a file of this size",
     errno.EACCES: "choose another directory with --output, or change its permissions",
     errno.EPERM: "choose another directory with --output, or change its permissions",
     errno.EROFS: "choose another directory with --output",
-    errno.EIO: "the disk may be failing; its kernel log says more",
+    errno.EIO: "the disk may be failing; look into the kernel's log (dmesg)",
 }
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
@@ -32,11 +32,11 @@ _ABANDONED = 3600.0  # seconds; a file that is in memory already is written in f
 
 
 InPlace: TypeAlias = tuple[int, Iterable[tuple[int, int]]]
-"""Where bytes lie as they are: an open file, and the offset and the length of each stretch of it."""
+"""Ranges of an open file: its descriptor, and the offset and the length in bytes of each range."""
 
 
 class writing:  # noqa: N801  (used like a function; as a generator it would cost more than what it watches)
-    """Turns what the operating system says about writing a bundle to ``path`` into ``TargetFull``."""
+    """Raise ``TargetFull`` for an ``OSError`` in the block, which writes a bundle to ``path``."""
 
     __slots__ = ("_path",)
 
@@ -55,7 +55,7 @@ class writing:  # noqa: N801  (used like a function; as a generator it would cos
 
 @contextmanager
 def saving(path: Path, *, hint: str | None = None) -> Iterator[None]:
-    """Turns what the operating system says about writing a file beside the bundle to ``path`` into ``TargetError``."""
+    """Raise ``TargetError`` for an ``OSError`` in the block, which writes any other file than a bundle to ``path``."""
     try:
         yield
     except OSError as error:
@@ -64,7 +64,7 @@ def saving(path: Path, *, hint: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
-    """Turns what the operating system says about reading a user's file at ``path`` into ``InvalidFile``."""
+    """Raise ``InvalidFile`` for an ``OSError`` in the block, which reads a user's file at ``path``."""
     try:
         yield
     except OSError as error:
@@ -74,7 +74,9 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
 def write_whole(
     path: Path, content: bytes, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
 ) -> None:
-    """Write ``content`` as the file ``path``; a reader finds the old content or the new, a killed run leaves the old.
+    """Write ``content`` as the file ``path``, whole or not at all.
+
+    A reader finds the old content or the new; a run that is killed leaves the old content.
 
     The file has the permissions ``mode`` from its first byte on, or those that the user's umask allows.  It is on
     the disk when the function returns, unless it ``is_hint``, which may be lost by a power failure.  The content
@@ -119,8 +121,8 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def lock(path: Path, *, mode: int = 0o666) -> int:
-    """As ``try_lock``; where another process has the file, wait until it lets go."""
-    file = _locked(path, mode, fcntl.LOCK_EX)
+    """Lock the file like ``try_lock``, but wait while another process has locked it."""
+    file = _open_locked(path, mode, fcntl.LOCK_EX)
     assert file is not None
     return file
 
@@ -132,10 +134,10 @@ def try_lock(path: Path, *, mode: int = 0o666, append: bool = False) -> int | No
     or with the process, however that ends.  A locked file may be renamed or removed by its owner; what is at
     ``path`` at the end is the file that was locked.  Raises ``OSError``, also for a symbolic link.
     """
-    return _locked(path, mode, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_APPEND if append else 0)
+    return _open_locked(path, mode, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_APPEND if append else 0)
 
 
-def _locked(path: Path, mode: int, operation: int, flags: int = 0) -> int | None:
+def _open_locked(path: Path, mode: int, operation: int, flags: int = 0) -> int | None:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, mode)
         try:
@@ -153,7 +155,7 @@ def _locked(path: Path, mode: int, operation: int, flags: int = 0) -> int | None
 
 
 def room_for(file: int) -> int | None:
-    """Bytes that ``file`` may come to have before its disk is full; None when the disk does not tell."""
+    """The size in bytes that ``file`` can reach before its disk is full; None when the file system does not know."""
     disk = os.fstatvfs(file)
     if not disk.f_blocks:
         return None
@@ -161,7 +163,7 @@ def room_for(file: int) -> int | None:
 
 
 def sync(file: int) -> None:
-    """Bring what was written to ``file`` to the disk itself; macOS's ``fsync`` stops at the disk's cache."""
+    """Flush ``file`` to the disk itself; on macOS ``fsync`` alone would stop at the disk's cache."""
     if sys.platform == "darwin":
         fcntl.fcntl(file, fcntl.F_FULLFSYNC)
     else:
@@ -169,7 +171,7 @@ def sync(file: int) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Bring a file to the disk; of a directory, the names in it, so that a rename outlives a power failure."""
+    """Flush a file to the disk; for a directory the names in it, so that a rename survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
@@ -181,7 +183,7 @@ def sync_path(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those above it that are missing."""
+    """Make a directory and its missing parents; all of them are on the disk afterwards."""
     if not path.is_dir():
         make_directory(path.parent)
         path.mkdir(exist_ok=True)
@@ -189,21 +191,21 @@ def make_directory(path: Path) -> None:
 
 
 def mark(path: Path) -> None:
-    """Make an empty file, whose name says it all."""
+    """Make an empty file, which says something by its name alone; its directory is made if need be."""
     make_directory(path.parent)
     path.touch()
     sync_path(path.parent)
 
 
 def rename(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, at once or not at all."""
+    """Rename the finished file ``temporary`` to ``path``; both content and name are on the disk afterwards."""
     sync_path(temporary)
     temporary.replace(path)
     sync_path(path.parent)
 
 
-def removed(path: Path) -> bool:
-    """Remove a file; False when there is none."""
+def remove_file(path: Path) -> bool:
+    """Remove a file; returns False when there is none.  Raises ``OSError``."""
     try:
         path.unlink()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Logs for machines and for the curious: one event a line, the run's id on each, nothing secret on any."""
+"""The log: one event a line, with the id of the run and without secrets, for people or as JSON for machines."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _SECRET_TEXTS = (
     (re.compile(r"(\w+://[^\s?#\"']*\?)[^\s\"']+"), rf"\1{HIDDEN}"),  # signatures travel in queries
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a server's words may not steer a terminal
-_SHORTEST_SECRET = 4  # what is shorter would hide half of every line
+_SHORTEST_SECRET = 4  # a shorter one would hide half of every line
 
 
 class LogFormat(StrEnum):
-    """How lines are written."""
+    """The format of a line."""
 
     TEXT = "text"
     JSON = "json"
@@ -56,7 +56,7 @@ def open_log(
     level: int = logging.INFO,
     secrets: Iterable[str] = (),
 ) -> FilteringBoundLogger:
-    """A logger that writes to ``stream``; ``secrets`` are passwords that must not be seen whatever happens."""
+    """Make a logger that writes to ``stream``; ``secrets`` are passwords that it hides wherever they occur."""
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -74,7 +74,7 @@ def open_log(
 
 
 def hide_secrets(secrets: Iterable[str] = ()) -> Processor:
-    """A processor that hides ``secrets``, credentials in headers and URLs, and fields named after a secret."""
+    """Make a processor that hides ``secrets``, credentials in headers and URLs, and fields named like ``token``."""
     known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
 
     def text(value: str) -> str:
@@ -103,7 +103,7 @@ def hide_secrets(secrets: Iterable[str] = ()) -> Processor:
 
 
 def log_events(logger: FilteringBoundLogger) -> Emit:
-    """An ``Emit`` that writes a line for what became of each image, and, for debugging, of each piece of content."""
+    """Make an ``Emit`` that writes a line for the result of each image, and, at the level DEBUG, of each blob."""
 
     def emit(event: Event) -> None:
         match event:

@@ -1,4 +1,4 @@
-"""Names that content gets at a target: the mapping rules of ``--map``, and where packs, files and definitions lie.
+"""The names that content gets at a target: the mapping rules of ``--map``, and the names of packs, files, definitions.
 
 The rules are described in docs/design.md, "Where images land".
 """
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from syncer.formats.yaml import Map
 
 _ANY_REGISTRY = "registry.invalid"
-"""Stands for the target while a repository's name is checked: a target may be a bare host name, which a parser
-would take for a part of a Docker Hub name.
+"""This name stands for the target while a repository's name is checked: a target may be a bare host name, and the
+parser would read that as part of a Docker Hub name.
 """
 
 
@@ -33,7 +33,7 @@ class MappingRule:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``PREFIX=REPLACEMENT``, as ``--map`` takes it; raises ``UsageError``."""
+        """Parse a value of ``--map``, ``PREFIX=REPLACEMENT``; raises ``UsageError``."""
         prefix, equals, replacement = text.partition("=")
         if not equals:
             raise UsageError(
@@ -44,7 +44,7 @@ class MappingRule:
 
     @classmethod
     def of(cls, prefix: str, replacement: str) -> Self:
-        """A rule from its two halves, surplus slashes removed; raises ``UsageError``."""
+        """Make a rule of its two halves, without slashes around them; raises ``UsageError``."""
         prefix, replacement = prefix.strip().strip("/"), replacement.strip().strip("/")
         host, _, path = prefix.partition("/")
         if not (set(host) & set(".:[") or host == "localhost"):
@@ -61,7 +61,7 @@ class MappingRule:
         return cls(f"{host}/{path}" if path else host, replacement)
 
     def apply(self, name: str) -> str | None:
-        """What ``name`` (``registry/repository``) becomes; None when the rule is not about it."""
+        """The new name for ``name`` (``registry/repository``); None when it does not start with the prefix."""
         if name == self.prefix:
             return self.replacement
         if name.startswith(f"{self.prefix}/"):
@@ -71,7 +71,9 @@ class MappingRule:
 
 @dataclass(frozen=True, slots=True)
 class NameMapping:
-    """The rules of one run: the longest prefix that fits decides, and without one the full source name is kept.
+    """The mapping rules of one run.
+
+    The rule with the longest matching prefix decides; a name that no rule matches keeps its full source name.
 
     >>> mapping = NameMapping.parse(["quay.io/kairos=mirror"])
     >>> str(mapping.target(Reference.parse("quay.io/kairos/core:v1"), registry="10.0.0.1:8000", base="base"))
@@ -82,9 +84,10 @@ class NameMapping:
 
     @classmethod
     def of(cls, rules: Iterable[MappingRule]) -> Self:
-        """Raises ``UsageError`` when one prefix is given two replacements.
+        """Make a mapping of ``rules``; raises ``UsageError`` when one prefix has two replacements.
 
-        A prefix that is short for a longer one stands for that one too, unless a rule has the longer one itself.
+        A short prefix (``docker.io/busybox``) also matches the long one that it stands for
+        (``docker.io/library/busybox``), unless another rule has the long one.
         """
         replacements: dict[str, str] = {}
         for rule in rules:
@@ -99,16 +102,16 @@ class NameMapping:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
-        """From the values of ``--map``; raises ``UsageError``."""
+        """Make a mapping of the values of ``--map``; raises ``UsageError``."""
         return cls.of(map(MappingRule.parse, texts))
 
     @classmethod
     def from_document(cls, rules: Mapping[str, str]) -> Self:
-        """From a document's ``registryMappingRules``; raises ``UsageError``."""
+        """Make a mapping of a document's ``registryMappingRules``; raises ``UsageError``."""
         return cls.of(MappingRule.of(prefix, replacement) for prefix, replacement in rules.items())
 
     def target(self, reference: Reference, *, registry: str, base: str = "") -> Reference:
-        """What ``reference`` is called under the path ``base`` of ``registry`` (``host[:port]``).
+        """The name of ``reference`` under the path ``base`` of ``registry`` (``host[:port]``).
 
         A replacement that starts with ``registry`` itself, as Palette's rules do, is a full name already;
         it must lie under ``base``.  Raises ``UsageError`` for a name that no registry could hold.
@@ -127,10 +130,10 @@ class NameMapping:
                 )
         else:
             repository = _join(base, mapped)
-        return renamed(reference, registry=registry, repository=repository)
+        return rename_reference(reference, registry=registry, repository=repository)
 
     def targets(self, references: Iterable[Reference], *, registry: str, base: str = "") -> dict[Reference, Reference]:
-        """What each reference is called at the target.
+        """The name of each reference at the target, by reference.
 
         Raises ``UsageError`` when two repositories would overwrite each other's tags.
         """
@@ -144,9 +147,9 @@ class NameMapping:
 
 
 def read_mapping(arguments: Iterable[str]) -> NameMapping:
-    """The rules that the values of ``--map`` give; one without ``=`` is a file's path.
+    """Read the rules from the values of ``--map``; a value without ``=`` is the path of a file.
 
-    Raises ``UsageError``, for a file with its line.
+    Raises ``UsageError``, which names the line of a file.
     """
     return NameMapping.of(rule for argument in arguments for rule in _rules(argument))
 
@@ -166,12 +169,12 @@ def require_distinct(names: Iterable[tuple[Reference, Reference]]) -> None:
         if origin != source.path:
             raise UsageError(
                 f"{origin} and {source.path} are both mapped to {target}",
-                hint="give each a name of its own",
+                hint="map each of them to a different name",
             )
 
 
-def renamed(reference: Reference, *, registry: str, repository: str) -> Reference:
-    """``reference`` under another name; raises ``UsageError`` for one that no registry could hold."""
+def rename_reference(reference: Reference, *, registry: str, repository: str) -> Reference:
+    """``reference`` under another name; raises ``UsageError`` for a name that no registry can have."""
     if ":" in repository:
         raise UsageError(
             f"{reference.name} would land at {registry}/{repository}, and a repository's name holds no colon",
@@ -192,7 +195,7 @@ def _join(base: str, path: str) -> str:
 
 _FIELD = "registryMappingRules"
 _PLACES = ((), ("externalRegistries",), ("stylus", "externalRegistries"))
-"""Where the rules stand: the last is the place in an edge host's user data, which may be given as it is."""
+"""The paths at which a file may have the rules; the last one is their path in the user data of an edge host."""
 
 
 def read_mapping_file(path: Path) -> list[MappingRule]:
@@ -229,7 +232,7 @@ def _rule_at(path: Path, rules: Map, prefix: str) -> MappingRule:
 
 
 REPOSITORY = "bundle-definition"
-"""Where definitions are, below the base path that a bundle is pushed to; the bundle's name is the tag."""
+"""The repository of definitions, below the base path that a bundle is pushed to; the bundle's name is the tag."""
 
 
 def names_at(
@@ -244,7 +247,7 @@ def names_at(
 
 
 def complete_mapping(mapping: NameMapping | None, base: str) -> NameMapping:
-    """Add to ``mapping`` that packs and files, which come from no registry, lie right below the base path.
+    """Add rules to ``mapping`` that put packs and files, which come from no registry, right below the base path.
 
     A base path that ends in ``spectro-packs`` itself, as the project of a primary registry, is not repeated.
     """
@@ -256,14 +259,14 @@ def complete_mapping(mapping: NameMapping | None, base: str) -> NameMapping:
 
 
 PACKS_HOST = "packs.invalid"
-"""Stands for the registry in a pack's name, since a pack from a file has none.  Where things land, it is to
-become nothing: a mapping of ``packs.invalid`` to the empty name.
+"""This name stands for the registry in a pack's name, since a pack from a file has none.  At the target it becomes
+nothing: a rule maps ``packs.invalid`` to the empty name.
 """
 
 
 PACKS = "spectro-packs"
-"""Where packs are, below the base path of the registry that Palette installs them from."""
+"""The path of packs, below the base path of the registry that Palette installs them from."""
 
 
 FILES_HOST = "files.invalid"
-"""Stands for the registry in a file's name, likewise."""
+"""This name stands for the registry in a file's name, and becomes nothing as well."""

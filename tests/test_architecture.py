@@ -156,6 +156,25 @@ def _late_imports(tree: ast.AST, *, is_inside: bool) -> Iterator[int]:
         yield from _late_imports(node, is_inside=inside)
 
 
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [("httptools", ("syncer.transport.http",)), ("aiohttp", ("syncer.serve.", "syncer.profiles.palette.palette_api"))],
+)
+def test_registries_are_spoken_to_by_the_loop_and_by_threads_alone(library: str, rooms: tuple[str, ...]) -> None:
+    assert [name for name, tree in TREES.items() if library in _libraries(tree) and not name.startswith(rooms)] == []
+
+
+def _libraries(tree: ast.AST) -> set[str]:
+    """The first names of all that is imported."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
 def test_nobody_below_the_command_line_reads_the_environment() -> None:
     allowed = {"cli", "demo", "failpoints"}  # the last is for tests alone
 

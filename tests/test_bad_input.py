@@ -71,6 +71,32 @@ async def test_a_wrong_command_is_told_what_is_wrong(tmp_path: Path, arguments: 
     assert problem in sentence(ran)
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sync --registry localhost:1", "--image BusyBox"),
+        ("sync --image a", "--registry x:y:z"),
+        ("sync --image a --registry localhost:1", "--arch linux/"),
+        ("sync --image a --registry localhost:1", "--map quay.io"),
+        ("sync --image a --registry localhost:1", "--timeout soon"),
+        ("sync --image a --registry localhost:1", "--chunk-size many"),
+        ("build --image a", "--set-var x"),
+        ("push --file a.tar --registry localhost:1", "--annotation-selector x"),
+        ("save", "--source localhost:1/A"),
+        ("copy --source a.tar", "--destination x:y:z"),
+        ("list", "--repo x:y:z"),
+    ],
+)
+async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str, words: str) -> None:
+    flag, value = words.split()
+
+    ran = await syncer(*command.split(), flag, value, home=tmp_path)
+
+    assert ran.code == 2
+    assert sentence(ran).startswith(f"error: {flag}: ")
+    assert value in sentence(ran)
+
+
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["push"], ["build", "--concurrency", "0"]])
 async def test_the_parser_refuses_what_it_does_not_know(tmp_path: Path, arguments: list[str]) -> None:
     ran = await syncer(*arguments, home=tmp_path)

@@ -51,6 +51,23 @@ def sparse_bundle(final: Path, form: Format, *contents: tuple[Digest, int]) -> I
     final.unlink()
 
 
+async def test_the_place_of_large_content_that_is_not_wanted_after_all_is_filled(tmp_path: Path) -> None:
+    """Every reader finds what comes after it, though it takes more than one frame."""
+    final, small = tmp_path / "bundle", bytes(1000)
+    with open_partial(final, ZstdFraming(), resume=False, force=False) as partial:
+        slots = [partial.allot(ZEROS_5_GIB, GIB // 2 + 2**20), partial.allot(Digest.of(small), len(small))]
+        for slot in slots:
+            write_holes(partial.file, slot, slot.stored(ZstdFraming()))
+        partial.finish(slots[1:], [(INDEX, write_index([]))])
+        partial.publish()
+
+    with open_bundle(final) as bundle:
+        assert list(bundle.digests) == [Digest.of(small)]
+        assert bundle.read(Digest.of(small)) == small
+    tested = await run("zstd", "-t", str(final))
+    assert tested.code == 0, tested.stderr
+
+
 def zeros(count: int) -> Digest:
     hasher = hashlib.sha256()
     for piece in itertools.repeat(bytes(2**20), count // 2**20):

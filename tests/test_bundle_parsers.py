@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import resource
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from syncer.bundle import check_structure, open_bundle, tar, verify_bundle, zstd
 from syncer.bundle.framing import Framing, PlainFraming, Stored, ZstdFraming
-from syncer.bundle.journal import line_of, load
+from syncer.bundle.journal import line_of, load, open_journal
 from syncer.bundle.slots import Marks, Slot
 from syncer.errors import InvalidBundle
 from syncer.oci import Digest
@@ -194,6 +197,197 @@ def test_a_journal_is_read_to_its_end() -> None:
     assert [slot.size for slot in slots] == [0, 1000, 2000]
     assert list(slots[2].marks) == [(2000, b"\xff" * 16)]
     assert believed == sum(map(len, journal_of(framing)))
+
+
+ZERO = "sha256:" + "0" * 64
+PROOF = "0a" * 16
+
+
+@pytest.mark.parametrize(
+    ("record", "is_believed"),
+    [
+        (["slot", ZERO, 0, 100, None], True),
+        (["slot", ZERO, 2**50 - 1, 100, None], True),
+        (["slot", ZERO, 5, 100, 1], True),
+        (["slot", ZERO, 5, 100, 2**50 - 1], True),
+        (["slot", ZERO, -1, 100, None], False),
+        (["slot", ZERO, 2**50, 100, None], False),
+        (["slot", ZERO, 5, 100, 0], False),
+        (["slot", ZERO, 5, 100, 2**50], False),
+        (["slot", ZERO, 5, 101, None], False),
+        (["slot", ZERO, 5, 99, None], False),
+        (["slot", "sha256:0", 5, 100, None], False),
+        (["slot", ZERO, 5, 100], False),
+        (["slot", ZERO, 5, 100, None, None], False),
+        (["mark", 0, 0, PROOF], False),
+        (["other"], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("framing", [ZstdFraming(), PlainFraming()])
+def test_a_slot_is_believed_if_it_may_be_one(framing: Framing, record: list[object], *, is_believed: bool) -> None:
+    settings_line, line = journal_of(framing)[0], line_of(record)
+
+    slots, believed = load(iter([settings_line, line]), framing, 100)
+
+    assert believed == len(settings_line) + len(line) * is_believed
+    assert [[slot.size, slot.offset, slot.packed] for slot in slots] == ([record[2:]] if is_believed else [])
+
+
+@pytest.mark.parametrize(
+    ("record", "is_believed"),
+    [
+        (["mark", 0, 0, PROOF], True),
+        (["mark", 2, 0, PROOF], True),
+        (["mark", 2, 2000, PROOF], True),
+        (["mark", 2, 2001, PROOF], False),
+        (["mark", 2, -1, PROOF], False),
+        (["mark", 3, 0, PROOF], False),
+        (["mark", -1, 0, PROOF], False),
+        (["mark", 2, 0, PROOF[:-1]], False),
+        (["mark", 2, 0, PROOF + "0"], False),
+        (["mark", 2, 0, PROOF.upper()], False),
+        (["mark", 2, 0], False),
+    ],
+)
+def test_a_mark_is_believed_if_its_slot_is_there_and_has_so_many_bytes(
+    record: list[object], *, is_believed: bool
+) -> None:
+    framing = ZstdFraming()
+    lines, line = journal_of(framing)[:4], line_of(record)
+
+    slots, believed = load(iter([*lines, line]), framing, 100)
+
+    assert believed == sum(map(len, lines)) + len(line) * is_believed
+    marks = [(slot.number, size, proof.hex()) for slot in slots for size, proof in slot.marks]
+    assert marks == ([tuple(record[1:])] if is_believed else [])
+
+
+def test_a_line_of_a_journal_is_whole_short_and_a_list() -> None:
+    framing = ZstdFraming()
+    first, line = journal_of(framing)[:2]
+    text = line[9:-1]
+    padded = text.replace(b",", b"," + b" " * 5000, 1)
+    for wrong in (
+        line[:-1],
+        line[:-1] + b"x",
+        line[:8] + b"-" + line[9:],
+        b"%08x %s\n" % (zlib.crc32(text) ^ 1, text),
+        b"%08x %s\n" % (zlib.crc32(padded), padded),
+        line_of({"slot": 1}),  # type: ignore[arg-type]
+        b"%08x %s\n" % (zlib.crc32(b"{"), b"{"),
+        b"\n",
+        b"",
+    ):
+        assert load(iter([first, wrong, line]), framing, 100) == ([], len(first))
+
+
+@pytest.mark.parametrize(
+    "settings_record",
+    [
+        ["syncer", 2, "tar.zst", 3, 100],
+        ["syncer", 1, "tar", 3, 100],
+        ["syncer", 1, "tar.zst", 4, 100],
+        ["syncer", 1, "tar.zst", 3, 101],
+        ["other", 1, "tar.zst", 3, 100],
+    ],
+)
+def test_a_journal_of_another_kind_of_build_is_not_believed_at_all(settings_record: list[object]) -> None:
+    framing = ZstdFraming()
+    assert journal_of(framing)[0] == line_of(["syncer", 1, "tar.zst", 3, 100])
+
+    assert load(iter([line_of(settings_record), *journal_of(framing)[1:]]), framing, 100) == ([], 0)
+
+
+def reopened(path: Path) -> tuple[list[Slot], list[tuple[int, int]]]:
+    """What a journal makes the next build know: its slots, and its marks."""
+    journal, slots = open_journal(path, ZstdFraming(), 100, resume=True)
+    journal.close()
+    return slots, [(slot.number, size) for slot in slots for size, _ in slot.marks]
+
+
+def test_what_is_added_after_a_torn_line_is_believed_by_the_build_after_the_next(tmp_path: Path) -> None:
+    path, framing = tmp_path / "journal", ZstdFraming()
+    path.write_bytes(b"".join(journal_of(framing))[:-7])
+
+    journal, slots = open_journal(path, framing, 100, resume=True)
+    journal.mark(slots[2], 1500, bytes(16))
+    journal.close()
+
+    assert reopened(path)[1] == [(1, 500), (2, 1500)]
+
+
+def test_a_slot_is_in_the_journal_before_its_mark_or_when_the_build_ends(tmp_path: Path) -> None:
+    path, framing = tmp_path / "journal", ZstdFraming()
+    journal, _ = open_journal(path, framing, 100, resume=True)
+    first = Slot(0, Digest.of(b"0"), 1000, 100)
+    second = Slot(1, Digest.of(b"1"), 1000, first.end(framing))
+
+    journal.slot(first)
+    journal.mark(first, 700, bytes(16))
+    journal.slot(second)
+    assert [[slot.offset for slot in slots] for slots, _ in [reopened(path)]] == [[100]]
+    journal.close()
+
+    slots, marks = reopened(path)
+    assert [(slot.digest, slot.size, slot.offset) for slot in slots] == [
+        (slot.digest, slot.size, slot.offset) for slot in (first, second)
+    ]
+    assert marks == [(0, 700)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_is_begun_anew_when_nothing_is_to_be_gone_on_with(tmp_path: Path) -> None:
+    path, framing = tmp_path / "journal", ZstdFraming()
+    path.write_bytes(b"".join(journal_of(framing)))
+
+    journal, slots = open_journal(path, framing, 100, resume=False)
+    journal.close()
+
+    assert slots == []
+    assert path.read_bytes() == journal_of(framing)[0]
+
+
+def test_a_journal_that_is_one_endless_line_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with path.open("wb") as file:
+        file.truncate(64 * 2**20)
+
+    tracemalloc.start()
+    try:
+        slots, _ = reopened(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert slots == []
+    assert peak < 8 * 2**20
+    assert path.read_bytes() == journal_of(ZstdFraming())[0]
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+def test_a_journal_that_cannot_be_written_leaves_no_file_open_and_ends_no_build_again(tmp_path: Path) -> None:
+    """The full disk is an error once: when the journal is begun, or for the mark; closing it says nothing more."""
+    framing = ZstdFraming()
+    journal, _ = open_journal(tmp_path / "journal", framing, 100, resume=True)
+    journal.slot(Slot(0, Digest.of(b"0"), 1000, 100))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = open_files()
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            open_journal(tmp_path / "other", framing, 100, resume=True)
+        assert open_files() == before
+        journal.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert open_files() == before - 1
+    assert reopened(tmp_path / "journal") == ([], [])
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Blob, Pieces
-from syncer.errors import DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
+from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event, Failed
 from syncer.transfer.run import Options, transfer
@@ -192,6 +193,35 @@ def test_a_build_whose_name_another_one_takes_at_the_last_moment_leaves_nothing_
     assert "AlreadyThere" in ended.stderr
     assert final.read_bytes() == b"of the other build"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "log"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_bundle_is_on_the_disk_before_it_gets_its_name_and_the_name_before_the_build_ends(
+    tmp_path: Path, form: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 46: a power failure finds either no bundle or a whole one, and takes no name that was announced."""
+    asked: list[tuple[str, int, int]] = []  # of the operating system: what, the file's inode, its bytes
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(file: int) -> None:
+        fsync(file)
+        status = os.fstat(file)
+        asked.append(("fsync", status.st_ino, status.st_size))
+
+    def recorded_replace(old: Path, new: Path) -> None:
+        replace(old, new)
+        status = new.stat()
+        asked.append(("replace", status.st_ino, status.st_size))
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    await build(final := tmp_path / "bundle", large_images(), form)
+    monkeypatch.undo()
+
+    bundle, directory = final.stat(), tmp_path.stat()
+    named = asked.index(("replace", bundle.st_ino, bundle.st_size))
+    assert ("fsync", bundle.st_ino, bundle.st_size) in asked[:named]
+    assert ("fsync", directory.st_ino) in [event[:2] for event in asked[named:]]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -408,6 +438,92 @@ async def test_a_cancelled_build_leaves_all_that_landed_and_no_lock(tmp_path: Pa
     assert not final.exists()
     await build(final, large_images())
     assert final.read_bytes() == expected
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+async def test_a_build_leaves_no_file_open_however_it_ends(tmp_path: Path) -> None:
+    final = tmp_path / "bundle"
+    await break_off(tmp_path / "first", 1_000_000)  # what the first build of a process opens for good
+    before = open_files()
+
+    await break_off(final, 1_000_000)
+    assert open_files() == before
+    async with open_writer(final):
+        with pytest.raises(Locked):
+            async with open_writer(final):
+                pass
+    assert open_files() == before
+    await build(final, large_images())
+    assert open_files() == before
+    with pytest.raises(AlreadyThere):
+        await build(final, large_images())
+    assert open_files() == before
+
+
+async def test_a_bundle_that_is_there_is_replaced_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    final = tmp_path / "bundle"
+    final.write_bytes(b"somebody's only copy")
+
+    with pytest.raises(AlreadyThere, match="is already there") as refused:
+        await build(final, large_images())
+    assert "--force" in (refused.value.hint or "")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("bundle", b"somebody's only copy")]
+
+    source = large_images()
+    async with open_writer(final, force=True) as writer:
+        assert final.read_bytes() == b"somebody's only copy"
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+        await writer.publish(b"version: 1\n")
+    assert final.read_bytes() == await undisturbed(tmp_path)
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_bundle_that_another_process_publishes_at_the_last_moment_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, force: bool
+) -> None:
+    """Row 47: between the opening of its file and the lock."""
+    final, partial = tmp_path / "bundle", tmp_path / "bundle.partial"
+    await break_off(final, 3_000_000)
+    content, before = partial.read_bytes(), open_files()
+    lock = fcntl.flock
+
+    def locked_too_late(file: int, how: int) -> None:
+        if not final.exists():
+            partial.rename(final)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", locked_too_late)
+    if force:
+        async with open_writer(final, force=True):
+            assert final.read_bytes() == content
+            assert not partial.samefile(final)
+    else:
+        with pytest.raises(AlreadyThere):
+            async with open_writer(final):
+                pass
+
+    assert final.read_bytes() == content
+    assert open_files() == before
+
+
+async def test_a_build_that_was_begun_is_gone_on_with_when_another_bundle_has_come_to_its_place(
+    tmp_path: Path,
+) -> None:
+    """The refusal takes nothing away that was fetched."""
+    final = tmp_path / "bundle"
+    first = await break_off(final, 3_000_000)
+    final.write_bytes(b"another")
+    with pytest.raises(AlreadyThere):
+        await build(final, large_images())
+    final.unlink()
+
+    source = large_images()
+    await build(final, source)
+
+    assert first.sent + source.sent == sum(map(len, source.blobs.values()))
 
 
 async def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from yarl import URL
 from syncer.content import FileBlob
 from syncer.errors import Denied, DigestMismatch, InvalidContent, ListIncomplete, NotFound, SyncerError, UsageError
 from syncer.oci import Descriptor, Digest, Manifest, Reference
-from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, expected_reference
+from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
 from syncer.profiles.charts.index import read_index
 from syncer.profiles.definition.artifacts import CHART_CONFIG, CHART_LAYER, FILE, TITLE, repository_of, tag_of
 from syncer.profiles.definition.definition import ChartRequest
@@ -189,7 +189,7 @@ async def test_archives_are_found_by_relative_and_absolute_addresses(*, absolute
 
         assert isinstance(found, ResolvedChart)
         assert found.reference.repository == "stable/v2/nginx"
-        assert expected_reference(found.request) == found.reference.tagged("1.2.3")
+        assert guess_reference(found.request) == found.reference.tagged("1.2.3")
 
 
 async def test_an_index_is_read_once_a_run_and_kept_between_runs(tmp_path: Path) -> None:
@@ -337,11 +337,11 @@ async def test_an_index_that_leads_to_a_registry_is_followed() -> None:
     ("index", "problem"),
     [
         ("<html>", "has no entries"),
-        ("entries: [", "no index of charts"),
+        ("entries: [", "not an index of charts"),
         ("entries:\n  nginx:\n  - version: 1.0.0\n", "has no URL for"),
         (
             "entries:\n  nginx:\n  - version: 1.0.0\n    urls: [index.yaml]\n",
-            "is no chart, although the index lists it",
+            "is not a chart, although the index lists it",
         ),
     ],
 )

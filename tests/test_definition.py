@@ -161,5 +161,5 @@ def test_a_definition_goes_through_a_registry_as_an_artifact() -> None:
 
 
 def test_another_artifact_is_no_definition() -> None:
-    with pytest.raises(InvalidContent, match="no bundle definition"):
+    with pytest.raises(InvalidContent, match="not a bundle definition"):
         definition_layer(artifact_manifest(EMPTY, []))

@@ -14,7 +14,7 @@ from syncer.cli.output import open_display
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.report.pace import InFlight, Standing
+from syncer.report.progress_meter import InFlight, Measurement
 from syncer.transfer.events import Copied, Found, ImageCopied, ImageFailed, Started
 
 ROOT = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"root"), 400)
@@ -31,7 +31,7 @@ class Clock:
         return self.seconds
 
 
-def standing(**figures: object) -> Standing:
+def measurement(**figures: object) -> Measurement:
     common: dict[str, object] = {
         "images": 60,
         "images_done": 12,
@@ -43,10 +43,10 @@ def standing(**figures: object) -> Standing:
         "seconds_left": 25.9,
         "in_flight": (),
     }
-    return Standing(**(common | figures))  # type: ignore[arg-type]  # a mapping's values have one type
+    return Measurement(**(common | figures))  # type: ignore[arg-type]  # a mapping's values have one type
 
 
-def rendered(look: Standing, width: int = 100) -> list[str]:
+def rendered(look: Measurement, width: int = 100) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
         console.print(view(look))
@@ -54,21 +54,21 @@ def rendered(look: Standing, width: int = 100) -> list[str]:
 
 
 def test_the_view_says_images_bytes_rate_and_time_left() -> None:
-    (line,) = rendered(standing())
+    (line,) = rendered(measurement())
 
     assert line.startswith("12 of 60 images")
     assert line.endswith("1.20 GB of 3.40 GB · 85.0 MB/s · 26 s left")
 
 
 def test_while_discovery_runs_totals_are_marked_as_growing() -> None:
-    (line,) = rendered(standing(growing=True, images_failed=2))
+    (line,) = rendered(measurement(growing=True, images_failed=2))
 
     assert "12 of 60 images (2 failed)" in line
     assert line.endswith("1.20 GB of 3.40 GB+ · 85.0 MB/s · 26 s+ left")
 
 
 def test_the_view_lists_the_blobs_with_the_most_to_come() -> None:
-    lines = rendered(standing(in_flight=(InFlight(LAYER, 500_000),) * 7))
+    lines = rendered(measurement(in_flight=(InFlight(LAYER, 500_000),) * 7))
 
     assert len(lines) == 7
     assert lines[1] == f"  {LAYER.digest.short}   25 % of 2.00 MB"
@@ -77,7 +77,7 @@ def test_the_view_lists_the_blobs_with_the_most_to_come() -> None:
 
 @pytest.mark.parametrize("width", [20, 40, 200])
 def test_the_view_fits_any_terminal(width: int) -> None:
-    assert all(len(line) <= width for line in rendered(standing(in_flight=(InFlight(LAYER, 1),)), width))
+    assert all(len(line) <= width for line in rendered(measurement(in_flight=(InFlight(LAYER, 1),)), width))
 
 
 def test_elsewhere_a_line_is_written_only_when_there_is_news() -> None:

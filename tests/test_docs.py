@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from benchmarks.__main__ import app as benchmarks
 
@@ -85,7 +84,7 @@ def test_every_make_that_the_page_for_developers_names_is_there() -> None:
 
 
 def test_the_benchmarks_that_the_page_for_developers_shows_can_be_run() -> None:
-    commands: Any = typer.main.get_command(benchmarks)
+    commands: Any = benchmarks
     for line in re.findall(r"^python -m benchmarks (.+)$", CONTRIBUTING, re.MULTILINE):
         name, *words = shlex.split(line)
         commands.commands[name].make_context(name, words)

@@ -10,7 +10,7 @@ from syncer.errors import Exit
 from syncer.oci import Reference
 from syncer.report import Account
 from syncer.report.forecast import Forecast, ForecastReport, plan_summary
-from syncer.transfer.discovery import Discovered, Discovery
+from syncer.transfer.discovery import Discovery, DiscoveryResult
 from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.memory import MemorySource, MemoryTarget, MountingTarget
@@ -41,7 +41,7 @@ async def foreseen(
 ) -> ForecastReport:
     forecast = Forecast(fetches=True, sends=True, can_mount=can_mount)
 
-    async def deliver(found: Discovered) -> None:
+    async def deliver(found: DiscoveryResult) -> None:
         forecast.add(found, target.space(found.item.target))
 
     await Discovery(source, target).run(items, deliver)

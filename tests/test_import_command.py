@@ -53,7 +53,7 @@ async def test_a_file_that_nobody_knows_prints_nothing(tmp_path: Path) -> None:
     ran = await syncer("import", tmp_path / "other.yaml", home=tmp_path)
 
     assert (ran.code, ran.stdout) == (2, "")
-    assert "no tool is known that has such files" in ran.stderr
+    assert "it is not a file of a tool that syncer knows" in ran.stderr
 
 
 async def test_the_printed_file_can_be_used_as_it_is(debian_registry: OpenRegistry, tmp_path: Path) -> None:

@@ -5,39 +5,39 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.profiles.imports.importers import Imported, import_file
+from syncer.profiles.imports.importers import ImportResult, import_file
 from syncer.profiles.imports.skopeo import whole_match
-from syncer.profiles.syncfile.sync_file import SyncFile, choose, parse_sync_file
+from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file, select_images
 from syncer.profiles.syncfile.tags import TagPattern
 
 DIGEST = "sha256:" + "1" * 64
 
 
-def imported(tmp_path: Path, text: str, name: str = "theirs.yaml", registry: str | None = None) -> Imported:
+def imported(tmp_path: Path, text: str, name: str = "theirs.yaml", registry: str | None = None) -> ImportResult:
     path = tmp_path / name
     path.write_text(text)
     return import_file(path, registry=registry)
 
 
-def read(result: Imported) -> SyncFile:
+def read(result: ImportResult) -> SyncFile:
     return parse_sync_file(result.text, Path("sync.yaml"))
 
 
-def sources(result: Imported) -> list[str]:
+def sources(result: ImportResult) -> list[str]:
     """What the file mirrors, in one word each."""
     said = []
     for source in read(result).sources:
         what = source.image or source.repository or source.images_file
         if source.chart:
             what = f"{source.chart.repository} {source.chart.name} {source.chart.version}"  # type: ignore[assignment]
-        landing = source.landing
-        at = f" as {landing.repository}{':' + landing.tag if landing.tag else ''}" if landing else ""
+        name = source.custom_name
+        at = f" as {name.repository}{':' + name.tag if name.tag else ''}" if name else ""
         said.append(f"{what}{at}")
     return said
 
 
-def found(result: Imported, number: int, *listing: str) -> list[str | None]:
-    return [reference.tag for reference in choose(read(result).sources[number], listing).references]
+def found(result: ImportResult, number: int, *listing: str) -> list[str | None]:
+    return [reference.tag for reference in select_images(read(result).sources[number], listing).references]
 
 
 SKOPEO = f"""\
@@ -205,7 +205,7 @@ defaults: {includeExternal: false, mediaTypes: []}
     refusals = [line.partition("theirs.yaml:")[2] for line in imported(tmp_path, text).refusals]
     assert refusals == [
         "2: sync[0].backup: a tag that is overwritten is not kept under another name",
-        "3: sync[1].type: 'registry' cannot be carried over: name the repositories one by one",
+        "3: sync[1].type: 'registry' cannot be imported: name the repositories one by one",
         "4: sync[2].source: only images in registries, and no template but {{ .Sync.Source }}, are understood",
         "5: sync[3].tags.allow: '(' is not a regular expression: missing ), unterminated subpattern at position 0",
         "6: sync[4].tags.alow: syncer does not know this field",
@@ -292,10 +292,10 @@ spec:
 """
     refusals = [line.partition("theirs.yaml:")[2] for line in imported(tmp_path, text, registry="t.io").refusals]
     assert refusals == [
-        "2: kind: Files are no images and no charts",
-        "10: spec.images[0].key: signatures are carried along, and not verified on the way in",
-        "10: spec.images[0].use-tlog-verify: signatures are carried along, and not verified on the way in",
-        "16: spec.charts[0].add-images: the images that a chart names are not looked for: build with --scan does",
+        "2: kind: Files are neither images nor charts",
+        "10: spec.images[0].key: signatures are copied with their images, and are not verified",
+        "10: spec.images[0].use-tlog-verify: signatures are copied with their images, and are not verified",
+        "16: spec.charts[0].add-images: the images in a chart are not searched for; `syncer build --scan` does that",
         "17: spec.charts[1].repoURL: only charts in repositories are mirrored",
     ]
 
@@ -458,7 +458,7 @@ images:
 
     with pytest.raises(InvalidFile, match="BundleLock names a bundle"):
         imported(tmp_path, text.replace("ImagesLock", "BundleLock"), registry="t.io")
-    with pytest.raises(InvalidFile, match=r"theirs.yaml:5: images\[0\].image: a lock pins"):
+    with pytest.raises(InvalidFile, match=r"theirs.yaml:5: images\[0\].image: an ImagesLock must name"):
         imported(tmp_path, text.replace(f"@{DIGEST}", ":v1"), registry="t.io")
 
 
@@ -476,10 +476,10 @@ def test_a_list_of_images(tmp_path: Path) -> None:
     [
         ("busybox\nQuay.io/A\n", "theirs.yaml:2: "),
         ("busybox\nnginx latest\n", "theirs.yaml:2: 'nginx latest' is more than one word"),
-        ("a: {b: c}\n", "no tool is known"),
-        ("[1, 2]\n", "no tool is known"),
+        ("a: {b: c}\n", "not a file of a tool"),
+        ("[1, 2]\n", "not a file of a tool"),
         ("a: [\n", "this is not YAML"),
-        ("", "no tool is known"),
+        ("", "not a file of a tool"),
         ("sources: []\ntargets: []\n", "it is a sync file already"),
         ("quay.io: {username: a, password: b}\n", "it holds logins only"),
         ("sync: []\n", "it names nothing to mirror"),

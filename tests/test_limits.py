@@ -323,7 +323,7 @@ class NarrowSource(MemorySource):
     gone: anyio.Event = field(default_factory=anyio.Event)
     at_once: int = 0
 
-    def lanes(self, reference: Reference) -> float:
+    def capacity(self, reference: Reference) -> float:
         return 1 if reference.registry == "slow.io" else math.inf
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from syncer.errors import UsageError
 from syncer.formats.yaml import parse_documents
-from syncer.profiles.palette.macros import Scope, parse_overrides
+from syncer.profiles.palette.macros import MacroValues, parse_overrides
 
 _VALUES = """
 options:
@@ -26,8 +26,8 @@ options:
 
 def _scope(
     variables: Mapping[str, str | None] | None = None, overrides: Mapping[str, str] | None = None, values: str = _VALUES
-) -> Scope:
-    return Scope(
+) -> MacroValues:
+    return MacroValues(
         packs={"edge-native-byoi": parse_documents(values, "values.yaml"), "edge": [{"native": "short"}]},
         variables=variables or {},
         macros={"host": "registry.example.com"},
@@ -133,7 +133,7 @@ def test_a_macro_without_a_value_is_an_error_that_names_it(text: str, reason: st
 
 def test_chains_that_double_at_each_step_are_refused() -> None:
     steps = [f'a{n}: "{{{{.spectro.pack.p.a{n + 1}}}}}{{{{.spectro.pack.p.a{n + 1}}}}}"' for n in range(40)]
-    scope = Scope(packs={"p": parse_documents("\n".join([*steps, "a40: xx"]), "values.yaml")})
+    scope = MacroValues(packs={"p": parse_documents("\n".join([*steps, "a40: xx"]), "values.yaml")})
 
     with pytest.raises(UsageError, match="longer than"):
         scope.resolve("{{.spectro.pack.p.a0}}")
@@ -141,7 +141,7 @@ def test_chains_that_double_at_each_step_are_refused() -> None:
 
 def test_chains_without_end_are_refused() -> None:
     steps = [f'a{n}: "{{{{.spectro.pack.p.a{n + 1}}}}}"' for n in range(2000)]
-    scope = Scope(packs={"p": parse_documents("\n".join(steps), "values.yaml")})
+    scope = MacroValues(packs={"p": parse_documents("\n".join(steps), "values.yaml")})
 
     with pytest.raises(UsageError, match="more than 50 others"):
         scope.resolve("{{.spectro.pack.p.a0}}")

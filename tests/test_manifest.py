@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.oci import Digest, Index, Manifest, parse_manifest
 from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
-from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, as_referrer
+from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, referrer_descriptor
 from syncer.oci.referrer_tags import cosign_tags, fallback_tag, subject_tag
 from tests.support import images
 from tests.support.images import Image
@@ -121,7 +121,7 @@ def test_an_artifact_without_a_type_is_of_its_configs(own: str | None) -> None:
 def test_a_referrer_is_listed_with_its_type_and_annotations() -> None:
     made = images.referrer(images.image("a"), annotations={"made": "today"})
 
-    listed = as_referrer(read(made)).to_json()
+    listed = referrer_descriptor(read(made)).to_json()
 
     assert listed == {
         "mediaType": OCI_MANIFEST,
@@ -181,13 +181,64 @@ def test_other_bytes_than_asked_for_are_refused() -> None:
         (manifest(layers=[CONFIG | {"digest": DIGEST.upper()}]), "must start with"),
         (manifest(layers=[CONFIG | {"digest": None}]), "lacks its digest"),
         (manifest(layers=[CONFIG | {"mediaType": ""}]), "lacks its mediaType"),
+        (manifest(layers=[CONFIG | {"mediaType": 1}]), "lacks its mediaType"),
+        (manifest(layers=["sha256"]), "a descriptor must be an object"),
+        (manifest(layers={}), "layers must be a list"),
         (manifest(annotations={"a": 1}), "annotations"),
+        (manifest(annotations=["a"]), "annotations"),
+        (manifest(config=None, manifests=[]), "CVE-2021-41190"),
+        (manifest(layers=None, manifests=[]), "CVE-2021-41190"),
+        (manifest(mediaType=1), "unknown media type"),
         (b'{"schemaVersion": 2' + b" " * (4 * 1024 * 1024) + b"}", "larger than"),
     ],
 )
 def test_what_the_spec_forbids_is_refused(content: bytes, problem: str) -> None:
     with pytest.raises(InvalidContent, match=problem):
         parse_manifest(content)
+
+
+def test_a_manifest_may_be_as_large_as_a_registry_must_take() -> None:
+    content = manifest() + b" " * (4 * 1024 * 1024 - len(manifest()))
+
+    assert parse_manifest(content).descriptor.size == 4 * 1024 * 1024
+    with pytest.raises(InvalidContent, match="larger than"):
+        parse_manifest(content + b" ")
+
+
+def test_a_manifest_may_be_asked_for_by_any_digest() -> None:
+    expected = Digest.of(manifest(), "sha512")
+
+    assert parse_manifest(manifest(), expected=expected).descriptor.digest == expected
+    assert parse_manifest(manifest()).descriptor.digest == Digest.of(manifest())
+
+
+@pytest.mark.parametrize("kind", [Manifest, Index])
+def test_what_a_document_says_of_itself_is_read(kind: type[Manifest | Index]) -> None:
+    more = {"subject": CONFIG, "artifactType": "text/x", "annotations": {"a": "b"}}
+    plain: dict[str, Any] = {} if kind is Manifest else {"config": None, "layers": None, "manifests": []}
+    plain |= {} if kind is Manifest else {"mediaType": OCI_INDEX}
+
+    told, silent = parse_manifest(manifest(**plain, **more)), parse_manifest(manifest(**plain))
+    odd = parse_manifest(manifest(**plain, artifactType=1))
+
+    assert isinstance(told, kind)
+    assert (told.subject, told.artifact_type, dict(told.annotations)) == (
+        Descriptor.from_json(CONFIG),
+        "text/x",
+        {"a": "b"},
+    )
+    usual = CONFIG["mediaType"] if kind is Manifest else None  # image-spec, "Guidelines for Artifact Usage"
+    assert (silent.subject, silent.artifact_type, dict(silent.annotations)) == (None, usual, {})
+    assert odd.artifact_type == usual
+    with pytest.raises(InvalidContent, match="a descriptor must be an object"):
+        parse_manifest(manifest(**plain, subject=False))
+
+
+def test_a_server_that_calls_it_schema_1_is_believed() -> None:
+    """What came may be anything then, and what is to be done about it is known."""
+    for media_type in ("v1+json", "v1+prettyjws"):
+        with pytest.raises(InvalidContent, match="schema 1 is not supported"):
+            parse_manifest(manifest(), f"application/vnd.docker.distribution.manifest.{media_type}")
 
 
 def test_a_digest_listed_with_two_sizes_is_refused() -> None:
@@ -224,6 +275,50 @@ JSON = st.recursive(
     ),
     max_leaves=10,
 )
+
+
+def test_a_descriptor_is_written_as_it_was_read() -> None:
+    document = {
+        "mediaType": OCI_MANIFEST,
+        "digest": DIGEST,
+        "size": 2**63 - 1,
+        "platform": {"os": "linux", "architecture": "arm", "variant": "v7"},
+        "annotations": {"a": "b"},
+        "artifactType": "text/x",
+    }
+    least = {"mediaType": "text/plain", "digest": DIGEST, "size": 0}
+
+    read = Descriptor.from_json(document)
+
+    assert (list(read.to_json()), read.to_json()) == (list(document), document)
+    assert Descriptor.from_json(least).to_json() == least
+    assert Descriptor.from_json(least | {"platform": {"os": "linux", "architecture": "arm"}}).to_json() == least | {
+        "platform": {"os": "linux", "architecture": "arm"}
+    }
+    assert Descriptor.from_json(least | {"artifactType": 1}).artifact_type is None
+    assert str(Descriptor.from_json(least)) == "sha256:aaaaaaaaaaaa (0 bytes)"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "is_manifest", "is_index", "is_distributable"),
+    [
+        (OCI_MANIFEST, True, False, True),
+        (images.DOCKER_MANIFEST, True, False, True),
+        (OCI_INDEX, True, True, True),
+        (DOCKER_LIST, True, True, True),
+        (images.OCI_LAYER, False, False, True),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", False, False, False),
+        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", False, False, False),
+    ],
+)
+def test_a_media_type_says_what_it_is(
+    media_type: str, *, is_manifest: bool, is_index: bool, is_distributable: bool
+) -> None:
+    descriptor = Descriptor(media_type, Digest.parse(DIGEST), 1)
+
+    assert descriptor.is_manifest is is_manifest
+    assert descriptor.is_index is is_index
+    assert descriptor.is_distributable is is_distributable
 
 
 @given(JSON)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from syncer.errors import InvalidFile
 from syncer.profiles.definition.definition import ChartRequest
-from syncer.profiles.palette.macros import Scope
+from syncer.profiles.palette.macros import MacroValues
 from syncer.profiles.palette.packs import PackContent, parse_values, read_content
 from syncer.profiles.palette.profile import Pack
 from syncer.profiles.palette.scan import scan_pack
@@ -20,7 +20,7 @@ _DIGEST = "sha256:" + "5" * 64
 def _read(values: str, **overrides: str) -> PackContent:
     pack = Pack(name="byoi", version="1.0", values=values, origin="values.yaml")
     documents = parse_values(pack)
-    return read_content(pack, documents, Scope(packs={"byoi": documents}, overrides=overrides))
+    return read_content(pack, documents, MacroValues(packs={"byoi": documents}, overrides=overrides))
 
 
 def _images(values: str, **overrides: str) -> list[str]:
@@ -202,5 +202,5 @@ def test_values_of_any_shape_are_read_or_are_an_invalid_file(tree: object) -> No
         documents = parse_values(pack)
         scan_pack(pack, documents)
         with contextlib.suppress(InvalidFile):
-            for image in read_content(pack, documents, Scope()).images:
+            for image in read_content(pack, documents, MacroValues()).images:
                 assert "{{" not in str(image.reference)

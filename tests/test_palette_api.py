@@ -11,9 +11,9 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from syncer.errors import Denied, InvalidFile, ListIncomplete, NotFound, RegistryError, UsageError
-from syncer.profiles.palette.gather import gather
-from syncer.profiles.palette.palette_api import Pace, PaletteAccount, PaletteApi, Project, console_url
+from syncer.profiles.palette.palette_api import CallLimit, PaletteAccount, PaletteApi, Project, console_url
 from syncer.profiles.palette.profile import Profile
+from syncer.profiles.palette.profile_definition import define_profiles
 from syncer.transport import Limits, Proxies, TransportSettings, open_transport
 from tests.support.palette import KEY, Palette, error, palette_server
 
@@ -47,7 +47,7 @@ async def _read(palette: Palette, uid: str = _UID) -> Profile:
 
 
 def _images(profile: Profile) -> list[str]:
-    return [str(image.image) for image in gather("bundle", [profile], scan=True).definition.images]
+    return [str(image.image) for image in define_profiles("bundle", [profile], scan=True).definition.images]
 
 
 _WHOLE = _profile(
@@ -101,9 +101,9 @@ async def test_a_pack_without_values_gets_its_defaults(known: str) -> None:
 
 async def test_a_pack_whose_values_nobody_tells_is_warned_about() -> None:
     async with palette_server(profiles={_UID: _profile(_pack(), _pack("b", values=_VALUES))}) as palette:
-        gathered = gather("bundle", [await _read(palette)])
+        gathered = define_profiles("bundle", [await _read(palette)])
 
-        assert gathered.warnings == ("pack a: its values are not told, so what it lists is unknown",)
+        assert gathered.warnings == ("pack a: its values are unknown, and so is the content that it lists",)
         assert [str(image.image) for image in gathered.definition.images] == ["quay.io/a/b:v1"]
 
 
@@ -116,7 +116,7 @@ async def test_a_helm_layer_is_a_chart_of_its_registry() -> None:
         helm_registries={"helm1": "https://charts.example.com"},
         oci_registries=[registry],
     ) as palette:
-        gathered = gather("bundle", [await _read(palette)])
+        gathered = define_profiles("bundle", [await _read(palette)])
 
         assert [(chart.repo, chart.name, chart.version) for chart in gathered.definition.charts] == [
             ("https://charts.example.com", "nginx", "1.0.0"),
@@ -273,10 +273,10 @@ def test_what_can_be_no_key_is_refused(key: str) -> None:
 
 
 def test_the_pace_allows_the_documented_burst_and_then_the_documented_rate() -> None:
-    pace = Pace(10)
+    limit = CallLimit(10)
 
-    waits = [pace.take(now=100.0) for _ in range(52)]
+    waits = [limit.take(now=100.0) for _ in range(52)]
 
     assert waits == [0.0] * 50 + [0.1, 0.2]
-    assert pace.take(now=100.5) == 0.0
-    assert [pace.take(now=200.0) for _ in range(51)] == [0.0] * 50 + [0.1]
+    assert limit.take(now=100.5) == 0.0
+    assert [limit.take(now=200.0) for _ in range(51)] == [0.0] * 50 + [0.1]

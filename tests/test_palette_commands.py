@@ -118,7 +118,7 @@ async def test_a_login_that_was_kept_serves_builds_and_its_key_is_never_told(tmp
         by_environment, _ = await metadata(tmp_path, "--profiles", UID, PALETTE_ENCRYPTION_PASSWORD=passphrase)
 
     assert (login.code, sealed.code, opened.code, by_environment.code) == (0, 2, 0, 0), opened.stderr
-    assert "sealed under a passphrase" in error(sealed)
+    assert "encrypted under a passphrase" in error(sealed)
     assert document["name"] == "bundle-project-1"
     assert listed(document) == ["quay.io/a/b:1"]
     assert KEY not in opened.stdout + opened.stderr + (tmp_path / ".config/syncer/palette.json").read_text()

@@ -42,9 +42,9 @@ def test_a_passphrase_seals_the_key(tmp_path: Path) -> None:
 
     assert "s3cret" not in path.read_text()
     assert load_login(tmp_path, "Correct-h0rse") == _login()
-    with pytest.raises(UsageError, match="does not open"):
+    with pytest.raises(UsageError, match="does not decrypt"):
         load_login(tmp_path, "wrong")
-    with pytest.raises(UsageError, match="sealed under a passphrase"):
+    with pytest.raises(UsageError, match="encrypted under a passphrase"):
         load_login(tmp_path)
 
 

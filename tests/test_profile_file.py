@@ -10,7 +10,7 @@ import pytest
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.archive import read_archive
-from syncer.profiles.palette.gather import Gathered, gather
+from syncer.profiles.palette.profile_definition import ProfileDefinition, define_profiles
 from syncer.profiles.palette.profile_files import read_packs, read_profile_file
 
 _VALUES = "pack:\n  content:\n    images:\n      - image: quay.io/a/b:v1\n"
@@ -46,7 +46,7 @@ def _pack_archive(folder: Path, pack: Path, prefix: str) -> Path:
     return path
 
 
-def _images(gathered: Gathered) -> list[str]:
+def _images(gathered: ProfileDefinition) -> list[str]:
     return [str(image.image) for image in gathered.definition.images]
 
 
@@ -71,7 +71,7 @@ def test_an_exported_profile_tells_packs_variables_and_what_it_is(tmp_path: Path
     )
 
     profile = read_profile_file(_write(tmp_path, export))
-    gathered = gather("bundle", [profile], overrides={"host": "ttl.sh"})
+    gathered = define_profiles("bundle", [profile], overrides={"host": "ttl.sh"})
 
     assert (profile.name, profile.uid, profile.version, profile.type) == ("edge", "66b1", "1.0.0", "cluster")
     assert profile.variables == {"tag": "v1", "secret": None}
@@ -91,7 +91,7 @@ def test_a_profile_in_yaml_is_read_like_one_in_json(tmp_path: Path) -> None:
     profile = read_profile_file(_write(tmp_path, text, "edge.yaml"))
 
     assert profile.packs[0].version == "1.10"
-    assert _images(gather("bundle", [profile])) == ["docker.io/library/a:1"]
+    assert _images(define_profiles("bundle", [profile])) == ["docker.io/library/a:1"]
 
 
 def test_the_answer_of_the_api_is_read_and_a_draft_only_with_a_warning(tmp_path: Path) -> None:
@@ -101,14 +101,16 @@ def test_the_answer_of_the_api_is_read_and_a_draft_only_with_a_warning(tmp_path:
 
     profile = read_profile_file(_write(tmp_path, document))
 
-    assert _images(gather("bundle", [profile])) == ["quay.io/a/b:v1"]
-    assert gather("bundle", [profile]).warnings == ("profile edge is not published: its draft is taken",)
+    assert _images(define_profiles("bundle", [profile])) == ["quay.io/a/b:v1"]
+    assert define_profiles("bundle", [profile]).warnings == ("profile edge is not published: its draft is taken",)
 
 
 def test_a_pack_without_values_in_the_file_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     profile = read_profile_file(_write(tmp_path, _export({"name": "a", "version": "1"})))
 
-    assert gather("bundle", [profile]).warnings == ("pack a: its values are not told, so what it lists is unknown",)
+    assert define_profiles("bundle", [profile]).warnings == (
+        "pack a: its values are unknown, and so is the content that it lists",
+    )
 
 
 def test_manifests_in_a_profile_are_searched(tmp_path: Path) -> None:
@@ -116,18 +118,18 @@ def test_manifests_in_a_profile_are_searched(tmp_path: Path) -> None:
     export = _export({"name": "a", "version": "1", "type": "manifest", "manifests": [manifest]})
     profile = read_profile_file(_write(tmp_path, export))
 
-    assert _images(gather("bundle", [profile])) == []
-    assert [str(unlisted) for unlisted in gather("bundle", [profile]).unlisted] == [
+    assert _images(define_profiles("bundle", [profile])) == []
+    assert [str(unlisted) for unlisted in define_profiles("bundle", [profile]).unlisted] == [
         "pack a 1 lists no images, and names 1 elsewhere: quay.io/a/hidden:v2 (extra)"
     ]
-    assert _images(gather("bundle", [profile], scan=True)) == ["quay.io/a/hidden:v2"]
+    assert _images(define_profiles("bundle", [profile], scan=True)) == ["quay.io/a/hidden:v2"]
 
 
 def test_a_helm_layer_whose_registry_is_unknown_is_told(tmp_path: Path) -> None:
     registry = {"metadata": {"uid": "1", "name": "Bitnami", "kind": "helm"}}
     export = _export({"name": "nginx", "version": "1", "type": "helm", "values": "", "registry": registry})
 
-    gathered = gather("bundle", [read_profile_file(_write(tmp_path, export))])
+    gathered = define_profiles("bundle", [read_profile_file(_write(tmp_path, export))])
 
     assert "Helm registry Bitnami" in gathered.warnings[0]
 
@@ -138,7 +140,7 @@ def test_a_pack_is_the_same_as_directory_and_as_archive(tmp_path: Path, prefix: 
     archive = _pack_archive(tmp_path, folder, prefix)
 
     for path in (folder, archive):
-        gathered = gather("bundle", [read_profile_file(path)])
+        gathered = define_profiles("bundle", [read_profile_file(path)])
         assert _images(gathered) == ["quay.io/a/b:v1"]
         assert gathered.definition.profiles[0].packs[0].version == "1.0.0"
         assert [str(found.reference) for found in gathered.unlisted[0].images] == ["quay.io/a/hidden:v2"]
@@ -150,7 +152,7 @@ def test_values_alone_are_named_after_the_one_pack_that_they_refer_to(tmp_path: 
     profile = read_profile_file(_write(tmp_path, text, "values.yaml"))
 
     assert profile.packs[0].name == "edge-native-byoi"
-    assert _images(gather("bundle", [profile])) == ["docker.io/library/a:1"]
+    assert _images(define_profiles("bundle", [profile])) == ["docker.io/library/a:1"]
 
 
 def test_values_alone_are_else_named_after_their_file(tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_local_packs_may_refer_to_each_other_and_come_along_themselves(tmp_path:
     values = 'pack: {content: {images: [{image: "{{.spectro.pack.b.tag}}"}]}}\n'
     packs = read_packs([_pack(tmp_path, "a", values=values), _pack(tmp_path, "b", values="tag: quay.io/x:1\n")])
 
-    definition = gather("bundle", [packs], with_archives=True).definition
+    definition = define_profiles("bundle", [packs], with_archives=True).definition
 
     assert [str(image.image) for image in definition.images] == ["quay.io/x:1"]
     assert [(archive.name, archive.version) for archive in definition.archives] == [("a", "1.0.0"), ("b", "1.0.0")]
@@ -230,7 +232,7 @@ def test_what_excluded_profiles_want_is_left_out(tmp_path: Path) -> None:
     both = read_profile_file(_write(tmp_path, content, "both.yaml"))
     known = read_profile_file(_write(tmp_path, content.replace("{image: a}, ", ""), "known.yaml"))
 
-    definition = gather("bundle", [both], excluded=[known]).definition
+    definition = define_profiles("bundle", [both], excluded=[known]).definition
 
     assert [str(image.image) for image in definition.images] == ["docker.io/library/a:latest"]
     assert definition.charts == ()
@@ -240,7 +242,7 @@ def test_a_thing_that_several_packs_want_is_there_once_with_all_of_them(tmp_path
     first = read_profile_file(_write(tmp_path, _VALUES, "first-1.0.yaml"))
     second = read_profile_file(_write(tmp_path, _VALUES, "second-2.0.yaml"))
 
-    definition = gather("bundle", [first, second]).definition
+    definition = define_profiles("bundle", [first, second]).definition
 
     assert [image.packs for image in definition.images] == [("first 1.0", "second 2.0")]
 
@@ -251,11 +253,11 @@ def test_a_cluster_has_only_one_infrastructure(tmp_path: Path) -> None:
     infrastructure = read_profile_file(_write(tmp_path, _export(pack, kind="infra")))
     add_on = read_profile_file(_write(tmp_path, _export(pack, kind="add-on")))
 
-    gather("bundle", [full, add_on, add_on])
+    define_profiles("bundle", [full, add_on, add_on])
     with pytest.raises(UsageError, match=r"edge 1.0.0 \(full\), edge 1.0.0 \(infrastructure\)"):
-        gather("bundle", [full, add_on, infrastructure])
+        define_profiles("bundle", [full, add_on, infrastructure])
 
 
 def test_a_profile_without_packs_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"profile edge 1\.0\.0 has no packs"):
-        gather("bundle", [read_profile_file(_write(tmp_path, _export()))])
+        define_profiles("bundle", [read_profile_file(_write(tmp_path, _export()))])

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from syncer.errors import UsageError
 from syncer.oci import Digest, Reference
-from syncer.profiles.syncfile.removals import removals
+from syncer.profiles.syncfile.removals import find_removals
 
 A, B, C, CHILD, SIGNATURE = (Digest.of(text.encode()) for text in ("a", "b", "c", "child", "signature"))
 
@@ -18,7 +18,7 @@ def gone(
 ) -> list[tuple[str, bool]]:
     """What goes, and whether its digest may."""
     names = [Reference.parse(name) for name in wanted]
-    found = removals(listing, names, registry="t.io", base=base, needs=needs or {}, incomplete=incomplete)
+    found = find_removals(listing, names, registry="t.io", base=base, needs=needs or {}, incomplete=incomplete)
     return [(f"{removal.name.repository}:{removal.name.tag}", removal.is_free) for removal in found]
 
 
@@ -97,7 +97,7 @@ def test_no_removal_ever_takes_a_kept_tag_or_what_it_needs(
     tags: dict[str, Digest], wanted: set[str], needs: dict[Digest, list[Digest]]
 ) -> None:
     names = [Reference("t.io", "base/app", tag) for tag in wanted]
-    found = removals({"base/app": tags}, names, registry="t.io", base="base", needs=needs)
+    found = find_removals({"base/app": tags}, names, registry="t.io", base="base", needs=needs)
 
     assert {removal.name.tag for removal in found} == tags.keys() - wanted
     kept = {digest for tag, digest in tags.items() if tag in wanted}

@@ -67,11 +67,12 @@ async def test_a_download_that_breaks_off_goes_on_where_it_broke(
         assert 0 <= twice < MIB
 
 
-async def test_a_download_that_never_gets_on_is_given_up(read: Read) -> None:
-    """§3, budgets: six attempts without progress."""
+@pytest.mark.parametrize(("each_time", "with_length"), [(0, True), (0, False), (100_000, True)])
+async def test_a_download_that_never_gets_on_is_given_up(each_time: int, read: Read, *, with_length: bool) -> None:
+    """§3, budgets: six attempts without progress, which less than a megabyte is not."""
     async with quirky_registry() as registry, registries_for() as registries:
         registry.add("app", CONTENT)
-        registry.on("GET blob", cut_download(0), times=99)
+        registry.on("GET blob", cut_download(each_time, with_length=with_length), times=99)
 
         with pytest.raises(Interrupted, match="was cut off"):
             await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
@@ -116,6 +117,52 @@ async def test_a_part_that_is_not_the_one_asked_for_is_not_spliced_in(
         found = await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor))
 
         assert found == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "total"),
+    [
+        (-1000, 0, "*"),
+        (1000, 0, "*"),
+        (0, -1, "*"),
+        (0, 1, "*"),
+        (-1000, -1000, "*"),
+        (1000, 1000, "*"),
+        (0, 0, len(CONTENT) + 1),
+    ],
+)
+async def test_a_part_that_starts_or_ends_elsewhere_than_the_rest_is_not_taken(
+    first: int, last: int, total: int | str, read: Read
+) -> None:
+    """§3 row 25: an honest answer with other bytes than were asked for; no more parts are asked for after it."""
+
+    async def another_part(request: web.Request, _: Handler) -> web.StreamResponse:
+        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-")) + first
+        end = len(CONTENT) + last
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{total}"}
+        response = web.StreamResponse(status=206, headers=headers)
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write((CONTENT + CONTENT)[start:end])
+        return response
+
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", cut_download(MIB, with_length=False), another_part)
+
+        found = await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+        assert found == CONTENT
+        assert ["Range" in request.headers for request in registry.requests("GET")] == [False, True, False]
+
+
+async def test_a_part_under_another_status_is_no_part(debian_registry: OpenRegistry, read: Read) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy, registries_for() as registries:
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", Rewrite("answer", status=203))
+
+        with pytest.raises(RegistryError, match="203"):
+            await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor), MIB)
 
 
 async def test_a_part_that_nobody_asked_for_is_an_error(read: Read) -> None:
@@ -178,6 +225,72 @@ async def test_a_signed_address_that_expires_is_asked_for_again(debian_registry:
         assert len(front.exchanges.log) == 3
         assert [request.status for request in storage.exchanges.log] == [200, 403, 206]
         assert {request.target for request in storage.exchanges.log} == {f"{PATH}?X-Amz-Signature=a%2Fb"}
+
+
+@pytest.mark.parametrize(
+    ("number", "is_asked_again"), [(400, True), (401, True), (404, True), (410, True), (402, False)]
+)
+async def test_a_signed_address_may_be_refused_in_several_ways(
+    number: int, read: Read, *, is_asked_again: bool
+) -> None:
+    """§3 row 28: what says that it has expired leads back to the registry; another refusal is the answer."""
+    async with quirky_registry() as front, quirky_registry() as storage, registries_for() as registries:
+        storage.add("app", CONTENT)
+        storage.on("GET blob", status(number))
+
+        async def redirected(*_: object) -> web.StreamResponse:
+            return web.Response(status=307, headers={"Location": f"{storage.url}{PATH}"})
+
+        front.on("GET blob", redirected, times=99)
+        blob = registries.blob(name_at(front.address, "app"), blob_of(CONTENT).descriptor)
+
+        if is_asked_again:
+            assert await read(blob) == CONTENT
+            assert registries.traffic[front.address].retries == 1
+        else:
+            with pytest.raises(RegistryError, match=f"{number} UNKNOWN: no"):
+                await read(blob)
+        assert len(front.requests("GET")) == len(storage.requests("GET")) == 1 + is_asked_again
+
+
+async def test_a_registry_that_refuses_a_blob_is_not_asked_again(read: Read) -> None:
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("GET blob", status(410), times=99)
+
+        with pytest.raises(RegistryError, match="410"):
+            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+        assert len(registry.requests("GET")) == 1
+
+
+@pytest.mark.parametrize("offset", [0, 1, MIB, len(CONTENT) - 1])
+@pytest.mark.parametrize("has_ranges", [True, False])
+async def test_a_download_may_start_at_any_byte(offset: int, read: Read, *, has_ranges: bool) -> None:
+    """A registry that knows no ranges sends all of it, of which the first bytes are passed over."""
+
+    async def whole(*_: object) -> web.StreamResponse:
+        return web.Response(body=CONTENT)
+
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", *([] if has_ranges else [whole]))
+
+        found = await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor), offset)
+
+        assert found == CONTENT[offset:]
+        (request,) = registry.requests("GET")
+        assert request.headers.get("Range") == (f"bytes={offset}-" if offset else None)
+
+
+async def test_nothing_is_asked_for_an_empty_rest(read: Read) -> None:
+    """Some registries do not have the empty blob, and none has a byte after the last one."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        name = name_at(registry.address, "app")
+
+        assert await read(registries.blob(name, blob_of(b"").descriptor)) == b""
+        assert await read(registries.blob(name, blob_of(CONTENT).descriptor), len(CONTENT)) == b""
+
+        assert registry.seen == []
 
 
 async def test_a_download_that_stands_still_is_taken_up_again(debian_registry: OpenRegistry, read: Read) -> None:

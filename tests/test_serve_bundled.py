@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -229,6 +230,145 @@ async def test_a_blob_mounted_from_the_bundle_is_there_without_the_bundle(tmp_pa
 
     async with served(Opened(), tmp_path / "disk") as registry:
         await client.assert_holds(registry, "copy", made, "v1")
+
+
+async def test_what_a_bundle_holds_is_there_after_a_delete_that_is_refused(tmp_path: Path) -> None:
+    """Also when the directory has it as well, because it was pushed once more."""
+    held = images.index(images.image("a"))
+    repository = "docker.io/library/busybox"
+    blob = next(iter(held.all_blobs()))
+
+    async with served(Opened.of({"busybox:1": held}), tmp_path / "disk") as registry:
+        for pushed in (False, True):
+            if pushed:
+                await client.push(registry, repository, held, "1")
+            for path in (
+                f"manifests/{held.digest}",
+                f"manifests/{held.children[0].digest}",
+                "manifests/1",
+                f"blobs/{blob}",
+            ):
+                refused = await client.ask(registry, "DELETE", f"/v2/{repository}/{path}")
+
+                assert refused.status == 405, (path, pushed)
+                assert [error["code"] for error in client.parsed(refused)["errors"]] == ["UNSUPPORTED"]
+                assert (await client.ask(registry, "HEAD", f"/v2/{repository}/{path}")).status == 200
+        for path in ("manifests/none", f"manifests/sha256:{'0' * 64}", f"blobs/sha256:{'0' * 64}"):
+            assert (await client.ask(registry, "DELETE", f"/v2/{repository}/{path}")).status == 404
+
+
+async def test_a_bundle_alone_refuses_every_delete() -> None:
+    held = images.image("a")
+    async with served(Opened.of({"busybox:1": held})) as registry:
+        for path in ("manifests/1", f"manifests/{held.digest}", f"blobs/{next(iter(held.blobs))}"):
+            refused = await client.ask(registry, "DELETE", f"/v2/docker.io/library/busybox/{path}")
+            assert refused.status == 405
+            assert refused.headers["Allow"] == "GET, HEAD"
+
+
+OpenMirror: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[Registry, str]]]
+
+MIRRORED = {
+    "docker.io/library/busybox": images.image("a"),
+    "registry.local_5000/team/app": images.image("b"),
+    "quay.io/app": images.image("c"),
+}
+
+
+@pytest.fixture(params=["bundle", "disk", "disk below a base path"])
+def mirror(request: pytest.FixtureRequest, serve_disk: OpenRegistry) -> OpenMirror:
+    """A registry that has ``MIRRORED`` under the names that a push gives them, and the path before those names."""
+
+    @asynccontextmanager
+    async def open_it() -> AsyncIterator[tuple[Registry, str]]:
+        if request.param == "bundle":
+            bundle = Opened.of({f"{name.replace('_', ':')}:1.37": image for name, image in MIRRORED.items()})
+            async with served(bundle) as registry:
+                yield registry, "/v2/"
+            return
+        base = "mirror/" if "base" in request.param else ""
+        async with serve_disk() as registry:
+            for name, image in MIRRORED.items():
+                await client.push(registry, base + name, image, "1.37")
+            yield registry, f"/v2/{base}"
+
+    return open_it
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "full"),
+    [
+        ("library/busybox", "docker.io", "docker.io/library/busybox"),
+        ("busybox", "docker.io", "docker.io/library/busybox"),
+        ("team/app", "registry.local:5000", "registry.local_5000/team/app"),
+        ("app", "quay.io", "quay.io/app"),
+    ],
+)
+async def test_a_mirror_is_asked_by_the_name_that_a_host_gives(
+    mirror: OpenMirror, name: str, host: str, full: str
+) -> None:
+    """containerd leaves the host out of the path and names it as ``ns`` (distribution-spec, "Registry Proxying")."""
+    image = MIRRORED[full]
+    blob, content = next(iter(image.blobs.items()))
+    expected = {
+        "manifests/1.37": image.content,
+        f"manifests/{image.digest}": image.content,
+        f"blobs/{blob}": content,
+        "tags/list": None,
+        f"referrers/{image.digest}": None,
+    }
+
+    async with mirror() as (registry, base):
+        for path, wanted in expected.items():
+            answer = await client.ask(registry, "GET", f"{base}{name}/{path}?ns={host}")
+            assert answer.status == 200, path
+            assert answer.headers["OCI-Namespace"] == host
+            assert wanted is None or answer.content == wanted
+            assert (await client.ask(registry, "HEAD", f"{base}{name}/{path}?ns={host}")).status == 200
+            whole = await client.ask(registry, "GET", f"{base}{full}/{path}?ns={host}")
+            assert whole.status == 200, "the parameter disturbs the full name"
+            assert "OCI-Namespace" not in whole.headers
+
+
+async def test_a_mirror_has_no_image_of_a_host_that_it_does_not_know(mirror: OpenMirror) -> None:
+    async with mirror() as (registry, base):
+        for name, host in (("library/busybox", "quay.io"), ("team/app", "registry.local"), ("app", "docker.io")):
+            assert (await client.ask(registry, "GET", f"{base}{name}/manifests/1.37?ns={host}")).status == 404, host
+        for host in (
+            "",
+            "..",
+            ".",
+            "../docker.io",
+            "docker.io/library",
+            "docker",
+            "docker.io%2f..",
+            "a:b:c",
+            "[::",
+            "%00",
+        ):
+            assert (await client.ask(registry, "GET", f"{base}busybox/manifests/1.37?ns={host}")).status == 404, host
+
+
+async def test_a_name_without_a_host_is_served_whatever_host_is_asked_for(serve_disk: OpenRegistry) -> None:
+    """Such are the names of a mirror that is filled by other tools."""
+    async with serve_disk() as registry:
+        await client.push(registry, "library/alpine", MIRRORED["quay.io/app"], "1")
+
+        answer = await client.ask(registry, "GET", "/v2/library/alpine/manifests/1?ns=docker.io")
+
+        assert answer.content == MIRRORED["quay.io/app"].content
+        assert "OCI-Namespace" not in answer.headers
+
+
+async def test_a_push_takes_no_notice_of_a_host_in_its_query(serve_disk: OpenRegistry) -> None:
+    made = images.image("a")
+    async with serve_disk() as registry:
+        await client.push(registry, "docker.io/library/busybox", made)
+        await client.push(registry, "library/busybox", made)
+        await client.push_manifest(registry, "library/busybox", made, "1?ns=docker.io")
+
+        assert await client.tags(registry, "library/busybox") == ["1"]
+        assert await client.tags(registry, "docker.io/library/busybox") == []
 
 
 async def test_a_bundles_content_cannot_be_deleted_but_what_hides_it_can(tmp_path: Path) -> None:

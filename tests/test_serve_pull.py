@@ -174,6 +174,62 @@ async def test_content_that_a_client_has_is_not_sent_again(filled: OpenFilled) -
             assert answer.content == b""
 
 
+async def test_a_range_is_of_the_content_that_the_client_has_a_part_of(ours: OpenFilled) -> None:
+    """RFC 9110, If-Range: with any other tag, and with a date, since no content has one, all of it is sent."""
+    tag = f'"{digest_of(BIG.content)}"'
+
+    async with ours() as registry:
+        for condition, asked, status in (
+            (tag, "bytes=500-1499", 206),
+            (tag, f"bytes={SIZE}-", 416),
+            ('"other"', "bytes=500-1499", 200),
+            (f"W/{tag}", "bytes=500-1499", 200),
+            (tag.strip('"'), "bytes=500-1499", 200),
+            ("*", "bytes=500-1499", 200),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", "bytes=500-1499", 200),
+            ("Wed, 21 Oct 2115 07:28:00 GMT", "bytes=500-1499", 200),
+            ('"other"', f"bytes={SIZE}-", 200),
+        ):
+            answer = await client.ask(registry, "GET", BIG_PATH, headers={"Range": asked, "If-Range": condition})
+
+            assert answer.status == status, condition
+            assert answer.headers["ETag"] == tag if status < 400 else True
+            if status == 200:
+                assert answer.content == BIG.content
+                assert "Content-Range" not in answer.headers
+            if status == 206:
+                assert answer.content == BIG.content[500:1500]
+
+
+async def test_conditions_are_judged_by_the_tag_of_the_content(ours: OpenFilled) -> None:
+    """RFC 9110, 13.2.2: If-Match first, then If-None-Match; dates count nothing, since no content has one."""
+    async with ours() as registry:
+        for path, digest in ((f"/v2/{REPOSITORY}/manifests/v1", IMAGE.digest), (BIG_PATH, digest_of(BIG.content))):
+            tag, past = f'"{digest}"', "Wed, 21 Oct 2015 07:28:00 GMT"
+            for headers, status in (
+                ({"If-None-Match": tag}, 304),
+                ({"If-None-Match": f'"other", W/{tag}'}, 304),
+                ({"If-None-Match": "*"}, 304),
+                ({"If-None-Match": '"other"'}, 200),
+                ({"If-Match": tag}, 200),
+                ({"If-Match": f'"other", {tag}'}, 200),
+                ({"If-Match": "*"}, 200),
+                ({"If-Match": f"W/{tag}"}, 412),
+                ({"If-Match": '"other"'}, 412),
+                ({"If-Match": '"other"', "If-None-Match": tag}, 412),
+                ({"If-Modified-Since": "Wed, 21 Oct 2115 07:28:00 GMT"}, 200),
+                ({"If-Unmodified-Since": past}, 200),
+            ):
+                for method in ("GET", "HEAD"):
+                    answer = await client.ask(registry, method, path, headers=headers)
+                    assert answer.status == status, (method, headers)
+                    assert answer.headers.get("ETag", tag) == tag
+                    assert "Last-Modified" not in answer.headers
+                    if status == 304:
+                        assert answer.headers["ETag"] == tag
+                        assert answer.headers.get("Content-Length", "0") != "0" or not answer.content
+
+
 async def test_all_tags_are_listed(filled: OpenFilled) -> None:
     async with filled() as registry:
         assert await client.tags(registry, REPOSITORY) == ["A", "v1", "v10", "v2"]

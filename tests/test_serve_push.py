@@ -411,6 +411,67 @@ async def test_a_manifest_may_be_named_by_sha512(serve_disk: OpenRegistry) -> No
         assert (await client.manifest(registry, "app", digest)).content == made.content
 
 
+async def test_a_manifest_is_put_by_its_digest_and_named_in_one_request(serve_disk: OpenRegistry) -> None:
+    """distribution-spec, "Pushing Manifests": a ``tag`` in the query for each name, ``OCI-Tag`` for each accepted."""
+    first, second = images.image("a"), images.index(images.image("b"))
+
+    async with serve_disk() as registry:
+        for made, digest, tags in (
+            (first, first.digest, ["1.2.3", "1.2", "latest"]),
+            (second, digest_of(second.content, "sha512"), ["latest", "V_2-x.y", "t" * 128]),
+        ):
+            await client.push(registry, "app", made)
+            query = "&".join(f"tag={tag}" for tag in [*tags, tags[0]])
+            stored = await put_manifest(registry, made.content, made.media_type, f"{digest}?{query}")
+
+            assert stored.status == 201
+            assert stored.headers["Docker-Content-Digest"] == digest
+            assert stored.headers["Location"] == f"/v2/app/manifests/{digest}"
+            assert stored.all_of("OCI-Tag") == tags
+            for tag in tags:
+                answer = await client.manifest(registry, "app", tag)
+                assert answer.content == made.content
+                assert answer.headers["Docker-Content-Digest"] == digest
+        assert (await client.manifest(registry, "app", "1.2")).content == first.content
+
+
+async def test_names_of_a_put_by_digest_are_all_good_or_nothing_is_kept(serve_disk: OpenRegistry) -> None:
+    made = images.image("a")
+    many = "&".join(f"tag=v{number}" for number in range(101))
+
+    async with serve_disk() as registry:
+        for blob in made.all_blobs().values():
+            await client.push_blob(registry, "app", blob)
+        for query, status, code in (
+            ("tag=good&tag=.bad", 400, "TAG_INVALID"),
+            ("tag=", 400, "TAG_INVALID"),
+            ("tag=..%2f..%2fsecret", 400, "TAG_INVALID"),
+            (f"tag={'t' * 129}", 400, "TAG_INVALID"),
+            (f"tag={DIGEST}", 400, "TAG_INVALID"),
+            (many, 414, "UNSUPPORTED"),
+        ):
+            refused = await put_manifest(registry, made.content, made.media_type, f"{made.digest}?{query}")
+            assert refused.status == status, query
+            assert client.parsed(refused)["errors"][0]["code"] == code
+        other = await put_manifest(registry, made.content + b" ", made.media_type, f"{made.digest}?tag=v1")
+
+        assert other.status == 400
+        assert await client.tags(registry, "app") == []
+        assert (await client.manifest(registry, "app", made.digest)).status == 404
+
+
+async def test_names_in_the_query_count_only_beside_a_digest(serve_disk: OpenRegistry) -> None:
+    made = images.image("a")
+
+    async with serve_disk() as registry:
+        await client.push(registry, "app", made)
+        stored = await put_manifest(registry, made.content, made.media_type, "v1?tag=v2")
+
+        assert stored.status == 201
+        assert "OCI-Tag" not in stored.headers
+        assert await client.tags(registry, "app") == ["v1"]
+
+
 async def test_deleting_a_manifest_removes_its_tags(any_registry: OpenRegistry) -> None:
     gone, stays = images.image("a"), images.image("b")
 

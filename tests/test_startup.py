@@ -19,7 +19,12 @@ _OF_PROFILES = {
     f"syncer.{module}"
     for module in (
         *("api.palette", "api.prune", "api.charts", "cli.live", "cli.palette", "serve"),
-        *("profiles.charts", "profiles.palette.gather", "profiles.palette.packs", "profiles.palette.palette_api"),
+        *(
+            "profiles.charts",
+            "profiles.palette.profile_definition",
+            "profiles.palette.packs",
+            "profiles.palette.palette_api",
+        ),
     )
 }
 _PROGRAM = "import sys; from syncer.cli import main; main(sys.argv[1:]); print(*sys.modules, sep='\\n')"
@@ -56,7 +61,7 @@ def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path
 
 
 def test_the_version_needs_no_parser(tmp_path: Path) -> None:
-    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "typer", "click", "anyio", "aiohttp"})
+    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "click", "anyio", "aiohttp"})
 
 
 @pytest.mark.parametrize("place", [[], ["content"]])

@@ -1,13 +1,14 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Credentials
+from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, Login, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, choose, merge_items, parse_sync_file, read_sync_file
+from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, parse_sync_file, read_sync_file, select_images
 
 COMPLETE = """\
 platforms: linux/amd64
@@ -158,11 +159,11 @@ def test_tags_are_chosen_from_a_listing() -> None:
     file = parse()
     exporter, b = file.sources[1:3]
 
-    chosen = choose(exporter, ["v1.6.0", "v1.7.0", "v1.8.0", "v1.8.1-rc.0", "v1.9.0", "v1.10.0", "v2.0.0"])
+    chosen = select_images(exporter, ["v1.6.0", "v1.7.0", "v1.8.0", "v1.8.1-rc.0", "v1.9.0", "v1.10.0", "v2.0.0"])
     assert [reference.tag for reference in chosen.references] == ["v1.10.0", "v1.9.0", "v1.8.0"]
     assert chosen.unmatched == ()
-    assert [str(pattern) for pattern in choose(exporter, ["v2.0.0"]).unmatched] == ["semver '^1.7'"]
-    assert [str(reference) for reference in choose(b, []).references] == ["ghcr.io/a/b:v1", "ghcr.io/a/b:1.10"]
+    assert [str(pattern) for pattern in select_images(exporter, ["v2.0.0"]).unmatched] == ["semver '^1.7'"]
+    assert [str(reference) for reference in select_images(b, []).references] == ["ghcr.io/a/b:v1", "ghcr.io/a/b:1.10"]
     assert b.tags is not None
     assert not b.tags.rules().needs_listing
 
@@ -180,7 +181,7 @@ def test_tags_are_chosen_from_a_listing() -> None:
 )
 def test_tags_may_be_written_short(tags: str, expected: list[str]) -> None:
     file = parse(f"sources: [{{repository: ghcr.io/a/b, tags: {tags}}}]\ntargets: [{{registry: t.io}}]")
-    chosen = choose(file.sources[0], ["latest", "v1", "v2"])
+    chosen = select_images(file.sources[0], ["latest", "v1", "v2"])
     assert [reference.tag for reference in chosen.references] == expected
 
 
@@ -271,7 +272,7 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         (
             '"oci://ghcr.io/x"',
             "ghcr.io/x",
-            "sync.yaml:21: sources[6].chart.repository: it is not a repository of charts",
+            "sync.yaml:21: sources[6].chart.repository: it is not the address of a chart repository",
         ),
         ("ghcr.io/a/b", "ghcr.io/a/b:v1", "sync.yaml:15: sources[2].repository: 'ghcr.io/a/b:v1' names more than"),
         ("linux/amd64", "linux/", "sync.yaml:1: platforms[0]: 'linux/' is not a platform"),
@@ -327,3 +328,23 @@ def test_the_only_source_that_is_wrong_is_told_what_is_wrong_with_it(tmp_path: P
 
     with pytest.raises(InvalidFile, match=r"sync.yaml:3: sources\[0\].platfroms: .* did you mean platforms\?"):
         parse_sync_file(text, tmp_path / "sync.yaml")
+
+
+def test_a_document_that_a_program_makes_is_the_one_that_a_file_says() -> None:
+    """Values stand where a file has texts; what is neither is refused."""
+    image = Reference.parse("quay.io/a/b:1")
+    target = Target(registry="registry.local:5000/mirror")
+    made = SyncDocument(sources=(Source(image=image),), targets=(target,), platforms=(Platform.parse("arm64"),))
+    text = """
+        sources: [{image: "quay.io/a/b:1"}]
+        targets: [{registry: "registry.local:5000/mirror"}]
+        platforms: arm64
+    """
+
+    assert made == parse_sync_file(text, Path("sync.yaml")).document
+    assert SyncFile.of(made, Path("here")).place(made.sources[0]) == "here"
+    with pytest.raises(InvalidFile, match="targets"):
+        SyncFile.of(made.model_copy(update={"targets": (target, target)}), Path("here"))
+    for wrong in (1, None, ["quay.io/a/b:1"], Platform.parse("arm64")):
+        with pytest.raises(ValidationError):
+            SyncDocument.model_validate({"sources": [{"image": wrong}], "targets": [{"registry": "x.y"}]})

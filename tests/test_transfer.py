@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,6 +14,7 @@ from syncer.content import Item, Referral, Referrals
 from syncer.errors import InvalidContent, NotFound, PlatformMissing, SyncerError, TargetError, TargetFull
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest
+from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.events import (
     Event,
     Failed,
@@ -25,6 +27,7 @@ from syncer.transfer.events import (
     Skipped,
 )
 from syncer.transfer.memory import Memory
+from syncer.transfer.plan import Tree
 from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.images import Image
@@ -196,6 +199,21 @@ async def test_a_platform_resolves_every_index_and_says_what_is_there_instead() 
     assert "linux/amd64, linux/s390x" in str(failures[str(lacking)])
 
 
+async def test_an_image_that_names_no_platform_is_for_any_and_an_index_that_names_none_for_none() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    silent = images.manifest(b"{}", [images.layer("silent")], config_type=images.OCI_CONFIG)
+    nameless = source.add("example.com/nameless:1", images.index(silent))
+    partly = source.add("example.com/partly:1", images.index(silent, images.image("x", architecture="s390x")))
+    single = source.add("example.com/silent:1", silent)
+
+    events = await carry([nameless, partly, single], source, target, platforms=["arm64"])
+
+    assert set(target.names) == {str(single)}
+    failures = {e.item.source: str(e.error) for e in events if isinstance(e, ImageFailed)}
+    assert failures[nameless].endswith("for linux/arm64: it names no platform at all")
+    assert failures[partly].endswith("for linux/arm64: it has linux/s390x")
+
+
 async def test_places_are_given_in_the_order_of_the_profile_whatever_order_answers_come_in() -> None:
     made = {f"example.com/{n:02}:1": images.image(f"{n}") for n in range(20)}
     source = Reversed(anyio.Event())
@@ -234,15 +252,142 @@ async def test_a_full_target_ends_the_run() -> None:
     assert not target.names
 
 
-async def test_indexes_nested_too_deep_are_refused() -> None:
+@pytest.mark.parametrize(("depth", "is_refused"), [(8, False), (9, True)])
+async def test_indexes_nested_too_deep_are_refused(depth: int, *, is_refused: bool) -> None:
     source, target = MemorySource(), MemoryTarget()
     nested = images.image("a")
-    for _ in range(10):
+    for _ in range(depth):
         nested = images.index(nested)
 
     events = await carry([source.add("example.com/deep:1", nested)], source, target)
 
-    assert [type(event.error) for event in events if isinstance(event, ImageFailed)] == [InvalidContent]
+    failures = [type(event.error) for event in events if isinstance(event, ImageFailed)]
+    assert failures == ([InvalidContent] if is_refused else [])
+
+
+async def discovered(source: MemorySource, *items: Item) -> list[DiscoveryResult]:
+    """What discovery finds of ``items``, for a target that has nothing."""
+    found: list[DiscoveryResult] = []
+
+    async def deliver(one: DiscoveryResult) -> None:
+        found.append(one)
+
+    await Discovery(source, MemoryTarget()).run(items, deliver)
+    return found
+
+
+async def test_an_image_of_more_manifests_than_anybody_needs_is_refused() -> None:
+    """Ten thousand are taken, the index among them; one more is not."""
+    config = {"mediaType": images.OCI_CONFIG, "digest": images.digest_of(b"{}"), "size": 2}
+    document = {"schemaVersion": 2, "mediaType": images.OCI_MANIFEST, "config": config, "layers": []}
+    children = [
+        Image(json.dumps(document | {"annotations": {"n": f"{n}"}}).encode(), images.OCI_MANIFEST)
+        for n in range(10_000)
+    ]
+    source = MemorySource()
+    most = source.add("example.com/most:1", images.index(*children[1:]))
+    many = source.add("example.com/many:1", images.index(*children))
+
+    taken, refused = await discovered(source, Item(most, most), Item(many, many))
+
+    assert isinstance(taken, Tree)
+    assert len(taken.manifests) == 10_000
+    assert isinstance(refused, DiscoveryFailure)
+    assert "more than 10000 manifests" in str(refused.error)
+
+
+@pytest.mark.parametrize(("size", "is_refused"), [(8 * 1024 * 1024, False), (8 * 1024 * 1024 + 1, True)])
+async def test_a_config_that_is_too_large_to_be_one_is_not_read(size: int, *, is_refused: bool) -> None:
+    content = b'{"os": "linux", "architecture": "amd64"'
+    config = content + b" " * (size - len(content) - 1) + b"}"
+    source = MemorySource()
+    made = images.manifest(config, [images.layer("a")], config_type=images.OCI_CONFIG)
+    reference = source.add("example.com/app:1", made)
+
+    (found,) = await discovered(source, Item(reference, reference, platforms=(Platform("linux", "amd64"),)))
+
+    assert isinstance(found, DiscoveryFailure) is is_refused
+    assert source.reads[images.digest_of(config)] == (0 if is_refused else 1)
+
+
+async def test_a_manifest_that_several_indexes_list_is_asked_for_once() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    shared = images.image("shared")
+    references = [source.add(f"example.com/{n}:1", images.index(shared, images.image(n))) for n in "abc"]
+
+    await carry(references, source, target, workers=1)
+
+    assert source.reads[shared.digest] == 1
+    assert set(target.names) == set(map(str, references))
+
+
+@dataclass(slots=True)
+class Slow(MemorySource):
+    """Tells of no image tagged ``slow`` before it may."""
+
+    released: anyio.Event = field(default_factory=anyio.Event)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        if reference.tag == "slow":
+            await self.released.wait()
+        return await MemorySource.manifest(self, reference)
+
+
+async def test_an_image_that_keeps_others_waiting_gives_up_its_turn_and_no_other_does() -> None:
+    source = Slow()
+    names = ["a:slow", "b:1", "c:slow"]
+    references = [source.add(f"{n}.example.com/{name}", images.image(name)) for n, name in enumerate(names)]
+    order: list[str] = []
+
+    async def deliver(found: DiscoveryResult) -> None:
+        order.append(found.item.source.repository)
+        source.released.set()
+
+    discovery = Discovery(source, MemoryTarget(), patience=0.01)
+    await discovery.run([Item(reference, reference) for reference in references], deliver)
+
+    assert order == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize("platforms", [[], ["linux/amd64"]])
+@pytest.mark.parametrize(("field_", "lie"), [("size", 1), ("mediaType", images.DOCKER_MANIFEST)])
+async def test_an_index_that_says_something_else_of_a_manifest_than_it_is_is_refused(
+    field_: str, lie: int | str, platforms: list[str]
+) -> None:
+    """Nothing of it gets a name, and an image beside it, which lists the same manifest rightly, is copied."""
+    source, target = MemorySource(), MemoryTarget()
+    child = images.image("a")
+    right = images.index(child, images.image("b", architecture="arm64"))
+    document = right.document
+    document["manifests"][0][field_] = lie
+    lying = Image(json.dumps(document).encode(), images.OCI_INDEX, children=right.children)
+    good, bad = source.add("example.com/app:1", child), source.add("example.com/app:2", lying)
+
+    events = await carry([good, bad], source, target, platforms=platforms)
+
+    failures = [event for event in events if isinstance(event, ImageFailed)]
+    assert [(event.item.source, type(event.error)) for event in failures] == [(bad, InvalidContent)]
+    assert f"its index lists {document['manifests'][0]['mediaType']} of " in str(failures[0].error)
+    assert set(target.names) == {str(good)}
+
+
+async def test_two_images_that_list_one_digest_with_two_sizes_are_not_both_right() -> None:
+    """One of them lies; the sizes of what is there are those of the one that was found first."""
+    source, target = MemorySource(), MemoryTarget()
+    layer = images.layer("shared")
+    honest = images.image("a", layers=[layer])
+    other = images.image("b", layers=[layer])
+    document = other.document
+    document["layers"][0]["size"] += 1
+    lying = Image(json.dumps(document).encode(), other.media_type, other.blobs)
+    good, bad = source.add("example.com/good:1", honest), source.add("example.com/bad:1", lying)
+
+    events = await carry([good, bad], source, target, workers=1)
+
+    failures = [event for event in events if isinstance(event, ImageFailed)]
+    assert [(event.item.source, type(event.error)) for event in failures] == [(bad, InvalidContent)]
+    assert f"with {len(layer.content) + 1} bytes, and another image with {len(layer.content)}" in str(failures[0].error)
+    assert set(target.names) == {str(good)}
 
 
 async def test_nothing_to_do_is_nothing_done() -> None:
@@ -407,6 +552,17 @@ async def test_a_new_signature_of_a_platform_of_an_unchanged_index_is_found(
     assert again == memory
 
 
+async def test_what_refers_to_an_image_is_not_looked_for_where_nobody_wants_it() -> None:
+    source, target = Referred(), MemoryTarget()
+    reference = source.add("example.com/app:1", images.image("signed"))
+    item = Item(reference, reference, referrers=False)
+
+    await transfer([item], source, target, options=Options(), emit=lambda _: None)
+
+    assert source.asked == []
+    assert set(target.names) == {str(reference)}
+
+
 async def test_a_look_up_that_fails_is_said_and_copies_the_image_all_the_same() -> None:
     """Once for a repository, and again only where it is required."""
     source, target = Referred(doubt=NotFound("GET referrers", 500)), MemoryTarget()
@@ -468,7 +624,7 @@ async def test_a_blob_seen_by_an_earlier_run_is_mounted_and_a_wrong_memory_does_
         source.add("example.com/a:1", images.image("a", layers=[base])),
         source.add("example.com/b:1", images.image("b", layers=[base, other])),
     ]
-    memory.saw(Digest.parse(images.digest_of(other.content)), "example.com/gone")
+    memory.remember_location(Digest.parse(images.digest_of(other.content)), "example.com/gone")
 
     for reference in references:
         await transfer(

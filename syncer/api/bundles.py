@@ -201,7 +201,7 @@ def _only(definition: Definition, names: Iterable[Reference]) -> Definition:
     def choose(entry: AnEntry) -> AnEntry | None:
         return entry if name_of(entry) in wanted else None
 
-    return definition.changed(choose)
+    return definition.map_entries(choose)
 
 
 def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]:

@@ -13,14 +13,14 @@ from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name
 from syncer.content import Along, Item
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, expected_reference
+from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
 from syncer.profiles.definition.artifacts import pack_reference
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart, Definition
 from syncer.profiles.definition.local import spool_file, spool_pack
 from syncer.profiles.definition.spool import Spool
 from syncer.profiles.palette.edge_credentials import Login
-from syncer.profiles.palette.gather import gather
 from syncer.profiles.palette.profile import Profile
+from syncer.profiles.palette.profile_definition import define_profiles
 from syncer.registry import Registries
 from syncer.transfer.events import ImageFailed
 
@@ -94,13 +94,13 @@ class ChartRegistries:
 
 
 def _name_at_hand(chart: DefinedChart, supplies: OpenSupplies) -> Reference | None:
-    name = chart.artifact or expected_reference(chart.request)
+    name = chart.artifact or guess_reference(chart.request)
     return name if name and supplies.has(name) else None
 
 
 def _name_of(chart: DefinedChart) -> Reference:
     """The name that stands for a chart that could not be found."""
-    return chart.artifact or expected_reference(chart.request) or Reference("charts.invalid", chart.name or "chart")
+    return chart.artifact or guess_reference(chart.request) or Reference("charts.invalid", chart.name or "chart")
 
 
 class ChartSearch:
@@ -121,7 +121,7 @@ class ChartSearch:
 
     async def list_profiles(self, profiles: list[Profile], say: Callable[[str], None]) -> Listing:
         """List the images and charts of ``profiles``; ``say`` is told what was odd in them."""
-        gathered = gather("sync", profiles)
+        gathered = define_profiles("sync", profiles)
         for warning in (*gathered.warnings, *gathered.unlisted):
             say(str(warning))
         definition = gathered.definition
@@ -143,4 +143,4 @@ class ChartSearch:
 
 def chart_name(request: ChartRequest) -> Reference:
     """The name that stands for a chart of which nothing could be learned."""
-    return expected_reference(request) or Reference("charts.invalid", plain_name(request.name))
+    return guess_reference(request) or Reference("charts.invalid", plain_name(request.name))

@@ -106,7 +106,7 @@ def record_stored_names(
     def store(entry: AnEntry) -> AnEntry | None:
         return _store(entry, names, ends) if names.get(_key(entry)) in ends else None
 
-    return replace(definition.changed(store), missing=(*definition.missing, *failed))
+    return replace(definition.map_entries(store), missing=(*definition.missing, *failed))
 
 
 def _store(entry: AnEntry, names: Mapping[Reference, Reference], ends: Mapping[Reference, ImageAccount]) -> AnEntry:

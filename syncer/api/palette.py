@@ -8,9 +8,9 @@ from pathlib import Path
 
 from syncer.api.selection import Selection
 from syncer.errors import UsageError
-from syncer.profiles.palette.gather import Gathered, gather
 from syncer.profiles.palette.palette_api import PaletteAccount, PaletteApi
 from syncer.profiles.palette.profile import Profile
+from syncer.profiles.palette.profile_definition import ProfileDefinition, define_profiles
 from syncer.profiles.palette.profile_files import is_pack_archive, read_packs, read_profile_file
 from syncer.transport import TransportSettings, open_transport
 
@@ -65,7 +65,7 @@ class PaletteConsole:
             await PaletteApi(transport, self.access.account).download_definition(name, profile_uids, path)
 
 
-async def define(name: str, selection: Selection, console: PaletteConsole | None) -> Gathered:
+async def define(name: str, selection: Selection, console: PaletteConsole | None) -> ProfileDefinition:
     """Make a definition, called ``name``, of all that ``selection`` wants.
 
     Raises ``UsageError`` where ids are to be asked for and no ``console`` is given, ``InvalidFile``, and what the
@@ -82,7 +82,7 @@ async def define(name: str, selection: Selection, console: PaletteConsole | None
         raise UsageError("profiles are named by their ids, and no Palette is known to ask for them")
     if selection.include_packs:
         _require_local(asked)
-    return gather(
+    return define_profiles(
         name,
         [*asked, *(_drop_pack_paths(each, keep_archives=selection.include_packs) for each in from_files), *local],
         images=selection.images,

@@ -16,11 +16,11 @@ from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
 from syncer.bundle import Bundle, BundleSize, check_structure, open_bundle
-from syncer.content import Along, Item, Naming, Referring, Source
+from syncer.content import Along, Item, Referring, Source, TargetNames
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport
-from syncer.transfer.discovery import Discovered, Discovery, Undiscovered
+from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 from syncer.transfer.run import WORKERS
@@ -47,7 +47,7 @@ async def plan_build(
                 for descriptor in found.content:
                     size.add(descriptor, found.manifests.get(descriptor.digest))
     for failure in parts.failures:
-        forecast.add(Undiscovered(failure.item, failure.error), "")
+        forecast.add(DiscoveryFailure(failure.item, failure.error), "")
     return forecast.report(disk_bytes=size.total(render_definition(definition).encode()))
 
 
@@ -97,7 +97,7 @@ async def plan_sync(
     items = await sources.find_items()
     snapshot = Snapshot(sources.supplies)
     memories = {host: read_memory(state, host) for host in targets}
-    found: dict[str, list[Discovered]] = {}
+    found: dict[str, list[DiscoveryResult]] = {}
 
     async def look(host: str) -> None:
         own = [item for item in items if item.target.registry == host]
@@ -110,7 +110,7 @@ async def plan_sync(
         for each in found[host]:
             forecast.add(each, target.space(each.item.target), memories[host])
     for item, error in sources.unknown.items():
-        forecast.add(Undiscovered(item, error), "")
+        forecast.add(DiscoveryFailure(item, error), "")
     report = forecast.report()
     if with_prune:
         names = [image.target for image in report.images]
@@ -119,12 +119,12 @@ async def plan_sync(
 
 
 async def discover(
-    items: Sequence[Item], source: Source, target: Naming, *, memory: Memory | None = None, workers: int
-) -> list[Discovered]:
+    items: Sequence[Item], source: Source, target: TargetNames, *, memory: Memory | None = None, workers: int
+) -> list[DiscoveryResult]:
     """Find out all that is to be known of ``items``, in their order; nothing is written."""
-    found: list[Discovered] = []
+    found: list[DiscoveryResult] = []
 
-    async def note(each: Discovered) -> None:
+    async def note(each: DiscoveryResult) -> None:
         found.append(each)
 
     referring = source if isinstance(source, Referring) else None

@@ -12,10 +12,10 @@ from syncer.errors import ListIncomplete, RegistryError, SyncerError, UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Descent
 from syncer.profiles.syncfile.document import Target
-from syncer.profiles.syncfile.removals import DeletionLimit, Removal, removals
+from syncer.profiles.syncfile.removals import DeletionLimit, Removal, find_removals
 from syncer.registry import Registries, RegistryAddress, delete_tag, repositories
 from syncer.registry.repository import Repository
-from syncer.report.figures import Pruned, PruneStatus
+from syncer.report.figures import PrunedTag, PruneStatus
 
 _AT_ONCE = 16  # requests; nobody waits for a prune
 
@@ -50,7 +50,7 @@ async def prune(
             is_deleting = False
         for pruning in prunings:
             pruning.doubt(anew)
-    pruned: dict[Reference, Pruned] = {}  # one target may lie below another one
+    pruned: dict[Reference, PrunedTag] = {}  # one target may lie below another one
     refused: list[SyncerError] = []
     for pruning in prunings:
         found = [removal for removal in pruning.removals(keep) if removal.name not in pruned]
@@ -67,7 +67,7 @@ async def prune(
 class PruneOutcome:
     """What a prune found and did; ``refused`` says for which targets it would not do what it was told to."""
 
-    pruned: tuple[Pruned, ...]
+    pruned: tuple[PrunedTag, ...]
     refused: tuple[SyncerError, ...] = ()
 
 
@@ -109,7 +109,7 @@ class _Pruning:
         host, base = self._address.host, self._address.base
         self.doubt(self._sources)
         try:
-            removals({}, (), registry=host, base=base, needs={})
+            find_removals({}, (), registry=host, base=base, needs={})
         except UsageError as error:
             if not self._is_doubtful:
                 self._warn(str(error))
@@ -144,7 +144,7 @@ class _Pruning:
         if self._is_doubtful:
             return []
         needs = {digest: below for each in self._inventories.values() for digest, below in each.needs.items()}
-        return removals(
+        return find_removals(
             {name: inventory.tags for name, inventory in self._inventories.items()},
             names,
             registry=self._address.host,
@@ -153,7 +153,7 @@ class _Pruning:
             incomplete=self._incomplete,
         )
 
-    async def carry_out(self, found: list[Removal], limit: DeletionLimit) -> list[Pruned]:
+    async def carry_out(self, found: list[Removal], limit: DeletionLimit) -> list[PrunedTag]:
         """Delete ``found``; raises ``_TooMany`` if they are more than ``limit`` allows."""
         count = sum(inventory.count for inventory in self._inventories.values())
         if not limit.allows(len(found), of=count):
@@ -161,7 +161,7 @@ class _Pruning:
                 f"nothing was deleted below {self._target.title}: {len(found):,} of its {count:,} tags would go, more "
                 f"than {limit}; if that is right, allow it with --max-delete {len(found)}"
             )
-        pruned: list[Pruned] = []
+        pruned: list[PrunedTag] = []
         is_refused = False
         for removal in found:
             pruned.append(_listed(removal) if is_refused else await self._remove(removal))
@@ -198,19 +198,19 @@ class _Pruning:
             await _add_below(repository, descriptor, inventory)
         return inventory
 
-    async def _remove(self, removal: Removal) -> Pruned:
+    async def _remove(self, removal: Removal) -> PrunedTag:
         repository = self._registries.registry(removal.name.registry).repository(removal.name.repository, "pull,delete")
         assert removal.name.tag is not None
         try:
             is_gone = await delete_tag(repository, removal.name.tag, removal.digest, is_free=removal.is_free)
         except SyncerError as error:
-            return Pruned(name=removal.name, digest=removal.digest, status=PruneStatus.FAILED, error=error)
+            return PrunedTag(name=removal.name, digest=removal.digest, status=PruneStatus.FAILED, error=error)
         status = PruneStatus.DELETED if is_gone else PruneStatus.KEPT
-        return Pruned(name=removal.name, digest=removal.digest, status=status)
+        return PrunedTag(name=removal.name, digest=removal.digest, status=status)
 
 
-def _listed(removal: Removal) -> Pruned:
-    return Pruned(name=removal.name, digest=removal.digest, status=PruneStatus.LISTED)
+def _listed(removal: Removal) -> PrunedTag:
+    return PrunedTag(name=removal.name, digest=removal.digest, status=PruneStatus.LISTED)
 
 
 async def _add_below(repository: Repository, root: Descriptor, inventory: _Inventory) -> None:

@@ -21,7 +21,7 @@ from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest
 from syncer.profiles.syncfile.document import Registry, Source, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, choose, merge_items
+from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, select_images
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
 
@@ -158,7 +158,7 @@ class Sources:
         tags: list[str] = []
         if source.tags.rules().needs_listing:
             tags = await self.supplies.registries.tags(repository)
-        chosen = choose(source, tags)
+        chosen = select_images(source, tags)
         for pattern in chosen.unmatched:
             problem = f"{pattern} fits no tag of {repository.name}"
             if self.strict:

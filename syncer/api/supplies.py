@@ -69,8 +69,8 @@ class OpenSupplies:
     def pause(self, reference: Reference) -> float:
         return 0.0 if self.has(reference) else self.registries.pause(reference)
 
-    def lanes(self, reference: Reference) -> float:
-        return math.inf if self.has(reference) else self.registries.lanes(reference)
+    def capacity(self, reference: Reference) -> float:
+        return math.inf if self.has(reference) else self.registries.capacity(reference)
 
     def has(self, reference: Reference) -> bool:
         """Whether no registry needs to be asked for ``reference``."""
@@ -152,8 +152,8 @@ class Snapshot:
     def pause(self, reference: Reference) -> float:
         return self._supplies.pause(reference)
 
-    def lanes(self, reference: Reference) -> float:
-        return self._supplies.lanes(reference)
+    def capacity(self, reference: Reference) -> float:
+        return self._supplies.capacity(reference)
 
 
 class _Once(Generic[Key, Answer]):

@@ -207,7 +207,7 @@ class _Passes:
                 tasks.start_soon(self._bring, own, source, self.targets[host])
 
     async def _bring(self, items: Sequence[Item], source: Snapshot, target: OpenTarget) -> None:
-        options = Options(workers=min(self.run.workers, target.target.lanes), memory=target.memory)
+        options = Options(workers=min(self.run.workers, target.target.capacity), memory=target.memory)
         await transfer(items, source, target.target, options=options, emit=self._note)
 
     def _note(self, event: Event) -> None:

@@ -138,7 +138,7 @@ def _part(stored: Stored, file: int, position: int, view: memoryview) -> memoryv
 
 
 class BundleSize:
-    """Adds up the places that content takes in a bundle, each digest once; implements ``content.Naming``."""
+    """Adds up the places that content takes in a bundle, each digest once; implements ``content.TargetNames``."""
 
     def __init__(self, format: Format, compression_level: int) -> None:  # noqa: A002  the word of the command line
         self._framing: Framing = ZstdFraming(compression_level) if format == "tar.zst" else PlainFraming()

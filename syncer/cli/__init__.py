@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SyncerError as error:
         complain(error)
         return error.exit
-    except BrokenPipeError:  # `syncer … | head`
-        sys.stderr.close()
-        return Exit.OK
+    except BrokenPipeError:  # `syncer … | head`; the interpreter flushes once more when it ends, and would complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.INCOMPLETE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
 

@@ -1,16 +1,17 @@
-"""``syncer definition`` and ``syncer list``: what is in a bundle, and which there are."""
+"""``syncer definition`` and ``syncer list``: the content of a bundle, and the bundles of a registry."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
 from syncer.api.bundles import StoredBundle
 from syncer.api.save import find_definition
 from syncer.api.save import list_bundles as bundles_at
+from syncer.cli.command import argument, option
 from syncer.cli.job import run
-from syncer.cli.options import ConnectionOptions, LoginOptions, PaletteOptions
+from syncer.cli.options import ConnectionOptions, LoginOptions, PaletteOptions, json_flag
 from syncer.cli.output import print_json
 from syncer.cli.settings import registry_settings, source_place
 from syncer.errors import Exit
@@ -19,11 +20,11 @@ from syncer.registry import RegistryAddress
 
 
 def definition(
-    place: Annotated[
-        str, typer.Argument(metavar="PATH|REF", help="A bundle, a bundle-definition.yaml, or …/bundle-definition:NAME.")
-    ],
     *,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of YAML.")] = False,
+    place: Path | StoredBundle = argument(
+        "A bundle, a bundle-definition.yaml, or …/bundle-definition:NAME.", metavar="PATH|REF", parse=source_place
+    ),
+    json: bool = json_flag("Print JSON instead of YAML."),
     login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
@@ -32,13 +33,12 @@ def definition(
     palette.refuse("definition", "it prints what is there")
 
     async def job() -> Exit:
-        where = source_place(place)
-        address = RegistryAddress(where.reference.registry) if isinstance(where, StoredBundle) else None
-        found = await find_definition(where, registry_settings(connection, login, address))
+        address = RegistryAddress(place.reference.registry) if isinstance(place, StoredBundle) else None
+        found = await find_definition(place, registry_settings(connection, login, address))
         if json:
             print_json(found.tree())
         else:
-            typer.echo(render_definition(found), nl=False)
+            click.echo(render_definition(found), nl=False)
         return Exit.OK
 
     run(job, farewell=None)
@@ -46,10 +46,14 @@ def definition(
 
 def list_bundles(
     *,
-    repo: Annotated[
-        str, typer.Option("-r", "--repo", metavar="HOST[:PORT]/BASE/bundle-definition", help="Where definitions are.")
-    ],
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    repo: RegistryAddress = option(
+        "Where definitions are.",
+        "-r",
+        required=True,
+        metavar="HOST[:PORT]/BASE/bundle-definition",
+        parse=RegistryAddress.parse,
+    ),
+    json: bool = json_flag("Print one JSON document."),
     login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
@@ -58,14 +62,13 @@ def list_bundles(
     palette.refuse("list", "bundles are listed by their names")
 
     async def job() -> Exit:
-        address = RegistryAddress.parse(repo)
-        found = await bundles_at(address, registry_settings(connection, login, address))
+        found = await bundles_at(repo, registry_settings(connection, login, repo))
         if json:
             print_json({"bundles": found})
         else:
-            typer.echo("Listing bundles", err=True)
+            click.echo("Listing bundles", err=True)
             for bundle in found:
-                typer.echo(bundle)
+                click.echo(bundle)
         return Exit.OK
 
     run(job, farewell=None)

@@ -1,7 +1,7 @@
-"""What a person sees while a transfer runs: a live view on a terminal, a plain line now and then elsewhere.
+"""The display of a running transfer: a plain line now and then, or nothing; ``cli/live.py`` is the view on a terminal.
 
-Nothing here is called by the transfer but ``Display.__call__``, which only counts; drawing happens in a
-thread of its own, so that a terminal that is slow or held (Ctrl-S) holds up no transfer.
+A transfer calls nothing but ``Display.__call__``, which only counts.  A thread of its own draws, so that a terminal
+that is slow or stopped (Ctrl-S) holds up no transfer.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TextIO
 
-from syncer.report import Pace, Standing, human_bytes, human_seconds, printable
+from syncer.report import Measurement, ProgressMeter, human_bytes, human_seconds, printable
 from syncer.transfer.events import Event, ImageFailed
 
 _PLAIN_INTERVAL = 30.0  # seconds
 
 
 class Mode(StrEnum):
-    """How a transfer is shown."""
+    """The kinds of display."""
 
     AUTO = "auto"  # live on a terminal that can, else plain
     LIVE = "live"
@@ -29,34 +29,34 @@ class Mode(StrEnum):
 
 
 class Display(ABC):
-    """An ``Emit`` that shows what it is told, sooner or later."""
+    """An ``Emit`` that counts events, and shows the counts at its next drawing."""
 
     interval: float
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._pace = Pace()
+        self._meter = ProgressMeter()
         self._failures: deque[ImageFailed] = deque()
 
     def __call__(self, event: Event) -> None:
-        self._pace(event)
+        self._meter(event)
         if isinstance(event, ImageFailed):
             self._failures.append(event)
 
     def expect(self, images: int) -> None:
-        """Announce that many images more than so far, so that the view can say "of how many"."""
-        self._pace.expect(images)
+        """Announce that many images more than so far, so that the view can say how many there are."""
+        self._meter.expect(images)
 
     def draw(self) -> None:
-        """Show the newest failures and how far the transfer is."""
-        self._tell_failures()
-        self._show(self._pace.look(self._clock()))
+        """Show the newest failures, and the counts."""
+        self._show_failures()
+        self._show(self._meter.measure(self._clock()))
 
     def end(self) -> None:
-        """Show what has not been shown; the summary that follows says how it ended."""
+        """Show what has not been shown yet; a summary follows."""
         self.draw()
 
-    def _tell_failures(self) -> None:
+    def _show_failures(self) -> None:
         while self._failures:
             failed = self._failures.popleft()
             self._say(f"failed: {failed.item.source}: {printable(str(failed.error))}")
@@ -65,11 +65,11 @@ class Display(ABC):
     def _say(self, line: str) -> None: ...
 
     @abstractmethod
-    def _show(self, standing: Standing) -> None: ...
+    def _show(self, measurement: Measurement) -> None: ...
 
 
 class PlainDisplay(Display):
-    """A line when there is news, rarely: for log files, pipes and cron."""
+    """A line every 30 seconds if there is news: for log files, pipes and cron."""
 
     interval = _PLAIN_INTERVAL
 
@@ -79,20 +79,20 @@ class PlainDisplay(Display):
         self._last = ""
 
     def end(self) -> None:
-        self._tell_failures()
+        self._show_failures()
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
-    def _show(self, standing: Standing) -> None:
-        line = plain_line(standing)
-        if standing.images and line != self._last:
+    def _show(self, measurement: Measurement) -> None:
+        line = plain_line(measurement)
+        if measurement.images and line != self._last:
             self._say(line)
             self._last = line
 
 
 class NoDisplay(Display):
-    """Shows nothing."""
+    """Nothing at all."""
 
     interval = 3600.0
 
@@ -102,25 +102,25 @@ class NoDisplay(Display):
     def _say(self, line: str) -> None:
         pass
 
-    def _show(self, standing: Standing) -> None:
+    def _show(self, measurement: Measurement) -> None:
         pass
 
 
-def plain_line(standing: Standing) -> str:
+def plain_line(measurement: Measurement) -> str:
     """The transfer in one line of plain text."""
-    return ", ".join([images_done(standing), *figures(standing)])
+    return ", ".join([images_done(measurement), *figures(measurement)])
 
 
-def images_done(standing: Standing) -> str:
-    failed = f" ({standing.images_failed} failed)" if standing.images_failed else ""
-    return f"{standing.images_done} of {standing.images} images{failed}"
+def images_done(measurement: Measurement) -> str:
+    failed = f" ({measurement.images_failed} failed)" if measurement.images_failed else ""
+    return f"{measurement.images_done} of {measurement.images} images{failed}"
 
 
-def figures(standing: Standing) -> list[str]:
-    more = "+" if standing.growing else ""
-    said = [f"{human_bytes(standing.bytes_done)} of {human_bytes(standing.bytes)}{more}"]
-    if standing.rate is not None:
-        said.append(f"{human_bytes(standing.rate)}/s")
-    if standing.seconds_left is not None and standing.bytes_done < standing.bytes:
-        said.append(f"{human_seconds(standing.seconds_left)}{more} left")
+def figures(measurement: Measurement) -> list[str]:
+    more = "+" if measurement.growing else ""
+    said = [f"{human_bytes(measurement.bytes_done)} of {human_bytes(measurement.bytes)}{more}"]
+    if measurement.rate is not None:
+        said.append(f"{human_bytes(measurement.rate)}/s")
+    if measurement.seconds_left is not None and measurement.bytes_done < measurement.bytes:
+        said.append(f"{human_seconds(measurement.seconds_left)}{more} left")
     return said

@@ -1,32 +1,41 @@
-"""``syncer edge``: the commands of ``palette-edge`` that can be had, and why the others cannot."""
+"""``syncer edge``: the commands of ``palette-edge``, and the reasons why some of them are refused."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TextIO
 
-import typer
+import click
 
 from syncer.api.push import Delivery, push_file
-from syncer.cli.build import Building
-from syncer.cli.job import run
-from syncer.cli.login import password_of
-from syncer.cli.options import (
+from syncer.cli.build import run_build
+from syncer.cli.build_options import (
     BuildOptions,
-    BundleOptions,
-    ConnectionOptions,
+    BuiltBundleOptions,
+    ClusterDefinitionOptions,
     ContentOptions,
-    DefinitionOptions,
+    SigningOptions,
+)
+from syncer.cli.command import flag, option
+from syncer.cli.job import run
+from syncer.cli.login import read_password
+from syncer.cli.options import (
+    ConnectionOptions,
     LogForm,
+    LoginOptions,
     OutputOptions,
     UploadOptions,
+    cred_file_option,
+    password_option,
+    project_id_option,
+    split_words,
 )
-from syncer.cli.output import reporting, tell_push
+from syncer.cli.output import open_reporter, summarize_push
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.files import saving
@@ -38,18 +47,24 @@ _FIRST_NAME = "spectro-content"  # what CanvOS looks for, after "core-"
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """What is said before the command: ``syncer edge --debug build``."""
+    """The logs that are asked for before the command: ``syncer edge --debug build``."""
 
     is_loud: bool
     file: Path | None
 
-    def telling(self, options: OutputOptions) -> OutputOptions:
-        loud = self.is_loud and options.log_format is None
-        return replace(options, log_format=LogForm.TEXT) if loud else options
+    @classmethod
+    def current(cls) -> Logging:
+        """The logs of the command line that is being carried out."""
+        return click.get_current_context().find_object(cls) or cls(is_loud=False, file=None)
+
+    def change(self, options: OutputOptions) -> OutputOptions:
+        """``options`` with a log on stderr, where one is asked for."""
+        is_wanted = self.is_loud and options.log_format is None
+        return replace(options, log_format=LogForm.TEXT) if is_wanted else options
 
     @contextmanager
-    def opened(self) -> Iterator[TextIO | None]:
-        """The file to log to; raises ``TargetError``."""
+    def open(self) -> Iterator[TextIO | None]:
+        """Open the file to log to; raises ``TargetError``."""
         if self.file is None:
             yield None
             return
@@ -63,16 +78,10 @@ class Logging:
 class UnpublishedOptions:
     """Flags of ``palette-edge`` for what is not public."""
 
-    include_core_images_only: Annotated[
-        bool, typer.Option("--include-core-images-only", help="Refused: which images are core is not public.")
-    ] = False
-    iso: Annotated[bool, typer.Option("--iso", help="Refused: the layout of that ISO is not public.")] = False
-    include_palette_content: Annotated[
-        bool, typer.Option("--include-palette-content", help="Refused: what that is, is not public.")
-    ] = False
-    export_for_connected: Annotated[
-        bool, typer.Option("--export-for-connected", help="Refused: what it changes is not public.")
-    ] = False
+    include_core_images_only: bool = flag("Refused: which images are core is not public.")
+    iso: bool = flag("Refused: the layout of that ISO is not public.")
+    include_palette_content: bool = flag("Refused: what that is, is not public.")
+    export_for_connected: bool = flag("Refused: what it changes is not public.")
 
     def refuse(self) -> None:
         """Raise ``UsageError`` for each that is given."""
@@ -82,18 +91,17 @@ class UnpublishedOptions:
             "--include-palette-content": (self.include_palette_content, "what counts as Palette's own content"),
             "--export-for-connected": (self.export_for_connected, "what it changes in a bundle"),
         }
-        for flag, (is_given, what) in reasons.items():
+        for name, (is_given, what) in reasons.items():
             if is_given:
-                raise UsageError(f"{flag} cannot be done: {what} is not public")
+                raise UsageError(f"{name} cannot be done: {what} is not public")
 
 
 def edge(
-    context: typer.Context,
     *,
-    config: Annotated[Path | None, typer.Option(help="Refused: the form of that file is not public.")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Log each event on stderr.")] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="Likewise.")] = False,
-    logfile: Annotated[Path | None, typer.Option(metavar="FILE", help="Append the log to this file.")] = None,
+    config: Path | None = option("Refused: the form of that file is not public."),
+    debug: bool = flag("Log each event on stderr."),
+    trace: bool = flag("Likewise."),
+    logfile: Path | None = option("Append the log to this file.", metavar="FILE"),
 ) -> None:
     """The commands of Palette's Edge CLI."""
     if config is not None:
@@ -101,100 +109,82 @@ def edge(
             "--config cannot be read: the form of palette-edge's file is not public",
             hint="give flags, or SYNCER_API_KEY, SYNCER_CONSOLE_URL and SYNCER_PROJECT_ID",
         )
-    context.obj = Logging(debug or trace, logfile)
+    click.get_current_context().obj = Logging(is_loud=debug or trace, file=logfile)
 
 
 def build(
-    context: typer.Context,
     *,
-    api_key: Annotated[str | None, typer.Option(metavar="KEY", help="Default: $SYNCER_API_KEY, or the login.")] = None,
-    palette_endpoint: Annotated[
-        str | None, typer.Option(metavar="HOST", help=f"With --api-key it is {_ENDPOINT}; else that of the login.")
-    ] = None,
-    project_id: Annotated[str | None, typer.Option(metavar="ID", help="The project of the profiles.")] = None,
-    cluster_profile_ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID", help="What the bundle is to hold.")
-    ] = None,
-    outfile: Annotated[str, typer.Option(metavar="NAME", help="The bundle's name.")] = _FIRST_NAME,
-    cred_file_path: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Credentials of registries (JSON).")
-    ] = None,
-    private_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Sign the bundle with this RSA key.")] = None,
-    cluster_definition_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Download this cluster definition too, into NAME.tgz.")
-    ] = None,
-    cluster_definition_profile_ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID", help="The profiles of the cluster definition.")
-    ] = None,
+    api_key: str | None = option("Default: $SYNCER_API_KEY, or the login.", metavar="KEY"),
+    palette_endpoint: str | None = option(f"With --api-key it is {_ENDPOINT}; else that of the login.", metavar="HOST"),
+    project_id: str | None = project_id_option(),
+    cluster_profile_ids: tuple[str, ...] = option(
+        "The profiles whose content the bundle holds.", default=(), metavar="ID,ID", parse=split_words
+    ),
+    outfile: str = option("The bundle's name.", default=_FIRST_NAME, metavar="NAME"),
+    cred_file_path: Path | None = cred_file_option(),
+    signing: SigningOptions,
+    cluster: ClusterDefinitionOptions,
     unpublished: UnpublishedOptions,
     connection: ConnectionOptions,
-    telling: OutputOptions,
+    output: OutputOptions,
 ) -> None:
     """Download the content of cluster profiles into content-XXXXXXXX/core-NAME-XXXXXXXX.zst."""
     unpublished.refuse()
     if not cluster_profile_ids:
         raise UsageError("it is not said what to build", hint="name profiles with --cluster-profile-ids")
     directory, file_name = _places(outfile, palette_endpoint, project_id, cluster_profile_ids)
+    logging = Logging.current()
     is_saas = api_key and not palette_endpoint and not os.environ.get("SYNCER_CONSOLE_URL")
-
     options = BuildOptions(
         content=ContentOptions(profiles=cluster_profile_ids, project_id=project_id, cred_file_path=cred_file_path),
-        bundle=BundleOptions(name=outfile, output=directory, private_key=private_key, force=True),
+        bundle=BuiltBundleOptions(name=outfile, output=directory, force=True),
+        signing=signing,
+        cluster=cluster,
         connection=connection,
-        telling=context.obj.telling(telling),
-        defining=DefinitionOptions(
-            cluster_definition_name=cluster_definition_name,
-            cluster_definition_profile_ids=cluster_definition_profile_ids,
-        ),
+        output=logging.change(output),
+        file_name=file_name,
+        cluster_directory=Path(),
+        api_key=api_key,
+        console_url=_ENDPOINT if is_saas else palette_endpoint,
     )
 
     async def job() -> Exit:
-        with context.obj.opened() as log:
-            building = Building(
-                options=options,
-                file_name=file_name,
-                definition_directory=Path(),
-                api_key=api_key,
-                console_url=_ENDPOINT if is_saas else palette_endpoint,
-                log=log,
-            )
-            return await building.carry_out()
+        with logging.open() as log:
+            return await run_build(replace(options, log=log))
 
     run(job)
 
 
 def deploy(
-    context: typer.Context,
     *,
-    export: Annotated[Path, typer.Option(metavar="BUNDLE", help="The bundle.")],
-    url: Annotated[str, typer.Option(metavar="HOST[:PORT][/BASE]", help="The registry.")],
-    username: Annotated[str | None, typer.Option("-u", "--username", help="The user of the registry.")] = None,
-    password: Annotated[
-        str | None, typer.Option(help="Anybody on this machine can see it: use --password-stdin.")
-    ] = None,
-    password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin.")] = False,
+    export: Path = option("The bundle.", required=True, metavar="BUNDLE"),
+    url: RegistryAddress = option(
+        "The registry.", required=True, metavar="HOST[:PORT][/BASE]", parse=RegistryAddress.parse
+    ),
+    password: str | None = password_option(),
+    login: LoginOptions,
     connection: ConnectionOptions,
-    uploading: UploadOptions,
-    telling: OutputOptions,
+    upload: UploadOptions,
+    output: OutputOptions,
 ) -> None:
     """Push a bundle into a registry."""
-    if username is None and (password is not None or password_stdin):
+    if login.username is None and (password is not None or login.password_stdin):
         raise UsageError("a password is given, and no user", hint="name the user with --username")
-    address = RegistryAddress.parse(url)
-    settings = registry_settings(connection, uploading=uploading)
-    if username is not None:
-        login = Credential(username=username, password=password_of(password, is_piped=password_stdin))
-        settings = replace(settings, credentials=replace(settings.credentials, logins={address.host: login}))
+    settings = registry_settings(connection, upload=upload)
+    if login.username is not None:
+        given = Credential(username=login.username, password=read_password(password, is_piped=login.password_stdin))
+        settings = replace(settings, credentials=replace(settings.credentials, logins={url.host: given}))
+    logging = Logging.current()
 
     async def job() -> Exit:
-        with context.obj.opened() as log, reporting(context.obj.telling(telling), log=log) as told:
+        with logging.open() as log, open_reporter(logging.change(output), log=log) as reporter:
             result = await push_file(
                 export,
-                Delivery(address=address, state=state_directory(uploading.state_dir)),
+                Delivery(address=url, state=state_directory(upload.state_dir)),
                 settings=settings,
-                options=told.run_options(connection.concurrency),
+                options=reporter.run_options(connection.concurrency),
             )
-            tell_push(told, "Deploy Summary", result)
+            summarize_push(reporter, "Deploy Summary", result)
         return result.exit
 
     run(job)
@@ -221,10 +211,11 @@ def upload() -> None:
     )
 
 
-def _places(name: str, *said: str | None) -> tuple[Path, str]:
-    """Directory and file as palette-edge calls them; what is random there follows here from what is asked for.
+def _places(name: str, endpoint: str | None, project: str | None, profiles: Sequence[str]) -> tuple[Path, str]:
+    """Directory and file with names as palette-edge makes them; its random digits follow here from the options.
 
     So the same command finds what an interrupted one has left.
     """
-    digits = hashlib.sha256("\n".join([name, *(word or "" for word in said)]).encode()).hexdigest()
+    asked = "\n".join([name, endpoint or "", project or "", ",".join(profiles)])
+    digits = hashlib.sha256(asked.encode()).hexdigest()
     return Path(f"content-{digits[:8]}"), f"core-{name}-{digits[8:16]}.zst"

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
+from syncer.cli.command import argument, option
 from syncer.errors import Exit
 from syncer.profiles.imports.importers import import_file
 
 
 def import_(
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The other tool's file; which tool's is found out.")],
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            "-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Where to mirror to, if the file does not say."
-        ),
-    ] = None,
-    auth: Annotated[
-        Path | None, typer.Option("--auth", metavar="FILE", help="The logins that belong to a file of image-syncer's.")
-    ] = None,
+    file: Path = argument("The other tool's file; which tool's is found out.", metavar="FILE"),
+    registry: str | None = option("Where to mirror to, if the file does not say.", "-r", metavar="HOST[:PORT][/BASE]"),
+    auth: Path | None = option("The logins that belong to a file of image-syncer's.", metavar="FILE"),
 ) -> None:
     """Print a sync file that does what another tool's file does.
 
@@ -30,9 +23,9 @@ def import_(
     images. What cannot be carried over is named on stderr, and the exit code is 2.
     """
     imported = import_file(file, registry=registry, logins=auth)
-    typer.echo(imported.text, nl=False)
+    click.echo(imported.text, nl=False)
     for refusal in imported.refusals:
-        typer.echo(f"error: {refusal}", err=True)
+        click.echo(f"error: {refusal}", err=True)
     if imported.refusals:
-        typer.echo("hint: the printed file does less than the other one; say these things in another way", err=True)
-        raise typer.Exit(Exit.USAGE)
+        click.echo("hint: the printed file does less than the other one; say these things in another way", err=True)
+        raise click.exceptions.Exit(Exit.USAGE)

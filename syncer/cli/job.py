@@ -1,4 +1,4 @@
-"""From a command to the event loop: signals, uvloop, and the way out."""
+"""The run of a command: its event loop, the signals that stop it, and its exit code."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import anyio
-import typer
+import click
 
 from syncer.errors import Exit, SyncerError
 
-_SECONDS_TO_STOP = 1.8
-"""After a signal nothing may take longer: a file under its final name is whole whenever the process ends."""
-
-
+_SECONDS_TO_STOP = 1.8  # after a signal; a file under its final name is whole whenever the process ends
 _RESUMABLE = "stopped; run the same command again to go on"
 
 
 def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE) -> None:
-    """Run ``job`` to its end or to a signal, and leave with its exit code; ``farewell`` is said after a signal."""
+    """Run ``job`` to its end or to a signal, and end with its exit code; ``farewell`` is said after a signal."""
     options = {"use_uvloop": sys.platform != "win32"}
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
-    raise typer.Exit(anyio.run(_until_signalled, job, farewell, backend_options=options))
+    raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, backend_options=options))
 
 
-async def _until_signalled(job: Callable[[], Awaitable[Exit]], farewell: str | None) -> Exit:
+async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | None) -> Exit:
     stopped: list[Exit] = []
     result = Exit.INTERRUPTED
     try:
@@ -38,9 +35,9 @@ async def _until_signalled(job: Callable[[], Awaitable[Exit]], farewell: str | N
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         if not stopped:
-            raise _only(group) from None
+            raise _first(group) from None
     if stopped and farewell:
-        typer.echo(farewell, err=True)
+        click.echo(farewell, err=True)
     return stopped[0] if stopped else result
 
 
@@ -57,8 +54,8 @@ async def _watch(scope: anyio.CancelScope, stopped: list[Exit]) -> None:
             scope.cancel()
 
 
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error itself when the group holds nothing else worth saying; a bug stays a group."""
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group of our own errors; a group with a bug in it stays a group."""
     errors = [leaf for leaf in _leaves(group) if not isinstance(leaf, SyncerError)]
     return group if errors else _leaves(group)[0]
 

@@ -1,21 +1,27 @@
-"""``syncer login`` and ``registry-login``: keys and passwords are checked before they are kept."""
+"""``syncer login``, ``registry-login`` and their opposites: keys and passwords are checked before they are kept."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Annotated
+from dataclasses import asdict, replace
 
-import typer
+import click
 
 from syncer.api.palette import PaletteAccess, check_palette_login
+from syncer.cli.command import option
 from syncer.cli.job import run
-from syncer.cli.options import ConnectionOptions, PaletteOptions
+from syncer.cli.options import (
+    ConnectionOptions,
+    LoginOptions,
+    PaletteOptions,
+    TrustOptions,
+    password_option,
+    registry_option,
+)
 from syncer.cli.palette import with_console
-from syncer.cli.settings import config_directory, kept_logins, registry_settings
+from syncer.cli.settings import config_directory, login_store, registry_settings
 from syncer.errors import Exit, UsageError
 from syncer.profiles.palette import palette_api as palette_http
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
@@ -28,49 +34,36 @@ _FIRST_CONSOLE = "https://console.spectrocloud.com"
 
 def login(
     *,
-    api_key: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="The API key. Without it $SYNCER_API_KEY is taken, or the terminal is asked."),
-    ] = None,
-    console_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The console, or the API's host. Or $SYNCER_CONSOLE_URL.")
-    ] = None,
-    org: Annotated[str, typer.Option(help="The organisation; only kept for show, since the key implies it.")] = "",
-    project: Annotated[str, typer.Option(metavar="NAME", help="Work within this project: its name or id.")] = "",
-    insecure: Annotated[
-        bool, typer.Option("-i", "--insecure", help="Do not verify the console's certificate.")
-    ] = False,
-    ca_cert: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust beside the system's.")] = None,
-    encryption_passphrase: Annotated[
-        str | None,
-        typer.Option(
-            "-k",
-            "--encryption-passphrase",
-            metavar="WORD",
-            help="Keep the key sealed under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.",
-        ),
-    ] = None,
+    api_key: str | None = option(
+        "The API key. Without it $SYNCER_API_KEY is taken, or the terminal is asked.", metavar="KEY"
+    ),
+    console_url: str | None = option("The console, or the API's host. Or $SYNCER_CONSOLE_URL.", metavar="URL"),
+    org: str = option("The organisation; only kept for show, since the key implies it.", default=""),
+    project: str = option("Work within this project: its name or id.", default="", metavar="NAME"),
+    encryption_passphrase: str | None = option(
+        "Keep the key sealed under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.", "-k", metavar="WORD"
+    ),
+    trust: TrustOptions,
 ) -> None:
     """Check an API key of Palette and keep it for builds."""
     url = palette_http.console_url(_console(console_url, os.environ))
     account = palette_http.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
     if url.scheme == "http" and not is_loopback(authority(url)):
-        typer.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
-    transport = registry_settings(ConnectionOptions(ca_cert=ca_cert)).transport
-    access = PaletteAccess(
-        account=account, transport=with_console(transport, account, insecure=insecure, ca_cert=ca_cert)
-    )
+        click.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
+    certificates = asdict(trust)
+    transport = registry_settings(ConnectionOptions(ca_cert=trust.ca_cert)).transport
+    access = PaletteAccess(account=account, transport=with_console(transport, account, **certificates))
 
     async def job() -> Exit:
         wanted = project or os.environ.get("SYNCER_PROJECT_ID", "")
         checked, project_name = await check_palette_login(access, wanted)
         path = save_login(
-            PaletteLogin(account=checked, project=project_name, organisation=org, insecure=insecure, ca_cert=ca_cert),
+            PaletteLogin(account=checked, project=project_name, organisation=org, **certificates),
             config_directory(),
             encryption_passphrase or os.environ.get("PALETTE_ENCRYPTION_PASSWORD"),
         )
         within = f"project {project_name}" if project_name else "no project"
-        typer.echo(f"logged in to {checked.url} with {within}; the key is kept in {path}", err=True)
+        click.echo(f"logged in to {checked.url} with {within}; the key is kept in {path}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
@@ -78,19 +71,14 @@ def login(
 
 def logout() -> None:
     """Forget the API key."""
-    typer.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
+    click.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
 
 
 def registry_login(
     *,
-    registry: Annotated[str, typer.Option("-r", "--registry", metavar="HOST[:PORT]", help="The registry.")],
-    username: Annotated[str | None, typer.Option("-u", "--username", help="The user.")] = None,
-    password: Annotated[
-        str | None, typer.Option("-p", "--password", help="Anybody on this machine can see it: use --password-stdin.")
-    ] = None,
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from standard input.")
-    ] = False,
+    registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]"),
+    password: str | None = password_option("-p"),
+    login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -99,50 +87,50 @@ def registry_login(
     It is kept by Docker's credential helper where the user has one, else in a file that only the user can read.
     """
     palette.refuse("registry-login", "a login is for all that a registry has")
-    address = RegistryAddress.parse(registry)
-    credential = Credential(username=_user(username), password=password_of(password, is_piped=password_stdin))
+    username = _user(login.username)
+    credential = Credential(username=username, password=read_password(password, is_piped=login.password_stdin))
     settings = registry_settings(connection)
-    settings = replace(settings, credentials=replace(settings.credentials, logins={address.host: credential}))
+    settings = replace(settings, credentials=replace(settings.credentials, logins={registry.host: credential}))
 
     async def job() -> Exit:
         async with open_registries(settings) as registries:
-            if not await check_login(registries, address):
-                typer.echo(f"warning: {address.host} asks nobody for a login, so this one is not checked", err=True)
-        place = await kept_logins().keep(address.host, credential)
-        typer.echo(f"logged in to {address.host}; the login is kept {place}", err=True)
+            if not await check_login(registries, registry):
+                click.echo(f"warning: {registry.host} asks nobody for a login, so this one is not checked", err=True)
+        place = await login_store().keep(registry.host, credential)
+        click.echo(f"logged in to {registry.host}; the login is kept {place}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
 
 
 def registry_logout(
-    *, registry: Annotated[str, typer.Option("-r", "--registry", metavar="HOST[:PORT]", help="The registry.")]
+    *, registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]")
 ) -> None:
     """Forget the login for a registry."""
 
     async def job() -> Exit:
-        host = RegistryAddress.parse(registry).host
-        was_there = await kept_logins().forget(host)
-        typer.echo(f"logged out of {host}" if was_there else f"there was no login for {host}", err=True)
+        was_there = await login_store().forget(registry.host)
+        said = "logged out of" if was_there else "there was no login for"
+        click.echo(f"{said} {registry.host}", err=True)
         return Exit.OK
 
     run(job, farewell=None)
 
 
-def password_of(given: str | None, *, is_piped: bool) -> str:
-    """A password from the command line, which others can see, from a pipe, or from whoever is at the terminal.
+def read_password(given: str | None, *, is_piped: bool) -> str:
+    """The password: from the command line, which others can see, from a pipe, or from the terminal.
 
     Raises ``UsageError`` for one that is missing or empty.
     """
     if given is not None and is_piped:
         raise UsageError("--password and --password-stdin are both given", hint="leave --password away")
     if given is not None:
-        typer.echo("warning: a password on the command line can be seen by others; use --password-stdin", err=True)
+        click.echo("warning: a password on the command line can be seen by others; use --password-stdin", err=True)
     elif is_piped:
         given = sys.stdin.readline().rstrip("\r\n")
     else:
         _require_terminal("the password", "--password-stdin")
-        given = str(typer.prompt("Password", hide_input=True, err=True))
+        given = str(click.prompt("Password", hide_input=True, err=True))
     if not given:
         raise UsageError("the password is empty")
     return given
@@ -152,21 +140,21 @@ def _user(given: str | None) -> str:
     if given:
         return given
     _require_terminal("the user name", "--username")
-    return str(typer.prompt("Username", err=True))
+    return str(click.prompt("Username", err=True))
 
 
 def _console(given: str | None, environ: Mapping[str, str]) -> str:
     if url := given or environ.get("SYNCER_CONSOLE_URL"):
         return url
     _require_terminal("the console's URL", "--console-url")
-    return str(typer.prompt("Console URL", default=_FIRST_CONSOLE, err=True))
+    return str(click.prompt("Console URL", default=_FIRST_CONSOLE, err=True))
 
 
 def _key(given: str | None, environ: Mapping[str, str]) -> str:
     if key := given or environ.get("SYNCER_API_KEY"):
         return key
     _require_terminal("the API key", "--api-key or $SYNCER_API_KEY")
-    return str(typer.prompt("API key", hide_input=True, err=True)).strip()
+    return str(click.prompt("API key", hide_input=True, err=True)).strip()
 
 
 def _require_terminal(what: str, option: str) -> None:

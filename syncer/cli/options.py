@@ -1,17 +1,115 @@
-"""The options of all commands, in groups; the flags of ``palette content`` are among them."""
+"""Options that several commands have: groups that commands take as they are, and single ones under a function each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
+from syncer.api.bundles import parse_selectors
+from syncer.cli.command import flag, option, options
 from syncer.content import Along
 from syncer.errors import UsageError
+from syncer.formats.units import byte_count
+from syncer.naming import NameMapping, read_mapping
+from syncer.oci import Platform, Reference
+from syncer.registry import RegistryAddress
 from syncer.transfer.run import WORKERS
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """The words of ``a,b``, as Palette's flags take them."""
+    return tuple(word for word in (part.strip() for part in text.split(",")) if word)
+
+
+def split_paths(text: str) -> tuple[Path, ...]:
+    """As ``split_words``, for paths."""
+    return tuple(map(Path, split_words(text)))
+
+
+def arch_option() -> Any:
+    """``--arch``: a ``Platform``."""
+    return option(
+        "Take this platform out of every multi-platform image (os/arch[/variant] is understood too). Without it images "
+        "keep their form and their digest.",
+        "-a",
+        metavar="amd64|arm64",
+        parse=Platform.parse,
+    )
+
+
+def bundle_option() -> Any:
+    """``--file``: the path of a bundle that is read."""
+    return option("The bundle.", "-f", required=True, metavar="BUNDLE")
+
+
+def cred_file_option() -> Any:
+    """``--cred-file-path``: a path."""
+    return option("Credentials in the form of Palette's Edge CLI (JSON).", metavar="FILE")
+
+
+def json_flag(help: str = "Print the result as one JSON document instead of a summary.") -> Any:  # noqa: A002
+    """``--json``."""
+    return flag(help)
+
+
+def map_option(help: str = "Replace the start of original names; the longest match wins.") -> Any:  # noqa: A002
+    """``--map``: a ``NameMapping``."""
+    return options(f"{help} May be given many times.", metavar="PREFIX=REPLACEMENT", collect=read_mapping)
+
+
+def password_option(*flags: str) -> Any:
+    """``--password``: a text."""
+    return option("Anybody on this machine can see it: use --password-stdin.", *flags)
+
+
+def project_id_option() -> Any:
+    """``--project-id``: a text."""
+    return option("The project that the profiles are in. Or $SYNCER_PROJECT_ID.", metavar="ID")
+
+
+def referrers_flag() -> Any:
+    """``--referrers``, on by default."""
+    return flag(
+        "Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).", default=True
+    )
+
+
+def require_referrers_flag() -> Any:
+    """``--require-referrers``."""
+    return flag("What a registry does not tell of them is a failure.")
+
+
+def choose_referrers(*, referrers: bool, required: bool) -> Along:
+    """What both flags say together; raises ``UsageError`` where they contradict each other."""
+    if required and not referrers:
+        raise UsageError("--require-referrers and --no-referrers contradict each other", hint="give one of them")
+    return "require" if required else referrers
+
+
+def registry_option(
+    help: str,  # noqa: A002
+    *,
+    required: bool = False,
+    metavar: str = "HOST[:PORT][/BASE]",
+    parse: Callable[[str], Any] = RegistryAddress.parse,
+) -> Any:
+    """``--registry``: a ``RegistryAddress``."""
+    return option(help, "-r", required=required, metavar=metavar, parse=parse)
+
+
+def selector_option() -> Any:
+    """``--annotation-selector``: keys and values."""
+    return options("Only images with this annotation; repeatable.", metavar="KEY=VALUE", collect=parse_selectors)
+
+
+class BundleFormat(StrEnum):
+    """The forms of a bundle."""
+
+    ZSTD = "tar.zst"
+    PLAIN = "tar"
 
 
 class LogForm(StrEnum):
@@ -22,45 +120,89 @@ class LogForm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionOptions:
-    """How registries are spoken to."""
+class TrustOptions:
+    """The certificates that a server may have."""
 
-    authfile: Annotated[
-        Path | None,
-        typer.Option(
-            help="Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then "
-            "what registry-login kept, then the files of podman and Docker."
-        ),
-    ] = None
-    plain_http: Annotated[
-        bool, typer.Option("--plain-http", help="Speak HTTP to the registries. Loopback addresses need no flag.")
-    ] = False
-    insecure: Annotated[
-        bool, typer.Option("-i", "--insecure", help="Do not verify the certificates of the registries.")
-    ] = False
-    ca_cert: Annotated[Path | None, typer.Option(help="Certificates (PEM) to trust beside the system's.")] = None
-    tls_cert: Annotated[Path | None, typer.Option(help="Client certificate (PEM).")] = None
-    tls_key: Annotated[Path | None, typer.Option(help="Key of the client certificate (PEM).")] = None
-    allow_realm: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST", help="Show a registry's login to this token server, though it is another host."),
-    ] = None
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=256, help="Pieces of content in flight, and requests to one registry at a time.")
-    ] = WORKERS
-    max_wait: Annotated[
-        float, typer.Option(min=0, help="Seconds that a registry may ask to wait (Retry-After) before we give up.")
-    ] = 120.0
+    insecure: bool = flag("Do not verify the certificates of servers.", "-i")
+    ca_cert: Path | None = option("Certificates (PEM) to trust beside the system's.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions(TrustOptions):
+    """Connections to registries."""
+
+    authfile: Path | None = option(
+        "Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then what registry-login "
+        "kept, then the files of podman and Docker."
+    )
+    plain_http: bool = flag("Speak HTTP to the registries. Loopback addresses need no flag.")
+    tls_cert: Path | None = option("Client certificate (PEM).")
+    tls_key: Path | None = option("Key of the client certificate (PEM).")
+    allow_realm: tuple[str, ...] = options(
+        "Show a registry's login to this token server, though it is another host.", metavar="HOST"
+    )
+    concurrency: int = option(
+        "Pieces of content in flight, and requests to one registry at a time.", default=WORKERS, min=1, max=256
+    )
+    max_wait: float = option(
+        "Seconds that a registry may ask to wait (Retry-After) before we give up.", default=120.0, min=0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginOptions:
+    """Credentials for the one registry that the command names."""
+
+    username: str | None = option("User of the registry.", "-u")
+    password_stdin: bool = flag("Read that user's password from standard input.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateOptions:
+    """Hints of earlier runs."""
+
+    state_dir: Path | None = option("Where unfinished uploads and the like are remembered between runs.", metavar="DIR")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadOptions(StateOptions):
+    """Content on its way to a registry."""
+
+    chunk_size: int = option(
+        "Of the requests that a large blob (more than two of them) is sent in.",
+        default="16MiB",
+        metavar="BYTES",
+        parse=byte_count,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Summary, reports and display of a command."""
+
+    json: bool = json_flag()
+    progress: bool = flag("Show on stderr how far it is: live on a terminal.", default=True)
+    report: Path | None = option("Also write the full report (docs/report.md) here.", metavar="FILE")
+    metrics_file: Path | None = option(
+        "Write Prometheus text for node_exporter's textfile collector here.", metavar="FILE"
+    )
+    log_format: LogForm | None = option("Log each event on stderr as a line of this form, instead of the display.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRunOptions:
+    """A forecast instead of a transfer."""
+
+    dry_run: bool = flag("Say what would be fetched, sent, mounted and skipped, and do none of it.")
+    exit_code: bool = flag("With --dry-run: exit with 10 when there is work to do.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteOptions:
-    """What Palette's CLI has on every command, on those that have no use for it."""
+    """Flags that Palette's CLI has on every command, for commands that have no use for them."""
 
-    arch: Annotated[str | None, typer.Option("-a", "--arch", help="Refused: this takes nothing out of images.")] = None
-    progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Palette's; there is no progress to show.")
-    ] = True
+    arch: str | None = option("Refused: this takes nothing out of images.", "-a")
+    progress: bool = flag("Palette's; there is no progress to show.", default=True)
 
     def refuse(self, command: str, reason: str) -> None:
         """Raise ``UsageError`` for a platform."""
@@ -69,325 +211,68 @@ class PaletteOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoginOptions:
-    """Credentials for the one registry that the command names."""
-
-    username: Annotated[str | None, typer.Option("-u", "--username", help="User of the registry named above.")] = None
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read that user's password from standard input.")
-    ] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadOptions:
-    """How content is sent, and what is remembered of it."""
-
-    chunk_size: Annotated[
-        str,
-        typer.Option(metavar="BYTES", help="Of the requests that a large blob (more than two of them) is sent in."),
-    ] = "16MiB"
-    state_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where unfinished uploads and the like are remembered between runs."),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputOptions:
-    """How a command tells what it did."""
-
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the result as one JSON document instead of a summary.")
-    ] = False
-    progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Show on stderr how far it is: live on a terminal.")
-    ] = True
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Also write the full report (docs/report.md) here.")
-    ] = None
-    metrics_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write Prometheus text for node_exporter's textfile collector here."),
-    ] = None
-    log_format: Annotated[
-        LogForm | None, typer.Option(help="Log each event on stderr as a line of this form, instead of the display.")
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MirrorOptions:
-    """What to mirror, and where to: a sync file, or images and one target."""
-
-    config: Annotated[
-        Path | None, typer.Option("-c", "--config", metavar="FILE", help="A sync file (docs/sync.md).")
-    ] = None
-    image: Annotated[list[str] | None, typer.Option(metavar="REF", help="An image; may be given many times.")] = None
-    images_file: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="A list of images: one a line, # starts a comment. May be given many times."),
-    ] = None
-    profile_file: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="A profile exported from Palette, or a pack. May be given many times."),
-    ] = None
-    profiles: Annotated[str | None, typer.Option(metavar="ID,ID", help="Cluster profiles of Palette.")] = None
-    project_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="The project that the profiles are in. Or $SYNCER_PROJECT_ID.")
-    ] = None
-    registry: Annotated[
-        str | None, typer.Option("-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Where the images go.")
-    ] = None
-    map: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PREFIX=REPLACEMENT", help="Replace the start of original names; the longest match wins."),
-    ] = None
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            "-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."
-        ),
-    ] = None
-    referrers: Annotated[
-        bool, typer.Option("--referrers/--no-referrers", help="Bring signatures, attestations and SBOMs along.")
-    ] = True
-    require_referrers: Annotated[
-        bool,
-        typer.Option("--require-referrers", help="What a registry does not tell of them is a failure."),
-    ] = False
-    strict: Annotated[bool, typer.Option("--strict", help="A rule that fits no tag is an error.")] = False
-
-    @property
-    def along(self) -> Along:
-        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
-        return _along(referrers=self.referrers, required=self.require_referrers)
-
-
-def _along(*, referrers: bool, required: bool) -> Along:
-    if required and not referrers:
-        raise UsageError("--require-referrers and --no-referrers contradict each other", hint="give one of them")
-    return "require" if required else referrers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DryRunOptions:
-    """Looking before leaping."""
-
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be fetched, sent, mounted and skipped, and do none of it.")
-    ] = False
-    exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="With --dry-run: exit with 10 when there is work to do.")
-    ] = False
-
-
-class BundleFormat(StrEnum):
-    """The forms of a bundle."""
-
-    ZSTD = "tar.zst"
-    PLAIN = "tar"
-
-
-class BuildType(StrEnum):
-    """Where a bundle is made."""
-
-    LOCAL = "local"
-    REMOTE = "remote"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentOptions:
-    """What a bundle is to hold."""
-
-    image: Annotated[list[str] | None, typer.Option(metavar="REF", help="An image; may be given many times.")] = None
-    images_file: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="A list of images: one a line, # starts a comment. May be given many times."),
-    ] = None
-    profiles: Annotated[
-        str | None, typer.Option(metavar="ID,ID", help="Cluster profiles of Palette; at most one full or infra one.")
-    ] = None
-    project_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="The project that the profiles are in. Or $SYNCER_PROJECT_ID.")
-    ] = None
-    profile_file: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="An exported profile (JSON or YAML), a pack's values.yaml, or a pack (directory or archive). "
-            "May be given many times.",
-        ),
-    ] = None
-    packs: Annotated[
-        str | None, typer.Option(metavar="PATH,PATH", help="Packs, as directories or archives, with their archives.")
-    ] = None
-    images_only: Annotated[bool, typer.Option("--images-only", help="Leave out charts and the archives of packs.")] = (
-        False
-    )
-    include_packs: Annotated[
-        bool, typer.Option("--include-packs", help="Bring the archives of --profile-file packs along too.")
-    ] = False
-    exclude_profiles: Annotated[
-        str | None, typer.Option(metavar="ID,ID", help="Leave out whatever these profiles (ids or files) name.")
-    ] = None
-    existing_bundles: Annotated[
-        str | None,
-        typer.Option(metavar="PATH,PATH", help="Bundles at hand: what they hold is not asked of the network."),
-    ] = None
-    set_var: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="A value for a macro or variable. May be given many times."),
-    ] = None
-    scan: Annotated[
-        bool,
-        typer.Option("--scan", help="Also take the images that packs name in manifests, values and charts, unlisted."),
-    ] = False
-    metadata_file: Annotated[
-        Path | None,
-        typer.Option("-f", "--metadata-file", metavar="FILE", help="Build what this bundle-definition.yaml says."),
-    ] = None
-    cred_file_path: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Credentials in the form of Palette's Edge CLI (JSON).")
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BundleOptions:
-    """What the bundle is to be like."""
+    """The bundle that is written."""
 
-    name: Annotated[
-        str | None,
-        typer.Option("-n", "--name", help="The bundle's name. Default: bundle, or bundle-PROJECT with --project-id."),
-    ] = None
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Where the bundle is put. Default: output/content-bundle"),
-    ] = None
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            "-a",
-            "--arch",
-            metavar="amd64|arm64",
-            help="Take this platform out of every multi-platform image (os/arch[/variant] is understood too). "
-            "Without it images keep their form and their digest.",
-        ),
-    ] = None
-    format: Annotated[BundleFormat, typer.Option(help="Frames of zstd, which most expect, or a plain tar.")] = (
-        BundleFormat.ZSTD
+    output: Path | None = option("Where the bundle is put. Default: output/content-bundle", "-o", metavar="DIR")
+    arch: Platform | None = arch_option()
+    format: BundleFormat = option("Frames of zstd, which most expect, or a plain tar.", default=BundleFormat.ZSTD)
+    compression_level: int = option(
+        "Of zstd, for manifests; layers are stored, being compressed already.", default=3, min=1, max=19
     )
-    compression_level: Annotated[
-        int, typer.Option(min=1, max=19, help="Of zstd, for manifests; layers are stored, being compressed already.")
-    ] = 3
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Publish the bundle without the images that failed.")
-    ] = False
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on with what an interrupted build left, or start over.")
-    ] = True
-    referrers: Annotated[
-        bool,
-        typer.Option(
-            "--referrers/--no-referrers",
-            help="Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).",
-        ),
-    ] = True
-    require_referrers: Annotated[
-        bool,
-        typer.Option("--require-referrers", help="What a registry does not tell of them is a failure."),
-    ] = False
-    skip_cleanup: Annotated[
-        bool, typer.Option("--skip-cleanup", help="Keep the charts and packs that were fetched, beside the bundle.")
-    ] = False
-    private_key: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Sign the bundle with this RSA key (PEM), into NAME.tar.zst.sig.bin."),
-    ] = None
-    application_release_name: Annotated[str, typer.Option(help="Noted in the bundle's definition.")] = ""
-    application_release_version: Annotated[str, typer.Option(help="Noted in the bundle's definition.")] = ""
-    application_release_notes: Annotated[str, typer.Option(help="Noted in the bundle's definition.")] = ""
+    force: bool = flag("Replace what is there.")
+    allow_partial: bool = flag("Publish the bundle without the images that failed.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """Images and profiles."""
+
+    image: tuple[Reference, ...] = options(
+        "An image; may be given many times.",
+        metavar="REF",
+        parse=lambda text: Reference.parse(text.removeprefix("docker://")),
+    )
+    images_file: tuple[Path, ...] = options(
+        "A list of images: one a line, # starts a comment. May be given many times.", metavar="FILE"
+    )
+    profiles: tuple[str, ...] = option(
+        "Cluster profiles of Palette; a bundle holds at most one full or infra one.",
+        default=(),
+        metavar="ID,ID",
+        parse=split_words,
+    )
+    project_id: str | None = project_id_option()
+    profile_file: tuple[Path, ...] = options(
+        "An exported profile (JSON or YAML), a pack's values.yaml, or a pack (directory or archive). May be given "
+        "many times.",
+        metavar="FILE",
+    )
+
+
+def _check_registry(text: str) -> str:
+    RegistryAddress.parse(text)
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorOptions(SourceOptions):
+    """A sync file, or images and profiles with their one target."""
+
+    config: Path | None = option("A sync file (docs/sync.md).", "-c", metavar="FILE")
+    registry: str | None = registry_option("Where the images go.", parse=_check_registry)  # shown as it was written
+    map: NameMapping = map_option()
+    arch: Platform | None = arch_option()
+    referrers: bool = referrers_flag()
+    require_referrers: bool = require_referrers_flag()
+    strict: bool = flag("A rule that fits no tag is an error.")
 
     @property
     def along(self) -> Along:
         """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
-        return _along(referrers=self.referrers, required=self.require_referrers)
+        return choose_referrers(referrers=self.referrers, required=self.require_referrers)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinitionOptions:
-    """Definitions instead of bundles, or beside them."""
-
-    metadata_only: Annotated[
-        bool, typer.Option("--metadata-only", help="Only write bundle-definition.yaml: what the bundle would hold.")
-    ] = False
-    lock: Annotated[
-        bool, typer.Option("--lock", help="With --metadata-only: record digests, platforms and sizes too.")
-    ] = False
-    cluster_definition_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Download this cluster definition, NAME.tgz, and bring it along.")
-    ] = None
-    cluster_definition_profile_ids: Annotated[
-        str | None, typer.Option(metavar="ID,ID", help="The profiles of the cluster definition. Default: --profiles")
-    ] = None
-    download_cluster_config_only: Annotated[
-        bool, typer.Option("--download-cluster-config-only", help="Download the cluster definition, and nothing else.")
-    ] = False
-    custom_ui: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A widget archive (.tar, .tar.gz, .tar.zst) to bring along.")
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteOptions:
-    """A registry as the place where a build ends."""
-
-    push: Annotated[bool, typer.Option("-p", "--push", help="Push the bundle to --registry once it is built.")] = False
-    registry: Annotated[
-        str | None, typer.Option("-r", "--registry", metavar="HOST[:PORT][/BASE]", help="With --push or remote builds.")
-    ] = None
-    build_type: Annotated[BuildType, typer.Option(help="remote: straight to --registry, with no file between.")] = (
-        BuildType.LOCAL
-    )
-    map: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PREFIX=REPLACEMENT", help="With --registry: replace the start of original names."),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceOptions:
-    """Flags of Palette's CLI about content that only Palette knows, and about its own keeping of secrets."""
-
-    include_service_images: Annotated[
-        bool | None,
-        typer.Option(
-            "--include-service-images/--no-include-service-images",
-            help="Palette's own service images: their list is not public, so they cannot be included.",
-        ),
-    ] = None
-    include_core_palette_images_only: Annotated[
-        bool, typer.Option("--include-core-palette-images-only", help="Refused: the list is not public.")
-    ] = False
-    fips: Annotated[bool, typer.Option("--fips", help="Refused: the list of FIPS service images is not public.")] = (
-        False
-    )
-    encryption_passphrase: Annotated[
-        str | None,
-        typer.Option("-k", "--encryption-passphrase", metavar="WORD", help="Of the login that syncer keeps."),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildOptions:
-    """All that a build is told."""
-
-    content: ContentOptions
-    bundle: BundleOptions
-    connection: ConnectionOptions
-    telling: OutputOptions
-    defining: DefinitionOptions = field(default_factory=DefinitionOptions)
-    remote: RemoteOptions = field(default_factory=RemoteOptions)
-    services: ServiceOptions = field(default_factory=ServiceOptions)
-    dry: DryRunOptions = field(default_factory=DryRunOptions)
-    login: LoginOptions = field(default_factory=LoginOptions)
-    uploading: UploadOptions = field(default_factory=UploadOptions)
+    @property
+    def address(self) -> RegistryAddress | None:
+        """The registry; None where there is none, or a file with several."""
+        return RegistryAddress.parse(self.registry) if self.registry else None

@@ -1,9 +1,9 @@
-"""Palette on the command line: its login, what profiles want, and files that travel along."""
+"""Palette on the command line: the login, the content of profiles, and files that travel along."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from syncer.cli.settings import config_directory
 from syncer.errors import InvalidFile, TargetError, UsageError
 from syncer.files import reading
 from syncer.profiles.definition.definition import DefinedFile, Definition
-from syncer.profiles.definition.local import defined_file
-from syncer.profiles.palette.gather import Gathered
+from syncer.profiles.definition.local import define_file
 from syncer.profiles.palette.key import PaletteLogin, load_login
 from syncer.profiles.palette.palette_api import PaletteAccount, console_url
+from syncer.profiles.palette.profile_definition import ProfileDefinition
 from syncer.transport import HostSettings, TransportSettings
 from syncer.transport.guard import authority
 
@@ -32,7 +32,7 @@ PASSPHRASE = "PALETTE_ENCRYPTION_PASSWORD"  # noqa: S105  the name of a variable
 _HINT = f"log in with syncer login, or set {API_KEY} and {CONSOLE_URL}"
 
 
-def palette_access(
+def open_console(
     transport: TransportSettings,
     environ: Mapping[str, str] = os.environ,
     *,
@@ -40,10 +40,11 @@ def palette_access(
     console: str | None = None,
     project_id: str | None = None,
     passphrase: str | None = None,
-) -> PaletteAccess:
-    """How to ask Palette; raises ``UsageError`` where no key or no console is known.
+) -> PaletteConsole:
+    """Palette, by the key and the URL that are given, set in the environment, or kept.
 
-    The key that was kept is shown to no other console than the one that it was kept for.
+    The key that was kept is shown to no other console than the one that it was kept for.  Raises ``UsageError`` where
+    no key or no console is known.
     """
     api_key, console = api_key or environ.get(API_KEY), console or environ.get(CONSOLE_URL)
     is_given = api_key is not None and console is not None
@@ -58,7 +59,9 @@ def palette_access(
         raise UsageError(f"no API key is known for {url}", hint=_HINT)
     project = project_id or environ.get(PROJECT_ID) or (kept.account.project_uid if kept and is_kept else "")
     account = PaletteAccount(url=url, api_key=api_key, project_uid=project)
-    return PaletteAccess(account=account, transport=_trusting(transport, kept) if kept and is_kept else transport)
+    if kept and is_kept:
+        transport = _trusting(transport, kept)
+    return PaletteConsole(PaletteAccess(account=account, transport=transport))
 
 
 def _trusting(transport: TransportSettings, login: PaletteLogin) -> TransportSettings:
@@ -76,16 +79,16 @@ def with_console(
     return replace(transport, hosts={**transport.hosts, host: trusting})
 
 
-async def gathered(
+async def define_bundle(
     selection: Selection, console: PaletteConsole | None, warn: Callable[[str], None]
 ) -> tuple[Definition, list[str]]:
-    """What ``selection`` wants, and what the summary must say of it; raises as ``define`` does."""
+    """A definition of all that ``selection`` wants, and lines for the summary; raises as ``define`` does."""
     found = await define("bundle", selection, console)
-    return found.definition, warn_of(found, warn, scan=selection.scan)
+    return found.definition, _warn_of(found, warn, scan=selection.scan)
 
 
-def warn_of(gathered: Gathered, warn: Callable[[str], None], *, scan: bool) -> list[str]:
-    """Warn of what was odd, and of images that packs name and do not list; what the summary must repeat."""
+def _warn_of(gathered: ProfileDefinition, warn: Callable[[str], None], *, scan: bool) -> list[str]:
+    """Warn of what was odd, and of images that packs name and do not list; returns lines for the summary."""
     for warning in gathered.warnings:
         warn(warning)
     silent = [unlisted for unlisted in gathered.unlisted if unlisted.lists_nothing]
@@ -106,7 +109,7 @@ _PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, zstd; a plain tar says so 
 
 
 async def download_definition(
-    console: PaletteConsole | None, *, name: str | None, uids: list[str], directory: Path, private_key: Path | None
+    console: PaletteConsole | None, *, name: str | None, uids: Sequence[str], directory: Path, private_key: Path | None
 ) -> Path:
     """Save the cluster definition ``name`` of the profiles ``uids``, and its signature if there is a key.
 
@@ -125,16 +128,16 @@ async def download_definition(
         await to_thread.run_sync(lambda: directory.mkdir(parents=True, exist_ok=True))
     except OSError as error:
         raise TargetError(f"{directory} cannot be made: {error.strerror or error}") from None
-    await console.download_definition(name, uids, path)
+    await console.download_definition(name, list(uids), path)
     if private_key:
         await to_thread.run_sync(sign_file, path, private_key)
     return path
 
 
-def widgets(path: Path) -> DefinedFile:
+def read_widgets(path: Path) -> DefinedFile:
     """The widget archive at ``path``; raises ``InvalidFile`` unless it is a tar, plain or compressed."""
     with reading(path), path.open("rb") as file:
         start = file.read(512)
     if not start.startswith(_PACKED) and start[257:262] != b"ustar":
         raise InvalidFile(path, "it is no widget archive", hint="make a .tar, .tar.gz or .tar.zst of the widgets")
-    return defined_file(path, "custom-ui")
+    return define_file(path, "custom-ui")

@@ -1,42 +1,46 @@
-"""``syncer plan``: what a build, a push or a sync would do."""
+"""``syncer plan``: a forecast of a build, a push or a sync."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from syncer.api.build import BundleFile
 from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import open_sources, sync_settings
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
-from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, MirrorOptions, OutputOptions
-from syncer.cli.output import tell_plan, warn
-from syncer.cli.settings import registry_settings, state_directory
-from syncer.cli.sync_flags import chart_supplies, console_for, selection_of_flags, sync_file_of
+from syncer.cli.options import (
+    BundleFormat,
+    ConnectionOptions,
+    LoginOptions,
+    MirrorOptions,
+    OutputOptions,
+    StateOptions,
+    json_flag,
+)
+from syncer.cli.output import print_plan, warn
+from syncer.cli.palette import open_console
+from syncer.cli.selection import select_mirror
+from syncer.cli.settings import chart_supplies, registry_settings, state_directory
+from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
-from syncer.naming import read_mapping
-from syncer.oci import Platform
-from syncer.registry import RegistryAddress
+from syncer.registry import RegistrySettings
+from syncer.report.forecast import ForecastReport
 
 
 def plan(
     *,
-    file: Annotated[
-        Path | None,
-        typer.Option("-f", "--file", metavar="BUNDLE", help="Foresee a push of this bundle, to --registry."),
-    ] = None,
-    wanted: MirrorOptions,
-    format: Annotated[  # noqa: A002  the word of the command line
-        BundleFormat, typer.Option(help="Of the bundle that would be built.")
-    ] = BundleFormat.ZSTD,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 10 when there is work to do.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a summary.")] = False,
-    state_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where earlier runs left their hints.")] = None,
+    file: Path | None = option("Foresee a push of this bundle, to --registry.", "-f", metavar="BUNDLE"),
+    mirror: MirrorOptions,
+    format: BundleFormat = option(  # noqa: A002  the word of the command line
+        "Of the bundle that would be built.", default=BundleFormat.ZSTD
+    ),
+    exit_code: bool = flag("Exit with 10 when there is work to do."),
+    json: bool = json_flag(),
+    state: StateOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -45,39 +49,52 @@ def plan(
     With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push; with
     images alone a build, and how large its bundle would be.
     """
-    address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
-    settings = registry_settings(connection, login, address)
+    settings = registry_settings(connection, login, mirror.address)
     workers = connection.concurrency
 
-    async def look() -> Exit:
+    async def job() -> Exit:
         if file is not None:
-            if address is None:
-                raise UsageError("it is not said where to push to", hint="name it with --registry")
-            delivery = Delivery(address=address, mapping=read_mapping(wanted.map or []))
-            forecast = await plan_push(file, delivery, settings=settings, workers=workers)
-        elif wanted.config is not None or address is not None:
-            sync_file = sync_file_of(wanted)
-            own = sync_settings(sync_file, settings, os.environ)
-            console = console_for(own.transport, is_needed=sync_file.asks_palette)
-            supplies = chart_supplies()
-            async with open_sources(
-                sync_file, own, warn, supplies=supplies, console=console, strict=wanted.strict
-            ) as sources:
-                forecast = await plan_sync(sources, state=state_directory(state_dir), workers=workers)
+            forecast = await _plan_push(file, mirror, settings, workers=workers)
+        elif mirror.config is not None or mirror.registry is not None:
+            forecast = await _plan_sync(mirror, settings, state_directory(state.state_dir), workers=workers)
         else:
-            selection = selection_of_flags(wanted)
-            console = console_for(settings.transport, is_needed=bool(selection.uids), project_id=wanted.project_id)
-            gathered = await define("bundle", selection, console)
-            for warning in (*gathered.warnings, *gathered.unlisted):
-                warn(str(warning))
-            forecast = await plan_build(
-                gathered.definition,
-                BundleFile(format=format.value, platform=Platform.parse(wanted.arch) if wanted.arch else None),
-                referrers=wanted.along,
-                supplies=chart_supplies(),
-                settings=settings,
-                workers=workers,
-            )
-        return tell_plan(forecast, OutputOptions(json=json), exit_code=exit_code)
+            bundle = BundleFile(format=format.value, platform=mirror.arch)
+            forecast = await _plan_build(bundle, mirror, settings, workers=workers)
+        return print_plan(forecast, OutputOptions(json=json), exit_code=exit_code)
 
-    run(look)
+    run(job)
+
+
+async def _plan_push(file: Path, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int) -> ForecastReport:
+    if mirror.address is None:
+        raise UsageError("it is not said where to push to", hint="name it with --registry")
+    delivery = Delivery(address=mirror.address, mapping=mirror.map)
+    return await plan_push(file, delivery, settings=settings, workers=workers)
+
+
+async def _plan_sync(mirror: MirrorOptions, settings: RegistrySettings, state: Path, *, workers: int) -> ForecastReport:
+    file = find_sync_file(mirror)
+    settings = sync_settings(file, settings, os.environ)
+    console = open_console(settings.transport) if file.asks_palette else None
+    async with open_sources(
+        file, settings, warn, supplies=chart_supplies(), console=console, strict=mirror.strict
+    ) as sources:
+        return await plan_sync(sources, state=state, workers=workers)
+
+
+async def _plan_build(
+    bundle: BundleFile, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int
+) -> ForecastReport:
+    selection, referrers = select_mirror(mirror), mirror.along  # a mistake in them is told before any request
+    console = open_console(settings.transport, project_id=mirror.project_id) if selection.uids else None
+    gathered = await define("bundle", selection, console)
+    for warning in (*gathered.warnings, *gathered.unlisted):
+        warn(str(warning))
+    return await plan_build(
+        gathered.definition,
+        bundle,
+        referrers=referrers,
+        supplies=chart_supplies(),
+        settings=settings,
+        workers=workers,
+    )

@@ -2,89 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from syncer.api.bundles import parse_selectors
 from syncer.api.push import Delivery, push_file
+from syncer.cli.command import flag
 from syncer.cli.job import run
-from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.output import reporting, tell_push
+from syncer.cli.options import (
+    ConnectionOptions,
+    DryRunOptions,
+    LoginOptions,
+    OutputOptions,
+    UploadOptions,
+    arch_option,
+    bundle_option,
+    map_option,
+    registry_option,
+    selector_option,
+)
+from syncer.cli.output import open_reporter, print_plan, summarize_push
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit
-from syncer.naming import read_mapping
+from syncer.naming import NameMapping
 from syncer.oci import Platform
 from syncer.registry import RegistryAddress
 
 
 def push(
     *,
-    file: Annotated[Path, typer.Option("-f", "--file", metavar="BUNDLE", help="The bundle.")],
-    registry: Annotated[
-        str, typer.Option("-r", "--registry", metavar="HOST[:PORT][/BASE]", help="Where its images go.")
-    ],
-    map: Annotated[  # noqa: A002  the word of the command line
-        list[str] | None,
-        typer.Option(
-            metavar="PREFIX=REPLACEMENT",
-            help="Replace the start of original names; the longest match wins. May be given many times.",
-        ),
-    ] = None,
-    annotation_selector: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only images with this annotation; repeatable.")
-    ] = None,
-    arch: Annotated[
-        str | None,
-        typer.Option(
-            "-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."
-        ),
-    ] = None,
-    verify_first: Annotated[
-        bool, typer.Option("--verify", help="Hash the whole bundle before anything is sent.")
-    ] = False,
+    file: Path = bundle_option(),
+    registry: RegistryAddress = registry_option("Where its images go.", required=True),
+    map: NameMapping = map_option(),  # noqa: A002  the word of the command line
+    annotation_selector: Mapping[str, str] = selector_option(),
+    arch: Platform | None = arch_option(),
+    verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
     dry: DryRunOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
-    uploading: UploadOptions,
-    telling: OutputOptions,
+    upload: UploadOptions,
+    output: OutputOptions,
 ) -> None:
     """Push a bundle into a registry.
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
-    address = RegistryAddress.parse(registry)
-    mapping = read_mapping(map or [])
-    settings = registry_settings(connection, login, address, uploading)
-    selectors = parse_selectors(annotation_selector or [])
-    delivery = Delivery(
-        address=address,
-        mapping=mapping,
-        platform=Platform.parse(arch) if arch else None,
-        state=state_directory(uploading.state_dir),
-    )
+    settings = registry_settings(connection, login, registry, upload)
+    delivery = Delivery(address=registry, mapping=map, platform=arch, state=state_directory(upload.state_dir))
 
-    async def look() -> Exit:
+    async def forecast() -> Exit:
         from syncer.api.plan import plan_push  # noqa: PLC0415  a push without --dry-run needs none of it
-        from syncer.cli.output import tell_plan  # noqa: PLC0415
 
-        forecast = await plan_push(
-            file, delivery, annotations=selectors, settings=settings, workers=connection.concurrency
+        report = await plan_push(
+            file, delivery, annotations=annotation_selector, settings=settings, workers=connection.concurrency
         )
-        return tell_plan(forecast, telling, exit_code=dry.exit_code)
+        return print_plan(report, output, exit_code=dry.exit_code)
 
     async def job() -> Exit:
-        with reporting(telling) as told:
+        with open_reporter(output) as reporter:
             result = await push_file(
                 file,
                 delivery,
-                annotations=selectors,
+                annotations=annotation_selector,
                 settings=settings,
                 rehash=verify_first,
-                options=told.run_options(connection.concurrency),
+                options=reporter.run_options(connection.concurrency),
             )
-        tell_push(told, "Push Summary", result)
+        summarize_push(reporter, "Push Summary", result)
         return result.exit
 
-    run(look if dry.dry_run else job)
+    run(forecast if dry.dry_run else job)

@@ -1,165 +1,152 @@
-"""``syncer save`` and ``syncer copy``: bundles out of registries, and from anywhere to anywhere."""
+"""``syncer save`` and ``syncer copy``: a bundle out of a registry, and from any place to any other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from syncer.api.build import DEFAULT_OUTPUT, BundleFile
-from syncer.api.bundles import StoredBundle, parse_selectors
+from syncer.api.bundles import StoredBundle
 from syncer.api.push import Delivery
 from syncer.api.result import BuildResult
 from syncer.api.save import copy as copy_bundle
 from syncer.api.save import find_definition
 from syncer.api.save import save as save_bundle
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
-from syncer.cli.options import BundleFormat, ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.output import delivered, reporting
+from syncer.cli.options import (
+    BundleFormat,
+    BundleOptions,
+    ConnectionOptions,
+    LoginOptions,
+    OutputOptions,
+    UploadOptions,
+    arch_option,
+    map_option,
+    selector_option,
+)
+from syncer.cli.output import open_reporter, push_outcome
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
-from syncer.naming import read_mapping
+from syncer.naming import NameMapping
 from syncer.oci import Platform
 from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names
 from syncer.profiles.definition.definition_file import write_definition
 from syncer.registry import RegistryAddress
 
-_Selector = Annotated[
-    list[str] | None,
-    typer.Option("--annotation-selector", metavar="KEY=VALUE", help="Only images with this annotation; repeatable."),
-]
-_Arch = Annotated[
-    str | None,
-    typer.Option("-a", "--arch", metavar="amd64|arm64", help="Take this platform out of every multi-platform image."),
-]
-_Map = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="PREFIX=REPLACEMENT", help="Into a registry: replace the start of original names."),
-]
-
 
 def save(
     *,
-    source: Annotated[
-        str, typer.Option("-s", "--source", metavar="HOST[:PORT]/BASE/bundle-definition:NAME", help="What to save.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="DIR", help="Where it is put. Default: output/content-bundle"),
-    ] = None,
-    definition_only: Annotated[
-        bool, typer.Option("--definition-only", help="Only save bundle-definition.yaml.")
-    ] = False,
-    arch: _Arch = None,
-    format: Annotated[  # noqa: A002  the word of the command line
-        BundleFormat, typer.Option(help="Frames of zstd, which most expect, or a plain tar.")
-    ] = BundleFormat.ZSTD,
-    compression_level: Annotated[int, typer.Option(min=1, max=19, help="Of zstd, for manifests.")] = 3,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Publish the bundle without the images that failed.")
-    ] = False,
+    source: StoredBundle = option(
+        "What to save.",
+        "-s",
+        required=True,
+        metavar="HOST[:PORT]/BASE/bundle-definition:NAME",
+        parse=StoredBundle.parse,
+    ),
+    definition_only: bool = flag("Only save bundle-definition.yaml."),
+    bundle: BundleOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
-    telling: OutputOptions,
+    output: OutputOptions,
 ) -> None:
     """Make a bundle file again out of the registry that the bundle was pushed to."""
+    file = BundleFile(
+        output=bundle.output or DEFAULT_OUTPUT,
+        format=bundle.format.value,
+        compression_level=bundle.compression_level,
+        force=bundle.force,
+        allow_partial=bundle.allow_partial,
+        platform=bundle.arch,
+    )
+    settings = registry_settings(connection, login, RegistryAddress(source.reference.registry))
+
+    async def save_definition() -> Exit:
+        path = file.output / FILE_NAME
+        write_definition(drop_stored_names(await find_definition(source, settings)), path, force=file.force)
+        click.echo(f"definition of {source} saved to {path.absolute()}")
+        return Exit.OK
 
     async def job() -> Exit:
-        stored = StoredBundle.parse(source)
-        settings = registry_settings(connection, login, RegistryAddress(stored.reference.registry))
-        directory = output or DEFAULT_OUTPUT
-        if definition_only:
-            path = directory / FILE_NAME
-            write_definition(drop_stored_names(await find_definition(stored, settings)), path, force=force)
-            typer.echo(f"definition of {stored} saved to {path.absolute()}")
-            return Exit.OK
-        with reporting(telling) as told:
-            file = BundleFile(
-                output=directory,
-                format=format.value,
-                compression_level=compression_level,
-                force=force,
-                allow_partial=allow_partial,
-                platform=Platform.parse(arch) if arch else None,
-            )
-            options = told.run_options(connection.concurrency)
-            result = await save_bundle(stored, file, settings=settings, options=options)
-            outcome = [_copied(str(stored), result.path)]
-            told.tell("Save Summary", outcome, result.report, profile=stored.reference.tag or "")
-            return result.exit
+        with open_reporter(output) as reporter:
+            options = reporter.run_options(connection.concurrency)
+            result = await save_bundle(source, file, settings=settings, options=options)
+        outcome = [_outcome(str(source), result.path)]
+        reporter.summarize("Save Summary", outcome, result.report, profile=source.reference.tag or "")
+        return result.exit
 
-    run(job)
+    run(save_definition if definition_only else job)
 
 
 def copy(
     *,
-    source: Annotated[
-        str, typer.Option("-s", "--source", metavar="PATH|REF", help="A bundle, or …/bundle-definition:NAME.")
-    ],
-    destination: Annotated[
-        str,
-        typer.Option("-d", "--destination", metavar="PATH|HOST[:PORT][/BASE]", help="A file, a directory, a registry."),
-    ],
-    annotation_selector: _Selector = None,
-    arch: _Arch = None,
-    map: _Map = None,  # noqa: A002  the word of the command line
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    source: Path | StoredBundle = option(
+        "A bundle, or …/bundle-definition:NAME.", "-s", required=True, metavar="PATH|REF", parse=source_place
+    ),
+    destination: Path | RegistryAddress = option(
+        "A file, a directory, a registry.",
+        "-d",
+        required=True,
+        metavar="PATH|HOST[:PORT][/BASE]",
+        parse=target_place,
+    ),
+    annotation_selector: Mapping[str, str] = selector_option(),
+    arch: Platform | None = arch_option(),
+    map: NameMapping = map_option("Into a registry: replace the start of original names."),  # noqa: A002
+    force: bool = flag("Replace a file that is there."),
     login: LoginOptions,
     connection: ConnectionOptions,
-    uploading: UploadOptions,
-    telling: OutputOptions,
+    upload: UploadOptions,
+    output: OutputOptions,
 ) -> None:
     """Copy a bundle: from a file or a registry, to a file or a registry.
 
     --username is for the registry that it goes to, or else for the one that it comes from.
     """
-    origin, target = source_place(source), target_place(destination)
-    if isinstance(target, Path) and map:
-        raise UsageError("--map says where images land in a registry, and the destination is a file")
-    platform = Platform.parse(arch) if arch else None
-    came_from = RegistryAddress(origin.reference.registry) if isinstance(origin, StoredBundle) else None
-    address = target if isinstance(target, RegistryAddress) else came_from
-    settings = registry_settings(connection, login, address, uploading)
-    selectors = parse_selectors(annotation_selector or [])
-
-    def ending() -> BundleFile | Delivery:
-        if isinstance(target, RegistryAddress):
-            return Delivery(
-                address=target,
-                mapping=read_mapping(map or []),
-                platform=platform,
-                state=state_directory(uploading.state_dir),
-            )
-        directory, file_name, form = _file(origin, target)
-        return BundleFile(output=directory, file_name=file_name, format=form.value, force=force, platform=platform)
+    target: BundleFile | Delivery
+    if isinstance(destination, RegistryAddress):
+        address: RegistryAddress | None = destination
+        target = Delivery(address=destination, mapping=map, platform=arch, state=state_directory(upload.state_dir))
+    else:
+        if map.rules:
+            raise UsageError("--map says where images land in a registry, and the destination is a file")
+        address = RegistryAddress(source.reference.registry) if isinstance(source, StoredBundle) else None
+        target = _file(source, destination, force=force, platform=arch)
+    settings = registry_settings(connection, login, address, upload)
 
     async def job() -> Exit:
-        with reporting(telling) as told:
-            options = told.run_options(connection.concurrency)
-            result = await copy_bundle(origin, ending(), annotations=selectors, settings=settings, options=options)
-            outcome: Sequence[str]
-            if isinstance(result, BuildResult):
-                outcome = [_copied(str(origin), result.path)]
-            else:
-                outcome = [f"bundle {origin} copied to {target}", *delivered(result)[1:]]
-            told.tell("Copy Summary", outcome, result.report, profile=str(origin))
-            return result.exit
+        with open_reporter(output) as reporter:
+            options = reporter.run_options(connection.concurrency)
+            result = await copy_bundle(
+                source, target, annotations=annotation_selector, settings=settings, options=options
+            )
+        if isinstance(result, BuildResult):
+            outcome = [_outcome(str(source), result.path)]
+        else:
+            outcome = [f"bundle {source} copied to {destination}", *push_outcome(result)[1:]]
+        reporter.summarize("Copy Summary", outcome, result.report, profile=str(source))
+        return result.exit
 
     run(job)
 
 
-def _file(origin: object, target: Path) -> tuple[Path, str | None, BundleFormat]:
-    """Directory, name and form of the file to write: as the destination says, else as the source is."""
-    named = is_bundle_name(target)
-    says = target if named else origin
-    form = BundleFormat.PLAIN if str(says).endswith(".tar") and isinstance(says, Path) else BundleFormat.ZSTD
-    return (target.parent, target.name, form) if named else (target, None, form)
+def _file(source: Path | StoredBundle, target: Path, *, force: bool, platform: Platform | None) -> BundleFile:
+    """The file to write: ``target``, or one in that directory; its form is as its name says, else as the source's."""
+    is_named = is_bundle_name(target)
+    model = target if is_named else source
+    is_plain = isinstance(model, Path) and str(model).endswith(".tar")
+    return BundleFile(
+        output=target.parent if is_named else target,
+        file_name=target.name if is_named else None,
+        format=BundleFormat.PLAIN.value if is_plain else BundleFormat.ZSTD.value,
+        force=force,
+        platform=platform,
+    )
 
 
-def _copied(source: str, path: Path | None) -> str:
+def _outcome(source: str, path: Path | None) -> str:
     if path is None:
         return f"bundle {source} is not complete and was not saved; run the same command again to go on"
     return f"bundle {source} saved to {path.absolute()}"

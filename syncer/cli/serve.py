@@ -3,71 +3,89 @@
 from __future__ import annotations
 
 import ipaddress
+import resource
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
 
 import anyio
-import typer
+import click
 
 from syncer.api.bundles import ServedBundle
 from syncer.bundle import check_structure, open_bundle
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import PaletteOptions
 from syncer.errors import Exit, UsageError
+from syncer.formats.units import parse_duration
 from syncer.serve import Storage, Tls, open_disk
 from syncer.serve import serve as serve_storage
 from syncer.serve.bundled import Bundled
+from syncer.serve.disk import KEEP_SECONDS
 from syncer.serve.layered import Layered
+
+_LEAST_KEEP_SECONDS = 60
 
 
 def serve(
     *,
-    bundle: Annotated[
-        Path | None,
-        typer.Option("-b", "--bundle", metavar="BUNDLE", help="Serve this bundle off the file."),
-    ] = None,
-    disk: Annotated[
-        Path | None,
-        typer.Option("-d", "--disk", metavar="DIR", help="Serve this directory and keep in it what is pushed."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("-p", "--port", min=0, max=65535, help="The port to listen on.")] = 8080,
-    htpasswd: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Ask for a password of this file (made by `htpasswd -B`)."),
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to speak HTTPS with.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Key of the certificate (PEM).")] = None,
+    bundle: str | None = option("Serve this bundle off the file.", "-b", metavar="BUNDLE"),
+    disk: str | None = option("Serve this directory and keep in it what is pushed.", "-d", metavar="DIR"),
+    keep_unfinished: float = option(
+        "With --disk: remove uploads that got no byte, and blobs that no manifest lists, after so long.",
+        default="24h",
+        metavar="DURATION",
+        parse=parse_duration,
+    ),
+    host: str = option("The address to listen on.", default="127.0.0.1"),
+    port: int = option("The port to listen on.", "-p", default=8080, min=0, max=65535),
+    htpasswd: Path | None = option("Ask for a password of this file (made by `htpasswd -B`).", metavar="FILE"),
+    tls_cert: Path | None = option("Certificate (PEM) to speak HTTPS with."),
+    tls_key: Path | None = option("Key of the certificate (PEM)."),
     palette: PaletteOptions,
-    insecure: Annotated[
-        bool, typer.Option("-i", "--insecure", help="Palette's; changes nothing, since no registry is spoken to.")
-    ] = False,
-    ca_cert: Annotated[Path | None, typer.Option(help="Palette's; likewise.")] = None,
+    insecure: bool = flag("Palette's; changes nothing, since no registry is spoken to.", "-i"),
+    ca_cert: Path | None = option("Palette's; likewise."),
 ) -> None:
     """Be a registry: of a bundle (read-only), of a directory (writable), or of both together."""
     palette.refuse("serve", "what is served stays as it is: take a platform out with build --arch or copy --arch")
     if insecure or ca_cert:
-        typer.echo("note: serve speaks to no registry, so --insecure and --ca-cert change nothing", err=True)
+        click.echo("note: serve speaks to no registry, so --insecure and --ca-cert change nothing", err=True)
     if bool(tls_cert) != bool(tls_key):
         raise UsageError("--tls-cert and --tls-key go together")
+    bundle_path, directory = _path("--bundle", bundle), _path("--disk", disk)
+    if keep_unfinished < _LEAST_KEEP_SECONDS:
+        raise UsageError("--keep-unfinished must be a minute at least", hint="the manifest of a push comes last")
     tls = Tls(certificate=tls_cert, key=tls_key) if tls_cert and tls_key else None
 
     async def job() -> Exit:
-        with open_storage(bundle, disk) as storage:
+        _allow_many_files()
+        with open_storage(bundle_path, directory, keep_unfinished) as storage:
             async with serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address:
-                typer.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
+                click.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
                 if not ipaddress.ip_address(address.host).is_loopback and not (htpasswd and tls):
-                    typer.echo("warning: others can reach this address; --htpasswd and --tls-cert protect it", err=True)
+                    click.echo("warning: others can reach this address; --htpasswd and --tls-cert protect it", err=True)
                 await anyio.sleep_forever()
         return Exit.OK
 
     run(job, farewell=None)
 
 
+def _path(flag: str, name: str | None) -> Path | None:
+    """Raises ``UsageError`` for an empty name, which would be the current directory."""
+    if name == "":
+        raise UsageError(f"the name that {flag} is given is empty", hint="is a variable of the script not set?")
+    return Path(name) if name else None
+
+
+def _allow_many_files() -> None:
+    """Each connection is an open file, and many systems allow 1024 of them unless they are asked."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS refuses some of what it says it allows
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 @contextmanager
-def open_storage(bundle: Path | None, disk: Path | None) -> Iterator[Storage]:
+def open_storage(bundle: Path | None, disk: Path | None, keep_seconds: float = KEEP_SECONDS) -> Iterator[Storage]:
     """A bundle, a directory, or the bundle beneath the directory.
 
     Raises ``UsageError`` when neither is given, and ``InvalidBundle``.
@@ -87,5 +105,5 @@ def open_storage(bundle: Path | None, disk: Path | None) -> Iterator[Storage]:
             assert below is not None
             yield below
         else:
-            directory = stack.enter_context(open_disk(disk))
+            directory = stack.enter_context(open_disk(disk, keep_seconds=keep_seconds))
             yield Layered(directory, below) if below else directory

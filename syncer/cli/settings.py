@@ -1,4 +1,4 @@
-"""Settings, directories and places, made from options and the environment."""
+"""Settings, directories and places, made of options and the environment."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import platformdirs
 
 from syncer import __version__
 from syncer.api.bundles import StoredBundle
+from syncer.api.supplies import Supplies
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
 from syncer.errors import InvalidFile, UsageError
-from syncer.formats.units import byte_count
 from syncer.registry import (
     CHUNK_SIZE,
     AuthFile,
@@ -32,15 +32,18 @@ def registry_settings(
     connection: ConnectionOptions,
     login: LoginOptions | None = None,
     address: RegistryAddress | None = None,
-    uploading: UploadOptions | None = None,
+    upload: UploadOptions | None = None,
 ) -> RegistrySettings:
-    """What the registry end is told; ``login`` is for the registry at ``address`` alone."""
+    """The settings of all registries; ``login`` is for the registry at ``address`` alone.
+
+    Raises ``UsageError`` for half a login, and ``InvalidFile`` for a certificate that is not there.
+    """
     host = HostSettings(
         plain_http=connection.plain_http or None,
         insecure=connection.insecure,
-        ca_cert=_existing(connection.ca_cert),
-        client_cert=_existing(connection.tls_cert),
-        client_key=_existing(connection.tls_key),
+        ca_cert=_require_file(connection.ca_cert),
+        client_cert=_require_file(connection.tls_cert),
+        client_key=_require_file(connection.tls_key),
     )
     files = (AuthFile(connection.authfile, is_required=True),) if connection.authfile else ()
     return RegistrySettings(
@@ -51,40 +54,40 @@ def registry_settings(
             user_agent=f"syncer/{__version__}",
         ),
         credentials=CredentialSettings(
-            logins=_explicit(login, address) if login and address else {},
+            logins=_read_login(login, address) if login and address else {},
             files=files or _auth_files(os.environ),
         ),
-        trusted_realms=frozenset(connection.allow_realm or ()),
-        chunk_size=byte_count(uploading.chunk_size) if uploading else CHUNK_SIZE,
+        trusted_realms=frozenset(connection.allow_realm),
+        chunk_size=upload.chunk_size if upload else CHUNK_SIZE,
     )
 
 
 def state_directory(given: Path | None) -> Path:
-    """Where hints and locks are kept between runs: as given, else where systemd says, else the user's own place."""
+    """The directory of hints and locks: as given, else where systemd says, else the user's own."""
     if given is None and (named := os.environ.get("STATE_DIRECTORY")):
         return Path(named.partition(":")[0])
     return given or platformdirs.user_state_path("syncer")
 
 
-def secrets_of(settings: RegistrySettings) -> list[str]:
-    """Every password that is known before anybody asks, so that no log shows it."""
+def known_secrets(settings: RegistrySettings) -> list[str]:
+    """Every password that is known before a registry asks, so that no log shows it."""
     return [secret for login in settings.credentials.logins.values() for secret in login.secrets]
 
 
-def kept_logins() -> KeptLogins:
-    """Where ``registry-login`` keeps logins."""
+def login_store() -> KeptLogins:
+    """The logins that ``registry-login`` keeps."""
     docker = default_auth_files(os.environ)[-1].path
     return KeptLogins(config_directory() / "auth.json", docker)
 
 
 def _auth_files(environ: Mapping[str, str]) -> tuple[AuthFile, ...]:
-    """What ``$REGISTRY_AUTH_FILE`` names, what ``registry-login`` kept, then the files of Podman and Docker."""
+    """The file that ``$REGISTRY_AUTH_FILE`` names, that of ``registry-login``, then those of Podman and Docker."""
     files = default_auth_files(environ)
     named = tuple(file for file in files if file.is_required)
     return (*named, AuthFile(config_directory() / "auth.json"), *files[len(named) :])
 
 
-def _explicit(login: LoginOptions, address: RegistryAddress) -> dict[str, Credential]:
+def _read_login(login: LoginOptions, address: RegistryAddress) -> dict[str, Credential]:
     if login.username is None and not login.password_stdin:
         return {}
     if login.username is None or not login.password_stdin:
@@ -95,20 +98,25 @@ def _explicit(login: LoginOptions, address: RegistryAddress) -> dict[str, Creden
     return {address.host: Credential(username=login.username, password=sys.stdin.readline().rstrip("\r\n"))}
 
 
-def _existing(path: Path | None) -> Path | None:
+def _require_file(path: Path | None) -> Path | None:
     if path is not None and not path.is_file():
         raise InvalidFile(path, "there is no such file")
     return path
 
 
 def config_directory() -> Path:
-    """Where logins are kept."""
+    """The directory of logins."""
     return platformdirs.user_config_path("syncer", appauthor=False)
 
 
 def cache_directory() -> Path:
-    """What may be deleted at any time."""
+    """The directory of what may be deleted at any time."""
     return platformdirs.user_cache_path("syncer", appauthor=False)
+
+
+def chart_supplies() -> Supplies:
+    """Supplies that keep the indexes of chart repositories for the next run."""
+    return Supplies(chart_cache=cache_directory() / "charts")
 
 
 _SUFFIXES = (".tar", ".tar.zst", ".zst", ".yaml", ".yml")
@@ -116,13 +124,13 @@ _FILE = "file://"
 
 
 def source_place(text: str) -> Path | StoredBundle:
-    """Where a bundle is to come from; raises ``UsageError``."""
+    """The place that a bundle comes from; raises ``UsageError``."""
     path = _path(text)
     return path if path is not None else StoredBundle.parse(text)
 
 
 def target_place(text: str) -> Path | RegistryAddress:
-    """Where a bundle is to go; raises ``UsageError``."""
+    """The place that a bundle goes to; raises ``UsageError``."""
     path = _path(text)
     return path if path is not None else RegistryAddress.parse(text)
 

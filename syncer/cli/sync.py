@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
 from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncResult, run_sync
+from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -20,45 +19,41 @@ from syncer.cli.options import (
     OutputOptions,
     UploadOptions,
 )
-from syncer.cli.output import reporting, warn
-from syncer.cli.settings import registry_settings, secrets_of, state_directory
-from syncer.cli.sync_flags import chart_supplies, console_for, sync_file_of
+from syncer.cli.output import open_reporter, print_plan, warn
+from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
+from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import parse_duration
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile
-from syncer.registry import RegistryAddress
+from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import ImageAccount, Status
+
+if TYPE_CHECKING:
+    from syncer.api.palette import PaletteConsole
 
 
 def sync(
     *,
-    wanted: MirrorOptions,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going/--fail-fast", help="Whether the rest goes on when an image fails.")
-    ] = True,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="List the tags at the targets that the file no longer names.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --prune: delete those tags.")] = False,
-    max_delete: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|P%",
-            help="With --prune --yes: the most tags, or the largest share of a target's tags, that may go in one run. "
-            "Default: 10 tags, or 10 % if that is more.",
-        ),
-    ] = None,
-    timeout: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="End the run after so long (90s, 30m, 5h); the next one goes on."),
-    ] = None,
+    mirror: MirrorOptions,
+    keep_going: bool = flag("Whether the rest goes on when an image fails.", "--keep-going/--fail-fast", default=True),
+    prune: bool = flag("List the tags at the targets that the file no longer names."),
+    yes: bool = flag("With --prune: delete those tags."),
+    max_delete: DeletionLimit | None = option(
+        "With --prune --yes: the most tags, or the largest share of a target's tags, that may go in one run. "
+        "Default: 10 tags, or 10 % if that is more.",
+        metavar="N|P%",
+        parse=DeletionLimit.parse,
+    ),
+    timeout: float | None = option(
+        "End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION", parse=parse_duration
+    ),
     dry: DryRunOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
-    uploading: UploadOptions,
-    telling: OutputOptions,
+    upload: UploadOptions,
+    output: OutputOptions,
 ) -> None:
     """Mirror images from registries to registries.
 
@@ -69,56 +64,61 @@ def sync(
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
     if max_delete is not None and not yes:
         raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
-    file = sync_file_of(wanted)
-    state = state_directory(uploading.state_dir)
-    address = RegistryAddress.parse(wanted.registry) if wanted.registry else None
-    settings = sync_settings(file, registry_settings(connection, login, address, uploading), os.environ)
-    console = console_for(settings.transport, is_needed=file.asks_palette)
-    profile = wanted.config.stem if wanted.config else str(address)
+    file = find_sync_file(mirror)
+    state = state_directory(upload.state_dir)
+    settings = sync_settings(file, registry_settings(connection, login, mirror.address, upload), os.environ)
+    console = _console(settings) if file.asks_palette else None
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
         fail_fast=not keep_going,
         prune=prune,
         delete=yes,
-        max_delete=DeletionLimit.parse(max_delete) if max_delete is not None else DeletionLimit(),
-        timeout=parse_duration(timeout) if timeout else None,
+        max_delete=max_delete or DeletionLimit(),
+        timeout=timeout,
     )
 
-    def opened(say: Warn) -> AbstractAsyncContextManager[Sources]:
-        return open_sources(file, settings, say, supplies=chart_supplies(), console=console, strict=wanted.strict)
+    def sources_with(say: Warn) -> AbstractAsyncContextManager[Sources]:
+        return open_sources(file, settings, say, supplies=chart_supplies(), console=console, strict=mirror.strict)
 
-    async def look() -> Exit:
+    async def forecast() -> Exit:
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
-        from syncer.cli.output import tell_plan  # noqa: PLC0415
 
-        async with opened(warn) as sources:
-            forecast = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
-        return tell_plan(forecast, telling, exit_code=dry.exit_code)
+        async with sources_with(warn) as sources:
+            report = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
+        return print_plan(report, output, exit_code=dry.exit_code)
 
-    async def mirror() -> Exit:
-        with hold_lock(state, str(wanted.config.resolve() if wanted.config else address)):
-            with reporting(telling, secrets=[*secrets_of(settings), *(console.secrets if console else ())]) as told:
-                if wanted.arch and wanted.referrers:
-                    told.warn(
+    async def job() -> Exit:
+        profile = mirror.config.stem if mirror.config else str(mirror.address)
+        secrets = [*known_secrets(settings), *(console.secrets if console else ())]
+        with hold_lock(state, str(mirror.config.resolve() if mirror.config else mirror.address)):
+            with open_reporter(output, secrets=secrets) as reporter:
+                if mirror.arch and mirror.referrers:
+                    reporter.warn(
                         "--arch takes one platform out of each index: signatures of the index itself do not apply to it"
                     )
-                async with opened(told.warn) as sources:
+                async with sources_with(reporter.warn) as sources:
                     result = await run_sync(
                         sources,
                         how,
-                        run_id=told.run_id,
-                        emit=told.emit,
-                        expect=told.expect,
-                        on_cut=lambda report: told.write(report, profile=profile),
+                        run_id=reporter.run_id,
+                        emit=reporter.emit,
+                        expect=reporter.expect,
+                        on_cut=lambda report: reporter.write(report, profile=profile),
                     )
-            told.tell("Sync Summary", mirrored(file, result), result.report, profile=profile)
+            reporter.summarize("Sync Summary", _outcome(file, result), result.report, profile=profile)
         return result.exit
 
-    run(look if dry.dry_run else mirror)
+    run(forecast if dry.dry_run else job)
 
 
-def mirrored(file: SyncFile, result: SyncResult) -> list[str]:
+def _console(settings: RegistrySettings) -> PaletteConsole:
+    from syncer.cli.palette import open_console  # noqa: PLC0415  slow to import, and images need none of it
+
+    return open_console(settings.transport)
+
+
+def _outcome(file: SyncFile, result: SyncResult) -> list[str]:
     """A sentence for each target, and one for a run that was too slow."""
     lines = [_standing(target, result) for target in file.targets]
     if result.timed_out:

@@ -1,1 +1,1 @@
-"""Documents that people write: YAML with lines, checked models, versions, units, lists of images.  No network."""
+"""Documents that people write: YAML with lines, models that check fields, versions, units, lists.  No network."""

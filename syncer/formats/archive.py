@@ -1,4 +1,4 @@
-"""Archives from elsewhere (packs, charts), read in memory and never extracted."""
+"""Reading archives (packs, charts) in memory: nothing is extracted to the disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 def read_archive(
     file: IO[bytes], origin: Path | str, wanted: Callable[[str], bool], *, limit: int = MAX_UNPACKED
 ) -> Iterator[tuple[str, bytes]]:
-    """Path and content of each regular file of a tar, gzipped or not, whose path is ``wanted``.
+    """Yield path and content of each regular file of a tar whose path is ``wanted``; the tar may be gzipped.
 
-    Paths are relative, without ``./``.  Raises ``InvalidFile``, which names ``origin``, for what is no tar and
-    for one that unpacks to more than ``limit`` bytes.
+    Paths are relative, without ``./``.  Raises ``InvalidFile``, which names ``origin``, for a file that is not a tar
+    and for one that unpacks to more than ``limit`` bytes.
     """
     magic = file.read(len(_GZIP_MAGIC))
     file.seek(0)
@@ -51,7 +51,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, origin: Path | s
 
 
 class _Limited:
-    """A stream that ends in an error when it has given ``limit`` bytes: what a gzip bomb meets."""
+    """A stream that raises an error after ``limit`` bytes, so that a gzip bomb does not fill the memory."""
 
     def __init__(self, file: Any, origin: Path | str, limit: int) -> None:
         self._file = file

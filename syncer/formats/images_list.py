@@ -1,4 +1,4 @@
-"""A plain list of images: the smallest profile there is."""
+"""Lists of images: text files with one image a line, the smallest kind of profile."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class ListedImage:
 
 
 def read_images_file(path: Path) -> list[ListedImage]:
-    """The images that the text file at ``path`` names, one a line, in its order; duplicates stay.
+    """Read the images of the text file at ``path``, one a line, in its order; duplicates stay.
 
-    Blank lines and comments (``#`` at the start or after white space) say nothing; skopeo's prefix
-    ``docker://`` is tolerated.  Raises ``InvalidFile`` with the line.
+    Blank lines and comments (``#`` at the start or after white space) are skipped, and so is skopeo's prefix
+    ``docker://``.  Raises ``InvalidFile`` with the line.
     """
     return parse_images(read_text(path), path)
 
 
 def parse_images(text: str, path: Path | str) -> list[ListedImage]:
-    """As ``read_images_file``, for text that was read from ``path``."""
+    """Read the images in ``text``, the content of the file ``path``; see ``read_images_file``."""
     images = []
     for number, line in enumerate(text.split("\n"), start=1):
         name = _COMMENT.sub("", line).strip().removeprefix("docker://")

@@ -1,9 +1,10 @@
-"""Documents that people write, checked against a model; an error names file, line and field."""
+"""Checking documents that people write against pydantic models; an error names file, line and field."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -12,7 +13,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from syncer.errors import InvalidFile, SyncerError
 from syncer.formats.yaml import Step, line_of, spell_path, unknown_field
 
-Model = TypeVar("Model", bound="Checked")
+Model = TypeVar("Model", bound="StrictModel")
 Value = TypeVar("Value")
 
 _WORDS = {
@@ -36,10 +37,11 @@ _WORDS = {
     "literal_error": "it must be {expected}",
 }
 _OWN = "syncer"
+_NO_TEXT = (dict, list, int, float, NoneType)  # what else a document can hold
 
 
-class Checked(BaseModel):
-    """The base of models of such documents: frozen, and strict about the fields that there are."""
+class StrictModel(BaseModel):
+    """The base class of these models: frozen, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -48,7 +50,7 @@ _FOLLOWING = ("missing", "too_short")
 
 
 def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
-    """``tree``, as ``parse_yaml`` gives it, as a ``model``; raises ``InvalidFile`` for its first mistake."""
+    """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` for its first mistake."""
     try:
         return model.model_validate(tree)
     except ValidationError as invalid:
@@ -61,14 +63,18 @@ def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
         raise InvalidFile(origin, named, line=line_of(tree, path), hint=first.get("ctx", {}).get("hint")) from None
 
 
-def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
-    """A field whose text ``parse`` turns into a value, raising ``SyncerError`` for a wrong one."""
+def parsed(parse: Callable[[str], Value], *, may_be: type | tuple[()] = ()) -> BeforeValidator:
+    """Make a validator for a field whose text ``parse`` turns into a value; ``parse`` raises ``SyncerError``.
 
-    def validate(text: Any) -> Value:
-        if not isinstance(text, str):
+
+    A program may give the value itself; ``may_be`` is its type if a document could hold it too.
+    """
+
+    def validate(given: Any) -> Any:
+        if isinstance(given, _NO_TEXT) and not isinstance(given, may_be):
             raise PydanticCustomError("string_type", "")
         try:
-            return parse(text)
+            return parse(given) if isinstance(given, str) else given
         except SyncerError as error:
             raise mistake(str(error), hint=error.hint) from None
 
@@ -76,7 +82,7 @@ def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
 
 
 def mistake(problem: str, *, hint: str | None = None) -> PydanticCustomError:
-    """What a validator raises."""
+    """Make the error that a validator raises: a sentence, and a hint or None."""
     return PydanticCustomError(_OWN, "{problem}", {"problem": problem, "hint": hint})
 
 

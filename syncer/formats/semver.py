@@ -1,4 +1,4 @@
-"""Semantic versions and the ranges of them that Helm's users write: ``^1.2``, ``~1.2.3``, ``>=1 <2 || 3.x``.
+"""Semantic versions, and ranges of them in Helm's notation: ``^1.2``, ``~1.2.3``, ``>=1 <2 || 3.x``.
 
 The rules are those of Masterminds/semver v3, which Helm and Flux use: a version may begin with ``v`` and
 lack its minor or patch number; a part left out or written ``x``, ``X`` or ``*`` stands for any; comparisons
@@ -35,7 +35,7 @@ _AS_FAR_AS_GIVEN: dict[str, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
-    """A semantic version, in the order that the specification gives; build metadata counts for nothing."""
+    """A semantic version; versions are ordered as the specification says, build metadata does not count."""
 
     release: tuple[int, int, int]
     final: bool  # a pre-release comes before its release
@@ -43,7 +43,7 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """``text`` as a version, missing numbers being 0; None when it is none, as ``latest``."""
+        """Parse a version, in which missing numbers are 0; None when ``text`` is not a version, like ``latest``."""
         match = _VERSION.fullmatch(text.strip())
         if match is None:
             return None
@@ -54,14 +54,14 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One condition, such as ``~1.2``; ``given`` is how many of the three numbers it names."""
+    """One condition, such as ``~1.2``; ``given`` is the count of numbers in it, from 0 to 3."""
 
     operator: str
     version: Version
     given: int
 
     def allows(self, version: Version) -> bool:
-        """Whether ``version``, a pre-release or not, meets the condition."""
+        """Tell whether ``version``, a pre-release or not, meets the condition."""
         wanted = self.version
         if compare := _WHOLE.get(self.operator):
             return bool(compare(version, wanted))
@@ -75,7 +75,7 @@ class Comparison:
         return version >= wanted and version.release[:fixed] == wanted.release[:fixed]
 
     def _fixed(self) -> int:
-        """How many leading numbers must stay as they are: ``^`` fixes up to the first that is not 0."""
+        """The count of leading numbers that must be equal; with ``^``, those up to the first that is not 0."""
         if self.operator != "^":
             return min(self.given, 2)
         for place, number in enumerate(self.version.release[: self.given], start=1):
@@ -86,18 +86,18 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Alternatives, each of them conditions that must all hold."""
+    """A range of versions: alternatives, each with conditions that must all hold."""
 
     alternatives: tuple[tuple[Comparison, ...], ...]
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The range that ``text`` writes down (nothing at all: any release); raises ``UsageError``."""
+        """Parse a range; an empty ``text`` means any release.  Raises ``UsageError``."""
         parts = _HYPHEN.sub(r">=\1, <=\2 ", text).split("||")
         return cls(tuple(_comparisons(part.strip(), text) for part in parts))
 
     def allows(self, version: Version) -> bool:
-        """Whether ``version`` is in the range."""
+        """Tell whether ``version`` is in the range."""
         return any(
             (version.final or any(not each.version.final for each in alternative))
             and all(each.allows(version) for each in alternative)
@@ -106,7 +106,9 @@ class Range:
 
 
 def matches(version: str, range: str) -> bool:  # noqa: A002 - what everybody calls it
-    """Whether ``version`` is in ``range``; False for what is no version.  Raises ``UsageError`` for a wrong range.
+    """Tell whether ``version`` is in ``range``; False for a text that is not a version.
+
+    Raises ``UsageError`` for a wrong range.
 
     >>> matches("v1.4.0", "^1.2"), matches("2.0.0", "^1.2"), matches("latest", "*")
     (True, False, False)
@@ -116,8 +118,8 @@ def matches(version: str, range: str) -> bool:  # noqa: A002 - what everybody ca
     return parsed is not None and allowed.allows(parsed)
 
 
-def is_whole(text: str) -> bool:
-    """Whether ``text`` names one version, all three numbers given, and so is no range."""
+def is_exact_version(text: str) -> bool:
+    """Tell whether ``text`` is one version with all three numbers, and so is not a range."""
     match = _VERSION.fullmatch(text)
     return match is not None and match["patch"] is not None
 

@@ -1,4 +1,4 @@
-"""Files that people write, read with a limit."""
+"""Reading text files and JSON that people write, with a limit on their size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from syncer.errors import InvalidFile
 from syncer.files import reading
 
 MAX_TEXT_SIZE = 64 * 1024 * 1024
-"""Bytes.  An exported profile is a few hundred KiB; what is larger than this is another kind of file."""
+"""Bytes.  An exported profile has a few hundred KiB; a file larger than this is of another kind."""
 
 
 def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
-    """The text in ``path``, without a byte order mark; raises ``InvalidFile``.
+    """Read the text in ``path``, without a byte order mark; raises ``InvalidFile``.
 
-    ``limit`` is in bytes, so that a bundle given by mistake is refused before it is in memory.
+    A file of more than ``limit`` bytes is refused, so that a bundle given by mistake does not fill the memory.
     """
     with reading(path), path.open("rb") as file:
         content = file.read(limit + 1)
@@ -24,9 +24,9 @@ def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
 
 
 def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE) -> str:
-    """``content`` as text, without a byte order mark; raises ``InvalidFile``, which names ``path``."""
+    """Decode ``content``, without a byte order mark; raises ``InvalidFile``, which names ``path``."""
     if len(content) > limit:
-        raise InvalidFile(path, f"it is larger than {limit} bytes, so it is no file of this kind")
+        raise InvalidFile(path, f"it is larger than {limit} bytes, so it is not a file of this kind")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -40,7 +40,7 @@ def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE)
 
 
 def parse_json(text: str, path: Path | str) -> Any:
-    """The JSON document in ``text``, that people wrote; raises ``InvalidFile``, which names ``path`` and line."""
+    """Parse the JSON document ``text``; raises ``InvalidFile``, which names ``path`` and line."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Durations and numbers of bytes as people write them."""
+"""Durations and numbers of bytes in the way people write them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BINARY = {"k": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def byte_count(text: str) -> int:
-    """The bytes of ``50M``, ``64KiB`` or ``200Mbit``; raises ``UsageError``."""
+    """The number of bytes in ``50M``, ``64KiB`` or ``200Mbit``; raises ``UsageError``."""
     match = _BYTES.fullmatch(text.strip())
     if not match:
         raise UsageError(f"{text[:40]!r} is not a number of bytes", hint="write it like 50M, 64MiB or 200Mbit")
@@ -31,7 +31,7 @@ _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
 
 
 def parse_duration(text: str) -> float:
-    """The seconds in ``90``, ``30s``, ``5m``, ``1h30m``; raises ``UsageError``.
+    """The number of seconds in ``90``, ``30s``, ``5m`` or ``1h30m``; raises ``UsageError``.
 
     >>> parse_duration("1h30m")
     5400.0
@@ -41,5 +41,5 @@ def parse_duration(text: str) -> float:
         raise UsageError(f"{text[:40]!r} is not a duration", hint="write it like 90s, 30m or 1h30m")
     seconds = float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
     if seconds <= 0:
-        raise UsageError("a duration must be longer than nothing", hint="write it like 90s, 30m or 1h30m")
+        raise UsageError("a duration must be longer than 0 seconds", hint="write it like 90s, 30m or 1h30m")
     return seconds

@@ -1,8 +1,8 @@
-"""YAML that people write, read without guessing.
+"""Reading YAML that people write, without guessing types.
 
 Every scalar stays the text that was written: ``version: 1.10`` is not the number 1.1, ``no`` is not false.
-Only an unquoted nothing (``~``, ``null``, or an empty value) is None.  The tree is built from libyaml's events
-rather than by PyYAML's own constructors: nothing recurses, keys that stand twice are refused, and a document
+Only ``~``, ``null`` and an empty value, without quotes, are None.  The tree is built from libyaml's events
+rather than by PyYAML's own constructors: nothing recurses, a key given twice is refused, and a document
 whose aliases multiply it ("billion laughs") is refused before it fills the memory.
 """
 
@@ -50,7 +50,7 @@ class Seq(list[Any]):
 
 
 def parse_yaml(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> Any:
-    """The one document in ``text``: ``Map``, ``Seq``, ``str`` or None, and None for an empty text.
+    """Parse the one document in ``text`` into ``Map``, ``Seq``, ``str`` or None; an empty text gives None.
 
     Raises ``InvalidFile``, which names ``origin``, line and column.
     """
@@ -61,7 +61,7 @@ def parse_yaml(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> 
 
 
 def parse_documents(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> list[Any]:
-    """As ``parse_yaml``, for a text that may hold several documents or none."""
+    """Parse all documents in ``text``, which may be none; see ``parse_yaml``."""
     builder = _Builder(origin, max_nodes)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
@@ -76,7 +76,10 @@ def parse_documents(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES
 
 
 def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
-    """The line of what ``path`` leads to in a tree of ``parse_yaml``, or of the nearest known part of the way."""
+    """The line (from 1) of the value at ``path`` in a tree of ``parse_yaml``, or of the nearest value above it.
+
+    None when no line is known.
+    """
     line: int | None = None
     for step in path:
         try:
@@ -87,12 +90,12 @@ def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
 
 
 def spell_path(path: tuple[Step, ...]) -> str:
-    """``path`` as people write it: ``pack.content.images[0].image``."""
+    """The text for ``path``: ``pack.content.images[0].image``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def unknown_field(name: str, known: list[str]) -> str:
-    """What is wrong with a field ``name`` where only those in ``known`` are."""
+    """The message for a field ``name`` that is not one of ``known``."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"there is no such field; did you mean {near[0]}?" if near else f"no such field; known: {', '.join(known)}"
 
@@ -197,7 +200,7 @@ class _Builder:
             frame.key = None
 
     def _mergeable(self, event: Any, value: Any) -> list[Map]:
-        """What ``<<`` brings in: a mapping, or a list of them (yaml.org/type/merge.html)."""
+        """The mappings that ``<<`` merges: one, or a list of them (yaml.org/type/merge.html)."""
         maps = value if isinstance(value, Seq) else [value]
         if not all(isinstance(each, Map) for each in maps):
             raise self._error(event, "<< can only bring in mappings")

@@ -1,7 +1,7 @@
-"""YAML as people would type it.
+"""Writing YAML in the form that people would type.
 
-Most of what is written are names and numbers, which need no quotes: they are written here, twenty times as fast as
-PyYAML does it.  The rest is PyYAML's, and the text is the one that PyYAML would make of everything.
+Most values are names and numbers, which need no quotes: this module writes them itself, twenty times as fast as
+PyYAML.  PyYAML writes the rest, and the result is the text that PyYAML would write for the whole document.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OTHERS = frozenset({"true", "false", "yes", "no", "on", "off", "null"})  # what
 
 
 def yaml_text(document: Mapping[str, Any]) -> str:
-    """``document``, of mappings, lists, texts and whole numbers; neither sorted nor folded."""
+    """The YAML text of ``document``, made of mappings, lists, texts and whole numbers; keys keep their order."""
     return "".join(_mapping(document, ""))
 
 
@@ -40,7 +40,7 @@ def _mapping(node: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def _scalar(value: Any) -> str | None:
-    """``value`` as it stands in a text without quotes; None when it is something else, or needs them."""
+    """The text of ``value`` without quotes; None when it needs quotes, or is neither a text nor a number."""
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) and value.lower() not in _OTHERS else None
     return str(value) if type(value) is int else None
@@ -57,7 +57,7 @@ def _dumper() -> Any:
     import yaml  # noqa: PLC0415  as above
 
     class Dumper(yaml.SafeDumper):
-        """Indents lists below their key, as people do, and never uses anchors."""
+        """A dumper that indents lists below their key and never uses anchors."""
 
         def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002 - PyYAML's
             super().increase_indent(flow, False)  # noqa: FBT003 - PyYAML's
@@ -66,7 +66,7 @@ def _dumper() -> Any:
             return True
 
     def as_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        """Texts of several lines as they would be typed; what YAML has odd rules for, such as U+0085, in quotes."""
+        """Write a text of several lines as a block, and one with characters of special meaning (U+0085) in quotes."""
         odd = not text.replace("\n", "").isprintable()
         style = '"' if odd else "|" if "\n" in text else None
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)

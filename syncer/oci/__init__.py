@@ -1,4 +1,4 @@
-"""The values of the OCI specifications: no I/O, no await."""
+"""The values of the OCI specifications: digest, reference, descriptor, manifest, platform.  No I/O, no await."""
 
 from syncer.oci.descriptor import Descriptor
 from syncer.oci.digest import Digest

@@ -1,3 +1,5 @@
+"""Descriptors, and the media types of manifests and indexes."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -34,7 +36,7 @@ class Descriptor:
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """A descriptor that others wrote; raises ``InvalidContent`` for anything the spec forbids."""
+        """Parse a descriptor; raises ``InvalidContent`` for anything that image-spec forbids."""
         if not isinstance(document, dict):
             raise InvalidContent("a descriptor must be an object")
         media_type, digest, size = (document.get(key) for key in ("mediaType", "digest", "size"))
@@ -55,7 +57,7 @@ class Descriptor:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The object that image-spec defines, keys in its order."""
+        """The JSON object of image-spec, with the keys in its order."""
         document: dict[str, Any] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
         if self.platform:
             parts = {"os": self.platform.os, "architecture": self.platform.architecture}
@@ -72,12 +74,12 @@ class Descriptor:
 
     @property
     def is_manifest(self) -> bool:
-        """Whether this is content with children: an image manifest or an index."""
+        """True for content with children: an image manifest or an index."""
         return self.media_type in MANIFEST_TYPES or self.is_index
 
     @property
     def is_distributable(self) -> bool:
-        """Foreign layers stay where their vendor keeps them (image-spec layer.md, non-distributable)."""
+        """False for a foreign layer, which stays at its vendor (image-spec layer.md, non-distributable)."""
         return "nondistributable" not in self.media_type and ".foreign." not in self.media_type
 
     def __str__(self) -> str:
@@ -85,7 +87,7 @@ class Descriptor:
 
 
 def annotations_from_json(document: Any) -> Mapping[str, str]:
-    """String-to-string annotations; raises ``InvalidContent``."""
+    """Parse annotations, which map strings to strings; raises ``InvalidContent``."""
     if document is None:
         return _NO_ANNOTATIONS
     if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):

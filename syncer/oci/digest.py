@@ -1,3 +1,5 @@
+"""The digest: the name of some content."""
+
 from __future__ import annotations
 
 import hashlib
@@ -18,8 +20,8 @@ _HEX = frozenset("0123456789abcdef")
 class Digest:
     """The name of some content, such as ``sha256:2cf24d…``.
 
-    Only sha256 and sha512, lower case, of exactly the right length (image-spec descriptor.md;
-    CVE-2024-3727 is what a laxer check allows).
+    The algorithm is sha256 or sha512, in lower case and of exactly the right length (image-spec descriptor.md); a
+    laxer check would allow CVE-2024-3727.
 
     >>> Digest.of(b"hello").short
     'sha256:2cf24dba5fb0'
@@ -30,7 +32,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``algorithm:hex`` as a value; raises ``InvalidContent``."""
+        """Parse ``algorithm:hex``; raises ``InvalidContent``."""
         algorithm, colon, hexadecimal = text.partition(":")
         length = _HEX_LENGTH.get(algorithm)
         if not colon or length is None:
@@ -51,7 +53,7 @@ class Digest:
         return hashlib.new(self.algorithm)
 
     def matches(self, hasher: _Hash) -> bool:
-        """Whether what went into ``hasher`` is the content that this digest names."""
+        """Tell whether the bytes that went into ``hasher`` are the content that this digest names."""
         return hasher.name == self.algorithm and hasher.hexdigest() == self.hex
 
     @property

@@ -1,4 +1,4 @@
-"""Docker Hub's names: one registry that references, logins, rules and files call by many.
+"""Docker Hub's names: references, logins, rules and files use many of them for one registry.
 
 The names are those of Docker and of the libraries that other tools are made of: ``docker.io`` in references
 (distribution/reference, ``normalize.go``), ``https://index.docker.io/v1/`` in files of logins (docker/cli,
@@ -9,7 +9,7 @@ with a port it is another registry, and so is every host below or beside these.
 from __future__ import annotations
 
 DOCKER_HUB = "docker.io"
-"""The name that stands for Docker Hub wherever syncer keeps, shows or compares one."""
+"""The name of Docker Hub that syncer stores, shows and compares."""
 
 _API_HOST = "registry-1.docker.io"
 _LOGIN_KEY = "https://index.docker.io/v1/"
@@ -28,7 +28,7 @@ def canonical_host(host: str) -> str:
 
 
 def api_host(host: str) -> str:
-    """The ``host[:port]`` that answers for the registry ``host``: Docker Hub's has another name than its references."""
+    """The ``host[:port]`` of the API of the registry ``host``; at Docker Hub it differs from the name in references."""
     return _API_HOST if canonical_host(host) == DOCKER_HUB else host
 
 
@@ -38,9 +38,9 @@ def login_key(host: str) -> str:
 
 
 def login_place(place: str) -> str:
-    """``host[/path]``, for which a login is kept, as references write it.
+    """The ``host[/path]`` that a login belongs to, in the spelling of references.
 
-    The version of the API, which ends Docker Hub's key for logins, is no path of a repository.
+    Docker Hub's key for logins ends in the version of the API, which is no path of a repository.
     """
     host, slash, path = place.partition("/")
     host = canonical_host(host)
@@ -49,19 +49,20 @@ def login_place(place: str) -> str:
     return f"{host}{slash}{path}"
 
 
-def spelt_out(host: str, repository: str) -> str:
+def full_repository(host: str, repository: str) -> str:
     """The full name of ``repository`` at ``host``: a name of one part lies in ``library`` at Docker Hub."""
     return f"{_LIBRARY}/{repository}" if host == DOCKER_HUB and repository and "/" not in repository else repository
 
 
 def meanings(prefix: str) -> tuple[str, ...]:
-    """What a rule for names that begin with ``prefix`` (``host[/path]``) is about.
+    """The prefixes that a rule for ``prefix`` (``host[/path]``) stands for.
 
-    A name of one part at Docker Hub begins the names of a user's repositories, and is short for one in ``library``.
+    A name of one part at Docker Hub is a user, whose repositories it begins, or is short for a repository in
+    ``library``.
 
     >>> meanings("docker.io/busybox")
     ('docker.io/busybox', 'docker.io/library/busybox')
     """
     host, _, path = prefix.partition("/")
-    full = spelt_out(host, path)
+    full = full_repository(host, path)
     return (prefix,) if path in (full, _LIBRARY) else (prefix, f"{host}/{full}")

@@ -1,4 +1,4 @@
-"""Content with children, parsed strictly and kept byte for byte."""
+"""Manifests and indexes, parsed strictly and kept byte for byte; and the walk from an index down to its blobs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from syncer.oci.descriptor import (
 from syncer.oci.digest import Digest
 
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
-"""Bytes: what distribution-spec obliges a registry to take, and what Debian's takes at most."""
+"""Bytes.  Distribution-spec obliges a registry to take manifests of this size, and Debian's takes no larger ones."""
 
 MAX_DEPTH = 8
-"""Indexes within indexes."""
+"""The number of indexes that may lie within each other."""
 
 MAX_MANIFESTS = 10_000
-"""Manifests of one image."""
+"""The number of manifests that one image may have."""
 
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
@@ -48,7 +48,10 @@ class Manifest:
     annotations: Mapping[str, str]
 
     def children(self) -> tuple[Descriptor, ...]:
-        """What must be in a repository before this manifest, foreign layers left out; each digest once."""
+        """The content that must be in a repository before this manifest: each digest once, without foreign layers.
+
+        Raises ``InvalidContent`` when one digest is listed with two sizes.
+        """
         return _once((self.config, *(layer for layer in self.layers if layer.is_distributable)))
 
 
@@ -64,7 +67,10 @@ class Index:
     annotations: Mapping[str, str]
 
     def children(self) -> tuple[Descriptor, ...]:
-        """What must be in a repository before this index; each digest once."""
+        """The manifests that must be in a repository before this index: each digest once.
+
+        Raises ``InvalidContent`` when one digest is listed with two sizes.
+        """
         return _once(self.manifests)
 
 
@@ -72,9 +78,9 @@ AnyManifest: TypeAlias = Manifest | Index
 
 
 class Descent:
-    """The way down from a manifest to all that it needs: depth first, in the order of the documents.
+    """The walk from a manifest down to everything that it needs: depth first, in the order of the documents.
 
-    Its user has the manifests, or asks for them, and says below which of them the way goes on::
+    The caller reads the manifests, and enters those below which the walk is to go on::
 
         descent = Descent(name)
         descent.enter(root)
@@ -82,8 +88,8 @@ class Descent:
             if is_manifest and child.digest not in known:
                 descent.enter(await source.manifest(name.at(child.digest)))
 
-    A child is met as often as manifests that were entered list it.  ``enter`` raises ``InvalidContent``, which names
-    ``origin``, for more than ``MAX_DEPTH`` indexes within indexes, and for more than ``MAX_MANIFESTS``.
+    A child comes once for each entered manifest that lists it.  ``enter`` raises ``InvalidContent``, which names
+    ``origin``, for more than ``MAX_DEPTH`` indexes within each other, and for more than ``MAX_MANIFESTS`` manifests.
     """
 
     __slots__ = ("_left", "_open", "_prefix")
@@ -95,11 +101,11 @@ class Descent:
 
     @property
     def depth(self) -> int:
-        """How many manifests are above the child that was met last."""
+        """The number of manifests above the child that came last."""
         return len(self._open)
 
     def enter(self, manifest: AnyManifest) -> None:
-        """Go on below ``manifest``: the root, or the child that was met last."""
+        """Go on below ``manifest``, which is the root or the child that came last."""
         if self.depth > MAX_DEPTH:
             raise InvalidContent(f"{self._prefix}its indexes are nested more than {MAX_DEPTH} deep")
         if not self._left:
@@ -108,7 +114,7 @@ class Descent:
         self._open.append((iter(manifest.children()), isinstance(manifest, Index)))
 
     def __iter__(self) -> Iterator[tuple[Descriptor, bool]]:
-        """Each child, and whether an index lists it: a manifest then, else a config or a layer."""
+        """Yield each child, with True for a manifest (listed by an index) and False for a config or a layer."""
         while self._open:
             children, are_manifests = self._open[-1]
             child = next(children, None)
@@ -119,9 +125,9 @@ class Descent:
 
 
 def parse_manifest(content: bytes, media_type: str | None = None, *, expected: Digest | None = None) -> AnyManifest:
-    """The document in ``content``, whose bytes are kept as they are.
+    """Parse the manifest or index in ``content``, and keep its bytes as they are.
 
-    ``media_type`` is what the server or the parent calls it, without parameters.  Raises
+    ``media_type`` is the one that the server or the parent gives, without parameters.  Raises
     ``DigestMismatch`` when the bytes are not those of ``expected``, and ``InvalidContent`` for Docker's
     schema 1, for a document that is both index and manifest (CVE-2021-41190), for a media type that
     contradicts the document's own, and for anything else that image-spec forbids.
@@ -146,16 +152,16 @@ def parse_manifest(content: bytes, media_type: str | None = None, *, expected: D
     return Manifest(content, descriptor, config, layers, about, artifact_type or config.media_type, annotations)
 
 
-def as_referrer(manifest: AnyManifest) -> Descriptor:
-    """How the referrers API lists a manifest, and the fallback tag as well (distribution-spec, "Listing Referrers")."""
+def referrer_descriptor(manifest: AnyManifest) -> Descriptor:
+    """The entry for ``manifest`` in a list of referrers (distribution-spec, "Listing Referrers")."""
     return replace(manifest.descriptor, artifact_type=manifest.artifact_type, annotations=manifest.annotations)
 
 
 def load_object(content: bytes) -> dict[str, Any]:
-    """A JSON object that others wrote; raises ``InvalidContent``, also for a key given twice.
+    """Parse a JSON object; raises ``InvalidContent``, also for a key given twice.
 
-    The standard library's parser, since orjson lets the last of two keys win, and two readers that
-    disagree about a manifest are how content is smuggled.
+    This uses the standard library's parser, since orjson accepts a key given twice: two programs that read one manifest
+    differently can be used to smuggle content.
     """
     try:
         document = json.loads(content, object_pairs_hook=_unique)
@@ -180,7 +186,7 @@ def _load(content: bytes) -> dict[str, Any]:
 
 
 def _media_type(document: dict[str, Any], given: str | None) -> str:
-    """The document's own media type, else the given one, else what its shape says."""
+    """The document's own media type, else the given one, else the one that fits its fields."""
     if given is not None and given.startswith(_SCHEMA_1):
         raise InvalidContent("Docker's schema 1 is not supported: the image must be pushed anew by a current tool")
     known = (*MANIFEST_TYPES, *INDEX_TYPES)
@@ -232,7 +238,7 @@ __all__ = [
     "Descent",
     "Index",
     "Manifest",
-    "as_referrer",
     "load_object",
     "parse_manifest",
+    "referrer_descriptor",
 ]

@@ -1,3 +1,5 @@
+"""The platform that an image runs on."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Platform:
-    """What an image runs on, such as ``linux/arm64``.
+    """An operating system and an architecture that an image runs on, such as ``linux/arm64``.
 
     >>> str(Platform.parse("amd64"))
     'linux/amd64'
@@ -22,7 +24,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``os/architecture[/variant]``, or an architecture alone for Linux; raises ``InvalidPlatform``."""
+        """Parse ``os/architecture[/variant]``, or an architecture alone for Linux; raises ``InvalidPlatform``."""
         parts = text.split("/")
         if not all(part and part.replace("-", "").replace("_", "").isalnum() for part in parts) or len(parts) > 3:
             raise InvalidPlatform(f"{text!r} is not a platform", hint="write it like linux/amd64 or arm64")
@@ -32,7 +34,10 @@ class Platform:
 
     @classmethod
     def from_json(cls, document: Any) -> Self | None:
-        """The ``platform`` of a descriptor; None when it names no operating system and architecture."""
+        """Parse the ``platform`` of a descriptor; None when it names no operating system or no architecture.
+
+        Raises ``InvalidContent`` for anything that is not an object.
+        """
         if document is None:
             return None
         if not isinstance(document, dict):
@@ -43,13 +48,13 @@ class Platform:
         return cls(os, architecture, variant if isinstance(variant, str) and variant else None)
 
     def satisfies(self, wanted: Platform) -> bool:
-        """Whether an image for this platform is what ``wanted`` asks for.
+        """Tell whether an image for this platform fits the platform ``wanted``.
 
         A missing variant means the architecture's usual one (arm64 is v8, arm is v7).
         """
-        return self._spelt_out() == wanted._spelt_out()
+        return self._with_variant() == wanted._with_variant()
 
-    def _spelt_out(self) -> tuple[str, str, str | None]:
+    def _with_variant(self) -> tuple[str, str, str | None]:
         return self.os, self.architecture, self.variant or _DEFAULT_VARIANT.get(self.architecture)
 
     def __str__(self) -> str:

@@ -1,3 +1,5 @@
+"""References: the names of images, as Docker's rules write them out."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -7,7 +9,7 @@ from typing import Self
 
 from syncer.errors import InvalidContent, InvalidReference
 from syncer.oci.digest import Digest
-from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, spelt_out
+from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, full_repository
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -18,7 +20,7 @@ _MAX_REPOSITORY = 255
 
 @dataclass(frozen=True, slots=True, order=True)
 class Reference:
-    """``registry/repository:tag@digest``, spelt out by Docker's rules.
+    """The name of an image, ``registry/repository:tag@digest``, written out by Docker's rules.
 
     >>> str(Reference.parse("busybox"))
     'docker.io/library/busybox:latest'
@@ -31,7 +33,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """What ``text`` refers to; ``latest`` when it has neither tag nor digest.
+        """Parse ``text``; the tag is ``latest`` when it has neither tag nor digest.
 
         Raises ``InvalidReference``, which says which part is wrong.
         """
@@ -39,7 +41,7 @@ class Reference:
         digest = _digest(text, digest_text) if at else None
         registry, path = _split_registry(name)
         path, tag = _split_tag(text, path)
-        path = spelt_out(registry, path)
+        path = full_repository(registry, path)
         _check_registry(text, registry)
         _check_repository(text, path)
         if tag is None and digest is None:
@@ -47,11 +49,11 @@ class Reference:
         return cls(registry, path, tag, digest)
 
     def at(self, digest: Digest) -> Self:
-        """The same repository's content of that digest, without a tag."""
+        """A reference to ``digest`` in the same repository, without a tag."""
         return replace(self, tag=None, digest=digest)
 
     def tagged(self, tag: str) -> Self:
-        """The same repository's ``tag``, without a digest."""
+        """A reference to ``tag`` in the same repository, without a digest; raises ``InvalidReference``."""
         if not _TAG.fullmatch(tag):
             raise InvalidReference(f"{self.name}:{tag}", _tag_problem(tag))
         return replace(self, tag=tag, digest=None)
@@ -63,8 +65,9 @@ class Reference:
 
     @property
     def path(self) -> str:
-        """``registry/repository`` as one repository's name: a port follows an underscore, since a
-        repository name holds no colon (docs/design.md, "Where images land").
+        """``registry/repository`` as the name of a repository at another registry.
+
+        The port follows an underscore, since a repository's name holds no colon (docs/design.md, "Where images land").
         """
         host, port = split_port(self.registry)
         if host.startswith("["):
@@ -78,7 +81,7 @@ class Reference:
 
 
 def split_port(registry: str) -> tuple[str, str | None]:
-    """``host`` and ``port`` of ``host[:port]``; an IPv6 address keeps its brackets."""
+    """Split ``host[:port]`` into host and port, None without one; an IPv6 address keeps its brackets."""
     host, colon, port = registry.rpartition(":")
     if colon and not port.endswith("]"):
         return host, port

@@ -1,4 +1,4 @@
-"""The tags of manifests that speak about another one: cosign's, and those that stand in for the referrers API."""
+"""The tags of referrers: cosign's, and those that replace the referrers API at registries without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _TAG = re.compile(r"(sha256-[0-9a-f]{64})(?:\.[a-z]+)?|(sha512-[0-9a-f]{121})")
 
 
 def fallback_tag(subject: Digest) -> str:
-    """The tag that lists referrers where a registry has no API for them (distribution-spec, "Referrers Tag Schema").
+    """The tag that lists the referrers of ``subject`` at a registry without the API for them.
+
+    Distribution-spec, "Referrers Tag Schema", defines it.
 
     >>> from syncer.oci import Digest
     >>> fallback_tag(Digest.of(b"hello"))[:20]
@@ -29,7 +31,9 @@ def cosign_tags(subject: Digest) -> tuple[str, ...]:
 
 
 def subject_tag(tag: str) -> str | None:
-    """The fallback tag of the manifest that ``tag`` speaks about, by cosign's or its own form; None for other tags.
+    """The fallback tag of the manifest that ``tag`` is about; None when ``tag`` is not one of a referrer.
+
+    ``tag`` may be one of cosign's or a fallback tag itself.
 
     >>> subject_tag(f"sha256-{'a' * 64}.sig") == f"sha256-{'a' * 64}"
     True

@@ -1,1 +1,1 @@
-"""What to mirror: each module turns something that people have into references."""
+"""Profiles, statements of what to mirror: each module turns files or answers of an API into references."""

@@ -72,7 +72,8 @@ class RegistryAuth:
         self._tokens: dict[tuple[str, ...], Token] = {}
         self._learned: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._locks: dict[tuple[str, ...], anyio.Lock] = {}
-        self._has_pinged = False
+        self._ping_lock = anyio.Lock()
+        self._pinged: tuple[Challenge, ...] | None = None  # what the answer to a ping asks for
 
     @property
     def is_asked_for(self) -> bool:
@@ -109,8 +110,7 @@ class RegistryAuth:
     async def challenged(self, repository: str, scopes: tuple[str, ...], answer: Challenged) -> bool:
         """Take in what a 401 says; whether there is something better to send now than what was sent."""
         found = parse_challenges(answer.challenges)
-        if not found and not self._has_pinged:
-            self._has_pinged = True
+        if not found:
             found = await self._ping()  # some registries say only there how to authenticate
         bearer = next((one for one in found if one.scheme == "bearer" and one.parameters.get("realm")), None)
         if bearer is not None:
@@ -122,8 +122,12 @@ class RegistryAuth:
         return False
 
     async def _ping(self) -> tuple[Challenge, ...]:
-        answer = await self._transport.ask(Request(method="GET", url=self._base))
-        return parse_challenges(answer.headers.getall("WWW-Authenticate", ()))
+        """What the registry's base asks for, which is looked at once; all who come meanwhile wait for that."""
+        async with self._ping_lock:
+            if self._pinged is None:
+                answer = await self._transport.ask(Request(method="GET", url=self._base))
+                self._pinged = parse_challenges(answer.headers.getall("WWW-Authenticate", ()))
+            return self._pinged
 
     async def _take_bearer(
         self, repository: str, scopes: tuple[str, ...], challenge: Challenge, answer: Challenged

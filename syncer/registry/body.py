@@ -74,10 +74,6 @@ class Content:
             position += length
             self._progress.done = position
 
-    @property
-    def is_relayed(self) -> bool:
-        return self._file is None or self._file is self._relay
-
     async def feed(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do ``work``, which reads this content, and fetch what it reads."""
         if self._relay is None:
@@ -187,10 +183,6 @@ class Part:
     content: Content
     start: int
     length: int
-
-    @property
-    def is_relayed(self) -> bool:
-        return self.content.is_relayed
 
     def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         return self.content.read(self.start, self.length)

@@ -16,7 +16,7 @@ import orjson
 from syncer.errors import NetworkError, NotFound, RegistryError, SyncerError
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import OCI_INDEX
-from syncer.oci.manifest import AnyManifest, Index, as_referrer
+from syncer.oci.manifest import AnyManifest, Index, referrer_descriptor
 from syncer.oci.referrer_tags import cosign_tags, fallback_tag
 from syncer.registry.repository import Repository
 
@@ -39,7 +39,7 @@ class Referrers:
         async with self._locks.setdefault((repository.name, subject), anyio.Lock()):
             for _ in range(_ATTEMPTS):
                 listed = await self._listed(repository, subject)
-                entry = as_referrer(manifest).to_json()
+                entry = referrer_descriptor(manifest).to_json()
                 if any(other["digest"] == entry["digest"] for other in listed):
                     return
                 index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*listed, entry]}

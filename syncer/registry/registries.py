@@ -102,11 +102,11 @@ class Registries:
         left = self._transport.of(self.registry(reference.registry).base).pause_left
         return left if left <= self._settings.transport.limits.max_wait else 0.0
 
-    def lanes(self, reference: Reference) -> int:
-        """How many blobs may be on their way from the registry of ``reference``; see ``content.Narrow``."""
+    def capacity(self, reference: Reference) -> int:
+        """How many blobs may be on their way from the registry of ``reference``; see ``content.Limiting``."""
         traffic = self._transport.of(self.registry(reference.registry).base)
-        usual = self._settings.transport.limits.requests_per_host
-        return min(usual, traffic.settings.concurrency or (_PACED_LANES if traffic.is_paced else usual))
+        is_slow = traffic.is_paced and not traffic.settings.concurrency
+        return min(traffic.permits.limit, _PACED_LANES) if is_slow else traffic.permits.limit
 
     def target(
         self, address: RegistryAddress, *, journal: UploadJournal | None = None, interrupted: bool = False

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
-from yarl import URL
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
 from syncer.content import Blob, Progress
 from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
@@ -47,11 +45,9 @@ class RegistryTarget:
         self._search = ReferrerSearch()
 
     @property
-    def lanes(self) -> int:
+    def capacity(self) -> int:
         """How many pieces of content may be on their way to it."""
-        transport = self._registry.transport
-        usual = transport.limits.requests_per_host
-        return transport.of(self._registry.base).settings.concurrency or usual
+        return self._registry.transport.of(self._registry.base).permits.limit
 
     def space(self, name: Reference) -> str:
         return name.repository
@@ -82,11 +78,17 @@ class RegistryTarget:
             if is_worth_asking and await repository.has_blob(blob.descriptor):
                 return False
             content = Content(blob, progress)
-            async with self._registry.transport.relay(self._registry.base, *_origin(blob)):
+            async with self._relayed(blob):
                 upload = Upload(repository, content, self._manner, journal=self._journal, session=session)
                 await content.feed(upload.run)
         progress.done = blob.descriptor.size
         return True
+
+    def _relayed(self, blob: Blob) -> AbstractAsyncContextManager[None]:
+        """A block that may send ``blob``: one that is fetched from a registry meanwhile holds a request to each."""
+        if not isinstance(blob, RegistryBlob):
+            return nullcontext()
+        return self._registry.transport.relay(self._registry.base, blob.repository.registry.base)
 
     async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
         """Ask for a mount; anything but 201 means that the blob must be written.
@@ -149,8 +151,3 @@ class RegistryTarget:
 
 def _tag_or_digest(name: Reference) -> str:
     return name.tag or str(name.digest)
-
-
-def _origin(blob: Blob) -> list[URL]:
-    """The registry that the blob is fetched from while it is sent, if it is in one."""
-    return [blob.repository.registry.base] if isinstance(blob, RegistryBlob) else []

@@ -1,4 +1,4 @@
-"""The collector: what happened, counted while it happens."""
+"""The account, which counts the events of a run while they happen."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _utc_now() -> datetime:
 
 @dataclass(slots=True)
 class _Count:
-    """Blobs that met the same end, and their bytes."""
+    """The number of blobs with one result, and their bytes."""
 
     blobs: int = 0
     bytes: int = 0
@@ -42,10 +42,10 @@ class _Count:
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """An ``Emit`` that counts; ``report`` may be asked at any time.
+    """An ``Emit`` that counts events; ``report`` may be called at any time.
 
     ``fetches`` and ``sends`` say whether the source and the target are registries.  An image that fails
-    and is tried again counts once, as it ended.
+    and is tried again counts once, with its last result.
     """
 
     run_id: str
@@ -94,10 +94,10 @@ class Account:
                     is_required=item.requires_referrers or (known is not None and known.is_required),
                 )
             case _:
-                pass  # what is on its way is the display's concern
+                pass  # only the display needs the others
 
     def expect(self, items: Iterable[Item]) -> None:
-        """Announce what is to be transferred: what the run does not come to is in the report as unfinished."""
+        """Announce the items of the run: those that it does not reach are in the report as unfinished."""
         for item in items:
             self._images.setdefault(
                 item,
@@ -105,7 +105,7 @@ class Account:
             )
 
     def report(self, registries: Iterable[RegistryAccount] = (), *, warnings: Iterable[str] = ()) -> Report:
-        """The account so far; ``registries`` are the transport's own counts, ``warnings`` what was odd about them."""
+        """The report of all events so far; ``registries`` are the counts of the transport, ``warnings`` its doubts."""
         accounts = tuple(sorted(registries, key=lambda account: account.registry))
         images = tuple(self._images.values())
         return Report(

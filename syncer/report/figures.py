@@ -1,4 +1,4 @@
-"""What an account says, as values.  docs/report.md and docs/report.schema.json describe their JSON."""
+"""The values of a report; docs/report.md and docs/report.schema.json describe their JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from syncer.oci import Digest, Platform, Reference
 
 
 class Status(StrEnum):
-    """What became of an image."""
+    """The result for an image."""
 
     COPIED = "copied"
     SKIPPED = "skipped"  # the target's name pointed to this content already
@@ -23,17 +23,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageAccount:
-    """What became of one image on its way to one target."""
+    """The result for one image at one target."""
 
     source: Reference
     target: Reference
     status: Status
     subject: Reference | None = None  # the image that this one, a signature or the like, speaks about
-    digest: Digest | None = None  # None: it was never found
-    platforms: tuple[Platform, ...] = ()  # of an index that was looked into
+    digest: Digest | None = None  # None when it was not found
+    platforms: tuple[Platform, ...] = ()  # of an index that was read
     error: SyncerError | None = None
-    bytes: int = 0  # of blobs that no earlier image of this run brings along
-    seconds: float = 0.0  # from the moment when all of it was found
+    bytes: int = 0  # of blobs that no earlier image of this run has
+    seconds: float = 0.0  # after all its content was found
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,7 +52,7 @@ class ImageAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryAccount:
-    """What one registry was asked, and how it took it."""
+    """The requests to one registry, and its answers."""
 
     registry: str
     requests: int = 0
@@ -85,7 +85,7 @@ class UnknownReferrers:
 
 
 class PruneStatus(StrEnum):
-    """What became of a tag that nobody asks for any more."""
+    """The result for a tag that its sync file no longer names."""
 
     LISTED = "listed"
     DELETED = "deleted"
@@ -94,7 +94,7 @@ class PruneStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
+class PrunedTag:
     """A tag at a target that its sync file no longer names."""
 
     name: Reference
@@ -113,9 +113,9 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """The sums of a run.  Bytes are those of blobs; what was sent twice by a retry counts once.
+    """The sums of a run.  Bytes are those of blobs; bytes that a retry sent twice count once.
 
-    Signatures and other referrers are no images, but count among the blobs and the bytes.
+    Signatures and other referrers do not count as images, but their blobs and bytes count.
     """
 
     images: int
@@ -134,7 +134,7 @@ class Totals:
     bytes_sent: int  # to a registry
     bytes_mounted: int
     bytes_skipped: int  # of blobs that the target had
-    bytes_deduplicated: int  # of blobs that an earlier image brought along
+    bytes_deduplicated: int  # of blobs that an earlier image has too
     requests: int
     retries: int
     too_many_requests: int
@@ -146,7 +146,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The account of one run; holds nothing secret."""
+    """The report of one run; it holds no secrets."""
 
     run_id: str
     started: datetime
@@ -155,7 +155,7 @@ class Report:
     images: tuple[ImageAccount, ...]  # in the order of the profile, as far as the run allowed
     registries: tuple[RegistryAccount, ...]
     referrers_unknown: tuple[UnknownReferrers, ...] = ()
-    pruned: tuple[Pruned, ...] | None = None  # None: nobody wanted to know
+    pruned: tuple[PrunedTag, ...] | None = None  # None without --prune
     prune_refused: tuple[SyncerError, ...] = ()  # targets at which more would have gone than may
     warnings: tuple[str, ...] = ()  # what was odd, and did no harm
 
@@ -165,7 +165,7 @@ class Report:
 
     @property
     def exit(self) -> Exit:
-        """The exit code of the run: the common one of all failures, else 1; 0 without any."""
+        """The exit code of the run: the one that all failures share, else 1; 0 without failures."""
         codes = [image.error.exit for image in self.images if image.error]
         codes += [pruned.error.exit for pruned in self.pruned or () if pruned.error]
         codes += [Exit.INCOMPLETE for unknown in self.referrers_unknown if unknown.is_required]
@@ -186,7 +186,7 @@ class Report:
             "warnings": list(self.warnings),
         } | ({} if self.pruned is None else self._prune_to_json(self.pruned))
 
-    def _prune_to_json(self, pruned: tuple[Pruned, ...]) -> dict[str, Any]:
+    def _prune_to_json(self, pruned: tuple[PrunedTag, ...]) -> dict[str, Any]:
         return {
             "pruned": [each.to_json() for each in pruned],
             "prune_refused": [str(refused) for refused in self.prune_refused],
@@ -204,7 +204,7 @@ _REASONS = {
 
 
 def reason(error: SyncerError) -> str:
-    """One word for what went wrong, the same for every error that exits alike."""
+    """One word for the kind of an error; errors with the same exit code have the same word."""
     return _REASONS.get(error.exit, "failed")
 
 

@@ -1,4 +1,4 @@
-"""The account of a dry run: what a transfer would fetch, send, mount and skip."""
+"""The forecast of a run, which ``plan`` and ``--dry-run`` show: bytes to fetch, to send and to mount."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Reference
-from syncer.report.figures import Pruned, reason
-from syncer.report.summary import block, counted, human_bytes, printable, prune_lines
-from syncer.transfer.discovery import Discovered, Doubted, Unchanged, Undiscovered
+from syncer.report.figures import PrunedTag, reason
+from syncer.report.summary import block, human_bytes, printable, prune_lines, quantity
+from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
@@ -20,7 +20,7 @@ _LARGEST = 10
 
 
 class Action(StrEnum):
-    """What a transfer would do about an image."""
+    """The action of a transfer for an image."""
 
     COPY = "copy"
     SKIP = "skip"  # the target has it
@@ -29,15 +29,15 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageForecast:
-    """What a transfer would do about one image on its way to one target."""
+    """The forecast for one image at one target."""
 
     source: Reference
     target: Reference
     action: Action
     subject: Reference | None = None  # as in ``ImageAccount``
     digest: Digest | None = None
-    size: int = 0  # bytes of all its blobs, shared ones included; 0 where nobody looked
-    bytes: int = 0  # of those that would be moved for it
+    size: int = 0  # bytes of all its blobs, shared ones included; 0 when the image was not read
+    bytes: int = 0  # of the blobs that would be copied for it
     bytes_mounted: int = 0
     error: SyncerError | None = None
 
@@ -58,7 +58,7 @@ class ImageForecast:
 
 @dataclass(slots=True, kw_only=True)
 class RegistryForecast:
-    """What would go over the wire to and from one registry, in bytes of blobs."""
+    """The forecast of the traffic with one registry, in bytes of blobs."""
 
     registry: str
     bytes_fetched: int = 0
@@ -92,7 +92,7 @@ class ForecastReport:
     images: tuple[ImageForecast, ...]
     registries: tuple[RegistryForecast, ...]
     warnings: tuple[str, ...] = ()  # what could not be told, and does no harm
-    pruned: tuple[Pruned, ...] | None = None  # as in ``Report``
+    pruned: tuple[PrunedTag, ...] | None = None  # as in ``Report``
 
     @property
     def has_work(self) -> bool:
@@ -105,7 +105,7 @@ class ForecastReport:
         return sorted(copied, key=lambda image: -image.size)[:_LARGEST]
 
     def exit(self, *, tell_work: bool) -> Exit:
-        """The exit code: that of what could not be found; with ``tell_work`` 10 when there is work to do."""
+        """The exit code that the failures share, else 0; with ``tell_work`` it is 10 when there is work to do."""
         failed = common_exit(image.error.exit for image in self.images if image.error)
         return failed or (Exit.WORK_TO_DO if tell_work and self.has_work else Exit.OK)
 
@@ -123,8 +123,8 @@ class ForecastReport:
 class Forecast:
     """A consumer of discovery that only adds up.
 
-    ``fetches`` and ``sends`` say whether the ends are registries, ``can_mount`` whether the target mounts.  What
-    single blobs the target has is not asked: that would cost a request for each.
+    ``fetches`` and ``sends`` say whether the ends are registries, ``can_mount`` whether the target mounts.  The target
+    is not asked for single blobs, since that would cost one request for each.
     """
 
     fetches: bool
@@ -139,20 +139,20 @@ class Forecast:
     _mounts: int = 0
     _deduplicated: int = 0
 
-    def add(self, found: Discovered, space: str, memory: Memory | None = None) -> None:
-        """Take in what discovery found out; ``space`` is the target's for the item, ``memory`` that of earlier runs."""
+    def add(self, found: DiscoveryResult, space: str, memory: Memory | None = None) -> None:
+        """Add a result of discovery; ``space`` is the item's at the target, ``memory`` comes from earlier runs."""
         match found:
             case Unchanged(item, root):
                 self._images.append(_image(item, Action.SKIP, digest=root.digest))
-            case Undiscovered(item, error):
+            case DiscoveryFailure(item, error):
                 self._images.append(_image(item, Action.FAIL, error=error))
-            case Doubted(item, error):
+            case ReferrersDoubt(item, error):
                 self._warnings[f"what refers to the images of {item.source.name} cannot be told: {error}"] = None
             case Tree():
                 self._add_tree(found, space, memory or Memory())
 
     def report(self, *, disk_bytes: int | None = None) -> ForecastReport:
-        """The forecast so far."""
+        """The report of the results so far; ``disk_bytes`` is the size of the bundle, if one is built."""
         images = [image for image in self._images if image.subject is None]
         actions = [image.action for image in images]
         registries = tuple(self._registries[name] for name in sorted(self._registries))
@@ -208,7 +208,7 @@ class Forecast:
 
 
 def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
-    """The forecast for people, in the manner of the other summaries."""
+    """The summary of a forecast for people; ``outcome`` are lines at its top."""
     totals = report.totals
     ends = {
         "to copy": totals.images_to_copy,
@@ -219,7 +219,7 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
     lines = [*outcome, f"images:  {totals.images} ({said})" if said else "images:  none"]
     if totals.referrers_to_copy:
         lines.append(
-            f"with:    {counted(totals.referrers_to_copy, 'signature or referrer', 'signatures and referrers')}"
+            f"with:    {quantity(totals.referrers_to_copy, 'signature or referrer', 'signatures and referrers')}"
         )
     lines += [f"{registry.registry}: {_traffic(registry)}" for registry in report.registries if _traffic(registry)]
     if totals.bytes_deduplicated:

@@ -1,7 +1,7 @@
-"""The account as Prometheus text, for node_exporter's textfile collector.
+"""The metrics of a run as Prometheus text, for node_exporter's textfile collector.
 
-All are gauges about the last run, as Prometheus advises for batch jobs; base units, and the unit at the end
-of the name.  ``profile`` tells several jobs on one machine apart.
+All of them are gauges about the last run, as Prometheus advises for batch jobs, in base units, with the unit at the
+end of the name.  The label ``profile`` distinguishes several jobs on one machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PER_REGISTRY: Mapping[str, tuple[str, Callable[[RegistryAccount], float]]] = {
 
 
 def metrics(report: Report, *, profile: str, last_success: float | None = None) -> bytes:
-    """The text for one run; ``last_success`` is when an earlier run went well (seconds since 1970)."""
+    """The text for one run; ``last_success`` is the time of the last successful run (seconds since 1970)."""
     registry = CollectorRegistry()
     totals = report.totals
 
@@ -99,10 +99,9 @@ def metrics(report: Report, *, profile: str, last_success: float | None = None) 
 
 
 def write_metrics(path: Path, report: Report, *, profile: str) -> None:
-    """The metrics of ``report`` in ``path``; raises ``TargetError``.
+    """Write the metrics of ``report`` to ``path``; raises ``TargetError``.
 
-    The time of the last success outlives the runs that fail after it: it is taken over from the file
-    that is replaced.
+    After a run that failed, the time of the last success comes from the file that is replaced.
     """
     write_account(path, metrics(report, profile=profile, last_success=_last_success(path, profile)))
 

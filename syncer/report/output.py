@@ -1,4 +1,4 @@
-"""Accounts as files: whole or absent, readable by whoever scrapes them."""
+"""Writing reports and metrics to files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncer.report.forecast import ForecastReport
 
 
 def require_writable(path: Path) -> None:
-    """Raise ``UsageError`` when ``path`` cannot be written, before a night's work and not after it."""
+    """Raise ``UsageError`` when ``path`` cannot be written, so that a long run does not end without its report."""
     parent = path.parent
     if path.is_dir():
         raise UsageError(f"{path} is a directory, not a file to write")
@@ -25,11 +25,11 @@ def require_writable(path: Path) -> None:
 
 
 def write_report(path: Path, report: Report | ForecastReport) -> None:
-    """The JSON document of ``report`` in ``path``; raises ``TargetError``."""
+    """Write the JSON document of ``report`` to ``path``; raises ``TargetError``."""
     write_account(path, orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def write_account(path: Path, content: bytes) -> None:
-    """Write ``content`` as the file ``path``, whole, for everybody to read; raises ``TargetError``."""
+    """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``."""
     with saving(path):
         write_whole(path, content, mode=0o644)

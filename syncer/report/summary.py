@@ -1,11 +1,11 @@
-"""The account for people, in the manner of Palette's summaries."""
+"""The summary of a run for people, in the form of Palette's summaries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from syncer.errors import SyncerError
-from syncer.report.figures import Pruned, PruneStatus, Report, Status
+from syncer.report.figures import PrunedTag, PruneStatus, Report, Status
 
 _RULE = "-" * 29
 _FAILURES_SHOWN = 20
@@ -14,7 +14,7 @@ _FAILURES_SHOWN = 20
 def summary(title: str, outcome: Sequence[str], report: Report) -> str:
     """A block of plain lines under ``title``, such as ``Build Summary``.
 
-    ``outcome`` are the command's own sentences about what lies where now.
+    ``outcome`` are the command's own lines, such as the path of the bundle.
     """
     lines = [*outcome, *_figures(report), *_failures(report), *_warnings(report)]
     return block(title, [*lines, *prune_lines(report.pruned, report.prune_refused)])
@@ -37,7 +37,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """``seconds`` as a person says it: ``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """``seconds`` in units for people: ``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -52,8 +52,8 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """``number`` of things: ``1 blob``, ``1,234 blobs``."""
+def quantity(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: ``1 blob``, ``1,234 blobs``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
@@ -64,10 +64,10 @@ _PRUNE_WORDS = {
 }
 
 
-def prune_lines(pruned: Sequence[Pruned] | None, refused: Sequence[SyncerError] = ()) -> list[str]:
-    """All tags that a prune found, since they are there to be looked at before they are deleted.
+def prune_lines(pruned: Sequence[PrunedTag] | None, refused: Sequence[SyncerError] = ()) -> list[str]:
+    """One line for each tag that a prune found, so that people can check them before they are deleted.
 
-    ``refused`` says where nothing was deleted, and why.
+    ``refused`` says at which targets nothing was deleted, and why.
     """
     if pruned is None:
         return []
@@ -88,10 +88,10 @@ def _figures(report: Report) -> list[str]:
     if totals.referrers:
         failed = f", {totals.referrers_failed} failed" if totals.referrers_failed else ""
         lines.append(
-            f"with:    {counted(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
+            f"with:    {quantity(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
         )
     if totals.blobs_copied or totals.blobs_skipped or totals.blobs_mounted:
-        lines.append(f"moved:   {human_bytes(copied)} in {counted(totals.blobs_copied, 'blob')}")
+        lines.append(f"moved:   {human_bytes(copied)} in {quantity(totals.blobs_copied, 'blob')}")
     saved = {
         "shared between images": totals.bytes_deduplicated,
         "mounted": totals.bytes_mounted,
@@ -100,10 +100,10 @@ def _figures(report: Report) -> list[str]:
     if any(saved.values()):
         lines.append("saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size))
     if totals.requests:
-        extra = [counted(totals.retries, "retry", "retries")] if totals.retries else []
+        extra = [quantity(totals.retries, "retry", "retries")] if totals.retries else []
         if totals.too_many_requests:
             extra.append(f"{totals.too_many_requests} × 429")
-        lines.append(f"asked:   {counted(totals.requests, 'request')}" + (f" ({', '.join(extra)})" if extra else ""))
+        lines.append(f"asked:   {quantity(totals.requests, 'request')}" + (f" ({', '.join(extra)})" if extra else ""))
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
     return lines

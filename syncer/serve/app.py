@@ -7,7 +7,9 @@ import logging
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+import anyio
 from aiohttp import web
+from anyio import to_thread
 
 from syncer.errors import SyncerError
 from syncer.serve import reading, uploading, writing
@@ -17,10 +19,12 @@ from syncer.serve.endpoint import (
     Catalog,
     Endpoint,
     ManifestAt,
+    Pulled,
     Referrers,
     Tags,
     UploadAt,
     Uploads,
+    found_by_namespace,
     parse_endpoint,
 )
 from syncer.serve.password import Passwords
@@ -36,6 +40,7 @@ _METHODS: dict[type[Endpoint], str] = {
     Uploads: "POST",
     UploadAt: "GET, HEAD, PATCH, PUT, DELETE",
 }
+_BUSY = (errno.EMFILE, errno.ENFILE)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -47,6 +52,7 @@ class Application:
     passwords: Passwords | None = None
     _writable: Writable | None = field(init=False)
     _turns: uploading.Turns = field(default_factory=uploading.Turns)
+    _closing: bool = False
 
     def __post_init__(self) -> None:
         self._writable = self.storage if isinstance(self.storage, Writable) else None
@@ -55,6 +61,8 @@ class Application:
         try:
             await self._check_password(request)
             endpoint = parse_endpoint(request.raw_path.partition("?")[0])
+            if request.method in ("GET", "HEAD") and isinstance(endpoint, Pulled) and "ns" in request.query:
+                endpoint = found_by_namespace(endpoint, request.query["ns"], self.storage.has_repository)
             if self._writable:
                 return await self._answer_writable(request, self._writable, endpoint)
             return await self._answer(request, endpoint, allowed=_READ)
@@ -63,9 +71,27 @@ class Application:
         except SyncerError as error:
             return _failed(request, error)
         except OSError as error:
+            if error.errno in _BUSY:
+                return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN", "too many files are open").response()
             if error.errno not in _FULL:
                 raise
             return Problem(HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN", "the registry's disk is full").response()
+
+    async def upkeep(self) -> None:
+        """Remove what is abandoned and what nobody needs, again and again, until cancelled."""
+        storage = self._writable
+        while storage:
+            try:
+                for repository, session in await to_thread.run_sync(storage.stale_uploads):
+                    await uploading.purge(storage, self._turns, repository, session)
+                await to_thread.run_sync(storage.sweep, lambda: not self._closing)
+            except OSError as error:
+                _log.error("what nobody needs cannot be removed: %s", error)
+            await anyio.sleep(storage.upkeep_seconds)
+
+    def close(self) -> None:
+        """Let a sweep end early, since the server does."""
+        self._closing = True
 
     async def _check_password(self, request: web.BaseRequest) -> None:
         if self.passwords and not await self.passwords.admit(request.headers.get("Authorization")):
@@ -86,10 +112,12 @@ class Application:
                 return await writing.put_manifest(request, storage, endpoint)
             case "DELETE", ManifestAt():
                 return await writing.delete_manifest(storage, endpoint)
+            case "HEAD", BlobAt(repository, digest):
+                storage.asked_for(repository, digest)
             case "DELETE", BlobAt():
                 return await writing.delete_blob(storage, endpoint)
             case "POST", Uploads():
-                return await uploading.post_upload(request, storage, endpoint)
+                return await uploading.post_upload(request, storage, turns, endpoint)
             case "GET" | "HEAD", UploadAt():
                 return await uploading.get_upload(storage, turns, endpoint)
             case "PATCH", UploadAt():

@@ -6,15 +6,12 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
-from syncer.errors import DigestMismatch, NotFound
+from syncer.errors import NotFound
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.oci.manifest import AnyManifest, Descent, as_referrer
-from syncer.serve.storage import ReadAt, StoredManifest
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
+from syncer.oci.manifest import AnyManifest, Descent, referrer_descriptor
+from syncer.serve.storage import ReadAt, StoredManifest, Verifying
 
 
 class NamedImage(Protocol):
@@ -119,7 +116,7 @@ class Bundled:
         self._manifests[descriptor.digest] = descriptor.media_type
         descent.enter(manifest)
         if manifest.subject:
-            self._referrers.setdefault(manifest.subject.digest, []).append(as_referrer(manifest))
+            self._referrers.setdefault(manifest.subject.digest, []).append(referrer_descriptor(manifest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +134,9 @@ class BundledBlob:
     @contextmanager
     def open(self) -> Iterator[ReadAt]:
         read = functools.partial(self.storage.bundle.read, self.digest)
-        yield read if self.storage.is_verified(self.digest) else _Verifying(self, read, self.digest.hasher()).read
-
-
-@dataclass(slots=True)
-class _Verifying:
-    blob: BundledBlob
-    inner: ReadAt
-    hasher: _Hash
-    hashed: int = 0
-
-    def read(self, offset: int, length: int) -> bytes:
-        content = self.inner(offset, length)
-        if offset == self.hashed:
-            self.hasher.update(content)
-            self.hashed += len(content)
-            if self.hashed == self.blob.size:
-                self._check()
-        return content
-
-    def _check(self) -> None:
-        digest = self.blob.digest
-        if not digest.matches(self.hasher):
-            raise DigestMismatch(f"the bundle holds other content than its name says as {digest}")
-        self.blob.storage.note_verified(digest)
+        if self.storage.is_verified(self.digest):
+            yield read
+        else:
+            yield Verifying(
+                read, self.digest, self.size, when_sound=lambda: self.storage.note_verified(self.digest)
+            ).read

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import resource
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +19,10 @@ HEADER_SECONDS = 10.0
 """How long a connection may take to say what it wants."""
 
 _MAX_CONNECTIONS = 1024
+_OTHER_FILES = 64  # open at once: the listener, the lock, a bundle, uploads that are written
+
+_PATIENCE_SECONDS = 1.0
+"""How long a connection must have waited for its client before another may have its place."""
 
 STALL_SECONDS = 60
 """How long a client may neither send a byte that is awaited nor take one that is offered."""
@@ -24,15 +31,18 @@ STALL_SECONDS = 60
 class Connection(web.RequestHandler):
     """One connection of a client.
 
-    It is closed if it sends no whole request head in time, or is one too many: aiohttp limits how long a
-    connection may idle between requests, but not before the first.  When it breaks in the middle of a body,
-    what arrived of it is kept in ``rest``: aiohttp hands out an error instead.
+    It is closed if it sends no whole request head in time: aiohttp limits how long a connection may idle between
+    requests, but not before the first.  One too many takes the place of the one that has waited longest for its
+    client, at the client that lets most of them wait; without such a one it is closed itself.  When a connection
+    breaks in the middle of a body, what arrived of it is kept in ``rest``: aiohttp hands out an error instead.
     """
 
-    __slots__ = ("_deadline", "_payload", "_server", "rest")
+    __slots__ = ("_deadline", "_payload", "_server", "client", "rest", "waiting_since")
 
     def __init__(self, server: web.Server, **settings: Any) -> None:
         super().__init__(server, **settings)
+        self.waiting_since: float | None = None  # None while it is the server's turn
+        self.client = ""
         self.rest = b""
         self._server = server
         self._deadline: asyncio.TimerHandle | None = None
@@ -40,14 +50,51 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._server.connections) > _MAX_CONNECTIONS:
+        peer = transport.get_extra_info("peername")
+        self.client = str(peer[0]) if peer else ""
+        loop = asyncio.get_running_loop()
+        if len(self._server.connections) > _most_connections() and not self._make_room(loop.time() - _PATIENCE_SECONDS):
             self.force_close()
-        else:
-            self._deadline = asyncio.get_running_loop().call_later(HEADER_SECONDS, self.force_close)
+            return
+        self.wait()
+        self._deadline = loop.call_later(HEADER_SECONDS, self.force_close)
+
+    def wait(self) -> None:
+        """It is the client's turn: to ask, to send more of a body, or to take more of an answer."""
+        self.waiting_since = asyncio.get_running_loop().time()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """It is the client's turn for as long as the block lasts."""
+        self.wait()
+        try:
+            yield
+        finally:
+            self.waiting_since = None
+
+    def _make_room(self, before: float) -> bool:
+        """Close a connection whose client has let it wait since ``before`` (a time of the loop)."""
+        waiting = [
+            (other.waiting_since, other)
+            for other in self._server.connections
+            if isinstance(other, Connection) and other.waiting_since and other.waiting_since < before
+        ]
+        if not waiting:
+            return False
+        of_client = Counter(other.client for _, other in waiting)
+        worst, _ = of_client.most_common(1)[0]
+        _, longest = min(
+            ((since, other) for since, other in waiting if other.client == worst), key=lambda pair: pair[0]
+        )
+        if longest.transport:
+            longest.transport.abort()
+        longest.waiting_since = None  # its place is given away once
+        return True
 
     def head_arrived(self, payload: StreamReader) -> None:
         """A request begins, whose body comes out of ``payload``."""
         self._payload = payload
+        self.waiting_since = None
         if self._deadline:
             self._deadline.cancel()
             self._deadline = None
@@ -77,12 +124,20 @@ class Connection(web.RequestHandler):
         return response
 
 
+def _most_connections() -> int:
+    """As many as this process may have files open: each connection is one, and so is what is read for it."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = (soft - _OTHER_FILES) // 2
+    return _MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(_MAX_CONNECTIONS, files))
+
+
 async def next_piece(request: web.BaseRequest) -> bytes:
     """The next bytes of the request's body; none at its end.
 
     Raises ``TimeoutError`` when the client stalls, another ``OSError`` when it is gone.
     """
-    with anyio.fail_after(STALL_SECONDS):
+    assert isinstance(request.protocol, Connection)
+    with request.protocol.waiting(), anyio.fail_after(STALL_SECONDS):
         return await request.content.readany()
 
 
@@ -94,8 +149,9 @@ def unread(request: web.BaseRequest) -> bytes:
 
 async def write_piece(request: web.BaseRequest, response: web.StreamResponse, piece: bytes) -> None:
     """Send bytes of a response; raises ``ConnectionError`` when the client is gone or does not take them."""
+    assert isinstance(request.protocol, Connection)
     try:
-        with anyio.fail_after(STALL_SECONDS):
+        with request.protocol.waiting(), anyio.fail_after(STALL_SECONDS):
             await response.write(piece)
     except TimeoutError:
         if request.transport:

@@ -1,130 +1,127 @@
-"""A registry's content in a directory, kept across restarts and kills.
+"""A registry's content in a directory (``directory.py`` says what lies where), kept across restarts and kills.
 
-::
-
-    blobs/<algorithm>/<hex>                                 content, manifests included
-    repositories/<name>/_blobs/<algorithm>/<hex>            empty: this repository has that blob
-    repositories/<name>/_manifests/<algorithm>/<hex>        the manifest's media type
-    repositories/<name>/_referrers/<algorithm>-<hex>/<algorithm>-<hex>   subject, referrer
-    repositories/<name>/_tags/<tag>                         a digest
-    repositories/<name>/_uploads/<session>                  the bytes that arrived so far
-    temporary/                                              files on their way to their name
-
-A file gets its name when it is complete and on the disk.  Deleting removes a repository's link and leaves
-the content, which other repositories may have.
+A file gets its name when it is complete and on the disk.  Deleting removes a repository's link; a sweep frees the
+content later, if no other repository has it.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
-import shutil
+import stat
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from syncer.errors import DigestMismatch, InvalidContent, Locked
-from syncer.files import make_directory, mark, removed, rename, try_lock, write_whole
+from syncer.errors import DigestMismatch, InvalidContent
+from syncer.files import make_directory, mark, remove_file, rename, write_whole
 from syncer.oci import Descriptor, Digest, parse_manifest
-from syncer.oci.manifest import AnyManifest, as_referrer
-from syncer.serve.storage import ReadAt, StoredManifest
+from syncer.oci.manifest import AnyManifest, referrer_descriptor
+from syncer.serve.directory import Layout, open_plain, read_plain, taken
+from syncer.serve.storage import ReadAt, StoredManifest, Verifying
+from syncer.serve.sweep import Arrivals, Sweep
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 
-_ABANDONED_SECONDS = 7 * 24 * 3600  # as distribution purges uploads
+KEEP_SECONDS = 24 * 3600.0
+"""How long an upload that gets no byte, and a blob that no manifest lists, are kept."""
+
+_UPKEEP_SECONDS = 3600.0
 _PIECE = 1024 * 1024
+_SMALL = 128 * 1024  # bytes: hashed before a word is said about them
+
+_log = logging.getLogger(__name__)
+
+_Look: TypeAlias = tuple[int, ...]
+"""What changes about a file when somebody writes to it or replaces it."""
 
 
 @contextmanager
-def open_disk(directory: Path) -> Iterator[Disk]:
-    """The registry in ``directory``, which is made if need be; raises ``Locked`` if another process has it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(directory / "lock")
-    if lock is None:
-        raise Locked(f"another process serves {directory}")
-    try:
-        disk = Disk(directory)
-        disk.tidy()
+def open_disk(directory: Path, *, keep_seconds: float = KEEP_SECONDS) -> Iterator[Disk]:
+    """The registry in ``directory``, which is made if need be.
+
+    Uploads that get no byte and blobs that no manifest lists go after ``keep_seconds``.  Raises ``UsageError`` for a
+    directory that is somebody else's or cannot be used, and ``Locked`` if another process has it.
+    """
+    with taken(directory) as layout:
+        disk = Disk(layout, keep_seconds)
+        for repository, session in disk.stale_uploads():
+            disk.purge_upload(repository, session)
         yield disk
-    finally:
-        os.close(lock)
 
 
 @dataclass(slots=True)
 class Disk:
     """Writable storage in one directory; one process at a time (``open_disk`` sees to it)."""
 
-    directory: Path
+    _layout: Layout
+    _keep_seconds: float
     _open: dict[str, DiskUpload] = field(default_factory=dict)
-
-    def tidy(self) -> None:
-        """Make the directories, and remove what an earlier run left half done or forgot."""
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir()
-        for algorithm in ("sha256", "sha512"):
-            (self.directory / "blobs" / algorithm).mkdir(parents=True, exist_ok=True)
-        self._repositories.mkdir(exist_ok=True)
-        for path in self._repositories.glob("**/_uploads/*"):
-            if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                path.unlink()
+    _arrivals: Arrivals = field(default_factory=Arrivals)
+    _sound: dict[Digest, _Look] = field(default_factory=dict)  # files that were hashed
+    _damaged: dict[Digest, _Look] = field(default_factory=dict)
 
     def repositories(self) -> Sequence[str]:
-        names = []
-        for path, directories, _ in os.walk(self._repositories):
-            if "_manifests" in directories:
-                names.append(os.path.relpath(path, self._repositories))
-            directories[:] = [name for name in directories if not name.startswith("_")]
-        return names
+        return [name for name, parts in self._layout.names() if "_manifests" in parts]
 
     def has_repository(self, repository: str) -> bool:
-        path = self._repositories / repository
+        path = self._layout.repositories / repository
         return (path / "_blobs").is_dir() or (path / "_manifests").is_dir()
 
     def tags(self, repository: str) -> Sequence[str]:
-        return _names(self._repositories / repository / "_tags")
+        return _names(self._layout.repositories / repository / "_tags")
 
     def resolve(self, repository: str, tag: str) -> Digest | None:
         try:
-            return Digest.parse((self._repositories / repository / "_tags" / tag).read_text())
+            return Digest.parse(read_plain(self._tag(repository, tag)).decode())
         except FileNotFoundError:
             return None
 
     def manifest(self, repository: str, digest: Digest) -> StoredManifest | None:
+        """None also when its file is damaged: so whoever has it can push it again."""
         try:
-            media_type = self._link(repository, "_manifests", digest).read_text()
-            return StoredManifest(digest, media_type, self._content(digest).read_bytes())
+            media_type = read_plain(self._layout.link(repository, "_manifests", digest)).decode()
         except FileNotFoundError:
             return None
+        content = self._read(digest)
+        return None if content is None else StoredManifest(digest, media_type, content)
 
     def blob(self, repository: str, digest: Digest) -> DiskBlob | None:
-        path = self._content(digest)
+        """None also when its file is known to be damaged: so whoever has it can push it again."""
+        path = self._layout.content(digest)
         try:
-            self._link(repository, "_blobs", digest).stat()
-            return DiskBlob(path, path.stat().st_size)
+            self._layout.link(repository, "_blobs", digest).lstat()
+            found = path.lstat()
         except FileNotFoundError:
             return None
+        if not stat.S_ISREG(found.st_mode) or self._damaged.get(digest) == _look(found):
+            return None
+        if found.st_size <= _SMALL and self._sound.get(digest) != _look(found) and self._read(digest) is None:
+            return None
+        return DiskBlob(self, digest, path, found.st_size)
 
     def referrers(self, repository: str, subject: Digest) -> Sequence[Descriptor]:
         digests = [Digest.parse(name.replace("-", ":")) for name in _names(self._referrers(repository, subject))]
         stored = filter(None, (self.manifest(repository, digest) for digest in sorted(digests)))
-        return [as_referrer(parse_manifest(found.content, found.media_type)) for found in stored]
+        return [referrer_descriptor(parse_manifest(found.content, found.media_type)) for found in stored]
 
     def begin(self, repository: str) -> DiskUpload:
-        path = self._repositories / repository / "_uploads" / uuid.uuid4().hex
+        path = self._upload(repository, uuid.uuid4().hex)
         make_directory(path.parent)
         path.touch()
         self._open[path.name] = upload = DiskUpload(self, repository, path)
         return upload
 
     def upload(self, repository: str, identifier: str) -> DiskUpload | None:
-        path = self._repositories / repository / "_uploads" / identifier
+        path = self._upload(repository, identifier)
         try:
             size = path.stat().st_size
         except FileNotFoundError:
@@ -132,81 +129,163 @@ class Disk:
         return self._open.setdefault(identifier, DiskUpload(self, repository, path, size))
 
     def mount(self, repository: str, digest: Digest, origin: str) -> bool:
-        if self.blob(origin, digest) is None:
-            return False
-        mark(self._link(repository, "_blobs", digest))
-        return True
+        with self._arrivals.of([digest]):
+            if self.blob(origin, digest) is None:
+                return False
+            mark(self._layout.link(repository, "_blobs", digest))
+            return True
 
-    def put_manifest(self, repository: str, manifest: AnyManifest, tag: str | None) -> None:
+    def expecting(self, digests: Iterable[Digest]) -> AbstractContextManager[None]:
+        return self._arrivals.of(digests)
+
+    def asked_for(self, repository: str, digest: Digest) -> None:
+        link = self._layout.link(repository, "_blobs", digest)
+        with self._arrivals.of([digest]):
+            try:
+                if link.lstat().st_mtime < time.time() - self._keep_seconds / 2:
+                    os.utime(link)
+            except FileNotFoundError:
+                pass
+
+    def put_manifest(self, repository: str, manifest: AnyManifest, tags: Sequence[str]) -> None:
         digest, media_type = manifest.descriptor.digest, manifest.descriptor.media_type
-        if not self._content(digest).exists():
-            self._write(self._content(digest), manifest.content)
-        self._write(self._link(repository, "_manifests", digest), media_type.encode())
+        with self._arrivals.of([digest]):
+            if self._read(digest) is None:
+                self._write(self._layout.content(digest), manifest.content)
+            self._write(self._layout.link(repository, "_manifests", digest), media_type.encode())
         if manifest.subject:
             mark(self._referrers(repository, manifest.subject.digest) / _flat(digest))
-        if tag:
-            self._write(self._repositories / repository / "_tags" / tag, str(digest).encode())
+        for tag in tags:
+            self._write(self._tag(repository, tag), str(digest).encode())
 
     def delete_tag(self, repository: str, tag: str) -> bool:
-        return removed(self._repositories / repository / "_tags" / tag)
+        return remove_file(self._tag(repository, tag))
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
-        stored = self.manifest(repository, digest)
-        if stored is None:
-            return False
         for tag in self.tags(repository):
             if self.resolve(repository, tag) == digest:
                 self.delete_tag(repository, tag)
-        subject = parse_manifest(stored.content, stored.media_type).subject
-        if subject:
-            removed(self._referrers(repository, subject.digest) / _flat(digest))
-        return removed(self._link(repository, "_manifests", digest))
+        for subject in _names(self._layout.repositories / repository / "_referrers"):
+            remove_file(self._layout.repositories / repository / "_referrers" / subject / _flat(digest))
+        return remove_file(self._layout.link(repository, "_manifests", digest))
 
     def delete_blob(self, repository: str, digest: Digest) -> bool:
-        return removed(self._link(repository, "_blobs", digest))
+        return remove_file(self._layout.link(repository, "_blobs", digest))
+
+    @property
+    def upkeep_seconds(self) -> float:
+        return min(_UPKEEP_SECONDS, self._keep_seconds / 4)
+
+    def stale_uploads(self) -> Sequence[tuple[str, str]]:
+        found = []
+        for repository, parts in self._layout.names():
+            if "_uploads" in parts:
+                names = _names(self._layout.repositories / repository / "_uploads")
+                found += [(repository, name) for name in names if self._is_stale(self._upload(repository, name))]
+        return found
+
+    def purge_upload(self, repository: str, identifier: str) -> None:
+        upload = self.upload(repository, identifier)
+        if upload and self._is_stale(upload.path):
+            upload.discard()
+
+    def sweep(self, going_on: Callable[[], bool]) -> None:
+        removed = Sweep(self._layout, self._arrivals, time.time() - self._keep_seconds, going_on).run()
+        if removed:
+            _log.info("freed %d blobs and manifests that no repository has", removed)
 
     def adopt(self, upload: DiskUpload, digest: Digest) -> None:
         """Give a finished upload, whose bytes are those of ``digest``, its name."""
-        rename(upload.path, self._content(digest))
-        mark(self._link(upload.repository, "_blobs", digest))
+        path = self._layout.content(digest)
+        with self._arrivals.of([digest]):
+            rename(upload.path, path)
+            self.note_sound(digest, path.lstat())
+            mark(self._layout.link(upload.repository, "_blobs", digest))
         self.forget(upload)
 
     def forget(self, upload: DiskUpload) -> None:
         self._open.pop(upload.id, None)
 
-    @property
-    def _temporary(self) -> Path:
-        return self.directory / "temporary"
+    def is_sound(self, digest: Digest, found: os.stat_result) -> bool:
+        """Whether the file of that look was hashed, and is what its name says."""
+        return self._sound.get(digest) == _look(found)
 
-    @property
-    def _repositories(self) -> Path:
-        return self.directory / "repositories"
+    def note_sound(self, digest: Digest, found: os.stat_result) -> None:
+        self._sound[digest] = _look(found)
 
-    def _content(self, digest: Digest) -> Path:
-        return self.directory / "blobs" / digest.algorithm / digest.hex
+    def note_damaged(self, digest: Digest, found: os.stat_result) -> None:
+        """The operator is told once; from now on the content is as good as absent."""
+        if self._damaged.get(digest) != _look(found):
+            self._damaged[digest] = _look(found)
+            _log.error(
+                "%s is damaged: its content is not what its name says; push it again", self._layout.content(digest)
+            )
 
-    def _link(self, repository: str, kind: str, digest: Digest) -> Path:
-        return self._repositories / repository / kind / digest.algorithm / digest.hex
+    def _read(self, digest: Digest) -> bytes | None:
+        """The content of a manifest or a small blob, hashed; None when it is not there, or damaged."""
+        try:
+            file = open_plain(self._layout.content(digest))
+        except FileNotFoundError:
+            return None
+        with open(file, "rb", buffering=0) as opened:  # noqa: PTH123  # a descriptor, not a path
+            content = opened.readall()
+            found = os.fstat(file)
+        if Digest.of(content, digest.algorithm) != digest:
+            self.note_damaged(digest, found)
+            return None
+        self.note_sound(digest, found)
+        return content
+
+    def _is_stale(self, path: Path) -> bool:
+        try:
+            return path.lstat().st_mtime < time.time() - self._keep_seconds
+        except FileNotFoundError:
+            return False
+
+    def _tag(self, repository: str, tag: str) -> Path:
+        return self._layout.repositories / repository / "_tags" / tag
+
+    def _upload(self, repository: str, identifier: str) -> Path:
+        return self._layout.repositories / repository / "_uploads" / identifier
 
     def _referrers(self, repository: str, subject: Digest) -> Path:
-        return self._repositories / repository / "_referrers" / _flat(subject)
+        return self._layout.repositories / repository / "_referrers" / _flat(subject)
 
     def _write(self, path: Path, content: bytes) -> None:
         make_directory(path.parent)
-        write_whole(path, content, by_way_of=self._temporary)
+        write_whole(path, content, by_way_of=self._layout.temporary)
 
 
 @dataclass(frozen=True, slots=True)
 class DiskBlob:
-    """A blob in a file of its own."""
+    """A blob in a file of its own.
 
+    The first time that it is read from one end to the other it is hashed on the way, and again when its file has
+    changed; its last bytes are held back if it is not what its name says.
+    """
+
+    disk: Disk
+    digest: Digest
     path: Path
     size: int
 
     @contextmanager
     def open(self) -> Iterator[ReadAt]:
-        with self.path.open("rb", buffering=0) as file:
-            yield functools.partial(_read_at, file.fileno())
+        with open(open_plain(self.path), "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor, not a path
+            read = functools.partial(_read_at, file.fileno())
+            found = os.fstat(file.fileno())
+            if found.st_size != self.size:
+                raise InvalidContent("a blob's file was replaced a moment ago")
+            if self.disk.is_sound(self.digest, found):
+                yield read
+                return
+            yield Verifying(
+                read,
+                self.digest,
+                self.size,
+                when_sound=lambda: self.disk.note_sound(self.digest, found),
+                when_damaged=lambda: self.disk.note_damaged(self.digest, found),
+            ).read
 
 
 @dataclass(slots=True)
@@ -226,7 +305,9 @@ class DiskUpload:
 
     def append(self, pieces: Sequence[bytes]) -> None:
         try:
-            with self.path.open("ab") as file:
+            # a file that somebody removed is not made again, without its first bytes
+            opened = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with open(opened, "ab") as file:  # noqa: PTH123  # a descriptor, not a path
                 file.writelines(pieces)
         except OSError:
             os.truncate(self.path, self.offset)
@@ -244,7 +325,8 @@ class DiskUpload:
             file.seek(hashed)
             while piece := file.read(_PIECE):
                 hasher.update(piece)
-        if not digest.matches(hasher):
+            size = os.fstat(file.fileno()).st_size
+        if not digest.matches(hasher) or size != self.offset:
             self.discard()
             raise DigestMismatch(f"the {self.offset} bytes that were uploaded are not {digest}")
         self.disk.adopt(self, digest)
@@ -259,6 +341,10 @@ def _read_at(descriptor: int, offset: int, length: int) -> bytes:
     if len(content) != length:
         raise InvalidContent("a blob's file was cut short")
     return content
+
+
+def _look(found: os.stat_result) -> _Look:
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _names(directory: Path) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TypeAlias
 from urllib.parse import unquote
 
-from syncer.errors import InvalidContent
-from syncer.oci import Digest
+from syncer.errors import InvalidContent, InvalidReference
+from syncer.oci import Digest, Reference
 from syncer.serve.problem import Problem
 
 # distribution-spec, "Pulling manifests"
@@ -34,6 +35,7 @@ class Tags:
     """``/v2/<name>/tags/list``"""
 
     repository: str
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class ManifestAt:
 
     repository: str
     reference: str | Digest
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class BlobAt:
 
     repository: str
     digest: Digest
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,14 @@ class Referrers:
 
     repository: str
     subject: Digest
+    namespace: str | None = None
 
+
+Pulled: TypeAlias = Tags | ManifestAt | BlobAt | Referrers
+"""What a client that takes this registry for a mirror asks for.
+
+``namespace`` is the host that it names with ``?ns=``, if ``repository`` was found by it.
+"""
 
 Endpoint: TypeAlias = Base | Catalog | Tags | ManifestAt | BlobAt | Uploads | UploadAt | Referrers
 
@@ -109,9 +120,37 @@ def parse_digest(text: str) -> Digest:
         raise Problem(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", str(error)) from None
 
 
+def parse_tag(text: str, status: HTTPStatus) -> str:
+    """A tag that a client sent; raises ``Problem`` with that status."""
+    if not _TAG.fullmatch(text):
+        raise Problem(status, "TAG_INVALID", f"{text[:80]!r} is not a tag")
+    return text
+
+
 def is_repository(name: str) -> bool:
     """Whether ``name`` is a repository's name in the spec's grammar."""
     return len(name) <= _MAX_NAME and all(map(_COMPONENT.fullmatch, name.split("/")))
+
+
+def found_by_namespace(endpoint: Pulled, namespace: str, has_repository: Callable[[str], bool]) -> Pulled:
+    """The endpoint of the repository that a push of an image of the host ``namespace`` has filled, if there is one.
+
+    A client asks its mirror for ``library/busybox`` of ``docker.io`` (distribution-spec, "Registry Proxying"); a push
+    brought it to ``docker.io/library/busybox``, below its base path.  Without such a repository, as when the path has
+    the host already, the endpoint is what it was.
+    """
+    if not (set(namespace) & set(".:[") or namespace == "localhost") or "/" in namespace:
+        return endpoint
+    components = endpoint.repository.split("/")
+    for split in range(len(components)):
+        try:
+            pushed = Reference.parse(f"{namespace}/{'/'.join(components[split:])}").path
+        except InvalidReference:
+            return endpoint
+        repository = "/".join([*components[:split], pushed])
+        if is_repository(repository) and has_repository(repository):
+            return replace(endpoint, repository=repository, namespace=namespace)
+    return endpoint
 
 
 def _decoded(segment: str) -> str:
@@ -132,9 +171,7 @@ def _repository(components: list[str]) -> str:
 def _reference(text: str) -> str | Digest:
     if ":" in text:
         return parse_digest(text)
-    if not _TAG.fullmatch(text):
-        raise Problem(HTTPStatus.NOT_FOUND, "TAG_INVALID", f"{text[:80]!r} is neither a tag nor a digest")
-    return text
+    return parse_tag(text, HTTPStatus.NOT_FOUND)
 
 
 def _session(text: str) -> str:

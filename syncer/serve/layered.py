@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from syncer.oci import Descriptor, Digest
 from syncer.oci.manifest import AnyManifest
-from syncer.serve.storage import Storage, StoredBlob, StoredManifest, Upload, Writable
+from syncer.serve.storage import Kept, Storage, StoredBlob, StoredManifest, Upload, Writable
 
 _PIECE = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Layered:
-    """Writable storage ``top`` over read-only ``bottom``; nothing of the bottom can be deleted."""
+    """Writable storage ``top`` over read-only ``bottom``.
+
+    Nothing that the bottom holds can be deleted, since it would still be there afterwards; a tag that hides the
+    bottom's can, which shows the bottom's again.
+    """
 
     top: Writable
     bottom: Storage
@@ -65,14 +70,40 @@ class Layered:
         upload.commit(digest)
         return True
 
-    def put_manifest(self, repository: str, manifest: AnyManifest, tag: str | None) -> None:
-        self.top.put_manifest(repository, manifest, tag)
+    def expecting(self, digests: Iterable[Digest]) -> AbstractContextManager[None]:
+        return self.top.expecting(digests)
+
+    def asked_for(self, repository: str, digest: Digest) -> None:
+        self.top.asked_for(repository, digest)
+
+    def put_manifest(self, repository: str, manifest: AnyManifest, tags: Sequence[str]) -> None:
+        self.top.put_manifest(repository, manifest, tags)
 
     def delete_tag(self, repository: str, tag: str) -> bool:
+        below = self.bottom.resolve(repository, tag)
+        if below and self.top.resolve(repository, tag) in (None, below):
+            raise Kept
         return self.top.delete_tag(repository, tag)
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
+        if self.bottom.manifest(repository, digest):
+            raise Kept
         return self.top.delete_manifest(repository, digest)
 
     def delete_blob(self, repository: str, digest: Digest) -> bool:
+        if self.bottom.blob(repository, digest):
+            raise Kept
         return self.top.delete_blob(repository, digest)
+
+    @property
+    def upkeep_seconds(self) -> float:
+        return self.top.upkeep_seconds
+
+    def stale_uploads(self) -> Sequence[tuple[str, str]]:
+        return self.top.stale_uploads()
+
+    def purge_upload(self, repository: str, identifier: str) -> None:
+        self.top.purge_upload(repository, identifier)
+
+    def sweep(self, going_on: Callable[[], bool]) -> None:
+        self.top.sweep(going_on)

@@ -56,5 +56,10 @@ def json_response(
     )
 
 
+def not_modified(headers: Mapping[str, str]) -> web.Response:
+    """What a client has is what it would get."""
+    return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=dict(headers))
+
+
 def empty_response(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(status=status, headers=COMMON_HEADERS | {"Content-Length": "0"} | dict(headers or {}))

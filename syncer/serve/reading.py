@@ -8,14 +8,14 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 import anyio
-from aiohttp import web
+from aiohttp import ETag, web
 from anyio import to_thread
 
 from syncer.oci import Digest
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.serve.connection import write_piece
-from syncer.serve.endpoint import BlobAt, ManifestAt, Referrers, Tags
-from syncer.serve.problem import COMMON_HEADERS, Problem, empty_response, json_response
+from syncer.serve.endpoint import BlobAt, ManifestAt, Pulled, Referrers, Tags
+from syncer.serve.problem import COMMON_HEADERS, Problem, empty_response, json_response, not_modified
 from syncer.serve.storage import Storage, StoredBlob, StoredManifest
 
 _PIECES = (128 * 1024, 1024 * 1024)  # bytes that a slow and a quick client is sent at a time
@@ -37,12 +37,12 @@ async def get_tags(request: web.BaseRequest, storage: Storage, endpoint: Tags) -
     tags, headers = _page(
         await to_thread.run_sync(storage.tags, repository), request.query, f"/v2/{repository}/tags/list"
     )
-    return json_response({"name": repository, "tags": tags}, headers=headers)
+    return json_response({"name": repository, "tags": tags}, headers=headers | _namespace(endpoint))
 
 
 async def get_referrers(request: web.BaseRequest, storage: Storage, endpoint: Referrers) -> web.StreamResponse:
     found = await to_thread.run_sync(storage.referrers, endpoint.repository, endpoint.subject)
-    headers = {}
+    headers = _namespace(endpoint)
     if wanted := request.query.get("artifactType"):
         found = [descriptor for descriptor in found if descriptor.artifact_type == wanted]
         headers["OCI-Filters-Applied"] = "artifactType"
@@ -56,9 +56,9 @@ async def get_referrers(request: web.BaseRequest, storage: Storage, endpoint: Re
 
 def get_manifest(request: web.BaseRequest, storage: Storage, endpoint: ManifestAt) -> web.StreamResponse:
     manifest = find_manifest(storage, endpoint)
-    headers = _content_headers(manifest.digest, manifest.media_type)
+    headers = _content_headers(manifest.digest, manifest.media_type) | _namespace(endpoint)
     if _is_known(request, manifest.digest):
-        return empty_response(HTTPStatus.NOT_MODIFIED, headers)
+        return not_modified(headers)
     return web.Response(body=manifest.content, headers=headers)
 
 
@@ -67,11 +67,13 @@ async def get_blob(request: web.BaseRequest, storage: Storage, endpoint: BlobAt)
     if blob is None:
         raise unknown_blob(endpoint.digest)
     headers = _content_headers(endpoint.digest, "application/octet-stream") | {"Accept-Ranges": "bytes"}
+    headers |= _namespace(endpoint)
     if _is_known(request, endpoint.digest):
-        return empty_response(HTTPStatus.NOT_MODIFIED, headers)
+        return not_modified(headers)
     if request.method == "HEAD":
         return empty_response(HTTPStatus.OK, headers | {"Content-Length": str(blob.size)})
-    wanted = wanted_range(request.headers.getall("Range", ()), blob.size)
+    ranges = request.headers.getall("Range", ()) if _is_still(request, endpoint.digest) else ()
+    wanted = wanted_range(ranges, blob.size)
     if wanted is None:
         return await _send(request, blob, range(blob.size), HTTPStatus.OK, headers)
     headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size}"
@@ -84,10 +86,15 @@ def find_manifest(storage: Storage, endpoint: ManifestAt) -> StoredManifest:
     digest = reference if isinstance(reference, Digest) else storage.resolve(repository, reference)
     manifest = digest and storage.manifest(repository, digest)
     if not manifest:
-        if not storage.has_repository(repository):
-            raise unknown_repository(repository)
-        raise Problem(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN", f"{repository} has no manifest {reference}")
+        raise unknown_manifest(storage, endpoint)
     return manifest
+
+
+def unknown_manifest(storage: Storage, endpoint: ManifestAt) -> Problem:
+    repository = endpoint.repository
+    if not storage.has_repository(repository):
+        return unknown_repository(repository)
+    return Problem(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN", f"{repository} has no manifest {endpoint.reference}")
 
 
 def unknown_repository(repository: str) -> Problem:
@@ -133,9 +140,34 @@ def _content_headers(digest: Digest, media_type: str) -> dict[str, str]:
     }
 
 
+def _namespace(endpoint: Pulled) -> dict[str, str]:
+    """Says that the host of ``?ns=`` was obeyed (distribution-spec, "Registry Proxying")."""
+    return {"OCI-Namespace": endpoint.namespace} if endpoint.namespace else {}
+
+
 def _is_known(request: web.BaseRequest, digest: Digest) -> bool:
-    """Whether the client says that it has this content already (RFC 9110, If-None-Match)."""
-    return any(known.value == str(digest) for known in request.if_none_match or ())
+    """Whether the client says that it has this content already (RFC 9110, If-None-Match).
+
+    Raises ``Problem`` when the client wants another content than this (If-Match).  No content has a date of change,
+    so conditions on one are passed over.
+    """
+    wanted = request.if_match
+    if wanted is not None and not any(tag.value == "*" or _is_tag(tag, digest) for tag in wanted):
+        raise Problem(HTTPStatus.PRECONDITION_FAILED, "UNSUPPORTED", f"the content is {digest}")
+    return any(tag.value in ("*", str(digest)) for tag in request.if_none_match or ())
+
+
+def _is_still(request: web.BaseRequest, digest: Digest) -> bool:
+    """Whether a range is of the content that the client has a part of (RFC 9110, If-Range): else it gets all.
+
+    A date never fits, since no content has one.
+    """
+    conditions = request.headers.getall("If-Range", ())
+    return all(condition.strip() == f'"{digest}"' for condition in conditions)
+
+
+def _is_tag(tag: ETag, digest: Digest) -> bool:
+    return tag.value == str(digest) and not tag.is_weak
 
 
 def wanted_range(headers: Sequence[str], size: int) -> range | None:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,9 @@ async def serve(
     """
     passwords = Passwords.read(htpasswd) if htpasswd else None
     context = tls.context() if tls else None
+    application = Application(storage, passwords)
     server = _Server(
-        Application(storage, passwords),
+        _then_waiting(application),
         request_factory=_request,
         access_log=None,
         logger=logging.getLogger("syncer.serve"),
@@ -88,14 +89,19 @@ async def serve(
         read_bufsize=_READ_AHEAD,
     )
     listener = await _listen(server, host, port, context)
+    upkeep = asyncio.ensure_future(application.upkeep())
     try:
         bound = listener.sockets[0].getsockname()
         yield Address(bound[0], bound[1])
     finally:
         listener.close()
+        application.close()
+        upkeep.cancel()
         with anyio.CancelScope(shield=True):
             server.pre_shutdown()
             await server.shutdown(_SHUTDOWN_SECONDS)
+            with suppress(asyncio.CancelledError):
+                await upkeep
 
 
 async def _listen(server: _Server, host: str, port: int, context: ssl.SSLContext | None) -> asyncio.Server:
@@ -114,6 +120,19 @@ def _reason(error: OSError | OverflowError) -> str:
     """Why, without the address, which asyncio and uvloop repeat each in their own words."""
     number = getattr(error, "errno", None) or 0
     return os.strerror(number) if number > 0 else getattr(error, "strerror", None) or str(error)
+
+
+def _then_waiting(application: Application) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """The application; when it has answered, it is the client's turn to take the answer and to ask again."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await application(request)
+        finally:
+            if isinstance(request.protocol, Connection):
+                request.protocol.wait()
+
+    return answer
 
 
 class _Server(web.Server):

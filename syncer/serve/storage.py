@@ -5,13 +5,17 @@ All methods are plain and blocking; those that touch more than a few kilobytes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from syncer.errors import DigestMismatch
 from syncer.oci import Descriptor, Digest
 from syncer.oci.manifest import AnyManifest
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]
 """``read(offset, length)``: exactly those bytes of a blob."""
@@ -35,6 +39,47 @@ class StoredBlob(Protocol):
     def open(self) -> AbstractContextManager[ReadAt]:
         """Read it, for as long as the block lasts."""
         ...
+
+
+@dataclass(slots=True)
+class Verifying:
+    """Reads a blob that nobody has hashed yet.
+
+    Read from its first byte to its last it is hashed on the way, and the last bytes are held back if it is not what
+    its name says: ``read`` raises ``DigestMismatch`` then.
+    """
+
+    inner: ReadAt
+    digest: Digest
+    size: int
+    when_sound: Callable[[], None]
+    when_damaged: Callable[[], None] | None = None
+    _hasher: _Hash = field(init=False)
+    _hashed: int = 0  # bytes
+
+    def __post_init__(self) -> None:
+        self._hasher = self.digest.hasher()
+
+    def read(self, offset: int, length: int) -> bytes:
+        content = self.inner(offset, length)
+        if offset == self._hashed:
+            self._hasher.update(content)
+            self._hashed += len(content)
+            if self._hashed == self.size:
+                self._check()
+        return content
+
+    def _check(self) -> None:
+        if self.digest.matches(self._hasher):
+            self.when_sound()
+            return
+        if self.when_damaged:
+            self.when_damaged()
+        raise DigestMismatch(f"the content that is stored as {self.digest} is not what its name says")
+
+
+class Kept(Exception):
+    """Content that is served and cannot be deleted: a bundle holds it."""
 
 
 class Storage(Protocol):
@@ -103,12 +148,20 @@ class Writable(Storage, Protocol):
         """Take a blob over from the repository ``origin``; False when it has none."""
         ...
 
-    def put_manifest(self, repository: str, manifest: AnyManifest, tag: str | None) -> None:
-        """Keep a manifest, whose children are there, and let ``tag`` name it."""
+    def expecting(self, digests: Iterable[Digest]) -> AbstractContextManager[None]:
+        """What is there of ``digests`` when the block begins is there when it ends, whatever is swept."""
+        ...
+
+    def asked_for(self, repository: str, digest: Digest) -> None:
+        """A client has asked whether a blob is there, and will rely on it: it counts as young again."""
+        ...
+
+    def put_manifest(self, repository: str, manifest: AnyManifest, tags: Sequence[str]) -> None:
+        """Keep a manifest, whose children are there, and let ``tags`` name it."""
         ...
 
     def delete_tag(self, repository: str, tag: str) -> bool:
-        """False when there is none; likewise the next two."""
+        """False when there is none; raises ``Kept``; likewise the next two."""
         ...
 
     def delete_manifest(self, repository: str, digest: Digest) -> bool:
@@ -116,3 +169,20 @@ class Writable(Storage, Protocol):
         ...
 
     def delete_blob(self, repository: str, digest: Digest) -> bool: ...
+
+    @property
+    def upkeep_seconds(self) -> float:
+        """How often the next three are to be called."""
+        ...
+
+    def stale_uploads(self) -> Sequence[tuple[str, str]]:
+        """The repository and the name of each session that has got no byte for too long."""
+        ...
+
+    def purge_upload(self, repository: str, identifier: str) -> None:
+        """Forget that session, if it still has got none."""
+        ...
+
+    def sweep(self, going_on: Callable[[], bool]) -> None:
+        """Free the content that nobody needs; end early when ``going_on`` says no."""
+        ...

@@ -22,6 +22,7 @@ from syncer.serve.storage import Upload, Writable
 
 _BATCH = 1024 * 1024  # bytes written and hashed at once
 _BATCHES = 2  # that wait while one is written
+_QUIET_SECONDS = 1.0  # without a byte, after which the batch is written: many stalled bodies fill no memory
 
 _CONTENT_RANGE = re.compile(r"(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
 
@@ -43,6 +44,9 @@ class Turns:
 
     _turns: dict[str, _Turn] = field(default_factory=dict)
 
+    def are_taken(self, session: str) -> bool:
+        return session in self._turns
+
     @asynccontextmanager
     async def take(self, session: str) -> AsyncIterator[None]:
         turn = self._turns.setdefault(session, _Turn())
@@ -61,7 +65,17 @@ class Turns:
                 del self._turns[session]
 
 
-async def post_upload(request: web.BaseRequest, storage: Writable, endpoint: Uploads) -> web.StreamResponse:
+async def purge(storage: Writable, turns: Turns, repository: str, session: str) -> None:
+    """Forget a session that has got no byte for too long, unless a request is at it or comes now."""
+    if not turns.are_taken(session):
+        with suppress(Problem):  # a request has come
+            async with turns.take(session):
+                await to_thread.run_sync(storage.purge_upload, repository, session)
+
+
+async def post_upload(
+    request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: Uploads
+) -> web.StreamResponse:
     """Mount a blob from another repository, take one whole, or open a session."""
     repository, query = endpoint.repository, request.query
     if "mount" in query and is_repository(query.get("from", "")):
@@ -71,12 +85,13 @@ async def post_upload(request: web.BaseRequest, storage: Writable, endpoint: Upl
     upload = storage.begin(repository)
     if "digest" in query:
         digest = parse_digest(query["digest"])
-        try:
-            await _receive(request, upload)
-            await _commit(upload, digest)
-        except BaseException:
-            upload.discard()  # nobody knows where it is
-            raise
+        async with turns.take(upload.id):
+            try:
+                await _receive(request, upload)
+                await _commit(upload, digest)
+            except BaseException:
+                upload.discard()  # nobody knows where it is
+                raise
         return _created(repository, digest)
     return _accepted(repository, upload)
 
@@ -167,7 +182,15 @@ async def _read(request: web.BaseRequest, send: MemoryObjectSendStream[list[byte
     batch: list[bytes] = []
     size = 0
     try:
-        while piece := await next_piece(request):
+        while True:
+            with anyio.move_on_after(_QUIET_SECONDS if batch else None) as quiet:
+                piece = await next_piece(request)
+            if quiet.cancelled_caught:
+                full, batch, size = batch, [], 0
+                await send.send(full)
+                continue
+            if not piece:
+                break
             batch.append(piece)
             size += len(piece)
             if size >= _BATCH:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from aiohttp import web
@@ -11,42 +12,56 @@ from syncer.errors import DigestMismatch, InvalidContent
 from syncer.oci import Digest, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 from syncer.serve.connection import next_piece
-from syncer.serve.endpoint import BlobAt, ManifestAt
+from syncer.serve.endpoint import BlobAt, ManifestAt, parse_tag
 from syncer.serve.problem import Problem, empty_response
-from syncer.serve.reading import find_manifest, unknown_blob
-from syncer.serve.storage import Writable
+from syncer.serve.reading import unknown_blob, unknown_manifest
+from syncer.serve.storage import Kept, Writable
+
+_MAX_TAGS = 100  # of one request; the spec asks for ten at least
 
 
 async def put_manifest(request: web.BaseRequest, storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
+    """Keep a manifest under a tag; or under its digest, and the tags that the query names (distribution-spec,
+    "Pushing Manifests").
+    """
+    tags = _tags(request, endpoint)
     content = await _body(request)
     media_type = request.content_type if "Content-Type" in request.headers else None
-    manifest = await to_thread.run_sync(_store, storage, endpoint, content, media_type)
+    manifest = await to_thread.run_sync(_store, storage, endpoint, tags, content, media_type)
     digest = str(manifest.descriptor.digest)
     headers = {"Location": f"/v2/{endpoint.repository}/manifests/{digest}", "Docker-Content-Digest": digest}
     if manifest.subject:
         headers["OCI-Subject"] = str(manifest.subject.digest)
-    return empty_response(HTTPStatus.CREATED, headers)
+    response = empty_response(HTTPStatus.CREATED, headers)
+    if isinstance(endpoint.reference, Digest):
+        for tag in tags:
+            response.headers.add("OCI-Tag", tag)
+    return response
 
 
 async def delete_manifest(storage: Writable, endpoint: ManifestAt) -> web.StreamResponse:
     """Remove a tag, or a manifest with all its tags."""
     repository, reference = endpoint.repository, endpoint.reference
-    find_manifest(storage, endpoint)
-    if isinstance(reference, Digest):
-        deleted = await to_thread.run_sync(storage.delete_manifest, repository, reference)
-    else:
-        deleted = await to_thread.run_sync(storage.delete_tag, repository, reference)
+    try:
+        if isinstance(reference, Digest):
+            deleted = await to_thread.run_sync(storage.delete_manifest, repository, reference)
+        else:
+            deleted = await to_thread.run_sync(storage.delete_tag, repository, reference)
+    except Kept:
+        raise _kept() from None
     if not deleted:
-        raise _kept()
+        raise unknown_manifest(storage, endpoint)
     return empty_response(HTTPStatus.ACCEPTED)
 
 
 async def delete_blob(storage: Writable, endpoint: BlobAt) -> web.StreamResponse:
     """Remove a blob from one repository."""
-    if storage.blob(endpoint.repository, endpoint.digest) is None:
+    try:
+        deleted = await to_thread.run_sync(storage.delete_blob, endpoint.repository, endpoint.digest)
+    except Kept:
+        raise _kept() from None
+    if not deleted:
         raise unknown_blob(endpoint.digest)
-    if not await to_thread.run_sync(storage.delete_blob, endpoint.repository, endpoint.digest):
-        raise _kept()
     return empty_response(HTTPStatus.ACCEPTED)
 
 
@@ -64,18 +79,31 @@ async def _body(request: web.BaseRequest) -> bytes:
     return bytes(content)
 
 
-def _store(storage: Writable, endpoint: ManifestAt, content: bytes, media_type: str | None) -> AnyManifest:
+def _tags(request: web.BaseRequest, endpoint: ManifestAt) -> list[str]:
+    """What the manifest is to be called; the query counts only beside a digest."""
+    if not isinstance(endpoint.reference, Digest):
+        return [endpoint.reference]
+    tags = list(dict.fromkeys(request.query.getall("tag", ())))
+    if len(tags) > _MAX_TAGS:
+        message = f"one request may name {_MAX_TAGS} tags"
+        raise Problem(HTTPStatus.REQUEST_URI_TOO_LONG, "UNSUPPORTED", message)
+    return [parse_tag(tag, HTTPStatus.BAD_REQUEST) for tag in tags]
+
+
+def _store(
+    storage: Writable, endpoint: ManifestAt, tags: Sequence[str], content: bytes, media_type: str | None
+) -> AnyManifest:
     """Blocking: a manifest may list tens of thousands of children, each of which is looked up."""
-    reference = endpoint.reference
-    expected, tag = (reference, None) if isinstance(reference, Digest) else (None, reference)
+    expected = endpoint.reference if isinstance(endpoint.reference, Digest) else None
     try:
         manifest = parse_manifest(content, media_type, expected=expected)
     except DigestMismatch as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "DIGEST_INVALID", str(error)) from None
     except InvalidContent as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "MANIFEST_INVALID", str(error)) from None
-    _check_children(storage, endpoint.repository, manifest)
-    storage.put_manifest(endpoint.repository, manifest, tag)
+    with storage.expecting(child.digest for child in manifest.children()):
+        _check_children(storage, endpoint.repository, manifest)
+        storage.put_manifest(endpoint.repository, manifest, tags)
     return manifest
 
 

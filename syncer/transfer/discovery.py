@@ -1,4 +1,4 @@
-"""The producer: references → index → manifest → blobs, in the order of the profile."""
+"""Discovery, the producer of a transfer: from references to indexes, manifests and blobs, in the profile's order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Item, Listing, Naming, Referral, Referring, Source
+from syncer.content import Item, Listing, Referral, Referring, Source, TargetNames
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, load_object
@@ -18,16 +18,14 @@ from syncer.transfer.plan import Tree
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 
-_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: what it is about
+_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: the digest of its subject
 
 _MOST_LEVELS = 8  # of a signature of an SBOM of an image, and so on
-
-_PATIENCE = 10.0  # seconds that a slow image may keep finished ones behind it from their places
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """The target's name points to the image's content already."""
+    """An image whose name at the target points to this content already."""
 
     item: Item
     root: Descriptor
@@ -35,46 +33,48 @@ class Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Undiscovered:
-    """An image of which not everything could be found."""
+class DiscoveryFailure:
+    """An image whose content could not be found completely, and the error."""
 
     item: Item
     error: SyncerError
 
 
 @dataclass(frozen=True, slots=True)
-class Doubted:
-    """An image of which it cannot be told what refers to it, or not all of it."""
+class ReferrersDoubt:
+    """An image of which not all referrers could be listed, and the error."""
 
     item: Item
     error: SyncerError
 
 
-Discovered = Tree | Unchanged | Undiscovered | Doubted
-Deliver = Callable[[Discovered], Awaitable[None]]
+DiscoveryResult = Tree | Unchanged | DiscoveryFailure | ReferrersDoubt
+Deliver = Callable[[DiscoveryResult], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class Discovery:
-    """Finds out what images consist of, asking the source for each manifest once."""
+    """The walk from images to their manifests and blobs; the source is asked for each manifest once."""
 
     source: Source
-    target: Naming
+    target: TargetNames
     memory: Memory = field(default_factory=Memory)
-    referring: Referring | None = None  # who is asked for what refers to an image; None: nobody
-    concurrency: int = 16  # images of one registry looked at together
+    referring: Referring | None = None  # lists the referrers of images; None: they are left out
+    concurrency: int = 16  # images of one registry that are walked at the same time
+    patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
-    roots: dict[Item, Digest] = field(default_factory=dict)  # what each tag meant when it was looked at
+    roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
     _sizes: dict[Digest, int] = field(default_factory=dict)
     _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
-        """``deliver`` each item once, one at a time, in the order of ``items``.
+        """Call ``deliver`` with the result for each item, one at a time, in the order of ``items``.
 
-        An image that keeps others waiting for too long gives up its turn and comes after them.
+        An image that holds up others for too long loses its turn and comes after them.  An image that fails is a
+        result too, and raises nothing.
         """
-        turns = _Turns(len(items))
-        by_registry: dict[str, list[int]] = {}  # so that one that is paused keeps nobody else waiting
+        turns = _Turns(len(items), self.patience)
+        by_registry: dict[str, list[int]] = {}  # so that a paused registry does not hold up the others
         for index, item in enumerate(items):
             by_registry.setdefault(item.source.registry, []).append(index)
 
@@ -92,19 +92,21 @@ class Discovery:
                     for found in together:
                         await deliver(found)
 
-    async def _discover_all(self, item: Item) -> list[Discovered]:
-        """An image, and what comes along with it."""
+    async def _discover_all(self, item: Item) -> list[DiscoveryResult]:
+        """Discover an image and its referrers."""
         found = await self._discover(item)
-        if self.referring is None or not item.referrers or isinstance(found, Undiscovered):
+        if self.referring is None or not item.referrers or isinstance(found, DiscoveryFailure):
             return [found]
         return [found, *await self._find_referrers(self.referring, item, found)]
 
-    async def _find_referrers(self, referring: Referring, image: Item, found: Tree | Unchanged) -> list[Discovered]:
-        """What refers to an image or to a manifest in it, what refers to that, and so on to the end.
+    async def _find_referrers(
+        self, referring: Referring, image: Item, found: Tree | Unchanged
+    ) -> list[DiscoveryResult]:
+        """Discover what refers to an image or to a manifest in it, what refers to that, and so on to the end.
 
         What cannot be told fails nothing: the image itself is known.
         """
-        results: list[Discovered] = []
+        results: list[DiscoveryResult] = []
         asked: set[Digest] = set()
         met = {image.source}
         level: list[Tree | Unchanged] = [found]
@@ -124,7 +126,7 @@ class Discovery:
             met.update(referral.reference for referral in new)
             if len(met) > MAX_MANIFESTS:
                 break
-            along = [await self._discover(_along_with(image, referral)) for referral in new]
+            along = [await self._discover(_referrer_item(image, referral)) for referral in new]
             results += along
             level = [each for each in along if isinstance(each, Tree | Unchanged)]
             if not level:
@@ -132,13 +134,13 @@ class Discovery:
         problem = f"more than {MAX_MANIFESTS:,} manifests refer to it, or in more than {_MOST_LEVELS} steps"
         return [*results, *self._doubt(image, InvalidContent(f"{image.source}: {problem}"))]
 
-    def _doubt(self, image: Item, error: SyncerError) -> list[Doubted]:
+    def _doubt(self, image: Item, error: SyncerError) -> list[ReferrersDoubt]:
         """The doubt about an image; nothing if the same was said of its repository."""
         key = (image.source.name, image.target.name, image.requires_referrers)
         if key in self._doubted:
             return []
         self._doubted.add(key)
-        return [Doubted(image, error)]
+        return [ReferrersDoubt(image, error)]
 
     async def _manifests_of(self, found: Tree | Unchanged) -> Sequence[Digest]:
         """The manifests of an image, its root first; only those that are not known of an unchanged one are fetched."""
@@ -150,7 +152,7 @@ class Discovery:
         below = self.memory.manifests_below(root)
         if below is None:
             below = await self._look_below(item, found.origin.digest)
-            self.memory.has_below(root, below)
+            self.memory.remember_below(root, below)
         return [root, *below]
 
     async def _look_below(self, item: Item, origin: Digest) -> tuple[Digest, ...]:
@@ -168,14 +170,14 @@ class Discovery:
                     descent.enter(await self._manifest(item.source.at(child.digest), child))
         return tuple(below)
 
-    async def _discover(self, item: Item) -> Tree | Unchanged | Undiscovered:
+    async def _discover(self, item: Item) -> Tree | Unchanged | DiscoveryFailure:
         try:
             current = await self.target.current(item.target)
             if current is None:
                 return await self._tree(item, item.source)
             origin = await self.source.resolve(item.source)
             unchanged = Unchanged(item, replace(origin, digest=current), origin)
-            if current == self._expected(item, origin.digest) and await self._is_listed(item, current):
+            if current == self._known_digest(item, origin.digest) and await self._is_listed(item, current):
                 return unchanged
             tree = await self._tree(item, item.source.at(origin.digest))
             if tree.root.digest != current:
@@ -183,7 +185,7 @@ class Discovery:
             subject = tree.manifests[current].subject
             return unchanged if subject is None or await self._is_listed(item, current) else tree
         except SyncerError as error:
-            return Undiscovered(item, error)
+            return DiscoveryFailure(item, error)
 
     async def _is_listed(self, item: Item, root: Digest) -> bool:
         """Whether all that a commit of ``root`` does is done: for a referrer, that its subject lists it, too."""
@@ -192,8 +194,8 @@ class Discovery:
             return True
         return await self.target.lists(item.target, subject, root)
 
-    def _expected(self, item: Item, root: Digest) -> Digest | None:
-        """What ``root`` will be at the target, as far as that is known without looking into it."""
+    def _known_digest(self, item: Item, root: Digest) -> Digest | None:
+        """The digest that ``root`` will have at the target, if that is known without reading the index."""
         return self.memory.reduction(root, item.platforms) if item.platforms else root
 
     async def _tree(self, item: Item, reference: Reference) -> Tree:
@@ -202,13 +204,13 @@ class Discovery:
         if item.platforms:
             whole = root.descriptor.digest
             root = await self._for_platforms(item, root)
-            self.memory.reduced(whole, item.platforms, root.descriptor.digest)
+            self.memory.remember_reduction(whole, item.platforms, root.descriptor.digest)
         if root.subject is not None:
-            self.memory.refers(root.descriptor.digest, root.subject.digest)
-        return await self._grown(item, root)
+            self.memory.remember_subject(root.descriptor.digest, root.subject.digest)
+        return await self._walk(item, root)
 
-    async def _grown(self, item: Item, root: AnyManifest) -> Tree:
-        """The tree of ``root``: every manifest and blob of the image once."""
+    async def _walk(self, item: Item, root: AnyManifest) -> Tree:
+        """Walk down from ``root``, and return its tree: every manifest and blob of the image once."""
         manifests = {root.descriptor.digest: root}
         content = {root.descriptor.digest: root.descriptor}
         descent = Descent(item.source)
@@ -225,7 +227,7 @@ class Discovery:
             else:
                 content[child.digest] = child
         if isinstance(root, Index) or item.platforms:
-            self.memory.has_below(root.descriptor.digest, list(manifests)[1:])
+            self.memory.remember_below(root.descriptor.digest, list(manifests)[1:])
         return Tree(item, root.descriptor, manifests, tuple(content.values()))
 
     def _check_size(self, reference: Reference, child: Descriptor) -> None:
@@ -251,17 +253,17 @@ class Discovery:
             offered = [child.platform for child in root.manifests if child.platform]
             fitting = [child for child in root.manifests if _fits(child.platform, item)]
             if len(item.platforms) > 1 and fitting:
-                return reduced(root, fitting)
+                return reduce_index(root, fitting)
             if fitting:
                 found = await self._manifest(item.source.at(fitting[0].digest), fitting[0])
                 return await self._for_platforms(item, found) if isinstance(found, Index) else found
         elif root.config.media_type in _IMAGE_CONFIGS:
-            built_for = await self._built_for(item.source, root.config)
+            built_for = await self._platform_in_config(item.source, root.config)
             if built_for is None or _fits(built_for, item):
                 return root
             offered = [built_for]
         else:
-            return root  # a chart or another artifact runs nowhere
+            return root  # a chart or another artifact has no platform
         wanted = " or ".join(map(str, item.platforms))
         has = f"it has {', '.join(dict.fromkeys(map(str, offered)))}" if offered else "it names no platform at all"
         raise PlatformMissing(
@@ -269,7 +271,7 @@ class Discovery:
             hint="ask for no platform, or for one that the image has",
         )
 
-    async def _built_for(self, reference: Reference, config: Descriptor) -> Platform | None:
+    async def _platform_in_config(self, reference: Reference, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
             raise InvalidContent(f"{reference}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
         content = bytearray()
@@ -283,10 +285,10 @@ def _fits(platform: Platform | None, item: Item) -> bool:
     return platform is not None and any(platform.satisfies(wanted) for wanted in item.platforms)
 
 
-def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
-    """``index`` with those of its manifests only, and what BuildKit attests of them; the same bytes every time.
+def reduce_index(index: Index, kept: Sequence[Descriptor]) -> Index:
+    """``index`` with only the manifests ``kept`` and BuildKit's attestations of them; the same bytes every time.
 
-    An index that loses nothing stays as it is, its digest too.
+    An index that loses no manifest keeps its bytes and its digest.
     """
     digests = {str(child.digest) for child in kept}
     document = load_object(index.content)
@@ -302,40 +304,41 @@ def reduced(index: Index, kept: Sequence[Descriptor]) -> Index:
     return smaller
 
 
-def _along_with(item: Item, referral: Referral) -> Item:
-    """What refers to ``item``: it goes where ``item`` goes, under the tag or digest it has."""
+def _referrer_item(item: Item, referral: Referral) -> Item:
+    """The item for a referrer of ``item``: it gets the same repository at the target, and keeps its tag or digest."""
     reference = referral.reference
     target = item.target.at(reference.digest) if reference.digest else item.target.tagged(reference.tag or "")
     return Item(reference, target, item.wanted_by, subject=item.source, refers_to=referral.subject)
 
 
 class _Turns:
-    """Puts results back into order: who may be delivered next is decided here, without an await."""
+    """The order of results: it decides which may be delivered next."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, patience: float) -> None:
+        self._patience = patience
         self._waiting_for = dict.fromkeys(range(count))  # in order
-        self._arrived: dict[int, list[Discovered]] = {}
+        self._arrived: dict[int, list[DiscoveryResult]] = {}
         self._arrival = anyio.Event()
 
     @property
     def over(self) -> bool:
         return not self._waiting_for
 
-    def arrive(self, index: int, found: list[Discovered]) -> None:
+    def arrive(self, index: int, found: list[DiscoveryResult]) -> None:
         self._arrived[index] = found
         self._arrival.set()
 
-    async def next(self) -> list[list[Discovered]]:
-        """The results whose turn it is, once there are any."""
+    async def next(self) -> list[list[DiscoveryResult]]:
+        """Wait for the results whose turn it is, and return them."""
         while not (ready := self._in_turn()):
             arrival = self._arrival = anyio.Event()
-            with anyio.move_on_after(_PATIENCE) as patience:
+            with anyio.move_on_after(self._patience) as patience:
                 await arrival.wait()
             if patience.cancelled_caught and self._arrived:
                 self._give_up_turn()
         return ready
 
-    def _in_turn(self) -> list[list[Discovered]]:
+    def _in_turn(self) -> list[list[DiscoveryResult]]:
         ready = []
         for index in list(self._waiting_for):
             if index not in self._arrived:
@@ -345,7 +348,7 @@ class _Turns:
         return ready
 
     def _give_up_turn(self) -> None:
-        """Whoever is not there goes to the end of the line."""
+        """Move the images that have not arrived behind the last one that has."""
         for index in [index for index in self._waiting_for if index < max(self._arrived)]:
             if index not in self._arrived:
                 del self._waiting_for[index]

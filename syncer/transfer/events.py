@@ -1,4 +1,7 @@
-"""What happened, past tense.  An ``Emit`` is a plain synchronous callable: a display can never stall a copy."""
+"""The events of a run, in the past tense; an ``Emit`` is a plain synchronous callable that takes them.
+
+The callable must not block, and since it is not awaited, a display cannot stall a transfer.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,27 @@ from syncer.oci import Descriptor, Platform
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Discovery knows all of an image: what of it was new, counted once over the run."""
+    """Discovery has found all content of an image; ``blobs`` and ``bytes`` count what no earlier image has."""
 
     item: Item
     root: Descriptor
     blobs: int
     bytes: int
-    deduplicated: int  # bytes of blobs that an earlier image brings along
+    deduplicated: int  # bytes of blobs that an earlier image has too
     platforms: tuple[Platform, ...] = ()  # of an index's manifests, in its order
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A blob is on its way; ``progress`` counts until one of the next four events."""
+    """The transfer of a blob has begun; ``progress`` counts until one of the next four events."""
 
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
+    """A blob was copied to the target, in ``seconds``."""
+
     descriptor: Descriptor
     space: str
     seconds: float
@@ -39,7 +44,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The target had it already."""
+    """A blob was not copied, because the target had it already."""
 
     descriptor: Descriptor
     space: str
@@ -47,6 +52,8 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
+    """A blob was mounted from the space ``origin`` of the target, without sending bytes."""
+
     descriptor: Descriptor
     space: str
     origin: str
@@ -54,6 +61,8 @@ class Mounted:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """A blob or a manifest could not be brought to the target."""
+
     descriptor: Descriptor
     space: str
     error: SyncerError
@@ -61,7 +70,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A manifest is stored."""
+    """A manifest was stored at the target."""
 
     descriptor: Descriptor
     space: str
@@ -77,7 +86,7 @@ class ImageCopied:
 
 @dataclass(frozen=True, slots=True)
 class ImageSkipped:
-    """The target's name pointed to this very content already."""
+    """The name at the target pointed to this content already."""
 
     item: Item
     root: Descriptor
@@ -85,13 +94,15 @@ class ImageSkipped:
 
 @dataclass(frozen=True, slots=True)
 class ImageFailed:
+    """An image, or a part of it, could not be brought to the target."""
+
     item: Item
     error: SyncerError
 
 
 @dataclass(frozen=True, slots=True)
 class ReferrersUnknown:
-    """What refers to an image cannot be told, or not all of it; said once for a repository on its way to another."""
+    """Not all referrers of an image could be listed; said once for a repository on its way to another."""
 
     item: Item
     error: SyncerError

@@ -1,4 +1,6 @@
-"""What one run tells the next about a target: hints that save requests, or tell what an unchanged image consists of."""
+"""The memory of a target, which one run leaves for the next: hints that save requests, or tell what an unchanged
+image consists of.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,18 @@ _VERSION = 1
 
 @dataclass(slots=True)
 class Memory:
-    """Where blobs were seen at a target, what indexes became when they were reduced to some platforms, and what
-    manifests are below them and above them.
+    """The spaces in which blobs were seen at a target, the digests of indexes reduced to some platforms, and the
+    manifests below indexes and above referrers.
     """
 
-    locations: dict[str, str] = field(default_factory=dict)  # digest → a space that had it
+    locations: dict[str, str] = field(default_factory=dict)  # digest → the space in which it was seen
     reductions: dict[str, str] = field(default_factory=dict)  # digest and platforms → digest
     children: dict[str, list[str]] = field(default_factory=dict)  # an index → all manifests below it
     subjects: dict[str, str] = field(default_factory=dict)  # a referrer → what it refers to
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """What ``to_json`` wrote; empty for anything else, since nothing depends on it."""
+        """Read the document of ``to_json``; any other document gives an empty memory, since it is only a hint."""
         if not isinstance(document, dict) or document.get("version") != _VERSION:
             return cls()
         return cls(
@@ -39,25 +41,27 @@ class Memory:
         return {"version": _VERSION} | asdict(self)
 
     def location(self, digest: Digest) -> str | None:
-        """A space that had the blob when it was last seen."""
+        """The space in which the blob was last seen, or None."""
         return self.locations.get(str(digest))
 
-    def saw(self, digest: Digest, space: str) -> None:
+    def remember_location(self, digest: Digest, space: str) -> None:
+        """Remember that ``space`` has the blob."""
         self.locations[str(digest)] = space
 
     def forget(self, digest: Digest) -> None:
-        """The blob is not where it was thought to be."""
+        """Forget the location of a blob, which is not there any more."""
         self.locations.pop(str(digest), None)
 
     def reduction(self, root: Digest, platforms: Iterable[Platform]) -> Digest | None:
-        """What the index ``root`` became for ``platforms``."""
+        """The digest of the index ``root`` reduced to ``platforms``, or None when it is not known."""
         known = self.reductions.get(_key(root, platforms))
         try:
             return Digest.parse(known) if known else None
         except InvalidContent:
             return None
 
-    def reduced(self, root: Digest, platforms: Iterable[Platform], result: Digest) -> None:
+    def remember_reduction(self, root: Digest, platforms: Iterable[Platform], result: Digest) -> None:
+        """Remember that the index ``root`` reduced to ``platforms`` is ``result``."""
         self.reductions[_key(root, platforms)] = str(result)
 
     def manifests_below(self, root: Digest) -> tuple[Digest, ...] | None:
@@ -68,18 +72,20 @@ class Memory:
         except InvalidContent:
             return None
 
-    def has_below(self, root: Digest, manifests: Iterable[Digest]) -> None:
+    def remember_below(self, root: Digest, manifests: Iterable[Digest]) -> None:
+        """Remember which manifests are below the index ``root``."""
         self.children[str(root)] = list(map(str, manifests))
 
     def subject(self, referrer: Digest) -> Digest | None:
-        """What ``referrer`` refers to, if it was met before, and refers to anything."""
+        """The digest that ``referrer`` refers to, if it was met before, and refers to anything."""
         known = self.subjects.get(str(referrer))
         try:
             return Digest.parse(known) if known else None
         except InvalidContent:
             return None
 
-    def refers(self, referrer: Digest, subject: Digest) -> None:
+    def remember_subject(self, referrer: Digest, subject: Digest) -> None:
+        """Remember that ``referrer`` refers to ``subject``."""
         self.subjects[str(referrer)] = str(subject)
 
 

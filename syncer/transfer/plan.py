@@ -1,4 +1,7 @@
-"""What must exist at the target, and what may be done next.  Plain functions: they decide, ``run`` acts."""
+"""The plan: the content that must be at the target, and the order of the work.
+
+The plan only decides, in plain functions; ``run`` acts on it.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,16 @@ from syncer.oci.manifest import AnyManifest
 from syncer.transfer.memory import Memory
 
 LARGE = 1024 * 1024
-"""Bytes from which on a blob is large: it goes early, and never into the lane that is kept for small ones."""
+"""Bytes.  A blob of this size or more is large: it begins early, and leaves some workers to the small ones."""
 
 _MAX_LARGE_AT_ONCE = 8  # more large blobs at once cost memory and gain nothing (speed.md §6.6)
 Ask: TypeAlias = Callable[[Reference], float]
+"""A question about the registry of a reference: its pause in seconds, or the number of blobs that it may deliver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """An image as discovery found it: its root first, then the rest in the order of its documents."""
+    """An image and all its content: its root first, then the rest in the order of the documents."""
 
     item: Item
     root: Descriptor
@@ -34,6 +38,8 @@ class Tree:
 
 
 class State(Enum):
+    """The state of a node; it waits for its children, for a mount, or for ``Plan.start``."""
+
     WAITING = auto()
     READY = auto()
     DONE = auto()
@@ -42,7 +48,7 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One piece of content in one space, once however many images want it."""
+    """One piece of content in one space, however many images want it."""
 
     descriptor: Descriptor
     space: str
@@ -53,27 +59,32 @@ class Node:
     parents: list[Node] = field(default_factory=list)
     followers: list[Node] = field(default_factory=list)  # the same blob in other spaces
     mount_from: str | None = None
-    names: list[Item] = field(default_factory=list)  # images whose root this is, not committed yet
-    committing: list[Item] = field(default_factory=list)  # those that a worker has in hand
+    names: list[Item] = field(default_factory=list)  # images with this root that are not committed yet
+    committing: list[Item] = field(default_factory=list)  # images that a worker commits now
     error: SyncerError | None = None
-    is_under_way: bool = False  # a worker has it from its registry
+    is_under_way: bool = False  # a worker fetches it from its registry now
 
     @property
     def is_large(self) -> bool:
         return self.manifest is None and self.mount_from is None and self.descriptor.size >= LARGE
 
 
-def _never(_: Reference) -> float:
+def no_pause(_: Reference) -> float:
+    """The pause of a registry at a source that knows none, in seconds."""
     return 0.0
 
 
-def _any_number(_: Reference) -> float:
+def any_number(_: Reference) -> float:
+    """The number of blobs that a registry may deliver at once at a source without a limit."""
     return math.inf
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """What an image adds to a plan: new content in the order of its documents, and what others bring along."""
+class Addition:
+    """The new content that an image adds to a plan, in the order of its documents; sizes are in bytes of blobs.
+
+    ``deduplicated`` counts the bytes that the plan had already.
+    """
 
     new: tuple[Node, ...]
     blobs: int
@@ -83,7 +94,7 @@ class Added:
 
 @dataclass(slots=True)
 class Plan:
-    """The graph of nodes: children come before parents, a blob's first space before its mounts."""
+    """The graph of nodes: children come before their parents, and the first copy of a blob before its mounts."""
 
     workers: int
     can_mount: bool
@@ -92,17 +103,17 @@ class Plan:
     unfinished: int = 0
     _nodes: dict[tuple[str, Digest], Node] = field(default_factory=dict)
     _leaders: dict[Digest, Node] = field(default_factory=dict)
-    _ready: Ready = field(init=False)
+    _ready: ReadyQueue = field(init=False)
 
     def __post_init__(self) -> None:
-        self._ready = Ready(self.workers)
+        self._ready = ReadyQueue(self.workers)
 
     @property
     def finished(self) -> bool:
         return self.complete and self.unfinished == 0
 
-    def add(self, tree: Tree, space: str) -> Added:
-        """Enter an image; its new nodes wait until ``start`` is told that they have a place."""
+    def add(self, tree: Tree, space: str) -> Addition:
+        """Add an image; its new nodes wait until the target has reserved places for them and ``start`` is called."""
         new: list[Node] = []
         deduplicated = size = blobs = 0
         for descriptor in tree.content:
@@ -126,10 +137,10 @@ class Plan:
         root = self._nodes[space, tree.root.digest]
         root.manifest = tree.manifests[tree.root.digest]
         root.names.append(tree.item)
-        return Added(tuple(new), blobs, size, deduplicated)
+        return Addition(tuple(new), blobs, size, deduplicated)
 
-    def start(self, tree: Tree, added: Added, space: str) -> SyncerError | None:
-        """Let the work on an image begin; returns the error if its root has failed already."""
+    def start(self, tree: Tree, added: Addition, space: str) -> SyncerError | None:
+        """Make the nodes of an added image ready; returns the error if its root has failed already."""
         for node in added.new:
             if node.manifest is None:
                 self._lead_or_follow(node)
@@ -140,19 +151,19 @@ class Plan:
             self._name_again(root)
         return root.error if root.state is State.FAILED else None
 
-    def take(self, pause: Ask = _never, lanes: Ask = _any_number) -> Node | None:
-        """The node to work on next; see ``Ready.take``."""
-        return self._ready.take(pause, lanes)
+    def take(self, pause: Ask = no_pause, capacity: Ask = any_number) -> Node | None:
+        """Take the node to work on next; see ``ReadyQueue.take``."""
+        return self._ready.take(pause, capacity)
 
     def shortest_pause(self, pause: Ask) -> float:
-        """Seconds until something that is passed over now may be taken; infinite when nothing is."""
+        """Seconds until a node that is passed over now may be taken; infinite when there is none."""
         return self._ready.shortest_pause(pause)
 
     def done(self, node: Node) -> None:
-        """``node`` is at the target: what waited for it may go on."""
+        """Note that ``node`` is at the target, and make ready the nodes that waited for it."""
         if self.can_mount and node.manifest is None:
-            self.memory.saw(node.descriptor.digest, node.space)
-        self._leave(node, State.DONE)
+            self.memory.remember_location(node.descriptor.digest, node.space)
+        self._settle(node, State.DONE)
         for follower in node.followers:
             follower.mount_from = node.space
             self._make_ready(follower)
@@ -167,8 +178,8 @@ class Plan:
             node.manifest = None
 
     def fail(self, node: Node, error: SyncerError) -> list[Item]:
-        """``node`` cannot be had; returns the images that fail with it, directly or through its parents."""
-        self._leave(node, State.FAILED)
+        """Note that ``node`` has failed; returns the images that fail with it, directly or through its parents."""
+        self._settle(node, State.FAILED)
         node.error = error
         self._pass_on_lead(node)
         failed = node.committing + node.names
@@ -190,7 +201,7 @@ class Plan:
                 node.waiting_for += 1
 
     def _name_again(self, root: Node) -> None:
-        """The same content under one more name, asked for when the content was there already."""
+        """Make the root ready again, to store it under one more name: its content is at the target already."""
         self.unfinished += 1
         self._make_ready(root)
 
@@ -222,15 +233,15 @@ class Plan:
         node.state = State.READY
         self._ready.add(node)
 
-    def _leave(self, node: Node, state: State) -> None:
-        self._ready.left(node)
+    def _settle(self, node: Node, state: State) -> None:
+        self._ready.release(node)
         node.state = state
         self.unfinished -= 1
 
 
 @dataclass(slots=True)
 class _Queue:
-    """The blobs that wait for one registry, and how many are on their way from it."""
+    """The blobs that wait for one registry, and the number of those that workers fetch from it now."""
 
     origin: Reference  # any image in it
     large: list[tuple[int, int, Node]] = field(default_factory=list)  # a heap: the largest first
@@ -242,11 +253,11 @@ class _Queue:
 
 
 @dataclass(slots=True)
-class Ready:
-    """The nodes that wait for nothing but their turn.
+class ReadyQueue:
+    """The nodes that are ready to be worked on.
 
-    Commits come first, then large blobs, then small ones and mounts in the order in which they became ready, with
-    some workers left to the small ones.
+    Commits come first, then large blobs, then small ones and mounts in the order in which they became ready.  Large
+    blobs leave some workers to the small ones.
     """
 
     workers: int
@@ -267,34 +278,34 @@ class Ready:
         else:
             self._queue(node).small.append((self._tickets, node))
 
-    def take(self, pause: Ask, lanes: Ask) -> Node | None:
-        """The node to work on next; None while there is none that may be begun.
+    def take(self, pause: Ask, capacity: Ask) -> Node | None:
+        """Take the node to work on next; None when there is none.
 
-        Passed over is what would have to wait for a registry that ``pause`` says is paused, or of which no more than
-        ``lanes`` pieces may be on their way: no worker waits for it.
+        Blobs of a registry are passed over while ``pause`` says that it is paused, and while it delivers as many as
+        ``capacity`` says: no worker waits for it.
         """
         if self._commits:
             return self._commits.popleft()
-        queues = [queue for queue in self._queues.values() if queue and _may_be_asked(queue, pause, lanes)]
-        if self._large_at_work < self._large_lanes():
+        queues = [queue for queue in self._queues.values() if queue and _may_be_asked(queue, pause, capacity)]
+        if self._large_at_work < self._large_capacity():
             large = min((queue for queue in queues if queue.large), key=lambda queue: queue.large[0], default=None)
             if large is not None:
                 self._large_at_work += 1
-                return _under_way(large, heapq.heappop(large.large)[2])
+                return _begin(large, heapq.heappop(large.large)[2])
         small = min((queue for queue in queues if queue.small), key=lambda queue: queue.small[0][0], default=None)
         if self._mounts and (small is None or self._mounts[0] < small.small[0]):
             return self._mounts.popleft()[1]
-        return None if small is None else _under_way(small, small.small.popleft()[1])
+        return None if small is None else _begin(small, small.small.popleft()[1])
 
-    def left(self, node: Node) -> None:
-        """``node``, which was taken, is done or has failed."""
+    def release(self, node: Node) -> None:
+        """Note that ``node``, which was taken, is done or has failed."""
         if node.is_under_way:
             self._queues[node.origin.registry].under_way -= 1
             self._large_at_work -= node.is_large
             node.is_under_way = False
 
     def shortest_pause(self, pause: Ask) -> float:
-        """Seconds until something that is passed over now may be begun; infinite when nothing is."""
+        """Seconds until a node that is passed over now may be taken; infinite when there is none."""
         return min(filter(None, self._pauses(pause)), default=math.inf)
 
     def _pauses(self, pause: Ask) -> Iterator[float]:
@@ -308,15 +319,15 @@ class Ready:
             queue = self._queues[node.origin.registry] = _Queue(node.origin)
         return queue
 
-    def _large_lanes(self) -> int:
+    def _large_capacity(self) -> int:
         return max(1, min(self.workers - self.workers // 4, max(_MAX_LARGE_AT_ONCE, self.workers // 4)))
 
 
-def _may_be_asked(queue: _Queue, pause: Ask, lanes: Ask) -> bool:
-    return pause(queue.origin) <= 0 and queue.under_way < lanes(queue.origin)
+def _may_be_asked(queue: _Queue, pause: Ask, capacity: Ask) -> bool:
+    return pause(queue.origin) <= 0 and queue.under_way < capacity(queue.origin)
 
 
-def _under_way(queue: _Queue, node: Node) -> Node:
+def _begin(queue: _Queue, node: Node) -> Node:
     queue.under_way += 1
     node.is_under_way = True
     return node

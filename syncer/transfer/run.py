@@ -1,8 +1,7 @@
-"""Carrying a plan out: one producer, a bounded channel of jobs, a bounded pool of workers."""
+"""The transfer of items: one producer, a bounded channel of jobs, and a bounded pool of workers."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,11 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Item, Mounting, Narrow, Pausing, Progress, Referring, Source, Target
+from syncer.content import Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetFull
-from syncer.oci import Index, Platform, Reference
+from syncer.oci import Index, Platform
 from syncer.oci.manifest import AnyManifest
-from syncer.transfer.discovery import Discovered, Discovery, Doubted, Unchanged, Undiscovered
+from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
 from syncer.transfer.events import (
     Committed,
     Copied,
@@ -31,25 +30,25 @@ from syncer.transfer.events import (
     Started,
 )
 from syncer.transfer.memory import Memory
-from syncer.transfer.plan import Node, Plan, Tree
+from syncer.transfer.plan import Node, Plan, Tree, any_number, no_pause
 
 WORKERS = 32
-"""Pieces of content that are in flight at a time, unless somebody says otherwise."""
+"""The default number of blobs and manifests that are transferred at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a transfer is carried out."""
+    """The options of a transfer."""
 
-    workers: int = WORKERS  # pieces of content in flight
-    memory: Memory = field(default_factory=Memory)  # of earlier runs to this target
+    workers: int = WORKERS  # blobs and manifests that are transferred at the same time
+    memory: Memory = field(default_factory=Memory)  # from earlier runs to this target
 
 
 async def transfer(items: Sequence[Item], source: Source, target: Target, *, options: Options, emit: Emit) -> None:
     """Bring ``items`` from ``source`` to ``target``: blobs, then manifests, then names.
 
     Every item ends in exactly one of ImageCopied, ImageSkipped and ImageFailed; one that fails never
-    stops the others.  Raises ``TargetFull`` when the target can take nothing more at all.
+    stops the others.  Raises ``TargetFull`` when the target cannot store anything more.
     """
     running = _Transfer(source, target, options, emit)
     try:
@@ -72,8 +71,8 @@ class _Transfer:
         self.plan = Plan(options.workers, self.mounting is not None, options.memory)
         referring = source if isinstance(source, Referring) else None
         self.discovery = Discovery(source, target, options.memory, referring, concurrency=min(16, options.workers))
-        self.pause = source.pause if isinstance(source, Pausing) else _never
-        self.lanes = source.lanes if isinstance(source, Narrow) else _wide
+        self.pause = source.pause if isinstance(source, Pausing) else no_pause
+        self.capacity = source.capacity if isinstance(source, Limiting) else any_number
         self.changed = anyio.Event()
         self.lost: dict[Item, ImageFailed] = {}
         self.is_second = is_second
@@ -90,7 +89,7 @@ class _Transfer:
             self.changed.set()
 
     async def moved(self) -> list[Item]:
-        """The images that lost content while we were at them because their tags moved on; the others have failed."""
+        """The images that lost content during the run because their tags moved; for the others it emits the failure."""
         moved: list[Item] = []
         for item, failure in self.lost.items():
             try:
@@ -110,17 +109,17 @@ class _Transfer:
             self._emit(event)
 
     def _may_have_moved(self, failed: ImageFailed) -> bool:
-        """A tag's content can be deleted under us when somebody pushes the tag anew."""
+        """Tell whether the content may be gone because somebody pushed the tag anew during the run."""
         is_tag = failed.item.source.digest is None and failed.item in self.discovery.roots
         return is_tag and isinstance(failed.error, NotFound) and not self.is_second
 
-    async def _deliver(self, found: Discovered) -> None:
+    async def _deliver(self, found: DiscoveryResult) -> None:
         match found:
             case Unchanged(item, root):
                 self.emit(ImageSkipped(item, root))
-            case Undiscovered(item, error):
+            case DiscoveryFailure(item, error):
                 self.emit(ImageFailed(item, error))
-            case Doubted(item, error):
+            case ReferrersDoubt(item, error):
                 self.emit(ReferrersUnknown(item, error))
             case Tree() as tree:
                 await self._enter(tree)
@@ -136,10 +135,10 @@ class _Transfer:
         self.changed.set()
 
     async def _feed(self, send: MemoryObjectSendStream[Node]) -> None:
-        """Move what is ready into the channel; what has to wait is simply not in it yet."""
+        """Move nodes that are ready into the channel; nodes that wait are not in it yet."""
         async with send:
             while not self.plan.finished:
-                if node := self.plan.take(self.pause, self.lanes):
+                if node := self.plan.take(self.pause, self.capacity):
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
@@ -197,21 +196,13 @@ class _Transfer:
             self.emit(ImageCopied(item, node.descriptor))
 
     async def _send_again(self, node: Node, manifest: AnyManifest, unknown: ChildrenUnknown) -> None:
-        """Exactly what the target said that it lacks, once: a registry may have been wrong about what it has."""
+        """Send the children that the target lacks, once: it may have said wrongly that it has them."""
         missing = [child for child in manifest.children() if str(child.digest) in unknown.digests]
         for child in missing or manifest.children():
             if child.digest in self.discovery.manifests:
                 await self.target.commit(node.space, self.discovery.manifests[child.digest], [])
             else:
                 await self._write(Node(child, node.space, node.origin, None), force=True)
-
-
-def _never(_: Reference) -> float:
-    return 0.0
-
-
-def _wide(_: Reference) -> float:
-    return math.inf
 
 
 def _platforms(tree: Tree) -> tuple[Platform, ...]:

@@ -14,45 +14,48 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from syncer.errors import Interrupted, SyncerError
-from syncer.transport.connecting import Found, within_reach
+from syncer.transport.connecting import Found, Route
 from syncer.transport.failures import BROKEN, failure_of, no_connection
-from syncer.transport.guard import Scope, authority, origin
-from syncer.transport.hosts import Traffic
-from syncer.transport.http1 import BodyReader, Head, HeadReader
+from syncer.transport.guard import authority
+from syncer.transport.hosts import Meter, Traffic
+from syncer.transport.http import AnswerParser, CutOff, Head
 from syncer.transport.request import FileBody, Request, Sink
-from syncer.transport.response import Flow
 from syncer.transport.settings import Limits
+from syncer.transport.tls_in_tls import TlsInTls
 
 PIECE = 512 * 1024
 """Bytes that are received before they are hashed and written, or read from a file before they are sent."""
 
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
 
-Key: TypeAlias = tuple[object, Scope | None]
+_A_MOMENT = 0.001  # seconds; none at all would mean never to wait
+_CAN_SEND_FILES = hasattr(os, "sendfile")
+_EXTENTS = 8  # stretches of a file in one portion; in a bundle they have 128 KiB
+_OF_THE_FILE = frozenset({errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
+
+Socket: TypeAlias = socket.socket | TlsInTls
+Portion: TypeAlias = tuple[int, Iterator[int]]
+"""How many bytes are to be sent, and what sends some of them at each step and says how many these were."""
 
 
 class BlockingConnection:
     """A socket that carries one exchange after the other; ``abort`` alone is for another thread than the one at it."""
 
-    def __init__(
-        self, request: Request, context: ssl.SSLContext | None, limits: Limits, addresses: Sequence[Found]
-    ) -> None:
-        self.key: Key = (origin(request.url), request.reach)
+    def __init__(self, route: Route, limits: Limits, addresses: Sequence[Found]) -> None:
+        self.route = route
         self.peer = ""
         self.idle_since = 0.0
-        self._context = context
         self._limits = limits
         self._addresses = addresses
-        self._socket: socket.socket | None = None
+        self._socket: Socket | None = None
         self._aborted = threading.Event()
-        self._head: Head | None = None
-        self._body: BodyReader | None = None
-        self._rest: list[bytes] = []  # of the body, that came with something else
+        self._answer: AnswerParser | None = None  # to the request that was sent last
         self._is_sent = True
-        self._flow: Flow | None = None
+        self._request: Request | None = None  # that was sent last
+        self._meter: Meter | None = None  # of its answer
         self._buffer: memoryview | None = None
         self._poll: select.poll | None = None
         self._waits: float | None = None  # seconds, at most, for the other end to send
@@ -62,13 +65,15 @@ class BlockingConnection:
     @property
     def is_done(self) -> bool:
         """Whether the answer was read to its end."""
-        return self._body is not None and self._body.is_done and not self._rest
+        return self._answer is not None and self._answer.is_done and not self._answer.pieces
 
     @property
     def is_reusable(self) -> bool:
         """Whether another exchange may follow."""
-        keeps = self._head is not None and self._head.keeps_connection and self._is_sent
-        return keeps and self.is_done and self._body is not None and not self._body.overran
+        answer = self._answer
+        if answer is None or answer.head is None or answer.has_overrun:
+            return False
+        return answer.head.keeps_connection and self._is_sent and self.is_done
 
     def exchange(self, request: Request, head: bytes, traffic: Traffic) -> Head:
         """Send ``request``; returns the head of its answer when whoever ``Request.pour`` names has had the body.
@@ -76,7 +81,7 @@ class BlockingConnection:
         What broke the body off is kept as ``failure``: the answer to the request itself has come.
         """
         if self._socket is None:
-            self._connect(request)
+            self._connect()
         self.was_poured, self.failure = False, None
         try:
             answer = self._ask(request, head, traffic)
@@ -85,15 +90,15 @@ class BlockingConnection:
         if request.pour and (sink := request.pour(request, answer.status, answer.headers)):
             self.was_poured = True
             try:
-                self._pour(sink, request, traffic)
+                self._pour(sink)
             except SyncerError as error:
                 self.failure = error
         return answer
 
-    def piece(self, request: Request, traffic: Traffic) -> bytes:
+    def piece(self) -> bytes:
         """The next bytes of the body, none at its end."""
         buffer = bytearray(_SMALL)
-        return bytes(buffer[: self._fill(memoryview(buffer), request, traffic)])
+        return bytes(buffer[: self._fill(memoryview(buffer))])
 
     def abort(self) -> None:
         """End whatever the connection is waiting for."""
@@ -108,34 +113,32 @@ class BlockingConnection:
 
     def _ask(self, request: Request, head: bytes, traffic: Traffic) -> Head:
         assert self._socket is not None
-        self._head = self._body = None
-        self._rest = []
-        self._flow = Flow(request, self._limits)
-        if self._context is not None:
+        self._answer = None
+        self._request, self._meter = request, Meter(request, traffic)
+        if self.route.is_tls:
             self._socket.settimeout(self._limits.idle)
         self._socket.sendall(head + request.body if isinstance(request.body, bytes) else head)
         failure = None
         if isinstance(request.body, FileBody):
-            failure = self._send(request, request.body, request.body.length, traffic)
+            failure = self._send(request, request.body, request.body.length, Meter(request, traffic, is_upload=True))
         self._wait_at_most(request.patience or self._limits.idle)
         return self._receive_head(request, failure)
 
-    def _pour(self, sink: Sink, request: Request, traffic: Traffic) -> None:
+    def _pour(self, sink: Sink) -> None:
         """Give the body to ``sink``, piece by piece; what came before a failure is given first."""
         buffer = self._piece()
-        while count := self._fill(buffer, request, traffic):
+        while count := self._fill(buffer):
             sink(buffer[:count])
 
-    def _send(self, request: Request, body: FileBody, length: int, traffic: Traffic) -> OSError | None:
+    def _send(self, request: Request, body: FileBody, length: int, meter: Meter) -> OSError | None:
         """Send the body; an answer that comes meanwhile, or an end that is no longer open, stops it.
 
         Returns what went wrong: the server may have said why.
         """
         assert self._socket is not None
         self._is_sent = False
-        flow = Flow(request, self._limits, is_upload=True)
         for portion, sends in Sending(request, body, length, self._socket, self._piece).portions():
-            if wait := traffic.owed(portion):
+            if wait := meter.due(portion):
                 self._aborted.wait(wait)
             if self._is_answered():
                 return None
@@ -143,8 +146,7 @@ class BlockingConnection:
             try:
                 for count in sends:
                     now = time.monotonic()
-                    flow.moved(count, now - began)
-                    traffic.bytes_out += count
+                    meter.went(count, now - began)
                     began = now
             except OSError as error:
                 return error
@@ -158,22 +160,19 @@ class BlockingConnection:
         return self._buffer
 
     def _is_answered(self) -> bool:
-        assert self._socket is not None
-        if self._context is not None:
+        if self.route.is_tls:
             return False  # what can be read may be a ticket of TLS
         if self._poll is None:
             self._poll = select.poll()
-            self._poll.register(self._socket, select.POLLIN)
+            self._poll.register(self._plain_socket, select.POLLIN)
         return bool(self._poll.poll(0))
 
     def _receive_head(self, request: Request, failure: OSError | None) -> Head:
         assert self._socket is not None
-        reader = HeadReader(request.method)
-        while (head := reader.feed(self._received(failure))) is None:
-            pass
-        self._head, self._body = head, BodyReader(head)
-        self._rest = list(self._body.feed(reader.rest)) if reader.rest else []
-        return head
+        answer = self._answer = AnswerParser(request.method)
+        while answer.head is None:
+            answer.feed(self._received(failure))
+        return answer.head
 
     def _received(self, failure: OSError | None) -> bytes:
         assert self._socket is not None
@@ -185,9 +184,10 @@ class BlockingConnection:
             raise failure or ConnectionResetError()
         return piece
 
-    def _fill(self, buffer: memoryview, request: Request, traffic: Traffic) -> int:
+    def _fill(self, buffer: memoryview) -> int:
         """Fill ``buffer`` with the next bytes; what came before a failure is returned first."""
-        assert self._flow is not None
+        assert self._request is not None
+        assert self._meter is not None
         filled = 0
         while filled < len(buffer):
             began = time.monotonic()
@@ -196,74 +196,73 @@ class BlockingConnection:
             except BROKEN as error:
                 if filled:
                     break  # the next call meets the failure again
-                raise failure_of(error, request) from None
+                raise failure_of(error, self._request) from None
             if not count:
                 break
             filled += count
-            traffic.bytes_in += count
-            self._flow.moved(count, time.monotonic() - began)
-            if pause := traffic.owed(count):
+            if pause := self._meter.came(count, time.monotonic() - began):
                 self._aborted.wait(pause)
         return filled
 
     def _receive(self, buffer: memoryview) -> int:
         """The bytes that are there, at least one of them; none at the body's end."""
         assert self._socket is not None
-        assert self._body is not None
-        while not self._rest and not self._body.is_done:
-            if (left := self._body.left) is not None:
+        answer = self._answer
+        assert answer is not None
+        while not answer.pieces and not answer.is_done:
+            if (left := answer.left) is not None:
                 count = self._receive_into(buffer[:left])
                 if count:
-                    self._body.took(count)
+                    answer.took(count)
                     return count
-                self._body.end()
+                answer.end()
             elif piece := self._socket.recv(_SMALL):
-                self._rest = list(self._body.feed(piece))
+                answer.feed(piece)
             else:
-                self._body.end()
-        if not self._rest:
-            return 0
-        piece = self._rest.pop(0)
-        if len(piece) > len(buffer):
-            self._rest.insert(0, piece[len(buffer) :])
-        count = min(len(piece), len(buffer))
-        buffer[:count] = piece[:count]
-        return count
+                answer.end()
+        return answer.take_into(buffer) if answer.pieces else 0
 
     def _receive_into(self, buffer: memoryview) -> int:
         """As much as fits, or as comes in the time that we wait."""
         assert self._socket is not None
-        if self._context is None:
-            return self._socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
-        return self._socket.recv_into(buffer)
+        if self.route.is_tls:
+            return self._socket.recv_into(buffer)
+        return self._plain_socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
+
+    @property
+    def _plain_socket(self) -> socket.socket:
+        """The socket of a connection without TLS, which the kernel can do more with."""
+        return cast("socket.socket", self._socket)
 
     def _wait_at_most(self, seconds: float) -> None:
         """Let the kernel keep the time, where it can: a timeout of Python's costs a system call for each call."""
         assert self._socket is not None
-        if self._context is not None:
+        if self.route.is_tls:
             self._socket.settimeout(seconds)
         elif seconds != self._waits:
             self._waits = seconds
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(seconds))
+            self._plain_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(seconds))
 
-    def _connect(self, request: Request) -> None:
-        host = authority(request.url)
+    def _connect(self) -> None:
+        route = self.route
         try:
-            connected = self._open(request.reach)
+            connected = self._open()
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.peer = str(connected.getpeername()[0])
-            if self._context is None:
-                connected.settimeout(None)
-                connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
-            else:
-                self._socket = self._context.wrap_socket(connected, server_hostname=request.url.raw_host)
+            if route.first_context is not None:
+                connected = self._encrypted(connected, route.first_context, route.place.raw_host)
         except OSError as error:
-            raise no_connection(error, host) from None
+            raise route.failure(error) from None
+        if route.is_tunnel:
+            self._tunnel(connected)
+        if not route.is_tls:
+            connected.settimeout(None)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
 
-    def _open(self, reach: Scope | None) -> socket.socket:
-        """A connection to the first address of the host that answers, and that we may go to."""
+    def _open(self) -> socket.socket:
+        """A connection to the first address that answers, and that we may go to."""
         failure: OSError = OSError("it has no address")
-        for family, _, _, _, address in within_reach(self._addresses, reach):
+        for family, _, _, _, address in self.route.allowed(self._addresses):
             self._socket = connected = socket.socket(family, socket.SOCK_STREAM)  # known to abort() before it connects
             connected.settimeout(self._limits.connect)
             try:
@@ -277,18 +276,42 @@ class BlockingConnection:
                 break
         raise failure
 
+    def _encrypted(self, connected: socket.socket, context: ssl.SSLContext, host: str | None) -> ssl.SSLSocket:
+        encrypted = context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        self._socket = encrypted  # known to abort() before its handshake
+        encrypted.do_handshake()
+        return encrypted
+
+    def _tunnel(self, outer: socket.socket) -> None:
+        """Turn a connection to a proxy into one to the server beyond it; raises ``Unreachable``."""
+        route = self.route
+        answer = AnswerParser("CONNECT")
+        deadline = time.monotonic() + self._limits.connect
+        try:
+            outer.sendall(route.tunnel_head())
+            while answer.head is None:
+                outer.settimeout(max(_A_MOMENT, deadline - time.monotonic()))
+                if not (piece := outer.recv(_SMALL)):
+                    raise CutOff
+                answer.feed(piece)
+        except BROKEN as error:
+            raise route.tunnel_failure(error) from None
+        route.check_tunnel(answer)
+        outer.settimeout(self._limits.connect)
+        assert route.context is not None
+        try:
+            if isinstance(outer, ssl.SSLSocket):
+                self._socket = inner = TlsInTls(outer, route.context, route.url.raw_host)
+                inner.do_handshake()
+            else:
+                self._encrypted(outer, route.context, route.url.raw_host)
+        except OSError as error:
+            raise no_connection(error, authority(route.url)) from None
+
 
 def _interval(seconds: float) -> bytes:
     """A ``struct timeval``."""
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
-
-
-Portion: TypeAlias = tuple[int, Iterator[int]]
-"""How many bytes are to be sent, and what sends some of them at each step and says how many these were."""
-
-_CAN_SEND_FILES = hasattr(os, "sendfile")
-_EXTENTS = 8  # stretches of a file in one portion; in a bundle they have 128 KiB
-_OF_THE_FILE = frozenset({errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
 
 
 @dataclass(slots=True)
@@ -298,27 +321,27 @@ class Sending:
     request: Request
     body: FileBody
     length: int  # bytes of the body
-    socket: socket.socket
+    socket: Socket
     buffer: Callable[[], memoryview]  # where to put what has to be read
 
     def portions(self) -> Iterator[Portion]:
         """All of the body.  Raises ``Interrupted`` when it is shorter than it says, and what reading it raises."""
         position = 0
-        if _CAN_SEND_FILES and not isinstance(self.socket, ssl.SSLSocket) and (found := self.body.in_place()):
+        plain = self.socket
+        if _CAN_SEND_FILES and not isinstance(plain, ssl.SSLSocket | TlsInTls) and (found := self.body.in_place()):
             file, extents = found
             rest = iter(extents)
             while batch := tuple(islice(rest, _EXTENTS)):
                 length = sum(length for _, length in batch)
-                yield length, self._from_file(file, batch, position)
+                yield length, self._from_file(plain.fileno(), file, batch, position)
                 position += length
         while position < self.length:
             piece = self._read(position)
             yield len(piece), self._from_buffer(piece)
             position += len(piece)
 
-    def _from_file(self, file: int, extents: Iterable[tuple[int, int]], position: int) -> Iterator[int]:
+    def _from_file(self, out: int, file: int, extents: Iterable[tuple[int, int]], position: int) -> Iterator[int]:
         """Let the kernel send from ``file``; what it cannot is read, which says what is wrong with the file."""
-        out = self.socket.fileno()
         for offset, length in extents:
             sent = 0
             while sent < length:

@@ -2,99 +2,29 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Self
 
-import anyio
 from yarl import URL
 
 from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
-from syncer.transport.connecting import Addresses, tls_context, with_certificates
-from syncer.transport.failures import CertificateRefused, NameUnknown, Unanswered
+from syncer.transport.failures import CertificateRefused, NameUnknown, ProxyRefused, Unanswered
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.hosts import Traffic, told_quota
-from syncer.transport.http1 import request_head
-from syncer.transport.loop import DirectWire
+from syncer.transport.hosts import Lane, Traffic, in_lane, told_quota
 from syncer.transport.request import SMALL, Answer, Challenged, Request
 from syncer.transport.response import Response
 from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
 from syncer.transport.settings import Limits, TransportSettings
-from syncer.transport.threads import ThreadedWire, wants_thread
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from syncer.transport.proxied import ProxiedWire
-
-
-class Wire:
-    """The connections, for as long as the ``async with`` block lasts."""
-
-    def __init__(self, settings: TransportSettings) -> None:
-        self._settings = settings
-        self._contexts: dict[str, ssl.SSLContext] = {}
-        addresses = Addresses()
-        self._direct = DirectWire(settings.limits, addresses)
-        self._threaded = ThreadedWire(settings.limits, addresses)
-        self._proxied: ProxiedWire | None = None
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
-        self._stack.push_async_callback(self._direct.close)
-        self._stack.callback(self._threaded.close)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
-
-    async def exchange(self, request: Request, authorization: str | None, traffic: Traffic) -> Response:
-        """Send ``request`` once.  Raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
-        headers = {"Accept-Encoding": "identity", "User-Agent": self._settings.user_agent, **request.headers}
-        if authorization is not None:
-            headers["Authorization"] = authorization
-        context = self._context(request.url) if request.url.scheme == "https" else None
-        traffic.requests[request.method] += 1
-        if isinstance(request.body, bytes) and (wait := traffic.owed(len(request.body))):
-            await anyio.sleep(wait)
-        if (proxy := self._settings.proxies.for_url(request.url)) is not None:
-            return await self._through_proxies().exchange(request, headers, context, traffic, proxy)
-        target = request.url.raw_path_qs
-        try:
-            head = request_head(request.method, target, {"Host": authority(request.url), **headers}, request.length)
-        except ValueError:
-            raise Unsafe(f"{request}: what would be sent breaks out of its header") from None
-        wire = self._threaded if wants_thread(request) else self._direct
-        return await wire.exchange(request, head, context, traffic)
-
-    def _through_proxies(self) -> ProxiedWire:
-        if self._proxied is None:
-            from syncer.transport.proxied import ProxiedWire  # noqa: PLC0415  aiohttp takes 0.2 s to import
-
-            self._proxied = ProxiedWire(self._settings.limits)
-            self._stack.push_async_callback(self._proxied.close)
-        return self._proxied
-
-    def _context(self, url: URL) -> ssl.SSLContext:
-        host = authority(url)
-        context = self._contexts.get(host)
-        if context is None:
-            settings = with_certificates(self._settings.host(host), self._settings.certificates, host)
-            context = self._contexts[host] = tls_context(settings)
-        return context
-
+from syncer.transport.wire import Wire
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 _OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
 _SILENCE = (Unreachable, Unanswered)
+_HOPELESS = (CertificateRefused, ProxyRefused)
 _MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
@@ -151,27 +81,22 @@ class Transport:
         host = authority(url)
         traffic = self.traffic.get(host)
         if traffic is None:
-            traffic = self.traffic[host] = Traffic(host, self.settings.host(host))
+            traffic = self.traffic[host] = Traffic(host, self.settings.host(host), self.limits)
         return traffic
 
-    def relay(self, *hosts: URL) -> AbstractAsyncContextManager[None]:
-        """Let in work that will hold a request to each of ``hosts``, the same or not, at the same time.
-
-        Whoever waits does so here, for one host after the other in an order that is the same for all, and holds
-        nothing that somebody else needs to end.
-        """
-        is_narrow = any(self.of(host).room for host in hosts)
-        return self._let_in(hosts) if is_narrow else nullcontext()
-
     @asynccontextmanager
-    async def _let_in(self, hosts: Sequence[URL]) -> AsyncIterator[None]:
+    async def relay(self, *hosts: URL) -> AsyncIterator[None]:
+        """Hold a permit of each of ``hosts``, the same or not, for all that is asked in the block.
+
+        Work whose download feeds an upload needs both at the same time.  Such work waits here, while it holds nothing
+        that somebody else needs to end, and not later.
+        """
         async with AsyncExitStack() as stack:
-            urls = sorted(hosts, key=authority)
-            for _, same in groupby(urls, key=authority):
+            for _, same in groupby(sorted(hosts, key=authority), key=authority):
                 first, *others = same
-                if room := self.of(first).room:
-                    await room.let_in(stack, 1 + len(others))
-            yield
+                await self.of(first).permits.hold(stack, 1 + len(others))
+            with in_lane(Lane.RELAY):
+                yield
 
     def forget_outages(self) -> None:
         """Try hosts that did not answer as patiently as all others."""
@@ -183,7 +108,7 @@ class Transport:
         while True:
             try:
                 response = await self._follow(request)
-            except CertificateRefused:
+            except _HOPELESS:
                 self.of(request.url).errors += 1
                 raise
             except NameUnknown as error:
@@ -281,7 +206,10 @@ class Transport:
         authorizer = request.authorizer
         challenges = 0
         while True:
-            sent = await authorizer.authorization() if authorizer else None
+            sent = None
+            if authorizer is not None:
+                with in_lane(Lane.ERRAND):
+                    sent = await authorizer.authorization()
             traffic = self.of(request.url)
             response = await self._exchange(request, sent, traffic)
             is_streamed = request.body is not None and not isinstance(request.body, bytes)
@@ -295,30 +223,23 @@ class Transport:
                 sent=sent,
                 is_first=challenges == 1,
             )
-            response.make_room()  # tokens may come from the same host
-            try:
-                if not await authorizer.challenged(challenged):
-                    return response
-            except BaseException:
-                response.close()
-                raise
-            await _discard(response)
+            refusal = await response.settled()
+            with in_lane(Lane.ERRAND):
+                can_help = await authorizer.challenged(challenged)
+            if not can_help:
+                return refusal
 
     async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> Response:
         """One request when the host may be asked, and what its answer says about the next ones."""
-        await traffic.ready(self.limits.max_wait, is_pull=request.method == "GET" and "/manifests/" in request.url.path)
+        release = await traffic.admit(is_pull=request.method == "GET" and "/manifests/" in request.url.path)
         if traffic.is_down and request.body is None:
             request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
-        if traffic.room is None:
+        try:
             response = await self._wire.exchange(request, sent, traffic)
-        else:
-            await traffic.room.requests.acquire()
-            try:
-                response = await self._wire.exchange(request, sent, traffic)
-            except BaseException:
-                traffic.room.requests.release()
-                raise
-            response.on_close = traffic.room.requests.release
+        except BaseException:
+            release()
+            raise
+        response.on_close = release
         if quota := told_quota(response.headers):
             traffic.heed(quota)
         if response.status not in _OUTAGES:
@@ -349,11 +270,3 @@ def _is_redirect(response: Response) -> bool:
     if response.status not in _REDIRECTS or "Location" not in response.headers:
         return False
     return response.status in _KEEPING_THE_METHOD or response.request.method in ("GET", "HEAD")
-
-
-async def _discard(response: Response) -> None:
-    """Read a short body to its end, so that the connection can be used again."""
-    try:
-        await response.answer(response.request)
-    finally:
-        response.close()

@@ -1,29 +1,32 @@
-"""Connections to a host: its addresses, a socket to the first that answers and that we may go to, and TLS."""
+"""The way to a server: its addresses, the proxy before it, TLS, and the connections that wait for their next use."""
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import socket
 import ssl
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 from yarl import URL
 
-from syncer.errors import UsageError
-from syncer.transport.failures import OutOfReach, no_connection
+from syncer.errors import NetworkError, Unreachable, UsageError
+from syncer.transport.failures import OutOfReach, no_connection, no_tunnel
 from syncer.transport.guard import Address, Scope, authority
+from syncer.transport.http import AnswerParser, NotHTTP, request_head
 from syncer.transport.settings import HostSettings
 
 Found: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 """An address as ``getaddrinfo`` gives it."""
 
 _KEPT = 60.0  # seconds
+_IDLE = 15.0  # seconds after which a connection may have been closed by the other end
 
 
 class Addresses:
@@ -32,15 +35,15 @@ class Addresses:
     def __init__(self) -> None:
         self._known: dict[tuple[str, int | None], tuple[float, Sequence[Found]]] = {}
 
-    async def of(self, url: URL) -> Sequence[Found]:
-        """Every address of the host in ``url``; raises ``Unreachable``."""
-        key = url.raw_host or "", url.port
+    async def of(self, route: Route) -> Sequence[Found]:
+        """Every address of the place where ``route`` begins; raises ``Unreachable``."""
+        key = route.place.raw_host or "", route.place.port
         until, found = self._known.get(key, (0.0, ()))
         if until < time.monotonic():
             try:
                 found = await anyio.getaddrinfo(key[0], key[1], type=socket.SOCK_STREAM)
             except OSError as error:
-                raise no_connection(error, authority(url)) from None
+                raise route.failure(error) from None
             self._known[key] = time.monotonic() + _KEPT, found
         return found
 
@@ -63,6 +66,132 @@ def scope_of(address: str) -> Scope:
 @lru_cache(maxsize=1024)
 def _parsed(address: str) -> Address:
     return ipaddress.ip_address(address.partition("%")[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Route:
+    """How a server is reached: straight, or by way of a proxy, and with TLS to which of the two.
+
+    A request for plain HTTP is given to the proxy, one for HTTPS goes through a tunnel that the proxy makes.
+    """
+
+    url: URL  # of the server's origin
+    reach: Scope | None  # how near its address may be; None: where the user said
+    context: ssl.SSLContext | None  # for the server; None: plain HTTP
+    proxy: URL | None = None
+    proxy_context: ssl.SSLContext | None = None
+
+    @property
+    def place(self) -> URL:
+        """The server that a connection is made to: the proxy, if there is one."""
+        return self.url if self.proxy is None else self.proxy.origin()
+
+    @property
+    def first_context(self) -> ssl.SSLContext | None:
+        """TLS to ``place``; None for none."""
+        return self.context if self.proxy is None else self.proxy_context
+
+    @property
+    def is_tunnel(self) -> bool:
+        return self.proxy is not None and self.context is not None
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether anything is encrypted, so that the kernel cannot fill and empty our buffers for us."""
+        return self.context is not None or self.proxy_context is not None
+
+    @property
+    def login(self) -> str | None:
+        """The ``Proxy-Authorization`` for the proxy: of the tunnel where there is one, else of each request."""
+        if self.proxy is None or self.proxy.user is None:
+            return None
+        login = f"{self.proxy.user}:{self.proxy.password or ''}"
+        return f"Basic {base64.b64encode(login.encode()).decode()}"
+
+    def target(self, url: URL) -> str:
+        """How a request for ``url`` writes its address (RFC 9112 §3.2)."""
+        if self.proxy is None or self.is_tunnel:
+            return url.raw_path_qs
+        return f"{url.scheme}://{authority(url)}{url.raw_path_qs}"
+
+    def tunnel_head(self) -> bytes:
+        """The request for a tunnel."""
+        host = self.url.raw_host or ""
+        target = f"[{host}]:{self.url.port}" if ":" in host else f"{host}:{self.url.port}"
+        login = {"Proxy-Authorization": self.login} if self.login else {}
+        return request_head("CONNECT", target, {"Host": target, **login}, None)
+
+    def check_tunnel(self, answer: AnswerParser) -> None:
+        """Raise ``Unreachable`` unless ``answer`` says yes (RFC 9110 §9.3.6: any 2xx)."""
+        assert answer.head is not None
+        proxy, host = authority(self.place), authority(self.url)
+        if answer.head.status >= 300:
+            raise no_tunnel(answer.head.status, proxy, host)
+        if answer.has_overrun:  # the server speaks second in TLS
+            raise no_tunnel(NotHTTP(), proxy, host)
+
+    def scope(self, peer: str) -> Scope:
+        """How near the server is; by its URL behind a proxy, where the address of the connection is the proxy's."""
+        return scope_of(peer) if self.proxy is None else Scope.of_host(self.url.host or "") or Scope.PUBLIC
+
+    def allowed(self, found: Sequence[Found]) -> Sequence[Found]:
+        """The addresses that may be connected to; raises ``OutOfReach``.  A proxy may be anywhere."""
+        return within_reach(found, self.reach if self.proxy is None else None)
+
+    def failure(self, error: OSError) -> NetworkError:
+        """Why no connection to ``place`` could be made."""
+        return no_connection(error, authority(self.place), is_proxy=self.proxy is not None)
+
+    def tunnel_failure(self, error: Exception) -> Unreachable:
+        """What broke off the request for a tunnel."""
+        return no_tunnel(error, authority(self.place), authority(self.url))
+
+
+class Connection(Protocol):
+    """A connection that carries one exchange after the other."""
+
+    route: Route
+    idle_since: float  # monotonic
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the last exchange is over, and another one may follow."""
+        ...
+
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class Idle(Generic[C]):
+    """Connections that wait for their next exchange.  Their number is limited by nothing but that of requests."""
+
+    def __init__(self) -> None:
+        self._by_route: dict[Route, list[C]] = {}
+
+    def take(self, route: Route) -> C | None:
+        """The connection that was used last, if it can be used again."""
+        waiting = self._by_route.get(route, [])
+        while waiting:
+            connection = waiting.pop()
+            if connection.is_reusable and time.monotonic() - connection.idle_since < _IDLE:
+                return connection
+            connection.close()
+        return None
+
+    def give(self, connection: C) -> None:
+        """Keep a connection that an exchange is done with, or close it."""
+        if connection.is_reusable:
+            connection.idle_since = time.monotonic()
+            self._by_route.setdefault(connection.route, []).append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        for waiting in self._by_route.values():
+            while waiting:
+                waiting.pop().close()
 
 
 def tls_context(settings: HostSettings) -> ssl.SSLContext:

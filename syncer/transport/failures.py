@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import socket
 import ssl
+from http import HTTPStatus
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
 from syncer.transport.guard import authority
-from syncer.transport.http1 import CutOff, NotHTTP
+from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.request import Request
 
 
 class CertificateRefused(Unreachable):
     """TLS failed: another attempt would fail as well."""
+
+
+class ProxyRefused(Unreachable):
+    """A proxy will not pass a request on: another attempt would be refused as well."""
 
 
 class NameUnknown(Unreachable):
@@ -30,32 +35,64 @@ class OutOfReach(OSError):
 BROKEN = (OSError, CutOff, NotHTTP)
 """What ends an exchange of our own connections; ``TimeoutError`` is an ``OSError``."""
 
+_PASSING = (408, 425, 429)  # by which a proxy says that it is busy
+_PLAIN_PROXY = "if it speaks plain HTTP, write http:// before its address in HTTPS_PROXY"
+_PROXY_LOGIN = "write the login into HTTPS_PROXY (HTTP_PROXY for plain HTTP), as in http://USER:PASSWORD@HOST:PORT"
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
-def no_connection(cause: OSError, host: str, via: str = "") -> NetworkError:  # noqa: PLR0911  (one for each cause)
+def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> NetworkError:  # noqa: PLR0911  (one for each cause)
     """Why no connection to ``host`` could be made."""
+    name = f"the proxy {host}" if is_proxy else host
     match cause:
         case OutOfReach():
             return Unsafe(f"a server sends us to {host}, which is in a network that it must not send us to")
         case ssl.SSLCertVerificationError():
             return CertificateRefused(
-                f"the TLS certificate of {host} cannot be trusted: {cause.verify_message or cause}",
+                f"the TLS certificate of {name} cannot be trusted: {cause.verify_message or cause}",
                 hint="give its authority with --ca-cert, or accept any certificate with --insecure",
             )
         case ssl.SSLError():
             return CertificateRefused(
-                f"{host} cannot be spoken to by TLS: {cause.reason or cause}",
-                hint="if it speaks plain HTTP, say so with http:// or --plain-http",
+                f"{name} cannot be spoken to by TLS: {cause.reason or cause}",
+                hint=_PLAIN_PROXY if is_proxy else "if it speaks plain HTTP, say so with http:// or --plain-http",
             )
         case socket.gaierror() if cause.errno in _NO_SUCH_NAME:
-            return NameUnknown(f"there is no host {host}")
+            return NameUnknown(f"there is no host {host}{', which is the proxy' if is_proxy else ''}")
         case socket.gaierror():
-            return Unreachable(f"the name of {host} cannot be looked up: {cause.strerror}")
+            return Unreachable(f"the name of {name} cannot be looked up: {cause.strerror}")
         case TimeoutError():
-            return Unreachable(f"{host} does not answer: the connection timed out")
+            return Unreachable(f"{name} does not answer: the connection timed out")
         case _:
-            return Unreachable(f"{via}{host} cannot be reached: {cause.strerror or cause}")
+            return Unreachable(f"{name} cannot be reached: {cause.strerror or cause}")
+
+
+def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:
+    """Why ``proxy`` does not pass a request on to ``host``: its status, or what broke the connection to it off.
+
+    Nothing of the request has left.
+    """
+    refusal = f"the proxy {proxy} will not connect us to {host}"
+    match reason:
+        case 407:
+            return ProxyRefused(f"{refusal}: 407 it wants another login", hint=_PROXY_LOGIN)
+        case int() if 400 <= reason < 500 and reason not in _PASSING:
+            return ProxyRefused(f"{refusal}: {_status(reason)}")
+        case int():
+            return Unreachable(f"{refusal}: {_status(reason)}")
+        case TimeoutError() | BlockingIOError():
+            return Unreachable(f"the proxy {proxy} does not answer: it was to connect us to {host}")
+        case NotHTTP():
+            return Unreachable(f"{refusal}: its answer is not HTTP")
+        case _:
+            return Unreachable(f"{refusal}: its answer was cut off")
+
+
+def _status(number: int) -> str:
+    try:
+        return f"{number} {HTTPStatus(number).phrase}"
+    except ValueError:
+        return str(number)
 
 
 def failure_of(error: Exception, request: Request) -> NetworkError:

@@ -12,19 +12,27 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TypeAlias
 
 import anyio
 
-from syncer.errors import Waiting
-from syncer.transport.settings import HostSettings
+from syncer.errors import Interrupted, Waiting
+from syncer.transport.request import Request
+from syncer.transport.settings import HostSettings, Limits
 
 _NUMBER = re.compile(r"\s*([0-9]{1,12})")
 _WINDOW = re.compile(r";\s*w\s*=\s*([0-9]{1,9})")
 _FIELDS = re.compile(r";\s*([rt])\s*=\s*([0-9]{1,12})")
 _AN_INSTANT = 1_000_000_000  # seconds since 1970; a smaller number is a time to wait
+_SPREAD = 1.0  # seconds over which those who waited come back, so that they do not all come at once
+
+Release: TypeAlias = Callable[[], None]
+"""Gives a permit back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +92,64 @@ class Rate:
         return begin - now
 
 
-class Room:
-    """At most so many requests to one host at a time.
+class Lane(Enum):
+    """The part that a request plays, which says where its permit comes from."""
 
-    A blob on its way from one registry to another holds a request to each.  Who holds one and waits for the
-    other could wait for ever, so such work is let in beforehand: no more of it than there is room for
-    requests.
+    REQUEST = auto()
+    ERRAND = auto()  # for another request, or for all that wait for one token
+    RELAY = auto()  # of work that has its permits already
+
+
+_lane: ContextVar[Lane] = ContextVar("lane", default=Lane.REQUEST)
+
+
+@contextmanager
+def in_lane(lane: Lane) -> Iterator[None]:
+    """Say what the requests are that this task, and the tasks that it starts, make in the block."""
+    token = _lane.set(lane)
+    try:
+        yield
+    finally:
+        _lane.reset(token)
+
+
+class Permits:
+    """The permits of one host: at most so many requests to it at a time.
+
+    Nothing that somebody waits for while holding a permit may need a permit that is being held:
+
+    - A request holds one permit, and gives it up before anything is asked on its way: a redirect is followed, and
+      a token fetched, by another request.
+    - An errand (for a token, a ping) has permits of its own, since those who wait for a token share what it brings,
+      and may hold all of the others.  It waits for nothing but the network.
+    - A relay, a download that feeds an upload, takes the permits of both hosts before it begins, the hosts in an order
+      that is the same for all, and its requests take none, wherever they are sent.
     """
 
     def __init__(self, limit: int) -> None:
-        self.requests = anyio.Semaphore(limit)
-        self._work = anyio.Semaphore(limit)
-        self._pairing = anyio.Lock()
-        self._is_single = limit == 1
+        self.limit = limit
+        self._requests = anyio.Semaphore(limit, fast_acquire=True)
+        self._errands = anyio.Semaphore(limit, fast_acquire=True)
+        self._hoarding = anyio.Lock()
 
-    async def let_in(self, stack: AsyncExitStack, holds: int) -> None:
-        """Wait until work that will hold ``holds`` requests, one or two, may begin; it ends with ``stack``."""
-        async with self._pairing if holds > 1 else AsyncExitStack():
-            if holds > 1 and self._is_single:  # a download that feeds an upload to the same host needs its own request
-                self._is_single = False
-                self.requests.release()
-                self._work.release()
-            for _ in range(holds):
-                await stack.enter_async_context(self._work)
+    async def acquire(self) -> Release:
+        """Wait for a permit; returns the function that gives it back."""
+        lane = _lane.get()
+        if lane is Lane.RELAY:
+            return _nothing
+        permits = self._requests if lane is Lane.REQUEST else self._errands
+        await permits.acquire()
+        return permits.release
+
+    async def hold(self, stack: AsyncExitStack, count: int) -> None:
+        """Wait for ``count`` permits, or for all where there are fewer, which are given back when ``stack`` ends."""
+        async with self._hoarding if count > 1 else nullcontext():  # or two of them could wait for each other's
+            for _ in range(min(count, self.limit)):
+                await stack.enter_async_context(self._requests)
 
 
-_SPREAD = 1.0  # seconds over which those who waited come back, so that they do not all come at once
+def _nothing() -> None:
+    """Give nothing back."""
 
 
 @dataclass(slots=True)
@@ -118,6 +158,7 @@ class Traffic:
 
     host: str
     settings: HostSettings = field(default_factory=HostSettings)
+    limits: Limits = field(default_factory=Limits)
     requests: Counter[str] = field(default_factory=Counter)  # by method
     retries: int = 0
     errors: int = 0  # requests that failed for good
@@ -127,7 +168,7 @@ class Traffic:
     pauses: int = 0
     paused_seconds: float = 0.0
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
-    room: Room | None = field(init=False)
+    permits: Permits = field(init=False)
     _until: float = 0.0  # monotonic
     _pulls_until: float = 0.0  # likewise, for what a quota of pulls counts
     _requests_rate: Rate | None = field(init=False)
@@ -135,7 +176,8 @@ class Traffic:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.room = Room(settings.concurrency) if settings.concurrency else None
+        most = self.limits.requests_per_host
+        self.permits = Permits(min(most, settings.concurrency or most))
         self._requests_rate = Rate(settings.requests_per_second) if settings.requests_per_second else None
         self._bytes_rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
 
@@ -172,18 +214,78 @@ class Traffic:
         """Seconds to wait for ``size`` bytes of a body that came or are to go."""
         return self._bytes_rate.take(size) if self._bytes_rate else 0.0
 
-    async def ready(self, longest: float, *, is_pull: bool = False) -> None:
-        """Return when the host may be asked; raises ``Waiting`` if that takes more than ``longest`` seconds.
+    async def admit(self, *, is_pull: bool = False) -> Release:
+        """Wait until a request may go to the host; returns the function that says that its answer is done with.
 
-        ``is_pull`` says that the request is of the kind that a quota of pulls counts.
+        ``is_pull`` says that the request is of the kind that a quota of pulls counts.  Raises ``Waiting`` for a pause
+        of more than ``Limits.max_wait`` seconds.
         """
         while True:
-            left = max(self._until, self._pulls_until if is_pull else 0.0) - time.monotonic()
-            if left <= 0:
-                break
-            if left > longest:
+            await self._end_of_pause(is_pull=is_pull)
+            release = await self.permits.acquire()
+            try:
+                if self._paused_for(is_pull=is_pull) <= 0:
+                    if self._requests_rate:
+                        await anyio.sleep(self._requests_rate.take(1))
+                    return release
+            except BaseException:
+                release()
+                raise
+            release()  # it was paused while this waited for its turn
+
+    async def _end_of_pause(self, *, is_pull: bool) -> None:
+        while (left := self._paused_for(is_pull=is_pull)) > 0:
+            if left > self.limits.max_wait:
                 self.errors += 1
-                raise Waiting(self.host, left, longest)
+                raise Waiting(self.host, left, self.limits.max_wait)
             await anyio.sleep(left + random.uniform(0, min(left, _SPREAD)))  # noqa: S311  (jitter is no secret)
-        if self._requests_rate:
-            await anyio.sleep(self._requests_rate.take(1))
+
+    def _paused_for(self, *, is_pull: bool) -> float:
+        """Seconds; not above zero where nothing is paused."""
+        return max(self._until, self._pulls_until if is_pull else 0.0) - time.monotonic()
+
+
+_LOOKS = 6  # how often within the window a body that does not move is looked at
+
+
+class Meter:
+    """Accounts for one body on its way, in whichever thread that is.
+
+    Its bytes are counted for their host and kept to the host's pace, and a body that all but stands still is given up.
+    """
+
+    def __init__(self, request: Request, traffic: Traffic, *, is_upload: bool = False) -> None:
+        self._request = request
+        self._traffic = traffic
+        self._limits = traffic.limits
+        self._is_upload = is_upload
+        self._waited, self._moved = 0.0, 0  # seconds and bytes since the last judgement
+
+    @property
+    def interval(self) -> float:
+        """Seconds after which to look again at what does not move."""
+        return self._limits.window / _LOOKS
+
+    def due(self, size: int) -> float:
+        """Seconds to wait before ``size`` bytes may go out."""
+        return self._traffic.owed(size)
+
+    def went(self, count: int, seconds: float) -> None:
+        """``count`` bytes went out after ``seconds`` of waiting for the other end; raises ``Interrupted``."""
+        self._traffic.bytes_out += count
+        self._watch(count, seconds)
+
+    def came(self, count: int, seconds: float) -> float:
+        """As ``went`` for bytes that came in; returns the seconds to wait before more are read."""
+        self._traffic.bytes_in += count
+        self._watch(count, seconds)
+        return self._traffic.owed(count)
+
+    def _watch(self, count: int, seconds: float) -> None:
+        self._waited += seconds
+        self._moved += count
+        if self._waited >= self._limits.window:
+            if self._moved < self._limits.slowest * self._waited:
+                way = "get through" if self._is_upload else "come in"
+                raise Interrupted(f"{self._request}: less than {self._limits.slowest} bytes a second {way}")
+            self._waited, self._moved = 0.0, 0

@@ -3,43 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
-from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import cast
 
 import aiohappyeyeballs
 import anyio
 import anyio.lowlevel
 
 from syncer.errors import Interrupted
-from syncer.transport.connecting import Addresses, scope_of, within_reach
+from syncer.transport.connecting import Addresses, Found, Idle, Route
 from syncer.transport.failures import BROKEN, failure_of, no_connection
-from syncer.transport.guard import Scope, authority, origin
-from syncer.transport.hosts import Traffic
-from syncer.transport.http1 import BodyReader, CutOff, Head, HeadReader, NotHTTP
+from syncer.transport.guard import Scope, authority
+from syncer.transport.hosts import Meter, Traffic
+from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
 from syncer.transport.request import Body, Request
-from syncer.transport.response import Flow, Response, WatchedTransport, count_in, stalled
+from syncer.transport.response import Response
 from syncer.transport.settings import Limits
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
+_NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
 
 
 class Stream(asyncio.Protocol):
     """A connection that carries one exchange after the other."""
 
-    def __init__(self) -> None:
+    _transport: asyncio.Transport
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
         self.peer = ""
         self.idle_since = 0.0
         self.is_open = False
         self._is_tls = False
-        self._reader: HeadReader | None = None
-        self._head: Head | None = None
-        self._body: BodyReader | None = None
-        self._pieces: deque[bytes] = deque()
-        self._held = 0  # bytes in them
+        self._answer: AnswerParser | None = None  # to the request that was sent last
         self._is_paused = False
         self._is_full = False  # what was written has not gone out
         self._is_sent = True
@@ -49,48 +47,70 @@ class Stream(asyncio.Protocol):
     @property
     def is_reusable(self) -> bool:
         """Whether the last exchange is over, and another one may follow."""
-        is_over = self._head is not None and self._head.keeps_connection and self._is_sent
-        is_read = self._body is not None and self._body.is_done and not self._body.overran
-        return self.is_open and is_over and is_read and self._failure is None
+        answer = self._answer
+        if answer is None or answer.head is None or self._failure is not None:
+            return False
+        is_read = answer.is_done and not answer.pieces and not answer.has_overrun
+        return self.is_open and answer.head.keeps_connection and self._is_sent and is_read
 
-    async def ask(
-        self, request: Request, head: bytes, content: bytes | Body | None, limits: Limits, traffic: Traffic
-    ) -> Head:
+    async def ask(self, request: Request, head: bytes, content: bytes | Body | None, traffic: Traffic) -> Head:
         """Send ``request`` and wait for the head of its answer.
 
         Raises ``TimeoutError``, ``OSError``, ``CutOff`` and ``NotHTTP``, and whatever the content to send raises.
         """
-        self._reader, self._head, self._body, self._failure = HeadReader(request.method), None, None, None
-        self._pieces.clear()
-        self._held = 0
+        self._failure = None
+        answer = self._answer = AnswerParser(request.method)
         if content is None or isinstance(content, bytes):
             self._transport.write(head + content if content else head)
         else:
             self._transport.write(head)
-            await self._send(request, content, limits, traffic)
-        while self._head is None:
-            await self._wait(request.patience or limits.idle)
-        return self._head
+            await self._send(request, content, Meter(request, traffic, is_upload=True))
+        while answer.head is None:
+            await self._wait(request.patience or traffic.limits.idle)
+        return answer.head
 
     async def piece(self, seconds: float) -> bytes:
         """The next bytes of the body, none at its end; raises as ``ask``."""
-        assert self._body is not None
-        while not self._pieces:
-            if self._body.is_done:
+        answer = self._answer
+        assert answer is not None
+        while not answer.pieces:
+            if answer.is_done:
                 return b""
             await self._wait(seconds)
-        piece = self._pieces.popleft()
-        self._held -= len(piece)
-        if self._is_paused and self._held <= _BUFFER // 2:
+        piece = answer.take()
+        if self._is_paused and answer.held <= _BUFFER // 2:
             self._is_paused = False
             self._transport.resume_reading()
         return piece
 
-    def abort(self) -> None:
+    def close(self) -> None:
         self.is_open = False
         self._transport.abort()
 
-    async def _send(self, request: Request, body: Body, limits: Limits, traffic: Traffic) -> None:
+    async def tunnel(self) -> None:
+        """Turn a connection to a proxy into one to the server beyond it.
+
+        Raises ``Unreachable`` when the proxy will not have it, ``OSError`` when TLS to the server fails.
+        """
+        answer = self._answer = AnswerParser("CONNECT")
+        self._transport.write(self.route.tunnel_head())
+        try:
+            while answer.head is None:
+                await self._wait(None)
+        except BROKEN as error:
+            raise self.route.tunnel_failure(error) from None
+        self.route.check_tunnel(answer)
+        self._answer = None
+        context = self.route.context
+        assert context is not None
+        upgraded = await asyncio.get_running_loop().start_tls(
+            self._transport, self, context, server_hostname=self.route.url.raw_host
+        )
+        assert upgraded is not None
+        self._transport = upgraded
+        self._is_tls = True
+
+    async def _send(self, request: Request, body: Body, meter: Meter) -> None:
         """Send the body; a piece has left our hands before the next one is asked for.
 
         An answer that comes meanwhile ends it: the server has seen enough.
@@ -98,47 +118,52 @@ class Stream(asyncio.Protocol):
         # what is written is still ours until it has been sent; a TLS transport has a copy, and never resumes from 0
         self._transport.set_write_buffer_limits(high=1 if self._is_tls else 0)
         self._is_sent = False
-        left = body.length
-        watched = WatchedTransport(self._transport, limits, lambda: self._stall(request, limits))
-        try:
-            async with aclosing(body.pieces()) as pieces:
-                async for piece in pieces:
-                    left -= len(piece)
-                    if wait := traffic.owed(len(piece)):
-                        await anyio.sleep(wait)
-                    if self._head or self._failure:
-                        return
-                    self._transport.write(piece)
-                    watched.is_waiting = True
-                    while self._is_full and self._head is None and self._failure is None:
-                        await self._wait(None)
-                    watched.is_waiting = False
-                    watched.sent += len(piece)
-                    traffic.bytes_out += len(piece)
-        finally:
-            watched.close()
+        answer, left = self._answer, body.length
+        assert answer is not None
+        async with aclosing(body.pieces()) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                if wait := meter.due(len(piece)):
+                    await anyio.sleep(wait)
+                if answer.head or self._failure:
+                    return
+                self._transport.write(piece)
+                await self._drained(answer, meter, len(piece))
         if left:
             raise Interrupted(f"{request}: the content to send ended {left} bytes early")
         self._is_sent = True
 
-    def _stall(self, request: Request, limits: Limits) -> None:
-        self._fail(stalled(request, limits, is_upload=True))
+    async def _drained(self, answer: AnswerParser, meter: Meter, size: int) -> None:
+        """Wait until ``size`` bytes that were written have gone out, or nobody wants them any more."""
+        left = size
+        while self._is_full and answer.head is None and self._failure is None:
+            began = time.monotonic()
+            await self._change(meter.interval, self._wake)
+            still = min(self._transport.get_write_buffer_size(), left)
+            meter.went(left - still, time.monotonic() - began)
+            left = still
+        if not self._is_full:
+            meter.went(left, 0.0)
 
     async def _wait(self, seconds: float | None) -> None:
         """Until anything happens; raises what went wrong, and ``TimeoutError``."""
         if self._failure is not None:
             raise self._failure
+        await self._change(seconds, self._time_out)
+        if self._failure is not None and (self._answer is None or self._answer.head is None):
+            raise self._failure
+
+    async def _change(self, seconds: float | None, at_the_end: Callable[[], None]) -> None:
+        """Until anything happens; ``at_the_end`` of ``seconds`` is called, and must see to that."""
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, self._time_out)
+        timer = None if seconds is None else loop.call_later(seconds, at_the_end)
         try:
             await waiter
         finally:
             self._waiter = None
             if timer is not None:
                 timer.cancel()
-        if self._failure is not None and self._head is None:
-            raise self._failure
 
     def _time_out(self) -> None:
         self._fail(TimeoutError())
@@ -161,38 +186,30 @@ class Stream(asyncio.Protocol):
         self.peer = str(name[0]) if isinstance(name, tuple) else ""
 
     def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:
+            self.close()  # nobody asked
+            return
         try:
-            if self._body is not None:
-                self._take(data)
-            elif self._reader is not None and (head := self._reader.feed(data)):
-                self._head, self._body = head, BodyReader(head)
-                if self._reader.rest:
-                    self._take(self._reader.rest)
-            elif self._reader is None:
-                self.abort()  # nobody asked
+            answer.feed(data)
         except NotHTTP as error:
             self._fail(error)
-        self._wake()
-
-    def _take(self, data: bytes) -> None:
-        assert self._body is not None
-        for piece in self._body.feed(data):
-            self._pieces.append(piece)
-            self._held += len(piece)
-        if self._held > _BUFFER and not self._is_paused and not self._body.is_done:
+        if answer.held > _BUFFER and not self._is_paused and not answer.is_done:
             self._is_paused = True
             self._transport.pause_reading()
+        self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._is_full = False
-        try:
-            if self._body is not None and exc is None:
-                self._body.end()
-            elif self._body is None or not self._body.is_done:
-                self._failure = self._failure or exc or ConnectionResetError()
-        except CutOff as error:
-            self._failure = self._failure or error
+        answer = self._answer
+        if answer is None or answer.head is None or (exc is not None and not answer.is_done):
+            self._failure = self._failure or exc or ConnectionResetError()
+        else:
+            try:
+                answer.end()
+            except CutOff as error:
+                self._failure = self._failure or error
         self._wake()
 
     def pause_writing(self) -> None:
@@ -203,123 +220,90 @@ class Stream(asyncio.Protocol):
         self._wake()
 
 
-IDLE = 15.0
-"""Seconds after which a connection may have been closed by the other end."""
-
-_NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
-
-Key: TypeAlias = tuple[object, Scope | None, bool]
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The connections to one origin."""
-
-    limits: Limits
-    room: anyio.Semaphore
-    idle: list[Stream] = field(default_factory=list)
-
-    def take(self) -> Stream | None:
-        """The connection that was used last, if it can be used again."""
-        while self.idle:
-            stream = self.idle.pop()
-            if stream.is_reusable and time.monotonic() - stream.idle_since < IDLE:
-                return stream
-            stream.abort()
-        return None
-
-
-class DirectWire:
-    """Connections on the event loop."""
+class LoopWire:
+    """The way for requests, and for small bodies: connections on the event loop."""
 
     def __init__(self, limits: Limits, addresses: Addresses) -> None:
         self._limits = limits
         self._addresses = addresses
-        self._pools: dict[Key, _Pool] = {}
+        self._idle: Idle[Stream] = Idle()
 
     async def close(self) -> None:
-        for pool in self._pools.values():
-            while pool.idle:
-                pool.idle.pop().abort()
+        self._idle.close()
         await anyio.lowlevel.checkpoint()  # the event loop closes the sockets
 
-    async def exchange(
-        self, request: Request, head: bytes, context: ssl.SSLContext | None, traffic: Traffic
-    ) -> Response:
+    async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
-        pool = self._pool(request)
-        await pool.room.acquire()
+        stream = self._idle.take(route) or await self._connect(route)
         try:
-            stream = pool.take() or await self._connect(request, context)
-            try:
-                answer = await stream.ask(request, head, request.body, self._limits, traffic)
-            except BaseException:
-                stream.abort()
-                raise
+            answer = await stream.ask(request, head, request.body, traffic)
         except BaseException as error:
-            pool.room.release()
+            stream.close()
             if isinstance(error, BROKEN):
                 raise failure_of(error, request) from None
             raise
-        if isinstance(request.body, bytes):
-            traffic.bytes_out += len(request.body)
-        return _DirectResponse(pool, stream, request, answer, traffic)
+        return _LoopResponse(self._idle, stream, request, answer, traffic)
 
-    def _pool(self, request: Request) -> _Pool:
-        """Where an address must not be too near, a connection of another pool may have been made to one that is."""
-        key = origin(request.url), request.reach, request.is_relayed
-        pool = self._pools.get(key)
-        if pool is None:
-            room = anyio.Semaphore(self._limits.requests_per_host, fast_acquire=True)
-            pool = self._pools[key] = _Pool(self._limits, room)
-        return pool
-
-    async def _connect(self, request: Request, context: ssl.SSLContext | None) -> Stream:
-        url, limits = request.url, self._limits
-        found = await self._addresses.of(url)
+    async def _connect(self, route: Route) -> Stream:
+        found = await self._addresses.of(route)
+        stream: Stream | None = None
         try:
-            found = within_reach(found, request.reach)
-            async with asyncio.timeout(limits.connect):
-                connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS)
-                _, stream = await asyncio.get_running_loop().create_connection(
-                    Stream, sock=connected, ssl=context, server_hostname=url.raw_host if context else None
-                )
+            async with asyncio.timeout(self._limits.connect):
+                stream = await self._open(route, found)
+                if route.is_tunnel:
+                    await stream.tunnel()
+        except BaseException as error:
+            if stream is not None:
+                stream.close()
+            if isinstance(error, TimeoutError):
+                raise (route.failure(error) if stream is None else route.tunnel_failure(error)) from None
+            if isinstance(error, OSError):
+                raise no_connection(error, authority(route.url)) from None
+            raise
+        return stream
+
+    async def _open(self, route: Route, found: Sequence[Found]) -> Stream:
+        context = route.first_context
+        try:
+            connected = await aiohappyeyeballs.start_connection(
+                route.allowed(found), happy_eyeballs_delay=_NEXT_ADDRESS
+            )
+            _, stream = await asyncio.get_running_loop().create_connection(
+                lambda: Stream(route),
+                sock=connected,
+                ssl=context,
+                server_hostname=route.place.raw_host if context else None,
+            )
         except OSError as error:
-            raise no_connection(error, authority(url)) from None
+            raise route.failure(error) from None
         return stream
 
 
-class _DirectResponse(Response):
-    """An answer on one of our connections."""
+class _LoopResponse(Response):
+    """An answer on a connection of the event loop."""
 
-    def __init__(self, pool: _Pool, stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
+    def __init__(self, idle: Idle[Stream], stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
         super().__init__(request, head.status, head.headers)
-        self._pool: _Pool | None = pool
+        self._idle: Idle[Stream] | None = idle
         self._stream = stream
-        self._idle = pool.limits.idle
-        self._flow = Flow(request, pool.limits)
-        self._traffic = traffic
+        self._patience = traffic.limits.idle
+        self._meter = Meter(request, traffic)
 
     @property
     def scope(self) -> Scope:
-        return scope_of(self._stream.peer)
+        return self._stream.route.scope(self._stream.peer)
 
     async def piece(self) -> bytes:
         began = time.monotonic()
         try:
-            piece = await self._stream.piece(self._idle)
+            piece = await self._stream.piece(self._patience)
         except BROKEN as error:
             raise failure_of(error, self.request) from None
-        await count_in(piece, time.monotonic() - began, self._flow, self._traffic)
+        if piece and (wait := self._meter.came(len(piece), time.monotonic() - began)):
+            await anyio.sleep(wait)
         return piece
 
     def release(self) -> None:
-        if self._pool is None:
-            return
-        pool, self._pool = self._pool, None
-        if self._stream.is_reusable:
-            self._stream.idle_since = time.monotonic()
-            pool.idle.append(self._stream)
-        else:
-            self._stream.abort()
-        pool.room.release()
+        if self._idle is not None:
+            self._idle.give(self._stream)
+            self._idle = None

@@ -24,15 +24,6 @@ class Body(Protocol):
     @property
     def length(self) -> int: ...
 
-    @property
-    def is_relayed(self) -> bool:
-        """Whether the bytes come over another connection of ours.
-
-        Such a body goes out over connections of its own, or a host that both gives and takes could end up
-        with every connection held by a download that waits for one to upload to.
-        """
-        ...
-
     def pieces(self) -> AsyncGenerator[bytes | memoryview, None]:
         """The bytes; a piece is done with when the next one is asked for."""
         ...
@@ -108,11 +99,6 @@ class Request:
         if self.body is None or isinstance(self.body, bytes):
             return None if self.body is None else len(self.body)
         return self.body.length
-
-    @property
-    def is_relayed(self) -> bool:
-        """Whether the body comes over another connection of ours; see ``Body``."""
-        return self.body is not None and not isinstance(self.body, bytes) and self.body.is_relayed
 
     def __str__(self) -> str:
         return f"{self.method} {without_secrets(self.url)}"

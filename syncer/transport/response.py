@@ -1,85 +1,16 @@
-"""An answer whose body may still be on its way, and the watch for bodies that stand still."""
+"""An answer whose body may still be on its way."""
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import anyio
 from anyio import to_thread
 from multidict import CIMultiDictProxy
 
 from syncer.errors import Interrupted
 from syncer.transport.guard import Scope
-from syncer.transport.hosts import Traffic
 from syncer.transport.request import SMALL, Answer, Request
-from syncer.transport.settings import Limits
-
-_CHECKS = 6  # how often within the window the flow of an upload is looked at
-
-
-class Flow:
-    """Adds up what moved and how long it was waited for."""
-
-    def __init__(self, request: Request, limits: Limits, *, is_upload: bool = False) -> None:
-        self._request = request
-        self._limits = limits
-        self._is_upload = is_upload
-        self._waited, self._moved = 0.0, 0  # seconds and bytes since the last look
-
-    def moved(self, count: int, seconds: float) -> None:
-        """``count`` bytes moved after ``seconds`` of waiting for the other end; raises ``Interrupted``."""
-        self._waited += seconds
-        self._moved += count
-        if self._waited >= self._limits.window:
-            if self._moved < self._limits.slowest * self._waited:
-                raise stalled(self._request, self._limits, is_upload=self._is_upload)
-            self._waited, self._moved = 0.0, 0
-
-
-class WatchedTransport:
-    """Breaks a connection off whose other end has all but stopped to take what an event loop sends."""
-
-    def __init__(self, transport: asyncio.WriteTransport, limits: Limits, broken_off: Callable[[], None]) -> None:
-        self.sent = 0  # bytes handed over
-        self.is_waiting = False  # for the other end, and not for the content to send
-        self._transport = transport
-        self._broken_off = broken_off
-        self._interval = limits.window / _CHECKS
-        self._least = limits.slowest * limits.window
-        self._seen = 0
-        self._checks = 0
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._check)
-
-    def _check(self) -> None:
-        if self.is_waiting:
-            self._checks += 1
-        if self._checks == _CHECKS:
-            moved = self.sent - self._transport.get_write_buffer_size()
-            if moved - self._seen < self._least:
-                self._broken_off()
-                self._transport.abort()
-                return
-            self._checks, self._seen = 0, moved
-        self._timer = asyncio.get_running_loop().call_later(self._interval, self._check)
-
-    def close(self) -> None:
-        self._timer.cancel()
-
-
-def stalled(request: Request, limits: Limits, *, is_upload: bool) -> Interrupted:
-    way = "get through" if is_upload else "come in"
-    return Interrupted(f"{request}: less than {limits.slowest} bytes a second {way}")
-
-
-async def count_in(piece: bytes, seconds: float, flow: Flow, traffic: Traffic) -> None:
-    """Take note of a piece that was waited for, and keep to the pace of its host; raises ``Interrupted``."""
-    if piece:
-        flow.moved(len(piece), seconds)
-        traffic.bytes_in += len(piece)
-        if wait := traffic.owed(len(piece)):
-            await anyio.sleep(wait)
 
 
 class Response(ABC):
@@ -122,25 +53,65 @@ class Response(ABC):
 
         Raises as ``piece``.
         """
-        content = await self.piece()
-        while content and len(content) <= limit and (piece := await self.piece()):
-            content += piece
+        content, is_whole = await self.read(limit)
         return Answer(
             request=str(asked),
             url=self.request.url,
             status=self.status,
             headers=self.headers,
-            content=content[:limit],
-            is_whole=len(content) <= limit,
+            content=content,
+            is_whole=is_whole,
             scope=self.scope,
         )
 
-    def close(self) -> None:
-        self.make_room()
-        self.release()
+    async def read(self, limit: int) -> tuple[bytes, bool]:
+        """At most ``limit`` bytes of the body, and whether that was all of it."""
+        pieces: list[bytes] = []
+        size = 0
+        while size <= limit and (piece := await self.piece()):
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)[:limit], size <= limit
 
-    def make_room(self) -> None:
-        """Let another request take this one's place."""
+    async def settled(self) -> Response:
+        """This answer with as much of its body as a refusal needs, in memory; the connection and the permit are free.
+
+        Something may be asked then before anybody reads the answer.
+        """
+        try:
+            content, _ = await self.read(SMALL)
+        except Interrupted:
+            content = b""  # its head says enough
+        finally:
+            self.close()
+        return _Settled(self, content)
+
+    def close(self) -> None:
+        self.release()
         if self.on_close:
             self.on_close()
             self.on_close = None
+
+
+class _Settled(Response):
+    """An answer that has been read."""
+
+    def __init__(self, answer: Response, content: bytes) -> None:
+        super().__init__(answer.request, answer.status, answer.headers)
+        self._scope = answer.scope
+        self._content = content
+
+    @property
+    def scope(self) -> Scope:
+        return self._scope
+
+    async def piece(self) -> bytes:
+        piece, self._content = self._content, b""
+        return piece
+
+    async def pour(self) -> bool:
+        """Nobody takes the body of a refusal."""
+        return False
+
+    def release(self) -> None:
+        """The connection is free already."""

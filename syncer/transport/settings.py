@@ -98,8 +98,7 @@ def _is_loopback(host: str) -> bool:
 class Limits:
     """How hard syncer may lean on the network, and how long it waits for it.  Times are in seconds."""
 
-    requests_per_host: int = 32  # a link of 40 ms needs that many (small blobs, one round trip each)
-    connections: int = 256
+    requests_per_host: int = 32  # at a time; a link of 40 ms needs that many (small blobs, one round trip each)
     attempts: int = 6  # without progress
     backoff: float = 0.5  # before the second attempt at most; doubles from there
     longest_backoff: float = 30.0

@@ -13,9 +13,7 @@ percent of its CPU.
 from __future__ import annotations
 
 import asyncio
-import ssl
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -23,12 +21,11 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from syncer.transport.blocking import BlockingConnection, Key
-from syncer.transport.connecting import Addresses, scope_of
-from syncer.transport.guard import Scope, origin
+from syncer.transport.blocking import BlockingConnection
+from syncer.transport.connecting import Addresses, Idle, Route
+from syncer.transport.guard import Scope
 from syncer.transport.hosts import Traffic
-from syncer.transport.http1 import Head
-from syncer.transport.loop import IDLE
+from syncer.transport.http import Head
 from syncer.transport.request import FileBody, Request
 from syncer.transport.response import Response
 from syncer.transport.settings import Limits
@@ -37,10 +34,13 @@ T = TypeVar("T")
 
 
 class Workers:
-    """At most ``most`` threads, each begun when there is work for it.  All methods are for the event loop's thread."""
+    """Threads, each begun when there is work and no other is free.  All methods are for the event loop's thread.
 
-    def __init__(self, most: int, name: str) -> None:
-        self._most = most
+    Their number is not limited here, since the thread of an upload may wait for the one that fetches what is to be
+    sent; there are as many as requests under way, for which there are permits (``hosts.Permits``).
+    """
+
+    def __init__(self, name: str) -> None:
         self._name = name
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -55,7 +55,7 @@ class Workers:
         job = _Job(work, asyncio.get_running_loop())
         self._under_way += 1
         try:
-            if len(self._threads) < min(self._under_way, self._most):
+            if len(self._threads) < self._under_way:
                 self._begin_thread()
             self._jobs.put(job.carry_out)
             return await job.result
@@ -130,89 +130,66 @@ def wants_thread(request: Request) -> bool:
     return request.pour is not None or (isinstance(body, FileBody) and body.length >= WORTH_A_THREAD)
 
 
-class ThreadedWire:
-    """Connections that block, kept for the next body from or to the same server."""
+class ThreadWire:
+    """The way for large bodies: connections that block, each in a thread while it is used."""
 
     def __init__(self, limits: Limits, addresses: Addresses) -> None:
         self._limits = limits
         self._addresses = addresses
-        self._idle: dict[Key, list[BlockingConnection]] = {}
-        # two pools: the thread of an upload may wait for one that brings what is to be sent
-        self._down = Workers(limits.requests_per_host, "down")
-        self._up = Workers(limits.requests_per_host, "up")
+        self._idle: Idle[BlockingConnection] = Idle()
+        self._workers = Workers("body")
 
     def close(self) -> None:
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
-        self._down.close()
-        self._up.close()
+        self._idle.close()
+        self._workers.close()
 
-    async def exchange(
-        self, request: Request, head: bytes, context: ssl.SSLContext | None, traffic: Traffic
-    ) -> Response:
+    async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
-        connection = self._take(request)
+        connection = self._idle.take(route)
         if connection is None:
-            addresses = await self._addresses.of(request.url)  # in a thread the look-up could not be broken off
-            connection = BlockingConnection(request, context, self._limits, addresses)
+            found = await self._addresses.of(route)  # in a thread the look-up could not be broken off
+            connection = BlockingConnection(route, self._limits, found)
         try:
-            workers = self._down if request.body is None else self._up
-            answer = await workers.run(partial(connection.exchange, request, head, traffic), connection.abort)
+            answer = await self._workers.run(partial(connection.exchange, request, head, traffic), connection.abort)
         except BaseException:
             connection.close()
             raise
-        return _ThreadedResponse(self, connection, request, answer, traffic)
+        return _ThreadResponse(self, connection, request, answer)
 
-    async def piece(self, connection: BlockingConnection, request: Request, traffic: Traffic) -> bytes:
+    async def piece(self, connection: BlockingConnection) -> bytes:
         """The next bytes of a body that nobody had poured."""
-        return await self._down.run(partial(connection.piece, request, traffic), connection.abort)
+        return await self._workers.run(connection.piece, connection.abort)
 
-    def keep(self, connection: BlockingConnection) -> None:
-        """Take back a connection whose answer was read to its end."""
-        connection.idle_since = time.monotonic()
-        self._idle.setdefault(connection.key, []).append(connection)
-
-    def _take(self, request: Request) -> BlockingConnection | None:
-        idle = self._idle.get((origin(request.url), request.reach), [])
-        while idle:
-            connection = idle.pop()
-            if time.monotonic() - connection.idle_since < IDLE:
-                return connection
-            connection.close()
-        return None
+    def give(self, connection: BlockingConnection) -> None:
+        """Take back a connection that an exchange is done with."""
+        self._idle.give(connection)
 
 
-class _ThreadedResponse(Response):
+class _ThreadResponse(Response):
     """An answer whose body is taken in a worker thread."""
 
-    def __init__(
-        self, wire: ThreadedWire, connection: BlockingConnection, request: Request, head: Head, traffic: Traffic
-    ) -> None:
+    def __init__(self, wire: ThreadWire, connection: BlockingConnection, request: Request, head: Head) -> None:
         super().__init__(request, head.status, head.headers)
-        self._wire = wire
+        self._wire: ThreadWire | None = wire
         self._connection = connection
-        self._traffic = traffic
 
     @property
     def scope(self) -> Scope:
-        return scope_of(self._connection.peer)
+        return self._connection.route.scope(self._connection.peer)
 
     async def piece(self) -> bytes:
-        """The next bytes of the body, for who does not pour it."""
-        if self._connection.is_done:
+        """The next bytes of a body that is not poured."""
+        if self._wire is None or self._connection.is_done:
             return b""
-        return await self._wire.piece(self._connection, self.request, self._traffic)
+        return await self._wire.piece(self._connection)
 
     async def pour(self) -> bool:
-        """What became of the body, which was poured as soon as it came."""
+        """Say what became of the body, which was poured as soon as it came."""
         if self._connection.failure is not None:
             raise self._connection.failure
         return self._connection.was_poured
 
     def release(self) -> None:
-        if self._connection.is_reusable:
-            self._wire.keep(self._connection)
-        else:
-            self._connection.close()
+        if self._wire is not None:
+            self._wire.give(self._connection)
+            self._wire = None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from tests.support.images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Image, digest_of
@@ -27,8 +28,12 @@ class Answer:
     """One response, read to its end."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: CIMultiDict[str]
     content: bytes
+
+    def all_of(self, header: str) -> list[str]:
+        """The values of a header that is a list, whether they come on one line or on several."""
+        return [value.strip() for line in self.headers.getall(header, ()) for value in line.split(",")]
 
     def __bool__(self) -> bool:
         return 200 <= self.status < 300

@@ -62,6 +62,7 @@ class Quirky:
     blobs: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository and digest
     manifests: dict[str, dict[str, tuple[str, bytes]]] = field(default_factory=dict)  # by repository and reference
     sessions: dict[int, Session] = field(default_factory=dict)
+    opened: int = 0  # sessions, ever
     seen: list[Seen] = field(default_factory=list)
     faults: list[tuple[str, int, Fault]] = field(default_factory=list)  # "METHOD kind", how many times still, what
 
@@ -143,7 +144,8 @@ class Quirky:
         if digest and self.mounts and digest in self.blobs.get(origin or "", {}):
             self.add(name, self.blobs[origin or ""][digest])
             return web.Response(status=201)
-        number = len(self.sessions) + 1
+        self.opened += 1
+        number = self.opened
         self.sessions[number] = Session(name)
         headers = self._told(request, number)
         if self.least_chunk:
@@ -306,20 +308,18 @@ def cut_download(after: int, *, with_length: bool = True) -> Fault:
         whole = await handler(request)
         assert isinstance(whole, web.Response)
         assert isinstance(whole.body, bytes)
+        if not with_length:  # by hand, since aiohttp would send it in chunks, whose end can be told
+            headers = "".join(f"{key}: {value}\r\n" for key, value in whole.headers.items() if key != "Content-Length")
+            assert request.transport
+            request.transport.write(f"HTTP/1.1 {whole.status} OK\r\n{headers}Connection: close\r\n\r\n".encode())
+            request.transport.write(whole.body[:after])
+            request.transport.close()
+            return whole
         response = web.StreamResponse(status=whole.status, headers=whole.headers)
-        if with_length:
-            response.content_length = len(whole.body)
-        else:
-            response.headers.popall("Content-Length", None)
-            response.force_close()
-            response._keep_alive = False
+        response.content_length = len(whole.body)
         await response.prepare(request)
         await response.write(whole.body[:after])
-        if with_length:
-            _break(request)
-        else:
-            assert request.transport
-            request.transport.close()
+        _break(request)
         return response
 
     return fault

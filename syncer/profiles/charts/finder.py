@@ -1,9 +1,9 @@
-"""Charts and files that packs ask for, made into artifacts that any registry holds.
+"""Finding the charts and files that packs request, and making artifacts of them.
 
 A chart of a classic repository is called ``HOST/PATH/NAME:VERSION`` after the repository's URL, and a file
-``HOST/PATH/FILE:VERSION`` after its own; parts that no repository name can hold are spelt with dashes, and the
-``+`` of a version as an underscore, as Helm does.  So after a push by the usual rule for names,
-``helm pull oci://REGISTRY/BASE/HOST/PATH/NAME --version VERSION`` finds it.  A chart in an OCI registry is an
+``HOST/PATH/FILE:VERSION`` after its own URL.  Dashes replace characters that a repository name cannot have, and an
+underscore replaces the ``+`` of a version, as in Helm.  So after a push with the usual names,
+``helm pull oci://REGISTRY/BASE/HOST/PATH/NAME --version VERSION`` finds the chart.  A chart in an OCI registry is an
 artifact already and keeps its name.
 """
 
@@ -20,11 +20,11 @@ from anyio import to_thread
 from yarl import URL
 
 from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError
-from syncer.formats.semver import is_whole, newest
+from syncer.formats.semver import is_exact_version, newest
 from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Reference
 from syncer.profiles.charts.helm import chart_config, read_chart_metadata
-from syncer.profiles.charts.http import BasicLogin, Fetched, fetch
+from syncer.profiles.charts.http import BasicLogin, Download, fetch
 from syncer.profiles.charts.index import ChartIndex, read_index
 from syncer.profiles.definition.artifacts import (
     CHART_CONFIG,
@@ -48,27 +48,27 @@ _ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip", ".tar.zst", ".tar.xz")
 
 
 class OciRegistry(Protocol):
-    """What is asked of registries about charts; ``profiles`` knows no registry itself."""
+    """The questions about charts that a registry answers; ``profiles`` itself knows no registry."""
 
     async def resolve(self, reference: Reference) -> Descriptor:
-        """Raises ``NotFound``, or ``Denied``, which some registries say of what is not there."""
+        """The descriptor of ``reference``; raises ``NotFound``, or ``Denied``, as some registries do instead."""
         ...
 
     async def tags(self, reference: Reference) -> list[str]:
-        """The tags of the repository that ``reference`` is in; raises likewise."""
+        """The tags of the repository of ``reference``; raises the same errors."""
         ...
 
     async def login(self, host: str) -> Login | None:
-        """The login that is kept for ``host[:port]``, registry or not."""
+        """The login that is kept for ``host[:port]``, or None; the host need not be a registry."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedChart:
-    """A request whose chart, or file that is no chart, was found.
+    """A request, and the chart (or other file) that was found for it.
 
     ``reference`` is its name for the transfer: at a registry, or in the spool with its digest.  ``version`` is the
-    one that was found.
+    exact version that was found.
     """
 
     request: ChartRequest
@@ -79,14 +79,17 @@ class ResolvedChart:
 
 @dataclass(frozen=True, slots=True)
 class FailedChart:
-    """A request that could not be met."""
+    """A request for which no chart was found, and the error."""
 
     request: ChartRequest
     error: SyncerError
 
 
 class Charts:
-    """Finds charts, fetching each index once; ``logins`` are by ``host[:port][/path]``."""
+    """A finder of charts, which fetches each index once.
+
+    ``logins`` are by ``host[:port][/path]``; ``cache`` is a directory for indexes of earlier runs.
+    """
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class Charts:
         self._locks: dict[URL, anyio.Lock] = {}
 
     async def resolve(self, request: ChartRequest) -> ResolvedChart:
-        """Find the chart, and fetch it into the spool unless it is in a registry.  Raises ``SyncerError``."""
+        """Find the chart, and fetch it into the spool unless a registry has it.  Raises ``SyncerError``."""
         repository, login = _address(request.repo)
         if repository.scheme == "oci":
             return await self._in_registry(request, repository)
@@ -115,7 +118,7 @@ class Charts:
         return await self._from_repository(request, repository, login)
 
     async def resolve_all(self, requests: list[ChartRequest], *, at_once: int = 8) -> list[ResolvedChart | FailedChart]:
-        """Each of ``requests``, in their order; one that fails does not stop the others."""
+        """Resolve all ``requests``, and return the results in their order; one that fails does not stop the others."""
         found: dict[int, ResolvedChart | FailedChart] = {}
         limiter = anyio.CapacityLimiter(at_once)
 
@@ -136,7 +139,7 @@ class Charts:
         entry = index.find(request.name, request.version)
         if not entry.urls:
             raise InvalidContent(f"the index of {without_secrets(repository)} has no URL for {request}")
-        url = _resolved(repository, entry.urls[0])
+        url = _archive_url(repository, entry.urls[0])
         if url.scheme == "oci":  # Bitnami's index leads to Docker Hub
             return await self._in_registry(request, url)
         fetched = await self._fetch(url, repository, login)
@@ -146,7 +149,7 @@ class Charts:
         metadata = await to_thread.run_sync(_metadata, fetched.path, without_secrets(url))
         if metadata is None:
             fetched.path.unlink()
-            raise InvalidContent(f"{without_secrets(url)} is no chart, although the index lists it as one")
+            raise InvalidContent(f"{without_secrets(url)} is not a chart, although the index lists it as one")
         return self._chart(request, repository_of(repository.path, metadata["name"]), repository, fetched, metadata)
 
     async def _direct(self, request: ChartRequest, url: URL, login: Login | None) -> ResolvedChart:
@@ -165,7 +168,7 @@ class Charts:
         return ResolvedChart(request=request, reference=reference, version=version, size=fetched.size)
 
     def _chart(
-        self, request: ChartRequest, repository: str, url: URL, fetched: Fetched, metadata: Map
+        self, request: ChartRequest, repository: str, url: URL, fetched: Download, metadata: Map
     ) -> ResolvedChart:
         layer = Descriptor(CHART_LAYER, fetched.digest, fetched.size)
         self._spool.add_file(fetched.path, layer)
@@ -175,8 +178,8 @@ class Charts:
         reference = self._spool.add_artifact(_reference(url, repository, metadata["version"]), manifest)
         return ResolvedChart(request=request, reference=reference, version=metadata["version"], size=fetched.size)
 
-    async def _fetch(self, url: URL, repository: URL, login: Login | None) -> Fetched:
-        """Download an archive; what was found out for a repository goes nowhere but to the repository's own origin."""
+    async def _fetch(self, url: URL, repository: URL, login: Login | None) -> Download:
+        """Download an archive; the login of a repository is sent to the repository's own origin only."""
         if origin(url) == origin(repository):
             authorizer = await self._authorizer(url, login)
         else:
@@ -185,7 +188,7 @@ class Charts:
         return await fetch(self._transport, url, self._spool.directory, authorizer=authorizer)
 
     async def _index(self, repository: URL, login: Login | None) -> ChartIndex:
-        """The index, asked for once whether it could be had or not."""
+        """The index of ``repository``, fetched once: an error is remembered too, and raised again."""
         async with self._locks.setdefault(repository, anyio.Lock()):
             if repository not in self._indexes:
                 try:
@@ -201,7 +204,7 @@ class Charts:
         return index
 
     async def _authorizer(self, url: URL, login: Login | None) -> BasicLogin | None:
-        """Whom to be at ``url``; a login that is kept for its host is not shown where it would travel in the clear."""
+        """The login for ``url``, if any; a login that is kept for the host is not sent without encryption."""
         login = login or find_login(self._logins, authority(url), url.path)
         is_private = url.scheme == "https" or Scope.of_host(url.host or "") is Scope.LOOPBACK
         if login is None and is_private:
@@ -209,7 +212,7 @@ class Charts:
         return BasicLogin(login) if login else None
 
     async def _in_registry(self, request: ChartRequest, url: URL) -> ResolvedChart:
-        """The chart at ``URL/NAME`` or at ``URL`` itself: repositories are written both ways."""
+        """Find the chart at ``URL/NAME`` or at ``URL`` itself: packs write repositories in both ways."""
         base = f"{authority(url)}{url.path.rstrip('/')}"
         base, colon, tag = base.rpartition(":") if ":" in url.path else (base, "", "")
         version = tag if colon else request.version
@@ -226,8 +229,8 @@ class Charts:
         raise failures[0]
 
     async def _tag(self, repository: Reference, version: str | None) -> str:
-        """The tag of a version: itself, with or without ``v``, or the newest one in it as a range."""
-        if version and is_whole(version):
+        """The tag for ``version``: the same text, with or without ``v``, or the newest tag in it as a range."""
+        if version and is_exact_version(version):
             return await self._exact_tag(repository, version)
         tags = [tag.replace("_", "+") for tag in await self._registry.tags(repository)]
         found: str | None = None
@@ -252,17 +255,17 @@ class Charts:
 
 
 def is_archive(url: URL) -> bool:
-    """Whether a pack's ``repo`` is the address of an archive, not of a repository."""
+    """Tell whether ``url``, the ``repo`` of a chart in a pack, is the address of an archive, not of a repository."""
     return url.scheme != "oci" and url.name.endswith(_ARCHIVES)
 
 
-def expected_reference(request: ChartRequest) -> Reference | None:
-    """What a chart that is asked for by one exact version will most likely be called; None when nobody can tell.
+def guess_reference(request: ChartRequest) -> Reference | None:
+    """Guess the name that a chart will get, before it is fetched, so that a bundle at hand can be searched for it.
 
-    With it a bundle at hand can be searched before the network is asked.
+    None for a request without an exact version, and for a chart of an OCI registry.
     """
     url, _ = _address(request.repo)
-    if not request.name or not request.version or not is_whole(request.version) or url.scheme == "oci":
+    if not request.name or not request.version or not is_exact_version(request.version) or url.scheme == "oci":
         return None
     if is_archive(url):
         return _reference(url, repository_of(url.path), request.version)
@@ -270,7 +273,7 @@ def expected_reference(request: ChartRequest) -> Reference | None:
 
 
 def _address(repo: str) -> tuple[URL, Login | None]:
-    """Where ``repo`` is, and the login in it, if it holds one; without a scheme it is HTTPS."""
+    """The URL that ``repo`` means, and the login in it, if any; without a scheme it is HTTPS."""
     text = repo.strip()
     try:
         url = URL(text if "://" in text else f"https://{text}")
@@ -282,15 +285,15 @@ def _address(repo: str) -> tuple[URL, Login | None]:
     return url.with_user(None), login
 
 
-def _resolved(repository: URL, text: str) -> URL:
-    """An archive's URL in an index, which is relative to the index (helm.sh, "The Index File")."""
+def _archive_url(repository: URL, text: str) -> URL:
+    """The absolute URL of an archive; ``text``, from an index, is relative to it (helm.sh, "The Index File")."""
     base = repository.with_path(f"{repository.path.rstrip('/')}/")
     url = base.join(URL(text))
     return url.with_query(repository.query) if origin(url) == origin(base) and not url.query_string else url
 
 
 def _reference(url: URL, repository: str, version: str) -> Reference:
-    """A name for what came from ``url``; raises ``InvalidReference`` for one that is too long."""
+    """The name for content from ``url``; raises ``InvalidReference`` for a name that is too long."""
     return Reference.parse(f"{authority(url)}/{repository}:{tag_of(version)}")
 
 
@@ -299,4 +302,4 @@ def _metadata(path: Path, name: str) -> Map | None:
         return read_chart_metadata(file, name)
 
 
-__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "expected_reference", "is_archive"]
+__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "guess_reference", "is_archive"]

@@ -1,4 +1,4 @@
-"""A Helm chart as Helm itself stores it in a registry."""
+"""Reading a chart's Chart.yaml, and making the config that Helm stores in a registry."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _FIELDS_OF_ENTRIES = {
 
 
 def read_chart_metadata(file: IO[bytes], origin: str) -> Map | None:
-    """The Chart.yaml of the chart in ``file``; None when it is an archive of something else, or no archive.
+    """Read the Chart.yaml of the chart in ``file``; None when the file is another archive, or not an archive.
 
-    A chart is one directory that holds Chart.yaml.  Raises ``InvalidContent`` for a Chart.yaml that lacks
-    its name or version, or is no YAML.
+    A chart is one directory that holds Chart.yaml.  Raises ``InvalidContent`` for a Chart.yaml without name
+    or version, and for one that is not YAML.
     """
     found: bytes | None = None
     try:
@@ -42,12 +42,12 @@ def read_chart_metadata(file: IO[bytes], origin: str) -> Map | None:
     except InvalidFile as error:
         raise InvalidContent(str(error)) from None
     if not isinstance(metadata, Map) or not all(isinstance(metadata.get(key), str) for key in ("name", "version")):
-        raise InvalidContent(f"{origin} is no chart: its Chart.yaml lacks name or version")
+        raise InvalidContent(f"{origin} is not a chart: its Chart.yaml lacks name or version")
     return metadata
 
 
 def chart_config(metadata: Mapping[str, Any]) -> bytes:
-    """Chart.yaml as the JSON that Helm makes of it: the fields it knows, in its order, empty ones left out."""
+    """The JSON that Helm makes of Chart.yaml: the fields that Helm knows, in its order, without empty ones."""
     fields = {key: _field(key, metadata.get(key)) for key in _ORDER}
     return orjson.dumps({key: value for key, value in fields.items() if value})
 
@@ -57,7 +57,7 @@ def _is_chart_yaml(path: str) -> bool:
 
 
 def _field(key: str, value: Any) -> Any:
-    """One field in the type that Helm gives it; the loader leaves all of them texts."""
+    """One field with the type that Helm gives it; the YAML loader gives only texts."""
     if key in ("deprecated", "enabled"):
         return isinstance(value, str) and value.lower() == "true"
     if key == "import-values":

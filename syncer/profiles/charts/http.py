@@ -1,4 +1,4 @@
-"""Requests to chart repositories: logins, errors, and archives that are streamed to disk."""
+"""Requests to chart repositories: logins, errors, and downloads of archives to the disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class BasicLogin:
-    """Sends a login with the first request, as Helm does: many repositories never ask for one."""
+    """An authorizer that sends its login with the first request, as Helm does: many repositories never ask for one."""
 
     login: Login = field(repr=False)
 
@@ -42,8 +42,8 @@ class BasicLogin:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A file that was downloaded whole; ``path`` belongs to whoever asked for it."""
+class Download:
+    """A file that was downloaded whole; the caller removes ``path``."""
 
     path: Path
     digest: Digest
@@ -58,15 +58,18 @@ async def ask(
     authorizer: Authorizer | None = None,
     limit: int,
 ) -> Answer:
-    """The answer from ``url``, which is 2xx or 304; raises ``Denied``, ``NotFound`` or ``RegistryError``."""
+    """Fetch the answer from ``url``, at most ``limit`` bytes of it; its status is 2xx or 304.
+
+    Raises ``Denied``, ``NotFound`` or another ``RegistryError`` for other statuses.
+    """
     answer = await transport.ask(Request(method="GET", url=url, headers=headers, authorizer=authorizer), limit=limit)
     if answer.status >= 300 and answer.status != 304:
         raise _refusal(url, answer.status)
     return answer
 
 
-async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Fetched:
-    """Download ``url`` into a new file in ``directory``, from the start again where it was cut off.
+async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Download:
+    """Download ``url`` into a new file in ``directory``; a download that is cut off begins again.
 
     Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for more than ``MAX_ARCHIVE`` bytes, and
     ``TargetError`` when the disk is full.
@@ -78,7 +81,7 @@ async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: 
             async with transport.open(request, budget=budget) as response:
                 if response.status >= 300:
                     raise _refusal(url, response.status)
-                return await _saved(response, directory)
+                return await _save(response, directory)
         except Interrupted:
             if budget.is_spent:
                 raise
@@ -87,7 +90,7 @@ async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: 
             raise TargetError(f"{directory} cannot be written: {error.strerror or error}") from None
 
 
-async def _saved(response: Response, directory: Path) -> Fetched:
+async def _save(response: Response, directory: Path) -> Download:
     hasher, size = hashlib.sha256(), 0
     with _new_file(directory) as file:
         while piece := await response.piece():
@@ -96,12 +99,12 @@ async def _saved(response: Response, directory: Path) -> Fetched:
                 raise InvalidContent(f"{without_secrets(response.request.url)} is larger than {MAX_ARCHIVE} bytes")
             hasher.update(piece)
             file.write(piece)
-    return Fetched(Path(file.name), Digest("sha256", hasher.hexdigest()), size)
+    return Download(Path(file.name), Digest("sha256", hasher.hexdigest()), size)
 
 
 @contextmanager
 def _new_file(directory: Path) -> Iterator[IO[bytes]]:
-    """A file of a name of its own, which does not stay behind when the block fails."""
+    """Open a new file with a unique name, which is removed when the block fails."""
     with tempfile.NamedTemporaryFile(dir=directory, prefix="fetching-", delete=False) as file:
         try:
             yield file

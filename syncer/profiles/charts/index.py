@@ -1,4 +1,4 @@
-"""The index.yaml of a classic chart repository: read once a run, kept between runs under its ETag."""
+"""The index.yaml of a classic chart repository, which is fetched once a run and cached by its ETag."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from syncer.transport import Authorizer, Transport
 from syncer.transport.guard import without_secrets
 
 MAX_INDEX = 256 * 1024 * 1024
-"""Bytes of an index.yaml; aggregated repositories have tens of MiB."""
+"""Bytes.  The index.yaml of a large repository has tens of MiB."""
 
 _MAX_NODES = 20_000_000
 _NEAREST = 5
@@ -33,25 +33,24 @@ _NEAREST = 5
 
 @dataclass(frozen=True, slots=True)
 class IndexedChart:
-    """One version of a chart: where its archive is, and the SHA-256 that the index gives for it."""
+    """One version of a chart: the URLs of its archive, and the SHA-256 that the index gives for it."""
 
     version: str
     urls: tuple[str, ...]
-    digest: str  # hexadecimal; empty when the index tells none
+    digest: str  # hexadecimal; empty when the index has none
 
 
 @dataclass(frozen=True, slots=True)
 class ChartIndex:
-    """What a repository has, versions by the name of the chart, in the order of the index."""
+    """The charts of a repository: versions by the name of the chart, in the order of the index."""
 
     url: URL
     charts: Mapping[str, Sequence[IndexedChart]]
 
     def find(self, name: str, version: str | None) -> IndexedChart:
-        """The chart of exactly that version, else the newest one in it as a range; raises ``NotFound``.
+        """Find the chart of exactly ``version``, else the newest one in ``version`` as a range; raises ``NotFound``.
 
-        An exact version wins over what it means as a range, and no version means the newest release, as for
-        Helm.
+        Without a version, the newest release is meant, as in Helm.
         """
         entries = self.charts.get(name)
         if not entries:
@@ -80,13 +79,14 @@ class ChartIndex:
 async def read_index(
     transport: Transport, repository: URL, *, authorizer: Authorizer | None, cache: Path | None
 ) -> ChartIndex:
-    """The index of ``repository``; what ``cache`` keeps of it is used if the server says that it still holds.
+    """Fetch the index of ``repository``, or take it from ``cache`` when the server says that it has not changed.
 
-    Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for what is no index, and ``ListIncomplete`` for
-    one of which nothing says that this is all: a text that is cut off between two entries is an index as well.
+    Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for an answer that is not an index, and
+    ``ListIncomplete`` for one of which nothing says that this is all: a text that is cut off between two entries is an
+    index as well.
     """
     url = repository.with_path(f"{repository.path.rstrip('/')}/index.yaml").with_query(repository.query)
-    kept = _Kept.load(cache, url) if cache else None
+    kept = _CachedIndex.load(cache, url) if cache else None
     headers = {"Accept-Encoding": "gzip"}
     if kept and kept.etag:
         headers["If-None-Match"] = kept.etag
@@ -99,22 +99,22 @@ async def read_index(
     has_end = is_packed or "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
     charts = await to_thread.run_sync(_parse, answer.content, is_packed, without_secrets(url), has_end)
     if cache and (etag := answer.headers.get("ETag")):
-        await to_thread.run_sync(_Kept(etag, charts).save, cache, url)
+        await to_thread.run_sync(_CachedIndex(etag, charts).save, cache, url)
     return ChartIndex(repository, charts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What a cache has of one index: only what finds a chart, a twentieth of the file."""
+class _CachedIndex:
+    """One index in the cache: only the fields that find a chart, about a twentieth of the file."""
 
     etag: str
     charts: Mapping[str, Sequence[IndexedChart]]
 
     @classmethod
-    def load(cls, cache: Path, url: URL) -> _Kept | None:
-        """A cache is a hint: whatever cannot be read is as good as absent."""
+    def load(cls, cache: Path, url: URL) -> _CachedIndex | None:
+        """Read the index from ``cache``; None when it is absent or damaged, since a cache is only a hint."""
         try:
-            document = orjson.loads(_place(cache, url).read_bytes())
+            document = orjson.loads(_cache_path(cache, url).read_bytes())
             charts = {
                 name: [IndexedChart(version, tuple(urls), digest) for version, urls, digest in entries]
                 for name, entries in document["charts"].items()
@@ -127,40 +127,40 @@ class _Kept:
         charts = {name: [(each.version, each.urls, each.digest) for each in self.charts[name]] for name in self.charts}
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            write_whole(_place(cache, url), orjson.dumps({"etag": self.etag, "charts": charts}), is_hint=True)
+            write_whole(_cache_path(cache, url), orjson.dumps({"etag": self.etag, "charts": charts}), is_hint=True)
         except OSError:
             return  # the next run asks again
 
 
-def _place(cache: Path, url: URL) -> Path:
+def _cache_path(cache: Path, url: URL) -> Path:
     return cache / f"index-{hashlib.sha256(str(url).encode()).hexdigest()[:32]}.json"
 
 
 def _parse(content: bytes, is_packed: bool, origin: str, has_end: bool) -> dict[str, list[IndexedChart]]:
     """The entries of an index; ``has_end`` says that the answer itself told where it ended."""
     try:
-        text = decode_text(_unpacked(content, origin) if is_packed else content, origin, limit=MAX_INDEX)
+        text = decode_text(_unpack(content, origin) if is_packed else content, origin, limit=MAX_INDEX)
         document = parse_yaml(text, origin, max_nodes=_MAX_NODES)
     except InvalidFile as error:
-        raise InvalidContent(f"this is no index of charts: {error}") from None
+        raise InvalidContent(f"this is not an index of charts: {error}") from None
     entries = document.get("entries") if isinstance(document, dict) else None
     if not isinstance(entries, dict):
-        raise InvalidContent(f"{origin} is no index of charts: it has no entries")
+        raise InvalidContent(f"{origin} is not an index of charts: it has no entries")
     if not has_end and next(reversed(document)) == "entries":  # Helm writes when it was generated after them
         raise ListIncomplete(
             f"{origin} is not known to be whole: the answer does not say where it ends",
             hint="the repository, or a proxy before it, should send a Content-Length",
         )
-    return {name: [_indexed(entry) for entry in objects_field(entries, name)] for name in entries}
+    return {name: [_indexed_chart(entry) for entry in objects_field(entries, name)] for name in entries}
 
 
-def _indexed(entry: Mapping[str, Any]) -> IndexedChart:
+def _indexed_chart(entry: Mapping[str, Any]) -> IndexedChart:
     urls = entry.get("urls")
     texts = [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
     return IndexedChart(text_field(entry, "version"), tuple(texts), text_field(entry, "digest").removeprefix("sha256:"))
 
 
-def _unpacked(content: bytes, origin: str) -> bytes:
+def _unpack(content: bytes, origin: str) -> bytes:
     unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         plain = unpack.decompress(content, MAX_INDEX)
@@ -172,7 +172,7 @@ def _unpacked(content: bytes, origin: str) -> bytes:
 
 
 def _nearest(versions: Mapping[str, object], wanted: str) -> list[str]:
-    """The versions around ``wanted``, or the newest ones where it is no version."""
+    """The versions around ``wanted``, or the newest ones when ``wanted`` is not a version."""
     parsed = sorted((version, text) for text in versions if (version := Version.parse(text)))
     place = Version.parse(wanted)
     if place is None:

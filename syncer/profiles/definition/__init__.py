@@ -1,1 +1,1 @@
-"""The definition of a bundle: the content that was asked for, and what it was resolved to."""
+"""The definition of a bundle: the requested content, and the digests and sizes that it was resolved to."""

@@ -1,7 +1,7 @@
-"""What a bundle is to hold, and what it turned out to hold: the values of bundle-definition.yaml.
+"""The values of bundle-definition.yaml: the content that a bundle is to hold, and the digests that it got.
 
-It is written before a build (``--metadata-only``), built from (``--metadata-file``), and travels in the bundle.
-Digests in it are binding.  ``definition_file`` reads it.
+The file is written before a build (``--metadata-only``), a build can start from it (``--metadata-file``), and it
+travels in the bundle.  Digests in it are binding.  ``definition_file`` reads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _HEADER = """\
 
 @dataclass(frozen=True, slots=True, order=True)
 class ChartRequest:
-    """A chart as a pack asks for it; no version means the newest one."""
+    """A chart that a pack requests; without a version, the newest one is meant."""
 
     repo: str
     name: str
@@ -38,7 +38,7 @@ class ChartRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedPack:
-    """A pack that a profile has."""
+    """A pack of a profile."""
 
     name: str
     version: str = ""
@@ -46,7 +46,7 @@ class DefinedPack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedProfile:
-    """A profile, as it was when the definition was made."""
+    """A profile at the time when the definition was made."""
 
     name: str
     version: str = ""
@@ -57,9 +57,9 @@ class DefinedProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedImage:
-    """An image and the packs that want it; what it resolved to, once that is known.
+    """An image, the packs that want it, and, once it is resolved, its digest and size.
 
-    ``size`` counts the bytes of everything that the digest names, ``stored`` is where a push put the image.
+    ``size`` counts the bytes of all content below the digest.  ``stored`` is the name that a push gave the image.
     """
 
     image: Reference
@@ -71,13 +71,13 @@ class DefinedImage:
 
     @property
     def reference(self) -> Reference:
-        """What to ask for: the name, bound to the digest if there is one."""
+        """The reference to fetch: the name, with the digest if there is one."""
         return replace(self.image, digest=self.digest or self.image.digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedChart:
-    """A chart and the packs that want it; its name and digest as an artifact, once it is resolved."""
+    """A chart, the packs that want it, and, once it is resolved, its name and digest as an artifact."""
 
     repo: str
     name: str = ""
@@ -95,7 +95,7 @@ class DefinedChart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedArchive:
-    """The archive of a pack itself, which a primary registry serves; ``path`` is where it lies on this machine."""
+    """The archive of a pack itself, which a primary registry serves; ``path`` is the file on this machine."""
 
     name: str
     version: str
@@ -107,7 +107,7 @@ class DefinedArchive:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedFile:
-    """A file that travels along as it is, such as a cluster definition; ``path`` as above."""
+    """A file that is put into a bundle as it is, such as a cluster definition; ``path`` is the file on this machine."""
 
     artifact: Reference
     path: Path | None = None
@@ -121,14 +121,14 @@ AnEntry = TypeVar("AnEntry", DefinedImage, DefinedChart, DefinedArchive, Defined
 
 
 class Change(Protocol):
-    """Makes another entry of one, of the same kind; None where there is to be none."""
+    """A function that turns an entry into another one of the same kind, or into None to leave it out."""
 
     def __call__(self, entry: AnEntry, /) -> AnEntry | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Something that a partial bundle lacks, and why."""
+    """An entry that a partial bundle lacks, and the reason."""
 
     name: str
     reason: str
@@ -136,7 +136,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What ``--application-release-name``, ``-version`` and ``-notes`` say."""
+    """The values of ``--application-release-name``, ``-version`` and ``-notes``."""
 
     name: str = ""
     version: str = ""
@@ -145,7 +145,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """All that a bundle is to hold, in the order of the profiles."""
+    """All content that a bundle is to hold, in the order of the profiles."""
 
     name: str
     release: Release | None = None
@@ -158,30 +158,30 @@ class Definition:
 
     @property
     def entries(self) -> list[Entry]:
-        """Everything, in the order in which a bundle holds it."""
+        """All entries, in the order in which a bundle holds them."""
         return [*self.images, *self.charts, *self.archives, *self.files]
 
-    def changed(self, change: Change) -> Definition:
-        """The definition whose entries are what ``change`` makes of these."""
+    def map_entries(self, change: Change) -> Definition:
+        """A definition with the results of ``change`` for each entry; entries for which it gives None are left out."""
         return replace(
             self,
-            images=_changed(self.images, change),
-            charts=_changed(self.charts, change),
-            archives=_changed(self.archives, change),
-            files=_changed(self.files, change),
+            images=_map_entries(self.images, change),
+            charts=_map_entries(self.charts, change),
+            archives=_map_entries(self.archives, change),
+            files=_map_entries(self.files, change),
         )
 
     def tree(self) -> dict[str, Any]:
-        """The document that the file is, of plain values; what has its default is left out."""
+        """The document of the file, made of plain values; fields with their default value are left out."""
         return {"apiVersion": API_VERSION, "kind": KIND, **_plain(self)}
 
 
 def render_definition(definition: Definition) -> str:
-    """The file's text; the same definition always gives the same text, and ``parse_definition`` reads it back."""
+    """The text of the file; the same definition always gives the same text, and ``parse_definition`` reads it."""
     return _HEADER + yaml_text(definition.tree())
 
 
-def _changed(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry, ...]:
+def _map_entries(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry, ...]:
     return tuple(made for entry in entries if (made := change(entry)) is not None)
 
 
@@ -195,7 +195,7 @@ def _plain(value: Any) -> Any:
 
 
 def name_of(entry: Entry) -> Reference | None:
-    """What an entry of a definition is called in a bundle; None for a chart that was never resolved."""
+    """The name of ``entry`` in a bundle; None for a chart that is not resolved."""
     match entry:
         case DefinedImage():
             return entry.image
@@ -206,9 +206,9 @@ def name_of(entry: Entry) -> Reference | None:
 
 
 def drop_stored_names(definition: Definition) -> Definition:
-    """``definition`` as it travels in a bundle: no registry that it was once pushed to is in it."""
+    """``definition`` without stored names, as it travels in a bundle: it does not tell where it was pushed before."""
 
     def unstored(entry: AnEntry) -> AnEntry:
         return replace(entry, stored=None)
 
-    return definition.changed(unstored)
+    return definition.map_entries(unstored)

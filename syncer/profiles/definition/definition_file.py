@@ -1,7 +1,7 @@
-"""bundle-definition.yaml, for people to read and edit.
+"""Reading and writing bundle-definition.yaml, which people may edit.
 
-Every push reads one, mostly one that nobody has touched: so this is done without pydantic, whose import alone
-takes longer than to read the file.
+Every push reads one.  This module does not use pydantic, because the import of pydantic takes longer than reading
+the file.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from syncer.profiles.definition.definition import (
 
 
 def read_definition(path: Path) -> Definition:
-    """The definition in the file at ``path``; raises ``InvalidFile``, which names line and field."""
+    """Read the definition in the file at ``path``; raises ``InvalidFile``, which names line and field."""
     return parse_definition(read_text(path), path)
 
 
 def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
-    """As ``read_definition``, for text from a bundle or a registry."""
+    """Parse a definition from a bundle or a registry, called ``origin`` in errors; see ``read_definition``."""
     tree = parse_yaml(decode_text(text, origin) if isinstance(text, bytes) else text, origin)
     if tree is None:
         raise InvalidFile(origin, "it is empty, and a bundle definition is expected")
@@ -53,16 +53,16 @@ def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
 
 
 def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
-    """Write the file, whole or not at all.
+    """Write ``definition`` to ``path``, whole or not at all.
 
-    Raises ``AlreadyThere`` when another text is there, which somebody may have edited, unless ``force`` is set, and
-    ``TargetError``.
+    Raises ``AlreadyThere`` when the file has another text, which somebody may have edited, unless ``force`` is set.
+    Raises ``TargetError`` when it cannot be written.
     """
     content = render_definition(definition).encode()
     with saving(path):
         if not force and path.exists() and path.read_bytes() != content:
             raise AlreadyThere(
-                f"{path} is there already, and says something else",
+                f"{path} is there already, and has other content",
                 hint="it may have been edited; replace it with --force",
             )
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class _Mistake(Exception):
 
 
 Read: TypeAlias = Callable[[Any, tuple[Step, ...]], Any]
-"""From a node of the document, and its place, to a value; raises ``_Mistake``."""
+"""A function from a node of the document and its path to a value; raises ``_Mistake``."""
 
 
 def _text(node: Any, path: tuple[Step, ...]) -> str:
@@ -136,7 +136,7 @@ def _list(inner: Read) -> Read:
 
 @dataclass(frozen=True, slots=True)
 class _Mapping:
-    """How a mapping becomes a value of ``kind``; what ``said`` has besides is checked, and kept nowhere."""
+    """A reader of mappings that makes values of ``kind``; fields in ``said`` are checked and not kept."""
 
     kind: type[Any]
     reads: Mapping[str, Read]

@@ -1,7 +1,7 @@
-"""Files and packs of this machine as artifacts.
+"""Making artifacts of files and packs of this machine.
 
-Palette expects packs at ``spectro-packs/archive/NAME:VERSION`` below its base path, in the form that ORAS 1.0 pushes
-them in (documentation, "Add a Pack to an OCI Registry").
+Palette expects packs at ``spectro-packs/archive/NAME:VERSION`` below its base path, in the form in which ORAS 1.0
+pushes them (documentation, "Add a Pack to an OCI Registry").
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _CONFIG = "application/vnd.unknown.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
-def defined_file(path: Path, kind: str) -> DefinedFile:
-    """The file at ``path``, to be called ``files.invalid/KIND/NAME:DIGITS``; raises ``InvalidFile``."""
+def define_file(path: Path, kind: str) -> DefinedFile:
+    """Make an entry for the file at ``path``, named ``files.invalid/KIND/NAME:DIGITS``; raises ``InvalidFile``."""
     digits = _digest(path).hex[:_SHORT]
     return DefinedFile(artifact=Reference.parse(f"{FILES_HOST}/{kind}/{repository_of(path.name)}:{digits}"), path=path)
 
 
 def spool_file(file: DefinedFile, spool: Spool) -> Reference:
-    """Put the file into ``spool``; its name together with its digest.
+    """Put the file into ``spool``; returns its name with its digest.
 
-    Blocks while it reads the disk.  Raises ``InvalidFile`` when the file is not where the definition says, and
-    ``TargetError`` when the spool's disk is full.
+    The function blocks while it reads the disk.  It raises ``InvalidFile`` when the file is not where the definition
+    says, and ``TargetError`` when the spool's disk is full.
     """
     if file.path is None or not file.path.is_file():
         raise InvalidFile(file.path or str(file.artifact), "the file is not there")
     try:
-        layer = _spooled(file.path, spool, "application/octet-stream", title=file.path.name)
+        layer = _spool_layer(file.path, spool, "application/octet-stream", title=file.path.name)
     except OSError as error:
         raise TargetError(f"{file.path} cannot be put into the spool: {error.strerror or error}") from None
     spool.add_bytes(EMPTY_CONFIG, EMPTY.media_type)
@@ -65,23 +65,23 @@ def _digest(path: Path) -> Digest:
 
 
 def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:
-    """Put the pack's archive into ``spool``: the file's own bytes, or a directory packed without any time in it.
+    """Put the pack into ``spool``, as the archive that it is or as a directory packed without times.
 
-    Blocks while it reads the disk.  Raises ``InvalidFile`` when the pack is not where the definition says, and
-    ``TargetError`` when the spool's disk is full.
+    The function returns the pack's name with its digest, and blocks while it reads the disk.  It raises
+    ``InvalidFile`` when the pack is not where the definition says, and ``TargetError`` when the spool's disk is full.
     """
     if archive.path is None or not archive.path.exists():
         raise InvalidFile(archive.path or archive.name, f"the archive of pack {archive.name} is not there")
     try:
-        layer = _spooled(archive.path, spool, _LAYER, title=f"{archive.name}-{archive.version}.tar.gz")
+        layer = _spool_layer(archive.path, spool, _LAYER, title=f"{archive.name}-{archive.version}.tar.gz")
     except OSError as error:
         raise TargetError(f"pack {archive.name} cannot be put into the spool: {error.strerror or error}") from None
     config = spool.add_bytes(EMPTY_CONFIG, _CONFIG)
     return spool.add_artifact(pack_reference(archive.name, archive.version), artifact_manifest(config, [layer]))
 
 
-def _spooled(source: Path, spool: Spool, media_type: str, *, title: str) -> Descriptor:
-    """The layer that the file ``source``, or the packed directory, becomes; raises ``OSError``."""
+def _spool_layer(source: Path, spool: Spool, media_type: str, *, title: str) -> Descriptor:
+    """Copy the file ``source``, or pack the directory, into ``spool`` as a layer; raises ``OSError``."""
     with tempfile.NamedTemporaryFile(dir=spool.directory, prefix="adding-", delete=False) as file:
         if source.is_dir():
             _pack_up(source, title.removesuffix(".tar.gz"), file)
@@ -95,7 +95,7 @@ def _spooled(source: Path, spool: Spool, media_type: str, *, title: str) -> Desc
 
 
 def _pack_up(directory: Path, prefix: str, target: IO[bytes]) -> None:
-    """The regular files below ``directory`` in the order of their names, owned by nobody and of no time."""
+    """Pack the regular files below ``directory``, sorted by name, without owners and times."""
     with (
         gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,

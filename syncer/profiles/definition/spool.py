@@ -1,4 +1,4 @@
-"""Content that is made or fetched whole before a transfer, because no descriptor tells its size before."""
+"""The spool: content that is made or fetched whole before a transfer, because no descriptor tells its size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _PIECE = 1024 * 1024  # bytes read at a time
 
 @contextmanager
 def open_spool(parent: Path | None = None) -> Iterator[Spool]:
-    """A spool in a new directory below ``parent`` (or where temporary files go), gone at the end of the block."""
+    """Open a spool in a new directory below ``parent``, or below the directory of temporary files.
+
+    The directory is removed at the end of the block.  Raises ``TargetError`` when it cannot be made.
+    """
     try:
         directory = tempfile.TemporaryDirectory(prefix="syncer-spool-", dir=parent)
     except OSError as error:
@@ -30,7 +33,7 @@ def open_spool(parent: Path | None = None) -> Iterator[Spool]:
 
 
 class Spool:
-    """A source of artifacts: archives lie in ``directory`` as files, everything small is in memory."""
+    """A source of artifacts: archives are files in ``directory``, small content is in memory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -40,25 +43,25 @@ class Spool:
         self._names: dict[Reference, Digest] = {}
 
     def add_bytes(self, content: bytes, media_type: str) -> Descriptor:
-        """Keep something small."""
+        """Keep small content in memory; returns its descriptor."""
         digest = Digest.of(content)
         self._small[digest] = content
         return Descriptor(media_type, digest, len(content))
 
     def add_file(self, path: Path, descriptor: Descriptor) -> None:
-        """Take over the file at ``path``, whose content ``descriptor`` names."""
+        """Move the file at ``path``, whose content ``descriptor`` names, into the spool."""
         place = self.directory / f"{descriptor.digest.algorithm}-{descriptor.digest.hex}"
         path.replace(place)
         self._files[descriptor.digest] = place
 
     def add_artifact(self, name: Reference, manifest: Manifest) -> Reference:
-        """Name an artifact whose config and layers were added; the name together with its digest."""
+        """Add an artifact called ``name``, whose config and layers were added; returns the name with its digest."""
         self._manifests[manifest.descriptor.digest] = manifest
         self._names[name] = manifest.descriptor.digest
         return Reference(name.registry, name.repository, name.tag, manifest.descriptor.digest)
 
     def __contains__(self, reference: object) -> bool:
-        """Whether ``reference`` names an artifact of this spool."""
+        """Tell whether ``reference`` names an artifact of this spool."""
         return isinstance(reference, Reference) and self._find(reference) is not None
 
     async def resolve(self, reference: Reference) -> Descriptor:
@@ -68,7 +71,7 @@ class Spool:
         return self._manifest(reference)
 
     def has(self, digest: Digest) -> bool:
-        """Whether the blob that ``digest`` names is here."""
+        """Tell whether the spool has the blob that ``digest`` names."""
         return digest in self._small or digest in self._files
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:

@@ -1,1 +1,1 @@
-"""Files of other tools as sync files."""
+"""Importers: they turn files of other tools into sync files."""

@@ -1,4 +1,4 @@
-"""What an importer fills: a sync file in the making, and what could not go into it."""
+"""The draft of a sync file, which an importer fills, and the fields of the file that is imported."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FALSE = frozenset({"false", "no", "off", "0"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
 
 
-class _Written(yaml.SafeDumper):
-    """YAML as a person writes it: what stands twice is written twice."""
+class _Dumper(yaml.SafeDumper):
+    """A dumper that writes a value twice rather than as an anchor and an alias, as people do."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
@@ -30,9 +30,10 @@ class _Written(yaml.SafeDumper):
 
 @dataclass(slots=True)
 class Draft:
-    """A sync file in the making.
+    """The draft of a sync file.
 
-    ``refusals`` say, by field, what cannot be carried over; ``notes`` what need not be, and what differs.
+    ``refusals`` name the fields that cannot be imported.  ``notes`` name those that are not needed, and differences in
+    the result.
     """
 
     origin: Path
@@ -44,16 +45,17 @@ class Draft:
     refusals: list[InvalidFile] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Say ``text`` once, above the file."""
+        """Add ``text`` to the notes, once."""
         text = " ".join(text.split())
         if text not in self.notes:
             self.notes.append(text)
 
     def refuse(self, path: tuple[Step, ...], line: int | None, why: str) -> None:
+        """Add to the refusals that the field at ``path`` cannot be imported."""
         self.refusals.append(InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line))
 
     def registry(self, host: str, **settings: Any) -> None:
-        """Add what is to hold for the registry ``host``."""
+        """Add settings of the registry ``host``."""
         if settings:
             self.registries.setdefault(canonical_host(host.lower()), {}).update(settings)
 
@@ -63,7 +65,7 @@ class Draft:
             self.targets.append({"registry": registry})
 
     def login(self, host: str, user: str | None, password: str | None) -> None:
-        """Refer to credentials for ``host``; a password that stands in the file is not copied."""
+        """Add a reference to the credentials for ``host``; a password that stands in the file is not copied."""
         if not user and not password:
             return
         credentials = {**_reference("username", user or "", host), **_reference("password", password or "", host)}
@@ -73,17 +75,17 @@ class Draft:
             self.note(f"The password of {host} was not copied: give it in the variable {name}.")
 
     def render(self) -> str:
-        """The sync file's text, its notes on top."""
+        """The text of the sync file, with the notes as comments at the top."""
         document: dict[str, Any] = {"sources": self._addressed_sources(), "targets": self.targets}
         if self.referrers is not None:
             document["referrers"] = self.referrers
         if self.registries:
             document["registries"] = self.registries
         comments = "".join(f"# {note}\n" for note in self.notes)
-        return comments + yaml.dump(document, Dumper=_Written, sort_keys=False, allow_unicode=True, width=110)
+        return comments + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
     def _addressed_sources(self) -> list[dict[str, Any]]:
-        """Sources need not say where they go when all go everywhere."""
+        """The sources, without ``targets`` where these are all targets."""
         everywhere = [target["registry"] for target in self.targets]
         return [
             {key: value for key, value in source.items() if key != "targets" or value != everywhere}
@@ -93,7 +95,7 @@ class Draft:
 
 @dataclass(slots=True)
 class Fields:
-    """A mapping of the file that is imported: what nobody takes from it is refused."""
+    """A mapping of the file that is imported; ``finish`` refuses the fields that the importer did not take."""
 
     draft: Draft
     tree: Any
@@ -110,7 +112,7 @@ class Fields:
         return self.tree.get(name) is not None
 
     def text(self, name: str) -> str | None:
-        """The text of a field; None when it is absent or empty."""
+        """Take the text of a field; None when it is absent or empty."""
         value = self._take(name)
         if value is None or isinstance(value, str):
             return value or None
@@ -118,7 +120,7 @@ class Fields:
         return None
 
     def flag(self, name: str) -> bool | None:
-        """A field that says yes or no."""
+        """Take a field that is true or false; None when it is absent."""
         text = self.text(name)
         if text is None or text.lower() in _FALSE | _TRUE:
             return None if text is None else text.lower() in _TRUE
@@ -126,7 +128,7 @@ class Fields:
         return None
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts; one text stands for a list of one."""
+        """Take a list of texts; one text counts as a list of one."""
         value = self._take(name)
         values = [value] if isinstance(value, str) else value or []
         if isinstance(values, list) and all(isinstance(each, str) for each in values):
@@ -135,12 +137,12 @@ class Fields:
         return []
 
     def inner(self, name: str) -> Fields:
-        """The fields of a mapping below this one, none when it is absent."""
+        """Take the fields of a mapping inside this one; an absent mapping has no fields."""
         value = self._take(name)
         return Fields(self.draft, Map() if value is None else value, (*self.path, name), self.line_of(name))
 
     def each(self, name: str) -> Iterator[Fields]:
-        """The mappings in a list."""
+        """Take a list of mappings, and yield the fields of each."""
         value = self._take(name)
         if value is None:
             return
@@ -151,11 +153,11 @@ class Fields:
             yield Fields(self.draft, entry, (*self.path, name, index), value.lines[index])
 
     def names(self) -> list[str]:
-        """All that is there: the keys of a mapping whose keys say something."""
+        """All keys, for a mapping whose keys are names and not fields."""
         return list(self.tree)
 
     def parse(self, name: str, parse: Callable[[str], Value], text: str | None = None) -> Value | None:
-        """``text``, or the field's own, as a value; a wrong one is refused."""
+        """Take a field and parse its text, or the given ``text``; a wrong one is refused, and gives None."""
         text = self.text(name) if text is None else text
         try:
             return parse(text) if text else None
@@ -164,24 +166,25 @@ class Fields:
             return None
 
     def ignore(self, note: str, *names: str) -> None:
-        """Leave out what makes no difference to the result; ``note`` is said if it is there."""
+        """Leave out fields that make no difference to the result; ``note`` is added if one of them is there."""
         self._taken.update(names)
         if note and any(name in self for name in names):
             self.draft.note(note)
 
     def unsupported(self, why: str, *names: str) -> None:
-        """Refuse each of ``names`` that is there and says more than an empty list, mapping or ``false``."""
+        """Refuse each of ``names`` that has a value other than an empty list, an empty mapping or ``false``."""
         for name in names:
             value = self._take(name)
             if value and not (isinstance(value, str) and value.lower() in _FALSE):
                 self.refuse(name, why)
 
     def refuse(self, name: str, why: str) -> None:
+        """Add to the refusals that the field ``name`` cannot be imported."""
         self._taken.add(name)
         self.draft.refuse((*self.path, name), self.line_of(name), why)
 
     def finish(self) -> None:
-        """Refuse what nobody took."""
+        """Refuse all fields that were not taken."""
         for name in self.tree:
             if name not in self._taken:
                 self.refuse(name, "syncer does not know this field")
@@ -196,7 +199,7 @@ class Fields:
 
 
 def platform_names(fields: Fields, name: str) -> list[str]:
-    """Platforms as texts (``linux/arm64``) or as mappings of ``os``, ``architecture`` and ``variant``."""
+    """Take platforms, written as texts (``linux/arm64``) or as mappings of ``os``, ``architecture`` and ``variant``."""
     value = fields.tree.get(name)
     fields.ignore("", name)
     texts = []
@@ -211,12 +214,12 @@ def platform_names(fields: Fields, name: str) -> list[str]:
 
 
 def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
-    """The source for one image, with those of ``more`` that say something."""
+    """Make the source for one image, with the fields of ``more`` that are not empty."""
     return {"image": str(reference), **{key: value for key, value in more.items() if value not in (None, [], {})}}
 
 
-def nothing_left(draft: Draft) -> InvalidFile:
-    """The error for a file of which nothing is left to mirror."""
+def empty_draft_error(draft: Draft) -> InvalidFile:
+    """Make the error for a file without anything that can be mirrored."""
     if not draft.refusals:
         return InvalidFile(draft.origin, "it names nothing to mirror")
     first, *others = draft.refusals

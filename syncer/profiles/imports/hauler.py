@@ -1,4 +1,4 @@
-"""hauler's manifests (``content.hauler.cattle.io/v1``): documents of images, charts, lists of images, files."""
+"""Importing hauler's manifests (``content.hauler.cattle.io/v1``): documents of images, charts and lists of images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import Landing, chart_repository
+from syncer.profiles.syncfile.document import CustomName, check_chart_repository
 
 GROUP = "content.hauler.cattle.io/"
 
-_VERIFY = "signatures are carried along, and not verified on the way in"
+_VERIFY = "signatures are copied with their images, and are not verified"
 _VERIFYING = (
     "key",
     "use-tlog-verify",
@@ -27,7 +27,7 @@ _NO_HOST = frozenset(".:[")
 
 
 def is_hauler(documents: Sequence[Any]) -> bool:
-    """Whether ``documents`` look like such a file."""
+    """Tell whether ``documents`` look like such a file."""
     return any(isinstance(tree, Map) and str(tree.get("apiVersion")).startswith(GROUP) for tree in documents)
 
 
@@ -53,14 +53,14 @@ def import_hauler(documents: Sequence[Any], draft: Draft) -> None:
                 for listed in content.each("imageTxts"):
                     _list(draft, listed)
             case _:
-                document.refuse("kind", f"{kind} are no images and no charts")
+                document.refuse("kind", f"{kind} are neither images nor charts")
                 continue
         content.finish()
         document.finish()
 
 
 def _annotations(document: Fields) -> dict[str, str]:
-    """What ``hauler.dev/…`` annotations say about every image of a document."""
+    """The ``hauler.dev/…`` annotations that apply to every image of a document."""
     metadata = document.inner("metadata")
     metadata.ignore("", *(name for name in metadata.names() if name != "annotations"))
     annotations = metadata.inner("annotations")
@@ -85,9 +85,9 @@ def _image(draft: Draft, image: Fields, defaults: dict[str, str]) -> None:
     platforms = platform_names(image, "platform")
     if not platforms and defaults.get("platform"):
         platforms = [defaults["platform"]]
-    landing = image.text("rewrite")
-    if landing and image.parse("rewrite", Landing.parse, landing) is None:
-        landing = None
+    custom_name = image.text("rewrite")
+    if custom_name and image.parse("rewrite", CustomName.parse, custom_name) is None:
+        custom_name = None
     image.unsupported(_VERIFY, *_VERIFYING)
     extras = False if image.flag("exclude-extras") else None
     if reference:
@@ -95,7 +95,7 @@ def _image(draft: Draft, image: Fields, defaults: dict[str, str]) -> None:
             draft.registry(reference.registry, ca_cert=authority)
         if image.flag("insecure-skip-tls-verify"):
             draft.registry(reference.registry, insecure=True)
-        draft.sources.append(image_source(reference, platforms=platforms, referrers=extras, **{"as": landing}))
+        draft.sources.append(image_source(reference, platforms=platforms, referrers=extras, **{"as": custom_name}))
     else:
         image.ignore("", "ca-file", "insecure-skip-tls-verify")
         if not name:
@@ -105,11 +105,11 @@ def _image(draft: Draft, image: Fields, defaults: dict[str, str]) -> None:
 
 def _chart(draft: Draft, chart: Fields) -> None:
     name = chart.text("name")
-    place = chart.parse("repoURL", chart_repository)
+    place = chart.parse("repoURL", check_chart_repository)
     version = chart.text("version")
-    chart.unsupported("the images that a chart names are not looked for: build with --scan does", *_RENDERING)
-    chart.unsupported("only charts in repositories are mirrored, with what their archive holds", "add-dependencies")
-    chart.unsupported("only charts in repositories are mirrored, with what their archive holds", "addDependencies")
+    chart.unsupported("the images in a chart are not searched for; `syncer build --scan` does that", *_RENDERING)
+    chart.unsupported("only the archive of a chart is mirrored, with the dependencies inside it", "add-dependencies")
+    chart.unsupported("only the archive of a chart is mirrored, with the dependencies inside it", "addDependencies")
     chart.unsupported("list these images one by one", "extraImages")
     chart.unsupported("a chart keeps its name", "rewrite")
     if name and place:

@@ -1,6 +1,6 @@
-"""image-syncer's files: rules from a source to one or several targets, and who logs in where.
+"""Importing image-syncer's files: rules from a source to one or several targets, and logins.
 
-The rules and the logins may be two files, or one with ``images`` and ``auth`` (the tool's older form).
+The rules and the logins may be two files, or one file with ``images`` and ``auth`` (the tool's older form).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source
 from syncer.profiles.imports.skopeo import whole_match
-from syncer.profiles.syncfile.document import registry_host, repository
+from syncer.profiles.syncfile.document import parse_registry_host, parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 _LOGIN = frozenset({"username", "password", "insecure"})
 
 
 def is_image_syncer(tree: Any) -> bool:
-    """Whether ``tree`` looks like such rules, or like rules and logins together."""
+    """Tell whether ``tree`` looks like such rules, or like rules and logins together."""
     if not isinstance(tree, Map) or not tree:
         return False
     if isinstance(tree.get("images"), Map) and tree.keys() <= {"images", "auth"}:
@@ -28,7 +28,7 @@ def is_image_syncer(tree: Any) -> bool:
 
 
 def is_logins(tree: Any) -> bool:
-    """Whether ``tree`` looks like the file of logins."""
+    """Tell whether ``tree`` looks like the file of logins."""
     return (
         isinstance(tree, Map)
         and bool(tree)
@@ -56,7 +56,7 @@ def import_image_syncer(tree: Any, draft: Draft) -> None:
 
 
 def import_logins(logins: Fields) -> None:
-    """Take over who logs in where."""
+    """Add the logins of a file to its draft."""
     draft = logins.draft
     for host in logins.names():
         login = logins.inner(host)
@@ -64,7 +64,7 @@ def import_logins(logins: Fields) -> None:
         login.finish()
         if "/" in host:
             logins.refuse(host, "credentials are for a whole registry, not for a part of its names")
-        elif name := logins.parse(host, registry_host, host):
+        elif name := logins.parse(host, parse_registry_host, host):
             draft.login(name, user, password)
             if insecure:
                 draft.registry(name, insecure=True)
@@ -72,40 +72,40 @@ def import_logins(logins: Fields) -> None:
 
 
 def _rule(draft: Draft, rules: Fields, source: str, target: str) -> None:
-    landing = rules.parse(source, _target, target)
-    if landing is None:
+    target_name = rules.parse(source, _target, target)
+    if target_name is None:
         return
-    sources = _sources(rules, source, landing)
+    sources = _sources(rules, source, target_name)
     if not sources:
         return
-    draft.target(landing.registry)
-    draft.sources += [{**each, "targets": [landing.registry]} for each in sources]
+    draft.target(target_name.registry)
+    draft.sources += [{**each, "targets": [target_name.registry]} for each in sources]
 
 
-def _sources(rules: Fields, source: str, landing: Reference) -> list[dict[str, Any]]:
-    """What one rule's left side means: an image, named tags, an expression in slashes, or every tag."""
+def _sources(rules: Fields, source: str, target_name: Reference) -> list[dict[str, Any]]:
+    """The sources of one rule, whose left side is an image, names of tags, an expression in slashes, or all tags."""
     name, colon, tags = _split_tags(source)
     if colon and tags.startswith("/") and tags.endswith("/") and len(tags) > 2:
         pattern = rules.parse(source, TagPattern.regex, whole_match(tags[1:-1]))
-        return _of_repository(rules, source, name, {"regex": [pattern.text]} if pattern else None, landing)
+        return _of_repository(rules, source, name, {"regex": [pattern.text]} if pattern else None, target_name)
     if colon and "," in tags:
         names = [tag for tag in tags.split(",") if rules.parse(source, TagPattern.name, tag)]
-        return _of_repository(rules, source, name, names, landing)
+        return _of_repository(rules, source, name, names, target_name)
     if not colon and "@" not in source:
-        return _of_repository(rules, source, name, "all", landing)
+        return _of_repository(rules, source, name, "all", target_name)
     image = rules.parse(source, Reference.parse, source)
     if image is None:
         return []
-    tag = f":{landing.tag}" if landing.tag and landing.tag != image.tag else ""
-    return [image_source(image, **{"as": landing.repository + tag})]
+    tag = f":{target_name.tag}" if target_name.tag and target_name.tag != image.tag else ""
+    return [image_source(image, **{"as": target_name.repository + tag})]
 
 
-def _of_repository(rules: Fields, source: str, name: str, tags: Any, landing: Reference) -> list[dict[str, Any]]:
-    place = rules.parse(source, repository, name)
-    if landing.tag:
-        rules.refuse(source, f"several tags cannot all become {landing.tag}")
+def _of_repository(rules: Fields, source: str, name: str, tags: Any, target_name: Reference) -> list[dict[str, Any]]:
+    place = rules.parse(source, parse_repository, name)
+    if target_name.tag:
+        rules.refuse(source, f"several tags cannot all become {target_name.tag}")
         return []
-    return [{"repository": place.name, "tags": tags, "as": landing.repository}] if place and tags else []
+    return [{"repository": place.name, "tags": tags, "as": target_name.repository}] if place and tags else []
 
 
 def _split_tags(source: str) -> tuple[str, str, str]:
@@ -119,8 +119,8 @@ def _split_tags(source: str) -> tuple[str, str, str]:
 
 
 def _target(text: str) -> Reference:
-    """A target as written; without a tag it has none."""
+    """Parse a target; unlike other references it has no tag when none is written."""
     reference = Reference.parse(text)
     if reference.digest:
         raise UsageError(f"{text!r} names a digest, which no target can choose")
-    return reference if text.endswith(f":{reference.tag}") else repository(text)
+    return reference if text.endswith(f":{reference.tag}") else parse_repository(text)

@@ -1,6 +1,6 @@
-"""oc-mirror's ImageSetConfiguration (``mirror.openshift.io/v2alpha1``): additional images and charts.
+"""Importing oc-mirror's ImageSetConfiguration (``mirror.openshift.io/v2alpha1``): additional images and charts.
 
-Releases and operators need OpenShift's own services to be resolved, and are refused.
+Releases and operators are refused, because only OpenShift's own services can resolve them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import Landing, chart_repository
+from syncer.profiles.syncfile.document import CustomName, check_chart_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 GROUP = "mirror.openshift.io/"
 
-_SERVICES = "it is resolved by OpenShift's own services, which syncer does not ask"
+_SERVICES = "only OpenShift's own services can resolve it, and syncer does not use them"
 
 
 def is_imageset(tree: Any) -> bool:
-    """Whether ``tree`` looks like such a file."""
+    """Tell whether ``tree`` looks like such a file."""
     return isinstance(tree, Map) and str(tree.get("apiVersion")).startswith(GROUP)
 
 
@@ -35,7 +35,7 @@ def import_imageset(tree: Any, draft: Draft) -> None:
     whole.ignore("archiveSize, storageConfig: a sync keeps nothing on disk.", "archiveSize", "storageConfig")
     mirror = whole.inner("mirror")
     mirror.unsupported(_SERVICES, "platform", "ocp", "operators", "samples")
-    blocked = _blocked(mirror)
+    blocked = _blocked_patterns(mirror)
     for image in mirror.each("additionalImages"):
         _image(draft, image, blocked)
     helm = mirror.inner("helm")
@@ -48,7 +48,7 @@ def import_imageset(tree: Any, draft: Draft) -> None:
     whole.finish()
 
 
-def _blocked(mirror: Fields) -> list[re.Pattern[str]]:
+def _blocked_patterns(mirror: Fields) -> list[re.Pattern[str]]:
     patterns = []
     for image in mirror.each("blockedImages"):
         text = image.text("name") or ""
@@ -60,7 +60,7 @@ def _blocked(mirror: Fields) -> list[re.Pattern[str]]:
 
 def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]]) -> None:
     name = (image.text("name") or "").removeprefix("docker://")
-    landing = image.text("targetRepo")
+    custom_name = image.text("targetRepo")
     tag = image.text("targetTag")
     platforms = platform_names(image, "platforms")
     image.finish()
@@ -73,18 +73,18 @@ def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]]) -> None:
     if any(pattern.search(name) for pattern in blocked):
         draft.note(f"{name} was left out: blockedImages names it.")
         return
-    called = f"{landing or reference.path}:{tag}" if tag else landing
-    if called and image.parse("targetRepo" if landing else "targetTag", Landing.parse, called) is None:
+    called = f"{custom_name or reference.path}:{tag}" if tag else custom_name
+    if called and image.parse("targetRepo" if custom_name else "targetTag", CustomName.parse, called) is None:
         return
     draft.sources.append(image_source(reference, **{"as": called}, platforms=platforms))
 
 
 def _charts(draft: Draft, place: Fields) -> None:
-    url = place.parse("url", chart_repository)
+    url = place.parse("url", check_chart_repository)
     place.ignore("", "name")
     for chart in place.each("charts"):
         name, version = chart.text("name"), chart.text("version")
-        chart.unsupported("the images that a chart names are not looked for", "imagePaths", "imagepaths")
+        chart.unsupported("the images in a chart are not searched for", "imagePaths", "imagepaths")
         chart.unsupported("a chart has no platforms", "platforms")
         chart.unsupported("a chart on this disk is in no repository", "path")
         chart.finish()

@@ -1,4 +1,4 @@
-"""``syncer import``: the files of other tools become sync files."""
+"""The importers of ``syncer import``, and the choice of the one that knows a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, parse_documents
-from syncer.profiles.imports.draft import Draft, Fields, nothing_left
+from syncer.profiles.imports.draft import Draft, Fields, empty_draft_error
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.imageset import import_imageset, is_imageset
@@ -25,15 +25,15 @@ _SINGLE = {
     "image-syncer": (is_image_syncer, import_image_syncer),
     "skopeo sync": (is_skopeo, import_skopeo),
 }
-"""The formats of one document, each with who knows it and who reads it."""
+"""The formats of one document, each with a function that recognises it and one that imports it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """A file of another tool, as a sync file.
+class ImportResult:
+    """The sync file that was made of a file of another tool.
 
-    ``refusals`` say, each with file, line and field, what could not be carried over: with any of them, ``text``
-    mirrors less than the file did.
+    ``refusals`` name, with file and line, the fields that could not be imported.  If there are any, ``text`` mirrors
+    less than the imported file.
     """
 
     format: str
@@ -41,19 +41,19 @@ class Imported:
     refusals: tuple[str, ...]
 
 
-def import_file(path: Path, *, registry: str | None = None, logins: Path | None = None) -> Imported:
-    """The file at ``path`` as a sync file; its format is found out.
+def import_file(path: Path, *, registry: str | None = None, logins: Path | None = None) -> ImportResult:
+    """Turn the file at ``path`` into a sync file; the format is recognised by the content.
 
-    ``registry`` is where to mirror to, for formats that do not say; ``logins`` is image-syncer's second file.
-    Raises ``InvalidFile`` for a file that nobody knows or that leaves nothing to mirror, and ``UsageError`` when
-    the target is missing.
+    ``registry`` is the target, for formats that do not name one; ``logins`` is image-syncer's second file.
+    Raises ``InvalidFile`` for an unknown file and for one without anything that can be mirrored, and ``UsageError``
+    when the target is missing.
     """
     draft = Draft(path)
     name = _fill(draft, read_text(path), path)
     if logins is not None:
         _fill_logins(draft, logins)
     if not draft.sources:
-        raise nothing_left(draft)
+        raise empty_draft_error(draft)
     if not draft.targets:
         if registry is None:
             raise UsageError(f"{path} does not say where to mirror to", hint="name it: --registry HOST[:PORT][/BASE]")
@@ -62,7 +62,7 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
     text = draft.render()
     parse_sync_file(text, path.with_name("sync.yaml"))
-    return Imported(name, text, tuple(map(str, draft.refusals)))
+    return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 
 def _fill(draft: Draft, text: str, path: Path) -> str:
@@ -92,7 +92,7 @@ def _unknown(tree: Any, path: Path) -> InvalidFile:
         return InvalidFile(path, "it is a sync file already", hint="use it with syncer sync -c")
     return InvalidFile(
         path,
-        "no tool is known that has such files",
+        "it is not a file of a tool that syncer knows",
         hint=f"known: {', '.join([*_SINGLE, 'hauler'])}, and plain lists of images",
     )
 
@@ -100,7 +100,7 @@ def _unknown(tree: Any, path: Path) -> InvalidFile:
 def _fill_logins(draft: Draft, path: Path) -> None:
     documents = parse_documents(read_text(path), path)
     if len(documents) != 1 or not is_logins(documents[0]):
-        raise InvalidFile(path, "it is no file of logins", hint="it maps registries to username and password")
+        raise InvalidFile(path, "it is not a file of logins", hint="such a file maps registries to logins")
     second = Draft(path)
     import_logins(Fields(second, documents[0]))
     for host, settings in second.registries.items():
@@ -111,7 +111,7 @@ def _fill_logins(draft: Draft, path: Path) -> None:
 
 
 def _is_list(text: str) -> bool:
-    """Whether each line is one word at most, which YAML of use to anybody is not."""
+    """Tell whether each line is one word at most, which is not so in a YAML file of these tools."""
     lines = [line.partition("#")[0].split() for line in text.splitlines()]
     words = [word for line in lines for word in line]
     return (

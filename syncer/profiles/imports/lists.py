@@ -1,4 +1,4 @@
-"""imgpkg's ImagesLock and plain lists of images."""
+"""Importing imgpkg's ImagesLock and plain lists of images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ GROUP = "imgpkg.carvel.dev/"
 
 
 def is_images_lock(tree: Any) -> bool:
-    """Whether ``tree`` is one of imgpkg's locks."""
+    """Tell whether ``tree`` is a document of imgpkg."""
     return isinstance(tree, Map) and str(tree.get("apiVersion")).startswith(GROUP)
 
 
 def import_images_lock(tree: Any, draft: Draft) -> None:
-    """Fill ``draft`` from the document ``tree``; each image stays pinned by its digest."""
+    """Fill ``draft`` from the document ``tree``; each image keeps its digest."""
     whole = Fields(draft, tree)
     whole.ignore("", "apiVersion")
     if (kind := whole.text("kind")) != "ImagesLock":
@@ -29,7 +29,7 @@ def import_images_lock(tree: Any, draft: Draft) -> None:
         reference = image.parse("image", Reference.parse)
         image.ignore("", "annotations")
         if reference and reference.digest is None:
-            image.refuse("image", "a lock pins each image by its digest")
+            image.refuse("image", "an ImagesLock must name each image with its digest")
         elif reference:
             draft.sources.append(image_source(reference))
         elif "image" not in image:

@@ -1,4 +1,4 @@
-"""regsync's file (regclient.org/usage/regsync): credentials, defaults, and steps of one source and one target."""
+"""Importing regsync's file (regclient.org/usage/regsync): credentials, defaults, and steps with source and target."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from syncer.errors import UsageError
 from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import repository
+from syncer.profiles.syncfile.document import parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 _SOURCE = re.compile(r"\{\{\s*\.Sync\.Source\s*\}\}")
 _FILE = re.compile(r"\{\{\s*file\s+\"([^\"]+)\"\s*\}\}")
 
-_WHEN = "Times (interval, schedule) are cron's or systemd's: see docs/examples."
-_PACE = "Pace (parallel, ratelimit) needs no setting: limits are seen coming. See `registries` for those of your own."
+_WHEN = "Times (interval, schedule) belong to cron or systemd: see docs/examples."
+_PACE = "Limits (parallel, ratelimit) need no setting: syncer slows down by itself. Your own go under `registries`."
 _HOOKS = "hooks: regsync reads them and never runs them."
 _NO_BACKUP = "a tag that is overwritten is not kept under another name"
-_NO_FILTERS = "signatures and referrers travel all or not at all"
+_NO_FILTERS = "either all signatures and referrers of an image are mirrored, or none"
 _SWITCHES = ("fastCheck", "fastCopy", "forceRecursive", "referrerSlow")
 
 
 def is_regsync(tree: Any) -> bool:
-    """Whether ``tree`` looks like such a file."""
+    """Tell whether ``tree`` looks like such a file."""
     return isinstance(tree, Map) and isinstance(tree.get("sync"), Seq)
 
 
@@ -37,10 +37,10 @@ def import_regsync(tree: Any, draft: Draft) -> None:
         _registry(draft, registry)
     defaults = whole.inner("defaults")
     referrers = _referrers(defaults)
-    _refuse_what_differs(defaults)
+    _refuse_differences(defaults)
     defaults.ignore("", "skipDockerConfig", "blobLimit", "cacheCount", "cacheTime", "userAgent")
     defaults.finish()
-    draft.referrers = bool(referrers)  # regsync leaves them behind unless told otherwise
+    draft.referrers = bool(referrers)  # regsync does not copy them by default
     for step in whole.each("sync"):
         _step(draft, step)
     whole.ignore("", *(name for name in whole.names() if name.startswith("x-")))
@@ -53,7 +53,7 @@ def _registry(draft: Draft, registry: Fields) -> None:
         registry.refuse("registry", "it is required")
         return
     if registry.text("hostname") not in (None, host):
-        registry.refuse("hostname", "a registry is spoken to under its own name")
+        registry.refuse("hostname", "syncer connects to a registry by its own name only")
     _credentials(draft, host, registry)
     match registry.text("tls"):
         case "disabled":
@@ -66,7 +66,7 @@ def _registry(draft: Draft, registry: Fields) -> None:
         draft.registry(host, concurrency=int(concurrency))
     if rate := registry.parse("reqPerSec", _number):
         draft.registry(host, requests_per_second=rate)
-    registry.unsupported("mirrors are not followed: name the registry to read from as the source", "mirrors")
+    registry.unsupported("mirrors are not used: name the registry to read from as the source", "mirrors")
     registry.unsupported("a path is written into the image's name", "pathPrefix")
     registry.ignore("", "priority", "repoAuth", "blobChunk", "blobMax", "apiOpts", "api", "scheme", "credExpire")
     registry.finish()
@@ -101,7 +101,7 @@ def _step(draft: Draft, step: Fields) -> None:
     platforms = platform_names(step, "platforms") + platform_names(step, "platform")
     if platforms:
         more["platforms"] = platforms
-    _refuse_what_differs(step)
+    _refuse_differences(step)
     choices = _tag_choices(step)
     sources: list[dict[str, Any]] = []
     if any(text.startswith("ocidir://") or "{{" in text for text in (source, target)):
@@ -111,7 +111,7 @@ def _step(draft: Draft, step: Fields) -> None:
     elif kind == "repository":
         sources = _repository(step, source, target, choices)
     else:
-        step.refuse("type", f"{kind!r} cannot be carried over: name the repositories one by one")
+        step.refuse("type", f"{kind!r} cannot be imported: name the repositories one by one")
         step.ignore("", "repos")
     for each in sources:
         draft.target(each["targets"][0])
@@ -120,23 +120,23 @@ def _step(draft: Draft, step: Fields) -> None:
 
 
 def _image(step: Fields, source: str, target: str) -> list[dict[str, Any]]:
-    image, landing = step.parse("source", Reference.parse, source), step.parse("target", Reference.parse, target)
-    if image is None or landing is None:
+    image, target_name = step.parse("source", Reference.parse, source), step.parse("target", Reference.parse, target)
+    if image is None or target_name is None:
         return []
-    tag = f":{landing.tag}" if landing.tag and landing.tag != image.tag else ""
-    return [image_source(image, **{"as": landing.repository + tag}, targets=[landing.registry])]
+    tag = f":{target_name.tag}" if target_name.tag and target_name.tag != image.tag else ""
+    return [image_source(image, **{"as": target_name.repository + tag}, targets=[target_name.registry])]
 
 
 def _repository(step: Fields, source: str, target: str, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    place, landing = step.parse("source", repository, source), step.parse("target", repository, target)
-    if place is None or landing is None:
+    place, target_name = step.parse("source", parse_repository, source), step.parse("target", parse_repository, target)
+    if place is None or target_name is None:
         return []
-    common = {"as": landing.repository, "targets": [landing.registry]}
+    common = {"as": target_name.repository, "targets": [target_name.registry]}
     return [{"repository": place.name, "tags": choice or "all", **common} for choice in choices]
 
 
 def _tag_choices(step: Fields) -> list[dict[str, Any]]:
-    """One mapping of rules for each set: sets add up, and within one ``allow`` narrows ``semverRange``."""
+    """One mapping of rules for each set: a tag must match one set, and in it both ``allow`` and ``semverRange``."""
     sets = [step.inner("tags"), *step.each("tagSets")]
     choices = [_tag_choice(each) for each in sets]
     return [choice for choice in choices if choice] or [{}]
@@ -160,22 +160,22 @@ def _tag_choice(tags: Fields) -> dict[str, Any]:
 
 
 def _referrers(fields: Fields) -> bool | None:
-    """Signatures travel as referrers and as tags, which regsync switches apart and syncer does not."""
+    """The one switch of syncer for the two of regsync: signatures as referrers, and signatures as tags."""
     switches = [fields.flag("referrers"), fields.flag("digestTags")]
     if set(switches) == {True, False}:
-        fields.draft.note("referrers and digestTags are one switch here: both travel.")
+        fields.draft.note("referrers and digestTags are one switch in syncer: both are mirrored.")
     return None if switches == [None, None] else any(switches)
 
 
-def _refuse_what_differs(fields: Fields) -> None:
+def _refuse_differences(fields: Fields) -> None:
     fields.ignore(_WHEN, "interval", "schedule")
     fields.ignore(_PACE, "ratelimit", "parallel")
     fields.ignore(_HOOKS, "hooks")
     fields.ignore("", *_SWITCHES)
     fields.unsupported(_NO_BACKUP, "backup")
     fields.unsupported(_NO_FILTERS, "referrerFilters", "referrerSource", "referrerTarget")
-    fields.unsupported("layers that live outside of registries stay there", "includeExternal")
-    fields.unsupported("every kind of manifest is carried", "mediaTypes")
+    fields.unsupported("layers that are kept outside of registries are not mirrored", "includeExternal")
+    fields.unsupported("manifests of every media type are mirrored", "mediaTypes")
 
 
 def _number(text: str) -> float:

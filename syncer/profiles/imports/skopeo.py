@@ -1,4 +1,4 @@
-"""skopeo's sync file (skopeo-sync(1), "YAML file content"): registries, and below each what to take from it."""
+"""Importing skopeo's sync file (skopeo-sync(1), "YAML file content"): registries, and the images below each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source
-from syncer.profiles.syncfile.document import repository
+from syncer.profiles.syncfile.document import parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
 _KINDS = ("images", "images-by-tag-regex", "images-by-semver")
 
 
 def is_skopeo(tree: Any) -> bool:
-    """Whether ``tree`` looks like such a file."""
+    """Tell whether ``tree`` looks like such a file."""
     return isinstance(tree, Map) and any(isinstance(host, Map) and set(_KINDS) & host.keys() for host in tree.values())
 
 
@@ -28,18 +28,18 @@ def import_skopeo(tree: Any, draft: Draft) -> None:
         registry = whole.inner(host)
         images = registry.inner("images")
         for name in images.names():
-            _listed(draft, host, name, images)
+            _add_tags(draft, host, name, images)
         patterns = registry.inner("images-by-tag-regex")
         for name in patterns.names():
-            _chosen(draft, host, name, patterns, "regex")
+            _add_pattern(draft, host, name, patterns, "regex")
         ranges = registry.inner("images-by-semver")
         for name in ranges.names():
-            _chosen(draft, host, name, ranges, "semver")
+            _add_pattern(draft, host, name, ranges, "semver")
         _settings(draft, host, registry)
 
 
-def _listed(draft: Draft, host: str, name: str, images: Fields) -> None:
-    place = images.parse(name, repository, f"{host}/{name}")
+def _add_tags(draft: Draft, host: str, name: str, images: Fields) -> None:
+    place = images.parse(name, parse_repository, f"{host}/{name}")
     wanted = images.texts(name)
     if place is None:
         return
@@ -52,8 +52,8 @@ def _listed(draft: Draft, host: str, name: str, images: Fields) -> None:
             draft.sources.append(image_source(pinned))
 
 
-def _chosen(draft: Draft, host: str, name: str, rules: Fields, kind: str) -> None:
-    place = rules.parse(name, repository, f"{host}/{name}")
+def _add_pattern(draft: Draft, host: str, name: str, rules: Fields, kind: str) -> None:
+    place = rules.parse(name, parse_repository, f"{host}/{name}")
     text = rules.text(name)
     if kind == "regex" and text:
         text = whole_match(text)
@@ -63,7 +63,7 @@ def _chosen(draft: Draft, host: str, name: str, rules: Fields, kind: str) -> Non
 
 
 def whole_match(text: str) -> str:
-    """An expression for the whole tag that fits where Go's ``text``, which is searched for, is found.
+    """An expression that matches the whole tag when Go finds its expression ``text`` anywhere in the tag.
 
     >>> whole_match("^1[.]13$"), whole_match("alpine")
     ('1[.]13', '.*(?:alpine).*')

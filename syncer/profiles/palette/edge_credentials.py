@@ -1,4 +1,4 @@
-"""The credential file of Palette's Edge CLI (``--cred-file-path``)."""
+"""Reading the credential file of Palette's Edge CLI (``--cred-file-path``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_SIZE = 4 * 1024 * 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user's name and password, never shown."""
+    """A user name and a password; neither is ever shown."""
 
     username: str = field(repr=False)
     password: str = field(repr=False)
@@ -25,17 +25,17 @@ class Login:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeCredentials:
-    """Logins by ``host[:port][/path]``, those for images and those for charts."""
+    """The logins for images and the logins for charts, by ``host[:port][/path]``."""
 
     images: Mapping[str, Login]
     charts: Mapping[str, Login]
 
 
 def read_cred_file(path: Path) -> EdgeCredentials:
-    """The logins in the JSON file at ``path``; raises ``InvalidFile``, which never shows a value.
+    """Read the logins in the JSON file at ``path``; raises ``InvalidFile``, which never shows a value.
 
-    Either of its lists, ``helm`` and ``image``, may be absent.  A password that is an object (a cloud
-    account's key) stands for its compact JSON text, which is what such registries take.
+    One of its lists, ``helm`` and ``image``, may be absent.  A password that is an object (the key of a cloud
+    account) becomes its compact JSON text, which such registries accept as a password.
     """
     document = parse_json(read_text(path, limit=_MAX_SIZE), path)
     if not isinstance(document, dict) or document.keys().isdisjoint(("helm", "image")):
@@ -44,7 +44,7 @@ def read_cred_file(path: Path) -> EdgeCredentials:
 
 
 def find_login(logins: Mapping[str, Login], host: str, path: str = "") -> Login | None:
-    """The login for ``path`` at ``host``: the one whose path is longest, on the boundary of a component."""
+    """The login for ``path`` at ``host``: the one with the longest path that ``path`` begins with; None without one."""
     place = f"{canonical_host(host)}/{path.strip('/')}".rstrip("/")
     fitting = [key for key in logins if place == key or place.startswith(f"{key}/")]
     return logins[max(fitting, key=len)] if fitting else None
@@ -73,6 +73,6 @@ def _logins(document: dict[str, Any], kind: str, path: Path) -> dict[str, Login]
 
 
 def _place(endpoint: str) -> str:
-    """``endpoint`` without its scheme, as references write it."""
+    """``endpoint`` without its scheme, in the spelling of references."""
     host, slash, path = endpoint.strip().rpartition("://")[2].strip("/").partition("/")
     return login_place(f"{host.lower()}{slash}{path}")

@@ -1,6 +1,6 @@
-"""The API key of a login to Palette, kept in a file, sealed under a passphrase where there is one.
+"""The saved login to Palette: a file with the API key, which can be encrypted under a passphrase.
 
-scrypt makes a key of the passphrase, and AES-GCM seals with it.
+scrypt derives a key from the passphrase, and AES-GCM encrypts with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from syncer.errors import InvalidFile, TargetError, UsageError
-from syncer.files import removed, saving, write_whole
+from syncer.files import remove_file, saving, write_whole
 from syncer.formats.json_fields import object_field, text_field
 from syncer.profiles.palette.palette_api import PaletteAccount, console_url
 
@@ -31,7 +31,7 @@ _FIELDS = ("salt", "nonce", "sealed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteLogin:
-    """A saved login.  ``organisation`` is only kept for show: the key implies it."""
+    """A saved login to Palette.  ``organisation`` is only shown: the key implies it."""
 
     account: PaletteAccount
     project: str = ""  # its name
@@ -41,9 +41,9 @@ class PaletteLogin:
 
 
 def save_login(login: PaletteLogin, directory: Path, passphrase: str | None = None) -> Path:
-    """Keep ``login`` in ``directory``, mode 0600, the file whole at every moment; raises ``TargetError``.
+    """Save ``login`` to a file in ``directory``, with mode 0600, whole or not at all; returns the path of the file.
 
-    With a passphrase the key is kept sealed under it.
+    With a passphrase the key is encrypted.  Raises ``TargetError``.
     """
     key = login.account.api_key
     document = {
@@ -64,9 +64,9 @@ def save_login(login: PaletteLogin, directory: Path, passphrase: str | None = No
 
 
 def load_login(directory: Path, passphrase: str | None = None) -> PaletteLogin | None:
-    """The login kept in ``directory``; None when there is none.
+    """Load the login from ``directory``; None when there is none.
 
-    Raises ``InvalidFile``, and ``UsageError`` where the key is sealed and ``passphrase`` does not open it.
+    Raises ``InvalidFile``, and ``UsageError`` when the key is encrypted and ``passphrase`` does not decrypt it.
     """
     path = directory / _FILE
     try:
@@ -76,7 +76,7 @@ def load_login(directory: Path, passphrase: str | None = None) -> PaletteLogin |
     except OSError as error:
         raise InvalidFile(path, f"it cannot be read: {error.strerror or error}") from None
     except orjson.JSONDecodeError:
-        raise InvalidFile(path, "it is not the login that was kept", hint=_HINT) from None
+        raise InvalidFile(path, "it is not a saved login", hint=_HINT) from None
     url, key = text_field(document, "console_url"), _key(document, passphrase)
     if not url or not key:
         raise InvalidFile(path, "it lacks the console's address or the key", hint=_HINT)
@@ -96,36 +96,36 @@ def _key(document: Any, passphrase: str | None) -> str:
         return text_field(document, "api_key")
     if not passphrase:
         raise UsageError(
-            "the API key that was kept is sealed under a passphrase",
+            "the saved API key is encrypted under a passphrase",
             hint="give it with --encryption-passphrase or $PALETTE_ENCRYPTION_PASSWORD",
         )
     return unseal(sealed, passphrase)
 
 
 def forget_login(directory: Path) -> bool:
-    """Remove the login from ``directory``; whether there was one."""
+    """Remove the login from ``directory``; returns False when there was none.  Raises ``TargetError``."""
     path = directory / _FILE
     try:
-        return removed(path)
+        return remove_file(path)
     except OSError as error:
         raise TargetError(f"{path} cannot be removed: {error.strerror or error}") from None
 
 
 def seal(secret: str, passphrase: str) -> dict[str, str]:
-    """``secret`` as an object that only ``passphrase`` opens."""
+    """Encrypt ``secret`` under ``passphrase``; returns an object for ``unseal``."""
     salt, nonce = os.urandom(16), os.urandom(12)
-    sealed = AESGCM(_derived(passphrase, salt)).encrypt(nonce, secret.encode(), None)
+    sealed = AESGCM(_derive_key(passphrase, salt)).encrypt(nonce, secret.encode(), None)
     return {name: base64.b64encode(value).decode() for name, value in zip(_FIELDS, (salt, nonce, sealed), strict=True)}
 
 
 def unseal(document: dict[str, Any], passphrase: str) -> str:
-    """What ``seal`` made ``document`` of; raises ``UsageError`` for another passphrase."""
+    """Decrypt the secret in ``document``, an object of ``seal``; raises ``UsageError`` for another passphrase."""
     try:
         salt, nonce, sealed = (base64.b64decode(str(document.get(name, "")), validate=True) for name in _FIELDS)
-        return AESGCM(_derived(passphrase, salt)).decrypt(nonce, sealed, None).decode()
+        return AESGCM(_derive_key(passphrase, salt)).decrypt(nonce, sealed, None).decode()
     except (InvalidTag, ValueError, binascii.Error):
-        raise UsageError("the passphrase does not open the API key that was kept") from None
+        raise UsageError("the passphrase does not decrypt the saved API key") from None
 
 
-def _derived(passphrase: str, salt: bytes) -> bytes:
+def _derive_key(passphrase: str, salt: bytes) -> bytes:
     return Scrypt(salt=salt, length=32, n=_COST, r=8, p=1).derive(passphrase.encode())

@@ -1,7 +1,7 @@
-"""Palette's macros, ``{{.spectro.pack.edge-native-byoi.options.system.uri}}`` and the like, and what they stand for.
+"""Resolving Palette's macros, such as ``{{.spectro.pack.edge-native-byoi.options.system.uri}}``.
 
-Only texts inside a pack's content are resolved; what a macro leads to is resolved in turn.  A macro whose value
-is not known is an error: nothing is ever downloaded under a name with ``{{`` in it.  The pipes are those of
+Only texts inside a pack's content are resolved.  The value of a macro may have macros itself.  A macro without a
+known value is an error: nothing is ever downloaded under a name with ``{{`` in it.  The functions are those of
 Sprig that profiles use (masterminds.github.io/sprig, "String Functions" and "Default Functions").
 """
 
@@ -28,12 +28,12 @@ _HINT = "define it in the profile, or give its value with --set-var NAME=VALUE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """What macros can refer to.
+class MacroValues:
+    """The values that macros can refer to.
 
-    ``overrides`` (``--set-var``) win over everything; their names are whole (``spectro.system.kubernetes.version``)
-    or, for variables, macros and system values, without the kind (``kubernetes.version``).  A variable whose
-    value is None is known, but a secret that Palette does not tell.
+    ``overrides`` (``--set-var``) win over all others; their names are full (``spectro.system.kubernetes.version``)
+    or, for variables, macros and system values, without the kind (``kubernetes.version``).  A variable with the
+    value None is a secret that Palette does not reveal.
     """
 
     packs: Mapping[str, Sequence[Any]] = field(default_factory=lambda: _EMPTY)  # name to the documents of its values
@@ -43,14 +43,14 @@ class Scope:
     overrides: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
 
     def resolve(self, text: str) -> str:
-        """``text`` with every macro replaced; raises ``UsageError``, which names the macro."""
+        """Replace every macro in ``text``; raises ``UsageError``, which names the macro."""
         return _Resolution(self).text(text, ())
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
-    """Names and values of ``--set-var NAME=VALUE``; raises ``UsageError``.
+    """Parse values of ``--set-var NAME=VALUE`` into names and values; raises ``UsageError``.
 
-    A name may be written as the macro is, with or without its braces, or without ``spectro.`` and kind.
+    A name may be written like the macro, with or without braces, or without ``spectro.`` and the kind.
     """
     overrides: dict[str, str] = {}
     for text in texts:
@@ -63,9 +63,9 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
 
 
 class _Resolution:
-    """One text on its way: what was looked up already, so that chains cannot multiply the work."""
+    """The resolution of one text; it remembers each value, so that chains of macros cannot multiply the work."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: MacroValues) -> None:
         self._scope = scope
         self._known: dict[str, str | None] = {}
 
@@ -107,7 +107,7 @@ class _Resolution:
         raise _unresolved(macro, f"{word!r} is not a value")
 
     def _value(self, name: str, macro: str, chain: tuple[str, ...]) -> str | None:
-        """What ``name`` (``spectro.pack.…``) stands for, itself resolved; None when nothing defines it."""
+        """The value of ``name`` (``spectro.pack.…``), itself resolved; None when nothing defines it."""
         if name in chain:
             raise _unresolved(macro, f"it leads back to itself ({' → '.join([*chain, name])})")
         if len(chain) >= _MAX_CHAIN:
@@ -134,11 +134,11 @@ class _Resolution:
         if kind == "macro":
             return scope.macros.get(key)
         if key in scope.variables and scope.variables[key] is None:
-            raise _unresolved(macro, "its value is a secret, which Palette does not tell")
+            raise _unresolved(macro, "its value is a secret, which Palette does not reveal")
         return scope.variables.get(key)
 
     def _pack_value(self, key: str, macro: str) -> str | None:
-        """The value at ``PACK.path``; the names of packs hold dashes and may hold dots, so the longest one wins."""
+        """The value at ``PACK.path``; names of packs may hold dots, so the longest matching name wins."""
         packs = [name for name in self._scope.packs if key.startswith(f"{name}.")]
         if not packs:
             raise _unresolved(macro, "the profile has no such pack")
@@ -153,7 +153,7 @@ class _Resolution:
 
 
 def _at(node: Any, parts: Sequence[str]) -> Iterator[Any]:
-    """Every value that ``parts`` may lead to: keys can hold dots (``system.uri``), so long ones are tried first."""
+    """Yield every value at the path ``parts``: keys can hold dots (``system.uri``), so long keys are tried first."""
     if not parts:
         yield node
     elif isinstance(node, dict):
@@ -181,7 +181,7 @@ def _stages(expression: str, macro: str) -> list[list[tuple[str, str]]]:
 
 
 def _call(name: str, arguments: Sequence[str | None], macro: str) -> str | None:
-    """One of Sprig's functions; the piped value is the last argument, and None while nothing defines it."""
+    """Call one of Sprig's functions; the piped value is the last argument, and None when nothing defines it."""
     if name not in _FUNCTIONS:
         raise _unresolved(macro, f"the function {name!r} is not one of {', '.join(sorted(_FUNCTIONS))}")
     count, function = _FUNCTIONS[name]

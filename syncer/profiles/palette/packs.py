@@ -1,8 +1,8 @@
-"""What a pack wants: the images and charts that ``pack.content`` of its values.yaml lists.
+"""The content of a pack: the images and charts in ``pack.content`` of its values.yaml.
 
-There is no published schema.  What is read here is every variant found in the 220 packs of
-spectrocloud/pack-central, in their history and in Palette's documentation; whatever is read although it is not
-the documented form, and whatever is not understood, is told as a warning.
+There is no published schema.  This module reads every variant found in the 220 packs of
+spectrocloud/pack-central, in their history and in Palette's documentation.  A variant that is not documented is read
+with a warning, and so is a part that is not understood.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.formats.yaml import Map, Seq, Step, line_of, parse_documents, spell_path
 from syncer.oci import Reference
 from syncer.profiles.definition.definition import ChartRequest
-from syncer.profiles.palette.macros import MACRO, Scope
+from syncer.profiles.palette.macros import MACRO, MacroValues
 from syncer.profiles.palette.profile import Pack
 
 _SCHEME = re.compile(r"^(?:container|docker|oci)://")
@@ -26,7 +26,7 @@ _NO_IMAGE = frozenset({"", "NA", "N/A"})  # what profiles in agent mode write wh
 
 @dataclass(frozen=True, slots=True)
 class WantedImage:
-    """An image that a pack lists: its text with macros resolved, what that refers to, and where it stands."""
+    """An image that a pack lists: its text with macros resolved, the reference in it, and the path of the field."""
 
     text: str
     reference: Reference
@@ -35,7 +35,7 @@ class WantedImage:
 
 @dataclass(frozen=True, slots=True)
 class PackContent:
-    """What one pack lists, in its order, each thing once; ``warnings`` say what was odd in it."""
+    """The images and charts that one pack lists, each once and in its order; ``warnings`` name its oddities."""
 
     pack: Pack
     images: tuple[WantedImage, ...]
@@ -44,9 +44,9 @@ class PackContent:
 
 
 def parse_values(pack: Pack) -> list[Any]:
-    """The documents in the pack's values; raises ``InvalidFile``.
+    """Parse the documents in the pack's values; raises ``InvalidFile``.
 
-    Macros are often written without quotes, and ``{{`` then begins a flow mapping: what does not parse is
+    Macros are often written without quotes, and then ``{{`` begins a flow mapping: a text that does not parse is
     parsed again with a plain word in the place of each macro.
     """
     text = pack.values or ""
@@ -73,10 +73,10 @@ def parse_values(pack: Pack) -> list[Any]:
         return [_restore(document, re.compile(rf"{word}(\d+)e"), macros) for document in documents]
 
 
-def read_content(pack: Pack, documents: Sequence[Any], scope: Scope) -> PackContent:
-    """What ``documents``, the pack's values, list.
+def read_content(pack: Pack, documents: Sequence[Any], scope: MacroValues) -> PackContent:
+    """Read the content that ``documents``, the values of ``pack``, list.
 
-    Raises ``InvalidFile``, which names pack, path and, where it is at fault, the macro.
+    Raises ``InvalidFile``, which names the pack, the path, and the macro if one is at fault.
     """
     reader = _Reader(pack, scope)
     for document in documents:
@@ -87,7 +87,7 @@ def read_content(pack: Pack, documents: Sequence[Any], scope: Scope) -> PackCont
 @dataclass(slots=True)
 class _Reader:
     pack: Pack
-    scope: Scope
+    scope: MacroValues
     _root: Any = None
     _images: dict[str, WantedImage] = field(default_factory=dict)
     _charts: dict[ChartRequest, None] = field(default_factory=dict)
@@ -222,7 +222,7 @@ class _Reader:
 
 
 def _entries(node: Any, path: tuple[Step, ...]) -> Iterator[tuple[Any, tuple[Step, ...]]]:
-    """The entries of a list, or the one thing that stands where a list is meant; nothing for None."""
+    """Yield the entries of a list, or the one value that stands in its place; nothing for None."""
     if isinstance(node, Seq):
         for number, entry in enumerate(node):
             yield entry, (*path, number)
@@ -231,7 +231,7 @@ def _entries(node: Any, path: tuple[Step, ...]) -> Iterator[tuple[Any, tuple[Ste
 
 
 def _means_image(key: str) -> bool:
-    """``image``, or a misspelling of it such as the ``iamge`` of dell-csm-operator 1.11.0."""
+    """Tell whether ``key`` is ``image``, or a misspelling such as the ``iamge`` of dell-csm-operator 1.11.0."""
     word = key.strip().lower()
     return sorted(word) == sorted("image") or word == "images"
 
@@ -243,7 +243,7 @@ def _asks_for_charts(node: Any) -> bool:
 
 
 def _restore(node: Any, word: re.Pattern[str], macros: Sequence[str]) -> Any:
-    """The tree with the macros again where their words stand, lines kept."""
+    """Put the macros back in the place of their words; the lines of values are kept."""
     if isinstance(node, str):
         return word.sub(lambda match: macros[int(match[1])].replace('\\"', '"'), node)
     if isinstance(node, Seq):

@@ -1,4 +1,4 @@
-"""Profiles, and what goes with them, from Palette's API."""
+"""Reading projects, profiles, packs and cluster definitions from Palette's API."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from syncer.transport.guard import readable
 from syncer.transport.request import Answer
 
 MAX_ANSWER = 64 * 1024 * 1024
-"""Bytes.  A profile with all its values is below 2 MiB."""
+"""Bytes.  A profile with all its values has less than 2 MiB."""
 
 _MAX_PAGES = 1000
 _NO_QUERY: Mapping[str, str] = MappingProxyType({})
@@ -46,7 +46,7 @@ _MAX_DEFINITION = 256 * 1024 * 1024  # bytes of a cluster definition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteAccount:
-    """Whose API is asked, with which key, and within which project (none: the whole tenant)."""
+    """An account at Palette: the address, the API key, and the uid of a project (empty: the whole tenant)."""
 
     url: URL
     api_key: str = field(repr=False)
@@ -58,9 +58,9 @@ class PaletteAccount:
 
 
 def console_url(text: str) -> URL:
-    """The address in ``text``, such as ``https://console.spectrocloud.com`` or ``api.spectrocloud.com``.
+    """Parse the address of a console, such as ``https://console.spectrocloud.com`` or ``api.spectrocloud.com``.
 
-    Raises ``UsageError``.  A path that ends in ``/v1`` is the API's own, and left away.
+    A path that ends in ``/v1`` is the API's own, and is left out.  Raises ``UsageError``.
     """
     spelt = text.strip() if "://" in text else f"https://{text.strip()}"
     try:
@@ -76,10 +76,10 @@ def console_url(text: str) -> URL:
     return url.with_query(None).with_fragment(None).with_path(url.path.rstrip("/").removesuffix("/v1"))
 
 
-class Pace:
-    """The documented limit of one parent resource: so many calls a second, five times as many at once.
+class CallLimit:
+    """The documented limit of one parent resource: a number of calls a second, and five times as many at once.
 
-    ``take`` decides and does not wait, so that the arithmetic is plain.
+    ``take`` decides and does not wait, so that it can be tested without a clock.
     """
 
     def __init__(self, per_second: float) -> None:
@@ -89,7 +89,7 @@ class Pace:
         self._seen: float | None = None
 
     def take(self, now: float) -> float:
-        """Seconds to wait before the call that is made now; ``now`` is on any clock that only goes forward."""
+        """Count one call, and return the seconds to wait before it; ``now`` is in seconds of a monotonic clock."""
         if self._seen is not None:
             self._left = min(self._burst, self._left + (now - self._seen) * self._per_second)
         self._seen = now
@@ -98,17 +98,17 @@ class Pace:
 
 
 class PaletteCalls:
-    """Calls with the account's key, at the pace that Palette allows."""
+    """Calls of the API with the account's key, within Palette's limits."""
 
     def __init__(self, transport: Transport, account: PaletteAccount) -> None:
         self._transport = transport
         self.account = account
-        self._paces: dict[str, Pace] = {}
+        self._call_limits: dict[str, CallLimit] = {}
 
     async def get(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> dict[str, Any]:
-        """The JSON object that ``/v1/{path}`` answers.
+        """Fetch the JSON object of ``/v1/{path}``.
 
-        Raises ``Denied``, ``NotFound`` or another ``RegistryError``, none of which ever holds the key.
+        Raises ``Denied``, ``NotFound`` or another ``RegistryError``; the key is in none of them.
         """
         answer = await self._ask(self.request("GET", path, query))
         try:
@@ -117,11 +117,11 @@ class PaletteCalls:
             document = None
         if not isinstance(document, dict) or not answer.is_whole:
             hint = f"is {self.account.url} the address of a Palette console or API?"
-            raise RegistryError(answer.request, answer.status, [_what_it_is(answer)], hint=hint)
+            raise RegistryError(answer.request, answer.status, [_kind_of_answer(answer)], hint=hint)
         return document
 
     async def pages(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> AsyncIterator[dict[str, Any]]:
-        """The ``items`` of all pages of a list; raises ``ListIncomplete`` where that may not be all."""
+        """Fetch all pages of a list, and yield their ``items``; raises ``ListIncomplete`` where that may not be all."""
         token, seen = "", set[str]()
         while True:
             page = await self.get(path, {**query, "continue": token} if token else query)
@@ -138,7 +138,7 @@ class PaletteCalls:
             seen.add(token)
 
     def request(self, method: str, path: str, query: Mapping[str, str] = _NO_QUERY, body: Any = None) -> Request:
-        """A request to ``/v1/{path}``; all that are made here only read, so all may be repeated."""
+        """Make a request to ``/v1/{path}``; all requests of this module only read, so all of them may be repeated."""
         headers = {"ApiKey": self.account.api_key, "Accept": "application/json"}
         if self.account.project_uid:
             headers["ProjectUid"] = self.account.project_uid
@@ -148,23 +148,23 @@ class PaletteCalls:
         return Request(method=method, url=url, headers=headers, body=None if body is None else orjson.dumps(body))
 
     async def wait_for_turn(self, request: Request) -> None:
-        """Return when the limit of the request's parent resource allows it."""
+        """Wait until the limit of the request's parent resource allows the request."""
         resource = request.url.path.partition("/v1/")[2].partition("/")[0]
-        pace = self._paces.setdefault(resource, Pace(50 if resource in _FAST else 10))
-        if seconds := pace.take(time.monotonic()):
+        limit = self._call_limits.setdefault(resource, CallLimit(50 if resource in _FAST else 10))
+        if seconds := limit.take(time.monotonic()):
             await anyio.sleep(seconds)
 
     def refusal(self, answer: Answer) -> RegistryError:
-        """What an answer of an error status means, in the server's words, the key cut out of them."""
+        """Make the error for an answer with an error status, in the server's words without the key."""
         code, message = _problem(answer)
-        words = [readable(message).replace(self.account.api_key, "…")] if message else [_what_it_is(answer)]
+        words = [readable(message).replace(self.account.api_key, "…")] if message else [_kind_of_answer(answer)]
         codes = [code] if code else []
         match answer.status:
             case 401:
                 hint = "check the API key, and log in again with syncer login"
                 return Denied(answer.request, answer.status, words, codes=codes, hint=hint)
             case 403:
-                hint = "the key's user lacks access: check --project-id, and the user's roles in that project"
+                hint = "the user of this key has no access: check --project-id, and the user's roles in that project"
                 return Denied(answer.request, answer.status, words, codes=codes, hint=hint)
             case 404:
                 hint = "check the id, and that --project-id is the project it belongs to"
@@ -181,7 +181,7 @@ class PaletteCalls:
 
 
 def _problem(answer: Answer) -> tuple[str, str]:
-    """Code and message of the API's error document; nothing for any other body (a proxy's page, say)."""
+    """The code and the message of the API's error document; empty for any other body, such as a proxy's page."""
     try:
         document = orjson.loads(answer.content)
     except orjson.JSONDecodeError:
@@ -192,7 +192,7 @@ def _problem(answer: Answer) -> tuple[str, str]:
     return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
 
 
-def _what_it_is(answer: Answer) -> str:
+def _kind_of_answer(answer: Answer) -> str:
     start = answer.content[:512].lstrip().lower()
     kind = "a web page" if answer.media_type == "text/html" or start.startswith(b"<") else "no JSON object"
     return f"the answer is {kind}, not one of Palette's API"
@@ -207,20 +207,23 @@ class Project:
 
 
 class PaletteApi:
-    """What a build asks Palette."""
+    """The calls of Palette's API that a build needs."""
 
     def __init__(self, transport: Transport, account: PaletteAccount) -> None:
         self._calls = PaletteCalls(transport, account)
         self._transport = transport
 
     async def projects(self) -> list[Project]:
-        """The projects that the key can see: the cheapest check of a key.  Raises ``Denied`` for a wrong one."""
+        """Fetch the projects that the key can see, which is the cheapest check of a key.
+
+        Raises ``Denied`` for a wrong key.
+        """
         pages = self._calls.pages("dashboard/projects/metadata")
         metadata = [object_field(item, "metadata") async for item in pages]
         return sorted(Project(text_field(each, "name"), text_field(each, "uid")) for each in metadata)
 
     async def project(self, name_or_uid: str) -> Project:
-        """The project of that name or uid; raises ``UsageError``, which names those that there are."""
+        """Find the project of that name or uid; raises ``UsageError``, whose hint names the known projects."""
         projects = await self.projects()
         for project in projects:
             if name_or_uid in (project.uid, project.name):
@@ -229,16 +232,16 @@ class PaletteApi:
         raise UsageError(f"the key sees no project {name_or_uid!r}", hint=f"it sees: {known}")
 
     async def profile(self, uid: str) -> Profile:
-        """The profile with all that a build needs of it.
+        """Fetch the profile with its packs, values, manifests, variables and macros.
 
-        The export has packs, values, manifests and variables in one answer; where it is refused or unknown,
-        the calls that it is made of are asked one by one.
+        The export has nearly all of them in one answer; a console that refuses or does not know it is asked for
+        them one by one.  Raises ``UsageError`` for a wrong uid, and a ``RegistryError``.
         """
-        checked_uid(uid)
+        require_uid(uid)
         document = await self._export(uid)
-        profile = await self._pieced_together(uid) if document is None else parse_profile(document, self._origin(uid))
+        profile = await self._assemble(uid) if document is None else parse_profile(document, self._origin(uid))
         profile = replace(profile, uid=uid, project_uid=profile.project_uid or self._calls.account.project_uid)
-        packs = tuple([await self._completed(pack) for pack in profile.packs])
+        packs = tuple([await self._complete(pack) for pack in profile.packs])
         return replace(profile, packs=packs, macros=await self._macros(packs))
 
     async def download_definition(
@@ -246,9 +249,9 @@ class PaletteApi:
     ) -> None:
         """Save the cluster definition called ``name``, a gzipped tar, at ``path``.
 
-        Raises ``RegistryError`` when the answer is anything else, ``TargetError`` when it cannot be written.
+        Raises ``RegistryError`` when the answer is anything else, ``TargetError`` when the file cannot be written.
         """
-        profiles = [{"uid": checked_uid(uid)} for uid in profile_uids]
+        profiles = [{"uid": require_uid(uid)} for uid in profile_uids]
         body = {"metadata": {"name": name}, "spec": {"cloudType": cloud_type, "profiles": profiles}}
         request = self._calls.request("POST", "spectroclusters/spc/download", body=body)
         await self._calls.wait_for_turn(request)
@@ -257,7 +260,7 @@ class PaletteApi:
                 raise self._calls.refusal(await response.answer(request))
             answer = await response.answer(request, _MAX_DEFINITION)
         if not answer.is_whole or not answer.content.startswith(_GZIP_MAGIC):
-            raise RegistryError(str(request), response.status, ["the answer is no cluster definition"])
+            raise RegistryError(str(request), response.status, ["the answer is not a cluster definition"])
         with saving(path):
             write_whole(path, answer.content)
 
@@ -265,7 +268,7 @@ class PaletteApi:
         return f"profile {uid} of {self._calls.account.url.host}"
 
     async def _export(self, uid: str) -> dict[str, Any] | None:
-        """The exported profile; None where this console has no such call, or this key may not use it."""
+        """Fetch the exported profile; None when this console has no such call, or this key may not use it."""
         try:
             document = await self._calls.get(f"clusterprofiles/{uid}/export", {"format": "json"})
         except RegistryError as error:
@@ -274,14 +277,14 @@ class PaletteApi:
             return None  # the other calls tell whether it is the profile that is missing
         return document if is_profile(document) else None
 
-    async def _pieced_together(self, uid: str) -> Profile:
+    async def _assemble(self, uid: str) -> Profile:
         origin = self._origin(uid)
         document = await self._calls.get(f"clusterprofiles/{uid}")
         profile = parse_profile(document, origin)
         with_manifests = await self._optional(f"clusterprofiles/{uid}/packs/manifests")
-        told = objects_field(object_field(with_manifests, "spec"), "packs")
-        fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in told)}
-        packs = [_filled(pack, fuller.get(pack.name)) for pack in profile.packs]
+        entries = objects_field(object_field(with_manifests, "spec"), "packs")
+        fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in entries)}
+        packs = [_fill_in(pack, fuller.get(pack.name)) for pack in profile.packs]
         warnings = list(profile.warnings)
         if with_manifests is None:
             warnings.append(f"the manifests of profile {profile.name} cannot be read with this key")
@@ -291,7 +294,7 @@ class PaletteApi:
             variables = parse_variables(listed, origin)
         return replace(profile, packs=tuple(packs), variables=variables, warnings=tuple(warnings))
 
-    async def _completed(self, pack: Pack) -> Pack:
+    async def _complete(self, pack: Pack) -> Pack:
         """``pack`` with its default values where it has none of its own, and with its registry's address."""
         if pack.values is None and pack.type not in ("helm", "manifest"):
             pack = replace(pack, values=await self._default_values(pack))
@@ -300,12 +303,12 @@ class PaletteApi:
         return pack
 
     async def _default_values(self, pack: Pack) -> str | None:
-        """What the pack's registry gives for values that a profile did not change; None when it does not tell."""
+        """Fetch the default values of a pack, which its registry has; None when they are not available."""
         uid, registry = pack.uid, pack.registry.uid if pack.registry else ""
         if uid:
-            entity = await self._optional(f"packs/{checked_uid(uid)}")
+            entity = await self._optional(f"packs/{require_uid(uid)}")
         elif registry and _UID.fullmatch(pack.name):
-            entity = await self._optional(f"packs/{pack.name}/registries/{checked_uid(registry)}", {"cloudType": "all"})
+            entity = await self._optional(f"packs/{pack.name}/registries/{require_uid(registry)}", {"cloudType": "all"})
         else:
             return None
         fitting = [
@@ -320,8 +323,8 @@ class PaletteApi:
         return None
 
     async def _endpoint(self, registry_uid: str) -> str | None:
-        """Where a Helm registry is: an HTTP repository, or charts in an OCI registry."""
-        found = await self._optional(f"registries/helm/{checked_uid(registry_uid)}")
+        """Fetch the address of a Helm registry: an HTTP repository, or a path of an OCI registry."""
+        found = await self._optional(f"registries/helm/{require_uid(registry_uid)}")
         if found is not None:
             return text_field(object_field(found, "spec"), "endpoint") or None
         async for item in self._calls.pages("registries/oci/summary"):
@@ -333,14 +336,14 @@ class PaletteApi:
         return None
 
     async def _macros(self, packs: tuple[Pack, ...]) -> dict[str, str]:
-        """All macros that the key can see, asked for only where a pack refers to one."""
+        """Fetch all macros that the key can see, if a pack refers to one."""
         if not any("spectro.macro." in (pack.values or "") for pack in packs):
             return {}
         entries = objects_field(await self._optional("clusterprofiles/macros"), "macros")
         return {text_field(entry, "name"): text_field(entry, "value") for entry in entries}
 
     async def _optional(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any] | None:
-        """As ``get``; None where the key may not ask, or nothing is there."""
+        """Fetch like ``get``; None when the key may not read it, or when it does not exist."""
         try:
             return await self._calls.get(path, query or {})
         except (Denied, NotFound) as error:
@@ -349,8 +352,8 @@ class PaletteApi:
             return None
 
 
-def checked_uid(text: str) -> str:
-    """``text`` if it can be an id of Palette; raises ``UsageError``, so that no id leads to another path."""
+def require_uid(text: str) -> str:
+    """Return ``text`` if it can be a uid of Palette, so that no uid leads to another path; raises ``UsageError``."""
     if not _UID.fullmatch(text):
         raise UsageError(
             f"{text[:80]!r} is not an id of Palette", hint="it is the hexadecimal word in the console's URL"
@@ -358,8 +361,8 @@ def checked_uid(text: str) -> str:
     return text
 
 
-def _filled(pack: Pack, fuller: Pack | None) -> Pack:
-    """``pack`` with the manifests' content, and with values where only the other call told them."""
+def _fill_in(pack: Pack, fuller: Pack | None) -> Pack:
+    """``pack`` with the content of its manifests, and with its values if only ``fuller`` has them."""
     if fuller is None:
         return pack
     manifests: tuple[PackFile, ...] = fuller.manifests or pack.manifests

@@ -1,4 +1,4 @@
-"""Palette's cluster profiles and their packs, wherever they were read from."""
+"""Palette's cluster profiles and their packs, from files or from the API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INFRASTRUCTURE = ("infra", "cluster")  # the API's words for an infrastructure 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackRegistry:
-    """Where a pack comes from; ``endpoint`` is known only where the API told it."""
+    """The registry that a pack comes from; ``endpoint`` is its address, which only the API knows."""
 
     uid: str = ""
     name: str = ""
@@ -37,8 +37,8 @@ class PackFile:
 class Pack:
     """One layer of a profile.
 
-    ``values`` is the text of its values.yaml, None where nobody told it; ``origin`` is what an error calls it.
-    ``version`` is concrete where ``tag`` may move (``1.33.x``).  ``type`` is ``spectro``, ``helm``, ``manifest``
+    ``values`` is the text of its values.yaml, None when it is unknown; ``origin`` is the name of that text in errors.
+    ``version`` is exact, while ``tag`` may move (``1.33.x``).  ``type`` is ``spectro``, ``helm``, ``manifest``
     or ``oci``, ``layer`` ``kernel``, ``os``, ``k8s``, ``cni``, ``csi`` or ``addon``.  ``path`` is the directory
     or archive that a local pack was read from.
     """
@@ -62,9 +62,9 @@ class Pack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """A cluster profile: packs, and what their macros may refer to.
+    """A cluster profile: its packs, and the variables and macros that their values may refer to.
 
-    ``variables`` maps names to defaults, None for one whose value Palette keeps secret.
+    ``variables`` maps names to default values, None for a value that Palette keeps secret.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Profile:
 
     @property
     def is_infrastructure(self) -> bool:
-        """Whether this profile brings operating system and Kubernetes: a cluster has exactly one such."""
+        """True for a profile with operating system and Kubernetes; a cluster has exactly one of these."""
         return self.type in _INFRASTRUCTURE
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class Profile:
 
 
 def check_one_infrastructure(profiles: Sequence[Profile]) -> None:
-    """Palette's rule that at most one of the profiles is an infrastructure or full one; raises ``UsageError``."""
+    """Raise ``UsageError`` when more than one of the profiles is an infrastructure or full one, as Palette demands."""
     kinds = {"cluster": "full", "infra": "infrastructure"}
     found = [f"{profile} ({kinds[profile.type]})" for profile in profiles if profile.type in kinds]
     if len(found) > 1:
@@ -98,15 +98,15 @@ def check_one_infrastructure(profiles: Sequence[Profile]) -> None:
 
 
 def is_profile(document: Any) -> bool:
-    """Whether ``document`` is one of the shapes that ``parse_profile`` reads."""
+    """Tell whether ``document`` is one of the forms that ``parse_profile`` reads."""
     spec = document.get("spec") if isinstance(document, dict) else None
     return isinstance(spec, dict) and any(isinstance(spec.get(key), dict) for key in ("template", "published", "draft"))
 
 
 def parse_profile(document: Any, origin: str) -> Profile:
-    """The profile in ``document``; raises ``InvalidFile``, which names ``origin`` and the path.
+    """Parse the profile in ``document``; raises ``InvalidFile``, which names ``origin`` and the path.
 
-    Edits that are not published yet are taken only where nothing is published.
+    A draft, which is not published yet, is read only when nothing is published.
     """
     if not is_profile(document):
         raise InvalidFile(origin, "it is no cluster profile: it has neither spec.template nor spec.published")
@@ -132,7 +132,10 @@ def parse_profile(document: Any, origin: str) -> Profile:
 
 
 def parse_pack(document: Any, origin: str) -> Pack:
-    """One entry of a profile's ``packs``; in the packs calls, the fields stand in its ``spec``."""
+    """Parse one entry of a profile's ``packs``; answers about packs have the fields in ``spec``.
+
+    Raises ``InvalidFile``, which names ``origin``.
+    """
     if not isinstance(document, dict):
         raise InvalidFile(origin, "a pack must be an object")
     fields = _object(document, "spec", origin) or document
@@ -157,7 +160,7 @@ def parse_pack(document: Any, origin: str) -> Pack:
 
 
 def parse_variables(document: Any, origin: str) -> Mapping[str, str | None]:
-    """Names and defaults of ``variables``; None for a sensitive one, whose value is masked."""
+    """Read names and default values of ``variables``; None for a sensitive one, whose value is masked."""
     found: dict[str, str | None] = {}
     for entry in _list(document, "variables", origin):
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
@@ -169,7 +172,7 @@ def parse_variables(document: Any, origin: str) -> Mapping[str, str | None]:
 
 
 def with_endpoint(pack: Pack, endpoint: str | None) -> Pack:
-    """``pack``, once the API has told where its registry is."""
+    """``pack`` with the address of its registry."""
     return replace(pack, registry=replace(pack.registry or PackRegistry(), endpoint=endpoint))
 
 
@@ -184,7 +187,7 @@ def _registry(fields: Mapping[str, Any], origin: str) -> PackRegistry | None:
 
 
 def _manifests(fields: Mapping[str, Any], origin: str) -> list[PackFile]:
-    """Manifests whose content is told; elsewhere they are only named, and another call tells it."""
+    """The manifests with their content; an answer that only names manifests gives none."""
     return [
         PackFile(text_field(entry, "name") or "manifest", entry["content"].encode())
         for entry in _list(fields, "manifests", origin)

@@ -1,4 +1,4 @@
-"""Profiles and packs in files: exports, values, and packs as directories or archives."""
+"""Reading profiles and packs from files: exports, values, and packs as directories or archives."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _MAX_FILES = 1000
 
 
 def is_pack_archive(path: Path) -> bool:
-    """Whether ``path`` is named like an archive."""
+    """Tell whether ``path`` has the name of an archive, such as ``.tgz``."""
     return path.name.endswith(_ARCHIVES)
 
 
 def read_pack(path: Path) -> Pack:
-    """The pack in the directory or archive at ``path``; raises ``InvalidFile``.
+    """Read the pack in the directory or archive at ``path``; raises ``InvalidFile``.
 
-    Of pack.json, name, version and layer are read; without one, the file's name has to do.
+    Name, version and layer come from pack.json; without one, name and version come from the file's name.
     """
     files = dict(_files_of_directory(path) if path.is_dir() else _files_of_archive(path))
     roots = [PurePosixPath(name).parent for name in files if PurePosixPath(name).name in ("pack.json", "values.yaml")]
     if not roots:
-        raise InvalidFile(path, "it is no pack: it holds neither pack.json nor values.yaml")
+        raise InvalidFile(path, "it is not a pack: it holds neither pack.json nor values.yaml")
     root = min(roots, key=lambda each: (len(each.parts), each))
     inside = {
         str(PurePosixPath(name).relative_to(root)): content
@@ -50,17 +50,17 @@ def read_pack(path: Path) -> Pack:
         layer=_text(described, "layer"),
         values=decode_text(inside.get("values.yaml", b""), f"{path}/values.yaml"),
         origin=f"{path}/values.yaml",
-        manifests=tuple(_named(inside, (".yaml", ".yml"), "manifests")),
-        charts=tuple(_named(inside, (".tgz", ".tar.gz"), "charts")),
+        manifests=tuple(_pack_files(inside, (".yaml", ".yml"), "manifests")),
+        charts=tuple(_pack_files(inside, (".tgz", ".tar.gz"), "charts")),
         path=path,
     )
 
 
 def pack_of_values(text: str, path: Path) -> Pack:
-    """The pack whose values.yaml ``text`` is, read from ``path``.
+    """Make a pack of ``text``, the values.yaml at ``path``.
 
-    A pack.json beside the file names it.  Without one, values that refer to a single pack are taken for that
-    pack's own, as is the rule for the operating systems of edge hosts; else the file's name has to do.
+    The name of the pack comes from a pack.json beside the file.  Without one, it is the only pack that the macros in
+    the values refer to, as usual for the operating systems of edge hosts; else it comes from the file's name.
     """
     beside = path.parent / "pack.json"
     described = _pack_json(beside.read_bytes(), beside) if beside.is_file() else {}
@@ -79,7 +79,7 @@ def pack_of_values(text: str, path: Path) -> Pack:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Name and version of ``hello-universe-1.3.1`` or ``hello-universe-1.3.1.tar.gz``."""
+    """Split ``hello-universe-1.3.1`` or ``hello-universe-1.3.1.tar.gz`` into name and version."""
     for suffix in _ARCHIVES:
         name = name.removesuffix(suffix)
     match = _NAME_AND_VERSION.fullmatch(name)
@@ -101,7 +101,7 @@ def _files_of_directory(path: Path) -> Iterator[tuple[str, bytes]]:
     for folder in ("charts", "manifests"):
         candidates += sorted((path / folder).glob("*"))
     if len(candidates) > _MAX_FILES:
-        raise InvalidFile(path, f"it is no pack: it holds more than {_MAX_FILES} charts and manifests")
+        raise InvalidFile(path, f"it is not a pack: it holds more than {_MAX_FILES} charts and manifests")
     for file in candidates:
         if not file.is_file():
             continue
@@ -122,7 +122,7 @@ def _pack_json(content: bytes | None, path: Path) -> dict[str, Any]:
     return document
 
 
-def _named(files: dict[str, bytes], suffixes: tuple[str, ...], folder: str) -> Iterator[PackFile]:
+def _pack_files(files: dict[str, bytes], suffixes: tuple[str, ...], folder: str) -> Iterator[PackFile]:
     for name in sorted(files):
         if name.startswith(f"{folder}/") and name.endswith(suffixes):
             yield PackFile(name, files[name])
@@ -134,9 +134,9 @@ def _text(document: dict[str, Any], key: str) -> str:
 
 
 def read_profile_file(path: Path) -> Profile:
-    """What the file or directory at ``path`` states; raises ``InvalidFile``.
+    """Read the profile in the file or directory at ``path``; raises ``InvalidFile``.
 
-    It may be a profile that Palette exported (JSON or YAML), the values.yaml of one pack, or a pack as a
+    The file may be a profile that Palette exported (JSON or YAML), the values.yaml of one pack, or a pack as a
     directory or archive.
     """
     if path.is_dir() or is_pack_archive(path):
@@ -159,7 +159,7 @@ def read_profile_file(path: Path) -> Profile:
 
 
 def read_packs(paths: Sequence[Path], name: str = "packs") -> Profile:
-    """Local packs, directories or archives, as one profile: their macros may refer to each other."""
+    """Read local packs, directories or archives, into one profile, so that their macros may refer to each other."""
     return Profile(name=name, packs=tuple(read_pack(path) for path in paths))
 
 
@@ -168,7 +168,7 @@ def _profile_of(pack: Pack) -> Profile:
 
 
 def _first_document(text: str, path: Path) -> Any:
-    """The first YAML document, only to tell what kind of file this is; None where macros keep it from parsing."""
+    """The first YAML document, to recognise the kind of the file; None when macros keep it from parsing."""
     try:
         documents = parse_documents(text, path)
     except InvalidFile:

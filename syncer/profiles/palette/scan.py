@@ -1,7 +1,7 @@
-"""Images that a pack names outside its content: in its manifests, its values and the charts inside it.
+"""Searching a pack for images that it does not list: in its manifests, its values and the charts inside it.
 
-About one public pack in five lists nothing and uses images all the same.  Nothing is rendered here, so the
-result is a hint: it can hold images that a disabled subchart would use, and lack those that a template composes.
+About one public pack in five lists nothing and uses images all the same.  Templates are not rendered, so the
+result is a hint: it may have images of a disabled subchart, and lack images whose names a template composes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TAGS = ("tag", "imageTag", "version", "digest", "sha")
 
 @dataclass(frozen=True, slots=True)
 class ChartFile:
-    """A text file of a chart; ``folder`` is the chart or subchart that it belongs to."""
+    """A text file of a chart; ``folder`` is the path of its chart or subchart."""
 
     path: str
     text: str = field(repr=False)
@@ -44,21 +44,21 @@ class ChartFile:
 
 
 def read_chart_files(content: bytes, origin: Path | str) -> list[ChartFile]:
-    """The YAML files and templates in the archive, subcharts included; raises ``InvalidFile``."""
+    """Read the YAML files and templates in the archive, subcharts included; raises ``InvalidFile``."""
     members = read_archive(io.BytesIO(content), origin, lambda path: path.endswith(_SUFFIXES))
     return [ChartFile(path, content.decode("utf-8", "replace")) for path, content in members]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class FoundImage:
-    """An image that is named outside the content of a pack, and in which of its files."""
+    """An image that a pack does not list, and the file that names it."""
 
     reference: Reference
     where: str
 
 
 def scan_pack(pack: Pack, documents: Sequence[Any]) -> tuple[FoundImage, ...]:
-    """The images that ``pack`` names outside its content, sorted; ``documents`` are those of its values."""
+    """Find the images that ``pack`` names outside its content, sorted; ``documents`` are those of its values."""
     found = dict.fromkeys(_scan_pack(pack, documents))
     first: dict[str, FoundImage] = {}
     for image in found:
@@ -84,18 +84,18 @@ def _in_file(texts: Iterable[str], where: str) -> Iterator[FoundImage]:
 
 
 def _in_text(text: str) -> Iterator[str]:
-    """What stands behind ``image:`` in a text that need not be YAML: manifests are often templates."""
+    """The texts behind ``image:``, found by a regular expression: manifests are often templates and not YAML."""
     for match in _IMAGE_LINE.finditer(MACRO.sub("{{", text)):
         if "{{" not in match["image"] and "$" not in match["image"]:
             yield match["image"]
 
 
 def _in_chart(archive: PackFile) -> Iterator[FoundImage]:
-    """Images of the default values and templates of a chart and its subcharts."""
+    """Find images in the default values and the templates of a chart and its subcharts."""
     try:
         files = read_chart_files(archive.content, archive.name)
     except InvalidFile:
-        return  # whoever installs the pack will learn of it; a scan is a hint
+        return  # the pack's user learns of it at its installation; a scan is a hint
     versions = {file.folder: _app_version(file) for file in files if file.name == "Chart.yaml"}
     for file in files:
         where = f"{archive.name}:{file.path}"
@@ -107,7 +107,7 @@ def _in_chart(archive: PackFile) -> Iterator[FoundImage]:
 
 
 def _app_version(chart: ChartFile) -> str | None:
-    """What charts use as the tag when their values leave it out."""
+    """The ``appVersion`` of a chart, which is the tag of images whose values have none."""
     for tree in _documents(chart):
         version = tree.get("appVersion") if isinstance(tree, Map) else None
         if isinstance(version, str):
@@ -123,7 +123,7 @@ def _documents(file: ChartFile) -> list[Any]:
 
 
 def _without_content(values: Any) -> Any:
-    """The values without what ``read_content`` reads."""
+    """The values without the parts that ``read_content`` reads."""
     if not isinstance(values, Map):
         return values
     rest = {key: value for key, value in values.items() if key not in ("pack", "content")}
@@ -140,7 +140,7 @@ def _map(items: dict[str, Any]) -> Map:
 
 
 def _in_tree(node: Any, app_version: str | None = None, parent: str = "") -> Iterator[str]:
-    """What looks like an image in values: ``image: a/b:1``, ``repository`` and ``tag``, manifests in a text.
+    """Yield texts that look like images: ``image: a/b:1``, ``repository`` with ``tag``, manifests inside a text.
 
     ``parent`` is the key under which ``node`` stands.
     """
@@ -176,7 +176,7 @@ def _in_mapping(node: Map, app_version: str | None, parent: str) -> Iterator[str
 
 
 def _tagged(name: str, texts: dict[str, str], usual: str | None) -> Iterator[str]:
-    """``name`` with the tag or digest that stands beside it, or the ``usual`` tag; nothing when all are unknown."""
+    """Yield ``name`` with the tag or digest beside it, or else with the ``usual`` tag; nothing without any."""
     if "@" in name or ":" in name.rpartition("/")[2]:
         yield name
         return

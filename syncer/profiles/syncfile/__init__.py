@@ -1,1 +1,1 @@
-"""The sync file: sources, targets, and the rules that choose tags."""
+"""The sync file: sources, targets, and the rules that select tags."""

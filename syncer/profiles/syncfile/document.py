@@ -1,4 +1,4 @@
-"""The model of a sync file (docs/sync.md): what to mirror, from where, to where, and how."""
+"""The model of a sync file: sources, targets and settings of registries (docs/sync.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from syncer.errors import InvalidReference, UsageError
-from syncer.formats.models import Checked, mistake, parsed
+from syncer.formats.models import StrictModel, mistake, parsed
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
@@ -20,8 +20,8 @@ from syncer.profiles.syncfile.tags import TagPattern, TagRules
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 
 
-def repository(text: str) -> Reference:
-    """``registry/repository``, which names neither tag nor digest; raises ``UsageError``."""
+def parse_repository(text: str) -> Reference:
+    """Parse ``registry/repository``, without tag and digest; raises ``UsageError``."""
     reference = Reference.parse(text)
     if reference.digest or text.endswith(f":{reference.tag}"):
         raise UsageError(
@@ -32,47 +32,47 @@ def repository(text: str) -> Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
-    """What an image is called below a target's base path, whatever the rules for names say."""
+class CustomName:
+    """The name that ``as`` gives an image below a target's base path; mapping rules do not apply to it."""
 
     repository: str
     tag: str | None  # None: as at the source
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``PATH[:TAG]``; raises ``UsageError``."""
+        """Parse ``PATH[:TAG]``; raises ``UsageError``."""
         name = text.strip("/")
         try:
             reference = Reference.parse(f"registry.invalid/{name}")
         except InvalidReference as error:
-            raise UsageError(f"{text!r} is no name for an image: {error.problem}") from None
+            raise UsageError(f"{text!r} is not a name for an image: {error.problem}") from None
         if reference.digest:
-            raise UsageError(f"{text!r} is no name for an image: a digest cannot be chosen")
+            raise UsageError(f"{text!r} is not a name for an image: a digest cannot be chosen")
         return cls(reference.repository, reference.tag if ":" in name else None)
 
 
-def registry(text: str) -> str:
-    """``[http://|https://]HOST[:PORT][/BASE]``, as it was written; raises ``UsageError``."""
+def check_registry(text: str) -> str:
+    """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     host, _, base = _SCHEME.sub("", text, count=1).partition("/")
-    registry_host(host)
+    parse_registry_host(host)
     if base.strip("/"):
         Reference.parse(f"{host}/{base.strip('/')}")
     return text
 
 
-def registry_host(text: str) -> str:
-    """``host`` or ``host:port``, as references write it; raises ``UsageError``."""
+def parse_registry_host(text: str) -> str:
+    """Parse ``host`` or ``host:port`` into the spelling of references; raises ``UsageError``."""
     if not text or "/" in text or "@" in text:
         raise UsageError(f"{text!r} is not a registry", hint="write it like registry.example.com:5000")
     Reference.parse(f"{text}/images")
     return canonical_host(text.lower())
 
 
-def chart_repository(text: str) -> str:
-    """Where charts are kept: the URL of a classic repository or of a path in a registry; raises ``UsageError``."""
+def check_chart_repository(text: str) -> str:
+    """Check the URL of charts, at a classic repository or at a path of a registry; raises ``UsageError``."""
     if not re.match(r"(https?|oci)://[^/@]+", text):
         raise UsageError(
-            "it is not a repository of charts",
+            "it is not the address of a chart repository",
             hint="write https://charts.example.com or oci://registry.example.com/charts, without user and password",
         )
     return text
@@ -82,8 +82,8 @@ _YES = ("true", "yes", "on", "y", "t", "1")
 _NO = ("false", "no", "off", "n", "f", "0")
 
 
-def referrers_choice(text: str) -> bool | Literal["require"]:
-    """Whether signatures and the like travel along: ``true``, ``false`` or ``require``; raises ``UsageError``."""
+def parse_referrers(text: str) -> bool | Literal["require"]:
+    """Parse the choice whether signatures travel along: ``true``, ``false`` or ``require``; raises ``UsageError``."""
     if text == "require":
         return "require"
     if text.lower() in _YES + _NO:
@@ -100,13 +100,13 @@ def _name_rules(rules: dict[str, str]) -> dict[str, str]:
 
 
 ImageName: TypeAlias = Annotated[Reference, parsed(Reference.parse)]
-RepositoryName: TypeAlias = Annotated[Reference, parsed(repository)]
-LandingName: TypeAlias = Annotated[Landing, parsed(Landing.parse)]
+RepositoryName: TypeAlias = Annotated[Reference, parsed(parse_repository)]
+CustomNameField: TypeAlias = Annotated[CustomName, parsed(CustomName.parse)]
 PlatformName: TypeAlias = Annotated[Platform, parsed(Platform.parse)]
-RegistryName: TypeAlias = Annotated[str, parsed(registry)]
-ReferrersChoice: TypeAlias = Annotated[bool | Literal["require"], parsed(referrers_choice)]
-RegistryHost: TypeAlias = Annotated[str, parsed(registry_host)]
-ChartRepository: TypeAlias = Annotated[str, parsed(chart_repository)]
+RegistryName: TypeAlias = Annotated[str, parsed(check_registry)]
+ReferrersChoice: TypeAlias = Annotated[bool | Literal["require"], parsed(parse_referrers, may_be=bool)]
+RegistryHost: TypeAlias = Annotated[str, parsed(parse_registry_host)]
+ChartRepository: TypeAlias = Annotated[str, parsed(check_chart_repository)]
 ByteCount: TypeAlias = Annotated[int, parsed(byte_count)]
 FilePath: TypeAlias = Annotated[Path, Field(strict=False)]
 Name: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -122,8 +122,8 @@ VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver)]
 _KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart")
 
 
-class TagChoice(Checked):
-    """Ways to choose tags, which add up."""
+class TagChoice(StrictModel):
+    """Rules that select tags; a tag is selected when one of them matches."""
 
     names: tuple[ExactTag, ...] = ()
     glob: tuple[GlobTag, ...] = ()
@@ -133,7 +133,7 @@ class TagChoice(Checked):
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, tree: Any) -> Any:
-        """One text stands for a list of one."""
+        """Turn one text into a list of one."""
         return _one_as_list(tree, ("names", "glob", "regex", "semver"))
 
     @property
@@ -158,11 +158,11 @@ class Tags(TagChoice):
     @model_validator(mode="after")
     def _something(self) -> Tags:
         if not (self.all or self.names or self.patterns or self.newest or self.exclude != TagChoice()):
-            raise mistake("it chooses no tag", hint="write `tags: all` for every tag")
+            raise mistake("it selects no tag", hint="write `tags: all` for every tag")
         return self
 
     def rules(self) -> TagRules:
-        """These fields as rules; ``newest`` and ``exclude`` alone speak about every tag."""
+        """The rules of these fields; ``newest`` and ``exclude`` alone apply to all tags."""
         return TagRules(
             names=tuple(name.text for name in self.names),
             patterns=self.patterns,
@@ -172,7 +172,7 @@ class Tags(TagChoice):
         )
 
 
-class Chart(Checked):
+class Chart(StrictModel):
     """A Helm chart: in a classic repository (``https://…``) or below a path of a registry (``oci://…``)."""
 
     repository: ChartRepository
@@ -180,8 +180,8 @@ class Chart(Checked):
     version: Name | None = None  # a version or a range; None: the newest release
 
 
-class Source(Checked):
-    """What to mirror: one of the six kinds, and what holds for it alone."""
+class Source(StrictModel):
+    """One entry of ``sources``: one of the six kinds of content, and the settings for it alone."""
 
     image: ImageName | None = None
     repository: RepositoryName | None = None
@@ -194,7 +194,7 @@ class Source(Checked):
     platforms: tuple[PlatformName, ...] | None = None  # None: as for the whole file
     referrers: ReferrersChoice | None = None  # likewise
     targets: tuple[Name, ...] = ()  # names of targets; none: all
-    landing: LandingName | None = Field(default=None, alias="as")  # of an image or a repository
+    custom_name: CustomNameField | None = Field(default=None, alias="as")  # of an image or a repository
 
     @model_validator(mode="before")
     @classmethod
@@ -211,17 +211,17 @@ class Source(Checked):
             raise mistake("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
             raise mistake("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
-        if self.landing and not (self.image or self.repository):
+        if self.custom_name and not (self.image or self.repository):
             raise mistake("`as` belongs to an `image` or a `repository`")
-        if self.landing and self.landing.tag and not self.image:
+        if self.custom_name and self.custom_name.tag and not self.image:
             raise mistake("`as` can name a tag for an `image` only")
         if self.project_id and not self.profiles:
             raise mistake("`project_id` belongs to `profiles`")
         return self
 
 
-class Target(Checked):
-    """Where to mirror to."""
+class Target(StrictModel):
+    """One entry of ``targets``: a registry to mirror to."""
 
     registry: RegistryName
     name: Name | None = None  # what sources call it; None: the registry's own
@@ -232,8 +232,8 @@ class Target(Checked):
         return self.name or self.registry
 
 
-class Credentials(Checked):
-    """Where a registry's credentials are: never what they are, as far as the user follows our advice."""
+class Credentials(StrictModel):
+    """The places of a registry's credentials: variables, files or a helper; a password itself causes a warning."""
 
     username: Name | None = None
     username_env: Name | None = None
@@ -257,8 +257,8 @@ class Credentials(Checked):
         return self
 
 
-class Registry(Checked):
-    """How one registry is spoken to."""
+class Registry(StrictModel):
+    """The settings of one registry: credentials, TLS and limits."""
 
     credentials: Credentials | None = None
     ca_cert: FilePath | None = None
@@ -271,8 +271,8 @@ class Registry(Checked):
     bytes_per_second: ByteCount | None = None
 
 
-class SyncDocument(Checked):
-    """The whole file."""
+class SyncDocument(StrictModel):
+    """The whole sync file."""
 
     version: Literal["1"] = "1"
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]

@@ -1,4 +1,4 @@
-"""What a target has that its profile no longer names: decided here, listed and deleted elsewhere."""
+"""The tags of a target that its profile no longer names; ``api/prune.py`` lists and deletes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from syncer.oci.referrer_tags import fallback_tag, subject_tag
 
 @dataclass(frozen=True, slots=True)
 class DeletionLimit:
-    """How many of a target's tags may go in one run: ``count``, or ``percent`` of them if that is more.
+    """The most of a target's tags that may go in one run: ``count``, or ``percent`` of them if that is more.
 
     >>> DeletionLimit().allows(40, of=400), DeletionLimit().allows(41, of=400), DeletionLimit().allows(10, of=12)
     (True, False, True)
@@ -38,7 +38,7 @@ class DeletionLimit:
         return cls(int(found[1]), 0.0) if found[1] else cls(0, float(found[2]))
 
     def allows(self, removed: int, *, of: int) -> bool:
-        """Whether ``removed`` tags of a target that has ``of`` of them may go."""
+        """Tell whether ``removed`` tags of a target that has ``of`` of them may go."""
         return removed <= max(self.count, of * self.percent / 100)
 
     def __str__(self) -> str:
@@ -48,10 +48,10 @@ class DeletionLimit:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A tag that nobody asks for any more.
+    """A tag that the profile no longer names.
 
-    ``is_free``: no kept tag of the repository needs its digest, so that a registry that deletes by digest only may be
-    asked to; otherwise the tag alone may go.
+    ``is_free`` says that no kept tag of the repository needs its digest, so that a registry that deletes by digest only
+    may delete it.  Otherwise only the tag itself may be deleted.
     """
 
     name: Reference
@@ -59,7 +59,7 @@ class Removal:
     is_free: bool
 
 
-def removals(
+def find_removals(
     listing: Mapping[str, Mapping[str, Digest]],
     wanted: Iterable[Reference],
     *,
@@ -68,18 +68,18 @@ def removals(
     needs: Mapping[Digest, Collection[Digest]],
     incomplete: Collection[str] = (),
 ) -> list[Removal]:
-    """The tags below the path ``base`` of ``registry`` that are not among ``wanted``, in the order of their names.
+    """Find the tags below the path ``base`` of ``registry`` that are not among ``wanted``, sorted by name.
 
-    ``listing`` is what the registry has: tags and their digests by repository.  ``needs`` tells, for each
-    index, the manifests that it lists.  Repositories in ``incomplete`` are left alone: of their sources it is not
-    known what they have, and what cannot be told is not "none".  Signatures stay as long as what they are
-    about does.  Raises ``UsageError`` without a base path: a registry's root is not ours alone.
+    ``listing`` has the tags of the registry and their digests, by repository.  ``needs`` has, for each index, the
+    manifests that it lists.  Repositories in ``incomplete`` are left alone: the tags of their sources could not be
+    listed completely.  A signature stays as long as the image that it is about.  Raises ``UsageError`` without a base
+    path, since other people may keep images at the root of a registry.
     """
     base = base.strip("/")
     if not base:
         raise UsageError(
             f"nothing is pruned at the root of {registry}: others may keep images there",
-            hint="mirror to a path of its own: HOST[:PORT]/BASE",
+            hint="mirror to a path below it: HOST[:PORT]/BASE",
         )
     kept = _by_repository(wanted, registry)
     found: list[Removal] = []
@@ -118,7 +118,7 @@ def _needed(roots: set[Digest], needs: Mapping[Digest, Collection[Digest]]) -> s
 
 
 def _by_repository(wanted: Iterable[Reference], registry: str) -> dict[str, set[str | Digest]]:
-    """The tags, and the digests of what has no tag, that must stay."""
+    """The tags that must stay, and the digests of manifests without a tag, by repository."""
     kept: dict[str, set[str | Digest]] = {}
     for name in wanted:
         if name.registry == registry:
@@ -128,6 +128,6 @@ def _by_repository(wanted: Iterable[Reference], registry: str) -> dict[str, set[
 
 
 def _about(subjects: Iterable[Digest], tags: Iterable[str]) -> set[str]:
-    """Those of ``tags`` that speak about one of ``subjects``."""
+    """The ``tags`` of referrers of one of ``subjects``."""
     fallbacks = set(map(fallback_tag, subjects))
     return {tag for tag in tags if subject_tag(tag) in fallbacks}

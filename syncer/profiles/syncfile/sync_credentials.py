@@ -1,4 +1,4 @@
-"""The credentials that a sync file refers to, looked up where it says."""
+"""Looking up the credentials that a sync file refers to: variables, files and helpers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user and a password."""
+    """A user name and a password."""
 
     username: str
     password: str = field(repr=False)
@@ -23,7 +23,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Helper:
-    """A program in Docker's manner, ``docker-credential-NAME``, that knows the credentials."""
+    """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
 
     name: str
 
@@ -31,9 +31,9 @@ class Helper:
 def find_login(
     credentials: Credentials, *, host: str, environment: Mapping[str, str], directory: Path
 ) -> Login | Helper:
-    """What ``credentials`` of ``host`` refer to; a file's path is relative to ``directory``.
+    """Look up the ``credentials`` of ``host``; a file's path is relative to ``directory``.
 
-    Raises ``UsageError`` when a variable or a file is not there or empty.
+    Raises ``UsageError`` when a variable or a file is missing or empty.
     """
     if credentials.helper is not None:
         return Helper(credentials.helper)

@@ -1,39 +1,49 @@
-"""A sync file, read and ready for use: ``syncer sync -c sync.yaml``."""
+"""Reading a sync file (``syncer sync -c sync.yaml``), and making items of its sources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.models import check
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Step, line_of, parse_yaml, spell_path
-from syncer.naming import NameMapping, renamed, require_distinct
+from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Source, SyncDocument, Target, registry_host
-from syncer.profiles.syncfile.tags import TagPattern, select, unmatched
+from syncer.profiles.syncfile.document import Source, SyncDocument, Target, parse_registry_host
+from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """What a repository's rules made of its tags."""
+class TagSelection:
+    """The images that the rules of a repository select from its tags."""
 
     references: tuple[Reference, ...]
-    unmatched: tuple[TagPattern, ...]  # that fit no tag: worth a warning
+    unmatched: tuple[TagPattern, ...]  # patterns that match no tag: worth a warning
 
 
 @dataclass(frozen=True, slots=True)
 class SyncFile:
-    """The document, and where in the file its parts stand."""
+    """A sync file: its document, and the lines of its parts."""
 
     path: Path
     document: SyncDocument
     tree: Any = field(repr=False)
     order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
+
+    @classmethod
+    def of(cls, document: SyncDocument, path: Path, tree: Any = None) -> Self:
+        """``document``, which was read from ``path`` as ``tree``; without a tree nothing has a line.
+
+        Raises ``InvalidFile`` for targets of one name, and for names of targets that are not there.
+        """
+        file = cls(path, document, tree, {id(source): number for number, source in enumerate(document.sources)})
+        _check_targets(file)
+        return file
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -45,12 +55,12 @@ class SyncFile:
 
     @property
     def asks_palette(self) -> bool:
-        """Whether Palette is to be asked for profiles."""
+        """True when a source names profiles of Palette."""
         return any(source.profiles for source in self.sources)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What works, and should not be done."""
+        """Sentences about passwords that stand in the file itself."""
         return tuple(
             f"{self._place('registries', written, 'credentials', 'password')}: the password of {host} stands in the "
             "file; name a variable (password_env) or a file (password_file) instead"
@@ -59,63 +69,63 @@ class SyncFile:
         )
 
     def place(self, source: Source) -> str:
-        """``sync.yaml:12``: where ``source`` stands, for warnings and errors about it."""
+        """The file and line of ``source``, ``sync.yaml:12``, for warnings and errors about it."""
         return self._place("sources", self.order[id(source)])
 
     def beside(self, path: Path) -> Path:
-        """A path that the file names, which is relative to the file."""
+        """The path of a file that the sync file names relative to itself."""
         return self.path.parent / path.expanduser()
 
     def targets_of(self, source: Source) -> tuple[Target, ...]:
-        """Where ``source`` goes, in the order of the file."""
+        """The targets of ``source``, in the order of the file."""
         return tuple(target for target in self.targets if not source.targets or target.title in source.targets)
 
     def platforms_of(self, source: Source) -> tuple[Platform, ...]:
-        """What indexes are reduced to; nothing: they keep their form."""
+        """The platforms that indexes of ``source`` are reduced to; without any they stay as they are."""
         return self.document.platforms if source.platforms is None else source.platforms
 
     def referrers_of(self, source: Source) -> bool:
-        """Whether signatures and other referrers travel along."""
+        """Tell whether signatures and other referrers of ``source`` are mirrored too."""
         return bool(self._referrers_choice(source))
 
     def requires_referrers_of(self, source: Source) -> bool:
-        """Whether it is a failure that what refers to the images cannot be told."""
+        """Tell whether it is a failure that the referrers of the images cannot be listed."""
         return self._referrers_choice(source) == "require"
 
     def _referrers_choice(self, source: Source) -> bool | str:
         return self.document.referrers if source.referrers is None else source.referrers
 
     def mapping_of(self, target: Target) -> NameMapping:
-        """The rules for names at ``target``: its own, then those of the whole file."""
+        """The mapping rules for ``target``: its own, then those of the whole file."""
         parts = map(NameMapping.from_document, (self.document.map, target.map))
         return NameMapping.of({rule.prefix: rule for part in parts for rule in part.rules}.values())
 
     def item(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Item:
-        """What to transfer for ``reference``, an image of ``source``, to ``target``, which is ``base`` at ``registry``.
+        """The item for the image ``reference`` of ``source``, with its name at ``target``.
 
-        Raises ``UsageError`` for a name that no registry could hold.
+        ``target`` is the path ``base`` of ``registry``.  Raises ``UsageError`` for a name that no registry can have.
         """
         return Item(
             reference,
-            self._land(source, reference, target, registry, base),
+            self._target_name(source, reference, target, registry, base),
             wanted_by=(self.place(source),),
             platforms=self.platforms_of(source),
             referrers=self.referrers_of(source),
             requires_referrers=self.requires_referrers_of(source),
         )
 
-    def _land(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
-        landing = source.landing
-        if landing is None:
+    def _target_name(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
+        custom_name = source.custom_name
+        if custom_name is None:
             return self.mapping_of(target).target(reference, registry=registry, base=base)
-        path = "/".join(filter(None, (base.strip("/"), landing.repository)))
-        name = renamed(reference, registry=registry, repository=path)
-        return replace(name, tag=landing.tag) if landing.tag else name
+        path = "/".join(filter(None, (base.strip("/"), custom_name.repository)))
+        name = rename_reference(reference, registry=registry, repository=path)
+        return replace(name, tag=custom_name.tag) if custom_name.tag else name
 
     def registry_names(self) -> Iterator[tuple[str, str]]:
-        """Each key of ``registries``, as it is written and as references write it."""
+        """Yield each key of ``registries``, as the file spells it and as references spell it."""
         keys = (self.tree or {}).get("registries") or self.document.registries  # flags have no tree
-        return ((written, registry_host(written)) for written in keys)
+        return ((written, parse_registry_host(written)) for written in keys)
 
     def _place(self, *path: Step) -> str:
         line = line_of(self.tree, path)
@@ -123,34 +133,35 @@ class SyncFile:
 
 
 def read_sync_file(path: Path) -> SyncFile:
-    """The sync file at ``path``; raises ``InvalidFile``, which names the line and the field."""
+    """Read the sync file at ``path``; raises ``InvalidFile``, which names the line and the field."""
     return parse_sync_file(read_text(path), path)
 
 
 def parse_sync_file(text: str, path: Path) -> SyncFile:
-    """As ``read_sync_file``, for text that was read from ``path``."""
+    """Parse ``text``, the content of the file ``path``; see ``read_sync_file``."""
     tree = parse_yaml(text, path)
-    document = check(SyncDocument, tree, path)
-    order = {id(source): number for number, source in enumerate(document.sources)}
-    file = SyncFile(path, document, tree, order)
-    _check_targets(file)
+    file = SyncFile.of(check(SyncDocument, tree, path), path, tree)
     _check_registries(file)
     return file
 
 
-def choose(source: Source, listing: Sequence[str]) -> Chosen:
-    """The images of a ``repository`` source, given the tags that it lists (none, if the rules need no listing)."""
+def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
+    """Select the images of a ``repository`` source from ``listing``, its tags.
+
+    ``listing`` may be empty when the rules need no listing.
+    """
     if source.repository is None or source.tags is None:
-        raise ValueError("only a repository has tags to choose from")
+        raise ValueError("only a repository has tags to select from")
     rules = source.tags.rules()
-    references = tuple(source.repository.tagged(tag) for tag in select(listing, rules))
-    return Chosen(references, tuple(unmatched(listing, rules)))
+    references = tuple(source.repository.tagged(tag) for tag in select_tags(listing, rules))
+    return TagSelection(references, tuple(unmatched_patterns(listing, rules)))
 
 
 def merge_items(items: Iterable[Item]) -> list[Item]:
-    """``items`` in their order, each way from a source to a target once, with all who want it.
+    """Merge ``items`` of the same source and target name into one, which names all that want it; the order stays.
 
-    Raises ``UsageError`` when one way is asked for in two forms, or two ways end in one name.
+    Raises ``UsageError`` when two of them name different platforms or referrers, and when images of two repositories
+    would get one name.
     """
     merged: dict[tuple[Reference, Reference], Item] = {}
     for item in items:
@@ -182,13 +193,13 @@ def _check_targets(file: SyncFile) -> None:
 
 
 def _check_registries(file: SyncFile) -> None:
-    """One registry under two names is no mistake as long as both say the same."""
+    """Raise ``InvalidFile`` when two keys name one registry and have different settings."""
     first: dict[str, str] = {}
     settings = file.tree.get("registries") or {}
     for written, host in file.registry_names():
         known = first.setdefault(host, written)
         if settings[known] != settings[written]:
-            raise _error(file, f"{known} above is the same registry, and says something else", "registries", written)
+            raise _error(file, f"{known} above is the same registry, and has other settings", "registries", written)
 
 
 def _error(file: SyncFile, problem: str, *path: Step) -> InvalidFile:

@@ -1,4 +1,4 @@
-"""Which tags of a repository are wanted: by name, glob, regular expression, range of versions, newest, exclusions."""
+"""Rules that select tags of a repository: names, globs, regular expressions, ranges of versions, newest, exclusions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_REGEX = 1000  # characters; tags have 128
 
 @dataclass(frozen=True, slots=True)
 class TagPattern:
-    """One way to choose tags, as it was written: ``kind`` is the field that it stood in."""
+    """One rule that selects tags; ``kind`` is the field that it stands in, ``text`` its own text."""
 
     kind: str
     text: str
@@ -27,7 +27,7 @@ class TagPattern:
 
     @classmethod
     def name(cls, text: str) -> Self:
-        """This very tag; raises ``UsageError`` for what can be none."""
+        """Match one tag by its name; raises ``UsageError`` for a text that cannot be a tag."""
         if not _TAG.fullmatch(text):
             raise UsageError(
                 f"{text[:160]!r} is not a tag",
@@ -37,12 +37,12 @@ class TagPattern:
 
     @classmethod
     def glob(cls, text: str) -> Self:
-        """Shell-style ``*``, ``?`` and ``[…]``, which must fit the whole tag, in its case."""
+        """Match the whole tag with ``*``, ``?`` and ``[…]`` as in a shell; upper and lower case differ."""
         return cls("glob", text, _whole(re.compile(fnmatch.translate(text))))
 
     @classmethod
     def regex(cls, text: str) -> Self:
-        """A regular expression (Python's ``re``) for the whole tag; raises ``UsageError``."""
+        """Match the whole tag with a regular expression (Python's ``re``); raises ``UsageError``."""
         if len(text) > _MAX_REGEX:
             raise UsageError(f"a regular expression of {len(text)} characters is longer than {_MAX_REGEX}")
         try:
@@ -54,7 +54,7 @@ class TagPattern:
 
     @classmethod
     def semver(cls, text: str) -> Self:
-        """Versions in a range such as ``^1.2``; raises ``UsageError``."""
+        """Match tags that are versions in a range such as ``^1.2``; raises ``UsageError``."""
         allowed = Range.parse(text)
 
         def fits(tag: str) -> bool:
@@ -69,9 +69,10 @@ class TagPattern:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagRules:
-    """The tags called ``names``, and those that any of ``patterns`` fits (``every``: all there are).
+    """The rules for the tags of one repository.
 
-    What one of ``excluded`` fits is left out.  ``newest`` keeps so many of those that patterns found.
+    They select the tags in ``names`` and those that one of ``patterns`` matches, or all tags with ``every``; tags that
+    one of ``excluded`` matches are left out.  ``newest`` keeps that many of the tags that patterns found.
     """
 
     names: tuple[str, ...] = ()
@@ -82,34 +83,34 @@ class TagRules:
 
     @property
     def needs_listing(self) -> bool:
-        """Whether the repository must be asked for its tags: names alone are known."""
+        """True when the repository must be asked for its tags; names alone need no listing."""
         return self.every or bool(self.patterns)
 
 
-def select(tags: Iterable[str], rules: TagRules) -> list[str]:
-    """The tags that ``rules`` want: the named ones as written, then what patterns find in ``tags``, newest first.
+def select_tags(tags: Iterable[str], rules: TagRules) -> list[str]:
+    """Select tags by ``rules``: the named ones in their order, then those that patterns find in ``tags``, newest first.
 
-    A named tag need not be among ``tags``: that it is missing is for the transfer to say.
+    A named tag need not be among ``tags``: the transfer reports one that is missing.
     """
-    found = sorted((tag for tag in _candidates(tags) if _is_found(tag, rules)), key=age, reverse=True)
+    found = sorted((tag for tag in _candidates(tags) if _is_found(tag, rules)), key=tag_order, reverse=True)
     named = [name for name in rules.names if not _fits(name, rules.excluded)]
     return list(dict.fromkeys([*named, *found[: rules.newest]]))
 
 
-def unmatched(tags: Iterable[str], rules: TagRules) -> list[TagPattern]:
-    """The patterns that fit none of ``tags``: a warning, or an error with ``--strict``."""
+def unmatched_patterns(tags: Iterable[str], rules: TagRules) -> list[TagPattern]:
+    """The patterns that match none of ``tags``: a warning, or an error with ``--strict``."""
     candidates = _candidates(tags)
     return [pattern for pattern in rules.patterns if not any(map(pattern.fits, candidates))]
 
 
-def age(tag: str) -> tuple[bool, Version | None, list[tuple[bool, int, str]]]:
-    """The order of tags from old to new: versions by precedence, above all other names, which go by their numbers."""
+def tag_order(tag: str) -> tuple[bool, Version | None, list[tuple[bool, int, str]]]:
+    """The sort key of a tag, from old to new: first other names, by the numbers in them, then versions."""
     version = Version.parse(tag)
     return version is not None, version, _natural(tag)
 
 
 def _candidates(tags: Iterable[str]) -> list[str]:
-    """A registry's list without what can be no tag, or belongs to another image."""
+    """The tags of a registry's list, without texts that cannot be tags and without tags of referrers."""
     return [tag for tag in dict.fromkeys(tags) if _TAG.fullmatch(tag) and not subject_tag(tag)]
 
 
@@ -126,5 +127,5 @@ def _whole(pattern: re.Pattern[str]) -> Callable[[str], bool]:
 
 
 def _natural(tag: str) -> list[tuple[bool, int, str]]:
-    """``build-9`` before ``build-10``."""
+    """A sort key with ``build-9`` before ``build-10``."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"([0-9]+)", tag)]

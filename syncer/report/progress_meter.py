@@ -1,4 +1,4 @@
-"""How far a transfer is while it runs: bytes, rate and time left, for whoever looks on a clock of their own."""
+"""The progress of a transfer while it runs: images, bytes, rate and time left.  The display measures it regularly."""
 
 from __future__ import annotations
 
@@ -26,51 +26,51 @@ from syncer.transfer.events import (
 )
 
 WINDOW = 10.0
-"""Seconds over which the rate is taken."""
+"""The seconds over which the rate is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """One blob on its way."""
+    """One blob that is transferred now."""
 
     descriptor: Descriptor
     done: int  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """One look at a transfer."""
+class Measurement:
+    """The progress of a transfer at one moment."""
 
     images: int  # as many as were announced or found
     images_done: int  # failed ones among them
     images_failed: int
     bytes: int  # in blobs of all images found so far
     bytes_done: int
-    growing: bool  # discovery is not through: ``bytes`` will be more
-    rate: float | None  # bytes a second; None while there is nothing to tell it by
+    growing: bool  # discovery is not finished: ``bytes`` will grow
+    rate: float | None  # bytes a second; None until it can be measured
     seconds_left: float | None
     in_flight: tuple[InFlight, ...]  # largest remainder first
 
 
 @dataclass(slots=True)
-class Pace:
-    """An ``Emit`` that knows how far the transfer is.
+class ProgressMeter:
+    """An ``Emit`` that measures the progress of a transfer.
 
-    ``look`` may be called from another thread than the events come from.
+    ``measure`` may be called from another thread than the one of the events.
     """
 
     _expected: int = 0
     _found: set[Item] = field(default_factory=set)
     _done: dict[Item, bool] = field(default_factory=dict)  # whether it failed
     _total: int = 0
-    _finished: int = 0  # bytes of blobs that are at the target, however they got there
-    _moved: int = 0  # bytes of those that were really moved
+    _finished: int = 0  # bytes of blobs that are at the target: copied, mounted or there before
+    _moved: int = 0  # bytes of those that were copied
     _active: dict[Digest, list[Progress]] = field(default_factory=dict)
     _samples: deque[tuple[float, int]] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def expect(self, images: int) -> None:
-        """Announce that many images more than so far."""
+        """Announce more images."""
         with self._lock:
             self._expected += images
 
@@ -78,8 +78,8 @@ class Pace:
         with self._lock:
             self._take(event)
 
-    def look(self, now: float) -> Standing:
-        """How far the transfer is at ``now`` (seconds of a monotonic clock); the rate is that between looks."""
+    def measure(self, now: float) -> Measurement:
+        """The progress at ``now``, in seconds of a monotonic clock; the rate is the one since earlier measurements."""
         with self._lock:
             active = [progress for group in self._active.values() for progress in group]
             on_their_way = sum(progress.done for progress in active)
@@ -87,7 +87,7 @@ class Pace:
             seen = len(self._found | self._done.keys())
             rate = self._rate(now, self._moved + on_their_way)
             done = min(self._total, self._finished + on_their_way)
-            return Standing(
+            return Measurement(
                 images=images,
                 images_done=len(self._done),
                 images_failed=sum(self._done.values()),
@@ -134,7 +134,7 @@ class Pace:
             self._total -= descriptor.size
 
     def _land(self, descriptor: Descriptor) -> None:
-        """Forget the blob's progress; of several for one digest that which is furthest."""
+        """Forget the progress of a blob; when several have its digest, the one that is furthest."""
         group = self._active.get(descriptor.digest)
         if not group:
             return

@@ -1,4 +1,4 @@
-"""From profiles to a definition: what all their packs want, each thing once, in the order of the profiles."""
+"""Making a definition of profiles: all images and charts that their packs want, each once, in the profiles' order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from syncer.profiles.definition.definition import (
     DefinedProfile,
     Definition,
 )
-from syncer.profiles.palette.macros import Scope
+from syncer.profiles.palette.macros import MacroValues
 from syncer.profiles.palette.packs import PackContent, parse_values, read_content
 from syncer.profiles.palette.profile import Pack, PackRegistry, Profile, check_one_infrastructure
 from syncer.profiles.palette.scan import FoundImage, scan_pack
@@ -27,8 +27,8 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Unlisted:
-    """Images that a pack names outside its content and does not list; ``lists_nothing`` asks for a loud warning."""
+class UnlistedImages:
+    """Images that a pack names in its files but does not list; with ``lists_nothing`` it lists no images at all."""
 
     pack: str
     images: tuple[FoundImage, ...]
@@ -41,15 +41,15 @@ class Unlisted:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
-    """A definition, and what was noticed on the way to it."""
+class ProfileDefinition:
+    """The definition of some profiles, with warnings and with the images that packs do not list."""
 
     definition: Definition
     warnings: tuple[str, ...]
-    unlisted: tuple[Unlisted, ...]
+    unlisted: tuple[UnlistedImages, ...]
 
 
-def gather(
+def define_profiles(
     name: str,
     profiles: Sequence[Profile],
     *,
@@ -59,39 +59,39 @@ def gather(
     scan: bool = False,
     with_charts: bool = True,
     with_archives: bool = False,
-) -> Gathered:
-    """What ``profiles`` want, as the definition called ``name``.
+) -> ProfileDefinition:
+    """Make the definition called ``name`` of all that ``profiles`` want.
 
-    ``images`` are wanted besides, each with who wants it (such as a list of images); whatever ``excluded``
-    profiles want is left out.  ``overrides`` are ``--set-var``; ``scan`` adds the images that packs name outside
-    their content; ``with_archives`` adds the packs themselves where they are local.  Raises ``UsageError`` for
-    more than one infrastructure profile, ``InvalidFile`` for a pack that cannot be read.
+    ``images`` are added, each with the name of the list or option that wants it; all that ``excluded`` profiles want
+    is left out.  ``overrides`` are the values of ``--set-var``.  ``scan`` adds the images that packs do not list, and
+    ``with_archives`` the packs themselves when they are local.  Raises ``UsageError`` for a profile without packs and
+    for more than one infrastructure profile, ``InvalidFile`` for a pack that cannot be read.
     """
     check_one_infrastructure(profiles)
     for profile in profiles:
         if not profile.packs:
             raise UsageError(f"profile {profile} has no packs, so there is nothing to put into a bundle")
-    reading = _Reading([*profiles, *excluded], overrides)
-    gathering = _Gathering()
+    reading = _PackReader([*profiles, *excluded], overrides)
+    collection = _Collection()
     for reference, label in images:
-        gathering.add_image(reference, label)
+        collection.add_image(reference, label)
     for profile in profiles:
-        gathering.warnings += profile.warnings
+        collection.warnings += profile.warnings
         for content, unlisted in reading.contents(profile):
-            gathering.add(content, with_charts=with_charts, with_archives=with_archives)
-            gathering.add_unlisted(unlisted, content.pack, scan=scan)
+            collection.add(content, with_charts=with_charts, with_archives=with_archives)
+            collection.add_unlisted(unlisted, content.pack, scan=scan)
     for profile in excluded:
         for content, unlisted in reading.contents(profile):
-            gathering.remove(content, unlisted.images if scan else ())
-    return gathering.result(name, profiles)
+            collection.remove(content, unlisted.images if scan else ())
+    return collection.result(name, profiles)
 
 
-class _Gathering:
-    """Things wanted so far, with the packs that want them."""
+class _Collection:
+    """The images, charts and archives that were found so far, with the packs that want them."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self.unlisted: list[Unlisted] = []
+        self.unlisted: list[UnlistedImages] = []
         self._images: dict[str, tuple[Reference, dict[str, None]]] = {}
         self._charts: dict[ChartRequest, dict[str, None]] = {}
         self._archives: dict[tuple[str, str], DefinedArchive] = {}
@@ -111,7 +111,7 @@ class _Gathering:
     def add_image(self, reference: Reference, label: str) -> None:
         self._images.setdefault(str(reference), (reference, {}))[1][label] = None
 
-    def add_unlisted(self, unlisted: Unlisted, pack: Pack, *, scan: bool) -> None:
+    def add_unlisted(self, unlisted: UnlistedImages, pack: Pack, *, scan: bool) -> None:
         if unlisted.images:
             self.unlisted.append(unlisted)
         for found in unlisted.images if scan else ():
@@ -125,7 +125,7 @@ class _Gathering:
             self._charts.pop(chart, None)
         self._archives.pop((content.pack.name, content.pack.version or "0"), None)
 
-    def result(self, name: str, profiles: Sequence[Profile]) -> Gathered:
+    def result(self, name: str, profiles: Sequence[Profile]) -> ProfileDefinition:
         images = [DefinedImage(image=image, packs=tuple(packs)) for image, packs in self._images.values()]
         charts = [
             DefinedChart(repo=chart.repo, name=chart.name, version=chart.version, packs=tuple(packs))
@@ -133,38 +133,38 @@ class _Gathering:
         ]
         definition = Definition(
             name=name,
-            profiles=tuple(map(_defined, profiles)),
+            profiles=tuple(map(_profile_entry, profiles)),
             images=tuple(images),
             charts=tuple(charts),
             archives=tuple(self._archives.values()),
         )
-        return Gathered(definition, tuple(dict.fromkeys(self.warnings)), tuple(self.unlisted))
+        return ProfileDefinition(definition, tuple(dict.fromkeys(self.warnings)), tuple(self.unlisted))
 
 
-class _Reading:
-    """The packs of all profiles: a macro may refer to any of them, its own profile's first."""
+class _PackReader:
+    """The reader of all packs: a macro may refer to any pack, and its own profile's packs come first."""
 
     def __init__(self, profiles: Sequence[Profile], overrides: Mapping[str, str]) -> None:
         self._profiles = profiles
         self._overrides = overrides
         self._documents = {pack: parse_values(pack) for profile in profiles for pack in profile.packs}
 
-    def contents(self, profile: Profile) -> Iterator[tuple[PackContent, Unlisted]]:
-        """What each pack of ``profile`` lists, and what it names besides."""
+    def contents(self, profile: Profile) -> Iterator[tuple[PackContent, UnlistedImages]]:
+        """Yield the content that each pack of ``profile`` lists, and the images that it does not list."""
         scope = self._scope(profile)
         for pack in profile.packs:
             documents = self._documents[pack]
             content = _with_own_chart(_with_unknown(read_content(pack, documents, scope)))
             listed = {image.reference.name for image in content.images}
             found = [image for image in scan_pack(pack, documents) if image.reference.name not in listed]
-            yield content, Unlisted(str(pack), tuple(found), lists_nothing=not content.images)
+            yield content, UnlistedImages(str(pack), tuple(found), lists_nothing=not content.images)
 
-    def _scope(self, profile: Profile) -> Scope:
+    def _scope(self, profile: Profile) -> MacroValues:
         packs: dict[str, list[Any]] = {}
         for each in (profile, *self._profiles):
             for pack in each.packs:
                 packs.setdefault(pack.name, self._documents[pack])
-        return Scope(
+        return MacroValues(
             packs=packs,
             variables=profile.variables,
             macros=profile.macros,
@@ -174,7 +174,7 @@ class _Reading:
 
 
 def _system_values(profile: Profile, profiles: Sequence[Profile]) -> dict[str, str]:
-    """Those of Palette's system macros that are known before there is a cluster."""
+    """The values of Palette's system macros that are known before there is a cluster."""
     values = {"project.uid": profile.project_uid}
     infrastructure = next((each for each in (profile, *profiles) if each.is_infrastructure), None)
     for prefix, each in (("clusterprofile", profile), ("clusterprofile.infra", infrastructure)):
@@ -186,26 +186,27 @@ def _system_values(profile: Profile, profiles: Sequence[Profile]) -> dict[str, s
 
 
 def _with_unknown(content: PackContent) -> PackContent:
-    """A warning where nobody told the values; a layer of manifests or a chart needs none."""
+    """Add a warning when the values of the pack are unknown; layers of manifests and charts need no values."""
     if content.pack.values is not None or content.pack.type in ("helm", "manifest"):
         return content
-    return replace(content, warnings=("its values are not told, so what it lists is unknown", *content.warnings))
+    return replace(content, warnings=("its values are unknown, and so is the content that it lists", *content.warnings))
 
 
 def _with_own_chart(content: PackContent) -> PackContent:
-    """A layer of the type ``helm`` is itself a chart of the registry it comes from, and lists no content."""
+    """Add the chart that a layer of the type ``helm`` is itself; such a layer lists no content."""
     pack = content.pack
     if pack.type != "helm":
         return content
     registry = pack.registry or PackRegistry()
     if not registry.endpoint:
         known = registry.name or registry.uid or "unknown"
-        warning = f"it is a chart of the Helm registry {known}, whose address only the API tells, so it is left out"
+        problem = "whose address only Palette's API knows, so it is left out"
+        warning = f"it is a chart of the Helm registry {known}, {problem}"
         return replace(content, warnings=(*content.warnings, warning))
     chart = ChartRequest(registry.endpoint, pack.name, pack.version or pack.tag or None)
     return replace(content, charts=tuple(dict.fromkeys((chart, *content.charts))))
 
 
-def _defined(profile: Profile) -> DefinedProfile:
+def _profile_entry(profile: Profile) -> DefinedProfile:
     packs = tuple(DefinedPack(name=pack.name, version=pack.version) for pack in profile.packs)
     return DefinedProfile(name=profile.name, version=profile.version, uid=profile.uid, type=profile.type, packs=packs)

@@ -1,0 +1,233 @@
+"""The options of a build, and the mistakes that are found in them before any request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TextIO
+
+from syncer.cli.command import flag, option, options
+from syncer.cli.options import (
+    BundleOptions,
+    ConnectionOptions,
+    DryRunOptions,
+    LoginOptions,
+    OutputOptions,
+    SourceOptions,
+    UploadOptions,
+    choose_referrers,
+    cred_file_option,
+    map_option,
+    referrers_flag,
+    registry_option,
+    require_referrers_flag,
+    split_paths,
+    split_words,
+)
+from syncer.cli.output import note
+from syncer.content import Along
+from syncer.errors import UsageError
+from syncer.naming import NameMapping
+from syncer.profiles.definition.definition import Release
+from syncer.profiles.palette.macros import parse_overrides
+from syncer.registry import RegistryAddress
+
+
+class BuildType(StrEnum):
+    """Where a bundle is made."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentOptions(SourceOptions):
+    """The content of a bundle."""
+
+    packs: tuple[Path, ...] = option(
+        "Packs, as directories or archives, with their archives.", default=(), metavar="PATH,PATH", parse=split_paths
+    )
+    images_only: bool = flag("Leave out charts and the archives of packs.")
+    include_packs: bool = flag("Bring the archives of --profile-file packs along too.")
+    exclude_profiles: tuple[str, ...] = option(
+        "Leave out whatever these profiles (ids or files) name.", default=(), metavar="ID,ID", parse=split_words
+    )
+    existing_bundles: tuple[Path, ...] = option(
+        "Bundles at hand: what they hold is not asked of the network.",
+        default=(),
+        metavar="PATH,PATH",
+        parse=split_paths,
+    )
+    set_var: Mapping[str, str] = options(
+        "A value for a macro or variable. May be given many times.", metavar="NAME=VALUE", collect=parse_overrides
+    )
+    scan: bool = flag("Also take the images that packs name in manifests, values and charts, unlisted.")
+    metadata_file: Path | None = option("Build what this bundle-definition.yaml says.", "-f", metavar="FILE")
+    cred_file_path: Path | None = cred_file_option()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltBundleOptions(BundleOptions):
+    """The bundle that is built."""
+
+    name: str | None = option("The bundle's name. Default: bundle, or bundle-PROJECT with --project-id.", "-n")
+    resume: bool = flag("Go on with what an interrupted build left, or start over.", default=True)
+    referrers: bool = referrers_flag()
+    require_referrers: bool = require_referrers_flag()
+    skip_cleanup: bool = flag("Keep the charts and packs that were fetched, beside the bundle.")
+    application_release_name: str = option("Noted in the bundle's definition.", default="")
+    application_release_version: str = option("Noted in the bundle's definition.", default="")
+    application_release_notes: str = option("Noted in the bundle's definition.", default="")
+
+    @property
+    def along(self) -> Along:
+        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
+        return choose_referrers(referrers=self.referrers, required=self.require_referrers)
+
+    @property
+    def release(self) -> Release:
+        return Release(
+            name=self.application_release_name,
+            version=self.application_release_version,
+            notes=self.application_release_notes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningOptions:
+    """The signature of a bundle."""
+
+    private_key: Path | None = option(
+        "Sign the bundle with this RSA key (PEM), into a file of its name and .sig.bin.", metavar="FILE"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterDefinitionOptions:
+    """A cluster definition of Palette."""
+
+    cluster_definition_name: str | None = option(
+        "Download this cluster definition, NAME.tgz, and bring it along.", metavar="NAME"
+    )
+    cluster_definition_profile_ids: tuple[str, ...] = option(
+        "The profiles of the cluster definition. Default: those of the bundle.",
+        default=(),
+        metavar="ID,ID",
+        parse=split_words,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionOptions:
+    """Definitions instead of bundles, and files beside the images."""
+
+    metadata_only: bool = flag("Only write bundle-definition.yaml: what the bundle would hold.")
+    lock: bool = flag("With --metadata-only: record digests, platforms and sizes too.")
+    download_cluster_config_only: bool = flag("Download the cluster definition, and nothing else.")
+    custom_ui: Path | None = option("A widget archive (.tar, .tar.gz, .tar.zst) to bring along.", metavar="FILE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteOptions:
+    """A registry as the place where a build ends."""
+
+    push: bool = flag("Push the bundle to --registry once it is built.", "-p")
+    registry: RegistryAddress | None = registry_option("With --push or remote builds.")
+    build_type: BuildType = option("remote: straight to --registry, with no file between.", default=BuildType.LOCAL)
+    map: NameMapping = map_option("With --registry: replace the start of original names.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceOptions:
+    """Flags of Palette's CLI about content that only Palette knows, and about its own keeping of secrets."""
+
+    include_service_images: bool | None = flag(
+        "Palette's own service images: their list is not public, so they cannot be included.", default=None
+    )
+    include_core_palette_images_only: bool = flag("Refused: the list is not public.")
+    fips: bool = flag("Refused: the list of FIPS service images is not public.")
+    encryption_passphrase: str | None = option("Of the login that syncer keeps.", "-k", metavar="WORD")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """One build: the groups of its options, and what ``syncer edge build`` says besides."""
+
+    content: ContentOptions
+    bundle: BuiltBundleOptions
+    signing: SigningOptions
+    cluster: ClusterDefinitionOptions
+    connection: ConnectionOptions
+    output: OutputOptions
+    definition: DefinitionOptions = field(default_factory=DefinitionOptions)
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    services: ServiceOptions = field(default_factory=ServiceOptions)
+    dry: DryRunOptions = field(default_factory=DryRunOptions)
+    login: LoginOptions = field(default_factory=LoginOptions)
+    upload: UploadOptions = field(default_factory=UploadOptions)
+    file_name: str | None = None  # of the bundle; None: its name and the suffix of its form
+    cluster_directory: Path | None = None  # of the cluster definition; None: beside the bundle's directory
+    api_key: str | None = None
+    console_url: str | None = None
+    log: TextIO | None = None  # hears of every event, besides the display
+
+
+_HINT = "name the images that you need with --image, --images-file or --metadata-file"
+_COMPLIANCE = "INCLUDE_COMPLIANCE_IMAGES"
+_TRUE = frozenset({"1", "t", "true", "yes", "on"})
+
+
+def check_build(build: BuildOptions, environ: Mapping[str, str]) -> None:
+    """Raise ``UsageError`` for flags that contradict each other or ask for what is not public; note the rest."""
+    _refuse_unpublished(build.services, environ)
+    definition = build.definition
+    if definition.lock and not definition.metadata_only:
+        raise UsageError("--lock records digests in a definition", hint="give it with --metadata-only")
+    if definition.metadata_only and build.dry.dry_run:
+        raise UsageError("--metadata-only writes a file, and --dry-run writes none", hint="give one of them")
+    if definition.custom_ui and definition.download_cluster_config_only:
+        raise UsageError("--custom-ui goes into a bundle, and --download-cluster-config-only makes none")
+    _check_remote(build)
+    if build.signing.private_key:
+        from syncer.bundle.signature import check_private_key  # noqa: PLC0415  cryptography is slow to import
+
+        check_private_key(build.signing.private_key)
+    if build.bundle.along and build.bundle.arch:
+        note("--arch takes one platform out of each index: signatures of the index itself do not apply to it")
+    if build.content.profiles and build.services.include_service_images is None:
+        note("Palette's own service images are not included, since their list is not public")
+
+
+def _check_remote(build: BuildOptions) -> None:
+    """Raise ``UsageError`` for a registry that is missing, or has no use, and for what a remote build cannot do."""
+    remote, login = build.remote, build.login
+    if remote.registry is None and (remote.push or remote.build_type is BuildType.REMOTE):
+        raise UsageError("it is not said where to push to", hint="name it with --registry")
+    if remote.registry and not remote.push and remote.build_type is BuildType.LOCAL:
+        raise UsageError("--registry is for --push and --build-type remote", hint="add --push")
+    if remote.registry is None and (login.username or login.password_stdin or remote.map.rules):
+        raise UsageError("--username, --password-stdin and --map are about the registry that --registry names")
+    is_about_a_file = build.signing.private_key or build.bundle.allow_partial or build.dry.dry_run
+    if remote.build_type is BuildType.REMOTE and is_about_a_file:
+        raise UsageError(
+            "a remote build makes no file, so there is none to sign, to publish in part, or to foresee",
+            hint="foresee it with syncer plan, and --registry",
+        )
+
+
+def _refuse_unpublished(services: ServiceOptions, environ: Mapping[str, str]) -> None:
+    """Raise ``UsageError`` for whatever asks for content whose list is not public."""
+    if services.include_service_images:
+        raise _refusal("--include-service-images", "Palette's service images")
+    if services.include_core_palette_images_only:
+        raise _refusal("--include-core-palette-images-only", "Palette's core images")
+    if services.fips:
+        raise _refusal("--fips", "Palette's FIPS service images")
+    if environ.get(_COMPLIANCE, "").strip().lower() in _TRUE:
+        raise _refusal(f"{_COMPLIANCE}=true", "Palette's images for compliance scans")
+
+
+def _refusal(flag_name: str, what: str) -> UsageError:
+    return UsageError(f"{flag_name} cannot be done: which images are {what} is not public", hint=_HINT)

@@ -1,0 +1,135 @@
+"""Command lines as scripts write them: values of each kind, flags with and without values, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from syncer.cli.command import argument, flag, make_command, option, options
+from tests.support.cli import environment, syncer
+
+
+class Color(StrEnum):
+    RED = "red-ish"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    color: Color = option("A word.", default=Color.BLUE)
+    near: Path | None = option("A path.")
+    far: tuple[Path, ...] = options("Paths.", metavar="PATH")
+
+
+def called(*words: str) -> dict[str, Any]:
+    """The arguments that a function is called with for these words."""
+    seen: dict[str, Any] = {}
+
+    def function(
+        *,
+        place: str = argument("A place.", metavar="PLACE"),
+        count: int = option("A number.", "-c", default=3, min=1, max=9),
+        wait: float = option("Seconds.", default=1.5, min=0),
+        quiet: bool = flag("Off by default."),
+        fine: bool = flag("On by default.", default=True),
+        unsure: bool | None = flag("Neither.", default=None),
+        going: bool = flag("Under other names.", "--keep-going/--fail-fast", default=True),
+        group: Group,
+    ) -> None:
+        """Do nothing."""
+        seen.update(place=place, count=count, wait=wait, quiet=quiet, fine=fine)
+        seen.update(unsure=unsure, going=going, group=group)
+
+    make_command(function, "do").main(list(words), standalone_mode=False)
+    return seen
+
+
+def test_without_options_each_has_its_default() -> None:
+    assert called("here") == {
+        "place": "here",
+        "count": 3,
+        "wait": 1.5,
+        "quiet": False,
+        "fine": True,
+        "unsure": None,
+        "going": True,
+        "group": Group(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("-c 4", "count", 4),
+        ("-c5", "count", 5),
+        ("--count=6", "count", 6),
+        ("--wait 2", "wait", 2.0),
+        ("--quiet", "quiet", True),
+        ("--quiet=true", "quiet", True),
+        ("--quiet=TRUE", "quiet", True),
+        ("--quiet --quiet=false", "quiet", True),  # off is no wish of its own
+        ("--fine=false", "fine", False),
+        ("--no-fine", "fine", False),
+        ("--no-fine --fine=true", "fine", True),
+        ("--unsure", "unsure", True),
+        ("--unsure=false", "unsure", False),
+        ("--fail-fast", "going", False),
+        ("--keep-going=false", "going", False),
+        ("--color red-ish", "group", Group(color=Color.RED)),
+        ("--near a --far b --far c", "group", Group(near=Path("a"), far=(Path("b"), Path("c")))),
+    ],
+)
+def test_an_option_is_what_its_annotation_says(words: str, name: str, value: object) -> None:
+    assert called("here", *words.split())[name] == value
+
+
+def test_after_two_dashes_nothing_is_a_flag() -> None:
+    assert called("--quiet", "--", "--quiet=true")["place"] == "--quiet=true"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("here -c", "'-c' requires an argument"),
+        ("here --near", "'--near' requires an argument"),
+        ("here -c 10", "1<=x<=9"),
+        ("here -c many", "not a valid integer"),
+        ("here --wait -1", "x>=0"),
+        ("here --quiet=maybe", "does not take a value"),
+        ("here --color RED", "'red-ish', 'blue'"),
+        ("here --colour blue", "'--color'"),
+        ("", "Missing argument 'PLACE'"),
+        ("here there", "unexpected extra argument"),
+    ],
+)
+def test_what_is_wrong_is_a_mistake_of_usage(words: str, said: str) -> None:
+    with pytest.raises(click.UsageError) as raised:
+        called(*words.split())
+
+    assert said in raised.value.format_message()
+
+
+@pytest.mark.parametrize("words", ["push -f", "push -f x", "push -f x -r localhost:1 --concurrency 0", "build -x", ""])
+async def test_wrong_usage_ends_with_two_and_leaves_stdout_alone(words: str, tmp_path: Path) -> None:
+    ran = await syncer(*words.split(), home=tmp_path)
+
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "Error: " in ran.stderr or ran.stderr.startswith("Usage: syncer")
+
+
+def test_a_reader_that_leaves_early_hears_no_complaint(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "syncer", "build", "--help"]
+    ran = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE, env=environment(tmp_path))
+    os.close(writing)
+
+    assert (ran.returncode, ran.stderr) == (1, b"")
