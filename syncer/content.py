@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from syncer.errors import SyncerError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
@@ -120,14 +121,33 @@ class Limiting(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Referral:
+    """A manifest that refers to another one, by tag or digest.
+
+    ``subject`` is the manifest that lists it as its referrer; None for what only has a tag of cosign's.
+    """
+
+    reference: Reference
+    subject: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Referrals:
+    """The manifests that were found to refer to some others; ``doubt`` is why there may be more of them."""
+
+    found: tuple[Referral, ...] = ()
+    doubt: SyncerError | None = None
+
+
 @runtime_checkable
 class Referring(Protocol):
     """A source that can list the referrers of an image: its signatures, attestations and SBOMs."""
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
-        """The manifests in the repository of ``reference`` that refer to one of ``subjects``, by tag or digest.
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
+        """The manifests in the repository of ``reference`` that refer to one of ``subjects``, in an order that stays.
 
-        Raises a ``SyncerError`` when the source cannot list them: an empty answer means that there are none.
+        ``doubt`` says why there may be more of them: none found without a doubt means that there are none.
         """
         ...
 
@@ -183,6 +203,15 @@ class Target(TargetNames, Protocol):
 
 
 @runtime_checkable
+class Listing(Protocol):
+    """A target at which a referrer is stored in two steps: itself, and in the list of its subject's referrers."""
+
+    async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
+        """Tell whether ``subject``, in the repository of ``name``, lists ``referrer``; True where nobody may know."""
+        ...
+
+
+@runtime_checkable
 class Mounting(Protocol):
     """A target that can copy a blob from another of its spaces, so that no bytes are sent."""
 
@@ -200,6 +229,10 @@ class Inspectable(Protocol):
         ...
 
 
+Along: TypeAlias = Literal["require"] | bool
+"""Whether referrers come along with images; ``require``: that they cannot be told is a failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One image to transfer: its name at the source, and its name at the target.
@@ -213,4 +246,6 @@ class Item:
     wanted_by: tuple[str, ...] = field(default=())
     platforms: tuple[Platform, ...] = ()
     referrers: bool = True  # signatures and other referrers are transferred too, if the source can list them
-    subject: Reference | None = None  # for a referrer: the image that it is about
+    requires_referrers: bool = False  # and it is a failure when the source cannot list them
+    subject: Reference | None = None  # for a referrer: the image that it is about, directly or not
+    refers_to: Digest | None = None  # for a referrer: the manifest that must list it

@@ -18,6 +18,7 @@
     │   ├── Denied                   exit 3
     │   ├── NotFound                 exit 4
     │   └── ChildrenUnknown                   a manifest was refused because its content is missing
+    ├── ListIncomplete               exit 1   a list that is not known to be whole
     ├── PlatformMissing              exit 4   an image does not exist for the requested platform
     ├── TargetError                  exit 5   the target (a registry, a disk) refused
     │   └── TargetFull                        the target cannot store anything more
@@ -226,6 +227,10 @@ class ChildrenUnknown(RegistryError):
     def __init__(self, request: str, status: int, problems: Sequence[str], digests: Sequence[str]) -> None:
         super().__init__(request, status, problems)
         self.digests = tuple(digests)
+
+
+class ListIncomplete(SyncerError):
+    """A list that ended, and is not known to be whole: its pages repeat, lead in a circle or to nowhere."""
 
 
 class PlatformMissing(SyncerError):

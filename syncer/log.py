@@ -25,6 +25,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    ReferrersUnknown,
     Skipped,
     Started,
 )
@@ -105,6 +106,8 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
 
     def emit(event: Event) -> None:
         match event:
+            case ReferrersUnknown(item, error):
+                logger.warning("referrers_unknown", source=item.source, target=item.target, message=str(error))
             case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
                 _tell_image(logger, event)
             case Copied() | Mounted() | Skipped() | Failed() | Committed():

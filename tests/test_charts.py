@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from syncer.content import FileBlob
-from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError
+from syncer.errors import Denied, DigestMismatch, InvalidContent, ListIncomplete, NotFound, SyncerError, UsageError
 from syncer.oci import Descriptor, Digest, Manifest, Reference
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
+from syncer.profiles.charts.index import read_index
 from syncer.profiles.definition.artifacts import CHART_CONFIG, CHART_LAYER, FILE, TITLE, repository_of, tag_of
 from syncer.profiles.definition.definition import ChartRequest
 from syncer.profiles.definition.spool import Spool, open_spool
@@ -396,3 +399,26 @@ def test_parts_that_no_repository_can_have_are_spelt_otherwise() -> None:
     assert repository_of("/NetApp/a b/_x_/v1.0..2/") == "netapp/a-b/x/v1.0.2"
     assert tag_of("v1.0.0+build.5") == "v1.0.0_build.5"
     assert tag_of("") == "latest"
+
+
+@pytest.mark.parametrize("generated", [True, False])
+async def test_an_index_that_may_be_cut_off_is_not_taken_for_all_there_is(generated: bool) -> None:
+    """Its newest versions would be missing: a text that ends between two entries is an index as well."""
+    text = "apiVersion: v1\nentries:\n  app:\n  - version: 1.0.0\n    urls: [app.tgz]\n"
+    text += "generated: today\n" if generated else ""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + text.encode())
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        repository = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with open_transport(TransportSettings()) as transport:
+            if generated:
+                index = await read_index(transport, repository, authorizer=None, cache=None)
+                assert list(index.charts) == ["app"]
+            else:
+                with pytest.raises(ListIncomplete, match="not known to be whole"):
+                    await read_index(transport, repository, authorizer=None, cache=None)

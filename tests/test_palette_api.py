@@ -10,7 +10,7 @@ from aiohttp import web
 from aioresponses import aioresponses
 from yarl import URL
 
-from syncer.errors import Denied, InvalidFile, NotFound, RegistryError, UsageError
+from syncer.errors import Denied, InvalidFile, ListIncomplete, NotFound, RegistryError, UsageError
 from syncer.profiles.palette.palette_api import CallLimit, PaletteAccount, PaletteApi, Project, console_url
 from syncer.profiles.palette.profile import Profile
 from syncer.profiles.palette.profile_definition import define_profiles
@@ -133,6 +133,14 @@ async def test_projects_are_found_on_all_pages() -> None:
         assert await api.project("uid99") == Project("project 099", "uid99")
         with pytest.raises(UsageError, match="sees no project 'other'"):
             await api.project("other")
+
+
+async def test_a_list_whose_pages_lead_in_a_circle_is_an_error() -> None:
+    projects = [(f"project {number:03}", f"uid{number}") for number in range(117)]
+    async with palette_server(projects=projects) as palette, _api(palette.url, project="") as api:
+        palette.stuck_at = "50"
+        with pytest.raises(ListIncomplete, match="lead in a circle"):
+            await api.projects()
 
 
 async def test_too_many_requests_are_asked_again() -> None:

@@ -258,7 +258,7 @@ async def test_referrers_are_listed_under_a_tag_where_a_registry_has_no_api_for_
             await push_image(target, referrer, [name_at(registry, "app", None, referrer.digest)])
             await push_image(target, referrer, [name_at(registry, "app", None, referrer.digest)])
 
-        found = await registries.repository(name_at(registry, "app")).referrers(Digest.parse(image.digest))
+        found = await registries.repository(name_at(registry, "app")).tagged_referrers(Digest.parse(image.digest))
 
     assert [descriptor.artifact_type for descriptor in found] == kinds
 

@@ -503,32 +503,6 @@ async def test_no_tags_are_an_empty_list_and_no_repository_is_an_error() -> None
             [tag async for tag in repository.tags()]
 
 
-@pytest.mark.parametrize(
-    "link",
-    [
-        '</v2/app/tags/list?n=1000>; rel="next"',
-        "<http://evil.example.com/>; rel=next",
-        '<https://127.0.0.1/>; rel="next"',
-    ],
-)
-async def test_a_list_that_leads_in_circles_or_away_ends(link: str) -> None:
-    """§4.2: and no token goes to another host."""
-    image = images.image("circle")
-    async with quirky_registry() as registry, registries_for() as registries:
-        registry.manifests["app"] = {"v1": (image.media_type, image.content)}
-
-        async def linked(request: web.Request, handler: Handler) -> web.StreamResponse:
-            response = await handler(request)
-            response.headers["Link"] = link
-            return response
-
-        registry.on("GET tags", linked, times=99)
-        repository = registries.repository(name_at(registry.address, "app"))
-
-        assert [tag async for tag in repository.tags()] == ["v1"]
-        assert len(registry.requests("GET")) <= 2
-
-
 async def test_a_host_that_gives_and_takes_cannot_deadlock() -> None:
     """More blobs on their way from a registry to itself than it may have connections."""
     blobs = [blob_of(images.noise(f"relayed {index}", MIB)) for index in range(8)]

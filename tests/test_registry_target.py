@@ -11,11 +11,11 @@ from syncer.errors import ChildrenUnknown, Denied, DigestMismatch, RegistryError
 from syncer.oci import Digest, parse_manifest
 from syncer.registry.problems import hint_for
 from tests.support import images
-from tests.support.images import digest_of
+from tests.support.images import Image, digest_of
 from tests.support.quirky import Fault, Handler, Quirky, problem, proceed, quirky_registry, reset, status
 from tests.support.registry_end import blob_of, name_at, registries_for, target_at, write
 
-IMAGE = images.image("target")
+IMAGE, OTHER = images.image("target"), images.image("other")
 MANIFEST = parse_manifest(IMAGE.content, IMAGE.media_type)
 
 
@@ -202,12 +202,31 @@ async def test_a_tag_for_referrers_that_is_something_else_is_left_alone() -> Non
     referrer = images.referrer(IMAGE)
     async with quirky_registry() as registry, registries_for() as registries:
         tag = IMAGE.digest.replace(":", "-")
-        registry.manifests["app"] = {tag: (IMAGE.media_type, IMAGE.content)}
+        registry.manifests["app"] = {tag: (OTHER.media_type, OTHER.content)}
 
         with pytest.raises(SyncerError, match="no index"):
             await target_at(registries, registry.url).commit("app", parse_manifest(referrer.content), [])
 
-        assert registry.manifests["app"][tag] == (IMAGE.media_type, IMAGE.content)
+        assert registry.manifests["app"][tag] == (OTHER.media_type, OTHER.content)
+
+
+@pytest.mark.parametrize("subject", [IMAGE, images.multi_platform("several")])
+async def test_the_subject_itself_is_no_list_of_its_referrers(subject: Image) -> None:
+    """GitLab's registry answers with it for a tag that is not there (oras-project/oras-go#1396)."""
+    referrer = images.referrer(subject)
+    async with quirky_registry() as registry, registries_for() as registries:
+        tag = subject.digest.replace(":", "-")
+        registry.manifests["app"] = dict.fromkeys((tag, f"{tag}.sig"), (subject.media_type, subject.content))
+        repository = registries.repository(name_at(registry.address, "app"))
+
+        before = await repository.tagged_referrers(Digest.parse(subject.digest))
+        found = await registries.referrers(name_at(registry.address, "app"), [Digest.parse(subject.digest)])
+        await target_at(registries, registry.url).commit("app", parse_manifest(referrer.content), [])
+
+        assert (before, found.found) == ((), ())
+        assert found.doubt is None
+        _, index = registry.manifests["app"][tag]
+        assert [entry["digest"] for entry in json.loads(index)["manifests"]] == [referrer.digest]
 
 
 def test_amazons_missing_repository_has_a_command() -> None:

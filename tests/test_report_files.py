@@ -22,7 +22,16 @@ def test_the_report_is_what_its_schema_says(tmp_path: Path) -> None:
     write_report(path, account(*A_NIGHT).report([RegistryAccount(registry="t.io", requests=3)]))
 
     document = json.loads(path.read_text())
-    assert list(document) == ["run_id", "started", "ended", "totals", "images", "registries"]
+    assert list(document) == [
+        "run_id",
+        "started",
+        "ended",
+        "totals",
+        "images",
+        "registries",
+        "referrers_unknown",
+        "warnings",
+    ]
     Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(document)
 
 

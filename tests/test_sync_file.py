@@ -248,7 +248,11 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
             "200Q",
             "sync.yaml:30: registries.docker.io.bytes_per_second: '200Q' is not a number of bytes",
         ),
-        ("referrers: false", "referrers: nope", "sync.yaml:13: sources[1].referrers: it must be true or false"),
+        (
+            "referrers: false",
+            "referrers: nope",
+            "sync.yaml:13: sources[1].referrers: it must be true, false or require",
+        ),
         (
             "images_file: images.txt",
             "{images_file: a, image: b}",

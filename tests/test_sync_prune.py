@@ -12,6 +12,7 @@ from jsonschema import validate
 
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.chart_repository import chart_repository
 from tests.support.cli import Ran, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply
@@ -197,6 +198,130 @@ async def test_a_list_of_repositories_is_read_to_its_end(debian_registry: OpenRe
         ran = await prune(tmp_path, source, f"{proxy.registry.address}/m", ["v1"], "--prune", "--json")
 
         assert {each["name"].partition("/")[2] for each in ran.json["pruned"]} == {"m/first:v1", "m/last:v1"}
+
+
+def cut_off(link: str) -> Reply:
+    """A list of tags that ends after one of them, and says that more follow."""
+    return Reply(200, {"Link": f'<{link}>; rel="next"'}, b'{"name": "app", "tags": ["v2"]}')
+
+
+@pytest.mark.parametrize(
+    "link", ["http://inner.invalid:5000/other/tags/list?last=v2", "/v2/app/tags/list?n=1000", "/nowhere?last=v2"]
+)
+@pytest.mark.parametrize("reading", ["both", "second"])
+async def test_a_list_of_tags_that_is_not_whole_takes_nothing_away(
+    debian_registry: OpenRegistry, tmp_path: Path, link: str, reading: str
+) -> None:
+    """Neither the list by which a sync goes, nor the one that is read before anything is deleted."""
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(source) as proxy,
+    ):
+        await fill(source)
+        await prune(tmp_path, proxy.registry, f"{target.address}/m", "all")
+        await client.push(target, "m/app", OLD, "gone")
+        before = await client.tags(target, "m/app")
+        proxy.on("GET", r"/tags/list\?n=1000$", cut_off(link), first=1 if reading == "both" else 2, times=None)
+
+        ran = await prune(tmp_path, proxy.registry, f"{target.address}/m", "all", "--prune", "--yes", "--json")
+
+        assert ran.code == (1 if reading == "both" else 0)
+        assert ends(ran) == {}
+        assert await client.tags(target, "m/app") == before
+
+
+async def test_charts_are_looked_for_anew_before_anything_is_deleted(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    async with serve_disk("target") as target, chart_repository() as charts:
+        charts.add_chart("nginx", "1.0.0")
+        charts.index()
+        document = {
+            "sources": [{"chart": {"repository": str(charts.url), "name": "nginx"}}],
+            "targets": [{"registry": f"{target.address}/m"}],
+        }
+        (tmp_path / "sync.yaml").write_text(yaml.safe_dump(document))
+        command = ("sync", "-c", tmp_path / "sync.yaml", "--json")
+        await client.push(target, "m/old", OLD, "v1")
+
+        mirrored = await syncer(*command, home=tmp_path)
+        asked = charts.requests.count("/index.yaml")
+        pruned = await syncer(*command, "--prune", "--yes", home=tmp_path)
+        asked_by_prune = charts.requests.count("/index.yaml") - asked
+
+        assert (mirrored.code, pruned.code) == (0, 0)
+        assert asked_by_prune == 2
+        assert ends(pruned) == {"v1": "deleted"}
+        (chart,) = mirrored.json["images"]
+        repository, _, tag = chart["target"].partition("/")[2].rpartition(":")
+        assert await client.tags(target, repository) == [tag]
+
+
+async def test_what_a_source_has_again_before_the_deletion_stays(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """A list that lost a tag for a moment: a registry that is being cleaned up, or restored."""
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(source) as proxy,
+    ):
+        await fill(source)
+        await prune(tmp_path, proxy.registry, f"{target.address}/m", {"glob": "v*"})
+        await client.push(target, "m/app", OLD, "gone")
+        proxy.on("GET", "/tags/list", Reply(200, body=b'{"name": "app", "tags": ["v2"]}'))
+
+        ran = await prune(
+            tmp_path, proxy.registry, f"{target.address}/m", {"glob": "v*"}, "--prune", "--yes", "--json"
+        )  # fmt: skip
+
+        assert ran.code == 0
+        assert ends(ran).keys() == {"gone"}
+        assert {"v1", "v2"} <= set(await client.tags(target, "m/app"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "limit", "goes"),
+    [
+        (10, (), True),  # ten of twenty: few enough, whatever their share is
+        (9, (), False),
+        (9, ("--max-delete", "11"), True),
+        (9, ("--max-delete", "10"), False),
+        (9, ("--max-delete", "55%"), True),
+        (9, ("--max-delete", "54%"), False),
+        (18, ("--max-delete", "1"), False),
+    ],
+)
+async def test_more_deletions_than_are_usual_need_to_be_allowed(
+    serve_disk: OpenRegistry, tmp_path: Path, kept: int, limit: tuple[str, ...], goes: bool
+) -> None:
+    every = [f"v{number}" for number in range(20)]
+    async with serve_disk("source") as source, serve_disk("target") as target:
+        await client.push(source, "app", APP, *every)
+        await prune(tmp_path, source, f"{target.address}/m", every)
+
+        ran = await prune(
+            tmp_path, source, f"{target.address}/m", every[:kept], "--prune", "--yes", *limit, "--json"
+        )  # fmt: skip
+        told = await prune(tmp_path, source, f"{target.address}/m", every[:kept], "--prune", "--yes", *limit)
+
+        gone = 20 - kept
+        assert (ran.code, told.code) == ((0, 0) if goes else (1, 1))
+        assert set(ends(ran).values()) == {"deleted" if goes else "listed"}
+        assert len(ends(ran)) == gone
+        assert len(await client.tags(target, "m/app")) == (kept if goes else 20)
+        assert ("nothing was deleted" in told.stdout) != goes
+        if not goes:
+            (refused,) = ran.json["prune_refused"]
+            assert f"{gone} of its 20 tags" in refused
+            assert f"--max-delete {gone}" in refused
+
+
+@pytest.mark.parametrize("limit", ["many", "-1", "101%", "5 tags", ""])
+async def test_a_limit_that_cannot_be_read_is_a_mistake(tmp_path: Path, limit: str) -> None:
+    ran = await syncer(
+        "sync", "--image", "a", "--registry", "localhost:9", "--prune", "--yes", f"--max-delete={limit}", home=tmp_path
+    )
+
+    assert ran.code == 2
+    assert "no limit for deletions" in ran.stderr
 
 
 async def test_a_registry_that_takes_content_along_with_a_tag_is_left_alone_at_once(

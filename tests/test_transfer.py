@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import anyio
 import pytest
 
-from syncer.content import Item
-from syncer.errors import InvalidContent, NotFound, PlatformMissing, TargetError, TargetFull
+from syncer.content import Item, Referral, Referrals
+from syncer.errors import InvalidContent, NotFound, PlatformMissing, SyncerError, TargetError, TargetFull
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
-from syncer.transfer.events import Event, Failed, Found, ImageCopied, ImageFailed, ImageSkipped, Mounted, Skipped
+from syncer.transfer.events import (
+    Event,
+    Failed,
+    Found,
+    ImageCopied,
+    ImageFailed,
+    ImageSkipped,
+    Mounted,
+    ReferrersUnknown,
+    Skipped,
+)
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 from syncer.transfer.run import Options, transfer
@@ -30,11 +41,12 @@ async def carry(
     *,
     workers: int = 4,
     platforms: Sequence[str] = (),
+    memory: Memory | None = None,
 ) -> list[Event]:
     events: list[Event] = []
     wanted = tuple(map(Platform.parse, platforms))
     items = [Item(reference, reference, platforms=wanted) for reference in references]
-    options = Options(workers=workers)
+    options = Options(workers=workers, memory=memory or Memory())
     await transfer(items, source, target, options=options, emit=events.append)
     return events
 
@@ -410,15 +422,22 @@ def test_descriptors_are_values() -> None:
 
 @dataclass(slots=True)
 class Referred(MemorySource):
-    """A source that knows what refers to its images."""
+    """A source that knows what refers to its images, or does not."""
 
-    known: dict[str, list[Reference]] = field(default_factory=dict)  # by subject
-    broken: bool = False
+    known: dict[str, list[Referral]] = field(default_factory=dict)  # by subject
+    doubt: SyncerError | None = None
+    asked: list[str] = field(default_factory=list)
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
-        if self.broken:
-            raise NotFound(f"GET referrers of {reference}", 500)
-        return [found for subject in subjects for found in self.known.get(str(subject), [])]
+    def sign(self, subject: Image, signature: Image, tag: str | None = None) -> None:
+        """Let ``signature`` refer to ``subject`` in the repository of all tests, by itself or by a tag."""
+        name = self.add(f"example.com/app:{tag}" if tag else f"example.com/app@{signature.digest}", signature)
+        about = None if tag else Digest.parse(subject.digest)
+        self.known.setdefault(subject.digest, []).append(Referral(name, about))
+
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
+        self.asked += map(str, subjects)
+        found = [referral for subject in subjects for referral in self.known.get(str(subject), [])]
+        return Referrals(tuple(found), self.doubt)
 
 
 async def test_signatures_of_an_image_and_of_what_is_inside_travel_along() -> None:
@@ -427,10 +446,8 @@ async def test_signatures_of_an_image_and_of_what_is_inside_travel_along() -> No
     reference = source.add("example.com/app:1", index)
     tag, signature = images.cosign_signature(index)
     sbom = images.referrer(index.children[1])
-    source.known = {
-        index.digest: [source.add(f"example.com/app:{tag}", signature)],
-        index.children[1].digest: [source.add(f"example.com/app@{sbom.digest}", sbom)],
-    }
+    source.sign(index, signature, tag)
+    source.sign(index.children[1], sbom)
 
     await carry([reference], source, target)
 
@@ -439,13 +456,66 @@ async def test_signatures_of_an_image_and_of_what_is_inside_travel_along() -> No
     assert sbom.digest in target.content["example.com/app"]
 
 
+async def test_what_refers_to_a_referrer_travels_along_to_the_end() -> None:
+    """A signature of an SBOM, by its digest and by a tag; and what refers to both of two is asked about once."""
+    source, target = Referred(), MemoryTarget()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", image)
+    sbom = images.referrer(image)
+    signature = images.referrer(sbom, "application/vnd.example.signature")
+    tag, last = images.cosign_signature(signature)
+    source.sign(image, sbom)
+    source.sign(sbom, signature)
+    source.sign(image, signature)
+    source.sign(signature, last, tag)
+
+    events = await carry([reference], source, target)
+
+    assert target.names[f"example.com/app:{tag}"] == last.digest
+    assert {sbom.digest, signature.digest} <= target.content["example.com/app"]
+    assert sorted(source.asked) == sorted([image.digest, sbom.digest, signature.digest, last.digest])
+    copied = [event.item for event in events if isinstance(event, ImageCopied)]
+    assert len(copied) == len(set(copied)) == 4
+    assert {item.subject for item in copied} == {None, reference}
+
+
+async def test_referrers_that_go_round_in_a_circle_end() -> None:
+    source, target = Referred(), MemoryTarget()
+    image, other = images.image("one"), images.image("other")
+    reference = source.add("example.com/app:1", image)
+    source.sign(image, other)
+    source.sign(other, image)
+
+    events = await carry([reference], source, target)
+
+    assert not any(isinstance(event, ReferrersUnknown) for event in events)
+    assert source.asked == [image.digest, other.digest]
+    assert other.digest in target.content["example.com/app"]
+
+
+async def test_referrers_without_end_are_a_doubt_and_no_failure() -> None:
+    source, target = Referred(), MemoryTarget()
+    chain = [images.image(f"link {number}") for number in range(20)]
+    reference = source.add("example.com/app:1", chain[0])
+    for subject, signature in pairwise(chain):
+        source.sign(subject, signature)
+
+    events = await carry([reference], source, target)
+
+    (doubt,) = [event for event in events if isinstance(event, ReferrersUnknown)]
+    assert "8 steps" in str(doubt.error)
+    assert target.names["example.com/app:1"] == chain[0].digest
+    assert chain[8].digest in target.content["example.com/app"]
+    assert chain[9].digest not in target.content["example.com/app"]
+
+
 async def test_a_new_signature_of_an_unchanged_image_is_found() -> None:
     source, target = Referred(), MemoryTarget()
     image = images.image("signed")
     reference = source.add("example.com/app:1", image)
     await carry([reference], source, target)
     tag, signature = images.cosign_signature(image)
-    source.known = {image.digest: [source.add(f"example.com/app:{tag}", signature)]}
+    source.sign(image, signature, tag)
 
     events = await carry([reference], source, target)
 
@@ -453,24 +523,59 @@ async def test_a_new_signature_of_an_unchanged_image_is_found() -> None:
     assert target.names[f"example.com/app:{tag}"] == signature.digest
 
 
+@pytest.mark.parametrize("platforms", [[], ["linux/arm64"], ["linux/amd64", "linux/arm64"]])
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_a_new_signature_of_a_platform_of_an_unchanged_index_is_found(
+    platforms: list[str], remembered: bool
+) -> None:
+    """From memory, without a manifest; without it the indexes, and what a platform needs, are read once."""
+    source, target, memory = Referred(), MemoryTarget(), Memory()
+    deep = images.index(images.multi_platform("deep"), images.image("beside"))
+    index = images.multi_platform("signed") if platforms else deep
+    reference = source.add("example.com/app:1", index)
+    await carry([reference], source, target, platforms=platforms, memory=memory)
+    if not remembered:
+        memory = Memory.from_json({"version": 1, "locations": {}, "reductions": memory.reductions})
+    signed = (index if platforms else index.children[0]).children[1]
+    tag, signature = images.cosign_signature(signed)
+    source.sign(signed, signature, tag)
+    source.reads.clear()
+
+    await carry([reference], source, target, platforms=platforms, memory=Memory.from_json(memory.to_json()))
+    again = Memory.from_json(memory.to_json())
+
+    assert target.names[f"example.com/app:{tag}"] == signature.digest
+    indexes = {index.digest} | ({index.children[0].digest} if not platforms else set())
+    signature_reads = {signature.digest, *signature.blobs}
+    read = set(source.reads) - signature_reads - set(signed.blobs)
+    assert read == (set() if remembered else indexes | ({signed.digest} if len(platforms) == 1 else set()))
+    assert again == memory
+
+
 async def test_what_refers_to_an_image_is_not_looked_for_where_nobody_wants_it() -> None:
-    source, target = Referred(broken=True), MemoryTarget()
+    source, target = Referred(), MemoryTarget()
     reference = source.add("example.com/app:1", images.image("signed"))
     item = Item(reference, reference, referrers=False)
 
     await transfer([item], source, target, options=Options(), emit=lambda _: None)
 
+    assert source.asked == []
     assert set(target.names) == {str(reference)}
 
 
-async def test_a_look_up_that_fails_is_an_error_and_not_none() -> None:
-    source, target = Referred(broken=True), MemoryTarget()
-    reference = source.add("example.com/app:1", images.image("signed"))
+async def test_a_look_up_that_fails_is_said_and_copies_the_image_all_the_same() -> None:
+    """Once for a repository, and again only where it is required."""
+    source, target = Referred(doubt=NotFound("GET referrers", 500)), MemoryTarget()
+    image = images.image("signed")
+    references = [source.add(f"example.com/app:{tag}", image) for tag in ("1", "2")]
+    references.append(source.add("example.com/other:1", image))
 
-    events = await carry([reference], source, target)
+    events = await carry(references, source, target)
 
-    assert [type(event) for event in events] == [ImageFailed]
-    assert not target.names
+    assert len(target.names) == 3
+    doubts = [event for event in events if isinstance(event, ReferrersUnknown)]
+    assert [doubt.item.source.name for doubt in doubts] == ["example.com/app", "example.com/other"]
+    assert not any(isinstance(event, ImageFailed) for event in events)
 
 
 async def test_several_platforms_make_a_smaller_index_with_its_attestations() -> None:

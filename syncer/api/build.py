@@ -14,7 +14,7 @@ from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
 from syncer.bundle import BundleWriter, Format, open_writer
-from syncer.content import Blob, Item, Progress
+from syncer.content import Along, Blob, Item, Progress
 from syncer.errors import UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest
@@ -83,7 +83,7 @@ async def build(
     force: bool = False,
     allow_partial: bool = False,
     resume: bool = True,
-    referrers: bool = True,
+    referrers: Along = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
@@ -95,8 +95,8 @@ async def build(
     The file appears when all is there; otherwise what is there stays in ``….partial``, and the same call
     goes on with it.  ``allow_partial`` publishes without the images that failed.  With ``platform`` every
     index is resolved to its manifest for that platform.  ``referrers`` brings signatures, attestations and
-    SBOMs along.  Raises ``UsageError`` for wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``;
-    an image that fails is an entry in the report.
+    SBOMs along; ``"require"`` makes it a failure when a registry does not tell them.  Raises ``UsageError`` for
+    wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is an entry in the report.
     """
     definition = images if isinstance(images, Definition) else make_definition(name, images)
     file = BundleFile(
@@ -123,7 +123,7 @@ async def build_file(
     definition: Definition,
     file: BundleFile,
     *,
-    referrers: bool = True,
+    referrers: Along = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     options: RunOptions | None = None,
@@ -176,14 +176,21 @@ class _Sizes:
 
 
 async def find_parts(
-    definition: Definition, supplies: OpenSupplies, *, platform: Platform | None, referrers: bool
+    definition: Definition, supplies: OpenSupplies, *, platform: Platform | None, referrers: Along
 ) -> Parts:
     """The items of ``definition``; its charts, packs and files are put into the spool of ``supplies`` first."""
     supplies.registries.settle(image.image for image in definition.images)
     platforms = (platform,) if platform else ()
     parts = Parts(
         [
-            Item(image.reference, image.image, image.packs, platforms=platforms, referrers=referrers)
+            Item(
+                image.reference,
+                image.image,
+                image.packs,
+                platforms=platforms,
+                referrers=bool(referrers),
+                requires_referrers=referrers == "require",
+            )
             for image in definition.images
         ]
     )
@@ -198,7 +205,7 @@ async def build_remote(
     definition: Definition,
     delivery: Delivery,
     *,
-    referrers: bool = True,
+    referrers: Along = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     options: RunOptions | None = None,

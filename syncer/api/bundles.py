@@ -129,7 +129,16 @@ def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -
         definition = read_usable_definition(bundle)
         return _only(definition, names) if annotations else definition
 
-    return BundleSource(read, tuple(Item(name, name) for name in names), bundle)
+    return BundleSource(read, tuple(_items_in(bundle, set(names))), bundle)
+
+
+def _items_in(bundle: Bundle, names: set[Reference]) -> Iterator[Item]:
+    """The images called ``names``; what refers to another one says so, since that one must list it at a target."""
+    for image in bundle.images:
+        if image.reference in names:
+            manifest = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
+            subject = manifest.subject.digest if manifest.subject else None
+            yield Item(image.reference, image.reference, refers_to=subject)
 
 
 def read_definition_in(bundle: Bundle) -> Definition:
@@ -280,10 +289,25 @@ def _selected(bundle: Bundle, annotations: Mapping[str, str]) -> list[Reference]
         root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
         if annotations.items() <= {**image.descriptor.annotations, **root.annotations}.items():
             chosen[image.reference] = None
-            subjects = [root.descriptor.digest]
-            subjects += [child.digest for child in root.children()] if isinstance(root, Index) else []
-            chosen |= dict.fromkeys(find_referrers(bundle, image.reference, subjects))
+            chosen |= dict.fromkeys(_referring(bundle, image.reference, root))
     return [image.reference for image in bundle.images if image.reference in chosen]
+
+
+def _referring(bundle: Bundle, reference: Reference, root: AnyManifest) -> Iterator[Reference]:
+    """What refers to ``root`` or to a manifest in it, what refers to that, and so on to the end."""
+    images = {image.reference: image.descriptor for image in bundle.images}
+    met = {reference}
+    waiting = [root]
+    while waiting:
+        manifest = waiting.pop()
+        subjects = {manifest.descriptor.digest}
+        subjects |= {child.digest for child in manifest.children()} if isinstance(manifest, Index) else set()
+        for found in find_referrers(bundle, reference, subjects):
+            if found.reference not in met:
+                met.add(found.reference)
+                yield found.reference
+                descriptor = images[found.reference]
+                waiting.append(bundle.manifest_by_digest(descriptor.digest, descriptor.media_type))
 
 
 async def _has(reference: Reference, source: Source, annotations: Mapping[str, str]) -> bool:

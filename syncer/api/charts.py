@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from syncer.api.definitions import Parts
 from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name
-from syncer.content import Item
+from syncer.content import Along, Item
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
@@ -25,7 +25,7 @@ from syncer.registry import Registries
 from syncer.transfer.events import ImageFailed
 
 
-async def add_artifacts(parts: Parts, definition: Definition, supplies: OpenSupplies, *, referrers: bool) -> None:
+async def add_artifacts(parts: Parts, definition: Definition, supplies: OpenSupplies, *, referrers: Along) -> None:
     """Add to ``parts`` the charts, packs and files of ``definition``, which are fetched or packed into the spool.
 
     What could not be had is among ``parts.failures``.
@@ -40,7 +40,7 @@ async def add_artifacts(parts: Parts, definition: Definition, supplies: OpenSupp
             parts.files.add(file.artifact)
 
 
-async def _add_charts(parts: Parts, definition: Definition, supplies: OpenSupplies, *, referrers: bool) -> None:
+async def _add_charts(parts: Parts, definition: Definition, supplies: OpenSupplies, *, referrers: Along) -> None:
     at_hand = {chart: name for chart in definition.charts if (name := _name_at_hand(chart, supplies))}
     missing = [chart for chart in definition.charts if chart not in at_hand]
     resolved = await ChartSearch(supplies).resolve([chart.request for chart in missing])
@@ -55,7 +55,9 @@ async def _add_charts(parts: Parts, definition: Definition, supplies: OpenSuppli
         name = replace(reference, digest=None) if reference.tag else reference
         source = name.at(chart.digest) if chart.digest else reference
         parts.charts[chart.request] = name
-        parts.items.append(Item(source, name, chart.packs, referrers=referrers))
+        parts.items.append(
+            Item(source, name, chart.packs, referrers=bool(referrers), requires_referrers=referrers == "require")
+        )
 
 
 async def _add_local(

@@ -16,7 +16,7 @@ from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
 from syncer.bundle import Bundle, BundleSize, GivenName
-from syncer.content import Item, Referring, Source, TargetNames
+from syncer.content import Along, Item, Referring, Source, TargetNames
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport
@@ -30,7 +30,7 @@ async def plan_build(
     definition: Definition,
     file: BundleFile,
     *,
-    referrers: bool = True,
+    referrers: Along = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
@@ -116,7 +116,7 @@ async def plan_sync(
     report = forecast.report()
     if with_prune:
         names = [image.target for image in report.images]
-        report = replace(report, pruned=tuple(await prune(sources, names, delete=False)))
+        report = replace(report, pruned=(await prune(sources, names, delete=False)).pruned)
     return report
 
 

@@ -62,8 +62,10 @@ class Run:
         await transfer(items, source, target, options=options, emit=self.emit)
 
     def report(self, registries: Registries | None = None) -> Report:
-        """The account so far, with the traffic of ``registries`` where they are given."""
-        return self.account.report(_registry_accounts(registries.traffic) if registries else ())
+        """The account so far, with the traffic of ``registries`` and what was odd about them where they are given."""
+        if registries is None:
+            return self.account.report()
+        return self.account.report(_registry_accounts(registries.traffic), warnings=registries.notices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,12 +51,16 @@ class Sources:
     console: Console | None = None
     strict: bool = False
     addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
-    _listings: dict[int, Listing] = field(default_factory=dict)  # by the number of the source
-    _mistakes: list[UsageError] = field(default_factory=list)
+    _listings: dict[int, Listing] = field(init=False, default_factory=dict)  # by the number of the source
+    _mistakes: list[UsageError] = field(init=False, default_factory=list)
     _said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.addresses = {target.title: RegistryAddress.parse(target.registry) for target in self.file.targets}
+
+    def anew(self) -> Sources:
+        """The same sources, of which nothing is known yet; a rule that fits no tag is no error there."""
+        return replace(self, strict=False)
 
     async def find_items(self) -> list[Item]:
         """Find the images to mirror, as far as the sources tell, in the order of the file.

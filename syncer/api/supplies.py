@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 import anyio
 
 from syncer.bundle import Bundle, open_bundle
-from syncer.content import Blob
+from syncer.content import Blob, Referral, Referrals
 from syncer.errors import SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
@@ -57,13 +57,13 @@ class OpenSupplies:
         holder = next((bundle for bundle in self.bundles if descriptor.digest in bundle.digests), self.registries)
         return holder.blob(reference, descriptor)
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         """The referrers of ``subjects``, as the supply that has the image knows them."""
         holder = self._holder(reference)
         if isinstance(holder, Spool):
-            return []
+            return Referrals()
         if isinstance(holder, Bundle):
-            return find_referrers(holder, reference, subjects)
+            return Referrals(tuple(find_referrers(holder, reference, subjects)))
         return await holder.referrers(reference, subjects)
 
     def brings(self, layer: Descriptor) -> bool:
@@ -111,7 +111,7 @@ def _make_spool(directory: Path) -> Spool:
     return Spool(directory)
 
 
-def find_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Digest]) -> list[Reference]:
+def find_referrers(bundle: Bundle, reference: Reference, subjects: Collection[Digest]) -> list[Referral]:
     """Find the images of ``bundle`` that speak about ``subjects``: by cosign's tags, or by their subject."""
     fallbacks = set(map(fallback_tag, subjects))
     wanted = set(subjects)
@@ -119,7 +119,7 @@ def find_referrers(bundle: Bundle, reference: Reference, subjects: Sequence[Dige
     for image, subject in bundle.subjects(reference.name):
         tag = image.tag or ""
         if subject in wanted or (tag not in fallbacks and subject_tag(tag) in fallbacks):
-            found.append(image)
+            found.append(Referral(image, subject))
     return found
 
 
@@ -130,7 +130,7 @@ class Snapshot:
         self._supplies = supplies
         self._resolved = _Once[Reference, Descriptor]()
         self._manifests = _Once[Reference, AnyManifest]()
-        self._referrers = _Once[tuple[Reference, tuple[Digest, ...]], Sequence[Reference]]()
+        self._referrers = _Once[tuple[Reference, tuple[Digest, ...]], Referrals]()
 
     async def resolve(self, reference: Reference) -> Descriptor:
         if known := self._manifests.known(reference):
@@ -145,7 +145,7 @@ class Snapshot:
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         return self._supplies.blob(reference, descriptor)
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         asked = tuple(subjects)
         return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -18,12 +18,16 @@ from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, UsageError
+from syncer.oci import Reference
+from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
-from syncer.report.figures import PrunedTag
-from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
+from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
+
+if TYPE_CHECKING:
+    from syncer.api.prune import PruneOutcome
 
 Expect: TypeAlias = Callable[[int], None]
 
@@ -38,6 +42,7 @@ class Mirroring:
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
     delete: bool = False  # and delete it
+    max_delete: DeletionLimit = field(default_factory=DeletionLimit)  # unless it is more than this at a target
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
 
 
@@ -106,7 +111,9 @@ async def run_sync(
                 on_cut(run.report(registries))
             raise
         passes.close()
-        report = replace(run.report(registries), pruned=passes.pruned)
+        report = run.report(registries)
+        if pruned := passes.pruned:
+            report = replace(report, pruned=pruned.pruned, prune_refused=pruned.refused)
     return SyncResult(report=report, timed_out=limit.cancelled_caught)
 
 
@@ -134,7 +141,8 @@ class _Passes:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
     was_cut: bool = True  # until everything was tried
-    pruned: tuple[PrunedTag, ...] | None = None
+    pruned: PruneOutcome | None = None
+    doubted: set[Reference] = field(default_factory=set)  # targets of images about which something may be missing
 
     async def carry_out(self) -> None:
         with self.scope:
@@ -152,7 +160,10 @@ class _Passes:
                 from syncer.api.prune import prune  # noqa: PLC0415  rarely used
 
                 names = [image.target for image in self.run.report().images]
-                self.pruned = tuple(await prune(self.sources, names, delete=self.how.delete))
+                how = self.how
+                self.pruned = await prune(
+                    self.sources, names, delete=how.delete, limit=how.max_delete, doubted=self.doubted
+                )
 
     async def _find_more(self, items: Iterable[Item]) -> list[Item]:
         """Ask the sources again that could not be asked at first; names that contradict what is there already fail."""
@@ -211,6 +222,9 @@ class _Passes:
                     self.scope.cancel()
             case ImageCopied(item) | ImageSkipped(item):
                 self.failed.pop(item, None)
+                self.run.emit(event)
+            case ReferrersUnknown(item):
+                self.doubted.add(item.target)
                 self.run.emit(event)
             case _:
                 self.run.emit(event)

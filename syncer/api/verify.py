@@ -14,11 +14,11 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from syncer.api.bundles import check_definition, require_names
 from syncer.api.push import Delivery
-from syncer.bundle import Bundle, BundleCheck, GivenName, Image, open_bundle, verify_bundle
+from syncer.bundle import Bundle, BundleCheck, GivenName, open_bundle, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, VerificationError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.oci.manifest import Descent
+from syncer.oci.manifest import AnyManifest, Descent
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.transfer.run import WORKERS
 
@@ -92,10 +92,10 @@ async def verify(
 ) -> VerifyResult:
     """Hash the bundle ``file`` again and account for every byte of it.
 
-    With ``registry`` each image, with all its children and blobs, must be there under its digest; what is
-    not is listed in the result, and apart from it what the registry did not tell.  ``given`` names what has no full
-    name in the file.  Raises ``InvalidBundle`` with all that is wrong with the file, ``UsageError`` for a missing
-    file, one in which no image has a name, or names that collide.
+    With ``registry`` each image, with all its children and blobs, must be there under its digest, and each referrer
+    among those that its subject lists; what is not is listed in the result, and apart from it what the registry did
+    not tell.  ``given`` names what has no full name in the file.  Raises ``InvalidBundle`` with all that is wrong with
+    the file, ``UsageError`` for a missing file, one in which no image has a name, or names that collide.
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
@@ -135,32 +135,39 @@ async def verify_at(
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The check that ``descriptor`` is at ``name``."""
+    """The check that ``descriptor`` is at ``name``, or that its ``subject`` lists it as a referrer there."""
 
     name: Reference
     descriptor: Descriptor
-    is_blob: bool
+    is_blob: bool = False
+    subject: Digest | None = None
 
 
 def _questions(bundle: Bundle, names: Mapping[Reference, Reference]) -> Iterator[_Question]:
-    """Each image by its name, and each part of it once in its repository."""
+    """Each image by its name, each part of it once in its repository, and each referrer at its subject."""
     asked: set[tuple[str, Digest]] = set()
     for image in bundle.images:
         name = names[image.reference]
-        yield _Question(name, image.descriptor, is_blob=False)
+        yield _Question(name, image.descriptor)
+        root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
+        if root.subject and (name.name, image.descriptor.digest) not in asked:
+            yield _Question(name.at(image.descriptor.digest), image.descriptor, subject=root.subject.digest)
         asked.add((name.name, image.descriptor.digest))
-        yield from _parts(bundle, image, name, asked)
+        yield from _parts(bundle, root, name, asked)
 
 
-def _parts(bundle: Bundle, image: Image, name: Reference, asked: set[tuple[str, Digest]]) -> Iterator[_Question]:
-    descent = Descent(image.reference, bundle.brings)
-    descent.enter(bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type))
+def _parts(bundle: Bundle, root: AnyManifest, name: Reference, asked: set[tuple[str, Digest]]) -> Iterator[_Question]:
+    descent = Descent(name, bundle.brings)
+    descent.enter(root)
     for child, is_manifest in descent:
         if (name.name, child.digest) in asked:
             continue
         asked.add((name.name, child.digest))
         if is_manifest:
-            descent.enter(bundle.manifest_by_digest(child.digest, child.media_type))
+            manifest = bundle.manifest_by_digest(child.digest, child.media_type)
+            descent.enter(manifest)
+            if manifest.subject:
+                yield _Question(name.at(child.digest), child, subject=manifest.subject.digest)
         yield _Question(name.at(child.digest), child, is_blob=not is_manifest)
 
 
@@ -211,6 +218,9 @@ async def _answer(question: _Question, registries: Registries) -> str | None:
         is_there = await registries.repository(name).find_blob(wanted)
         return None if is_there else f"the blob {wanted} is not there"
     try:
+        if question.subject is not None:
+            is_listed = await registries.lists(name, question.subject, wanted.digest)
+            return None if is_listed else f"it is not among the referrers of {question.subject}"
         found = (await registries.resolve(name)).digest
     except NotFound:
         return f"the manifest {wanted} is not there"

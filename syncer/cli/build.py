@@ -295,7 +295,7 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
     forecast = await plan_build(
         definition,
         means.file,
-        referrers=options.bundle.referrers,
+        referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,
         workers=options.connection.concurrency,
@@ -307,7 +307,7 @@ async def _build(definition: Definition, options: BuildOptions, means: _Means, r
     result = await build_file(
         definition,
         means.file,
-        referrers=options.bundle.referrers,
+        referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,
         options=reporter.run_options(options.connection.concurrency),
@@ -334,7 +334,7 @@ async def _build_remote(
     result = await build_remote(
         definition,
         replace(_delivery(options), platform=means.file.platform),
-        referrers=options.bundle.referrers,
+        referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,
         options=reporter.run_options(options.connection.concurrency),

@@ -17,14 +17,17 @@ from syncer.cli.options import (
     OutputOptions,
     SourceOptions,
     UploadOptions,
+    choose_referrers,
     cred_file_option,
     map_option,
     referrers_flag,
     registry_option,
+    require_referrers_flag,
     split_paths,
     split_words,
 )
 from syncer.cli.output import note
+from syncer.content import Along
 from syncer.errors import UsageError
 from syncer.naming import NameMapping
 from syncer.profiles.definition.definition import Release
@@ -72,10 +75,16 @@ class BuiltBundleOptions(BundleOptions):
     name: str | None = option("The bundle's name. Default: bundle, or bundle-PROJECT with --project-id.", "-n")
     resume: bool = flag("Go on with what an interrupted build left, or start over.", default=True)
     referrers: bool = referrers_flag()
+    require_referrers: bool = require_referrers_flag()
     skip_cleanup: bool = flag("Keep the charts and packs that were fetched, beside the bundle.")
     application_release_name: str = option("Noted in the bundle's definition.", default="")
     application_release_version: str = option("Noted in the bundle's definition.", default="")
     application_release_notes: str = option("Noted in the bundle's definition.", default="")
+
+    @property
+    def along(self) -> Along:
+        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
+        return choose_referrers(referrers=self.referrers, required=self.require_referrers)
 
     @property
     def release(self) -> Release:
@@ -185,7 +194,7 @@ def check_build(build: BuildOptions, environ: Mapping[str, str]) -> None:
         from syncer.bundle.signature import check_private_key  # noqa: PLC0415  cryptography is slow to import
 
         check_private_key(build.signing.private_key)
-    if build.bundle.arch and build.bundle.referrers:
+    if build.bundle.along and build.bundle.arch:
         note("--arch takes one platform out of each index: signatures of the index itself do not apply to it")
     if build.content.profiles and build.services.include_service_images is None:
         note("Palette's own service images are not included, since their list is not public")

@@ -11,6 +11,7 @@ from typing import Any
 from syncer.api.bundles import parse_selectors
 from syncer.bundle import GivenName
 from syncer.cli.command import flag, option, options
+from syncer.content import Along
 from syncer.errors import UsageError
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping, read_mapping
@@ -90,6 +91,18 @@ def referrers_flag() -> Any:
     return flag(
         "Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).", default=True
     )
+
+
+def require_referrers_flag() -> Any:
+    """``--require-referrers``."""
+    return flag("What a registry does not tell of them is a failure.")
+
+
+def choose_referrers(*, referrers: bool, required: bool) -> Along:
+    """What both flags say together; raises ``UsageError`` where they contradict each other."""
+    if required and not referrers:
+        raise UsageError("--require-referrers and --no-referrers contradict each other", hint="give one of them")
+    return "require" if required else referrers
 
 
 def registry_option(
@@ -292,6 +305,7 @@ class MirrorOptions(SourceOptions):
     arch: Platform | None = arch_option()
     referrers: bool = referrers_flag()
     include_foreign: bool = include_foreign_flag()
+    require_referrers: bool = require_referrers_flag()
     strict: bool = flag("A rule that fits no tag is an error.")
 
     @property
@@ -300,6 +314,11 @@ class MirrorOptions(SourceOptions):
         if self.config or self.profiles or self.profile_file or self.images_file or self.address is None:
             return []
         return [*self.image, self.address]
+
+    @property
+    def along(self) -> Along:
+        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
+        return choose_referrers(referrers=self.referrers, required=self.require_referrers)
 
     @property
     def address(self) -> RegistryAddress | None:

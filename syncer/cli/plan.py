@@ -94,7 +94,7 @@ async def _plan_sync(mirror: MirrorOptions, settings: RegistrySettings, state: P
 async def _plan_build(
     bundle: BundleFile, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int
 ) -> ForecastReport:
-    selection = select_mirror(mirror)
+    selection, referrers = select_mirror(mirror), mirror.along  # a mistake in them is told before any request
     console = open_console(settings.transport, project_id=mirror.project_id) if selection.uids else None
     gathered = await define("bundle", selection, console)
     for warning in (*gathered.warnings, *gathered.unlisted):
@@ -102,7 +102,7 @@ async def _plan_build(
     return await plan_build(
         gathered.definition,
         bundle,
-        referrers=mirror.referrers,
+        referrers=referrers,
         supplies=chart_supplies(),
         settings=settings,
         workers=workers,

@@ -26,6 +26,7 @@ from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import parse_duration
 from syncer.profiles.syncfile.document import Target
+from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import ImageAccount, Status
@@ -40,6 +41,12 @@ def sync(
     keep_going: bool = flag("Whether the rest goes on when an image fails.", "--keep-going/--fail-fast", default=True),
     prune: bool = flag("List the tags at the targets that the file no longer names."),
     yes: bool = flag("With --prune: delete those tags."),
+    max_delete: DeletionLimit | None = option(
+        "With --prune --yes: the most tags, or the largest share of a target's tags, that may go in one run. "
+        "Default: 10 tags, or 10 % if that is more.",
+        metavar="N|P%",
+        parse=DeletionLimit.parse,
+    ),
     timeout: float | None = option(
         "End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION", parse=parse_duration
     ),
@@ -57,6 +64,8 @@ def sync(
     if yes and not prune:
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
     transfer.refuse_recheck()
+    if max_delete is not None and not yes:
+        raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
     file = find_sync_file(mirror)
     state = state_directory(upload.state_dir)
     registries = registry_settings(
@@ -71,6 +80,7 @@ def sync(
         fail_fast=not keep_going,
         prune=prune,
         delete=yes,
+        max_delete=max_delete or DeletionLimit(),
         timeout=timeout,
     )
 

@@ -37,7 +37,7 @@ def _make_sync_file(options: MirrorOptions) -> SyncFile:
         sources=sources,
         targets=(Target(registry=options.registry),),
         platforms=(options.arch,) if options.arch else (),
-        referrers=options.referrers,
+        referrers=options.along,
         map={rule.prefix: rule.replacement for rule in options.map.rules},
     )
     return SyncFile.of(document, _PLACE)

@@ -63,15 +63,15 @@ def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
         raise InvalidFile(origin, named, line=line_of(tree, path), hint=first.get("ctx", {}).get("hint")) from None
 
 
-def parsed(parse: Callable[[str], Value]) -> BeforeValidator:
+def parsed(parse: Callable[[str], Value], *, may_be: type | tuple[()] = ()) -> BeforeValidator:
     """Make a validator for a field whose text ``parse`` turns into a value; ``parse`` raises ``SyncerError``.
 
 
-    A program may give the value itself.
+    A program may give the value itself; ``may_be`` is its type if a document could hold it too.
     """
 
     def validate(given: Any) -> Any:
-        if isinstance(given, _NO_TEXT):
+        if isinstance(given, _NO_TEXT) and not isinstance(given, may_be):
             raise PydanticCustomError("string_type", "")
         try:
             return parse(given) if isinstance(given, str) else given

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from yarl import URL
 
+from syncer.transport.client import resolved
+
 _CONTENT_RANGE = re.compile(r"[ \t]*bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)[ \t]*", re.IGNORECASE)
 _UPLOAD_RANGE = re.compile(r"[ \t]*(?:bytes[= \t][ \t]*)?0-([0-9]{1,19})[ \t]*", re.IGNORECASE)
 _LINK = re.compile(r"[ \t,]*<([^<>]*)>([^<]*)")
@@ -64,6 +66,21 @@ def next_link(values: Iterable[str]) -> str | None:
             if _NEXT.search(parameters):
                 return str(target).strip()
     return None
+
+
+def upgraded(base: URL, answered: URL, location: str) -> str:
+    """``location``, which ``answered`` gave, with the scheme of ``base`` where it names that host with ``http:``.
+
+    A registry behind a TLS proxy that it knows nothing of does so (distribution/distribution#2225).  Raises
+    ``ValueError`` for what is no address.
+    """
+    target = resolved(answered, location)
+    if (base.scheme, target.scheme) != ("https", "http") or target.host != base.host:
+        return location
+    if target.explicit_port not in (None, 80, base.port):
+        return location
+    rest = str(target.relative()) if target.raw_path_qs else "/"
+    return f"{base.origin()}{rest}"
 
 
 def with_parameters(url: URL, *parameters: tuple[str, str]) -> URL:

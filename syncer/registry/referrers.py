@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 
 import anyio
 import orjson
 
-from syncer.errors import NotFound, RegistryError
-from syncer.oci import Digest, parse_manifest
+from syncer.errors import NetworkError, NotFound, RegistryError, SyncerError
+from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.oci.manifest import AnyManifest, Index, referrer_descriptor
 from syncer.oci.referrer_tags import cosign_tags, fallback_tag
 from syncer.registry.repository import Repository
-from syncer.transport import Request
 
 _ATTEMPTS = 3
 
@@ -50,6 +50,8 @@ class Referrers:
             index = await repository.manifest(fallback_tag(subject))
         except NotFound:
             return []
+        if index.descriptor.digest == subject:  # GitLab's answer where there is no such tag
+            return []
         if not isinstance(index, Index):
             raise RegistryError(
                 f"GET {repository.name}:{fallback_tag(subject)}", 200, ["the tag that lists referrers is no index"]
@@ -59,96 +61,183 @@ class Referrers:
         return entries
 
 
-_NO_API = (400, 404, 405, 501)
-_NO_LISTING = (401, 403, 404, 405, 501)
-_LARGEST_LIST = 16 * 1024 * 1024
+_FEW = 8  # names that are asked for one by one before a list of all tags is thought to be cheaper
+_THERE_IS_NONE = frozenset({400, 404, 410})
+_NO_HEAD = frozenset({405, 501})
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one repository."""
+
+    tags: frozenset[str] | None = None  # all of them
+    asked: int = 0  # names that were asked for one by one, or are about to be
+    was_listed: bool = False
+    api_trouble: SyncerError | None = None  # why its lists of referrers are not asked for any more
+    tag_trouble: SyncerError | None = None  # and single tags
+    choosing: anyio.Lock = field(default_factory=anyio.Lock)
+    locks: dict[Digest, anyio.Lock] = field(default_factory=dict)
+    answers: dict[Digest, Found] = field(default_factory=dict)
+    listed: dict[Digest, set[Digest]] = field(default_factory=dict)  # by subject, as it was at first
+    looked_at_tag: set[Digest] = field(default_factory=set)  # subjects whose fallback tag is among that
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found to refer to one manifest: referrers that it lists, in the order of their digests, and tags.
+
+    ``doubt`` is why there may be more.
+    """
+
+    listed: tuple[Digest, ...]
+    tags: tuple[str, ...]
+    doubt: SyncerError | None
 
 
 class ReferrerSearch:
     """Looks for referrers in the repositories of one registry, and learns what that registry can tell.
 
-    A repository's tags are listed once: that shows cosign's tags and the fallback tags of all its images.
+    That a registry has no referrers API, or that there is no such tag, is an answer.  Whatever else it says leaves a
+    doubt and is no error: an image does not need it.  What took all patience once is not asked again.
     """
 
     def __init__(self) -> None:
         self._has_api: bool | None = None
-        self._tags: dict[str, frozenset[str] | None] = {}  # None: the registry does not list them
-        self._locks: dict[str, anyio.Lock] = {}
+        self._api_trouble: SyncerError | None = None
         self._asking = anyio.Lock()
+        self._repositories: dict[str, _Known] = {}
 
     def told(self, repository: Repository, tags: Iterable[str]) -> None:
         """Take in the tags of a repository that was listed for another reason."""
-        self._tags[repository.name] = frozenset(tags)
+        self._of(repository).tags = frozenset(tags)
 
-    async def find(self, repository: Repository, subjects: Sequence[Digest]) -> list[str]:
-        """Tags and digests of the manifests that refer to one of ``subjects``; each once.
+    async def find(self, repository: Repository, subjects: Sequence[Digest]) -> dict[Digest, Found]:
+        """What refers to each of ``subjects``, which is asked once a run.
 
-        Raises a ``RegistryError`` when that cannot be told.
+        Tags are looked up in the repository's list of tags if that is known, or one request has it and many are
+        wanted; else one by one.
         """
-        tags = await self._tags_of(repository)
-        found: dict[str, None] = {}
-        for subject in subjects:
-            listed = await self._listed(repository, subject, tags)
-            found |= dict.fromkeys(map(str, listed))
-            found |= dict.fromkeys(await self._signed(repository, subject, tags))
-        return list(found)
+        known = self._of(repository)
+        tags = await self._choose_way(repository, known, subjects)
+        found: dict[Digest, Found] = {}
 
-    async def _listed(self, repository: Repository, subject: Digest, tags: frozenset[str] | None) -> list[Digest]:
-        async with self._asking if self._has_api is None else AsyncExitStack():  # the first answer is for all
-            listed = await self._by_api(repository, subject)
-        if listed is not None:
-            return listed
-        fallback = fallback_tag(subject)
-        if tags is not None and fallback not in tags:
-            return []
+        async def look(subject: Digest) -> None:
+            async with limiter, known.locks.setdefault(subject, anyio.Lock()):
+                if subject not in known.answers:
+                    known.answers[subject] = await self._find(repository, known, subject, tags)
+                found[subject] = known.answers[subject]
+
+        limiter = anyio.CapacityLimiter(_AT_ONCE)
+        async with anyio.create_task_group() as tasks:
+            for subject in subjects:
+                tasks.start_soon(look, subject)
+        return {subject: found[subject] for subject in subjects}
+
+    async def lists(self, repository: Repository, subject: Digest, referrer: Digest) -> bool:
+        """Whether ``subject`` lists ``referrer``, by the API or by the fallback tag; raises where it cannot be told."""
+        known = self._of(repository)
+        async with known.locks.setdefault(subject, anyio.Lock()):
+            if subject not in known.listed:
+                by_api = await self._by_api(repository, known, subject)
+                known.listed[subject] = {descriptor.digest for descriptor in by_api or ()}
+            listed = known.listed[subject]
+            if referrer not in listed and subject not in known.looked_at_tag:
+                known.looked_at_tag.add(subject)
+                listed |= {descriptor.digest for descriptor in await repository.tagged_referrers(subject)}
+            return referrer in listed
+
+    def _of(self, repository: Repository) -> _Known:
+        return self._repositories.setdefault(repository.name, _Known())
+
+    async def _choose_way(
+        self, repository: Repository, known: _Known, subjects: Sequence[Digest]
+    ) -> frozenset[str] | None:
+        """List the tags, in one request, once more than a few names are to be asked for in a repository."""
+        async with known.choosing:
+            if known.tags is None:
+                new = [subject for subject in subjects if subject not in known.answers]
+                known.asked += sum(1 + len(cosign_tags(subject)) for subject in new)
+                if known.asked > _FEW and not known.was_listed:
+                    known.was_listed = True
+                    known.tags = await repository.first_tags()
+            return known.tags
+
+    async def _find(self, repository: Repository, known: _Known, subject: Digest, tags: frozenset[str] | None) -> Found:
+        doubts: list[SyncerError] = []
+        listed: set[Digest] = set()
+        by_api = None
         try:
-            index = await repository.manifest(fallback)
-        except NotFound:
-            return []
-        return [child.digest for child in index.children()] if isinstance(index, Index) else []
+            by_api = await self._by_api(repository, known, subject)
+        except SyncerError as error:
+            doubts.append(error)
+        try:
+            if by_api is not None:
+                listed.update(descriptor.digest for descriptor in by_api)
+            elif await self._is_there(repository, known, fallback_tag(subject), subject, tags):
+                listed.update(descriptor.digest for descriptor in await repository.tagged_referrers(subject))
+        except SyncerError as error:
+            doubts.append(error)
+        found: list[str] = []
+        for tag in cosign_tags(subject):
+            try:
+                if await self._is_there(repository, known, tag, subject, tags):
+                    found.append(tag)
+            except SyncerError as error:
+                doubts.append(error)
+        in_order = sorted(listed, key=str)  # registries have orders of their own, and two builds are to be the same
+        return Found(tuple(in_order), tuple(found), doubts[0] if doubts else None)
 
-    async def _by_api(self, repository: Repository, subject: Digest) -> list[Digest] | None:
-        """What the referrers API lists; None where there is none."""
-        if self._has_api is not False:
-            answer = await repository.registry.transport.ask(
-                Request(
-                    method="GET",
-                    url=repository.url(f"referrers/{subject}"),
-                    headers={"Accept": OCI_INDEX},
-                    authorizer=repository.authorizer,
-                ),
-                limit=_LARGEST_LIST,
-            )
-            if answer.status == 200 and answer.media_type == OCI_INDEX:
-                self._has_api = True
-                if "Link" not in answer.headers:
-                    return [child.digest for child in parse_manifest(answer.content, OCI_INDEX).children()]
-                return [child.digest for child in await repository.referrers(subject)]
-            if answer.status != 200 and answer.status not in _NO_API:
-                raise await repository.refusal(answer)
-            self._has_api = False
-        return None
+    async def _by_api(self, repository: Repository, known: _Known, subject: Digest) -> tuple[Descriptor, ...] | None:
+        """What the referrers API lists; None where there is none.  Raises where that cannot be told."""
+        async with self._asking if self._has_api is None else AsyncExitStack():  # the first answer is for all
+            if self._has_api is False:
+                return None
+            if trouble := known.api_trouble or self._api_trouble:
+                raise trouble
+            try:
+                listed = await repository.listed_referrers(subject)
+            except SyncerError as error:
+                if _took_all_patience(error):
+                    known.api_trouble = error
+                    self._api_trouble = error if self._has_api is None else None
+                raise
+            self._has_api = self._has_api or listed is not None
+            return listed
 
-    async def _signed(self, repository: Repository, subject: Digest, tags: frozenset[str] | None) -> list[str]:
-        names = cosign_tags(subject)
+    async def _is_there(
+        self, repository: Repository, known: _Known, tag: str, subject: Digest, tags: frozenset[str] | None
+    ) -> bool:
         if tags is not None:
-            return [name for name in names if name in tags]
-        return [name for name in names if await _is_there(repository, name)]
-
-    async def _tags_of(self, repository: Repository) -> frozenset[str] | None:
-        async with self._locks.setdefault(repository.name, anyio.Lock()):
-            if repository.name not in self._tags:
-                try:
-                    self._tags[repository.name] = frozenset([tag async for tag in repository.tags()])
-                except RegistryError as error:
-                    if error.status not in _NO_LISTING:
-                        raise
-                    self._tags[repository.name] = None
-            return self._tags[repository.name]
+            return tag in tags
+        if known.tag_trouble is not None:
+            raise known.tag_trouble
+        try:
+            return await _has_tag(repository, tag, subject)
+        except SyncerError as error:
+            if _took_all_patience(error):
+                known.tag_trouble = error
+            raise
 
 
-async def _is_there(repository: Repository, tag: str) -> bool:
+_AT_ONCE = 8  # manifests of one image that are asked about at a time
+
+
+async def _has_tag(repository: Repository, tag: str, subject: Digest) -> bool:
+    """Whether there is such a tag; one that is the subject itself is GitLab's answer for none."""
     answer = await repository.head_manifest(tag)
-    if answer.status not in (200, 404):
+    if answer.status == 200:
+        return answer.headers.get("Docker-Content-Digest") != str(subject)
+    if answer.status in _THERE_IS_NONE:
+        return False
+    if answer.status not in _NO_HEAD:
         raise await repository.refusal(answer)
-    return answer.status == 200
+    try:
+        return (await repository.manifest(tag)).descriptor.digest != subject
+    except NotFound:
+        return False
+
+
+def _took_all_patience(error: SyncerError) -> bool:
+    """Whether ``error`` came after many attempts, or a long wait."""
+    is_transient = isinstance(error, RegistryError) and (error.status == 429 or error.status >= 500)
+    return is_transient or isinstance(error, NetworkError)

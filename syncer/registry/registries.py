@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from syncer.content import Blob
+from syncer.content import Blob, Referral, Referrals
 from syncer.errors import UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
@@ -47,6 +47,7 @@ class Registries:
         self._registries: dict[str, Registry] = {}
         self._repositories: dict[str, Repository] = {}
         self._searches: dict[str, ReferrerSearch] = {}
+        self.notices: dict[str, None] = {}  # what is odd about registries and does no harm, each sentence once
 
     @property
     def transport(self) -> Transport:
@@ -78,10 +79,21 @@ class Registries:
         """Tell whether foreign layers are transferred; see ``content.Bringing``."""
         return self._settings.include_foreign
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Sequence[Reference]:
-        """The referrers of ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
-        found = await self._search(reference).find(self.repository(reference), subjects)
-        return [reference.at(Digest.parse(name)) if ":" in name else reference.tagged(name) for name in found]
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
+        """What refers to ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
+        answers = await self._search(reference).find(self.repository(reference), subjects)
+        found: dict[Reference, Referral] = {}
+        for subject, answer in answers.items():
+            for digest in answer.listed:
+                found.setdefault(reference.at(digest), Referral(reference.at(digest), subject))
+            for tag in answer.tags:
+                found.setdefault(reference.tagged(tag), Referral(reference.tagged(tag)))
+        doubts = (answer.doubt for answer in answers.values() if answer.doubt)
+        return Referrals(tuple(found.values()), next(doubts, None))
+
+    async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
+        """Whether ``subject`` lists ``referrer`` in the repository of ``name``; raises where that cannot be told."""
+        return await self._search(name).lists(self.repository(name), subject, referrer)
 
     async def tags(self, reference: Reference) -> list[str]:
         """All tags of the repository that ``reference`` is in; raises ``NotFound`` or ``Denied``."""
@@ -125,7 +137,7 @@ class Registries:
         if registry is None:
             base = api_url(host, plain_http=plain_http, settings=self._settings.transport.host(host))
             auth = RegistryAuth(self._transport, base, host, self._credentials, self._settings.trusted_realms)
-            registry = self._registries[host] = Registry(host, base, self._transport, auth)
+            registry = self._registries[host] = Registry(host, base, self._transport, auth, self.notices)
         elif plain_http is not None and plain_http != (registry.base.scheme == "http"):
             raise UsageError(
                 f"{host} is to be spoken to by HTTP and by HTTPS", hint="write the same before each of its names"

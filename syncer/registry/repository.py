@@ -6,26 +6,34 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 
 from yarl import URL
 
-from syncer.errors import ChildrenUnknown, DigestMismatch, InvalidContent, NotFound, RegistryError, TargetError
+from syncer.errors import (
+    ChildrenUnknown,
+    DigestMismatch,
+    InvalidContent,
+    NotFound,
+    RegistryError,
+    SyncerError,
+    TargetError,
+)
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
-from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index, load_object
+from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index
 from syncer.oci.referrer_tags import fallback_tag
 from syncer.registry.auth import RegistryAuth
-from syncer.registry.headers import next_link, with_parameters
+from syncer.registry.headers import with_parameters
+from syncer.registry.pages import LARGEST_PAGE, PAGE, Pages, names_in
 from syncer.registry.problems import is_web_page, problems_of, refusal
 from syncer.transport import Answer, Budget, Request, Transport
-from syncer.transport.guard import origin
 
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
-_PAGE = 1000  # tags; Amazon's registry refuses more
-_MOST_PAGES = 10_000
-_LARGEST_PAGE = 16 * 1024 * 1024
+_FIRST_PATIENCE = 15.0  # seconds to wait for a list that only may be cheaper than something else
+_NO_REFERRERS_API = frozenset({200, 400, 404, 405, 406, 410, 501})
 _CHILDREN_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 
 
@@ -37,10 +45,15 @@ class Registry:
     base: URL  # …/v2/
     transport: Transport
     auth: RegistryAuth
+    notices: dict[str, None] = field(default_factory=dict)  # what is odd about registries and does no harm, once each
 
     def repository(self, name: str, actions: str = "pull") -> Repository:
         """The repository ``name``, asked with a token for ``actions``."""
         return Repository(self, name, actions)
+
+    def notice(self, text: str) -> None:
+        """Note something odd, for the report."""
+        self.notices[text] = None
 
 
 class Repository:
@@ -173,60 +186,63 @@ class Repository:
         return await self._ask("DELETE", f"manifests/{reference}")
 
     async def tags(self) -> AsyncIterator[str]:
-        """Every tag, page by page."""
-        url: URL | None = with_parameters(self.url("tags/list"), ("n", str(_PAGE)))
-        seen: set[str] = set()
-        for _ in range(_MOST_PAGES):
-            answer = await self._ask("GET", url, limit=_LARGEST_PAGE)
-            if answer.status != 200:
-                raise await self.refusal(answer)
-            page = _tags(answer)
-            fresh = [tag for tag in page if tag not in seen]
-            seen.update(fresh)
-            for tag in fresh:
+        """Every tag, page by page; raises ``ListIncomplete`` where that may not be all."""
+        bare = self.url("tags/list")
+        request = self._request("GET", with_parameters(bare, ("n", str(PAGE))))
+        answer = await self._transport.ask(request, limit=LARGEST_PAGE)
+        if answer.status != 200:
+            raise await self.refusal(answer)
+        pages = Pages(self._transport, request, partial(names_in, key="tags"), bare, self.registry.notice)
+        async for page in pages.entries(answer):
+            for tag in page:
                 yield tag
-            url = self._next_page(answer, page)
-            if url is None or not fresh:  # a registry that repeats itself would never end
-                return
 
-    async def referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
-        """The manifests whose subject is ``digest``: by the referrers API, else by the tag that stands in for it."""
-        found: list[Descriptor] = []
-        url: URL | None = self.url(f"referrers/{digest}")
-        for _ in range(_MOST_PAGES):
-            answer = await self._ask("GET", url, limit=_LARGEST_PAGE, headers={"Accept": OCI_INDEX})
-            if answer.status != 200 or answer.media_type != OCI_INDEX:
-                return await self._tagged_referrers(digest)
-            index = parse_manifest(answer.content, OCI_INDEX)
-            fresh = [child for child in index.children() if child not in found]
-            found.extend(fresh)
-            url = self._next_page(answer, None)
-            if url is None or not fresh:
-                break
-        return tuple(found)
+    async def first_tags(self) -> frozenset[str] | None:
+        """All tags, if one request can tell them; None if it cannot, whatever the reason.  Nothing is tried twice."""
+        request = self._request("GET", with_parameters(self.url("tags/list"), ("n", str(PAGE))))
+        request = replace(request, patience=_FIRST_PATIENCE)
+        budget = Budget(self._transport.limits, attempts=1)
+        try:
+            answer = await self._transport.ask(request, limit=LARGEST_PAGE, budget=budget)
+            names = names_in(answer, "tags") if answer.status == 200 else []
+        except SyncerError:
+            return None
+        return frozenset(names) if 0 < len(names) < PAGE and "Link" not in answer.headers else None
 
-    async def _tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+    async def listed_referrers(self, digest: Digest) -> tuple[Descriptor, ...] | None:
+        """The manifests whose subject is ``digest``, by the referrers API; None where there is no such API.
+
+        Raises ``ListIncomplete``, and a ``RegistryError`` or ``NetworkError`` where that cannot be told.
+        """
+        request = self._request("GET", f"referrers/{digest}", headers={"Accept": OCI_INDEX})
+        answer = await self._transport.ask(request, limit=LARGEST_PAGE)
+        if answer.status == 200 and answer.media_type == OCI_INDEX:
+            pages = Pages(self._transport, request, _listed, None, self.registry.notice)
+            return tuple([found async for page in pages.entries(answer) for found in page])
+        if _has_no_referrers_api(answer, digest):
+            return None
+        raise await self.refusal(answer)
+
+    async def tagged_referrers(self, digest: Digest) -> tuple[Descriptor, ...]:
+        """The manifests that the fallback tag of ``digest`` lists, where there is no referrers API.
+
+        GitLab's registry answers for the tag with the subject itself where there is no such tag, and an index lists
+        its children, who are no referrers (oras-project/oras-go#1396).
+        """
         try:
             index = await self.manifest(fallback_tag(digest))
         except NotFound:
             return ()
-        return index.children() if isinstance(index, Index) else ()
+        return index.children() if isinstance(index, Index) and index.descriptor.digest != digest else ()
 
-    def _next_page(self, answer: Answer, page: list[str] | None) -> URL | None:
-        """Where the list goes on; never at another host, to which it would take our token."""
-        link = next_link(answer.headers.getall("Link", ()))
-        if link is not None:
-            request = Request(method="GET", url=answer.url)
-            followed = self.registry.transport.redirected(request, link, answer.scope, what="a list's next page")
-            return followed.url if origin(followed.url) == origin(answer.url) else None
-        if page is not None and len(page) == _PAGE:
-            return with_parameters(self.url("tags/list"), ("n", str(_PAGE)), ("last", page[-1]))
-        return None
+    @property
+    def _transport(self) -> Transport:
+        return self.registry.transport
 
     async def _ask(
         self,
         method: str,
-        path: str | URL | None,
+        path: str,
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
@@ -234,15 +250,22 @@ class Repository:
         budget: Budget | None = None,
         is_final: Callable[[Answer], bool] | None = None,
     ) -> Answer:
-        request = Request(
-            method=method,
-            url=self.url(path) if isinstance(path, str) else path or self.registry.base,
-            headers=headers or {},
-            body=body,
-            authorizer=self.authorizer,
-            is_final=is_final,
+        return await self._transport.ask(
+            self._request(method, path, headers, body, is_final), limit=limit, budget=budget
         )
-        return await self.registry.transport.ask(request, limit=limit, budget=budget)
+
+    def _request(
+        self,
+        method: str,
+        path: str | URL,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        is_final: Callable[[Answer], bool] | None = None,
+    ) -> Request:
+        url = self.url(path) if isinstance(path, str) else path
+        return Request(
+            method=method, url=url, headers=headers or {}, body=body, authorizer=self.authorizer, is_final=is_final
+        )
 
     async def refusal(self, answer: Answer, *, hint: str | None = None) -> RegistryError:
         """The error for ``answer``; where the login is to blame, with what can be done about it."""
@@ -307,41 +330,37 @@ def unproven(answer: Answer) -> RegistryError:
     )
 
 
-def _tags(answer: Answer) -> list[str]:
-    if not answer.is_whole:
-        raise InvalidContent(f"{answer.request}: the list of tags is too long")
-    tags = load_object(answer.content).get("tags") or []
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise InvalidContent(f"{answer.request}: the tags are no list of names")
-    return tags
+def _has_no_referrers_api(answer: Answer, subject: Digest) -> bool:
+    """Whether an answer says that a registry has no referrers API; what else it says cannot be told from it.
+
+    Registries say so in many ways: GHCR by 303 to a page of its web site (artifacthub/hub#4785), Artifactory by 406
+    (google/go-containerregistry#1962), Harbor up to 2.7 by 401 without a challenge (goharbor/harbor#18305), and others
+    by an answer of another type.
+    """
+    is_elsewhere = not answer.url.path.endswith(f"/referrers/{subject}")
+    is_unasked = answer.status == 401 and "WWW-Authenticate" not in answer.headers
+    return answer.status in _NO_REFERRERS_API or is_elsewhere or is_unasked
+
+
+def _listed(answer: Answer) -> tuple[Descriptor, ...]:
+    if answer.media_type != OCI_INDEX:
+        raise InvalidContent(f"{answer.request}: a page of referrers is {answer.media_type}, and no index")
+    return parse_manifest(answer.content, OCI_INDEX).children()
 
 
 async def repositories(registry: Registry) -> list[str]:
-    """The names of all repositories that we may see; raises ``RegistryError`` where there is no list of them."""
-    found: dict[str, None] = {}
-    url = with_parameters(registry.base.join(URL("_catalog")), ("n", str(_PAGE)))
-    for _ in range(_MOST_PAGES):
-        request = Request(method="GET", url=url, authorizer=registry.auth.for_scopes("", "registry:catalog:*"))
-        answer = await registry.transport.ask(request, limit=_LARGEST_PAGE)
-        if answer.status != 200:
-            raise refusal(answer)
-        before = len(found)
-        found |= dict.fromkeys(_names(answer))
-        link = next_link(answer.headers.getall("Link", ()))
-        if link is None or len(found) == before:  # a registry that repeats itself would never end
-            break
-        followed = registry.transport.redirected(request, link, answer.scope, what="a list's next page")
-        if origin(followed.url) != origin(registry.base):
-            break
-        url = followed.url
-    return list(found)
+    """The names of all repositories that we may see.
 
-
-def _names(answer: Answer) -> list[str]:
-    names = load_object(answer.content).get("repositories") or []
-    if not answer.is_whole or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InvalidContent(f"{answer.request}: the repositories are no list of names")
-    return names
+    Raises ``RegistryError`` where there is no list of them, ``ListIncomplete`` where that may not be all.
+    """
+    bare = registry.base.join(URL("_catalog"))
+    authorizer = registry.auth.for_scopes("", "registry:catalog:*")
+    request = Request(method="GET", url=with_parameters(bare, ("n", str(PAGE))), authorizer=authorizer)
+    answer = await registry.transport.ask(request, limit=LARGEST_PAGE)
+    if answer.status != 200:
+        raise refusal(answer)
+    pages = Pages(registry.transport, request, partial(names_in, key="repositories"), bare, registry.notice)
+    return [name async for page in pages.entries(answer) for name in page]
 
 
 _GONE = 404

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
-from syncer.registry.headers import least_chunk
+from syncer.registry.headers import least_chunk, upgraded
 from syncer.registry.repository import Repository
 from syncer.registry.upload_journal import Unfinished
 from syncer.transport import Answer, Request
-from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, check_hop, origin
 
 
@@ -67,7 +66,10 @@ def _located(repository: Repository, answer: Answer, location: str) -> Request:
     spoken to by https (distribution/distribution#2225).
     """
     base = repository.registry.base
-    location = _upgraded(base, answer.url, location)
+    try:
+        location = upgraded(base, answer.url, location)
+    except ValueError:
+        raise Unsafe(f"{answer.url.host} names no address for an upload") from None
     start = Request(method="GET", url=answer.url)
     if origin(answer.url) != origin(base):
         start = replace(start, reach=answer.scope)
@@ -85,16 +87,3 @@ def _request(repository: Repository, url: URL, reach: Scope | None) -> Request:
         repeatable=False,
         patience=repository.registry.transport.limits.commit,
     )
-
-
-def _upgraded(base: URL, answered: URL, location: str) -> str:
-    try:
-        target = resolved(answered, location)
-    except ValueError:
-        raise Unsafe(f"{answered.host} names no address for an upload") from None
-    if (base.scheme, target.scheme) != ("https", "http") or target.host != base.host:
-        return location
-    if target.explicit_port not in (None, 80, base.port):
-        return location
-    rest = str(target.relative()) if target.raw_path_qs else "/"
-    return f"{base.origin()}{rest}"

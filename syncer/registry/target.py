@@ -12,7 +12,7 @@ from syncer.oci.manifest import AnyManifest
 from syncer.registry.body import Content, SourceFailed
 from syncer.registry.download import RegistryBlob
 from syncer.registry.problems import hint_for, is_full
-from syncer.registry.referrers import Referrers
+from syncer.registry.referrers import Referrers, ReferrerSearch
 from syncer.registry.repository import Registry, Repository
 from syncer.registry.session import Session, opened
 from syncer.registry.upload import Upload
@@ -49,6 +49,7 @@ class RegistryTarget:
         self._inhabited: set[str] = set()  # repositories that are known to hold something
         self._sessions: dict[tuple[str, Digest], Session] = {}  # that mounts have left open
         self._referrers = Referrers()
+        self._search = ReferrerSearch()
 
     @property
     def capacity(self) -> int:
@@ -64,6 +65,14 @@ class RegistryTarget:
         if digest is not None:
             self._inhabited.add(name.repository)
         return digest
+
+    async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
+        """Whether ``subject`` lists ``referrer``; see ``content.Listing``."""
+        with self._as_target_errors(name.repository):
+            try:
+                return await self._search.lists(self._repository(name.repository), subject, referrer)
+            except Denied:
+                return True
 
     async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
         """A registry needs no place made."""

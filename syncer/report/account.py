@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from syncer.content import Item
 from syncer.oci import Descriptor, Digest
-from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals
+from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals, UnknownReferrers
 from syncer.transfer.events import (
     Copied,
     Event,
@@ -19,6 +19,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    ReferrersUnknown,
     Skipped,
 )
 
@@ -62,6 +63,7 @@ class Account:
     _foreign: dict[Digest, int] = field(default_factory=dict)  # layers left out, and their bytes
     _images: dict[Item, ImageAccount] = field(default_factory=dict)
     _found_at: dict[Item, float] = field(default_factory=dict)
+    _unknown: dict[str, UnknownReferrers] = field(default_factory=dict)  # by repository
 
     def __post_init__(self) -> None:
         self._started, self._began = self.now(), self.clock()
@@ -85,6 +87,13 @@ class Account:
             case ImageFailed(item, error):
                 self._end(item, Status.FAILED)
                 self._images[item] = replace(self._images[item], error=error)
+            case ReferrersUnknown(item, error):
+                known = self._unknown.get(item.source.name)
+                self._unknown[item.source.name] = UnknownReferrers(
+                    repository=item.source.name,
+                    error=known.error if known else error,
+                    is_required=item.requires_referrers or (known is not None and known.is_required),
+                )
             case _:
                 pass  # only the display needs the others
 
@@ -96,8 +105,8 @@ class Account:
                 ImageAccount(source=item.source, target=item.target, subject=item.subject, status=Status.UNFINISHED),
             )
 
-    def report(self, registries: Iterable[RegistryAccount] = ()) -> Report:
-        """The report of all events so far; ``registries`` are the counts of the transport."""
+    def report(self, registries: Iterable[RegistryAccount] = (), *, warnings: Iterable[str] = ()) -> Report:
+        """The report of all events so far; ``registries`` are the counts of the transport, ``warnings`` its doubts."""
         accounts = tuple(sorted(registries, key=lambda account: account.registry))
         images = tuple(self._images.values())
         return Report(
@@ -107,6 +116,8 @@ class Account:
             totals=self._totals(images, accounts),
             images=images,
             registries=accounts,
+            referrers_unknown=tuple(self._unknown.values()),
+            warnings=tuple(warnings),
         )
 
     def _find(self, found: Found) -> None:

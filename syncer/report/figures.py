@@ -72,6 +72,18 @@ class RegistryAccount:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownReferrers:
+    """A repository of which it could not be told what refers to its images; these were copied all the same."""
+
+    repository: str  # at the source
+    error: SyncerError
+    is_required: bool = False  # so that this is a failure
+
+    def to_json(self) -> dict[str, Any]:
+        return {"repository": self.repository, "message": str(self.error), "required": self.is_required}
+
+
 class PruneStatus(StrEnum):
     """The result for a tag that its sync file no longer names."""
 
@@ -144,7 +156,10 @@ class Report:
     totals: Totals
     images: tuple[ImageAccount, ...]  # in the order of the profile, as far as the run allowed
     registries: tuple[RegistryAccount, ...]
+    referrers_unknown: tuple[UnknownReferrers, ...] = ()
     pruned: tuple[PrunedTag, ...] | None = None  # None without --prune
+    prune_refused: tuple[SyncerError, ...] = ()  # targets at which more would have gone than may
+    warnings: tuple[str, ...] = ()  # what was odd, and did no harm
 
     @property
     def failures(self) -> tuple[ImageAccount, ...]:
@@ -155,6 +170,8 @@ class Report:
         """The exit code of the run: the one that all failures share, else 1; 0 without failures."""
         codes = [image.error.exit for image in self.images if image.error]
         codes += [pruned.error.exit for pruned in self.pruned or () if pruned.error]
+        codes += [Exit.INCOMPLETE for unknown in self.referrers_unknown if unknown.is_required]
+        codes += [refused.exit for refused in self.prune_refused]
         codes += [Exit.INCOMPLETE for image in self.images if image.status is Status.UNFINISHED]
         return common_exit(codes)
 
@@ -167,7 +184,15 @@ class Report:
             "totals": self.totals.to_json(),
             "images": [image.to_json() for image in self.images],
             "registries": [registry.to_json() for registry in self.registries],
-        } | ({} if self.pruned is None else {"pruned": [pruned.to_json() for pruned in self.pruned]})
+            "referrers_unknown": [unknown.to_json() for unknown in self.referrers_unknown],
+            "warnings": list(self.warnings),
+        } | ({} if self.pruned is None else self._prune_to_json(self.pruned))
+
+    def _prune_to_json(self, pruned: tuple[PrunedTag, ...]) -> dict[str, Any]:
+        return {
+            "pruned": [each.to_json() for each in pruned],
+            "prune_refused": [str(refused) for refused in self.prune_refused],
+        }
 
 
 _REASONS = {

@@ -12,7 +12,7 @@ from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Reference
 from syncer.report.figures import PrunedTag, reason
 from syncer.report.summary import block, foreign_layers, human_bytes, printable, prune_lines, quantity
-from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, Unchanged
+from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
@@ -93,6 +93,7 @@ class ForecastReport:
     totals: ForecastTotals
     images: tuple[ImageForecast, ...]
     registries: tuple[RegistryForecast, ...]
+    warnings: tuple[str, ...] = ()  # what could not be told, and does no harm
     pruned: tuple[PrunedTag, ...] | None = None  # as in ``Report``
 
     @property
@@ -116,6 +117,7 @@ class ForecastReport:
             "images": [image.to_json() for image in self.images],
             "largest": [{"source": str(image.source), "size": image.size} for image in self.largest],
             "registries": [asdict(registry) for registry in self.registries],
+            "warnings": list(self.warnings),
         } | ({} if self.pruned is None else {"pruned": [pruned.to_json() for pruned in self.pruned]})
 
 
@@ -134,6 +136,7 @@ class Forecast:
     _registries: dict[str, RegistryForecast] = field(default_factory=dict)
     _known: set[tuple[str, Digest]] = field(default_factory=set)  # by space
     _moved: set[tuple[str, Digest]] = field(default_factory=set)  # by the target's registry
+    _warnings: dict[str, None] = field(default_factory=dict)
     _blobs: int = 0
     _mounts: int = 0
     _deduplicated: int = 0
@@ -146,6 +149,8 @@ class Forecast:
                 self._images.append(_image(item, Action.SKIP, digest=root.digest))
             case DiscoveryFailure(item, error):
                 self._images.append(_image(item, Action.FAIL, error=error))
+            case ReferrersDoubt(item, error):
+                self._warnings[f"what refers to the images of {item.source.name} cannot be told: {error}"] = None
             case Tree():
                 self._add_tree(found, space, memory or Memory())
 
@@ -170,7 +175,9 @@ class Forecast:
             bytes_foreign=sum(self._foreign.values()),
             disk_bytes=disk_bytes,
         )
-        return ForecastReport(totals=totals, images=tuple(self._images), registries=registries)
+        return ForecastReport(
+            totals=totals, images=tuple(self._images), registries=registries, warnings=tuple(self._warnings)
+        )
 
     def _add_tree(self, tree: Tree, space: str, memory: Memory) -> None:
         source, target = tree.item.source.registry, tree.item.target.registry
@@ -229,6 +236,7 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
         lines.append(f"disk:    {human_bytes(totals.disk_bytes)}")
     lines += [f"largest: {human_bytes(image.size)}  {image.source}" for image in report.largest]
     lines += [f"failed:  {image.source}: {printable(str(image.error))}" for image in report.images if image.error]
+    lines += [f"warning: {printable(text)}" for text in report.warnings]
     lines += prune_lines(report.pruned)
     return block("Plan Summary", lines)
 

@@ -20,6 +20,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    ReferrersUnknown,
     Skipped,
     Started,
 )
@@ -100,6 +101,8 @@ class ProgressMeter:
 
     def _take(self, event: Event) -> None:
         match event:
+            case ReferrersUnknown():
+                pass  # the image is on its way all the same
             case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
                 self._take_image(event)
             case Started(progress):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from syncer.errors import SyncerError
 from syncer.report.figures import PrunedTag, PruneStatus, Report, Status
 
 _RULE = "-" * 29
@@ -15,7 +16,8 @@ def summary(title: str, outcome: Sequence[str], report: Report) -> str:
 
     ``outcome`` are the command's own lines, such as the path of the bundle.
     """
-    return block(title, [*outcome, *_figures(report), *_failures(report), *prune_lines(report.pruned)])
+    lines = [*outcome, *_figures(report), *_failures(report), *_warnings(report)]
+    return block(title, [*lines, *prune_lines(report.pruned, report.prune_refused)])
 
 
 def block(title: str, lines: Sequence[str]) -> str:
@@ -67,15 +69,19 @@ _PRUNE_WORDS = {
 }
 
 
-def prune_lines(pruned: Sequence[PrunedTag] | None) -> list[str]:
-    """One line for each tag that a prune found, so that people can check them before they are deleted."""
+def prune_lines(pruned: Sequence[PrunedTag] | None, refused: Sequence[SyncerError] = ()) -> list[str]:
+    """One line for each tag that a prune found, so that people can check them before they are deleted.
+
+    ``refused`` says at which targets nothing was deleted, and why.
+    """
     if pruned is None:
         return []
     found = [
         f"prune:   {each.name}: {printable(str(each.error)) if each.error else _PRUNE_WORDS[each.status]}"
         for each in pruned
     ]
-    if pruned and all(each.status is PruneStatus.LISTED for each in pruned):
+    found += [f"prune:   {printable(str(error))}" for error in refused]
+    if pruned and not refused and all(each.status is PruneStatus.LISTED for each in pruned):
         found.append("prune:   nothing was deleted; --prune --yes does that")
     return found or ["prune:   nothing to delete"]
 
@@ -120,6 +126,14 @@ def _ends(report: Report) -> str:
     }
     said = ", ".join(f"{number} {end}" for end, number in ends.items() if number)
     return f"{totals.images} ({said})" if said else "none"
+
+
+def _warnings(report: Report) -> list[str]:
+    unknown = [
+        f"what refers to the images of {each.repository} cannot be told: {each.error}"
+        for each in report.referrers_unknown
+    ]
+    return [f"warning: {printable(text)}" for text in (*unknown, *report.warnings)]
 
 
 def _failures(report: Report) -> list[str]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Bringing, Item, Referring, Source, TargetNames
+from syncer.content import Bringing, Item, Listing, Referral, Referring, Source, TargetNames
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
-from syncer.oci.manifest import AnyManifest, Descent, Takes, load_object, never
+from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, Takes, load_object, never
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
@@ -20,6 +20,8 @@ _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.d
 
 _ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: the digest of its subject
 
+_MOST_LEVELS = 8  # of a signature of an SBOM of an image, and so on
+
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
@@ -27,6 +29,7 @@ class Unchanged:
 
     item: Item
     root: Descriptor
+    origin: Descriptor  # what the image's name means at its source, of which a platform may have been taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,15 @@ class DiscoveryFailure:
     error: SyncerError
 
 
-DiscoveryResult = Tree | Unchanged | DiscoveryFailure
+@dataclass(frozen=True, slots=True)
+class ReferrersDoubt:
+    """An image of which not all referrers could be listed, and the error."""
+
+    item: Item
+    error: SyncerError
+
+
+DiscoveryResult = Tree | Unchanged | DiscoveryFailure | ReferrersDoubt
 Deliver = Callable[[DiscoveryResult], Awaitable[None]]
 
 
@@ -55,6 +66,7 @@ class Discovery:
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
     _sizes: dict[Digest, int] = field(default_factory=dict)
+    _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
     _takes: Takes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -86,29 +98,106 @@ class Discovery:
                         await deliver(found)
 
     async def _discover_all(self, item: Item) -> list[DiscoveryResult]:
-        """Discover an image and its referrers; the image fails when these cannot be listed."""
+        """Discover an image and its referrers."""
         found = await self._discover(item)
         if self.referring is None or not item.referrers or isinstance(found, DiscoveryFailure):
             return [found]
-        subjects = list(found.manifests) if isinstance(found, Tree) else [found.root.digest]
-        try:
-            references = await self.referring.referrers(item.source, subjects)
-        except SyncerError as error:
-            return [DiscoveryFailure(item, error)]
-        return [found, *[await self._discover(_referrer_item(item, reference)) for reference in references]]
+        return [found, *await self._find_referrers(self.referring, item, found)]
 
-    async def _discover(self, item: Item) -> DiscoveryResult:
+    async def _find_referrers(
+        self, referring: Referring, image: Item, found: Tree | Unchanged
+    ) -> list[DiscoveryResult]:
+        """Discover what refers to an image or to a manifest in it, what refers to that, and so on to the end.
+
+        What cannot be told fails nothing: the image itself is known.
+        """
+        results: list[DiscoveryResult] = []
+        asked: set[Digest] = set()
+        met = {image.source}
+        level: list[Tree | Unchanged] = [found]
+        for _ in range(_MOST_LEVELS):
+            try:
+                manifests = [digest for each in level for digest in await self._manifests_of(each)]
+                subjects = [digest for digest in dict.fromkeys(manifests) if digest not in asked]
+                if not subjects:
+                    return results
+                asked.update(subjects)
+                referrals = await referring.referrers(image.source, subjects)
+            except SyncerError as error:
+                return [*results, *self._doubt(image, error)]
+            if referrals.doubt is not None:
+                results += self._doubt(image, referrals.doubt)
+            new = [referral for referral in referrals.found if referral.reference not in met]
+            met.update(referral.reference for referral in new)
+            if len(met) > MAX_MANIFESTS:
+                break
+            along = [await self._discover(_referrer_item(image, referral)) for referral in new]
+            results += along
+            level = [each for each in along if isinstance(each, Tree | Unchanged)]
+            if not level:
+                return results
+        problem = f"more than {MAX_MANIFESTS:,} manifests refer to it, or in more than {_MOST_LEVELS} steps"
+        return [*results, *self._doubt(image, InvalidContent(f"{image.source}: {problem}"))]
+
+    def _doubt(self, image: Item, error: SyncerError) -> list[ReferrersDoubt]:
+        """The doubt about an image; nothing if the same was said of its repository."""
+        key = (image.source.name, image.target.name, image.requires_referrers)
+        if key in self._doubted:
+            return []
+        self._doubted.add(key)
+        return [ReferrersDoubt(image, error)]
+
+    async def _manifests_of(self, found: Tree | Unchanged) -> Sequence[Digest]:
+        """The manifests of an image, its root first; only those that are not known of an unchanged one are fetched."""
+        if isinstance(found, Tree):
+            return list(found.manifests)
+        item, root = found.item, found.root.digest
+        if not (found.origin.is_index or item.platforms):
+            return [root]
+        below = self.memory.manifests_below(root)
+        if below is None:
+            below = await self._look_below(item, found.origin.digest)
+            self.memory.remember_below(root, below)
+        return [root, *below]
+
+    async def _look_below(self, item: Item, origin: Digest) -> tuple[Digest, ...]:
+        """The manifests below an image's root, as far as it goes to the target; only indexes are fetched."""
+        root = await self._manifest(item.source.at(origin))
+        if item.platforms:
+            root = await self._for_platforms(item, root)
+        below: dict[Digest, None] = {}
+        descent = Descent(item.source)
+        descent.enter(root)
+        for child, is_manifest in descent:
+            if is_manifest and child.digest not in below:
+                below[child.digest] = None
+                if child.is_index:
+                    descent.enter(await self._manifest(item.source.at(child.digest), child))
+        return tuple(below)
+
+    async def _discover(self, item: Item) -> Tree | Unchanged | DiscoveryFailure:
         try:
             current = None if self.recheck else await self.target.current(item.target)
-            if current is not None:
-                root = await self.source.resolve(item.source)
-                if current == self._known_digest(item, root.digest):
-                    return Unchanged(item, replace(root, digest=current))
-                tree = await self._tree(item, item.source.at(root.digest))
-                return Unchanged(item, tree.root) if tree.root.digest == current else tree
-            return await self._tree(item, item.source)
+            if current is None:
+                return await self._tree(item, item.source)
+            origin = await self.source.resolve(item.source)
+            unchanged = Unchanged(item, replace(origin, digest=current), origin)
+            if current == self._known_digest(item, origin.digest) and await self._is_listed(item, current):
+                return unchanged
+            tree = await self._tree(item, item.source.at(origin.digest))
+            if tree.root.digest != current:
+                return tree
+            subject = tree.manifests[current].subject
+            return unchanged if subject is None or await self._is_listed(item, current) else tree
         except SyncerError as error:
             return DiscoveryFailure(item, error)
+
+    async def _is_listed(self, item: Item, root: Digest) -> bool:
+        """Whether all that a commit of ``root`` does is done: for a referrer, that its subject lists it, too."""
+        subject = item.refers_to or self.memory.subject(root)
+        if subject is None or not isinstance(self.target, Listing):
+            return True
+        return await self.target.lists(item.target, subject, root)
 
     def _known_digest(self, item: Item, root: Digest) -> Digest | None:
         """The digest that ``root`` will have at the target, if that is known without reading the index."""
@@ -121,6 +210,8 @@ class Discovery:
             whole = root.descriptor.digest
             root = await self._for_platforms(item, root)
             self.memory.remember_reduction(whole, item.platforms, root.descriptor.digest)
+        if root.subject is not None:
+            self.memory.remember_subject(root.descriptor.digest, root.subject.digest)
         return await self._walk(item, root)
 
     async def _walk(self, item: Item, root: AnyManifest) -> Tree:
@@ -140,6 +231,8 @@ class Discovery:
                 descent.enter(manifest)
             else:
                 content[child.digest] = child
+        if isinstance(root, Index) or item.platforms:
+            self.memory.remember_below(root.descriptor.digest, list(manifests)[1:])
         foreign = {layer.digest: layer for manifest in manifests.values() for layer in manifest.foreign()}
         left_out = tuple(layer for layer in foreign.values() if layer.digest not in content)
         return Tree(item, root.descriptor, manifests, tuple(content.values()), left_out)
@@ -220,10 +313,11 @@ def reduce_index(index: Index, kept: Sequence[Descriptor]) -> Index:
     return smaller
 
 
-def _referrer_item(item: Item, reference: Reference) -> Item:
+def _referrer_item(item: Item, referral: Referral) -> Item:
     """The item for a referrer of ``item``: it gets the same repository at the target, and keeps its tag or digest."""
+    reference = referral.reference
     target = item.target.at(reference.digest) if reference.digest else item.target.tagged(reference.tag or "")
-    return Item(reference, target, item.wanted_by, subject=item.source)
+    return Item(reference, target, item.wanted_by, subject=item.source, refers_to=referral.subject)
 
 
 class _Turns:

@@ -101,7 +101,25 @@ class ImageFailed:
     error: SyncerError
 
 
+@dataclass(frozen=True, slots=True)
+class ReferrersUnknown:
+    """Not all referrers of an image could be listed; said once for a repository on its way to another."""
+
+    item: Item
+    error: SyncerError
+
+
 Event: TypeAlias = (
-    Found | Started | Copied | Skipped | Mounted | Failed | Committed | ImageCopied | ImageSkipped | ImageFailed
+    Found
+    | Started
+    | Copied
+    | Skipped
+    | Mounted
+    | Failed
+    | Committed
+    | ImageCopied
+    | ImageSkipped
+    | ImageFailed
+    | ReferrersUnknown
 )
 Emit: TypeAlias = Callable[[Event], None]

@@ -13,7 +13,7 @@ from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progr
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, Unchanged
+from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
 from syncer.transfer.events import (
     Committed,
     Copied,
@@ -25,6 +25,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    ReferrersUnknown,
     Skipped,
     Started,
 )
@@ -126,6 +127,8 @@ class _Transfer:
                 self.emit(ImageSkipped(item, root))
             case DiscoveryFailure(item, error):
                 self.emit(ImageFailed(item, error))
+            case ReferrersDoubt(item, error):
+                self.emit(ReferrersUnknown(item, error))
             case Tree() as tree:
                 await self._enter(tree)
 

@@ -27,6 +27,7 @@ class Palette:
     macros: dict[str, str] = field(default_factory=dict)
     exports: bool = True  # whether this console has the export call
     page_size: int = 50
+    stuck_at: str = ""  # every page of a list says that it goes on here
     failures: list[web.Response] = field(default_factory=list)  # answered to the next calls instead
     requests: list[str] = field(default_factory=list)
     definitions: list[dict[str, Any]] = field(default_factory=list)  # bodies of POST …/spc/download
@@ -98,7 +99,7 @@ def _projects(palette: Palette) -> Any:
         start = int(request.query.get("continue") or 0)
         end = start + palette.page_size
         items = [{"metadata": {"name": name, "uid": uid}} for name, uid in palette.projects[start:end]]
-        token = str(end) if end < len(palette.projects) else ""
+        token = palette.stuck_at or (str(end) if end < len(palette.projects) else "")
         listed = {"continue": token, "count": len(palette.projects), "limit": palette.page_size, "offset": start}
         return web.json_response({"items": items, "listmeta": listed})
 

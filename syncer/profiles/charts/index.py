@@ -14,7 +14,7 @@ import orjson
 from anyio import to_thread
 from yarl import URL
 
-from syncer.errors import InvalidContent, InvalidFile, NotFound, UsageError
+from syncer.errors import InvalidContent, InvalidFile, ListIncomplete, NotFound, UsageError
 from syncer.files import write_whole
 from syncer.formats.json_fields import objects_field, text_field
 from syncer.formats.semver import Version, newest
@@ -81,7 +81,9 @@ async def read_index(
 ) -> ChartIndex:
     """Fetch the index of ``repository``, or take it from ``cache`` when the server says that it has not changed.
 
-    Raises a ``RegistryError`` or ``NetworkError``, and ``InvalidContent`` for an answer that is not an index.
+    Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for an answer that is not an index, and
+    ``ListIncomplete`` for one of which nothing says that this is all: a text that is cut off between two entries is an
+    index as well.
     """
     url = repository.with_path(f"{repository.path.rstrip('/')}/index.yaml").with_query(repository.query)
     kept = _CachedIndex.load(cache, url) if cache else None
@@ -94,7 +96,8 @@ async def read_index(
     if not answer.is_whole:
         raise InvalidContent(f"{without_secrets(url)} is larger than {MAX_INDEX} bytes")
     is_packed = answer.headers.get("Content-Encoding", "").lower() == "gzip"
-    charts = await to_thread.run_sync(_parse, answer.content, is_packed, without_secrets(url))
+    has_end = is_packed or "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
+    charts = await to_thread.run_sync(_parse, answer.content, is_packed, without_secrets(url), has_end)
     if cache and (etag := answer.headers.get("ETag")):
         await to_thread.run_sync(_CachedIndex(etag, charts).save, cache, url)
     return ChartIndex(repository, charts)
@@ -133,7 +136,8 @@ def _cache_path(cache: Path, url: URL) -> Path:
     return cache / f"index-{hashlib.sha256(str(url).encode()).hexdigest()[:32]}.json"
 
 
-def _parse(content: bytes, is_packed: bool, origin: str) -> dict[str, list[IndexedChart]]:
+def _parse(content: bytes, is_packed: bool, origin: str, has_end: bool) -> dict[str, list[IndexedChart]]:
+    """The entries of an index; ``has_end`` says that the answer itself told where it ended."""
     try:
         text = decode_text(_unpack(content, origin) if is_packed else content, origin, limit=MAX_INDEX)
         document = parse_yaml(text, origin, max_nodes=_MAX_NODES)
@@ -142,6 +146,11 @@ def _parse(content: bytes, is_packed: bool, origin: str) -> dict[str, list[Index
     entries = document.get("entries") if isinstance(document, dict) else None
     if not isinstance(entries, dict):
         raise InvalidContent(f"{origin} is not an index of charts: it has no entries")
+    if not has_end and next(reversed(document)) == "entries":  # Helm writes when it was generated after them
+        raise ListIncomplete(
+            f"{origin} is not known to be whole: the answer does not say where it ends",
+            hint="the repository, or a proxy before it, should send a Content-Length",
+        )
     return {name: [_indexed_chart(entry) for entry in objects_field(entries, name)] for name in entries}
 
 

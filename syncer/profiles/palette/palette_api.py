@@ -14,7 +14,7 @@ import anyio
 import orjson
 from yarl import URL
 
-from syncer.errors import Denied, NotFound, RegistryError, UsageError, redacted
+from syncer.errors import Denied, ListIncomplete, NotFound, RegistryError, UsageError, redacted
 from syncer.files import saving, write_whole
 from syncer.formats.json_fields import object_field, objects_field, text_field
 from syncer.profiles.palette.profile import (
@@ -121,7 +121,10 @@ class PaletteCalls:
         return document
 
     async def pages(self, path: str, query: Mapping[str, str] = _NO_QUERY) -> AsyncIterator[dict[str, Any]]:
-        """Fetch all pages of a list, and yield their ``items``; raises as ``get``, also for what is no list."""
+        """Fetch all pages of a list, and yield their ``items``.
+
+        Raises as ``get``, also for what is no list, and ``ListIncomplete`` where that may not be all.
+        """
         token, seen = "", set[str]()
         while True:
             page = await self.get(path, {**query, "continue": token} if token else query)
@@ -135,8 +138,11 @@ class PaletteCalls:
                     yield item
             listed = page.get("listmeta")
             token = str(listed.get("continue") or "") if isinstance(listed, dict) else ""
-            if not token or token in seen or len(seen) >= _MAX_PAGES:
+            if not token:
                 return
+            if token in seen or len(seen) >= _MAX_PAGES:
+                problem = "its pages lead in a circle" if token in seen else f"it has more than {_MAX_PAGES} pages"
+                raise ListIncomplete(f"GET {self.account.url.host}/v1/{path}: the list is not whole: {problem}")
             seen.add(token)
 
     def request(self, method: str, path: str, query: Mapping[str, str] = _NO_QUERY, body: Any = None) -> Request:

@@ -80,6 +80,19 @@ def check_chart_repository(text: str) -> str:
     return text
 
 
+_YES = ("true", "yes", "on", "y", "t", "1")
+_NO = ("false", "no", "off", "n", "f", "0")
+
+
+def parse_referrers(text: str) -> bool | Literal["require"]:
+    """Parse the choice whether signatures travel along: ``true``, ``false`` or ``require``; raises ``UsageError``."""
+    if text == "require":
+        return "require"
+    if text.lower() in _YES + _NO:
+        return text.lower() in _YES
+    raise UsageError("it must be true, false or require")
+
+
 def _name_rules(rules: dict[str, str]) -> dict[str, str]:
     try:
         NameMapping.from_document(rules)
@@ -93,6 +106,7 @@ RepositoryName: TypeAlias = Annotated[Reference, parsed(parse_repository)]
 CustomNameField: TypeAlias = Annotated[CustomName, parsed(CustomName.parse)]
 PlatformName: TypeAlias = Annotated[Platform, parsed(Platform.parse)]
 RegistryName: TypeAlias = Annotated[str, parsed(check_registry)]
+ReferrersChoice: TypeAlias = Annotated[bool | Literal["require"], parsed(parse_referrers, may_be=bool)]
 RegistryHost: TypeAlias = Annotated[str, parsed(parse_registry_host)]
 ChartRepository: TypeAlias = Annotated[str, parsed(check_chart_repository)]
 ByteCount: TypeAlias = Annotated[int, parsed(byte_count)]
@@ -180,7 +194,7 @@ class Source(StrictModel):
     project_id: Name | None = None  # of those profiles
     chart: Chart | None = None
     platforms: tuple[PlatformName, ...] | None = None  # None: as for the whole file
-    referrers: bool | None = None  # likewise
+    referrers: ReferrersChoice | None = None  # likewise
     targets: tuple[Name, ...] = ()  # names of targets; none: all
     custom_name: CustomNameField | None = Field(default=None, alias="as")  # of an image or a repository
 
@@ -266,7 +280,7 @@ class SyncDocument(StrictModel):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     platforms: tuple[PlatformName, ...] = ()  # none: images keep their form
-    referrers: bool = True
+    referrers: ReferrersChoice = True
     map: NameRules = Field(default_factory=dict)  # for all targets; a target's own rules come first
     registries: dict[RegistryHost, Registry] = Field(default_factory=dict)
 

@@ -86,6 +86,13 @@ class SyncFile:
 
     def referrers_of(self, source: Source) -> bool:
         """Tell whether signatures and other referrers of ``source`` are mirrored too."""
+        return bool(self._referrers_choice(source))
+
+    def requires_referrers_of(self, source: Source) -> bool:
+        """Tell whether it is a failure that the referrers of the images cannot be listed."""
+        return self._referrers_choice(source) == "require"
+
+    def _referrers_choice(self, source: Source) -> bool | str:
         return self.document.referrers if source.referrers is None else source.referrers
 
     def mapping_of(self, target: Target) -> NameMapping:
@@ -104,6 +111,7 @@ class SyncFile:
             wanted_by=(self.place(source),),
             platforms=self.platforms_of(source),
             referrers=self.referrers_of(source),
+            requires_referrers=self.requires_referrers_of(source),
         )
 
     def _target_name(self, source: Source, reference: Reference, target: Target, registry: str, base: str) -> Reference:
