@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-import re
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import aiohttp
 import anyio
 import orjson
+from aiohttp.abc import ResolveResult
 from yarl import URL
 
-from syncer.errors import Denied, NotFound, RegistryError, UsageError
+from syncer.errors import (
+    Denied,
+    Interrupted,
+    NetworkError,
+    NotFound,
+    RegistryError,
+    Unreachable,
+    Unsafe,
+    UsageError,
+    Waiting,
+)
 from syncer.files import saving, write_whole
 from syncer.formats.json_fields import object_field, objects_field, text_field
+from syncer.profiles.palette.key import PaletteAccount
 from syncer.profiles.palette.profile import (
+    UID,
     Pack,
-    PackFile,
     Profile,
     is_profile,
     parse_pack,
     parse_profile,
     parse_variables,
+    require_uid,
+    with_content_of,
     with_endpoint,
 )
-from syncer.transport import Request, Transport
-from syncer.transport.guard import readable
-from syncer.transport.request import Answer
+from syncer.transport import Answer, Budget, Request, Traffic, Transport, TransportSettings
+from syncer.transport.client import HOPELESS, MOST_REDIRECTS, OUTAGES, SILENCE, is_redirect
+from syncer.transport.connecting import Route, scope_of, tls_context, with_certificates
+from syncer.transport.failures import NameUnknown, OutOfReach, failure_of, no_connection, no_tunnel
+from syncer.transport.guard import Scope, authority, readable
+from syncer.transport.hosts import told_quota
+from syncer.transport.http import CutOff, NotHTTP
+from syncer.transport.retry import PAUSING, TRANSIENT, retry_after
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes.  A profile with all its values has less than 2 MiB."""
@@ -39,41 +61,8 @@ _NO_QUERY: Mapping[str, str] = MappingProxyType({})
 _FAST = ("clusterprofiles", "spectroclusters")
 _BURST_SECONDS = 5
 
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_DEFINITION = 256 * 1024 * 1024  # bytes of a cluster definition
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaletteAccount:
-    """An account at Palette: the address, the API key, and the uid of a project (empty: the whole tenant)."""
-
-    url: URL
-    api_key: str = field(repr=False)
-    project_uid: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.api_key or not self.api_key.isascii() or not self.api_key.isprintable() or " " in self.api_key:
-            raise UsageError("the API key must be one word of ASCII characters")
-
-
-def console_url(text: str) -> URL:
-    """Parse the address of a console, such as ``https://console.spectrocloud.com`` or ``api.spectrocloud.com``.
-
-    A path that ends in ``/v1`` is the API's own, and is left out.  Raises ``UsageError``.
-    """
-    spelt = text.strip() if "://" in text else f"https://{text.strip()}"
-    try:
-        url = URL(spelt)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(
-            f"{text[:160]!r} is not the URL of a console", hint="write it like https://console.example.com"
-        )
-    if url.user or url.password:
-        raise UsageError("the console's URL must not hold a user name or password")
-    return url.with_query(None).with_fragment(None).with_path(url.path.rstrip("/").removesuffix("/v1"))
 
 
 class CallLimit:
@@ -97,11 +86,171 @@ class CallLimit:
         return max(0.0, -self._left / self._per_second)
 
 
+class _Names(aiohttp.ThreadedResolver):
+    """The system's answers for names, without addresses that are nearer than ``reach``.
+
+    The rule for addresses that stand in a URL is in ``check_hop``.
+    """
+
+    def __init__(self, reach: Scope | None, scopes: dict[str, Scope]) -> None:
+        super().__init__()
+        self._reach = reach
+        self._scopes = scopes  # of all names, by their farthest address
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        allowed = [each for each in found if self._reach is None or scope_of(each["host"]) <= self._reach]
+        if not allowed:
+            raise OutOfReach
+        self._scopes[host] = min(scope_of(each["host"]) for each in allowed)
+        return allowed
+
+
+class _Client:
+    """The HTTP client of one console; its sessions are closed by the stack that is given to it."""
+
+    def __init__(self, console: URL, settings: TransportSettings, sessions: AsyncExitStack) -> None:
+        self._settings = settings
+        self._stack = sessions
+        self._sessions: dict[Scope | None, aiohttp.ClientSession] = {}  # by how near an address may be
+        self._scopes: dict[str, Scope] = {}
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._traffic = Traffic(authority(console), settings.host(authority(console)), settings.limits)
+
+    async def ask(self, request: Request, limit: int) -> Answer:
+        """The answer to ``request``, whatever its status is, with at most ``limit`` bytes of its body.
+
+        Raises a ``NetworkError`` when no answer could be had.
+        """
+        traffic = self._traffic
+        budget = Budget(self._settings.limits, 1 if traffic.is_down else None)
+        while True:
+            wait = 0.0
+            release = await traffic.admit()
+            try:
+                answer = await self._follow(request, limit)
+            except (Unreachable, Interrupted) as error:
+                is_hopeless = isinstance(error, HOPELESS) or (isinstance(error, NameUnknown) and budget.failures)
+                if is_hopeless or budget.is_spent:
+                    traffic.is_down = isinstance(error, SILENCE)
+                    raise
+            else:
+                wait = self._take_in(answer, budget)
+                if answer.status not in TRANSIENT or budget.is_spent:
+                    traffic.is_down = answer.status in OUTAGES
+                    return answer
+            finally:
+                release()
+            await budget.sleep(at_least=wait)
+
+    def _take_in(self, answer: Answer, budget: Budget) -> float:
+        """The seconds that the console asks this request to wait; raises ``Waiting`` if they are too many."""
+        if quota := told_quota(answer.headers):
+            self._traffic.heed(quota)
+        wait = retry_after(answer.headers) if answer.status in TRANSIENT else None
+        if answer.status in PAUSING:
+            self._traffic.pause(budget.jitter() if wait is None else wait)
+        if wait is not None and wait > self._settings.limits.max_wait:
+            raise Waiting(self._traffic.host, wait, self._settings.limits.max_wait)
+        return 0.0 if answer.status in PAUSING or wait is None else wait
+
+    async def _follow(self, request: Request, limit: int) -> Answer:
+        """One attempt, through redirects; messages name the request before them."""
+        asked = str(request)
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = await self._exchange(request, limit)
+            if not is_redirect(request.method, answer.status, answer.headers):
+                return replace(answer, request=asked)
+            request = Transport.redirected(request, answer.headers["Location"], answer.scope, what="a redirect")
+        raise Unsafe(f"{request}: more than {MOST_REDIRECTS} redirects")
+
+    async def _exchange(self, request: Request, limit: int) -> Answer:
+        url, proxy = request.url, self._settings.proxies.for_url(request.url)
+        session = await self._session(None if proxy else request.reach)  # a proxy may be anywhere
+        login = Route(url=url, reach=None, context=None, proxy=proxy).login
+        for_proxy = {"Proxy-Authorization": login} if login else {}
+        content = bytearray()
+        try:
+            async with session.request(
+                request.method,
+                url,
+                headers={**request.headers, **(for_proxy if url.scheme == "http" else {})},
+                data=request.body,
+                allow_redirects=False,
+                ssl=self._context(url, proxy),
+                proxy=proxy.origin() if proxy else None,
+                proxy_headers=for_proxy,  # of a tunnel
+            ) as response:
+                async for piece in response.content.iter_any():
+                    content += piece
+                    if len(content) > limit:
+                        break
+        except (aiohttp.ClientError, OSError) as error:
+            raise _failure(error, request, proxy) from None
+        except ValueError:
+            raise Unsafe(f"{request}: what would be sent breaks out of its header") from None
+        if response.status == 407 and proxy and url.scheme == "http":
+            raise no_tunnel(407, authority(proxy), authority(url))
+        return Answer(
+            request=str(request),
+            url=url,
+            status=response.status,
+            headers=response.headers,
+            content=bytes(memoryview(content)[:limit]),
+            is_whole=len(content) <= limit,
+            scope=self._scopes.get(url.raw_host or "", Scope.of_host(url.host or "") or Scope.PUBLIC),
+        )
+
+    async def _session(self, reach: Scope | None) -> aiohttp.ClientSession:
+        if reach not in self._sessions:
+            limits = self._settings.limits
+            session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, resolver=_Names(reach, self._scopes)),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity", "User-Agent": self._settings.user_agent},
+                timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect, sock_read=limits.idle),
+                auto_decompress=False,
+            )
+            self._sessions[reach] = await self._stack.enter_async_context(session)
+        return self._sessions[reach]
+
+    def _context(self, url: URL, proxy: URL | None) -> ssl.SSLContext | bool:
+        """TLS to the server, or to the proxy where the server speaks none; aiohttp takes one for both of them."""
+        if url.scheme != "https":
+            return self._context(proxy.origin(), None) if proxy and proxy.scheme == "https" else True
+        host = authority(url)
+        if host not in self._contexts:
+            settings = with_certificates(self._settings.host(host), self._settings.certificates, host)
+            self._contexts[host] = tls_context(settings)
+        return self._contexts[host]
+
+
+def _failure(error: Exception, request: Request, proxy: URL | None) -> NetworkError:
+    """What aiohttp's ``error`` means for ``request``."""
+    host, via = authority(request.url), authority(proxy) if proxy else ""
+    match error:
+        case aiohttp.ClientConnectorError() | aiohttp.ClientConnectorCertificateError():
+            cause = error.__cause__
+            assert isinstance(cause, OSError)
+            is_proxy = proxy is not None and (error.host, error.port) == (proxy.raw_host, proxy.port)
+            return no_connection(cause, via if is_proxy else host, is_proxy=is_proxy)
+        case aiohttp.ConnectionTimeoutError():
+            return no_tunnel(error, via, host) if proxy else no_connection(error, host)
+        case aiohttp.ClientHttpProxyError():
+            return no_tunnel(error.status, via, host)
+        case aiohttp.ClientPayloadError():
+            return failure_of(CutOff(), request)
+        case aiohttp.ClientResponseError():
+            return failure_of(NotHTTP(), request)
+        case _:
+            return failure_of(error, request)
+
+
 class PaletteCalls:
     """Calls of the API with the account's key, within Palette's limits."""
 
-    def __init__(self, transport: Transport, account: PaletteAccount) -> None:
-        self._transport = transport
+    def __init__(self, client: _Client, account: PaletteAccount) -> None:
+        self._client = client
         self.account = account
         self._call_limits: dict[str, CallLimit] = {}
 
@@ -110,7 +259,7 @@ class PaletteCalls:
 
         Raises ``Denied``, ``NotFound`` or another ``RegistryError``; the key is in none of them.
         """
-        answer = await self._ask(self.request("GET", path, query))
+        answer = await self.ask(self.request("GET", path, query))
         try:
             document = orjson.loads(answer.content)
         except orjson.JSONDecodeError:
@@ -144,14 +293,21 @@ class PaletteCalls:
         url = self.account.url.joinpath("v1", *path.split("/")).with_query(dict(query))
         return Request(method=method, url=url, headers=headers, body=None if body is None else orjson.dumps(body))
 
-    async def wait_for_turn(self, request: Request) -> None:
-        """Wait until the limit of the request's parent resource allows the request."""
-        resource = request.url.path.partition("/v1/")[2].partition("/")[0]
-        limit = self._call_limits.setdefault(resource, CallLimit(50 if resource in _FAST else 10))
-        if seconds := limit.take(time.monotonic()):
-            await anyio.sleep(seconds)
+    async def ask(self, request: Request, limit: int = MAX_ANSWER) -> Answer:
+        """The answer, with at most ``limit`` bytes of its body, when the limit of its parent resource allows it.
 
-    def refusal(self, answer: Answer) -> RegistryError:
+        Raises as ``get``.
+        """
+        resource = request.url.path.partition("/v1/")[2].partition("/")[0]
+        call_limit = self._call_limits.setdefault(resource, CallLimit(50 if resource in _FAST else 10))
+        if seconds := call_limit.take(time.monotonic()):
+            await anyio.sleep(seconds)
+        answer = await self._client.ask(request, limit)
+        if answer.status >= 300:
+            raise self._refusal(answer)
+        return answer
+
+    def _refusal(self, answer: Answer) -> RegistryError:
         """Make the error for an answer with an error status, in the server's words without the key."""
         code, message = _problem(answer)
         words = [readable(message).replace(self.account.api_key, "…")] if message else [_kind_of_answer(answer)]
@@ -168,13 +324,6 @@ class PaletteCalls:
                 return NotFound(answer.request, answer.status, words, codes=codes, hint=hint)
             case _:
                 return RegistryError(answer.request, answer.status, words, codes=codes)
-
-    async def _ask(self, request: Request) -> Answer:
-        await self.wait_for_turn(request)
-        answer = await self._transport.ask(request, limit=MAX_ANSWER)
-        if answer.status >= 300:
-            raise self.refusal(answer)
-        return answer
 
 
 def _problem(answer: Answer) -> tuple[str, str]:
@@ -206,9 +355,8 @@ class Project:
 class PaletteApi:
     """The calls of Palette's API that a build needs."""
 
-    def __init__(self, transport: Transport, account: PaletteAccount) -> None:
-        self._calls = PaletteCalls(transport, account)
-        self._transport = transport
+    def __init__(self, calls: PaletteCalls) -> None:
+        self._calls = calls
 
     async def projects(self) -> list[Project]:
         """Fetch the projects that the key can see, which is the cheapest check of a key.
@@ -251,13 +399,9 @@ class PaletteApi:
         profiles = [{"uid": require_uid(uid)} for uid in profile_uids]
         body = {"metadata": {"name": name}, "spec": {"cloudType": cloud_type, "profiles": profiles}}
         request = self._calls.request("POST", "spectroclusters/spc/download", body=body)
-        await self._calls.wait_for_turn(request)
-        async with self._transport.open(request) as response:
-            if response.status >= 300:
-                raise self._calls.refusal(await response.answer(request))
-            answer = await response.answer(request, _MAX_DEFINITION)
+        answer = await self._calls.ask(request, _MAX_DEFINITION)
         if not answer.is_whole or not answer.content.startswith(_GZIP_MAGIC):
-            raise RegistryError(str(request), response.status, ["the answer is not a cluster definition"])
+            raise RegistryError(answer.request, answer.status, ["the answer is not a cluster definition"])
         with saving(path):
             write_whole(path, answer.content)
 
@@ -281,7 +425,7 @@ class PaletteApi:
         with_manifests = await self._optional(f"clusterprofiles/{uid}/packs/manifests")
         entries = objects_field(object_field(with_manifests, "spec"), "packs")
         fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in entries)}
-        packs = [_fill_in(pack, fuller.get(pack.name)) for pack in profile.packs]
+        packs = [with_content_of(pack, fuller.get(pack.name)) for pack in profile.packs]
         warnings = list(profile.warnings)
         if with_manifests is None:
             warnings.append(f"the manifests of profile {profile.name} cannot be read with this key")
@@ -304,7 +448,7 @@ class PaletteApi:
         uid, registry = pack.uid, pack.registry.uid if pack.registry else ""
         if uid:
             entity = await self._optional(f"packs/{require_uid(uid)}")
-        elif registry and _UID.fullmatch(pack.name):
+        elif registry and UID.fullmatch(pack.name):
             entity = await self._optional(f"packs/{pack.name}/registries/{require_uid(registry)}", {"cloudType": "all"})
         else:
             return None
@@ -349,18 +493,8 @@ class PaletteApi:
             return None
 
 
-def require_uid(text: str) -> str:
-    """Return ``text`` if it can be a uid of Palette, so that no uid leads to another path; raises ``UsageError``."""
-    if not _UID.fullmatch(text):
-        raise UsageError(
-            f"{text[:80]!r} is not an id of Palette", hint="it is the hexadecimal word in the console's URL"
-        )
-    return text
-
-
-def _fill_in(pack: Pack, fuller: Pack | None) -> Pack:
-    """``pack`` with the content of its manifests, and with its values if only ``fuller`` has them."""
-    if fuller is None:
-        return pack
-    manifests: tuple[PackFile, ...] = fuller.manifests or pack.manifests
-    return replace(pack, manifests=manifests, values=fuller.values if pack.values is None else pack.values)
+@asynccontextmanager
+async def open_palette(account: PaletteAccount, settings: TransportSettings) -> AsyncIterator[PaletteApi]:
+    """The console of ``account``; connections to it live exactly as long as the ``async with`` block."""
+    async with AsyncExitStack() as sessions:
+        yield PaletteApi(PaletteCalls(_Client(account.url, settings, sessions), account))
