@@ -27,7 +27,7 @@ test: $(VENV)/.tested tools ## set up what the tests need, and run them
 newest: tools ## the registry and Palette's API once more, with the newest aiohttp
 	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
 	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable '.[test-tools]' aiohttp
-	$(NEWEST)/bin/python -m pytest $(wildcard tests/test_serve_*.py) $(patsubst %,tests/test_palette_%.py,api login round_trip) \
+	$(NEWEST)/bin/python -m pytest $(wildcard tests/test_serve_*.py) $(patsubst %,tests/test_palette_%.py,api login network round_trip) \
 		--deselect tests/test_palette_api.py::$(MOCKED)
 
 soak: $(VENV)/.tested tools ## the long tests: many random kills

@@ -158,7 +158,7 @@ def _late_imports(tree: ast.AST, *, is_inside: bool) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     ("library", "rooms"),
-    [("httptools", ("syncer.transport.http",)), ("aiohttp", ("syncer.serve.", "syncer.profiles.palette.palette_api"))],
+    [("httptools", ("syncer.transport.http",)), ("aiohttp", ("syncer.serve.", "syncer.profiles.palette.console"))],
 )
 def test_registries_are_spoken_to_by_the_loop_and_by_threads_alone(library: str, rooms: tuple[str, ...]) -> None:
     assert [name for name, tree in TREES.items() if library in _libraries(tree) and not name.startswith(rooms)] == []

@@ -11,10 +11,11 @@ from aioresponses import aioresponses
 from yarl import URL
 
 from syncer.errors import Denied, InvalidFile, ListIncomplete, NotFound, RegistryError, UsageError
-from syncer.profiles.palette.palette_api import CallLimit, PaletteAccount, PaletteApi, Project, console_url
+from syncer.profiles.palette.key import PaletteAccount, console_url
+from syncer.profiles.palette.palette_api import CallLimit, PaletteApi, Project, open_palette
 from syncer.profiles.palette.profile import Profile
 from syncer.profiles.palette.profile_definition import define_profiles
-from syncer.transport import Limits, Proxies, TransportSettings, open_transport
+from syncer.transport import Limits, TransportSettings
 from tests.support.palette import KEY, Palette, error, palette_server
 
 _VALUES = "pack: {content: {images: [{image: 'quay.io/a/b:v1'}]}}\n"
@@ -33,12 +34,10 @@ def _pack(name: str = "a", **fields: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _api(
-    url: URL, key: str = KEY, project: str = "project-1", proxy: str | None = None
-) -> AsyncIterator[PaletteApi]:
-    settings = TransportSettings(limits=_LIMITS, proxies=Proxies(https=proxy))
-    async with open_transport(settings) as transport:
-        yield PaletteApi(transport, PaletteAccount(url=url, api_key=key, project_uid=project))
+async def _api(url: URL, key: str = KEY, project: str = "project-1", **settings: Any) -> AsyncIterator[PaletteApi]:
+    account = PaletteAccount(url=url, api_key=key, project_uid=project)
+    async with open_palette(account, TransportSettings(**{"limits": _LIMITS, **settings})) as api:
+        yield api
 
 
 async def _read(palette: Palette, uid: str = _UID) -> Profile:
@@ -232,7 +231,7 @@ async def test_an_answer_that_is_no_answer_is_told_as_what_it_is(
 ) -> None:
     with aioresponses() as mocked:
         mocked.get(_PROJECTS, **answer)
-        async with _api(URL("https://console.example.com"), project="", proxy="http://proxy.example.com") as api:
+        async with _api(URL("https://console.example.com"), project="") as api:
             with pytest.raises(kind, match=problem) as caught:
                 await api.projects()
 

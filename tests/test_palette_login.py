@@ -9,8 +9,7 @@ from yarl import URL
 
 from syncer.errors import InvalidFile, TargetError, UsageError
 from syncer.profiles.palette.edge_credentials import Login, find_login, read_cred_file
-from syncer.profiles.palette.key import PaletteLogin, forget_login, load_login, save_login
-from syncer.profiles.palette.palette_api import PaletteAccount
+from syncer.profiles.palette.key import PaletteAccount, PaletteLogin, forget_login, load_login, save_login
 
 
 def _login(key: str = "s3cret") -> PaletteLogin:

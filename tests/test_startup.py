@@ -14,7 +14,7 @@ PUSH = "push -f missing -r localhost:1"
 BUILD = "build --images-file missing"
 SYNC = "sync --images-file missing -r localhost:1"
 
-_SLOW = {"pydantic", "yaml", "rich", "cryptography", "bcrypt", "prometheus_client", "structlog", "tarfile"}
+_SLOW = {"pydantic", "yaml", "rich", "cryptography", "bcrypt", "prometheus_client", "structlog", "tarfile", "aiohttp"}
 _OF_PROFILES = {
     f"syncer.{module}"
     for module in (
@@ -60,8 +60,16 @@ def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path
     assert imported.isdisjoint({*_SLOW - {"pydantic", "yaml"}, *_OF_PROFILES})
 
 
+@pytest.mark.parametrize("words", ["logout", "registry-logout --registry a.io", "plan --profile-file missing -r a.io"])
+def test_only_what_asks_palette_needs_the_client_for_it(words: str, tmp_path: Path) -> None:
+    imported = imported_by(*words.split(), home=tmp_path)
+
+    assert "syncer.api.palette" in imported
+    assert "aiohttp" not in imported
+
+
 def test_the_version_needs_no_parser(tmp_path: Path) -> None:
-    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "click", "anyio", "aiohttp"})
+    assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "click", "anyio"})
 
 
 @pytest.mark.parametrize("place", [[], ["content"]])

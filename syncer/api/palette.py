@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from syncer.api.selection import Selection
 from syncer.errors import UsageError
-from syncer.profiles.palette.palette_api import PaletteAccount, PaletteApi
+from syncer.profiles.palette.key import PaletteAccount
 from syncer.profiles.palette.profile import Profile
 from syncer.profiles.palette.profile_definition import ProfileDefinition, define_profiles
 from syncer.profiles.palette.profile_files import is_pack_archive, read_packs, read_profile_file
-from syncer.transport import TransportSettings, open_transport
+from syncer.transport import TransportSettings
+
+if TYPE_CHECKING:
+    from syncer.profiles.palette.palette_api import PaletteApi
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +27,19 @@ class PaletteAccess:
     account: PaletteAccount
     transport: TransportSettings
 
+    def open(self) -> AbstractAsyncContextManager[PaletteApi]:
+        """The API, for as long as the ``async with`` block lasts."""
+        from syncer.profiles.palette.palette_api import open_palette  # noqa: PLC0415  aiohttp is slow to import
+
+        return open_palette(self.account, self.transport)
+
 
 async def check_palette_login(access: PaletteAccess, project: str = "") -> tuple[PaletteAccount, str]:
     """The account within ``project``, a name or an id, and that project's name; nothing means the whole tenant.
 
     Raises ``Denied`` for a key that the console does not know, ``UsageError`` for a project that it does not see.
     """
-    async with open_transport(access.transport) as transport:
-        api = PaletteApi(transport, access.account)
+    async with access.open() as api:
         if not project:
             await api.projects()
             return access.account, ""
@@ -52,17 +62,16 @@ class PaletteConsole:
 
         Raises ``Denied``, ``NotFound``, or ``UsageError`` for what is no uid.
         """
-        account = self.access.account
+        access = self.access
         if project_uid:
-            account = replace(account, project_uid=project_uid)
-        async with open_transport(self.access.transport) as transport:
-            api = PaletteApi(transport, account)
+            access = replace(access, account=replace(access.account, project_uid=project_uid))
+        async with access.open() as api:
             return [await api.profile(uid) for uid in uids]
 
     async def download_definition(self, name: str, profile_uids: list[str], path: Path) -> None:
         """Save the cluster definition called ``name`` at ``path``; raises as ``PaletteApi`` does."""
-        async with open_transport(self.access.transport) as transport:
-            await PaletteApi(transport, self.access.account).download_definition(name, profile_uids, path)
+        async with self.access.open() as api:
+            await api.download_definition(name, profile_uids, path)
 
 
 async def define(name: str, selection: Selection, console: PaletteConsole | None) -> ProfileDefinition:

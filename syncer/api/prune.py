@@ -65,7 +65,7 @@ async def prune(
 
 @dataclass(frozen=True, slots=True)
 class PruneOutcome:
-    """What a prune found and did; ``refused`` says for which targets it would not do what it was told to."""
+    """The tags that a prune found and deleted; ``refused`` says for which targets it deleted nothing, and why."""
 
     pruned: tuple[PrunedTag, ...]
     refused: tuple[SyncerError, ...] = ()

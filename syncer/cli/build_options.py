@@ -83,7 +83,7 @@ class BuiltBundleOptions(BundleOptions):
 
     @property
     def along(self) -> Along:
-        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
+        """The choice whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
         return choose_referrers(referrers=self.referrers, required=self.require_referrers)
 
     @property

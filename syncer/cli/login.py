@@ -23,7 +23,7 @@ from syncer.cli.options import (
 from syncer.cli.palette import with_console
 from syncer.cli.settings import config_directory, login_store, registry_settings
 from syncer.errors import Exit, UsageError
-from syncer.profiles.palette import palette_api as palette_http
+from syncer.profiles.palette import key as palette_key
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
 from syncer.registry import Credential, RegistryAddress, check_login, open_registries
 from syncer.registry.address import is_loopback
@@ -46,8 +46,8 @@ def login(
     trust: TrustOptions,
 ) -> None:
     """Check an API key of Palette and keep it for builds."""
-    url = palette_http.console_url(_console(console_url, os.environ))
-    account = palette_http.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
+    url = palette_key.console_url(_console(console_url, os.environ))
+    account = palette_key.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
     if url.scheme == "http" and not is_loopback(authority(url)):
         click.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
     certificates = asdict(trust)

@@ -99,7 +99,7 @@ def require_referrers_flag() -> Any:
 
 
 def choose_referrers(*, referrers: bool, required: bool) -> Along:
-    """What both flags say together; raises ``UsageError`` where they contradict each other."""
+    """Choose whether referrers come along, by both flags; raises ``UsageError`` where they contradict each other."""
     if required and not referrers:
         raise UsageError("--require-referrers and --no-referrers contradict each other", hint="give one of them")
     return "require" if required else referrers
@@ -317,7 +317,7 @@ class MirrorOptions(SourceOptions):
 
     @property
     def along(self) -> Along:
-        """Whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
+        """The choice whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
         return choose_referrers(referrers=self.referrers, required=self.require_referrers)
 
     @property

@@ -18,8 +18,7 @@ from syncer.errors import InvalidFile, TargetError, UsageError
 from syncer.files import reading
 from syncer.profiles.definition.definition import DefinedFile, Definition
 from syncer.profiles.definition.local import define_file
-from syncer.profiles.palette.key import PaletteLogin, load_login
-from syncer.profiles.palette.palette_api import PaletteAccount, console_url
+from syncer.profiles.palette.key import PaletteAccount, PaletteLogin, console_url, load_login
 from syncer.profiles.palette.profile_definition import ProfileDefinition
 from syncer.transport import HostSettings, TransportSettings
 from syncer.transport.guard import authority

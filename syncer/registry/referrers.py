@@ -84,7 +84,7 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found to refer to one manifest: referrers that it lists, in the order of their digests, and tags.
+    """The referrers of one manifest: those that it lists, in the order of their digests, and tags.
 
     ``doubt`` is why there may be more.
     """
@@ -112,7 +112,7 @@ class ReferrerSearch:
         self._of(repository).tags = frozenset(tags)
 
     async def find(self, repository: Repository, subjects: Sequence[Digest]) -> dict[Digest, Found]:
-        """What refers to each of ``subjects``, which is asked once a run.
+        """Find the referrers of each of ``subjects``, which are asked for once a run.
 
         Tags are looked up in the repository's list of tags if that is known, or one request has it and many are
         wanted; else one by one.
@@ -134,7 +134,7 @@ class ReferrerSearch:
         return {subject: found[subject] for subject in subjects}
 
     async def lists(self, repository: Repository, subject: Digest, referrer: Digest) -> bool:
-        """Whether ``subject`` lists ``referrer``, by the API or by the fallback tag; raises where it cannot be told."""
+        """Tell whether ``subject`` lists ``referrer``, by the API or the fallback tag; raises where that is unknown."""
         known = self._of(repository)
         async with known.locks.setdefault(subject, anyio.Lock()):
             if subject not in known.listed:

@@ -80,7 +80,7 @@ class Registries:
         return self._settings.include_foreign
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
-        """What refers to ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
+        """Find the referrers of ``subjects`` in the repository that ``reference`` is in; see ``content.Referring``."""
         answers = await self._search(reference).find(self.repository(reference), subjects)
         found: dict[Reference, Referral] = {}
         for subject, answer in answers.items():
@@ -92,7 +92,7 @@ class Registries:
         return Referrals(tuple(found.values()), next(doubts, None))
 
     async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
-        """Whether ``subject`` lists ``referrer`` in the repository of ``name``; raises where that cannot be told."""
+        """Tell whether ``subject`` lists ``referrer`` in the repository of ``name``; raises where that is unknown."""
         return await self._search(name).lists(self.repository(name), subject, referrer)
 
     async def tags(self, reference: Reference) -> list[str]:

@@ -67,7 +67,7 @@ class RegistryTarget:
         return digest
 
     async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
-        """Whether ``subject`` lists ``referrer``; see ``content.Listing``."""
+        """Tell whether ``subject`` lists ``referrer``; see ``content.Listing``."""
         with self._as_target_errors(name.repository):
             try:
                 return await self._search.lists(self._repository(name.repository), subject, referrer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import groupby
@@ -22,10 +22,10 @@ from syncer.transport.wire import Wire
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
-_OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
-_SILENCE = (Unreachable, Unanswered)
-_HOPELESS = (CertificateRefused, ProxyRefused)
-_MOST_REDIRECTS = 5
+OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
+SILENCE = (Unreachable, Unanswered)
+HOPELESS = (CertificateRefused, ProxyRefused)
+MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
 
@@ -108,7 +108,7 @@ class Transport:
         while True:
             try:
                 response = await self._follow(request)
-            except _HOPELESS:
+            except HOPELESS:
                 self.of(request.url).errors += 1
                 raise
             except NameUnknown as error:
@@ -130,7 +130,7 @@ class Transport:
             if response.status not in TRANSIENT or await self._is_final(request, response):
                 return response
             wait = self._heed_retry_after(response, budget)
-            if not request.repeatable or self._gives_up(request, budget, is_outage=response.status in _OUTAGES):
+            if not request.repeatable or self._gives_up(request, budget, is_outage=response.status in OUTAGES):
                 return response
             response.close()
             self.of(request.url).retries += 1
@@ -148,7 +148,7 @@ class Transport:
         self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None
     ) -> None:
         is_last = at_most is not None and budget.failures + 1 >= at_most
-        if self._gives_up(request, budget, is_outage=isinstance(error, _SILENCE), is_last=is_last):
+        if self._gives_up(request, budget, is_outage=isinstance(error, SILENCE), is_last=is_last):
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()
@@ -184,18 +184,19 @@ class Transport:
 
     async def _follow(self, request: Request) -> Response:
         """Make one attempt, and follow redirects."""
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(MOST_REDIRECTS + 1):
             response = await self._authorized(request)
-            if not _is_redirect(response):
+            if not is_redirect(request.method, response.status, response.headers):
                 return response
             try:
                 request = self.redirected(request, response.headers["Location"], response.scope, what="a redirect")
                 await response.answer(response.request)
             finally:
                 response.close()
-        raise Unsafe(f"{request}: more than {_MOST_REDIRECTS} redirects")
+        raise Unsafe(f"{request}: more than {MOST_REDIRECTS} redirects")
 
-    def redirected(self, request: Request, location: str, scope: Scope, *, what: str) -> Request:
+    @staticmethod
+    def redirected(request: Request, location: str, scope: Scope, *, what: str) -> Request:
         """``request`` for the ``location`` that a server at an address of ``scope`` gave; raises ``Unsafe``.
 
         A request to another origin has no credentials.  The URL is kept as the server wrote it.
@@ -252,7 +253,7 @@ class Transport:
         response.on_close = release
         if quota := read_quota(response.headers):
             traffic.heed(quota)
-        if response.status not in _OUTAGES:
+        if response.status not in OUTAGES:
             traffic.is_down = False
         return response
 
@@ -276,7 +277,8 @@ def resolved(base: URL, location: str) -> URL:
     return target
 
 
-def _is_redirect(response: Response) -> bool:
-    if response.status not in _REDIRECTS or "Location" not in response.headers:
+def is_redirect(method: str, status: int, headers: Mapping[str, str]) -> bool:
+    """Whether an answer to a request of ``method`` sends the same request elsewhere."""
+    if status not in _REDIRECTS or "Location" not in headers:
         return False
-    return response.status in _KEEPING_THE_METHOD or response.request.method in ("GET", "HEAD")
+    return status in _KEEPING_THE_METHOD or method in ("GET", "HEAD")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 from yarl import URL
+
+from tests.support.tls import Identity
 
 KEY = "k3y-of-the-test"
 
@@ -30,6 +32,7 @@ class Palette:
     stuck_at: str = ""  # every page of a list says that it goes on here
     failures: list[web.Response] = field(default_factory=list)  # answered to the next calls instead
     requests: list[str] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)  # of those requests
     definitions: list[dict[str, Any]] = field(default_factory=list)  # bodies of POST …/spc/download
 
     def asked(self, path: str) -> int:
@@ -37,8 +40,10 @@ class Palette:
 
 
 @asynccontextmanager
-async def palette_server(**state: Any) -> AsyncIterator[Palette]:
-    """A console on loopback for as long as the block lasts."""
+async def palette_server(
+    *, host: str = "127.0.0.1", tls: Identity | None = None, **state: Any
+) -> AsyncIterator[Palette]:
+    """A console on loopback for as long as the block lasts; with ``tls`` it is spoken to by HTTPS."""
     palette = Palette(**state)
     application = web.Application(middlewares=[_gate(palette)])
     application.add_routes(
@@ -59,9 +64,9 @@ async def palette_server(**state: Any) -> AsyncIterator[Palette]:
     runner = web.AppRunner(application)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, host, 0, ssl_context=tls.server_context() if tls else None)
         await site.start()
-        palette.url = URL(f"http://127.0.0.1:{runner.addresses[0][1]}")
+        palette.url = URL(f"{'https' if tls else 'http'}://{host}:{runner.addresses[0][1]}")
         yield palette
     finally:
         await runner.cleanup()
@@ -77,6 +82,7 @@ def _gate(palette: Palette) -> Any:
     @web.middleware
     async def gate(request: web.Request, handler: Any) -> web.StreamResponse:
         palette.requests.append(f"{request.method} {request.path_qs}")
+        palette.headers.append(request.headers)
         if palette.failures:
             return palette.failures.pop(0)
         if request.headers.get("ApiKey") != palette.key:

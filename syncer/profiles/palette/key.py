@@ -1,4 +1,4 @@
-"""The saved login to Palette: a file with the API key, which can be encrypted under a passphrase.
+"""An account at Palette, and its saved login: a file with the API key, which can be encrypted under a passphrase.
 
 scrypt derives a key from the passphrase, and AES-GCM encrypts with it.
 """
@@ -16,17 +16,49 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from yarl import URL
 
-from syncer.errors import InvalidFile, TargetError, UsageError
+from syncer.errors import InvalidFile, TargetError, UsageError, redacted
 from syncer.files import remove_file, saving, write_whole
 from syncer.formats.json_fields import object_field, text_field
-from syncer.profiles.palette.palette_api import PaletteAccount, console_url
 
 _FILE = "palette.json"
 _HINT = "log in again with syncer login"
 
 _COST = 2**15  # scrypt's N: some 50 ms and 32 MiB
 _FIELDS = ("salt", "nonce", "sealed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaletteAccount:
+    """An account at Palette: the address, the API key, and the uid of a project (empty: the whole tenant)."""
+
+    url: URL
+    api_key: str = field(repr=False)
+    project_uid: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.api_key or not self.api_key.isascii() or not self.api_key.isprintable() or " " in self.api_key:
+            raise UsageError("the API key must be one word of ASCII characters")
+
+
+def console_url(text: str) -> URL:
+    """Parse the address of a console, such as ``https://console.spectrocloud.com`` or ``api.spectrocloud.com``.
+
+    A path that ends in ``/v1`` is the API's own, and is left out.  Raises ``UsageError``.
+    """
+    spelt = text.strip() if "://" in text else f"https://{text.strip()}"
+    try:
+        url = URL(spelt)
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(
+            f"{redacted(text)[:160]!r} is not the URL of a console", hint="write it like https://console.example.com"
+        )
+    if url.user or url.password:
+        raise UsageError("the console's URL must not hold a user name or password")
+    return url.with_query(None).with_fragment(None).with_path(url.path.rstrip("/").removesuffix("/v1"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import anyio
 import orjson
-from yarl import URL
 
-from syncer.errors import Denied, ListIncomplete, NotFound, RegistryError, UsageError, redacted
+from syncer.errors import (
+    Denied,
+    ListIncomplete,
+    NotFound,
+    RegistryError,
+    UsageError,
+)
 from syncer.files import saving, write_whole
 from syncer.formats.json_fields import object_field, objects_field, text_field
+from syncer.profiles.palette.console import ConsoleClient
+from syncer.profiles.palette.key import PaletteAccount
 from syncer.profiles.palette.profile import (
+    UID,
     Pack,
-    PackFile,
     Profile,
     is_profile,
     parse_pack,
     parse_profile,
     parse_variables,
+    require_uid,
+    with_content_of,
     with_endpoint,
 )
-from syncer.transport import Request, Transport
+from syncer.transport import Answer, Request, TransportSettings
 from syncer.transport.guard import readable
-from syncer.transport.request import Answer
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes.  A profile with all its values has less than 2 MiB."""
@@ -39,41 +47,8 @@ _NO_QUERY: Mapping[str, str] = MappingProxyType({})
 _FAST = ("clusterprofiles", "spectroclusters")
 _BURST_SECONDS = 5
 
-_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_DEFINITION = 256 * 1024 * 1024  # bytes of a cluster definition
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaletteAccount:
-    """An account at Palette: the address, the API key, and the uid of a project (empty: the whole tenant)."""
-
-    url: URL
-    api_key: str = field(repr=False)
-    project_uid: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.api_key or not self.api_key.isascii() or not self.api_key.isprintable() or " " in self.api_key:
-            raise UsageError("the API key must be one word of ASCII characters")
-
-
-def console_url(text: str) -> URL:
-    """Parse the address of a console, such as ``https://console.spectrocloud.com`` or ``api.spectrocloud.com``.
-
-    A path that ends in ``/v1`` is the API's own, and is left out.  Raises ``UsageError``.
-    """
-    spelt = text.strip() if "://" in text else f"https://{text.strip()}"
-    try:
-        url = URL(spelt)
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(
-            f"{redacted(text)[:160]!r} is not the URL of a console", hint="write it like https://console.example.com"
-        )
-    if url.user or url.password:
-        raise UsageError("the console's URL must not hold a user name or password")
-    return url.with_query(None).with_fragment(None).with_path(url.path.rstrip("/").removesuffix("/v1"))
 
 
 class CallLimit:
@@ -100,8 +75,8 @@ class CallLimit:
 class PaletteCalls:
     """Calls of the API with the account's key, within Palette's limits."""
 
-    def __init__(self, transport: Transport, account: PaletteAccount) -> None:
-        self._transport = transport
+    def __init__(self, client: ConsoleClient, account: PaletteAccount) -> None:
+        self._client = client
         self.account = account
         self._call_limits: dict[str, CallLimit] = {}
 
@@ -110,7 +85,7 @@ class PaletteCalls:
 
         Raises ``Denied``, ``NotFound`` or another ``RegistryError``; the key is in none of them.
         """
-        answer = await self._ask(self.request("GET", path, query))
+        answer = await self.ask(self.request("GET", path, query))
         try:
             document = orjson.loads(answer.content)
         except orjson.JSONDecodeError:
@@ -155,14 +130,21 @@ class PaletteCalls:
         url = self.account.url.joinpath("v1", *path.split("/")).with_query(dict(query))
         return Request(method=method, url=url, headers=headers, body=None if body is None else orjson.dumps(body))
 
-    async def wait_for_turn(self, request: Request) -> None:
-        """Wait until the limit of the request's parent resource allows the request."""
-        resource = request.url.path.partition("/v1/")[2].partition("/")[0]
-        limit = self._call_limits.setdefault(resource, CallLimit(50 if resource in _FAST else 10))
-        if seconds := limit.take(time.monotonic()):
-            await anyio.sleep(seconds)
+    async def ask(self, request: Request, limit: int = MAX_ANSWER) -> Answer:
+        """The answer, with at most ``limit`` bytes of its body, when the limit of its parent resource allows it.
 
-    def refusal(self, answer: Answer) -> RegistryError:
+        Raises as ``get``.
+        """
+        resource = request.url.path.partition("/v1/")[2].partition("/")[0]
+        call_limit = self._call_limits.setdefault(resource, CallLimit(50 if resource in _FAST else 10))
+        if seconds := call_limit.take(time.monotonic()):
+            await anyio.sleep(seconds)
+        answer = await self._client.ask(request, limit)
+        if answer.status >= 300:
+            raise self._refusal(answer)
+        return answer
+
+    def _refusal(self, answer: Answer) -> RegistryError:
         """Make the error for an answer with an error status, in the server's words without the key."""
         code, message = _problem(answer)
         words = [readable(message).replace(self.account.api_key, "…")] if message else [_kind_of_answer(answer)]
@@ -179,13 +161,6 @@ class PaletteCalls:
                 return NotFound(answer.request, answer.status, words, codes=codes, hint=hint)
             case _:
                 return RegistryError(answer.request, answer.status, words, codes=codes)
-
-    async def _ask(self, request: Request) -> Answer:
-        await self.wait_for_turn(request)
-        answer = await self._transport.ask(request, limit=MAX_ANSWER)
-        if answer.status >= 300:
-            raise self.refusal(answer)
-        return answer
 
 
 def _problem(answer: Answer) -> tuple[str, str]:
@@ -217,9 +192,8 @@ class Project:
 class PaletteApi:
     """The calls of Palette's API that a build needs."""
 
-    def __init__(self, transport: Transport, account: PaletteAccount) -> None:
-        self._calls = PaletteCalls(transport, account)
-        self._transport = transport
+    def __init__(self, calls: PaletteCalls) -> None:
+        self._calls = calls
 
     async def projects(self) -> list[Project]:
         """Fetch the projects that the key can see, which is the cheapest check of a key.
@@ -262,13 +236,9 @@ class PaletteApi:
         profiles = [{"uid": require_uid(uid)} for uid in profile_uids]
         body = {"metadata": {"name": name}, "spec": {"cloudType": cloud_type, "profiles": profiles}}
         request = self._calls.request("POST", "spectroclusters/spc/download", body=body)
-        await self._calls.wait_for_turn(request)
-        async with self._transport.open(request) as response:
-            if response.status >= 300:
-                raise self._calls.refusal(await response.answer(request))
-            answer = await response.answer(request, _MAX_DEFINITION)
+        answer = await self._calls.ask(request, _MAX_DEFINITION)
         if not answer.is_whole or not answer.content.startswith(_GZIP_MAGIC):
-            raise RegistryError(str(request), response.status, ["the answer is not a cluster definition"])
+            raise RegistryError(answer.request, answer.status, ["the answer is not a cluster definition"])
         with saving(path):
             write_whole(path, answer.content)
 
@@ -292,7 +262,7 @@ class PaletteApi:
         with_manifests = await self._optional(f"clusterprofiles/{uid}/packs/manifests")
         entries = objects_field(object_field(with_manifests, "spec"), "packs")
         fuller = {pack.name: pack for pack in (parse_pack(entry, origin) for entry in entries)}
-        packs = [_fill_in(pack, fuller.get(pack.name)) for pack in profile.packs]
+        packs = [with_content_of(pack, fuller.get(pack.name)) for pack in profile.packs]
         warnings = list(profile.warnings)
         if with_manifests is None:
             warnings.append(f"the manifests of profile {profile.name} cannot be read with this key")
@@ -315,7 +285,7 @@ class PaletteApi:
         uid, registry = pack.uid, pack.registry.uid if pack.registry else ""
         if uid:
             entity = await self._optional(f"packs/{require_uid(uid)}")
-        elif registry and _UID.fullmatch(pack.name):
+        elif registry and UID.fullmatch(pack.name):
             entity = await self._optional(f"packs/{pack.name}/registries/{require_uid(registry)}", {"cloudType": "all"})
         else:
             return None
@@ -360,18 +330,8 @@ class PaletteApi:
             return None
 
 
-def require_uid(text: str) -> str:
-    """Return ``text`` if it can be a uid of Palette, so that no uid leads to another path; raises ``UsageError``."""
-    if not _UID.fullmatch(text):
-        raise UsageError(
-            f"{text[:80]!r} is not an id of Palette", hint="it is the hexadecimal word in the console's URL"
-        )
-    return text
-
-
-def _fill_in(pack: Pack, fuller: Pack | None) -> Pack:
-    """``pack`` with the content of its manifests, and with its values if only ``fuller`` has them."""
-    if fuller is None:
-        return pack
-    manifests: tuple[PackFile, ...] = fuller.manifests or pack.manifests
-    return replace(pack, manifests=manifests, values=fuller.values if pack.values is None else pack.values)
+@asynccontextmanager
+async def open_palette(account: PaletteAccount, settings: TransportSettings) -> AsyncIterator[PaletteApi]:
+    """The console of ``account``; connections to it live exactly as long as the ``async with`` block."""
+    async with AsyncExitStack() as sessions:
+        yield PaletteApi(PaletteCalls(ConsoleClient(account.url, settings, sessions), account))

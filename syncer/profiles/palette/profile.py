@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.json_fields import text_field
+
+UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+"""The uids that Palette gives."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _INFRASTRUCTURE = ("infra", "cluster")  # the API's words for an infrastructure and a full profile
@@ -171,9 +175,26 @@ def parse_variables(document: Any, origin: str) -> Mapping[str, str | None]:
     return found
 
 
+def require_uid(text: str) -> str:
+    """Return ``text`` if it can be a uid of Palette, so that no uid leads to another path; raises ``UsageError``."""
+    if not UID.fullmatch(text):
+        raise UsageError(
+            f"{text[:80]!r} is not an id of Palette", hint="it is the hexadecimal word in the console's URL"
+        )
+    return text
+
+
 def with_endpoint(pack: Pack, endpoint: str | None) -> Pack:
     """``pack`` with the address of its registry."""
     return replace(pack, registry=replace(pack.registry or PackRegistry(), endpoint=endpoint))
+
+
+def with_content_of(pack: Pack, fuller: Pack | None) -> Pack:
+    """``pack`` with the content of its manifests, and with its values if only ``fuller`` has them."""
+    if fuller is None:
+        return pack
+    manifests: tuple[PackFile, ...] = fuller.manifests or pack.manifests
+    return replace(pack, manifests=manifests, values=fuller.values if pack.values is None else pack.values)
 
 
 def _registry(fields: Mapping[str, Any], origin: str) -> PackRegistry | None:
