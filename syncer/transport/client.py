@@ -278,7 +278,7 @@ def resolved(base: URL, location: str) -> URL:
 
 
 def is_redirect(method: str, status: int, headers: Mapping[str, str]) -> bool:
-    """Whether an answer to a request of ``method`` sends the same request elsewhere."""
+    """Tell whether an answer to a request of ``method`` sends the same request elsewhere."""
     if status not in _REDIRECTS or "Location" not in headers:
         return False
     return status in _KEEPING_THE_METHOD or method in ("GET", "HEAD")
