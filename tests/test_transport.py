@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -70,28 +71,130 @@ async def test_what_must_not_be_repeated_is_not() -> None:
 
 
 async def test_what_never_left_is_sent_again_even_if_it_must_not_be_repeated() -> None:
-    """§3 row 32: nothing listens at first."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    limits = Limits(backoff=0.2, longest_backoff=0.2)
-
-    async with transport(limits) as client, anyio.create_task_group() as tasks:
-        answers: list[int] = []
+    """§3 row 32: nothing listens for a while."""
+    answers: list[int] = []
+    async with transport(Limits(backoff=0.05, longest_backoff=0.05)) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+        once = Request(method="PATCH", url=URL(f"{registry.url}/v2/"), repeatable=False, body=b"x")
 
         async def ask() -> None:
-            once = Request(method="PATCH", url=URL(f"http://127.0.0.1:{port}/v2/"), repeatable=False, body=b"x")
             answers.append((await client.ask(once)).status)
 
-        tasks.start_soon(ask)
-        while not client.traffic or not client.of(URL(f"http://127.0.0.1:{port}")).retries:  # noqa: ASYNC110
-            await anyio.sleep(0.005)
-        async with quirky_registry(port=port):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
             with anyio.fail_after(10):
-                while not answers:  # noqa: ASYNC110
+                while client.traffic[registry.address].requests["PATCH"] < 1:  # noqa: ASYNC110
                     await anyio.sleep(0.005)
+                async with quirky_registry(port=URL(registry.url).port or 0) as back:
+                    while not answers:  # noqa: ASYNC110
+                        await anyio.sleep(0.005)
+                    assert [seen.method for seen in back.seen] == ["PATCH"]
 
     assert answers == [200]
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_host_that_restarts_is_waited_for_by_all_its_requests_together(in_threads: bool) -> None:
+    """§3 row 32: one of them looks whether it is back, and the others cost nothing."""
+    answers: list[int] = []
+    async with transport(Limits(backoff=0.02, longest_backoff=0.02)) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+        requests = client.traffic[registry.address].requests
+
+        async def ask() -> None:
+            answers.append((await client.ask(replace(get(registry), pour=nobody if in_threads else None))).status)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(ask)
+                await anyio.sleep(0.5)  # more than all attempts take
+                meanwhile = requests["GET"]
+                async with quirky_registry(port=URL(registry.url).port or 0):
+                    while len(answers) < 100:  # noqa: ASYNC110
+                        await anyio.sleep(0.005)
+
+    assert answers == [200] * 100
+    assert meanwhile <= 1 + 100  # nobody asked twice
+    assert client.traffic[registry.address].errors == 0
+
+
+async def test_a_host_that_stays_away_is_down_for_all_at_once_and_for_one_reason() -> None:
+    """§3 row 32."""
+    reasons: list[str] = []
+    limits = Limits(backoff=0.01, longest_backoff=0.05, outage=0.4)
+    async with transport(limits) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+
+        async def ask() -> None:
+            with pytest.raises(Unreachable) as caught:
+                await client.ask(get(registry))
+            assert "--outage" in (caught.value.hint or "")
+            reasons.append(str(caught.value))
+
+        began = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(ask)
+        waited = time.monotonic() - began
+        sent = client.traffic[registry.address].requests["GET"]
+        await ask()
+        async with quirky_registry(port=URL(registry.url).port or 0):
+            client.forget_outages()
+            assert (await client.ask(get(registry))).status == 200
+
+    assert len(set(reasons)) == 1
+    assert registry.address in reasons[0]
+    assert 0.4 <= waited < 2
+    assert client.traffic[registry.address].requests["GET"] == sent + 1  # of a host that is down nothing is asked
+
+
+async def test_a_host_that_never_answered_is_down_at_once() -> None:
+    """§3 row 32: it refuses, or says nothing when it is spoken to."""
+    limits = Limits(connect=0.2, backoff=5.0, longest_backoff=5.0)
+    with socket.socket() as deaf, socket.socket() as other, socket.socket() as third:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        other.connect(deaf.getsockname())  # so that its queue is full, and more are passed over
+        third.settimeout(0)
+        third.connect_ex(deaf.getsockname())
+        began = time.monotonic()
+        async with transport(limits) as client:
+            with pytest.raises(Unreachable, match="cannot be reached"):
+                await client.ask(get("http://127.0.0.1:9"))
+            for _ in range(3):
+                with pytest.raises(Unreachable, match="does not answer"):
+                    await client.ask(get(f"http://127.0.0.1:{deaf.getsockname()[1]}"))
+
+    assert 0.2 <= time.monotonic() - began < 0.5
+
+
+async def test_somebody_else_looks_when_the_one_that_looked_is_cancelled() -> None:
+    """§3 rows 32 and 45."""
+    answers: list[int] = []
+    async with transport(Limits(backoff=0.1, longest_backoff=0.1)) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+
+        async def ask() -> None:
+            answers.append((await client.ask(get(registry))).status)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                with anyio.move_on_after(0.02):
+                    tasks.start_soon(anyio.sleep, 0)
+                    await ask()
+                tasks.start_soon(ask)
+                tasks.start_soon(ask)
+                await anyio.sleep(0.02)
+                async with quirky_registry(port=URL(registry.url).port or 0):
+                    while len(answers) < 2:  # noqa: ASYNC110
+                        await anyio.sleep(0.005)
+
+    assert answers == [200, 200]
 
 
 async def test_one_throttled_request_pauses_all_to_that_host_and_none_to_others() -> None:

@@ -143,7 +143,8 @@ async def deliver(
     names = delivery.names(item.target for item in bundle.items)
     place, problem = None, None
     with open_target(registries, delivery.address, delivery.state) as opened:
-        await run.transfer(delivery.place(bundle.items, names), bundle.source, opened.target, opened.memory)
+        items = delivery.place(bundle.items, names)
+        await run.transfer(items, bundle.source, opened.target, registries, opened.memory)
         report = run.report()
         if not report.failures:
             opened.finish()

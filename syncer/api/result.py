@@ -12,7 +12,7 @@ from syncer.errors import Exit, SyncerError
 from syncer.oci import Reference
 from syncer.registry import Registries
 from syncer.report import Account, RegistryAccount, Report
-from syncer.transfer.events import Emit, Event
+from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
 from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 from syncer.transport import Traffic
@@ -48,18 +48,59 @@ class Run:
             self.emit(event)
 
     async def transfer(
-        self, items: Sequence[Item], source: Source, target: Target, memory: Memory | None = None
+        self,
+        items: Sequence[Item],
+        source: Source,
+        target: Target,
+        registries: Registries | None,
+        memory: Memory | None = None,
     ) -> None:
-        """Bring ``items`` from ``source`` to ``target``; ``memory`` is what earlier runs saw there.
+        """Bring ``items`` from ``source`` to ``target``; ``registries`` are what lies in the network of the two.
 
-        An image that fails is in the report.  Raises ``TargetFull``.
+        ``memory`` is what earlier runs saw at the target.  Images that failed for trouble which may have passed are
+        tried once more at the end; an image that fails is in the report.  Raises ``TargetFull``.
         """
         options = Options(workers=self.workers, memory=memory or Memory())
-        await transfer(items, source, target, options=options, emit=self.emit)
+        failures = Failures(self.emit)
+        try:
+            await transfer(items, source, target, options=options, emit=failures)
+            again = failures.again(items, lambda error: error.exit is Exit.INCOMPLETE)
+            if again and registries:
+                registries.transport.forget_outages()
+                await transfer(again, source, target, options=options, emit=failures)
+        finally:
+            failures.tell()
 
     def report(self, registries: Registries | None = None) -> Report:
         """The account so far, with the traffic of ``registries`` where they are given."""
         return self.account.report(_registry_accounts(registries.traffic) if registries else ())
+
+
+class Failures:
+    """The images that failed, which ``emit`` hears of when that is the last word, and of all else at once."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.errors: dict[Item, SyncerError] = {}  # not tried again yet, or in vain
+        self._emit = emit
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ImageFailed):
+            self.errors[event.item] = event.error
+            return
+        if isinstance(event, ImageCopied | ImageSkipped):
+            self.errors.pop(event.item, None)
+        self._emit(event)
+
+    def again(self, items: Iterable[Item], may_pass: Callable[[SyncerError], bool] = lambda _: True) -> list[Item]:
+        """Those of ``items`` to try again: they failed for what ``may_pass``, or their signatures did."""
+        failed = {item for item, error in self.errors.items() if may_pass(error)}
+        about = {(item.subject, item.target.name) for item in failed if item.subject}
+        return [item for item in items if item in failed or (item.source, item.target.name) in about]
+
+    def tell(self) -> None:
+        """Tell what failed in the end."""
+        for item, error in self.errors.items():
+            self._emit(ImageFailed(item, error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

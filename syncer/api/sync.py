@@ -12,16 +12,16 @@ import anyio
 from anyio import to_thread
 
 from syncer.api.push import OpenTarget, open_target
-from syncer.api.result import Run, RunOptions
+from syncer.api.result import Failures, Run, RunOptions
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
-from syncer.errors import Exit, SyncerError, UsageError
+from syncer.errors import Exit, UsageError
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
 from syncer.report.figures import PrunedTag
-from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
+from syncer.transfer.events import Emit, Event, ImageFailed
 from syncer.transfer.run import WORKERS, Options, transfer
 
 Expect: TypeAlias = Callable[[int], None]
@@ -130,9 +130,12 @@ class _Passes:
     run: Run
     expect: Expect | None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
+    failures: Failures = field(init=False)
     was_cut: bool = True  # until everything was tried
     pruned: tuple[PrunedTag, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.failures = Failures(self.run.emit)
 
     async def carry_out(self) -> None:
         with self.scope:
@@ -141,10 +144,10 @@ class _Passes:
             if self.how.fail_fast and self.sources.unknown:
                 return
             await self._pass(items)
-            if self.failed or self.sources.unknown:
+            if self.failures.errors or self.sources.unknown:
                 self.sources.supplies.registries.transport.forget_outages()
                 found = await self._find_more(items)
-                await self._pass([*self._to_try_again(items), *found])
+                await self._pass([*self.failures.again(items), *found])
             self.was_cut = False
             if self.how.prune:
                 from syncer.api.prune import prune  # noqa: PLC0415  rarely used
@@ -159,15 +162,15 @@ class _Passes:
         try:
             found = [item for item in await self.sources.find_items() if (item.source, item.target) not in known]
         except UsageError as mistake:
-            self.failed |= dict.fromkeys(lost, mistake)
+            self.failures.errors |= dict.fromkeys(lost, mistake)
             return []
         self._announce(found)
         return found
 
     def close(self) -> None:
         """Tell what failed in the end, and what nobody came to."""
-        for item, error in (self.failed | self.sources.unknown).items():
-            self.run.emit(ImageFailed(item, error))
+        self.failures.errors |= self.sources.unknown
+        self.failures.tell()
         self.run.account.expect(self.sources.unasked)
         for host, target in self.targets.items():
             if not self.was_cut and not self._left_content_at(host):
@@ -177,7 +180,7 @@ class _Passes:
         """Whether the registry may hold parts of an image that did not arrive."""
         return any(
             item.target.registry == host and error.exit not in (Exit.MISSING, Exit.DENIED)
-            for item, error in self.failed.items()
+            for item, error in self.failures.errors.items()
         )
 
     def _announce(self, items: Sequence[Item]) -> None:
@@ -200,19 +203,6 @@ class _Passes:
         await transfer(items, source, target.target, options=options, emit=self._note)
 
     def _note(self, event: Event) -> None:
-        """A failure is told when it is the last word."""
-        match event:
-            case ImageFailed(item, error):
-                self.failed[item] = error
-                if self.how.fail_fast:
-                    self.scope.cancel()
-            case ImageCopied(item) | ImageSkipped(item):
-                self.failed.pop(item, None)
-                self.run.emit(event)
-            case _:
-                self.run.emit(event)
-
-    def _to_try_again(self, items: Iterable[Item]) -> list[Item]:
-        """The images that failed, or whose signatures did."""
-        about = {(item.subject, item.target.name) for item in self.failed if item.subject}
-        return [item for item in items if item in self.failed or (item.source, item.target.name) in about]
+        self.failures(event)
+        if self.how.fail_fast and isinstance(event, ImageFailed):
+            self.scope.cancel()

@@ -134,6 +134,9 @@ class ConnectionOptions(TrustOptions):
     max_wait: float = option(
         "Seconds that a registry may ask to wait (Retry-After) before we give up.", default=120.0, min=0
     )
+    outage: float = option(
+        "Seconds that a registry which has answered may be away, as when it restarts.", default=120.0, min=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,14 @@ class ProxyRefused(Unreachable):
     """A proxy will not pass a request on: another attempt would be refused as well."""
 
 
+class Absent(Unreachable):
+    """Nobody takes the connection: it is refused, or nothing answers."""
+
+
+class Down(Unreachable):
+    """The host took no connections for so long that nobody waits for it any more."""
+
+
 class NameUnknown(Unreachable):
     """The name does not exist, as far as its name server says."""
 
@@ -31,6 +39,9 @@ class Unanswered(Interrupted):
 class OutOfReach(OSError):
     """A name resolved to an address that is nearer than a server may send us to."""
 
+
+HOPELESS = (CertificateRefused, ProxyRefused)
+"""What another attempt meets again."""
 
 BROKEN = (OSError, CutOff, NotHTTP)
 """What ends an exchange of our own connections; ``TimeoutError`` is an ``OSError``."""
@@ -62,9 +73,9 @@ def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> Netwo
         case socket.gaierror():
             return Unreachable(f"the name of {name} cannot be looked up: {cause.strerror}")
         case TimeoutError():
-            return Unreachable(f"{name} does not answer: the connection timed out")
+            return Absent(f"{name} does not answer: the connection timed out")
         case _:
-            return Unreachable(f"{name} cannot be reached: {cause.strerror or cause}")
+            return Absent(f"{name} cannot be reached: {cause.strerror or cause}")
 
 
 def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:

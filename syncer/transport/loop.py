@@ -244,6 +244,10 @@ class LoopWire:
             raise
         return _LoopResponse(self._idle, stream, request, answer, traffic)
 
+    async def probe(self, route: Route) -> None:
+        """Make a connection and drop it; raises ``Unreachable``."""
+        (await self._connect(route)).close()
+
     async def _connect(self, route: Route) -> Stream:
         found = await self._addresses.of(route)
         stream: Stream | None = None

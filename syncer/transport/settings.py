@@ -104,6 +104,7 @@ class Limits:
     longest_backoff: float = 30.0
     max_wait: float = 120.0  # what a Retry-After may ask for
     connect: float = 15.0
+    outage: float = 120.0  # for which a host that has answered may take no connections
     idle: float = 60.0  # without a byte of an answer
     commit: float = 900.0  # without a byte of the answer to an upload: some registries copy the blob first
     slowest: int = 1024  # bytes a second; a body that moves less over the whole window is given up
