@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageError, Waiting
-from syncer.transport import HostSettings, Limits, Proxies, Request, Transport, TransportSettings, open_transport
+from syncer.transport import HostSettings, Limits, Proxies, Request, Sink, Transport, TransportSettings, open_transport
 from syncer.transport.connecting import tls_context
 from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
 from syncer.transport.retry import retry_after
-from tests.support.quirky import Fault, Quirky, quirky_registry, reset, status
+from tests.support.quirky import Fault, Quirky, quirky_registry, reset, stall, status
 from tests.support.registry_end import QUICK
 
 MIB = 1024 * 1024
@@ -273,6 +273,86 @@ async def test_an_answer_that_never_comes_is_given_up() -> None:
         with pytest.raises(Interrupted, match="no answer came in time"):
             await client.ask(get(registry))
         release.set()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNK = OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+@pytest.mark.parametrize(
+    ("first", "then", "every"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.02),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.1),
+        (OK, b"X", 0.02),
+        (CHUNK + b"0\r\n", b"X: y\r\n", 0.05),
+        (CHUNK, b"0", 0.05),
+    ],
+)
+async def test_what_is_no_body_puts_nothing_off(first: bytes, then: bytes, every: float, *, in_threads: bool) -> None:
+    """§3 row 29: a head that does not end, answers before the answer, trailers and sizes without end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first)
+            while not reader.at_eof():
+                writer.write(then)
+                await writer.drain()
+                await asyncio.sleep(every)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            ended.set()
+
+    async def read_all(client: Transport, request: Request) -> None:
+        async with client.open(request) as response:
+            if not in_threads or not await response.pour():
+                while await response.piece():
+                    pass
+
+    def sink(*_: object) -> Sink:
+        return lambda _: None
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, transport(Limits(idle=0.4, attempts=1)) as client:
+        request = replace(get(f"http://127.0.0.1:{port}"), pour=sink if in_threads else None, repeatable=False)
+        with anyio.fail_after(5), pytest.raises(Interrupted, match="no answer came in time"):
+            await read_all(client, request)
+        await ended.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net/tcp")
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_peer_that_is_gone_is_found_within_a_minute(*, in_threads: bool) -> None:
+    """§3 row 29: the kernel itself looks after a connection on which nothing comes."""
+    release = asyncio.Event()
+    async with quirky_registry() as registry, transport() as client, anyio.create_task_group() as tasks:
+        registry.on("GET ping", stall(release))
+        tasks.start_soon(client.ask, replace(get(registry), pour=nobody if in_threads else None))
+        with anyio.fail_after(5):
+            while not registry.seen:  # noqa: ASYNC110
+                await anyio.sleep(0.005)
+        await anyio.sleep(0.3)  # until what was sent is acknowledged
+        timers = kernel_timers(int(registry.address.rpartition(":")[2]))
+        release.set()
+
+    assert timers
+    assert all(kind == KEEPALIVE and seconds <= 20 for kind, seconds in timers), timers
+
+
+KEEPALIVE = 2
+
+
+def kernel_timers(port: int) -> list[tuple[int, float]]:
+    """The kind of the kernel's timer, and the seconds left, of each connection that leads to ``port``."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    found = [line[5].split(":") for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"]
+    return [(int(kind, 16), int(left, 16) / 100) for kind, left in found]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,10 @@ def registry_settings(
     return RegistrySettings(
         transport=TransportSettings(
             limits=Limits(
-                requests_per_host=connection.concurrency, max_wait=connection.max_wait, outage=connection.outage
+                requests_per_host=connection.concurrency,
+                max_wait=connection.max_wait,
+                outage=connection.outage,
+                stall=connection.stall,
             ),
             default=host,
             proxies=Proxies.from_environ(os.environ),

@@ -14,6 +14,7 @@ from syncer.oci import Descriptor
 from syncer.registry.headers import content_range
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
+from syncer.transport.failures import Unanswered
 from syncer.transport.guard import authority, origin
 
 
@@ -86,6 +87,7 @@ class _Download:
                 await self._again(error)
 
     async def _again(self, error: Interrupted) -> None:
+        self._budget.stalls += isinstance(error, Unanswered)
         if self._budget.is_spent:
             raise error
         self._repository.registry.transport.of(self._repository.registry.base).retries += 1
@@ -110,6 +112,7 @@ class _Download:
             url=self._repository.url(f"blobs/{self._descriptor.digest}"),
             headers={"Range": f"bytes={self._position}-"} if is_part else {},
             authorizer=self._repository.authorizer,
+            is_blob=True,
         )
 
     def _skipped(self, request: Request, status: int, headers: CIMultiDictProxy[str]) -> int | None:

@@ -126,6 +126,7 @@ class Transport:
                     is_first = False
                     self.of(request.url).retries += 1
                     continue
+                budget.stalls += request.is_blob and isinstance(error, Unanswered)
                 await self._again(request, budget, error)
                 continue
             if response.status not in TRANSIENT:
@@ -141,7 +142,8 @@ class Transport:
         self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None
     ) -> None:
         is_last = at_most is not None and budget.failures + 1 >= at_most
-        if self._gives_up(request, budget, is_outage=isinstance(error, _SILENCE), is_last=is_last):
+        is_outage = isinstance(error, _SILENCE) and not request.is_blob  # which may be held back, and nothing else
+        if self._gives_up(request, budget, is_outage=is_outage, is_last=is_last):
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()

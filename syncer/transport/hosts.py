@@ -363,6 +363,7 @@ class Meter:
         self._traffic = traffic
         self._limits = traffic.limits
         self._is_upload = is_upload
+        self._window = max(self._limits.window, 0.0 if is_upload else request.body_patience(self._limits))
         self._waited, self._moved = 0.0, 0  # seconds and bytes since the last judgement
 
     @property
@@ -388,7 +389,7 @@ class Meter:
     def _watch(self, count: int, seconds: float) -> None:
         self._waited += seconds
         self._moved += count
-        if self._waited >= self._limits.window:
+        if self._waited >= self._window:
             if self._moved < self._limits.slowest * self._waited:
                 way = "get through" if self._is_upload else "come in"
                 raise Interrupted(f"{self._request}: less than {self._limits.slowest} bytes a second {way}")

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from syncer.errors import Interrupted
-from syncer.transport.connecting import Addresses, Found, Idle, Route
+from syncer.transport.connecting import Addresses, Found, Idle, Route, find_dead_peer
 from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.guard import Scope, authority
 from syncer.transport.hosts import Meter, Traffic
@@ -65,18 +65,20 @@ class Stream(asyncio.Protocol):
         else:
             self._transport.write(head)
             await self._send(request, content, Meter(request, traffic, is_upload=True))
+        deadline = time.monotonic() + request.head_patience(traffic.limits)
         while answer.head is None:
-            await self._wait(request.patience or traffic.limits.idle)
+            await self._wait(deadline - time.monotonic())
         return answer.head
 
     async def piece(self, seconds: float) -> bytes:
         """The next bytes of the body, none at its end; raises as ``ask``."""
         answer = self._answer
         assert answer is not None
+        deadline = time.monotonic() + seconds  # neither trailers nor the sizes of chunks put it off
         while not answer.pieces:
             if answer.is_done:
                 return b""
-            await self._wait(seconds)
+            await self._wait(deadline - time.monotonic())
         piece = answer.take()
         if self._is_paused and answer.held <= _BUFFER // 2:
             self._is_paused = False
@@ -280,6 +282,7 @@ class LoopWire:
             )
         except OSError as error:
             raise route.failure(error) from None
+        find_dead_peer(connected)
         return stream
 
 
@@ -290,7 +293,7 @@ class _LoopResponse(Response):
         super().__init__(request, head.status, head.headers)
         self._idle: Idle[Stream] | None = idle
         self._stream = stream
-        self._patience = traffic.limits.idle
+        self._patience = request.body_patience(traffic.limits)
         self._meter = Meter(request, traffic)
 
     @property

@@ -13,6 +13,7 @@ from yarl import URL
 
 from syncer.files import InPlace
 from syncer.transport.guard import Scope, without_secrets
+from syncer.transport.settings import Limits
 
 SMALL = 64 * 1024
 """Bytes that are read of an answer unless its reader asks for more: errors, empty answers."""
@@ -89,7 +90,8 @@ class Request:
     body: bytes | Body | None = None
     authorizer: Authorizer | None = None
     repeatable: bool = True
-    patience: float | None = None  # seconds to wait for a byte of the answer; None: Limits.idle
+    patience: float | None = None  # seconds to wait for the head of the answer; None: as for its body
+    is_blob: bool = False  # Limits.stall holds for its answer, and else Limits.idle
     pour: Pour | None = None  # takes the answer's body in a worker thread
     reach: Scope | None = None  # how near an address it may go to; None: where the user said
 
@@ -99,6 +101,14 @@ class Request:
         if self.body is None or isinstance(self.body, bytes):
             return None if self.body is None else len(self.body)
         return self.body.length
+
+    def body_patience(self, limits: Limits) -> float:
+        """Seconds to wait for the next byte of the answer's body."""
+        return limits.stall if self.is_blob else limits.idle
+
+    def head_patience(self, limits: Limits) -> float:
+        """Seconds to wait for the whole head of the answer, whatever comes before it."""
+        return self.patience or self.body_patience(limits)
 
     def __str__(self) -> str:
         return f"{self.method} {without_secrets(self.url)}"
