@@ -14,6 +14,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -273,6 +275,39 @@ async def test_an_answer_that_never_comes_is_given_up() -> None:
         with pytest.raises(Interrupted, match="no answer came in time"):
             await client.ask(get(registry))
         release.set()
+
+
+async def test_a_body_in_chunks_of_a_byte_lets_the_others_have_their_turn() -> None:
+    """§4.2: a manifest of 3.9 MB that comes so is millions of pieces, which nobody else shall wait for."""
+    size, longest = 3_900_000, 0.0
+
+    def serve(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.recv(65536)
+            connected.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(39):
+                connected.sendall(b"1\r\nx\r\n" * 100_000)
+            connected.sendall(b"0\r\n\r\n")
+
+    async def watch() -> None:
+        nonlocal longest
+        before = time.thread_time()
+        while True:
+            await anyio.lowlevel.checkpoint()
+            now = time.thread_time()
+            longest, before = max(longest, now - before), now
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        async with transport() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, serve, listening)
+            tasks.start_soon(watch)
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            answer = await client.ask(get(url), limit=size)
+            tasks.cancel_scope.cancel()
+
+    assert (len(answer.content), answer.is_whole) == (size, True)
+    assert longest < 0.15, "the loop stood still"
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

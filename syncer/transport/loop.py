@@ -23,6 +23,7 @@ from syncer.transport.response import Response
 from syncer.transport.settings import Limits
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
+_MANY = 1000  # chunks that come at once, after which the others have their turn
 _NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
 
 
@@ -196,10 +197,21 @@ class Stream(asyncio.Protocol):
             answer.feed(data)
         except NotHTTP as error:
             self._fail(error)
-        if answer.held > _BUFFER and not self._is_paused and not answer.is_done:
-            self._is_paused = True
-            self._transport.pause_reading()
+        if not self._is_paused and not answer.is_done:
+            if answer.held > _BUFFER:
+                self._is_paused = True
+                self._transport.pause_reading()
+            elif answer.brought > _MANY:  # else the loop would read on, and all others stand still
+                self._is_paused = True
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._resume)
         self._wake()
+
+    def _resume(self) -> None:
+        answer = self._answer
+        if self._is_paused and self.is_open and answer is not None and answer.held <= _BUFFER:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False

@@ -66,12 +66,10 @@ class Response(ABC):
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """At most ``limit`` bytes of the body, and whether that was all of it."""
-        pieces: list[bytes] = []
-        size = 0
-        while size <= limit and (piece := await self.piece()):
-            pieces.append(piece)
-            size += len(piece)
-        return b"".join(pieces)[:limit], size <= limit
+        content = bytearray()  # a list of pieces costs many times their bytes where they are small
+        while len(content) <= limit and (piece := await self.piece()):
+            content += piece
+        return bytes(content[:limit]), len(content) <= limit
 
     async def settled(self) -> Response:
         """This answer with as much of its body as a refusal needs, in memory; the connection and the permit are free.
