@@ -97,6 +97,9 @@ class TokenOfTheSameHost:
         self.token = "Bearer t"
         return True
 
+    def elsewhere(self, url: URL) -> None:
+        return None
+
 
 async def test_a_host_with_room_for_one_request_may_give_out_tokens_itself() -> None:
     async with quirky_registry() as registry, transport_to(registry, concurrency=1) as transport:

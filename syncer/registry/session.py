@@ -12,7 +12,7 @@ from syncer.registry.repository import Repository
 from syncer.registry.upload_journal import Unfinished
 from syncer.transport import Answer, Request
 from syncer.transport.client import resolved
-from syncer.transport.guard import Scope, check_hop, origin
+from syncer.transport.guard import Scope, check_hop, origin, upgraded
 
 
 @dataclass(slots=True)
@@ -61,11 +61,7 @@ def continued(repository: Repository, state: Unfinished, size: int) -> Session |
 
 
 def _located(repository: Repository, answer: Answer, location: str) -> Request:
-    """The place that ``location`` names, with credentials only if it is the registry's own origin.
-
-    A registry behind a TLS proxy that it knows nothing of names itself with http://: the same host is then
-    spoken to by https (distribution/distribution#2225).
-    """
+    """The place that ``location`` names, with credentials only if it is the registry's own origin."""
     base = repository.registry.base
     location = _upgraded(base, answer.url, location)
     start = Request(method="GET", url=answer.url)
@@ -92,9 +88,5 @@ def _upgraded(base: URL, answered: URL, location: str) -> str:
         target = resolved(answered, location)
     except ValueError:
         raise Unsafe(f"{answered.host} names no address for an upload") from None
-    if (base.scheme, target.scheme) != ("https", "http") or target.host != base.host:
-        return location
-    if target.explicit_port not in (None, 80, base.port):
-        return location
-    rest = str(target.relative()) if target.raw_path_qs else "/"
-    return f"{base.origin()}{rest}"
+    moved = upgraded(base, target)
+    return location if moved is target else str(moved)

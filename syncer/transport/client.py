@@ -182,7 +182,10 @@ class Transport:
             if not _is_redirect(response):
                 return response
             try:
+                authorizer = request.authorizer
                 request = self.redirected(request, response.headers["Location"], response.scope, what="a redirect")
+                if request.authorizer is None and authorizer and request.method in ("GET", "HEAD"):
+                    request = replace(request, authorizer=authorizer.elsewhere(request.url))
                 await response.answer(response.request)
             finally:
                 response.close()

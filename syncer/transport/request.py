@@ -64,6 +64,10 @@ class Authorizer(Protocol):
         """Learn from an answer of status 401; whether asking again can help."""
         ...
 
+    def elsewhere(self, url: URL) -> Authorizer | None:
+        """The authorizer, which knows no login, for a request that is redirected to ``url`` at another origin."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenged:
