@@ -118,13 +118,13 @@ async def test_what_failed_for_trouble_that_passed_is_tried_once_more_at_the_end
         if command == "build":
             references = [reference.replace(source.address, before.registry.address) for reference in references]
             missing = missing.replace(source.address, before.registry.address)
-            before.on("GET", "/blobs/", Reply(500), times=6)
+            before.on("GET", "/charts/app/manifests/", Reply(500), times=6)
             references.append(missing)
         built = await api.build(references, output=tmp_path, settings=settings_for(before.registry, source),
                                 allow_partial=True)  # fmt: skip
         failed = [str(image.source) for image in built.report.failures]
         if command == "push":
-            behind.on("PUT", "/manifests/", Reply(500), times=6)
+            behind.on("PUT", "/charts/app/manifests/", Reply(500), times=6)
             address = behind.registry.address
             pushed = await api.push(tmp_path / "bundle.tar.zst", address, settings=settings_for(behind.registry))
             assert pushed.exit == 0

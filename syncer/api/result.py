@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncer.content import Item, Source, Target
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, TargetError
 from syncer.oci import Reference
 from syncer.registry import Registries
 from syncer.report import Account, RegistryAccount, Report
@@ -16,6 +16,7 @@ from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageS
 from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 from syncer.transport import Traffic
+from syncer.transport.retry import TRANSIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Run:
         failures = Failures(self.emit)
         try:
             await transfer(items, source, target, options=options, emit=failures)
-            again = failures.again(items, lambda error: error.exit is Exit.INCOMPLETE)
+            again = failures.again(items, _may_pass)
             if again and registries:
                 registries.transport.forget_outages()
                 await transfer(again, source, target, options=options, emit=failures)
@@ -101,6 +102,14 @@ class Failures:
         """Tell what failed in the end."""
         for item, error in self.errors.items():
             self._emit(ImageFailed(item, error))
+
+
+def _may_pass(error: SyncerError) -> bool:
+    """Whether ``error`` is trouble of the network or of a server, and no refusal."""
+    answered = error.__cause__ if isinstance(error, TargetError) else error
+    if isinstance(answered, RegistryError):
+        return answered.status in TRANSIENT
+    return isinstance(error, NetworkError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
