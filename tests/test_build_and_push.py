@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import anyio
 import orjson
 import pytest
 
+import syncer as api
+from syncer.errors import Exit
+from syncer.transfer.events import Copied, Event
+from syncer.transport import Limits
 from tests.conftest import OpenRegistry, OpenTokenServer
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
@@ -19,6 +25,7 @@ from tests.support.images import Image
 from tests.support.programs import needs
 from tests.support.quirky import quirky_registry
 from tests.support.registries import LOGIN, Registry
+from tests.support.registry_end import settings_for
 
 
 async def publish(registry: Registry, made: dict[str, Image]) -> list[str]:
@@ -94,6 +101,87 @@ async def test_pushing_again_asks_once_an_image_and_moves_nothing(
     assert again.json["totals"]["images_skipped"] == len(made)
     assert again.json["totals"]["requests"] == len(made) + 1  # one more for the definition, which is an artifact too
     assert again.json["totals"]["bytes_sent"] == 0
+
+
+@pytest.mark.parametrize("command", ["build", "push"])
+async def test_what_failed_for_trouble_that_passed_is_tried_once_more_at_the_end(
+    debian_registry: OpenRegistry, tmp_path: Path, command: str
+) -> None:
+    """The registry is in trouble for as long as one request is tried; what it does not have is asked for once."""
+    made = some_images()
+    async with (
+        debian_registry("source") as source,
+        fault_proxy(source) as before,
+        debian_registry("target") as target,
+        fault_proxy(target) as behind,
+    ):
+        references = await publish(source, made)
+        missing = f"{source.address}/team/missing:1"
+        if command == "build":
+            references = [reference.replace(source.address, before.registry.address) for reference in references]
+            missing = missing.replace(source.address, before.registry.address)
+            before.on("GET", "/charts/app/manifests/", Reply(500), times=6)
+            references.append(missing)
+        built = await api.build(references, output=tmp_path, settings=settings_for(before.registry, source),
+                                allow_partial=True)  # fmt: skip
+        failed = [str(image.source) for image in built.report.failures]
+        if command == "push":
+            behind.on("PUT", "/charts/app/manifests/", Reply(500), times=6)
+            address = behind.registry.address
+            pushed = await api.push(tmp_path / "bundle.tar.zst", address, settings=settings_for(behind.registry))
+            assert pushed.exit == 0
+            assert pushed.definition
+        else:
+            assert failed == [missing]
+            assert sum("missing" in exchange.path for exchange in before.exchanges.of("HEAD manifest")) <= 1
+            assert sum("missing" in exchange.path for exchange in before.exchanges.of("GET manifest")) == 1
+
+
+@pytest.mark.parametrize("command", ["build", "push"])
+async def test_a_registry_that_restarts_in_mid_run_fails_nothing(
+    debian_registry: OpenRegistry, tmp_path: Path, command: str
+) -> None:
+    """§3 row 32: an upgrade, a rollout."""
+    made = {f"app{n}:1": images.image(f"app {n}", layers=[images.layer(f"app {n}", 20_000)]) for n in range(60)}
+    limits = Limits(backoff=0.05, longest_backoff=0.2, outage=20, idle=5.0)
+    ended = anyio.Event()
+    count = 0
+
+    def note(event: Event) -> None:
+        nonlocal count
+        count += isinstance(event, Copied)
+        if count == 20:
+            ended.set()
+
+    async with debian_registry("other") as other, AsyncExitStack() as stack:
+        running = await stack.enter_async_context(debian_registry("restarts"))
+        port = int(running.address.rpartition(":")[2])
+        references = await publish(running if command == "build" else other, made)
+        settings = settings_for(running, other, limits=limits)
+        ran: list[Exit] = []
+
+        async def run() -> None:
+            if command == "build":
+                built = await api.build(references, output=tmp_path, settings=settings, workers=4, emit=note)
+                ran.append(built.exit)
+            else:
+                to = running.address
+                pushed = await api.push(tmp_path / "bundle.tar.zst", to, settings=settings, workers=4, emit=note)
+                ran.append(pushed.exit)
+
+        if command == "push":
+            await api.build(references, output=tmp_path, settings=settings)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await ended.wait()
+            await stack.aclose()
+            await anyio.sleep(1)  # longer than all attempts of a request take
+            async with debian_registry("restarts", port=port):
+                with anyio.fail_after(30):
+                    while not ran:  # noqa: ASYNC110
+                        await anyio.sleep(0.01)
+
+        assert ran == [0]
 
 
 async def test_the_same_input_twice_gives_the_same_bytes(debian_registry: OpenRegistry, tmp_path: Path) -> None:

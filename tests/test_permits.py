@@ -185,6 +185,9 @@ class Renewing:
         await self._token()
         return False
 
+    def elsewhere(self, url: URL) -> None:
+        return None
+
     async def _token(self) -> str:
         answer = await self.transport.ask(Request(method="GET", url=self.url / "token"))
         return f"Bearer {answer.status}"

@@ -310,7 +310,7 @@ async def test_a_chunk_that_is_cut_in_the_proxy_is_recovered_from(
 async def test_a_download_that_stands_still_behind_the_proxy_is_taken_up_again(
     behind: OpenBehind, scheme: Scheme, place: str, read: Read
 ) -> None:
-    async with behind() as world, world.registries(limits=replace(QUICK, idle=0.3)) as registries:
+    async with behind() as world, world.registries(limits=replace(QUICK, idle=0.3, stall=0.3)) as registries:
         await client.push_blob(world.registry, "app", CONTENT)
         if place == "the proxy":
             world.proxy.on(on_body(scheme, "GET"), "", Stall("answer", at=1_500_000))
@@ -325,7 +325,7 @@ async def test_a_download_that_stands_still_behind_the_proxy_is_taken_up_again(
 async def test_a_download_that_all_but_stands_still_behind_the_proxy_is_given_up(
     behind: OpenBehind, read: Read
 ) -> None:
-    limits = replace(QUICK, window=0.2, slowest=100_000, attempts=2)
+    limits = replace(QUICK, window=0.2, stall=0.2, slowest=100_000, attempts=2)
     async with behind() as world, world.registries(limits=limits) as registries:
         await client.push_blob(world.registry, "app", CONTENT)
         world.front.on("GET", "/blobs/", Throttle(1000), times=None)
@@ -639,7 +639,7 @@ async def test_bodies_both_ways_are_right_by_tls_in_tls(behind: OpenBehind, read
 async def test_a_download_by_tls_in_tls_that_is_cut_goes_on_where_it_was_cut(
     behind: OpenBehind, fault: Fault, read: Read
 ) -> None:
-    async with behind(over_tls=True) as world, trusting(world, replace(QUICK, idle=0.3)) as registries:
+    async with behind(over_tls=True) as world, trusting(world, replace(QUICK, idle=0.3, stall=0.3)) as registries:
         await client.push_blob(world.registry, "app", CONTENT)
         world.proxy.on("CONNECT", "", fault)
 

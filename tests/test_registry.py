@@ -348,7 +348,7 @@ async def test_a_registry_that_is_not_there_is_unreachable() -> None:
     async with registries_for() as registries:
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
             await registries.resolve(name_at("127.0.0.1:9", "app"))
-        assert registries.traffic["127.0.0.1:9"].retries == 5
+        assert registries.traffic["127.0.0.1:9"].retries == 0
 
 
 async def test_a_host_that_does_not_exist_is_looked_up_twice(monkeypatch: pytest.MonkeyPatch) -> None:

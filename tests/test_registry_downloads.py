@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,10 +19,11 @@ from syncer.transport import Limits
 from tests.conftest import OpenRegistry
 from tests.support import client, images, registry_end
 from tests.support.exchanges import Exchange
-from tests.support.fault_proxy import fault_proxy
+from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.faults import Fault, Flip, Lose, Reply, Reset, Rewrite, Stall, Throttle, Truncate, redirect
 from tests.support.images import digest_of
 from tests.support.quirky import Handler, cut_download, problem, quirky_registry, status
+from tests.support.registries import Registry
 from tests.support.registry_end import QUICK, blob_of, name_at, registries_for, target_at, write
 
 MIB = 1024 * 1024
@@ -295,7 +297,7 @@ async def test_nothing_is_asked_for_an_empty_rest(read: Read) -> None:
 
 async def test_a_download_that_stands_still_is_taken_up_again(debian_registry: OpenRegistry, read: Read) -> None:
     """§3 row 29."""
-    impatient = Limits(backoff=0.001, idle=0.3)
+    impatient = Limits(backoff=0.001, stall=0.3)
     async with (
         debian_registry() as registry,
         fault_proxy(registry) as proxy,
@@ -307,9 +309,66 @@ async def test_a_download_that_stands_still_is_taken_up_again(debian_registry: O
         assert await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor)) == CONTENT
 
 
+@pytest.mark.parametrize(
+    "stall", [Stall("head"), Stall("answer", at=0), Stall("answer", at=MIB), Stall("answer", at=3 * MIB - 1)]
+)
+async def test_a_blob_that_is_held_back_is_waited_for(debian_registry: OpenRegistry, read: Read, stall: Stall) -> None:
+    """§3 row 29: caches and virus scanners keep the first or the last bytes until they have seen all of a blob."""
+    patient = Limits(attempts=1, idle=0.2, stall=20, window=0.2)
+    done = anyio.Event()
+    async with (
+        debian_registry() as registry,
+        fault_proxy(registry) as proxy,
+        registries_for(limits=patient) as registries,
+        anyio.create_task_group() as tasks,
+    ):
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", replace(stall, until=done))
+
+        async def release() -> None:
+            await anyio.sleep(0.6)
+            done.set()
+
+        tasks.start_soon(release)
+        found = await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor))
+
+    assert found == CONTENT
+    assert len(proxy.exchanges.of("GET blob")) == 1
+
+
+@pytest.mark.parametrize("stall", [Stall("head"), Stall("answer", at=0), Stall("answer", at=700_000)])
+async def test_a_blob_that_is_held_back_for_ever_is_asked_for_three_times(
+    debian_registry: OpenRegistry, read: Read, stall: Stall
+) -> None:
+    """§3 row 29: each request may begin a scan anew; and no request waits for its time more than once."""
+    patient = Limits(backoff=0.001, longest_backoff=0.001, idle=0.2, stall=0.4)
+    async with (
+        debian_registry() as registry,
+        fault_proxy(registry) as proxy,
+        registries_for(limits=patient) as registries,
+    ):
+        await client.push_blob(registry, "app", CONTENT)
+        proxy.on("GET", "/blobs/", stall, times=None)
+        proxy.on("GET", "/blobs/", Stall("head"), first=2, times=None)
+        began = time.monotonic()
+
+        with pytest.raises(Interrupted, match="no answer came in time"):
+            await read(registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor))
+        seconds = time.monotonic() - began
+        await registries.resolve(name_at(await _with_image(registry, proxy), "app"))  # the host is not down for that
+
+    assert len(proxy.exchanges.of("GET blob")) == 3
+    assert 3 * 0.4 <= seconds < 3 * 0.4 + 0.35
+
+
+async def _with_image(registry: Registry, proxy: FaultProxy) -> Registry:
+    await client.push(registry, "app", images.image("held back"), "v1")
+    return proxy.registry
+
+
 async def test_a_trickle_is_as_good_as_nothing(debian_registry: OpenRegistry, read: Read) -> None:
     """§3 row 29: a byte now and then keeps no connection alive."""
-    impatient = Limits(backoff=0.001, attempts=1, idle=5.0, window=0.3, slowest=10_000)
+    impatient = Limits(backoff=0.001, attempts=1, stall=0.3, window=0.3, slowest=10_000)
     async with (
         debian_registry() as registry,
         fault_proxy(registry) as proxy,
@@ -325,7 +384,7 @@ async def test_a_trickle_is_as_good_as_nothing(debian_registry: OpenRegistry, re
 async def test_a_slow_but_steady_download_lives(debian_registry: OpenRegistry, read: Read) -> None:
     """§3 row 29."""
     content = CONTENT[:100_000]
-    impatient = Limits(backoff=0.001, attempts=1, idle=5.0, window=0.1, slowest=10_000)
+    impatient = Limits(backoff=0.001, attempts=1, stall=0.1, window=0.1, slowest=10_000)
     async with (
         debian_registry() as registry,
         fault_proxy(registry) as proxy,

@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import anyio
 import pytest
@@ -97,6 +98,49 @@ async def test_a_redirect_elsewhere_leaves_the_login_behind() -> None:
     assert found == CONTENT
     assert secrets_seen(registry)
     assert not secrets_seen(storage)
+
+
+@pytest.mark.parametrize("kind", ["manifest", "blob"])
+async def test_a_redirect_to_a_registry_with_tokens_of_its_own_gets_one_for_nobody(kind: str) -> None:
+    """§4.2: vanity names (lscr.io, cr.fluentbit.io) lead every request to another registry, with its own names."""
+    async with quirky_registry() as vanity, quirky_registry() as inner:
+        image = images.image("vanity", layers=[images.layer("vanity", 50_000)])
+        (layer,) = [content for digest, content in image.all_blobs().items() if len(content) > 20_000]
+        inner.add("org/app", layer)
+        inner.manifests["org/app"] = {"v1": (image.media_type, image.content)}
+        inner.on("GET other", token, times=9)
+        inner.on("*", challenge(f"{inner.url}/token", scope="repository:org/app:pull"), times=99)
+
+        async def elsewhere(request: web.Request, _: Handler) -> web.StreamResponse:
+            location = inner.url + request.path.replace("/v2/app/", "/v2/org/app/")
+            return web.Response(status=307, headers={"Location": location})
+
+        vanity.on("*", behind_basic(elsewhere), times=99)
+        async with open_registries(login_for(vanity)) as registries:
+            name = name_at(vanity.address, "app")
+            if kind == "blob":
+                assert await read(registries.blob(name, blob_of(layer).descriptor)) == layer
+            else:
+                assert (await registries.manifest(name)).content == image.content
+
+    assert secrets_seen(inner) == {f"Bearer {CANARY}"}  # the token that it gave out, and no login
+    (asked,) = [seen for seen in inner.seen if seen.path.startswith("/token")]
+    assert "scope=repository:org/app:pull" in unquote(asked.path)
+    assert all(seen.startswith("Basic ") for seen in secrets_seen(vanity))
+
+
+async def test_a_place_for_tokens_that_a_host_behind_a_tls_proxy_writes_with_http_is_asked_by_https(
+    authority: Authority,
+) -> None:
+    """§4.2: Harbor, and others that do not know of the proxy; the login goes there, and never in clear."""
+    async with quirky_registry(tls=authority.server().server_context()) as registry:
+        registry.on("GET other", behind_basic(token), times=9)
+        registry.on("*", challenge(f"http://{registry.address}/service/token"), times=99)
+        async with open_registries(login_for(registry, authority=authority)) as registries:
+            with pytest.raises(NotFound):
+                await registries.resolve(name_at(registry.address, "app"))
+
+        assert [seen.status for seen in registry.seen if seen.path.startswith("/service/token")] == [200]
 
 
 async def test_an_upload_location_elsewhere_leaves_the_login_behind() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +14,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -20,11 +23,11 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageError, Waiting
-from syncer.transport import HostSettings, Limits, Proxies, Request, Transport, TransportSettings, open_transport
+from syncer.transport import HostSettings, Limits, Proxies, Request, Sink, Transport, TransportSettings, open_transport
 from syncer.transport.connecting import tls_context
 from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
 from syncer.transport.retry import retry_after
-from tests.support.quirky import Fault, Quirky, quirky_registry, reset, status
+from tests.support.quirky import Fault, Quirky, quirky_registry, reset, stall, status
 from tests.support.registry_end import QUICK
 
 MIB = 1024 * 1024
@@ -70,28 +73,130 @@ async def test_what_must_not_be_repeated_is_not() -> None:
 
 
 async def test_what_never_left_is_sent_again_even_if_it_must_not_be_repeated() -> None:
-    """§3 row 32: nothing listens at first."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    limits = Limits(backoff=0.2, longest_backoff=0.2)
-
-    async with transport(limits) as client, anyio.create_task_group() as tasks:
-        answers: list[int] = []
+    """§3 row 32: nothing listens for a while."""
+    answers: list[int] = []
+    async with transport(Limits(backoff=0.05, longest_backoff=0.05)) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+        once = Request(method="PATCH", url=URL(f"{registry.url}/v2/"), repeatable=False, body=b"x")
 
         async def ask() -> None:
-            once = Request(method="PATCH", url=URL(f"http://127.0.0.1:{port}/v2/"), repeatable=False, body=b"x")
             answers.append((await client.ask(once)).status)
 
-        tasks.start_soon(ask)
-        while not client.traffic or not client.of(URL(f"http://127.0.0.1:{port}")).retries:  # noqa: ASYNC110
-            await anyio.sleep(0.005)
-        async with quirky_registry(port=port):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
             with anyio.fail_after(10):
-                while not answers:  # noqa: ASYNC110
+                while client.traffic[registry.address].requests["PATCH"] < 1:  # noqa: ASYNC110
                     await anyio.sleep(0.005)
+                async with quirky_registry(port=URL(registry.url).port or 0) as back:
+                    while not answers:  # noqa: ASYNC110
+                        await anyio.sleep(0.005)
+                    assert [seen.method for seen in back.seen] == ["PATCH"]
 
     assert answers == [200]
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_host_that_restarts_is_waited_for_by_all_its_requests_together(in_threads: bool) -> None:
+    """§3 row 32: one of them looks whether it is back, and the others cost nothing."""
+    answers: list[int] = []
+    async with transport(Limits(backoff=0.02, longest_backoff=0.02)) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+        requests = client.traffic[registry.address].requests
+
+        async def ask() -> None:
+            answers.append((await client.ask(replace(get(registry), pour=nobody if in_threads else None))).status)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(ask)
+                await anyio.sleep(0.5)  # more than all attempts take
+                meanwhile = requests["GET"]
+                async with quirky_registry(port=URL(registry.url).port or 0):
+                    while len(answers) < 100:  # noqa: ASYNC110
+                        await anyio.sleep(0.005)
+
+    assert answers == [200] * 100
+    assert meanwhile <= 1 + 100  # nobody asked twice
+    assert client.traffic[registry.address].errors == 0
+
+
+async def test_a_host_that_stays_away_is_down_for_all_at_once_and_for_one_reason() -> None:
+    """§3 row 32."""
+    reasons: list[str] = []
+    limits = Limits(backoff=0.01, longest_backoff=0.05, outage=0.4)
+    async with transport(limits) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+
+        async def ask() -> None:
+            with pytest.raises(Unreachable) as caught:
+                await client.ask(get(registry))
+            assert "--outage" in (caught.value.hint or "")
+            reasons.append(str(caught.value))
+
+        began = time.monotonic()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(ask)
+        waited = time.monotonic() - began
+        sent = client.traffic[registry.address].requests["GET"]
+        await ask()
+        async with quirky_registry(port=URL(registry.url).port or 0):
+            client.forget_outages()
+            assert (await client.ask(get(registry))).status == 200
+
+    assert len(set(reasons)) == 1
+    assert registry.address in reasons[0]
+    assert 0.4 <= waited < 2
+    assert client.traffic[registry.address].requests["GET"] == sent + 1  # of a host that is down nothing is asked
+
+
+async def test_a_host_that_never_answered_is_down_at_once() -> None:
+    """§3 row 32: it refuses, or says nothing when it is spoken to."""
+    limits = Limits(connect=0.2, backoff=5.0, longest_backoff=5.0)
+    with socket.socket() as deaf, socket.socket() as other, socket.socket() as third:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        other.connect(deaf.getsockname())  # so that its queue is full, and more are passed over
+        third.settimeout(0)
+        third.connect_ex(deaf.getsockname())
+        began = time.monotonic()
+        async with transport(limits) as client:
+            with pytest.raises(Unreachable, match="cannot be reached"):
+                await client.ask(get("http://127.0.0.1:9"))
+            for _ in range(3):
+                with pytest.raises(Unreachable, match="does not answer"):
+                    await client.ask(get(f"http://127.0.0.1:{deaf.getsockname()[1]}"))
+
+    assert 0.2 <= time.monotonic() - began < 0.5
+
+
+async def test_somebody_else_looks_when_the_one_that_looked_is_cancelled() -> None:
+    """§3 rows 32 and 45."""
+    answers: list[int] = []
+    async with transport(Limits(backoff=0.1, longest_backoff=0.1)) as client:
+        async with quirky_registry() as registry:
+            await client.ask(get(registry))
+
+        async def ask() -> None:
+            answers.append((await client.ask(get(registry))).status)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                first = asyncio.ensure_future(ask())
+                await anyio.sleep(0.02)
+                tasks.start_soon(ask)
+                tasks.start_soon(ask)
+                await anyio.sleep(0.02)
+                first.cancel()
+                async with quirky_registry(port=URL(registry.url).port or 0):
+                    while len(answers) < 2:  # noqa: ASYNC110
+                        await anyio.sleep(0.005)
+
+    assert answers == [200, 200]
 
 
 async def test_one_throttled_request_pauses_all_to_that_host_and_none_to_others() -> None:
@@ -170,6 +275,119 @@ async def test_an_answer_that_never_comes_is_given_up() -> None:
         with pytest.raises(Interrupted, match="no answer came in time"):
             await client.ask(get(registry))
         release.set()
+
+
+async def test_a_body_in_chunks_of_a_byte_lets_the_others_have_their_turn() -> None:
+    """§4.2: a manifest of 3.9 MB that comes so is millions of pieces, which nobody else shall wait for."""
+    size, longest = 3_900_000, 0.0
+
+    def serve(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.recv(65536)
+            connected.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(39):
+                connected.sendall(b"1\r\nx\r\n" * 100_000)
+            connected.sendall(b"0\r\n\r\n")
+
+    async def watch() -> None:
+        nonlocal longest
+        before = time.thread_time()
+        while True:
+            await anyio.lowlevel.checkpoint()
+            now = time.thread_time()
+            longest, before = max(longest, now - before), now
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        async with transport() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, serve, listening)
+            tasks.start_soon(watch)
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            answer = await client.ask(get(url), limit=size)
+            tasks.cancel_scope.cancel()
+
+    assert (len(answer.content), answer.is_whole) == (size, True)
+    assert longest < 0.15, "the loop stood still"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNK = OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+@pytest.mark.parametrize(
+    ("first", "then", "every"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.02),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n", 0.1),
+        (OK, b"X", 0.02),
+        (CHUNK + b"0\r\n", b"X: y\r\n", 0.05),
+        (CHUNK, b"0", 0.05),
+    ],
+)
+async def test_what_is_no_body_puts_nothing_off(first: bytes, then: bytes, every: float, *, in_threads: bool) -> None:
+    """§3 row 29: a head that does not end, answers before the answer, trailers and sizes without end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first)
+            while not reader.at_eof():
+                writer.write(then)
+                await writer.drain()
+                await asyncio.sleep(every)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            ended.set()
+
+    async def read_all(client: Transport, request: Request) -> None:
+        async with client.open(request) as response:
+            if not in_threads or not await response.pour():
+                while await response.piece():
+                    pass
+
+    def sink(*_: object) -> Sink:
+        return lambda _: None
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, transport(Limits(idle=0.4, attempts=1)) as client:
+        request = replace(get(f"http://127.0.0.1:{port}"), pour=sink if in_threads else None, repeatable=False)
+        with anyio.fail_after(5), pytest.raises(Interrupted, match="no answer came in time"):
+            await read_all(client, request)
+        await ended.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net/tcp")
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_peer_that_is_gone_is_found_within_a_minute(*, in_threads: bool) -> None:
+    """§3 row 29: the kernel itself looks after a connection on which nothing comes."""
+    release = asyncio.Event()
+    async with quirky_registry() as registry, transport() as client, anyio.create_task_group() as tasks:
+        registry.on("GET ping", stall(release))
+        tasks.start_soon(client.ask, replace(get(registry), pour=nobody if in_threads else None))
+        with anyio.fail_after(5):
+            while not registry.seen:  # noqa: ASYNC110
+                await anyio.sleep(0.005)
+        await anyio.sleep(0.3)  # until what was sent is acknowledged
+        timers = kernel_timers(int(registry.address.rpartition(":")[2]))
+        release.set()
+
+    assert timers
+    assert all(kind == KEEPALIVE and seconds <= 20 for kind, seconds in timers), timers
+
+
+KEEPALIVE = 2
+
+
+def kernel_timers(port: int) -> list[tuple[int, float]]:
+    """The kind of the kernel's timer, and the seconds left, of each connection that leads to ``port``."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    found = [line[5].split(":") for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "01"]
+    return [(int(kind, 16), int(left, 16) / 100) for kind, left in found]
 
 
 @pytest.mark.parametrize(

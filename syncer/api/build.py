@@ -136,7 +136,7 @@ async def build_file(
     async with file.open(name) as writer, open_supplies(settings, supplies) as opened:
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         run.tell(parts.failures)
-        await run.transfer(parts.items, opened, writer)
+        await run.transfer(parts.items, opened, writer, opened.registries)
         report = run.report(opened.registries)
 
         def define() -> Definition:
@@ -256,7 +256,7 @@ async def resolve_definition(
     async with open_supplies(settings, supplies) as opened:
         parts = await find_parts(definition, opened, platform=platform, referrers=False)
         run.tell(parts.failures)
-        await run.transfer(parts.items, opened, _FullTarget())
+        await run.transfer(parts.items, opened, _FullTarget(), opened.registries)
         report = run.report(opened.registries)
     return Resolution(describe_bundle(definition, parts, report, sizes.known), report)
 

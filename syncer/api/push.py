@@ -144,7 +144,8 @@ async def deliver(
     place, problem = None, None
     lost = Lost(delivery.state or Path(), run.warn)
     with open_target(registries, delivery.address, delivery.state, lost) as opened:
-        await run.transfer(delivery.place(bundle.items, names), bundle.source, opened.target, opened.memory)
+        items = delivery.place(bundle.items, names)
+        await run.transfer(items, bundle.source, opened.target, registries, opened.memory)
         report = run.report()
         if bundle.items and not report.failures:
             opened.finish()

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncer.content import Item, Source, Target
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, TargetError
 from syncer.oci import Reference
 from syncer.registry import Registries
 from syncer.report import Account, RegistryAccount, Report
-from syncer.transfer.events import Emit, Event
+from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
 from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 from syncer.transport import Traffic
+from syncer.transport.retry import TRANSIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,20 +53,69 @@ class Run:
             self.emit(event)
 
     async def transfer(
-        self, items: Sequence[Item], source: Source, target: Target, memory: Memory | None = None
+        self,
+        items: Sequence[Item],
+        source: Source,
+        target: Target,
+        registries: Registries | None,
+        memory: Memory | None = None,
     ) -> None:
-        """Bring ``items`` from ``source`` to ``target``; ``memory`` is what earlier runs saw there.
+        """Bring ``items`` from ``source`` to ``target``; ``registries`` are what lies in the network of the two.
 
-        An image that fails is in the report.  Raises ``TargetFull``.
+        ``memory`` is what earlier runs saw at the target.  Images that failed for trouble which may have passed are
+        tried once more at the end; an image that fails is in the report.  Raises ``TargetFull``.
         """
         options = Options(workers=self.workers, memory=memory or Memory(), recheck=self.recheck)
-        await transfer(items, source, target, options=options, emit=self.emit)
+        failures = Failures(self.emit)
+        try:
+            await transfer(items, source, target, options=options, emit=failures)
+            again = failures.again(items, _may_pass)
+            if again and registries:
+                registries.transport.forget_outages()
+                await transfer(again, source, target, options=options, emit=failures)
+        finally:
+            failures.tell()
 
     def report(self, registries: Registries | None = None) -> Report:
         """The account so far, with the traffic of ``registries`` and what was odd about them where they are given."""
         if registries is None:
             return self.account.report()
         return self.account.report(_registry_accounts(registries.traffic), warnings=registries.notices)
+
+
+class Failures:
+    """The images that failed, which ``emit`` hears of when that is the last word, and of all else at once."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.errors: dict[Item, SyncerError] = {}  # not tried again yet, or in vain
+        self._emit = emit
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ImageFailed):
+            self.errors[event.item] = event.error
+            return
+        if isinstance(event, ImageCopied | ImageSkipped):
+            self.errors.pop(event.item, None)
+        self._emit(event)
+
+    def again(self, items: Iterable[Item], may_pass: Callable[[SyncerError], bool] = lambda _: True) -> list[Item]:
+        """Choose those of ``items`` to try again: they failed for what ``may_pass``, or their signatures did."""
+        failed = {item for item, error in self.errors.items() if may_pass(error)}
+        about = {(item.subject, item.target.name) for item in failed if item.subject}
+        return [item for item in items if item in failed or (item.source, item.target.name) in about]
+
+    def tell(self) -> None:
+        """Tell what failed in the end."""
+        for item, error in self.errors.items():
+            self._emit(ImageFailed(item, error))
+
+
+def _may_pass(error: SyncerError) -> bool:
+    """Whether ``error`` is trouble of the network or of a server, and no refusal."""
+    answered = error.__cause__ if isinstance(error, TargetError) else error
+    if isinstance(answered, RegistryError):
+        return answered.status in TRANSIENT
+    return isinstance(error, NetworkError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

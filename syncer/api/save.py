@@ -56,7 +56,7 @@ async def _write(
     items = [replace(item, platforms=platforms) for item in bundle.items]
     run = Run(options, fetches=registries is not None, sends=False)
     async with file.open(name) as writer:
-        await run.transfer(items, bundle.source, writer)
+        await run.transfer(items, bundle.source, writer, registries)
         report = run.report(registries)
 
         def define() -> Definition:

@@ -12,18 +12,18 @@ import anyio
 from anyio import to_thread
 
 from syncer.api.push import OpenTarget, open_target
-from syncer.api.result import Run, RunOptions
+from syncer.api.result import Failures, Run, RunOptions
 from syncer.api.sources import Sources, Warn, open_sources, sync_settings
 from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
-from syncer.errors import Exit, SyncerError, UsageError
+from syncer.errors import Exit, UsageError
 from syncer.oci import Reference
 from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
-from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped, ReferrersUnknown
+from syncer.transfer.events import Emit, Event, ImageFailed, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
 
 if TYPE_CHECKING:
@@ -139,10 +139,13 @@ class _Passes:
     run: Run
     expect: Expect | None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    failed: dict[Item, SyncerError] = field(default_factory=dict)  # not tried again yet, or in vain
+    failures: Failures = field(init=False)
     was_cut: bool = True  # until everything was tried
     pruned: PruneOutcome | None = None
     doubted: set[Reference] = field(default_factory=set)  # targets of images about which something may be missing
+
+    def __post_init__(self) -> None:
+        self.failures = Failures(self.run.emit)
 
     async def carry_out(self) -> None:
         with self.scope:
@@ -151,10 +154,10 @@ class _Passes:
             if self.how.fail_fast and self.sources.unknown:
                 return
             await self._pass(items)
-            if self.failed or self.sources.unknown:
+            if self.failures.errors or self.sources.unknown:
                 self.sources.supplies.registries.transport.forget_outages()
                 found = await self._find_more(items)
-                await self._pass([*self._to_try_again(items), *found])
+                await self._pass([*self.failures.again(items), *found])
             self.was_cut = False
             if self.how.prune:
                 from syncer.api.prune import prune  # noqa: PLC0415  rarely used
@@ -172,15 +175,15 @@ class _Passes:
         try:
             found = [item for item in await self.sources.find_items() if (item.source, item.target) not in known]
         except UsageError as mistake:
-            self.failed |= dict.fromkeys(lost, mistake)
+            self.failures.errors |= dict.fromkeys(lost, mistake)
             return []
         self._announce(found)
         return found
 
     def close(self) -> None:
         """Report the images that failed in the end, and the sources that were not reached."""
-        for item, error in (self.failed | self.sources.unknown).items():
-            self.run.emit(ImageFailed(item, error))
+        self.failures.errors |= self.sources.unknown
+        self.failures.tell()
         self.run.account.expect(self.sources.unasked)
         for host, target in self.targets.items():
             if not self.was_cut and not self._left_content_at(host):
@@ -190,7 +193,7 @@ class _Passes:
         """Tell whether the registry may hold parts of an image that did not arrive."""
         return any(
             item.target.registry == host and error.exit not in (Exit.MISSING, Exit.DENIED)
-            for item, error in self.failed.items()
+            for item, error in self.failures.errors.items()
         )
 
     def _announce(self, items: Sequence[Item]) -> None:
@@ -215,21 +218,8 @@ class _Passes:
 
     def _note(self, event: Event) -> None:
         """Pass an event on; a failure is kept back, since the second pass may bring the image."""
-        match event:
-            case ImageFailed(item, error):
-                self.failed[item] = error
-                if self.how.fail_fast:
-                    self.scope.cancel()
-            case ImageCopied(item) | ImageSkipped(item):
-                self.failed.pop(item, None)
-                self.run.emit(event)
-            case ReferrersUnknown(item):
-                self.doubted.add(item.target)
-                self.run.emit(event)
-            case _:
-                self.run.emit(event)
-
-    def _to_try_again(self, items: Iterable[Item]) -> list[Item]:
-        """The images that failed, or whose signatures did."""
-        about = {(item.subject, item.target.name) for item in self.failed if item.subject}
-        return [item for item in items if item in self.failed or (item.source, item.target.name) in about]
+        if isinstance(event, ReferrersUnknown):
+            self.doubted.add(event.item.target)
+        self.failures(event)
+        if self.how.fail_fast and isinstance(event, ImageFailed):
+            self.scope.cancel()

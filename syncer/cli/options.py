@@ -166,6 +166,14 @@ class ConnectionOptions(TrustOptions):
     max_wait: float = option(
         "Seconds that a registry may ask to wait (Retry-After) before we give up.", default=120.0, min=0
     )
+    stall: float = option(
+        "Seconds to wait for the next byte of a blob, which a cache or a virus scanner may hold back.",
+        default=300.0,
+        min=1,
+    )
+    outage: float = option(
+        "Seconds that a registry which has answered may be away, as when it restarts.", default=120.0, min=0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,12 @@ def registry_settings(
     files = (AuthFile(connection.authfile, is_required=True),) if connection.authfile else ()
     return RegistrySettings(
         transport=TransportSettings(
-            limits=Limits(requests_per_host=connection.concurrency, max_wait=connection.max_wait),
+            limits=Limits(
+                requests_per_host=connection.concurrency,
+                max_wait=connection.max_wait,
+                outage=connection.outage,
+                stall=connection.stall,
+            ),
             default=host,
             proxies=Proxies.from_environ(os.environ),
             user_agent=f"syncer/{__version__}",

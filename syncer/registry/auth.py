@@ -17,13 +17,13 @@ from yarl import URL
 from syncer.errors import RegistryError, Unsafe
 from syncer.oci.docker_hub import canonical_host
 from syncer.registry.challenge import Challenge, parse_challenges
-from syncer.registry.credentials import Credential, Credentials
+from syncer.registry.credentials import Credential, Credentials, CredentialSettings
 from syncer.registry.headers import with_parameters
 from syncer.registry.problems import refusal
 from syncer.registry.realms import is_related
 from syncer.transport import Answer, Authorizer, Budget, Challenged, Request, Transport
 from syncer.transport.client import resolved
-from syncer.transport.guard import Scope, authority, check_hop, origin
+from syncer.transport.guard import Scope, authority, check_hop, origin, upgraded
 
 _CLIENT_ID = "syncer"
 _TOKEN_ATTEMPTS = 3
@@ -61,11 +61,15 @@ class RegistryAuth:
         host: str,
         credentials: Credentials,
         trusted_realms: frozenset[str] = frozenset(),
+        *,
+        is_foreign: bool = False,
     ) -> None:
         self.host = host
         self._transport = transport
         self._base = base
         self._credentials = credentials
+        self._is_foreign = is_foreign  # a server sent us there: it hears of no login, and of no ping
+        self._elsewhere: dict[object, RegistryAuth] = {}  # by origin
         self._trusted = frozenset(map(canonical_host, trusted_realms))
         self._realm: Realm | None = None
         self._is_basic = False
@@ -89,6 +93,17 @@ class RegistryAuth:
         """Authorizes requests that need ``scopes``, with the login for ``repository``."""
         return _Scoped(self, repository, scopes)
 
+    def elsewhere(self, url: URL) -> RegistryAuth:
+        """The authorizer for another origin, which a redirect leads to; it shows no login."""
+        place = origin(url)
+        found = self._elsewhere.get(place)
+        if found is None:
+            base = url.origin() / "v2/"
+            nobody = Credentials(CredentialSettings())
+            found = RegistryAuth(self._transport, base, authority(url), nobody, is_foreign=True)
+            self._elsewhere[place] = found
+        return found
+
     async def hint(self, repository: str) -> str:
         """The hint for a user whom this registry does not let in."""
         if note := self._credentials.notes.get(self.host):
@@ -110,7 +125,7 @@ class RegistryAuth:
     async def challenged(self, repository: str, scopes: tuple[str, ...], answer: Challenged) -> bool:
         """Take in what a 401 says; whether there is something better to send now than what was sent."""
         found = parse_challenges(answer.challenges)
-        if not found:
+        if not found and not self._is_foreign:
             found = await self._ping()  # some registries say only there how to authenticate
         bearer = next((one for one in found if one.scheme == "bearer" and one.parameters.get("realm")), None)
         if bearer is not None:
@@ -149,12 +164,12 @@ class RegistryAuth:
     def _checked_realm(self, challenge: Challenge, answer: Challenged) -> Realm:
         """Where to get tokens; raises ``Unsafe`` for a place that the registry must not send us to."""
         try:
-            url = resolved(answer.url, challenge.parameters["realm"])
+            url = upgraded(answer.url, resolved(answer.url, challenge.parameters["realm"]))
         except ValueError:
             raise Unsafe(f"{self.host} names no address for tokens") from None
         service = challenge.parameters.get("service")
         if origin(url) == origin(answer.url):
-            return Realm(url, service, None)
+            return Realm(url, service, answer.scope if self._is_foreign else None)
         check_hop(answer.url, url, answer.scope, "the place for tokens")
         if url.scheme == "http" and url.host != answer.url.host and canonical_host(authority(url)) not in self._trusted:
             raise Unsafe(
@@ -246,6 +261,9 @@ class _Scoped:
 
     async def challenged(self, answer: Challenged) -> bool:
         return await self.auth.challenged(self.repository, self.scopes, answer)
+
+    def elsewhere(self, url: URL) -> Authorizer:
+        return self.auth.elsewhere(url).for_scopes(self.repository, *self.scopes)
 
 
 def _exchange(realm: Realm, credential: Credential, scopes: tuple[str, ...]) -> Request:

@@ -15,6 +15,7 @@ from syncer.registry.headers import content_range
 from syncer.registry.problems import refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
+from syncer.transport.failures import Unanswered
 from syncer.transport.guard import Scope, authority, origin
 
 
@@ -91,6 +92,7 @@ class _Download:
                 await self._again(error)
 
     async def _again(self, error: NetworkError) -> None:
+        self._budget.stalls += isinstance(error, Unanswered)
         if not isinstance(error, Interrupted) or self._budget.is_spent:
             if self._place is None or not self._goes_elsewhere(error):
                 raise error
@@ -113,7 +115,7 @@ class _Download:
     def _request(self) -> Request:
         is_part = self._position > 0 and self._ranges
         headers = {"Range": f"bytes={self._position}-"} if is_part else {}
-        return replace(self._place or self._own(), headers=headers)
+        return replace(self._place or self._own(), headers=headers, is_blob=True)
 
     def _own(self) -> Request:
         """Ask the registry itself."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from yarl import URL
 
 from syncer.transport.client import resolved
+from syncer.transport.guard import upgraded
 
 _CONTENT_RANGE = re.compile(r"[ \t]*bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)[ \t]*", re.IGNORECASE)
 _UPLOAD_RANGE = re.compile(r"[ \t]*(?:bytes[= \t][ \t]*)?0-([0-9]{1,19})[ \t]*", re.IGNORECASE)
@@ -68,19 +69,11 @@ def next_link(values: Iterable[str]) -> str | None:
     return None
 
 
-def upgraded(base: URL, answered: URL, location: str) -> str:
-    """``location``, which ``answered`` gave, with the scheme of ``base`` where it names that host with ``http:``.
-
-    A registry behind a TLS proxy that it knows nothing of does so (distribution/distribution#2225).  Raises
-    ``ValueError`` for what is no address.
-    """
+def upgraded_location(base: URL, answered: URL, location: str) -> str:
+    """``location``, which ``answered`` gave, as ``guard.upgraded`` has it; raises ``ValueError`` for no address."""
     target = resolved(answered, location)
-    if (base.scheme, target.scheme) != ("https", "http") or target.host != base.host:
-        return location
-    if target.explicit_port not in (None, 80, base.port):
-        return location
-    rest = str(target.relative()) if target.raw_path_qs else "/"
-    return f"{base.origin()}{rest}"
+    moved = upgraded(base, target)
+    return location if moved is target else str(moved)
 
 
 def with_parameters(url: URL, *parameters: tuple[str, str]) -> URL:

@@ -14,7 +14,7 @@ from yarl import URL
 
 from syncer.errors import InvalidContent, ListIncomplete
 from syncer.oci.manifest import load_object
-from syncer.registry.headers import next_link, upgraded, with_parameters
+from syncer.registry.headers import next_link, upgraded_location, with_parameters
 from syncer.registry.problems import refusal
 from syncer.transport import Answer, Request, Transport
 from syncer.transport.client import resolved
@@ -92,7 +92,7 @@ class Pages(Generic[Entry]):
         TLS proxy with ``http:``; it is asked where it was found, if the path is still that of the list.
         """
         try:
-            target = resolved(answer.url, upgraded(answer.url, answer.url, link))
+            target = resolved(answer.url, upgraded_location(answer.url, answer.url, link))
         except ValueError:
             raise _incomplete(answer, "its next page has no address that can be read") from None
         if origin(target) != origin(answer.url):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
-from syncer.registry.headers import least_chunk, upgraded
+from syncer.registry.headers import least_chunk, upgraded_location
 from syncer.registry.repository import Repository
 from syncer.registry.upload_journal import Unfinished
 from syncer.transport import Answer, Request
@@ -60,14 +60,10 @@ def continued(repository: Repository, state: Unfinished, size: int) -> Session |
 
 
 def _located(repository: Repository, answer: Answer, location: str) -> Request:
-    """The place that ``location`` names, with credentials only if it is the registry's own origin.
-
-    A registry behind a TLS proxy that it knows nothing of names itself with http://: the same host is then
-    spoken to by https (distribution/distribution#2225).
-    """
+    """The place that ``location`` names, with credentials only if it is the registry's own origin."""
     base = repository.registry.base
     try:
-        location = upgraded(base, answer.url, location)
+        location = upgraded_location(base, answer.url, location)
     except ValueError:
         raise Unsafe(f"{answer.url.host} names no address for an upload") from None
     start = Request(method="GET", url=answer.url)

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypeVar, cast
 
 from syncer.errors import Interrupted, SyncerError
-from syncer.transport.connecting import Found, Route
+from syncer.transport.connecting import Found, Route, find_dead_peer
 from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
@@ -31,10 +32,13 @@ PIECE = 512 * 1024
 
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
 
+_LOOK = 5.0  # seconds after which, at the latest, a wait looks at the clock
 _A_MOMENT = 0.001  # seconds; none at all would mean never to wait
 _CAN_SEND_FILES = hasattr(os, "sendfile")
 _EXTENTS = 8  # stretches of a file in one portion; in a bundle they have 128 KiB
 _OF_THE_FILE = frozenset({errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
+
+T = TypeVar("T")
 
 Socket: TypeAlias = socket.socket | TlsInTls
 Portion: TypeAlias = tuple[int, Iterator[int]]
@@ -58,7 +62,9 @@ class BlockingConnection:
         self._meter: Meter | None = None  # of its answer
         self._buffer: memoryview | None = None
         self._poll: select.poll | None = None
-        self._waits: float | None = None  # seconds, at most, for the other end to send
+        self._waits: float | None = None  # seconds after which the kernel lets us look at the clock
+        self._deadline = 0.0  # monotonic: for the head, or for the next byte of the body
+        self._body_failure: Exception | None = None  # which came after bytes that were handed out first
         self.was_poured = False  # somebody had the body as it came
         self.failure: SyncerError | None = None  # of that
 
@@ -113,7 +119,7 @@ class BlockingConnection:
 
     def _ask(self, request: Request, head: bytes, traffic: Traffic) -> Head:
         assert self._socket is not None
-        self._answer = None
+        self._answer = self._body_failure = None
         self._request, self._meter = request, Meter(request, traffic)
         if self.route.is_tls:
             self._socket.settimeout(self._limits.idle)
@@ -121,7 +127,9 @@ class BlockingConnection:
         failure = None
         if isinstance(request.body, FileBody):
             failure = self._send(request, request.body, request.body.length, Meter(request, traffic, is_upload=True))
-        self._wait_at_most(request.patience or self._limits.idle)
+        patience = request.head_patience(self._limits)
+        self._deadline = time.monotonic() + patience
+        self._look_up_after(patience)
         return self._receive_head(request, failure)
 
     def _pour(self, sink: Sink) -> None:
@@ -171,13 +179,14 @@ class BlockingConnection:
         assert self._socket is not None
         answer = self._answer = AnswerParser(request.method)
         while answer.head is None:
+            self._check_time()  # whatever else comes
             answer.feed(self._received(failure))
+        self._look_up_after(request.body_patience(self._limits))
         return answer.head
 
     def _received(self, failure: OSError | None) -> bytes:
-        assert self._socket is not None
         try:
-            piece = self._socket.recv(_SMALL)
+            piece = self._waiting_for(self._receive_some)
         except OSError as error:
             raise failure or error from None
         if not piece:
@@ -189,13 +198,18 @@ class BlockingConnection:
         assert self._request is not None
         assert self._meter is not None
         filled = 0
+        patience = self._request.body_patience(self._limits)
         while filled < len(buffer):
             began = time.monotonic()
+            self._deadline = began + patience
             try:
+                if self._body_failure is not None:
+                    raise self._body_failure
                 count = self._receive(buffer[filled:])
             except BROKEN as error:
                 if filled:
-                    break  # the next call meets the failure again
+                    self._body_failure = error  # of which the next call tells, without waiting for it again
+                    break
                 raise failure_of(error, self._request) from None
             if not count:
                 break
@@ -210,13 +224,14 @@ class BlockingConnection:
         answer = self._answer
         assert answer is not None
         while not answer.pieces and not answer.is_done:
+            self._check_time()  # whatever comes that is no body
             if (left := answer.left) is not None:
                 count = self._receive_into(buffer[:left])
                 if count:
                     answer.took(count)
                     return count
                 answer.end()
-            elif piece := self._socket.recv(_SMALL):
+            elif piece := self._waiting_for(self._receive_some):
                 answer.feed(piece)
             else:
                 answer.end()
@@ -224,19 +239,40 @@ class BlockingConnection:
 
     def _receive_into(self, buffer: memoryview) -> int:
         """Receive as many bytes as fit, or as come within the timeout, and return their number."""
-        assert self._socket is not None
         if self.route.is_tls:
-            return self._socket.recv_into(buffer)
-        return self._plain_socket.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
+            assert self._socket is not None
+            return self._waiting_for(partial(self._socket.recv_into, buffer))
+        return self._waiting_for(partial(self._plain_socket.recv_into, buffer, len(buffer), socket.MSG_WAITALL))
+
+    def _receive_some(self) -> bytes:
+        assert self._socket is not None
+        return self._socket.recv(_SMALL)
+
+    def _waiting_for(self, receive: Callable[[], T]) -> T:
+        """What ``receive`` gives, though the kernel breaks it off now and then; raises ``TimeoutError``.
+
+        With MSG_WAITALL the kernel counts its time from the first byte on, and says nothing of the last one.
+        """
+        while True:
+            try:
+                return receive()
+            except (TimeoutError, BlockingIOError):
+                self._check_time()
+
+    def _check_time(self) -> None:
+        """Raise ``TimeoutError`` when it is time."""
+        if time.monotonic() >= self._deadline:
+            raise TimeoutError
 
     @property
     def _plain_socket(self) -> socket.socket:
         """The socket of a connection without TLS, which the kernel can do more with."""
         return cast("socket.socket", self._socket)
 
-    def _wait_at_most(self, seconds: float) -> None:
+    def _look_up_after(self, patience: float) -> None:
         """Let the kernel keep the time, where it can: a timeout of Python's costs a system call for each call."""
         assert self._socket is not None
+        seconds = min(_LOOK, patience / 4)
         if self.route.is_tls:
             self._socket.settimeout(seconds)
         elif seconds != self._waits:
@@ -265,6 +301,7 @@ class BlockingConnection:
         for family, _, _, _, address in self.route.allowed(self._addresses):
             self._socket = connected = socket.socket(family, socket.SOCK_STREAM)  # known to abort() before it connects
             connected.settimeout(self._limits.connect)
+            find_dead_peer(connected)
             try:
                 connected.connect(address)
             except OSError as error:

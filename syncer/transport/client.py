@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 from yarl import URL
 
 from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
-from syncer.transport.failures import CertificateRefused, NameUnknown, ProxyRefused, Unanswered
+from syncer.transport.failures import HOPELESS, Down, NameUnknown, Unanswered
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.hosts import Lane, Traffic, in_lane, read_quota
+from syncer.transport.hosts import Lane, Release, Traffic, in_lane, read_quota
 from syncer.transport.request import SMALL, Answer, Challenged, Request
 from syncer.transport.response import Response
 from syncer.transport.retry import PAUSING, TRANSIENT, Budget, retry_after
@@ -24,7 +25,6 @@ _KEEPING_THE_METHOD = frozenset({307, 308})
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
 SILENCE = (Unreachable, Unanswered)
-HOPELESS = (CertificateRefused, ProxyRefused)
 MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
@@ -102,13 +102,14 @@ class Transport:
         """Give hosts that did not answer all their attempts again."""
         for traffic in self.traffic.values():
             traffic.is_down = False
+            traffic.presence.forget()
 
     async def _send(self, request: Request, budget: Budget) -> Response:
         is_first = True
         while True:
             try:
                 response = await self._follow(request)
-            except HOPELESS:
+            except (*HOPELESS, Down):
                 self.of(request.url).errors += 1
                 raise
             except NameUnknown as error:
@@ -125,6 +126,7 @@ class Transport:
                     is_first = False
                     self.of(request.url).retries += 1
                     continue
+                budget.stalls += request.is_blob and isinstance(error, Unanswered)
                 await self._again(request, budget, error)
                 continue
             if response.status not in TRANSIENT or await self._is_final(request, response):
@@ -148,7 +150,8 @@ class Transport:
         self, request: Request, budget: Budget, error: Interrupted | Unreachable, *, at_most: int | None = None
     ) -> None:
         is_last = at_most is not None and budget.failures + 1 >= at_most
-        if self._gives_up(request, budget, is_outage=isinstance(error, SILENCE), is_last=is_last):
+        is_outage = isinstance(error, SILENCE) and not request.is_blob  # which may be held back, and nothing else
+        if self._gives_up(request, budget, is_outage=is_outage, is_last=is_last):
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()
@@ -189,7 +192,10 @@ class Transport:
             if not is_redirect(request.method, response.status, response.headers):
                 return response
             try:
+                authorizer = request.authorizer
                 request = self.redirected(request, response.headers["Location"], response.scope, what="a redirect")
+                if request.authorizer is None and authorizer and request.method in ("GET", "HEAD"):
+                    request = replace(request, authorizer=authorizer.elsewhere(request.url))
                 await response.answer(response.request)
             finally:
                 response.close()
@@ -242,20 +248,39 @@ class Transport:
 
     async def _exchange(self, request: Request, sent: str | None, traffic: Traffic) -> Response:
         """Send ``request`` when its host may be asked, and note the limits that its answer tells."""
-        release = await traffic.admit(is_pull=request.method == "GET" and "/manifests/" in request.url.path)
-        if traffic.is_down and request.body is None:
-            request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
-        try:
-            response = await self._wire.exchange(request, sent, traffic)
-        except BaseException:
-            release()
-            raise
+        lost: Unreachable | None = None
+        for _ in range(self.limits.attempts):
+            await traffic.presence.wait(partial(self._wire.probe, request))
+            try:
+                response, release = await self._attempt(request, sent, traffic)
+                break
+            except HOPELESS:
+                raise
+            except Unreachable as error:  # nothing was sent, whatever it is
+                lost = error
+            await traffic.presence.lost(lost, partial(self._wire.probe, request))
+            traffic.retries += 1
+        else:
+            assert lost is not None
+            raise Down(str(lost), hint=lost.hint)
         response.on_close = release
+        traffic.presence.answered()
         if quota := read_quota(response.headers):
             traffic.heed(quota)
         if response.status not in OUTAGES:
             traffic.is_down = False
         return response
+
+    async def _attempt(self, request: Request, sent: str | None, traffic: Traffic) -> tuple[Response, Release]:
+        """One request when the host may be asked; its answer, and the function that gives its permit back."""
+        release = await traffic.admit(is_pull=request.method == "GET" and "/manifests/" in request.url.path)
+        if traffic.is_down and request.body is None:
+            request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
+        try:
+            return await self._wire.exchange(request, sent, traffic), release
+        except BaseException:
+            release()
+            raise
 
 
 @asynccontextmanager

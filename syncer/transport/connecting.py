@@ -147,6 +147,18 @@ class Route:
         return no_tunnel(error, authority(self.place), authority(self.url))
 
 
+_PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, and how many
+_UNACKNOWLEDGED = 50_000  # milliseconds
+
+
+def find_dead_peer(connected: socket.socket) -> None:
+    """Have the system end a connection whose other end is gone, within a minute, however long an answer may take."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in {**_PROBES, "TCP_USER_TIMEOUT": _UNACKNOWLEDGED}.items():
+        if (option := getattr(socket, name, None)) is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class Connection(Protocol):
     """A connection that carries one exchange after the other."""
 

@@ -21,6 +21,14 @@ class ProxyRefused(Unreachable):
     """A proxy does not pass a request on, and would refuse another attempt as well."""
 
 
+class Absent(Unreachable):
+    """Nobody takes the connection: it is refused, or nothing answers."""
+
+
+class Down(Unreachable):
+    """The host took no connections for so long that nobody waits for it any more."""
+
+
 class NameUnknown(Unreachable):
     """The name server says that the name does not exist."""
 
@@ -32,6 +40,9 @@ class Unanswered(Interrupted):
 class OutOfReach(OSError):
     """A server sent syncer to a name with addresses that it may not send to, such as private ones."""
 
+
+HOPELESS = (CertificateRefused, ProxyRefused)
+"""What another attempt meets again."""
 
 BROKEN = (OSError, CutOff, NotHTTP)
 """The errors that end an exchange on a connection; ``TimeoutError`` is an ``OSError``."""
@@ -65,9 +76,9 @@ def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> Netwo
         case socket.gaierror():
             return Unreachable(f"the name of {name} cannot be looked up: {cause.strerror}")
         case TimeoutError():
-            return Unreachable(f"{name} does not answer: the connection timed out")
+            return Absent(f"{name} does not answer: the connection timed out")
         case _:
-            return Unreachable(f"{name} cannot be reached: {cause.strerror or cause}")
+            return Absent(f"{name} cannot be reached: {cause.strerror or cause}")
 
 
 def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:

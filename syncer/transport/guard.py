@@ -98,6 +98,19 @@ def _authority(scheme: str, raw: str) -> str:
     return host if url.is_default_port() or url.port is None else f"{host}:{url.port}"
 
 
+def upgraded(start: URL, target: URL) -> URL:
+    """``target`` by https where an https host, at the origin of ``start``, names itself with http.
+
+    A registry behind a TLS proxy that it knows nothing of does so (distribution/distribution#2225).
+    """
+    if (start.scheme, target.scheme) != ("https", "http") or target.host != start.host:
+        return target
+    if target.explicit_port not in (None, 80, start.port):
+        return target
+    rest = str(target.relative()) if target.raw_path_qs else "/"
+    return URL(f"{start.origin()}{rest}", encoded=True)
+
+
 def check_hop(start: URL, target: URL, reach: Scope | None, what: str) -> None:
     """Raise ``Unsafe`` unless ``start`` may send syncer to ``target``.
 

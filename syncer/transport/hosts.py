@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,7 +21,8 @@ from typing import TypeAlias
 
 import anyio
 
-from syncer.errors import Interrupted, Waiting
+from syncer.errors import Interrupted, Unreachable, Waiting
+from syncer.transport.failures import HOPELESS, Absent, Down
 from syncer.transport.request import Request
 from syncer.transport.settings import HostSettings, Limits
 
@@ -152,6 +153,107 @@ def _nothing() -> None:
     """Give nothing back."""
 
 
+Probe: TypeAlias = Callable[[], Awaitable[None]]
+"""Makes a connection to a host, and drops it; raises ``Unreachable``."""
+
+_LONGEST_PROBE = 15.0  # seconds between two probes
+
+
+class Presence:
+    """The knowledge of all requests to a host whether it takes connections.
+
+    A host that has answered may be away for ``Limits.outage`` seconds, as a registry that restarts is.  Meanwhile its
+    requests wait, and one of them probes.  After that it is down, and everything for it fails at once, but for one
+    request now and then that looks whether it is back.  A host that never answered is down at once.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._has_answered = False
+        self._cause: Unreachable | None = None  # of its being down
+        self._look_at = 0.0  # monotonic: when a host that is down may be asked again
+        self._away_since: float | None = None  # monotonic
+        self._probes = 0  # of this outage, in vain
+        self._is_probing = False
+        self._changed = anyio.Event()
+
+    def forget(self) -> None:
+        """Ask a host that is down again, as one that never answered."""
+        if self._cause is not None:
+            self._cause, self._has_answered = None, False
+
+    def answered(self) -> None:
+        """Note that the host is there."""
+        self._has_answered = True
+        self._cause = None
+        if self._away_since is not None:
+            self._back()
+
+    async def lost(self, error: Unreachable, probe: Probe) -> None:
+        """Wait until the host that took no connection is back, or raise why it is not waited for."""
+        if not self._has_answered:
+            if not isinstance(error, Absent):
+                raise error
+            self._give_up(error)
+        elif self._cause is None and self._away_since is None:
+            self._away_since, self._probes = time.monotonic(), 0
+        await self.wait(probe)
+
+    async def wait(self, probe: Probe) -> None:
+        """Wait while the host is away; raises ``Down`` when it is down."""
+        while self._away_since is not None:
+            if self._is_probing:
+                await self._changed.wait()
+            else:
+                await self._probe(probe)
+        if self._cause is not None:
+            now = time.monotonic()
+            if now < self._look_at:
+                raise Down(str(self._cause), hint=self._cause.hint)
+            self._look_at = now + _LONGEST_PROBE
+
+    async def _probe(self, probe: Probe) -> None:
+        """Look once, after a while, for all who wait."""
+        self._is_probing = True
+        try:
+            seconds = min(
+                _LONGEST_PROBE, self._limits.longest_backoff, self._limits.backoff * 2 ** min(self._probes, 9)
+            )
+            with anyio.move_on_after(random.uniform(seconds / 2, seconds)):  # noqa: S311  (jitter is no secret)
+                await self._changed.wait()  # an answer to somebody says that it is back
+            if self._away_since is not None:
+                await probe()
+        except HOPELESS:
+            self._back()  # somebody is there, whom each request meets for itself
+        except Unreachable as error:
+            self._probes += 1
+            if self._away_since is not None and time.monotonic() - self._away_since >= self._limits.outage:
+                self._give_up(
+                    Down(
+                        f"{error}, for {self._limits.outage:.0f} s now",
+                        hint="run again when it is there, or wait longer with --outage",
+                    )
+                )
+        else:
+            self._back()
+        finally:
+            self._is_probing = False
+            self._wake()
+
+    def _give_up(self, cause: Unreachable) -> None:
+        self._cause = cause
+        self._look_at = time.monotonic() + _LONGEST_PROBE
+        self._back()
+
+    def _back(self) -> None:
+        self._away_since = None
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
 @dataclass(slots=True)
 class Traffic:
     """The counters of one host, which a report reads, and its limits."""
@@ -169,6 +271,7 @@ class Traffic:
     paused_seconds: float = 0.0
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
     permits: Permits = field(init=False)
+    presence: Presence = field(init=False)
     _until: float = 0.0  # monotonic
     _pulls_until: float = 0.0  # likewise, for what a quota of pulls counts
     _requests_rate: Rate | None = field(init=False)
@@ -178,6 +281,7 @@ class Traffic:
         settings = self.settings
         most = self.limits.requests_per_host
         self.permits = Permits(min(most, settings.concurrency or most))
+        self.presence = Presence(self.limits)
         self._requests_rate = Rate(settings.requests_per_second) if settings.requests_per_second else None
         self._bytes_rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
 
@@ -259,6 +363,7 @@ class Meter:
         self._traffic = traffic
         self._limits = traffic.limits
         self._is_upload = is_upload
+        self._window = max(self._limits.window, 0.0 if is_upload else request.body_patience(self._limits))
         self._waited, self._moved = 0.0, 0  # seconds and bytes since the last judgement
 
     @property
@@ -284,7 +389,7 @@ class Meter:
     def _watch(self, count: int, seconds: float) -> None:
         self._waited += seconds
         self._moved += count
-        if self._waited >= self._limits.window:
+        if self._waited >= self._window:
             if self._moved < self._limits.slowest * self._waited:
                 way = "get through" if self._is_upload else "come in"
                 raise Interrupted(f"{self._request}: less than {self._limits.slowest} bytes a second {way}")

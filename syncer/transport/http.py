@@ -59,8 +59,8 @@ class AnswerParser:
     """
 
     __slots__ = (
-        "_fields", "_method", "_parser", "_piece_size", "_since_piece", "_size", "has_overrun", "head", "held",
-        "is_chunked", "is_done", "left", "pieces",
+        "_fields", "_method", "_parser", "_piece_size", "_since_piece", "_size", "brought", "has_overrun", "head",
+        "held", "is_chunked", "is_done", "left", "pieces",
     )  # fmt: skip
 
     def __init__(self, method: str) -> None:
@@ -71,6 +71,7 @@ class AnswerParser:
         self.is_chunked = False
         self.is_done = False  # the body has come to its end
         self.has_overrun = False  # more came than the answer has
+        self.brought = 0  # pieces of the body in what was fed last, each of which takes its time
         self._method = method
         self._fields: list[tuple[str, str]] = []
         self._size = 0  # bytes fed without a head in them
@@ -154,7 +155,7 @@ class AnswerParser:
 
     def _joined(self, had_pieces: int, size: int) -> None:
         """Make one piece of all that ``size`` bytes of a chunked body brought; raises ``NotHTTP``."""
-        brought = len(self.pieces) - had_pieces
+        self.brought = brought = len(self.pieces) - had_pieces
         if brought > 1:
             self.pieces.append(b"".join([self.pieces.pop() for _ in range(brought)][::-1]))
         self._since_piece = 0 if brought else self._since_piece + size

@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 
 from syncer.errors import Interrupted
-from syncer.transport.connecting import Addresses, Found, Idle, Route
+from syncer.transport.connecting import Addresses, Found, Idle, Route, find_dead_peer
 from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.guard import Scope, authority
 from syncer.transport.hosts import Meter, Traffic
@@ -23,6 +23,7 @@ from syncer.transport.response import Response
 from syncer.transport.settings import Limits
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
+_MANY = 1000  # chunks that come at once, after which the others have their turn
 _NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
 
 
@@ -65,18 +66,20 @@ class Stream(asyncio.Protocol):
         else:
             self._transport.write(head)
             await self._send(request, content, Meter(request, traffic, is_upload=True))
+        deadline = time.monotonic() + request.head_patience(traffic.limits)
         while answer.head is None:
-            await self._wait(request.patience or traffic.limits.idle)
+            await self._wait(deadline - time.monotonic())
         return answer.head
 
     async def piece(self, seconds: float) -> bytes:
         """The next bytes of the body, none at its end; raises the errors of ``ask``."""
         answer = self._answer
         assert answer is not None
+        deadline = time.monotonic() + seconds  # neither trailers nor the sizes of chunks put it off
         while not answer.pieces:
             if answer.is_done:
                 return b""
-            await self._wait(seconds)
+            await self._wait(deadline - time.monotonic())
         piece = answer.take()
         if self._is_paused and answer.held <= _BUFFER // 2:
             self._is_paused = False
@@ -194,10 +197,21 @@ class Stream(asyncio.Protocol):
             answer.feed(data)
         except NotHTTP as error:
             self._fail(error)
-        if answer.held > _BUFFER and not self._is_paused and not answer.is_done:
-            self._is_paused = True
-            self._transport.pause_reading()
+        if not self._is_paused and not answer.is_done:
+            if answer.held > _BUFFER:
+                self._is_paused = True
+                self._transport.pause_reading()
+            elif answer.brought > _MANY:  # else the loop would read on, and all others stand still
+                self._is_paused = True
+                self._transport.pause_reading()
+                asyncio.get_running_loop().call_soon(self._resume)
         self._wake()
+
+    def _resume(self) -> None:
+        answer = self._answer
+        if self._is_paused and self.is_open and answer is not None and answer.held <= _BUFFER:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
@@ -244,6 +258,10 @@ class LoopWire:
             raise
         return _LoopResponse(self._idle, stream, request, answer, traffic)
 
+    async def probe(self, route: Route) -> None:
+        """Make a connection and drop it; raises ``Unreachable``."""
+        (await self._connect(route)).close()
+
     async def _connect(self, route: Route) -> Stream:
         found = await self._addresses.of(route)
         stream: Stream | None = None
@@ -276,6 +294,7 @@ class LoopWire:
             )
         except OSError as error:
             raise route.failure(error) from None
+        find_dead_peer(connected)
         return stream
 
 
@@ -286,7 +305,7 @@ class _LoopResponse(Response):
         super().__init__(request, head.status, head.headers)
         self._idle: Idle[Stream] | None = idle
         self._stream = stream
-        self._patience = traffic.limits.idle
+        self._patience = request.body_patience(traffic.limits)
         self._meter = Meter(request, traffic)
 
     @property

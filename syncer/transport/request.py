@@ -13,6 +13,7 @@ from yarl import URL
 
 from syncer.files import InPlace
 from syncer.transport.guard import Scope, without_secrets
+from syncer.transport.settings import Limits
 
 SMALL = 64 * 1024
 """Bytes of an answer's body that are read by default; enough for errors and empty answers."""
@@ -69,6 +70,10 @@ class Authorizer(Protocol):
         """Learn from an answer of status 401, and tell whether another attempt can help."""
         ...
 
+    def elsewhere(self, url: URL) -> Authorizer | None:
+        """The authorizer, which knows no login, for a request that is redirected to ``url`` at another origin."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenged:
@@ -95,7 +100,8 @@ class Request:
     body: bytes | Body | None = None
     authorizer: Authorizer | None = None
     repeatable: bool = True
-    patience: float | None = None  # seconds to wait for a byte of the answer; None: Limits.idle
+    patience: float | None = None  # seconds to wait for the head of the answer; None: as for its body
+    is_blob: bool = False  # Limits.stall holds for its answer, and else Limits.idle
     pour: Pour | None = None  # takes the answer's body in a worker thread
     reach: Scope | None = None  # how near an address it may go to; None: where the user said
     is_final: Callable[[Answer], bool] | None = None  # says of an error that could be gone soon that it will not be
@@ -106,6 +112,14 @@ class Request:
         if self.body is None or isinstance(self.body, bytes):
             return None if self.body is None else len(self.body)
         return self.body.length
+
+    def body_patience(self, limits: Limits) -> float:
+        """Seconds to wait for the next byte of the answer's body."""
+        return limits.stall if self.is_blob else limits.idle
+
+    def head_patience(self, limits: Limits) -> float:
+        """Seconds to wait for the whole head of the answer, whatever comes before it."""
+        return self.patience or self.body_patience(limits)
 
     def __str__(self) -> str:
         return f"{self.method} {without_secrets(self.url)}"

@@ -70,12 +70,10 @@ class Response(ABC):
 
     async def read(self, limit: int) -> tuple[bytes, bool]:
         """Read at most ``limit`` bytes of the body; returns them, and whether that was the whole body."""
-        pieces: list[bytes] = []
-        size = 0
-        while size <= limit and (piece := await self.piece()):
-            pieces.append(piece)
-            size += len(piece)
-        return b"".join(pieces)[:limit], size <= limit
+        content = bytearray()  # a list of pieces costs many times their bytes where they are small
+        while len(content) <= limit and (piece := await self.piece()):
+            content += piece
+        return bytes(content[:limit]), len(content) <= limit
 
     async def read_into_memory(self) -> Response:
         """Read the start of the body into memory, close the answer, and return a copy of it.

@@ -21,6 +21,9 @@ PROGRESS = 1024 * 1024
 """Bytes that an attempt must have transferred to count as progress."""
 
 
+_MOST_STALLS = 3  # each attempt may begin a virus scan, or a download of a cache, anew
+
+
 class Budget:
     """The attempts that one piece of work has left; after progress it has all of them again."""
 
@@ -28,14 +31,15 @@ class Budget:
         self._limits = limits
         self._attempts = attempts or limits.attempts
         self.failures = 0
+        self.stalls = 0  # for which a blob was waited in vain
 
     @property
     def is_spent(self) -> bool:
-        return self.failures + 1 >= self._attempts
+        return self.failures + 1 >= self._attempts or self.stalls >= _MOST_STALLS
 
     def progressed(self) -> None:
         """Forget the failed attempts, because bytes were transferred."""
-        self.failures = 0
+        self.failures = self.stalls = 0
 
     def jitter(self) -> float:
         """Seconds to wait before the next attempt: full jitter below a ceiling that doubles."""

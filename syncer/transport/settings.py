@@ -104,10 +104,12 @@ class Limits:
     longest_backoff: float = 30.0
     max_wait: float = 120.0  # what a Retry-After may ask for
     connect: float = 15.0
-    idle: float = 60.0  # without a byte of an answer
-    commit: float = 900.0  # without a byte of the answer to an upload: some registries copy the blob first
+    outage: float = 120.0  # for which a host that has answered may take no connections
+    idle: float = 60.0  # for the head of an answer, and without a byte of its body
+    stall: float = 300.0  # as idle, for a blob: caches and virus scanners hold its first or last bytes back
+    commit: float = 900.0  # for the head of the answer to an upload: some registries copy the blob first
     slowest: int = 1024  # bytes a second; a body that moves less over the whole window is given up
-    window: float = 60.0
+    window: float = 60.0  # at least as long as a byte of the body is waited for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,6 +78,10 @@ class Wire:
             raise no_tunnel(407, authority(route.place), authority(request.url))
         return response
 
+    async def probe(self, request: Request) -> None:
+        """Make a connection to where ``request`` goes, and drop it; raises ``Unreachable``."""
+        await self._loop.probe(self._route(request))
+
     def _route(self, request: Request) -> Route:
         """The one route to a place, so that connections can be kept by it."""
         url = request.url

@@ -23,7 +23,7 @@ from syncer.transport import HostSettings, Limits, Proxies, TransportSettings
 from tests.support.images import Image
 from tests.support.registries import Registry
 
-QUICK = Limits(backoff=0.001, longest_backoff=0.01, connect=5.0, idle=5.0, commit=5.0)
+QUICK = Limits(backoff=0.001, longest_backoff=0.01, connect=5.0, outage=0.3, idle=5.0, stall=5.0, commit=5.0)
 """As in earnest, but for the waiting."""
 
 

@@ -40,6 +40,9 @@ class BasicLogin:
     async def challenged(self, answer: Challenged) -> bool:  # noqa: ARG002 - there is nothing else to say
         return False
 
+    def elsewhere(self, url: URL) -> None:  # noqa: ARG002 - nobody gives out tokens for charts
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Download:
