@@ -21,8 +21,8 @@ help: ## list these commands
 demo: $(VENV)/.installed ## build a bundle from an embedded registry, push it into another, verify it
 	@$(BIN)/python -m syncer.demo
 
-test: $(VENV)/.tested tools ## set up what the tests need, and run them
-	$(PYTEST)
+test: $(VENV)/.tested tools ## set up what the tests need, and run them on all cores
+	$(PYTEST) --numprocesses auto
 
 newest: tools ## the registry and Palette's API once more, with the newest aiohttp
 	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)

@@ -41,10 +41,11 @@ def registry_settings(
     """The settings of all registries; ``login`` is for the registry at ``address`` alone.
 
     ``everyone`` are all whom the command speaks to, where that is known.  Raises ``UsageError`` for half a login, or
-    a certificate where all of them are spoken to by HTTP, and ``InvalidFile`` for a certificate that is not there.
+    a certificate where all of them and the proxy are spoken to by HTTP, and ``InvalidFile`` for an absent certificate.
     """
+    proxies = Proxies.from_environ(os.environ)
     said = [connection.plain_http if each.plain_http is None else each.plain_http for each in everyone]
-    if said and all(said):
+    if said and all(said) and not (proxies.http or "").startswith("https://"):  # the proxy has a certificate
         _refuse_certificates(connection)
     host = HostSettings(
         plain_http=connection.plain_http or None,
@@ -63,7 +64,7 @@ def registry_settings(
                 stall=connection.stall,
             ),
             default=host,
-            proxies=Proxies.from_environ(os.environ),
+            proxies=proxies,
             user_agent=f"syncer/{__version__}",
         ),
         credentials=CredentialSettings(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from http import HTTPStatus
 
 from syncer.content import Blob, Progress
 from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
@@ -161,7 +162,9 @@ class RegistryTarget:
             yield
         except SourceFailed as failed:
             raise failed.error from None
-        except ChildrenUnknown:
+        except ChildrenUnknown as error:
+            if about and _has_urls(about) and error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise TargetError(str(error), hint=_ALLOW_URLS) from error  # distribution says both of such a layer
             raise
         except RegistryError as error:
             if isinstance(error, Denied) and not is_full(error):
