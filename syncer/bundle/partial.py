@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from syncer.bundle import layout, tar
 from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal
-from syncer.bundle.slots import Slot, is_in_place, proof_of, prove
+from syncer.bundle.slots import Slot, find_holes, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked, TargetFull
 from syncer.failpoints import reach
@@ -132,7 +132,8 @@ class Partial:
         """
         with writing(self.final):
             self._check_place()
-            if not all(is_in_place(self.file, self.framing, slot) for slot in kept):
+            holes = find_holes(self.file)
+            if not all(is_in_place(self.file, self.framing, slot, holes) for slot in kept):
                 raise self._altered()
 
     def finish(self, kept: Iterable[Slot], tail: Sequence[tuple[str, bytes]]) -> None:

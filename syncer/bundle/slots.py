@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -129,11 +130,11 @@ def prove(file: int, framing: Framing, slot: Slot) -> Iterator[tuple[int, _Hash]
         return  # what was proven before it counts
 
 
-def is_in_place(file: int, framing: Framing, slot: Slot) -> bool:
+def is_in_place(file: int, framing: Framing, slot: Slot, holes: Sequence[tuple[int, int]]) -> bool:
     """Tell whether a completed slot still has its content, as far as a cheap check can know.
 
     Small content is hashed.  Of large content the start and the end are looked at, and all of it is hashed only where
-    the file has a hole, as it has after it was cut short and written on.
+    one of the ``holes`` of the file is, which it has after it was cut short and written on.
     """
     offset, end = slot.offset, slot.end(framing)
     try:
@@ -141,7 +142,7 @@ def is_in_place(file: int, framing: Framing, slot: Slot) -> bool:
             member = zstd.unpack(os.pread(file, slot.packed, offset), slot.total)
             content = member[slot.header_length :][: slot.size]
             return member == slot.member(content) and Digest.of(content, slot.digest.algorithm) == slot.digest
-        if slot.size <= _SMALL or _first_hole(file, offset) < end:
+        if slot.size <= _SMALL or any(start < end and stop > offset for start, stop in holes):
             return _is_proven(file, framing, slot)
         stored, header = slot.stored(framing), slot.header
         start, last = bytearray(len(header)), bytearray(slot.total - len(header) - slot.size)
@@ -158,12 +159,16 @@ def _is_proven(file: int, framing: Framing, slot: Slot) -> bool:
     return any(True for _ in prove(file, framing, whole))
 
 
-def _first_hole(file: int, offset: int) -> int:
-    """Where the next hole in the file is, from ``offset`` on; its end where the system does not tell."""
-    try:
-        return os.lseek(file, offset, os.SEEK_HOLE)
-    except OSError:
-        return os.fstat(file).st_size
+def find_holes(file: int) -> list[tuple[int, int]]:
+    """Find the start and the end of each hole in the file by one walk; none where the system does not tell."""
+    holes: list[tuple[int, int]] = []
+    position, size = 0, os.fstat(file).st_size
+    with suppress(OSError):
+        while (start := os.lseek(file, position, os.SEEK_HOLE)) < size:
+            holes.append((start, size))  # to its end, unless there is data behind it
+            position = os.lseek(file, start, os.SEEK_DATA)
+            holes[-1] = (start, position)
+    return holes
 
 
 def _is_whole(stored: Stored, file: int, slot: Slot, hasher: _Hash) -> bool:
