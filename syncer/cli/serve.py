@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import resource
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import anyio
@@ -57,7 +56,6 @@ def serve(
     tls = Tls(certificate=tls_cert, key=tls_key) if tls_cert and tls_key else None
 
     async def job() -> Exit:
-        _allow_many_files()
         with open_storage(bundle_path, directory, keep_unfinished) as storage:
             async with serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address:
                 click.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
@@ -74,13 +72,6 @@ def _path(flag: str, name: str | None) -> Path | None:
     if name == "":
         raise UsageError(f"the name that {flag} is given is empty", hint="is a variable of the script not set?")
     return Path(name) if name else None
-
-
-def _allow_many_files() -> None:
-    """Raise the limit of open files: each connection is one, and many systems allow 1024 by default."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS refuses some of what it says it allows
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager
