@@ -250,7 +250,8 @@ class Transport:
         """Send ``request`` when its host may be asked, and note the limits that its answer tells."""
         lost: Unreachable | None = None
         for _ in range(self.limits.attempts):
-            await traffic.presence.wait(partial(self._wire.probe, request))
+            if traffic.presence.is_doubtful:
+                await traffic.presence.wait(partial(self._wire.probe, request))
             try:
                 response, release = await self._attempt(request, sent, traffic)
                 break
