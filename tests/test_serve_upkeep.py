@@ -15,8 +15,7 @@ import pytest
 from syncer.errors import DigestMismatch
 from syncer.oci import Digest, parse_manifest
 from syncer.serve import Disk, open_disk, serve
-from syncer.serve.directory import Layout
-from syncer.serve.sweep import Arrivals, Sweep
+from syncer.serve.directory import Arrivals, Layout, Sweep
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer

@@ -14,8 +14,7 @@ from yarl import URL
 
 from syncer.errors import InvalidContent, ListIncomplete
 from syncer.oci.manifest import load_object
-from syncer.registry.headers import next_link, upgraded_location, with_parameters
-from syncer.registry.problems import refusal
+from syncer.registry.answers import next_link, refusal, upgraded_location, with_parameters
 from syncer.transport import Answer, Request, Transport
 from syncer.transport.client import resolved
 from syncer.transport.guard import authority, origin, without_secrets

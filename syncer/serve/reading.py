@@ -14,8 +14,18 @@ from anyio import to_thread
 from syncer.oci import Digest
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.serve.connection import write_piece
-from syncer.serve.endpoint import BlobAt, ManifestAt, Pulled, Referrers, Tags
-from syncer.serve.problem import COMMON_HEADERS, Problem, empty_response, json_response, not_modified
+from syncer.serve.protocol import (
+    COMMON_HEADERS,
+    BlobAt,
+    ManifestAt,
+    Problem,
+    Pulled,
+    Referrers,
+    Tags,
+    empty_response,
+    json_response,
+    not_modified,
+)
 from syncer.serve.storage import Storage, StoredBlob, StoredManifest
 
 _PIECES = (128 * 1024, 1024 * 1024)  # bytes that a slow and a quick client is sent at a time

@@ -19,7 +19,7 @@ from syncer.oci import Digest
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.transport import Answer, Authorizer, Request, Response, Transport
 from syncer.transport.guard import without_secrets
-from syncer.transport.request import Challenged
+from syncer.transport.message import Challenged
 
 MAX_ARCHIVE = 1024 * 1024 * 1024
 """Bytes of one chart or file; charts have some hundred KiB, installers some hundred MiB."""

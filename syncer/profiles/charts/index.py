@@ -16,9 +16,8 @@ from yarl import URL
 
 from syncer.errors import InvalidContent, InvalidFile, ListIncomplete, NotFound, UsageError
 from syncer.files import write_whole
-from syncer.formats.json_fields import objects_field, text_field
 from syncer.formats.semver import Version, newest
-from syncer.formats.text import decode_text
+from syncer.formats.text import decode_text, objects_field, text_field
 from syncer.formats.yaml import parse_yaml
 from syncer.profiles.charts.http import ask
 from syncer.transport import Authorizer, Transport
