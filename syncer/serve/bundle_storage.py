@@ -133,6 +133,10 @@ class BundledBlob:
     digest: Digest
     size: int
 
+    @property
+    def is_verified(self) -> bool:
+        return self.storage.is_verified(self.digest)
+
     @contextmanager
     def open(self) -> Iterator[ReadAt]:
         read = functools.partial(self.storage.bundle.read, self.digest)

@@ -268,6 +268,13 @@ class DiskBlob:
     path: Path
     size: int
 
+    @property
+    def is_verified(self) -> bool:
+        try:
+            return self.disk.is_sound(self.digest, self.path.lstat())
+        except FileNotFoundError:
+            return False
+
     @contextmanager
     def open(self) -> Iterator[ReadAt]:
         with open(open_plain(self.path), "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor, not a path

@@ -66,6 +66,7 @@ class Application:
     passwords: Passwords | None = None
     _writable: Writable | None = field(init=False)
     _turns: writing.Turns = field(default_factory=writing.Turns)
+    _checks: reading.Checks = field(default_factory=reading.Checks)
     _closing: bool = False
 
     def __post_init__(self) -> None:
@@ -104,8 +105,9 @@ class Application:
             await anyio.sleep(storage.upkeep_seconds)
 
     def close(self) -> None:
-        """Let a sweep end early, because the server stops."""
+        """Let a sweep, and the hashing of blobs, end early, because the server stops."""
         self._closing = True
+        self._checks.close()
 
     async def _check_password(self, request: web.BaseRequest) -> None:
         if self.passwords and not await self.passwords.admit(request.headers.get("Authorization")):
@@ -131,7 +133,7 @@ class Application:
             case "DELETE", BlobAt():
                 return await writing.delete_blob(storage, endpoint)
             case "POST", Uploads():
-                return await writing.post_upload(request, storage, turns, endpoint)
+                return await writing.post_upload(request, storage, turns, self._checks, endpoint)
             case "GET" | "HEAD", UploadAt():
                 return await writing.get_upload(storage, turns, endpoint)
             case "PATCH", UploadAt():
@@ -154,7 +156,7 @@ class Application:
                 case ManifestAt():
                     return reading.get_manifest(request, self.storage, endpoint)
                 case BlobAt():
-                    return await reading.get_blob(request, self.storage, endpoint)
+                    return await reading.get_blob(request, self.storage, self._checks, endpoint)
                 case Referrers():
                     return await reading.get_referrers(request, self.storage, endpoint)
         raise Problem(

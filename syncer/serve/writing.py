@@ -31,7 +31,7 @@ from syncer.serve.protocol import (
     parse_tag,
     unknown_upload,
 )
-from syncer.serve.reading import unknown_blob, unknown_manifest
+from syncer.serve.reading import Checks, unknown_blob, unknown_manifest
 from syncer.serve.storage import Kept, Upload, Writable
 
 _BATCH = 1024 * 1024  # bytes written and hashed at once
@@ -90,13 +90,14 @@ async def purge(storage: Writable, turns: Turns, repository: str, session: str) 
 
 
 async def post_upload(
-    request: web.BaseRequest, storage: Writable, turns: Turns, endpoint: Uploads
+    request: web.BaseRequest, storage: Writable, turns: Turns, checks: Checks, endpoint: Uploads
 ) -> web.StreamResponse:
     """Mount a blob from another repository, receive one in this request, or open a session."""
     repository, query = endpoint.repository, request.query
     if "mount" in query and is_repository(query.get("from", "")):
         digest = parse_digest(query["mount"])
-        if await to_thread.run_sync(storage.mount, repository, digest, query["from"]):
+        is_there = await checks.find(storage, query["from"], digest) is not None
+        if is_there and await to_thread.run_sync(storage.mount, repository, digest, query["from"]):
             return _created(repository, digest)
     upload = storage.begin(repository)
     if "digest" in query:
