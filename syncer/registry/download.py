@@ -11,8 +11,7 @@ from multidict import CIMultiDictProxy
 from syncer.content import Pieces, PourableBlob
 from syncer.errors import DigestMismatch, Interrupted, NetworkError, SyncerError, Unsafe
 from syncer.oci import Descriptor
-from syncer.registry.headers import content_range
-from syncer.registry.problems import refusal
+from syncer.registry.answers import content_range, refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
 from syncer.transport.failures import Unanswered

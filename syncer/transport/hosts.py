@@ -23,7 +23,7 @@ import anyio
 
 from syncer.errors import Interrupted, Unreachable, Waiting
 from syncer.transport.failures import HOPELESS, Absent, Down
-from syncer.transport.request import Request
+from syncer.transport.message import Request
 from syncer.transport.settings import HostSettings, Limits
 
 _NUMBER = re.compile(r"\s*([0-9]{1,12})")
