@@ -252,7 +252,7 @@ class Transport:
         """Make one attempt, and follow redirects."""
         for _ in range(MOST_REDIRECTS + 1):
             response = await self._authorized(request)
-            if not is_redirect(request.method, response.status, response.headers):
+            if not is_redirect(request.method, response.status, response.headers) or not _leads_on(request, response):
                 return response
             try:
                 authorizer = request.authorizer
@@ -363,6 +363,16 @@ def resolved(base: URL, location: str) -> URL:
     if not target.host:
         raise ValueError(location)
     return target
+
+
+def _leads_on(request: Request, redirect: Response) -> bool:
+    """Tell whether a redirect is to be followed; one that is not is an answer like others."""
+    if request.follows is None:
+        return True
+    try:
+        return request.follows(resolved(request.url, redirect.headers["Location"]))
+    except ValueError:
+        return False
 
 
 def is_redirect(method: str, status: int, headers: Mapping[str, str]) -> bool:
