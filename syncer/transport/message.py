@@ -232,6 +232,7 @@ class _InMemory(Response):
 
     def __init__(self, answer: Response, content: bytes) -> None:
         super().__init__(answer.request, answer.status, answer.headers)
+        self.told = answer.told
         self._scope = answer.scope
         self._content = content
 
