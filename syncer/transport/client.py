@@ -14,7 +14,7 @@ from itertools import groupby
 import anyio
 from yarl import URL
 
-from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
+from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
 from syncer.transport.failures import HOPELESS, Absent, Down, NameUnknown, Unanswered, spelt_status
 from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.hosts import Lane, Release, Traffic, in_lane, read_quota
@@ -191,7 +191,7 @@ class Transport:
                     is_first = False
                     self.of(request.url).retries += 1
                     continue
-                budget.stalls += request.is_blob and isinstance(error, Unanswered)
+                self.note_stall(request, budget, error)
                 await self._again(request, budget, error)
                 continue
             if response.status not in TRANSIENT or await self._is_final(request, response):
@@ -266,6 +266,15 @@ class Transport:
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()
+
+    def note_stall(self, request: Request, budget: Budget, error: NetworkError) -> None:
+        """Count a blob that was waited for in vain; one that never came is asked for once from then on."""
+        if not (request.is_blob and isinstance(error, Unanswered)):
+            return
+        held_back = self.of(request.url).held_back
+        budget.stalls = _MOST_STALLS if request.url.name in held_back else budget.stalls + 1
+        if budget.stalls >= _MOST_STALLS:
+            held_back.add(request.url.name)
 
     def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool, is_last: bool = False) -> bool:
         """Tell whether a failed attempt was the last one; then the error is counted.

@@ -303,6 +303,7 @@ class Traffic:
     pauses: int = 0
     paused_seconds: float = 0.0
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
+    held_back: set[str] = field(default_factory=set)  # blobs that never came, by the last part of their path
     permits: Permits = field(init=False)
     presence: Presence = field(init=False)
     _until: float = 0.0  # monotonic
