@@ -377,6 +377,40 @@ async def test_a_body_in_chunks_of_a_byte_lets_the_others_have_their_turn() -> N
     assert longest < 0.15, "the loop stood still"
 
 
+async def test_between_two_reads_of_tiny_chunks_the_others_have_their_turn() -> None:
+    """§4.2: else the loop reads all that the kernel has, as often as it can, before anybody else."""
+    chunks, turns = 1_500_000, 0
+
+    def serve(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.recv(65536)
+            connected.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(chunks // 100_000):
+                connected.sendall(b"1\r\nx\r\n" * 100_000)
+            connected.sendall(b"0\r\n\r\n")
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+            time.sleep(0.02)  # noqa: ASYNC251  (meanwhile the kernel takes in as much as it can)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        async with transport() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, serve, listening)
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            async with client.open(get(url)) as response:
+                tasks.start_soon(others)
+                while await response.piece():
+                    pass
+            tasks.cancel_scope.cancel()
+
+    reads = chunks * len(b"1\r\nx\r\n") / (256 * 1024)  # at least: uvloop reads so many bytes at a time
+    assert turns > reads / 2
+
+
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNK = OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
 
