@@ -66,7 +66,7 @@ def sync(
     transfer.refuse_recheck()
     if max_delete is not None and not yes:
         raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
-    file = find_sync_file(mirror)
+    file = find_sync_file(mirror, os.environ)
     state = state_directory(upload.state_dir)
     registries = registry_settings(
         connection, login, mirror.address, upload, everyone=mirror.everyone, include_foreign=mirror.include_foreign
