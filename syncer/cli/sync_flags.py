@@ -20,13 +20,14 @@ def find_sync_file(options: MirrorOptions, environment: Mapping[str, str]) -> Sy
     """
     if options.config is None:
         return _make_sync_file(options)
-    of_the_run = MirrorOptions(config=options.config, strict=options.strict, include_foreign=options.include_foreign)
-    if options != of_the_run:
+    if options.image or options.images_file or options.profiles or options.profile_file or options.registry:
         raise UsageError(
             "what to mirror is said by --config or by other flags, not by both",
             hint="put it into the file (docs/sync.md)",
         )
-    return read_sync_file(options.config, environment)
+    along = options.along if options.says_along else None
+    file = read_sync_file(options.config, environment)
+    return file.with_defaults(platform=options.arch, referrers=along, mapping=options.map)
 
 
 def _make_sync_file(options: MirrorOptions) -> SyncFile:

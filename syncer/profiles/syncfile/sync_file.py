@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from syncer.content import Item
+from syncer.content import Along, Item
 from syncer.errors import InvalidFile, UsageError, hide
 from syncer.formats.models import check
 from syncer.formats.text import read_text
@@ -60,6 +60,27 @@ class SyncFile:
             raise InvalidFile.of(mistakes)
         order = {id(source): number for number, source in enumerate(document.sources)}
         return cls(path, document, tree, order, from_variables)
+
+    def with_defaults(
+        self,
+        *,
+        platform: Platform | None = None,
+        referrers: Along | None = None,
+        mapping: NameMapping | None = None,
+    ) -> Self:
+        """This file with other values at its top level; what a source or a target says for itself stays.
+
+        ``mapping`` takes the place of the rules for the same prefixes, and joins the others.
+        """
+        document = self.document
+        rules = {rule.prefix: rule.replacement for rule in mapping.rules} if mapping else {}
+        kept = (rule for rule in NameMapping.from_document(document.map).rules if rule.prefix not in rules)
+        changes = {
+            "platforms": document.platforms if platform is None else (platform,),
+            "referrers": document.referrers if referrers is None else referrers,
+            "map": {rule.prefix: rule.replacement for rule in kept} | rules,
+        }
+        return replace(self, document=document.model_copy(update=changes))
 
     @property
     def sources(self) -> tuple[Source, ...]:
