@@ -7,8 +7,9 @@ the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from syncer.errors import AlreadyThere, InvalidFile, SyncerError
@@ -90,23 +91,49 @@ def _wrong(path: tuple[Step, ...], problem: str, hint: str | None = None) -> _Mi
     return _Mistakes([_Mistake(path, problem, hint)])
 
 
-Read: TypeAlias = Callable[[Any, tuple[Step, ...]], Any]
-"""A function from a node of the document and its path to a value; raises ``_Mistakes``."""
+Schema: TypeAlias = dict[str, Any]
 
 
-def _text(node: Any, path: tuple[Step, ...]) -> str:
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A reader of one kind of value.
+
+    ``value`` makes it of a node of the document and its path, and raises ``_Mistakes``; ``schema`` says the same as a
+    JSON Schema, for YAML's own types: a text may look like a number there.
+    """
+
+    value: Callable[[Any, tuple[Step, ...]], Any]
+    schema: Schema
+
+    def __call__(self, node: Any, path: tuple[Step, ...]) -> Any:
+        return self.value(node, path)
+
+
+def definition_schema() -> Schema:
+    """The JSON Schema (2020-12) of a definition, made of the readers that read one."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The definition of a bundle of syncer",
+        **_DEFINITION.schema,
+    }
+
+
+_TEXT_SCHEMA: Schema = {"type": ["string", "number", "boolean"]}
+
+
+def _read_text(node: Any, path: tuple[Step, ...]) -> str:
     if not isinstance(node, str):
         raise _wrong(path, "it must be a text")
     return node
 
 
-def _some_text(node: Any, path: tuple[Step, ...]) -> str:
-    if not _text(node, path):
+def _read_some_text(node: Any, path: tuple[Step, ...]) -> str:
+    if not _read_text(node, path):
         raise _wrong(path, "it must not be empty")
     return str(node)
 
 
-def _size(node: Any, path: tuple[Step, ...]) -> int:
+def _read_size(node: Any, path: tuple[Step, ...]) -> int:
     try:
         size = int(node)
     except (TypeError, ValueError):
@@ -116,14 +143,21 @@ def _size(node: Any, path: tuple[Step, ...]) -> int:
     return size
 
 
-def _parsed(parse: Callable[[str], Any]) -> Read:
+_text = Read(_read_text, _TEXT_SCHEMA)
+_some_text = Read(_read_some_text, _TEXT_SCHEMA | {"minLength": 1})
+_size = Read(
+    _read_size, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\+?[0-9_]+\s*$"}]}
+)
+
+
+def _parsed(parse: Callable[[str], Any], pattern: str) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> Any:
         try:
-            return parse(_text(node, path))
+            return parse(_read_text(node, path))
         except SyncerError as error:
             raise _wrong(path, str(error), error.hint) from None
 
-    return read
+    return Read(read, _TEXT_SCHEMA | {"pattern": pattern})
 
 
 def _only(word: str) -> Read:
@@ -132,11 +166,12 @@ def _only(word: str) -> Read:
             raise _wrong(path, f"it must be {word!r}")
         return word
 
-    return read
+    return Read(read, {"const": word})
 
 
 def _or_nothing(inner: Read) -> Read:
-    return lambda node, path: None if node is None else inner(node, path)
+    schema = {"anyOf": [inner.schema, {"type": "null"}]}
+    return Read(lambda node, path: None if node is None else inner(node, path), schema)
 
 
 def _list(inner: Read) -> Read:
@@ -153,21 +188,17 @@ def _list(inner: Read) -> Read:
             raise _Mistakes(mistakes)
         return tuple(values)
 
-    return read
+    return Read(read, {"type": "array", "items": inner.schema})
 
 
-@dataclass(frozen=True, slots=True)
-class _Mapping:
-    """A reader of mappings that makes values of ``kind``; fields in ``said`` are checked and not kept."""
+def _mapping(kind: type[Any], reads: Mapping[str, Read], said: Mapping[str, Read] = MappingProxyType({})) -> Read:
+    """Make a reader of mappings that makes values of ``kind``; fields in ``said`` are checked and not kept."""
+    known = {**said, **reads}
+    required = [each.name for each in fields(kind) if each.default is MISSING]
 
-    kind: type[Any]
-    reads: Mapping[str, Read]
-    said: Mapping[str, Read] = field(default_factory=dict)
-
-    def __call__(self, node: Any, path: tuple[Step, ...]) -> Any:
+    def read(node: Any, path: tuple[Step, ...]) -> Any:
         if not isinstance(node, Map):
             raise _wrong(path, "it must be a mapping")
-        known = {**self.said, **self.reads}
         values = {}
         mistakes: list[_Mistake] = []
         unknown = [name for name in node if name not in known]
@@ -178,29 +209,38 @@ class _Mapping:
                 values[name] = known[name](inner, (*path, name))
             except _Mistakes as wrong:
                 mistakes += wrong.found
-        for each in fields(self.kind):
-            is_meant = any(nearest(name, [each.name]) for name in unknown)
-            if each.default is MISSING and each.name not in node and not is_meant:
-                mistakes.append(_Mistake((*path, each.name), "it is required"))
+        for name in required:
+            if name not in node and not any(nearest(other, [name]) for other in unknown):
+                mistakes.append(_Mistake((*path, name), "it is required"))
         if mistakes:
             raise _Mistakes(mistakes)
-        return self.kind(**{name: value for name, value in values.items() if name not in self.said})
+        return kind(**{name: value for name, value in values.items() if name not in said})
+
+    schema = {
+        "type": "object",
+        "required": required,
+        "additionalProperties": False,
+        "properties": {name: inner.schema for name, inner in known.items()},
+    }
+    return Read(read, schema)
 
 
-_REFERENCE = _parsed(Reference.parse)
+_REFERENCE = _parsed(
+    Reference.parse, r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]*(/[a-z0-9._-]+)*(:[\w.-]+)?(@[a-z0-9]+:[0-9a-f]+)?$"
+)
 _MAYBE_REFERENCE = _or_nothing(_REFERENCE)
 _RESOLVED: Mapping[str, Read] = {
-    "digest": _or_nothing(_parsed(Digest.parse)),
+    "digest": _or_nothing(_parsed(Digest.parse, r"^[a-z0-9]+:[0-9a-f]{32,}$")),
     "size": _or_nothing(_size),
     "stored": _MAYBE_REFERENCE,
 }
 _TEXTS = _list(_text)
-_PACK = _Mapping(DefinedPack, {"name": _text, "version": _text})
-_PROFILE = _Mapping(
+_PACK = _mapping(DefinedPack, {"name": _text, "version": _text})
+_PROFILE = _mapping(
     DefinedProfile, {"name": _text, "version": _text, "uid": _text, "type": _text, "packs": _list(_PACK)}
 )
-_IMAGE = _Mapping(DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, **_RESOLVED})
-_CHART = _Mapping(
+_IMAGE = _mapping(DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, **_RESOLVED})
+_CHART = _mapping(
     DefinedChart,
     {
         "repo": _some_text,
@@ -211,12 +251,12 @@ _CHART = _Mapping(
         **_RESOLVED,
     },
 )
-_PATH = _or_nothing(lambda node, path: Path(_text(node, path)))
-_ARCHIVE = _Mapping(DefinedArchive, {"name": _some_text, "version": _some_text, "path": _PATH, **_RESOLVED})
-_FILE = _Mapping(DefinedFile, {"artifact": _REFERENCE, "path": _PATH, **_RESOLVED})
-_RELEASE = _Mapping(Release, {"name": _text, "version": _text, "notes": _text})
-_MISSING = _Mapping(Missing, {"name": _text, "reason": _text})
-_DEFINITION = _Mapping(
+_PATH = _or_nothing(Read(lambda node, path: Path(_read_text(node, path)), _TEXT_SCHEMA))
+_ARCHIVE = _mapping(DefinedArchive, {"name": _some_text, "version": _some_text, "path": _PATH, **_RESOLVED})
+_FILE = _mapping(DefinedFile, {"artifact": _REFERENCE, "path": _PATH, **_RESOLVED})
+_RELEASE = _mapping(Release, {"name": _text, "version": _text, "notes": _text})
+_MISSING = _mapping(Missing, {"name": _text, "reason": _text})
+_DEFINITION = _mapping(
     Definition,
     {
         "name": _some_text,

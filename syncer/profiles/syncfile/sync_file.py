@@ -267,11 +267,14 @@ def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
     are_all_known = True
     for index, target in _entries(tree, "targets"):
         title = target.get("name") or target.get("registry")
+        if not isinstance(title, str):
+            are_all_known = False
+            continue
         is_second = title in titles
         if is_second:
             yield _mistake(tree, path, f"{title!r} is the second target of that name", "targets", index)
-        are_all_known &= isinstance(title, str) and not is_second and target.keys() <= Target.model_fields.keys()
-        titles.add(str(title))
+        are_all_known &= not is_second and target.keys() <= Target.model_fields.keys()
+        titles.add(title)
     for index, source in _entries(tree, "sources") if titles and are_all_known else ():
         named = source.get("targets")
         for place, name in enumerate([named] if isinstance(named, str) else named if isinstance(named, list) else ()):
