@@ -193,13 +193,19 @@ class InvalidFile(UsageError):
 
     @classmethod
     def of(cls, mistakes: Iterable[InvalidFile]) -> InvalidFile:
-        """Make one error of all ``mistakes`` of a file, of which there is at least one; the first line comes first."""
-        flat = [single for mistake in mistakes for single in (mistake, *mistake.more)]
-        first, *others = sorted({str(mistake): mistake for mistake in flat}.values(), key=lambda each: each.line or 0)
+        """Make one error of all ``mistakes``, of which there is at least one; the first line of a file comes first."""
+        told = {str(mistake): mistake for mistake in mistakes}.values()
+        files = {path: number for number, path in enumerate(dict.fromkeys(str(each.path) for each in told))}
+        first, *others = sorted(told, key=lambda each: (files[str(each.path)], each.line or 0))
         for other in others:
             other.more = ()
         first.more = tuple(others)
         return first
+
+    @property
+    def all(self) -> tuple[InvalidFile, ...]:
+        """This mistake and the others."""
+        return (self, *self.more)
 
 
 class AlreadyThere(UsageError):

@@ -143,7 +143,7 @@ def test_all_mistakes_of_a_definition_are_told_at_once() -> None:
     with pytest.raises(InvalidFile) as caught:
         parse_definition(text, "mine.yaml")
 
-    assert [str(each).split(": ")[:2] for each in (caught.value, *caught.value.more)] == [
+    assert [str(each).split(": ")[:2] for each in caught.value.all] == [
         ["mine.yaml:1", "nmae"],
         ["mine.yaml:3", "images[0].image"],
         ["mine.yaml:3", "images[0].size"],

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from syncer.cli.app import Kind, schema_of
 from syncer.errors import UsageError
 from syncer.profiles.definition.definition_file import parse_definition
+from syncer.profiles.syncfile.sites import parse_sites
 from syncer.profiles.syncfile.sync_file import parse_sync_file
 from tests.support.cli import syncer
 from tests.test_sync_file import COMPLETE
@@ -42,6 +43,22 @@ archives: [{name: a, version: 1, path: packs/a.tar.gz}]
 files: [{artifact: t.io/x:1, path: ~}]
 missing: [{name: a, reason: 404}]
 """.replace("DIGEST", f"sha256:{'0' * 64}")
+SITES = """\
+version: 1
+targets:
+  - registry: ${TARGET}/base
+    name: a b
+    labels: {region: eu, ring: 1, canary: true}
+    enabled: false
+    bytes_per_second: 200Mbit
+    limit_group: gateway-7
+    at_once: 3
+    windows: ["22:00-05:00 Europe/Berlin", 6:05 - 7:00 UTC]
+    map: {ghcr.io: g}
+  - {registry: "10.{1..250}.0.4:8000", windows: 00:00-24:00 UTC}
+map: {quay.io/kairos: kairos}
+registries: {a.b: {insecure: true}}
+"""
 
 
 class Yaml(yaml.SafeLoader):
@@ -63,6 +80,7 @@ VALIDATORS = {
 PARSERS: dict[Kind, Callable[[str], object]] = {
     Kind.SYNC: lambda text: parse_sync_file(text, Path("sync.yaml"), VARIABLES),
     Kind.DEFINITION: lambda text: parse_definition(text, "definition.yaml"),
+    Kind.SITES: lambda text: parse_sites(text, DOCS / "sites.yaml", VARIABLES),
 }
 
 
@@ -117,6 +135,9 @@ GOOD = [
     (Kind.SYNC, in_a_file("{image: a}") + "registries: {a.b: {credentials: {helper: x}, bytes_per_second: 50000}}\n"),
     (Kind.DEFINITION, DEFINITION),
     (Kind.DEFINITION, "name: 1.10\n"),
+    (Kind.SITES, (DOCS / "examples/sites.yaml").read_text()),
+    (Kind.SITES, SITES),
+    (Kind.SITES, "targets: [{registry: '{1..2}.0.0.1/b_{1..2}', enabled: 'no', at_once: '2', limit_group: 7}]"),
 ]  # fmt: skip
 
 
@@ -180,6 +201,21 @@ BAD = [
             "name: a\ncharts: [{name: c}]", "name: a\nprofiles: [{name: b, packs: [c]}]", "name: a\nmissing: [[]]",
         )
     ),
+    *(
+        (Kind.SITES, text)
+        for text in ("", "[]", "targets: []", "registries: {}", "targets: {}", "targets: [a]", "sources: []\nmap: {}")
+    ),
+    *(
+        (Kind.SITES, f"targets: [{{registry: a.b, {more}}}]")
+        for more in (
+            "lables: {}", "labels: [a]", "labels: {a: []}", "enabled: maybe", "name: ''", "at_once: 3",
+            "limit_group: g, at_once: 0", "windows: nights", "windows: [22:00-05:00]", "bytes_per_second: 5Q",
+            "map: {a: b}",
+        )
+    ),
+    (Kind.SITES, "targets: [{registry: 'a.b/c:v1'}]"),
+    (Kind.SITES, "targets: [{registry: a b}]"),
+    (Kind.SITES, "targets: [{name: a}]"),
 ]  # fmt: skip
 
 
@@ -196,6 +232,10 @@ ONLY_THE_PARSER = [
     (Kind.SYNC, in_a_file("{image: '${ABSENT}'}")),
     (Kind.SYNC, in_a_file("{repository: a/b, tags: {semver: x.y.z}}")),
     (Kind.DEFINITION, f"name: a\nimages: [{{image: a}}, {{image: a, digest: 'sha256:{'0' * 64}'}}]"),
+    (Kind.SITES, "targets: [{registry: a.b}, {registry: 'http://A.b/'}]"),
+    (Kind.SITES, "targets: [{registry: a.b, windows: 1:00-1:00 UTC}]"),
+    (Kind.SITES, "targets: [{registry: a.b, windows: 1:00-2:00 Europe/Berln}]"),
+    (Kind.SITES, "targets: [{registry: 'a.{1..2}', name: b}]"),
 ]
 
 
@@ -236,7 +276,7 @@ def paths(tree: Any) -> Iterator[tuple[Any, ...]]:
             yield (step, *below)
 
 
-@pytest.mark.parametrize(("kind", "text"), [(Kind.SYNC, COMPLETE), (Kind.DEFINITION, DEFINITION)])
+@pytest.mark.parametrize(("kind", "text"), [(Kind.SYNC, COMPLETE), (Kind.DEFINITION, DEFINITION), (Kind.SITES, SITES)])
 def test_no_editor_complains_of_what_the_parser_takes(kind: Kind, text: str) -> None:
     taken = 0
     for changed in variants(document(text)):

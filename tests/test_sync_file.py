@@ -306,8 +306,7 @@ verson: 1
         parse(text)
 
     assert [
-        str(each).partition(": it must")[0].partition(": there")[0].partition(": its")[0]
-        for each in (raised.value, *raised.value.more)
+        str(each).partition(": it must")[0].partition(": there")[0].partition(": its")[0] for each in raised.value.all
     ] == [
         "sync.yaml:3: sources[0].tags.semver[0]: 'x.y.z' is not a range of versions: 'x.y.z' is no comparison",
         "sync.yaml:3: sources[0].tags.newst",
@@ -397,7 +396,7 @@ registries:
     with pytest.raises(InvalidFile) as raised:
         sync_settings(file, RegistrySettings(), {})
 
-    told = [str(each).replace(str(tmp_path), ".") for each in (raised.value, *raised.value.more)]
+    told = [str(each).replace(str(tmp_path), ".") for each in raised.value.all]
     assert [each.partition(": it cannot")[0].partition(", which")[0] for each in told] == [
         "./sync.yaml:5: registries.docker.io.credentials: the credentials of docker.io are in the variable ABSENT",
         "./sync.yaml:6: registries.docker.io.ca_cert: ./ca.pem is not there",

@@ -46,7 +46,7 @@ def parse(text: str = TEXT, **environment: str) -> SyncFile:
 def mistakes(text: str, **environment: str) -> list[str]:
     with pytest.raises(InvalidFile) as raised:
         parse(text, **environment)
-    return [str(each) for each in (raised.value, *raised.value.more)]
+    return [str(each) for each in raised.value.all]
 
 
 def test_a_variable_stands_in_any_value() -> None:

@@ -21,7 +21,7 @@ from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest
 from syncer.profiles.syncfile.document import Registry, Source, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, select_images
+from syncer.profiles.syncfile.sync_file import RegistriesFile, SyncFile, merge_items, select_images
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
 
@@ -226,7 +226,7 @@ def _request(source: Source) -> ChartRequest:
     return ChartRequest(source.chart.repository, source.chart.name, source.chart.version)
 
 
-def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:
+def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:
     """``settings`` with those that ``file`` has for single registries, its credentials looked up.
 
     Raises ``InvalidFile`` with all credentials and certificates that are not where the file says.
@@ -236,7 +236,7 @@ def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mappi
     helpers = dict(settings.credentials.helpers)
     mistakes: list[InvalidFile] = []
     for written, host in file.registry_names():
-        registry = file.document.registries[host]
+        registry = file.by_host[host]
         wanted = _host_settings(file, registry, settings.transport.default)
         mistakes += _absent(file, registry, written)
         hosts |= {host: wanted, api_host(host): wanted}
@@ -261,7 +261,7 @@ def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mappi
     )
 
 
-def _host_settings(file: SyncFile, registry: Registry, default: HostSettings) -> HostSettings:
+def _host_settings(file: RegistriesFile, registry: Registry, default: HostSettings) -> HostSettings:
     return replace(
         default,
         plain_http=default.plain_http if registry.plain_http is None else registry.plain_http,
@@ -275,7 +275,7 @@ def _host_settings(file: SyncFile, registry: Registry, default: HostSettings) ->
     )
 
 
-def _absent(file: SyncFile, registry: Registry, written: str) -> Iterator[InvalidFile]:
+def _absent(file: RegistriesFile, registry: Registry, written: str) -> Iterator[InvalidFile]:
     """Find the certificates of ``registry`` that are not there; the file calls it ``written``."""
     for field_name in ("ca_cert", "client_cert", "client_key"):
         path: Path | None = getattr(registry, field_name)

@@ -51,7 +51,7 @@ _MOST_MISTAKES = 100
 
 def complain(error: SyncerError) -> None:
     """Print an error and its hint on stderr; of a file with several mistakes, the first hundred."""
-    mistakes = (error, *error.more) if isinstance(error, InvalidFile) else (error,)
+    mistakes = error.all if isinstance(error, InvalidFile) else (error,)
     for each in mistakes[:_MOST_MISTAKES]:
         print(f"error: {each}", file=sys.stderr)  # noqa: T201  talk goes to stderr
         if each.hint:

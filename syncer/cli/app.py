@@ -108,9 +108,10 @@ class Kind(StrEnum):
 
     SYNC = "sync"
     DEFINITION = "definition"
+    SITES = "sites"
 
 
-def schema(*, kind: Kind = argument("The kind of file.", metavar="sync|definition")) -> None:
+def schema(*, kind: Kind = argument("The kind of file.", metavar="sync|definition|sites")) -> None:
     """Print the JSON Schema of a file that people write, by which editors complete and check it."""
     click.echo(json.dumps(schema_of(kind), indent=2, ensure_ascii=False))
 
@@ -121,6 +122,10 @@ def schema_of(kind: Kind) -> dict[str, Any]:
         from syncer.profiles.definition.definition_file import definition_schema  # noqa: PLC0415  slow to import
 
         return definition_schema()
+    if kind is Kind.SITES:
+        from syncer.profiles.syncfile.sites import sites_schema  # noqa: PLC0415  likewise
+
+        return sites_schema()
     from syncer.profiles.syncfile.document import sync_schema  # noqa: PLC0415  likewise
 
     return sync_schema()

@@ -51,13 +51,16 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
-def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
-    """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` with all its mistakes."""
+def check(model: type[Model], tree: Any, origin: Path | str, *, line: int | None = None) -> Model:
+    """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` with all its mistakes.
+
+    ``line`` is where the tree begins, for mistakes that have no line of their own.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)
-        raise InvalidFile.of(_told(model, tree, origin, error) for error in _causes(errors)) from None
+        raise InvalidFile.of(_told(model, tree, origin, error, line) for error in _causes(errors)) from None
 
 
 def _causes(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
@@ -81,11 +84,11 @@ def _causes(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     return [error for error in errors if not follows(error)]
 
 
-def _told(model: type[BaseModel], tree: Any, origin: Path | str, error: ErrorDetails) -> InvalidFile:
+def _told(model: type[BaseModel], tree: Any, origin: Path | str, error: ErrorDetails, line: int | None) -> InvalidFile:
     path = tuple(step for step in error["loc"] if step != "[key]")
     hint = error.get("ctx", {}).get("hint")
     return InvalidFile(
-        origin, _problem(model, path, error), line=line_of(tree, path), field=spell_path(path), hint=hint
+        origin, _problem(model, path, error), line=line_of(tree, path) or line, field=spell_path(path), hint=hint
     )
 
 

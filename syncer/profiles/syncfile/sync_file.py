@@ -7,21 +7,21 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from syncer.content import Along, Item
 from syncer.errors import InvalidFile, UsageError, hide
-from syncer.formats.models import check
+from syncer.formats.models import StrictModel, check
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
 from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Source, SyncDocument, Target, parse_registry_host
+from syncer.profiles.syncfile.document import Registry, Source, SyncDocument, Target, parse_registry_host
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
 from syncer.profiles.syncfile.variables import Expansion
 
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
-_ELSEWHERE = "docs/sync.md shows one; syncer import makes one of the files of other tools"
+_ELSEWHERE = "docs/sync.md and docs/sites.md show them; syncer import makes sync files of those of other tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,50 @@ class TagSelection:
     unmatched: tuple[TagPattern, ...]  # patterns that match no tag: worth a warning
 
 
-@dataclass(frozen=True, slots=True)
-class SyncFile:
-    """A sync file: its document, and the lines of its parts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistriesFile:
+    """A file with settings for single registries, ``by_host``, and the lines of its parts."""
 
     path: Path
-    document: SyncDocument
-    tree: Any = field(repr=False)
-    order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
+    by_host: Mapping[str, Registry]
+    tree: Any = field(repr=False)  # None: a program made it, and nothing has a line
     from_variables: AbstractSet[tuple[Step, ...]] = field(default=frozenset(), repr=False)  # places in the tree
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about passwords that stand in the file itself."""
+        return tuple(
+            f"{self._place(*place)}: the password of {host} stands in the "
+            "file; name a variable (password_env) or a file (password_file) instead"
+            for written, host in self.registry_names()
+            if (given := self.by_host[host].credentials) and given.password is not None
+            if (place := ("registries", written, "credentials", "password")) not in self.from_variables
+        )
+
+    def beside(self, path: Path) -> Path:
+        """The path of a file that this one names relative to itself."""
+        return self.path.parent / path.expanduser()
+
+    def registry_names(self) -> Iterator[tuple[str, str]]:
+        """Yield each key of ``registries``, as the file spells it and as references spell it."""
+        keys = (self.tree or {}).get("registries") or self.by_host
+        return ((written, parse_registry_host(written)) for written in keys)
+
+    def mistake(self, problem: str, *place: Step) -> InvalidFile:
+        """Make the error about the value at ``place`` in the file, such as ``"registries", "docker.io"``."""
+        return mistake_at(self.tree, self.path, problem, *place)
+
+    def _place(self, *path: Step) -> str:
+        line = line_of(self.tree, path)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncFile(RegistriesFile):
+    """A sync file: its document, and the lines of its parts."""
+
+    document: SyncDocument
+    order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
 
     @classmethod
     def of(
@@ -59,7 +94,14 @@ class SyncFile:
         if tree is None and (mistakes := list(_target_mistakes(_names(document), path))):
             raise InvalidFile.of(mistakes)
         order = {id(source): number for number, source in enumerate(document.sources)}
-        return cls(path, document, tree, order, from_variables)
+        return cls(
+            path=path,
+            by_host=document.registries,
+            tree=tree,
+            from_variables=from_variables,
+            document=document,
+            order=order,
+        )
 
     def with_defaults(
         self,
@@ -95,24 +137,9 @@ class SyncFile:
         """True when a source names profiles of Palette."""
         return any(source.profiles for source in self.sources)
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences about passwords that stand in the file itself."""
-        return tuple(
-            f"{self._place(*place)}: the password of {host} stands in the "
-            "file; name a variable (password_env) or a file (password_file) instead"
-            for written, host in self.registry_names()
-            if (given := self.document.registries[host].credentials) and given.password is not None
-            if (place := ("registries", written, "credentials", "password")) not in self.from_variables
-        )
-
     def place(self, source: Source) -> str:
         """The file and line of ``source``, ``sync.yaml:12``, for warnings and errors about it."""
         return self._place("sources", self.order[id(source)])
-
-    def beside(self, path: Path) -> Path:
-        """The path of a file that the sync file names relative to itself."""
-        return self.path.parent / path.expanduser()
 
     def targets_of(self, source: Source) -> tuple[Target, ...]:
         """The targets of ``source``, in the order of the file."""
@@ -160,19 +187,6 @@ class SyncFile:
         name = rename_reference(reference, registry=registry, repository=path)
         return replace(name, tag=custom_name.tag) if custom_name.tag else name
 
-    def registry_names(self) -> Iterator[tuple[str, str]]:
-        """Yield each key of ``registries``, as the file spells it and as references spell it."""
-        keys = (self.tree or {}).get("registries") or self.document.registries  # flags have no tree
-        return ((written, parse_registry_host(written)) for written in keys)
-
-    def mistake(self, problem: str, *place: Step) -> InvalidFile:
-        """Make the error about the value at ``place`` in the file, such as ``"registries", "docker.io"``."""
-        return _mistake(self.tree, self.path, problem, *place)
-
-    def _place(self, *path: Step) -> str:
-        line = line_of(self.tree, path)
-        return f"{self.path}:{line}" if line else str(self.path)
-
 
 def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
     """Read the sync file at ``path``; its variables (``${NAME}``) are looked up in ``environment``.
@@ -185,38 +199,73 @@ def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -
 
 def parse_sync_file(text: str, path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
     """Parse ``text``, the content of the file ``path``; see ``read_sync_file``."""
-    document, expansion, tree, mistakes = _take_apart(text, path, environment)
-    if document is None or mistakes:
-        raise InvalidFile.of(mistakes)
-    return SyncFile.of(document, path, tree, from_variables=expansion.places)
+    draft = _draft(text, path, environment)
+    if draft.document is None or draft.mistakes:
+        raise InvalidFile.of(draft.mistakes)
+    return SyncFile.of(draft.document, path, draft.tree, from_variables=draft.from_variables)
 
 
 def check_sync_file(text: str, path: Path) -> None:
     """Raise ``InvalidFile`` for the mistakes in ``text``, as far as they show before its variables have values."""
-    if mistakes := _take_apart(text, path, None)[-1]:
+    if mistakes := _draft(text, path, None).mistakes:
         raise InvalidFile.of(mistakes)
 
 
-def _take_apart(
-    text: str, path: Path, environment: Mapping[str, str] | None
-) -> tuple[SyncDocument | None, Expansion, Map, list[InvalidFile]]:
-    """The document if there are no mistakes, what became of the variables, the tree that they made, and mistakes."""
-    written = parse_yaml(text, path)
-    if not isinstance(written, Map):
-        is_what = "it is empty" if written is None else "it must be a mapping"
-        raise InvalidFile(path, f"{is_what}, and a sync file has `sources` and `targets`", line=1, hint=_ELSEWHERE)
-    expansion = Expansion(environment, path)
-    tree = expansion.expand(written)
-    hide(expansion.secrets)  # before anything is said about the values
-    document = None
-    mistakes: list[InvalidFile] = []
-    try:
-        document = check(SyncDocument, tree, path)
-    except InvalidFile as invalid:
-        mistakes += [invalid, *invalid.more]
-    mistakes += [*_target_mistakes(tree, path), *_registry_mistakes(tree, path)]
-    known = [mistake for mistake in mistakes if not expansion.leaves_open(mistake.field)]
-    return document, expansion, tree, [*expansion.mistakes, *known]
+def _draft(text: str, path: Path, environment: Mapping[str, str] | None) -> Draft[SyncDocument]:
+    draft = Draft.read(SyncDocument, text, path, environment, expected="a sync file has `sources` and `targets`")
+    draft.add(_target_mistakes(draft.tree, path))
+    return draft
+
+
+Document = TypeVar("Document", bound=StrictModel)
+
+
+@dataclass(slots=True)
+class Draft(Generic[Document]):
+    """A file as far as it could be read: its document if there is no mistake in it, and all mistakes."""
+
+    document: Document | None
+    tree: Map
+    expansion: Expansion
+    mistakes: list[InvalidFile]
+
+    @classmethod
+    def read(
+        cls,
+        model: type[Document],
+        text: str,
+        path: Path,
+        environment: Mapping[str, str] | None,
+        *,
+        expected: str,
+    ) -> Self:
+        """Read ``text`` as the ``model`` of a file with registries, its variables from ``environment``.
+
+        Raises ``InvalidFile`` for what is no YAML or no mapping; then ``expected`` says what such a file has.
+        """
+        written = parse_yaml(text, path)
+        if not isinstance(written, Map):
+            is_what = "it is empty" if written is None else "it must be a mapping"
+            raise InvalidFile(path, f"{is_what}, and {expected}", line=1, hint=_ELSEWHERE)
+        expansion = Expansion(environment, path)
+        tree = expansion.expand(written)
+        hide(expansion.secrets)  # before anything is said about the values
+        draft = cls(None, tree, expansion, list(expansion.mistakes))
+        try:
+            draft.document = check(model, tree, path, line=1)
+        except InvalidFile as invalid:
+            draft.add(invalid.all)
+        draft.add(_registry_mistakes(tree, path))
+        return draft
+
+    @property
+    def from_variables(self) -> AbstractSet[tuple[Step, ...]]:
+        """The places of the values that the environment gave."""
+        return self.expansion.places
+
+    def add(self, mistakes: Iterable[InvalidFile]) -> None:
+        """Add ``mistakes``, but for those about values whose variables are not known."""
+        self.mistakes += (each for each in mistakes if not self.expansion.leaves_open(each.field))
 
 
 def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
@@ -272,7 +321,7 @@ def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
             continue
         is_second = title in titles
         if is_second:
-            yield _mistake(tree, path, f"{title!r} is the second target of that name", "targets", index)
+            yield mistake_at(tree, path, f"{title!r} is the second target of that name", "targets", index)
         are_all_known &= not is_second and target.keys() <= Target.model_fields.keys()
         titles.add(title)
     for index, source in _entries(tree, "sources") if titles and are_all_known else ():
@@ -280,7 +329,7 @@ def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
         for place, name in enumerate([named] if isinstance(named, str) else named if isinstance(named, list) else ()):
             if isinstance(name, str) and name not in titles:
                 problem = f"no target is called {name!r}; known: {', '.join(sorted(titles))}"
-                yield _mistake(tree, path, problem, "sources", index, "targets", place)
+                yield mistake_at(tree, path, problem, "sources", index, "targets", place)
 
 
 def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -301,8 +350,9 @@ def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile
             continue
         if settings[known] != settings[written]:
             problem = f"{known} above is the same registry, and has other settings"
-            yield _mistake(tree, path, problem, "registries", written)
+            yield mistake_at(tree, path, problem, "registries", written)
 
 
-def _mistake(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile:
+def mistake_at(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile:
+    """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
     return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place))
