@@ -16,7 +16,7 @@ from syncer.profiles.imports.imageset import import_imageset, is_imageset
 from syncer.profiles.imports.lists import import_images, import_images_lock, is_images_lock
 from syncer.profiles.imports.regsync import import_regsync, is_regsync
 from syncer.profiles.imports.skopeo import import_skopeo, is_skopeo
-from syncer.profiles.syncfile.sync_file import parse_sync_file
+from syncer.profiles.syncfile.sync_file import check_sync_file
 
 _SINGLE = {
     "regsync": (is_regsync, import_regsync),
@@ -61,7 +61,7 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
     elif registry is not None:
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
     text = draft.render()
-    parse_sync_file(text, path.with_name("sync.yaml"))
+    check_sync_file(text, path.with_name("sync.yaml"))
     return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 
