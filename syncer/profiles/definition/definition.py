@@ -26,11 +26,19 @@ _HEADER = """\
 
 @dataclass(frozen=True, slots=True, order=True)
 class ChartRequest:
-    """A chart that a pack requests; without a version, the newest one is meant."""
+    """A chart that a pack requests; without a version, the newest one is meant.
+
+    A name may be written as Helm's commands take it, ``ALIAS/NAME``, with this user's alias of the repository: the
+    repository itself knows the name alone.  At an OCI registry the name is a part of a path.
+    """
 
     repo: str
     name: str
     version: str | None = None
+
+    def __post_init__(self) -> None:
+        if "/" in self.name and not self.repo.strip().startswith("oci://"):
+            object.__setattr__(self, "name", self.name.rpartition("/")[2])
 
     def __str__(self) -> str:
         return f"{self.name} {self.version or '(newest)'} from {self.repo}"

@@ -59,6 +59,7 @@ class Pack:
     manifests: tuple[PackFile, ...] = ()
     charts: tuple[PackFile, ...] = ()
     path: Path | None = None
+    warnings: tuple[str, ...] = ()  # what is odd about its files
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()

@@ -151,19 +151,20 @@ class _PackReader:
 
     def contents(self, profile: Profile) -> Iterator[tuple[PackContent, UnlistedImages]]:
         """Yield the content that each pack of ``profile`` lists, and the images that it does not list."""
-        scope = self._scope(profile)
         for pack in profile.packs:
             documents = self._documents[pack]
+            scope = self._scope(profile, pack)
             content = _with_own_chart(_with_unknown(read_content(pack, documents, scope)))
             listed = {image.reference.name for image in content.images}
             found = [image for image in scan_pack(pack, documents) if image.reference.name not in listed]
             yield content, UnlistedImages(str(pack), tuple(found), lists_nothing=not content.images)
 
-    def _scope(self, profile: Profile) -> MacroValues:
-        packs: dict[str, list[Any]] = {}
+    def _scope(self, profile: Profile, pack: Pack) -> MacroValues:
+        """The values that macros of ``pack`` may refer to; its own come first where two versions of it are at hand."""
+        packs: dict[str, list[Any]] = {pack.name: self._documents[pack]}
         for each in (profile, *self._profiles):
-            for pack in each.packs:
-                packs.setdefault(pack.name, self._documents[pack])
+            for other in each.packs:
+                packs.setdefault(other.name, self._documents[other])
         return MacroValues(
             packs=packs,
             variables=profile.variables,

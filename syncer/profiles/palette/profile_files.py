@@ -18,6 +18,8 @@ from syncer.profiles.palette.profile import Pack, PackFile, Profile, is_profile,
 _NAME_AND_VERSION = re.compile(r"(?P<name>.+?)-(?P<version>v?[0-9].*)")
 _OWN_MACRO = re.compile(r"\{\{-?\s*\.spectro\.pack\.(?P<name>[^.\s|{}]+)\.")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
+_MANIFESTS = (".yaml", ".yml")
+_CHARTS = (".tgz", ".tar.gz")
 _MAX_FILE = 32 * 1024 * 1024  # bytes of one file of a pack's directory
 _MAX_FILES = 1000
 
@@ -44,15 +46,25 @@ def read_pack(path: Path) -> Pack:
     }
     described = _pack_json(inside.get("pack.json"), path)
     name, version = split_name(path.resolve().name)
+    named = _named_files(described, "kubeManifests", path)
+    charts = _named_files(described, "charts", path)
+    manifests = {each for each in inside if _is_in(each, "manifests", _MANIFESTS)}
+    for each in named:
+        manifests |= {file for file in inside if file == each or (file.startswith(f"{each}/") and _is_manifest(file))}
     return Pack(
         name=_text(described, "name") or name,
         version=_text(described, "version") or version,
         layer=_text(described, "layer"),
         values=decode_text(inside.get("values.yaml", b""), f"{path}/values.yaml"),
         origin=f"{path}/values.yaml",
-        manifests=tuple(_pack_files(inside, (".yaml", ".yml"), "manifests")),
-        charts=tuple(_pack_files(inside, (".tgz", ".tar.gz"), "charts")),
+        manifests=tuple(PackFile(each, inside[each]) for each in sorted(manifests)),
+        charts=tuple(PackFile(each, inside[each]) for each in sorted(inside) if _is_in(each, "charts", _CHARTS)),
         path=path,
+        warnings=tuple(
+            f"its pack.json names {each[:160]}, which is not in the pack, so no image in it is known"
+            for each in (*named, *charts)
+            if not any(file == each or file.startswith(f"{each}/") for file in inside)
+        ),
     )
 
 
@@ -86,9 +98,19 @@ def split_name(name: str) -> tuple[str, str]:
     return (match["name"], match["version"]) if match else (name, "")
 
 
+def _is_manifest(name: str) -> bool:
+    return name.endswith(_MANIFESTS)
+
+
+def _is_in(name: str, folder: str, suffixes: tuple[str, ...]) -> bool:
+    return name.startswith(f"{folder}/") and name.count("/") == 1 and name.endswith(suffixes)
+
+
 def _wanted(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.name in ("pack.json", "values.yaml") or path.parent.name in ("charts", "manifests")
+    if path.name in ("pack.json", "values.yaml") or _is_manifest(name):
+        return True
+    return path.parent.name == "charts" and name.endswith(_CHARTS)
 
 
 def _files_of_archive(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -97,17 +119,36 @@ def _files_of_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _files_of_directory(path: Path) -> Iterator[tuple[str, bytes]]:
-    candidates = [path / "pack.json", path / "values.yaml"]
-    for folder in ("charts", "manifests"):
-        candidates += sorted((path / folder).glob("*"))
+    described = path / "pack.json"
+    candidates = [described, path / "values.yaml", *sorted((path / "charts").glob("*"))]
+    known = _pack_json(described.read_bytes(), described) if described.is_file() else {}
+    for named in _named_files(known, "kubeManifests", path):
+        place = path / named
+        if place.is_dir():
+            candidates += sorted(file for file in place.rglob("*") if _is_manifest(file.name))
+        else:
+            candidates.append(place)
+    candidates += sorted((path / "manifests").glob("*"))
     if len(candidates) > _MAX_FILES:
         raise InvalidFile(path, f"it is not a pack: it holds more than {_MAX_FILES} charts and manifests")
-    for file in candidates:
+    for file in dict.fromkeys(candidates):
         if not file.is_file():
             continue
         if file.stat().st_size > _MAX_FILE:
             raise InvalidFile(file, f"it is larger than {_MAX_FILE} bytes")
         yield file.relative_to(path).as_posix(), file.read_bytes()
+
+
+def _named_files(described: dict[str, Any], key: str, path: Path) -> list[str]:
+    """The paths in the list ``key`` of a pack.json, which may lie in subfolders; raises ``InvalidFile``."""
+    named = described.get(key)
+    if named is not None and not (isinstance(named, list) and all(isinstance(each, str) for each in named)):
+        raise InvalidFile(path, f"{key} of its pack.json must be a list of paths")
+    paths = [PurePosixPath(each) for each in named or [] if each.strip()]
+    for each in paths:
+        if each.is_absolute() or ".." in each.parts:
+            raise InvalidFile(path, f"{key} of its pack.json leads out of the pack: {str(each)[:160]!r}")
+    return list(dict.fromkeys(map(str, paths)))
 
 
 def _pack_json(content: bytes | None, path: Path) -> dict[str, Any]:
@@ -120,12 +161,6 @@ def _pack_json(content: bytes | None, path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidFile(path, "its pack.json is not an object")
     return document
-
-
-def _pack_files(files: dict[str, bytes], suffixes: tuple[str, ...], folder: str) -> Iterator[PackFile]:
-    for name in sorted(files):
-        if name.startswith(f"{folder}/") and name.endswith(suffixes):
-            yield PackFile(name, files[name])
 
 
 def _text(document: dict[str, Any], key: str) -> str:
