@@ -94,7 +94,7 @@ def _warn_of(result: ProfileDefinition, warn: Callable[[str], None], *, scan: bo
     for unlisted in result.unlisted:
         if scan or not unlisted.lists_nothing:
             done = "which --scan has added" if scan else "which are NOT in the bundle; --scan adds them"
-            warn(f"pack {unlisted.pack} names {len(unlisted.images)} images that it does not list, {done}")
+            warn(f"{unlisted.name} names {len(unlisted.images)} images that it does not list, {done}")
         else:
             warn(f"{unlisted}; they are NOT in the bundle, and --scan adds them")
     if silent and not scan:

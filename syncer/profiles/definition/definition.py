@@ -68,6 +68,7 @@ class DefinedImage:
     """An image, the packs that want it, and, once it is resolved, its digest and size.
 
     ``size`` counts the bytes of all content below the digest.  ``stored`` is the name that a push gave the image.
+    ``guessed`` is an image that a scan supposes: a build goes on without it if its registry has none of that name.
     """
 
     image: Reference
@@ -76,6 +77,7 @@ class DefinedImage:
     platforms: tuple[str, ...] = ()
     size: int | None = None
     stored: Reference | None = None
+    guessed: bool = False
 
     @property
     def reference(self) -> Reference:

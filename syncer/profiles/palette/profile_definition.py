@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,9 +20,9 @@ from syncer.profiles.definition.definition import (
     Definition,
 )
 from syncer.profiles.palette.macros import MacroValues
-from syncer.profiles.palette.packs import PackContent, parse_values, read_content
-from syncer.profiles.palette.profile import Pack, PackRegistry, Profile, check_one_infrastructure
-from syncer.profiles.palette.scan import FoundImage, scan_pack
+from syncer.profiles.palette.packs import PackContent, WantedImage, parse_values, read_content
+from syncer.profiles.palette.profile import FoundImage, Pack, PackRegistry, Profile, check_one_infrastructure
+from syncer.profiles.palette.scan import scan_pack
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -33,11 +34,17 @@ class UnlistedImages:
     pack: str
     images: tuple[FoundImage, ...]
     lists_nothing: bool
+    problems: tuple[str, ...] = ()  # the charts that were not looked into, or not whole
+    what: str = "pack"
+
+    @property
+    def name(self) -> str:
+        return f"{self.what} {self.pack}"
 
     def __str__(self) -> str:
         listed = "lists no images" if self.lists_nothing else "does not list all"
         names = ", ".join(f"{image.reference} ({image.where})" for image in self.images)
-        return f"pack {self.pack} {listed}, and names {len(self.images)} elsewhere: {names}"
+        return f"{self.name} {listed}, and names {len(self.images)} elsewhere: {names}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ def define_profiles(
     """
     check_one_infrastructure(profiles)
     for profile in profiles:
-        if not profile.packs:
+        if not (profile.packs or profile.images or profile.guesses):
             raise UsageError(f"profile {profile} has no packs, so there is nothing to put into a bundle")
     reading = _PackReader([*profiles, *excluded], overrides)
     collection = _Collection()
@@ -77,10 +84,12 @@ def define_profiles(
         collection.add_image(reference, label)
     for profile in profiles:
         collection.warnings += profile.warnings
+        collection.add_workloads(profile, scan=scan)
         for content, unlisted in reading.contents(profile):
             collection.add(content, with_charts=with_charts, with_archives=with_archives)
             collection.add_unlisted(unlisted, content.pack, scan=scan)
     for profile in excluded:
+        collection.remove_images([*profile.images, *(profile.guesses if scan else ())])
         for content, unlisted in reading.contents(profile):
             collection.remove(content, unlisted.images if scan else ())
     return collection.result(name, profiles)
@@ -93,6 +102,7 @@ class _Collection:
         self.warnings: list[str] = []
         self.unlisted: list[UnlistedImages] = []
         self._images: dict[str, tuple[Reference, dict[str, None]]] = {}
+        self._certain: set[str] = set()  # the names of images that are no guesses
         self._charts: dict[ChartRequest, dict[str, None]] = {}
         self._archives: dict[tuple[str, str], DefinedArchive] = {}
 
@@ -108,25 +118,45 @@ class _Collection:
             archive = DefinedArchive(name=pack.name, version=version, path=pack.path)
             self._archives.setdefault((pack.name, version), archive)
 
-    def add_image(self, reference: Reference, label: str) -> None:
+    def add_image(self, reference: Reference, label: str, *, is_guess: bool = False) -> None:
         self._images.setdefault(str(reference), (reference, {}))[1][label] = None
+        if not is_guess:
+            self._certain.add(str(reference))
 
     def add_unlisted(self, unlisted: UnlistedImages, pack: Pack, *, scan: bool) -> None:
         if unlisted.images:
             self.unlisted.append(unlisted)
-        for found in unlisted.images if scan else ():
-            self.add_image(found.reference, str(pack))
+        if scan:
+            self.warnings += [f"pack {pack.name}: {problem}" for problem in unlisted.problems]
+            for found in unlisted.images:
+                self.add_image(found.reference, str(pack), is_guess=True)
+
+    def add_workloads(self, profile: Profile, *, scan: bool) -> None:
+        """Add the images of a profile that says itself what runs; what it only may run is added by a scan."""
+        for found in profile.images:
+            self.add_image(found.reference, f"{profile.name}: {found.where}", is_guess=found.is_guess)
+        known = {found.reference for found in profile.images}
+        guesses = tuple(found for found in profile.guesses if found.reference not in known)
+        if guesses:
+            self.unlisted.append(UnlistedImages(str(profile), guesses, not profile.images, what="file"))
+        for found in guesses if scan else ():
+            self.add_image(found.reference, f"{profile.name}: {found.where}", is_guess=True)
+
+    def remove_images(self, images: Iterable[FoundImage | WantedImage]) -> None:
+        for image in images:
+            self._images.pop(str(image.reference), None)
 
     def remove(self, content: PackContent, scanned: Sequence[FoundImage]) -> None:
-        references = [image.reference for image in content.images] + [found.reference for found in scanned]
-        for reference in references:
-            self._images.pop(str(reference), None)
+        self.remove_images([*content.images, *scanned])
         for chart in content.charts:
             self._charts.pop(chart, None)
         self._archives.pop((content.pack.name, content.pack.version or "0"), None)
 
     def result(self, name: str, profiles: Sequence[Profile]) -> ProfileDefinition:
-        images = [DefinedImage(image=image, packs=tuple(packs)) for image, packs in self._images.values()]
+        images = [
+            DefinedImage(image=image, packs=tuple(packs), guessed=name not in self._certain)
+            for name, (image, packs) in self._images.items()
+        ]
         charts = [
             DefinedChart(repo=chart.repo, name=chart.name, version=chart.version, packs=tuple(packs))
             for chart, packs in self._charts.items()
@@ -156,8 +186,9 @@ class _PackReader:
             scope = self._scope(profile, pack)
             content = _with_own_chart(_with_unknown(read_content(pack, documents, scope)))
             listed = {image.reference.name for image in content.images}
-            found = [image for image in scan_pack(pack, documents) if image.reference.name not in listed]
-            yield content, UnlistedImages(str(pack), tuple(found), lists_nothing=not content.images)
+            guesses, problems = scan_pack(pack, documents, partial(_resolved, scope))
+            found = tuple(image for image in guesses if image.reference.name not in listed)
+            yield content, UnlistedImages(str(pack), found, lists_nothing=not content.images, problems=problems)
 
     def _scope(self, profile: Profile, pack: Pack) -> MacroValues:
         """The values that macros of ``pack`` may refer to; its own come first where two versions of it are at hand."""
@@ -172,6 +203,14 @@ class _PackReader:
             system=_system_values(profile, self._profiles),
             overrides=self._overrides,
         )
+
+
+def _resolved(scope: MacroValues, text: str) -> str:
+    """``text`` without its macros; unchanged when one cannot be resolved, since a scan is a hint."""
+    try:
+        return scope.resolve(text)
+    except UsageError:
+        return text
 
 
 def _system_values(profile: Profile, profiles: Sequence[Profile]) -> dict[str, str]:
