@@ -80,9 +80,9 @@ async def define(name: str, selection: Selection, console: PaletteConsole | None
     Raises ``UsageError`` where ids are to be asked for and no ``console`` is given, ``InvalidFile``, and what the
     console answers.
     """
-    from_files = [read_profile_file(path) for path in selection.files]
+    from_files = [read_profile_file(path, selection.environment) for path in selection.files]
     local = [read_packs(selection.packs)] if selection.packs else []
-    excluded = [read_profile_file(path) for path in selection.excluded_files]
+    excluded = [read_profile_file(path, selection.environment) for path in selection.excluded_files]
     asked = list[Profile]()
     if console is not None:
         asked = await console.profiles(selection.uids)

@@ -1,4 +1,4 @@
-"""What Helm knows: a chart's Chart.yaml, the config that it stores in a registry, and the functions of templates.
+"""Helm's own rules: a chart's Chart.yaml, the config of it in a registry, values, and the functions of templates.
 
 The functions are Go's own, Sprig's (masterminds.github.io/sprig) and Helm's (helm.sh, "Template Functions"), as far as
 they need nothing but their values.
@@ -20,7 +20,7 @@ from syncer.errors import InvalidContent, InvalidFile
 from syncer.formats.archive import read_archive
 from syncer.formats.semver import newest
 from syncer.formats.text import decode_text
-from syncer.formats.yaml import Map, Seq, parse_yaml
+from syncer.formats.yaml import Map, Seq, parse_documents, parse_yaml
 
 _ORDER = (
     *("name", "home", "sources", "version", "description", "keywords", "maintainers", "icon", "apiVersion"),
@@ -165,6 +165,16 @@ def load_typed(text: str) -> Any:
     return yaml.load(text, Loader=_TypedLoader)  # noqa: S506  a loader of plain values
 
 
+def parse_mapping(text: str, path: str) -> dict[str, Any] | None:
+    """The values in ``text`` with the types that Helm gives them; None for what is no mapping."""
+    try:
+        parse_documents(text, path)  # the limits of aliases and depth
+        document = load_typed(text)
+    except (InvalidFile, yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
 class _TypedLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A loader that leaves dates the texts that they are."""
 
@@ -180,6 +190,19 @@ def deep_copy(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: deep_copy(each) for key, each in value.items()}
     return [deep_copy(each) for each in value] if isinstance(value, list) else value
+
+
+def coalesce(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``overrides``, of which a null takes a value away."""
+    result: dict[str, Any] = deep_copy(values)
+    for key, value in overrides.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = coalesce(result[key], value)
+        else:
+            result[key] = deep_copy(value)
+    return result
 
 
 def merge(first: dict[str, Any], *others: Any, overwrite: bool = False) -> dict[str, Any]:
@@ -202,7 +225,7 @@ def _ternary(yes: Any, no: Any, test: Any) -> Any:
     return UNKNOWN if test is UNKNOWN and yes != no else yes if test else no
 
 
-def _coalesce(*values: Any) -> Any:
+def _first_true(*values: Any) -> Any:
     return next((each for each in values if each is UNKNOWN or is_true(each)), None)
 
 
@@ -361,7 +384,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "println": lambda *values: " ".join(map(printed, values)) + "\n",
     "printf": _format,
     "default": _default,
-    "coalesce": _coalesce,
+    "coalesce": _first_true,
     "ternary": _ternary,
     "required": _required,
     "fail": lambda _message: "",

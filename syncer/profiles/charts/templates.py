@@ -31,6 +31,20 @@ _TOKEN = re.compile(
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "'": "'"}
 
 
+_VERSION = {"Version": "v1.34.0", "GitVersion": "v1.34.0", "Major": "1", "Minor": "34"}
+_RELEASE = {"Name": "release", "Namespace": "default", "Service": "Helm", "Revision": 1}
+BUILT_IN: Mapping[str, Any] = {
+    "Release": {**_RELEASE, "IsInstall": True, "IsUpgrade": False},
+    "Capabilities": {
+        "KubeVersion": _VERSION,
+        "APIVersions": {"Has": lambda *_: UNKNOWN},
+        "HelmVersion": {"Version": "v3.19.0"},
+    },
+    "Files": {key: (lambda *_: UNKNOWN) for key in ("Get", "Glob", "GetBytes", "Lines", "AsConfig", "AsSecrets")},
+}
+"""The objects that each template starts from, whatever its chart (helm.sh, "Built-in Objects")."""
+
+
 class TemplateError(SyncerError):
     """A text is no template, or it takes more steps than any chart needs."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from syncer.errors import InvalidFile
@@ -14,7 +15,12 @@ from syncer.formats.archive import read_archive
 from syncer.formats.text import decode_text, parse_json, read_text
 from syncer.formats.yaml import parse_documents
 from syncer.profiles.palette.profile import Pack, PackFile, Profile, is_profile, parse_profile
+from syncer.profiles.workloads.compose import compose_files, is_compose, read_compose
+from syncer.profiles.workloads.manifests import Mistakes, Workloads, is_manifests, read_manifests
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_WORK = Workloads()
+_DATA = (".yaml", ".yml", ".json")
 _NAME_AND_VERSION = re.compile(r"(?P<name>.+?)-(?P<version>v?[0-9].*)")
 _OWN_MACRO = re.compile(r"\{\{-?\s*\.spectro\.pack\.(?P<name>[^.\s|{}]+)\.")
 _ARCHIVES = (".tar.gz", ".tgz", ".tar")
@@ -168,18 +174,29 @@ def _text(document: dict[str, Any], key: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def read_profile_file(path: Path) -> Profile:
-    """Read the profile in the file or directory at ``path``; raises ``InvalidFile``.
+def read_profile_file(path: Path, environment: Mapping[str, str] = _NOTHING) -> Profile:
+    """Read the profile in the file or directory at ``path``; raises ``InvalidFile`` with all that is wrong in it.
 
-    The file may be a profile that Palette exported (JSON or YAML), the values.yaml of one pack, or a pack as a
-    directory or archive.
+    The file may be a profile that Palette exported (JSON or YAML), the values.yaml of one pack, a pack as a
+    directory or archive, Kubernetes manifests, a compose file, or a directory of these two.  ``environment`` has the
+    values of variables in manifests and compose files.
     """
-    if path.is_dir() or is_pack_archive(path):
+    if is_pack_archive(path) or (path.is_dir() and _is_pack(path)):
         return _profile_of(read_pack(path))
+    if path.is_dir():
+        return _read_directory(path, environment)
     text = read_text(path)
+    documents = _documents(text, path)
+    if documents and (is_manifests(documents) or is_compose(documents, path)):
+        return _profile_of_workloads(path, lambda found: _workloads(documents, path, environment, found) or _NO_WORK)
+    return _profile_of_text(text, documents, path)
+
+
+def _profile_of_text(text: str, documents: list[Any] | None, path: Path) -> Profile:
+    """The profile of an export, or of the values of one pack."""
     if text.lstrip().startswith("{"):
         return parse_profile(parse_json(text, path), str(path))
-    document = _first_document(text, path)
+    document = documents[0] if documents else None
     if is_profile(document):
         return parse_profile(document, str(path))
     if isinstance(document, list):
@@ -193,6 +210,81 @@ def read_profile_file(path: Path) -> Profile:
     return _profile_of(pack_of_values(text, path))
 
 
+def _is_pack(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in ("pack.json", "values.yaml"))
+
+
+def _read_directory(directory: Path, environment: Mapping[str, str]) -> Profile:
+    """Read the manifests and compose files in ``directory`` and below it; others are named in one warning.
+
+    Of compose files, the one that compose itself takes is read with its override.
+    """
+    files = list(_data_files(directory))
+    composed: dict[Path, list[Path]] = {}  # each file that compose takes, to all that it reads together
+    for folder in dict.fromkeys(file.parent for file in files):
+        chosen = compose_files(folder)
+        composed |= dict.fromkeys(chosen, chosen)
+
+    def read(found: Mistakes) -> Workloads:
+        whole = Workloads()
+        for chosen in {each[0]: each for each in composed.values()}.values():
+            whole += read_compose(chosen, environment, found)
+        left = [file for file in files if file not in composed and file.resolve() not in whole.files]
+        parts = {file: _read_file(file, environment, found) for file in left}
+        others = [str(file.relative_to(directory)) for file, part in parts.items() if part is None]
+        if len(others) == len(files):
+            problem = "it is not a pack: it holds neither pack.json nor values.yaml; and it holds no manifests"
+            raise InvalidFile(directory, problem)
+        warning = f"{directory}: neither manifests nor compose files, so not read: {', '.join(others)}"
+        whole += Workloads(warnings=(warning,) if others else ())
+        for part in parts.values():
+            whole += part or _NO_WORK
+        return whole
+
+    return _profile_of_workloads(directory, read)
+
+
+def _read_file(path: Path, environment: Mapping[str, str], found: Mistakes) -> Workloads | None:
+    """The images of one file of a directory; None for a file of another kind."""
+    try:
+        documents = _documents(read_text(path), path)
+    except InvalidFile as error:
+        found.found.append(error)
+        return _NO_WORK
+    return _NO_WORK if documents == [] else _workloads(documents or [], path, environment, found)
+
+
+def _workloads(documents: list[Any], path: Path, environment: Mapping[str, str], found: Mistakes) -> Workloads | None:
+    if is_manifests(documents):
+        return read_manifests(documents, path, environment, found)
+    return read_compose([path], environment, found) if is_compose(documents, path) else None
+
+
+def _data_files(directory: Path) -> Iterator[Path]:
+    """The YAML and JSON files in ``directory`` and below it, without hidden ones; raises ``InvalidFile``."""
+    count = 0
+    for file in sorted(directory.rglob("*")):
+        inside = file.relative_to(directory)
+        if file.suffix not in _DATA or any(part.startswith(".") for part in inside.parts) or not file.is_file():
+            continue
+        count += 1
+        if count > _MAX_FILES:
+            raise InvalidFile(directory, f"it holds more than {_MAX_FILES} files of YAML or JSON")
+        yield file
+
+
+def _profile_of_workloads(path: Path, read: Callable[[Mistakes], Workloads]) -> Profile:
+    """The profile of what ``read`` reads; raises ``InvalidFile`` for its mistakes, and when no image is named."""
+    found = Mistakes()
+    workloads = read(found)
+    found.tell()
+    if not (workloads.images or workloads.guesses):
+        said = f"; {'; '.join(workloads.warnings)}" if workloads.warnings else ""
+        raise InvalidFile(path, f"it names no image: it holds {', '.join(workloads.kinds)}{said}")
+    name = path.resolve().name
+    return Profile(name=name, images=workloads.images, guesses=workloads.guesses, warnings=workloads.warnings)
+
+
 def read_packs(paths: Sequence[Path], name: str = "packs") -> Profile:
     """Read local packs, directories or archives, into one profile, so that their macros may refer to each other."""
     return Profile(name=name, packs=tuple(read_pack(path) for path in paths))
@@ -202,12 +294,13 @@ def _profile_of(pack: Pack) -> Profile:
     return Profile(name=pack.name, version=pack.version, packs=(pack,))
 
 
-def _first_document(text: str, path: Path) -> Any:
-    """The first YAML document, to recognise the kind of the file; None when macros keep it from parsing."""
+def _documents(text: str, path: Path) -> list[Any] | None:
+    """The YAML documents, to recognise the kind of the file; None when macros keep it from parsing."""
     try:
-        documents = parse_documents(text, path)
+        return parse_documents(text, path)
     except InvalidFile:
         if "{{" in text:
             return None
+        if text.lstrip().startswith("{"):
+            parse_json(text, path)  # which tells the mistake in the words of JSON
         raise
-    return documents[0] if documents else None

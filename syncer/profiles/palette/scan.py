@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from syncer.errors import InvalidFile, InvalidReference
 from syncer.formats.archive import read_archive
-from syncer.formats.yaml import Map, Seq, parse_documents
+from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
-from syncer.profiles.charts.helm import MARK, UNKNOWN, deep_copy, load_typed, printed
-from syncer.profiles.charts.templates import TemplateError, Templates
+from syncer.profiles.charts.helm import MARK, UNKNOWN, coalesce, deep_copy, load_typed, parse_mapping, printed
+from syncer.profiles.charts.templates import BUILT_IN, TemplateError, Templates
 from syncer.profiles.palette.macros import MACRO
 from syncer.profiles.palette.profile import FoundImage, Pack, PackFile
 
@@ -268,7 +266,7 @@ def _chart_of(files: Sequence[ChartFile]) -> _Chart | None:
     charts: dict[str, _Chart] = {}
     for file in described:
         if file is described[0] or file.folder.rpartition("/")[0].endswith("/charts"):
-            charts[file.folder] = _Chart(file.folder, _mapping(file.text, file.path) or {}, {}, [], {})
+            charts[file.folder] = _Chart(file.folder, parse_mapping(file.text, file.path) or {}, {}, [], {})
     if not described:
         return None
     for file in files:
@@ -277,7 +275,7 @@ def _chart_of(files: Sequence[ChartFile]) -> _Chart | None:
             continue
         chart = charts[folder]
         if file.path == f"{folder}/values.yaml":
-            chart.values = _mapping(file.text, file.path) or {}
+            chart.values = parse_mapping(file.text, file.path) or {}
         else:
             chart.files.append(file)
     root = charts.pop(described[0].folder)
@@ -305,16 +303,6 @@ def _dependencies(chart: _Chart) -> list[dict[str, Any]]:
 
 def _aliases(chart: _Chart, name: str) -> list[str]:
     return [printed(each.get("alias") or name) for each in _dependencies(chart) if each.get("name") == name]
-
-
-def _mapping(text: str, path: str) -> dict[str, Any] | None:
-    """The values in ``text`` with the types that Helm gives them; None for what is no mapping."""
-    try:
-        parse_documents(text, path)  # the limits of aliases and depth
-        document = load_typed(text)
-    except (InvalidFile, yaml.YAMLError, ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _overrides(
@@ -350,29 +338,16 @@ def _typed(node: Any, resolve: Callable[[str], str]) -> Any:
 
 def _apply(chart: _Chart, overrides: Mapping[str, Any]) -> None:
     """Bring ``overrides`` into the values of ``chart``, and those of each chart into the charts below it."""
-    chart.values = _coalesced(chart.values, overrides)
+    chart.values = coalesce(chart.values, overrides)
     shared = chart.values.get("global")
     for name, sub in chart.subcharts.items():
         own = chart.values.get(name)
         above = dict(own) if isinstance(own, dict) else {}
         if isinstance(shared, dict):
             known = above.get("global")
-            above["global"] = _coalesced(known if isinstance(known, dict) else {}, shared)
+            above["global"] = coalesce(known if isinstance(known, dict) else {}, shared)
         _apply(sub, above)
         chart.values[name] = sub.values
-
-
-def _coalesced(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``overrides``, of which a null takes a value away."""
-    result: dict[str, Any] = deep_copy(values)
-    for key, value in overrides.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = _coalesced(result[key], value)
-        else:
-            result[key] = deep_copy(value)
-    return result
 
 
 def _enabled(chart: _Chart) -> Iterator[_Chart]:
@@ -412,7 +387,7 @@ def _rendered(root: _Chart, origin: str) -> tuple[list[FoundImage], str]:
             except TemplateError as error:
                 problems.append(f"{file.path} is no template: {error}")
                 continue
-            if not file.name.startswith("_") and chart.metadata.get("type") != "library":
+            if not file.name.startswith("_") and chart.metadata.get("type") in (None, "application"):
                 wanted.append((file, nodes, _dot(chart, file)))
 
     parse(root)
@@ -434,28 +409,13 @@ def _rendered(root: _Chart, origin: str) -> tuple[list[FoundImage], str]:
 def _dot(chart: _Chart, file: ChartFile) -> dict[str, Any]:
     """The objects that a template starts from (helm.sh, "Built-in Objects")."""
     known = {key[:1].upper() + key[1:]: value for key, value in chart.metadata.items()}
-    version = {"Version": "v1.34.0", "GitVersion": "v1.34.0", "Major": "1", "Minor": "34"}
+    below = chart.subcharts.items()
     return {
+        **BUILT_IN,
         "Values": chart.values,
         "Chart": {**known, "Name": printed(chart.metadata.get("name")), "IsRoot": "/charts/" not in chart.folder},
-        "Release": {
-            "Name": "release",
-            "Namespace": "default",
-            "Service": "Helm",
-            "Revision": 1,
-            "IsInstall": True,
-            "IsUpgrade": False,
-        },
-        "Capabilities": {
-            "KubeVersion": version,
-            "APIVersions": {"Has": lambda *_: UNKNOWN},
-            "HelmVersion": {"Version": "v3.19.0"},
-        },
         "Template": {"Name": file.path, "BasePath": f"{chart.folder}/templates"},
-        "Files": {key: (lambda *_: UNKNOWN) for key in ("Get", "Glob", "GetBytes", "Lines", "AsConfig", "AsSecrets")},
-        "Subcharts": {
-            alias: {"Values": sub.values, "Chart": {"Name": alias}} for alias, sub in chart.subcharts.items()
-        },
+        "Subcharts": {alias: {"Values": sub.values, "Chart": {"Name": alias}} for alias, sub in below},
     }
 
 
