@@ -201,6 +201,41 @@ async def test_what_a_scan_guessed_and_no_registry_has_is_a_warning(
         assert all("guessed" not in image for image in document["images"])
 
 
+async def test_a_scan_looks_into_charts_of_repositories_and_names_those_that_it_cannot(tmp_path: Path) -> None:
+    templates = {
+        "app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\nappVersion: '7'\n",
+        "app/values.yaml": "image: {repository: quay.io/a/app, tag: v1}\n",
+        "app/templates/pod.yaml": (
+            "image: {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}\n"
+        ),
+    }
+    async with chart_repository() as repository:
+        repository.files["charts/app-1.0.0.tgz"] = tar_gz(templates)
+        repository.index()
+        url = str(repository.url)
+        charts = [
+            {"repo": url, "name": "alias/app", "version": "1.0.0"},
+            {"repo": url, "name": "gone", "version": "1.0.0"},
+            {"repo": f"{url}/installer.tar.gz", "name": "installer"},
+        ]
+        first, second = (pack(name, "quay.io/a/b:1", charts=charts[:number]) for name, number in (("a", 3), ("b", 1)))
+        second["values"] += "charts: {app: {image: {tag: null}}}\n"
+        exported = written(tmp_path, "profile.json", profile(first, second))
+        plain, listed_alone = await metadata(tmp_path, "--profile-file", exported)
+        asked = len(repository.requests)
+        (tmp_path / "out/bundle-definition.yaml").unlink()
+        scanned, document = await metadata(tmp_path, "--profile-file", exported, "--scan", "--images-only")
+
+    assert (plain.code, scanned.code, asked) == (0, 0, 0), scanned.stderr
+    assert listed(listed_alone) == ["quay.io/a/b:1"]
+    assert listed(document) == ["quay.io/a/b:1", "quay.io/a/app:v1", "quay.io/a/app:7"]
+    assert "not looked into" not in plain.stderr
+    assert "pack a: chart gone 1.0.0 from" in scanned.stderr
+    assert "was not looked into: " in scanned.stderr
+    assert "pack a: chart installer (newest) from" in scanned.stderr
+    assert "app 1.0.0" not in scanned.stderr
+
+
 async def test_a_definition_can_be_edited_locked_and_built(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     one, two = images.multi_platform("one"), images.image("two")
     file = tmp_path / "out/bundle-definition.yaml"

@@ -207,7 +207,9 @@ async def _define(content: ContentOptions, means: _Means, reporter: Reporter) ->
     if means.selection.names_profiles:
         from syncer.cli.palette import define_bundle  # noqa: PLC0415  slow to import, and images need none of it
 
-        return await define_bundle(means.selection, means.console, reporter.warn)
+        return await define_bundle(
+            means.selection, means.console, reporter.warn, supplies=means.supplies, settings=means.settings
+        )
     return make_definition("bundle", [reference for reference, _ in means.selection.images]), []
 
 

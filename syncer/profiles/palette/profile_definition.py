@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from syncer.errors import UsageError
+from syncer.errors import SyncerError, UsageError
 from syncer.oci import Reference
 from syncer.profiles.definition.definition import (
     ChartRequest,
@@ -21,9 +21,10 @@ from syncer.profiles.definition.definition import (
 )
 from syncer.profiles.palette.macros import MacroValues
 from syncer.profiles.palette.packs import PackContent, WantedImage, parse_values, read_content
-from syncer.profiles.palette.profile import FoundImage, Pack, PackRegistry, Profile, check_one_infrastructure
+from syncer.profiles.palette.profile import FoundImage, Pack, PackFile, PackRegistry, Profile, check_one_infrastructure
 from syncer.profiles.palette.scan import scan_pack
 
+_NO_CHARTS: Mapping[ChartRequest, PackFile | SyncerError] = MappingProxyType({})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -54,6 +55,7 @@ class ProfileDefinition:
     definition: Definition
     warnings: tuple[str, ...]
     unlisted: tuple[UnlistedImages, ...]
+    unread: tuple[ChartRequest, ...] = ()  # charts that packs list and do not hold, so that no scan looked into them
 
 
 def define_profiles(
@@ -66,19 +68,21 @@ def define_profiles(
     scan: bool = False,
     with_charts: bool = True,
     with_archives: bool = False,
+    fetched: Mapping[ChartRequest, PackFile | SyncerError] = _NO_CHARTS,
 ) -> ProfileDefinition:
     """Make the definition called ``name`` of all that ``profiles`` want.
 
     ``images`` are added, each with the name of the list or option that wants it; all that ``excluded`` profiles want
     is left out.  ``overrides`` are the values of ``--set-var``.  ``scan`` adds the images that packs do not list, and
-    ``with_archives`` the packs themselves when they are local.  Raises ``UsageError`` for a profile without packs and
+    ``with_archives`` the packs themselves when they are local.  ``fetched`` has charts that packs list, for the scan to
+    look into, or the reason why one could not be had.  Raises ``UsageError`` for a profile without packs and
     for more than one infrastructure profile, ``InvalidFile`` for a pack that cannot be read.
     """
     check_one_infrastructure(profiles)
     for profile in profiles:
         if not (profile.packs or profile.images or profile.guesses):
             raise UsageError(f"profile {profile} has no packs, so there is nothing to put into a bundle")
-    reading = _PackReader([*profiles, *excluded], overrides)
+    reading = _PackReader([*profiles, *excluded], overrides, fetched)
     collection = _Collection()
     for reference, label in images:
         collection.add_image(reference, label)
@@ -92,7 +96,7 @@ def define_profiles(
         collection.remove_images([*profile.images, *(profile.guesses if scan else ())])
         for content, unlisted in reading.contents(profile):
             collection.remove(content, unlisted.images if scan else ())
-    return collection.result(name, profiles)
+    return replace(collection.result(name, profiles), unread=tuple(reading.unread))
 
 
 class _Collection:
@@ -174,7 +178,14 @@ class _Collection:
 class _PackReader:
     """The reader of all packs: a macro may refer to any pack, and its own profile's packs come first."""
 
-    def __init__(self, profiles: Sequence[Profile], overrides: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        profiles: Sequence[Profile],
+        overrides: Mapping[str, str],
+        fetched: Mapping[ChartRequest, PackFile | SyncerError],
+    ) -> None:
+        self.unread: dict[ChartRequest, None] = {}
+        self._fetched = fetched
         self._profiles = profiles
         self._overrides = overrides
         self._documents = {pack: parse_values(pack) for profile in profiles for pack in profile.packs}
@@ -186,9 +197,30 @@ class _PackReader:
             scope = self._scope(profile, pack)
             content = _with_own_chart(_with_unknown(read_content(pack, documents, scope)))
             listed = {image.reference.name for image in content.images}
-            guesses, problems = scan_pack(pack, documents, partial(_resolved, scope))
+            charts, problems = self._listed_charts(content)
+            guesses, more = scan_pack(
+                replace(pack, charts=(*pack.charts, *charts)), documents, partial(_resolved, scope)
+            )
+            problems += more
             found = tuple(image for image in guesses if image.reference.name not in listed)
             yield content, UnlistedImages(str(pack), found, lists_nothing=not content.images, problems=problems)
+
+    def _listed_charts(self, content: PackContent) -> tuple[list[PackFile], tuple[str, ...]]:
+        """The charts that a pack lists and does not hold, and why some of them cannot be looked into."""
+        held = {file.name.rpartition("/")[2] for file in content.pack.charts}
+        charts: list[PackFile] = []
+        problems: list[str] = []
+        for chart in content.charts:
+            version = (chart.version or "").removeprefix("v")
+            if held & {f"{chart.name}-{version}.tgz", f"{chart.name}-v{version}.tgz"}:
+                continue
+            found = self._fetched.get(chart)
+            if isinstance(found, PackFile):
+                charts.append(found)
+            else:
+                self.unread[chart] = None
+                problems.append(f"chart {chart} was not looked into: {found or 'it was not fetched'}")
+        return charts, tuple(problems)
 
     def _scope(self, profile: Profile, pack: Pack) -> MacroValues:
         """The values that macros of ``pack`` may refer to; its own come first where two versions of it are at hand."""
