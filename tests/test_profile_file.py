@@ -317,3 +317,26 @@ def test_two_versions_of_a_pack_have_values_of_their_own(tmp_path: Path) -> None
     packs = [_pack(tmp_path, version=each, values=values.replace("VERSION", f"v{each}")) for each in ("1.0", "2.0")]
 
     assert _images(define_profiles("bundle", [read_packs(packs)])) == ["quay.io/a/b:v1.0", "quay.io/a/b:v2.0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "it is empty"),
+        ("# nothing\n", "it is empty"),
+        ("version: 1\nsync: [{source: a, target: b, type: image}]\n", "it is no file that a build knows"),
+        ("kind: ZarfPackageConfig\ncomponents: [{images: ['quay.io/a/b:v1']}]\n", "its kind is 'ZarfPackageConfig'"),
+        ("sources: [{image: a}]\ntargets: [{registry: b}]\n", "it is a sync file"),
+        ("nginx:1.27\nbusybox\n", "it is no file that a build knows"),
+    ],
+)
+def test_a_file_of_another_kind_is_not_taken_for_values(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(InvalidFile, match=problem):
+        read_profile_file(_write(tmp_path, text, "other.yaml"))
+
+
+def test_values_that_name_images_only_a_scan_finds_are_read(tmp_path: Path) -> None:
+    profile = read_profile_file(_write(tmp_path, "image: {repository: quay.io/a/b, tag: v1}\n", "values.yaml"))
+
+    assert _images(define_profiles("bundle", [profile])) == []
+    assert _images(define_profiles("bundle", [profile], scan=True)) == ["quay.io/a/b:v1"]

@@ -15,6 +15,7 @@ from syncer.formats.archive import read_archive
 from syncer.formats.text import decode_text, parse_json, read_text
 from syncer.formats.yaml import parse_documents
 from syncer.profiles.palette.profile import Pack, PackFile, Profile, is_profile, parse_profile
+from syncer.profiles.palette.scan import scan_pack
 from syncer.profiles.workloads.compose import compose_files, is_compose, read_compose
 from syncer.profiles.workloads.manifests import Mistakes, Workloads, is_manifests, read_manifests
 
@@ -207,7 +208,32 @@ def _profile_of_text(text: str, documents: list[Any] | None, path: Path) -> Prof
         )
     if isinstance(document, dict) and "images" in document and "profiles" in document:
         raise InvalidFile(path, "it is a bundle definition", hint="give it with --metadata-file")
-    return _profile_of(pack_of_values(text, path))
+    pack = pack_of_values(text, path)
+    if documents is not None and not (path.parent / "pack.json").is_file():
+        _check_values(pack, documents, path)
+    return _profile_of(pack)
+
+
+def _check_values(pack: Pack, documents: list[Any], path: Path) -> None:
+    """Raise ``InvalidFile`` for a file that is no pack's values: it has no ``pack``, and nothing in it looks like one.
+
+    Values without content are taken where a scan finds images in them.
+    """
+    document = documents[0] if documents else None
+    if document is None:
+        raise InvalidFile(path, "it is empty, and a profile, a pack's values, manifests or a compose file are expected")
+    if isinstance(document, dict) and not {"pack", "content"}.isdisjoint(document):
+        return
+    if isinstance(document, dict) and {"sources", "targets"} <= document.keys():
+        raise InvalidFile(path, "it is a sync file", hint="use it with syncer sync -c")
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if isinstance(kind, str) or not scan_pack(pack, documents)[0]:
+        named = f"its kind is {kind[:80]!r}" if isinstance(kind, str) else "it is no file that a build knows"
+        raise InvalidFile(
+            path,
+            f"{named}: neither a profile, nor a pack's values (these have pack.content), nor manifests or compose's",
+            hint="a file of another tool is for syncer import, and a list of images, one a line, for --images-file",
+        )
 
 
 def _is_pack(directory: Path) -> bool:
