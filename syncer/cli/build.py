@@ -35,11 +35,11 @@ from syncer.cli.build_options import (
     ServiceOptions,
     SigningOptions,
     check_build,
+    select_content,
 )
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.output import Reporter, open_reporter, print_json, print_plan, push_outcome, summarize_push
-from syncer.cli.selection import select_content
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.oci import Reference

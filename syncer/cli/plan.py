@@ -11,6 +11,7 @@ from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import open_sources, sync_settings
 from syncer.bundle import GivenName
+from syncer.cli.build_options import select_mirror
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -25,7 +26,6 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
-from syncer.cli.selection import select_mirror
 from syncer.cli.settings import chart_supplies, registry_settings, state_directory
 from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError

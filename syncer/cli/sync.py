@@ -24,7 +24,7 @@ from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
-from syncer.formats.units import parse_duration
+from syncer.formats.text import parse_duration
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.formats.json_fields import text_field
+from syncer.formats.text import text_field
 from syncer.oci import Reference
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
