@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from syncer.errors import InvalidFile
+from syncer.oci import Reference
 from syncer.profiles.palette.profile import Profile
 from syncer.profiles.palette.profile_definition import define_profiles
 from syncer.profiles.palette.profile_files import read_profile_file
@@ -373,6 +375,9 @@ services:
     _file(tmp_path, "Y=two\n", "two.env")
     _file(tmp_path, "X=1\n", ".env")
 
+    _file(tmp_path, text + "  b: {image: 'b:${X}'}\n", "same.yaml")  # which is no contradiction
+    assert _images(read_profile_file(tmp_path / "same.yaml"))[0] == "docker.io/library/b:1"
+    (tmp_path / "same.yaml").unlink()
     for place in (path, tmp_path):  # what another file includes is not read a second time
         assert _images(read_profile_file(place)) == [
             "docker.io/library/b:1",
@@ -410,6 +415,27 @@ services:
         "compose.yaml:12: services.image.image: it must be a text",
         "gone.yaml: it cannot be read: No such file or directory",
     ]
+
+
+def test_what_a_compose_file_says_besides_its_services(tmp_path: Path) -> None:
+    named = "name: shop\nservices: {a: {image: 'a:${COMPOSE_PROJECT_NAME}', pull_policy: build}}\n"
+
+    assert _read(tmp_path, named, "compose.yaml") == ["docker.io/library/a:shop"]
+    assert _read(tmp_path, named, "compose.yaml", COMPOSE_PROJECT_NAME="other") == ["docker.io/library/a:other"]
+    assert _read(tmp_path, named.partition("\n")[2], "My App/stack.yaml") == ["docker.io/library/a:myapp"]
+    assert _mistakes(_file(tmp_path, "services:\n  a: {build: .}\n  b: !reset null\n", "compose.yaml"))[0] == (
+        "compose.yaml:3: the tag !reset is not understood: say in one file what is meant"
+    )
+
+
+def test_the_variables_of_an_env_file_are_read_as_compose_reads_them(tmp_path: Path) -> None:
+    lines = ["X=1#2 # three", "export X='1#2'", 'X="1#2" # three', "X = 1#2", "X: 1#2", 'A="b\nX=9"\nX=1#2', "X=1#2\r"]
+
+    for line in lines:
+        _file(tmp_path, f"# first\n\n{line}\n", ".env")
+
+        with pytest.raises(InvalidFile, match=r"the tag 'v1#2' may hold"):
+            _read(tmp_path, "services: {a: {image: 'a:v${X}'}}", "compose.yaml")
 
 
 def test_a_directory_of_manifests_and_compose_files_is_read_whole(tmp_path: Path) -> None:
@@ -451,6 +477,22 @@ def test_the_mistakes_of_all_files_of_a_directory_are_told(tmp_path: Path) -> No
         "a.yaml:3",
         "b.yaml:2",
     ]
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
+def test_compose_itself_names_the_same_images(tmp_path: Path) -> None:
+    path = _file(
+        tmp_path, _COMPOSE.partition("    volumes:")[0] + "  b: {build: ., image: 'b:${X:-1}'}\n", "stack.yaml"
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "REGISTRY": "quay.io/a", "VERSION": "v2"}
+    command = ["docker-compose", "-f", str(path), "config", "--images"]
+
+    for profiles in ("", "debug", "*"):
+        given = {**environment, "COMPOSE_PROFILES": profiles}
+        ran = subprocess.run(command, check=True, capture_output=True, text=True, env=given)
+
+        named = {str(Reference.parse(line)) for line in ran.stdout.split() if not line.startswith("shop-")}
+        assert set(_images(read_profile_file(path, given))) == named
 
 
 async def test_a_deployment_is_built_and_synced_like_a_profile(

@@ -22,7 +22,7 @@ from syncer.profiles.workloads.manifests import Mistakes, Workloads, expand
 DEFAULT_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 """The names under which compose looks for a file, in its order."""
 
-_OVERRIDES = ("compose.override.yml", "compose.override.yaml")
+_OVERRIDES = tuple(f"{stem}.override.{suffix}" for stem in ("compose", "docker-compose") for suffix in ("yml", "yaml"))
 _NAMED = re.compile(r"(?:docker-)?compose(?:[.-][\w.-]+)?\.ya?ml")
 _SERVICE_KEYS = frozenset({"image", "build", "extends", "provider"})
 _OTHER_KEYS = frozenset({"pack", "content", "charts", "manifests", "apiVersion", "kind"})
@@ -35,6 +35,7 @@ _ASSIGNMENT = re.compile(
         (?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>[^']*)'|(?P<plain>[^\n]*?))[ \t]*(?:[ \t]\#[^\n]*)?$""",
     re.MULTILINE | re.VERBOSE,
 )
+_TAG = re.compile(r"^[^#\n]*[:-][ \t]+!(reset|override)\b", re.MULTILINE)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -57,9 +58,7 @@ def compose_files(directory: Path) -> list[Path]:
     first = next((directory / name for name in DEFAULT_NAMES if (directory / name).is_file()), None)
     if first is None:
         return []
-    stem = first.name.partition(".")[0]
-    names = [name.replace("compose", stem, 1) for name in _OVERRIDES]
-    return [first, *[directory / name for name in names if (directory / name).is_file()][:1]]
+    return [first, *[directory / name for name in _OVERRIDES if (directory / name).is_file()][:1]]
 
 
 def read_compose(paths: Sequence[Path], environment: Mapping[str, str], found: Mistakes) -> Workloads:
@@ -68,7 +67,10 @@ def read_compose(paths: Sequence[Path], environment: Mapping[str, str], found: M
     ``environment`` wins over ``.env`` beside the first file.  Mistakes are added to ``found``.
     """
     reader = _Reader(found)
-    variables = reader.variables(paths[0].parent, (), environment)
+    directory = paths[0].parent
+    variables = {"COMPOSE_PROJECT_NAME": _project_name(directory), **reader.variables(directory, (), environment)}
+    if name := next((name for path in paths if (name := reader.name(path))), None):
+        variables = {**variables, "COMPOSE_PROJECT_NAME": environment.get("COMPOSE_PROJECT_NAME", name)}
     services = reader.load(paths, variables)
     workloads = reader.workloads(services, variables.get("COMPOSE_PROFILES", ""))
     warnings = tuple(f"{paths[0]}: {warning}" for warning in workloads.warnings)
@@ -102,6 +104,11 @@ class _Reader:
     def files(self) -> frozenset[Path]:
         """All files that were read."""
         return frozenset(self._documents)
+
+    def name(self, path: Path) -> str | None:
+        """The name that a file gives its project."""
+        names = [root["name"] for root in self._read(path) if isinstance(root, Map) and "name" in root]
+        return names[-1] if names and isinstance(names[-1], str) else None
 
     def variables(self, directory: Path, files: Sequence[Path], environment: Mapping[str, str]) -> dict[str, str]:
         """The variables for a file in ``directory``: of ``files`` or else of ``.env`` there, and ``environment``."""
@@ -149,7 +156,7 @@ class _Reader:
     def _images(self, name: str, service: _Service, warnings: list[str]) -> Iterator[FoundImage]:
         if platform := self._text(service, "platform"):
             self._checked(service["platform"][0], lambda: Platform.parse(platform))
-        if "image" in service and self._text(service, "pull_policy") != "build":
+        if "image" in service and not ("build" in service and self._text(service, "pull_policy") == "build"):
             if image := self._text(service, "image"):
                 yield from self._reference(service["image"][0], image, name, is_guess="build" in service)
         elif "build" in service:
@@ -207,9 +214,15 @@ class _Reader:
         if place not in self._documents:
             self._documents[place] = []
             try:
-                self._documents[place] = [each for each in parse_documents(read_text(path), path) if each is not None]
+                text = read_text(path)
+                self._documents[place] = [each for each in parse_documents(text, path) if each is not None]
             except InvalidFile as error:
                 self.mistakes.found.append(error)
+            else:
+                for tag in _TAG.finditer(text):
+                    problem = f"the tag !{tag[1]} is not understood: say in one file what is meant"
+                    line = text.count("\n", 0, tag.start(1)) + 1
+                    self.mistakes.found.append(InvalidFile(path, problem, line=line))
         return self._documents[place]
 
     def _document(self, path: Path, root: Any, variables: Mapping[str, str]) -> dict[str, _Service]:
@@ -222,9 +235,10 @@ class _Reader:
             return {}
         found = self._included(path, root, variables)
         for name in services or ():
-            if name in found:
+            service = self._service(path, root, name, variables)
+            if name in found and _values(found[name]) != _values(service):
                 self.mistakes.add(path, root, ("services", name), "a file that is included has a service of this name")
-            found[name] = self._service(path, root, name, variables)
+            found[name] = service
         return found
 
     def _service(self, path: Path, root: Map, name: str, variables: Mapping[str, str]) -> _Service:
@@ -299,6 +313,15 @@ class _Reader:
         return found
 
 
+def _project_name(directory: Path) -> str:
+    """The name of a project that has none: that of its directory, as compose writes it."""
+    return re.sub(r"[^a-z0-9_-]", "", directory.resolve().name.lower()).lstrip("_-")
+
+
+def _values(service: _Service) -> dict[str, list[Any]]:
+    return {key: [each.value for each in fields] for key, fields in service.items()}
+
+
 def _merge(base: _Service, own: _Service) -> _Service:
     """``base`` with the fields of ``own``; lists are put together, as compose does."""
     return {
@@ -312,7 +335,7 @@ def read_env(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
 
     Raises ``InvalidFile``.  Values in single quotes are taken as they are (docs.docker.com, "Interpolation syntax").
     """
-    text = read_text(path)
+    text = read_text(path).replace("\r\n", "\n")
     found: dict[str, str] = {}
     for match in _ASSIGNMENT.finditer(text):
         if match["single"] is not None:
