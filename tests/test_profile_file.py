@@ -340,3 +340,18 @@ def test_values_that_name_images_only_a_scan_finds_are_read(tmp_path: Path) -> N
 
     assert _images(define_profiles("bundle", [profile])) == []
     assert _images(define_profiles("bundle", [profile], scan=True)) == ["quay.io/a/b:v1"]
+
+
+def test_the_mistakes_of_all_packs_are_told_at_once(tmp_path: Path) -> None:
+    wrong = "pack:\n  content:\n    images: [{image: A}, {image: '{{.spectro.var.no}}'}]\n"
+    packs = [_pack(tmp_path, name, values=text) for name, text in (("a", wrong), ("b", "pack: {"), ("c", _VALUES))]
+
+    with pytest.raises(InvalidFile) as raised:
+        define_profiles("bundle", [read_packs(packs)])
+
+    told = [str(each).removeprefix(f"{tmp_path}/") for each in (raised.value, *raised.value.more)]
+    assert [line[:50] for line in sorted(told)] == [
+        "a-1.0.0/values.yaml:3: pack a: pack.content.images",
+        "a-1.0.0/values.yaml:3: pack a: pack.content.images",
+        "b-1.0.0/values.yaml:2: column 1: this is not YAML:",
+    ]

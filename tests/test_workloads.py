@@ -40,10 +40,10 @@ def _read(folder: Path, text: str, name: str = "web.yaml", **environment: str) -
 
 
 def _mistakes(path: Path, environment: Mapping[str, str] | None = None) -> list[str]:
-    """The mistakes of a file, a line each, without the folder."""
+    """The mistakes of a file, without the folder."""
     with pytest.raises(InvalidFile) as raised:
         read_profile_file(path, environment or {})
-    return [line.replace(f"{path.parent}/", "") for line in str(raised.value).split("\n")]
+    return [str(each).replace(f"{path.parent}/", "") for each in (raised.value, *raised.value.more)]
 
 
 def test_the_images_of_a_deployment_are_those_of_all_its_containers_and_volumes(tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_the_mistakes_of_all_files_of_a_directory_are_told(tmp_path: Path) -> No
     with pytest.raises(InvalidFile) as raised:
         read_profile_file(tmp_path / "d")
 
-    lines = str(raised.value).split("\n")
+    lines = [str(each) for each in (raised.value, *raised.value.more)]
     assert [line.removeprefix(f"{tmp_path}/d/").partition(": ")[0] for line in lines] == [
         "compose.yaml:1",
         "a.yaml:3",

@@ -8,7 +8,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from syncer.errors import SyncerError, UsageError
+from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.oci import Reference
 from syncer.profiles.definition.definition import (
     ChartRequest,
@@ -76,7 +76,7 @@ def define_profiles(
     is left out.  ``overrides`` are the values of ``--set-var``.  ``scan`` adds the images that packs do not list, and
     ``with_archives`` the packs themselves when they are local.  ``fetched`` has charts that packs list, for the scan to
     look into, or the reason why one could not be had.  Raises ``UsageError`` for a profile without packs and
-    for more than one infrastructure profile, ``InvalidFile`` for a pack that cannot be read.
+    for more than one infrastructure profile, ``InvalidFile`` with all mistakes of the packs.
     """
     check_one_infrastructure(profiles)
     for profile in profiles:
@@ -92,10 +92,12 @@ def define_profiles(
         for content, unlisted in reading.contents(profile):
             collection.add(content, with_charts=with_charts, with_archives=with_archives)
             collection.add_unlisted(unlisted, content.pack, scan=scan)
+    reading.tell_mistakes()
     for profile in excluded:
         collection.remove_images([*profile.images, *(profile.guesses if scan else ())])
         for content, unlisted in reading.contents(profile):
             collection.remove(content, unlisted.images if scan else ())
+    reading.tell_mistakes()
     return replace(collection.result(name, profiles), unread=tuple(reading.unread))
 
 
@@ -188,14 +190,30 @@ class _PackReader:
         self._fetched = fetched
         self._profiles = profiles
         self._overrides = overrides
-        self._documents = {pack: parse_values(pack) for profile in profiles for pack in profile.packs}
+        self._mistakes: list[InvalidFile] = []
+        self._documents: dict[Pack, list[Any]] = {}
+        for pack in (pack for profile in profiles for pack in profile.packs):
+            try:
+                self._documents[pack] = parse_values(pack)
+            except InvalidFile as mistake:
+                self._mistakes.append(mistake)
+                self._documents[pack] = []
+
+    def tell_mistakes(self) -> None:
+        """Raise an ``InvalidFile`` of the mistakes of all packs that were read so far, if there are any."""
+        if self._mistakes:
+            raise InvalidFile.of(self._mistakes)
 
     def contents(self, profile: Profile) -> Iterator[tuple[PackContent, UnlistedImages]]:
         """Yield the content that each pack of ``profile`` lists, and the images that it does not list."""
         for pack in profile.packs:
             documents = self._documents[pack]
             scope = self._scope(profile, pack)
-            content = _with_own_chart(_with_unknown(read_content(pack, documents, scope)))
+            try:
+                content = _with_own_chart(_with_unknown(read_content(pack, documents, scope)))
+            except InvalidFile as mistake:
+                self._mistakes.append(mistake)
+                continue
             listed = {image.reference.name for image in content.images}
             charts, problems = self._listed_charts(content)
             guesses, more = scan_pack(

@@ -73,14 +73,9 @@ class Mistakes:
         self.found.append(InvalidFile(path, words, line=line_of(root, steps), hint=hint))
 
     def tell(self) -> None:
-        """Raise an ``InvalidFile`` of all mistakes, if there are any: the first one, and a line for each other one."""
+        """Raise an ``InvalidFile`` of all mistakes, if there are any."""
         if self.found:
-            order = {path: number for number, path in enumerate(dict.fromkeys(each.path for each in self.found))}
-            first, *others = sorted(self.found, key=lambda each: (order[each.path], each.line or 0))
-            place = f"{first.path}:{first.line}: " if first.line is not None else f"{first.path}: "
-            problem = "\n".join([str(first).removeprefix(place), *dict.fromkeys(map(str, others))])
-            hint = next((each.hint for each in self.found if each.hint), None)
-            raise InvalidFile(first.path, problem, line=first.line, hint=hint)
+            raise InvalidFile.of(self.found)
 
 
 def is_manifests(documents: Sequence[Any]) -> bool:
