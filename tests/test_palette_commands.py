@@ -201,6 +201,22 @@ async def test_what_a_scan_guessed_and_no_registry_has_is_a_warning(
         assert all("guessed" not in image for image in document["images"])
 
 
+async def test_a_guess_that_is_not_for_the_platform_is_left_out_too(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as source:
+        await client.push(source, "one", images.image("one", architecture="s390x"), "1")
+        await client.push(source, "arm", images.multi_platform("arm"), "1")
+        manifests = [{"name": "extra", "content": f"image: {source.address}/arm:1\n"}]
+        exported = written(tmp_path, "profile.json", profile(pack("a", f"{source.address}/one:1", manifests=manifests)))
+        ran = await syncer(
+            "build", "--profile-file", exported, "--scan", "--arch", "linux/s390x", "--output", tmp_path, home=tmp_path
+        )
+
+    assert ran.code == 0, ran.stderr
+    assert f"no registry gives them for linux/s390x: {source.address}/arm:1" in ran.stderr
+
+
 async def test_a_scan_looks_into_charts_of_repositories_and_names_those_that_it_cannot(tmp_path: Path) -> None:
     templates = {
         "app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\nappVersion: '7'\n",

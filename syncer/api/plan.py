@@ -41,7 +41,7 @@ async def plan_build(
     forecast = Forecast(fetches=True, sends=False, can_mount=False)
     size = BundleSize(file.format, file.compression_level)
     async with open_supplies(settings, supplies) as opened:
-        definition = await drop_lacking_guesses(definition, opened, warn)
+        definition = await drop_lacking_guesses(definition, opened, warn, file.platform)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         for found in await discover(parts.items, opened, size, workers=workers):
             forecast.add(found, "")
