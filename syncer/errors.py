@@ -193,10 +193,14 @@ class InvalidFile(UsageError):
 
     @classmethod
     def of(cls, mistakes: Iterable[InvalidFile]) -> InvalidFile:
-        """Make one error of all ``mistakes``, of which there is at least one; the first line of a file comes first."""
-        told = {str(mistake): mistake for mistake in mistakes}.values()
-        files = {path: number for number, path in enumerate(dict.fromkeys(str(each.path) for each in told))}
-        first, *others = sorted(told, key=lambda each: (files[str(each.path)], each.line or 0))
+        """Make one error of all ``mistakes``, of which there is at least one; the first line comes first.
+
+        Those of several files stay together, in the order of the files.
+        """
+        flat = [each for mistake in mistakes for each in (mistake, *mistake.more)]
+        files = {path: number for number, path in enumerate(dict.fromkeys(str(each.path) for each in flat))}
+        single = {str(mistake): mistake for mistake in flat}.values()
+        first, *others = sorted(single, key=lambda each: (files[str(each.path)], each.line or 0))
         for other in others:
             other.more = ()
         first.more = tuple(others)

@@ -85,7 +85,15 @@ def sync(
     )
 
     def sources_with(say: Warn) -> AbstractAsyncContextManager[Sources]:
-        return open_sources(file, settings, say, supplies=chart_supplies(), console=console, strict=mirror.strict)
+        return open_sources(
+            file,
+            settings,
+            say,
+            supplies=chart_supplies(),
+            console=console,
+            strict=mirror.strict,
+            environment=os.environ,
+        )
 
     async def forecast() -> Exit:
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it

@@ -150,6 +150,15 @@ _size = Read(
 )
 
 
+def _read_flag(node: Any, path: tuple[Step, ...]) -> bool:
+    if node not in ("true", "false"):
+        raise _wrong(path, "it must be true or false")
+    return bool(node == "true")
+
+
+_flag = Read(_read_flag, {"anyOf": [{"type": "boolean"}, {"enum": ["true", "false"]}]})
+
+
 def _parsed(parse: Callable[[str], Any], pattern: str) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> Any:
         try:
@@ -239,7 +248,9 @@ _PACK = _mapping(DefinedPack, {"name": _text, "version": _text})
 _PROFILE = _mapping(
     DefinedProfile, {"name": _text, "version": _text, "uid": _text, "type": _text, "packs": _list(_PACK)}
 )
-_IMAGE = _mapping(DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, **_RESOLVED})
+_IMAGE = _mapping(
+    DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, "guessed": _flag, **_RESOLVED}
+)
 _CHART = _mapping(
     DefinedChart,
     {
