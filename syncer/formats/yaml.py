@@ -9,6 +9,7 @@ whose aliases multiply it ("billion laughs") is refused before it fills the memo
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -96,8 +97,13 @@ def spell_path(path: tuple[Step, ...]) -> str:
 
 def unknown_field(name: str, known: list[str]) -> str:
     """The message for a field ``name`` that is not one of ``known``."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"there is no such field; did you mean {near[0]}?" if near else f"no such field; known: {', '.join(known)}"
+    near = nearest(name, known)
+    return f"there is no such field; did you mean {near}?" if near else f"no such field; known: {', '.join(known)}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The one of ``known`` that somebody who wrote ``name`` may have meant; None when none is like it."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 @dataclass(slots=True)
