@@ -1,5 +1,6 @@
 """Each tool's documented example, written anew with the same fields, becomes a sync file that means the same."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -496,3 +497,15 @@ def test_where_to_mirror_to_is_said_once(tmp_path: Path) -> None:
         imported(tmp_path, "busybox\n", "images.txt")
     with pytest.raises(UsageError, match="says itself where to mirror to"):
         imported(tmp_path, REGSYNC, registry="t.io")
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5:5000", "[::1]:5000", "5.example.com"])
+def test_a_password_gets_a_variable_that_a_shell_can_set(tmp_path: Path, host: str) -> None:
+    (tmp_path / "images.yaml").write_text(f"registry.example.com/team/app:v1: '{host}/team/app'\n")
+    (tmp_path / "auth.yaml").write_text(f"'{host}': {{username: admin, password: secret}}\n")
+
+    result = import_file(tmp_path / "images.yaml", logins=tmp_path / "auth.yaml")
+
+    (registry,) = read(result).document.registries.values()
+    assert registry.credentials is not None
+    assert re.fullmatch("REGISTRY_[A-Z0-9_]+_PASSWORD", registry.credentials.password_env or "")

@@ -14,6 +14,7 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.yaml import Map, Seq, Step, spell_path
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
+from syncer.profiles.syncfile.document import parse_registry_host
 
 Value = TypeVar("Value")
 
@@ -41,6 +42,7 @@ class Draft:
     targets: list[dict[str, Any]] = field(default_factory=list)
     registries: dict[str, dict[str, Any]] = field(default_factory=dict)
     referrers: bool | None = None
+    map: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     refusals: list[InvalidFile] = field(default_factory=list)
 
@@ -51,8 +53,10 @@ class Draft:
             self.notes.append(text)
 
     def refuse(self, path: tuple[Step, ...], line: int | None, why: str) -> None:
-        """Add to the refusals that the field at ``path`` cannot be imported."""
-        self.refusals.append(InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line))
+        """Add to the refusals that the field at ``path`` cannot be imported, once."""
+        refusal = InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line)
+        if str(refusal) not in map(str, self.refusals):
+            self.refusals.append(refusal)
 
     def registry(self, host: str, **settings: Any) -> None:
         """Add settings of the registry ``host``."""
@@ -81,6 +85,8 @@ class Draft:
             document["referrers"] = self.referrers
         if self.registries:
             document["registries"] = self.registries
+        if self.map:
+            document["map"] = self.map
         comments = "".join(f"# {note}\n" for note in self.notes)
         return comments + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
@@ -101,12 +107,15 @@ class Fields:
     tree: Any
     path: tuple[Step, ...] = ()
     line: int | None = None
+    refused: set[str] = field(default_factory=set)
+    """The fields of this mapping that were refused: one that chooses what is mirrored must not fail to choose."""
     _taken: set[str] = field(default_factory=set)
+    _is_mapping: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.tree, Map):
             self.draft.refuse(self.path, self.line, "it must be a mapping")
-            self.tree = Map()
+            self.tree, self._is_mapping = Map(), False
 
     def __contains__(self, name: str) -> bool:
         return self.tree.get(name) is not None
@@ -127,14 +136,26 @@ class Fields:
         self.refuse(name, "it must be true or false")
         return None
 
-    def texts(self, name: str) -> list[str]:
-        """Take a list of texts; one text counts as a list of one."""
+    def texts(self, name: str, *, null: str | None = None) -> list[str]:
+        """Take a list of texts; one text counts as a list of one.
+
+        ``null`` stands for an entry without a value, which is refused otherwise.
+        """
         value = self._take(name)
-        values = [value] if isinstance(value, str) else value or []
-        if isinstance(values, list) and all(isinstance(each, str) for each in values):
-            return list(values)
-        self.refuse(name, "it must be a list of texts")
-        return []
+        if value is None or isinstance(value, str):
+            return [] if value is None else [value]
+        if not isinstance(value, Seq):
+            self.refuse(name, "it must be a list of texts")
+            return []
+        texts = []
+        for index, (entry, line) in enumerate(zip(value, value.lines, strict=True)):
+            text = null if entry is None else entry
+            if isinstance(text, str):
+                texts.append(text)
+            else:
+                self.refused.add(name)
+                self.draft.refuse((*self.path, name, index), line, "it must be a text")
+        return texts
 
     def inner(self, name: str) -> Fields:
         """Take the fields of a mapping inside this one; an absent mapping has no fields."""
@@ -181,6 +202,9 @@ class Fields:
     def refuse(self, name: str, why: str) -> None:
         """Add to the refusals that the field ``name`` cannot be imported."""
         self._taken.add(name)
+        self.refused.add(name)
+        if not self._is_mapping:
+            return  # all fields are missing for that one reason
         self.draft.refuse((*self.path, name), self.line_of(name), why)
 
     def finish(self) -> None:
@@ -213,6 +237,18 @@ def platform_names(fields: Fields, name: str) -> list[str]:
     return [str(platform) for text in texts if (platform := fields.parse(name, Platform.parse, text))]
 
 
+def login_host(text: str) -> tuple[str, bool | None]:
+    """Parse the key of a login, ``[SCHEME://]HOST[:PORT][/PATH]``: the host, and whether it speaks plain HTTP.
+
+    Docker's name for its Hub, ``https://index.docker.io/v1/``, is such a key.  The second value is None where the key
+    does not say.  Raises ``UsageError``.
+    """
+    scheme, separator, place = text.strip().rpartition("://")
+    if separator and scheme.lower() not in ("http", "https"):
+        raise UsageError(f"{scheme}:// is not the scheme of a registry")
+    return parse_registry_host(place.partition("/")[0]), scheme.lower() == "http" or None
+
+
 def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
     """Make the source for one image, with the fields of ``more`` that are not empty."""
     return {"image": str(reference), **{key: value for key, value in more.items() if value not in (None, [], {})}}
@@ -220,12 +256,7 @@ def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
 
 def empty_draft_error(draft: Draft) -> InvalidFile:
     """Make the error for a file without anything that can be mirrored."""
-    if not draft.refusals:
-        return InvalidFile(draft.origin, "it names nothing to mirror")
-    first, *others = draft.refusals
-    if others:
-        first.hint = "also: " + "; ".join(map(str, others))
-    return first
+    return InvalidFile.of(draft.refusals or [InvalidFile(draft.origin, "it names nothing to mirror")])
 
 
 def _environment_variable(text: str) -> str | None:
@@ -247,4 +278,5 @@ def _reference(kind: str, text: str, host: str) -> dict[str, str]:
         return {"username": text}
     if kind == "password" and (path := _secret_file(text)):
         return {"password_file": path}
-    return {f"{kind}_env": f"{re.sub('[^A-Z0-9]', '_', host.upper())}_{kind.upper()}"}
+    name = f"{re.sub('[^A-Z0-9]', '_', host.upper())}_{kind.upper()}"
+    return {f"{kind}_env": name if name[0].isalpha() else f"REGISTRY_{name}"}  # a shell sets no variable like 10_0_0_5
