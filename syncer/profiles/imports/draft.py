@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.document import parse_registry_host
 
 Value = TypeVar("Value")
+
+VARIABLE = re.compile("\ue000([^\ue001]+)\ue001")
+"""A variable in the texts of a draft, with its name and its default as in a sync file: see ``variable``."""
 
 _FALSE = frozenset({"false", "no", "off", "0"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
@@ -48,12 +52,13 @@ class Draft:
 
     def note(self, text: str) -> None:
         """Add ``text`` to the notes, once."""
-        text = " ".join(text.split())
+        text = VARIABLE.sub(r"${\1}", " ".join(text.split()))
         if text not in self.notes:
             self.notes.append(text)
 
     def refuse(self, path: tuple[Step, ...], line: int | None, why: str) -> None:
         """Add to the refusals that the field at ``path`` cannot be imported, once."""
+        why = VARIABLE.sub(r"${\1}", why)
         refusal = InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line)
         if str(refusal) not in map(str, self.refusals):
             self.refusals.append(refusal)
@@ -61,7 +66,8 @@ class Draft:
     def registry(self, host: str, **settings: Any) -> None:
         """Add settings of the registry ``host``."""
         if settings:
-            self.registries.setdefault(canonical_host(host.lower()), {}).update(settings)
+            host = host if VARIABLE.search(host) else canonical_host(host.lower())
+            self.registries.setdefault(host, {}).update(settings)
 
     def target(self, registry: str) -> None:
         """Add ``registry`` to the targets, once."""
@@ -78,8 +84,12 @@ class Draft:
         if name and not _environment_variable(password or ""):
             self.note(f"The password of {host} was not copied: give it in the variable {name}.")
 
-    def render(self) -> str:
-        """The text of the sync file, with the notes as comments at the top."""
+    def render(self, *, stand_ins: bool = False) -> str:
+        """The text of the sync file, with the notes as comments at the top.
+
+        With ``stand_ins`` each variable is some name instead, so that the file can be checked: an import expands
+        nothing.
+        """
         document: dict[str, Any] = {"sources": self._addressed_sources(), "targets": self.targets}
         if self.referrers is not None:
             document["referrers"] = self.referrers
@@ -87,6 +97,7 @@ class Draft:
             document["registries"] = self.registries
         if self.map:
             document["map"] = self.map
+        document = _spelled(document, stand_ins=stand_ins)
         comments = "".join(f"# {note}\n" for note in self.notes)
         return comments + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
@@ -110,12 +121,12 @@ class Fields:
     refused: set[str] = field(default_factory=set)
     """The fields of this mapping that were refused: one that chooses what is mirrored must not fail to choose."""
     _taken: set[str] = field(default_factory=set)
-    _is_mapping: bool = True
+    is_mapping: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.tree, Map):
             self.draft.refuse(self.path, self.line, "it must be a mapping")
-            self.tree, self._is_mapping = Map(), False
+            self.tree, self.is_mapping = Map(), False
 
     def __contains__(self, name: str) -> bool:
         return self.tree.get(name) is not None
@@ -203,7 +214,7 @@ class Fields:
         """Add to the refusals that the field ``name`` cannot be imported."""
         self._taken.add(name)
         self.refused.add(name)
-        if not self._is_mapping:
+        if not self.is_mapping:
             return  # all fields are missing for that one reason
         self.draft.refuse((*self.path, name), self.line_of(name), why)
 
@@ -246,7 +257,10 @@ def login_host(text: str) -> tuple[str, bool | None]:
     scheme, separator, place = text.strip().rpartition("://")
     if separator and scheme.lower() not in ("http", "https"):
         raise UsageError(f"{scheme}:// is not the scheme of a registry")
-    return parse_registry_host(place.partition("/")[0]), scheme.lower() == "http" or None
+    try:
+        return parse_registry_host(place.partition("/")[0]), scheme.lower() == "http" or None
+    except UsageError:
+        raise UsageError(f"{text.rpartition('@')[2]!r} is not a registry") from None
 
 
 def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
@@ -259,9 +273,35 @@ def empty_draft_error(draft: Draft) -> InvalidFile:
     return InvalidFile.of(draft.refusals or [InvalidFile(draft.origin, "it names nothing to mirror")])
 
 
+def variable(name: str, default: str | None = None) -> str:
+    """Make a text for the value of the variable ``name``, which the sync file has as ``${name}``."""
+    return f"\ue000{name}\ue001" if default is None else f"\ue000{name}:-{default}\ue001"
+
+
+def _spelled(node: Any, *, stand_ins: bool) -> Any:
+    """Spell variables as the sync file does, and a dollar that stands for itself before another or a brace."""
+    if isinstance(node, dict):
+        return {_spelled(key, stand_ins=stand_ins): _spelled(value, stand_ins=stand_ins) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_spelled(each, stand_ins=stand_ins) for each in node]
+    if not isinstance(node, str):
+        return node
+    if stand_ins:
+        return VARIABLE.sub(_stand_in, node)
+    return VARIABLE.sub(r"${\1}", re.sub(r"\$(?=[${\ue000])", "$$", node))
+
+
+def _stand_in(match: re.Match[str]) -> str:
+    """A text that is right where a variable is likely to stand: a host at the begin, else a number, as of a port."""
+    number = zlib.crc32(match[1].encode()) % 1000
+    return f"variable-{number}.invalid" if match.start() == 0 else f"60{number:03}"
+
+
 def _environment_variable(text: str) -> str | None:
     """The variable that ``$NAME``, ``${NAME}`` or regsync's ``{{env "NAME"}}`` stands for."""
-    match = re.fullmatch(r"\$\{?(\w+)\}?|\{\{\s*env\s+\"(\w+)\"\s*\}\}", text.strip())
+    if match := VARIABLE.fullmatch(text):
+        return match[1] if ":" not in match[1] else None
+    match = re.fullmatch(r"\$\{?(\w+)\}?|\{\{-?\s*env\s+[\"`](\w+)[\"`]\s*-?\}\}", text.strip())
     return (match[1] or match[2]) if match else None
 
 
