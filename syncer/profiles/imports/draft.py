@@ -22,6 +22,8 @@ Value = TypeVar("Value")
 VARIABLE = re.compile("\ue000([^\ue001]+)\ue001")
 """A variable in the texts of a draft, with its name and its default as in a sync file: see ``variable``."""
 
+_SOME_HOST = "registry.invalid"
+
 _FALSE = frozenset({"false", "no", "off", "0"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
 
@@ -276,6 +278,41 @@ def empty_draft_error(draft: Draft) -> InvalidFile:
 def variable(name: str, default: str | None = None) -> str:
     """Make a text for the value of the variable ``name``, which the sync file has as ``${name}``."""
     return f"\ue000{name}\ue001" if default is None else f"\ue000{name}:-{default}\ue001"
+
+
+def names_host(text: str) -> bool:
+    """Tell whether the part of a name that may be a host has a variable in it."""
+    return VARIABLE.search(text.partition("/")[0]) is not None
+
+
+class Numbers:
+    """Numbers that stand for variables while names are parsed: they are right in paths, tags and ports."""
+
+    def __init__(self, *texts: str) -> None:
+        words = "".join(texts)
+        free = (str(number) for number in range(60000, 65536) if str(number) not in words)
+        self._numbers = dict(zip(dict.fromkeys(match[0] for match in VARIABLE.finditer(words)), free, strict=False))
+
+    def parse(self, fields: Fields, name: str, text: str, parse: Callable[[str], Reference]) -> Reference | None:
+        """Parse ``text`` of the field ``name``; a wrong one is refused.  A variable for a host is some host."""
+        head, slash, rest = text.partition("/")
+        if slash and VARIABLE.search(head):
+            text = f"{_SOME_HOST}/{rest}"
+        try:
+            return parse(VARIABLE.sub(lambda match: self._numbers[match[0]], text))
+        except UsageError as error:
+            fields.refuse(name, self.restore(str(error)))
+            return None
+
+    def restore(self, node: Any) -> Any:
+        """Put the variables back in all texts of ``node``."""
+        if isinstance(node, dict):
+            return {key: self.restore(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [self.restore(each) for each in node]
+        for found, number in self._numbers.items() if isinstance(node, str) else ():
+            node = node.replace(number, found)
+        return node
 
 
 def _spelled(node: Any, *, stand_ins: bool) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from syncer.errors import InvalidFile, UsageError
+from syncer.formats.images_list import ListedImage, read_lines
 from syncer.formats.text import read_text
-from syncer.formats.yaml import Map, parse_documents
+from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.profiles.imports.draft import Draft, Fields, empty_draft_error
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
@@ -26,6 +28,30 @@ _SINGLE = {
     "skopeo sync": (is_skopeo, import_skopeo),
 }
 """The formats of one document, each with a function that recognises it and one that imports it."""
+
+_LAST_KEY = frozenset({"regsync", "hauler", "ImageSetConfiguration", "image-syncer"})
+"""The tools that take the last of two equal keys in a mapping; others refuse them."""
+
+_FIRST_DOCUMENT = frozenset({"regsync", "skopeo sync", "image-syncer"})
+"""The tools that read the first document of a file, and nothing after it."""
+
+_MARKS = {
+    "regsync": ("a list `sync`", ("sync", "creds", "defaults", "schedule", "interval", "ratelimit")),
+    "skopeo sync": (
+        "registries as keys, with `images` (lists of tags), `images-by-tag-regex` or `images-by-semver`",
+        ("images", "images-by-tag-regex", "images-by-semver", "tls-verify", "cert-dir"),
+    ),
+    "hauler": ("`apiVersion: content.hauler.cattle.io/…`", ("content.hauler.cattle.io", "imageTxts")),
+    "ImageSetConfiguration": (
+        "`apiVersion: mirror.openshift.io/…`",
+        ("mirror.openshift.io", "mirror", "storageConfig"),
+    ),
+    "ImagesLock": ("`apiVersion: imgpkg.carvel.dev/…`", ("imgpkg.carvel.dev",)),
+    "image-syncer": ("sources as keys and targets as values, or `images` and `auth`", ("images", "auth")),
+}
+"""What the files of a tool have, for people, and the words by which a file like them is told."""
+
+_KNOWN = ", ".join([*_SINGLE, "hauler"]) + ", and plain lists of images"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +87,91 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
     elif registry is not None:
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
     text = draft.render()
-    parse_sync_file(draft.render(stand_ins=True), path.with_name("sync.yaml"))
+    _check(draft)
     return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 
+def _check(draft: Draft) -> None:
+    """Raise ``InvalidFile`` when the new file would not be one: a refusal was forgotten, and is made good here."""
+    try:
+        parse_sync_file(draft.render(stand_ins=True), draft.origin)
+    except InvalidFile as error:
+        problems = [str(each).removeprefix(f"{draft.origin}:{each.line}: ") for each in (error, *error.more)]
+        raise InvalidFile(draft.origin, f"no sync file can say what it says: {'; '.join(problems)}") from None
+
+
 def _fill(draft: Draft, text: str, path: Path) -> str:
-    if _is_list(text):
+    """Fill ``draft`` with the importer that knows ``text``; gives the name of the format."""
+    repeated: list[InvalidFile] = []
+    try:
+        documents = parse_documents(text, path, repeated=repeated)
+    except InvalidFile:
+        if not _is_list(text):
+            raise
+        documents = [text]
+    if not any(document is not None for document in documents):
+        raise InvalidFile(path, "it is empty", hint=f"known: {_KNOWN}")
+    if isinstance(documents[0], str):
         import_images(text, path, draft)
         return "list of images"
-    documents = parse_documents(text, path)
+    name = _fill_from_documents(draft, documents, path)
+    for each in repeated:
+        if name in _LAST_KEY:
+            draft.note(f"{str(each).removeprefix(f'{path}:')}; {name} takes the last one.")
+        else:
+            draft.refusals.append(each)
+    return name
+
+
+def _fill_from_documents(draft: Draft, documents: list[Any], path: Path) -> str:
     if is_hauler(documents):
         import_hauler(documents, draft)
         return "hauler"
-    tree = documents[0] if len(documents) == 1 else None
-    if isinstance(tree, str):  # a list with a mistake in it
-        import_images(text, path, draft)
+    tree = documents[0]
     for name, (knows, fill) in _SINGLE.items():
-        if knows(tree):
-            fill(tree, draft)
-            return name
+        if not knows(tree):
+            continue
+        fill(tree, draft)
+        if len(documents) > 1 and name in _FIRST_DOCUMENT:
+            draft.note(f"Only the first document of the file counts, as for {name}.")
+        elif len(documents) > 1:
+            draft.refuse((), None, f"it holds {len(documents)} documents, and {name} has one")
+        return name
     raise _unknown(tree, path)
 
 
 def _unknown(tree: Any, path: Path) -> InvalidFile:
+    if isinstance(tree, Seq):
+        return InvalidFile(
+            path,
+            "it is a list in YAML, which no known tool has",
+            hint="a list of images is a text with one image a line",
+        )
     if is_logins(tree):
         return InvalidFile(
             path, "it holds logins only", hint="import the file of images, and name this one with --auth"
         )
     if isinstance(tree, Map) and {"sources", "targets"} <= tree.keys():
         return InvalidFile(path, "it is a sync file already", hint="use it with syncer sync -c")
-    return InvalidFile(
-        path,
-        "it is not a file of a tool that syncer knows",
-        hint=f"known: {', '.join([*_SINGLE, 'hauler'])}, and plain lists of images",
-    )
+    problem = "it is not a file of a tool that syncer knows"
+    if isinstance(tree, Map) and isinstance(tree.get("kind"), str) and "apiVersion" in tree:
+        problem += f", but a {tree['kind']} of {tree['apiVersion']}"
+    if near := _nearest(tree):
+        problem += f"; the nearest is {near}, whose files have {_MARKS[near][0]}"
+    return InvalidFile(path, problem, hint=f"known: {_KNOWN}")
+
+
+def _nearest(tree: Any) -> str | None:
+    """The tool whose words are most like those at the top of ``tree``; None when none are."""
+    words = [*tree] if isinstance(tree, Map) else []
+    words += [key for value in [*tree.values()] if isinstance(value, Map) for key in value] if words else []
+    words += [str(tree.get("apiVersion")).partition("/")[0]] if words else []
+
+    def likeness(name: str) -> int:
+        return sum(bool(difflib.get_close_matches(mark, words, n=1, cutoff=0.8)) for mark in _MARKS[name][1])
+
+    best = max(_MARKS, key=likeness)
+    return best if likeness(best) else None
 
 
 def _fill_logins(draft: Draft, path: Path) -> None:
@@ -111,9 +188,6 @@ def _fill_logins(draft: Draft, path: Path) -> None:
 
 
 def _is_list(text: str) -> bool:
-    """Tell whether each line is one word at most, which is not so in a YAML file of these tools."""
-    lines = [line.partition("#")[0].split() for line in text.splitlines()]
-    words = [word for line in lines for word in line]
-    return (
-        bool(words) and max(map(len, lines)) == 1 and not any(w[0] in "{[" or w[-1] == ":" or w == "---" for w in words)
-    )
+    """Tell whether ``text`` is a list of images: more than half of its lines are images."""
+    lines = list(read_lines(text, ""))
+    return sum(isinstance(line, ListedImage) for line in lines) * 2 > len(lines)

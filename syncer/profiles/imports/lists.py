@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from syncer.formats.images_list import parse_images
+from syncer.errors import InvalidFile
+from syncer.formats.images_list import read_lines
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import Draft, Fields, image_source
@@ -39,6 +40,12 @@ def import_images_lock(tree: Any, draft: Draft) -> None:
 
 
 def import_images(text: str, origin: Path, draft: Draft) -> None:
-    """Fill ``draft`` from a list with one image a line; raises ``InvalidFile``."""
-    for image in dict.fromkeys(listed.reference for listed in parse_images(text, origin)):
-        draft.sources.append(image_source(image))
+    """Fill ``draft`` from a list with one image a line; each line that is wrong is a refusal."""
+    for listed in read_lines(text, origin):
+        if isinstance(listed, InvalidFile):
+            draft.refusals.append(listed)
+            continue
+        platforms = [str(listed.platform)] if listed.platform else []
+        source = image_source(listed.reference, platforms=platforms)
+        if source not in draft.sources:
+            draft.sources.append(source)
