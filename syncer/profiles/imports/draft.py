@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,12 +85,8 @@ class Draft:
         if name and not _environment_variable(password or ""):
             self.note(f"The password of {host} was not copied: give it in the variable {name}.")
 
-    def render(self, *, stand_ins: bool = False) -> str:
-        """The text of the sync file, with the notes as comments at the top.
-
-        With ``stand_ins`` each variable is some name instead, so that the file can be checked: an import expands
-        nothing.
-        """
+    def render(self) -> str:
+        """The text of the sync file, with the notes as comments at the top."""
         document: dict[str, Any] = {"sources": self._addressed_sources(), "targets": self.targets}
         if self.referrers is not None:
             document["referrers"] = self.referrers
@@ -99,7 +94,7 @@ class Draft:
             document["registries"] = self.registries
         if self.map:
             document["map"] = self.map
-        document = _spelled(document, stand_ins=stand_ins)
+        document = _spelled(document)
         comments = "".join(f"# {note}\n" for note in self.notes)
         return comments + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
@@ -253,8 +248,7 @@ def platform_names(fields: Fields, name: str) -> list[str]:
 def login_host(text: str) -> tuple[str, bool | None]:
     """Parse the key of a login, ``[SCHEME://]HOST[:PORT][/PATH]``: the host, and whether it speaks plain HTTP.
 
-    Docker's name for its Hub, ``https://index.docker.io/v1/``, is such a key.  The second value is None where the key
-    does not say.  Raises ``UsageError``.
+    Docker's own key for its Hub has both.  The second value is None where the key does not say.  Raises ``UsageError``.
     """
     scheme, separator, place = text.strip().rpartition("://")
     if separator and scheme.lower() not in ("http", "https"):
@@ -315,23 +309,15 @@ class Numbers:
         return node
 
 
-def _spelled(node: Any, *, stand_ins: bool) -> Any:
+def _spelled(node: Any) -> Any:
     """Spell variables as the sync file does, and a dollar that stands for itself before another or a brace."""
     if isinstance(node, dict):
-        return {_spelled(key, stand_ins=stand_ins): _spelled(value, stand_ins=stand_ins) for key, value in node.items()}
+        return {_spelled(key): _spelled(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_spelled(each, stand_ins=stand_ins) for each in node]
+        return [_spelled(each) for each in node]
     if not isinstance(node, str):
         return node
-    if stand_ins:
-        return VARIABLE.sub(_stand_in, node)
     return VARIABLE.sub(r"${\1}", re.sub(r"\$(?=[${\ue000])", "$$", node))
-
-
-def _stand_in(match: re.Match[str]) -> str:
-    """A text that is right where a variable is likely to stand: a host at the begin, else a number, as of a port."""
-    number = zlib.crc32(match[1].encode()) % 1000
-    return f"variable-{number}.invalid" if match.start() == 0 else f"60{number:03}"
 
 
 def _environment_variable(text: str) -> str | None:

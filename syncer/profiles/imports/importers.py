@@ -18,7 +18,7 @@ from syncer.profiles.imports.imageset import import_imageset, is_imageset
 from syncer.profiles.imports.lists import import_images, import_images_lock, is_images_lock
 from syncer.profiles.imports.regsync import import_regsync, is_regsync
 from syncer.profiles.imports.skopeo import import_skopeo, is_skopeo
-from syncer.profiles.syncfile.sync_file import parse_sync_file
+from syncer.profiles.syncfile.sync_file import check_sync_file
 
 _SINGLE = {
     "regsync": (is_regsync, import_regsync),
@@ -87,17 +87,17 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
     elif registry is not None:
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
     text = draft.render()
-    _check(draft)
+    _check(text, path)
     return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 
-def _check(draft: Draft) -> None:
-    """Raise ``InvalidFile`` when the new file would not be one: a refusal was forgotten, and is made good here."""
+def _check(text: str, path: Path) -> None:
+    """Raise ``InvalidFile`` when ``text`` would be no sync file: a refusal was forgotten, and is made good here."""
     try:
-        parse_sync_file(draft.render(stand_ins=True), draft.origin)
+        check_sync_file(text, path)
     except InvalidFile as error:
-        problems = [str(each).removeprefix(f"{draft.origin}:{each.line}: ") for each in (error, *error.more)]
-        raise InvalidFile(draft.origin, f"no sync file can say what it says: {'; '.join(problems)}") from None
+        problems = [str(each).removeprefix(f"{path}:{each.line}: ") for each in (error, *error.more)]
+        raise InvalidFile(path, f"no sync file can say what it says: {'; '.join(problems)}") from None
 
 
 def _fill(draft: Draft, text: str, path: Path) -> str:

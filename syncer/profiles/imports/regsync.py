@@ -316,7 +316,7 @@ class _Step:
             name = self._at_its_place(name)
             return name.registry, name
         host = target.partition("/")[0]
-        self.draft.note(f"{host} is taken for a registry; if it is a name at Docker Hub, write docker.io before it.")
+        self.draft.note(f"{host} is taken for a registry; if it is a name at Docker Hub, write the Hub before it.")
         return host, name
 
     def _at_its_place(self, reference: Reference) -> Reference:
