@@ -8,6 +8,7 @@ import yaml
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.re2 import whole_match
+from syncer.profiles.imports.draft import Naming
 from syncer.profiles.imports.importers import ImportResult, import_file
 from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file, select_images
 from syncer.profiles.syncfile.tags import TagPattern
@@ -794,6 +795,51 @@ def test_documents_after_the_first_are_left_out_where_the_tool_leaves_them(tmp_p
     result = imported(tmp_path, text, registry="t.io")
     assert sources(result) == ["a.io/x"]
     assert "# Only the first document of the file counts, as for skopeo sync." in result.text
+
+
+@pytest.mark.parametrize(
+    ("tool", "rules"),
+    [
+        ("skopeo", {"quay.io/a/b": "b", "quay.io/app": "app", "docker.io/library/nginx": "nginx"}),
+        ("hauler", {"quay.io": "", "docker.io": "", "charts.example.com/stable/web": "hauler/web"}),
+        ("oc-mirror", {"quay.io": "", "docker.io": ""}),
+    ],
+)
+def test_names_can_be_as_another_tool_has_them(tmp_path: Path, tool: str, rules: dict[str, str]) -> None:
+    path = tmp_path / "hauler.yaml"
+    path.write_text(f"""\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+spec:
+  images:
+    - {{name: quay.io/a/b:v1}}
+    - {{name: 'quay.io/app@{DIGEST}'}}
+    - {{name: nginx, rewrite: team/web}}
+    - {{name: nginx}}
+---
+apiVersion: content.hauler.cattle.io/v1
+kind: Charts
+spec: {{charts: [{{name: web, repoURL: 'https://charts.example.com/stable', version: 1.0.0}}]}}
+""")
+    result = import_file(path, registry="t.io/base", names_like=Naming(tool))
+    file = read(result)
+
+    assert file.document.map == rules
+    assert "full source name" not in result.text
+    custom = file.sources[1].custom_name
+    digest_tag = f"sha256-{'1' * 64}"
+    assert (custom and (custom.repository, custom.tag)) == (("app", digest_tag) if tool == "oc-mirror" else None)
+
+
+def test_names_that_no_rule_can_give_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "skopeo.yaml"
+    path.write_text("a.io:\n  images: {x/app: [v1], y/app: [v2]}\n")
+    result = import_file(path, registry="t.io", names_like=Naming.SKOPEO)
+    assert read(result).document.map == {"a.io/x/app": "app"}
+    assert ["a.io/x/app and a.io/y/app into one repository app" in each for each in result.refusals] == [True]
+
+    with pytest.raises(UsageError, match="regsync has no rule for names"):
+        import_file(path, registry="t.io", names_like=Naming.REGSYNC)
 
 
 def test_where_to_mirror_to_is_said_once(tmp_path: Path) -> None:

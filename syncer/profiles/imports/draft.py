@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +16,18 @@ from syncer.formats.yaml import Map, Seq, Step, spell_path
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.document import parse_registry_host
+from syncer.profiles.syncfile.tags import TagPattern
 
 Value = TypeVar("Value")
 
 VARIABLE = re.compile("\ue000([^\ue001]+)\ue001")
 """A variable in the texts of a draft, with its name and its default as in a sync file: see ``variable``."""
+
+SIGNATURE_TAGS = (
+    "Signatures travel with the images that they are about (`referrers: true`); {} copies their tags, sha256-….sig, as "
+    "it finds them."
+)
+_SIGNATURES = tuple(f"sha256-{'0' * 64}{ending}" for ending in (".sig", ".att", ".sbom", ""))
 
 _SOME_HOST = "registry.invalid"
 
@@ -245,6 +253,62 @@ def platform_names(fields: Fields, name: str) -> list[str]:
     return [str(platform) for text in texts if (platform := fields.parse(name, Platform.parse, text))]
 
 
+class Naming(StrEnum):
+    """The tools whose names at a target can be had by rules of ``map``."""
+
+    HAULER = "hauler"
+    OC_MIRROR = "oc-mirror"
+    SKOPEO = "skopeo"
+    REGSYNC = "regsync"
+
+
+def name_like(draft: Draft, tool: Naming) -> None:
+    """Give the images of ``draft`` the names that ``tool`` gives them at its target; what no rule can say is refused.
+
+    skopeo keeps the last part of a name (``destSuffix`` of its ``sync.go``, without ``--scoped``); hauler leaves the
+    registry out and has charts below ``hauler/`` (``RewriteRefToRegistry``, ``consts.DefaultNamespace``); oc-mirror
+    leaves the registry out, and a digest becomes a tag (``buildMirrorToDiskPaths``).  regsync's files name each target
+    themselves.
+    """
+    if tool is Naming.REGSYNC:
+        if not all("as" in source for source in draft.sources):
+            raise UsageError(
+                "regsync has no rule for names: its files name each target themselves",
+                hint="write rules of your own into `map`, or `as` for single images (docs/sync.md)",
+            )
+        return
+    draft.notes = [note for note in draft.notes if not note.startswith("Names: ")]
+    draft.note(f"Names: as {tool} has them at its target.")
+    for index, source in enumerate(draft.sources):
+        named = source.get("image") or source.get("repository")
+        if named and "as" not in source and not VARIABLE.search(named):
+            _name_image_like(draft, tool, source, Reference.parse(named))
+        elif chart := source.get("chart"):
+            place = f"{chart['repository'].partition('://')[2].strip('/')}/{chart['name']}"
+            if tool is Naming.HAULER:
+                draft.map[place] = f"hauler/{chart['name']}"
+            else:
+                draft.note(f"The chart {chart['name']} keeps its full name: {tool} brings no charts to a registry.")
+        elif named is None or "as" not in source:
+            kind = next(iter(source))
+            draft.refuse(("sources", index, kind), None, f"its names are not known here, so no map can be {tool}'s")
+
+
+def _name_image_like(draft: Draft, tool: Naming, source: dict[str, Any], reference: Reference) -> None:
+    place = f"{reference.registry}/{reference.repository}"
+    if tool is not Naming.SKOPEO:
+        draft.map[reference.registry] = ""
+        if tool is Naming.OC_MIRROR and reference.digest and not reference.tag:
+            source["as"] = f"{reference.repository}:{reference.digest.algorithm}-{reference.digest.hex}"
+        return
+    last = reference.repository.rpartition("/")[2]
+    other = next((prefix for prefix, name in draft.map.items() if name == last and prefix != place), None)
+    if other:
+        draft.refuse((), None, f"skopeo puts {other} and {place} into one repository {last}, which no map can")
+    else:
+        draft.map[place] = last
+
+
 def login_host(text: str) -> tuple[str, bool | None]:
     """Parse the key of a login, ``[SCHEME://]HOST[:PORT][/PATH]``: the host, and whether it speaks plain HTTP.
 
@@ -257,6 +321,48 @@ def login_host(text: str) -> tuple[str, bool | None]:
         return parse_registry_host(place.partition("/")[0]), scheme.lower() == "http" or None
     except UsageError:
         raise UsageError(f"{text.rpartition('@')[2]!r} is not a registry") from None
+
+
+def chooses_signatures(tags: dict[str, Any]) -> bool:
+    """Tell whether ``tags`` of a source fit the tags of signatures, which a sync takes for a part of their image."""
+    if "semver_regclient" in tags:
+        return False
+    chosen, left_out = (
+        [TagPattern.regex(text) for text in each.get("regex", ())] for each in (tags, tags.get("exclude", {}))
+    )
+    return any(
+        (not chosen or any(pattern.fits(tag) for pattern in chosen))
+        and not any(pattern.fits(tag) for pattern in left_out)
+        for tag in _SIGNATURES
+    )
+
+
+def tagged_source(draft: Draft, tool: str, repository: str, tags: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Make the source for those ``tags`` of a repository that ``tool`` copies; without any rules these are all.
+
+    Where that includes tags of signatures, they travel with their images, unless the file has them travel anyway.
+    """
+    source = {"repository": repository, "tags": tags or "all", **more}
+    if chooses_signatures(tags):
+        draft.note(SIGNATURE_TAGS.format(tool))
+        source["referrers"] = True
+    return source
+
+
+def agree_on_referrers(draft: Draft) -> None:
+    """Let referrers travel with a repository's images for all sources if they do for one: an image has one form."""
+    travelling = [_ends(source) for source in draft.sources if source.get("referrers") is True]
+    for source in draft.sources if draft.referrers is False else ():
+        if _ends(source) in travelling:
+            source["referrers"] = True
+
+
+def _ends(source: dict[str, Any]) -> tuple[Any, ...]:
+    """The repository of a source, and its place at the target."""
+    name = source.get("image") or source.get("repository")
+    if name and not VARIABLE.search(name):
+        name = Reference.parse(name).name
+    return name, source.get("as", "").partition(":")[0], source.get("targets")
 
 
 def image_source(reference: Reference, **more: Any) -> dict[str, Any]:

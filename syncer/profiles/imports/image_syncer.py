@@ -13,7 +13,7 @@ from syncer.errors import UsageError
 from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, Numbers, image_source, names_host, variable
+from syncer.profiles.imports.draft import Draft, Fields, Numbers, image_source, names_host, tagged_source, variable
 from syncer.profiles.syncfile.document import parse_registry_host, parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -43,7 +43,10 @@ def is_logins(tree: Any) -> bool:
 def import_image_syncer(tree: Any, draft: Draft) -> None:
     """Fill ``draft`` from the document ``tree``."""
     draft.note("Platforms: all are taken, indexes unchanged; image-syncer has flags for some of them.")
-    draft.note("Signatures and other referrers travel with their images; image-syncer copies what its tags name.")
+    draft.note(
+        "Signatures stay behind where the tags do not name them, as with image-syncer; `referrers: true` brings all."
+    )
+    draft.referrers = False
     whole = Fields(draft, tree)
     if isinstance(tree.get("images"), Map):
         rules = whole.inner("images")
@@ -112,7 +115,12 @@ def _of_repository(rules: Fields, source: str, name: str, tags: Any, target_name
     if target_name.tag:
         rules.refuse(source, f"several tags cannot all become {target_name.tag}")
         return []
-    return [{"repository": place.name, "tags": tags, "as": target_name.repository}] if place and tags else []
+    if place is None or not tags:
+        return []
+    if isinstance(tags, list):
+        return [{"repository": place.name, "tags": tags, "as": target_name.repository}]
+    chosen = {} if tags == "all" else tags
+    return [tagged_source(rules.draft, "image-syncer", place.name, chosen, **{"as": target_name.repository})]
 
 
 def _split_tags(source: str) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.images_list import ListedImage, read_lines
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Seq, parse_documents
-from syncer.profiles.imports.draft import Draft, Fields, empty_draft_error
+from syncer.profiles.imports.draft import Draft, Fields, Naming, agree_on_referrers, empty_draft_error, name_like
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.imageset import import_imageset, is_imageset
@@ -67,10 +67,13 @@ class ImportResult:
     refusals: tuple[str, ...]
 
 
-def import_file(path: Path, *, registry: str | None = None, logins: Path | None = None) -> ImportResult:
+def import_file(
+    path: Path, *, registry: str | None = None, logins: Path | None = None, names_like: Naming | None = None
+) -> ImportResult:
     """Turn the file at ``path`` into a sync file; the format is recognised by the content.
 
     ``registry`` is the target, for formats that do not name one; ``logins`` is image-syncer's second file.
+    ``names_like`` writes rules for the names at the target, so that they are as another tool has them.
     Raises ``InvalidFile`` for an unknown file and for one without anything that can be mirrored, and ``UsageError``
     when the target is missing.
     """
@@ -78,6 +81,7 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
     name = _fill(draft, read_text(path), path)
     if logins is not None:
         _fill_logins(draft, logins)
+    agree_on_referrers(draft)
     if not draft.sources:
         raise empty_draft_error(draft)
     if not draft.targets:
@@ -86,6 +90,8 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
         draft.target(registry)
     elif registry is not None:
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
+    if names_like is not None:
+        name_like(draft, names_like)
     text = draft.render()
     _check(text, path)
     return ImportResult(name, text, tuple(map(str, draft.refusals)))

@@ -19,7 +19,17 @@ from syncer.formats.yaml import Map, Seq, spell_path
 from syncer.naming import rename_reference
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
-from syncer.profiles.imports.draft import VARIABLE, Draft, Fields, Numbers, login_host, names_host, variable
+from syncer.profiles.imports.draft import (
+    SIGNATURE_TAGS,
+    VARIABLE,
+    Draft,
+    Fields,
+    Numbers,
+    chooses_signatures,
+    login_host,
+    names_host,
+    variable,
+)
 from syncer.profiles.syncfile.document import parse_registry_host, parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -36,10 +46,6 @@ _REQUESTS = "blobLimit, cacheCount, cacheTime, userAgent: syncer's requests have
 _DOCKER_LOGINS = (
     "skipDockerConfig: syncer uses the logins of `docker login` for registries without credentials in the file; name "
     "an empty file with --auth-file against that."
-)
-_SIGNATURE_TAGS = (
-    "Signatures travel with the images that they are about (`referrers: true`); regsync copies their tags, "
-    "sha256-….sig, as it finds them."
 )
 _PLATFORMS = (
     "platforms: the index at the target lists only these; regsync keeps the index whole and leaves the content of the "
@@ -59,7 +65,6 @@ _MEDIA_TYPES = frozenset(
 )
 """regsync's own default (``defaultMediaTypes``); syncer mirrors all of them."""
 
-_SIGNATURES = tuple(f"sha256-{'0' * 64}{ending}" for ending in (".sig", ".att", ".sbom", ""))
 _ARCHITECTURES = {
     "i386": "386",
     "i686": "386",
@@ -298,8 +303,8 @@ class _Step:
         made = []
         for tags in sets:
             source_of = {"repository": spelt, "tags": tags or "all", "as": name.repository, "targets": [registry]}
-            if not tags or _chooses_signatures(tags):
-                self.draft.note(_SIGNATURE_TAGS)
+            if chooses_signatures(tags):
+                self.draft.note(SIGNATURE_TAGS.format("regsync"))
                 self.more["referrers"] = True
             made.append(numbers.restore(source_of))
         return made
@@ -399,20 +404,6 @@ def _tag_set(tags: Fields) -> dict[str, Any] | None:
 def _patterns(tags: Fields, name: str, texts: list[str]) -> list[str]:
     translated = [tags.parse(name, lambda text: whole_match(f"^{text}$"), text) for text in texts if text]
     return [text for text in translated if text and tags.parse(name, TagPattern.regex, text)]
-
-
-def _chooses_signatures(tags: dict[str, Any]) -> bool:
-    """Tell whether the rules fit the tags of signatures, which a sync takes for the image's own part."""
-    if "semver_regclient" in tags:
-        return False
-    chosen, left_out = (
-        [TagPattern.regex(text) for text in each.get("regex", ())] for each in (tags, tags.get("exclude", {}))
-    )
-    return any(
-        (not chosen or any(pattern.fits(tag) for pattern in chosen))
-        and not any(pattern.fits(tag) for pattern in left_out)
-        for tag in _SIGNATURES
-    )
 
 
 def _platform(text: str) -> Platform:

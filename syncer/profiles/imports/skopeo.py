@@ -11,7 +11,7 @@ from syncer.errors import UsageError
 from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, image_source
+from syncer.profiles.imports.draft import Draft, Fields, image_source, tagged_source
 from syncer.profiles.syncfile.document import parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -39,7 +39,8 @@ def import_skopeo(tree: Any, draft: Draft) -> None:
     """Fill ``draft`` from the document ``tree``."""
     draft.note("Names: the full source name is kept; skopeo keeps the last part of it only, unless told --scoped.")
     draft.note("Platforms: all are taken; skopeo takes this machine's only, unless told --all.")
-    draft.note("Signatures and other referrers travel with their images; skopeo copies what its tags name.")
+    draft.note("Signatures stay behind where no tag names them, as with skopeo; `referrers: true` brings all.")
+    draft.referrers = False
     whole = Fields(draft, tree)
     settings: dict[str, Any] = {}
     for name in whole.names():
@@ -80,8 +81,10 @@ def _add_tags(draft: Draft, registry: str, name: str, images: Fields) -> None:
         return
     named = [images.parse(name, TagPattern.name, tag) for tag in wanted if ":" not in tag]
     tags = [tag.text for tag in named if tag]
-    if tags or not given:
-        draft.sources.append({"repository": place.name, "tags": tags or "all"})
+    if tags:
+        draft.sources.append({"repository": place.name, "tags": tags})
+    elif not given:
+        draft.sources.append(tagged_source(draft, "skopeo", place.name, {}))
     for digest in wanted:
         if ":" in digest and (pinned := images.parse(name, Reference.parse, f"{place.name}@{digest}")):
             draft.sources.append(image_source(pinned))
@@ -99,7 +102,7 @@ def _add_pattern(draft: Draft, registry: str, name: str, rules: Fields, kind: st
     else:
         rule = _expression(rules, name, text)
     if place and rule:
-        draft.sources.append({"repository": place.name, "tags": {rule.kind: [rule.text]}})
+        draft.sources.append(tagged_source(draft, "skopeo", place.name, {rule.kind: [rule.text]}))
 
 
 def _expression(rules: Fields, name: str, text: str) -> TagPattern | None:
