@@ -12,8 +12,16 @@ from syncer.formats.yaml import Map, parse_documents
 from syncer.profiles.imports.draft import Draft, Fields, empty_draft_error
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
-from syncer.profiles.imports.imageset import import_imageset, is_imageset
-from syncer.profiles.imports.lists import import_images, import_images_lock, is_images_lock
+from syncer.profiles.imports.lists import import_images
+from syncer.profiles.imports.locks import import_chart_lock, import_imgpkg, is_chart_lock, is_imgpkg
+from syncer.profiles.imports.openshift import (
+    import_imageset,
+    import_mapping,
+    import_mirror_sets,
+    is_imageset,
+    is_mapping,
+    is_mirror_set,
+)
 from syncer.profiles.imports.regsync import import_regsync, is_regsync
 from syncer.profiles.imports.skopeo import import_skopeo, is_skopeo
 from syncer.profiles.syncfile.sync_file import parse_sync_file
@@ -21,11 +29,26 @@ from syncer.profiles.syncfile.sync_file import parse_sync_file
 _SINGLE = {
     "regsync": (is_regsync, import_regsync),
     "ImageSetConfiguration": (is_imageset, import_imageset),
-    "ImagesLock": (is_images_lock, import_images_lock),
+    "imgpkg": (is_imgpkg, import_imgpkg),
+    "Images.lock": (is_chart_lock, import_chart_lock),
     "image-syncer": (is_image_syncer, import_image_syncer),
     "skopeo sync": (is_skopeo, import_skopeo),
 }
 """The formats of one document, each with a function that recognises it and one that imports it."""
+
+FORMATS = {
+    "regsync": "regsync.yml of regclient's regsync",
+    "skopeo sync": "the YAML of skopeo sync --src yaml",
+    "image-syncer": "images.yaml or images.json, with --auth auth.yaml; the older config.json",
+    "hauler": "manifests of content.hauler.cattle.io: images, charts, files",
+    "ImageSetConfiguration": "oc-mirror's: additional images and charts",
+    "mapping.txt": "oc-mirror's list of images and their places",
+    "mirror sets": "ImageDigestMirrorSet, ImageTagMirrorSet, ImageContentSourcePolicy: names at the targets",
+    "imgpkg": "ImagesLock and BundleLock of imgpkg",
+    "Images.lock": "the lock of a Helm chart, written by dt",
+    "list of images": "a plain list, one image a line",
+}
+"""What each format is, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +75,7 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
     name = _fill(draft, read_text(path), path)
     if logins is not None:
         _fill_logins(draft, logins)
-    if not draft.sources:
+    if not draft.sources and not draft.is_part:
         raise empty_draft_error(draft)
     if not draft.targets:
         if registry is None:
@@ -61,11 +84,15 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
     elif registry is not None:
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
     text = draft.render()
-    parse_sync_file(text, path.with_name("sync.yaml"))
+    if not draft.is_part:
+        parse_sync_file(text, path.with_name("sync.yaml"))
     return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 
 def _fill(draft: Draft, text: str, path: Path) -> str:
+    if is_mapping(text):
+        import_mapping(text, draft)
+        return "mapping.txt"
     if _is_list(text):
         import_images(text, path, draft)
         return "list of images"
@@ -73,6 +100,9 @@ def _fill(draft: Draft, text: str, path: Path) -> str:
     if is_hauler(documents):
         import_hauler(documents, draft)
         return "hauler"
+    if is_mirror_set(documents):
+        import_mirror_sets(documents, draft)
+        return "mirror sets"
     tree = documents[0] if len(documents) == 1 else None
     if isinstance(tree, str):  # a list with a mistake in it
         import_images(text, path, draft)
@@ -93,7 +123,7 @@ def _unknown(tree: Any, path: Path) -> InvalidFile:
     return InvalidFile(
         path,
         "it is not a file of a tool that syncer knows",
-        hint=f"known: {', '.join([*_SINGLE, 'hauler'])}, and plain lists of images",
+        hint=f"known: {', '.join(FORMATS)}",
     )
 
 
