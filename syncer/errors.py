@@ -38,7 +38,7 @@ import errno
 import re
 from enum import IntEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,6 +103,14 @@ class SyncerError(Exception):
         super().__init__(redacted(message))
         self.hint = hint and redacted(hint)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what there is: a message cannot be taken apart into the arguments that it was made of."""
+        return _remake, (type(self), self.args), vars(self)
+
+
+def _remake(kind: type[SyncerError], args: tuple[Any, ...]) -> SyncerError:
+    return kind.__new__(kind, *args)
+
 
 class UsageError(SyncerError):
     """The command, or a file given to it, is wrong."""
@@ -124,12 +132,34 @@ class InvalidPlatform(UsageError):
 
 
 class InvalidFile(UsageError):
-    """A file that people write has a mistake, or is not there; the message starts with path and line."""
+    """A file that people write has a mistake, or is not there; the message starts with path and line.
 
-    def __init__(self, path: Path | str, problem: str, *, line: int | None = None, hint: str | None = None) -> None:
+    ``more`` are the other mistakes of the same file, in the order of their lines, each with its own hint.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        problem: str,
+        *,
+        line: int | None = None,
+        hint: str | None = None,
+        more: Iterable[InvalidFile] = (),
+    ) -> None:
         super().__init__(f"{path}:{line}: {problem}" if line is not None else f"{path}: {problem}", hint=hint)
         self.path = path
         self.line = line
+        self.more = tuple(more)
+
+    @classmethod
+    def of(cls, mistakes: Iterable[InvalidFile]) -> InvalidFile:
+        """Make one error of all ``mistakes`` of a file, of which there is at least one; the first line comes first."""
+        flat = [single for mistake in mistakes for single in (mistake, *mistake.more)]
+        first, *others = sorted({str(mistake): mistake for mistake in flat}.values(), key=lambda each: each.line or 0)
+        for other in others:
+            other.more = ()
+        first.more = tuple(others)
+        return first
 
 
 class AlreadyThere(UsageError):
@@ -170,9 +200,6 @@ class OutOfFiles(NetworkError):
             "too many files and connections are open at the same time for the limits of this process or machine",
             hint="raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower --concurrency",
         )
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
 
 
 def is_out_of_files(error: BaseException) -> bool:

@@ -1,8 +1,10 @@
 """Each tool's documented example, written anew with the same fields, becomes a sync file that means the same."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.profiles.imports.importers import ImportResult, import_file
@@ -208,10 +210,215 @@ defaults: {includeExternal: false, mediaTypes: []}
     assert refusals == [
         "2: sync[0].backup: a tag that is overwritten is not kept under another name",
         "3: sync[1].type: 'registry' cannot be imported: name the repositories one by one",
-        "4: sync[2].source: only images in registries, and no template but {{ .Sync.Source }}, are understood",
-        "5: sync[3].tags.allow: '(' is not a regular expression: missing ), unterminated subpattern at position 0",
+        "4: sync[2].source: only images in registries are mirrored",
+        "5: sync[3].tags.allow: '^($' is not an expression of RE2: a closing ) is missing",
         "6: sync[4].tags.alow: syncer does not know this field",
     ]
+
+
+REPOSITORY = "- {{source: a.io/x/y, target: b.io/x/{}, type: repository, {}}}"
+
+
+def test_a_step_whose_choice_cannot_be_carried_over_is_left_out(tmp_path: Path) -> None:
+    choices = [
+        "tags: {allow: ['(']}",
+        "tags: {deny: ['(?=a)']}",
+        "tags: {semverRange: ['^1 || ^2']}",
+        "tags: {alow: [v1]}",
+        "tags: [v1]",
+        "tags: {deny: {a: b}}",
+        "tagSets: {allow: [v1]}",
+        "tagSets: [{allow: [v1]}, {allow: [[v1]]}]",
+        "platforms: ['linux,osver=1']",
+        "platform: a/b/c/d",
+        "mediaTypes: [application/vnd.oci.image.index.v1+json]",
+        "referrers: true, referrerFilters: [{artifactType: a/b}]",
+        "referrers: perhaps",
+        "tags: {allow: [kept]}, surprise: 1",
+    ]
+    steps = "\n".join(REPOSITORY.format(f"n{number}", choice) for number, choice in enumerate(choices))
+    result = imported(tmp_path, f"sync:\n{steps}\n")
+
+    assert sources(result) == [f"a.io/x/y as x/n{len(choices) - 1}"]
+    assert found(result, 0, "kept", "other") == ["kept"]
+    assert [line.partition("theirs.yaml:")[2].partition(":")[0] for line in result.refusals] == [
+        str(number + 2) for number in range(len(choices))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "chosen"),
+    [
+        ("tags: {allow: [~, v1.0]}", ["v1.0"]),
+        ("tags: {deny: [~, latest]}", ["v1.0-rc.1", "v1.0", "1.2.1", "1.2"]),
+        ("tags: {allow: ['v[[:digit:]].*\\z']}", ["v1.0-rc.1", "v1.0"]),
+        ("tags: {deny: ['v.*-rc|latest']}", ["v1.0", "1.2.1", "1.2"]),
+        ("tags: {allow: ['latest|v.*']}", ["v1.0-rc.1", "v1.0", "latest"]),
+        ("tags: {semverRange: ['~1']}", ["v1.0"]),
+        ("tags: {semverRange: ['>1.2']}", ["1.2.1"]),
+        ("tags: {semverRange: ['1.2', '']}", ["1.2"]),
+        ("tags: {semverRange: ['']}", ["v1.0-rc.1", "v1.0", "latest", "1.2.1", "1.2"]),
+        ("tags: {semverRange: ['>=1.0.0-0'], allow: ['v.*'], deny: ['.*rc.*']}", ["v1.0"]),
+        ("tagSets: [{allow: [v1.0]}], tags: {allow: []}", ["v1.0"]),
+        ("mediaTypes: []", ["v1.0-rc.1", "v1.0", "latest", "1.2.1", "1.2"]),
+    ],
+)
+def test_regsyncs_rules_choose_what_regsync_chooses(tmp_path: Path, choice: str, chosen: list[str]) -> None:
+    result = imported(tmp_path, f"sync:\n{REPOSITORY.format('z', choice)}\n")
+
+    assert result.refusals == ()
+    assert set(found(result, 0, "v1.0", "v1.0-rc.1", "latest", "1.2", "1.2.1")) == set(chosen)
+
+
+def test_one_of_several_sets_may_be_all_tags_or_none(tmp_path: Path) -> None:
+    result = imported(tmp_path, f"sync:\n{REPOSITORY.format('z', 'tagSets: [{allow: [v1]}, {}, {allow: [~]}]')}\n")
+    assert [found(result, number, "v1", "v2") for number in range(2)] == [["v1"], ["v2", "v1"]]
+
+    with pytest.raises(InvalidFile, match="names nothing to mirror"):
+        imported(tmp_path, f"sync:\n{REPOSITORY.format('z', 'tags: {allow: [~]}')}\n")
+
+
+def test_signatures_travel_where_regsync_copies_their_tags(tmp_path: Path) -> None:
+    choices = ["tags: {}", "tags: {deny: [x]}", "tags: {deny: ['.*[.]sig', 'sha256-.*']}", "tags: {allow: ['v.*']}"]
+    steps = "\n".join(REPOSITORY.format(f"n{number}", choice) for number, choice in enumerate(choices))
+    result = imported(tmp_path, f"sync:\n{steps}\n")
+    file = read(result)
+
+    assert [file.referrers_of(source) for source in file.sources] == [True, True, False, False]
+    assert "# Signatures travel with the images that they are about" in result.text
+
+
+def test_a_variable_of_regsyncs_stays_one_and_nothing_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TARGET", "secret.example.com")
+    text = """\
+creds:
+  - {registry: '{{ env "TARGET" }}', user: '{{ env "USER_NAME" }}', pass: '{{ env "PASSWORD" }}'}
+sync:
+  - source: 'quay.io/team/app:{{ env "VERSION" | default "v1" }}'
+    target: '{{env "TARGET"}}/team/{{env "NAME"}}:{{ env "VERSION" | default "v1" }}'
+    type: image
+  - source: '{{ env "HOST" }}:{{ env "PORT" }}/team/tool'
+    target: 'mirror.example.com:{{ env "PORT" }}/team/tool'
+    type: repository
+    tags: {allow: [v1.0]}
+  - {source: '{{ env "IMAGE" }}', target: 'mirror.example.com/{{ .Sync.Source }}', type: image}
+"""
+    result = imported(tmp_path, text)
+    tree = yaml.safe_load(result.text)
+
+    assert result.refusals == ()
+    assert tree["sources"] == [
+        {"image": "quay.io/team/app:${VERSION:-v1}", "as": "team/${NAME}", "targets": ["${TARGET}"]},
+        {
+            "repository": "${HOST}:${PORT}/team/tool",
+            "tags": {"regex": ["v1.0"]},
+            "as": "team/tool",
+            "targets": ["mirror.example.com:${PORT}"],
+        },
+        {"image": "${IMAGE}", "as": "${IMAGE}:latest", "targets": ["mirror.example.com"]},
+    ]
+    assert tree["registries"] == {
+        "${TARGET}": {"credentials": {"username_env": "USER_NAME", "password_env": "PASSWORD"}}
+    }
+    assert "secret.example.com" not in result.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("source", '{{ file "/etc/name" }}'),
+        ("source", 'quay.io/{{ env "A" | lower }}:v1'),
+        ("target", "{{ .Sync.Type }}/x:v1"),
+        ("target", '{{ env "A" }}'),
+        ("target", 'b.io/{{ env "A" }/x'),
+    ],
+)
+def test_another_template_is_refused_by_the_field_that_has_it(tmp_path: Path, field: str, value: str) -> None:
+    step = {"source": "a.io/x:v1", "target": "b.io/x:v1", "type": "image", field: value}
+    with pytest.raises(InvalidFile, match=rf"theirs.yaml:\d+: sync\[0\].{field}: ") as raised:
+        imported(tmp_path, yaml.safe_dump({"sync": [step]}))
+    assert not raised.value.more
+
+
+def test_a_dollar_that_is_no_variables_stays_a_dollar(tmp_path: Path) -> None:
+    text = """\
+creds: [{registry: a.io, user: 'r$o$${bot}', pass: x}]
+sync: [{source: a.io/x:v1, target: b.io/x:v1, type: image}]
+"""
+    tree = yaml.safe_load(imported(tmp_path, text).text)
+    assert tree["registries"]["a.io"]["credentials"]["username"] == "r$o$$$${bot}"
+
+
+@pytest.mark.parametrize(
+    ("registry", "host", "plain_http"),
+    [
+        ("mirror.example.com/team", "mirror.example.com", None),
+        ("http://mirror.example.com:5000", "mirror.example.com:5000", True),
+        ("https://mirror.example.com/v2/", "mirror.example.com", None),
+        ("https://index.docker.io/v1/", "docker.io", None),
+        ("http://mirror.example.com, tls: enabled", "mirror.example.com", None),
+    ],
+)
+def test_the_key_of_a_login_is_a_host_however_it_is_written(
+    tmp_path: Path, registry: str, host: str, plain_http: bool | None
+) -> None:
+    text = f"""\
+creds: [{{registry: {registry}, user: robot, pass: '{{{{env "PASSWORD"}}}}'}}]
+sync: [{{source: a.io/x:v1, target: b.io/x:v1, type: image}}]
+"""
+    registries = read(imported(tmp_path, text)).document.registries
+
+    assert list(registries) == [host]
+    assert registries[host].plain_http is plain_http
+    assert registries[host].credentials is not None
+
+
+def test_settings_of_registries_are_carried_over_or_named(tmp_path: Path) -> None:
+    text = """\
+creds:
+  - {registry: a.io, credHelper: /opt/bin/docker-credential-x, tls: some, hostname: 'a.internal:5000'}
+  - {registry: b.io, credHelper: docker-credential-ecr-login, reqConcurrent: 1000, apiOpts: {disableHead: "true"}}
+  - {registry: c.io, credHelper: helper, pathPrefix: mirrors/c}
+  - {registry: 'a b'}
+defaults: {skipDockerConfig: true}
+sync:
+  - {source: a.io/x:v1, target: b.io/x:v1, type: image}
+  - {source: c.io/x, target: c.io/y, type: repository, tags: {allow: [v1]}}
+"""
+    result = imported(tmp_path, text)
+
+    assert [line.partition("theirs.yaml:")[2].partition(": ")[0::2] for line in result.refusals] == [
+        ("2", "creds[0].tls: it must be enabled, insecure or disabled"),
+        ("2", "creds[0].credHelper: a helper is a program on the PATH whose name begins with docker-credential-"),
+        ("4", "creds[2].credHelper: a helper is a program on the PATH whose name begins with docker-credential-"),
+        ("5", "creds[3].registry: 'a b' is not a registry"),
+    ]
+    assert sources(result) == ["a.internal:5000/x:v1 as x", "c.io/mirrors/c/x as mirrors/c/y"]
+    registry = read(result).document.registries["b.io"]
+    assert registry.credentials is not None
+    assert (registry.credentials.helper, registry.concurrency) == ("ecr-login", 256)
+    assert "# skipDockerConfig: " in result.text
+    assert "# apiOpts.disableHead: " in result.text
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("linux/arm64", "linux/arm64"), ("linux/x86_64", "linux/amd64"), ("linux/armhf", "linux/arm/v7")],
+)
+def test_a_platform_is_read_as_regsync_reads_it(tmp_path: Path, written: str, meant: str) -> None:
+    step = f"{{source: a.io/x:v1, target: b.io/x:v1, type: image, platform: {written}}}"
+    file = read(imported(tmp_path, f"sync: [{step}]\n"))
+    assert list(map(str, file.platforms_of(file.sources[0]))) == [meant]
+
+
+def test_the_local_platform_is_this_machines(tmp_path: Path) -> None:
+    step = "{source: a.io/x:v1, target: b.io/x:v1, type: image, platform: local}"
+    result = imported(tmp_path, f"sync: [{step}]\n")
+    (platform,) = read(result).platforms_of(read(result).sources[0])
+    assert "local" not in str(platform)
+    assert f"# platform: local is {platform}" in result.text
 
 
 IMAGE_SYNCER = f"""\
@@ -326,3 +533,34 @@ def test_where_to_mirror_to_is_said_once(tmp_path: Path) -> None:
         imported(tmp_path, "busybox\n", "images.txt")
     with pytest.raises(UsageError, match="says itself where to mirror to"):
         imported(tmp_path, REGSYNC, registry="t.io")
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5:5000", "[::1]:5000", "5.example.com"])
+def test_a_password_gets_a_variable_that_a_shell_can_set(tmp_path: Path, host: str) -> None:
+    (tmp_path / "images.yaml").write_text(f"registry.example.com/team/app:v1: '{host}/team/app'\n")
+    (tmp_path / "auth.yaml").write_text(f"'{host}': {{username: admin, password: secret}}\n")
+
+    result = import_file(tmp_path / "images.yaml", logins=tmp_path / "auth.yaml")
+
+    (registry,) = read(result).document.registries.values()
+    assert registry.credentials is not None
+    assert re.fullmatch("REGISTRY_[A-Z0-9_]+_PASSWORD", registry.credentials.password_env or "")
+
+
+def test_all_mistakes_of_a_file_are_told_in_one_run_and_each_once(tmp_path: Path) -> None:
+    text = """\
+sync:
+  - {source: a.io/X, target: b.io/x, type: image}
+  - {source: a.io/x, target: b.io/x, type: repository, tags: {allow: [v1, {a: b}, [c]]}}
+  - again
+creds: [docker.io]
+"""
+    with pytest.raises(InvalidFile) as raised:
+        imported(tmp_path, text)
+    assert [f"{each}".partition("theirs.yaml:")[2] for each in (raised.value, *raised.value.more)] == [
+        "2: sync[0].source: 'a.io/X' is not an image reference: its repository must be lower case, but has 'X'",
+        "3: sync[1].tags.allow[1]: it must be a text",
+        "3: sync[1].tags.allow[2]: it must be a text",
+        "4: sync[2]: it must be a mapping",
+        "5: creds[0]: it must be a mapping",
+    ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args
@@ -11,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from syncer.errors import InvalidFile, SyncerError
-from syncer.formats.yaml import Step, line_of, spell_path, unknown_field
+from syncer.formats.yaml import Step, line_of, nearest, spell_path, unknown_field
 
 Model = TypeVar("Model", bound="StrictModel")
 Value = TypeVar("Value")
@@ -46,21 +47,41 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
-_FOLLOWING = ("missing", "too_short")
-
-
 def check(model: type[Model], tree: Any, origin: Path | str) -> Model:
-    """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` for its first mistake."""
+    """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` with all its mistakes."""
     try:
         return model.model_validate(tree)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)
-        # a field that is unknown explains one that is missing, and an entry that is wrong a list that is too short
-        first = min(errors, key=lambda error: (error["type"] in _FOLLOWING, line_of(tree, error["loc"]) or 0))
-        path = tuple(step for step in first["loc"] if step != "[key]")
-        problem = _problem(model, path, first)
-        named = f"{spell_path(path)}: {problem}" if path else problem
-        raise InvalidFile(origin, named, line=line_of(tree, path), hint=first.get("ctx", {}).get("hint")) from None
+        raise InvalidFile.of(_told(model, tree, origin, error) for error in _causes(errors)) from None
+
+
+def _causes(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """``errors`` without those that follow from others.
+
+    A field that is unknown explains one of a similar name that is missing, and an entry that is wrong a list that is
+    too short.
+    """
+    unknown: defaultdict[tuple[Step, ...], list[str]] = defaultdict(list)
+    for error in errors:
+        if error["type"] == "extra_forbidden":
+            unknown[error["loc"][:-1]].append(str(error["loc"][-1]))
+    above = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
+
+    def follows(error: ErrorDetails) -> bool:
+        *parent, last = error["loc"] or ("",)
+        if error["type"] == "missing":
+            return any(nearest(name, [str(last)]) for name in unknown[tuple(parent)])
+        return error["type"] == "too_short" and error["loc"] in above
+
+    return [error for error in errors if not follows(error)]
+
+
+def _told(model: type[BaseModel], tree: Any, origin: Path | str, error: ErrorDetails) -> InvalidFile:
+    path = tuple(step for step in error["loc"] if step != "[key]")
+    problem = _problem(model, path, error)
+    named = f"{spell_path(path)}: {problem}" if path else problem
+    return InvalidFile(origin, named, line=line_of(tree, path), hint=error.get("ctx", {}).get("hint"))
 
 
 def parsed(parse: Callable[[str], Value], *, may_be: type | tuple[()] = ()) -> BeforeValidator:

@@ -6,7 +6,7 @@ the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from syncer.errors import AlreadyThere, InvalidFile, SyncerError
 from syncer.files import saving, write_whole
 from syncer.formats.text import decode_text, read_text
-from syncer.formats.yaml import Map, Seq, Step, line_of, parse_yaml, spell_path, unknown_field
+from syncer.formats.yaml import Map, Seq, Step, line_of, nearest, parse_yaml, spell_path, unknown_field
 from syncer.oci import Digest, Reference
 from syncer.profiles.definition.definition import (
     API_VERSION,
@@ -33,7 +33,7 @@ from syncer.profiles.definition.definition import (
 
 
 def read_definition(path: Path) -> Definition:
-    """Read the definition in the file at ``path``; raises ``InvalidFile``, which names line and field."""
+    """Read the definition in the file at ``path``; raises ``InvalidFile`` with all its mistakes, by line and field."""
     return parse_definition(read_text(path), path)
 
 
@@ -45,11 +45,15 @@ def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
     try:
         definition: Definition = _DEFINITION(tree, ())
         _check_digests(definition)
-    except _Mistake as mistake:
-        path = mistake.path
-        named = f"{spell_path(path)}: {mistake.problem}" if path else mistake.problem
-        raise InvalidFile(origin, named, line=line_of(tree, path), hint=mistake.hint) from None
+    except _Mistakes as mistakes:
+        raise InvalidFile.of(_told(mistake, tree, origin) for mistake in mistakes.found) from None
     return definition
+
+
+def _told(mistake: _Mistake, tree: Any, origin: Path | str) -> InvalidFile:
+    path = mistake.path
+    named = f"{spell_path(path)}: {mistake.problem}" if path else mistake.problem
+    return InvalidFile(origin, named, line=line_of(tree, path), hint=mistake.hint)
 
 
 def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
@@ -69,26 +73,37 @@ def write_definition(definition: Definition, path: Path, *, force: bool = False)
         write_whole(path, content)
 
 
-@dataclass(eq=False)
-class _Mistake(Exception):
+@dataclass(frozen=True, slots=True)
+class _Mistake:
     path: tuple[Step, ...]
     problem: str
     hint: str | None = None
 
 
+class _Mistakes(Exception):
+    def __init__(self, found: Sequence[_Mistake]) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+def _wrong(path: tuple[Step, ...], problem: str, hint: str | None = None) -> _Mistakes:
+    """Make the exception for one mistake."""
+    return _Mistakes([_Mistake(path, problem, hint)])
+
+
 Read: TypeAlias = Callable[[Any, tuple[Step, ...]], Any]
-"""A function from a node of the document and its path to a value; raises ``_Mistake``."""
+"""A function from a node of the document and its path to a value; raises ``_Mistakes``."""
 
 
 def _text(node: Any, path: tuple[Step, ...]) -> str:
     if not isinstance(node, str):
-        raise _Mistake(path, "it must be a text")
+        raise _wrong(path, "it must be a text")
     return node
 
 
 def _some_text(node: Any, path: tuple[Step, ...]) -> str:
     if not _text(node, path):
-        raise _Mistake(path, "it must not be empty")
+        raise _wrong(path, "it must not be empty")
     return str(node)
 
 
@@ -96,9 +111,9 @@ def _size(node: Any, path: tuple[Step, ...]) -> int:
     try:
         size = int(node)
     except (TypeError, ValueError):
-        raise _Mistake(path, "it must be a whole number") from None
+        raise _wrong(path, "it must be a whole number") from None
     if size < 0:
-        raise _Mistake(path, "it must be 0 or more")
+        raise _wrong(path, "it must be 0 or more")
     return size
 
 
@@ -107,7 +122,7 @@ def _parsed(parse: Callable[[str], Any]) -> Read:
         try:
             return parse(_text(node, path))
         except SyncerError as error:
-            raise _Mistake(path, str(error), error.hint) from None
+            raise _wrong(path, str(error), error.hint) from None
 
     return read
 
@@ -115,7 +130,7 @@ def _parsed(parse: Callable[[str], Any]) -> Read:
 def _only(word: str) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> str:
         if node != word:
-            raise _Mistake(path, f"it must be {word!r}")
+            raise _wrong(path, f"it must be {word!r}")
         return word
 
     return read
@@ -128,8 +143,16 @@ def _or_nothing(inner: Read) -> Read:
 def _list(inner: Read) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> tuple[Any, ...]:
         if not isinstance(node, Seq):
-            raise _Mistake(path, "it must be a list")
-        return tuple([inner(each, (*path, index)) for index, each in enumerate(node)])
+            raise _wrong(path, "it must be a list")
+        values, mistakes = [], list[_Mistake]()
+        for index, each in enumerate(node):
+            try:
+                values.append(inner(each, (*path, index)))
+            except _Mistakes as wrong:
+                mistakes += wrong.found
+        if mistakes:
+            raise _Mistakes(mistakes)
+        return tuple(values)
 
     return read
 
@@ -144,16 +167,24 @@ class _Mapping:
 
     def __call__(self, node: Any, path: tuple[Step, ...]) -> Any:
         if not isinstance(node, Map):
-            raise _Mistake(path, "it must be a mapping")
+            raise _wrong(path, "it must be a mapping")
         known = {**self.said, **self.reads}
         values = {}
+        mistakes: list[_Mistake] = []
+        unknown = [name for name in node if name not in known]
         for name, inner in node.items():
-            if name not in known:
-                raise _Mistake((*path, name), unknown_field(name, list(known)))
-            values[name] = known[name](inner, (*path, name))
+            try:
+                if name in unknown:
+                    raise _wrong((*path, name), unknown_field(name, list(known)))
+                values[name] = known[name](inner, (*path, name))
+            except _Mistakes as wrong:
+                mistakes += wrong.found
         for each in fields(self.kind):
-            if each.default is MISSING and each.name not in values:
-                raise _Mistake((*path, each.name), "it is required")
+            is_meant = any(nearest(name, [each.name]) for name in unknown)
+            if each.default is MISSING and each.name not in node and not is_meant:
+                mistakes.append(_Mistake((*path, each.name), "it is required"))
+        if mistakes:
+            raise _Mistakes(mistakes)
         return self.kind(**{name: value for name, value in values.items() if name not in self.said})
 
 
@@ -203,11 +234,15 @@ _DEFINITION = _Mapping(
 
 
 def _check_digests(definition: Definition) -> None:
+    """Raise ``_Mistakes`` for digests that contradict a name or each other."""
+    mistakes: list[_Mistake] = []
     digests: dict[str, Digest | None] = {}
     for index, entry in enumerate(definition.images):
+        path = ("images", index)
         if entry.digest and entry.image.digest and entry.digest != entry.image.digest:
-            raise _Mistake(("images", index), f"its digest {entry.digest.short} is not the one in the image's name")
-    for entry in definition.images:
+            mistakes.append(_Mistake(path, f"its digest {entry.digest.short} is not the one in the image's name"))
         name = str(entry.image)
         if digests.setdefault(name, entry.digest) != entry.digest:
-            raise _Mistake((), f"{name} is in images twice, with different digests")
+            mistakes.append(_Mistake(path, f"{name} is in images twice, with different digests"))
+    if mistakes:
+        raise _Mistakes(mistakes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,12 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.yaml import Map, Seq, Step, spell_path
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
+from syncer.profiles.syncfile.document import parse_registry_host
 
 Value = TypeVar("Value")
+
+VARIABLE = re.compile("\ue000([^\ue001]+)\ue001")
+"""A variable in the texts of a draft, with its name and its default as in a sync file: see ``variable``."""
 
 CHART_IMAGES = (
     "the images that this chart names are not in the new file: `helm template` prints them; list them in an images_file"
@@ -46,24 +51,29 @@ class Draft:
     targets: list[dict[str, Any]] = field(default_factory=list)
     registries: dict[str, dict[str, Any]] = field(default_factory=dict)
     referrers: bool | None = None
+    map: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     refusals: list[InvalidFile] = field(default_factory=list)
     is_part: bool = False  # there are no sources, and the user adds them
 
     def note(self, text: str) -> None:
         """Add ``text`` to the notes, once."""
-        text = " ".join(text.split())
+        text = VARIABLE.sub(r"${\1}", " ".join(text.split()))
         if text not in self.notes:
             self.notes.append(text)
 
     def refuse(self, path: tuple[Step, ...], line: int | None, why: str) -> None:
-        """Add to the refusals that the field at ``path`` cannot be imported."""
-        self.refusals.append(InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line))
+        """Add to the refusals that the field at ``path`` cannot be imported, once."""
+        why = VARIABLE.sub(r"${\1}", why)
+        refusal = InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line)
+        if str(refusal) not in map(str, self.refusals):
+            self.refusals.append(refusal)
 
     def registry(self, host: str, **settings: Any) -> None:
         """Add settings of the registry ``host``."""
         if settings:
-            self.registries.setdefault(canonical_host(host.lower()), {}).update(settings)
+            host = host if VARIABLE.search(host) else canonical_host(host.lower())
+            self.registries.setdefault(host, {}).update(settings)
 
     def target(self, registry: str) -> None:
         """Add ``registry`` to the targets, once."""
@@ -80,14 +90,21 @@ class Draft:
         if name and not _environment_variable(password or ""):
             self.note(f"The password of {host} was not copied: give it in the variable {name}.")
 
-    def render(self) -> str:
-        """The text of the sync file, with the notes as comments at the top."""
+    def render(self, *, stand_ins: bool = False) -> str:
+        """The text of the sync file, with the notes as comments at the top.
+
+        With ``stand_ins`` each variable is some name instead, so that the file can be checked: an import expands
+        nothing.
+        """
         sources = {"sources": self._addressed_sources()} if self.sources else {}
         document: dict[str, Any] = {**sources, "targets": self.targets}
         if self.referrers is not None:
             document["referrers"] = self.referrers
         if self.registries:
             document["registries"] = self.registries
+        if self.map:
+            document["map"] = self.map
+        document = _spelled(document, stand_ins=stand_ins)
         comments = "".join(f"# {note}\n" for note in self.notes)
         return comments + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
@@ -108,12 +125,15 @@ class Fields:
     tree: Any
     path: tuple[Step, ...] = ()
     line: int | None = None
+    refused: set[str] = field(default_factory=set)
+    """The fields of this mapping that were refused: one that chooses what is mirrored must not fail to choose."""
     _taken: set[str] = field(default_factory=set)
+    is_mapping: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.tree, Map):
             self.draft.refuse(self.path, self.line, "it must be a mapping")
-            self.tree = Map()
+            self.tree, self.is_mapping = Map(), False
 
     def __contains__(self, name: str) -> bool:
         return self.tree.get(name) is not None
@@ -134,14 +154,26 @@ class Fields:
         self.refuse(name, "it must be true or false")
         return None
 
-    def texts(self, name: str) -> list[str]:
-        """Take a list of texts; one text counts as a list of one."""
+    def texts(self, name: str, *, null: str | None = None) -> list[str]:
+        """Take a list of texts; one text counts as a list of one.
+
+        ``null`` stands for an entry without a value, which is refused otherwise.
+        """
         value = self._take(name)
-        values = [value] if isinstance(value, str) else value or []
-        if isinstance(values, list) and all(isinstance(each, str) for each in values):
-            return list(values)
-        self.refuse(name, "it must be a list of texts")
-        return []
+        if value is None or isinstance(value, str):
+            return [] if value is None else [value]
+        if not isinstance(value, Seq):
+            self.refuse(name, "it must be a list of texts")
+            return []
+        texts = []
+        for index, (entry, line) in enumerate(zip(value, value.lines, strict=True)):
+            text = null if entry is None else entry
+            if isinstance(text, str):
+                texts.append(text)
+            else:
+                self.refused.add(name)
+                self.draft.refuse((*self.path, name, index), line, "it must be a text")
+        return texts
 
     def inner(self, name: str) -> Fields:
         """Take the fields of a mapping inside this one; an absent mapping has no fields."""
@@ -188,6 +220,9 @@ class Fields:
     def refuse(self, name: str, why: str) -> None:
         """Add to the refusals that the field ``name`` cannot be imported."""
         self._taken.add(name)
+        self.refused.add(name)
+        if not self.is_mapping:
+            return  # all fields are missing for that one reason
         self.draft.refuse((*self.path, name), self.line_of(name), why)
 
     def finish(self, *, ignored_by: str = "") -> None:
@@ -250,6 +285,21 @@ def platform_names(fields: Fields, name: str) -> list[str]:
     return [str(platform) for text in texts if (platform := fields.parse(name, Platform.parse, text))]
 
 
+def login_host(text: str) -> tuple[str, bool | None]:
+    """Parse the key of a login, ``[SCHEME://]HOST[:PORT][/PATH]``: the host, and whether it speaks plain HTTP.
+
+    Docker's name for its Hub, ``https://index.docker.io/v1/``, is such a key.  The second value is None where the key
+    does not say.  Raises ``UsageError``.
+    """
+    scheme, separator, place = text.strip().rpartition("://")
+    if separator and scheme.lower() not in ("http", "https"):
+        raise UsageError(f"{scheme}:// is not the scheme of a registry")
+    try:
+        return parse_registry_host(place.partition("/")[0]), scheme.lower() == "http" or None
+    except UsageError:
+        raise UsageError(f"{text.rpartition('@')[2]!r} is not a registry") from None
+
+
 def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
     """Make the source for one image, with the fields of ``more`` that are not empty."""
     return {"image": str(reference), **{key: value for key, value in more.items() if value not in (None, [], {})}}
@@ -262,17 +312,38 @@ def host_of(url: str) -> str:
 
 def empty_draft_error(draft: Draft) -> InvalidFile:
     """Make the error for a file without anything that can be mirrored."""
-    if not draft.refusals:
-        return InvalidFile(draft.origin, "it names nothing to mirror")
-    first, *others = draft.refusals
-    if others:
-        first.hint = "also: " + "; ".join(map(str, others))
-    return first
+    return InvalidFile.of(draft.refusals or [InvalidFile(draft.origin, "it names nothing to mirror")])
+
+
+def variable(name: str, default: str | None = None) -> str:
+    """Make a text for the value of the variable ``name``, which the sync file has as ``${name}``."""
+    return f"\ue000{name}\ue001" if default is None else f"\ue000{name}:-{default}\ue001"
+
+
+def _spelled(node: Any, *, stand_ins: bool) -> Any:
+    """Spell variables as the sync file does, and a dollar that stands for itself before another or a brace."""
+    if isinstance(node, dict):
+        return {_spelled(key, stand_ins=stand_ins): _spelled(value, stand_ins=stand_ins) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_spelled(each, stand_ins=stand_ins) for each in node]
+    if not isinstance(node, str):
+        return node
+    if stand_ins:
+        return VARIABLE.sub(_stand_in, node)
+    return VARIABLE.sub(r"${\1}", re.sub(r"\$(?=[${\ue000])", "$$", node))
+
+
+def _stand_in(match: re.Match[str]) -> str:
+    """A text that is right where a variable is likely to stand: a host at the begin, else a number, as of a port."""
+    number = zlib.crc32(match[1].encode()) % 1000
+    return f"variable-{number}.invalid" if match.start() == 0 else f"60{number:03}"
 
 
 def _environment_variable(text: str) -> str | None:
     """The variable that ``$NAME``, ``${NAME}`` or regsync's ``{{env "NAME"}}`` stands for."""
-    match = re.fullmatch(r"\$\{?(\w+)\}?|\{\{\s*env\s+\"(\w+)\"\s*\}\}", text.strip())
+    if match := VARIABLE.fullmatch(text):
+        return match[1] if ":" not in match[1] else None
+    match = re.fullmatch(r"\$\{?(\w+)\}?|\{\{-?\s*env\s+[\"`](\w+)[\"`]\s*-?\}\}", text.strip())
     return (match[1] or match[2]) if match else None
 
 
@@ -289,4 +360,5 @@ def _reference(kind: str, text: str, host: str) -> dict[str, str]:
         return {"username": text}
     if kind == "password" and (path := _secret_file(text)):
         return {"password_file": path}
-    return {f"{kind}_env": f"{re.sub('[^A-Z0-9]', '_', host.upper())}_{kind.upper()}"}
+    name = f"{re.sub('[^A-Z0-9]', '_', host.upper())}_{kind.upper()}"
+    return {f"{kind}_env": name if name[0].isalpha() else f"REGISTRY_{name}"}  # a shell sets no variable like 10_0_0_5

@@ -85,7 +85,7 @@ def import_file(path: Path, *, registry: str | None = None, logins: Path | None 
         raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
     text = draft.render()
     if not draft.is_part:
-        parse_sync_file(text, path.with_name("sync.yaml"))
+        parse_sync_file(draft.render(stand_ins=True), path.with_name("sync.yaml"))
     return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from syncer.errors import UsageError
+from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map
 from syncer.naming import NameMapping
 from syncer.oci import Reference
 from syncer.profiles.imports.draft import CHART_IMAGES, Draft, Fields, fold_case, image_source, platform_names
 from syncer.profiles.syncfile.document import CustomName, check_chart_repository
-from syncer.profiles.syncfile.tags import TagPattern
 
 GROUP = "mirror.openshift.io/"
 
@@ -78,8 +78,8 @@ def _blocked_patterns(mirror: Fields) -> list[re.Pattern[str]] | None:
         if text is None:
             image.refuse("name", "it is required")
             wrong = True
-        elif image.parse("name", TagPattern.regex, text):
-            patterns.append(re.compile(text))
+        elif pattern := image.parse("name", whole_match, text):
+            patterns.append(re.compile(pattern, re.ASCII))
         else:
             wrong = True
         image.finish()
@@ -105,7 +105,7 @@ def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]] | None) -
         image.refuse("name", "it may be one of blockedImages, of which not all can be read")
         return
     place = f"/{custom_name or reference.repository}:{tag or reference.tag}"  # oc-mirror looks at both ends
-    if any(pattern.search(name) or pattern.search(place) for pattern in blocked):
+    if any(pattern.fullmatch(name) or pattern.fullmatch(place) for pattern in blocked):
         draft.note(f"{name} was left out: blockedImages names it.")
         return
     called = f"{custom_name or reference.path}:{tag}" if tag else custom_name

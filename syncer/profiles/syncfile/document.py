@@ -129,6 +129,7 @@ ExactTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.name)]
 GlobTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.glob)]
 RegexTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.regex)]
 VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver)]
+RegclientVersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver_regclient)]
 
 
 _KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart", "file")
@@ -141,16 +142,17 @@ class TagChoice(StrictModel):
     glob: tuple[GlobTag, ...] = ()
     regex: tuple[RegexTag, ...] = ()
     semver: tuple[VersionTag, ...] = ()
+    semver_regclient: tuple[RegclientVersionTag, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, tree: Any) -> Any:
         """Turn one text into a list of one."""
-        return _one_as_list(tree, ("names", "glob", "regex", "semver"))
+        return _one_as_list(tree, ("names", "glob", "regex", "semver", "semver_regclient"))
 
     @property
     def patterns(self) -> tuple[TagPattern, ...]:
-        return (*self.glob, *self.regex, *self.semver)
+        return (*self.glob, *self.regex, *self.semver, *self.semver_regclient)
 
 
 class Tags(TagChoice):

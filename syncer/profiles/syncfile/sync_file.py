@@ -11,11 +11,13 @@ from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.models import check
 from syncer.formats.text import read_text
-from syncer.formats.yaml import Step, line_of, parse_yaml, spell_path
+from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
 from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Source, SyncDocument, Target, parse_registry_host
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
+
+_ELSEWHERE = "docs/sync.md shows one; syncer import makes one of the files of other tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,9 @@ class SyncFile:
 
         Raises ``InvalidFile`` for targets of one name, and for names of targets that are not there.
         """
-        file = cls(path, document, tree, {id(source): number for number, source in enumerate(document.sources)})
-        _check_targets(file)
-        return file
+        if tree is None and (mistakes := list(_target_mistakes(_names(document), path))):
+            raise InvalidFile.of(mistakes)
+        return cls(path, document, tree, {id(source): number for number, source in enumerate(document.sources)})
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -133,16 +135,24 @@ class SyncFile:
 
 
 def read_sync_file(path: Path) -> SyncFile:
-    """Read the sync file at ``path``; raises ``InvalidFile``, which names the line and the field."""
+    """Read the sync file at ``path``; raises ``InvalidFile`` with all its mistakes, each with line and field."""
     return parse_sync_file(read_text(path), path)
 
 
 def parse_sync_file(text: str, path: Path) -> SyncFile:
     """Parse ``text``, the content of the file ``path``; see ``read_sync_file``."""
     tree = parse_yaml(text, path)
-    file = SyncFile.of(check(SyncDocument, tree, path), path, tree)
-    _check_registries(file)
-    return file
+    if not isinstance(tree, Map):
+        is_what = "it is empty" if tree is None else "it must be a mapping"
+        raise InvalidFile(path, f"{is_what}, and a sync file has `sources` and `targets`", line=1, hint=_ELSEWHERE)
+    mistakes = [*_target_mistakes(tree, path), *_registry_mistakes(tree, path)]
+    try:
+        document = check(SyncDocument, tree, path)
+    except InvalidFile as invalid:
+        raise InvalidFile.of([invalid, *mistakes]) from None
+    if mistakes:
+        raise InvalidFile.of(mistakes)
+    return SyncFile.of(document, path, tree)
 
 
 def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
@@ -179,28 +189,53 @@ def merge_items(items: Iterable[Item]) -> list[Item]:
     return list(merged.values())
 
 
-def _check_targets(file: SyncFile) -> None:
+def _names(document: SyncDocument) -> dict[str, Any]:
+    """The names of targets in a document that a program made, as the tree of a file has them."""
+    return {
+        "targets": [{"registry": target.registry, "name": target.name} for target in document.targets],
+        "sources": [{"targets": list(source.targets)} for source in document.sources],
+    }
+
+
+def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find the targets of one name, and names of targets that are not there, whatever else is wrong in ``tree``."""
     titles: set[str] = set()
-    for index, target in enumerate(file.targets):
-        if target.title in titles:
-            raise _error(file, f"{target.title!r} is the second target of that name", "targets", index)
-        titles.add(target.title)
-    for index, source in enumerate(file.sources):
-        for place, name in enumerate(source.targets):
-            if name not in titles:
-                known = ", ".join(sorted(titles))
-                raise _error(file, f"no target is called {name!r}; known: {known}", "sources", index, "targets", place)
+    are_all_known = True
+    for index, target in _entries(tree, "targets"):
+        title = target.get("name") or target.get("registry")
+        is_second = title in titles
+        if is_second:
+            yield _mistake(tree, path, f"{title!r} is the second target of that name", "targets", index)
+        are_all_known &= isinstance(title, str) and not is_second and target.keys() <= Target.model_fields.keys()
+        titles.add(str(title))
+    for index, source in _entries(tree, "sources") if titles and are_all_known else ():
+        named = source.get("targets")
+        for place, name in enumerate([named] if isinstance(named, str) else named if isinstance(named, list) else ()):
+            if isinstance(name, str) and name not in titles:
+                problem = f"no target is called {name!r}; known: {', '.join(sorted(titles))}"
+                yield _mistake(tree, path, problem, "sources", index, "targets", place)
 
 
-def _check_registries(file: SyncFile) -> None:
-    """Raise ``InvalidFile`` when two keys name one registry and have different settings."""
+def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mappings in the list ``field`` with their places."""
+    entries = tree.get(field)
+    return ((n, each) for n, each in enumerate(entries if isinstance(entries, list) else ()) if isinstance(each, dict))
+
+
+def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find keys of ``registries`` that name one registry and have different settings."""
     first: dict[str, str] = {}
-    settings = file.tree.get("registries") or {}
-    for written, host in file.registry_names():
-        known = first.setdefault(host, written)
+    given = tree.get("registries")
+    settings = given if isinstance(given, dict) else {}
+    for written in settings:
+        try:
+            known = first.setdefault(parse_registry_host(written), written)
+        except UsageError:
+            continue
         if settings[known] != settings[written]:
-            raise _error(file, f"{known} above is the same registry, and has other settings", "registries", written)
+            problem = f"{known} above is the same registry, and has other settings"
+            yield _mistake(tree, path, problem, "registries", written)
 
 
-def _error(file: SyncFile, problem: str, *path: Step) -> InvalidFile:
-    return InvalidFile(file.path, f"{spell_path(path)}: {problem}", line=line_of(file.tree, path))
+def _mistake(tree: dict[str, Any], path: Path, problem: str, *place: Step) -> InvalidFile:
+    return InvalidFile(path, f"{spell_path(place)}: {problem}", line=line_of(tree, place))
