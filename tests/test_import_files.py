@@ -33,6 +33,8 @@ def sources(result: ImportResult) -> list[str]:
         what = source.image or source.repository or source.images_file
         if source.chart:
             what = f"{source.chart.repository} {source.chart.name} {source.chart.version}"  # type: ignore[assignment]
+        if source.file:
+            what = f"{source.file.url} {source.file.name}"  # type: ignore[assignment]
         name = source.custom_name
         at = f" as {name.repository}{':' + name.tag if name.tag else ''}" if name else ""
         said.append(f"{what}{at}")
@@ -461,158 +463,6 @@ def test_the_local_platform_is_this_machines(tmp_path: Path) -> None:
     assert f"# platform: local is {platform}" in result.text
 
 
-HAULER = f"""\
-apiVersion: content.hauler.cattle.io/v1
-kind: Images
-metadata:
-  name: some-images
-  annotations:
-    hauler.dev/platform: linux/arm64
-    hauler.dev/registry: registry.example.org
-spec:
-  images:
-    - name: docker.io/library/busybox
-      platform: linux/amd64
-    - name: gcr.io/distroless/base@{DIGEST}
-      exclude-extras: true
-    - name: team/app:v1
-      rewrite: apps/app:v2
-      ca-file: ca.pem
----
-apiVersion: content.hauler.cattle.io/v1
-kind: Charts
-metadata: {{name: some-charts}}
-spec:
-  charts:
-    - name: rancher
-      repoURL: https://releases.example.com/stable
-      version: 2.10
-    - name: hauler-helm
-      repoURL: oci://ghcr.io/hauler-dev
----
-apiVersion: content.hauler.cattle.io/v1
-kind: ImageTxts
-spec:
-  imageTxts:
-    - ref: more-images.txt
-"""
-
-
-def test_hauler(tmp_path: Path) -> None:
-    result = imported(tmp_path, HAULER, registry="t.io")
-    file = read(result)
-
-    assert (result.format, result.refusals) == ("hauler", ())
-    assert sources(result) == [
-        "docker.io/library/busybox:latest",
-        f"gcr.io/distroless/base@{DIGEST}",
-        "registry.example.org/team/app:v1 as apps/app:v2",
-        "https://releases.example.com/stable rancher 2.10",
-        "oci://ghcr.io/hauler-dev hauler-helm None",
-        "more-images.txt",
-    ]
-    assert [str(platform) for source in file.sources[:2] for platform in file.platforms_of(source)] == [
-        "linux/amd64",
-        "linux/arm64",
-    ]
-    assert not file.referrers_of(file.sources[1])
-    assert str(file.document.registries["registry.example.org"].ca_cert) == "ca.pem"
-
-
-def test_what_hauler_can_and_syncer_cannot_is_refused_by_field(tmp_path: Path) -> None:
-    text = """\
-apiVersion: content.hauler.cattle.io/v1
-kind: Files
-spec:
-  files: [{path: https://get.example.com, name: install.sh}]
----
-apiVersion: content.hauler.cattle.io/v1
-kind: Images
-spec:
-  images:
-    - {name: busybox, key: cosign.pub, use-tlog-verify: true}
----
-apiVersion: content.hauler.cattle.io/v1
-kind: Charts
-spec:
-  charts:
-    - {name: a, repoURL: https://charts.example.com, add-images: true, add-dependencies: false}
-    - {name: ./b}
-"""
-    refusals = [line.partition("theirs.yaml:")[2] for line in imported(tmp_path, text, registry="t.io").refusals]
-    assert refusals == [
-        "2: kind: Files are neither images nor charts",
-        "10: spec.images[0].key: signatures are copied with their images, and are not verified",
-        "10: spec.images[0].use-tlog-verify: signatures are copied with their images, and are not verified",
-        "16: spec.charts[0].add-images: the images in a chart are not searched for; `syncer build --scan` does that",
-        "17: spec.charts[1].repoURL: only charts in repositories are mirrored",
-    ]
-
-
-IMAGESET = f"""\
-apiVersion: mirror.openshift.io/v2alpha1
-kind: ImageSetConfiguration
-archiveSize: 4
-mirror:
-  additionalImages:
-    - name: registry.redhat.io/ubi9/ubi:latest
-    - name: docker://quay.io/team/app@{DIGEST}
-      targetRepo: apps/app
-      targetTag: v1
-      platforms:
-        - {{os: linux, architecture: amd64}}
-    - name: quay.io/team/tool:v3
-      targetTag: stable
-    - name: docker.io/library/alpine:3
-  blockedImages:
-    - name: alpine
-  helm:
-    repositories:
-      - name: podinfo
-        url: https://stefanprodan.github.io/podinfo
-        charts:
-          - {{name: podinfo, version: 5.0.0}}
-"""
-
-
-def test_imageset(tmp_path: Path) -> None:
-    result = imported(tmp_path, IMAGESET, registry="t.io")
-    file = read(result)
-
-    assert (result.format, result.refusals) == ("ImageSetConfiguration", ())
-    assert sources(result) == [
-        "registry.redhat.io/ubi9/ubi:latest",
-        f"quay.io/team/app@{DIGEST} as apps/app:v1",
-        "quay.io/team/tool:v3 as quay.io/team/tool:stable",
-        "https://stefanprodan.github.io/podinfo podinfo 5.0.0",
-    ]
-    assert [str(platform) for platform in file.platforms_of(file.sources[1])] == ["linux/amd64"]
-    assert "# docker.io/library/alpine:3 was left out: blockedImages names it." in result.text
-
-
-def test_what_needs_openshifts_services_is_refused_by_field(tmp_path: Path) -> None:
-    text = """\
-apiVersion: mirror.openshift.io/v2alpha1
-kind: ImageSetConfiguration
-mirror:
-  platform:
-    channels: [{name: stable-4.18}]
-  operators:
-    - catalog: registry.redhat.io/redhat/redhat-operator-index:v4.18
-  additionalImages: [{name: quay.io/a/b:1}]
-  helm:
-    local: [{name: c, path: /charts/c.tgz}]
-"""
-    refusals = [line.partition("theirs.yaml:")[2] for line in imported(tmp_path, text, registry="t.io").refusals]
-    assert [line.partition(":")[2].strip().partition(":")[0] for line in refusals] == [
-        "mirror.platform",
-        "mirror.operators",
-        "mirror.helm.local",
-    ]
-    with pytest.raises(InvalidFile, match=r"theirs.yaml:2: kind: DeleteImageSetConfiguration"):
-        imported(tmp_path, "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\n")
-
-
 IMAGE_SYNCER = f"""\
 quay.io/coreos/proxy: quay.io/ruohe/proxy
 quay.io/coreos/proxy:v1.0: quay.io/ruohe/proxy
@@ -702,26 +552,6 @@ def test_image_syncers_older_form_of_one_file(tmp_path: Path) -> None:
 def test_what_image_syncer_can_and_syncer_cannot_is_refused_by_rule(tmp_path: Path, rule: str, refusal: str) -> None:
     result = imported(tmp_path, f"a.io/ok/ok:1: b.io/ok/ok\n{rule}\n")
     assert f"theirs.yaml:2: {refusal}" in result.refusals[0]
-
-
-def test_images_lock(tmp_path: Path) -> None:
-    text = f"""\
----
-apiVersion: imgpkg.carvel.dev/v1alpha1
-kind: ImagesLock
-images:
-  - image: index.docker.io/team/app@{DIGEST}
-    annotations:
-      kbld.carvel.dev/id: team/app:v1
-"""
-    result = imported(tmp_path, text, ".imgpkg-images.yml", registry="t.io")
-    assert (result.format, result.refusals) == ("ImagesLock", ())
-    assert sources(result) == [f"docker.io/team/app@{DIGEST}"]
-
-    with pytest.raises(InvalidFile, match="BundleLock names a bundle"):
-        imported(tmp_path, text.replace("ImagesLock", "BundleLock"), registry="t.io")
-    with pytest.raises(InvalidFile, match=r"theirs.yaml:5: images\[0\].image: an ImagesLock must name"):
-        imported(tmp_path, text.replace(f"@{DIGEST}", ":v1"), registry="t.io")
 
 
 def test_a_list_of_images(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +30,11 @@ SIGNATURE_TAGS = (
 _SIGNATURES = tuple(f"sha256-{'0' * 64}{ending}" for ending in (".sig", ".att", ".sbom", ""))
 
 _SOME_HOST = "registry.invalid"
+
+CHART_IMAGES = (
+    "the images that this chart names are not in the new file: `helm template` prints them; list them in an images_file"
+)
+"""The refusal for charts of tools that mirror the images in them as well."""
 
 _FALSE = frozenset({"false", "no", "off", "0"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
@@ -58,6 +63,7 @@ class Draft:
     map: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     refusals: list[InvalidFile] = field(default_factory=list)
+    is_part: bool = False  # there are no sources, and the user adds them
 
     def note(self, text: str) -> None:
         """Add ``text`` to the notes, once."""
@@ -95,7 +101,8 @@ class Draft:
 
     def render(self) -> str:
         """The text of the sync file, with the notes as comments at the top."""
-        document: dict[str, Any] = {"sources": self._addressed_sources(), "targets": self.targets}
+        sources = {"sources": self._addressed_sources()} if self.sources else {}
+        document: dict[str, Any] = {**sources, "targets": self.targets}
         if self.referrers is not None:
             document["referrers"] = self.referrers
         if self.registries:
@@ -223,10 +230,14 @@ class Fields:
             return  # all fields are missing for that one reason
         self.draft.refuse((*self.path, name), self.line_of(name), why)
 
-    def finish(self) -> None:
-        """Refuse all fields that were not taken."""
+    def finish(self, *, ignored_by: str = "") -> None:
+        """Refuse all fields that were not taken; note them when the tool ``ignored_by`` does not know them either."""
         for name in self.tree:
-            if name not in self._taken:
+            if name in self._taken:
+                continue
+            if ignored_by:
+                self.draft.note(f"{spell_path((*self.path, name))} was left out: {ignored_by} does not know it either.")
+            else:
                 self.refuse(name, "syncer does not know this field")
 
     def line_of(self, name: str) -> int | None:
@@ -236,6 +247,32 @@ class Fields:
     def _take(self, name: str) -> Any:
         self._taken.add(name)
         return self.tree.get(name)
+
+
+def fold_case(tree: Any, names: Iterable[str], *, verbatim: str = "annotations") -> Any:
+    """Copy ``tree`` with its keys spelled as in ``names``, for tools that find their fields by any case (Go's JSON).
+
+    The mapping under ``verbatim`` has names for keys, and is kept as it is.  Of two spellings of one field the exact
+    one holds.
+    """
+    spelled = {name.lower(): name for name in names}
+
+    def fold(node: Any) -> Any:
+        if isinstance(node, Seq):
+            entries = Seq()
+            entries += map(fold, node)
+            entries.lines = node.lines
+            return entries
+        if not isinstance(node, Map):
+            return node
+        folded = Map()
+        for key in sorted(node, key=lambda each: each in names):
+            name = spelled.get(key.lower(), key)
+            folded[name] = node[key] if name == verbatim else fold(node[key])
+            folded.lines[name] = node.lines[key]
+        return folded
+
+    return fold(tree)
 
 
 def platform_names(fields: Fields, name: str) -> list[str]:
@@ -368,6 +405,11 @@ def _ends(source: dict[str, Any]) -> tuple[Any, ...]:
 def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
     """Make the source for one image, with the fields of ``more`` that are not empty."""
     return {"image": str(reference), **{key: value for key, value in more.items() if value not in (None, [], {})}}
+
+
+def host_of(url: str) -> str:
+    """The ``host[:port]`` of ``url``."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2].lower()
 
 
 def empty_draft_error(draft: Draft) -> InvalidFile:

@@ -14,8 +14,16 @@ from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.profiles.imports.draft import Draft, Fields, Naming, agree_on_referrers, empty_draft_error, name_like
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
-from syncer.profiles.imports.imageset import import_imageset, is_imageset
-from syncer.profiles.imports.lists import import_images, import_images_lock, is_images_lock
+from syncer.profiles.imports.lists import import_images
+from syncer.profiles.imports.locks import import_chart_lock, import_imgpkg, is_chart_lock, is_imgpkg
+from syncer.profiles.imports.openshift import (
+    import_imageset,
+    import_mapping,
+    import_mirror_sets,
+    is_imageset,
+    is_mapping,
+    is_mirror_set,
+)
 from syncer.profiles.imports.regsync import import_regsync, is_regsync
 from syncer.profiles.imports.skopeo import import_skopeo, is_skopeo
 from syncer.profiles.syncfile.sync_file import check_sync_file
@@ -23,7 +31,8 @@ from syncer.profiles.syncfile.sync_file import check_sync_file
 _SINGLE = {
     "regsync": (is_regsync, import_regsync),
     "ImageSetConfiguration": (is_imageset, import_imageset),
-    "ImagesLock": (is_images_lock, import_images_lock),
+    "imgpkg": (is_imgpkg, import_imgpkg),
+    "Images.lock": (is_chart_lock, import_chart_lock),
     "image-syncer": (is_image_syncer, import_image_syncer),
     "skopeo sync": (is_skopeo, import_skopeo),
 }
@@ -46,12 +55,24 @@ _MARKS = {
         "`apiVersion: mirror.openshift.io/…`",
         ("mirror.openshift.io", "mirror", "storageConfig"),
     ),
-    "ImagesLock": ("`apiVersion: imgpkg.carvel.dev/…`", ("imgpkg.carvel.dev",)),
+    "imgpkg": ("`apiVersion: imgpkg.carvel.dev/…`", ("imgpkg.carvel.dev",)),
     "image-syncer": ("sources as keys and targets as values, or `images` and `auth`", ("images", "auth")),
 }
 """What the files of a tool have, for people, and the words by which a file like them is told."""
 
-_KNOWN = ", ".join([*_SINGLE, "hauler"]) + ", and plain lists of images"
+FORMATS = {
+    "regsync": "regsync.yml of regclient's regsync",
+    "skopeo sync": "the YAML of skopeo sync --src yaml",
+    "image-syncer": "images.yaml or images.json, with --auth auth.yaml; the older config.json",
+    "hauler": "manifests of content.hauler.cattle.io: images, charts, files",
+    "ImageSetConfiguration": "oc-mirror's: additional images and charts",
+    "mapping.txt": "oc-mirror's list of images and their places",
+    "mirror sets": "ImageDigestMirrorSet, ImageTagMirrorSet, ImageContentSourcePolicy: names at the targets",
+    "imgpkg": "ImagesLock and BundleLock of imgpkg",
+    "Images.lock": "the lock of a Helm chart, written by dt",
+    "list of images": "a plain list, one image a line",
+}
+"""What each format is, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +103,7 @@ def import_file(
     if logins is not None:
         _fill_logins(draft, logins)
     agree_on_referrers(draft)
-    if not draft.sources:
+    if not draft.sources and not draft.is_part:
         raise empty_draft_error(draft)
     if not draft.targets:
         if registry is None:
@@ -93,7 +114,8 @@ def import_file(
     if names_like is not None:
         name_like(draft, names_like)
     text = draft.render()
-    _check(text, path)
+    if not draft.is_part:
+        _check(text, path)
     return ImportResult(name, text, tuple(map(str, draft.refusals)))
 
 
@@ -108,6 +130,9 @@ def _check(text: str, path: Path) -> None:
 
 def _fill(draft: Draft, text: str, path: Path) -> str:
     """Fill ``draft`` with the importer that knows ``text``; gives the name of the format."""
+    if is_mapping(text):
+        import_mapping(text, draft)
+        return "mapping.txt"
     repeated: list[InvalidFile] = []
     try:
         documents = parse_documents(text, path, repeated=repeated)
@@ -116,7 +141,7 @@ def _fill(draft: Draft, text: str, path: Path) -> str:
             raise
         documents = [text]
     if not any(document is not None for document in documents):
-        raise InvalidFile(path, "it is empty", hint=f"known: {_KNOWN}")
+        raise InvalidFile(path, "it is empty", hint=f"known: {', '.join(FORMATS)}")
     if isinstance(documents[0], str):
         import_images(text, path, draft)
         return "list of images"
@@ -133,6 +158,9 @@ def _fill_from_documents(draft: Draft, documents: list[Any], path: Path) -> str:
     if is_hauler(documents):
         import_hauler(documents, draft)
         return "hauler"
+    if is_mirror_set(documents):
+        import_mirror_sets(documents, draft)
+        return "mirror sets"
     tree = documents[0]
     for name, (knows, fill) in _SINGLE.items():
         if not knows(tree):
@@ -164,7 +192,7 @@ def _unknown(tree: Any, path: Path) -> InvalidFile:
         problem += f", but a {tree['kind']} of {tree['apiVersion']}"
     if near := _nearest(tree):
         problem += f"; the nearest is {near}, whose files have {_MARKS[near][0]}"
-    return InvalidFile(path, problem, hint=f"known: {_KNOWN}")
+    return InvalidFile(path, problem, hint=f"known: {', '.join(FORMATS)}")
 
 
 def _nearest(tree: Any) -> str | None:

@@ -80,6 +80,15 @@ def check_chart_repository(text: str) -> str:
     return text
 
 
+def check_file_url(text: str) -> str:
+    """Check the URL of a file, and return it unchanged; raises ``UsageError``."""
+    if not re.match(r"https?://[^/@]+(/|$)", text):
+        raise UsageError(
+            "it is not the address of a file", hint="write https://download.example.com/file, without user and password"
+        )
+    return text
+
+
 _YES = ("true", "yes", "on", "y", "t", "1")
 _NO = ("false", "no", "off", "n", "f", "0")
 
@@ -109,6 +118,7 @@ RegistryName: TypeAlias = Annotated[str, parsed(check_registry)]
 ReferrersChoice: TypeAlias = Annotated[bool | Literal["require"], parsed(parse_referrers, may_be=bool)]
 RegistryHost: TypeAlias = Annotated[str, parsed(parse_registry_host)]
 ChartRepository: TypeAlias = Annotated[str, parsed(check_chart_repository)]
+FileUrl: TypeAlias = Annotated[str, parsed(check_file_url)]
 ByteCount: TypeAlias = Annotated[int, parsed(byte_count)]
 FilePath: TypeAlias = Annotated[Path, Field(strict=False)]
 Name: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -122,7 +132,7 @@ VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver)]
 RegclientVersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver_regclient)]
 
 
-_KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart")
+_KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart", "file")
 
 
 class TagChoice(StrictModel):
@@ -184,8 +194,15 @@ class Chart(StrictModel):
     version: Name | None = None  # a version or a range; None: the newest release
 
 
+class File(StrictModel):
+    """A file at a web server, which becomes an artifact; ``name`` replaces the last part of its URL."""
+
+    url: FileUrl
+    name: Name | None = None
+
+
 class Source(StrictModel):
-    """One entry of ``sources``: one of the six kinds of content, and the settings for it alone."""
+    """One entry of ``sources``: one of the seven kinds of content, and the settings for it alone."""
 
     image: ImageName | None = None
     repository: RepositoryName | None = None
@@ -195,9 +212,11 @@ class Source(StrictModel):
     profiles: tuple[Name, ...] = ()  # uids at Palette
     project_id: Name | None = None  # of those profiles
     chart: Chart | None = None
+    file: File | None = None
     platforms: tuple[PlatformName, ...] | None = None  # None: as for the whole file
     referrers: ReferrersChoice | None = None  # likewise
     targets: tuple[Name, ...] = ()  # names of targets; none: all
+    imgpkg: bool = False  # the image may be a bundle of imgpkg's, whose images are mirrored too
     custom_name: CustomNameField | None = Field(default=None, alias="as")  # of an image or a repository
 
     @model_validator(mode="before")
@@ -215,6 +234,8 @@ class Source(StrictModel):
             raise mistake("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
             raise mistake("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
+        if self.imgpkg and not self.image:
+            raise mistake("`imgpkg` belongs to an `image`")
         if self.custom_name and not (self.image or self.repository):
             raise mistake("`as` belongs to an `image` or a `repository`")
         if self.custom_name and self.custom_name.tag and not self.image:
