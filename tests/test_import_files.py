@@ -661,6 +661,33 @@ spec: {{charts: [{{name: web, repoURL: 'https://charts.example.com/stable', vers
     assert (custom and (custom.repository, custom.tag)) == (("app", digest_tag) if tool == "oc-mirror" else None)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+metadata: {annotations: {hauler.dev/platform: a/b/c/d}}
+spec: {images: [{name: quay.io/a/b:v1}, {name: quay.io/a/c:v1, platform: linux/arm64}]}
+""",
+        """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+spec: {images: [{name: quay.io/a/b:v1, platform: a/b/c/d}, {name: quay.io/a/c:v1}]}
+""",
+        """\
+apiVersion: mirror.openshift.io/v2alpha1
+kind: ImageSetConfiguration
+mirror: {additionalImages: [{name: quay.io/a/b:v1, platforms: [a/b/c/d]}, {name: quay.io/a/c:v1}]}
+""",
+    ],
+)
+def test_an_image_whose_platforms_cannot_be_read_is_left_out(tmp_path: Path, text: str) -> None:
+    result = imported(tmp_path, text, registry="t.io")
+    assert sources(result) == ["quay.io/a/c:v1"]
+    assert len(result.refusals) == 1
+
+
 def test_names_that_no_rule_can_give_are_named(tmp_path: Path) -> None:
     path = tmp_path / "skopeo.yaml"
     path.write_text("a.io:\n  images: {x/app: [v1], y/app: [v2]}\n")

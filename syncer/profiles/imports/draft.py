@@ -67,13 +67,13 @@ class Draft:
 
     def note(self, text: str) -> None:
         """Add ``text`` to the notes, once."""
-        text = VARIABLE.sub(r"${\1}", " ".join(text.split()))
+        text = spelled(" ".join(text.split()))
         if text not in self.notes:
             self.notes.append(text)
 
     def refuse(self, path: tuple[Step, ...], line: int | None, why: str) -> None:
         """Add to the refusals that the field at ``path`` cannot be imported, once."""
-        why = VARIABLE.sub(r"${\1}", why)
+        why = spelled(why)
         refusal = InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line)
         if str(refusal) not in map(str, self.refusals):
             self.refusals.append(refusal)
@@ -422,6 +422,11 @@ def variable(name: str, default: str | None = None) -> str:
     return f"\ue000{name}\ue001" if default is None else f"\ue000{name}:-{default}\ue001"
 
 
+def spelled(text: str) -> str:
+    """``text`` with its variables as in a sync file: ``${name}`` or ``${name:-default}``."""
+    return VARIABLE.sub(r"${\1}", text)
+
+
 def names_host(text: str) -> bool:
     """Tell whether the part of a name that may be a host has a variable in it."""
     return VARIABLE.search(text.partition("/")[0]) is not None
@@ -465,7 +470,7 @@ def _spelled(node: Any) -> Any:
         return [_spelled(each) for each in node]
     if not isinstance(node, str):
         return node
-    return VARIABLE.sub(r"${\1}", re.sub(r"\$(?=[${\ue000])", "$$", node))
+    return spelled(re.sub(r"\$(?=[${\ue000])", "$$", node))
 
 
 def _environment_variable(text: str) -> str | None:

@@ -11,7 +11,15 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.images_list import ListedImage, read_lines
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Seq, parse_documents
-from syncer.profiles.imports.draft import Draft, Fields, Naming, agree_on_referrers, empty_draft_error, name_like
+from syncer.profiles.imports.draft import (
+    Draft,
+    Fields,
+    Naming,
+    agree_on_referrers,
+    empty_draft_error,
+    name_like,
+    spelled,
+)
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.lists import import_images
@@ -110,7 +118,7 @@ def import_file(
             raise UsageError(f"{path} does not say where to mirror to", hint="name it: --registry HOST[:PORT][/BASE]")
         draft.target(registry)
     elif registry is not None:
-        raise UsageError(f"{path} says itself where to mirror to: {draft.targets[0]['registry']}")
+        raise UsageError(f"{path} says itself where to mirror to: {spelled(draft.targets[0]['registry'])}")
     if names_like is not None:
         name_like(draft, names_like)
     text = draft.render()

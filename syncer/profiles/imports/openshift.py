@@ -111,6 +111,8 @@ def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]] | None) -
     called = f"{custom_name or reference.path}:{tag}" if tag else custom_name
     if called and image.parse("targetRepo" if custom_name else "targetTag", CustomName.parse, called) is None:
         return
+    if "platforms" in image.refused:
+        return
     draft.sources.append(image_source(reference, **{"as": called}, platforms=platforms))
 
 
