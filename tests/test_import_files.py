@@ -267,6 +267,9 @@ def test_a_step_whose_choice_cannot_be_carried_over_is_left_out(tmp_path: Path) 
         "tags: {deny: ['(?=a)']}",
         "tags: {semverRange: ['^1 || ^2']}",
         "tags: {alow: [v1]}",
+        "tags: {allow: ['(?P=a)'], deny: [v1]}",
+        "platforms: ''",
+        "platforms: [~]",
         "tags: [v1]",
         "tags: {deny: {a: b}}",
         "tagSets: {allow: [v1]}",
@@ -302,6 +305,7 @@ def test_a_step_whose_choice_cannot_be_carried_over_is_left_out(tmp_path: Path) 
         ("tags: {semverRange: ['']}", ["v1.0-rc.1", "v1.0", "latest", "1.2.1", "1.2"]),
         ("tags: {semverRange: ['>=1.0.0-0'], allow: ['v.*'], deny: ['.*rc.*']}", ["v1.0"]),
         ("tagSets: [{allow: [v1.0]}], tags: {allow: []}", ["v1.0"]),
+        ("tags: {allow: ~, deny: [1.2.*, '.*rc.*']}", ["v1.0", "latest"]),
         ("mediaTypes: []", ["v1.0-rc.1", "v1.0", "latest", "1.2.1", "1.2"]),
     ],
 )
@@ -318,6 +322,8 @@ def test_one_of_several_sets_may_be_all_tags_or_none(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidFile, match="names nothing to mirror"):
         imported(tmp_path, f"sync:\n{REPOSITORY.format('z', 'tags: {allow: [~]}')}\n")
+    with pytest.raises(InvalidFile, match="names nothing to mirror"):
+        imported(tmp_path, "sync:\n" + REPOSITORY.format("z", "tags: {allow: ''}") + "\n")
 
 
 def test_signatures_travel_where_regsync_copies_their_tags(tmp_path: Path) -> None:
@@ -443,6 +449,25 @@ sync:
     assert (registry.credentials.helper, registry.concurrency) == ("ecr-login", 256)
     assert "# skipDockerConfig: " in result.text
     assert "# apiOpts.disableHead: " in result.text
+
+
+def test_a_registry_that_cannot_be_read_takes_its_steps_with_it(tmp_path: Path) -> None:
+    text = """\
+creds:
+  - {registry: a.io, hostname: 'a b'}
+  - {registry: b.io, user: robot, pass: x}
+  - {registry: b.io/team, user: jane, pass: y}
+sync:
+  - {source: a.io/x:v1, target: b.io/x:v1, type: image}
+  - {source: c.io/x:v1, target: a.io/x:v1, type: image}
+  - {source: c.io/y:v1, target: b.io/y:v1, type: image}
+"""
+    result = imported(tmp_path, text)
+    assert sources(result) == ["c.io/y:v1 as y"]
+    assert [line.partition("theirs.yaml:")[2].partition(": '")[0] for line in result.refusals] == [
+        "2: creds[0].hostname",
+        "4: creds[2].registry: b.io above is the same host, with other credentials or TLS: it can have one",
+    ]
 
 
 @pytest.mark.parametrize(

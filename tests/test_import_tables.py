@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from syncer.errors import InvalidFile
+from syncer.errors import InvalidFile, UsageError
 from syncer.profiles.imports.importers import import_file
 
 PAGE = Path(__file__).parent.parent / "docs/import.md"
@@ -99,6 +99,8 @@ def _imported(tmp_path: Path, document: object) -> tuple[str, tuple[str, ...]]:
         result = import_file(path, registry=None if isinstance(document, dict) and "sync" in document else "t.io")
     except InvalidFile as error:
         return "", tuple(map(str, (error, *error.more)))
+    except UsageError as error:
+        return "", (str(error),)
     return re.sub("^#.*\n", "", result.text, flags=re.MULTILINE), result.refusals
 
 
@@ -135,6 +137,25 @@ def test_a_field_of_regsyncs_is_what_the_page_says(tmp_path: Path, field: str) -
         case _:
             assert refusals == ()
             assert text != plain or field == "version"
+
+
+@pytest.mark.parametrize("field", REGSYNC)
+def test_a_value_of_any_other_kind_is_taken_or_refused(tmp_path: Path, field: str) -> None:
+    odd: list[object] = [None, "", "a", "{{", [], {}, [None], [[]], {"a": None}, 1, "http://x/y", "a:b@c.io/x", "${"]
+    for value in odd:
+        document = _regsync(field)
+        _replace(document, REGSYNC[field], value)
+        _imported(tmp_path, document)  # anything but an error of syncer's own is a bug
+
+
+def _replace(node: object, old: object, new: object) -> None:
+    """Put ``new`` in the place of each ``old`` in ``node``."""
+    entries = list(node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ())
+    for key, value in entries:
+        if value == old and isinstance(node, dict | list):
+            node[key] = new
+        else:
+            _replace(value, old, new)
 
 
 def test_the_page_has_every_field_of_regsyncs() -> None:

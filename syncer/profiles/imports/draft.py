@@ -13,6 +13,7 @@ import yaml
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.yaml import Map, Seq, Step, spell_path
+from syncer.naming import MappingRule
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.document import parse_registry_host
@@ -323,7 +324,7 @@ def name_like(draft: Draft, tool: Naming) -> None:
         elif chart := source.get("chart"):
             place = f"{chart['repository'].partition('://')[2].strip('/')}/{chart['name']}"
             if tool is Naming.HAULER:
-                draft.map[place] = f"hauler/{chart['name']}"
+                _map(draft, place, f"hauler/{chart['name']}")
             else:
                 draft.note(f"The chart {chart['name']} keeps its full name: {tool} brings no charts to a registry.")
         elif named is None or "as" not in source:
@@ -331,10 +332,19 @@ def name_like(draft: Draft, tool: Naming) -> None:
             draft.refuse(("sources", index, kind), None, f"its names are not known here, so no map can be {tool}'s")
 
 
+def _map(draft: Draft, prefix: str, replacement: str) -> None:
+    try:
+        rule = MappingRule.of(prefix, replacement)
+    except UsageError as error:
+        draft.refuse((), None, str(error))
+    else:
+        draft.map[rule.prefix] = rule.replacement
+
+
 def _name_image_like(draft: Draft, tool: Naming, source: dict[str, Any], reference: Reference) -> None:
     place = f"{reference.registry}/{reference.repository}"
     if tool is not Naming.SKOPEO:
-        draft.map[reference.registry] = ""
+        _map(draft, reference.registry, "")
         if tool is Naming.OC_MIRROR and reference.digest and not reference.tag:
             source["as"] = f"{reference.repository}:{reference.digest.algorithm}-{reference.digest.hex}"
         return
@@ -343,7 +353,7 @@ def _name_image_like(draft: Draft, tool: Naming, source: dict[str, Any], referen
     if other:
         draft.refuse((), None, f"skopeo puts {other} and {place} into one repository {last}, which no map can")
     else:
-        draft.map[place] = last
+        _map(draft, place, last)
 
 
 def login_host(text: str) -> tuple[str, bool | None]:

@@ -184,7 +184,7 @@ def _mapped(text: str) -> Reference:
 
 def is_mirror_set(documents: Sequence[Any]) -> bool:
     """Tell whether one of ``documents`` says where a cluster looks for images."""
-    return any(isinstance(tree, Map) and tree.get("kind") in _MIRROR_SETS for tree in documents)
+    return any(isinstance(tree, Map) and str(tree.get("kind")) in _MIRROR_SETS for tree in documents)
 
 
 def import_mirror_sets(documents: Sequence[Any], draft: Draft) -> None:

@@ -91,8 +91,9 @@ def import_regsync(tree: Any, draft: Draft) -> None:
     if whole.text("version") not in (None, "0", "1"):
         whole.refuse("version", "only version 1 is known")
     places: dict[str, _Place] = {}
+    known: dict[str, tuple[str, dict[str, Any]]] = {}
     for registry in whole.each("creds"):
-        _registry(draft, registry, places)
+        _registry(draft, registry, places, known)
     defaults = whole.inner("defaults")
     choices = _Choices.of(defaults, None)
     draft.referrers = choices.any_referrers  # regsync does not copy them by default
@@ -119,31 +120,23 @@ class _Place:
         return rename_reference(reference, registry=self.host, repository=path)
 
 
-def _registry(draft: Draft, registry: Fields, places: dict[str, _Place]) -> None:
+_NOWHERE = _Place("")  # of a registry whose server could not be read: nothing is mirrored from or to another one
+_OF_A_HOST = ("user", "pass", "token", "credHelper", "tls")
+
+
+def _registry(
+    draft: Draft, registry: Fields, places: dict[str, _Place], known: dict[str, tuple[str, dict[str, Any]]]
+) -> None:
     name = _templated(registry, "registry")
     host, plain = (name and registry.parse("registry", _login_host, name)) or (_UNKNOWN_HOST, None)
-    hostname = registry.parse("hostname", parse_registry_host)
-    prefix = (registry.text("pathPrefix") or "").strip("/")
-    if (hostname and hostname != canonical_host(host)) or prefix:
-        places[host] = _Place(hostname or host, prefix)
-        host = hostname or host
-    match (registry.text("tls") or "").lower():
-        case "":
-            pass
-        case "disabled":
-            plain = True
-        case "insecure":
-            plain = None
-            draft.registry(host, insecure=True)
-        case "enabled":
-            plain = None
-        case _:
-            registry.refuse("tls", "it must be enabled, insecure or disabled")
-    if plain:
-        draft.registry(host, plain_http=True)
+    host = _place(registry, host, places)
+    login = {field: registry.tree.get(field) for field in _OF_A_HOST}
+    other, others = known.setdefault(host, (name or "", login))
+    if other != name and others != login:
+        registry.refuse("registry", f"{other} above is the same host, with other credentials or TLS: it can have one")
+        return
+    _tls(draft, host, registry, plain=plain)
     _credentials(draft, host, registry)
-    for ours, theirs in {"ca_cert": "regcert", "client_cert": "clientCert", "client_key": "clientKey"}.items():
-        _certificate(draft, host, registry, ours, theirs)
     if concurrency := registry.parse("reqConcurrent", _number):
         draft.registry(host, concurrency=max(1, min(int(concurrency), 256)))
     if rate := registry.parse("reqPerSec", _number):
@@ -155,6 +148,38 @@ def _registry(draft: Draft, registry: Fields, places: dict[str, _Place]) -> None
     options.finish()
     registry.finish()
     draft.registries.pop(_UNKNOWN_HOST, None)
+
+
+def _place(registry: Fields, host: str, places: dict[str, _Place]) -> str:
+    """Take what says where the images of ``host`` really are; gives the host to speak to."""
+    hostname = registry.parse("hostname", parse_registry_host)
+    prefix = (registry.text("pathPrefix") or "").strip("/")
+    if registry.refused & {"hostname", "pathPrefix"}:
+        places[host] = _NOWHERE
+        return host
+    if hostname == canonical_host(host):
+        hostname = None
+    if hostname or prefix:
+        places[host] = _Place(hostname or host, prefix)
+    return hostname or host
+
+
+def _tls(draft: Draft, host: str, registry: Fields, *, plain: bool | None) -> None:
+    """Take the settings of TLS; the scheme of the registry's name, ``plain``, counts where ``tls`` does not say."""
+    match (registry.text("tls") or "").lower():
+        case "":
+            if plain:
+                draft.registry(host, plain_http=True)
+        case "disabled":
+            draft.registry(host, plain_http=True)
+        case "insecure":
+            draft.registry(host, insecure=True)
+        case "enabled":
+            pass
+        case _:
+            registry.refuse("tls", "it must be enabled, insecure or disabled")
+    for ours, theirs in {"ca_cert": "regcert", "client_cert": "clientCert", "client_key": "clientKey"}.items():
+        _certificate(draft, host, registry, ours, theirs)
 
 
 def _login_host(text: str) -> tuple[str, bool | None]:
@@ -235,6 +260,7 @@ class _Step:
     choices: _Choices
     places: dict[str, _Place]
     more: dict[str, Any] = field(default_factory=dict)
+    is_nowhere: bool = False  # the registry of one of its ends is not known
 
     def add(self) -> None:
         step = self.step
@@ -259,7 +285,7 @@ class _Step:
         step.finish()
         if sets is None or self.choices.some_media_types or (self.choices.referrers and self.choices.has_filters):
             return
-        if step.refused & {"platform", "platforms", "referrers", "digestTags"}:
+        if step.refused & {"platform", "platforms", "referrers", "digestTags"} or self.is_nowhere:
             return
         for each in sources:
             self.draft.target(each["targets"][0])
@@ -267,8 +293,9 @@ class _Step:
 
     def _platforms(self) -> None:
         single = self.step.parse("platform", _platform)
-        several = [self.step.parse("platforms", _platform, text) for text in self.step.texts("platforms", null="")]
-        if "" in (self.step.tree.get("platforms") or ()):
+        texts = self.step.texts("platforms", null="")
+        several = [self.step.parse("platforms", _platform, text) for text in texts]
+        if "" in texts:
             self.step.refuse("platforms", "content without a platform cannot be chosen")
         if single:
             self.more["platforms"] = [str(single)]
@@ -326,6 +353,9 @@ class _Step:
 
     def _at_its_place(self, reference: Reference) -> Reference:
         place = self.places.get(reference.registry)
+        if place is _NOWHERE:
+            self.is_nowhere = True
+            return reference
         return place.rename(reference) if place else reference
 
 
@@ -363,7 +393,8 @@ def _tag_sets(step: Fields) -> list[dict[str, Any]] | None:
     """
     sets = [*step.each("tagSets")]
     tags = step.inner("tags")
-    if not tags.is_mapping or any(tags.tree.values()):  # one without any rule does not count, unlike those of tagSets
+    if not tags.is_mapping or any(each not in (None, []) for each in tags.tree.values()):
+        # one without any rule does not count, unlike those of tagSets
         sets.append(tags)
     choices = [_tag_set(each) for each in sets]
     if step.refused & {"tags", "tagSets"} or any(each.refused or not each.is_mapping for each in sets):
