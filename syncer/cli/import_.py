@@ -8,8 +8,7 @@ import click
 
 from syncer.cli.command import argument, flag, option
 from syncer.errors import Exit, UsageError
-from syncer.profiles.imports.draft import Naming
-from syncer.profiles.imports.importers import FORMATS, import_file
+from syncer.profiles.imports.importers import FORMATS, Naming, import_file
 
 
 def import_(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +12,6 @@ import yaml
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.yaml import Map, Seq, Step, spell_path
-from syncer.naming import MappingRule
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.document import parse_registry_host
@@ -289,71 +287,6 @@ def platform_names(fields: Fields, name: str) -> list[str]:
         else:
             texts.append(str(entry))
     return [str(platform) for text in texts if (platform := fields.parse(name, Platform.parse, text))]
-
-
-class Naming(StrEnum):
-    """The tools whose names at a target can be had by rules of ``map``."""
-
-    HAULER = "hauler"
-    OC_MIRROR = "oc-mirror"
-    SKOPEO = "skopeo"
-    REGSYNC = "regsync"
-
-
-def name_like(draft: Draft, tool: Naming) -> None:
-    """Give the images of ``draft`` the names that ``tool`` gives them at its target; what no rule can say is refused.
-
-    skopeo keeps the last part of a name (``destSuffix`` of its ``sync.go``, without ``--scoped``); hauler leaves the
-    registry out and has charts below ``hauler/`` (``RewriteRefToRegistry``, ``consts.DefaultNamespace``); oc-mirror
-    leaves the registry out, and a digest becomes a tag (``buildMirrorToDiskPaths``).  regsync's files name each target
-    themselves.
-    """
-    if tool is Naming.REGSYNC:
-        if not all("as" in source for source in draft.sources):
-            raise UsageError(
-                "regsync has no rule for names: its files name each target themselves",
-                hint="write rules of your own into `map`, or `as` for single images (docs/sync.md)",
-            )
-        return
-    draft.notes = [note for note in draft.notes if not note.startswith("Names: ")]
-    draft.note(f"Names: as {tool} has them at its target.")
-    for index, source in enumerate(draft.sources):
-        named = source.get("image") or source.get("repository")
-        if named and "as" not in source and not VARIABLE.search(named):
-            _name_image_like(draft, tool, source, Reference.parse(named))
-        elif chart := source.get("chart"):
-            place = f"{chart['repository'].partition('://')[2].strip('/')}/{chart['name']}"
-            if tool is Naming.HAULER:
-                _map(draft, place, f"hauler/{chart['name']}")
-            else:
-                draft.note(f"The chart {chart['name']} keeps its full name: {tool} brings no charts to a registry.")
-        elif named is None or "as" not in source:
-            kind = next(iter(source))
-            draft.refuse(("sources", index, kind), None, f"its names are not known here, so no map can be {tool}'s")
-
-
-def _map(draft: Draft, prefix: str, replacement: str) -> None:
-    try:
-        rule = MappingRule.of(prefix, replacement)
-    except UsageError as error:
-        draft.refuse((), None, str(error))
-    else:
-        draft.map[rule.prefix] = rule.replacement
-
-
-def _name_image_like(draft: Draft, tool: Naming, source: dict[str, Any], reference: Reference) -> None:
-    place = f"{reference.registry}/{reference.repository}"
-    if tool is not Naming.SKOPEO:
-        _map(draft, reference.registry, "")
-        if tool is Naming.OC_MIRROR and reference.digest and not reference.tag:
-            source["as"] = f"{reference.repository}:{reference.digest.algorithm}-{reference.digest.hex}"
-        return
-    last = reference.repository.rpartition("/")[2]
-    other = next((prefix for prefix, name in draft.map.items() if name == last and prefix != place), None)
-    if other:
-        draft.refuse((), None, f"skopeo puts {other} and {place} into one repository {last}, which no map can")
-    else:
-        _map(draft, place, last)
 
 
 def login_host(text: str) -> tuple[str, bool | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,9 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.images_list import ListedImage, read_lines
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Seq, parse_documents
-from syncer.profiles.imports.draft import (
-    Draft,
-    Fields,
-    Naming,
-    agree_on_referrers,
-    empty_draft_error,
-    name_like,
-    spelled,
-)
+from syncer.naming import MappingRule
+from syncer.oci import Reference
+from syncer.profiles.imports.draft import VARIABLE, Draft, Fields, agree_on_referrers, empty_draft_error, spelled
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.lists import import_images
@@ -83,6 +78,15 @@ FORMATS = {
 """What each format is, for people."""
 
 
+class Naming(StrEnum):
+    """The tools whose names at a target can be had by rules of ``map``."""
+
+    HAULER = "hauler"
+    OC_MIRROR = "oc-mirror"
+    SKOPEO = "skopeo"
+    REGSYNC = "regsync"
+
+
 @dataclass(frozen=True, slots=True)
 class ImportResult:
     """The sync file that was made of a file of another tool.
@@ -120,7 +124,7 @@ def import_file(
     elif registry is not None:
         raise UsageError(f"{path} says itself where to mirror to: {spelled(draft.targets[0]['registry'])}")
     if names_like is not None:
-        name_like(draft, names_like)
+        _name_like(draft, names_like)
     text = draft.render()
     if not draft.is_part:
         _check(text, path)
@@ -233,3 +237,59 @@ def _is_list(text: str) -> bool:
     """Tell whether ``text`` is a list of images: more than half of its lines are images."""
     lines = list(read_lines(text, ""))
     return sum(isinstance(line, ListedImage) for line in lines) * 2 > len(lines)
+
+
+def _name_like(draft: Draft, tool: Naming) -> None:
+    """Give the images of ``draft`` the names that ``tool`` gives them at its target; what no rule can say is refused.
+
+    skopeo keeps the last part of a name (``destSuffix`` of its ``sync.go``, without ``--scoped``); hauler leaves the
+    registry out and has charts below ``hauler/`` (``RewriteRefToRegistry``, ``consts.DefaultNamespace``); oc-mirror
+    leaves the registry out, and a digest becomes a tag (``buildMirrorToDiskPaths``).  regsync's files name each target
+    themselves.
+    """
+    if tool is Naming.REGSYNC:
+        if not all("as" in source for source in draft.sources):
+            raise UsageError(
+                "regsync has no rule for names: its files name each target themselves",
+                hint="write rules of your own into `map`, or `as` for single images (docs/sync.md)",
+            )
+        return
+    draft.notes = [note for note in draft.notes if not note.startswith("Names: ")]
+    draft.note(f"Names: as {tool} has them at its target.")
+    for index, source in enumerate(draft.sources):
+        named = source.get("image") or source.get("repository")
+        if named and "as" not in source and not VARIABLE.search(named):
+            _name_image_like(draft, tool, source, Reference.parse(named))
+        elif chart := source.get("chart"):
+            place = f"{chart['repository'].partition('://')[2].strip('/')}/{chart['name']}"
+            if tool is Naming.HAULER:
+                _map(draft, place, f"hauler/{chart['name']}")
+            else:
+                draft.note(f"The chart {chart['name']} keeps its full name: {tool} brings no charts to a registry.")
+        elif named is None or "as" not in source:
+            kind = next(iter(source))
+            draft.refuse(("sources", index, kind), None, f"its names are not known here, so no map can be {tool}'s")
+
+
+def _map(draft: Draft, prefix: str, replacement: str) -> None:
+    try:
+        rule = MappingRule.of(prefix, replacement)
+    except UsageError as error:
+        draft.refuse((), None, str(error))
+    else:
+        draft.map[rule.prefix] = rule.replacement
+
+
+def _name_image_like(draft: Draft, tool: Naming, source: dict[str, Any], reference: Reference) -> None:
+    place = f"{reference.registry}/{reference.repository}"
+    if tool is not Naming.SKOPEO:
+        _map(draft, reference.registry, "")
+        if tool is Naming.OC_MIRROR and reference.digest and not reference.tag:
+            source["as"] = f"{reference.repository}:{reference.digest.algorithm}-{reference.digest.hex}"
+        return
+    last = reference.repository.rpartition("/")[2]
+    other = next((prefix for prefix, name in draft.map.items() if name == last and prefix != place), None)
+    if other:
+        draft.refuse((), None, f"skopeo puts {other} and {place} into one repository {last}, which no map can")
+    else:
+        _map(draft, place, last)
