@@ -14,6 +14,7 @@ from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.lists import import_images
 from syncer.profiles.imports.locks import import_chart_lock, import_imgpkg, is_chart_lock, is_imgpkg
+from syncer.profiles.imports.mirrors import import_dregsy, import_ocync, is_dregsy, is_ocync
 from syncer.profiles.imports.openshift import (
     import_imageset,
     import_mapping,
@@ -24,6 +25,7 @@ from syncer.profiles.imports.openshift import (
 )
 from syncer.profiles.imports.regsync import import_regsync, is_regsync
 from syncer.profiles.imports.skopeo import import_skopeo, is_skopeo
+from syncer.profiles.imports.zarf import import_zarf, is_zarf
 from syncer.profiles.syncfile.sync_file import parse_sync_file
 
 _SINGLE = {
@@ -31,6 +33,9 @@ _SINGLE = {
     "ImageSetConfiguration": (is_imageset, import_imageset),
     "imgpkg": (is_imgpkg, import_imgpkg),
     "Images.lock": (is_chart_lock, import_chart_lock),
+    "zarf": (is_zarf, import_zarf),
+    "ocync": (is_ocync, import_ocync),
+    "dregsy": (is_dregsy, import_dregsy),
     "image-syncer": (is_image_syncer, import_image_syncer),
     "skopeo sync": (is_skopeo, import_skopeo),
 }
@@ -46,6 +51,9 @@ FORMATS = {
     "mirror sets": "ImageDigestMirrorSet, ImageTagMirrorSet, ImageContentSourcePolicy: names at the targets",
     "imgpkg": "ImagesLock and BundleLock of imgpkg",
     "Images.lock": "the lock of a Helm chart, written by dt",
+    "zarf": "zarf.yaml: the images, charts and files of its components",
+    "ocync": "ocync.yaml: mappings between registries",
+    "dregsy": "the tasks of dregsy",
     "list of images": "a plain list, one image a line",
 }
 """What each format is, for people."""
