@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from syncer.errors import InvalidFile, UsageError
+from syncer.profiles.imports.dregsy import dregsy_range
 from syncer.profiles.imports.importers import ImportResult
-from syncer.profiles.imports.mirrors import dregsy_range, glob_expression, ocync_range
+from syncer.profiles.imports.ocync import glob_expression, ocync_range
 from syncer.profiles.syncfile.sync_file import select_images
 from syncer.profiles.syncfile.tags import TagPattern
 from tests.test_import_files import imported, read, sources

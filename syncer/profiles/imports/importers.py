@@ -10,11 +10,12 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, parse_documents
 from syncer.profiles.imports.draft import Draft, Fields, empty_draft_error
+from syncer.profiles.imports.dregsy import import_dregsy, is_dregsy
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.lists import import_images
 from syncer.profiles.imports.locks import import_chart_lock, import_imgpkg, is_chart_lock, is_imgpkg
-from syncer.profiles.imports.mirrors import import_dregsy, import_ocync, is_dregsy, is_ocync
+from syncer.profiles.imports.ocync import import_ocync, is_ocync
 from syncer.profiles.imports.openshift import (
     import_imageset,
     import_mapping,
