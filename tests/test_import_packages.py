@@ -644,3 +644,86 @@ components:
         "components[0].charts[2].local",
         "components[0].repositories",
     ]
+
+
+HELMFILE = f"""\
+repositories:
+  - {{name: web, url: https://charts.example.com, username: me, password: hunter2, caFile: ca.pem}}
+  - {{name: reg, url: registry.example.com/charts, oci: true, plainHttp: true}}
+  - {{name: acr, managed: acr}}
+---
+helmDefaults: {{devel: true, wait: true, timeout: 600}}
+environments: {{default: {{values: [x.yaml]}}}}
+templates:
+  usual: &usual {{chart: web/usual, version: 1.0.0, namespace: n}}
+bases: [more.yaml]
+helmfiles: [{{path: sub/helmfile.yaml}}]
+lockFilePath: helmfile.lock
+releases:
+  - {{name: a, chart: web/app, version: ~1.2, devel: false, values: [v.yaml], needs: [b], createNamespace: true}}
+  - {{name: b, chart: web/tool}}
+  - {{name: c, chart: reg/team/c, version: 2.0.0}}
+  - {{name: d, chart: "oci://other.example.com/charts/d:3.0.0"}}
+  - {{name: e, chart: "oci://other.example.com/charts/e@{DIGEST}", version: 3.0.0}}
+  - {{name: f, inherit: [{{template: usual, except: [namespace]}}], version: 1.1.0}}
+  - {{name: g, chart: "https://charts.example.com/g-1.0.0.tgz"}}
+  - {{name: h, chart: ./charts/h}}
+  - {{name: i, chart: unknown/i}}
+  - {{name: j, chart: acr/j}}
+  - {{name: k, chart: web/k, installed: false}}
+  - {{name: l, chart: web/l, condition: l.enabled}}
+  - {{name: m, chart: web/m, installed: "{{{{ .Values.m }}}}"}}
+  - {{name: n, chart: web/n, version: "{{{{ .Values.n }}}}"}}
+  - {{name: o, chart: reg/o, version: latest}}
+  - {{name: p, chart: web/p, version: 1.0.0, dependencies: [{{chart: web/q, version: 1.0.0}}], surprise: 1}}
+  - {{name: q, inherit: [{{template: nowhere}}]}}
+  - {{name: r}}
+"""
+
+
+def test_helmfile(tmp_path: Path) -> None:
+    result = imported(tmp_path, HELMFILE, registry="t.io")
+    registries = read(result).document.registries
+    login = registries["charts.example.com"].credentials
+
+    assert result.format == "helmfile"
+    assert sources(result) == [
+        "https://charts.example.com app ~1.2",
+        "https://charts.example.com tool >0.0.0-0",
+        "oci://registry.example.com/charts team/c 2.0.0",
+        "oci://other.example.com/charts d 3.0.0",
+        f"other.example.com/charts/e:3.0.0@{DIGEST}",
+        "https://charts.example.com usual 1.1.0",
+        "https://charts.example.com/g-1.0.0.tgz g-1.0.0.tgz None",
+        "https://charts.example.com p 1.0.0",
+    ]
+    assert login is not None
+    assert (login.username, login.password_env) == ("me", "CHARTS_EXAMPLE_COM_PASSWORD")
+    assert "hunter2" not in result.text
+    assert registries["registry.example.com"].plain_http
+    assert str(registries["charts.example.com"].ca_cert) == "ca.pem"
+    assert [line.partition(": ")[2].partition(": ")[0] for line in refusals(result)] == [
+        "repositories[2].managed",
+        "bases",
+        "helmfiles",
+        "releases[7].chart",
+        "releases[8].chart",
+        "releases[9].chart",
+        "releases[11].condition",
+        "releases[12].installed",
+        "releases[13].version",
+        "releases[14].version",
+        "releases[15].dependencies",
+        "releases[15].surprise",
+        "releases[16].inherit",
+        "releases[17].chart",
+    ]
+    for noted in ("Images: a helmfile names charts only", "k was left out", "lockFilePath: "):
+        assert f"# {noted}" in result.text
+
+
+def test_a_helmfile_that_is_still_a_template_is_named_as_such(tmp_path: Path) -> None:
+    text = "releases:\n{{- range .Values.apps }}\n  - name: {{ . }}\n    chart: web/{{ . }}\n{{- end }}\n"
+    with pytest.raises(InvalidFile, match=r"theirs.yaml:3: it is a helmfile that is still to be filled in") as raised:
+        imported(tmp_path, text, registry="t.io")
+    assert raised.value.hint == "import what `helmfile build` prints"

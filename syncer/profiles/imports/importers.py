@@ -9,6 +9,7 @@ from typing import Any
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, parse_documents
+from syncer.profiles.imports.deployments import import_helmfile, import_zarf, is_helmfile, is_template, is_zarf
 from syncer.profiles.imports.draft import Draft, Fields, empty_draft_error
 from syncer.profiles.imports.dregsy import import_dregsy, is_dregsy
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
@@ -26,7 +27,6 @@ from syncer.profiles.imports.openshift import (
 )
 from syncer.profiles.imports.regsync import import_regsync, is_regsync
 from syncer.profiles.imports.skopeo import import_skopeo, is_skopeo
-from syncer.profiles.imports.zarf import import_zarf, is_zarf
 from syncer.profiles.syncfile.sync_file import parse_sync_file
 
 _SINGLE = {
@@ -42,6 +42,13 @@ _SINGLE = {
 }
 """The formats of one document, each with a function that recognises it and one that imports it."""
 
+_SEVERAL = {
+    "hauler": (is_hauler, import_hauler),
+    "mirror sets": (is_mirror_set, import_mirror_sets),
+    "helmfile": (is_helmfile, import_helmfile),
+}
+"""The formats of several documents, likewise."""
+
 FORMATS = {
     "regsync": "regsync.yml of regclient's regsync",
     "skopeo sync": "the YAML of skopeo sync --src yaml",
@@ -53,6 +60,7 @@ FORMATS = {
     "imgpkg": "ImagesLock and BundleLock of imgpkg",
     "Images.lock": "the lock of a Helm chart, written by dt",
     "zarf": "zarf.yaml: the images, charts and files of its components",
+    "helmfile": "helmfile.yaml: the charts of its releases",
     "ocync": "ocync.yaml: mappings between registries",
     "dregsy": "the tasks of dregsy",
     "list of images": "a plain list, one image a line",
@@ -105,13 +113,17 @@ def _fill(draft: Draft, text: str, path: Path) -> str:
     if _is_list(text):
         import_images(text, path, draft)
         return "list of images"
-    documents = parse_documents(text, path)
-    if is_hauler(documents):
-        import_hauler(documents, draft)
-        return "hauler"
-    if is_mirror_set(documents):
-        import_mirror_sets(documents, draft)
-        return "mirror sets"
+    try:
+        documents = parse_documents(text, path)
+    except InvalidFile as error:
+        if not is_template(text):
+            raise
+        problem = "it is a helmfile that is still to be filled in"
+        raise InvalidFile(path, problem, line=error.line, hint="import what `helmfile build` prints") from None
+    for name, (is_known, import_all) in _SEVERAL.items():
+        if is_known(documents):
+            import_all(documents, draft)
+            return name
     tree = documents[0] if len(documents) == 1 else None
     if isinstance(tree, str):  # a list with a mistake in it
         import_images(text, path, draft)
