@@ -39,6 +39,7 @@ import re
 from enum import IntEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,12 +86,47 @@ _LOGIN = re.compile(
 )
 
 
+_secrets: set[str] = set()
+_SHORTEST_SECRET = 4  # characters; a shorter one would hide half of every line
+_TELLING = 12  # characters of a longer one, which messages cut short, give enough of it away
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Hide ``secrets`` from now on in every error, and in all that this process writes for people."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            _secrets.update((secret, repr(secret)[1:-1], quote(secret), quote(secret, safe="")))
+
+
+def is_anything_hidden() -> bool:
+    """Tell whether ``hide`` was told of any secret."""
+    return bool(_secrets)
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without the secrets that ``hide`` was told of, in upper or lower case, and without their beginnings."""
+    for secret in sorted(_secrets, key=len, reverse=True) if _secrets else ():
+        start = re.compile(re.escape(secret[:_TELLING]), re.IGNORECASE)
+        at = 0
+        while found := start.search(text, at):
+            end = found.end()
+            rest = secret[_TELLING:]
+            end += next(
+                (n for n, (a, b) in enumerate(zip(rest, text[end:], strict=False)) if a.lower() != b.lower()),
+                min(len(rest), len(text) - end),
+            )
+            text = f"{text[: found.start()]}{HIDDEN}{text[end:]}"
+            at = found.start() + len(HIDDEN)
+    return text
+
+
 def redacted(text: str) -> str:
-    """``text`` without the logins in its addresses, whatever their scheme or the lack of one.
+    """``text`` without known secrets, and without the logins in its addresses, whatever their scheme or lack of one.
 
     >>> redacted("'http://me:secret@host/app' and host:5000/app:v1@sha256:2cf2 and me:secret@host")
     "'http://[hidden]@host/app' and host:5000/app:v1@sha256:2cf2 and me:[hidden]@host"
     """
+    text = without_secrets(text)
     return _LOGIN.sub(rf"\1:\2{HIDDEN}@", text) if "@" in text else text
 
 
@@ -134,7 +170,8 @@ class InvalidPlatform(UsageError):
 class InvalidFile(UsageError):
     """A file that people write has a mistake, or is not there; the message starts with path and line.
 
-    ``more`` are the other mistakes of the same file, in the order of their lines, each with its own hint.
+    ``field`` is the place in the document, such as ``sources[0].image``, or empty.  ``more`` are the other mistakes of
+    the same file, in the order of their lines, each with its own hint.
     """
 
     def __init__(
@@ -143,12 +180,15 @@ class InvalidFile(UsageError):
         problem: str,
         *,
         line: int | None = None,
+        field: str = "",
         hint: str | None = None,
         more: Iterable[InvalidFile] = (),
     ) -> None:
-        super().__init__(f"{path}:{line}: {problem}" if line is not None else f"{path}: {problem}", hint=hint)
+        place = f"{path}:{line}" if line is not None else str(path)
+        super().__init__(": ".join(filter(None, (place, field, problem))), hint=hint)
         self.path = path
         self.line = line
+        self.field = redacted(field)
         self.more = tuple(more)
 
     @classmethod

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from syncer.errors import InvalidFile, UsageError
+from syncer.formats.re2 import whole_match
+from syncer.profiles.imports.draft import Naming
 from syncer.profiles.imports.importers import ImportResult, import_file
-from syncer.profiles.imports.skopeo import whole_match
 from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file, select_images
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -98,6 +99,47 @@ def test_a_password_is_never_copied(tmp_path: Path) -> None:
     assert (credentials.username, credentials.password_env) == ("jane", "MIRROR_EXAMPLE_NET_PASSWORD")
     assert "correct horse" not in result.text
     assert "# The password of mirror.example.net was not copied: give it in the variable" in result.text
+
+
+OTHER_SETTINGS = "registry.example.com has other credentials or TLS above, and syncer has one of each for a registry"
+
+
+def test_skopeos_registries_may_have_a_path_and_its_expressions_are_re2s(tmp_path: Path) -> None:
+    text = """\
+registry.example.com/team:
+  images:
+    app: [v1, ~]
+    none: [~]
+    text: v1
+    mapping: {a: b}
+  images-by-tag-regex: {tool: 'v[[:digit:]]+\\z', every: ~}
+  images-by-semver: {list: ["1.2 - 1.3"], nothing: ~}
+  credentials: {username: robot, password: secret}
+  tls-verify: false
+http://plain.example.com:
+  images: {app: [v1]}
+registry.example.com:
+  images: {app: [v1]}
+"""
+    result = imported(tmp_path, text, registry="t.io")
+    registry = read(result).document.registries["registry.example.com"]
+
+    assert sources(result) == [
+        *(f"registry.example.com/team/{name}" for name in ("app", "tool", "every")),
+        "registry.example.com/app",
+    ]
+    assert found(result, 1, "v10", "av1", "v1a") == ["v10", "av1"]
+    assert found(result, 2, "a", "b") == ["b", "a"]
+    assert registry.insecure
+    assert registry.credentials is not None
+    assert [line.partition("theirs.yaml:")[2].partition(": ")[::2] for line in result.refusals] == [
+        ("5", "registry.example.com/team.images.text: it must be a list of tags and digests"),
+        ("6", "registry.example.com/team.images.mapping: it must be a list of tags and digests"),
+        ("8", "registry.example.com/team.images-by-semver.list: it must be a text"),
+        ("8", "registry.example.com/team.images-by-semver.nothing: it is required"),
+        ("12", "http://plain.example.com: 'http://plain.example.com' is not a registry, with a path or not"),
+        ("14", f"registry.example.com: {OTHER_SETTINGS}"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -478,6 +520,19 @@ def test_image_syncers_logins(tmp_path: Path) -> None:
     ]
 
 
+def test_image_syncers_variables_stay_variables(tmp_path: Path) -> None:
+    result = imported(tmp_path, "a.io/x/y:1: ${REGISTRY}/team/$NAME\na.io/x/z:/v[[:digit:]]/: b.io/$NAME\n")
+    assert yaml.safe_load(result.text)["sources"] == [
+        {"image": "a.io/x/y:1", "as": "team/${NAME}", "targets": ["${REGISTRY}"]},
+        {
+            "repository": "a.io/x/z",
+            "tags": {"regex": [".*v[0-9].*"]},
+            "as": "${NAME}",
+            "targets": ["b.io"],
+        },
+    ]
+
+
 def test_image_syncers_older_form_of_one_file(tmp_path: Path) -> None:
     text = '{"auth": {"a.io": {"username": "me", "password": "x"}}, "images": {"a.io/x/y:1": "b.io/x/y"}}'
     result = imported(tmp_path, text, "config.json")
@@ -511,12 +566,19 @@ def test_a_list_of_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("busybox\nQuay.io/A\n", "theirs.yaml:2: "),
-        ("busybox\nnginx latest\n", "theirs.yaml:2: 'nginx latest' is more than one word"),
+        ("\nQuay.io/A\n", "theirs.yaml:2: "),
+        ("# one\nnginx latest\n", "theirs.yaml:2: 'nginx latest' is more than one word"),
         ("a: {b: c}\n", "not a file of a tool"),
-        ("[1, 2]\n", "not a file of a tool"),
+        ("- busybox\n", "it is a list in YAML, which no known tool has"),
         ("a: [\n", "this is not YAML"),
-        ("", "not a file of a tool"),
+        ("", "it is empty"),
+        ("# nothing\n---\n", "it is empty"),
+        ("apiVersion: v1\nkind: Pod\n", "but a Pod of v1"),
+        ("global:\n  images:\n    registry: quay.io\n    tag: v1\n", "the nearest is skopeo sync, whose files have"),
+        ("creds: []\nsyncs: []\n", "the nearest is regsync, whose files have a list `sync`"),
+        ("creds: []\nsync: {a: b}\n", "theirs.yaml:2: sync: it must be a list"),
+        ("quay.io:\n  images: [a]\n", "theirs.yaml:2: quay.io.images: it must be a mapping"),
+        ("apiVersion: mirror.openshit.io/v2\nkind: ImageSet\n", "the nearest is ImageSetConfiguration"),
         ("sources: []\ntargets: []\n", "it is a sync file already"),
         ("quay.io: {username: a, password: b}\n", "it holds logins only"),
         ("sync: []\n", "it names nothing to mirror"),
@@ -526,6 +588,115 @@ def test_a_file_that_nobody_knows_is_refused(tmp_path: Path, text: str, problem:
     with pytest.raises(InvalidFile) as raised:
         imported(tmp_path, text, registry="t.io")
     assert problem in str(raised.value)
+
+
+def test_a_list_of_which_lines_are_wrong_is_still_a_list(tmp_path: Path) -> None:
+    text = "nginx:1.27\n# another platform\n--platform=linux/arm64 team/app:v1\nredis: 7\noci://a.io/charts/app\nquay.io/a:v1\n"
+    result = imported(tmp_path, text, "images.txt", registry="t.io")
+
+    assert sources(result) == ["docker.io/library/nginx:1.27", "docker.io/team/app:v1", "quay.io/a:v1"]
+    assert list(map(str, read(result).platforms_of(read(result).sources[1]))) == ["linux/arm64"]
+    assert [line.partition("images.txt:")[2] for line in result.refusals] == [
+        "4: 'redis: 7' is more than one word",
+        "5: 'oci://a.io/charts/app' is the address of a Helm chart, and no image",
+    ]
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "theirs.yaml").open("wb") as file:
+        file.truncate(64 * 1024 * 1024 + 1)
+    with pytest.raises(InvalidFile, match=r"theirs.yaml: it is larger than"):
+        import_file(tmp_path / "theirs.yaml")
+
+
+def test_a_key_that_stands_twice_counts_as_in_the_tool(tmp_path: Path) -> None:
+    regsync = "sync: [{source: a.io/x:v1, source: a.io/x:v2, target: b.io/x:v2, type: image}]\n"
+    result = imported(tmp_path, regsync)
+    assert sources(result) == ["a.io/x:v2 as x"]
+    assert "the key 'source' stands twice in one mapping; regsync takes the last one." in result.text
+
+    result = imported(tmp_path, "a.io:\n  images: {x: [v1], x: [v2]}\n", registry="t.io")
+    (refusal,) = result.refusals
+    assert re.search(r"theirs.yaml:2: column \d+: the key 'x' stands twice", refusal)
+
+
+def test_documents_after_the_first_are_left_out_where_the_tool_leaves_them(tmp_path: Path) -> None:
+    text = "a.io:\n  images: {x: [v1]}\n---\nb.io:\n  images: {x: []}\n"
+    result = imported(tmp_path, text, registry="t.io")
+    assert sources(result) == ["a.io/x"]
+    assert "# Only the first document of the file counts, as for skopeo sync." in result.text
+
+
+@pytest.mark.parametrize(
+    ("tool", "rules"),
+    [
+        ("skopeo", {"quay.io/a/b": "b", "quay.io/app": "app", "docker.io/library/nginx": "nginx"}),
+        ("hauler", {"quay.io": "", "docker.io": "", "charts.example.com/stable/web": "hauler/web"}),
+        ("oc-mirror", {"quay.io": "", "docker.io": ""}),
+    ],
+)
+def test_names_can_be_as_another_tool_has_them(tmp_path: Path, tool: str, rules: dict[str, str]) -> None:
+    path = tmp_path / "hauler.yaml"
+    path.write_text(f"""\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+spec:
+  images:
+    - {{name: quay.io/a/b:v1}}
+    - {{name: 'quay.io/app@{DIGEST}'}}
+    - {{name: nginx, rewrite: team/web}}
+    - {{name: nginx}}
+---
+apiVersion: content.hauler.cattle.io/v1
+kind: Charts
+spec: {{charts: [{{name: web, repoURL: 'https://charts.example.com/stable', version: 1.0.0}}]}}
+""")
+    result = import_file(path, registry="t.io/base", names_like=Naming(tool))
+    file = read(result)
+
+    assert file.document.map == rules
+    assert "full source name" not in result.text
+    custom = file.sources[1].custom_name
+    digest_tag = f"sha256-{'1' * 64}"
+    assert (custom and (custom.repository, custom.tag)) == (("app", digest_tag) if tool == "oc-mirror" else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+metadata: {annotations: {hauler.dev/platform: a/b/c/d}}
+spec: {images: [{name: quay.io/a/b:v1}, {name: quay.io/a/c:v1, platform: linux/arm64}]}
+""",
+        """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+spec: {images: [{name: quay.io/a/b:v1, platform: a/b/c/d}, {name: quay.io/a/c:v1}]}
+""",
+        """\
+apiVersion: mirror.openshift.io/v2alpha1
+kind: ImageSetConfiguration
+mirror: {additionalImages: [{name: quay.io/a/b:v1, platforms: [a/b/c/d]}, {name: quay.io/a/c:v1}]}
+""",
+    ],
+)
+def test_an_image_whose_platforms_cannot_be_read_is_left_out(tmp_path: Path, text: str) -> None:
+    result = imported(tmp_path, text, registry="t.io")
+    assert sources(result) == ["quay.io/a/c:v1"]
+    assert len(result.refusals) == 1
+
+
+def test_names_that_no_rule_can_give_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "skopeo.yaml"
+    path.write_text("a.io:\n  images: {x/app: [v1], y/app: [v2]}\n")
+    result = import_file(path, registry="t.io", names_like=Naming.SKOPEO)
+    assert read(result).document.map == {"a.io/x/app": "app"}
+    assert ["a.io/x/app and a.io/y/app into one repository app" in each for each in result.refusals] == [True]
+
+    with pytest.raises(UsageError, match="regsync has no rule for names"):
+        import_file(path, registry="t.io", names_like=Naming.REGSYNC)
 
 
 def test_where_to_mirror_to_is_said_once(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from syncer.api.sources import sync_settings
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, Login, find_login
 from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, parse_sync_file, read_sync_file, select_images
+from syncer.registry import RegistrySettings
 
 COMPLETE = """\
 platforms: linux/amd64
@@ -375,6 +377,33 @@ def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=problem):
             find_login(credentials(**fields), host="t.io", environment={}, directory=tmp_path)
+
+
+def test_all_logins_and_certificates_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    file = parse_sync_file(
+        """\
+sources: [{image: a}]
+targets: [{registry: t.io}]
+registries:
+  docker.io:
+    credentials: {username: a, password_env: ABSENT}
+    ca_cert: ca.pem
+  quay.io:
+    credentials: {username: a, password_file: lost}
+    client_key: key.pem
+""",
+        tmp_path / "sync.yaml",
+    )
+    with pytest.raises(InvalidFile) as raised:
+        sync_settings(file, RegistrySettings(), {})
+
+    told = [str(each).replace(str(tmp_path), ".") for each in (raised.value, *raised.value.more)]
+    assert [each.partition(": it cannot")[0].partition(", which")[0] for each in told] == [
+        "./sync.yaml:5: registries.docker.io.credentials: the credentials of docker.io are in the variable ABSENT",
+        "./sync.yaml:6: registries.docker.io.ca_cert: ./ca.pem is not there",
+        "./sync.yaml:8: registries.quay.io.credentials: ./lost",
+        "./sync.yaml:9: registries.quay.io.client_key: ./key.pem is not there",
+    ]
 
 
 def test_the_only_source_that_is_wrong_is_told_what_is_wrong_with_it(tmp_path: Path) -> None:

@@ -249,22 +249,31 @@ def _request(source: Source) -> ChartRequest:
 def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:
     """``settings`` with those that ``file`` has for single registries, its credentials looked up.
 
-    Raises ``UsageError`` for credentials or certificates that are not where the file says.
+    Raises ``InvalidFile`` with all credentials and certificates that are not where the file says.
     """
     hosts: dict[str, HostSettings] = dict(settings.transport.hosts)
     logins = dict(settings.credentials.logins)
     helpers = dict(settings.credentials.helpers)
-    for host, registry in file.document.registries.items():
+    mistakes: list[InvalidFile] = []
+    for written, host in file.registry_names():
+        registry = file.document.registries[host]
         wanted = _host_settings(file, registry, settings.transport.default)
+        mistakes += _absent(file, registry, written)
         hosts |= {host: wanted, api_host(host): wanted}
         if registry.credentials is None or host in logins:
             continue
         directory = file.path.parent
-        found = find_login(registry.credentials, host=host, environment=environment, directory=directory)
+        try:
+            found = find_login(registry.credentials, host=host, environment=environment, directory=directory)
+        except UsageError as mistake:
+            mistakes.append(file.mistake(str(mistake), "registries", written, "credentials"))
+            continue
         if isinstance(found, Helper):
             helpers[host] = found.name
         else:
             logins[host] = Credential(username=found.username, password=found.password)
+    if mistakes:
+        raise InvalidFile.of(mistakes)
     return replace(
         settings,
         transport=replace(settings.transport, hosts=hosts),
@@ -277,19 +286,18 @@ def _host_settings(file: SyncFile, registry: Registry, default: HostSettings) ->
         default,
         plain_http=default.plain_http if registry.plain_http is None else registry.plain_http,
         insecure=registry.insecure or default.insecure,
-        ca_cert=_existing(file, registry.ca_cert) or default.ca_cert,
-        client_cert=_existing(file, registry.client_cert) or default.client_cert,
-        client_key=_existing(file, registry.client_key) or default.client_key,
+        ca_cert=file.beside(registry.ca_cert) if registry.ca_cert else default.ca_cert,
+        client_cert=file.beside(registry.client_cert) if registry.client_cert else default.client_cert,
+        client_key=file.beside(registry.client_key) if registry.client_key else default.client_key,
         concurrency=registry.concurrency,
         requests_per_second=registry.requests_per_second,
         bytes_per_second=registry.bytes_per_second,
     )
 
 
-def _existing(file: SyncFile, path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    found = file.beside(path)
-    if not found.is_file():
-        raise InvalidFile(file.path, f"{found} is not there")
-    return found
+def _absent(file: SyncFile, registry: Registry, written: str) -> Iterator[InvalidFile]:
+    """Find the certificates of ``registry`` that are not there; the file calls it ``written``."""
+    for field_name in ("ca_cert", "client_cert", "client_key"):
+        path: Path | None = getattr(registry, field_name)
+        if path is not None and not file.beside(path).is_file():
+            yield file.mistake(f"{file.beside(path)} is not there", "registries", written, field_name)

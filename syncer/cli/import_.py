@@ -8,6 +8,7 @@ import click
 
 from syncer.cli.command import argument, flag, option
 from syncer.errors import Exit, UsageError
+from syncer.profiles.imports.draft import Naming
 from syncer.profiles.imports.importers import FORMATS, import_file
 
 
@@ -16,6 +17,7 @@ def import_(
     file: Path | None = argument("The other tool's file; which tool's is found out.", metavar="FILE", required=False),
     registry: str | None = option("Where to mirror to, if the file does not say.", "-r", metavar="HOST[:PORT][/BASE]"),
     auth: Path | None = option("The logins that belong to a file of image-syncer's.", metavar="FILE"),
+    names_like: Naming | None = option("Give images the names at the target that this tool gives them."),
     listing: bool = flag("List the files that are known, and stop.", "--list"),
 ) -> None:
     """Print a sync file that does what another tool's file does.
@@ -28,7 +30,7 @@ def import_(
         return
     if file is None:
         raise UsageError("a FILE is missing", hint="syncer import --list names the files that are known")
-    imported = import_file(file, registry=registry, logins=auth)
+    imported = import_file(file, registry=registry, logins=auth, names_like=names_like)
     click.echo(imported.text, nl=False)
     for refusal in imported.refusals:
         click.echo(f"error: {refusal}", err=True)

@@ -66,13 +66,13 @@ def sync(
     transfer.refuse_recheck()
     if max_delete is not None and not yes:
         raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
-    file = find_sync_file(mirror)
+    file = find_sync_file(mirror, os.environ)
     state = state_directory(upload.state_dir)
     registries = registry_settings(
         connection, login, mirror.address, upload, everyone=mirror.everyone, include_foreign=mirror.include_foreign
     )
     settings = sync_settings(file, registries, os.environ)
-    console = _console(settings) if file.asks_palette else None
+    console = _console(settings, mirror.project_id) if file.asks_palette else None
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
@@ -100,7 +100,7 @@ def sync(
         with open_reporter(output, secrets=secrets) as reporter:
             subject = str(mirror.config.resolve() if mirror.config else mirror.address)
             with hold_lock(state, subject, reporter.warn) as usable:
-                if mirror.arch and mirror.referrers:
+                if mirror.arch and mirror.referrers is not False:
                     reporter.warn(
                         "--arch takes one platform out of each index: signatures of the index itself do not apply to it"
                     )
@@ -119,10 +119,10 @@ def sync(
     run(forecast if transfer.dry_run else job)
 
 
-def _console(settings: RegistrySettings) -> PaletteConsole:
+def _console(settings: RegistrySettings, project_id: str | None) -> PaletteConsole:
     from syncer.cli.palette import open_console  # noqa: PLC0415  slow to import, and images need none of it
 
-    return open_console(settings.transport)
+    return open_console(settings.transport, project_id=project_id)
 
 
 def _outcome(file: SyncFile, result: SyncResult) -> list[str]:

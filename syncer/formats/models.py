@@ -79,9 +79,10 @@ def _causes(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 
 def _told(model: type[BaseModel], tree: Any, origin: Path | str, error: ErrorDetails) -> InvalidFile:
     path = tuple(step for step in error["loc"] if step != "[key]")
-    problem = _problem(model, path, error)
-    named = f"{spell_path(path)}: {problem}" if path else problem
-    return InvalidFile(origin, named, line=line_of(tree, path), hint=error.get("ctx", {}).get("hint"))
+    hint = error.get("ctx", {}).get("hint")
+    return InvalidFile(
+        origin, _problem(model, path, error), line=line_of(tree, path), field=spell_path(path), hint=hint
+    )
 
 
 def parsed(parse: Callable[[str], Value], *, may_be: type | tuple[()] = ()) -> BeforeValidator:

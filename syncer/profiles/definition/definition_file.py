@@ -51,9 +51,8 @@ def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
 
 
 def _told(mistake: _Mistake, tree: Any, origin: Path | str) -> InvalidFile:
-    path = mistake.path
-    named = f"{spell_path(path)}: {mistake.problem}" if path else mistake.problem
-    return InvalidFile(origin, named, line=line_of(tree, path), hint=mistake.hint)
+    line = line_of(tree, mistake.path)
+    return InvalidFile(origin, mistake.problem, line=line, field=spell_path(mistake.path), hint=mistake.hint)
 
 
 def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +16,20 @@ from syncer.formats.yaml import Map, Seq, Step, spell_path
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.document import parse_registry_host
+from syncer.profiles.syncfile.tags import TagPattern
 
 Value = TypeVar("Value")
 
 VARIABLE = re.compile("\ue000([^\ue001]+)\ue001")
 """A variable in the texts of a draft, with its name and its default as in a sync file: see ``variable``."""
+
+SIGNATURE_TAGS = (
+    "Signatures travel with the images that they are about (`referrers: true`); {} copies their tags, sha256-….sig, as "
+    "it finds them."
+)
+_SIGNATURES = tuple(f"sha256-{'0' * 64}{ending}" for ending in (".sig", ".att", ".sbom", ""))
+
+_SOME_HOST = "registry.invalid"
 
 CHART_IMAGES = (
     "the images that this chart names are not in the new file: `helm template` prints them; list them in an images_file"
@@ -58,13 +67,13 @@ class Draft:
 
     def note(self, text: str) -> None:
         """Add ``text`` to the notes, once."""
-        text = VARIABLE.sub(r"${\1}", " ".join(text.split()))
+        text = spelled(" ".join(text.split()))
         if text not in self.notes:
             self.notes.append(text)
 
     def refuse(self, path: tuple[Step, ...], line: int | None, why: str) -> None:
         """Add to the refusals that the field at ``path`` cannot be imported, once."""
-        why = VARIABLE.sub(r"${\1}", why)
+        why = spelled(why)
         refusal = InvalidFile(self.origin, f"{spell_path(path)}: {why}" if path else why, line=line)
         if str(refusal) not in map(str, self.refusals):
             self.refusals.append(refusal)
@@ -90,12 +99,8 @@ class Draft:
         if name and not _environment_variable(password or ""):
             self.note(f"The password of {host} was not copied: give it in the variable {name}.")
 
-    def render(self, *, stand_ins: bool = False) -> str:
-        """The text of the sync file, with the notes as comments at the top.
-
-        With ``stand_ins`` each variable is some name instead, so that the file can be checked: an import expands
-        nothing.
-        """
+    def render(self) -> str:
+        """The text of the sync file, with the notes as comments at the top."""
         sources = {"sources": self._addressed_sources()} if self.sources else {}
         document: dict[str, Any] = {**sources, "targets": self.targets}
         if self.referrers is not None:
@@ -104,7 +109,7 @@ class Draft:
             document["registries"] = self.registries
         if self.map:
             document["map"] = self.map
-        document = _spelled(document, stand_ins=stand_ins)
+        document = _spelled(document)
         comments = "".join(f"# {note}\n" for note in self.notes)
         return comments + yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
@@ -285,11 +290,66 @@ def platform_names(fields: Fields, name: str) -> list[str]:
     return [str(platform) for text in texts if (platform := fields.parse(name, Platform.parse, text))]
 
 
+class Naming(StrEnum):
+    """The tools whose names at a target can be had by rules of ``map``."""
+
+    HAULER = "hauler"
+    OC_MIRROR = "oc-mirror"
+    SKOPEO = "skopeo"
+    REGSYNC = "regsync"
+
+
+def name_like(draft: Draft, tool: Naming) -> None:
+    """Give the images of ``draft`` the names that ``tool`` gives them at its target; what no rule can say is refused.
+
+    skopeo keeps the last part of a name (``destSuffix`` of its ``sync.go``, without ``--scoped``); hauler leaves the
+    registry out and has charts below ``hauler/`` (``RewriteRefToRegistry``, ``consts.DefaultNamespace``); oc-mirror
+    leaves the registry out, and a digest becomes a tag (``buildMirrorToDiskPaths``).  regsync's files name each target
+    themselves.
+    """
+    if tool is Naming.REGSYNC:
+        if not all("as" in source for source in draft.sources):
+            raise UsageError(
+                "regsync has no rule for names: its files name each target themselves",
+                hint="write rules of your own into `map`, or `as` for single images (docs/sync.md)",
+            )
+        return
+    draft.notes = [note for note in draft.notes if not note.startswith("Names: ")]
+    draft.note(f"Names: as {tool} has them at its target.")
+    for index, source in enumerate(draft.sources):
+        named = source.get("image") or source.get("repository")
+        if named and "as" not in source and not VARIABLE.search(named):
+            _name_image_like(draft, tool, source, Reference.parse(named))
+        elif chart := source.get("chart"):
+            place = f"{chart['repository'].partition('://')[2].strip('/')}/{chart['name']}"
+            if tool is Naming.HAULER:
+                draft.map[place] = f"hauler/{chart['name']}"
+            else:
+                draft.note(f"The chart {chart['name']} keeps its full name: {tool} brings no charts to a registry.")
+        elif named is None or "as" not in source:
+            kind = next(iter(source))
+            draft.refuse(("sources", index, kind), None, f"its names are not known here, so no map can be {tool}'s")
+
+
+def _name_image_like(draft: Draft, tool: Naming, source: dict[str, Any], reference: Reference) -> None:
+    place = f"{reference.registry}/{reference.repository}"
+    if tool is not Naming.SKOPEO:
+        draft.map[reference.registry] = ""
+        if tool is Naming.OC_MIRROR and reference.digest and not reference.tag:
+            source["as"] = f"{reference.repository}:{reference.digest.algorithm}-{reference.digest.hex}"
+        return
+    last = reference.repository.rpartition("/")[2]
+    other = next((prefix for prefix, name in draft.map.items() if name == last and prefix != place), None)
+    if other:
+        draft.refuse((), None, f"skopeo puts {other} and {place} into one repository {last}, which no map can")
+    else:
+        draft.map[place] = last
+
+
 def login_host(text: str) -> tuple[str, bool | None]:
     """Parse the key of a login, ``[SCHEME://]HOST[:PORT][/PATH]``: the host, and whether it speaks plain HTTP.
 
-    Docker's name for its Hub, ``https://index.docker.io/v1/``, is such a key.  The second value is None where the key
-    does not say.  Raises ``UsageError``.
+    Docker's own key for its Hub has both.  The second value is None where the key does not say.  Raises ``UsageError``.
     """
     scheme, separator, place = text.strip().rpartition("://")
     if separator and scheme.lower() not in ("http", "https"):
@@ -298,6 +358,48 @@ def login_host(text: str) -> tuple[str, bool | None]:
         return parse_registry_host(place.partition("/")[0]), scheme.lower() == "http" or None
     except UsageError:
         raise UsageError(f"{text.rpartition('@')[2]!r} is not a registry") from None
+
+
+def chooses_signatures(tags: dict[str, Any]) -> bool:
+    """Tell whether ``tags`` of a source fit the tags of signatures, which a sync takes for a part of their image."""
+    if "semver_regclient" in tags:
+        return False
+    chosen, left_out = (
+        [TagPattern.regex(text) for text in each.get("regex", ())] for each in (tags, tags.get("exclude", {}))
+    )
+    return any(
+        (not chosen or any(pattern.fits(tag) for pattern in chosen))
+        and not any(pattern.fits(tag) for pattern in left_out)
+        for tag in _SIGNATURES
+    )
+
+
+def tagged_source(draft: Draft, tool: str, repository: str, tags: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Make the source for those ``tags`` of a repository that ``tool`` copies; without any rules these are all.
+
+    Where that includes tags of signatures, they travel with their images, unless the file has them travel anyway.
+    """
+    source = {"repository": repository, "tags": tags or "all", **more}
+    if chooses_signatures(tags):
+        draft.note(SIGNATURE_TAGS.format(tool))
+        source["referrers"] = True
+    return source
+
+
+def agree_on_referrers(draft: Draft) -> None:
+    """Let referrers travel with a repository's images for all sources if they do for one: an image has one form."""
+    travelling = [_ends(source) for source in draft.sources if source.get("referrers") is True]
+    for source in draft.sources if draft.referrers is False else ():
+        if _ends(source) in travelling:
+            source["referrers"] = True
+
+
+def _ends(source: dict[str, Any]) -> tuple[Any, ...]:
+    """The repository of a source, and its place at the target."""
+    name = source.get("image") or source.get("repository")
+    if name and not VARIABLE.search(name):
+        name = Reference.parse(name).name
+    return name, source.get("as", "").partition(":")[0], source.get("targets")
 
 
 def image_source(reference: Reference, **more: Any) -> dict[str, Any]:
@@ -320,23 +422,55 @@ def variable(name: str, default: str | None = None) -> str:
     return f"\ue000{name}\ue001" if default is None else f"\ue000{name}:-{default}\ue001"
 
 
-def _spelled(node: Any, *, stand_ins: bool) -> Any:
+def spelled(text: str) -> str:
+    """``text`` with its variables as in a sync file: ``${name}`` or ``${name:-default}``."""
+    return VARIABLE.sub(r"${\1}", text)
+
+
+def names_host(text: str) -> bool:
+    """Tell whether the part of a name that may be a host has a variable in it."""
+    return VARIABLE.search(text.partition("/")[0]) is not None
+
+
+class Numbers:
+    """Numbers that stand for variables while names are parsed: they are right in paths, tags and ports."""
+
+    def __init__(self, *texts: str) -> None:
+        words = "".join(texts)
+        free = (str(number) for number in range(60000, 65536) if str(number) not in words)
+        self._numbers = dict(zip(dict.fromkeys(match[0] for match in VARIABLE.finditer(words)), free, strict=False))
+
+    def parse(self, fields: Fields, name: str, text: str, parse: Callable[[str], Reference]) -> Reference | None:
+        """Parse ``text`` of the field ``name``; a wrong one is refused.  A variable for a host is some host."""
+        head, slash, rest = text.partition("/")
+        if slash and VARIABLE.search(head):
+            text = f"{_SOME_HOST}/{rest}"
+        try:
+            return parse(VARIABLE.sub(lambda match: self._numbers[match[0]], text))
+        except UsageError as error:
+            fields.refuse(name, self.restore(str(error)))
+            return None
+
+    def restore(self, node: Any) -> Any:
+        """Put the variables back in all texts of ``node``."""
+        if isinstance(node, dict):
+            return {key: self.restore(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [self.restore(each) for each in node]
+        for found, number in self._numbers.items() if isinstance(node, str) else ():
+            node = node.replace(number, found)
+        return node
+
+
+def _spelled(node: Any) -> Any:
     """Spell variables as the sync file does, and a dollar that stands for itself before another or a brace."""
     if isinstance(node, dict):
-        return {_spelled(key, stand_ins=stand_ins): _spelled(value, stand_ins=stand_ins) for key, value in node.items()}
+        return {_spelled(key): _spelled(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_spelled(each, stand_ins=stand_ins) for each in node]
+        return [_spelled(each) for each in node]
     if not isinstance(node, str):
         return node
-    if stand_ins:
-        return VARIABLE.sub(_stand_in, node)
-    return VARIABLE.sub(r"${\1}", re.sub(r"\$(?=[${\ue000])", "$$", node))
-
-
-def _stand_in(match: re.Match[str]) -> str:
-    """A text that is right where a variable is likely to stand: a host at the begin, else a number, as of a port."""
-    number = zlib.crc32(match[1].encode()) % 1000
-    return f"variable-{number}.invalid" if match.start() == 0 else f"60{number:03}"
+    return spelled(re.sub(r"\$(?=[${\ue000])", "$$", node))
 
 
 def _environment_variable(text: str) -> str | None:

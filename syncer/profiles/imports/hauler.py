@@ -59,6 +59,7 @@ class _Defaults:
     """The annotations of a document, which hold for each of its entries that does not say otherwise."""
 
     platform: str | None = None
+    unknown_platform: bool = False  # one that was refused, and must not become all platforms
     registry: str | None = None
     authority: str | None = None
     insecure: bool = False
@@ -133,6 +134,7 @@ def _default(defaults: _Defaults, annotations: Fields, name: str, key: str) -> N
         case "platform":
             platform = annotations.parse(name, Platform.parse)
             defaults.platform = str(platform) if platform else None
+            defaults.unknown_platform = name in annotations.refused
         case "registry":
             defaults.registry = annotations.parse(name, parse_registry_host)
         case "ca-file":
@@ -154,6 +156,7 @@ def _image(draft: Draft, image: Fields, defaults: _Defaults) -> None:
         platforms = [defaults.platform]
     custom_name = image.parse("rewrite", lambda text: _rewritten(text, reference))
     wrong_name = "rewrite" in image and custom_name is None
+    unknown_platform = "platform" in image.refused or (defaults.unknown_platform and not platforms)
     image.unsupported(_VERIFY, *_VERIFYING)
     extras = False if image.flag("exclude-extras") or defaults.no_extras else None
     authority = image.text("ca-file") or defaults.authority
@@ -163,7 +166,7 @@ def _image(draft: Draft, image: Fields, defaults: _Defaults) -> None:
         image.refuse("local", "an image of this machine's Docker is in no registry; push it to one first")
     elif not name:
         image.refuse("name", "it is required")
-    elif reference and not wrong_name:
+    elif reference and not wrong_name and not unknown_platform:
         _tls(draft, reference.registry, authority, insecure=insecure)
         draft.sources.append(image_source(reference, platforms=platforms, referrers=extras, **{"as": custom_name}))
 

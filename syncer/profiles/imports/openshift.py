@@ -99,7 +99,7 @@ def _image(draft: Draft, image: Fields, blocked: list[re.Pattern[str]] | None) -
         image.refuse("name", "oc-mirror takes no image without a tag or a digest")
         return
     reference = image.parse("name", Reference.parse, name)
-    if reference is None:
+    if reference is None or "platforms" in image.refused:
         return
     if blocked is None:
         image.refuse("name", "it may be one of blockedImages, of which not all can be read")

@@ -19,7 +19,17 @@ from syncer.formats.yaml import Map, Seq, spell_path
 from syncer.naming import rename_reference
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
-from syncer.profiles.imports.draft import VARIABLE, Draft, Fields, login_host, variable
+from syncer.profiles.imports.draft import (
+    SIGNATURE_TAGS,
+    VARIABLE,
+    Draft,
+    Fields,
+    Numbers,
+    chooses_signatures,
+    login_host,
+    names_host,
+    variable,
+)
 from syncer.profiles.syncfile.document import parse_registry_host, parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -36,10 +46,6 @@ _REQUESTS = "blobLimit, cacheCount, cacheTime, userAgent: syncer's requests have
 _DOCKER_LOGINS = (
     "skipDockerConfig: syncer uses the logins of `docker login` for registries without credentials in the file; name "
     "an empty file with --auth-file against that."
-)
-_SIGNATURE_TAGS = (
-    "Signatures travel with the images that they are about (`referrers: true`); regsync copies their tags, "
-    "sha256-….sig, as it finds them."
 )
 _PLATFORMS = (
     "platforms: the index at the target lists only these; regsync keeps the index whole and leaves the content of the "
@@ -59,7 +65,6 @@ _MEDIA_TYPES = frozenset(
 )
 """regsync's own default (``defaultMediaTypes``); syncer mirrors all of them."""
 
-_SIGNATURES = tuple(f"sha256-{'0' * 64}{ending}" for ending in (".sig", ".att", ".sbom", ""))
 _ARCHITECTURES = {
     "i386": "386",
     "i686": "386",
@@ -77,7 +82,7 @@ _SYSTEMS = {"linux": "linux", "darwin": "darwin", "win32": "windows"}
 
 def is_regsync(tree: Any) -> bool:
     """Tell whether ``tree`` looks like such a file."""
-    return isinstance(tree, Map) and isinstance(tree.get("sync"), Seq)
+    return isinstance(tree, Map) and (isinstance(tree.get("sync"), Seq) or {"sync", "creds"} <= tree.keys())
 
 
 def import_regsync(tree: Any, draft: Draft) -> None:
@@ -274,7 +279,7 @@ class _Step:
             self.draft.note(_PLATFORMS)
 
     def _image(self, source: str, target: str) -> list[dict[str, Any]]:
-        numbers = _Numbers(source, target)
+        numbers = Numbers(source, target)
         image = numbers.parse(self.step, "source", source, Reference.parse)
         named = self._target(numbers, target, Reference.parse)
         if image is None or named is None:
@@ -284,29 +289,27 @@ class _Step:
             self.step.refuse("target", "a digest cannot be chosen at a target")
             return []
         tag = f":{name.tag}" if name.tag and (name.tag != image.tag or VARIABLE.fullmatch(source)) else ""
-        spelt = source if _names_host(source) else str(self._at_its_place(image))
+        spelt = source if names_host(source) else str(self._at_its_place(image))
         return [numbers.restore({"image": spelt, "as": name.repository + tag, "targets": [registry]})]
 
     def _repository(self, source: str, target: str, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        numbers = _Numbers(source, target)
+        numbers = Numbers(source, target)
         place = numbers.parse(self.step, "source", source, parse_repository)
         named = self._target(numbers, target, parse_repository)
         if place is None or named is None:
             return []
         registry, name = named
-        spelt = source if _names_host(source) else self._at_its_place(place).name
+        spelt = source if names_host(source) else self._at_its_place(place).name
         made = []
         for tags in sets:
             source_of = {"repository": spelt, "tags": tags or "all", "as": name.repository, "targets": [registry]}
-            if not tags or _chooses_signatures(tags):
-                self.draft.note(_SIGNATURE_TAGS)
+            if chooses_signatures(tags):
+                self.draft.note(SIGNATURE_TAGS.format("regsync"))
                 self.more["referrers"] = True
             made.append(numbers.restore(source_of))
         return made
 
-    def _target(
-        self, numbers: _Numbers, target: str, parse: Callable[[str], Reference]
-    ) -> tuple[str, Reference] | None:
+    def _target(self, numbers: Numbers, target: str, parse: Callable[[str], Reference]) -> tuple[str, Reference] | None:
         """The registry of ``target``, and its name there."""
         if VARIABLE.fullmatch(target):
             self.step.refuse("target", "the registry must be apart from the name below it: REGISTRY/NAME")
@@ -314,51 +317,16 @@ class _Step:
         name = numbers.parse(self.step, "target", target, parse)
         if name is None:
             return None
-        if not _names_host(target):
+        if not names_host(target):
             name = self._at_its_place(name)
             return name.registry, name
         host = target.partition("/")[0]
-        self.draft.note(f"{host} is taken for a registry; if it is a name at Docker Hub, write docker.io before it.")
+        self.draft.note(f"{host} is taken for a registry; if it is a name at Docker Hub, write the Hub before it.")
         return host, name
 
     def _at_its_place(self, reference: Reference) -> Reference:
         place = self.places.get(reference.registry)
         return place.rename(reference) if place else reference
-
-
-def _names_host(text: str) -> bool:
-    """Tell whether the part of a name that may be a host has a variable in it."""
-    return VARIABLE.search(text.partition("/")[0]) is not None
-
-
-class _Numbers:
-    """Numbers that stand for variables while names are parsed: they are right in paths, tags and ports."""
-
-    def __init__(self, *texts: str) -> None:
-        words = "".join(texts)
-        free = (str(number) for number in range(60000, 65536) if str(number) not in words)
-        self._numbers = dict(zip(dict.fromkeys(match[0] for match in VARIABLE.finditer(words)), free, strict=False))
-
-    def parse(self, fields: Fields, name: str, text: str, parse: Callable[[str], Reference]) -> Reference | None:
-        """Parse ``text`` of the field ``name``; a wrong one is refused.  A variable for a host is some host."""
-        head, slash, rest = text.partition("/")
-        if slash and VARIABLE.search(head):
-            text = f"{_UNKNOWN_HOST}/{rest}"
-        try:
-            return parse(VARIABLE.sub(lambda match: self._numbers[match[0]], text))
-        except UsageError as error:
-            fields.refuse(name, self.restore(str(error)))
-            return None
-
-    def restore(self, node: Any) -> Any:
-        """Put the variables back in all texts of ``node``."""
-        if isinstance(node, dict):
-            return {key: self.restore(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [self.restore(each) for each in node]
-        for found, number in self._numbers.items() if isinstance(node, str) else ():
-            node = node.replace(number, found)
-        return node
 
 
 def _templated(fields: Fields, name: str, *, source: str | None = None) -> str | None:
@@ -436,20 +404,6 @@ def _tag_set(tags: Fields) -> dict[str, Any] | None:
 def _patterns(tags: Fields, name: str, texts: list[str]) -> list[str]:
     translated = [tags.parse(name, lambda text: whole_match(f"^{text}$"), text) for text in texts if text]
     return [text for text in translated if text and tags.parse(name, TagPattern.regex, text)]
-
-
-def _chooses_signatures(tags: dict[str, Any]) -> bool:
-    """Tell whether the rules fit the tags of signatures, which a sync takes for the image's own part."""
-    if "semver_regclient" in tags:
-        return False
-    chosen, left_out = (
-        [TagPattern.regex(text) for text in each.get("regex", ())] for each in (tags, tags.get("exclude", {}))
-    )
-    return any(
-        (not chosen or any(pattern.fits(tag) for pattern in chosen))
-        and not any(pattern.fits(tag) for pattern in left_out)
-        for tag in _SIGNATURES
-    )
 
 
 def _platform(text: str) -> Platform:

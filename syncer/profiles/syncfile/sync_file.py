@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
-from syncer.content import Item
-from syncer.errors import InvalidFile, UsageError
+from syncer.content import Along, Item
+from syncer.errors import InvalidFile, UsageError, hide
 from syncer.formats.models import check
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
@@ -16,7 +18,9 @@ from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Source, SyncDocument, Target, parse_registry_host
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
+from syncer.profiles.syncfile.variables import Expansion
 
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 _ELSEWHERE = "docs/sync.md shows one; syncer import makes one of the files of other tools"
 
 
@@ -36,16 +40,47 @@ class SyncFile:
     document: SyncDocument
     tree: Any = field(repr=False)
     order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
+    from_variables: AbstractSet[tuple[Step, ...]] = field(default=frozenset(), repr=False)  # places in the tree
 
     @classmethod
-    def of(cls, document: SyncDocument, path: Path, tree: Any = None) -> Self:
+    def of(
+        cls,
+        document: SyncDocument,
+        path: Path,
+        tree: Any = None,
+        *,
+        from_variables: AbstractSet[tuple[Step, ...]] = frozenset(),
+    ) -> Self:
         """``document``, which was read from ``path`` as ``tree``; without a tree nothing has a line.
 
+        ``from_variables`` are the places of values that the environment gave.
         Raises ``InvalidFile`` for targets of one name, and for names of targets that are not there.
         """
         if tree is None and (mistakes := list(_target_mistakes(_names(document), path))):
             raise InvalidFile.of(mistakes)
-        return cls(path, document, tree, {id(source): number for number, source in enumerate(document.sources)})
+        order = {id(source): number for number, source in enumerate(document.sources)}
+        return cls(path, document, tree, order, from_variables)
+
+    def with_defaults(
+        self,
+        *,
+        platform: Platform | None = None,
+        referrers: Along | None = None,
+        mapping: NameMapping | None = None,
+    ) -> Self:
+        """This file with other values at its top level; what a source or a target says for itself stays.
+
+        ``mapping`` takes the place of the rules for the same prefixes, and joins the others.
+        """
+        document = self.document
+        rules = {rule.prefix: rule.replacement for rule in mapping.rules} if mapping else {}
+        kept = (rule for rule in NameMapping.from_document(document.map).rules if rule.prefix not in rules)
+        changes = {
+            "platforms": document.platforms if platform is None else (platform,),
+            "referrers": document.referrers if referrers is None else referrers,
+            "map": {rule.prefix: rule.replacement for rule in kept} | rules,
+        }
+        return replace(self, document=document.model_copy(update=changes))
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -64,10 +99,11 @@ class SyncFile:
     def warnings(self) -> tuple[str, ...]:
         """Sentences about passwords that stand in the file itself."""
         return tuple(
-            f"{self._place('registries', written, 'credentials', 'password')}: the password of {host} stands in the "
+            f"{self._place(*place)}: the password of {host} stands in the "
             "file; name a variable (password_env) or a file (password_file) instead"
             for written, host in self.registry_names()
             if (given := self.document.registries[host].credentials) and given.password is not None
+            if (place := ("registries", written, "credentials", "password")) not in self.from_variables
         )
 
     def place(self, source: Source) -> str:
@@ -129,30 +165,58 @@ class SyncFile:
         keys = (self.tree or {}).get("registries") or self.document.registries  # flags have no tree
         return ((written, parse_registry_host(written)) for written in keys)
 
+    def mistake(self, problem: str, *place: Step) -> InvalidFile:
+        """Make the error about the value at ``place`` in the file, such as ``"registries", "docker.io"``."""
+        return _mistake(self.tree, self.path, problem, *place)
+
     def _place(self, *path: Step) -> str:
         line = line_of(self.tree, path)
         return f"{self.path}:{line}" if line else str(self.path)
 
 
-def read_sync_file(path: Path) -> SyncFile:
-    """Read the sync file at ``path``; raises ``InvalidFile`` with all its mistakes, each with line and field."""
-    return parse_sync_file(read_text(path), path)
+def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
+    """Read the sync file at ``path``; its variables (``${NAME}``) are looked up in ``environment``.
+
+    The variables of its credentials are hidden from now on (``errors.hide``).  Raises ``InvalidFile`` with all its
+    mistakes, each with line and field.
+    """
+    return parse_sync_file(read_text(path), path, environment)
 
 
-def parse_sync_file(text: str, path: Path) -> SyncFile:
+def parse_sync_file(text: str, path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
     """Parse ``text``, the content of the file ``path``; see ``read_sync_file``."""
-    tree = parse_yaml(text, path)
-    if not isinstance(tree, Map):
-        is_what = "it is empty" if tree is None else "it must be a mapping"
+    document, expansion, tree, mistakes = _take_apart(text, path, environment)
+    if document is None or mistakes:
+        raise InvalidFile.of(mistakes)
+    return SyncFile.of(document, path, tree, from_variables=expansion.places)
+
+
+def check_sync_file(text: str, path: Path) -> None:
+    """Raise ``InvalidFile`` for the mistakes in ``text``, as far as they show before its variables have values."""
+    if mistakes := _take_apart(text, path, None)[-1]:
+        raise InvalidFile.of(mistakes)
+
+
+def _take_apart(
+    text: str, path: Path, environment: Mapping[str, str] | None
+) -> tuple[SyncDocument | None, Expansion, Map, list[InvalidFile]]:
+    """The document if there are no mistakes, what became of the variables, the tree that they made, and mistakes."""
+    written = parse_yaml(text, path)
+    if not isinstance(written, Map):
+        is_what = "it is empty" if written is None else "it must be a mapping"
         raise InvalidFile(path, f"{is_what}, and a sync file has `sources` and `targets`", line=1, hint=_ELSEWHERE)
-    mistakes = [*_target_mistakes(tree, path), *_registry_mistakes(tree, path)]
+    expansion = Expansion(environment, path)
+    tree = expansion.expand(written)
+    hide(expansion.secrets)  # before anything is said about the values
+    document = None
+    mistakes: list[InvalidFile] = []
     try:
         document = check(SyncDocument, tree, path)
     except InvalidFile as invalid:
-        raise InvalidFile.of([invalid, *mistakes]) from None
-    if mistakes:
-        raise InvalidFile.of(mistakes)
-    return SyncFile.of(document, path, tree)
+        mistakes += [invalid, *invalid.more]
+    mistakes += [*_target_mistakes(tree, path), *_registry_mistakes(tree, path)]
+    known = [mistake for mistake in mistakes if not expansion.leaves_open(mistake.field)]
+    return document, expansion, tree, [*expansion.mistakes, *known]
 
 
 def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
@@ -237,5 +301,5 @@ def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile
             yield _mistake(tree, path, problem, "registries", written)
 
 
-def _mistake(tree: dict[str, Any], path: Path, problem: str, *place: Step) -> InvalidFile:
-    return InvalidFile(path, f"{spell_path(place)}: {problem}", line=line_of(tree, place))
+def _mistake(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile:
+    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place))
