@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from syncer.profiles.definition.definition import ChartRequest
 from syncer.profiles.definition.spool import Spool, open_spool
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.transport import Limits, TransportSettings, open_transport
-from tests.support.chart_repository import chart_archive, chart_repository, tar_gz
+from tests.support.chart_repository import ChartRepository, chart_archive, chart_repository, tar_gz
+from tests.support.cli import Ran, weighed
 
 
 class _Registry:
@@ -236,7 +237,7 @@ async def test_an_archive_that_was_cut_off_is_fetched_again() -> None:
                 found = await charts.resolve(request)
 
             assert isinstance(found, ResolvedChart)
-            assert len(list(spool.directory.iterdir())) == 1
+            assert [path.name.partition("-")[0] for path in sorted(spool.directory.iterdir())] == ["index", "sha256"]
 
 
 async def test_another_archive_than_the_indexs_is_refused() -> None:
@@ -402,7 +403,7 @@ def test_parts_that_no_repository_can_have_are_spelt_otherwise() -> None:
 
 
 @pytest.mark.parametrize("generated", [True, False])
-async def test_an_index_that_may_be_cut_off_is_not_taken_for_all_there_is(generated: bool) -> None:
+async def test_an_index_that_may_be_cut_off_is_not_taken_for_all_there_is(generated: bool, tmp_path: Path) -> None:
     """Its newest versions would be missing: a text that ends between two entries is an index as well."""
     text = "apiVersion: v1\nentries:\n  app:\n  - version: 1.0.0\n    urls: [app.tgz]\n"
     text += "generated: today\n" if generated else ""
@@ -417,8 +418,57 @@ async def test_an_index_that_may_be_cut_off_is_not_taken_for_all_there_is(genera
         repository = URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         async with open_transport(TransportSettings()) as transport:
             if generated:
-                index = await read_index(transport, repository, authorizer=None, cache=None)
-                assert list(index.charts) == ["app"]
+                index = await read_index(transport, repository, tmp_path, authorizer=None, cache=None)
+                assert index.find("app", None).version == "1.0.0"
             else:
                 with pytest.raises(ListIncomplete, match="not known to be whole"):
-                    await read_index(transport, repository, authorizer=None, cache=None)
+                    await read_index(transport, repository, tmp_path, authorizer=None, cache=None)
+
+
+MIB = 1024 * 1024
+
+
+def _versions(count: int) -> str:
+    return "".join(f"  - {{version: 1.{number}.0, urls: [a.tgz], digest: {number:064}}}\n" for number in range(count))
+
+
+_LARGE: Mapping[str, tuple[Callable[[], str], str]] = {
+    "charts": (lambda: "".join(f"  a{number}: [{{}}, {{a: b}}]\n" for number in range(100_000)), "100,000 charts"),
+    "one list": (lambda: f"  b:\n  - [{'a, ' * 4_000_000}]\n", "one of its parts is too large"),
+    "one text": (lambda: f"  b:\n  - {'a' * 90 * MIB}\n", "bytes in one piece"),
+    "a comment": (lambda: f"# {'a' * 300 * MIB}\n", "bytes in one piece"),
+    "anchors": (lambda: f"  b: [{'&a [b], ' * 500_000}]\n", "one of its parts is too large"),
+    "aliases": (lambda: f"  b: [&a [{'b, ' * 10_000}], {'*a, ' * 3_000}]\n", "more than 20000000 values"),
+    "bytes": (lambda: "  b:\n" + f"  - {'a' * MIB}\n" * 300, "larger than 268435456 bytes"),
+}
+
+
+async def _planned(repository: ChartRepository, text: str, home: Path, *names: str) -> tuple[Ran, int]:
+    """What ``syncer plan`` says of some charts of an index with ``app`` and ``text`` in it, and its peak of memory."""
+    repository.packs = True
+    repository.files["index.yaml"] = f"entries:\n  app:\n  - {{version: 1.0.0, urls: [app.tgz]}}\n{text}".encode()
+    repository.files["app.tgz"] = chart_archive("app", "1.0.0")
+    sources = [{"chart": {"repository": str(repository.url), "name": name, "version": "1.0.0"}} for name in names]
+    file = home / "sync.yaml"
+    file.write_text(json.dumps({"sources": sources, "targets": [{"registry": "127.0.0.1:1/m"}]}))
+    return await weighed("plan", "--config", file, home=home)
+
+
+@pytest.mark.parametrize("large", _LARGE)
+async def test_what_is_too_large_in_an_index_is_named_before_it_fills_the_memory(large: str, tmp_path: Path) -> None:
+    text, problem = _LARGE[large]
+    async with chart_repository() as repository:
+        ran, peak = await _planned(repository, text(), tmp_path, "app")
+
+    assert peak < 200 * MIB
+    assert problem in ran.stdout + ran.stderr
+
+
+async def test_a_large_index_takes_little_memory(tmp_path: Path) -> None:
+    """A small answer, packed by gzip, may hold a hundred times as much."""
+    async with chart_repository() as repository:
+        ran, peak = await _planned(repository, f"  flood:\n{_versions(120_000)}", tmp_path, "app", "flood")
+
+        assert peak < 200 * MIB
+        assert "/app.tgz" in repository.requests
+        assert "has more than 100,000 versions of flood" in ran.stdout + ran.stderr

@@ -27,7 +27,7 @@ from syncer.profiles.imports.importers import import_file
 from syncer.profiles.palette.edge_credentials import Login, find_login, read_cred_file
 from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file
 from syncer.registry import AuthFile, Credential, CredentialSettings, KeptLogins, RegistrySettings, open_registries
-from syncer.registry.address import RegistryAddress, api_url
+from syncer.registry.registries import RegistryAddress, api_url
 from syncer.transport import HostSettings, Proxies, TransportSettings
 from tests.conftest import OpenRegistry
 from tests.support import client, images

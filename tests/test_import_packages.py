@@ -542,3 +542,188 @@ def test_the_lock_of_a_chart(tmp_path: Path) -> None:
         "images[3].digests[0].digest",
         "images[3].digests[1].digest",
     ]
+
+
+ZARF = f"""\
+apiVersion: zarf.dev/v1alpha1
+kind: ZarfPackageConfig
+metadata: {{name: app, version: 1.0.0, architecture: arm64}}
+x-untar: &anchor {{}}
+components:
+  - name: app
+    required: true
+    charts:
+      - {{name: app, version: 1.0.0, url: oci://registry.example.com/charts/app, namespace: a, valuesFiles: [v.yaml]}}
+      - {{name: shown, repoName: web, version: 2.0.0, url: https://charts.example.com}}
+      - {{name: here, localPath: ./chart}}
+      - {{name: git, url: "https://git.example.com/x.git@v1", gitPath: chart}}
+    images:
+      - quay.io/team/app:v1
+      - quay.io/team/index@{DIGEST}
+      - quay.io/team/tool:v1-###ZARF_PKG_ARCH###
+      - quay.io/team/other:###ZARF_PKG_TMPL_TAG###
+    files:
+      - {{source: https://download.example.com/tool, target: /usr/bin/tool, shasum: abc, executable: true}}
+      - {{source: tool.sh, target: /x}}
+    manifests: [{{name: m, files: [m.yaml]}}]
+    repos: ["https://git.example.com/x.git"]
+    imageArchives: [{{path: a.tar, images: [b]}}]
+    actions: {{onCreate: {{before: [{{cmd: "true"}}]}}}}
+    surprise: 1
+  - {{name: wide, only: {{cluster: {{architecture: amd64, distros: [k3s]}}}}, images: ["quay.io/team/amd64:v1"]}}
+  - {{name: iron, only: {{flavor: registry1, localOS: linux}}, images: ["quay.io/team/flavored:v1"]}}
+  - {{name: theirs, import: {{path: ../other}}, images: ["quay.io/team/own:v1"]}}
+"""
+
+
+def test_zarf(tmp_path: Path) -> None:
+    result = imported(tmp_path, ZARF, registry="t.io")
+    file = read(result)
+
+    assert result.format == "zarf"
+    assert sources(result) == [
+        "quay.io/team/app:v1",
+        f"quay.io/team/index@{DIGEST}",
+        "quay.io/team/tool:v1-arm64",
+        "oci://registry.example.com/charts app 1.0.0",
+        "https://charts.example.com web 2.0.0",
+        "https://download.example.com/tool None",
+        "quay.io/team/own:v1",
+    ]
+    assert [[str(platform) for platform in source.platforms or ()] for source in file.sources[:3]] == [
+        ["linux/arm64"],
+        [],
+        ["linux/arm64"],
+    ]
+    assert refusals(result) == [
+        "17: components[0].images[3]: zarf asks for the value of TAG at the creation: write it here",
+        "11: components[0].charts[2].localPath: a chart on this disk is in no repository",
+        "12: components[0].charts[3].url: a chart in a Git repository is in no chart repository",
+        "20: components[0].files[1].source: tool.sh is a file of this machine, and no server has it",
+        "21: components[0].manifests: manifests are no images; list the images in them under images",
+        "22: components[0].repos: Git repositories are no images",
+        "23: components[0].imageArchives: images in an archive of this disk are in no registry: push it",
+        "25: components[0].surprise: syncer does not know this field",
+        (
+            "27: components[2].only.flavor: iron is of the flavor registry1, which `zarf package create` takes only if "
+            "told"
+        ),
+        "28: components[3].import.path: what another zarf.yaml or package lists is not read: import that file too",
+    ]
+    assert "# wide was left out: it is for amd64, and the package is for arm64." in result.text
+
+
+def test_zarfs_second_version(tmp_path: Path) -> None:
+    text = """\
+apiVersion: zarf.dev/v1beta1
+kind: ZarfPackageConfig
+metadata: {name: app}
+components:
+  - name: app
+    optional: true
+    selector: {architecture: amd64}
+    images: [{name: "quay.io/team/app:v1"}, {name: "here:v1", source: daemon}]
+    charts:
+      - {name: a, helmRepository: {name: web, url: https://charts.example.com, version: 1.0.0}}
+      - {name: b, oci: {url: oci://registry.example.com/charts/b, ref: {tag: 2.0.0}}}
+      - {name: c, local: {path: ./c}}
+    repositories: [{url: https://git.example.com/x.git}]
+    import: {remote: [{url: oci://registry.example.com/component}]}
+"""
+    result = imported(tmp_path, text, registry="t.io")
+
+    assert sources(result) == [
+        "quay.io/team/app:v1",
+        "https://charts.example.com web 1.0.0",
+        "oci://registry.example.com/charts b 2.0.0",
+    ]
+    assert [str(platform) for platform in read(result).sources[0].platforms or ()] == ["linux/amd64"]
+    assert [line.partition(": ")[2].partition(": ")[0] for line in refusals(result)] == [
+        "components[0].import.remote",
+        "components[0].images[1].source",
+        "components[0].charts[2].local",
+        "components[0].repositories",
+    ]
+
+
+HELMFILE = f"""\
+repositories:
+  - {{name: web, url: https://charts.example.com, username: me, password: hunter2, caFile: ca.pem}}
+  - {{name: reg, url: registry.example.com/charts, oci: true, plainHttp: true}}
+  - {{name: acr, managed: acr}}
+---
+helmDefaults: {{devel: true, wait: true, timeout: 600}}
+environments: {{default: {{values: [x.yaml]}}}}
+templates:
+  usual: &usual {{chart: web/usual, version: 1.0.0, namespace: n}}
+bases: [more.yaml]
+helmfiles: [{{path: sub/helmfile.yaml}}]
+lockFilePath: helmfile.lock
+releases:
+  - {{name: a, chart: web/app, version: ~1.2, devel: false, values: [v.yaml], needs: [b], createNamespace: true}}
+  - {{name: b, chart: web/tool}}
+  - {{name: c, chart: reg/team/c, version: 2.0.0}}
+  - {{name: d, chart: "oci://other.example.com/charts/d:3.0.0"}}
+  - {{name: e, chart: "oci://other.example.com/charts/e@{DIGEST}", version: 3.0.0}}
+  - {{name: f, inherit: [{{template: usual, except: [namespace]}}], version: 1.1.0}}
+  - {{name: g, chart: "https://charts.example.com/g-1.0.0.tgz"}}
+  - {{name: h, chart: ./charts/h}}
+  - {{name: i, chart: unknown/i}}
+  - {{name: j, chart: acr/j}}
+  - {{name: k, chart: web/k, installed: false}}
+  - {{name: l, chart: web/l, condition: l.enabled}}
+  - {{name: m, chart: web/m, installed: "{{{{ .Values.m }}}}"}}
+  - {{name: n, chart: web/n, version: "{{{{ .Values.n }}}}"}}
+  - {{name: o, chart: reg/o, version: latest}}
+  - {{name: p, chart: web/p, version: 1.0.0, dependencies: [{{chart: web/q, version: 1.0.0}}], surprise: 1}}
+  - {{name: q, inherit: [{{template: nowhere}}]}}
+  - {{name: r}}
+"""
+
+
+def test_helmfile(tmp_path: Path) -> None:
+    result = imported(tmp_path, HELMFILE, registry="t.io")
+    registries = read(result).document.registries
+    login = registries["charts.example.com"].credentials
+
+    assert result.format == "helmfile"
+    assert sources(result) == [
+        "https://charts.example.com app ~1.2",
+        "https://charts.example.com tool >0.0.0-0",
+        "oci://registry.example.com/charts team/c 2.0.0",
+        "oci://other.example.com/charts d 3.0.0",
+        f"other.example.com/charts/e:3.0.0@{DIGEST}",
+        "https://charts.example.com usual 1.1.0",
+        "https://charts.example.com/g-1.0.0.tgz g-1.0.0.tgz None",
+        "https://charts.example.com p 1.0.0",
+    ]
+    assert login is not None
+    assert (login.username, login.password_env) == ("me", "CHARTS_EXAMPLE_COM_PASSWORD")
+    assert "hunter2" not in result.text
+    assert registries["registry.example.com"].plain_http
+    assert str(registries["charts.example.com"].ca_cert) == "ca.pem"
+    assert [line.partition(": ")[2].partition(": ")[0] for line in refusals(result)] == [
+        "repositories[2].managed",
+        "bases",
+        "helmfiles",
+        "releases[7].chart",
+        "releases[8].chart",
+        "releases[9].chart",
+        "releases[11].condition",
+        "releases[12].installed",
+        "releases[13].version",
+        "releases[14].version",
+        "releases[15].dependencies",
+        "releases[15].surprise",
+        "releases[16].inherit",
+        "releases[17].chart",
+    ]
+    for noted in ("Images: a helmfile names charts only", "k was left out", "lockFilePath: "):
+        assert f"# {noted}" in result.text
+
+
+def test_a_helmfile_that_is_still_a_template_is_named_as_such(tmp_path: Path) -> None:
+    text = "releases:\n{{- range .Values.apps }}\n  - name: {{ . }}\n    chart: web/{{ . }}\n{{- end }}\n"
+    with pytest.raises(InvalidFile, match=r"theirs.yaml:3: it is a helmfile that is still to be filled in") as raised:
+        imported(tmp_path, text, registry="t.io")
+    assert raised.value.hint == "import what `helmfile build` prints"

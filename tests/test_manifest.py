@@ -111,6 +111,24 @@ def test_an_image_has_so_many_manifests_and_no_more() -> None:
         go_down(MAX_MANIFESTS)
 
 
+def test_the_manifests_of_an_image_have_so_many_bytes_together_and_no_more() -> None:
+    """A run keeps them in memory: ten thousand of four MiB each would be 40 GB."""
+    large = read(images.image("a", annotations={"note": "a" * 3 * 1024 * 1024}))
+    entries = [{"mediaType": OCI_MANIFEST, "digest": f"sha256:{n:064x}", "size": 2} for n in range(11)]
+    root = {"schemaVersion": 2, "mediaType": OCI_INDEX}
+
+    def go_down(count: int) -> None:
+        descent = Descent("example.com/app:1")
+        descent.enter(parse_manifest(json.dumps(root | {"manifests": entries[:count]}).encode()))
+        for _, is_manifest in descent:
+            if is_manifest:
+                descent.enter(large)
+
+    go_down(10)
+    with pytest.raises(InvalidContent, match=r"app:1: its manifests have more than 33554432 bytes together"):
+        go_down(11)
+
+
 @pytest.mark.parametrize("own", [None, ""])
 def test_an_artifact_without_a_type_is_of_its_configs(own: str | None) -> None:
     """distribution-spec, "Listing Referrers": empty or missing."""

@@ -119,6 +119,16 @@ def test_charts_are_read_in_each_form_that_is_in_use() -> None:
     )
 
 
+def test_a_chart_is_called_by_its_own_name_and_not_by_a_users_alias_of_its_repository() -> None:
+    content = _read(
+        "pack: {content: {charts: ["
+        "{repo: https://charts.rook.io/release, name: rook-release/rook-ceph, version: v1.16.3},"
+        "{repo: oci://ghcr.io/org, name: charts/app, version: 1.0.0}]}}"
+    )
+
+    assert [chart.name for chart in content.charts] == ["rook-ceph", "charts/app"]
+
+
 def test_charts_in_pack_itself_are_read_with_a_warning() -> None:
     content = _read("pack:\n  charts:\n    - {repo: https://c.example.com, name: a, version: 1.0.0}\n")
 

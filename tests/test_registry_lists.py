@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -15,6 +16,7 @@ from syncer.registry import Credential, CredentialSettings, Registries, reposito
 from syncer.registry import pages as registry_pages
 from syncer.transport import HostSettings, TransportSettings
 from tests.support import images
+from tests.support.cli import weighed
 from tests.support.quirky import Fault, Handler, Quirky, problem, quirky_registry
 from tests.support.registry_end import QUICK, name_at, registries_for
 from tests.support.tls import Authority
@@ -131,6 +133,33 @@ async def test_a_list_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch, m
     async with quirky_registry() as registry, registries_for() as registries:
         with pytest.raises(ListIncomplete, match=said):
             await read_pages("tags", *endless, registry=registry, registries=registries)
+
+
+_ENDLESS: Mapping[str, tuple[Callable[[int], Sequence[str]], str]] = {
+    "pages": (lambda page: [f"{page}-{number:0100}" for number in range(1000)], "more than 33,554,432 bytes"),
+    "entries of a page": (lambda _: [f"{number:x}" for number in range(1_000_001)], "more than 1,000,000 entries"),
+    "bytes of a page": (lambda _: ["a" * 9 * 1024 * 1024], "more than 8,388,608 bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", _ENDLESS)
+async def test_a_list_without_end_is_given_up_before_it_fills_the_memory(kind: str, tmp_path: Path) -> None:
+    names, said = _ENDLESS[kind]
+
+    async def endless(request: web.Request, _: Handler) -> web.StreamResponse:
+        page = int(request.query.get("page", "0"))
+        text = json.dumps({"tags": names(page)}, separators=(",", ":"))
+        return web.Response(text=text, headers={"Link": f'</v2/app/tags/list?page={page + 1}>; rel="next"'})
+
+    file = tmp_path / "sync.yaml"
+    async with quirky_registry() as registry:
+        registry.on("GET tags", endless, times=9999)
+        source = {"repository": f"{registry.address}/app", "tags": "all"}
+        file.write_text(json.dumps({"sources": [source], "targets": [{"registry": f"{registry.address}/m"}]}))
+        ran, peak = await weighed("plan", "--config", file, home=tmp_path)
+
+    assert said in ran.stdout + ran.stderr
+    assert peak < 300 * 1024 * 1024
 
 
 @pytest.mark.parametrize("kind", KINDS)

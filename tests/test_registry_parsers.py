@@ -12,9 +12,17 @@ from yarl import URL
 
 from syncer.errors import ChildrenUnknown, Denied, NotFound, RegistryError, UsageError
 from syncer.registry import RegistryAddress
-from syncer.registry.address import api_url
-from syncer.registry.headers import ContentRange, content_range, least_chunk, next_link, uploaded, with_parameters
-from syncer.registry.problems import problems_of, refusal
+from syncer.registry.answers import (
+    ContentRange,
+    content_range,
+    least_chunk,
+    next_link,
+    problems_of,
+    refusal,
+    uploaded,
+    with_parameters,
+)
+from syncer.registry.registries import api_url
 from syncer.transport import Answer
 from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, origin

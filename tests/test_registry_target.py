@@ -9,7 +9,7 @@ from aiohttp import web
 
 from syncer.errors import ChildrenUnknown, Denied, DigestMismatch, RegistryError, SyncerError, TargetError
 from syncer.oci import Digest, parse_manifest
-from syncer.registry.problems import hint_for
+from syncer.registry.answers import hint_for
 from tests.support import images
 from tests.support.images import Image, digest_of
 from tests.support.quirky import Fault, Handler, Quirky, problem, proceed, quirky_registry, reset, status

@@ -193,7 +193,7 @@ async def test_a_body_that_stalls_is_written_and_fills_no_memory(
     serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threat: a thousand bodies that stall just before a megabyte, which is written at once, is full."""
-    monkeypatch.setattr("syncer.serve.uploading._QUIET_SECONDS", 0.1)
+    monkeypatch.setattr("syncer.serve.writing._QUIET_SECONDS", 0.1)
 
     async with serve_disk() as registry:
         location = (await client.ask(registry, "POST", "/v2/app/blobs/uploads/")).headers["Location"]

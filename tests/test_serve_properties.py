@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.oci import Digest
-from syncer.serve.endpoint import BlobAt, ManifestAt, Tags, UploadAt, parse_endpoint
-from syncer.serve.problem import Problem
+from syncer.serve.protocol import BlobAt, ManifestAt, Problem, Tags, UploadAt, parse_endpoint
 from syncer.serve.reading import wanted_range
 
 words = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)

@@ -15,8 +15,7 @@ import pytest
 from syncer.errors import DigestMismatch
 from syncer.oci import Digest, parse_manifest
 from syncer.serve import Disk, open_disk, serve
-from syncer.serve.directory import Layout
-from syncer.serve.sweep import Arrivals, Sweep
+from syncer.serve.directory import Arrivals, Layout, Sweep
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
@@ -413,6 +412,49 @@ async def test_a_blob_that_was_damaged_while_nothing_ran_is_found_out(tmp_path: 
         for digest in (DIGEST, digest_of(SMALL)):
             answer = await received(registry, digest)
             assert answer is None or answer.status == 404
+
+
+@pytest.mark.parametrize("headers", [None, {"Range": "bytes=0-9"}], ids=["HEAD", "a range"])
+async def test_nothing_is_said_of_a_large_blob_before_it_was_hashed(
+    tmp_path: Path, headers: dict[str, str] | None
+) -> None:
+    """A client that is told that it is there does not push it again, and cannot check a part."""
+    async with served(tmp_path, DAY) as registry:
+        await client.push_blob(registry, "app", BLOB)
+    spoil(file_of(registry, DIGEST), "altered", tmp_path)
+    method = "GET" if headers else "HEAD"
+
+    async with served(tmp_path, DAY) as registry:
+        answers = [await client.ask(registry, method, f"/v2/app/blobs/{DIGEST}", headers=headers) for _ in range(2)]
+        mounted = await client.ask(registry, "POST", f"/v2/other/blobs/uploads/?mount={DIGEST}&from=app")
+        await client.push_blob(registry, "app", BLOB)
+        mended = await client.ask(registry, method, f"/v2/app/blobs/{DIGEST}", headers=headers)
+
+    assert [answer.status for answer in answers] == [404, 404]
+    assert mounted.status == 202
+    assert mended.status == (206 if headers else 200)
+
+
+async def test_a_blob_that_many_ask_for_is_hashed_once(tmp_path: Path) -> None:
+    async with served(tmp_path, DAY) as registry:
+        await client.push_blob(registry, "app", BLOB)
+    looked: list[int] = []
+
+    async def look() -> None:
+        looked.append((await client.ask(registry, "HEAD", f"/v2/app/blobs/{DIGEST}")).status)
+
+    before = bytes_read()
+    async with served(tmp_path, DAY) as registry, anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(look)
+
+    assert looked == [200] * 20
+    assert bytes_read() - before < 2 * len(BLOB)
+
+
+def bytes_read() -> int:
+    """The bytes that this process has read from files so far."""
+    return int(Path("/proc/self/io").read_text().partition("rchar: ")[2].split()[0])
 
 
 async def test_a_link_to_the_right_content_is_not_followed_either(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.support.cli import environment, syncer
 
 PUSH = "push -f missing -r localhost:1"
 BUILD = "build --images-file missing"
+VERIFY = "verify --file missing"
 SYNC = "sync --images-file missing -r localhost:1"
 
 _SLOW = {"pydantic", "yaml", "rich", "cryptography", "bcrypt", "prometheus_client", "structlog", "tarfile", "aiohttp"}
@@ -45,7 +46,7 @@ def test_other_commands_are_not_imported(before: list[str], tmp_path: Path) -> N
     assert imported.isdisjoint({"syncer.cli.build", "syncer.cli.sync", "syncer.cli.edge", "syncer.cli.serve"})
 
 
-@pytest.mark.parametrize("words", [PUSH, BUILD])
+@pytest.mark.parametrize("words", [PUSH, BUILD, VERIFY])
 def test_images_need_nothing_that_is_slow_to_import(words: str, tmp_path: Path) -> None:
     imported = imported_by(*words.split(), home=tmp_path)
 

@@ -78,14 +78,14 @@ async def test_an_image_by_name_costs_no_list_of_tags(
 
 
 async def test_many_images_by_name_cost_one_page_of_tags(debian_registry: OpenRegistry, tmp_path: Path) -> None:
-    """After eight questions about single tags a list, which is not read on if one page does not hold it."""
+    """A list is cheaper than a question for each tag from the start; it is not read on if one page does not hold it."""
     tags = [str(number) for number in range(1, 10)]
     async with debian_registry("source") as source, debian_registry("target") as target:
         for tag in tags:
             await client.push(source, "app", images.image(f"app {tag}"), tag)
         async with fault_proxy(source) as proxy:
             assert await night(tmp_path, proxy, target, tags=" ".join(tags)) == {
-                "HEAD manifest": 9 + 8,
+                "HEAD manifest": 9,
                 "GET tags": 1,
                 "GET referrers": 1,
             }

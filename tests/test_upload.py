@@ -15,7 +15,7 @@ from aiohttp import web
 from syncer.content import Blob, Pieces
 from syncer.errors import Denied, DigestMismatch, Interrupted, InvalidBundle, NotFound, TargetError, Waiting
 from syncer.oci import Descriptor, Digest, parse_manifest
-from syncer.registry.ways import Manner, Way
+from syncer.registry.upload_session import Manner, Way
 from syncer.transport import HostSettings, Limits, TransportSettings
 from tests.conftest import OpenRegistry
 from tests.support import client, images

@@ -16,7 +16,7 @@ from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageS
 from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 from syncer.transport import Traffic
-from syncer.transport.retry import TRANSIENT
+from syncer.transport.client import TRANSIENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

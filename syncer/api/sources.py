@@ -50,6 +50,7 @@ class Sources:
     warn: Warn
     console: Console | None = None
     strict: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)  # for variables in manifests and compose files
     addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
     _listings: dict[int, Listing] = field(init=False, default_factory=dict)  # by the number of the source
     _mistakes: list[UsageError] = field(init=False, default_factory=list)
@@ -149,7 +150,7 @@ class Sources:
             return Listing(references)
         if source.profile_file is not None:
             path = self.file.beside(source.profile_file)
-            return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path)])
+            return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path, self.environment)])
         if source.chart is not None or source.file is not None:
             return await self._of_web(source)
         if self.console is None:
@@ -211,12 +212,13 @@ async def open_sources(
     supplies: Supplies | None = None,
     console: Console | None = None,
     strict: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Sources]:
     """The sources of ``file``, and connections to all registries, open for as long as the block lasts."""
     for warning in file.warnings:
         warn(warning)
     async with open_supplies(settings, supplies) as opened:
-        yield Sources(file, opened, warn, console, strict=strict)
+        yield Sources(file, opened, warn, console, strict=strict, environment=environment or {})
 
 
 def _stand_ins(source: Source) -> list[Reference]:
@@ -235,10 +237,10 @@ def _stand_ins(source: Source) -> list[Reference]:
     return [replace(named, tag=None, digest=None)] if named else []
 
 
-def _read_profile(path: Path) -> Profile:
+def _read_profile(path: Path, environment: Mapping[str, str]) -> Profile:
     from syncer.profiles.palette.profile_files import read_profile_file  # noqa: PLC0415  slow to import
 
-    return read_profile_file(path)
+    return read_profile_file(path, environment)
 
 
 def _request(source: Source) -> ChartRequest:

@@ -57,14 +57,14 @@ class OpenSupplies:
         holder = next((bundle for bundle in self.bundles if descriptor.digest in bundle.digests), self.registries)
         return holder.blob(reference, descriptor)
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
         """The referrers of ``subjects``, as the supply that has the image knows them."""
         holder = self._holder(reference)
         if isinstance(holder, Spool):
             return Referrals()
         if isinstance(holder, Bundle):
             return Referrals(tuple(find_referrers(holder, reference, subjects)))
-        return await holder.referrers(reference, subjects)
+        return await holder.referrers(reference, subjects, images)
 
     def brings(self, layer: Descriptor) -> bool:
         return any(bundle.brings(layer) for bundle in self.bundles) or self.registries.brings(layer)
@@ -145,9 +145,9 @@ class Snapshot:
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         return self._supplies.blob(reference, descriptor)
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
         asked = tuple(subjects)
-        return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked))
+        return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked, images))
 
     def brings(self, layer: Descriptor) -> bool:
         return self._supplies.brings(layer)

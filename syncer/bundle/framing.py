@@ -190,6 +190,20 @@ class Stored:
             position += run
             length -= run
 
+    def read_whole(self, file: int) -> bytes | None:
+        """All bytes of the member; None when they, or a header before or between them, are not there.
+
+        It takes memory for the whole member.
+        """
+        if self.framing.run(0) < self.total:
+            whole = bytearray(self.total)
+            return bytes(whole) if self.read(file, 0, memoryview(whole)) == self.total else None
+        header = self.framing.header(0, self.total)  # the only one: there is less to do for a small member
+        content = os.pread(file, len(header) + self.total, self._offset(0))
+        return (
+            content[len(header) :] if content.startswith(header) and len(content) == len(header) + self.total else None
+        )
+
     def end_of(self, position: int) -> int:
         """The offset in the file after the first ``position`` bytes (at least one)."""
         return self.start + self.framing.offset(position - 1) + 1

@@ -98,8 +98,10 @@ class Partial:
 
     def write_packed(self, slot: Slot, packed: bytes) -> None:
         """Write all of a packed slot."""
-        with writing(self.final), self._reaching(slot.offset + len(packed)):
+        with writing(self.final):
+            self._check_length()
             write_all(self.file, [packed], slot.offset)
+            self._reach(slot.offset + len(packed))
 
     def write(self, slot: Slot, done: int, pieces: Sequence[bytes | memoryview]) -> int:
         """Write the bytes that follow the first ``done`` of a stored slot's content; returns how many are done.
@@ -111,8 +113,11 @@ class Partial:
         done += sum(map(len, pieces))
         after = [bytes(tar.padding(slot.size))] if done == slot.size else []
         stored = slot.stored(self.framing)
-        with writing(self.final), self._reaching(stored.end_of(position + sum(map(len, (*before, *pieces, *after))))):
-            stored.write(self.file, position, [*before, *pieces, *after])
+        whole = [*before, *pieces, *after]
+        with writing(self.final):
+            self._check_length()
+            stored.write(self.file, position, whole)
+            self._reach(stored.end_of(position + sum(map(len, whole))))
         reach("bundle.written")
         return done
 
@@ -179,13 +184,14 @@ class Partial:
             sync_path(self.final.parent)
         self.is_published = True
 
-    @contextmanager
-    def _reaching(self, end: int) -> Iterator[None]:
-        """Write up to the byte ``end``; raises ``TargetFull`` when the file is shorter than what was written before."""
+    def _check_length(self) -> None:
+        """Raise ``TargetFull`` when the file is shorter than what was written before."""
         reached = self.reached  # looked up before the size: other threads write meanwhile
         if os.fstat(self.file).st_size < reached:
             raise self._altered()
-        yield
+
+    def _reach(self, end: int) -> None:
+        """Note that the file has been written up to the byte ``end``."""
         with self._lock:
             self.reached = max(self.reached, end)
 

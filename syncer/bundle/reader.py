@@ -36,6 +36,7 @@ from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 
 _SMALL = (OCI_LAYOUT, DEFINITION, INDEX)
+_MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
 PIECE = 1024 * 1024
 """Bytes that are read at a time."""
 
@@ -81,6 +82,8 @@ class Bundle:
     _members: dict[Digest, Member] = field(default_factory=dict)
     _roots: dict[Reference, Descriptor] = field(default_factory=dict)
     _subjects: dict[str, list[tuple[Reference, Digest | None]]] = field(default_factory=dict)  # by repository
+    _manifests: dict[tuple[Digest, str | None], AnyManifest] = field(default_factory=dict)  # the first that were read
+    _bytes_kept: int = 0  # of those
 
     def load(self, given: GivenName | None = None) -> None:
         """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""
@@ -152,10 +155,16 @@ class Bundle:
 
     def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
         """The manifest that ``digest`` names, verified; raises ``NotFound``, and as ``parse_manifest`` does."""
+        if found := self._manifests.get((digest, media_type)):
+            return found
         if self.size(digest) > MAX_MANIFEST_SIZE:
             raise InvalidContent(f"{digest.short} is no manifest: it is larger than {MAX_MANIFEST_SIZE} bytes")
         check_values(content := self.read(digest))
-        return parse_manifest(content, media_type, expected=digest)
+        manifest = parse_manifest(content, media_type, expected=digest)
+        if self._bytes_kept + len(content) <= _MOST_KEPT:
+            self._bytes_kept += len(content)
+            self._manifests[digest, media_type] = manifest
+        return manifest
 
     def changed(self) -> bool:
         """Tell whether the file at the bundle's path is no longer the one that was opened."""

@@ -64,20 +64,17 @@ class Slot:
     packed: int | None = None  # bytes of file, where the content is compressed
     marks: Marks = field(default_factory=Marks)
     complete: bool = False
+    header_length: int = field(init=False)
+    total: int = field(init=False)  # bytes of the slot's member: header, content and padding
+
+    def __post_init__(self) -> None:
+        self.header_length = tar.header_length(blob_name(self.digest))
+        self.total = self.header_length + self.size + tar.padding(self.size)
 
     @property
     def header(self) -> bytes:
         """The tar header that the slot's member starts with."""
         return tar.header(blob_name(self.digest), self.size)
-
-    @property
-    def total(self) -> int:
-        """Bytes of the slot's member: header, content and padding."""
-        return self.header_length + self.size + tar.padding(self.size)
-
-    @property
-    def header_length(self) -> int:
-        return tar.header_length(blob_name(self.digest))
 
     def member(self, content: bytes) -> bytes:
         """The whole member that holds ``content``."""
@@ -136,20 +133,30 @@ def is_in_place(file: int, framing: Framing, slot: Slot, holes: Sequence[tuple[i
     Small content is hashed.  Of large content the start and the end are looked at, and all of it is hashed only where
     one of the ``holes`` of the file is, which it has after it was cut short and written on.
     """
-    offset, end = slot.offset, slot.end(framing)
     try:
         if slot.packed is not None:
-            member = zstd.unpack(os.pread(file, slot.packed, offset), slot.total)
-            content = member[slot.header_length :][: slot.size]
-            return member == slot.member(content) and Digest.of(content, slot.digest.algorithm) == slot.digest
-        if slot.size <= _SMALL or any(start < end and stop > offset for start, stop in holes):
+            return _is_member(slot, zstd.unpack(os.pread(file, slot.packed, slot.offset), slot.total))
+        stored = slot.stored(framing)
+        if slot.size <= _SMALL:
+            member = stored.read_whole(file)
+            return member is not None and _is_member(slot, member)
+        end = slot.end(framing)
+        if any(start < end and stop > slot.offset for start, stop in holes):
             return _is_proven(file, framing, slot)
-        stored, header = slot.stored(framing), slot.header
+        header = slot.header
         start, last = bytearray(len(header)), bytearray(slot.total - len(header) - slot.size)
         got = stored.read(file, 0, memoryview(start)) + stored.read(file, slot.total - len(last), memoryview(last))
     except ValueError:  # Damaged among them
         return False
     return got == len(start) + len(last) and start == header and not any(last)
+
+
+def _is_member(slot: Slot, member: bytes) -> bool:
+    """Whether ``member`` is the whole member that the slot is to hold."""
+    start = slot.header_length
+    content = memoryview(member)[start : start + slot.size]
+    around = member[:start] + member[start + slot.size :]
+    return around == slot.member(b"") and Digest.of(content, slot.digest.algorithm) == slot.digest
 
 
 def _is_proven(file: int, framing: Framing, slot: Slot) -> bool:

@@ -40,7 +40,7 @@ def _run(words: Sequence[str]) -> int:
     if words in (["version"], ["--version"]):  # the parser alone takes longer to import than scripts like to wait
         print(__version__)  # noqa: T201
         return Exit.OK
-    gc.set_threshold(20_000, 50, 100)  # Python's own has it look through all modules again and again as they come in
+    gc.disable()  # until a job runs: it would look through all modules again and again as they come in
     from syncer.cli.app import run_app  # noqa: PLC0415  what a command needs is imported when it is run
 
     return run_app(words)

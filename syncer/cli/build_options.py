@@ -1,19 +1,22 @@
-"""The options of a build, and the mistakes that are found in them before any request."""
+"""The options of a build, the mistakes that are found in them before any request, and the selection that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
+from syncer.api.selection import Selection
 from syncer.cli.command import flag, option, options
 from syncer.cli.options import (
     BundleOptions,
     ConnectionOptions,
     DryRunOptions,
     LoginOptions,
+    MirrorOptions,
     OutputOptions,
     SourceOptions,
     UploadOptions,
@@ -29,7 +32,9 @@ from syncer.cli.options import (
 from syncer.cli.output import note
 from syncer.content import Along
 from syncer.errors import UsageError
+from syncer.formats.images_list import read_images_file
 from syncer.naming import NameMapping
+from syncer.oci import Reference
 from syncer.profiles.definition.definition import Release
 from syncer.profiles.palette.macros import parse_overrides
 from syncer.registry import RegistryAddress
@@ -231,3 +236,47 @@ def _refuse_unpublished(services: ServiceOptions, environ: Mapping[str, str]) ->
 
 def _refusal(flag_name: str, what: str) -> UsageError:
     return UsageError(f"{flag_name} cannot be done: which images are {what} is not public", hint=_HINT)
+
+
+def select_content(options: ContentOptions) -> Selection:
+    """The selection of a build; raises ``UsageError`` for options that contradict each other, and ``InvalidFile``."""
+    if options.images_only and options.include_packs:
+        raise UsageError("--images-only leaves out what --include-packs brings along", hint="give one of them")
+    excluded_files = tuple(Path(each) for each in options.exclude_profiles if Path(each).exists())
+    selection = Selection(
+        uids=options.profiles,
+        files=options.profile_file,
+        packs=options.packs,
+        images=tuple(_images(options)),
+        excluded=tuple(each for each in options.exclude_profiles if Path(each) not in excluded_files),
+        excluded_files=excluded_files,
+        overrides=options.set_var,
+        environment=os.environ,
+        scan=options.scan,
+        images_only=options.images_only,
+        include_packs=options.include_packs,
+    )
+    if options.metadata_file is not None and selection != Selection():
+        raise UsageError(
+            "--metadata-file says what the bundle is to hold, and so do other flags",
+            hint="make one definition of all with --metadata-only, or add to the file by hand",
+        )
+    return selection
+
+
+def select_mirror(options: MirrorOptions) -> Selection:
+    """The selection of a build of the same images and profiles; raises ``UsageError`` where there are none."""
+    images = tuple(_images(options))
+    selection = Selection(uids=options.profiles, files=options.profile_file, images=images, environment=os.environ)
+    if not (selection.names_profiles or images):
+        raise UsageError("there is nothing to plan", hint="name images with --image or --images-file, or a sync file")
+    return selection
+
+
+def _images(options: SourceOptions) -> Iterator[tuple[Reference, str]]:
+    """Each image with what names it."""
+    for reference in options.image:
+        yield reference, "--image"
+    for file in options.images_file:
+        for listed in read_images_file(file):
+            yield listed.reference, file.name

@@ -26,6 +26,8 @@ def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE
     options = {"use_uvloop": sys.platform != "win32"}
     _allow_open_files()
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
+    gc.set_threshold(20_000, 50, 100)
+    gc.enable()
     raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, backend_options=options))
 
 

@@ -26,7 +26,7 @@ from syncer.errors import Exit, UsageError
 from syncer.profiles.palette import key as palette_key
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
 from syncer.registry import Credential, RegistryAddress, check_login, open_registries
-from syncer.registry.address import is_loopback
+from syncer.registry.registries import is_loopback
 from syncer.transport.guard import authority
 
 _FIRST_CONSOLE = "https://console.spectrocloud.com"

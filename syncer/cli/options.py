@@ -13,7 +13,7 @@ from syncer.bundle import GivenName
 from syncer.cli.command import flag, option, options
 from syncer.content import Along
 from syncer.errors import UsageError
-from syncer.formats.units import byte_count
+from syncer.formats.text import byte_count
 from syncer.naming import NameMapping, read_mapping
 from syncer.oci import Platform, Reference
 from syncer.registry import RegistryAddress

@@ -11,6 +11,7 @@ from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import open_sources, sync_settings
 from syncer.bundle import GivenName
+from syncer.cli.build_options import select_mirror
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -25,7 +26,6 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
-from syncer.cli.selection import select_mirror
 from syncer.cli.settings import chart_supplies, registry_settings, state_directory
 from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
@@ -86,7 +86,13 @@ async def _plan_sync(mirror: MirrorOptions, settings: RegistrySettings, state: P
     settings = sync_settings(file, settings, os.environ)
     console = open_console(settings.transport, project_id=mirror.project_id) if file.asks_palette else None
     async with open_sources(
-        file, settings, warn, supplies=chart_supplies(), console=console, strict=mirror.strict
+        file,
+        settings,
+        warn,
+        supplies=chart_supplies(),
+        console=console,
+        strict=mirror.strict,
+        environment=os.environ,
     ) as sources:
         return await plan_sync(sources, state=state, workers=workers)
 
@@ -106,4 +112,5 @@ async def _plan_build(
         supplies=chart_supplies(),
         settings=settings,
         workers=workers,
+        warn=warn,
     )

@@ -15,12 +15,11 @@ from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import PaletteOptions
 from syncer.errors import Exit, UsageError
-from syncer.formats.units import parse_duration
+from syncer.formats.text import parse_duration
 from syncer.serve import Storage, Tls, open_disk
 from syncer.serve import serve as serve_storage
-from syncer.serve.bundled import Bundled
+from syncer.serve.bundle_storage import Bundled, Layered
 from syncer.serve.disk import KEEP_SECONDS
-from syncer.serve.layered import Layered
 
 _LEAST_KEEP_SECONDS = 60
 

@@ -24,7 +24,7 @@ from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
-from syncer.formats.units import parse_duration
+from syncer.formats.text import parse_duration
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile
@@ -85,7 +85,15 @@ def sync(
     )
 
     def sources_with(say: Warn) -> AbstractAsyncContextManager[Sources]:
-        return open_sources(file, settings, say, supplies=chart_supplies(), console=console, strict=mirror.strict)
+        return open_sources(
+            file,
+            settings,
+            say,
+            supplies=chart_supplies(),
+            console=console,
+            strict=mirror.strict,
+            environment=os.environ,
+        )
 
     async def forecast() -> Exit:
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it

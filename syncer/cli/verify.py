@@ -11,7 +11,6 @@ from anyio import to_thread
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import GivenName, shown
-from syncer.bundle.signature import verify_file
 from syncer.cli.command import option
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -50,6 +49,8 @@ def verify(
 
     async def job() -> Exit:
         if public_key:
+            from syncer.bundle.signature import verify_file  # noqa: PLC0415  cryptography is slow to import
+
             await to_thread.run_sync(verify_file, file, public_key, signature)
         result = await verify_bundle(
             file,

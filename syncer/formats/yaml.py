@@ -9,10 +9,10 @@ whose aliases multiply it ("billion laughs") is refused before it fills the memo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import yaml
 
@@ -24,6 +24,9 @@ MAX_NODES = 1_000_000
 """Values in one file, each counted as often as aliases repeat it; the largest known pack has 5,000."""
 
 _MAX_DEPTH = 100
+_MAX_HELD = 32 * 1024 * 1024  # characters that a stream holds at once, each value counted as _VALUE more
+_VALUE = 100  # bytes of a value in memory, beside its text
+_MAX_SILENCE = 8 * 1024 * 1024  # bytes from which the parser makes no value
 _TOO_DEEP = f"it is nested deeper than {_MAX_DEPTH} levels"
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _KEY_PROBLEM = "a key must be a text; a value that begins with { needs quotes"
@@ -70,16 +73,47 @@ def parse_documents(
     added to the list, since some programs accept that and others do not.
     """
     builder = _Builder(origin, max_nodes, repeated)
+    for event in _events(text, origin):
+        builder.take(event)
+    return builder.roots
+
+
+class Readable(Protocol):
+    """Something that bytes are read from, such as a file."""
+
+    def read(self, length: int, /) -> bytes: ...
+
+
+def stream_yaml(
+    source: Readable, origin: Path | str, *, depth: int, max_bytes: int, max_nodes: int = MAX_NODES
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Read documents of any size, and yield what they hold, in memory that does not grow with them.
+
+    A value inside ``depth`` mappings and lists is yielded whole, with the keys of the mappings that lead to it.  Of
+    those above it, which follow what is in them, texts are yielded whole, and mappings and lists without their content.
+
+    Raises ``InvalidFile``, which names ``origin``, line and column: also for more than ``max_bytes`` or ``max_nodes``,
+    and for what cannot be read without holding much of it.
+    """
+    reader = _BoundedReader(source, origin, max_bytes)
+    builder = _Streaming(origin, max_nodes, depth)
+    for event in _events(reader, origin):
+        reader.silent = 0
+        builder.take(event)
+        if builder.ready:
+            yield from builder.ready
+            builder.ready.clear()
+
+
+def _events(source: str | Readable, origin: Path | str) -> Iterator[Any]:
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
-            builder.take(event)
+        yield from yaml.parse(source, Loader=_LOADER)  # type: ignore[arg-type]  # it reads bytes, as files do
     except yaml.MarkedYAMLError as error:
         if "nesting depth" in str(error.problem):  # libyaml's own limit, which some versions meet before ours
             raise InvalidFile(origin, _TOO_DEEP) from None
         raise _syntax_error(error, origin) from None
     except yaml.YAMLError as error:
         raise InvalidFile(origin, f"this is not YAML: {str(error).splitlines()[0]}") from None
-    return builder.roots
 
 
 def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
@@ -130,7 +164,7 @@ class _Frame:
 
 
 class _Builder:
-    def __init__(self, origin: Path | str, max_nodes: int, repeated: list[InvalidFile] | None) -> None:
+    def __init__(self, origin: Path | str, max_nodes: int, repeated: list[InvalidFile] | None = None) -> None:
         self.roots: list[Any] = []
         self._repeated = repeated
         self._origin = origin
@@ -157,7 +191,7 @@ class _Builder:
         plain = event.implicit[0]
         value = None if plain and event.value in _NOTHING else event.value
         if event.anchor:
-            self._anchors[event.anchor] = value, 1
+            self._remember(event.anchor, value, 1)
         self._place(event, value, event.start_mark.line + 1, is_merge=plain and value == "<<")
 
     def _begin(self, event: Any, node: Map | Seq) -> None:
@@ -178,8 +212,11 @@ class _Builder:
                         node[key] = value
                         node.lines[key] = merged.lines[key]
         if frame.anchor:
-            self._anchors[frame.anchor] = node, self._count - frame.counted
+            self._remember(frame.anchor, node, self._count - frame.counted)
         self._place(event, node, frame.line)
+
+    def _remember(self, anchor: str, value: Any, nodes: int) -> None:
+        self._anchors[anchor] = value, nodes
 
     def _alias(self, event: Any) -> None:
         if event.anchor not in self._anchors:
@@ -230,6 +267,70 @@ class _Builder:
     def _error(self, event: Any, problem: str) -> InvalidFile:
         mark = event.start_mark
         return InvalidFile(self._origin, f"column {mark.column + 1}: {problem}", line=mark.line + 1)
+
+
+class _Streaming(_Builder):
+    """A builder that gives away each value inside ``depth`` mappings and lists, and all above it, when it is complete.
+
+    It holds the keys of what is open, the values of anchors, and the value that is being built.
+    """
+
+    def __init__(self, origin: Path | str, max_nodes: int, depth: int) -> None:
+        super().__init__(origin, max_nodes)
+        self.ready: list[tuple[tuple[str, ...], Any]] = []
+        self._depth = depth
+        self._kept = 0  # characters and values of keys and anchors, weighed as in _MAX_HELD
+        self._built = 0  # and those of the value that is being built
+
+    def _grow(self, event: Any, nodes: int) -> None:
+        super()._grow(event, nodes)
+        self._built += _VALUE + (len(event.value) if type(event) is yaml.ScalarEvent else 0)
+        if self._kept + self._built > _MAX_HELD:
+            raise self._error(event, "it cannot be read piece by piece, since one of its parts is too large")
+
+    def _remember(self, anchor: str, value: Any, nodes: int) -> None:
+        if isinstance(value, Map | Seq) and len(self._open) < self._depth:
+            self._anchors.pop(anchor, None)  # its content is not there any more
+            return
+        self._kept += self._built
+        super()._remember(anchor, value, nodes)
+
+    def _place(self, event: Any, value: Any, line: int, *, is_merge: bool = False) -> None:
+        if len(self._open) > self._depth:
+            super()._place(event, value, line, is_merge=is_merge)
+            return
+        frame = self._open[-1] if self._open else None
+        if frame is not None and frame.wants_key:
+            if is_merge:
+                raise self._error(event, "<< is not understood in so large a mapping")
+            super()._place(event, value, line)
+            self._kept += _VALUE + len(value)
+        else:
+            self.ready.append((tuple(frame.key for frame in self._open if frame.key is not None), value))
+            if frame is not None and isinstance(frame.node, Map):
+                super()._place(event, None, 0)
+        self._built = 0
+
+
+class _BoundedReader:
+    """A source that is read by a parser, as long as it is not too large and makes sense."""
+
+    def __init__(self, source: Readable, origin: Path | str, most: int) -> None:
+        self.silent = 0  # bytes since the last value
+        self._source = source
+        self._origin = origin
+        self._most = most
+        self._count = 0
+
+    def read(self, size: int) -> bytes:
+        piece = self._source.read(size)
+        self._count += len(piece)
+        self.silent += len(piece)
+        if self._count > self._most:
+            raise InvalidFile(self._origin, f"it is larger than {self._most} bytes")
+        if self.silent > _MAX_SILENCE:
+            raise InvalidFile(self._origin, f"it has {_MAX_SILENCE} bytes in one piece")
+        return piece
 
 
 def _syntax_error(error: yaml.MarkedYAMLError, origin: Path | str) -> InvalidFile:

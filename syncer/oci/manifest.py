@@ -29,6 +29,9 @@ MAX_DEPTH = 8
 MAX_MANIFESTS = 10_000
 """The number of manifests that one image may have."""
 
+MAX_MANIFEST_BYTES = 32 * 1024 * 1024
+"""Bytes of all manifests of one image, which a run keeps in memory; the largest known image has a hundredth of it."""
+
 Takes: TypeAlias = Callable[[Descriptor], bool]
 """Says of a foreign layer whether it comes along with its image."""
 
@@ -107,16 +110,17 @@ class Descent:
 
     A child comes once for each entered manifest that lists it, a foreign layer only if ``takes`` says so.  ``enter``
     raises ``InvalidContent``, which names ``origin``, for more than ``MAX_DEPTH`` indexes within each other, and for
-    more than ``MAX_MANIFESTS`` manifests.
+    manifests that are more than ``MAX_MANIFESTS``, or ``MAX_MANIFEST_BYTES`` together.
     """
 
-    __slots__ = ("_left", "_open", "_prefix", "_takes")
+    __slots__ = ("_bytes_left", "_left", "_open", "_prefix", "_takes")
 
     def __init__(self, origin: object = None, takes: Takes = never) -> None:
         self._takes = takes
         self._prefix = "" if origin is None else f"{origin}: "
         self._open: list[tuple[Iterator[Descriptor], bool]] = []
         self._left = MAX_MANIFESTS
+        self._bytes_left = MAX_MANIFEST_BYTES
 
     @property
     def depth(self) -> int:
@@ -130,6 +134,9 @@ class Descent:
         if not self._left:
             raise InvalidContent(f"{self._prefix}it has more than {MAX_MANIFESTS} manifests")
         self._left -= 1
+        self._bytes_left -= len(manifest.content)
+        if self._bytes_left < 0:
+            raise InvalidContent(f"{self._prefix}its manifests have more than {MAX_MANIFEST_BYTES} bytes together")
         self._open.append((iter(manifest.children(self._takes)), isinstance(manifest, Index)))
 
     def __iter__(self) -> Iterator[tuple[Descriptor, bool]]:
@@ -255,6 +262,7 @@ __all__ = [
     "DOCKER_MANIFEST",
     "MAX_DEPTH",
     "MAX_MANIFESTS",
+    "MAX_MANIFEST_BYTES",
     "MAX_MANIFEST_SIZE",
     "AnyManifest",
     "Descent",

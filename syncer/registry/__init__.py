@@ -1,13 +1,17 @@
 """One end of a transfer: OCI registries."""
 
-from syncer.registry.address import RegistryAddress
-from syncer.registry.credentials import AuthFile, Credential, CredentialSettings, default_auth_files
-from syncer.registry.logins import KeptLogins, check_login
-from syncer.registry.registries import Registries, RegistrySettings, open_registries
+from syncer.registry.credentials import (
+    AuthFile,
+    Credential,
+    CredentialSettings,
+    KeptLogins,
+    default_auth_files,
+)
+from syncer.registry.registries import Registries, RegistryAddress, RegistrySettings, check_login, open_registries
 from syncer.registry.repository import delete_tag, repositories
 from syncer.registry.target import RegistryTarget
 from syncer.registry.upload_journal import FileUploadJournal, Unfinished, UploadJournal, open_upload_journal
-from syncer.registry.ways import CHUNK_SIZE
+from syncer.registry.upload_session import CHUNK_SIZE
 
 __all__ = [
     "CHUNK_SIZE",

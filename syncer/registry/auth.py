@@ -16,11 +16,9 @@ from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
 from syncer.oci.docker_hub import canonical_host
-from syncer.registry.challenge import Challenge, parse_challenges
+from syncer.registry.answers import refusal, with_parameters
+from syncer.registry.challenges import Challenge, is_related, parse_challenges
 from syncer.registry.credentials import Credential, Credentials, CredentialSettings
-from syncer.registry.headers import with_parameters
-from syncer.registry.problems import refusal
-from syncer.registry.realms import is_related
 from syncer.transport import Answer, Authorizer, Budget, Challenged, Request, Transport
 from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, authority, check_hop, origin, upgraded

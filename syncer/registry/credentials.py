@@ -1,4 +1,5 @@
-"""Logins: what was given, what Docker's and Podman's files hold, what credential helpers know.
+"""Logins: those that were given, those that Docker's and Podman's files or credential helpers keep, and those that are
+saved for later runs.
 
 Nothing of it is ever shown: the values are left out of ``repr``, and errors name files and hosts only.
 """
@@ -20,12 +21,13 @@ from typing import Any
 import anyio
 import orjson
 
-from syncer.errors import InvalidFile
+from syncer.errors import InvalidFile, TargetError
+from syncer.files import lock, saving, write_whole
 from syncer.oci.docker_hub import canonical_host, login_key, login_place
 from syncer.transport.guard import readable
 
-HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
-HELPER_SECONDS = 30
+_HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_HELPER_SECONDS = 30
 _IDENTITY_TOKEN = "<token>"  # noqa: S105  (what a helper gives as the name, to say that the secret is a token)
 
 
@@ -116,7 +118,7 @@ class Credentials:
     def _load(self, file: AuthFile) -> Logins:
         logins = self._files.get(file.path)
         if logins is None:
-            logins = self._files[file.path] = read_auth_file(file)
+            logins = self._files[file.path] = _read_auth_file(file)
         return logins
 
     async def _ask_helper(self, helper: str, host: str) -> Credential | None:
@@ -128,11 +130,11 @@ class Credentials:
     async def _run(self, helper: str, host: str) -> Credential | None:
         """Run ``docker-credential-HELPER get``; its failure is a note, since the registry may want no login."""
         program = f"docker-credential-{helper}"
-        if not HELPER_NAME.fullmatch(helper):
+        if not _HELPER_NAME.fullmatch(helper):
             self.notes[host] = f"{readable(program)!r} is no name of a credential helper"
             return None
         try:
-            with anyio.fail_after(HELPER_SECONDS), pipe_with(login_key(host).encode()) as question:
+            with anyio.fail_after(_HELPER_SECONDS), _pipe_with(login_key(host).encode()) as question:
                 result = await anyio.run_process(
                     [program, "get"], stdin=question, stderr=subprocess.DEVNULL, check=False
                 )
@@ -140,7 +142,7 @@ class Credentials:
             self.notes[host] = f"{program} is not installed"
             return None
         except TimeoutError:
-            self.notes[host] = f"{program} did not answer within {HELPER_SECONDS} s"
+            self.notes[host] = f"{program} did not answer within {_HELPER_SECONDS} s"
             return None
         except OSError as error:
             self.notes[host] = f"{program} cannot be run: {error.strerror}"
@@ -166,7 +168,7 @@ class Credentials:
 
 
 @contextmanager
-def pipe_with(content: bytes) -> Iterator[int]:
+def _pipe_with(content: bytes) -> Iterator[int]:
     """A pipe to read ``content`` from, which is short; a helper may end without having read it."""
     reading, writing = os.pipe()
     try:
@@ -200,7 +202,7 @@ def _narrowing(path: str) -> Iterator[str]:
         path = path.rpartition("/")[0]
 
 
-def read_auth_file(file: AuthFile) -> Logins:
+def _read_auth_file(file: AuthFile) -> Logins:
     try:
         content = file.path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -220,9 +222,9 @@ def read_auth_file(file: AuthFile) -> Logins:
     auths: dict[str, Credential] = {}
     for key, entry in sorted(_object(document, "auths").items(), key=_weight):
         if login := _login(entry):
-            auths[place_of_key(key)] = login
+            auths[_place_of_key(key)] = login
     named = sorted(_object(document, "credHelpers").items(), key=_weight)
-    helpers = {place_of_key(key): str(helper) for key, helper in named if helper}
+    helpers = {_place_of_key(key): str(helper) for key, helper in named if helper}
     store = document.get("credsStore")
     return Logins(auths, helpers, store if isinstance(store, str) else "")
 
@@ -235,10 +237,10 @@ def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
 def _weight(item: tuple[str, Any]) -> tuple[bool, bool]:
     """Of several spellings of one place the last one counts: its own name, then one without a scheme."""
     key = item[0]
-    return key == place_of_key(key), "://" not in key
+    return key == _place_of_key(key), "://" not in key
 
 
-def place_of_key(key: str) -> str:
+def _place_of_key(key: str) -> str:
     """``https://host/v1/`` as ``host``: the place, as references write it, whose login a file keeps as ``key``."""
     bare = re.sub(r"^https?://", "", key)
     bare = bare.rstrip("/")
@@ -265,3 +267,90 @@ def _login(entry: Any) -> Credential | None:
     password = password.rstrip("\0")
     credential = Credential(username, password, text("identitytoken"), text("registrytoken"))
     return credential if credential.secrets else None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLogins:
+    """The files of saved logins: ``file`` is syncer's own, ``docker`` the one that may name helpers."""
+
+    file: Path
+    docker: Path
+
+    async def keep(self, host: str, credential: Credential) -> str:
+        """Keep the login; where, in words.  Raises ``TargetError``, and ``InvalidFile`` for a file that is damaged."""
+        if helper := self._helper(host):
+            document = {"ServerURL": login_key(host), "Username": credential.username, "Secret": credential.password}
+            await _run(helper, "store", orjson.dumps(document))
+            self._forget_in_file(host)
+            return f"by docker-credential-{helper}"
+        text = f"{credential.username}:{credential.password}"
+        with self._changed() as auths:
+            _forget(auths, host)
+            auths[login_key(host)] = {"auth": base64.b64encode(text.encode()).decode()}
+        return f"in {self.file}"
+
+    async def forget(self, host: str) -> bool:
+        """Forget the login; whether there was one in syncer's own file, or a helper that may have had it."""
+        helper = self._helper(host)
+        if helper:
+            await _run(helper, "erase", login_key(host).encode())
+        return self._forget_in_file(host) or bool(helper)
+
+    def _helper(self, host: str) -> str:
+        helper = _read_auth_file(AuthFile(self.docker)).helper(canonical_host(host))
+        if helper and not _HELPER_NAME.fullmatch(helper):
+            raise InvalidFile(self.docker, f"{helper[:80]!r} is no name of a credential helper")
+        return helper
+
+    def _forget_in_file(self, host: str) -> bool:
+        if not self.file.exists():
+            return False
+        with self._changed() as auths:
+            return _forget(auths, host)
+
+    @contextmanager
+    def _changed(self) -> Iterator[dict[str, Any]]:
+        """The logins in the file, written back at the end of the block; one process at a time changes them."""
+        with saving(self.file):
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file = lock(self.file.with_name(f".{self.file.name}.lock"))
+            try:
+                document = self._read()
+                yield document.setdefault("auths", {})
+                content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+                write_whole(self.file, content, mode=0o600)
+            finally:
+                os.close(file)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            document = orjson.loads(self.file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict) or not isinstance(document.get("auths", {}), dict):
+            raise InvalidFile(self.file, "it holds no logins that were kept", hint="remove it, and log in anew")
+        return document
+
+
+async def _run(helper: str, action: str, document: bytes) -> None:
+    """Run ``docker-credential-HELPER ACTION``; raises ``TargetError`` when it fails, without a word of what it said."""
+    program = f"docker-credential-{helper}"
+    try:
+        with anyio.fail_after(_HELPER_SECONDS), _pipe_with(document) as question:
+            result = await anyio.run_process([program, action], stdin=question, stderr=subprocess.DEVNULL, check=False)
+    except FileNotFoundError:
+        raise TargetError(f"{program} is not installed", hint="Docker's config.json names it; install it") from None
+    except (OSError, TimeoutError):
+        raise TargetError(f"{program} cannot be run, or did not answer") from None
+    if result.returncode != 0:
+        raise TargetError(f"{program} {action} failed with exit code {result.returncode}")
+
+
+def _forget(auths: dict[str, Any], host: str) -> bool:
+    """Take out every spelling of ``host``; whether there was one."""
+    spellings = [key for key in auths if _place_of_key(key) == canonical_host(host)]
+    for key in spellings:
+        del auths[key]
+    return bool(spellings)

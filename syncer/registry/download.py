@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -11,8 +11,7 @@ from multidict import CIMultiDictProxy
 from syncer.content import Pieces, PourableBlob
 from syncer.errors import DigestMismatch, Interrupted, NetworkError, SyncerError, Unsafe
 from syncer.oci import Descriptor
-from syncer.registry.headers import content_range
-from syncer.registry.problems import refusal
+from syncer.registry.answers import content_range, refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
 from syncer.transport.failures import Unanswered
@@ -115,12 +114,12 @@ class _Download:
     def _request(self) -> Request:
         is_part = self._position > 0 and self._ranges
         headers = {"Range": f"bytes={self._position}-"} if is_part else {}
-        return replace(self._place or self._own(), headers=headers, is_blob=True)
+        return replace(self._place, headers=headers) if self._place else self._own(headers)
 
-    def _own(self) -> Request:
+    def _own(self, headers: Mapping[str, str]) -> Request:
         """Ask the registry itself."""
         url = self._repository.url(f"blobs/{self._descriptor.digest}")
-        return Request(method="GET", url=url, authorizer=self._repository.authorizer)
+        return Request(method="GET", url=url, headers=headers, authorizer=self._repository.authorizer, is_blob=True)
 
     def _goes_elsewhere(self, error: SyncerError | None = None) -> bool:
         """Whether a vendor has one more place for the layer, which is asked from now on.
@@ -132,7 +131,7 @@ class _Download:
             url = self._places.pop(0)
             try:
                 place = self._repository.registry.transport.redirected(
-                    self._own(), url, self._scope, what="the URL of a foreign layer"
+                    self._own({}), url, self._scope, what="the URL of a foreign layer"
                 )
             except Unsafe as unsafe:
                 error = unsafe

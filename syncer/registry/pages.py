@@ -14,8 +14,7 @@ from yarl import URL
 
 from syncer.errors import InvalidContent, ListIncomplete
 from syncer.oci.manifest import load_object
-from syncer.registry.headers import next_link, upgraded_location, with_parameters
-from syncer.registry.problems import refusal
+from syncer.registry.answers import next_link, refusal, upgraded_location, with_parameters
 from syncer.transport import Answer, Request, Transport
 from syncer.transport.client import resolved
 from syncer.transport.guard import authority, origin, without_secrets
@@ -25,11 +24,12 @@ Entry = TypeVar("Entry", bound=Hashable)
 PAGE = 1000
 """Entries that are asked for at a time; Amazon's registry refuses more."""
 
-LARGEST_PAGE = 16 * 1024 * 1024
+LARGEST_PAGE = 8 * 1024 * 1024
 """Bytes that are read of a page."""
 
 _MOST_PAGES = 10_000
 _MOST_ENTRIES = 1_000_000
+_MOST_BYTES = 32 * 1024 * 1024  # of all pages of a list
 
 _HINT = "nothing is taken for missing that such a list leaves out; what is wrong is the registry, or a proxy before it"
 
@@ -47,6 +47,7 @@ class Pages(Generic[Entry]):
     read: Callable[[Answer], Sequence[Entry]]
     bare: URL | None
     notice: Callable[[str], None]  # hears of what is odd and does no harm
+    most: int | None = None  # entries, where less than _MOST_ENTRIES make sense
 
     async def entries(self, answer: Answer) -> AsyncIterator[list[Entry]]:
         """The entries of each page that no page before it had; ``answer`` is the first page, of status 200.
@@ -56,8 +57,15 @@ class Pages(Generic[Entry]):
         """
         asked = {self.first.url}
         seen: set[Entry] = set()
+        most = self.most or _MOST_ENTRIES
+        size = 0
         for _ in range(_MOST_PAGES):
             page = self.read(answer)
+            size += len(answer.content)
+            if len(seen) + len(page) > most:
+                raise _incomplete(answer, f"it has more than {most:,} entries")
+            if size > _MOST_BYTES:
+                raise _incomplete(answer, f"it has more than {_MOST_BYTES:,} bytes")
             fresh = [entry for entry in dict.fromkeys(page) if entry not in seen]
             seen.update(fresh)
             yield fresh
@@ -68,8 +76,6 @@ class Pages(Generic[Entry]):
                 raise _incomplete(answer, "a page repeats what was there already, and says that more follows")
             if following.url in asked:
                 raise _incomplete(answer, "its pages lead in a circle")
-            if len(seen) > _MOST_ENTRIES:
-                raise _incomplete(answer, f"it has more than {_MOST_ENTRIES:,} entries")
             asked.add(following.url)
             answer = await self.transport.ask(following, limit=LARGEST_PAGE)
             if answer.status != 200:
@@ -117,7 +123,7 @@ def names_in(answer: Answer, key: str) -> list[str]:
     An empty list may be null, and beside the name of its repository it may be left out.
     """
     if not answer.is_whole:
-        raise InvalidContent(f"{answer.request}: the list is too long")
+        raise InvalidContent(f"{answer.request}: a page of the list has more than {LARGEST_PAGE:,} bytes")
     document = load_object(answer.content)
     names = document.get(key)
     if names is None and (key in document or "name" in document):

@@ -111,27 +111,29 @@ class ReferrerSearch:
         """Take in the tags of a repository that was listed for another reason."""
         self._of(repository).tags = frozenset(tags)
 
-    async def find(self, repository: Repository, subjects: Sequence[Digest]) -> dict[Digest, Found]:
+    async def find(self, repository: Repository, subjects: Sequence[Digest], images: int = 1) -> dict[Digest, Found]:
         """Find the referrers of each of ``subjects``, which are asked for once a run.
 
         Tags are looked up in the repository's list of tags if that is known, or one request has it and many are
-        wanted; else one by one.
+        wanted, for these subjects or as many of each of ``images`` to come; else one by one.
         """
         known = self._of(repository)
-        tags = await self._choose_way(repository, known, subjects)
-        found: dict[Digest, Found] = {}
+        tags = await self._choose_way(repository, known, subjects, images)
+        rest = iter(dict.fromkeys(subjects))
 
-        async def look(subject: Digest) -> None:
-            async with limiter, known.locks.setdefault(subject, anyio.Lock()):
-                if subject not in known.answers:
-                    known.answers[subject] = await self._find(repository, known, subject, tags)
-                found[subject] = known.answers[subject]
+        async def look() -> None:
+            for subject in rest:
+                async with known.locks.setdefault(subject, anyio.Lock()):
+                    if subject not in known.answers:
+                        known.answers[subject] = await self._find(repository, known, subject, tags)
 
-        limiter = anyio.CapacityLimiter(_AT_ONCE)
-        async with anyio.create_task_group() as tasks:
-            for subject in subjects:
-                tasks.start_soon(look, subject)
-        return {subject: found[subject] for subject in subjects}
+        if len(subjects) == 1:  # as for most images, which then need no task of their own
+            await look()
+        else:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(min(_AT_ONCE, len(subjects))):
+                    tasks.start_soon(look)
+        return {subject: known.answers[subject] for subject in subjects}
 
     async def lists(self, repository: Repository, subject: Digest, referrer: Digest) -> bool:
         """Tell whether ``subject`` lists ``referrer``, by the API or the fallback tag; raises where that is unknown."""
@@ -150,14 +152,15 @@ class ReferrerSearch:
         return self._repositories.setdefault(repository.name, _Known())
 
     async def _choose_way(
-        self, repository: Repository, known: _Known, subjects: Sequence[Digest]
+        self, repository: Repository, known: _Known, subjects: Sequence[Digest], images: int
     ) -> frozenset[str] | None:
         """List the tags, in one request, once more than a few names are to be asked for in a repository."""
         async with known.choosing:
             if known.tags is None:
                 new = [subject for subject in subjects if subject not in known.answers]
-                known.asked += sum(1 + len(cosign_tags(subject)) for subject in new)
-                if known.asked > _FEW and not known.was_listed:
+                names = sum(1 + len(cosign_tags(subject)) for subject in new)
+                known.asked += names
+                if max(known.asked, names * images) > _FEW and not known.was_listed:
                     known.was_listed = True
                     known.tags = await repository.first_tags()
             return known.tags

@@ -23,12 +23,11 @@ from syncer.errors import (
 )
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
-from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, Index
+from syncer.oci.manifest import MAX_MANIFEST_SIZE, MAX_MANIFESTS, AnyManifest, Index
 from syncer.oci.referrer_tags import fallback_tag
+from syncer.registry.answers import is_web_page, problems_of, refusal, with_parameters
 from syncer.registry.auth import RegistryAuth
-from syncer.registry.headers import with_parameters
 from syncer.registry.pages import LARGEST_PAGE, PAGE, Pages, names_in
-from syncer.registry.problems import is_web_page, problems_of, refusal
 from syncer.transport import Answer, Budget, Request, Transport
 
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
@@ -217,7 +216,7 @@ class Repository:
         request = self._request("GET", f"referrers/{digest}", headers={"Accept": OCI_INDEX})
         answer = await self._transport.ask(request, limit=LARGEST_PAGE)
         if answer.status == 200 and answer.media_type == OCI_INDEX:
-            pages = Pages(self._transport, request, _listed, None, self.registry.notice)
+            pages = Pages(self._transport, request, _listed, None, self.registry.notice, most=MAX_MANIFESTS)
             return tuple([found async for page in pages.entries(answer) for found in page])
         if _has_no_referrers_api(answer, digest):
             return None
@@ -345,7 +344,8 @@ def _has_no_referrers_api(answer: Answer, subject: Digest) -> bool:
 def _listed(answer: Answer) -> tuple[Descriptor, ...]:
     if answer.media_type != OCI_INDEX:
         raise InvalidContent(f"{answer.request}: a page of referrers is {answer.media_type}, and no index")
-    return parse_manifest(answer.content, OCI_INDEX).children()
+    children = parse_manifest(answer.content, OCI_INDEX).children()
+    return tuple(replace(child, annotations={}) for child in children)  # which nobody reads, and may be long
 
 
 async def repositories(registry: Registry) -> list[str]:

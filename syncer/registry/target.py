@@ -10,15 +10,14 @@ from syncer.content import Blob, Progress
 from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
+from syncer.registry.answers import hint_for, is_full
 from syncer.registry.body import Content, SourceFailed
 from syncer.registry.download import RegistryBlob
-from syncer.registry.problems import hint_for, is_full
 from syncer.registry.referrers import Referrers, ReferrerSearch
 from syncer.registry.repository import Registry, Repository
-from syncer.registry.session import Session, opened
 from syncer.registry.upload import Upload
 from syncer.registry.upload_journal import UploadJournal
-from syncer.registry.ways import Manner
+from syncer.registry.upload_session import Manner, Session, opened
 from syncer.transport import Budget, Request
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for

@@ -12,15 +12,13 @@ from dataclasses import replace
 import anyio
 
 from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
+from syncer.registry.answers import is_web_page, problems_of, uploaded, with_parameters
 from syncer.registry.body import Content
-from syncer.registry.headers import uploaded, with_parameters
-from syncer.registry.problems import is_web_page, problems_of
 from syncer.registry.repository import Repository, is_success, says_stored, unproven
-from syncer.registry.session import Session, continued, opened
 from syncer.registry.upload_journal import UploadJournal
-from syncer.registry.ways import Manner, Way
+from syncer.registry.upload_session import Manner, Session, Way, continued, opened
 from syncer.transport import PROGRESS, Answer, Body, Request
-from syncer.transport.retry import TRANSIENT
+from syncer.transport.client import TRANSIENT
 
 _RESTARTS = 3
 _PUTS = 2  # with a body that fail, after which the bytes go in a PATCH, and an empty PUT ends the upload

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 from aiohttp import StreamReader, web
 
-from syncer.serve.problem import Problem
+from syncer.serve.protocol import Problem
 
 HEADER_SECONDS = 10.0
 """The time in which a new connection must send the head of its first request."""

@@ -1,4 +1,4 @@
-"""The directory of ``serve --disk``: the check that it may be used, the mark that is set in it, and its layout.
+"""The directory of ``serve --disk``: the check that it may be used, its mark, its layout, and the sweep.
 
 ::
 
@@ -11,6 +11,10 @@
     repositories/<name>/_tags/<tag>                         a digest
     repositories/<name>/_uploads/<session>                  the bytes that arrived so far
     temporary/                                              files on their way to their name
+
+The sweep removes content that no repository needs, while requests are served.  A blob belongs to a repository as long
+as a manifest of that repository lists it, or as long as it is young, since the manifest of a push comes last.  Content
+stays as long as a repository has it.  Only ``DELETE`` removes a manifest.  Content in doubt stays.
 """
 
 from __future__ import annotations
@@ -20,14 +24,17 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
-from syncer.errors import InvalidContent, Locked, UsageError
+from syncer.errors import InvalidContent, Locked, SyncerError, UsageError
 from syncer.files import try_lock, write_whole
-from syncer.oci import Digest
+from syncer.oci import Digest, parse_manifest
+from syncer.oci.manifest import Manifest
 
 MARK = "syncer-registry.json"
 _VERSION = 1  # of what lies where
@@ -226,3 +233,123 @@ def _reason(directory: Path, error: OSError) -> str:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return "it leads nowhere" if directory.is_symlink() and not directory.exists() else "it is not a directory"
     return (error.strerror or str(error)).lower()
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """Digests that requests need now, or have needed since the sweep began: none of them is removed.
+
+    A sweep reads a repository once.  A request that makes a link, or relies on one, must add its digest here first.
+    """
+
+    _lock: Lock = field(default_factory=Lock)  # held for a moment at a time
+    _now: Counter[Digest] = field(default_factory=Counter)
+    _since: set[Digest] | None = None  # None while nothing is swept
+
+    @contextmanager
+    def of(self, digests: Iterable[Digest]) -> Iterator[None]:
+        """Keep ``digests`` while the block lasts, and until the end of a sweep that runs at that time."""
+        needed = set(digests)
+        with self._lock:
+            self._now.update(needed)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._now -= Counter(needed)
+                if self._since is not None:
+                    self._since |= needed
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Remember the digests that requests need, for as long as the block lasts."""
+        with self._lock:
+            self._since = set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._since = None
+
+    def remove(self, digest: Digest, path: Path, before: float) -> bool:
+        """Remove the file ``path`` of ``digest``, unless it is needed or younger than ``before``."""
+        with self._lock:
+            if digest in self._now or digest in (self._since or ()) or not _is_older(path, before):
+                return False
+            path.unlink()
+            return True
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """One walk over a registry's directory, which removes content older than ``before`` (seconds since 1970).
+
+    It ends early, with no step half done, when ``going_on`` returns False.
+    """
+
+    layout: Layout
+    arrivals: Arrivals
+    before: float
+    going_on: Callable[[], bool]
+
+    def run(self) -> int:
+        """Remove unneeded content, and return the number of blobs and manifests that were removed."""
+        removed = 0
+        with self.arrivals.watched():
+            kept: set[Digest] = set()
+            for repository, parts in list(self.layout.names()):
+                if not self.going_on():
+                    return removed
+                if "_blobs" in parts:
+                    self._unlink(repository)
+                for kind in parts & {"_blobs", "_manifests"}:
+                    kept.update(self.layout.links(repository, kind))
+            for digest in self.layout.contents():
+                if not self.going_on():
+                    break
+                if digest not in kept:
+                    removed += self.arrivals.remove(digest, self.layout.content(digest), self.before)
+        return removed
+
+    def _unlink(self, repository: str) -> None:
+        """Remove the links of a repository to blobs that none of its manifests lists."""
+        links = {digest: self.layout.link(repository, "_blobs", digest) for digest in self._blobs(repository)}
+        if not links:
+            return
+        for manifest in self.layout.links(repository, "_manifests"):
+            listed = self._listed(repository, manifest)
+            if listed is None or not self.going_on():
+                return
+            for digest in listed:
+                links.pop(digest, None)
+        for digest, link in links.items():
+            self.arrivals.remove(digest, link, self.before)
+
+    def _blobs(self, repository: str) -> Iterator[Digest]:
+        """The blobs of a repository that are old enough to be removed."""
+        for digest in self.layout.links(repository, "_blobs"):
+            if _is_older(self.layout.link(repository, "_blobs", digest), self.before):
+                yield digest
+
+    def _listed(self, repository: str, digest: Digest) -> set[Digest] | None:
+        """The digests that a manifest lists, foreign layers included; None when it cannot be read."""
+        try:
+            media_type = read_plain(self.layout.link(repository, "_manifests", digest)).decode()
+            manifest = parse_manifest(read_plain(self.layout.content(digest)), media_type, expected=digest)
+        except FileNotFoundError:
+            # deleted a moment ago; or damaged, if only its content is missing
+            return None if self.layout.link(repository, "_manifests", digest).exists() else set()
+        except (SyncerError, UnicodeDecodeError):
+            return None
+        if isinstance(manifest, Manifest):
+            return {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        return {child.digest for child in manifest.manifests}
+
+
+def _is_older(path: Path, before: float) -> bool:
+    """Tell whether ``path`` is a regular file that was last changed before that; False when it is gone."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_mtime < before

@@ -23,9 +23,8 @@ from syncer.errors import DigestMismatch, InvalidContent
 from syncer.files import make_directory, mark, remove_file, rename, write_whole
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.manifest import AnyManifest, referrer_descriptor
-from syncer.serve.directory import Layout, open_plain, read_plain, taken
+from syncer.serve.directory import Arrivals, Layout, Sweep, open_plain, read_plain, taken
 from syncer.serve.storage import ReadAt, StoredManifest, Verifying
-from syncer.serve.sweep import Arrivals, Sweep
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -268,6 +267,13 @@ class DiskBlob:
     digest: Digest
     path: Path
     size: int
+
+    @property
+    def is_verified(self) -> bool:
+        try:
+            return self.disk.is_sound(self.digest, self.path.lstat())
+        except FileNotFoundError:
+            return False
 
     @contextmanager
     def open(self) -> Iterator[ReadAt]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import quote
 
@@ -11,15 +12,27 @@ import anyio
 from aiohttp import ETag, web
 from anyio import to_thread
 
+from syncer.errors import DigestMismatch
 from syncer.oci import Digest
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.serve.connection import write_piece
-from syncer.serve.endpoint import BlobAt, ManifestAt, Pulled, Referrers, Tags
-from syncer.serve.problem import COMMON_HEADERS, Problem, empty_response, json_response, not_modified
-from syncer.serve.storage import Storage, StoredBlob, StoredManifest
+from syncer.serve.protocol import (
+    COMMON_HEADERS,
+    BlobAt,
+    ManifestAt,
+    Problem,
+    Pulled,
+    Referrers,
+    Tags,
+    empty_response,
+    json_response,
+    not_modified,
+)
+from syncer.serve.storage import Storage, StoredBlob, StoredManifest, verify
 
 _PIECES = (128 * 1024, 1024 * 1024)  # bytes that a slow and a quick client is sent at a time
 _QUICK_SECONDS = 0.1
+_CHECKS = 2  # blobs that are hashed at a time; each takes a core
 _MAX_PAGE = 1000  # entries; a larger n is cut, CVE-2023-2253 is what happens otherwise
 
 _RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,19})-(?P<last>[0-9]{0,19})")
@@ -62,8 +75,48 @@ def get_manifest(request: web.BaseRequest, storage: Storage, endpoint: ManifestA
     return web.Response(body=manifest.content, headers=headers)
 
 
-async def get_blob(request: web.BaseRequest, storage: Storage, endpoint: BlobAt) -> web.StreamResponse:
+@dataclass(slots=True)
+class Checks:
+    """The hashing of blobs of which something is to be said that no reader can check: that they are there, or a part.
+
+    Each blob is hashed once, and a few of them at a time.
+    """
+
+    _running: dict[Digest, anyio.Event] = field(default_factory=dict)
+    _limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_CHECKS))
+    _closing: bool = False
+
+    async def find(self, storage: Storage, repository: str, digest: Digest) -> StoredBlob | None:
+        """The blob, whose content agrees with its digest; None when the repository lacks it, or it was damaged.
+
+        Raises ``DigestMismatch`` for a damaged blob that stays where it is, in a bundle.
+        """
+        while (blob := storage.blob(repository, digest)) and not blob.is_verified:
+            if running := self._running.get(digest):
+                await running.wait()
+                continue
+            self._running[digest] = anyio.Event()
+            try:
+                await to_thread.run_sync(verify, blob, lambda: not self._closing, limiter=self._limiter)
+            except DigestMismatch:
+                if storage.blob(repository, digest):
+                    raise
+            finally:
+                self._running.pop(digest).set()
+            if self._closing:
+                raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN", "the registry stops")
+        return blob
+
+    def close(self) -> None:
+        """Let all hashing end early, because the server stops."""
+        self._closing = True
+
+
+async def get_blob(request: web.BaseRequest, storage: Storage, checks: Checks, endpoint: BlobAt) -> web.StreamResponse:
+    """Answer with a blob, or a part of it; what is sent whole is hashed on its way, all else before."""
     blob = storage.blob(endpoint.repository, endpoint.digest)
+    if blob and (request.method == "HEAD" or "Range" in request.headers):
+        blob = await checks.find(storage, endpoint.repository, endpoint.digest)
     if blob is None:
         raise unknown_blob(endpoint.digest)
     headers = _content_headers(endpoint.digest, "application/octet-stream") | {"Accept-Ranges": "bytes"}

@@ -17,6 +17,8 @@ from syncer.oci.manifest import AnyManifest
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+_PIECE = 1024 * 1024  # bytes
+
 ReadAt: TypeAlias = Callable[[int, int], bytes]
 """``read(offset, length)``: exactly those bytes of a blob."""
 
@@ -35,6 +37,11 @@ class StoredBlob(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def is_verified(self) -> bool:
+        """True when the content was hashed, agreed with its digest, and has not changed since."""
+        ...
 
     def open(self) -> AbstractContextManager[ReadAt]:
         """Open the blob for reading, for as long as the block lasts."""
@@ -76,6 +83,18 @@ class Verifying:
         if self.when_damaged:
             self.when_damaged()
         raise DigestMismatch(f"the content that is stored as {self.digest} is not what its name says")
+
+
+def verify(blob: StoredBlob, going_on: Callable[[], bool]) -> None:
+    """Read the whole blob, so that it is hashed; end early when ``going_on`` returns False.
+
+    Raises ``DigestMismatch``.
+    """
+    with blob.open() as read:
+        for offset in range(0, blob.size, _PIECE):
+            if not going_on():
+                return
+            read(offset, min(_PIECE, blob.size - offset))
 
 
 class Kept(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -65,6 +66,7 @@ class Discovery:
     patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
+    _images: Counter[str] = field(default_factory=Counter)  # by repository
     _sizes: dict[Digest, int] = field(default_factory=dict)
     _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
     _takes: Takes = field(init=False)
@@ -81,6 +83,7 @@ class Discovery:
         turns = _Turns(len(items), self.patience)
         by_registry: dict[str, list[int]] = {}  # so that a paused registry does not hold up the others
         for index, item in enumerate(items):
+            self._images[item.source.name] += 1
             by_registry.setdefault(item.source.registry, []).append(index)
 
         async def look(indexes: Iterator[int]) -> None:
@@ -122,7 +125,7 @@ class Discovery:
                 if not subjects:
                     return results
                 asked.update(subjects)
-                referrals = await referring.referrers(image.source, subjects)
+                referrals = await referring.referrers(image.source, subjects, self._images[image.source.name])
             except SyncerError as error:
                 return [*results, *self._doubt(image, error)]
             if referrals.doubt is not None:

@@ -5,7 +5,7 @@ image consists of.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from syncer.errors import InvalidContent
@@ -38,7 +38,7 @@ class Memory:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": _VERSION} | asdict(self)
+        return {"version": _VERSION} | {each.name: getattr(self, each.name) for each in fields(self)}
 
     def location(self, digest: Digest) -> str | None:
         """The space in which the blob was last seen, or None."""

@@ -1,10 +1,8 @@
 """The HTTP client: connections, limits, retries, pauses of hosts, redirects, and URLs without their secrets."""
 
-from syncer.transport.client import Transport, open_transport
+from syncer.transport.client import PROGRESS, Budget, Transport, open_transport
 from syncer.transport.hosts import Traffic
-from syncer.transport.request import Answer, Authorizer, Body, Challenged, FileBody, Request, Sink
-from syncer.transport.response import Response
-from syncer.transport.retry import PROGRESS, Budget
+from syncer.transport.message import Answer, Authorizer, Body, Challenged, FileBody, Request, Response, Sink
 from syncer.transport.settings import HostSettings, Limits, Proxies, TransportSettings
 
 __all__ = [

@@ -18,14 +18,13 @@ from itertools import islice
 from typing import TypeAlias, TypeVar, cast
 
 from syncer.errors import Interrupted, SyncerError
-from syncer.transport.connecting import Found, Route, find_dead_peer
+from syncer.transport.connecting import Found, Route, TlsInTls, find_dead_peer
 from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head
-from syncer.transport.request import FileBody, Request, Sink
+from syncer.transport.message import FileBody, Request, Sink
 from syncer.transport.settings import Limits
-from syncer.transport.tls_in_tls import TlsInTls
 
 PIECE = 512 * 1024
 """Bytes that are received before they are hashed and written, or read from a file before they are sent."""

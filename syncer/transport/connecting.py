@@ -7,7 +7,7 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,14 @@ Found: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
 _KEPT = 60.0  # seconds
 _IDLE = 15.0  # seconds after which a connection may have been closed by the other end
+
+_PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, and how many
+_UNACKNOWLEDGED = 50_000  # milliseconds
+
+_RECORD = 16 * 1024  # bytes that TLS puts into one record at most
+_RECEIVED = 64 * 1024
+
+T = TypeVar("T")
 
 
 class Addresses:
@@ -147,10 +155,6 @@ class Route:
         return no_tunnel(error, authority(self.place), authority(self.url))
 
 
-_PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, and how many
-_UNACKNOWLEDGED = 50_000  # milliseconds
-
-
 def find_dead_peer(connected: socket.socket) -> None:
     """Have the system end a connection whose other end is gone, within a minute, however long an answer may take."""
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -247,3 +251,74 @@ def _load(path: Path, what: str, load: object) -> None:
         raise UsageError(f"the {what} {path} (or its key) is not there") from None
     except (OSError, ssl.SSLError) as error:
         raise UsageError(f"the {what} {path} cannot be used: {error}", hint="it must be a PEM file") from None
+
+
+class TlsInTls:
+    """The methods of a socket that a connection needs; they raise the same errors as those of ``outer``.
+
+    ``ssl`` can wrap only sockets, so the records of the inner TLS go through two buffers.
+    """
+
+    def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, host: str | None) -> None:
+        self._outer = outer
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    def do_handshake(self) -> None:
+        self._carry(self._tls.do_handshake)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send some of ``data``, and return the number of bytes."""
+        return self._carry(self._tls.write, memoryview(data)[:_RECORD])
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.send(rest) :]
+
+    def recv(self, size: int) -> bytes:
+        """Receive at most ``size`` bytes; none at the end, even if TLS does not announce it, as in ``ssl``."""
+        try:
+            return self._carry(self._tls.read, size)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Receive into ``buffer``, and return the number of bytes; 0 at the end, as with ``recv``."""
+        read: Callable[[int, memoryview], Any] = self._tls.read
+        try:
+            return int(self._carry(read, len(buffer), buffer))
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return 0
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._outer.settimeout(seconds)
+
+    def shutdown(self, how: int) -> None:
+        self._outer.shutdown(how)
+
+    def close(self) -> None:
+        self._outer.close()
+
+    def _carry(self, step: Callable[..., T], *arguments: Any) -> T:
+        """Do a step of the inner TLS, and exchange as many records with the other end as it needs."""
+        while True:
+            try:
+                done = step(*arguments)
+            except ssl.SSLWantReadError:
+                self._flush()
+                if piece := self._outer.recv(_RECEIVED):
+                    self._incoming.write(piece)
+                else:
+                    self._incoming.write_eof()
+            except ssl.SSLError:
+                self._flush()  # an alert says why
+                raise
+            else:
+                self._flush()
+                return done
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._outer.sendall(self._outgoing.read())

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from syncer.errors import Interrupted, NetworkError, OutOfFiles, Unreachable, Unsafe, is_out_of_files
 from syncer.transport.guard import authority
 from syncer.transport.http import CutOff, NotHTTP
-from syncer.transport.request import Request
+from syncer.transport.message import Request
 
 
 class CertificateRefused(Unreachable):

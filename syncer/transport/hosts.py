@@ -12,8 +12,8 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -23,7 +23,7 @@ import anyio
 
 from syncer.errors import Interrupted, Unreachable, Waiting
 from syncer.transport.failures import HOPELESS, Absent, Down
-from syncer.transport.request import Request
+from syncer.transport.message import Request
 from syncer.transport.settings import HostSettings, Limits
 
 _NUMBER = re.compile(r"\s*([0-9]{1,12})")
@@ -104,14 +104,19 @@ class Lane(Enum):
 _lane: ContextVar[Lane] = ContextVar("lane", default=Lane.REQUEST)
 
 
-@contextmanager
-def in_lane(lane: Lane) -> Iterator[None]:
-    """Set the lane of the requests that this task, and the tasks that it starts, make in the block."""
-    token = _lane.set(lane)
-    try:
-        yield
-    finally:
-        _lane.reset(token)
+class in_lane:  # noqa: N801  it is used as a function is
+    """Set the lane of the requests that this task, and the tasks that it starts, make in the ``with`` block."""
+
+    __slots__ = ("_lane", "_token")
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def __enter__(self) -> None:
+        self._token = _lane.set(self._lane)
+
+    def __exit__(self, *_: object) -> None:
+        _lane.reset(self._token)
 
 
 class Permits:
@@ -176,6 +181,11 @@ class Presence:
         self._probes = 0  # of this outage, in vain
         self._is_probing = False
         self._changed = anyio.Event()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """False when nothing speaks against a request."""
+        return self._away_since is not None or self._cause is not None
 
     def forget(self) -> None:
         """Ask a host that is down again, as one that never answered."""

@@ -15,6 +15,7 @@ MAX_HEAD = 128 * 1024
 
 _MAX_FIELDS = 256
 _MAX_LINE = 64 * 1024  # bytes between two pieces of a body: a chunk's size and extensions, or trailers
+_TOO_LARGE = "a head that is too large"
 _FIELD_OVERHEAD = 4  # bytes of ": " and of the end of the line
 _FORBIDDEN = re.compile(r"[\r\n\0]")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -73,7 +74,7 @@ class AnswerParser:
         self.has_overrun = False  # more came than the answer has
         self.brought = 0  # pieces of the body in what was fed last, each of which takes its time
         self._method = method
-        self._fields: list[tuple[str, str]] = []
+        self._fields: list[bytes] = []  # names and values in turn
         self._size = 0  # bytes fed without a head in them
         self._since_piece = 0  # bytes fed without a piece of the body in them
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -170,10 +171,9 @@ class AnswerParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head is not None:
             return  # a trailer
-        self._size += len(name) + len(value) + _FIELD_OVERHEAD
-        if self._size > MAX_HEAD or len(self._fields) == _MAX_FIELDS:
-            raise NotHTTP("a head that is too large")
-        self._fields.append((name.decode("latin-1"), value.decode("latin-1").strip(" \t")))
+        self._fields += (name, value)
+        if len(self._fields) > 2 * _MAX_FIELDS:
+            raise NotHTTP(_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -183,7 +183,11 @@ class AnswerParser:
         if status < 200:
             self._fields.clear()
             return
-        headers = CIMultiDictProxy(CIMultiDict(self._fields))
+        self._size += sum(map(len, self._fields)) + len(self._fields) // 2 * _FIELD_OVERHEAD
+        if self._size > MAX_HEAD:
+            raise NotHTTP(_TOO_LARGE)
+        texts = [field.decode("latin-1").strip(" \t") for field in self._fields]
+        headers = CIMultiDictProxy(CIMultiDict(zip(texts[::2], texts[1::2], strict=True)))
         keeps = self._parser.should_keep_alive()
         codings = headers.get("Transfer-Encoding")
         length = headers.get("Content-Length")

@@ -25,8 +25,7 @@ from syncer.transport.connecting import Addresses, Idle, Route
 from syncer.transport.guard import Scope
 from syncer.transport.hosts import Traffic
 from syncer.transport.http import Head
-from syncer.transport.request import FileBody, Request
-from syncer.transport.response import Response
+from syncer.transport.message import FileBody, Request, Response
 from syncer.transport.settings import Limits
 
 T = TypeVar("T")

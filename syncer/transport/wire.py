@@ -16,8 +16,7 @@ from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import request_head
 from syncer.transport.loop import LoopWire
-from syncer.transport.request import Request
-from syncer.transport.response import Response
+from syncer.transport.message import Request, Response
 from syncer.transport.settings import TransportSettings
 from syncer.transport.threads import ThreadWire, wants_thread
 

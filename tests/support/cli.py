@@ -44,3 +44,29 @@ async def syncer(*arguments: str | Path, home: Path, stdin: str = "", **variable
     ran = Ran(process.returncode, process.stdout.decode(), process.stderr.decode())
     assert "Traceback" not in ran.stderr, ran.stderr
     return ran
+
+
+_WEIGHED = """
+import sys
+from pathlib import Path
+from syncer.cli import main
+code = main(sys.argv[2:])
+Path(sys.argv[1]).write_text(Path("/proc/self/status").read_text())
+sys.exit(code)
+"""
+
+
+async def weighed(*arguments: str | Path, home: Path) -> tuple[Ran, int]:
+    """Run ``syncer`` like ``syncer``, and measure the bytes of memory that its process had at its largest."""
+    status = home / "status"
+    process = await anyio.run_process(
+        [sys.executable, "-W", "error", "-c", _WEIGHED, str(status), *map(str, arguments)],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(home),
+    )
+    ran = Ran(process.returncode, process.stdout.decode(), process.stderr.decode())
+    assert "Traceback" not in ran.stderr, ran.stderr
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return ran, int(peak.split()[1]) * 1024

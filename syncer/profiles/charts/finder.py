@@ -143,10 +143,10 @@ class Charts:
 
     async def _from_repository(self, request: ChartRequest, repository: URL, login: Login | None) -> ResolvedChart:
         index = await self._index(repository, login)
-        entry = index.find(request.name, request.version)
-        if not entry.urls:
+        entry = await to_thread.run_sync(index.find, request.name, request.version)
+        if not entry.url:
             raise InvalidContent(f"the index of {without_secrets(repository)} has no URL for {request}")
-        url = _archive_url(repository, entry.urls[0])
+        url = _archive_url(repository, entry.url)
         if url.scheme == "oci":  # Bitnami's index leads to Docker Hub
             return await self._in_registry(request, url)
         fetched = await self._fetch(url, repository, login)
@@ -203,7 +203,7 @@ class Charts:
                 try:
                     authorizer = await self._authorizer(repository, login)
                     self._indexes[repository] = await read_index(
-                        self._transport, repository, authorizer=authorizer, cache=self._cache
+                        self._transport, repository, self._spool.directory, authorizer=authorizer, cache=self._cache
                     )
                 except SyncerError as error:
                     self._indexes[repository] = error

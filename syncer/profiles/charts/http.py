@@ -17,13 +17,14 @@ from yarl import URL
 from syncer.errors import Denied, Interrupted, InvalidContent, NotFound, RegistryError, TargetError
 from syncer.oci import Digest
 from syncer.profiles.palette.edge_credentials import Login
-from syncer.transport import Answer, Authorizer, Request, Response, Transport
+from syncer.transport import Authorizer, Request, Response, Transport
 from syncer.transport.guard import without_secrets
-from syncer.transport.request import Challenged
+from syncer.transport.message import Challenged
 
 MAX_ARCHIVE = 1024 * 1024 * 1024
 """Bytes of one chart or file; charts have some hundred KiB, installers some hundred MiB."""
 
+_NOT_MODIFIED = 304
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -51,40 +52,42 @@ class Download:
     path: Path
     digest: Digest
     size: int  # bytes
+    headers: Mapping[str, str] = field(repr=False)  # of the answer
 
 
-async def ask(
+async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Download:
+    """Download the archive at ``url``, of ``MAX_ARCHIVE`` bytes at most; see ``fetch_changed``."""
+    found = await fetch_changed(transport, url, directory, authorizer=authorizer, limit=MAX_ARCHIVE)
+    if found is None:
+        raise _refusal(url, _NOT_MODIFIED)
+    return found
+
+
+async def fetch_changed(
     transport: Transport,
     url: URL,
+    directory: Path,
     *,
     headers: Mapping[str, str] = _NO_HEADERS,
     authorizer: Authorizer | None = None,
     limit: int,
-) -> Answer:
-    """Fetch the answer from ``url``, at most ``limit`` bytes of it; its status is 2xx or 304.
-
-    Raises ``Denied``, ``NotFound`` or another ``RegistryError`` for other statuses.
-    """
-    answer = await transport.ask(Request(method="GET", url=url, headers=headers, authorizer=authorizer), limit=limit)
-    if answer.status >= 300 and answer.status != 304:
-        raise _refusal(url, answer.status)
-    return answer
-
-
-async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Download:
+) -> Download | None:
     """Download ``url`` into a new file in ``directory``; a download that is cut off begins again.
 
-    Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for more than ``MAX_ARCHIVE`` bytes, and
+    None when the server says that the content is what ``headers`` say that we have.  Raises ``Denied``, ``NotFound``
+    or another ``RegistryError``, a ``NetworkError``, ``InvalidContent`` for more than ``limit`` bytes, and
     ``TargetError`` when the disk is full.
     """
     budget = transport.budget()
-    request = Request(method="GET", url=url, authorizer=authorizer)
+    request = Request(method="GET", url=url, headers=headers, authorizer=authorizer)
     while True:
         try:
             async with transport.open(request, budget=budget) as response:
+                if response.status == _NOT_MODIFIED and headers:
+                    return None
                 if response.status >= 300:
                     raise _refusal(url, response.status)
-                return await _save(response, directory)
+                return await _save(response, directory, limit)
         except Interrupted:
             if budget.is_spent:
                 raise
@@ -93,22 +96,22 @@ async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: 
             raise TargetError(f"{directory} cannot be written: {error.strerror or error}") from None
 
 
-async def _save(response: Response, directory: Path) -> Download:
+async def _save(response: Response, directory: Path, limit: int) -> Download:
     hasher, size = hashlib.sha256(), 0
-    with _new_file(directory) as file:
+    with new_file(directory, "fetching-") as file:
         while piece := await response.piece():
             size += len(piece)
-            if size > MAX_ARCHIVE:
-                raise InvalidContent(f"{without_secrets(response.request.url)} is larger than {MAX_ARCHIVE} bytes")
+            if size > limit:
+                raise InvalidContent(f"{without_secrets(response.request.url)} is larger than {limit} bytes")
             hasher.update(piece)
             file.write(piece)
-    return Download(Path(file.name), Digest("sha256", hasher.hexdigest()), size)
+    return Download(Path(file.name), Digest("sha256", hasher.hexdigest()), size, response.headers)
 
 
 @contextmanager
-def _new_file(directory: Path) -> Iterator[IO[bytes]]:
-    """Open a new file with a unique name, which is removed when the block fails."""
-    with tempfile.NamedTemporaryFile(dir=directory, prefix="fetching-", delete=False) as file:
+def new_file(directory: Path, prefix: str) -> Iterator[IO[bytes]]:
+    """Open a new file with a unique name that begins with ``prefix``, which is removed when the block fails."""
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=prefix, delete=False) as file:
         try:
             yield file
         except BaseException:

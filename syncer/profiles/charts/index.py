@@ -1,26 +1,31 @@
-"""The index.yaml of a classic chart repository, which is fetched once a run and cached by its ETag."""
+"""The index.yaml of a classic chart repository, which is fetched once a run and cached by its ETag.
+
+An index may have hundreds of MiB, so it is read piece by piece.  The fields that find a chart, about a twentieth of
+it, go into a file of lines, and memory has only the place of each chart in that file.
+"""
 
 from __future__ import annotations
 
 import difflib
+import gzip
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self, cast
 
 import orjson
 from anyio import to_thread
 from yarl import URL
 
 from syncer.errors import InvalidContent, InvalidFile, ListIncomplete, NotFound, UsageError
-from syncer.files import write_whole
-from syncer.formats.json_fields import objects_field, text_field
+from syncer.files import saving, write_whole
 from syncer.formats.semver import Version, newest
-from syncer.formats.text import decode_text
-from syncer.formats.yaml import parse_yaml
-from syncer.profiles.charts.http import ask
+from syncer.formats.text import text_field
+from syncer.formats.yaml import Map, stream_yaml
+from syncer.profiles.charts.http import Download, fetch_changed, new_file
 from syncer.transport import Authorizer, Transport
 from syncer.transport.guard import without_secrets
 
@@ -28,37 +33,64 @@ MAX_INDEX = 256 * 1024 * 1024
 """Bytes.  The index.yaml of a large repository has tens of MiB."""
 
 _MAX_NODES = 20_000_000
+_MAX_CHARTS = 100_000
+_MAX_VERSIONS = 100_000  # of one chart
+_MAX_CACHED = 32 * 1024 * 1024  # bytes
+_LONGEST_FIELD = 8 * 1024  # characters of a version, a URL or a digest
+_LONGEST_LINE = 256 * 1024  # bytes
 _NEAREST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedChart:
-    """One version of a chart: the URLs of its archive, and the SHA-256 that the index gives for it."""
+    """One version of a chart: the URL of its archive, and the SHA-256 that the index gives for it."""
 
     version: str
-    urls: tuple[str, ...]
+    url: str  # empty when the index has none
     digest: str  # hexadecimal; empty when the index has none
 
 
 @dataclass(frozen=True, slots=True)
 class ChartIndex:
-    """The charts of a repository: versions by the name of the chart, in the order of the index."""
+    """The charts of a repository: lines in the file ``path``, those of one chart together."""
 
     url: URL
-    charts: Mapping[str, Sequence[IndexedChart]]
+    path: Path
+    places: Mapping[str, tuple[int, int]]  # by the name of the chart: from byte, to byte
+
+    @classmethod
+    def write(cls, url: URL, directory: Path, charts: Iterable[tuple[str, IndexedChart]]) -> Self:
+        """Make an index of ``charts``, each with its name, those of one name together, in a new file in ``directory``.
+
+        Raises ``InvalidContent`` for too many charts, and ``TargetError`` when the disk is full.
+        """
+        places: dict[str, tuple[int, int]] = {}
+        with saving(directory), new_file(directory, "index-") as file:
+            end = 0
+            for name, chart in charts:
+                start, _ = places.get(name, (end, end))
+                end += file.write(orjson.dumps([name, chart.version, chart.url, chart.digest]) + b"\n")
+                places[name] = start, end
+                if len(places) > _MAX_CHARTS:
+                    raise InvalidContent(f"the index of {without_secrets(url)} has more than {_MAX_CHARTS:,} charts")
+        return cls(url, Path(file.name), places)
 
     def find(self, name: str, version: str | None) -> IndexedChart:
-        """Find the chart of exactly ``version``, else the newest one in ``version`` as a range; raises ``NotFound``.
+        """Find the chart of exactly ``version``, else the newest one in ``version`` as a range; this blocks.
 
-        Without a version, the newest release is meant, as in Helm.
+        Without a version, the newest release is meant, as in Helm.  Raises ``NotFound``, and ``InvalidContent`` for a
+        chart that has too many versions.
         """
-        entries = self.charts.get(name)
-        if not entries:
-            near = difflib.get_close_matches(name, self.charts, n=_NEAREST)
+        if name not in self.places:
+            near = difflib.get_close_matches(name, self.places, n=_NEAREST)
             raise self._missing(f"chart {name}", "has no such chart", near)
         by_version: dict[str, IndexedChart] = {}
-        for entry in entries:
-            by_version.setdefault(entry.version, entry)
+        for number, chart in enumerate(self._versions(name)):
+            if number == _MAX_VERSIONS:
+                raise InvalidContent(
+                    f"the index of {without_secrets(self.url)} has more than {_MAX_VERSIONS:,} versions of {name}"
+                )
+            by_version.setdefault(chart.version, chart)
         if version in by_version:
             return by_version[version]
         try:
@@ -71,104 +103,116 @@ class ChartIndex:
             raise self._missing(f"chart {name} {version}", "has no such version", _nearest(by_version, version or ""))
         return by_version[found]
 
+    def _versions(self, name: str) -> Iterator[IndexedChart]:
+        start, end = self.places[name]
+        with self.path.open("rb") as file:
+            file.seek(start)
+            while file.tell() < end:
+                yield IndexedChart(*orjson.loads(file.readline())[1:])
+
     def _missing(self, what: str, problem: str, near: Sequence[str]) -> NotFound:
         words = f"the index {problem}; the nearest are {', '.join(near)}" if near else f"the index {problem}"
         return NotFound(f"{what} of {without_secrets(self.url)}", 404, [words])
 
 
 async def read_index(
-    transport: Transport, repository: URL, *, authorizer: Authorizer | None, cache: Path | None
+    transport: Transport, repository: URL, directory: Path, *, authorizer: Authorizer | None, cache: Path | None
 ) -> ChartIndex:
     """Fetch the index of ``repository``, or take it from ``cache`` when the server says that it has not changed.
 
-    Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for an answer that is not an index, and
-    ``ListIncomplete`` for one of which nothing says that this is all: a text that is cut off between two entries is an
-    index as well.
+    The index keeps its file in ``directory``.  Raises a ``RegistryError`` or ``NetworkError``, ``InvalidContent`` for
+    an answer that is not an index, ``ListIncomplete`` for one of which nothing says that this is all (a text that is
+    cut off between two entries is an index as well), and ``TargetError`` when the disk is full.
     """
     url = repository.with_path(f"{repository.path.rstrip('/')}/index.yaml").with_query(repository.query)
-    kept = _CachedIndex.load(cache, url) if cache else None
+    kept = await to_thread.run_sync(_load, cache, url, repository, directory) if cache else None
     headers = {"Accept-Encoding": "gzip"}
-    if kept and kept.etag:
-        headers["If-None-Match"] = kept.etag
-    answer = await ask(transport, url, headers=headers, authorizer=authorizer, limit=MAX_INDEX)
-    if answer.status == 304 and kept:
-        return ChartIndex(repository, kept.charts)
-    if not answer.is_whole:
-        raise InvalidContent(f"{without_secrets(url)} is larger than {MAX_INDEX} bytes")
-    is_packed = answer.headers.get("Content-Encoding", "").lower() == "gzip"
-    has_end = is_packed or "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
-    charts = await to_thread.run_sync(_parse, answer.content, is_packed, without_secrets(url), has_end)
-    if cache and (etag := answer.headers.get("ETag")):
-        await to_thread.run_sync(_CachedIndex(etag, charts).save, cache, url)
-    return ChartIndex(repository, charts)
-
-
-@dataclass(frozen=True, slots=True)
-class _CachedIndex:
-    """One index in the cache: only the fields that find a chart, about a twentieth of the file."""
-
-    etag: str
-    charts: Mapping[str, Sequence[IndexedChart]]
-
-    @classmethod
-    def load(cls, cache: Path, url: URL) -> _CachedIndex | None:
-        """Read the index from ``cache``; None when it is absent or damaged, since a cache is only a hint."""
-        try:
-            document = orjson.loads(_cache_path(cache, url).read_bytes())
-            charts = {
-                name: [IndexedChart(version, tuple(urls), digest) for version, urls, digest in entries]
-                for name, entries in document["charts"].items()
-            }
-            return cls(str(document["etag"]), charts)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-    def save(self, cache: Path, url: URL) -> None:
-        charts = {name: [(each.version, each.urls, each.digest) for each in self.charts[name]] for name in self.charts}
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            write_whole(_cache_path(cache, url), orjson.dumps({"etag": self.etag, "charts": charts}), is_hint=True)
-        except OSError:
-            return  # the next run asks again
+    if kept:
+        headers["If-None-Match"] = kept[0]
+    found = await fetch_changed(transport, url, directory, headers=headers, authorizer=authorizer, limit=MAX_INDEX)
+    if found is None:
+        if kept is None:
+            raise InvalidContent(f"{without_secrets(url)} is not given, as if we had it already")
+        return kept[1]
+    try:
+        charts = _charts_in(found, without_secrets(url))
+        index = await to_thread.run_sync(ChartIndex.write, repository, directory, charts)
+    finally:
+        found.path.unlink()
+    if cache and (etag := found.headers.get("ETag")):
+        await to_thread.run_sync(_save, cache, url, etag, index)
+    return index
 
 
 def _cache_path(cache: Path, url: URL) -> Path:
+    """The file for an index: a line of JSON with its ETag, and then the lines of ``ChartIndex``."""
     return cache / f"index-{hashlib.sha256(str(url).encode()).hexdigest()[:32]}.json"
 
 
-def _parse(content: bytes, is_packed: bool, origin: str, has_end: bool) -> dict[str, list[IndexedChart]]:
-    """The entries of an index; ``has_end`` says that the answer itself told where it ended."""
+def _load(cache: Path, url: URL, repository: URL, directory: Path) -> tuple[str, ChartIndex] | None:
+    """The ETag and the index in ``cache``; None when it is absent or damaged, since a cache is only a hint."""
     try:
-        text = decode_text(_unpack(content, origin) if is_packed else content, origin, limit=MAX_INDEX)
-        document = parse_yaml(text, origin, max_nodes=_MAX_NODES)
+        with _cache_path(cache, url).open("rb") as file:
+            etag = orjson.loads(file.readline(_LONGEST_LINE))["etag"]
+            lines = (orjson.loads(line) for line in iter(partial(file.readline, _LONGEST_LINE), b""))
+            charts = ((name, IndexedChart(*map(_checked, fields))) for name, *fields in lines)
+            return _checked(etag), ChartIndex.write(repository, directory, charts)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _checked(text: Any) -> str:
+    if not isinstance(text, str):
+        raise TypeError(text)
+    return text
+
+
+def _save(cache: Path, url: URL, etag: str, index: ChartIndex) -> None:
+    try:
+        if index.path.stat().st_size <= _MAX_CACHED:
+            cache.mkdir(parents=True, exist_ok=True)
+            content = orjson.dumps({"etag": etag}) + b"\n" + index.path.read_bytes()
+            write_whole(_cache_path(cache, url), content, is_hint=True)
+    except OSError:
+        return  # the next run asks again
+
+
+def _charts_in(answer: Download, origin: str) -> Iterator[tuple[str, IndexedChart]]:
+    """The charts of the index that ``answer`` is, each with its name; raises the errors of ``read_index``."""
+    is_packed = answer.headers.get("Content-Encoding", "").lower() == "gzip"
+    root: Any = None
+    entries: Any = None
+    try:
+        with answer.path.open("rb") as file:
+            source = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_packed else file
+            found = stream_yaml(source, origin, depth=3, max_bytes=MAX_INDEX, max_nodes=_MAX_NODES)
+            for keys, value in found:
+                match keys:
+                    case ("entries", name) if isinstance(value, Map) and value:
+                        yield name, _indexed_chart(value)
+                    case ("entries",):
+                        entries = value
+                    case ():
+                        root = value
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InvalidContent(f"{origin} is not an index of charts: its gzip encoding is damaged") from None
     except InvalidFile as error:
         raise InvalidContent(f"this is not an index of charts: {error}") from None
-    entries = document.get("entries") if isinstance(document, dict) else None
-    if not isinstance(entries, dict):
+    if not isinstance(entries, Map):
         raise InvalidContent(f"{origin} is not an index of charts: it has no entries")
-    if not has_end and next(reversed(document)) == "entries":  # Helm writes when it was generated after them
+    has_end = is_packed or "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
+    if not has_end and next(reversed(root)) == "entries":  # Helm writes when it was generated after them
         raise ListIncomplete(
             f"{origin} is not known to be whole: the answer does not say where it ends",
             hint="the repository, or a proxy before it, should send a Content-Length",
         )
-    return {name: [_indexed_chart(entry) for entry in objects_field(entries, name)] for name in entries}
 
 
 def _indexed_chart(entry: Mapping[str, Any]) -> IndexedChart:
     urls = entry.get("urls")
     texts = [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
-    return IndexedChart(text_field(entry, "version"), tuple(texts), text_field(entry, "digest").removeprefix("sha256:"))
-
-
-def _unpack(content: bytes, origin: str) -> bytes:
-    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        plain = unpack.decompress(content, MAX_INDEX)
-    except zlib.error:
-        raise InvalidFile(origin, "its gzip encoding is damaged") from None
-    if not unpack.eof:
-        raise InvalidFile(origin, f"it is cut off, or larger than {MAX_INDEX} bytes")
-    return plain
+    fields = text_field(entry, "version"), next(iter(texts), ""), text_field(entry, "digest").removeprefix("sha256:")
+    return IndexedChart(*(text if len(text) < _LONGEST_FIELD else "" for text in fields))
 
 
 def _nearest(versions: Mapping[str, object], wanted: str) -> list[str]:

@@ -116,6 +116,12 @@ def _size(node: Any, path: tuple[Step, ...]) -> int:
     return size
 
 
+def _flag(node: Any, path: tuple[Step, ...]) -> bool:
+    if node not in ("true", "false"):
+        raise _wrong(path, "it must be true or false")
+    return bool(node == "true")
+
+
 def _parsed(parse: Callable[[str], Any]) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> Any:
         try:
@@ -199,7 +205,9 @@ _PACK = _Mapping(DefinedPack, {"name": _text, "version": _text})
 _PROFILE = _Mapping(
     DefinedProfile, {"name": _text, "version": _text, "uid": _text, "type": _text, "packs": _list(_PACK)}
 )
-_IMAGE = _Mapping(DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, **_RESOLVED})
+_IMAGE = _Mapping(
+    DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, "guessed": _flag, **_RESOLVED}
+)
 _CHART = _Mapping(
     DefinedChart,
     {

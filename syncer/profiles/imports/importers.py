@@ -14,11 +14,14 @@ from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.naming import MappingRule
 from syncer.oci import Reference
+from syncer.profiles.imports.deployments import import_helmfile, import_zarf, is_helmfile, is_template, is_zarf
 from syncer.profiles.imports.draft import VARIABLE, Draft, Fields, agree_on_referrers, empty_draft_error, spelled
+from syncer.profiles.imports.dregsy import import_dregsy, is_dregsy
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
 from syncer.profiles.imports.lists import import_images
 from syncer.profiles.imports.locks import import_chart_lock, import_imgpkg, is_chart_lock, is_imgpkg
+from syncer.profiles.imports.ocync import import_ocync, is_ocync
 from syncer.profiles.imports.openshift import (
     import_imageset,
     import_mapping,
@@ -36,12 +39,22 @@ _SINGLE = {
     "ImageSetConfiguration": (is_imageset, import_imageset),
     "imgpkg": (is_imgpkg, import_imgpkg),
     "Images.lock": (is_chart_lock, import_chart_lock),
+    "zarf": (is_zarf, import_zarf),
+    "ocync": (is_ocync, import_ocync),
+    "dregsy": (is_dregsy, import_dregsy),
     "image-syncer": (is_image_syncer, import_image_syncer),
     "skopeo sync": (is_skopeo, import_skopeo),
 }
 """The formats of one document, each with a function that recognises it and one that imports it."""
 
-_LAST_KEY = frozenset({"regsync", "hauler", "ImageSetConfiguration", "image-syncer"})
+_SEVERAL = {
+    "hauler": (is_hauler, import_hauler),
+    "mirror sets": (is_mirror_set, import_mirror_sets),
+    "helmfile": (is_helmfile, import_helmfile),
+}
+"""The formats of several documents, likewise."""
+
+_LAST_KEY = frozenset({"regsync", "hauler", "image-syncer", "dregsy"})
 """The tools that take the last of two equal keys in a mapping; others refuse them."""
 
 _FIRST_DOCUMENT = frozenset({"regsync", "skopeo sync", "image-syncer"})
@@ -59,6 +72,10 @@ _MARKS = {
         ("mirror.openshift.io", "mirror", "storageConfig"),
     ),
     "imgpkg": ("`apiVersion: imgpkg.carvel.dev/…`", ("imgpkg.carvel.dev",)),
+    "zarf": ("`kind: ZarfPackageConfig`", ("ZarfPackageConfig", "zarf.dev", "components")),
+    "helmfile": ("`releases`, a list with a `name` in each", ("releases", "repositories", "helmDefaults", "helmfiles")),
+    "ocync": ("a list `mappings`", ("mappings", "target_groups", "registries")),
+    "dregsy": ("a list `tasks`, with `mappings` in each", ("tasks", "relay", "lister")),
     "image-syncer": ("sources as keys and targets as values, or `images` and `auth`", ("images", "auth")),
 }
 """What the files of a tool have, for people, and the words by which a file like them is told."""
@@ -73,6 +90,10 @@ FORMATS = {
     "mirror sets": "ImageDigestMirrorSet, ImageTagMirrorSet, ImageContentSourcePolicy: names at the targets",
     "imgpkg": "ImagesLock and BundleLock of imgpkg",
     "Images.lock": "the lock of a Helm chart, written by dt",
+    "zarf": "zarf.yaml: the images, charts and files of its components",
+    "helmfile": "helmfile.yaml: the charts of its releases",
+    "ocync": "ocync.yaml: mappings between registries",
+    "dregsy": "the tasks of dregsy",
     "list of images": "a plain list, one image a line",
 }
 """What each format is, for people."""
@@ -148,7 +169,10 @@ def _fill(draft: Draft, text: str, path: Path) -> str:
     repeated: list[InvalidFile] = []
     try:
         documents = parse_documents(text, path, repeated=repeated)
-    except InvalidFile:
+    except InvalidFile as error:
+        if is_template(text):
+            problem = "it is a helmfile that is still to be filled in"
+            raise InvalidFile(path, problem, line=error.line, hint="import what `helmfile build` prints") from None
         if not _is_list(text):
             raise
         documents = [text]
@@ -167,12 +191,10 @@ def _fill(draft: Draft, text: str, path: Path) -> str:
 
 
 def _fill_from_documents(draft: Draft, documents: list[Any], path: Path) -> str:
-    if is_hauler(documents):
-        import_hauler(documents, draft)
-        return "hauler"
-    if is_mirror_set(documents):
-        import_mirror_sets(documents, draft)
-        return "mirror sets"
+    for name, (is_known, import_all) in _SEVERAL.items():
+        if is_known(documents):
+            import_all(documents, draft)
+            return name
     tree = documents[0]
     for name, (knows, fill) in _SINGLE.items():
         if not knows(tree):

@@ -20,7 +20,7 @@ from yarl import URL
 
 from syncer.errors import InvalidFile, TargetError, UsageError, redacted
 from syncer.files import remove_file, saving, write_whole
-from syncer.formats.json_fields import object_field, text_field
+from syncer.formats.text import object_field, text_field
 
 _FILE = "palette.json"
 _HINT = "log in again with syncer login"

@@ -121,7 +121,9 @@ class _Reader:
             more = f" (as at {others})" if others else ""
             problem = f"pack {self.pack.name}: {spell_path(path)}: {error}{more}"
             raise InvalidFile(self.pack.origin, problem, line=line, hint=error.hint)
-        return PackContent(self.pack, tuple(self._images.values()), tuple(self._charts), tuple(self._warnings))
+        return PackContent(
+            self.pack, tuple(self._images.values()), tuple(self._charts), (*self.pack.warnings, *self._warnings)
+        )
 
     def _content(self, content: Any, path: tuple[Step, ...]) -> None:
         if not isinstance(content, Map):

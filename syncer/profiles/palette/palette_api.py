@@ -21,7 +21,7 @@ from syncer.errors import (
     UsageError,
 )
 from syncer.files import saving, write_whole
-from syncer.formats.json_fields import object_field, objects_field, text_field
+from syncer.formats.text import object_field, objects_field, text_field
 from syncer.profiles.palette.console import ConsoleClient
 from syncer.profiles.palette.key import PaletteAccount
 from syncer.profiles.palette.profile import (

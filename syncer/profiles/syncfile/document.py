@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from syncer.errors import InvalidReference, UsageError
 from syncer.formats.models import StrictModel, mistake, parsed
-from syncer.formats.units import byte_count
+from syncer.formats.text import byte_count
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host

@@ -1,23 +1,85 @@
-"""The endpoints of the distribution spec, parsed from paths.  No other text ever becomes a part of a file's path."""
+"""The distribution spec's paths and answers.
+
+An endpoint is parsed from the path of a request; no other text ever becomes a part of a file's path.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
 
 from syncer.errors import InvalidContent, InvalidReference
 from syncer.oci import Digest, Reference
-from syncer.serve.problem import Problem
+
+COMMON_HEADERS = {
+    "Docker-Distribution-Api-Version": "registry/2.0",
+    "Server": "syncer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 # distribution-spec, "Pulling manifests"
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _UPLOAD = re.compile(r"[0-9a-f]{32}")
 _MAX_NAME = 255
+
+
+class Problem(Exception):
+    """A request that is answered with one of the distribution spec's errors.
+
+    With ``details`` the answer lists the error once for each.
+    """
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        code: str,
+        message: str,
+        *,
+        details: Sequence[Any] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = details
+        self.headers = headers or {}
+
+    def response(self) -> web.Response:
+        """The answer with the error as the spec's JSON."""
+        error = {"code": self.code, "message": str(self)}
+        errors = [error | {"detail": detail} for detail in self.details] or [error]
+        return json_response({"errors": errors}, status=self.status, headers=self.headers)
+
+
+def json_response(
+    document: Any,
+    *,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] | None = None,
+    content_type: str = "application/json",
+) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(document),
+        status=status,
+        headers=COMMON_HEADERS | {"Content-Type": content_type} | dict(headers or {}),
+    )
+
+
+def not_modified(headers: Mapping[str, str]) -> web.Response:
+    """Answer that the client has the current content already."""
+    return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=dict(headers))
+
+
+def empty_response(status: HTTPStatus, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, headers=COMMON_HEADERS | {"Content-Length": "0"} | dict(headers or {}))
 
 
 @dataclass(frozen=True, slots=True)

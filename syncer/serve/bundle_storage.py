@@ -1,17 +1,19 @@
-"""A bundle as a registry, read straight from its file: nothing can be written, and nothing is unpacked."""
+"""A bundle as a registry, read straight from its file, alone or beneath a directory."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from syncer.errors import NotFound
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest, Descent, referrer_descriptor
-from syncer.serve.storage import ReadAt, StoredManifest, Verifying
+from syncer.serve.storage import Kept, ReadAt, Storage, StoredBlob, StoredManifest, Upload, Verifying, Writable
+
+_PIECE = 1024 * 1024  # bytes
 
 
 class NamedImage(Protocol):
@@ -131,6 +133,10 @@ class BundledBlob:
     digest: Digest
     size: int
 
+    @property
+    def is_verified(self) -> bool:
+        return self.storage.is_verified(self.digest)
+
     @contextmanager
     def open(self) -> Iterator[ReadAt]:
         read = functools.partial(self.storage.bundle.read, self.digest)
@@ -140,3 +146,99 @@ class BundledBlob:
             yield Verifying(
                 read, self.digest, self.size, when_sound=lambda: self.storage.note_verified(self.digest)
             ).read
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """Writable storage ``top`` over read-only ``bottom``.
+
+    Content of the bottom cannot be deleted, since it would still be there afterwards.  A tag in the top that hides one
+    of the bottom can be deleted, and the tag of the bottom is visible again then.
+    """
+
+    top: Writable
+    bottom: Storage
+
+    def repositories(self) -> Sequence[str]:
+        return list({*self.top.repositories(), *self.bottom.repositories()})
+
+    def has_repository(self, repository: str) -> bool:
+        return self.top.has_repository(repository) or self.bottom.has_repository(repository)
+
+    def tags(self, repository: str) -> Sequence[str]:
+        return list({*self.top.tags(repository), *self.bottom.tags(repository)})
+
+    def resolve(self, repository: str, tag: str) -> Digest | None:
+        return self.top.resolve(repository, tag) or self.bottom.resolve(repository, tag)
+
+    def manifest(self, repository: str, digest: Digest) -> StoredManifest | None:
+        return self.top.manifest(repository, digest) or self.bottom.manifest(repository, digest)
+
+    def blob(self, repository: str, digest: Digest) -> StoredBlob | None:
+        return self.top.blob(repository, digest) or self.bottom.blob(repository, digest)
+
+    def referrers(self, repository: str, subject: Digest) -> Sequence[Descriptor]:
+        found = [*self.bottom.referrers(repository, subject), *self.top.referrers(repository, subject)]
+        return list({descriptor.digest: descriptor for descriptor in found}.values())
+
+    def begin(self, repository: str) -> Upload:
+        return self.top.begin(repository)
+
+    def upload(self, repository: str, identifier: str) -> Upload | None:
+        return self.top.upload(repository, identifier)
+
+    def mount(self, repository: str, digest: Digest, origin: str) -> bool:
+        """Mount a blob; one from the bundle is copied, so that pushed images stay whole without the bundle."""
+        if self.top.mount(repository, digest, origin):
+            return True
+        blob = self.bottom.blob(origin, digest)
+        if blob is None:
+            return False
+        upload = self.top.begin(repository)
+        try:
+            with blob.open() as read:
+                for offset in range(0, blob.size, _PIECE):
+                    upload.append([read(offset, min(_PIECE, blob.size - offset))])
+        except BaseException:
+            upload.discard()
+            raise
+        upload.commit(digest)
+        return True
+
+    def expecting(self, digests: Iterable[Digest]) -> AbstractContextManager[None]:
+        return self.top.expecting(digests)
+
+    def asked_for(self, repository: str, digest: Digest) -> None:
+        self.top.asked_for(repository, digest)
+
+    def put_manifest(self, repository: str, manifest: AnyManifest, tags: Sequence[str]) -> None:
+        self.top.put_manifest(repository, manifest, tags)
+
+    def delete_tag(self, repository: str, tag: str) -> bool:
+        below = self.bottom.resolve(repository, tag)
+        if below and self.top.resolve(repository, tag) in (None, below):
+            raise Kept
+        return self.top.delete_tag(repository, tag)
+
+    def delete_manifest(self, repository: str, digest: Digest) -> bool:
+        if self.bottom.manifest(repository, digest):
+            raise Kept
+        return self.top.delete_manifest(repository, digest)
+
+    def delete_blob(self, repository: str, digest: Digest) -> bool:
+        if self.bottom.blob(repository, digest):
+            raise Kept
+        return self.top.delete_blob(repository, digest)
+
+    @property
+    def upkeep_seconds(self) -> float:
+        return self.top.upkeep_seconds
+
+    def stale_uploads(self) -> Sequence[tuple[str, str]]:
+        return self.top.stale_uploads()
+
+    def purge_upload(self, repository: str, identifier: str) -> None:
+        self.top.purge_upload(repository, identifier)
+
+    def sweep(self, going_on: Callable[[], bool]) -> None:
+        self.top.sweep(going_on)
