@@ -278,12 +278,12 @@ class _Step:
                 case "image":
                     sources = self._image(source, target)
                 case "repository":
-                    sources = self._repository(source, target, sets or [])
+                    sources = self._repository(source, target, sets)
                 case _:
                     step.refuse("type", f"{kind!r} cannot be imported: name the repositories one by one")
         step.ignore("", "repos")
         step.finish()
-        if sets is None or self.choices.some_media_types or (self.choices.referrers and self.choices.has_filters):
+        if self.choices.some_media_types or (self.choices.referrers and self.choices.has_filters):
             return
         if step.refused & {"platform", "platforms", "referrers", "digestTags"} or self.is_nowhere:
             return
@@ -386,8 +386,8 @@ def _templated(fields: Fields, name: str, *, source: str | None = None) -> str |
     return None
 
 
-def _tag_sets(step: Fields) -> list[dict[str, Any]] | None:
-    """Rules for ``tags``, one mapping for each set, of which a tag must match one; None when a set is refused.
+def _tag_sets(step: Fields) -> list[dict[str, Any]]:
+    """Rules for ``tags``, one mapping for each set, of which a tag must match one; none at all when a set is refused.
 
     In a set a tag must match one of ``allow`` and one of ``semverRange``, and none of ``deny``.
     """
@@ -398,7 +398,7 @@ def _tag_sets(step: Fields) -> list[dict[str, Any]] | None:
         sets.append(tags)
     choices = [_tag_set(each) for each in sets]
     if step.refused & {"tags", "tagSets"} or any(each.refused or not each.is_mapping for each in sets):
-        return None
+        return []
     wanted = [choice for choice in choices if choice is not None]
     if choices and not wanted:
         step.draft.note(f"{spell_path(step.path)} allows no tag, and mirrors nothing.")
