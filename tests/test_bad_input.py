@@ -218,7 +218,7 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
     assert [line.replace(str(file), "FILE").partition(": its")[0] for line in few.stderr.splitlines()] == [
         "error: FILE:1: sources[0].image: 'A//b' is not an image reference",
         "error: FILE:1: sources[1]: it names nothing to mirror",
-        "hint: each source has exactly one of image, repository, images_file, profile_file, profiles, chart",
+        "hint: each source has exactly one of image, repository, images_file, profile_file, profiles, chart, file",
         "error: FILE:3: targets[0].nmae: there is no such field; did you mean name?",
     ]
     lines = many.stderr.splitlines()

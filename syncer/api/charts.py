@@ -180,6 +180,11 @@ class ChartSearch:
                 references.append(replace(found.reference, digest=None))
         return Listing(tuple(references), tuple(unknown))
 
+    async def list_file(self, address: str, name: str | None) -> Listing:
+        """List the file at ``address``, which is fetched into the spool; raises ``SyncerError``."""
+        found = await self._charts.fetch_file(address, name)
+        return Listing((replace(found.reference, digest=None),))
+
 
 def chart_name(request: ChartRequest) -> Reference:
     """The name that stands for a chart whose repository could not be read."""

@@ -119,8 +119,12 @@ class Sources:
     def _items(self, of: Callable[[Listing], Iterable[Reference]]) -> Iterator[Item]:
         for number, source in enumerate(self.file.sources):
             for target in self.file.targets_of(source):
-                for reference in of(self._listings.get(number, Listing())):
-                    yield self._item(source, reference, target)
+                listing = self._listings.get(number, Listing())
+                for reference in of(listing):
+                    item = self._item(source, reference, target)
+                    if origin := listing.origins.get(reference):
+                        item = replace(item, source=origin, target=replace(item.target, tag=None))
+                    yield item
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
         address = self.addresses[target.title]
@@ -136,8 +140,7 @@ class Sources:
 
     async def _ask(self, source: Source) -> Listing:
         if source.image is not None:
-            self.supplies.registries.settle([source.image])
-            return Listing((source.image,))
+            return await self._of_image(source.image, imgpkg=source.imgpkg)
         if source.repository is not None:
             return await self._tags(source, source.repository)
         if source.images_file is not None:
@@ -148,14 +151,27 @@ class Sources:
         if source.profile_file is not None:
             path = self.file.beside(source.profile_file)
             return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path, self.environment)])
-        if source.chart is not None:
-            return await self._charts.list_charts([_request(source)])
+        if source.chart is not None or source.file is not None:
+            return await self._of_web(source)
         if self.console is None:
             raise UsageError(
                 f"{self.file.place(source)}: profiles are at Palette, and there is no login for it",
                 hint="log in with syncer login, or export the profile and name it as a profile_file",
             )
         return await self._of_profiles(source, await self.console.profiles(source.profiles, source.project_id or ""))
+
+    async def _of_image(self, image: Reference, *, imgpkg: bool) -> Listing:
+        self.supplies.registries.settle([image])
+        if not imgpkg:
+            return Listing((image,))
+        from syncer.api.imgpkg import list_bundle  # noqa: PLC0415  rarely needed
+
+        return await list_bundle(image, self.supplies)
+
+    async def _of_web(self, source: Source) -> Listing:
+        if source.file is not None:
+            return await self._charts.list_file(source.file.url, source.file.name)
+        return await self._charts.list_charts([_request(source)])
 
     async def _tags(self, source: Source, repository: Reference) -> Listing:
         assert source.tags is not None
@@ -213,6 +229,10 @@ def _stand_ins(source: Source) -> list[Reference]:
         from syncer.api.charts import chart_name  # noqa: PLC0415  as above
 
         return [chart_name(_request(source))]
+    if source.file is not None:
+        from syncer.profiles.charts.finder import file_reference  # noqa: PLC0415  as above
+
+        return [file_reference(source.file.url, source.file.name)]
     named = source.repository or source.image
     return [replace(named, tag=None, digest=None)] if named else []
 

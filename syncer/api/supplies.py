@@ -189,11 +189,15 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The images and charts that one source has now.  ``is_doubtful``: it is not certain that this is all."""
+    """The images and charts that one source has now.  ``is_doubtful``: it is not certain that this is all.
+
+    ``origins`` are the places of references that are elsewhere than their names say.
+    """
 
     references: tuple[Reference, ...] = ()
     unknown: tuple[Unknown, ...] = ()
     is_doubtful: bool = False
+    origins: Mapping[Reference, Reference] = field(default_factory=dict)
 
 
 def plain_name(name: str) -> str:

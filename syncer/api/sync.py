@@ -76,7 +76,7 @@ async def sync(
     known = environment or {}
     read = file if isinstance(file, SyncFile) else await to_thread.run_sync(read_sync_file, Path(file), known)
     own = sync_settings(read, settings or RegistrySettings(), known)
-    async with open_sources(read, own, warn or _ignore, strict=strict, environment=environment) as sources:
+    async with open_sources(read, own, warn or _ignore, strict=strict, environment=known) as sources:
         return await run_sync(sources, how or Mirroring(), run_id=run_id, emit=emit)
 
 

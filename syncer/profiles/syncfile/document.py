@@ -94,6 +94,15 @@ def check_chart_repository(text: str) -> str:
     return text
 
 
+def check_file_url(text: str) -> str:
+    """Check the URL of a file, and return it unchanged; raises ``UsageError``."""
+    if not re.match(r"https?://[^/@]+(/|$)", text):
+        raise UsageError(
+            "it is not the address of a file", hint="write https://download.example.com/file, without user and password"
+        )
+    return text
+
+
 _YES = ("true", "yes", "on", "y", "t", "1")
 _NO = ("false", "no", "off", "n", "f", "0")
 
@@ -178,6 +187,9 @@ ChartRepository: TypeAlias = Annotated[
         schema=text_schema("`https://…` of a classic repository, or `oci://…`.", pattern=r"(https?|oci)://[^/@]+.*"),
     ),
 ]
+FileUrl: TypeAlias = Annotated[
+    str, parsed(check_file_url, schema=text_schema("The address of a file: `https://…`.", pattern=r"https?://[^/@]+(/.*)?"))
+]
 ByteCount: TypeAlias = Annotated[
     int,
     parsed(
@@ -214,9 +226,10 @@ RegexTag: TypeAlias = Annotated[
     TagPattern, parsed(TagPattern.regex, schema=text_schema(format="regex", maxLength=1000))
 ]
 VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver, schema=text_schema(pattern=_RANGE))]
+RegclientVersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver_regclient)]
 
 
-_KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart")
+_KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart", "file")
 
 
 class TagChoice(StrictModel):
@@ -226,10 +239,11 @@ class TagChoice(StrictModel):
     glob: Annotated[tuple[GlobTag, ...], OneOrMany()] = ()
     regex: Annotated[tuple[RegexTag, ...], OneOrMany()] = ()
     semver: Annotated[tuple[VersionTag, ...], OneOrMany()] = ()
+    semver_regclient: Annotated[tuple[RegclientVersionTag, ...], OneOrMany()] = ()
 
     @property
     def patterns(self) -> tuple[TagPattern, ...]:
-        return (*self.glob, *self.regex, *self.semver)
+        return (*self.glob, *self.regex, *self.semver, *self.semver_regclient)
 
 
 class Tags(TagChoice):
@@ -288,8 +302,15 @@ class Chart(StrictModel):
     version: Name | None = None  # a version or a range; None: the newest release
 
 
+class File(StrictModel):
+    """A file at a web server, which becomes an artifact; ``name`` replaces the last part of its URL."""
+
+    url: FileUrl
+    name: Name | None = None
+
+
 class Source(StrictModel):
-    """One entry of ``sources``: one of the six kinds of content, and the settings for it alone."""
+    """One entry of ``sources``: one of the seven kinds of content, and the settings for it alone."""
 
     image: ImageName | None = None
     repository: RepositoryName | None = None
@@ -299,9 +320,11 @@ class Source(StrictModel):
     profiles: Annotated[tuple[Name, ...], OneOrMany()] = ()  # uids at Palette
     project_id: Name | None = None  # of those profiles
     chart: Chart | None = None
+    file: File | None = None
     platforms: Annotated[tuple[PlatformName, ...], OneOrMany()] | None = None  # None: as for the whole file
     referrers: ReferrersChoice | None = None  # likewise
     targets: Annotated[tuple[Name, ...], OneOrMany()] = ()  # names of targets; none: all
+    imgpkg: bool = False  # the image may be a bundle of imgpkg's, whose images are mirrored too
     custom_name: CustomNameField | None = Field(default=None, alias="as")  # of an image or a repository
 
     model_config = ConfigDict(
@@ -312,6 +335,7 @@ class Source(StrictModel):
                 only_with("tags", given("repository")),
                 only_with("as", {"anyOf": [given("image"), given("repository")]}),
                 only_with("project_id", given("profiles")),
+                only_with("imgpkg", given("image")),
             ],
         }
     )
@@ -326,6 +350,8 @@ class Source(StrictModel):
             raise mistake("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
             raise mistake("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
+        if self.imgpkg and not self.image:
+            raise mistake("`imgpkg` belongs to an `image`")
         if self.custom_name and not (self.image or self.repository):
             raise mistake("`as` belongs to an `image` or a `repository`")
         if self.custom_name and self.custom_name.tag and not self.image:
