@@ -19,7 +19,7 @@ from syncer.api.bundles import (
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import GivenName, open_bundle
+from syncer.bundle import GivenName, open_archive
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
@@ -89,7 +89,7 @@ async def copy(
             return await deliver(bundle, registries, target, run, name=bundle.definition.name)
     if isinstance(target, Delivery):
         return await push_file(source, target, annotations=annotations, given=given, settings=settings, options=options)
-    with open_checked(source, given, warn=options.warn if options else None) as opened:
+    async with open_checked(source, given, warn=options.warn if options else None) as opened:
         return await _write(find_in_file(opened, annotations), target, options=options)
 
 
@@ -102,7 +102,7 @@ async def find_definition(place: Path | StoredBundle, settings: RegistrySettings
     if isinstance(place, Path) and place.suffix in _YAML:
         return read_definition(place)
     if isinstance(place, Path):
-        with open_bundle(place) as bundle:
+        async with open_archive(place) as bundle:
             return drop_stored_names(read_definition_in(bundle))
     async with open_registries(settings or RegistrySettings()) as registries:
         return await read_definition_at(place, registries)

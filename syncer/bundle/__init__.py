@@ -2,7 +2,7 @@
 
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import GivenName, Image, shown
-from syncer.bundle.reader import Bundle, open_bundle
+from syncer.bundle.reader import Bundle, open_archive, open_bundle
 from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
@@ -16,6 +16,7 @@ __all__ = [
     "GivenName",
     "Image",
     "check_structure",
+    "open_archive",
     "open_bundle",
     "open_writer",
     "shown",

@@ -184,13 +184,18 @@ def load_object(content: bytes) -> dict[str, Any]:
     This uses the standard library's parser, since orjson accepts a key given twice: two programs that read one manifest
     differently can be used to smuggle content.
     """
-    try:
-        document = json.loads(content.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise InvalidContent(f"this is not JSON: {error}") from None
+    document = load_json(content)
     if not isinstance(document, dict):
         raise InvalidContent("this is JSON, but not an object")
     return document
+
+
+def load_json(content: bytes) -> Any:
+    """Parse JSON of any kind as strictly as ``load_object`` does."""
+    try:
+        return json.loads(content.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidContent(f"this is not JSON: {error}") from None
 
 
 def _load(content: bytes) -> dict[str, Any]:
@@ -261,6 +266,7 @@ __all__ = [
     "Index",
     "Manifest",
     "Takes",
+    "load_json",
     "load_object",
     "never",
     "parse_manifest",
