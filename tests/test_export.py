@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import anyio
 import pytest
 
 from syncer.bundle import open_bundle
@@ -17,7 +14,7 @@ from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
 from tests.support.images import Image
-from tests.support.programs import needs, run
+from tests.support.programs import containerd, run
 from tests.support.registries import Registry
 from tests.test_saved_archives import optional
 
@@ -100,29 +97,6 @@ async def test_docker_s_archive_is_a_layout_too(debian_registry: OpenRegistry, t
     with tarfile.open(out) as archive:
         (listed,) = [each for each in json.load(archive.extractfile("manifest.json")) if len(each["Layers"]) == 2][:1]  # type: ignore[arg-type]
         assert {listed["Config"], *listed["Layers"]} <= set(archive.getnames())
-
-
-@asynccontextmanager
-async def containerd() -> AsyncIterator[list[str]]:
-    """A containerd of the test's own; the start of a command of ``ctr`` that speaks to it."""
-    needs("ctr")
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # a socket has a short path
-        (config := Path(short) / "config.toml").write_text(
-            f'version = 2\nroot = "{short}/root"\nstate = "{short}/state"\n'
-            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{short}/socket"\n[ttrpc]\naddress = "{short}/ttrpc"\n'
-        )
-        process = await anyio.open_process([needs("containerd"), "--config", str(config)])
-        async with process:
-            assert process.stderr is not None
-            said = b""
-            with anyio.fail_after(60):
-                while b"successfully booted" not in said:
-                    said += await process.stderr.receive()
-            try:
-                yield ["--address", f"{short}/socket"]
-            finally:
-                process.terminate()
 
 
 async def imported(ctr: list[str], path: Path) -> dict[str, str]:

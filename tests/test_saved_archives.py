@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
+import hashlib
 import json
 import shutil
 import signal
@@ -18,6 +20,8 @@ from typing import Any
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from syncer.bundle import check_structure, open_bundle, verify_bundle
 from syncer.errors import InvalidArchive, InvalidBundle
@@ -26,7 +30,7 @@ from tests.support import client, images
 from tests.support import saved_archives as saved
 from tests.support.cli import Ran, environment, syncer
 from tests.support.images import Image
-from tests.support.programs import run
+from tests.support.programs import containerd, run
 from tests.support.registries import Registry
 
 NAME = "registry.example/team/app:v1"
@@ -250,6 +254,7 @@ async def test_docker_save_of_old_is_read_with_its_links_and_names(
         await assert_same_content(registry, "base/quay.io/a/one", "1", one)
         await assert_same_content(registry, "base/docker.io/library/two", "2", two)
     assert defined.code == 0, defined.stderr
+    assert "the digests of its images are new" in defined.stderr
     assert "quay.io/a/one:1" in defined.stdout
 
 
@@ -258,11 +263,15 @@ async def test_an_image_without_a_name_gets_the_one_that_is_given(serve_disk: Op
     image = images.image("app")
     path = saved.docker_archive(tmp_path / "images.tar", (None, image))
     async with serve_disk() as registry:
-        unnamed = await push(tmp_path, path, registry)
+        unnamed = [
+            await push(tmp_path, path, registry),
+            await syncer("definition", path, home=tmp_path),
+            await syncer("build", "--image", NAME, "--existing-bundles", path, "--output", tmp_path, home=tmp_path),
+        ]
         named = await push(tmp_path, path, registry, "--as", NAME)
 
-        assert (unnamed.code, named.code) == (2, 0), named.stderr
-        assert "holds an image without a full name" in unnamed.stderr
+        assert ([each.code for each in unnamed], named.code) == ([2, 2, 2], 0), named.stderr
+        assert all("holds an image without a full name" in each.stderr for each in unnamed)
         await assert_same_content(registry, *LANDS, image)
 
 
@@ -643,3 +652,107 @@ def open_files(pid: int) -> list[str]:
         with suppress(OSError):
             found.append(str(link.readlink()))
     return found
+
+
+async def test_an_image_of_which_one_platform_was_pulled_is_that_platform(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """containerd, and so docker since version 29, saves the index of all with the platforms that it has."""
+    image = images.multi_platform("app", attested=True)
+    async with debian_registry() as registry, containerd() as ctr:
+        await client.push(registry, "app", image, "v1")
+        name = f"{registry.address}/app:v1"
+        for arguments in (
+            ["pull", "--plain-http", "--snapshotter", "native", "--platform", "linux/arm64", name],
+            ["export", "--platform", "linux/arm64", f"{tmp_path}/saved.tar", name],
+        ):
+            ended = await run("ctr", *ctr, "images", *arguments)
+            assert ended.code == 0, ended.stderr
+        pushed = await push(tmp_path, tmp_path / "saved.tar", registry)
+        lands = f"base/{registry.address.replace(':', '_')}/app"
+
+        assert pushed.code == 0, pushed.stderr
+        assert f"it holds not every platform of {name}" in pushed.stderr
+        await client.assert_holds(registry, lands, image.children[1], "v1")
+
+
+async def test_an_image_keeps_the_platforms_that_are_there(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    """Of two or more an index is made, the same every time; without docker's manifest.json what lacks is damage."""
+    image = images.multi_platform("app")
+    files = saved.layout_files(({"io.containerd.image.name": NAME}, image))
+    del files[f"blobs/{image.children[0].document['layers'][0]['digest'].replace(':', '/')}"]
+    del files[f"blobs/{image.children[0].digest.replace(':', '/')}"]
+    (path := tmp_path / "saved.tar").write_bytes(saved.tar_of(files | {"manifest.json": b"[]"}))
+    (damaged := tmp_path / "damaged.tar").write_bytes(saved.tar_of(files))
+    async with serve_disk() as registry:
+        pushed = await push(tmp_path, path, registry)
+        again = await push(tmp_path, path, registry)
+        refused = await push(tmp_path, damaged, registry)
+        held = client.parsed(await client.manifest(registry, *LANDS))
+
+        assert (pushed.code, again.code, refused.code) == (0, 0, 6), pushed.stderr
+        assert [each["digest"] for each in held["manifests"]] == [each.digest for each in image.children[1:]]
+        assert "1 (1 unchanged)" in again.stdout
+        assert "it lacks sha256:" in refused.stderr
+
+
+def imgpkg_files(image: Image) -> dict[str, bytes | str]:
+    """What imgpkg keeps of one image (imgpkg, imagedesc/types.go)."""
+    entry = {
+        "Refs": [f"registry.example/app@{image.digest}"],
+        "Config": {"Raw": saved.config_of(image).decode()},
+        "Manifest": {"MediaType": image.media_type, "Digest": image.digest, "Raw": image.content.decode()},
+    }
+    layers = {f"sha256-{hashlib.sha256(each).hexdigest()}.tar.gz": each for each in saved.layers_of(image)}
+    return {"manifest.json": saved.encoded([{"Image": entry}]), **layers}
+
+
+SOUND = {
+    "docker": saved.docker_files(([NAME], images.image("app")), (["b:1", "c:2"], images.image("other"))),
+    "haul": saved.haul_files(
+        ("image", "index.docker.io/a/b:1", images.image("app")),
+        ("sigs", "index.docker.io/a/b:1", images.cosign_signature(images.image("app"))[1]),
+    ),
+    "imgpkg": imgpkg_files(images.image("app")),
+    "one platform": {
+        name: content
+        for name, content in saved.layout_files(
+            ({"io.containerd.image.name": NAME}, images.multi_platform("app"))
+        ).items()
+        if name != f"blobs/{images.multi_platform('app').children[0].digest.replace(':', '/')}"
+    }
+    | {"manifest.json": b"[]"},
+}
+
+
+def spots(document: Any) -> list[tuple[Any, Any]]:
+    """Every place in a JSON document, as what it is in and its key there."""
+    keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+    inner = [document[key] for key in keys]
+    below = [spot for value in inner if isinstance(value, dict | list) for spot in spots(value)]
+    return [(document, key) for key in keys] + below
+
+
+VALUES: list[Any] = [None, True, 7, -1, 1.5, 10**30, "", "x", ":", "a:b", "..", "/", f"sha256:{'0' * 64}", [], {}, [[]]]
+
+
+@pytest.mark.parametrize("kind", SOUND)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_an_archive_says_is_understood_or_refused(tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    """Any value in any place of its documents."""
+    files = dict(SOUND[kind])
+    documents = [name for name, content in files.items() if isinstance(content, bytes) and content[:1] in (b"{", b"[")]
+    name = data.draw(st.sampled_from(documents))
+    content = files[name]
+    assert isinstance(content, bytes)
+    document = json.loads(content)
+    for _ in range(data.draw(st.integers(0, 2))):
+        if found := spots(document):
+            inside, key = data.draw(st.sampled_from(found))
+            inside[key] = copy.deepcopy(data.draw(st.sampled_from(VALUES)))
+    files[name] = saved.encoded(document)
+    (path := tmp_path / "images.tar").write_bytes(saved.tar_of(files))
+
+    with suppress(InvalidBundle), open_bundle(path) as bundle:
+        check_structure(bundle)

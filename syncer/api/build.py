@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.bundles import BundleSource, oddities
+from syncer.api.bundles import BundleSource, oddities, require_names
 from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
@@ -134,7 +134,7 @@ async def build_file(
     sizes = _Sizes()
     run = Run(options, fetches=True, sends=False, listener=sizes)
     async with file.open(name) as writer, open_supplies(settings, supplies) as opened:
-        _warn_of(opened, run)
+        _look_at(opened, run)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         run.tell(parts.failures)
         await run.transfer(parts.items, opened, writer, opened.registries)
@@ -146,9 +146,10 @@ async def build_file(
         return await file.publish(writer, name, report, define)
 
 
-def _warn_of(opened: OpenSupplies, run: Run) -> None:
-    """Say what is odd about the bundles at hand."""
+def _look_at(opened: OpenSupplies, run: Run) -> None:
+    """Say what is odd about the bundles at hand; raises ``UsageError`` for one in which no image has a name."""
     for bundle in opened.bundles:
+        require_names(bundle)
         for oddity in oddities(bundle):
             if run.warn:
                 run.warn(oddity)
@@ -227,7 +228,7 @@ async def build_remote(
     check_buildable(definition)
     run = Run(options, fetches=True, sends=True)
     async with open_supplies(settings, supplies) as opened:
-        _warn_of(opened, run)
+        _look_at(opened, run)
         parts = await find_parts(definition, opened, platform=delivery.platform, referrers=referrers)
         run.tell(parts.failures)
         bundle = BundleSource(lambda: _with_chart_names(definition, parts), tuple(parts.items), opened)

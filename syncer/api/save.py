@@ -10,11 +10,14 @@ from syncer.api.build import BundleFile, check_name
 from syncer.api.bundles import (
     BundleSource,
     StoredBundle,
+    Warn,
     find_in_file,
     find_in_registry,
+    oddities,
     open_checked,
     read_definition_at,
     read_definition_in,
+    require_names,
 )
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
@@ -93,16 +96,23 @@ async def copy(
         return await _write(find_in_file(opened, annotations), target, options=options)
 
 
-async def find_definition(place: Path | StoredBundle, settings: RegistrySettings | None = None) -> Definition:
-    """The definition of the bundle at ``place``, or in the YAML file there.
+async def find_definition(
+    place: Path | StoredBundle, settings: RegistrySettings | None = None, *, warn: Warn | None = None
+) -> Definition:
+    """The definition of the bundle or archive at ``place``, or in the YAML file there; ``warn`` is told what is odd.
 
     Raises ``InvalidFile`` for a definition that cannot be read, ``InvalidBundle`` for a file that is no bundle,
-    ``NotFound``, ``Denied`` and ``InvalidContent`` for one in a registry.
+    ``UsageError`` for one in which no image has a name, ``NotFound``, ``Denied`` and ``InvalidContent`` for one in a
+    registry.
     """
     if isinstance(place, Path) and place.suffix in _YAML:
         return read_definition(place)
     if isinstance(place, Path):
         async with open_archive(place) as bundle:
+            require_names(bundle)
+            if warn:
+                for oddity in oddities(bundle):
+                    warn(oddity)
             return drop_stored_names(read_definition_in(bundle))
     async with open_registries(settings or RegistrySettings()) as registries:
         return await read_definition_at(place, registries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -10,9 +11,20 @@ from pathlib import Path
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.compression import Spool, Streams, decoder_of
-from syncer.bundle.layout import LAYOUT_CONTENT, OCI_LAYOUT
-from syncer.bundle.manifest_json import find_listed
+from syncer.bundle.layout import (
+    CONTAINERD_NAME,
+    DEFINITION,
+    INDEX,
+    LAYOUT_CONTENT,
+    OCI_LAYOUT,
+    blob_name,
+    check_values,
+    shown,
+)
+from syncer.bundle.manifest_json import MANIFEST, find_listed, spooled
 from syncer.bundle.members import Contents, Found, TarWalk, find_layout, scan_directory, scan_zstd
+from syncer.oci import Descriptor, Digest, Index, parse_manifest
+from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest, load_object, reduce_index
 
 _CUT_SHORT = "cut short"
 _CHART = re.compile(r"[^/]+/Chart\.yaml")
@@ -43,10 +55,65 @@ def find_contents(path: Path, file: int, status: os.stat_result, spool: Spool) -
         if zstd.is_zstd(start) and is_bundle(file, status):
             return scan_zstd(file, status.st_size)
         found = _scan(file, status.st_size, start, spool)
-    contents = find_layout(found) or find_listed(found, spool)
+    contents = find_layout(found)
+    if contents is not None and MANIFEST in found.files and DEFINITION not in contents.members:
+        _keep_what_is_there(contents, spool)
+    contents = contents or find_listed(found, spool)
     if contents is None:
         raise ValueError(_guess_by_names(found.files))
     return contents
+
+
+def _keep_what_is_there(contents: Contents, spool: Spool) -> None:
+    """Reduce the images of an archive of docker's or containerd's to the platforms that it has.
+
+    They save what they pulled, which often is one platform, below the index of all (containerd, images/archive,
+    WithSkipMissing).
+    """
+    index = contents.members.get(INDEX)
+    if index is None:
+        return
+    document = load_object(contents.read(index))
+    entries = document.get("manifests")
+    left: list[str] = []
+    for entry in entries if isinstance(entries, list) else []:
+        root = Descriptor.from_json(entry)
+        reduced = _reduced(contents, root, spool) if root.is_index else None
+        if reduced is not None:
+            entry |= {"mediaType": reduced.media_type, "digest": str(reduced.digest), "size": reduced.size}
+            left.append(root.annotations.get(CONTAINERD_NAME) or root.digest.short)
+    if left:
+        contents.members[INDEX] = spooled(spool, INDEX, json.dumps(document).encode())
+        contents.notes.append(f"it holds not every platform of {shown(left)}: those that it holds are taken")
+
+
+def _reduced(contents: Contents, root: Descriptor, spool: Spool) -> Descriptor | None:
+    """The only platform that is there of an index, or an index of those that are; None if all are, or none."""
+
+    def find(digest: Digest) -> AnyManifest | None:
+        member = contents.members.get(blob_name(digest))
+        if member is None or member.size > MAX_MANIFEST_SIZE:
+            return None
+        check_values(content := contents.read(member))
+        return parse_manifest(content, expected=digest)
+
+    def is_there(digest: Digest) -> bool:
+        manifest = find(digest)
+        return manifest is not None and all(map(has, manifest.children()))
+
+    def has(child: Descriptor) -> bool:
+        return blob_name(child.digest) in contents.members
+
+    index = find(root.digest)
+    if not isinstance(index, Index) or all(map(has, index.manifests)):
+        return None
+    kept = [child for child in index.manifests if child.platform and is_there(child.digest)]
+    if len(kept) < 2:
+        return kept[0] if kept else None
+    smaller = reduce_index(index, kept, is_there)
+    member = spooled(spool, blob_name(smaller.descriptor.digest), smaller.content)
+    contents.members.setdefault(member.name, member)
+    return smaller.descriptor
 
 
 def hint_for(error: Exception) -> str:

@@ -90,7 +90,7 @@ class _Making:
         """Add content that is in hand."""
         digest = Digest.of(content)
         if digest not in self.blobs:
-            self.blobs[digest] = self._spooled(blob_name(digest), content)
+            self.blobs[digest] = spooled(self.spool, blob_name(digest), content)
         return Descriptor(media_type, digest, len(content))
 
     def keep(self, member: Member, digest: Digest, media_type: str) -> Descriptor:
@@ -113,10 +113,10 @@ class _Making:
         if self.problems:
             raise ValueError(shown(list(dict.fromkeys(self.problems)), separator="; "))
         made = Contents(PlainFraming(), self.found.file, notes=self.notes)
-        made.add(self._spooled(OCI_LAYOUT, LAYOUT_CONTENT))
+        made.add(spooled(self.spool, OCI_LAYOUT, LAYOUT_CONTENT))
         for member in self.blobs.values():
             made.add(member)
-        made.add(self._spooled(INDEX, write_entries(self.entries)))
+        made.add(spooled(self.spool, INDEX, write_entries(self.entries)))
         for name in self.found.files:
             if name not in self.used and not _LEGACY.fullmatch(name):
                 if not is_plain(name):
@@ -124,9 +124,11 @@ class _Making:
                 made.extras.append(name)
         return made
 
-    def _spooled(self, name: str, content: bytes) -> Member:
-        start, size = self.spool.add([content])
-        return Member(name, size, 0, start, self.spool.file)
+
+def spooled(spool: Spool, name: str, content: bytes) -> Member:
+    """Make a member of content that is in hand."""
+    start, size = spool.add([content])
+    return Member(name, size, 0, start, spool.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def _docker_names(making: _Making, tags: Any) -> Iterator[Reference]:
             making.problems.append(f"its {MANIFEST} names an image {str(tag)[:160]!r}, which is no REPOSITORY:TAG")
             continue
         try:
-            yield Reference.parse(tag)
+            yield Reference.parse(str(tag))
         except InvalidReference as error:
             making.problems.append(str(error))
 
@@ -342,8 +344,9 @@ def _imgpkg_manifest(making: _Making, image: Any, depth: int) -> Descriptor:
     is_index = "Manifest" not in image
     root = image if is_index else image["Manifest"]
     content = _raw(root)
-    media_type = root.get("MediaType") or None
-    manifest = parse_manifest(content, media_type, expected=Digest.parse(str(root.get("Digest"))))
+    media_type = root.get("MediaType")
+    known = media_type if isinstance(media_type, str) and media_type else None
+    manifest = parse_manifest(content, known, expected=Digest.parse(str(root.get("Digest"))))
     if is_index:
         for child in (*_list(image, "Indexes"), *_list(image, "Images")):
             _imgpkg_manifest(making, child, depth + 1)

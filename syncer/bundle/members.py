@@ -85,6 +85,11 @@ class Contents:
             raise ValueError(f"its {member.name[:80]} of {member.size} bytes is larger than {most}")
         self.members[member.name] = member
 
+    def read(self, member: Member) -> bytes:
+        """The content of a small member that is not packed."""
+        with member.opened() as file:
+            return _read(file, member.start + member.header, member.size)
+
     def stored(self, member: Member) -> Stored:
         """The place of a member that is not packed."""
         return Stored(self.framing, member.start, member.total)

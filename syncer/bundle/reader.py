@@ -61,7 +61,9 @@ def open_bundle(
             is_own = is_bundle(file, opened)
             bundle = Bundle(path, file, opened, find_contents(path, file, opened, unpacked))
             bundle.load(given)
-        except (ValueError, InvalidContent) as error:
+        except InvalidBundle:
+            raise
+        except (ValueError, VerificationError) as error:
             if is_own:
                 raise InvalidBundle(f"{path} is not a whole bundle: {error}") from None
             raise InvalidArchive(f"{path} is not a whole archive of images: {error}", hint=hint_for(error)) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -32,6 +32,7 @@ MAX_MANIFESTS = 10_000
 Takes: TypeAlias = Callable[[Descriptor], bool]
 """Says of a foreign layer whether it comes along with its image."""
 
+_ATTESTED = "vnd.docker.reference.digest"  # the manifest that an attestation of BuildKit's is about
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
@@ -172,6 +173,29 @@ def parse_manifest(content: bytes, media_type: str | None = None, *, expected: D
     return Manifest(content, descriptor, config, layers, about, artifact_type or config.media_type, annotations)
 
 
+def reduce_index(
+    index: Index, kept: Sequence[Descriptor], is_there: Callable[[Digest], bool] = lambda _: True
+) -> Index:
+    """``index`` with only the manifests ``kept`` and BuildKit's attestations of them; the same bytes every time.
+
+    An attestation for which ``is_there`` says no is left out.  An index that loses no manifest keeps its bytes and its
+    digest.
+    """
+    digests = {str(child.digest) for child in kept}
+    document = load_object(index.content)
+    document["manifests"] = [
+        entry
+        for entry in document["manifests"]
+        if entry["digest"] in digests
+        or ((entry.get("annotations") or {}).get(_ATTESTED) in digests and is_there(Digest.parse(entry["digest"])))
+    ]
+    if len(document["manifests"]) == len(index.manifests):
+        return index
+    smaller = parse_manifest(json.dumps(document).encode(), index.descriptor.media_type)
+    assert isinstance(smaller, Index)
+    return smaller
+
+
 def referrer_descriptor(manifest: AnyManifest) -> Descriptor:
     """The entry for ``manifest`` in a list of referrers (distribution-spec, "Listing Referrers")."""
     return replace(manifest.descriptor, artifact_type=manifest.artifact_type, annotations=manifest.annotations)
@@ -270,5 +294,6 @@ __all__ = [
     "load_object",
     "never",
     "parse_manifest",
+    "reduce_index",
     "referrer_descriptor",
 ]
