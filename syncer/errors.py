@@ -26,6 +26,7 @@
     │   ├── DigestMismatch
     │   ├── InvalidContent                    a digest, descriptor or manifest that breaks the spec
     │   └── InvalidBundle
+    │       └── InvalidArchive   exit 2   an archive of another tool that is not whole, or none at all
     └── Locked                       exit 75  another run does the same work now
 
 The message is one sentence for a person.  The hint, when there is one, says what to do next.  Neither of them
@@ -349,6 +350,15 @@ class InvalidBundle(VerificationError):
     def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.findings = tuple(map(redacted, findings))
+
+
+class InvalidArchive(InvalidBundle):
+    """An archive or a directory that another tool wrote is not whole, or holds no images.
+
+    It is a file that the user named, and no bundle of ours that was damaged: hence the exit code of a wrong argument.
+    """
+
+    exit = Exit.USAGE
 
 
 class Locked(SyncerError):

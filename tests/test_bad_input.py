@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -158,17 +157,6 @@ async def test_a_damaged_bundle_is_refused(
 
     assert ran.code == 6
     assert sentence(ran)
-
-
-async def test_another_tools_archive_is_told_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"hello" * 100)
-    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", tmp_path, "x"], check=True)  # noqa: ASYNC221
-    subprocess.run(["zstd", "-q", tmp_path / "x.tar"], check=True)  # noqa: ASYNC221
-
-    ran = await syncer("verify", "--file", tmp_path / "x.tar.zst", home=tmp_path)
-
-    assert ran.code == 6
-    assert "must be unpacked to a .tar first" in ran.stderr
 
 
 async def test_a_bundle_that_is_there_is_replaced_only_by_force(debian_registry: OpenRegistry, tmp_path: Path) -> None:

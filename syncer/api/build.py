@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from syncer.api.bundles import BundleSource
+from syncer.api.bundles import BundleSource, oddities, require_names
 from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
@@ -137,6 +137,7 @@ async def build_file(
     sizes = _Sizes()
     run = Run(options, fetches=True, sends=False, listener=sizes)
     async with file.open(name) as writer, open_supplies(settings, supplies) as opened:
+        _look_at(opened, run)
         definition = await drop_lacking_guesses(definition, opened, run.warn, file.platform)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         run.tell(parts.failures)
@@ -147,6 +148,15 @@ async def build_file(
             return drop_local_paths(describe_bundle(definition, parts, report, sizes.known))
 
         return await file.publish(writer, name, report, define)
+
+
+def _look_at(opened: OpenSupplies, run: Run) -> None:
+    """Say what is odd about the bundles at hand; raises ``UsageError`` for one in which no image has a name."""
+    for bundle in opened.bundles:
+        require_names(bundle)
+        for oddity in oddities(bundle):
+            if run.warn:
+                run.warn(oddity)
 
 
 def check_buildable(definition: Definition) -> None:
@@ -272,6 +282,7 @@ async def build_remote(
     check_buildable(definition)
     run = Run(options, fetches=True, sends=True)
     async with open_supplies(settings, supplies) as opened:
+        _look_at(opened, run)
         definition = await drop_lacking_guesses(definition, opened, run.warn, delivery.platform)
         parts = await find_parts(definition, opened, platform=delivery.platform, referrers=referrers)
         run.tell(parts.failures)

@@ -65,9 +65,11 @@ async def plan_push(
     warn: Warn | None = None,
 ) -> ForecastReport:
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
-    with open_checked(file, given, warn=warn) as bundle:
-        async with open_registries(settings or RegistrySettings()) as registries:
-            return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
+    async with (
+        open_checked(file, given, warn=warn) as bundle,
+        open_registries(settings or RegistrySettings()) as registries,
+    ):
+        return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
 
 
 async def plan_push_to(

@@ -192,7 +192,13 @@ class Sources:
             images=tuple(replace(image, guessed=True) for image in definition.images),
             charts=(DefinedChart(repo=request.repo, name=request.name),),
         )
-        left = await drop_lacking_guesses(guesses, self.supplies, lambda text: self._say(source, text))
+        platforms = self.file.document.platforms if source.platforms is None else source.platforms
+        left = await drop_lacking_guesses(
+            guesses,
+            self.supplies,
+            lambda text: self._say(source, text),
+            platforms[0] if len(platforms) == 1 else None,
+        )
         found = tuple(image.image for image in left.images)
         is_doubtful = bool(problem) or len(found) < len(guesses.images)
         return replace(listing, references=(*listing.references, *found), is_doubtful=is_doubtful)

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from syncer.bundle import Bundle, open_bundle
+from syncer.bundle import Bundle, open_archive
 from syncer.content import Blob, Referral, Referrals
 from syncer.errors import SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
@@ -96,7 +96,7 @@ async def open_supplies(settings: RegistrySettings | None, supplies: Supplies | 
     """
     wanted = supplies or Supplies()
     async with AsyncExitStack() as stack:
-        bundles = [stack.enter_context(open_bundle(path)) for path in wanted.bundles]
+        bundles = [await stack.enter_async_context(open_archive(path)) for path in wanted.bundles]
         spool = _make_spool(wanted.spool) if wanted.spool else stack.enter_context(open_spool())
         registries = await stack.enter_async_context(open_registries(settings or RegistrySettings()))
         yield OpenSupplies(wanted, spool, tuple(bundles), registries)

@@ -25,6 +25,7 @@ _EVERYWHERE = {
     "definition": "definition:definition",
     "save": "save:save",
     "copy": "save:copy",
+    "export": "export:export",
     "registry-login": "login:registry_login",
     "registry-logout": "login:registry_logout",
     "serve": "serve:serve",

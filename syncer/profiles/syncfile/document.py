@@ -188,7 +188,8 @@ ChartRepository: TypeAlias = Annotated[
     ),
 ]
 FileUrl: TypeAlias = Annotated[
-    str, parsed(check_file_url, schema=text_schema("The address of a file: `https://…`.", pattern=r"https?://[^/@]+(/.*)?"))
+    str,
+    parsed(check_file_url, schema=text_schema("The address of a file: `https://…`.", pattern=r"https?://[^/@]+(/.*)?")),
 ]
 ByteCount: TypeAlias = Annotated[
     int,
@@ -301,12 +302,9 @@ class Chart(StrictModel):
     name: Name
     version: Name | None = None  # a version or a range; None: the newest release
     scan: bool = False  # the images that its templates name are mirrored too
-    values_files: tuple[FilePath, ...] = ()  # the values that its templates are rendered with for that
+    values_files: Annotated[tuple[FilePath, ...], OneOrMany()] = ()  # what its templates are rendered with for that
 
-    @model_validator(mode="before")
-    @classmethod
-    def _lists(cls, tree: Any) -> Any:
-        return _one_as_list(tree, ("values_files",))
+    model_config = ConfigDict(json_schema_extra={"allOf": [only_with("values_files", given("scan"))]})
 
     @model_validator(mode="after")
     def _values_for_scan(self) -> Chart:
