@@ -8,8 +8,16 @@ from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
-from syncer.profiles.syncfile.sync_credentials import Helper, Login, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, parse_sync_file, read_sync_file, select_images
+from syncer.profiles.syncfile.sync_file import (
+    Helper,
+    Login,
+    SyncFile,
+    find_login,
+    merge_items,
+    parse_sync_file,
+    read_sync_file,
+    select_images,
+)
 from syncer.registry import RegistrySettings
 
 COMPLETE = """\

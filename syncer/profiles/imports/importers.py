@@ -15,11 +15,18 @@ from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.naming import MappingRule
 from syncer.oci import Reference
 from syncer.profiles.imports.deployments import import_helmfile, import_zarf, is_helmfile, is_template, is_zarf
-from syncer.profiles.imports.draft import VARIABLE, Draft, Fields, agree_on_referrers, empty_draft_error, spelled
+from syncer.profiles.imports.draft import (
+    VARIABLE,
+    Draft,
+    Fields,
+    agree_on_referrers,
+    empty_draft_error,
+    image_source,
+    spelled,
+)
 from syncer.profiles.imports.dregsy import import_dregsy, is_dregsy
 from syncer.profiles.imports.hauler import import_hauler, is_hauler
 from syncer.profiles.imports.image_syncer import import_image_syncer, import_logins, is_image_syncer, is_logins
-from syncer.profiles.imports.lists import import_images
 from syncer.profiles.imports.locks import import_chart_lock, import_imgpkg, is_chart_lock, is_imgpkg
 from syncer.profiles.imports.ocync import import_ocync, is_ocync
 from syncer.profiles.imports.openshift import (
@@ -179,7 +186,7 @@ def _fill(draft: Draft, text: str, path: Path) -> str:
     if not any(document is not None for document in documents):
         raise InvalidFile(path, "it is empty", hint=f"known: {', '.join(FORMATS)}")
     if isinstance(documents[0], str):
-        import_images(text, path, draft)
+        _import_images(text, path, draft)
         return "list of images"
     name = _fill_from_documents(draft, documents, path)
     for each in repeated:
@@ -315,3 +322,15 @@ def _name_image_like(draft: Draft, tool: Naming, source: dict[str, Any], referen
         draft.refuse((), None, f"skopeo puts {other} and {place} into one repository {last}, which no map can")
     else:
         _map(draft, place, last)
+
+
+def _import_images(text: str, origin: Path, draft: Draft) -> None:
+    """Fill ``draft`` from a list with one image a line; each line that is wrong is a refusal."""
+    for listed in read_lines(text, origin):
+        if isinstance(listed, InvalidFile):
+            draft.refusals.append(listed)
+            continue
+        platforms = [str(listed.platform)] if listed.platform else []
+        source = image_source(listed.reference, platforms=platforms)
+        if source not in draft.sources:
+            draft.sources.append(source)

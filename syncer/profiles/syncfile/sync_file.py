@@ -16,7 +16,7 @@ from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
 from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Registry, Source, SyncDocument, Target, parse_registry_host
+from syncer.profiles.syncfile.document import Credentials, Registry, Source, SyncDocument, Target, parse_registry_host
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
 from syncer.profiles.syncfile.variables import Expansion
 
@@ -356,3 +356,52 @@ def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile
 def mistake_at(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile:
     """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
     return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place))
+
+
+_MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user name and a password."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
+
+    name: str
+
+
+def find_login(
+    credentials: Credentials, *, host: str, environment: Mapping[str, str], directory: Path
+) -> Login | Helper:
+    """Look up the ``credentials`` of ``host``; a file's path is relative to ``directory``.
+
+    Raises ``UsageError`` when a variable or a file is missing or empty.
+    """
+    if credentials.helper is not None:
+        return Helper(credentials.helper)
+    username = credentials.username or _variable(credentials.username_env, host, environment)
+    if credentials.password is not None:
+        return Login(username, credentials.password.get_secret_value())
+    if credentials.password_file is not None:
+        return Login(username, _content(directory / credentials.password_file.expanduser(), host))
+    return Login(username, _variable(credentials.password_env, host, environment))
+
+
+def _variable(name: str | None, host: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name or "")
+    if not value:
+        raise UsageError(f"the credentials of {host} are in the variable {name}, which is not set")
+    return value
+
+
+def _content(path: Path, host: str) -> str:
+    secret = read_text(path, limit=_MAX_SECRET).rstrip("\r\n")
+    if not secret:
+        raise UsageError(f"the credentials of {host} are in the file {path}, which is empty")
+    return secret
