@@ -113,7 +113,6 @@ apiVersion: content.hauler.cattle.io/v1
 kind: K3s
 """
     result = imported(tmp_path, text, registry="t.io")
-    images = "the images that this chart names are not in the new file: `helm template` prints them; list them in an "
     archive = "only the archive of a chart is mirrored, with the dependencies inside it"
     verified = "signatures are copied with their images, and are not verified"
 
@@ -126,7 +125,6 @@ kind: K3s
         f"11: spec.images[0].use-tlog-verify: {verified}",
         "12: spec.images[1].local: an image of this machine's Docker is in no registry; push it to one first",
         "13: spec.images[2].rewrite: an image with a digest needs a tag in its new name",
-        f"19: spec.charts[0].add-images: {images}images_file",
         f"19: spec.charts[0].add-dependencies: {archive}",
         "19: spec.charts[0].rewrite: a chart keeps its name",
         "20: spec.charts[1].repoURL: only charts in repositories are mirrored",
@@ -175,6 +173,43 @@ spec:
     assert (settings.insecure, str(settings.ca_cert)) == (True, "ca.pem")
     for noted in ("retries", "store", "hauler.dev/rewrite"):
         assert f"# {noted}: " in result.text
+
+
+def test_the_images_of_haulers_charts_are_asked_for(tmp_path: Path) -> None:
+    text = """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Charts
+metadata: {annotations: {hauler.dev/platform: linux/arm64, hauler.dev/exclude-extras: "true"}}
+spec:
+  charts:
+    - {name: a, repoURL: https://charts.example.com, add-images: true, valuesFiles: [v.yaml]}
+    - {name: b, repoURL: https://charts.example.com, add-images: true, platform: linux/amd64}
+    - {name: c, repoURL: https://charts.example.com}
+---
+apiVersion: content.hauler.cattle.io/v1
+kind: Charts
+metadata: {annotations: {hauler.dev/registry: r.example.com}}
+spec: {charts: [{name: d, repoURL: "https://charts.example.com", add-images: true}]}
+---
+apiVersion: collection.hauler.cattle.io/v1
+kind: ThickCharts
+spec: {charts: [{name: e, repoURL: "https://charts.example.com"}]}
+"""
+    result = imported(tmp_path, text, registry="t.io")
+    found = [(source.chart, source.platforms, source.referrers) for source in read(result).sources]
+
+    assert [chart.scan for chart, _, _ in found if chart] == [True, True, False, False, True]
+    assert [list(map(str, chart.values_files)) for chart, _, _ in found[:1] if chart] == [["v.yaml"]]
+    assert [list(map(str, platforms or ())) for _, platforms, _ in found] == [
+        ["linux/arm64"],
+        ["linux/amd64"],
+        [],
+        [],
+        [],
+    ]
+    assert [referrers for _, _, referrers in found] == [False, False, None, None, None]
+    why = "hauler.dev/registry is not put before the images of a chart: list them in an images_file"
+    assert refusals(result) == [f"13: spec.charts[0].add-images: {why}"]
 
 
 def test_hauler_finds_its_fields_by_any_case_and_skips_documents_of_other_kinds(tmp_path: Path) -> None:
@@ -296,12 +331,8 @@ def test_imageset(tmp_path: Path) -> None:
     file = read(result)
 
     assert result.format == "ImageSetConfiguration"
-    assert refusals(result) == [
-        (
-            "22: mirror.helm.repositories[0].charts[0].name: the images that this chart names are not in the new file: "
-            "`helm template` prints them; list them in an images_file"
-        )
-    ]
+    assert refusals(result) == []
+    assert read(result).sources[3].chart.scan  # type: ignore[union-attr]
     assert sources(result) == [
         "registry.redhat.io/ubi9/ubi:latest",
         f"quay.io/team/app@{DIGEST} as apps/app:v1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from anyio import to_thread
 
@@ -13,6 +14,7 @@ from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name
 from syncer.content import Along, Item
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.formats.archive import MAX_UNPACKED
+from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Manifest
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
@@ -23,6 +25,7 @@ from syncer.profiles.definition.spool import Spool
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.profiles.palette.profile import PackFile, Profile
 from syncer.profiles.palette.profile_definition import define_profiles
+from syncer.profiles.palette.scan import scan_chart
 from syncer.registry import Registries
 from syncer.transfer.events import ImageFailed
 
@@ -147,6 +150,7 @@ class ChartSearch:
     """The search for charts in their repositories; each index is fetched once."""
 
     def __init__(self, supplies: OpenSupplies) -> None:
+        self._supplies = supplies
         self._charts = Charts(
             supplies.registries.transport,
             supplies.spool,
@@ -180,10 +184,39 @@ class ChartSearch:
                 references.append(replace(found.reference, digest=None))
         return Listing(tuple(references), tuple(unknown))
 
+    async def scan(self, request: ChartRequest, values: Sequence[Any]) -> tuple[Listing, list[Reference], str]:
+        """List the chart that ``request`` means now, and find the images in its templates.
+
+        ``values`` are the trees of values files; a later one comes before an earlier one.  The images are those of the
+        rendered templates; if some cannot be rendered, all that the chart seems to name.  The text says why they may
+        not be all.
+        """
+        listing = await self.list_charts([request])
+        if listing.unknown:
+            return listing, [], ""
+        (name,) = listing.references
+        content = await _chart_content(name, self._supplies)
+        overrides = Map()
+        overrides["charts"] = Map()
+        overrides["charts"]["scanned"] = _merged(values)
+        found = await to_thread.run_sync(scan_chart, PackFile("scanned.tgz", content), [overrides])
+        images = found.images if found.problem else found.rendered
+        return listing, [image.reference for image in images], found.problem
+
     async def list_file(self, address: str, name: str | None) -> Listing:
         """List the file at ``address``, which is fetched into the spool; raises ``SyncerError``."""
         found = await self._charts.fetch_file(address, name)
         return Listing((replace(found.reference, digest=None),))
+
+
+def _merged(trees: Sequence[Any]) -> Map:
+    """The values in ``trees``, of which a later one comes before an earlier one."""
+    merged = Map()
+    for tree in trees:
+        for key, value in tree.items() if isinstance(tree, Map) else ():
+            known = merged.get(key)
+            merged[key] = _merged([known, value]) if isinstance(known, Map) and isinstance(value, Map) else value
+    return merged
 
 
 def chart_name(request: ChartRequest) -> Reference:

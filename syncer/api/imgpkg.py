@@ -62,8 +62,7 @@ class _Walk:
         found = []
         for number in range(len(images)):
             for place in listed[number]:
-                if place.digest is None or place.digest == self.root.digest:
-                    continue
+                assert place.digest is not None  # a lock names each image so
                 name = self.root.at(place.digest)
                 if name not in self.origins:
                     self.origins[name] = place

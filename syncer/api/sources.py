@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -16,10 +16,11 @@ from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_s
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.formats.images_list import read_images_file
+from syncer.formats.text import read_text
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
-from syncer.profiles.definition.definition import ChartRequest
-from syncer.profiles.syncfile.document import Registry, Source, Target
+from syncer.profiles.definition.definition import ChartRequest, DefinedChart
+from syncer.profiles.syncfile.document import Chart, Registry, Source, Target
 from syncer.profiles.syncfile.sync_credentials import Helper, find_login
 from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, select_images
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
@@ -171,7 +172,30 @@ class Sources:
     async def _of_web(self, source: Source) -> Listing:
         if source.file is not None:
             return await self._charts.list_file(source.file.url, source.file.name)
+        if source.chart is not None and source.chart.scan:
+            return await self._scanned(source, source.chart)
         return await self._charts.list_charts([_request(source)])
+
+    async def _scanned(self, source: Source, chart: Chart) -> Listing:
+        """The chart and the images that its templates name; those that no registry gives are left out and told."""
+        from syncer.api.build import drop_lacking_guesses, make_definition  # noqa: PLC0415  rarely needed
+
+        files = [self.file.beside(path) for path in chart.values_files]
+        values = [await to_thread.run_sync(_read_values, path) for path in files]
+        listing, images, problem = await self._charts.scan(_request(source), values)
+        if problem:
+            self._say(source, f"chart {chart.name}: {problem}")
+        request = _request(source)
+        definition = make_definition("scan", images)
+        guesses = replace(
+            definition,
+            images=tuple(replace(image, guessed=True) for image in definition.images),
+            charts=(DefinedChart(repo=request.repo, name=request.name),),
+        )
+        left = await drop_lacking_guesses(guesses, self.supplies, lambda text: self._say(source, text))
+        found = tuple(image.image for image in left.images)
+        is_doubtful = bool(problem) or len(found) < len(guesses.images)
+        return replace(listing, references=(*listing.references, *found), is_doubtful=is_doubtful)
 
     async def _tags(self, source: Source, repository: Reference) -> Listing:
         assert source.tags is not None
@@ -235,6 +259,12 @@ def _stand_ins(source: Source) -> list[Reference]:
         return [file_reference(source.file.url, source.file.name)]
     named = source.repository or source.image
     return [replace(named, tag=None, digest=None)] if named else []
+
+
+def _read_values(path: Path) -> Any:
+    from syncer.formats.yaml import parse_yaml  # noqa: PLC0415  slow to import
+
+    return parse_yaml(read_text(path), path)
 
 
 def _read_profile(path: Path, environment: Mapping[str, str]) -> Profile:

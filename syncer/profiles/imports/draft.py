@@ -30,11 +30,6 @@ _SIGNATURES = tuple(f"sha256-{'0' * 64}{ending}" for ending in (".sig", ".att", 
 
 _SOME_HOST = "registry.invalid"
 
-CHART_IMAGES = (
-    "the images that this chart names are not in the new file: `helm template` prints them; list them in an images_file"
-)
-"""The refusal for charts of tools that mirror the images in them as well."""
-
 _FALSE = frozenset({"false", "no", "off", "0"})
 _TRUE = frozenset({"true", "yes", "on", "1"})
 

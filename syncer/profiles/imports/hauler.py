@@ -14,7 +14,6 @@ from syncer.errors import UsageError
 from syncer.formats.yaml import Map
 from syncer.oci import Platform, Reference
 from syncer.profiles.imports.draft import (
-    CHART_IMAGES,
     Draft,
     Fields,
     fold_case,
@@ -50,7 +49,11 @@ _NOTED = {
     "store": "store: hauler's stores are places on a disk; all goes to the target here.",
     "rewrite": "hauler.dev/rewrite: hauler never reads this annotation.",
 }
-_RENDERING = ("valuesFiles", "values", "kube-version", "registry", "platform", "exclude-extras")
+_RELOCATED = "hauler.dev/registry is not put before the images of a chart: list them in an images_file"
+_IMAGES_OF_CHARTS = (
+    "Images of charts (scan): those of the rendered templates. Hauler takes those in a chart's annotations and in its "
+    "images.lock too."
+)
 _OF_HOSTS = frozenset(".:[")
 
 
@@ -220,11 +223,19 @@ def _chart(draft: Draft, chart: Fields, defaults: _Defaults, *, thick: bool) -> 
     name = chart.text("name")
     place = chart.parse("repoURL", check_chart_repository)
     version = chart.text("version")
-    if chart.flag("add-images"):
-        chart.refuse("add-images", CHART_IMAGES)
-    elif thick:
-        chart.refuse("name", CHART_IMAGES)
-    chart.ignore("", *_RENDERING)  # for the images only
+    with_images = chart.flag("add-images") or thick
+    scan: dict[str, Any] = {}
+    platforms = platform_names(chart, "platform") or ([defaults.platform] if defaults.platform else [])
+    values = chart.texts("valuesFiles")
+    no_extras = bool(chart.flag("exclude-extras")) or defaults.no_extras
+    if with_images and defaults.registry:
+        chart.refuse("add-images" if "add-images" in chart else "name", _RELOCATED)
+    elif with_images:
+        draft.note(_IMAGES_OF_CHARTS)
+        scan = {"scan": True, **({"values_files": values} if values else {})}
+    settings: dict[str, Any] = {"platforms": platforms} if scan and platforms else {}
+    if scan and no_extras:
+        settings["referrers"] = False
     if chart.flag("add-dependencies"):
         chart.refuse("add-dependencies", "only the archive of a chart is mirrored, with the dependencies inside it")
     chart.unsupported("list these images one by one", "extraImages")
@@ -233,9 +244,8 @@ def _chart(draft: Draft, chart: Fields, defaults: _Defaults, *, thick: bool) -> 
     chart.ignore("", "keyring")
     if name and place:
         _chart_registry(draft, chart, host_of(place), defaults)
-        draft.sources.append(
-            {"chart": {"repository": place, "name": name, **({"version": version} if version else {})}}
-        )
+        wanted = {"repository": place, "name": name, **({"version": version} if version else {}), **scan}
+        draft.sources.append({"chart": wanted, **settings})
     elif "repoURL" not in chart:
         chart.refuse("repoURL", "only charts in repositories are mirrored")
     elif not name:

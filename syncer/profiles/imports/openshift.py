@@ -17,7 +17,7 @@ from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map
 from syncer.naming import NameMapping
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import CHART_IMAGES, Draft, Fields, fold_case, image_source, platform_names
+from syncer.profiles.imports.draft import Draft, Fields, fold_case, image_source, platform_names
 from syncer.profiles.syncfile.document import CustomName, check_chart_repository
 
 GROUP = "mirror.openshift.io/"
@@ -125,16 +125,18 @@ def _charts(draft: Draft, place: Fields) -> None:
         )
     for chart in place.each("charts"):
         name, version = chart.text("name"), chart.text("version")
-        chart.ignore("", "imagePaths", "platforms")  # about the images in the chart
+        platforms = platform_names(chart, "platforms")  # of the images in the chart
+        chart.unsupported("a scan finds what stands under `image:`, and no other path", "imagePaths", "imagepaths")
         chart.unsupported("a chart on this disk is in no repository", "path")
         chart.finish()
         if not name:
             chart.refuse("name", "it is required")
         elif url:
-            draft.sources.append(
-                {"chart": {"repository": url, "name": name, **({"version": version} if version else {})}}
+            draft.note(
+                "Images of charts (scan): each `image:` in the rendered templates; oc-mirror takes those of pods."
             )
-            chart.refuse("name", CHART_IMAGES)
+            wanted = {"repository": url, "name": name, **({"version": version} if version else {}), "scan": True}
+            draft.sources.append({"chart": wanted, **({"platforms": platforms} if platforms else {})})
     if not url and "url" not in place:
         place.refuse("url", "it is required")
     place.finish()

@@ -54,10 +54,14 @@ class ChartFile:
 
 @dataclass(frozen=True, slots=True)
 class ChartScan:
-    """The images that a chart names; ``problem`` says why they may not be all."""
+    """The images that a chart names, and those among them that its rendered templates have.
+
+    ``problem`` says why they may not be all.
+    """
 
     images: tuple[FoundImage, ...]
     problem: str = ""
+    rendered: tuple[FoundImage, ...] = ()
 
 
 def read_chart_files(content: bytes, origin: Path | str, depth: int = 0) -> list[ChartFile]:
@@ -231,7 +235,7 @@ def scan_chart(archive: PackFile, documents: Sequence[Any] = (), resolve: Callab
             found += [guess for guess in guesses if not _is_told(guess, text, rendered, is_sure=is_sure)]
         for file in part.files:
             found += _in_file(_in_text(file.text), f"{archive.name}:{file.path}")
-    return ChartScan(_each_once(found), problem)
+    return ChartScan(_each_once(found), problem, _each_once(rendered))
 
 
 def _is_told(guess: FoundImage, text: str, rendered: Sequence[FoundImage], *, is_sure: bool) -> bool:

@@ -192,6 +192,19 @@ class Chart(StrictModel):
     repository: ChartRepository
     name: Name
     version: Name | None = None  # a version or a range; None: the newest release
+    scan: bool = False  # the images that its templates name are mirrored too
+    values_files: tuple[FilePath, ...] = ()  # the values that its templates are rendered with for that
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, tree: Any) -> Any:
+        return _one_as_list(tree, ("values_files",))
+
+    @model_validator(mode="after")
+    def _values_for_scan(self) -> Chart:
+        if self.values_files and not self.scan:
+            raise mistake("`values_files` are for a `scan` of the chart's images")
+        return self
 
 
 class File(StrictModel):
