@@ -100,6 +100,19 @@ def test_a_password_is_never_copied(tmp_path: Path) -> None:
     assert "# The password of mirror.example.net was not copied: give it in the variable" in result.text
 
 
+def test_an_image_of_two_rules_has_its_signatures_by_both_or_by_none(tmp_path: Path) -> None:
+    text = """\
+a.io:
+  images: {x: [v1], y: [v1]}
+  images-by-tag-regex: {x: '.*', y: '^v'}
+"""
+    file = read(imported(tmp_path, text, registry="t.io"))
+    assert sorted((str(source.repository), file.referrers_of(source)) for source in file.sources) == [
+        *([("a.io/x", True)] * 2),
+        *([("a.io/y", False)] * 2),
+    ]
+
+
 OTHER_SETTINGS = "registry.example.com has other credentials or TLS above, and syncer has one of each for a registry"
 
 
@@ -313,6 +326,20 @@ def test_regsyncs_rules_choose_what_regsync_chooses(tmp_path: Path, choice: str,
 
     assert result.refusals == ()
     assert set(found(result, 0, "v1.0", "v1.0-rc.1", "latest", "1.2", "1.2.1")) == set(chosen)
+
+
+def test_regsyncs_own_media_types_are_all_that_there_are(tmp_path: Path) -> None:
+    own = [
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+    ]
+    step = REPOSITORY.format("z", "tags: {allow: [v1]}")
+    assert imported(tmp_path, f"defaults: {{mediaTypes: {own}}}\nsync:\n{step}\n").refusals == ()
+    with pytest.raises(InvalidFile, match=r"theirs.yaml:1: defaults.mediaTypes: ") as raised:
+        imported(tmp_path, f"defaults: {{mediaTypes: {own[1:]}}}\nsync:\n{step}\n")
+    assert not raised.value.more
 
 
 def test_one_of_several_sets_may_be_all_tags_or_none(tmp_path: Path) -> None:
