@@ -265,7 +265,10 @@ class Draft(Generic[Document]):
 
     def add(self, mistakes: Iterable[InvalidFile]) -> None:
         """Add ``mistakes``, but for those about values whose variables are not known."""
-        self.mistakes += (each for each in mistakes if not self.expansion.leaves_open(each.field))
+        single = [one for each in mistakes for one in each.all]
+        for one in single:
+            one.more = ()
+        self.mistakes += (one for one in single if not self.expansion.leaves_open(one.field))
 
 
 def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
