@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -261,10 +262,7 @@ spec:
     assert (other.plain_http, str(other.ca_cert)) == (True, "own.pem")
 
 
-@pytest.mark.parametrize("on_path", [True, False], ids=["hauler", "recorded"])
-async def test_the_images_are_those_that_hauler_takes(
-    debian_registry: OpenRegistry, tmp_path: Path, on_path: bool
-) -> None:
+async def test_the_images_are_those_that_hauler_takes(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     """The real program stores the same images and files; what it chose is written down for where it is missing."""
     async with debian_registry("source") as source:
         for repository in ("library/app", "team/app", "other/app"):
@@ -288,7 +286,7 @@ spec:
         taken = sources(imported(tmp_path, text, registry="t.io"))
 
         recorded = ["library/app:latest", "other/app@" + images.image("other/app").digest, "team/app:v1"]
-        if on_path:
+        if shutil.which("hauler"):
             store, at_home = str(tmp_path / "store"), {"HAULER_DIR": str(tmp_path / "hauler")}
             synced = await run(
                 "hauler", "store", "sync", "-f", str(tmp_path / "theirs.yaml"), "--store", store, **at_home
@@ -296,7 +294,7 @@ spec:
             assert synced.code == 0, synced.stdout + synced.stderr
             told = await run("hauler", "store", "info", "-o", "json", "--store", store, **at_home)
             stored = [row["reference"] for row in json.loads(told.stdout)["artifacts"]]
-            recorded = sorted(name.removeprefix(f"{source.address}/") for name in stored)
+            assert sorted(name.removeprefix(f"{source.address}/") for name in stored) == recorded
         assert sorted(name.removeprefix(f"{source.address}/") for name in taken) == recorded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,6 +124,7 @@ async def test_a_bundle_that_cannot_be_read_is_a_failure(
         assert problem in ran.stderr
 
 
+@pytest.mark.skipif(shutil.which("imgpkg") is None, reason="imgpkg is not here; the others say what it does")
 async def test_imgpkg_finds_all_at_the_target(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     app = images.image("app")
     async with debian_registry("source") as source, debian_registry("target") as target:

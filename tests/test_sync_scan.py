@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
-
-import pytest
 
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -117,10 +116,7 @@ async def test_values_without_a_scan_are_a_mistake(tmp_path: Path) -> None:
     assert (ran.code, "`values_files` are for a `scan` of the chart's images" in ran.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("on_path", [True, False], ids=["hauler", "recorded"])
-async def test_the_images_of_a_chart_are_those_that_hauler_takes(
-    debian_registry: OpenRegistry, tmp_path: Path, on_path: bool
-) -> None:
+async def test_the_images_of_a_chart_are_those_that_hauler_takes(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with (
         chart_repository() as repository,
         debian_registry("source") as source,
@@ -143,13 +139,13 @@ spec:
 """
         (tmp_path / "hauler.yaml").write_text(text)
         theirs = ["app:2", "extra:1"]
-        if on_path:
+        if shutil.which("hauler"):
             store, home = str(tmp_path / "store"), {"HAULER_DIR": str(tmp_path / "hauler")}
             done = await run("hauler", "store", "sync", "-f", str(tmp_path / "hauler.yaml"), "--store", store, **home)
             assert done.code == 0, done.stdout + done.stderr
             told = await run("hauler", "store", "info", "-o", "json", "--store", store, **home)
             stored = [row["reference"] for row in json.loads(told.stdout)["artifacts"] if row["type"] == "image"]
-            theirs = sorted(name.removeprefix(f"{source.address}/") for name in stored)
+            assert sorted(name.removeprefix(f"{source.address}/") for name in stored) == theirs
 
         imported = await syncer("import", tmp_path / "hauler.yaml", "-r", f"{target.address}/m", home=tmp_path)
         (tmp_path / "sync.yaml").write_text(imported.stdout)
