@@ -56,7 +56,7 @@ def find_contents(path: Path, file: int, status: os.stat_result, spool: SpoolFil
             return scan_zstd(file, status.st_size)
         found = _scan(file, status.st_size, start, spool)
     contents = find_layout(found)
-    if contents is not None and MANIFEST in found.files and DEFINITION not in contents.members:
+    if contents and MANIFEST in found.files and DEFINITION not in contents.members and not contents.is_haul:
         _keep_what_is_there(contents, spool)
     contents = contents or find_listed(found, spool)
     if contents is None:
@@ -73,7 +73,8 @@ def _keep_what_is_there(contents: Contents, spool: SpoolFile) -> None:
     index = contents.members.get(INDEX)
     if index is None:
         return
-    document = load_object(contents.read(index))
+    check_values(content := contents.read(index))
+    document = load_object(content)
     entries = document.get("manifests")
     left: list[str] = []
     for entry in entries if isinstance(entries, list) else []:
