@@ -236,14 +236,16 @@ async def test_what_crane_pulls_keeps_its_layers(debian_registry: OpenRegistry, 
         assert "compressed again" not in pushed.stderr
 
 
+@pytest.mark.parametrize("links", [True, False])
 async def test_docker_save_of_old_is_read_with_its_links_and_names(
-    debian_registry: OpenRegistry, tmp_path: Path
+    debian_registry: OpenRegistry, tmp_path: Path, links: bool
 ) -> None:
-    """Two images on one base, one of them with two names; the base is a link in the second, and packed once."""
+    """Two images on one base, one of them with two names; the base comes again in the second, and is packed once."""
     base = images.layer("base", 200_000)
     one = images.image("one", layers=[base, images.layer("one")])
     two = images.image("two", layers=[base, images.layer("two")])
-    path = saved.docker_archive(tmp_path / "images.tar", (["busybox:1.37", "quay.io/a/one:1"], one), (["two:2"], two))
+    named = ((["busybox:1.37", "quay.io/a/one:1"], one), (["two:2"], two))
+    path = saved.docker_archive(tmp_path / "images.tar", *named, links=links)
     async with debian_registry() as registry:
         pushed = await push(tmp_path, path, registry)
         defined = await syncer("definition", path, home=tmp_path)
@@ -487,7 +489,7 @@ def _xz_of_a_large_dictionary() -> bytes:
     import lzma  # noqa: PLC0415
 
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
-    return lzma.compress(b"x" * 4096, filters=filters)
+    return lzma.compress(saved.tar_of(saved.docker_files((["app:v1"], images.image("app")))), filters=filters)
 
 
 HOSTILE = hostile_archives()
@@ -756,3 +758,69 @@ def test_whatever_an_archive_says_is_understood_or_refused(tmp_path: Path, kind:
 
     with suppress(InvalidBundle), open_bundle(path) as bundle:
         check_structure(bundle)
+
+
+async def test_one_platform_with_its_attestation_is_that_platform(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    """Under the digest that it has always had, which an index of the two would not have."""
+    image = images.multi_platform("app", attested=True)
+    kept = (image.children[1], image.children[4])
+    files = saved.layout_files(({"io.containerd.image.name": NAME}, image))
+    there = {"oci-layout", "index.json", *(f"blobs/{each.digest.replace(':', '/')}" for each in (image, *kept))}
+    there |= {f"blobs/{digest.replace(':', '/')}" for each in kept for digest in each.blobs}
+    content = {name: content for name, content in files.items() if name in there} | {"manifest.json": b"[]"}
+    (path := tmp_path / "saved.tar").write_bytes(saved.tar_of(content))
+    async with serve_disk() as registry:
+        pushed = await push(tmp_path, path, registry)
+
+        assert pushed.code == 0, pushed.stderr
+        await client.assert_holds(registry, LANDS[0], image.children[1], LANDS[1])
+
+
+async def test_an_archive_of_imgpkg_keeps_its_digest_also_where_imgpkg_is_not_here(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    image = images.image("app")
+    (path := tmp_path / "saved.tar").write_bytes(saved.tar_of(imgpkg_files(image)))
+    async with serve_disk() as registry:
+        pushed = await push(tmp_path, path, registry)
+
+        assert (pushed.code, pushed.stderr) == (0, "")
+        await client.assert_holds(registry, "base/registry.example/app", image)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+async def test_layers_that_are_compressed_stay_as_they_are(
+    serve_disk: OpenRegistry, tmp_path: Path, compression: images.Compression
+) -> None:
+    """As crane writes them; Docker has no media type for zstd, so the manifest is OCI's then."""
+    image = images.image("app", layers=[images.layer("base", compression=compression)])
+    config, (layer,) = saved.config_of(image), saved.layers_of(image)
+    manifest = [{"Config": "sha256:config", "RepoTags": [NAME], "Layers": ["layer.tar.gz"]}]
+    files = {"sha256:config": config, "layer.tar.gz": layer, "manifest.json": saved.encoded(manifest)}
+    (path := tmp_path / "saved.tar").write_bytes(saved.tar_of(files))
+    async with serve_disk() as registry:
+        pushed = await push(tmp_path, path, registry)
+        held = client.parsed(await client.manifest(registry, *LANDS))
+
+        assert pushed.code == 0, pushed.stderr
+        assert "the digests of its images are new" in pushed.stderr
+        assert "compressed again" not in pushed.stderr
+        assert [each["digest"] for each in held["layers"]] == [images.digest_of(layer)]
+        assert held["config"]["digest"] == images.digest_of(config)
+        assert held["mediaType"] == (images.DOCKER_MANIFEST if compression == "gzip" else images.OCI_MANIFEST)
+        assert held["layers"][0]["mediaType"] == (
+            images.DOCKER_LAYER if compression == "gzip" else f"{images.OCI_LAYER}+zstd"
+        )
+
+
+async def test_a_name_of_the_file_is_the_name_of_the_bundle(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    """For a directory too; of a link it is the link's."""
+    files = saved.layout_files((NAMED, images.image("app")))
+    (tmp_path / "one.tgz").write_bytes(gzip.compress(saved.tar_of(files)))
+    unpack(tmp_path / "two", files)
+    (tmp_path / "three.tar.gz").symlink_to("one.tgz")
+    async with serve_disk() as registry:
+        for name in ("one.tgz", "two", "three.tar.gz"):
+            assert (await push(tmp_path, tmp_path / name, registry)).code == 0
+
+        assert sorted(await client.tags(registry, "base/bundle-definition")) == ["one", "three", "two"]

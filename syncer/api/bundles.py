@@ -77,7 +77,7 @@ class BundleSource:
 
 def bundle_name(bundle: Bundle) -> str:
     """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst`` and for ``edge.tgz``."""
-    return _PACKED.sub("", bundle.path.resolve().name.partition(".tar")[0]) or "archive"
+    return _PACKED.sub("", bundle.path.absolute().name.partition(".tar")[0]) or "archive"
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from syncer.bundle import tar, zstd
-from syncer.bundle.compression import Spool, Streams, decoder_of
+from syncer.bundle.compression import SpoolFile, Streams, decoder_of
 from syncer.bundle.layout import (
     CONTAINERD_NAME,
     DEFINITION,
@@ -42,7 +42,7 @@ def is_bundle(file: int, status: os.stat_result) -> bool:
     return start.startswith(tar.header(OCI_LAYOUT, len(LAYOUT_CONTENT)))
 
 
-def find_contents(path: Path, file: int, status: os.stat_result, spool: Spool) -> Contents:
+def find_contents(path: Path, file: int, status: os.stat_result, spool: SpoolFile) -> Contents:
     """The contents of the open file, or of the directory, at ``path``, whatever wrote it.
 
     What cannot be read in place is unpacked into ``spool``.  Raises ``ValueError`` and ``InvalidContent`` for what is
@@ -56,7 +56,7 @@ def find_contents(path: Path, file: int, status: os.stat_result, spool: Spool) -
             return scan_zstd(file, status.st_size)
         found = _scan(file, status.st_size, start, spool)
     contents = find_layout(found)
-    if contents is not None and MANIFEST in found.files and DEFINITION not in contents.members:
+    if contents and MANIFEST in found.files and DEFINITION not in contents.members and not contents.is_haul:
         _keep_what_is_there(contents, spool)
     contents = contents or find_listed(found, spool)
     if contents is None:
@@ -64,7 +64,7 @@ def find_contents(path: Path, file: int, status: os.stat_result, spool: Spool) -
     return contents
 
 
-def _keep_what_is_there(contents: Contents, spool: Spool) -> None:
+def _keep_what_is_there(contents: Contents, spool: SpoolFile) -> None:
     """Reduce the images of an archive of docker's or containerd's to the platforms that it has.
 
     They save what they pulled, which often is one platform, below the index of all (containerd, images/archive,
@@ -73,7 +73,8 @@ def _keep_what_is_there(contents: Contents, spool: Spool) -> None:
     index = contents.members.get(INDEX)
     if index is None:
         return
-    document = load_object(contents.read(index))
+    check_values(content := contents.read(index))
+    document = load_object(content)
     entries = document.get("manifests")
     left: list[str] = []
     for entry in entries if isinstance(entries, list) else []:
@@ -87,7 +88,7 @@ def _keep_what_is_there(contents: Contents, spool: Spool) -> None:
         contents.notes.append(f"it holds not every platform of {shown(left)}: those that it holds are taken")
 
 
-def _reduced(contents: Contents, root: Descriptor, spool: Spool) -> Descriptor | None:
+def _reduced(contents: Contents, root: Descriptor, spool: SpoolFile) -> Descriptor | None:
     """The only platform that is there of an index, or an index of those that are; None if all are, or none."""
 
     def find(digest: Digest) -> AnyManifest | None:
@@ -123,7 +124,7 @@ def hint_for(error: Exception) -> str:
     return _HINT
 
 
-def _scan(file: int, size: int, start: bytes, spool: Spool) -> Found:
+def _scan(file: int, size: int, start: bytes, spool: SpoolFile) -> Found:
     if found := decoder_of(start):
         compression, make = found
         return _unpack(Streams(file, size, make), compression, spool)
@@ -132,7 +133,7 @@ def _scan(file: int, size: int, start: bytes, spool: Spool) -> Found:
     return TarWalk(file).finish(size)
 
 
-def _unpack(streams: Streams, compression: str, spool: Spool) -> Found:
+def _unpack(streams: Streams, compression: str, spool: SpoolFile) -> Found:
     """Unpack a tar into the spool, where room for each member is asked for before its content comes."""
     spool.need(streams.size)  # most of an archive is layers, which are compressed already
     walk = TarWalk(spool.file)

@@ -95,7 +95,7 @@ def decoder_of(start: bytes) -> tuple[str, Make] | None:
     return None
 
 
-class Spool:
+class SpoolFile:
     """A file without a name in the directory of temporary files, made when it is first needed, gone with the process.
 
     ``path`` is the archive for which it is, and only named in errors; ``checkpoint`` is called at each piece.

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from syncer.bundle.compression import PIECE, Spool, decoder_of, gzipped
+from syncer.bundle.compression import PIECE, SpoolFile, decoder_of, gzipped
 from syncer.bundle.framing import PlainFraming
 from syncer.bundle.layout import (
     INDEX,
@@ -46,7 +46,7 @@ _TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _MAX_DEPTH = 8
 
 
-def find_listed(found: Found, spool: Spool) -> Contents | None:
+def find_listed(found: Found, spool: SpoolFile) -> Contents | None:
     """The image layout that is made of an archive with a ``manifest.json``; None for any other archive.
 
     Raises ``ValueError`` and ``InvalidContent`` for one that does not hold what it lists, with all that is wrong.
@@ -78,7 +78,7 @@ class _Making:
     """An image layout that is being made, and all that is wrong with what it is made of."""
 
     found: Found
-    spool: Spool
+    spool: SpoolFile
     blobs: dict[Digest, Member] = field(default_factory=dict)
     entries: list[Descriptor] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -125,7 +125,7 @@ class _Making:
         return made
 
 
-def spooled(spool: Spool, name: str, content: bytes) -> Member:
+def spooled(spool: SpoolFile, name: str, content: bytes) -> Member:
     """Make a member of content that is in hand."""
     start, size = spool.add([content])
     return Member(name, size, 0, start, spool.file)

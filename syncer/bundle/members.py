@@ -298,8 +298,8 @@ def scan_directory(path: Path) -> Found:
 
 
 def _entries(path: Path) -> list[os.DirEntry[str]]:
-    """What is in a directory, in the order of names; nothing where there is none, or a link to one."""
-    if path.is_symlink() or not path.is_dir():
+    """What is in a directory, in the order of names; nothing where there is none."""
+    if not path.is_dir():
         return []
     with os.scandir(path) as entries:
         return sorted(entries, key=lambda entry: entry.name)

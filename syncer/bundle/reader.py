@@ -13,7 +13,7 @@ from anyio import from_thread, to_thread
 
 from syncer.bundle import zstd
 from syncer.bundle.archives import find_contents, hint_for, is_bundle
-from syncer.bundle.compression import PIECE, Checkpoint, Spool
+from syncer.bundle.compression import PIECE, Checkpoint, SpoolFile
 from syncer.bundle.framing import Damaged
 from syncer.bundle.layout import (
     DEFINITION,
@@ -56,7 +56,7 @@ def open_bundle(
         file = _open(path)
         stack.callback(os.close, file)
         opened = os.fstat(file)
-        unpacked = stack.enter_context(closing(Spool(path, checkpoint)))
+        unpacked = stack.enter_context(closing(SpoolFile(path, checkpoint)))
         is_own = False
         try:
             is_own = is_bundle(file, opened)

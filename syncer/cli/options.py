@@ -53,7 +53,7 @@ def as_option() -> Any:
 
 def bundle_option() -> Any:
     """``--file``: the path of a bundle that is read."""
-    return option("The bundle.", "-f", required=True, metavar="BUNDLE")
+    return option("The bundle, or an archive or a directory of another tool.", "-f", required=True, metavar="BUNDLE")
 
 
 def cred_file_option() -> Any:

@@ -553,6 +553,12 @@ def bombs() -> dict[str, Callable[[], bytes]]:
     packed = packed_index(large)
     return {
         "an index.json of ten million lists": lambda: plain([LAYOUT, *CONTENT, member("index.json", shells)]),
+        "an index.json of ten million lists beside docker's manifest.json": lambda: plain(
+            [LAYOUT, *CONTENT, member("manifest.json", b"[]"), member("index.json", shells)]
+        ),
+        "a manifest.json of ten million lists": lambda: plain(
+            [member("manifest.json", b"[" + b"[]," * 10**7 + b"[]]")]
+        ),
         "an index.json of one long text": lambda: plain([LAYOUT, *CONTENT, member("index.json", text)]),
         "an index.json that grows a hundredfold": lambda: packed,
         "a manifest of a million objects": lambda: plain(with_root(shallow)),

@@ -67,8 +67,11 @@ def layers_of(image: Image) -> list[bytes]:
     return [image.blobs[layer["digest"]] for layer in image.document["layers"]]
 
 
-def docker_files(*images: tuple[Sequence[str] | None, Image]) -> dict[str, bytes | str]:
-    """The files of `docker save` of old: a directory for each layer, links for those that come again."""
+def docker_files(*images: tuple[Sequence[str] | None, Image], links: bool = True) -> dict[str, bytes | str]:
+    """The files of `docker save` of old: a directory for each layer, links for those that come again.
+
+    Before version 1.13 they were there again.
+    """
     files: dict[str, bytes | str] = {}
     places: dict[bytes, str] = {}
     manifest: list[Any] = []
@@ -81,7 +84,7 @@ def docker_files(*images: tuple[Sequence[str] | None, Image]) -> dict[str, bytes
             folder = hashlib.sha256(config + bytes([number])).hexdigest()
             files |= {f"{folder}/": b"", f"{folder}/VERSION": b"1.0", f"{folder}/json": b"{}"}
             path = f"{folder}/layer.tar"
-            files[path] = f"../{places[plain]}" if plain in places else plain
+            files[path] = f"../{places[plain]}" if links and plain in places else plain
             places.setdefault(plain, path)
             paths.append(path)
         files[f"{hashlib.sha256(config).hexdigest()}.json"] = config
@@ -95,8 +98,8 @@ def docker_files(*images: tuple[Sequence[str] | None, Image]) -> dict[str, bytes
     return files
 
 
-def docker_archive(path: Path, *images: tuple[Sequence[str] | None, Image]) -> Path:
-    path.write_bytes(tar_of(docker_files(*images)))
+def docker_archive(path: Path, *images: tuple[Sequence[str] | None, Image], links: bool = True) -> Path:
+    path.write_bytes(tar_of(docker_files(*images, links=links)))
     return path
 
 
