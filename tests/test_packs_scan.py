@@ -193,11 +193,12 @@ def test_a_template_composes_an_image_as_helm_does(expression: str, image: str) 
 
 
 def test_the_values_of_a_pack_override_those_of_its_chart() -> None:
-    pod = 'image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"\n'
+    tag = '{{ if hasKey .Values.image "tag" }}{{ .Values.image.tag }}{{ else }}none{{ end }}'
+    pod = f'image: "{{{{ .Values.image.repository }}}}:{tag}"\n'
     values = "image: {repository: quay.io/a/old, tag: v1}\nside: {image: quay.io/a/side:v1}\n"
 
     assert _rendered({"pod.yaml": pod}, values, "charts: {a: {image: {repository: quay.io/a/new, tag: null}}}") == [
-        "quay.io/a/new:1.2.3",
+        "quay.io/a/new:none",
         "quay.io/a/side:v1",
     ]
     assert _rendered({"pod.yaml": pod}, values, "charts: {a-1.0.0: {image: {tag: v2}}}") == [
@@ -285,3 +286,84 @@ def test_what_cannot_be_rendered_is_told(template: str, problem: str) -> None:
 
     assert scan.images == ()
     assert problem in scan.problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\n  - name: other\n  - image: word\n",
+        "a:\n  - image: word\n  - name: next\n",
+        "a:\n  b:\n    image: word\nname: above\n",
+        "name: above\na:\n  image: word\n",
+        "a:\n  - name: other\n    b:\n      image: word\n",
+        "a:\n  - name: other\n  - x: 1\n    image: word\n",
+        "base: quay.io/x\na:\n  image: word\ntag: v1\n",
+    ],
+)
+def test_a_word_is_an_image_only_in_a_mapping_that_has_a_name(text: str) -> None:
+    assert _found(manifest=text) == []
+    assert _found(manifest=text.replace("image: word", "image: word:v1")) != []
+
+
+@pytest.mark.parametrize(
+    ("values", "template", "found"),
+    [
+        # a tag that was only supposed gives way to the one that the template makes
+        ("image: {repository: quay.io/a/b}", "{{ .Values.image.repository }}:x-{{ .Chart.AppVersion }}", "b:x-1.2.3"),
+        # a registry that only the template knows
+        ("image: {repository: a/b, tag: v1}", "quay.io/{{ .Values.image.repository }}:{{ .Values.image.tag }}", "b:v1"),
+        # a template that is not rendered still says how it writes the version
+        (
+            "image: {repository: quay.io/a/b}",
+            "{{ if .Values.off }}{{ .Values.image.repository }}:v{{ .Chart.AppVersion }}{{ end }}",
+            "b:v1.2.3",
+        ),
+        ("x: 1", 'quay.io/a/b:{{ "v9" -}}   .1', "b:v9.1"),
+        ("x: 1", '{{ $t := "1" }}{{ if true }}{{ $t = "2" }}{{ end }}quay.io/a/b:v{{ $t }}', "b:v2"),
+        ("x: 1", '{{ $t := "1" }}{{ if true }}{{ $t := "2" }}{{ end }}quay.io/a/b:v{{ $t }}', "b:v1"),
+        (
+            "x: 1",
+            "quay.io/a/b:{{ range $i, $e := list 1 2 3 }}{{ if eq $i 2 }}{{ break }}{{ end }}{{ $e }}{{ end }}",
+            "b:12",
+        ),
+    ],
+)
+def test_a_template_has_the_last_word(values: str, template: str, found: str) -> None:
+    assert _rendered({"pod.yaml": f"image: {template}\n"}, values) == [f"quay.io/a/{found}"]
+
+
+def test_both_branches_of_what_nobody_knows_are_rendered_and_partials_are_not() -> None:
+    template = 'image: quay.io/a/b:{{ if .Capabilities.APIVersions.Has "x" }}{{ "v1" }}{{ else }}{{ "v2" }}{{ end }}\n'
+    one, two = (f"image: quay.io/a/{name}:{{{{ .Values.tag }}}}\n" for name in ("one", "two"))
+    choice = f'{{{{ if .Capabilities.APIVersions.Has "x" }}}}\n{one}{{{{ else }}}}\n{two}{{{{ end }}}}\n'
+
+    assert _rendered({"a.yaml": choice, "_b.yaml": template}, "tag: v1") == ["quay.io/a/one:v1", "quay.io/a/two:v1"]
+
+
+def test_tags_of_dependencies_switch_subcharts() -> None:
+    files = {
+        "a/Chart.yaml": "name: a\nversion: 1.0.0\ndependencies: [{name: sub, tags: [extra]}]\n",
+        "a/charts/sub/Chart.yaml": "name: sub\nversion: 2.0.0\n",
+        "a/charts/sub/templates/pod.yaml": "image: quay.io/a/sub:{{ .Chart.Version }}\n",
+    }
+
+    for tags, images in (("false", []), ("true", ["quay.io/a/sub:2.0.0"])):
+        archive = _archive(**files, **{"a/values.yaml": f"tags: {{extra: {tags}}}\n"})
+        assert [str(image.reference) for image in scan_chart(PackFile("a.tgz", archive)).images] == images
+
+
+def test_macros_in_the_values_for_a_chart_are_resolved_and_unknown_where_they_cannot_be() -> None:
+    files = {
+        "a/Chart.yaml": "name: a\nversion: 1.0.0\n",
+        "a/values.yaml": "tag: v1\n",
+        "a/templates/pod.yaml": "image: quay.io/a/b:{{ .Values.tag }}\n",
+    }
+    archive = PackFile("a.tgz", _archive(**files))
+    values = parse_values(Pack(name="a", values="charts: {a: {tag: '{{.spectro.var.tag}}'}}\n", origin="values.yaml"))
+
+    known = scan_chart(archive, values, lambda text: text.replace("{{.spectro.var.tag}}", "v2"))
+    unknown = scan_chart(archive, values)
+
+    assert [str(image.reference) for image in known.images] == ["quay.io/a/b:v2"]
+    assert unknown.images == ()
+    assert unknown.problem == "1 images in it depend on what only a cluster knows"
