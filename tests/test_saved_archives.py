@@ -824,3 +824,25 @@ async def test_a_name_of_the_file_is_the_name_of_the_bundle(serve_disk: OpenRegi
             assert (await push(tmp_path, tmp_path / name, registry)).code == 0
 
         assert sorted(await client.tags(registry, "base/bundle-definition")) == ["one", "three", "two"]
+
+
+async def test_without_a_place_for_temporary_files_only_what_is_unpacked_fails(tmp_path: Path) -> None:
+    """As on a disk that is full; an archive that is read in place needs none."""
+    content = saved.tar_of(saved.layout_files((NAMED, images.image("app"))))
+    (tmp_path / "plain.tar").write_bytes(content)
+    (tmp_path / "packed.tar.gz").write_bytes(gzip.compress(content))
+    program = 'ulimit -f 0; exec "$0" -W error -m syncer verify --file "$1"'
+    ended = [
+        subprocess.run(  # noqa: ASYNC221
+            ["bash", "-c", program, sys.executable, path],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment(tmp_path),
+        )
+        for path in (tmp_path / "plain.tar", tmp_path / "packed.tar.gz")
+    ]
+
+    assert [each.returncode for each in ended] == [0, 5], ended
+    assert "no temporary file can be made" in ended[1].stderr
+    assert "hint: set TMPDIR" in ended[1].stderr

@@ -103,7 +103,7 @@ class SpoolFile:
 
     def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
         self._path = path
-        self._directory = Path(tempfile.gettempdir())
+        self._directory = Path()  # where it is, once it is
         self.checkpoint = checkpoint
         self._opened: IO[bytes] | None = None
         self.size = 0  # bytes
@@ -113,10 +113,13 @@ class SpoolFile:
         """The open file; raises ``TargetError`` when it cannot be made."""
         if self._opened is None:
             try:
+                self._directory = Path(tempfile.gettempdir())
                 self._opened = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115  see close()
             except OSError as error:
-                reason = error.strerror or error
-                raise TargetError(f"no temporary file can be made in {self._directory}: {reason}") from None
+                raise TargetError(
+                    f"no temporary file can be made for what is in {self._path}: {error.strerror or error}",
+                    hint="set TMPDIR to a directory on a disk with more room",
+                ) from None
         return self._opened.fileno()
 
     def close(self) -> None:
