@@ -1,4 +1,4 @@
-"""What kind of archive a file or a directory is: the one place that tells, for whatever opens one."""
+"""The kinds of archives, and of directories, that can be opened: the one place that tells one from another."""
 
 from __future__ import annotations
 
