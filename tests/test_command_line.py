@@ -16,6 +16,7 @@ import click
 import pytest
 
 from syncer.cli.command import argument, flag, make_command, option, options
+from syncer.errors import UsageError
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import environment, syncer
@@ -121,6 +122,19 @@ def test_what_is_wrong_is_a_mistake_of_usage(words: str, said: str) -> None:
         called(*words.split())
 
     assert said in raised.value.format_message()
+
+
+@pytest.mark.parametrize("words", ["-c 1 -c 2", "--count 1 -c 1", "--near a --near=a", "--color blue --color blue"])
+def test_an_option_of_one_value_is_given_once(words: str) -> None:
+    """Click takes the last of them: a push to two registries would go to one, and say that all is well."""
+    with pytest.raises(UsageError, match="takes one value, and is given more than once"):
+        called("here", *words.split())
+
+
+def test_flags_and_options_of_many_values_may_be_repeated() -> None:
+    seen = called("here", *["--quiet", "--quiet", "--no-fine", "--fine", "--far", "a", "--far", "b"])
+
+    assert (seen["quiet"], seen["fine"], seen["group"].far) == (True, True, (Path("a"), Path("b")))
 
 
 @pytest.mark.parametrize("words", ["push -f", "push -f x", "push -f x -r localhost:1 --concurrency 0", "build -x", ""])

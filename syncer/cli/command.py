@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,10 +106,26 @@ def argument(
 
 
 class Command(click.Command):
-    """A command whose flags may be given as ``--flag=true`` and ``--flag=false`` as well, as Palette's CLI has them."""
+    """A command whose flags may be given as ``--flag=true`` and ``--flag=false`` as well, as Palette's CLI has them.
+
+    An option that takes one value is refused when it is given twice, where click would take the last.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(self._without_values(args)))
+        words = list(self._without_values(args))
+        self._refuse_repeated(ctx, words)
+        return super().parse_args(ctx, words)
+
+    def _refuse_repeated(self, ctx: click.Context, words: Sequence[str]) -> None:
+        parser = self.make_parser(ctx)
+        parser.ignore_unknown_options = True  # click complains of them afterwards, in words of its own
+        with contextlib.suppress(click.UsageError):
+            met: set[str | None] = set()
+            for param in parser.parse_args(list(words))[2]:
+                is_single = isinstance(param, click.Option) and not param.multiple and not param.is_flag
+                if is_single and param.name in met:
+                    raise UsageError(f"{param.opts[-1]} takes one value, and is given more than once")
+                met.add(param.name)
 
     def _without_values(self, words: Sequence[str]) -> Iterator[str]:
         """``--flag=false`` becomes ``--no-flag`` where there is one, and nothing where the flag is off anyway."""
