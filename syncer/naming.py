@@ -100,6 +100,11 @@ class NameMapping:
         ordered = sorted(replacements, key=lambda prefix: (-len(prefix), prefix))
         return cls(tuple(MappingRule(prefix, replacements[prefix]) for prefix in ordered))
 
+    def before(self, other: NameMapping) -> NameMapping:
+        """The rules of both; of two for one prefix the own one holds."""
+        own = {rule.prefix for rule in self.rules}
+        return NameMapping.of([*self.rules, *(rule for rule in other.rules if rule.prefix not in own)])
+
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
         """Make a mapping of the values of ``--map``; raises ``UsageError``."""

@@ -23,6 +23,7 @@ def test_the_report_is_what_its_schema_says(tmp_path: Path) -> None:
 
     document = json.loads(path.read_text())
     assert list(document) == [
+        "kind",
         "run_id",
         "started",
         "ended",

@@ -20,15 +20,8 @@ from syncer.errors import InvalidFile, UsageError
 from syncer.formats.units import Braces, Shard
 from syncer.oci import Reference
 from syncer.profiles.syncfile import sites as sites_file
-from syncer.profiles.syncfile.sites import (
-    LimitGroup,
-    Site,
-    SitesDocument,
-    SitesFile,
-    SiteTarget,
-    read_sites,
-    select_sites,
-)
+from syncer.profiles.syncfile.site import LimitGroup, Site, select_sites
+from syncer.profiles.syncfile.sites import SitesDocument, SitesFile, SiteTarget, read_sites
 from syncer.registry import RegistrySettings
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -9,10 +9,11 @@ import anyio
 
 from syncer.api.sources import Sources, Warn
 from syncer.errors import ListIncomplete, RegistryError, SyncerError, UsageError
+from syncer.formats.units import CountOrShare
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Descent
 from syncer.profiles.syncfile.document import Target
-from syncer.profiles.syncfile.removals import DeletionLimit, Removal, find_removals
+from syncer.profiles.syncfile.removals import MOST_DELETED, Removal, find_removals
 from syncer.registry import Registries, RegistryAddress, delete_tag, repositories
 from syncer.registry.repository import Repository
 from syncer.report.figures import PrunedTag, PruneStatus
@@ -25,7 +26,7 @@ async def prune(
     names: Collection[Reference],
     *,
     delete: bool,
-    limit: DeletionLimit | None = None,
+    limit: CountOrShare = MOST_DELETED,
     doubted: Collection[Reference] = (),
 ) -> PruneOutcome:
     """List the tags below the targets' base paths that are not among ``names``; with ``delete`` they are deleted.
@@ -55,7 +56,7 @@ async def prune(
     for pruning in prunings:
         found = [removal for removal in pruning.removals(keep) if removal.name not in pruned]
         try:
-            done = await pruning.carry_out(found, limit or DeletionLimit()) if is_deleting else map(_listed, found)
+            done = await pruning.carry_out(found, limit) if is_deleting else map(_listed, found)
         except _TooMany as error:
             refused.append(error)
             done = map(_listed, found)
@@ -153,13 +154,13 @@ class _Pruning:
             incomplete=self._incomplete,
         )
 
-    async def carry_out(self, found: list[Removal], limit: DeletionLimit) -> list[PrunedTag]:
+    async def carry_out(self, found: list[Removal], limit: CountOrShare) -> list[PrunedTag]:
         """Delete ``found``; raises ``_TooMany`` if they are more than ``limit`` allows."""
         count = sum(inventory.count for inventory in self._inventories.values())
         if not limit.allows(len(found), of=count):
             raise _TooMany(
                 f"nothing was deleted below {self._target.title}: {len(found):,} of its {count:,} tags would go, more "
-                f"than {limit}; if that is right, allow it with --max-delete {len(found)}"
+                f"than {limit.spell('tags')}; if that is right, allow it with --max-delete {len(found)}"
             )
         pruned: list[PrunedTag] = []
         is_refused = False

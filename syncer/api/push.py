@@ -156,7 +156,7 @@ async def deliver(
                 place = await _deliver_definition(definition, delivery.address, opened, run)
             except SyncerError as error:
                 problem = error
-        report = run.report(registries)
+        report = run.report(registries, registries.host_at(delivery.address))
     return PushResult(bundle=name, registry=str(delivery.address), report=report, definition=place, problem=problem)
 
 

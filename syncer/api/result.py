@@ -26,6 +26,7 @@ class RunOptions:
     workers: int = WORKERS  # pieces of content in flight
     run_id: str | None = None  # None: a new one is made
     recheck: bool = False  # all content is looked for at a registry that is the target, whatever its tags say
+    beside_others: bool = False  # other runs use its registries meanwhile, and somebody else tries again at the end
     emit: Emit | None = None  # hears of every event
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant
 
@@ -44,6 +45,7 @@ class Run:
         self.workers = options.workers
         self.warn = options.warn
         self.recheck = options.recheck
+        self.beside_others = options.beside_others
         self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
         self.emit = to_all(self.account, listener, options.emit)
 
@@ -69,17 +71,23 @@ class Run:
         failures = Failures(self.emit)
         try:
             await transfer(items, source, target, options=options, emit=failures)
-            again = failures.again(items, _may_pass)
+            again = [] if self.beside_others else failures.again(items, may_pass)
             if again and registries:
                 registries.transport.forget_outages()
                 await transfer(again, source, target, options=options, emit=failures)
         finally:
             failures.tell()
 
-    def report(self, registries: Registries | None = None) -> Report:
-        """The account so far, with the traffic of ``registries`` and what was odd about them where they are given."""
+    def report(self, registries: Registries | None = None, host: str | None = None) -> Report:
+        """The account so far, with the traffic of ``registries`` and what was odd about them where they are given.
+
+        Beside other runs that is the traffic of ``host`` alone.
+        """
         if registries is None:
             return self.account.report()
+        if self.beside_others:
+            own = {name: traffic for name, traffic in registries.traffic.items() if name == host}
+            return self.account.report(_registry_accounts(own))
         return self.account.report(_registry_accounts(registries.traffic), warnings=registries.notices)
 
 
@@ -110,8 +118,8 @@ class Failures:
             self._emit(ImageFailed(item, error))
 
 
-def _may_pass(error: SyncerError) -> bool:
-    """Whether ``error`` is trouble of the network or of a server, and no refusal."""
+def may_pass(error: SyncerError) -> bool:
+    """Tell whether ``error`` is trouble of the network or of a server, and no refusal."""
     answered = error.__cause__ if isinstance(error, TargetError) else error
     if isinstance(answered, RegistryError):
         return answered.status in TRANSIENT

@@ -21,6 +21,7 @@ from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart
 from syncer.profiles.syncfile.document import Chart, Registry, Source, Target
+from syncer.profiles.syncfile.sites import SitesFile, read_sites
 from syncer.profiles.syncfile.sync_file import Helper, RegistriesFile, SyncFile, find_login, merge_items, select_images
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
@@ -281,6 +282,17 @@ def _read_profile(path: Path, environment: Mapping[str, str]) -> Profile:
 def _request(source: Source) -> ChartRequest:
     assert source.chart is not None
     return ChartRequest(source.chart.repository, source.chart.name, source.chart.version)
+
+
+def read_targets(
+    path: Path, settings: RegistrySettings, environment: Mapping[str, str]
+) -> tuple[SitesFile, RegistrySettings]:
+    """Read the targets file at ``path``, and ``settings`` with those that it has for single registries.
+
+    Raises ``InvalidFile`` with all its mistakes.
+    """
+    file = read_sites(path, environment)
+    return file, sync_settings(file, settings, environment)
 
 
 def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:

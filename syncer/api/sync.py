@@ -18,8 +18,9 @@ from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, UsageError
+from syncer.formats.units import CountOrShare
 from syncer.oci import Reference
-from syncer.profiles.syncfile.removals import DeletionLimit
+from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
@@ -42,7 +43,7 @@ class Mirroring:
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
     delete: bool = False  # and delete it
-    max_delete: DeletionLimit = field(default_factory=DeletionLimit)  # unless it is more than this at a target
+    max_delete: CountOrShare = MOST_DELETED  # unless it is more than this of a target's tags
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
 
 

@@ -37,8 +37,15 @@ class Doubt:
 
     problem: str
     names: tuple[Reference, ...]
-    exit: Exit
-    hint: str | None
+    error: SyncerError  # about the first of them
+
+    @property
+    def exit(self) -> Exit:
+        return self.error.exit
+
+    @property
+    def hint(self) -> str | None:
+        return self.error.hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,8 +214,7 @@ def _by_cause(failed: Iterable[tuple[Reference, SyncerError]]) -> tuple[Doubt, .
         cause = str(error).partition(": ")[2] or str(error)
         causes.setdefault((name.registry, cause), []).append((name, error))
     return tuple(
-        Doubt(f"{host}: {cause}", tuple(name for name, _ in same), same[0][1].exit, same[0][1].hint)
-        for (host, cause), same in causes.items()
+        Doubt(f"{host}: {cause}", tuple(name for name, _ in same), same[0][1]) for (host, cause), same in causes.items()
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -56,9 +57,17 @@ class Reporter:
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
-            from syncer.report.metrics import write_metrics  # noqa: PLC0415  slow to import, rarely used
+            write_metrics_file(self.options.metrics_file, report, profile=profile)
 
-            write_metrics(self.options.metrics_file, report, profile=profile)
+
+def write_metrics_file(path: Path, report: Report | Mapping[str, Any], *, profile: str = "") -> None:
+    """Write the metrics of a run under the name ``profile``, or those of the document of a run over many sites."""
+    from syncer.report import metrics  # noqa: PLC0415  slow to import, rarely used
+
+    if isinstance(report, Report):
+        metrics.write_metrics(path, report, profile=profile)
+    else:
+        metrics.write_site_metrics(path, report)
 
 
 @contextmanager

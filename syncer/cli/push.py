@@ -9,6 +9,7 @@ from pathlib import Path
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import GivenName
 from syncer.cli.command import flag
+from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -20,21 +21,19 @@ from syncer.cli.options import (
     as_option,
     bundle_option,
     map_option,
-    registry_option,
     selector_option,
 )
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import registry_settings, state_directory
-from syncer.errors import Exit
+from syncer.errors import Exit, UsageError
 from syncer.naming import NameMapping
 from syncer.oci import Platform
-from syncer.registry import RegistryAddress
 
 
 def push(
     *,
     file: Path = bundle_option(),
-    registry: RegistryAddress = registry_option("Where its images go.", required=True),
+    to: SiteOptions,
     map: NameMapping = map_option(),  # noqa: A002  the word of the command line
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
@@ -46,20 +45,24 @@ def push(
     upload: UploadOptions,
     output: OutputOptions,
 ) -> None:
-    """Push a bundle into a registry.
+    """Push a bundle into a registry, or into many.
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     transfer.refuse_recheck()
-    settings = registry_settings(connection, login, registry, upload, everyone=[registry])
-    delivery = Delivery(address=registry, mapping=map, platform=arch, state=state_directory(upload.state_dir))
+    settings = registry_settings(connection, login, to.single, upload, everyone=to.registry)
+    fleet = to.fleet(login, settings, map)
+    state = state_directory(upload.state_dir)
+
+    def delivery() -> Delivery:
+        return Delivery(address=to.registry[0], mapping=map, platform=arch, state=state)
 
     async def forecast() -> Exit:
         from syncer.api.plan import plan_push  # noqa: PLC0415  a push without --dry-run needs none of it
 
         report = await plan_push(
             file,
-            delivery,
+            delivery(),
             annotations=annotation_selector,
             given=as_name,
             settings=settings,
@@ -68,11 +71,22 @@ def push(
         )
         return print_plan(report, output, exit_code=transfer.exit_code)
 
+    async def push_to_all() -> Exit:
+        options = replace(
+            to.options(fleet, connection, output),
+            platform=arch,
+            annotations=annotation_selector,
+            state=state,
+            rehash=verify_first,
+            recheck=transfer.recheck,
+        )
+        return await run_fleet("push", file, fleet, options, output, given=as_name)
+
     async def job() -> Exit:
         with open_reporter(output) as reporter:
             result = await push_file(
                 file,
-                delivery,
+                delivery(),
                 annotations=annotation_selector,
                 given=as_name,
                 settings=settings,
@@ -82,4 +96,9 @@ def push(
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 
-    run(forecast if transfer.dry_run else job)
+    if to.is_fleet:
+        if transfer.dry_run:
+            raise UsageError("a dry run is for one registry")
+        run(push_to_all)
+    else:
+        run(forecast if transfer.dry_run else job)

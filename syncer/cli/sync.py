@@ -24,9 +24,9 @@ from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
-from syncer.formats.units import parse_duration
+from syncer.formats.units import CountOrShare, parse_duration
 from syncer.profiles.syncfile.document import Target
-from syncer.profiles.syncfile.removals import DeletionLimit
+from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import ImageAccount, Status
@@ -41,11 +41,11 @@ def sync(
     keep_going: bool = flag("Whether the rest goes on when an image fails.", "--keep-going/--fail-fast", default=True),
     prune: bool = flag("List the tags at the targets that the file no longer names."),
     yes: bool = flag("With --prune: delete those tags."),
-    max_delete: DeletionLimit | None = option(
+    max_delete: CountOrShare | None = option(
         "With --prune --yes: the most tags, or the largest share of a target's tags, that may go in one run. "
         "Default: 10 tags, or 10 % if that is more.",
         metavar="N|P%",
-        parse=DeletionLimit.parse,
+        parse=CountOrShare.parse,
     ),
     timeout: float | None = option(
         "End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION", parse=parse_duration
@@ -80,7 +80,7 @@ def sync(
         fail_fast=not keep_going,
         prune=prune,
         delete=yes,
-        max_delete=max_delete or DeletionLimit(),
+        max_delete=max_delete or MOST_DELETED,
         timeout=timeout,
     )
 

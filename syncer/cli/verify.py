@@ -12,6 +12,7 @@ from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import GivenName, shown
 from syncer.cli.command import option
+from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -20,14 +21,12 @@ from syncer.cli.options import (
     as_option,
     bundle_option,
     map_option,
-    registry_option,
 )
 from syncer.cli.output import print_json
 from syncer.cli.settings import registry_settings
 from syncer.errors import Exit
 from syncer.naming import NameMapping
 from syncer.oci import Reference
-from syncer.registry import RegistryAddress
 from syncer.report import foreign_layers, human_bytes, human_seconds
 
 
@@ -38,32 +37,42 @@ def verify(
         "Also check the bundle's signature with this key or certificate (PEM).", metavar="FILE"
     ),
     signature: Path | None = option("With --public-key. Default: BUNDLE.sig.bin", metavar="FILE"),
-    registry: RegistryAddress | None = registry_option("Also check that all of it is in this registry."),
+    to: SiteOptions,
     map: NameMapping = map_option("As it was pushed with."),  # noqa: A002  the word of the command line
     as_name: GivenName | None = as_option(),
     login: LoginOptions,
     connection: ConnectionOptions,
     output: OutputOptions,
 ) -> None:
-    """Hash a bundle again and account for every byte of it; check its signature, and that a registry has it all."""
+    """Hash a bundle again and account for every byte of it; check its signature, and that registries have it all."""
+    settings = registry_settings(connection, login, to.single, everyone=to.registry)
 
-    async def job() -> Exit:
+    async def check_signature() -> None:
         if public_key:
             from syncer.bundle.signature import verify_file  # noqa: PLC0415  cryptography is slow to import
 
             await to_thread.run_sync(verify_file, file, public_key, signature)
+
+    async def verify_all() -> Exit:
+        fleet = to.fleet(login, settings, map)
+        options = to.options(fleet, connection, output)
+        await check_signature()
+        return await run_fleet("verify", file, fleet, options, output, given=as_name)
+
+    async def job() -> Exit:
+        await check_signature()
         result = await verify_bundle(
             file,
-            registry,
+            to.single,
             mapping=map,
             given=as_name,
-            settings=registry_settings(connection, login, registry, everyone=[registry] if registry else []),
+            settings=settings,
             workers=connection.concurrency,
         )
         print_check(result, output, signed=public_key is not None)
         return result.exit
 
-    run(job)
+    run(verify_all if to.is_fleet else job)
 
 
 def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:

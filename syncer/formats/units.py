@@ -103,6 +103,35 @@ class Braces:
         return map("".join, itertools.product(*choices))
 
 
+@dataclass(frozen=True, slots=True)
+class CountOrShare:
+    """A number of things of some kind, or a share of all of them if that is more.
+
+    >>> CountOrShare.parse("25").allows(26, of=1000), CountOrShare.parse("25%").allows(26, of=1000)
+    (False, True)
+    """
+
+    count: int = 0
+    percent: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``N`` or ``P%``; raises ``UsageError``."""
+        found = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,3}(?:\.[0-9]{1,3})?)%", text.replace(" ", ""), re.ASCII)
+        if found is None or float(found[2] or 0) > 100:
+            raise UsageError(f"{text[:40]!r} is neither a number nor a share", hint="write it like 25 or 25%")
+        return cls(count=int(found[1])) if found[1] else cls(percent=float(found[2]))
+
+    def allows(self, number: int, *, of: int) -> bool:
+        """Tell whether ``number`` things ``of`` so many are not too many."""
+        return number <= max(self.count, of * self.percent / 100)
+
+    def spell(self, things: str) -> str:
+        """The words for it, such as ``10 tags or 10 %``."""
+        parts = [f"{self.count} {things}"] if self.count or not self.percent else []
+        return " or ".join([*parts, *([f"{self.percent:g} %"] if self.percent else [])])
+
+
 _KUBERNETES = ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS")
 _SLURM = "SLURM_ARRAY_TASK"
 

@@ -27,7 +27,7 @@ from syncer.registry.target import RegistryTarget
 from syncer.registry.upload_journal import UploadJournal
 from syncer.registry.upload_session import CHUNK_SIZE, Manner
 from syncer.transport import Request, Traffic, Transport, TransportSettings, open_transport
-from syncer.transport.guard import Scope
+from syncer.transport.guard import Scope, authority
 from syncer.transport.settings import HostSettings
 
 _USUAL = HostSettings()
@@ -245,6 +245,10 @@ class Registries:
                 f"{host} is to be spoken to by HTTP and by HTTPS", hint="write the same before each of its names"
             )
         return registry
+
+    def host_at(self, address: RegistryAddress) -> str:
+        """The name under which the traffic of the registry at ``address`` is counted."""
+        return authority(self.registry(address.host, plain_http=address.plain_http).base)
 
     def settle(self, references: Iterable[Reference]) -> None:
         """Let what is written before some of ``references`` hold for all of their registries; raises ``UsageError``."""

@@ -178,9 +178,10 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The document of docs/report.schema.json."""
         return {
+            "kind": "run",
             "run_id": self.run_id,
-            "started": _instant(self.started),
-            "ended": _instant(self.ended),
+            "started": instant(self.started),
+            "ended": instant(self.ended),
             "totals": self.totals.to_json(),
             "images": [image.to_json() for image in self.images],
             "registries": [registry.to_json() for registry in self.registries],
@@ -210,5 +211,6 @@ def reason(error: SyncerError) -> str:
     return _REASONS.get(error.exit, "failed")
 
 
-def _instant(moment: datetime) -> str:
+def instant(moment: datetime) -> str:
+    """``moment`` as reports write it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

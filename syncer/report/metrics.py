@@ -7,15 +7,19 @@ end of the name.  The label ``profile`` distinguishes several jobs on one machin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from syncer.errors import Exit, without_secrets
 from syncer.report.figures import RegistryAccount, Report
 from syncer.report.output import write_account
 
+_SITE_SUCCESS = "syncer_site_last_success_timestamp_seconds"
 _SUCCESS = "syncer_last_success_timestamp_seconds"
 
 _PER_REGISTRY: Mapping[str, tuple[str, Callable[[RegistryAccount], float]]] = {
@@ -100,6 +104,51 @@ def metrics(report: Report, *, profile: str, last_success: float | None = None) 
     return generate_latest(registry)
 
 
+def site_metrics(document: Mapping[str, Any], last_successes: Mapping[str, float]) -> bytes:
+    """The text for one run over many sites, whose report is ``document``.
+
+    ``last_successes`` are the times at which sites last ended well before it (seconds since 1970), by their names.
+    """
+    registry = CollectorRegistry()
+    command, ended = document["command"], datetime.fromisoformat(document["ended"]).timestamp()
+    rows = {row["name"]: row for row in document["sites"]}
+    succeeded = {name: row["state"] in ("done", "unchanged") for name, row in rows.items()}
+
+    def gauge(name: str, meaning: str, values: Mapping[str, float]) -> None:
+        metric = Gauge(name, meaning, ["site", "command"], registry=registry)
+        for site, value in values.items():
+            metric.labels(site, command).set(value)
+
+    gauge("syncer_site_success", "Whether the site has what it should have", succeeded)
+    gauge("syncer_site_images", "Images that the site is to have", {name: row["images"] for name, row in rows.items()})
+    gauge(
+        "syncer_site_images_failed",
+        "Images that failed at the site",
+        {name: row["images_failed"] for name, row in rows.items()},
+    )
+    gauge("syncer_site_sent_bytes", "Bytes sent to the site", {name: row["bytes_sent"] for name, row in rows.items()})
+    gauge(
+        "syncer_site_duration_seconds", "How long the site took", {name: row["seconds"] for name, row in rows.items()}
+    )
+    last = {name: time for name, time in last_successes.items() if name in rows}
+    last |= {name: ended for name, good in succeeded.items() if good}
+    gauge(_SITE_SUCCESS, "When the site last had what it should have", last)
+    return generate_latest(registry)
+
+
+def write_site_metrics(path: Path, document: Mapping[str, Any]) -> None:
+    """Write the metrics of a run over many sites to ``path``; raises ``TargetError``.
+
+    The time at which a site last ended well comes from the file that is replaced, unless it did so now.
+    """
+    before = {
+        sample.labels["site"]: sample.value
+        for sample in _samples(path, _SITE_SUCCESS)
+        if sample.labels.get("command") == document["command"]
+    }
+    write_account(path, site_metrics(document, before))
+
+
 def write_metrics(path: Path, report: Report, *, profile: str) -> None:
     """Write the metrics of ``report`` to ``path``; raises ``TargetError``.
 
@@ -109,9 +158,14 @@ def write_metrics(path: Path, report: Report, *, profile: str) -> None:
 
 
 def _last_success(path: Path, profile: str) -> float | None:
+    samples = _samples(path, _SUCCESS)
+    return next((sample.value for sample in samples if sample.labels.get("profile") == profile), None)
+
+
+def _samples(path: Path, name: str) -> list[Sample]:
+    """The samples of the metric ``name`` in the file at ``path``, if there is one."""
     try:
         families = list(text_string_to_metric_families(path.read_text("utf-8")))
     except (OSError, ValueError):  # absent, or another tool's: it is replaced
-        return None
-    samples = (sample for family in families if family.name == _SUCCESS for sample in family.samples)
-    return next((sample.value for sample in samples if sample.labels.get("profile") == profile), None)
+        return []
+    return [sample for family in families if family.name == name for sample in family.samples]

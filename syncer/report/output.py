@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from syncer.errors import UsageError, is_anything_hidden, without_secrets
 from syncer.files import saving, write_whole
-from syncer.report.figures import Report
-from syncer.report.forecast import ForecastReport
 
 
 def require_writable(path: Path) -> None:
@@ -23,6 +21,12 @@ def require_writable(path: Path) -> None:
         raise UsageError(f"{path} cannot be written: the directory {parent} does not exist")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(f"{path} cannot be written: no permission to create files in {parent}")
+
+
+class Reported(Protocol):
+    """A value with a JSON document."""
+
+    def to_json(self) -> dict[str, Any]: ...
 
 
 def shown(document: Any) -> Any:
@@ -40,7 +44,7 @@ def shown(document: Any) -> Any:
             return document
 
 
-def write_report(path: Path, report: Report | ForecastReport) -> None:
+def write_report(path: Path, report: Reported) -> None:
     """Write the JSON document of ``report`` to ``path``; raises ``TargetError``."""
     write_account(path, orjson.dumps(shown(report.to_json()), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 

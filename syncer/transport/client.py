@@ -17,7 +17,7 @@ from yarl import URL
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
 from syncer.transport.failures import HOPELESS, Absent, Down, NameUnknown, Unanswered, spelt_status
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.hosts import Lane, Release, Traffic, in_lane, read_quota
+from syncer.transport.hosts import Lane, Rate, Release, Traffic, in_lane, read_quota
 from syncer.transport.message import SMALL, Answer, Challenged, Request, Response
 from syncer.transport.settings import Limits, TransportSettings
 from syncer.transport.wire import Wire
@@ -102,6 +102,8 @@ class Transport:
         self._wire = wire
         self.settings = settings
         self.traffic: dict[str, Traffic] = {}  # by host[:port]
+        self._rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
+        self._group_rates = {name: Rate(limit) for name, limit in settings.groups.items()}
 
     @property
     def limits(self) -> Limits:
@@ -146,7 +148,9 @@ class Transport:
         host = authority(url)
         traffic = self.traffic.get(host)
         if traffic is None:
-            traffic = self.traffic[host] = Traffic(host, self.settings.host(host), self.limits)
+            settings = self.settings.host(host)
+            shared = tuple(filter(None, (self._rate, self._group_rates.get(settings.group or ""))))
+            traffic = self.traffic[host] = Traffic(host, settings, self.limits, shared_rates=shared)
         return traffic
 
     @asynccontextmanager
@@ -163,11 +167,16 @@ class Transport:
             with in_lane(Lane.RELAY):
                 yield
 
-    def forget_outages(self) -> None:
-        """Give hosts that did not answer all their attempts again."""
-        for traffic in self.traffic.values():
-            traffic.is_down = False
-            traffic.presence.forget()
+    def forget_outages(self, *hosts: str) -> None:
+        """Give ``hosts``, or all, that did not answer all their attempts again."""
+        for host, traffic in self.traffic.items():
+            if not hosts or host in hosts:
+                traffic.is_down = False
+                traffic.presence.forget()
+
+    def leave(self, host: str) -> None:
+        """Close the connections to ``host`` that nobody uses; nothing will be asked of it for a while."""
+        self._wire.leave(host)
 
     async def _send(self, request: Request, budget: Budget) -> Response:
         is_first = True
@@ -263,6 +272,8 @@ class Transport:
         is_last = at_most is not None and budget.failures + 1 >= at_most
         is_outage = isinstance(error, SILENCE) and not request.is_blob  # which may be held back, and nothing else
         if self._gives_up(request, budget, is_outage=is_outage, is_last=is_last):
+            if isinstance(error, NameUnknown):
+                self.of(request.url).presence.unknown(error)
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()

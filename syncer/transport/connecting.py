@@ -204,10 +204,11 @@ class Idle(Generic[C]):
         else:
             connection.close()
 
-    def close(self) -> None:
-        for waiting in self._by_route.values():
-            while waiting:
-                waiting.pop().close()
+    def close(self, host: str | None = None) -> None:
+        """Close those to ``host``, or all."""
+        for route in [route for route in self._by_route if host is None or authority(route.url) == host]:
+            for connection in self._by_route.pop(route):
+                connection.close()
 
 
 def tls_context(settings: HostSettings) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -207,6 +207,11 @@ class Presence:
         if self._away_since is not None:
             self._back()
 
+    def unknown(self, error: Unreachable) -> None:
+        """Note that there is no such host; one that has answered has lost its name for a while only."""
+        if not self._has_answered:
+            self._give_up(error)
+
     async def lost(self, error: Unreachable, probe: Probe) -> None:
         """Wait until the host that took no connection is back, or raise why it is not waited for."""
         if not self._has_answered:
@@ -313,6 +318,7 @@ class Traffic:
     pauses: int = 0
     paused_seconds: float = 0.0
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
+    shared_rates: Sequence[Rate] = ()  # of bytes, with other hosts
     held_back: set[str] = field(default_factory=set)  # blobs that never came, by the last part of their path
     permits: Permits = field(init=False)
     presence: Presence = field(init=False)
@@ -332,7 +338,7 @@ class Traffic:
     @property
     def is_paced(self) -> bool:
         """True when the settings limit the requests or bytes a second of this host."""
-        return self._requests_rate is not None or self._bytes_rate is not None
+        return self._requests_rate is not None or self._bytes_rate is not None or bool(self.shared_rates)
 
     def pause(self, seconds: float) -> None:
         """Start no request to this host for ``seconds``."""
@@ -360,7 +366,8 @@ class Traffic:
 
     def owed(self, size: int) -> float:
         """The seconds to wait for ``size`` bytes of a body that were received or will be sent."""
-        return self._bytes_rate.take(size) if self._bytes_rate else 0.0
+        own = self._bytes_rate.take(size) if self._bytes_rate else 0.0
+        return max(own, *(rate.take(size) for rate in self.shared_rates)) if self.shared_rates else own
 
     async def admit(self, *, is_pull: bool = False) -> Release:
         """Wait until a request may go to the host; returns the function to call when its answer is read or closed.

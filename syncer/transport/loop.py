@@ -245,6 +245,10 @@ class LoopWire:
         self._idle.close()
         await anyio.lowlevel.checkpoint()  # the event loop closes the sockets
 
+    def leave(self, host: str) -> None:
+        """Close the connections to ``host`` that nobody uses."""
+        self._idle.close(host)
+
     async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
         stream = self._idle.take(route) or await self._connect(route)

@@ -124,6 +124,7 @@ class HostSettings:
     concurrency: int | None = None  # requests at a time, where that is to be less than Limits.requests_per_host
     requests_per_second: float | None = None
     bytes_per_second: float | None = None  # of bodies, both ways together
+    group: str | None = None  # of hosts that share a limit; see TransportSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,8 @@ class TransportSettings:
     default: HostSettings = field(default_factory=HostSettings)
     hosts: Mapping[str, HostSettings] = field(default_factory=lambda: MappingProxyType({}))
     proxies: Proxies = field(default_factory=Proxies)
+    bytes_per_second: float | None = None  # of the bodies of all hosts together
+    groups: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # bytes a second of each group
     certificates: tuple[Path, ...] = ()  # directories laid out like /etc/docker/certs.d
     user_agent: str = "syncer"
 

@@ -141,6 +141,10 @@ class ThreadWire:
         self._idle.close()
         self._workers.close()
 
+    def leave(self, host: str) -> None:
+        """Close the connections to ``host`` that nobody uses."""
+        self._idle.close(host)
+
     async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
         connection = self._idle.take(route)

@@ -44,6 +44,11 @@ class Wire:
         self._threads.close()
         await self._loop.close()
 
+    def leave(self, host: str) -> None:
+        """Close the connections to ``host`` that nobody uses."""
+        self._threads.leave(host)
+        self._loop.leave(host)
+
     async def exchange(self, request: Request, authorization: str | None, traffic: Traffic) -> Response:
         """Send ``request`` once.
 

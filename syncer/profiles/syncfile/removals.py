@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 from syncer.errors import UsageError
+from syncer.formats.units import CountOrShare
 from syncer.oci import Digest, Reference
 from syncer.oci.referrer_tags import fallback_tag, subject_tag
 
-
-@dataclass(frozen=True, slots=True)
-class DeletionLimit:
-    """The most of a target's tags that may go in one run: ``count``, or ``percent`` of them if that is more.
-
-    >>> DeletionLimit().allows(40, of=400), DeletionLimit().allows(41, of=400), DeletionLimit().allows(10, of=12)
-    (True, False, True)
-    """
-
-    count: int = 10
-    percent: float = 10.0
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """``N`` tags or ``P%`` of them; raises ``UsageError``.
-
-        >>> DeletionLimit.parse("25").allows(26, of=1000), DeletionLimit.parse("25%").allows(26, of=1000)
-        (False, True)
-        """
-        found = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,3}(?:\.[0-9]{1,3})?)%", text.replace(" ", ""), re.ASCII)
-        if found is None or float(found[2] or 0) > 100:
-            raise UsageError(
-                f"{text[:40]!r} is no limit for deletions", hint="write a number of tags, or a share like 25%"
-            )
-        return cls(int(found[1]), 0.0) if found[1] else cls(0, float(found[2]))
-
-    def allows(self, removed: int, *, of: int) -> bool:
-        """Tell whether ``removed`` tags of a target that has ``of`` of them may go."""
-        return removed <= max(self.count, of * self.percent / 100)
-
-    def __str__(self) -> str:
-        parts = [f"{self.count} tags"] if self.count or not self.percent else []
-        return " or ".join([*parts, *([f"{self.percent:g} %"] if self.percent else [])])
+MOST_DELETED = CountOrShare(count=10, percent=10.0)
+"""The most of a target's tags that may go in one run, unless more is allowed."""
 
 
 @dataclass(frozen=True, slots=True)

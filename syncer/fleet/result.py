@@ -1,0 +1,173 @@
+"""The account of a fleet: what became of each site, and of the whole; docs/report.md describes its JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, common_exit
+from syncer.report.figures import instant, reason
+
+
+class SiteState(StrEnum):
+    """The end of a site."""
+
+    DONE = "done"  # it has all of the bundle now
+    UNCHANGED = "unchanged"  # it had all of the bundle before
+    PARTIAL = "partial"  # it lacks some; the same command goes on
+    DOWN = "down"  # nobody answers there, or only that it is out of order
+    REFUSED = "refused"  # it does not let us in, or what was asked of it cannot be done there
+    NOT_BEGUN = "not begun"
+
+    @property
+    def is_good(self) -> bool:
+        """True when the site has what it should have."""
+        return self in (SiteState.DONE, SiteState.UNCHANGED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteResult:
+    """The end of one site, and its figures; sizes are in bytes."""
+
+    name: str
+    registry: str
+    state: SiteState
+    images: int = 0
+    images_failed: int = 0
+    bytes_sent: int = 0
+    bytes_mounted: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    error: SyncerError | None = None  # the first one
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code that the site alone would give."""
+        if self.state.is_good:
+            return Exit.OK
+        return self.error.exit if self.error else Exit.INCOMPLETE
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "registry": self.registry,
+            "state": self.state.value,
+            "images": self.images,
+            "images_failed": self.images_failed,
+            "bytes_sent": self.bytes_sent,
+            "bytes_mounted": self.bytes_mounted,
+            "requests": self.requests,
+            "seconds": round(self.seconds, 3),
+            "reason": reason(self.error) if self.error else None,
+            "error": str(self.error) if self.error else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetResult:
+    """The outcome of a run over many sites."""
+
+    run_id: str
+    command: str  # push or verify
+    bundle: str
+    started: datetime
+    ended: datetime
+    sites: tuple[SiteResult, ...]  # in the order of the file
+
+    @property
+    def states(self) -> Mapping[SiteState, int]:
+        """The number of sites that ended in each state, but for those in which none did."""
+        counted = Counter(site.state for site in self.sites)
+        return {state: counted[state] for state in SiteState if counted[state]}
+
+    @property
+    def exit(self) -> Exit:
+        """0; the common code when no site ended well and all for one reason; else 1."""
+        codes = [site.exit for site in self.sites]
+        if all(codes):
+            return common_exit(codes)
+        return Exit.INCOMPLETE if any(codes) else Exit.OK
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """Why sites did not end well, the most frequent cause first."""
+        by_text: dict[str, list[SiteResult]] = {}
+        for site in self.sites:
+            if site.error is not None:
+                by_text.setdefault(cause_of(site.error, site.registry), []).append(site)
+        causes = [
+            Cause(text, tuple(site.name for site in sites), sites[0].error.hint if sites[0].error else None)
+            for text, sites in by_text.items()
+        ]
+        return tuple(sorted(causes, key=lambda cause: -len(cause.sites)))
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of docs/report.schema.json, of kind ``fleet``."""
+        return {
+            "kind": "fleet",
+            "run_id": self.run_id,
+            "command": self.command,
+            "bundle": self.bundle,
+            "started": instant(self.started),
+            "ended": instant(self.ended),
+            "totals": {
+                "sites": len(self.sites),
+                **{f"sites_{state.value.replace(' ', '_')}": self.states.get(state, 0) for state in SiteState},
+                **{
+                    name: sum(getattr(site, name) for site in self.sites)
+                    for name in ("images", "images_failed", "bytes_sent", "bytes_mounted", "requests")
+                },
+                "seconds": round((self.ended - self.started).total_seconds(), 3),
+            },
+            "causes": [{"cause": cause.text, "sites": list(cause.sites)} for cause in self.causes],
+            "sites": [site.to_json() for site in self.sites],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One cause for which sites did not end well."""
+
+    text: str
+    sites: tuple[str, ...]  # their names
+    hint: str | None = None
+
+
+def cause_of(error: SyncerError, registry: str) -> str:
+    """The cause that ``error`` tells, without the names of the site and of what was asked of it.
+
+    >>> cause_of(RegistryError("HEAD http://10.0.0.1:5000/v2/a/manifests/1", 507, ["no space left"]), "10.0.0.1:5000")
+    '507 no space left'
+    """
+    answered = error.__cause__ if isinstance(error.__cause__, RegistryError) else error
+    if isinstance(answered, RegistryError):
+        return str(answered).removeprefix(f"{answered.request}: ")
+    text = str(error)
+    host = registry.rpartition("://")[2].partition("/")[0]
+    if isinstance(error, NetworkError):
+        _, found, after = text.partition(f"{host} ")
+        return after if found and text.startswith(host) else text.rpartition(": ")[2]
+    return text.replace(host, "the site")
+
+
+def outcome(errors: Iterable[SyncerError], *, has_changed: bool) -> SiteState:
+    """The state of a site at which there were ``errors``; ``has_changed`` says that something was brought there."""
+    errors = tuple(errors)
+    if not errors:
+        return SiteState.DONE if has_changed else SiteState.UNCHANGED
+    if has_changed:
+        return SiteState.PARTIAL
+    if all(map(_is_outage, errors)):
+        return SiteState.DOWN
+    return SiteState.REFUSED if all(error.exit in (Exit.DENIED, Exit.USAGE) for error in errors) else SiteState.PARTIAL
+
+
+def _is_outage(error: SyncerError) -> bool:
+    answered = error.__cause__ if isinstance(error.__cause__, RegistryError) else error
+    if isinstance(answered, RegistryError):
+        return answered.status in (502, 503, 504)
+    return isinstance(error, NetworkError)

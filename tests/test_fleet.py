@@ -1,0 +1,369 @@
+"""One bundle for many registries in one run: each is a site with an end of its own, and the run has one account."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+
+from syncer.errors import Interrupted, RegistryError, SyncerError, TargetError, Unreachable
+from syncer.fleet import FleetOptions
+from syncer.fleet.deploy import push_fleet
+from syncer.fleet.queue import SiteQueue
+from syncer.fleet.result import SiteResult, SiteState, cause_of
+from syncer.formats.windows import Window
+from syncer.profiles.syncfile.site import LimitGroup, Site
+from syncer.report import Report
+from syncer.transfer.events import Emit
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.cli import Ran, syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply, Stall
+from tests.support.registries import LOGIN, Registry
+from tests.support.registry_end import QUICK, settings_for
+
+SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
+NOBODY = "127.0.0.1:9"  # the discard port: nothing listens
+MADE = {
+    f"app-{number}": images.image(f"app {number}", layers=[images.layer(f"{number}", 100_000)]) for number in (1, 2)
+}
+
+
+async def bundle(source: Registry, home: Path) -> Path:
+    """A bundle of two images of ``source``."""
+    for repository, image in MADE.items():
+        await client.push(source, repository, image, "1")
+    references = [word for name in MADE for word in ("--image", f"{source.address}/{name}:1")]
+    built = await syncer("build", *references, "--name", "edge", "--output", home, home=home)
+    assert built.code == 0, built.stderr
+    return home / "edge.tar.zst"
+
+
+async def push(file: Path, sites: Iterable[str], *words: str | Path, home: Path, command: str = "push") -> Ran:
+    named = [word for site in sites for word in ("--registry", site)]
+    return await syncer(command, "--file", file, *named, *words, home=home)
+
+
+async def assert_whole(registry: Registry, source: Registry, base: str = "") -> None:
+    for repository, image in MADE.items():
+        landed = f"{base}{source.address.replace(':', '_')}/{repository}"
+        await client.assert_holds(registry, landed, image, "1")
+
+
+def rows(report: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a report, by the names of their sites."""
+    return {row["name"]: row for row in orjson.loads(report.read_bytes())["sites"]}
+
+
+async def test_one_run_brings_a_bundle_to_several_registries(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        source, one, two = [await stack.enter_async_context(debian_registry(name)) for name in ("source", "one", "two")]
+        file = await bundle(source, tmp_path)
+        sites = [f"{one.address}/mirror", f"http://{two.address}"]
+        report = tmp_path / "fleet.json"
+
+        pushed = await push(file, sites, "--report", report, home=tmp_path)
+
+        assert pushed.code == 0, pushed.stderr
+        assert "bundle edge is at 2 of 2 sites" in pushed.stdout
+        await assert_whole(one, source, "mirror/")
+        await assert_whole(two, source)
+        Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(orjson.loads(report.read_bytes()))
+        found = rows(report)
+        assert {row["state"] for row in found.values()} == {"done"}
+        assert all(row["images"] == 2 and row["bytes_sent"] > 200_000 for row in found.values())
+
+        again = await push(file, sites, "--json", home=tmp_path)
+
+        document = orjson.loads(again.stdout)
+        assert (again.code, document["totals"]["sites_unchanged"]) == (0, 2)
+        assert [row["requests"] for row in document["sites"]] == [3, 3]  # a HEAD for each image and for the definition
+
+
+async def test_a_site_that_fails_stops_no_other(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """Each has an end of its own; what failed for one cause is said once."""
+    async with AsyncExitStack() as stack:
+        source, good = [await stack.enter_async_context(debian_registry(name)) for name in ("source", "good")]
+        shut = await stack.enter_async_context(debian_registry("shut", login=LOGIN))
+        file = await bundle(source, tmp_path)
+        full = await stack.enter_async_context(fault_proxy(good))
+        full.on("PUT", "/manifests/", Reply(507, {}, b"no space left"), times=None)
+        sites = [NOBODY, shut.address, full.registry.address, f"{good.address}/mirror"]
+        report = tmp_path / "fleet.json"
+
+        pushed = await push(file, sites, "--report", report, "--report-dir", tmp_path, home=tmp_path)
+
+        assert pushed.code == 1
+        await assert_whole(good, source, "mirror/")
+        states = {name: row["state"] for name, row in rows(report).items()}
+        assert states == dict(zip(map(_without_scheme, sites), ("down", "refused", "partial", "done"), strict=True))
+        assert pushed.stdout.count("cannot be reached") == 1
+        assert "it is tried again at the end" in pushed.stderr
+        own = orjson.loads((tmp_path / f"{good.address.replace(':', '_')}_mirror.json").read_bytes())
+        Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(own)
+        assert own["totals"]["images_copied"] == 2
+        assert [each["registry"] for each in own["registries"]] == [good.address]
+
+
+async def test_when_all_fail_for_one_reason_the_exit_code_says_which(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("shut", login=LOGIN) as shut:
+        file = await bundle(source, tmp_path)
+
+        pushed = await push(file, [f"{shut.address}/a", f"{shut.address}/b"], home=tmp_path)
+
+        assert pushed.code == 3, pushed.stderr
+
+
+async def test_a_site_that_was_down_is_tried_again_at_the_end(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        async with fault_proxy(target) as proxy:
+            proxy.on(None, "", Reply(502), times=None)
+            heard: list[tuple[str, SiteState, bool]] = []
+
+            class Mending:
+                """Mends the site when it has failed for the first time."""
+
+                def begin(self, site: Site) -> Emit | None:
+                    return None
+
+                def end(self, result: SiteResult, report: Report | None, *, is_last: bool) -> None:
+                    heard.append((result.name, result.state, is_last))
+                    proxy.rules.clear()
+
+            named = sites(proxy.registry.address, f"{target.address}/other")
+            options = FleetOptions(at_once=1, watcher=Mending())
+            settings = settings_for(limits=QUICK)
+
+            pushed = await push_fleet(file, named, settings=settings, options=options)
+
+            first, other = (site.name for site in named)
+            assert heard == [
+                (first, SiteState.DOWN, False),
+                (other, SiteState.DONE, True),
+                (first, SiteState.DONE, True),
+            ]
+            assert (pushed.exit, pushed.sites[0].bytes_sent > 0) == (0, True)
+            await assert_whole(target, source)
+
+
+async def test_after_too_many_failures_no_site_is_begun(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        sites = [NOBODY, "127.0.0.1:10", target.address]
+
+        pushed = await push(file, sites, "--max-failed", "1", "--at-once", "1", "--json", home=tmp_path)
+
+        document = orjson.loads(pushed.stdout)
+        assert pushed.code == 1
+        assert [row["state"] for row in document["sites"]] == ["down", "down", "not begun"]
+        assert await client.repositories(target) == []
+
+
+async def test_a_site_that_takes_too_long_is_ended_and_goes_on_next_time(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        async with fault_proxy(target) as proxy:
+            proxy.on("PUT", "/blobs/", Stall("answer"), times=None)
+            sites = [proxy.registry.address, f"{target.address}/other"]
+
+            late = await push(file, sites, "--timeout", "4s", "--json", home=tmp_path)
+
+            document = orjson.loads(late.stdout)
+            assert late.code == 1
+            assert [row["state"] for row in document["sites"]] == ["partial", "done"]
+            assert "its time was over" in document["sites"][0]["error"]
+        assert (await push(file, [target.address, f"{target.address}/other"], home=tmp_path)).code == 0
+        await assert_whole(target, source)
+
+
+async def test_the_metrics_tell_since_when_a_site_is_stale(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    def value(metric: str, site: str) -> float | None:
+        line = rf'^{metric}{{command="push",site="{re.escape(site)}"}} (\S+)$'
+        found = re.search(line, path.read_text(), re.MULTILINE)
+        return float(found[1]) if found else None
+
+    path = tmp_path / "syncer.prom"
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        names = f"{target.address}/a", f"{target.address}/b"
+        assert (await push(file, names, "--metrics-file", path, home=tmp_path)).code == 0
+        last = value("syncer_site_last_success_timestamp_seconds", names[0])
+        assert (value("syncer_site_success", names[0]), value("syncer_site_images", names[1])) == (1, 2)
+    assert last is not None
+
+    pushed = await push(file, [*names, NOBODY], "--metrics-file", path, home=tmp_path)
+
+    assert pushed.code == 1
+    assert value("syncer_site_success", names[0]) == 0
+    assert value("syncer_site_last_success_timestamp_seconds", names[0]) == last
+    assert value("syncer_site_last_success_timestamp_seconds", NOBODY) is None
+
+
+async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        assert (await push(file, [f"{target.address}/a"], home=tmp_path)).code == 0
+        sites = [f"{target.address}/a", f"{target.address}/b"]
+
+        verified = await push(file, sites, "--json", home=tmp_path, command="verify")
+
+        document = orjson.loads(verified.stdout)
+        assert verified.code == 1
+        assert [row["state"] for row in document["sites"]] == ["unchanged", "partial"]
+        assert "it lacks" in document["sites"][1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-r a.io/x -r A.io/x/", "named twice"),
+        ("-r a.io -r b.io --username me --password-stdin", "are for one registry"),
+        ("-r a.io -r b.io --max-failed 5x", "neither a number nor a share"),
+        ("-r a.io -r b.io --timeout soon", "is not a duration"),
+        ("-r a.io -r b.io:latest", "--registry: 'b.io:latest' is not a registry"),
+        ("", "no registry is named"),
+        ("-r a.io -r b.io --log-format json", "is for one registry"),
+        ("-r a.io --only x", "choose from a --targets-file"),
+        ("-r a.io -r b.io --shard 17/16", "there is no shard 17/16"),
+        ("--targets-file absent.yaml", "absent.yaml"),
+        ("--targets-file absent.yaml -r a.io", "are given both"),
+    ],
+)
+async def test_what_makes_no_sense_is_told_before_anything_is_sent(words: str, said: str, tmp_path: Path) -> None:
+    ran = await syncer("push", "--file", tmp_path / "absent.tar.zst", *words.split(), home=tmp_path)
+
+    assert (ran.code, ran.stdout) == (2, "")
+    assert said in ran.stderr
+
+
+def _without_scheme(registry: str) -> str:
+    return registry.rpartition("://")[2]
+
+
+async def test_a_targets_file_names_the_sites(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """With ranges, labels, a group that takes turns, and names of images of its own."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        port = target.address.rpartition(":")[2]
+        targets = tmp_path / "sites.yaml"
+        targets.write_text(
+            f"targets:\n"
+            f"  - registry: 127.0.0.1:{port}/edge-{{1..3}}\n"
+            f"    name: edge {{1..3}}\n"
+            f"    labels: {{region: eu}}\n"
+            f"    map: {{'{source.address}': mine}}\n"
+            f"  - registry: 127.0.0.1:{port}/lab\n"
+            f"    labels: {{region: us}}\n"
+        )
+
+        pushed = await syncer(
+            *("push", "--file", file, "--targets-file", targets, "--only", "region=eu", "--except", "edge 2", "--json"),
+            home=tmp_path,
+        )
+
+        document = orjson.loads(pushed.stdout)
+        assert pushed.code == 0, pushed.stderr
+        assert [(row["name"], row["state"]) for row in document["sites"]] == [("edge 1", "done"), ("edge 3", "done")]
+        assert {name.partition("/")[0] for name in await client.repositories(target)} == {"edge-1", "edge-3"}
+        await client.assert_holds(target, "edge-1/mine/app-1", MADE["app-1"], "1")
+
+
+async def test_the_shards_of_a_targets_file_are_all_of_it(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        targets = tmp_path / "sites.yaml"
+        targets.write_text(f"targets: [{{registry: '{target.address}/edge-{{1..6}}'}}]\n")
+        pushed = []
+        for shard in ("1/2", "2/2"):
+            ran = await syncer(
+                "push", "--file", file, "--targets-file", targets, "--shard", shard, "--json", home=tmp_path
+            )
+            assert ran.code == 0, ran.stderr
+            pushed.append({row["name"] for row in orjson.loads(ran.stdout)["sites"]})
+
+        assert not pushed[0] & pushed[1]
+        assert {name.rpartition("/")[2] for name in pushed[0] | pushed[1]} == {f"edge-{n}" for n in range(1, 7)}
+
+
+async def test_a_site_whose_window_is_shut_is_not_begun(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        now = datetime.now(UTC)
+        shut = f"{now + timedelta(hours=6):%H:%M}-{now + timedelta(hours=7):%H:%M} UTC"
+        targets = tmp_path / "sites.yaml"
+        targets.write_text(
+            f"targets:\n"
+            f"  - {{registry: '{target.address}/shut', windows: '{shut}'}}\n"
+            f"  - {{registry: '{target.address}/open'}}\n"
+        )
+
+        pushed = await syncer("push", "--file", file, "--targets-file", targets, "--json", home=tmp_path)
+
+        assert pushed.code == 1
+        assert [row["state"] for row in orjson.loads(pushed.stdout)["sites"]] == ["not begun", "done"]
+
+
+def sites(*words: str, **more: Any) -> list[Site]:
+    return [Site(name=word, registry=word, place="here", **more) for word in words]
+
+
+def names(queue: SiteQueue, now: datetime) -> list[str]:
+    """The names of all sites that may begin now, which are taken."""
+    return [site.name for site, _ in iter(lambda: queue.take(now), None)]
+
+
+def test_sites_of_one_host_follow_each_other() -> None:
+    now = datetime.now(UTC)
+    given = sites("a.io/1", "a.io/2", "b.io")
+    queue = SiteQueue(given, now)
+
+    assert names(queue, now) == ["a.io/1", "b.io"]
+    queue.give_back(given[0])
+    assert names(queue, now) == ["a.io/2"]
+
+
+def test_a_group_runs_so_many_sites_at_a_time() -> None:
+    now = datetime.now(UTC)
+    given = [*sites("a.io", "b.io", "c.io", group=LimitGroup("gateway", at_once=2)), *sites("d.io")]
+    queue = SiteQueue(given, now)
+
+    assert names(queue, now) == ["a.io", "b.io", "d.io"]
+    queue.give_back(given[0])
+    assert names(queue, now) == ["c.io"]
+
+
+def test_a_site_is_passed_over_until_its_window_opens_and_ended_when_it_closes() -> None:
+    noon = datetime(2024, 1, 15, 12, tzinfo=UTC)
+    queue = SiteQueue([*sites("night.io", windows=(Window.parse("22:00-05:00 UTC"),)), *sites("day.io")], noon)
+
+    assert names(queue, noon) == ["day.io"]
+    assert queue.opens() == noon.replace(hour=22)
+    taken = queue.take(noon.replace(hour=23))
+    assert taken is not None
+    assert (taken[0].name, taken[1]) == ("night.io", noon.replace(day=16, hour=5))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (Unreachable("10.0.0.1:5000 cannot be reached: connection refused"), "cannot be reached: connection refused"),
+        (Interrupted("PUT http://10.0.0.1:5000/v2/x: no answer came in time"), "no answer came in time"),
+        (RegistryError("GET http://10.0.0.1:5000/v2/", 503, ["busy"]), "503 busy"),
+        (TargetError("10.0.0.1:5000 is full"), "the site is full"),
+    ],
+)
+def test_one_cause_has_one_text_at_all_sites(error: SyncerError, cause: str) -> None:
+    assert cause_of(error, "http://10.0.0.1:5000/base") == cause
