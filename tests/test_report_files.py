@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from syncer.errors import TargetError, UsageError
 from syncer.report import RegistryAccount
-from syncer.report.output import require_writable, write_account, write_report
+from syncer.report.summary import require_writable, write_account, write_report
 from tests.test_report import A_NIGHT, account
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"

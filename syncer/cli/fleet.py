@@ -23,8 +23,7 @@ from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site, select_sites
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import human_bytes, human_seconds, printable
-from syncer.report.output import require_writable, write_report
-from syncer.report.summary import block, quantity
+from syncer.report.summary import block, quantity, require_writable, write_report
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, FleetResult, SiteResult

@@ -20,7 +20,7 @@ from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
 from syncer.report import Report, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.output import require_writable, shown, write_report
+from syncer.report.summary import require_writable, shown, write_report
 from syncer.transfer.events import Emit
 
 

@@ -16,9 +16,9 @@ from syncer.oci.descriptor import (
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
+    Digest,
     annotations_from_json,
 )
-from syncer.oci.digest import Digest
 
 MAX_MANIFEST_SIZE = 4 * 1024 * 1024
 """Bytes.  Distribution-spec obliges a registry to take manifests of this size, and Debian's takes no larger ones."""

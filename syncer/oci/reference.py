@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from syncer.errors import HIDDEN, InvalidContent, InvalidReference
-from syncer.oci.digest import Digest
+from syncer.oci.descriptor import Digest
 from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, full_repository
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from syncer.oci.digest import Digest
+    from syncer.oci.descriptor import Digest
 
 _LONGEST = 128  # characters of a tag (distribution-spec, "Pulling manifests")
 _COSIGN = (".sig", ".att", ".sbom")

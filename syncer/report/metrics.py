@@ -17,7 +17,7 @@ from prometheus_client.samples import Sample
 
 from syncer.errors import Exit, without_secrets
 from syncer.report.figures import RegistryAccount, Report
-from syncer.report.output import write_account
+from syncer.report.summary import write_account
 
 _SITE_SUCCESS = "syncer_site_last_success_timestamp_seconds"
 _SUCCESS = "syncer_last_success_timestamp_seconds"

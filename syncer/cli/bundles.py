@@ -1,4 +1,4 @@
-"""``syncer save`` and ``syncer copy``: a bundle out of a registry, and from any place to any other."""
+"""``syncer definition``, ``list``, ``save``, ``copy`` and ``export``: bundles, and what is taken out of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import click
 
 from syncer.api.build import DEFAULT_OUTPUT, BundleFile
 from syncer.api.bundles import StoredBundle
+from syncer.api.export import ExportFile, ExportFormat
+from syncer.api.export import export as export_images
 from syncer.api.push import Delivery
 from syncer.api.result import BuildResult
 from syncer.api.save import copy as copy_bundle
 from syncer.api.save import find_definition
+from syncer.api.save import list_bundles as bundles_at
 from syncer.api.save import save as save_bundle
 from syncer.bundle import GivenName
-from syncer.cli.command import flag, option
+from syncer.cli.command import argument, flag, option, options
 from syncer.cli.job import run
 from syncer.cli.options import (
     BundleFormat,
@@ -23,21 +26,80 @@ from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
     OutputOptions,
+    PaletteOptions,
     UploadOptions,
     arch_option,
     as_option,
     include_foreign_flag,
+    json_flag,
     map_option,
     selector_option,
 )
-from syncer.cli.output import open_reporter, push_outcome
+from syncer.cli.output import open_reporter, print_json, push_outcome, warn
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
 from syncer.naming import NameMapping
-from syncer.oci import Platform
-from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names
+from syncer.oci import Platform, Reference
+from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names, render_definition
 from syncer.profiles.definition.definition_file import write_definition
 from syncer.registry import RegistryAddress
+
+
+def definition(
+    *,
+    place: Path | StoredBundle = argument(
+        "A bundle, a bundle-definition.yaml, or …/bundle-definition:NAME.", metavar="PATH|REF", parse=source_place
+    ),
+    json: bool = json_flag("Print JSON instead of YAML."),
+    login: LoginOptions,
+    palette: PaletteOptions,
+    connection: ConnectionOptions,
+) -> None:
+    """Print what a bundle holds."""
+    palette.refuse("definition", "it prints what is there")
+
+    async def job() -> Exit:
+        stored = [place] if isinstance(place, StoredBundle) else []
+        address = RegistryAddress(stored[0].reference.registry) if stored else None
+        settings = registry_settings(connection, login, address, everyone=stored)
+        found = await find_definition(place, settings, warn=warn)
+        if json:
+            print_json(found.tree())
+        else:
+            click.echo(render_definition(found), nl=False)
+        return Exit.OK
+
+    run(job, farewell=None)
+
+
+def list_bundles(
+    *,
+    repo: RegistryAddress = option(
+        "Where definitions are.",
+        "-r",
+        required=True,
+        metavar="HOST[:PORT]/BASE/bundle-definition",
+        parse=RegistryAddress.parse,
+    ),
+    json: bool = json_flag("Print one JSON document."),
+    login: LoginOptions,
+    palette: PaletteOptions,
+    connection: ConnectionOptions,
+) -> None:
+    """List the bundles in a registry: one a line."""
+    palette.refuse("list", "bundles are listed by their names")
+
+    async def job() -> Exit:
+        found = await bundles_at(repo, registry_settings(connection, login, repo, everyone=[repo]))
+        if json:
+            print_json({"bundles": found})
+        else:
+            click.echo("Listing bundles", err=True)
+            for bundle in found:
+                click.echo(bundle)
+        return Exit.OK
+
+    run(job, farewell=None)
 
 
 def save(
@@ -159,3 +221,38 @@ def _outcome(source: str, path: Path | None) -> str:
     if path is None:
         return f"bundle {source} is not complete and was not saved; run the same command again to go on"
     return f"bundle {source} saved to {path.absolute()}"
+
+
+def export(
+    *,
+    bundle: Path = option("The bundle, or an archive of another tool.", "-b", required=True, metavar="BUNDLE"),
+    format: ExportFormat = option(  # noqa: A002  the word of the command line
+        "For docker, podman and skopeo; for containerd, k3s and RKE2 as well; the same as a directory.",
+        default=ExportFormat.OCI_ARCHIVE,
+    ),
+    image: tuple[Reference, ...] = options(
+        "Only this image; repeatable. Charts are named by it too.", "-i", metavar="REF", parse=Reference.parse
+    ),
+    output: Path = option("The file, or for oci-dir the directory, to write.", "-o", required=True, metavar="PATH"),
+    arch: Platform | None = arch_option(),
+    force: bool = flag("Replace a file that is there."),
+    as_name: GivenName | None = as_option(),
+    json: bool = flag("Print what was written as one JSON document."),
+) -> None:
+    """Write images of a bundle as a file that other tools load.
+
+    docker load -i FILE, podman load -i FILE, skopeo copy docker-archive:FILE:NAME, ctr images import FILE; k3s and RKE2
+    load what lies in their directory of images.
+    """
+    written = output.absolute()
+    file = ExportFile(path=output, format=format, force=force, platform=arch)
+
+    async def job() -> Exit:
+        result = await export_images(bundle, file, images=image, given=as_name, warn=warn)
+        if json:
+            print_json(result.to_json())
+        else:
+            click.echo(f"{len(result.images)} images exported to {written}")
+        return Exit.OK
+
+    run(job, farewell=None)
