@@ -24,8 +24,8 @@ from syncer.registry.answers import (
 )
 from syncer.registry.registries import api_url
 from syncer.transport import Answer
-from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, origin
+from syncer.transport.message import resolved
 
 _HEADER = st.text(max_size=120)
 

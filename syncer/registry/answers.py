@@ -13,8 +13,8 @@ from yarl import URL
 
 from syncer.errors import Denied, NotFound, RegistryError
 from syncer.transport import Answer
-from syncer.transport.client import resolved
 from syncer.transport.guard import readable, upgraded
+from syncer.transport.message import resolved
 
 _CONTENT_RANGE = re.compile(r"[ \t]*bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)[ \t]*", re.IGNORECASE)
 _UPLOAD_RANGE = re.compile(r"[ \t]*(?:bytes[= \t][ \t]*)?0-([0-9]{1,19})[ \t]*", re.IGNORECASE)

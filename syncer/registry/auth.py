@@ -20,8 +20,8 @@ from syncer.registry.answers import refusal, with_parameters
 from syncer.registry.challenges import Challenge, is_related, parse_challenges
 from syncer.registry.credentials import Credential, Credentials, CredentialSettings
 from syncer.transport import Answer, Authorizer, Budget, Challenged, Request, Transport
-from syncer.transport.client import resolved
 from syncer.transport.guard import Scope, authority, check_hop, origin, upgraded
+from syncer.transport.message import resolved
 
 _CLIENT_ID = "syncer"
 _TOKEN_ATTEMPTS = 3

@@ -16,8 +16,8 @@ from syncer.errors import InvalidContent, ListIncomplete
 from syncer.oci.manifest import load_object
 from syncer.registry.answers import next_link, refusal, upgraded_location, with_parameters
 from syncer.transport import Answer, Request, Transport
-from syncer.transport.client import resolved
 from syncer.transport.guard import authority, origin, without_secrets
+from syncer.transport.message import resolved
 
 Entry = TypeVar("Entry", bound=Hashable)
 

@@ -18,7 +18,7 @@ from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waitin
 from syncer.transport.failures import HOPELESS, Absent, Down, NameUnknown, Unanswered, spelt_status
 from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.hosts import Lane, Rate, Release, Traffic, in_lane, read_quota
-from syncer.transport.message import SMALL, Answer, Challenged, Request, Response
+from syncer.transport.message import SMALL, Answer, Challenged, Request, Response, is_redirect, leads_on, resolved
 from syncer.transport.settings import Limits, TransportSettings
 from syncer.transport.wire import Wire
 
@@ -32,8 +32,6 @@ PROGRESS = 1024 * 1024
 """Bytes that an attempt must have transferred to count as progress."""
 
 _MOST_STALLS = 3  # each attempt may begin a virus scan, or a download of a cache, anew
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_KEEPING_THE_METHOD = frozenset({307, 308})
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
 TROUBLE = OUTAGES - {429}  # by which a proxy says that the server behind it is not there
@@ -320,7 +318,9 @@ class Transport:
         """Make one attempt, and follow redirects."""
         for _ in range(MOST_REDIRECTS + 1):
             response = await self._authorized(request)
-            if not is_redirect(request.method, response.status, response.headers) or not _leads_on(request, response):
+            if not is_redirect(request.method, response.status, response.headers) or not leads_on(
+                request, response.headers["Location"]
+            ):
                 return response
             try:
                 authorizer = request.authorizer
@@ -420,32 +420,3 @@ async def open_transport(settings: TransportSettings) -> AsyncIterator[Transport
     """Open a transport; its connections live as long as the ``async with`` block."""
     async with Wire(settings) as wire:
         yield Transport(wire, settings)
-
-
-def resolved(base: URL, location: str) -> URL:
-    """The URL of ``location`` in an answer from ``base`` (RFC 3986 §5), its query unchanged; raises ``ValueError``."""
-    if not location or not location.isascii() or not location.isprintable() or " " in location:
-        raise ValueError(location)
-    target = URL(location, encoded=True)
-    if not target.scheme:
-        return base.join(target)
-    if not target.host:
-        raise ValueError(location)
-    return target
-
-
-def _leads_on(request: Request, redirect: Response) -> bool:
-    """Tell whether a redirect is to be followed; one that is not is an answer like others."""
-    if request.follows is None:
-        return True
-    try:
-        return request.follows(resolved(request.url, redirect.headers["Location"]))
-    except ValueError:
-        return False
-
-
-def is_redirect(method: str, status: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether an answer to a request of ``method`` sends the same request elsewhere."""
-    if status not in _REDIRECTS or "Location" not in headers:
-        return False
-    return status in _KEEPING_THE_METHOD or method in ("GET", "HEAD")

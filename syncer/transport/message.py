@@ -20,6 +20,9 @@ from syncer.transport.settings import Limits
 SMALL = 64 * 1024
 """Bytes of an answer's body that are read by default; enough for errors and empty answers."""
 
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_KEEPING_THE_METHOD = frozenset({307, 308})
+
 Sink: TypeAlias = Callable[[memoryview], None]
 """A function that takes pieces of a body in a worker thread; a piece is not used any more when it returns."""
 
@@ -250,3 +253,32 @@ class _InMemory(Response):
 
     def release(self) -> None:
         """Do nothing, since the connection is free already."""
+
+
+def resolved(base: URL, location: str) -> URL:
+    """The URL of ``location`` in an answer from ``base`` (RFC 3986 §5), its query unchanged; raises ``ValueError``."""
+    if not location or not location.isascii() or not location.isprintable() or " " in location:
+        raise ValueError(location)
+    target = URL(location, encoded=True)
+    if not target.scheme:
+        return base.join(target)
+    if not target.host:
+        raise ValueError(location)
+    return target
+
+
+def leads_on(request: Request, location: str) -> bool:
+    """Tell whether a redirect to ``location`` is to be followed; one that is not is an answer like others."""
+    if request.follows is None:
+        return True
+    try:
+        return request.follows(resolved(request.url, location))
+    except ValueError:
+        return False
+
+
+def is_redirect(method: str, status: int, headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer to a request of ``method`` sends the same request elsewhere."""
+    if status not in _REDIRECTS or "Location" not in headers:
+        return False
+    return status in _KEEPING_THE_METHOD or method in ("GET", "HEAD")
