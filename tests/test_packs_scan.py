@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -367,3 +370,42 @@ def test_macros_in_the_values_for_a_chart_are_resolved_and_unknown_where_they_ca
     assert [str(image.reference) for image in known.images] == ["quay.io/a/b:v2"]
     assert unknown.images == ()
     assert unknown.problem == "1 images in it depend on what only a cluster knows"
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="helm is not installed")
+def test_helm_itself_prints_the_same_images(tmp_path: Path) -> None:
+    pod = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: "{{ .Release.Name }}-{{ .Chart.Name }}"}
+spec:
+  containers:
+    {{- range $name, $image := .Values.images }}
+    - name: {{ $name }}
+      image: {{ include "image" (dict "image" $image "root" $) | quote }}
+    {{- end }}
+"""
+    helper = """\
+{{- define "image" -}}
+{{- $registry := .root.Values.global.registry | default "quay.io" -}}
+{{- $tag := .image.tag | default (printf "v%s" .root.Chart.AppVersion) | toString -}}
+{{- printf "%s/%s:%s" $registry (.image.name | lower | trimSuffix "-x") (ternary $tag "none" (ne $tag "")) -}}
+{{- end -}}
+"""
+    files = {
+        "a/Chart.yaml": "apiVersion: v2\nname: a\nversion: 1.0.0\nappVersion: 1.2.3\n",
+        "a/values.yaml": "global: {registry: ghcr.io}\nimages: {one: {name: A/One-x}, two: {name: a/two, tag: 1.10}}\n",
+        "a/templates/pod.yaml": pod,
+        "a/templates/_helpers.tpl": helper,
+        "a/charts/b/Chart.yaml": "apiVersion: v2\nname: b\nversion: 2.0.0\nappVersion: 2.0.0\n",
+        "a/charts/b/values.yaml": "images: {sub: {name: b/sub}}\n",
+        "a/charts/b/templates/pod.yaml": pod,
+    }
+    archive = _archive(**files)
+    (tmp_path / "a.tgz").write_bytes(archive)
+
+    ran = subprocess.run(["helm", "template", tmp_path / "a.tgz"], check=True, capture_output=True, text=True)
+
+    named = {line.split('"')[1] for line in ran.stdout.splitlines() if line.lstrip().startswith("image:")}
+    assert {str(image.reference) for image in scan_chart(PackFile("a.tgz", archive)).images} == named
+    assert len(named) == 3

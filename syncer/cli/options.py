@@ -293,8 +293,8 @@ class SourceOptions:
     )
     project_id: str | None = project_id_option()
     profile_file: tuple[Path, ...] = options(
-        "An exported profile (JSON or YAML), a pack's values.yaml, or a pack (directory or archive). May be given "
-        "many times.",
+        "An exported profile, a pack or its values.yaml, Kubernetes manifests or a compose file, or a directory of "
+        "these. May be given many times.",
         metavar="FILE",
     )
 

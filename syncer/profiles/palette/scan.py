@@ -261,7 +261,7 @@ def _in_values(chart: _Chart) -> Iterator[tuple[str, bool]]:
     own = {key: value for key, value in chart.values.items() if key not in chart.subcharts}
     sure = dict.fromkeys(_in_tree(own))
     for text in dict.fromkeys(_in_tree(own, chart.app_version)):
-        yield text, text in sure
+        yield text, text in sure and not text.endswith(":latest")
 
 
 def _chart_of(files: Sequence[ChartFile]) -> _Chart | None:
