@@ -357,6 +357,16 @@ async def test_a_wrong_file_is_refused_before_anything_is_done(tmp_path: Path, t
     assert said in ran.stderr
 
 
+async def test_all_lists_and_profiles_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    sources = [{"images_file": "none.txt"}, {"images_file": "lost.txt"}, {"profile_file": "gone.json"}]
+    ran = await sync(tmp_path, "-c", write_file(tmp_path, sources=sources, targets=[{"registry": "localhost:9"}]))
+
+    assert ran.code == 2
+    assert ran.stderr.count("error: ") == 3
+    for name in ("none.txt", "lost.txt", "gone.json"):
+        assert f"{name}: it cannot be read" in ran.stderr
+
+
 async def test_flags_that_say_how_beat_the_top_of_the_file_and_no_source(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:

@@ -75,7 +75,8 @@ class Sources:
                 if number not in self._listings or self._listings[number].unknown:
                     tasks.start_soon(self._list_source, number, source)
         if self._mistakes:
-            raise self._mistakes[0]
+            of_files = [each for mistake in self._mistakes if isinstance(mistake, InvalidFile) for each in mistake.all]
+            raise InvalidFile.of(of_files) if of_files else self._mistakes[0]
         return merge_items(self._items(lambda listing: listing.references))
 
     @property
