@@ -207,6 +207,7 @@ def test_other_bytes_than_asked_for_are_refused() -> None:
         (manifest(layers=[CONFIG | {"mediaType": 1}]), "lacks its mediaType"),
         (manifest(layers=["sha256"]), "a descriptor must be an object"),
         (manifest(annotations={"a": 1}), "annotations"),
+        (manifest(annotations={"a": "b", "c": 1}), "annotations"),
         (manifest(annotations=["a"]), "annotations"),
         (manifest(config=None, manifests=[]), "CVE-2021-41190"),
         (manifest(layers=None, manifests=[]), "CVE-2021-41190"),
@@ -354,6 +355,20 @@ def test_a_descriptor_is_written_as_it_was_read() -> None:
     }
     assert Descriptor.from_json(least | {"artifactType": 1}).artifact_type is None
     assert str(Descriptor.from_json(least)) == "sha256:aaaaaaaaaaaa (0 bytes)"
+
+
+def test_the_addresses_of_a_foreign_layer_are_read() -> None:
+    document = CONFIG | {"urls": ["https://vendor.example/a", 1, None, "https://vendor.example/b"]}
+
+    assert Descriptor.from_json(document).urls == ("https://vendor.example/a", "https://vendor.example/b")
+    for nothing in (None, "https://vendor.example/a", {"https://vendor.example/a": 1}):
+        assert Descriptor.from_json(CONFIG | {"urls": nothing}).urls == ()
+
+
+def test_descriptors_that_differ_in_their_annotations_only_are_told_apart_in_a_set() -> None:
+    read = [Descriptor.from_json(CONFIG | {"annotations": {"a": value}}) for value in ("b", "c", "c")]
+
+    assert len(set(read)) == 2
 
 
 @pytest.mark.parametrize(
