@@ -26,6 +26,7 @@
     │   ├── DigestMismatch
     │   ├── InvalidContent                    a digest, descriptor or manifest that breaks the spec
     │   └── InvalidBundle
+    │       └── InvalidArchive   exit 2   an archive of another tool that is not whole, or none at all
     └── Locked                       exit 75  another run does the same work now
 
 The message is one sentence for a person.  The hint, when there is one, says what to do next.  Neither of them
@@ -38,7 +39,8 @@ import errno
 import re
 from enum import IntEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -85,12 +87,47 @@ _LOGIN = re.compile(
 )
 
 
+_secrets: set[str] = set()
+_SHORTEST_SECRET = 4  # characters; a shorter one would hide half of every line
+_TELLING = 12  # characters of a longer one, which messages cut short, give enough of it away
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Hide ``secrets`` from now on in every error, and in all that this process writes for people."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST_SECRET:
+            _secrets.update((secret, repr(secret)[1:-1], quote(secret), quote(secret, safe="")))
+
+
+def is_anything_hidden() -> bool:
+    """Tell whether ``hide`` was told of any secret."""
+    return bool(_secrets)
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without the secrets that ``hide`` was told of, in upper or lower case, and without their beginnings."""
+    for secret in sorted(_secrets, key=len, reverse=True) if _secrets else ():
+        start = re.compile(re.escape(secret[:_TELLING]), re.IGNORECASE)
+        at = 0
+        while found := start.search(text, at):
+            end = found.end()
+            rest = secret[_TELLING:]
+            end += next(
+                (n for n, (a, b) in enumerate(zip(rest, text[end:], strict=False)) if a.lower() != b.lower()),
+                min(len(rest), len(text) - end),
+            )
+            text = f"{text[: found.start()]}{HIDDEN}{text[end:]}"
+            at = found.start() + len(HIDDEN)
+    return text
+
+
 def redacted(text: str) -> str:
-    """``text`` without the logins in its addresses, whatever their scheme or the lack of one.
+    """``text`` without known secrets, and without the logins in its addresses, whatever their scheme or lack of one.
 
     >>> redacted("'http://me:secret@host/app' and host:5000/app:v1@sha256:2cf2 and me:secret@host")
     "'http://[hidden]@host/app' and host:5000/app:v1@sha256:2cf2 and me:[hidden]@host"
     """
+    text = without_secrets(text)
     return _LOGIN.sub(rf"\1:\2{HIDDEN}@", text) if "@" in text else text
 
 
@@ -102,6 +139,14 @@ class SyncerError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(redacted(message))
         self.hint = hint and redacted(hint)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what there is: a message cannot be taken apart into the arguments that it was made of."""
+        return _remake, (type(self), self.args), vars(self)
+
+
+def _remake(kind: type[SyncerError], args: tuple[Any, ...]) -> SyncerError:
+    return kind.__new__(kind, *args)
 
 
 class UsageError(SyncerError):
@@ -124,12 +169,48 @@ class InvalidPlatform(UsageError):
 
 
 class InvalidFile(UsageError):
-    """A file that people write has a mistake, or is not there; the message starts with path and line."""
+    """A file that people write has a mistake, or is not there; the message starts with path and line.
 
-    def __init__(self, path: Path | str, problem: str, *, line: int | None = None, hint: str | None = None) -> None:
-        super().__init__(f"{path}:{line}: {problem}" if line is not None else f"{path}: {problem}", hint=hint)
+    ``field`` is the place in the document, such as ``sources[0].image``, or empty.  ``more`` are the other mistakes of
+    the same file, in the order of their lines, each with its own hint.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        problem: str,
+        *,
+        line: int | None = None,
+        field: str = "",
+        hint: str | None = None,
+        more: Iterable[InvalidFile] = (),
+    ) -> None:
+        place = f"{path}:{line}" if line is not None else str(path)
+        super().__init__(": ".join(filter(None, (place, field, problem))), hint=hint)
         self.path = path
         self.line = line
+        self.field = redacted(field)
+        self.more = tuple(more)
+
+    @classmethod
+    def of(cls, mistakes: Iterable[InvalidFile]) -> InvalidFile:
+        """Make one error of all ``mistakes``, of which there is at least one; the first line comes first.
+
+        Those of several files stay together, in the order of the files.
+        """
+        flat = [each for mistake in mistakes for each in (mistake, *mistake.more)]
+        files = {path: number for number, path in enumerate(dict.fromkeys(str(each.path) for each in flat))}
+        single = {str(mistake): mistake for mistake in flat}.values()
+        first, *others = sorted(single, key=lambda each: (files[str(each.path)], each.line or 0))
+        for other in others:
+            other.more = ()
+        first.more = tuple(others)
+        return first
+
+    @property
+    def all(self) -> tuple[InvalidFile, ...]:
+        """This mistake and the others."""
+        return (self, *self.more)
 
 
 class AlreadyThere(UsageError):
@@ -170,9 +251,6 @@ class OutOfFiles(NetworkError):
             "too many files and connections are open at the same time for the limits of this process or machine",
             hint="raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower --concurrency",
         )
-
-    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
-        return type(self), ()
 
 
 def is_out_of_files(error: BaseException) -> bool:
@@ -272,6 +350,15 @@ class InvalidBundle(VerificationError):
     def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.findings = tuple(map(redacted, findings))
+
+
+class InvalidArchive(InvalidBundle):
+    """An archive or a directory that another tool wrote is not whole, or holds no images.
+
+    It is a file that the user named, and no bundle of ours that was damaged: hence the exit code of a wrong argument.
+    """
+
+    exit = Exit.USAGE
 
 
 class Locked(SyncerError):

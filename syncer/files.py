@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -80,17 +81,28 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
 def write_whole(
     path: Path, content: bytes, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
 ) -> None:
-    """Write ``content`` as the file ``path``, whole or not at all.
+    """Write ``content`` as the file ``path``, whole or not at all: see ``open_whole``."""
+    with open_whole(path, mode=mode, is_hint=is_hint, by_way_of=by_way_of) as file:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def open_whole(
+    path: Path, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
+) -> Iterator[FileIO]:
+    """Open a new file for the block, which writes it; after that it is the file ``path``.
 
     A reader finds the old content or the new; a run that is killed leaves the old content.
 
     The file has the permissions ``mode`` from its first byte on, or those that the user's umask allows.  It is on
-    the disk when the function returns, unless it ``is_hint``, which may be lost by a power failure.  The content
+    the disk when the block has ended, unless it ``is_hint``, which may be lost by a power failure.  The content
     is first written to a hidden file beside ``path``; when a run was killed in between, a later one that writes
     ``path`` removes that.  With ``by_way_of`` it is written to that directory, of the same file system, which
     the caller clears.  A symbolic link at ``path`` is replaced.
 
-    Raises ``OSError``, and leaves nothing behind then.
+    Raises ``OSError``, and leaves nothing behind then, nor when the block raises.
     """
     if by_way_of is None:
         _remove_abandoned(path)
@@ -101,9 +113,7 @@ def write_whole(
         with open(file, "wb", buffering=0) as raw:  # noqa: PTH123 - a descriptor, not a path
             if mode is not None:
                 os.fchmod(file, mode)  # whatever the umask takes away
-            rest = memoryview(content)
-            while rest:
-                rest = rest[raw.write(rest) :]
+            yield raw
             if not is_hint:
                 sync(file)
         reach("files.written")

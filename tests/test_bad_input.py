@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -160,17 +159,6 @@ async def test_a_damaged_bundle_is_refused(
     assert sentence(ran)
 
 
-async def test_another_tools_archive_is_told_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"hello" * 100)
-    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", tmp_path, "x"], check=True)  # noqa: ASYNC221
-    subprocess.run(["zstd", "-q", tmp_path / "x.tar"], check=True)  # noqa: ASYNC221
-
-    ran = await syncer("verify", "--file", tmp_path / "x.tar.zst", home=tmp_path)
-
-    assert ran.code == 6
-    assert "must be unpacked to a .tar first" in ran.stderr
-
-
 async def test_a_bundle_that_is_there_is_replaced_only_by_force(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     bundle = await made(debian_registry, tmp_path)
     before = bundle.stat().st_ino
@@ -203,3 +191,25 @@ async def test_a_push_of_a_device_is_refused(tmp_path: Path) -> None:
 
     assert ran.code in (2, 6)
     assert sentence(ran)
+
+
+async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -> None:
+    """Each with file, line, field and hint; of very many the first hundred, and how many are left."""
+    file = tmp_path / "sync.yaml"
+    file.write_text("sources: [{image: A//b}, {}]\ntargets:\n- {registry: t.io, nmae: x}\n")
+
+    few = await syncer("sync", "--config", file, home=tmp_path)
+    file.write_text("sources:\n" + "- image: A//b\n" * 1234 + "targets: [{registry: t.io}]\n")
+    many = await syncer("sync", "--config", file, home=tmp_path)
+
+    assert (few.code, many.code) == (2, 2)
+    assert [line.replace(str(file), "FILE").partition(": its")[0] for line in few.stderr.splitlines()] == [
+        "error: FILE:1: sources[0].image: 'A//b' is not an image reference",
+        "error: FILE:1: sources[1]: it names nothing to mirror",
+        "hint: each source has exactly one of image, repository, images_file, profile_file, profiles, chart, file",
+        "error: FILE:3: targets[0].nmae: there is no such field; did you mean name?",
+    ]
+    lines = many.stderr.splitlines()
+    assert len(lines) == 101
+    assert lines[99].startswith(f"error: {file}:101: sources[99].image: ")
+    assert lines[100] == "error: there are 1,134 more mistakes"

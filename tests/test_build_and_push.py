@@ -184,6 +184,48 @@ async def test_a_registry_that_restarts_in_mid_run_fails_nothing(
         assert ran == [0]
 
 
+@pytest.mark.parametrize("command", ["build", "push"])
+async def test_a_registry_that_restarts_behind_a_proxy_fails_nothing(
+    debian_registry: OpenRegistry, tmp_path: Path, command: str
+) -> None:
+    """§3 row 6: the proxy says 502 meanwhile, to uploads as well."""
+    made = {f"app{n}:1": images.image(f"app {n}", layers=[images.layer(f"app {n}", 200_000)]) for n in range(30)}
+    limits = Limits(attempts=2, backoff=0.02, longest_backoff=0.1, outage=20)
+    async with debian_registry("other") as other, debian_registry("behind") as behind, fault_proxy(behind) as proxy:
+        settings = settings_for(proxy.registry, other, limits=limits)
+        references = await publish(proxy.registry if command == "build" else other, made)
+        if command == "push":
+            await api.build(references, output=tmp_path, settings=settings)
+        ended = anyio.Event()
+        count = 0
+
+        def note(event: Event) -> None:
+            nonlocal count
+            count += isinstance(event, Copied)
+            if count == 10:
+                proxy.on(None, "", Reply(502), times=None)
+                ended.set()
+
+        ran: list[Exit] = []
+
+        async def run() -> None:
+            if command == "build":
+                built = await api.build(references, output=tmp_path, settings=settings, workers=4, emit=note)
+                ran.append(built.exit)
+            else:
+                to, bundle = proxy.registry.address, tmp_path / "bundle.tar.zst"
+                ran.append((await api.push(bundle, to, settings=settings, workers=4, emit=note)).exit)
+
+        with anyio.fail_after(40):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run)
+                await ended.wait()
+                await anyio.sleep(1)  # longer than all attempts of a request take
+                proxy.rules.clear()
+
+    assert ran == [0]
+
+
 async def test_the_same_input_twice_gives_the_same_bytes(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry() as source:
         references = await publish(source, some_images())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import os
@@ -14,7 +13,7 @@ import pytest
 
 from syncer.bundle import Format, check_structure, open_bundle, open_writer, verify_bundle
 from syncer.content import Progress
-from syncer.errors import InvalidBundle, InvalidFile
+from syncer.errors import InvalidFile
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from tests.support import hostile_bundles as made
 from tests.support import images
@@ -104,41 +103,11 @@ async def test_an_image_without_a_whole_name_is_no_image_of_the_bundle(tmp_path:
     assert (check.images, len(check.unreferenced), len(check.nameless)) == (0, 3, 1)
 
 
-async def test_a_tar_zst_of_another_tool_is_refused_with_a_hint(tmp_path: Path) -> None:
-    (path := tmp_path / "bundle.tar").write_bytes(made.plain(made.SOUND))
-    packed = await run("zstd", str(path))
-    assert packed.code == 0
-
-    with pytest.raises(InvalidBundle) as refused, open_bundle(tmp_path / "bundle.tar.zst"):
-        pass
-
-    assert "unpacked to a .tar first" in str(refused.value.hint)
-
-
-async def test_a_gzipped_tar_is_refused_with_a_hint(tmp_path: Path) -> None:
-    (path := tmp_path / "bundle.tar.gz").write_bytes(gzip.compress(made.plain(made.SOUND)))
-
-    with pytest.raises(InvalidBundle) as refused, open_bundle(path):
-        pass
-
-    assert "gunzip" in str(refused.value.hint)
-
-
-async def test_docker_save_of_old_is_refused_with_a_hint(tmp_path: Path) -> None:
-    (path := tmp_path / "bundle.tar").write_bytes(tar_of([("manifest.json", b"[]"), ("0123/layer.tar", b"")]))
-
-    with pytest.raises(InvalidBundle, match="it has no oci-layout") as refused, open_bundle(path):
-        pass
-
-    assert "OCI image layout" in str(refused.value.hint)
-
-
-async def test_a_directory_and_a_pipe_are_no_bundles(tmp_path: Path) -> None:
+def test_a_pipe_is_no_bundle(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
-    for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(InvalidFile, match="no regular file"), open_bundle(path):
-            pass
+    with pytest.raises(InvalidFile, match="no regular file"), open_bundle(tmp_path / "pipe"):
+        pass
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -212,14 +212,27 @@ async def test_an_index_is_read_once_a_run_and_kept_between_runs(tmp_path: Path)
         assert newer.version == "1.1.0"
 
 
-async def test_a_broken_cache_is_as_good_as_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["another document", "of an earlier version", "cut off", "cut off between lines"])
+async def test_a_broken_cache_is_as_good_as_none(tmp_path: Path, damage: str) -> None:
+    """Though the server says that the index has not changed."""
     async with chart_repository() as repository:
         repository.add_chart("nginx", "1.0.0")
+        repository.add_chart("redis", "1.0.0")
         repository.index()
-        request = ChartRequest(str(repository.url), "nginx", "1.0.0")
+        request = ChartRequest(str(repository.url), "redis", "1.0.0")
         first = await _resolve(request, cache=tmp_path)
-        for file in tmp_path.iterdir():
-            file.write_text('{"etag": "x", "charts": {"nginx": 3}}')
+        (file,) = tmp_path.iterdir()
+        content = file.read_bytes()
+        etag = json.loads(content.splitlines()[0])["etag"]
+        match damage:
+            case "another document":
+                file.write_text('{"etag": "x", "charts": {"nginx": 3}}')
+            case "of an earlier version":
+                file.write_text(json.dumps({"etag": etag, "charts": {"nginx": [["1.0.0", ["a.tgz"], ""]]}}))
+            case "cut off":
+                file.write_bytes(content[:-9])
+            case "cut off between lines":
+                file.write_bytes(b"".join(content.splitlines(keepends=True)[:-1]))
 
         assert await _resolve(request, cache=tmp_path) == first
 

@@ -138,6 +138,32 @@ def test_nonsense_is_named_by_its_path(text: str, problem: str) -> None:
     assert problem in str(caught.value)
 
 
+def test_all_mistakes_of_a_definition_are_told_at_once() -> None:
+    text = "nmae: a\nimages:\n- {image: A//b, size: big}\n- imag: c\n- []\nprofiles: {}\n"
+    with pytest.raises(InvalidFile) as caught:
+        parse_definition(text, "mine.yaml")
+
+    assert [str(each).split(": ")[:2] for each in caught.value.all] == [
+        ["mine.yaml:1", "nmae"],
+        ["mine.yaml:3", "images[0].image"],
+        ["mine.yaml:3", "images[0].size"],
+        ["mine.yaml:4", "images[1].imag"],
+        ["mine.yaml:5", "images[2]"],
+        ["mine.yaml:6", "profiles"],
+    ]
+
+
+def test_all_digests_that_contradict_each_other_are_told_at_once() -> None:
+    image = f"{{image: 'a@{Digest.of(b'x')}', digest: '{_DIGEST}'}}"
+    with pytest.raises(InvalidFile) as caught:
+        parse_definition(f"name: a\nimages:\n- {image}\n- image: b\n- {{image: b, digest: '{_DIGEST}'}}", "mine.yaml")
+
+    assert "mine.yaml:3: images[0]: its digest" in str(caught.value)
+    assert [str(each) for each in caught.value.more] == [
+        "mine.yaml:5: images[2]: docker.io/library/b:latest is in images twice, with different digests"
+    ]
+
+
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
 def test_any_text_survives_being_written_and_read(name: str, version: str, notes: str) -> None:
     definition = Definition(

@@ -75,7 +75,8 @@ def test_the_wheel_brings_the_whole_package_and_nothing_beside_it(wheel: Path) -
     brought = {str(file) for file in distribution.files or () if ".dist-info" not in str(file)}
 
     files = [path for path in (ROOT / "syncer").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert brought == {path.relative_to(ROOT).as_posix() for path in files}
+    schemas = {f"syncer/schemas/{path.name}" for path in (ROOT / "docs").glob("*.schema.json")}
+    assert brought == {path.relative_to(ROOT).as_posix() for path in files} | schemas
 
 
 def test_the_wheel_brings_the_command(wheel: Path, tmp_path: Path) -> None:

@@ -61,15 +61,16 @@ def read_all(storage: Storage) -> None:
                             read(0, blob.size)
 
 
-def test_no_registry_is_made_of_a_hostile_bundle(tmp_path: Path) -> None:
+async def test_no_registry_is_made_of_a_hostile_bundle(tmp_path: Path) -> None:
     """§4.1: not opened at all, or, where only a blob's bytes are wrong, that blob is not given out."""
     served = []
     for number, (threat, make) in enumerate(CORPUS.items()):
         path = tmp_path / f"{number}.tar"
         path.write_bytes(make())
-        with suppress(SyncerError), open_storage(path, None) as storage:
-            read_all(storage)
-            served.append(threat)
+        with suppress(SyncerError):
+            async with open_storage(path, None) as storage:
+                read_all(storage)
+                served.append(threat)
         path.unlink()
     assert served == []
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from syncer.profiles.imports.importers import FORMATS
 from syncer.profiles.syncfile.sync_file import parse_sync_file
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -68,3 +69,13 @@ async def test_the_printed_file_can_be_used_as_it_is(debian_registry: OpenRegist
 
         assert (imported.code, synced.code) == (0, 0), imported.stderr + synced.stderr
         await client.assert_holds(target, f"m/{source.address.replace(':', '_')}/app", app, "1")
+
+
+async def test_the_files_that_are_known_are_listed(tmp_path: Path) -> None:
+    listed = await syncer("import", "--list", home=tmp_path)
+    without = await syncer("import", home=tmp_path)
+
+    assert (listed.code, listed.stderr) == (0, "")
+    assert [line.split("  ")[0] for line in listed.stdout.splitlines()] == list(FORMATS)
+    assert (without.code, without.stderr.splitlines()[0]) == (2, "error: a FILE is missing")
+    assert "syncer import --list" in without.stderr

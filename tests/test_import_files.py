@@ -1,12 +1,14 @@
 """Each tool's documented example, written anew with the same fields, becomes a sync file that means the same."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.profiles.imports.importers import ImportResult, import_file
-from syncer.profiles.imports.skopeo import whole_match
+from syncer.formats.re2 import whole_match
+from syncer.profiles.imports.importers import ImportResult, Naming, import_file
 from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file, select_images
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -30,6 +32,8 @@ def sources(result: ImportResult) -> list[str]:
         what = source.image or source.repository or source.images_file
         if source.chart:
             what = f"{source.chart.repository} {source.chart.name} {source.chart.version}"  # type: ignore[assignment]
+        if source.file:
+            what = f"{source.file.url} {source.file.name}"  # type: ignore[assignment]
         name = source.custom_name
         at = f" as {name.repository}{':' + name.tag if name.tag else ''}" if name else ""
         said.append(f"{what}{at}")
@@ -94,6 +98,60 @@ def test_a_password_is_never_copied(tmp_path: Path) -> None:
     assert (credentials.username, credentials.password_env) == ("jane", "MIRROR_EXAMPLE_NET_PASSWORD")
     assert "correct horse" not in result.text
     assert "# The password of mirror.example.net was not copied: give it in the variable" in result.text
+
+
+def test_an_image_of_two_rules_has_its_signatures_by_both_or_by_none(tmp_path: Path) -> None:
+    text = """\
+a.io:
+  images: {x: [v1], y: [v1]}
+  images-by-tag-regex: {x: '.*', y: '^v'}
+"""
+    file = read(imported(tmp_path, text, registry="t.io"))
+    assert sorted((str(source.repository), file.referrers_of(source)) for source in file.sources) == [
+        *([("a.io/x", True)] * 2),
+        *([("a.io/y", False)] * 2),
+    ]
+
+
+OTHER_SETTINGS = "registry.example.com has other credentials or TLS above, and syncer has one of each for a registry"
+
+
+def test_skopeos_registries_may_have_a_path_and_its_expressions_are_re2s(tmp_path: Path) -> None:
+    text = """\
+registry.example.com/team:
+  images:
+    app: [v1, ~]
+    none: [~]
+    text: v1
+    mapping: {a: b}
+  images-by-tag-regex: {tool: 'v[[:digit:]]+\\z', every: ~}
+  images-by-semver: {list: ["1.2 - 1.3"], nothing: ~}
+  credentials: {username: robot, password: secret}
+  tls-verify: false
+http://plain.example.com:
+  images: {app: [v1]}
+registry.example.com:
+  images: {app: [v1]}
+"""
+    result = imported(tmp_path, text, registry="t.io")
+    registry = read(result).document.registries["registry.example.com"]
+
+    assert sources(result) == [
+        *(f"registry.example.com/team/{name}" for name in ("app", "tool", "every")),
+        "registry.example.com/app",
+    ]
+    assert found(result, 1, "v10", "av1", "v1a") == ["v10", "av1"]
+    assert found(result, 2, "a", "b") == ["b", "a"]
+    assert registry.insecure
+    assert registry.credentials is not None
+    assert [line.partition("theirs.yaml:")[2].partition(": ")[::2] for line in result.refusals] == [
+        ("5", "registry.example.com/team.images.text: it must be a list of tags and digests"),
+        ("6", "registry.example.com/team.images.mapping: it must be a list of tags and digests"),
+        ("8", "registry.example.com/team.images-by-semver.list: it must be a text"),
+        ("8", "registry.example.com/team.images-by-semver.nothing: it is required"),
+        ("12", "http://plain.example.com: 'http://plain.example.com' is not a registry, with a path or not"),
+        ("14", f"registry.example.com: {OTHER_SETTINGS}"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -206,162 +264,254 @@ defaults: {includeExternal: false, mediaTypes: []}
     assert refusals == [
         "2: sync[0].backup: a tag that is overwritten is not kept under another name",
         "3: sync[1].type: 'registry' cannot be imported: name the repositories one by one",
-        "4: sync[2].source: only images in registries, and no template but {{ .Sync.Source }}, are understood",
-        "5: sync[3].tags.allow: '(' is not a regular expression: missing ), unterminated subpattern at position 0",
+        "4: sync[2].source: only images in registries are mirrored",
+        "5: sync[3].tags.allow: '^($' is not an expression of RE2: a closing ) is missing",
         "6: sync[4].tags.alow: syncer does not know this field",
     ]
 
 
-HAULER = f"""\
-apiVersion: content.hauler.cattle.io/v1
-kind: Images
-metadata:
-  name: some-images
-  annotations:
-    hauler.dev/platform: linux/arm64
-    hauler.dev/registry: registry.example.org
-spec:
-  images:
-    - name: docker.io/library/busybox
-      platform: linux/amd64
-    - name: gcr.io/distroless/base@{DIGEST}
-      exclude-extras: true
-    - name: team/app:v1
-      rewrite: apps/app:v2
-      ca-file: ca.pem
----
-apiVersion: content.hauler.cattle.io/v1
-kind: Charts
-metadata: {{name: some-charts}}
-spec:
-  charts:
-    - name: rancher
-      repoURL: https://releases.example.com/stable
-      version: 2.10
-    - name: hauler-helm
-      repoURL: oci://ghcr.io/hauler-dev
----
-apiVersion: content.hauler.cattle.io/v1
-kind: ImageTxts
-spec:
-  imageTxts:
-    - ref: more-images.txt
-"""
+REPOSITORY = "- {{source: a.io/x/y, target: b.io/x/{}, type: repository, {}}}"
 
 
-def test_hauler(tmp_path: Path) -> None:
-    result = imported(tmp_path, HAULER, registry="t.io")
+def test_a_step_whose_choice_cannot_be_carried_over_is_left_out(tmp_path: Path) -> None:
+    choices = [
+        "tags: {allow: ['(']}",
+        "tags: {deny: ['(?=a)']}",
+        "tags: {semverRange: ['^1 || ^2']}",
+        "tags: {alow: [v1]}",
+        "tags: {allow: ['(?P=a)'], deny: [v1]}",
+        "platforms: ''",
+        "platforms: [~]",
+        "tags: [v1]",
+        "tags: {deny: {a: b}}",
+        "tagSets: {allow: [v1]}",
+        "tagSets: [{allow: [v1]}, {allow: [[v1]]}]",
+        "platforms: ['linux,osver=1']",
+        "platform: a/b/c/d",
+        "mediaTypes: [application/vnd.oci.image.index.v1+json]",
+        "referrers: true, referrerFilters: [{artifactType: a/b}]",
+        "referrers: perhaps",
+        "tags: {allow: [kept]}, surprise: 1",
+    ]
+    steps = "\n".join(REPOSITORY.format(f"n{number}", choice) for number, choice in enumerate(choices))
+    result = imported(tmp_path, f"sync:\n{steps}\n")
+
+    assert sources(result) == [f"a.io/x/y as x/n{len(choices) - 1}"]
+    assert found(result, 0, "kept", "other") == ["kept"]
+    assert [line.partition("theirs.yaml:")[2].partition(":")[0] for line in result.refusals] == [
+        str(number + 2) for number in range(len(choices))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "chosen"),
+    [
+        ("tags: {allow: [~, v1.0]}", ["v1.0"]),
+        ("tags: {deny: [~, latest]}", ["v1.0-rc.1", "v1.0", "1.2.1", "1.2"]),
+        ("tags: {allow: ['v[[:digit:]].*\\z']}", ["v1.0-rc.1", "v1.0"]),
+        ("tags: {deny: ['v.*-rc|latest']}", ["v1.0", "1.2.1", "1.2"]),
+        ("tags: {allow: ['latest|v.*']}", ["v1.0-rc.1", "v1.0", "latest"]),
+        ("tags: {semverRange: ['~1']}", ["v1.0"]),
+        ("tags: {semverRange: ['>1.2']}", ["1.2.1"]),
+        ("tags: {semverRange: ['1.2', '']}", ["1.2"]),
+        ("tags: {semverRange: ['']}", ["v1.0-rc.1", "v1.0", "latest", "1.2.1", "1.2"]),
+        ("tags: {semverRange: ['>=1.0.0-0'], allow: ['v.*'], deny: ['.*rc.*']}", ["v1.0"]),
+        ("tagSets: [{allow: [v1.0]}], tags: {allow: []}", ["v1.0"]),
+        ("tags: {allow: ~, deny: [1.2.*, '.*rc.*']}", ["v1.0", "latest"]),
+        ("mediaTypes: []", ["v1.0-rc.1", "v1.0", "latest", "1.2.1", "1.2"]),
+    ],
+)
+def test_regsyncs_rules_choose_what_regsync_chooses(tmp_path: Path, choice: str, chosen: list[str]) -> None:
+    result = imported(tmp_path, f"sync:\n{REPOSITORY.format('z', choice)}\n")
+
+    assert result.refusals == ()
+    assert set(found(result, 0, "v1.0", "v1.0-rc.1", "latest", "1.2", "1.2.1")) == set(chosen)
+
+
+def test_regsyncs_own_media_types_are_all_that_there_are(tmp_path: Path) -> None:
+    own = [
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+    ]
+    step = REPOSITORY.format("z", "tags: {allow: [v1]}")
+    assert imported(tmp_path, f"defaults: {{mediaTypes: {own}}}\nsync:\n{step}\n").refusals == ()
+    with pytest.raises(InvalidFile, match=r"theirs.yaml:1: defaults.mediaTypes: ") as raised:
+        imported(tmp_path, f"defaults: {{mediaTypes: {own[1:]}}}\nsync:\n{step}\n")
+    assert not raised.value.more
+
+
+def test_one_of_several_sets_may_be_all_tags_or_none(tmp_path: Path) -> None:
+    result = imported(tmp_path, f"sync:\n{REPOSITORY.format('z', 'tagSets: [{allow: [v1]}, {}, {allow: [~]}]')}\n")
+    assert [found(result, number, "v1", "v2") for number in range(2)] == [["v1"], ["v2", "v1"]]
+
+    with pytest.raises(InvalidFile, match="names nothing to mirror"):
+        imported(tmp_path, f"sync:\n{REPOSITORY.format('z', 'tags: {allow: [~]}')}\n")
+    with pytest.raises(InvalidFile, match="names nothing to mirror"):
+        imported(tmp_path, "sync:\n" + REPOSITORY.format("z", "tags: {allow: ''}") + "\n")
+
+
+def test_signatures_travel_where_regsync_copies_their_tags(tmp_path: Path) -> None:
+    choices = ["tags: {}", "tags: {deny: [x]}", "tags: {deny: ['.*[.]sig', 'sha256-.*']}", "tags: {allow: ['v.*']}"]
+    steps = "\n".join(REPOSITORY.format(f"n{number}", choice) for number, choice in enumerate(choices))
+    result = imported(tmp_path, f"sync:\n{steps}\n")
     file = read(result)
 
-    assert (result.format, result.refusals) == ("hauler", ())
-    assert sources(result) == [
-        "docker.io/library/busybox:latest",
-        f"gcr.io/distroless/base@{DIGEST}",
-        "registry.example.org/team/app:v1 as apps/app:v2",
-        "https://releases.example.com/stable rancher 2.10",
-        "oci://ghcr.io/hauler-dev hauler-helm None",
-        "more-images.txt",
-    ]
-    assert [str(platform) for source in file.sources[:2] for platform in file.platforms_of(source)] == [
-        "linux/amd64",
-        "linux/arm64",
-    ]
-    assert not file.referrers_of(file.sources[1])
-    assert str(file.document.registries["registry.example.org"].ca_cert) == "ca.pem"
+    assert [file.referrers_of(source) for source in file.sources] == [True, True, False, False]
+    assert "# Signatures travel with the images that they are about" in result.text
 
 
-def test_what_hauler_can_and_syncer_cannot_is_refused_by_field(tmp_path: Path) -> None:
+def test_a_variable_of_regsyncs_stays_one_and_nothing_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TARGET", "secret.example.com")
     text = """\
-apiVersion: content.hauler.cattle.io/v1
-kind: Files
-spec:
-  files: [{path: https://get.example.com, name: install.sh}]
----
-apiVersion: content.hauler.cattle.io/v1
-kind: Images
-spec:
-  images:
-    - {name: busybox, key: cosign.pub, use-tlog-verify: true}
----
-apiVersion: content.hauler.cattle.io/v1
-kind: Charts
-spec:
-  charts:
-    - {name: a, repoURL: https://charts.example.com, add-images: true, add-dependencies: false}
-    - {name: ./b}
+creds:
+  - {registry: '{{ env "TARGET" }}', user: '{{ env "USER_NAME" }}', pass: '{{ env "PASSWORD" }}'}
+sync:
+  - source: 'quay.io/team/app:{{ env "VERSION" | default "v1" }}'
+    target: '{{env "TARGET"}}/team/{{env "NAME"}}:{{ env "VERSION" | default "v1" }}'
+    type: image
+  - source: '{{ env "HOST" }}:{{ env "PORT" }}/team/tool'
+    target: 'mirror.example.com:{{ env "PORT" }}/team/tool'
+    type: repository
+    tags: {allow: [v1.0]}
+  - {source: '{{ env "IMAGE" }}', target: 'mirror.example.com/{{ .Sync.Source }}', type: image}
 """
-    refusals = [line.partition("theirs.yaml:")[2] for line in imported(tmp_path, text, registry="t.io").refusals]
-    assert refusals == [
-        "2: kind: Files are neither images nor charts",
-        "10: spec.images[0].key: signatures are copied with their images, and are not verified",
-        "10: spec.images[0].use-tlog-verify: signatures are copied with their images, and are not verified",
-        "16: spec.charts[0].add-images: the images in a chart are not searched for; `syncer build --scan` does that",
-        "17: spec.charts[1].repoURL: only charts in repositories are mirrored",
+    result = imported(tmp_path, text)
+    tree = yaml.safe_load(result.text)
+
+    assert result.refusals == ()
+    assert tree["sources"] == [
+        {"image": "quay.io/team/app:${VERSION:-v1}", "as": "team/${NAME}", "targets": ["${TARGET}"]},
+        {
+            "repository": "${HOST}:${PORT}/team/tool",
+            "tags": {"regex": ["v1.0"]},
+            "as": "team/tool",
+            "targets": ["mirror.example.com:${PORT}"],
+        },
+        {"image": "${IMAGE}", "as": "${IMAGE}:latest", "targets": ["mirror.example.com"]},
     ]
+    assert tree["registries"] == {
+        "${TARGET}": {"credentials": {"username_env": "USER_NAME", "password_env": "PASSWORD"}}
+    }
+    assert "secret.example.com" not in result.text
 
 
-IMAGESET = f"""\
-apiVersion: mirror.openshift.io/v2alpha1
-kind: ImageSetConfiguration
-archiveSize: 4
-mirror:
-  additionalImages:
-    - name: registry.redhat.io/ubi9/ubi:latest
-    - name: docker://quay.io/team/app@{DIGEST}
-      targetRepo: apps/app
-      targetTag: v1
-      platforms:
-        - {{os: linux, architecture: amd64}}
-    - name: quay.io/team/tool:v3
-      targetTag: stable
-    - name: docker.io/library/alpine:3
-  blockedImages:
-    - name: alpine
-  helm:
-    repositories:
-      - name: podinfo
-        url: https://stefanprodan.github.io/podinfo
-        charts:
-          - {{name: podinfo, version: 5.0.0}}
-"""
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("source", '{{ file "/etc/name" }}'),
+        ("source", 'quay.io/{{ env "A" | lower }}:v1'),
+        ("target", "{{ .Sync.Type }}/x:v1"),
+        ("target", '{{ env "A" }}'),
+        ("target", 'b.io/{{ env "A" }/x'),
+    ],
+)
+def test_another_template_is_refused_by_the_field_that_has_it(tmp_path: Path, field: str, value: str) -> None:
+    step = {"source": "a.io/x:v1", "target": "b.io/x:v1", "type": "image", field: value}
+    with pytest.raises(InvalidFile, match=rf"theirs.yaml:\d+: sync\[0\].{field}: ") as raised:
+        imported(tmp_path, yaml.safe_dump({"sync": [step]}))
+    assert not raised.value.more
 
 
-def test_imageset(tmp_path: Path) -> None:
-    result = imported(tmp_path, IMAGESET, registry="t.io")
-    file = read(result)
-
-    assert (result.format, result.refusals) == ("ImageSetConfiguration", ())
-    assert sources(result) == [
-        "registry.redhat.io/ubi9/ubi:latest",
-        f"quay.io/team/app@{DIGEST} as apps/app:v1",
-        "quay.io/team/tool:v3 as quay.io/team/tool:stable",
-        "https://stefanprodan.github.io/podinfo podinfo 5.0.0",
-    ]
-    assert [str(platform) for platform in file.platforms_of(file.sources[1])] == ["linux/amd64"]
-    assert "# docker.io/library/alpine:3 was left out: blockedImages names it." in result.text
-
-
-def test_what_needs_openshifts_services_is_refused_by_field(tmp_path: Path) -> None:
+def test_a_dollar_that_is_no_variables_stays_a_dollar(tmp_path: Path) -> None:
     text = """\
-apiVersion: mirror.openshift.io/v2alpha1
-kind: ImageSetConfiguration
-mirror:
-  platform:
-    channels: [{name: stable-4.18}]
-  operators:
-    - catalog: registry.redhat.io/redhat/redhat-operator-index:v4.18
-  additionalImages: [{name: quay.io/a/b:1}]
-  helm:
-    local: [{name: c, path: /charts/c.tgz}]
+creds: [{registry: a.io, user: 'r$o$${bot}', pass: x}]
+sync: [{source: a.io/x:v1, target: b.io/x:v1, type: image}]
 """
-    refusals = [line.partition("theirs.yaml:")[2] for line in imported(tmp_path, text, registry="t.io").refusals]
-    assert [line.partition(":")[2].strip().partition(":")[0] for line in refusals] == [
-        "mirror.platform",
-        "mirror.operators",
-        "mirror.helm.local",
+    tree = yaml.safe_load(imported(tmp_path, text).text)
+    assert tree["registries"]["a.io"]["credentials"]["username"] == "r$o$$$${bot}"
+
+
+@pytest.mark.parametrize(
+    ("registry", "host", "plain_http"),
+    [
+        ("mirror.example.com/team", "mirror.example.com", None),
+        ("http://mirror.example.com:5000", "mirror.example.com:5000", True),
+        ("https://mirror.example.com/v2/", "mirror.example.com", None),
+        ("https://index.docker.io/v1/", "docker.io", None),
+        ("http://mirror.example.com, tls: enabled", "mirror.example.com", None),
+    ],
+)
+def test_the_key_of_a_login_is_a_host_however_it_is_written(
+    tmp_path: Path, registry: str, host: str, plain_http: bool | None
+) -> None:
+    text = f"""\
+creds: [{{registry: {registry}, user: robot, pass: '{{{{env "PASSWORD"}}}}'}}]
+sync: [{{source: a.io/x:v1, target: b.io/x:v1, type: image}}]
+"""
+    registries = read(imported(tmp_path, text)).document.registries
+
+    assert list(registries) == [host]
+    assert registries[host].plain_http is plain_http
+    assert registries[host].credentials is not None
+
+
+def test_settings_of_registries_are_carried_over_or_named(tmp_path: Path) -> None:
+    text = """\
+creds:
+  - {registry: a.io, credHelper: /opt/bin/docker-credential-x, tls: some, hostname: 'a.internal:5000'}
+  - {registry: b.io, credHelper: docker-credential-ecr-login, reqConcurrent: 1000, apiOpts: {disableHead: "true"}}
+  - {registry: c.io, credHelper: helper, pathPrefix: mirrors/c}
+  - {registry: 'a b'}
+defaults: {skipDockerConfig: true}
+sync:
+  - {source: a.io/x:v1, target: b.io/x:v1, type: image}
+  - {source: c.io/x, target: c.io/y, type: repository, tags: {allow: [v1]}}
+"""
+    result = imported(tmp_path, text)
+
+    assert [line.partition("theirs.yaml:")[2].partition(": ")[0::2] for line in result.refusals] == [
+        ("2", "creds[0].tls: it must be enabled, insecure or disabled"),
+        ("2", "creds[0].credHelper: a helper is a program on the PATH whose name begins with docker-credential-"),
+        ("4", "creds[2].credHelper: a helper is a program on the PATH whose name begins with docker-credential-"),
+        ("5", "creds[3].registry: 'a b' is not a registry"),
     ]
-    with pytest.raises(InvalidFile, match=r"theirs.yaml:2: kind: DeleteImageSetConfiguration"):
-        imported(tmp_path, "apiVersion: mirror.openshift.io/v2alpha1\nkind: DeleteImageSetConfiguration\n")
+    assert sources(result) == ["a.internal:5000/x:v1 as x", "c.io/mirrors/c/x as mirrors/c/y"]
+    registry = read(result).document.registries["b.io"]
+    assert registry.credentials is not None
+    assert (registry.credentials.helper, registry.concurrency) == ("ecr-login", 256)
+    assert "# skipDockerConfig: " in result.text
+    assert "# apiOpts.disableHead: " in result.text
+
+
+def test_a_registry_that_cannot_be_read_takes_its_steps_with_it(tmp_path: Path) -> None:
+    text = """\
+creds:
+  - {registry: a.io, hostname: 'a b'}
+  - {registry: b.io, user: robot, pass: x}
+  - {registry: b.io/team, user: jane, pass: y}
+sync:
+  - {source: a.io/x:v1, target: b.io/x:v1, type: image}
+  - {source: c.io/x:v1, target: a.io/x:v1, type: image}
+  - {source: c.io/y:v1, target: b.io/y:v1, type: image}
+"""
+    result = imported(tmp_path, text)
+    assert sources(result) == ["c.io/y:v1 as y"]
+    assert [line.partition("theirs.yaml:")[2].partition(": '")[0] for line in result.refusals] == [
+        "2: creds[0].hostname",
+        "4: creds[2].registry: b.io above is the same host, with other credentials or TLS: it can have one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("linux/arm64", "linux/arm64"), ("linux/x86_64", "linux/amd64"), ("linux/armhf", "linux/arm/v7")],
+)
+def test_a_platform_is_read_as_regsync_reads_it(tmp_path: Path, written: str, meant: str) -> None:
+    step = f"{{source: a.io/x:v1, target: b.io/x:v1, type: image, platform: {written}}}"
+    file = read(imported(tmp_path, f"sync: [{step}]\n"))
+    assert list(map(str, file.platforms_of(file.sources[0]))) == [meant]
+
+
+def test_the_local_platform_is_this_machines(tmp_path: Path) -> None:
+    step = "{source: a.io/x:v1, target: b.io/x:v1, type: image, platform: local}"
+    result = imported(tmp_path, f"sync: [{step}]\n")
+    (platform,) = read(result).platforms_of(read(result).sources[0])
+    assert "local" not in str(platform)
+    assert f"# platform: local is {platform}" in result.text
 
 
 IMAGE_SYNCER = f"""\
@@ -421,6 +571,19 @@ def test_image_syncers_logins(tmp_path: Path) -> None:
     ]
 
 
+def test_image_syncers_variables_stay_variables(tmp_path: Path) -> None:
+    result = imported(tmp_path, "a.io/x/y:1: ${REGISTRY}/team/$NAME\na.io/x/z:/v[[:digit:]]/: b.io/$NAME\n")
+    assert yaml.safe_load(result.text)["sources"] == [
+        {"image": "a.io/x/y:1", "as": "team/${NAME}", "targets": ["${REGISTRY}"]},
+        {
+            "repository": "a.io/x/z",
+            "tags": {"regex": [".*v[0-9].*"]},
+            "as": "${NAME}",
+            "targets": ["b.io"],
+        },
+    ]
+
+
 def test_image_syncers_older_form_of_one_file(tmp_path: Path) -> None:
     text = '{"auth": {"a.io": {"username": "me", "password": "x"}}, "images": {"a.io/x/y:1": "b.io/x/y"}}'
     result = imported(tmp_path, text, "config.json")
@@ -442,26 +605,6 @@ def test_what_image_syncer_can_and_syncer_cannot_is_refused_by_rule(tmp_path: Pa
     assert f"theirs.yaml:2: {refusal}" in result.refusals[0]
 
 
-def test_images_lock(tmp_path: Path) -> None:
-    text = f"""\
----
-apiVersion: imgpkg.carvel.dev/v1alpha1
-kind: ImagesLock
-images:
-  - image: index.docker.io/team/app@{DIGEST}
-    annotations:
-      kbld.carvel.dev/id: team/app:v1
-"""
-    result = imported(tmp_path, text, ".imgpkg-images.yml", registry="t.io")
-    assert (result.format, result.refusals) == ("ImagesLock", ())
-    assert sources(result) == [f"docker.io/team/app@{DIGEST}"]
-
-    with pytest.raises(InvalidFile, match="BundleLock names a bundle"):
-        imported(tmp_path, text.replace("ImagesLock", "BundleLock"), registry="t.io")
-    with pytest.raises(InvalidFile, match=r"theirs.yaml:5: images\[0\].image: an ImagesLock must name"):
-        imported(tmp_path, text.replace(f"@{DIGEST}", ":v1"), registry="t.io")
-
-
 def test_a_list_of_images(tmp_path: Path) -> None:
     text = "# nightly\nbusybox\n\nquay.io/a/b:v1  # twice\nquay.io/a/b:v1\n"
     result = imported(tmp_path, text, "images.txt", registry="t.io/base")
@@ -474,12 +617,19 @@ def test_a_list_of_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("busybox\nQuay.io/A\n", "theirs.yaml:2: "),
-        ("busybox\nnginx latest\n", "theirs.yaml:2: 'nginx latest' is more than one word"),
+        ("\nQuay.io/A\n", "theirs.yaml:2: "),
+        ("# one\nnginx latest\n", "theirs.yaml:2: 'nginx latest' is more than one word"),
         ("a: {b: c}\n", "not a file of a tool"),
-        ("[1, 2]\n", "not a file of a tool"),
+        ("- busybox\n", "it is a list in YAML, which no known tool has"),
         ("a: [\n", "this is not YAML"),
-        ("", "not a file of a tool"),
+        ("", "it is empty"),
+        ("# nothing\n---\n", "it is empty"),
+        ("apiVersion: v1\nkind: Pod\n", "but a Pod of v1"),
+        ("global:\n  images:\n    registry: quay.io\n    tag: v1\n", "the nearest is skopeo sync, whose files have"),
+        ("creds: []\nsyncs: []\n", "the nearest is regsync, whose files have a list `sync`"),
+        ("creds: []\nsync: {a: b}\n", "theirs.yaml:2: sync: it must be a list"),
+        ("quay.io:\n  images: [a]\n", "theirs.yaml:2: quay.io.images: it must be a mapping"),
+        ("apiVersion: mirror.openshit.io/v2\nkind: ImageSet\n", "the nearest is ImageSetConfiguration"),
         ("sources: []\ntargets: []\n", "it is a sync file already"),
         ("quay.io: {username: a, password: b}\n", "it holds logins only"),
         ("sync: []\n", "it names nothing to mirror"),
@@ -491,8 +641,148 @@ def test_a_file_that_nobody_knows_is_refused(tmp_path: Path, text: str, problem:
     assert problem in str(raised.value)
 
 
+def test_a_list_of_which_lines_are_wrong_is_still_a_list(tmp_path: Path) -> None:
+    text = "nginx:1.27\n# another platform\n--platform=linux/arm64 team/app:v1\nredis: 7\noci://a.io/charts/app\nquay.io/a:v1\n"
+    result = imported(tmp_path, text, "images.txt", registry="t.io")
+
+    assert sources(result) == ["docker.io/library/nginx:1.27", "docker.io/team/app:v1", "quay.io/a:v1"]
+    assert list(map(str, read(result).platforms_of(read(result).sources[1]))) == ["linux/arm64"]
+    assert [line.partition("images.txt:")[2] for line in result.refusals] == [
+        "4: 'redis: 7' is more than one word",
+        "5: 'oci://a.io/charts/app' is the address of a Helm chart, and no image",
+    ]
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "theirs.yaml").open("wb") as file:
+        file.truncate(64 * 1024 * 1024 + 1)
+    with pytest.raises(InvalidFile, match=r"theirs.yaml: it is larger than"):
+        import_file(tmp_path / "theirs.yaml")
+
+
+def test_a_key_that_stands_twice_counts_as_in_the_tool(tmp_path: Path) -> None:
+    regsync = "sync: [{source: a.io/x:v1, source: a.io/x:v2, target: b.io/x:v2, type: image}]\n"
+    result = imported(tmp_path, regsync)
+    assert sources(result) == ["a.io/x:v2 as x"]
+    assert "the key 'source' stands twice in one mapping; regsync takes the last one." in result.text
+
+    result = imported(tmp_path, "a.io:\n  images: {x: [v1], x: [v2]}\n", registry="t.io")
+    (refusal,) = result.refusals
+    assert re.search(r"theirs.yaml:2: column \d+: the key 'x' stands twice", refusal)
+
+
+def test_documents_after_the_first_are_left_out_where_the_tool_leaves_them(tmp_path: Path) -> None:
+    text = "a.io:\n  images: {x: [v1]}\n---\nb.io:\n  images: {x: []}\n"
+    result = imported(tmp_path, text, registry="t.io")
+    assert sources(result) == ["a.io/x"]
+    assert "# Only the first document of the file counts, as for skopeo sync." in result.text
+
+
+@pytest.mark.parametrize(
+    ("tool", "rules"),
+    [
+        ("skopeo", {"quay.io/a/b": "b", "quay.io/app": "app", "docker.io/library/nginx": "nginx"}),
+        ("hauler", {"quay.io": "", "docker.io": "", "charts.example.com/stable/web": "hauler/web"}),
+        ("oc-mirror", {"quay.io": "", "docker.io": ""}),
+    ],
+)
+def test_names_can_be_as_another_tool_has_them(tmp_path: Path, tool: str, rules: dict[str, str]) -> None:
+    path = tmp_path / "hauler.yaml"
+    path.write_text(f"""\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+spec:
+  images:
+    - {{name: quay.io/a/b:v1}}
+    - {{name: 'quay.io/app@{DIGEST}'}}
+    - {{name: nginx, rewrite: team/web}}
+    - {{name: nginx}}
+---
+apiVersion: content.hauler.cattle.io/v1
+kind: Charts
+spec: {{charts: [{{name: web, repoURL: 'https://charts.example.com/stable', version: 1.0.0}}]}}
+""")
+    result = import_file(path, registry="t.io/base", names_like=Naming(tool))
+    file = read(result)
+
+    assert file.document.map == rules
+    assert "full source name" not in result.text
+    custom = file.sources[1].custom_name
+    digest_tag = f"sha256-{'1' * 64}"
+    assert (custom and (custom.repository, custom.tag)) == (("app", digest_tag) if tool == "oc-mirror" else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+metadata: {annotations: {hauler.dev/platform: a/b/c/d}}
+spec: {images: [{name: quay.io/a/b:v1}, {name: quay.io/a/c:v1, platform: linux/arm64}]}
+""",
+        """\
+apiVersion: content.hauler.cattle.io/v1
+kind: Images
+spec: {images: [{name: quay.io/a/b:v1, platform: a/b/c/d}, {name: quay.io/a/c:v1}]}
+""",
+        """\
+apiVersion: mirror.openshift.io/v2alpha1
+kind: ImageSetConfiguration
+mirror: {additionalImages: [{name: quay.io/a/b:v1, platforms: [a/b/c/d]}, {name: quay.io/a/c:v1}]}
+""",
+    ],
+)
+def test_an_image_whose_platforms_cannot_be_read_is_left_out(tmp_path: Path, text: str) -> None:
+    result = imported(tmp_path, text, registry="t.io")
+    assert sources(result) == ["quay.io/a/c:v1"]
+    assert len(result.refusals) == 1
+
+
+def test_names_that_no_rule_can_give_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "skopeo.yaml"
+    path.write_text("a.io:\n  images: {x/app: [v1], y/app: [v2]}\n")
+    result = import_file(path, registry="t.io", names_like=Naming.SKOPEO)
+    assert read(result).document.map == {"a.io/x/app": "app"}
+    assert ["a.io/x/app and a.io/y/app into one repository app" in each for each in result.refusals] == [True]
+
+    with pytest.raises(UsageError, match="regsync has no rule for names"):
+        import_file(path, registry="t.io", names_like=Naming.REGSYNC)
+
+
 def test_where_to_mirror_to_is_said_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not say where to mirror to"):
         imported(tmp_path, "busybox\n", "images.txt")
     with pytest.raises(UsageError, match="says itself where to mirror to"):
         imported(tmp_path, REGSYNC, registry="t.io")
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5:5000", "[::1]:5000", "5.example.com"])
+def test_a_password_gets_a_variable_that_a_shell_can_set(tmp_path: Path, host: str) -> None:
+    (tmp_path / "images.yaml").write_text(f"registry.example.com/team/app:v1: '{host}/team/app'\n")
+    (tmp_path / "auth.yaml").write_text(f"'{host}': {{username: admin, password: secret}}\n")
+
+    result = import_file(tmp_path / "images.yaml", logins=tmp_path / "auth.yaml")
+
+    (registry,) = read(result).document.registries.values()
+    assert registry.credentials is not None
+    assert re.fullmatch("REGISTRY_[A-Z0-9_]+_PASSWORD", registry.credentials.password_env or "")
+
+
+def test_all_mistakes_of_a_file_are_told_in_one_run_and_each_once(tmp_path: Path) -> None:
+    text = """\
+sync:
+  - {source: a.io/X, target: b.io/x, type: image}
+  - {source: a.io/x, target: b.io/x, type: repository, tags: {allow: [v1, {a: b}, [c]]}}
+  - again
+creds: [docker.io]
+"""
+    with pytest.raises(InvalidFile) as raised:
+        imported(tmp_path, text)
+    assert [f"{each}".partition("theirs.yaml:")[2] for each in (raised.value, *raised.value.more)] == [
+        "2: sync[0].source: 'a.io/X' is not an image reference: its repository must be lower case, but has 'X'",
+        "3: sync[1].tags.allow[1]: it must be a text",
+        "3: sync[1].tags.allow[2]: it must be a text",
+        "4: sync[2]: it must be a mapping",
+        "5: creds[0]: it must be a mapping",
+    ]

@@ -119,6 +119,16 @@ def test_charts_are_read_in_each_form_that_is_in_use() -> None:
     )
 
 
+def test_a_chart_is_called_by_its_own_name_and_not_by_a_users_alias_of_its_repository() -> None:
+    content = _read(
+        "pack: {content: {charts: ["
+        "{repo: https://charts.rook.io/release, name: rook-release/rook-ceph, version: v1.16.3},"
+        "{repo: oci://ghcr.io/org, name: charts/app, version: 1.0.0}]}}"
+    )
+
+    assert [chart.name for chart in content.charts] == ["rook-ceph", "charts/app"]
+
+
 def test_charts_in_pack_itself_are_read_with_a_warning() -> None:
     content = _read("pack:\n  charts:\n    - {repo: https://c.example.com, name: a, version: 1.0.0}\n")
 
@@ -181,8 +191,13 @@ def test_what_cannot_be_downloaded_is_an_error(values: str, problem: str) -> Non
 
 
 def test_all_wrong_entries_of_a_pack_are_named_at_once() -> None:
-    with pytest.raises(InvalidFile, match=r"images\[0\].*as at pack.content.images\[2\]"):
+    with pytest.raises(InvalidFile) as raised:
         _read(_content("- image: A\n- image: b\n- image: C"))
+
+    assert [str(each).partition(" is not ")[0] for each in (raised.value, *raised.value.more)] == [
+        "values.yaml:4: pack byoi: pack.content.images[0].image: 'A'",
+        "values.yaml:6: pack byoi: pack.content.images[2].image: 'C'",
+    ]
 
 
 _WORDS = st.sampled_from(

@@ -162,6 +162,96 @@ async def test_images_that_packs_do_not_list_are_told_loudly_and_scanned_on_dema
     assert "NOT" not in scanned.stdout + scanned.stderr
 
 
+async def test_what_a_scan_guessed_and_no_registry_has_is_a_warning(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as source:
+        await client.push(source, "one", images.image("one"), "1")
+        await client.push(source, "two", images.image("two"), "1")
+        pod = "\n".join(
+            f"    - {{name: a}}\n      image: {name}"
+            for name in (f"{source.address}/two:1", f"{source.address}/gone:1", f"{UNUSED}/nowhere:1")
+        )
+        manifests = [{"name": "extra", "content": f"kind: Pod\nspec:\n  containers:\n{pod}\n"}]
+        exported = written(tmp_path, "profile.json", profile(pack("a", f"{source.address}/one:1", manifests=manifests)))
+        options = ("--profile-file", exported, "--scan", "--output", tmp_path / "out")
+        built = await syncer("build", "--name", "edge", *options, home=tmp_path)
+        noted = await syncer("build", "--metadata-only", *options, home=tmp_path)
+        again = await syncer(
+            "build",
+            "-f",
+            tmp_path / "out/bundle-definition.yaml",
+            "--name",
+            "again",
+            "--output",
+            tmp_path,
+            home=tmp_path,
+        )
+        foreseen = await syncer("build", "--dry-run", *options, home=tmp_path)
+        listed_and_gone = written(tmp_path, "gone.json", profile(pack("a", f"{source.address}/gone:1")))
+        failed = await syncer("build", "--profile-file", listed_and_gone, "--output", tmp_path / "no", home=tmp_path)
+
+    assert (built.code, noted.code, again.code, foreseen.code, failed.code) == (0, 0, 0, 0, 4), built.stderr
+    for ran in (built, again, foreseen):
+        assert "warning: 2 images that were only guessed are left out, since no registry gives them: " in ran.stderr
+        assert f"{source.address}/gone:1, {UNUSED}/nowhere:1" in ran.stderr
+    for name in ("out/edge.tar.zst", "again.tar.zst"):
+        document = definition(tmp_path / name)
+        assert listed(document) == [f"{source.address}/one:1", f"{source.address}/two:1"]
+        assert all("guessed" not in image for image in document["images"])
+
+
+async def test_a_guess_that_is_not_for_the_platform_is_left_out_too(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as source:
+        await client.push(source, "one", images.image("one", architecture="s390x"), "1")
+        await client.push(source, "arm", images.multi_platform("arm"), "1")
+        manifests = [{"name": "extra", "content": f"image: {source.address}/arm:1\n"}]
+        exported = written(tmp_path, "profile.json", profile(pack("a", f"{source.address}/one:1", manifests=manifests)))
+        ran = await syncer(
+            "build", "--profile-file", exported, "--scan", "--arch", "linux/s390x", "--output", tmp_path, home=tmp_path
+        )
+
+    assert ran.code == 0, ran.stderr
+    assert f"no registry gives them for linux/s390x: {source.address}/arm:1" in ran.stderr
+
+
+async def test_a_scan_looks_into_charts_of_repositories_and_names_those_that_it_cannot(tmp_path: Path) -> None:
+    templates = {
+        "app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\nappVersion: '7'\n",
+        "app/values.yaml": "image: {repository: quay.io/a/app, tag: v1}\n",
+        "app/templates/pod.yaml": (
+            "image: {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}\n"
+        ),
+    }
+    async with chart_repository() as repository:
+        repository.files["charts/app-1.0.0.tgz"] = tar_gz(templates)
+        repository.index()
+        url = str(repository.url)
+        charts = [
+            {"repo": url, "name": "alias/app", "version": "1.0.0"},
+            {"repo": url, "name": "gone", "version": "1.0.0"},
+            {"repo": f"{url}/installer.tar.gz", "name": "installer"},
+        ]
+        first, second = (pack(name, "quay.io/a/b:1", charts=charts[:number]) for name, number in (("a", 3), ("b", 1)))
+        second["values"] += "charts: {app: {image: {tag: null}}}\n"
+        exported = written(tmp_path, "profile.json", profile(first, second))
+        plain, listed_alone = await metadata(tmp_path, "--profile-file", exported)
+        asked = len(repository.requests)
+        (tmp_path / "out/bundle-definition.yaml").unlink()
+        scanned, document = await metadata(tmp_path, "--profile-file", exported, "--scan", "--images-only")
+
+    assert (plain.code, scanned.code, asked) == (0, 0, 0), scanned.stderr
+    assert listed(listed_alone) == ["quay.io/a/b:1"]
+    assert listed(document) == ["quay.io/a/b:1", "quay.io/a/app:v1", "quay.io/a/app:7"]
+    assert "not looked into" not in plain.stderr
+    assert "pack a: chart gone 1.0.0 from" in scanned.stderr
+    assert "was not looked into: " in scanned.stderr
+    assert "pack a: chart installer (newest) from" in scanned.stderr
+    assert "app 1.0.0" not in scanned.stderr
+
+
 async def test_a_definition_can_be_edited_locked_and_built(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     one, two = images.multi_platform("one"), images.image("two")
     file = tmp_path / "out/bundle-definition.yaml"

@@ -138,11 +138,10 @@ async def test_a_bundle_that_is_served_is_the_registry_that_a_push_would_make(tm
     archive.write_bytes(tar_gz({"l/pack.json": '{"name": "local", "version": "1.0.0"}', "l/values.yaml": ""}))
     bundle = tmp_path / "edge.tar.zst"
     built = await syncer("build", "--packs", archive, "--name", "edge", "--output", tmp_path, home=tmp_path)
-    with open_storage(bundle, None) as storage:
-        async with serve(storage) as address:
-            listed = await syncer("list", "-r", f"{address}/bundle-definition", home=tmp_path)
-            saved = await syncer("save", "-s", listed.stdout.strip(), "-o", tmp_path / "back", home=tmp_path)
-            held = await layer(Registry(str(address), tmp_path), "spectro-packs/archive/local", "1.0.0")
+    async with open_storage(bundle, None) as storage, serve(storage) as address:
+        listed = await syncer("list", "-r", f"{address}/bundle-definition", home=tmp_path)
+        saved = await syncer("save", "-s", listed.stdout.strip(), "-o", tmp_path / "back", home=tmp_path)
+        held = await layer(Registry(str(address), tmp_path), "spectro-packs/archive/local", "1.0.0")
 
     assert (built.code, listed.code, saved.code) == (0, 0, 0), saved.stderr
     assert listed.stdout == f"{address}/bundle-definition:edge\n"

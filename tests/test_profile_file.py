@@ -261,3 +261,97 @@ def test_a_cluster_has_only_one_infrastructure(tmp_path: Path) -> None:
 def test_a_profile_without_packs_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"profile edge 1\.0\.0 has no packs"):
         define_profiles("bundle", [read_profile_file(_write(tmp_path, _export()))])
+
+
+def test_manifests_that_a_pack_names_are_searched_in_its_subfolders_too(tmp_path: Path) -> None:
+    folder = _pack(tmp_path)
+    (folder / "manifests" / "app" / "more").mkdir(parents=True)
+    (folder / "yamls").mkdir()
+    (folder / "manifests" / "app" / "a.yaml").write_text("image: quay.io/a/nested:v3\n")
+    (folder / "manifests" / "app" / "more" / "b.yaml").write_text("image: quay.io/a/unnamed:v4\n")
+    (folder / "yamls" / "c.yml").write_text("image: quay.io/a/elsewhere:v5\n")
+    named = ["manifests/app/a.yaml", "yamls", "manifests/gone.yaml"]
+    described = {"name": "a", "kubeManifests": named, "charts": ["charts/gone-1.0.tgz"]}
+    (folder / "pack.json").write_text(json.dumps(described))
+    archive = _pack_archive(tmp_path, folder, "a-1.0.0")
+
+    for path in (folder, archive):
+        profile = read_profile_file(path)
+        gathered = define_profiles("bundle", [profile])
+
+        assert _images(gathered) == ["quay.io/a/b:v1"]
+        assert [warning.partition(" names ")[2] for warning in gathered.warnings] == [
+            "manifests/gone.yaml, which is not in the pack, so no image in it is known",
+            "charts/gone-1.0.tgz, which is not in the pack, so no image in it is known",
+        ]
+        assert "names 3 elsewhere" in str(gathered.unlisted[0])
+        assert _images(define_profiles("bundle", [profile], scan=True)) == [
+            "quay.io/a/b:v1",
+            "quay.io/a/elsewhere:v5",
+            "quay.io/a/hidden:v2",
+            "quay.io/a/nested:v3",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        (["../other/a.yaml"], "leads out of the pack: '../other/a.yaml'"),
+        (["/etc/a.yaml"], "leads out of the pack: '/etc/a.yaml'"),
+        ("manifests/a.yaml", "must be a list of paths"),
+    ],
+)
+def test_a_pack_names_manifests_of_its_own_only(tmp_path: Path, named: object, problem: str) -> None:
+    folder = _pack(tmp_path)
+    (folder / "pack.json").write_text(json.dumps({"name": "a", "kubeManifests": named}))
+
+    for path in (folder, _pack_archive(tmp_path, folder, "a-1.0.0")):
+        with pytest.raises(InvalidFile, match=problem):
+            read_profile_file(path)
+
+
+def test_two_versions_of_a_pack_have_values_of_their_own(tmp_path: Path) -> None:
+    values = (
+        'pack: {content: {images: [{image: "quay.io/a/b:{{.spectro.pack.a.options.tag}}"}]}}\noptions: {tag: VERSION}\n'
+    )
+    packs = [_pack(tmp_path, version=each, values=values.replace("VERSION", f"v{each}")) for each in ("1.0", "2.0")]
+
+    assert _images(define_profiles("bundle", [read_packs(packs)])) == ["quay.io/a/b:v1.0", "quay.io/a/b:v2.0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "it is empty"),
+        ("# nothing\n", "it is empty"),
+        ("version: 1\nsync: [{source: a, target: b, type: image}]\n", "it is no file that a build knows"),
+        ("kind: ZarfPackageConfig\ncomponents: [{images: ['quay.io/a/b:v1']}]\n", "its kind is 'ZarfPackageConfig'"),
+        ("sources: [{image: a}]\ntargets: [{registry: b}]\n", "it is a sync file"),
+        ("nginx:1.27\nbusybox\n", "it is no file that a build knows"),
+    ],
+)
+def test_a_file_of_another_kind_is_not_taken_for_values(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(InvalidFile, match=problem):
+        read_profile_file(_write(tmp_path, text, "other.yaml"))
+
+
+def test_values_that_name_images_only_a_scan_finds_are_read(tmp_path: Path) -> None:
+    profile = read_profile_file(_write(tmp_path, "image: {repository: quay.io/a/b, tag: v1}\n", "values.yaml"))
+
+    assert _images(define_profiles("bundle", [profile])) == []
+    assert _images(define_profiles("bundle", [profile], scan=True)) == ["quay.io/a/b:v1"]
+
+
+def test_the_mistakes_of_all_packs_are_told_at_once(tmp_path: Path) -> None:
+    wrong = "pack:\n  content:\n    images: [{image: A}, {image: '{{.spectro.var.no}}'}]\n"
+    packs = [_pack(tmp_path, name, values=text) for name, text in (("a", wrong), ("b", "pack: {"), ("c", _VALUES))]
+
+    with pytest.raises(InvalidFile) as raised:
+        define_profiles("bundle", [read_packs(packs)])
+
+    told = [str(each).removeprefix(f"{tmp_path}/") for each in (raised.value, *raised.value.more)]
+    assert [line[:50] for line in sorted(told)] == [
+        "a-1.0.0/values.yaml:3: pack a: pack.content.images",
+        "a-1.0.0/values.yaml:3: pack a: pack.content.images",
+        "b-1.0.0/values.yaml:2: column 1: this is not YAML:",
+    ]

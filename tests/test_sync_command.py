@@ -357,12 +357,75 @@ async def test_a_wrong_file_is_refused_before_anything_is_done(tmp_path: Path, t
     assert said in ran.stderr
 
 
+async def test_flags_that_say_how_beat_the_top_of_the_file_and_no_source(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """And no target's own rules either; the file's other rules go on."""
+    app, own = images.multi_platform("app"), images.multi_platform("own")
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await publish(source, {"a/app:1": app, "b/own:1": own})
+        for signed in (app.children[0], own.children[1]):
+            tag, signature = images.cosign_signature(signed)
+            await client.push(source, "a/app" if signed is app.children[0] else "b/own", signature, tag)
+        file = write_file(
+            tmp_path,
+            platforms=["linux/arm/v7"],
+            referrers=False,
+            map={f"{source.address}/a": "file", f"{source.address}/b": "kept"},
+            sources=[
+                {"image": f"{source.address}/a/app:1"},
+                {"image": f"{source.address}/b/own:1", "platforms": ["linux/arm64"], "referrers": False},
+            ],
+            targets=[
+                {"registry": f"{target.address}/m"},
+                {"registry": f"{target.address}/n", "map": {f"{source.address}/a": "own"}},
+            ],
+        )
+        flags = ["--arch", "amd64", "--referrers", "--map", f"{source.address}/a=flag"]
+
+        plan = await syncer("plan", "-c", file, *flags, "--json", home=tmp_path)
+        ran = await sync(tmp_path, "-c", file, *flags)
+
+        assert (plan.code, ran.code) == (0, 0), ran.stderr
+        assert plan.json["images"]
+        assert sorted(await client.repositories(target)) == ["m/flag/app", "m/kept/own", "n/kept/own", "n/own/app"]
+        for place in ("m/flag/app", "n/own/app"):
+            await client.assert_holds(target, place, app.children[0], "1")
+            assert len(await client.tags(target, place)) == 2
+        for place in ("m/kept/own", "n/kept/own"):
+            await client.assert_holds(target, place, own.children[1], "1")
+            assert await client.tags(target, place) == ["1"]
+
+
+async def test_what_the_top_of_a_file_says_holds_without_flags(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """A flag that is not given says nothing; one that takes referrers away does."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        made = images.image("app")
+        tag, signature = images.cosign_signature(made)
+        await publish(source, {"app:1": made, f"app:{tag}": signature})
+        place = landed(source, "app")
+        wanted: dict[str, Any] = {
+            "sources": [{"image": f"{source.address}/app:1"}],
+            "targets": [{"registry": f"{target.address}/mirror"}],
+        }
+
+        await sync(tmp_path, "-c", write_file(tmp_path, **wanted, referrers=False))
+        assert await client.tags(target, place) == ["1"]
+        await sync(tmp_path, "-c", write_file(tmp_path, **wanted), "--no-referrers")
+        assert await client.tags(target, place) == ["1"]
+        required = write_file(tmp_path, **wanted, referrers=False)
+        await sync(tmp_path, "-c", required, "--require-referrers")
+        assert len(await client.tags(target, place)) == 2
+
+
 async def test_wrong_flags_are_told_with_what_to_do(tmp_path: Path) -> None:
     file = write_file(tmp_path, sources=[{"image": "a"}], targets=[{"registry": "localhost:9"}])
     for options, said in (
         ([], "there is nothing to mirror"),
         (["--image", "busybox"], "it is not said where to mirror to"),
         (["-c", file, "--registry", "localhost:9"], "not by both"),
+        (["-c", file, "--image", "busybox"], "not by both"),
+        (["-c", file, "--no-referrers", "--require-referrers"], "contradict each other"),
         (["-c", file, "--timeout", "soon"], "'soon' is not a duration"),
         (["--image", "BusyBox", "--registry", "localhost:9"], "is not an image reference"),
     ):

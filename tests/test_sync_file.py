@@ -3,12 +3,22 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from syncer.api.sources import sync_settings
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
-from syncer.profiles.syncfile.sync_credentials import Helper, Login, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, parse_sync_file, read_sync_file, select_images
+from syncer.profiles.syncfile.sync_file import (
+    Helper,
+    Login,
+    SyncFile,
+    find_login,
+    merge_items,
+    parse_sync_file,
+    read_sync_file,
+    select_images,
+)
+from syncer.registry import RegistrySettings
 
 COMPLETE = """\
 platforms: linux/amd64
@@ -282,6 +292,60 @@ def test_a_mistake_is_named_with_file_line_and_field(old: str, new: str, message
     assert str(mistake(old, new)).startswith(message)
 
 
+def test_all_mistakes_of_a_file_are_told_at_once() -> None:
+    """Those of single fields, those of names that do not fit each other; and not what follows from them."""
+    text = """\
+sources:
+  - repository: quay.io/a/b
+    tags: {newst: 3, semver: x.y.z}
+  - image: A//b
+    targets: nowhere
+  - {repostory: quay.io/a/b}
+targets:
+  - registry: t.io
+  - registry: t.io
+registries:
+  docker.io: {concurrency: 0}
+  index.docker.io: {concurrency: many}
+  lab:5000: []
+verson: 1
+"""
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+
+    assert [
+        str(each).partition(": it must")[0].partition(": there")[0].partition(": its")[0] for each in raised.value.all
+    ] == [
+        "sync.yaml:3: sources[0].tags.semver[0]: 'x.y.z' is not a range of versions: 'x.y.z' is no comparison",
+        "sync.yaml:3: sources[0].tags.newst",
+        "sync.yaml:4: sources[1].image: 'A//b' is not an image reference",
+        "sync.yaml:6: sources[2].repostory",
+        "sync.yaml:9: targets[1]: 't.io' is the second target of that name",
+        "sync.yaml:11: registries.docker.io.concurrency",
+        "sync.yaml:12: registries.index.docker.io.concurrency",
+        "sync.yaml:12: registries.index.docker.io: docker.io above is the same registry, and has other settings",
+        "sync.yaml:13: registries.lab:5000",
+        "sync.yaml:14: verson",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "sync.yaml:1: it is empty, and a sync file has `sources` and `targets`"),
+        ("# nothing\n", "sync.yaml:1: it is empty"),
+        ("- image: a\n", "sync.yaml:1: it must be a mapping, and a sync file has `sources` and `targets`"),
+        ("sources: {image: a}\ntargets: [{registry: t.io}]", "sync.yaml:1: sources: it must be a list"),
+        ("sources: [{image: a}]\ntargets:\n- [t.io]\n", "sync.yaml:3: targets[0]: it must be a mapping"),
+    ],
+)
+def test_a_file_of_another_shape_is_told_which_one_is_expected(text: str, problem: str) -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+    assert str(raised.value).startswith(problem)
+    assert raised.value.more == ()
+
+
 def test_a_mistake_beside_a_password_does_not_show_it() -> None:
     error = mistake("{username: robot, password: hunter2}", "{username: robot, password: hunter2, passwort: hunter2}")
     assert "hunter2" not in f"{error} {error.hint}"
@@ -320,6 +384,33 @@ def test_credentials_that_are_not_there_are_named(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=problem):
             find_login(credentials(**fields), host="t.io", environment={}, directory=tmp_path)
+
+
+def test_all_logins_and_certificates_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
+    file = parse_sync_file(
+        """\
+sources: [{image: a}]
+targets: [{registry: t.io}]
+registries:
+  docker.io:
+    credentials: {username: a, password_env: ABSENT}
+    ca_cert: ca.pem
+  quay.io:
+    credentials: {username: a, password_file: lost}
+    client_key: key.pem
+""",
+        tmp_path / "sync.yaml",
+    )
+    with pytest.raises(InvalidFile) as raised:
+        sync_settings(file, RegistrySettings(), {})
+
+    told = [str(each).replace(str(tmp_path), ".") for each in raised.value.all]
+    assert [each.partition(": it cannot")[0].partition(", which")[0] for each in told] == [
+        "./sync.yaml:5: registries.docker.io.credentials: the credentials of docker.io are in the variable ABSENT",
+        "./sync.yaml:6: registries.docker.io.ca_cert: ./ca.pem is not there",
+        "./sync.yaml:8: registries.quay.io.credentials: ./lost",
+        "./sync.yaml:9: registries.quay.io.client_key: ./key.pem is not there",
+    ]
 
 
 def test_the_only_source_that_is_wrong_is_told_what_is_wrong_with_it(tmp_path: Path) -> None:

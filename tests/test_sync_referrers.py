@@ -141,18 +141,36 @@ async def test_a_registry_without_a_referrers_api_is_mirrored_in_silence(
         await assert_arrived(proxy.registry, target, SIGNATURE, SIGNED)
 
 
-@pytest.mark.parametrize("page", [200, 404, 418])
+@pytest.mark.parametrize("page", [200, 404, 429, 500])
 async def test_a_page_of_a_web_site_is_no_referrers_api(
     debian_registry: OpenRegistry, tmp_path: Path, page: int
 ) -> None:
+    """It is not even asked: it may want us to wait, and is somebody else's."""
     async with debian_registry("source") as source, debian_registry("target") as target, fault_proxy(source) as proxy:
         await client.push(source, "app", IMAGE, "1")
         proxy.on("GET", r"^/v2/.*/referrers/", redirect(HERE.format(host=proxy.registry.address), 303), times=None)
-        proxy.on("GET", "/-/v2/", Reply(page, {"Content-Type": "text/html"}, b"<html>"), times=None)
+        asked = proxy.on("GET", "/-/v2/", Reply(page, {"Content-Type": "text/html"}, b"<html>"), times=None)
 
         ran = await mirror(tmp_path, proxy.registry, target)
 
         assert (ran.code, ran.json["referrers_unknown"]) == (0, [])
+        assert asked.fired == 0
+
+
+async def test_a_registry_that_moved_is_asked_for_referrers_where_it_is_now(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    async with serve_disk("source") as source, serve_disk("target") as target, fault_proxy(source) as proxy:
+        await client.push(source, "app", IMAGE, "1")
+        referrer = images.referrer(IMAGE)
+        await client.push(source, "app", referrer)
+        there = f"{source.url}/v2/app/referrers/{IMAGE.digest}"
+        proxy.on("GET", f"/referrers/{IMAGE.digest}", redirect(there, 307), times=None)
+
+        ran = await mirror(tmp_path, proxy.registry, target)
+
+        assert (ran.code, ran.json["referrers_unknown"]) == (0, [])
+        await assert_arrived(proxy.registry, target, referrer)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,73 @@ async def test_a_host_that_stays_away_is_down_for_all_at_once_and_for_one_reason
     assert client.traffic[registry.address].requests["GET"] == sent + 1  # of a host that is down nothing is asked
 
 
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_a_host_that_restarts_behind_a_proxy_is_waited_for_as_well(method: str) -> None:
+    """§3 row 6: the proxy goes on to take connections, and says that nobody is there."""
+    answers: list[int] = []
+    async with (
+        transport(Limits(attempts=3, backoff=0.02, longest_backoff=0.05)) as client,
+        quirky_registry() as registry,
+    ):
+        await client.ask(get(registry))
+        registry.on("*", status(502), times=99_999)
+
+        async def ask() -> None:
+            answers.append((await client.ask(replace(get(registry), method=method))).status)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(50):
+                    tasks.start_soon(ask)
+                await anyio.sleep(0.5)  # more than all attempts take
+                meanwhile = len(registry.seen)
+                registry.faults.clear()
+
+    assert set(answers) <= {200, 404}
+    assert len(answers) == 50
+    assert meanwhile <= 1 + 50 * 3 + 0.5 / 0.02  # and then one looks
+    assert client.traffic[registry.address].errors == 0
+
+
+async def test_a_host_that_stays_in_trouble_is_down_for_all_at_once_and_for_one_reason() -> None:
+    """§3 row 6."""
+    reasons: list[str] = []
+    limits = Limits(attempts=2, backoff=0.01, longest_backoff=0.05, outage=0.4)
+    async with transport(limits) as client, quirky_registry() as registry:
+        await client.ask(get(registry))
+        registry.on("*", status(503), times=99_999)
+
+        async def ask() -> None:
+            with pytest.raises(Unreachable) as caught:
+                await client.ask(get(registry))
+            assert "--outage" in (caught.value.hint or "")
+            reasons.append(str(caught.value))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(ask)
+        sent = len(registry.seen)
+        await ask()
+
+        assert len(registry.seen) == sent
+        assert set(reasons) == {f"{registry.address} answers 503 Service Unavailable, for 0 s now"}
+        registry.faults.clear()
+        client.forget_outages()
+        assert (await client.ask(get(registry))).status == 200
+
+
+async def test_the_trouble_of_one_request_is_not_the_hosts() -> None:
+    """§3 row 6: one look is enough to know that."""
+    limits = Limits(attempts=3, backoff=0.01, longest_backoff=0.01)
+    async with transport(limits) as client, quirky_registry() as registry:
+        await client.ask(get(registry))
+        registry.on("GET tags", status(504), times=99)
+        tags = replace(get(registry), url=URL(f"{registry.url}/v2/app/tags/list"))
+
+        assert (await client.ask(tags)).status == 504
+        assert [str(seen) for seen in registry.seen[1:]] == 3 * ["GET tags 504"] + ["GET ping 200"]
+
+
 async def test_a_host_that_never_answered_is_down_at_once() -> None:
     """§3 row 32: it refuses, or says nothing when it is spoken to."""
     limits = Limits(connect=0.2, backoff=5.0, longest_backoff=5.0)
@@ -308,6 +375,40 @@ async def test_a_body_in_chunks_of_a_byte_lets_the_others_have_their_turn() -> N
 
     assert (len(answer.content), answer.is_whole) == (size, True)
     assert longest < 0.15, "the loop stood still"
+
+
+async def test_between_two_reads_of_tiny_chunks_the_others_have_their_turn() -> None:
+    """§4.2: else the loop reads all that the kernel has, as often as it can, before anybody else."""
+    chunks, turns = 1_500_000, 0
+
+    def serve(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.recv(65536)
+            connected.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(chunks // 100_000):
+                connected.sendall(b"1\r\nx\r\n" * 100_000)
+            connected.sendall(b"0\r\n\r\n")
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+            time.sleep(0.02)  # noqa: ASYNC251  (meanwhile the kernel takes in as much as it can)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        async with transport() as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, serve, listening)
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            async with client.open(get(url)) as response:
+                tasks.start_soon(others)
+                while await response.piece():
+                    pass
+            tasks.cancel_scope.cancel()
+
+    reads = chunks * len(b"1\r\nx\r\n") / (256 * 1024)  # at least: uvloop reads so many bytes at a time
+    assert turns > reads / 2
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

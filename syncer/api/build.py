@@ -8,16 +8,18 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.bundles import BundleSource
+import anyio
+
+from syncer.api.bundles import BundleSource, oddities, require_names
 from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
 from syncer.bundle import BundleWriter, Format, open_writer
 from syncer.content import Along, Blob, Item, Progress
-from syncer.errors import UsageError
+from syncer.errors import Denied, NotFound, SyncerError, Unreachable, UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
-from syncer.oci.manifest import AnyManifest
+from syncer.oci.manifest import AnyManifest, Index
 from syncer.profiles.definition.definition import DefinedImage, Definition, render_definition
 from syncer.registry import RegistrySettings
 from syncer.report import Report
@@ -26,6 +28,7 @@ from syncer.transfer.run import WORKERS
 
 DEFAULT_OUTPUT = Path("output/content-bundle")
 
+_GUESSES_AT_ONCE = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -134,6 +137,8 @@ async def build_file(
     sizes = _Sizes()
     run = Run(options, fetches=True, sends=False, listener=sizes)
     async with file.open(name) as writer, open_supplies(settings, supplies) as opened:
+        _look_at(opened, run)
+        definition = await drop_lacking_guesses(definition, opened, run.warn, file.platform)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         run.tell(parts.failures)
         await run.transfer(parts.items, opened, writer, opened.registries)
@@ -143,6 +148,15 @@ async def build_file(
             return drop_local_paths(describe_bundle(definition, parts, report, sizes.known))
 
         return await file.publish(writer, name, report, define)
+
+
+def _look_at(opened: OpenSupplies, run: Run) -> None:
+    """Say what is odd about the bundles at hand; raises ``UsageError`` for one in which no image has a name."""
+    for bundle in opened.bundles:
+        require_names(bundle)
+        for oddity in oddities(bundle):
+            if run.warn:
+                run.warn(oddity)
 
 
 def check_buildable(definition: Definition) -> None:
@@ -173,6 +187,56 @@ class _Sizes:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Found):
             self.known[event.item.target] = event.bytes + event.deduplicated
+
+
+async def drop_lacking_guesses(
+    definition: Definition, supplies: OpenSupplies, warn: Callable[[str], None] | None, platform: Platform | None
+) -> Definition:
+    """``definition`` without the guesses of a scan that no supply has for ``platform``; ``warn`` is told which.
+
+    A registry says of a private image what it says of one that it lacks (Docker Hub: 401 for both), and the name of a
+    registry that cannot be reached, and that no certain image names, is a guess itself.  Raises ``UsageError`` when
+    nothing is left.
+    """
+    guesses = [image for image in definition.images if image.guessed]
+    certain = {image.image.registry for image in definition.images if not image.guessed}
+    lacking: set[Reference] = set()
+    limiter = anyio.CapacityLimiter(_GUESSES_AT_ONCE)
+
+    async def ask(image: DefinedImage) -> None:
+        async with limiter:
+            if await _is_lacking(image, supplies, platform, is_sure=image.image.registry in certain):
+                lacking.add(image.image)
+
+    async with anyio.create_task_group() as tasks:
+        for image in guesses:
+            tasks.start_soon(ask, image)
+    if not lacking:
+        return definition
+    if warn:
+        names = ", ".join(str(image.image) for image in definition.images if image.image in lacking)
+        them = f"them for {platform}" if platform else "them"
+        warn(f"{len(lacking)} images that were only guessed are left out, since no registry gives {them}: {names}")
+    left = replace(definition, images=tuple(image for image in definition.images if image.image not in lacking))
+    check_buildable(left)
+    return left
+
+
+async def _is_lacking(image: DefinedImage, supplies: OpenSupplies, platform: Platform | None, *, is_sure: bool) -> bool:
+    """Tell whether no supply has ``image``; ``is_sure`` says that its registry is one that a certain image names."""
+    try:
+        if platform is None:
+            await supplies.resolve(image.reference)
+            return False
+        manifest = await supplies.manifest(image.reference)
+    except (NotFound, Denied):
+        return True
+    except Unreachable:
+        return not is_sure
+    except SyncerError:
+        return False  # the transfer meets it again, and tells
+    offered = manifest.manifests if isinstance(manifest, Index) else ()
+    return bool(offered) and not any(each.platform and each.platform.satisfies(platform) for each in offered)
 
 
 async def find_parts(
@@ -218,6 +282,8 @@ async def build_remote(
     check_buildable(definition)
     run = Run(options, fetches=True, sends=True)
     async with open_supplies(settings, supplies) as opened:
+        _look_at(opened, run)
+        definition = await drop_lacking_guesses(definition, opened, run.warn, delivery.platform)
         parts = await find_parts(definition, opened, platform=delivery.platform, referrers=referrers)
         run.tell(parts.failures)
         bundle = BundleSource(lambda: _with_chart_names(definition, parts), tuple(parts.items), opened)
@@ -254,6 +320,7 @@ async def resolve_definition(
     sizes = _Sizes()
     run = Run(options, fetches=True, sends=False, listener=sizes)
     async with open_supplies(settings, supplies) as opened:
+        definition = await drop_lacking_guesses(definition, opened, run.warn, platform)
         parts = await find_parts(definition, opened, platform=platform, referrers=False)
         run.tell(parts.failures)
         await run.transfer(parts.items, opened, _FullTarget(), opened.registries)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Self, TypeAlias
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle, GivenName, Image, check_structure, open_bundle, shown
+from syncer.bundle import Bundle, GivenName, Image, check_structure, open_archive, shown
 from syncer.content import Item, Source
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
@@ -31,6 +32,7 @@ from syncer.profiles.definition.definition import (
 from syncer.registry import Registries
 
 Warn: TypeAlias = Callable[[str], None]
+_PACKED = re.compile(r"\.t(gz|xz|bz2?|zst)$")
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
 
 
@@ -74,18 +76,20 @@ class BundleSource:
 
 
 def bundle_name(bundle: Bundle) -> str:
-    """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst``."""
-    return bundle.path.name.partition(".tar")[0]
+    """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst`` and for ``edge.tgz``."""
+    return _PACKED.sub("", bundle.path.absolute().name.partition(".tar")[0]) or "archive"
 
 
-@contextmanager
-def open_checked(path: Path, given: GivenName | None = None, *, warn: Warn | None = None) -> Iterator[Bundle]:
-    """Open the bundle at ``path``, of which every image is whole, and whose names are those that it was written with.
+@asynccontextmanager
+async def open_checked(
+    path: Path, given: GivenName | None = None, *, warn: Warn | None = None
+) -> AsyncIterator[Bundle]:
+    """Open the bundle or archive at ``path``: every image is whole, and names are those that were written.
 
     ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
     Raises ``UsageError`` when there is no such file, or no image in it has a name, and ``InvalidBundle``.
     """
-    with open_bundle(path, given) as bundle:
+    async with open_archive(path, given) as bundle:
         check_structure(bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
             check_definition(bundle)
@@ -107,7 +111,8 @@ def require_names(bundle: Bundle) -> None:
 
 
 def oddities(bundle: Bundle) -> Iterator[str]:
-    """The parts of the file of ``bundle`` that are not taken, one sentence each."""
+    """The parts of the file of ``bundle`` that are not taken, and what was made anew, one sentence each."""
+    yield from (f"{bundle.path}: {note}" for note in bundle.contents.notes)
     if bundle.nameless:
         what = "image that has" if len(bundle.nameless) == 1 else "images that have"
         yield f"{bundle.path} holds {len(bundle.nameless)} {what} no full name, not taken: {shown(bundle.nameless)}"

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from anyio import to_thread
 
 from syncer.api.definitions import Parts
 from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name
 from syncer.content import Along, Item
-from syncer.errors import DigestMismatch, SyncerError
+from syncer.errors import DigestMismatch, InvalidContent, SyncerError
+from syncer.formats.archive import MAX_UNPACKED
+from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.manifest import Manifest
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
-from syncer.profiles.definition.artifacts import pack_reference
+from syncer.profiles.definition.artifacts import CHART_LAYER, pack_reference
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart, Definition
 from syncer.profiles.definition.local import spool_file, spool_pack
 from syncer.profiles.definition.spool import Spool
 from syncer.profiles.palette.edge_credentials import Login
-from syncer.profiles.palette.profile import Profile
+from syncer.profiles.palette.profile import PackFile, Profile
 from syncer.profiles.palette.profile_definition import define_profiles
+from syncer.profiles.palette.scan import scan_chart
 from syncer.registry import Registries
 from syncer.transfer.events import ImageFailed
 
@@ -103,10 +108,49 @@ def _name_of(chart: DefinedChart) -> Reference:
     return chart.artifact or guess_reference(chart.request) or Reference("charts.invalid", chart.name or "chart")
 
 
+async def fetch_charts(
+    requests: Sequence[ChartRequest], supplies: OpenSupplies
+) -> dict[ChartRequest, PackFile | SyncerError]:
+    """Fetch the archives of charts for a scan to look into; an error is the reason why one cannot be had.
+
+    An archive with an address of its own is not fetched unless its name is a chart's: installers are large.
+    """
+    found: dict[ChartRequest, PackFile | SyncerError] = {}
+    wanted = [chart for chart in requests if not chart.repo.endswith((".tar.gz", ".zip", ".tar", ".zst", ".xz"))]
+    for chart in requests:
+        if chart not in wanted:
+            found[chart] = InvalidContent("its address is that of an archive, which may be anything")
+    for resolved in await ChartSearch(supplies).resolve(wanted):
+        if isinstance(resolved, FailedChart):
+            found[resolved.request] = resolved.error
+            continue
+        try:
+            content = await _chart_content(resolved.reference, supplies)
+        except SyncerError as error:
+            found[resolved.request] = error
+        else:
+            name = resolved.request.name or resolved.reference.path.rpartition("/")[2]
+            found[resolved.request] = PackFile(f"{name}-{resolved.version}.tgz", content)
+    return found
+
+
+async def _chart_content(reference: Reference, supplies: OpenSupplies) -> bytes:
+    manifest = await supplies.manifest(reference)
+    layers = manifest.layers if isinstance(manifest, Manifest) else ()
+    layer = next((each for each in layers if each.media_type == CHART_LAYER), None)
+    if layer is None:
+        raise InvalidContent(f"{reference.name} is no chart")
+    if layer.size > MAX_UNPACKED:
+        raise InvalidContent(f"it has more than {MAX_UNPACKED} bytes")
+    async with supplies.blob(reference, layer).open() as pieces:
+        return b"".join([bytes(piece) async for piece in pieces])
+
+
 class ChartSearch:
     """The search for charts in their repositories; each index is fetched once."""
 
     def __init__(self, supplies: OpenSupplies) -> None:
+        self._supplies = supplies
         self._charts = Charts(
             supplies.registries.transport,
             supplies.spool,
@@ -139,6 +183,40 @@ class ChartSearch:
             else:
                 references.append(replace(found.reference, digest=None))
         return Listing(tuple(references), tuple(unknown))
+
+    async def scan(self, request: ChartRequest, values: Sequence[Any]) -> tuple[Listing, list[Reference], str]:
+        """List the chart that ``request`` means now, and find the images in its templates.
+
+        ``values`` are the trees of values files; a later one comes before an earlier one.  The images are those of the
+        rendered templates; if some cannot be rendered, all that the chart seems to name.  The text says why they may
+        not be all.
+        """
+        listing = await self.list_charts([request])
+        if listing.unknown:
+            return listing, [], ""
+        (name,) = listing.references
+        content = await _chart_content(name, self._supplies)
+        overrides = Map()
+        overrides["charts"] = Map()
+        overrides["charts"]["scanned"] = _merged(values)
+        found = await to_thread.run_sync(scan_chart, PackFile("scanned.tgz", content), [overrides])
+        images = found.images if found.problem else found.rendered
+        return listing, [image.reference for image in images], found.problem
+
+    async def list_file(self, address: str, name: str | None) -> Listing:
+        """List the file at ``address``, which is fetched into the spool; raises ``SyncerError``."""
+        found = await self._charts.fetch_file(address, name)
+        return Listing((replace(found.reference, digest=None),))
+
+
+def _merged(trees: Sequence[Any]) -> Map:
+    """The values in ``trees``, of which a later one comes before an earlier one."""
+    merged = Map()
+    for tree in trees:
+        for key, value in tree.items() if isinstance(tree, Map) else ():
+            known = merged.get(key)
+            merged[key] = _merged([known, value]) if isinstance(known, Map) and isinstance(value, Map) else value
+    return merged
 
 
 def chart_name(request: ChartRequest) -> Reference:

@@ -47,7 +47,9 @@ def describe_bundle(definition: Definition, parts: Parts, report: Report, sizes:
     def fill_image(image: DefinedImage) -> DefinedImage:
         end = ends[image.image]
         platforms = tuple(map(str, end.platforms))
-        return replace(image, digest=end.digest, platforms=platforms, size=sizes.get(image.image), stored=None)
+        return replace(
+            image, digest=end.digest, platforms=platforms, size=sizes.get(image.image), stored=None, guessed=False
+        )
 
     def fill_chart(chart: DefinedChart) -> DefinedChart:
         name = parts.charts[chart.request]

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncer.api.selection import Selection
+from syncer.api.supplies import Supplies, open_supplies
 from syncer.errors import UsageError
 from syncer.profiles.palette.key import PaletteAccount
 from syncer.profiles.palette.profile import Profile
 from syncer.profiles.palette.profile_definition import ProfileDefinition, define_profiles
 from syncer.profiles.palette.profile_files import is_pack_archive, read_packs, read_profile_file
+from syncer.registry import RegistrySettings
 from syncer.transport import TransportSettings
 
 if TYPE_CHECKING:
@@ -74,15 +77,23 @@ class PaletteConsole:
             await api.download_definition(name, profile_uids, path)
 
 
-async def define(name: str, selection: Selection, console: PaletteConsole | None) -> ProfileDefinition:
+async def define(
+    name: str,
+    selection: Selection,
+    console: PaletteConsole | None,
+    *,
+    supplies: Supplies | None = None,
+    settings: RegistrySettings | None = None,
+) -> ProfileDefinition:
     """Make a definition, called ``name``, of all that ``selection`` wants.
 
+    A scan fetches the charts that packs list, by ``supplies`` and ``settings``, and looks into them too.
     Raises ``UsageError`` where ids are to be asked for and no ``console`` is given, ``InvalidFile``, and what the
     console answers.
     """
-    from_files = [read_profile_file(path) for path in selection.files]
+    from_files = [read_profile_file(path, selection.environment) for path in selection.files]
     local = [read_packs(selection.packs)] if selection.packs else []
-    excluded = [read_profile_file(path) for path in selection.excluded_files]
+    excluded = [read_profile_file(path, selection.environment) for path in selection.excluded_files]
     asked = list[Profile]()
     if console is not None:
         asked = await console.profiles(selection.uids)
@@ -91,9 +102,15 @@ async def define(name: str, selection: Selection, console: PaletteConsole | None
         raise UsageError("profiles are named by their ids, and no Palette is known to ask for them")
     if selection.include_packs:
         _require_local(asked)
-    return define_profiles(
+    profiles = [
+        *asked,
+        *(_drop_pack_paths(each, keep_archives=selection.include_packs) for each in from_files),
+        *local,
+    ]
+    make = partial(
+        define_profiles,
         name,
-        [*asked, *(_drop_pack_paths(each, keep_archives=selection.include_packs) for each in from_files), *local],
+        profiles,
         images=selection.images,
         excluded=excluded,
         overrides=selection.overrides,
@@ -101,6 +118,13 @@ async def define(name: str, selection: Selection, console: PaletteConsole | None
         with_charts=not selection.images_only,
         with_archives=not selection.images_only,
     )
+    made = make()
+    if not (selection.scan and made.unread):
+        return made
+    from syncer.api.charts import fetch_charts  # noqa: PLC0415  only a scan of packs that list charts needs it
+
+    async with open_supplies(settings, replace(supplies, spool=None) if supplies else None) as opened:
+        return make(fetched=await fetch_charts(made.unread, opened))
 
 
 def _require_local(profiles: Iterable[Profile]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 
-from syncer.api.build import BundleFile, check_buildable, find_parts
+from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import Warn, find_in_file, open_checked
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
@@ -34,12 +34,14 @@ async def plan_build(
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
+    warn: Warn | None = None,
 ) -> ForecastReport:
     """Foresee what a build of ``definition`` would fetch, and the bytes of its bundle; raises as the build does."""
     check_buildable(definition)
     forecast = Forecast(fetches=True, sends=False, can_mount=False)
     size = BundleSize(file.format, file.compression_level)
     async with open_supplies(settings, supplies) as opened:
+        definition = await drop_lacking_guesses(definition, opened, warn, file.platform)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         for found in await discover(parts.items, opened, size, workers=workers):
             forecast.add(found, "")
@@ -63,9 +65,11 @@ async def plan_push(
     warn: Warn | None = None,
 ) -> ForecastReport:
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
-    with open_checked(file, given, warn=warn) as bundle:
-        async with open_registries(settings or RegistrySettings()) as registries:
-            return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
+    async with (
+        open_checked(file, given, warn=warn) as bundle,
+        open_registries(settings or RegistrySettings()) as registries,
+    ):
+        return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
 
 
 async def plan_push_to(

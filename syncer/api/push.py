@@ -99,7 +99,7 @@ async def push_file(
     options: RunOptions | None = None,
 ) -> PushResult:
     """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
-    with open_checked(file, given, warn=options.warn if options else None) as bundle:
+    async with open_checked(file, given, warn=options.warn if options else None) as bundle:
         if rehash:
             await verify_bundle(bundle)
         async with open_registries(settings or RegistrySettings()) as registries:

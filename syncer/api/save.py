@@ -10,16 +10,19 @@ from syncer.api.build import BundleFile, check_name
 from syncer.api.bundles import (
     BundleSource,
     StoredBundle,
+    Warn,
     find_in_file,
     find_in_registry,
+    oddities,
     open_checked,
     read_definition_at,
     read_definition_in,
+    require_names,
 )
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import GivenName, open_bundle
+from syncer.bundle import GivenName, open_archive
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
@@ -89,20 +92,27 @@ async def copy(
             return await deliver(bundle, registries, target, run, name=bundle.definition.name)
     if isinstance(target, Delivery):
         return await push_file(source, target, annotations=annotations, given=given, settings=settings, options=options)
-    with open_checked(source, given, warn=options.warn if options else None) as opened:
+    async with open_checked(source, given, warn=options.warn if options else None) as opened:
         return await _write(find_in_file(opened, annotations), target, options=options)
 
 
-async def find_definition(place: Path | StoredBundle, settings: RegistrySettings | None = None) -> Definition:
-    """The definition of the bundle at ``place``, or in the YAML file there.
+async def find_definition(
+    place: Path | StoredBundle, settings: RegistrySettings | None = None, *, warn: Warn | None = None
+) -> Definition:
+    """The definition of the bundle or archive at ``place``, or in the YAML file there; ``warn`` is told what is odd.
 
     Raises ``InvalidFile`` for a definition that cannot be read, ``InvalidBundle`` for a file that is no bundle,
-    ``NotFound``, ``Denied`` and ``InvalidContent`` for one in a registry.
+    ``UsageError`` for one in which no image has a name, ``NotFound``, ``Denied`` and ``InvalidContent`` for one in a
+    registry.
     """
     if isinstance(place, Path) and place.suffix in _YAML:
         return read_definition(place)
     if isinstance(place, Path):
-        with open_bundle(place) as bundle:
+        async with open_archive(place) as bundle:
+            require_names(bundle)
+            if warn:
+                for oddity in oddities(bundle):
+                    warn(oddity)
             return drop_stored_names(read_definition_in(bundle))
     async with open_registries(settings or RegistrySettings()) as registries:
         return await read_definition_at(place, registries)

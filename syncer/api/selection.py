@@ -24,6 +24,7 @@ class Selection:
     excluded: Sequence[str] = ()  # ids
     excluded_files: Sequence[Path] = ()
     overrides: Mapping[str, str] = field(default_factory=dict)  # --set-var
+    environment: Mapping[str, str] = field(default_factory=dict, compare=False)  # for variables in manifests
     scan: bool = False
     images_only: bool = False
     include_packs: bool = False

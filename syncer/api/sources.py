@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -16,12 +16,12 @@ from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_s
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.formats.images_list import read_images_file
+from syncer.formats.text import read_text
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
-from syncer.profiles.definition.definition import ChartRequest
-from syncer.profiles.syncfile.document import Registry, Source, Target
-from syncer.profiles.syncfile.sync_credentials import Helper, find_login
-from syncer.profiles.syncfile.sync_file import SyncFile, merge_items, select_images
+from syncer.profiles.definition.definition import ChartRequest, DefinedChart
+from syncer.profiles.syncfile.document import Chart, Registry, Source, Target
+from syncer.profiles.syncfile.sync_file import Helper, RegistriesFile, SyncFile, find_login, merge_items, select_images
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
 
@@ -50,6 +50,7 @@ class Sources:
     warn: Warn
     console: Console | None = None
     strict: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)  # for variables in manifests and compose files
     addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
     _listings: dict[int, Listing] = field(init=False, default_factory=dict)  # by the number of the source
     _mistakes: list[UsageError] = field(init=False, default_factory=list)
@@ -118,8 +119,12 @@ class Sources:
     def _items(self, of: Callable[[Listing], Iterable[Reference]]) -> Iterator[Item]:
         for number, source in enumerate(self.file.sources):
             for target in self.file.targets_of(source):
-                for reference in of(self._listings.get(number, Listing())):
-                    yield self._item(source, reference, target)
+                listing = self._listings.get(number, Listing())
+                for reference in of(listing):
+                    item = self._item(source, reference, target)
+                    if origin := listing.origins.get(reference):
+                        item = replace(item, source=origin, target=replace(item.target, tag=None))
+                    yield item
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
         address = self.addresses[target.title]
@@ -135,8 +140,7 @@ class Sources:
 
     async def _ask(self, source: Source) -> Listing:
         if source.image is not None:
-            self.supplies.registries.settle([source.image])
-            return Listing((source.image,))
+            return await self._of_image(source.image, imgpkg=source.imgpkg)
         if source.repository is not None:
             return await self._tags(source, source.repository)
         if source.images_file is not None:
@@ -146,15 +150,57 @@ class Sources:
             return Listing(references)
         if source.profile_file is not None:
             path = self.file.beside(source.profile_file)
-            return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path)])
-        if source.chart is not None:
-            return await self._charts.list_charts([_request(source)])
+            return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path, self.environment)])
+        if source.chart is not None or source.file is not None:
+            return await self._of_web(source)
         if self.console is None:
             raise UsageError(
                 f"{self.file.place(source)}: profiles are at Palette, and there is no login for it",
                 hint="log in with syncer login, or export the profile and name it as a profile_file",
             )
         return await self._of_profiles(source, await self.console.profiles(source.profiles, source.project_id or ""))
+
+    async def _of_image(self, image: Reference, *, imgpkg: bool) -> Listing:
+        self.supplies.registries.settle([image])
+        if not imgpkg:
+            return Listing((image,))
+        from syncer.api.imgpkg import list_bundle  # noqa: PLC0415  rarely needed
+
+        return await list_bundle(image, self.supplies)
+
+    async def _of_web(self, source: Source) -> Listing:
+        if source.file is not None:
+            return await self._charts.list_file(source.file.url, source.file.name)
+        if source.chart is not None and source.chart.scan:
+            return await self._scanned(source, source.chart)
+        return await self._charts.list_charts([_request(source)])
+
+    async def _scanned(self, source: Source, chart: Chart) -> Listing:
+        """The chart and the images that its templates name; those that no registry gives are left out and told."""
+        from syncer.api.build import drop_lacking_guesses, make_definition  # noqa: PLC0415  rarely needed
+
+        files = [self.file.beside(path) for path in chart.values_files]
+        values = [await to_thread.run_sync(_read_values, path) for path in files]
+        listing, images, problem = await self._charts.scan(_request(source), values)
+        if problem:
+            self._say(source, f"chart {chart.name}: {problem}")
+        request = _request(source)
+        definition = make_definition("scan", images)
+        guesses = replace(
+            definition,
+            images=tuple(replace(image, guessed=True) for image in definition.images),
+            charts=(DefinedChart(repo=request.repo, name=request.name),),
+        )
+        platforms = self.file.document.platforms if source.platforms is None else source.platforms
+        left = await drop_lacking_guesses(
+            guesses,
+            self.supplies,
+            lambda text: self._say(source, text),
+            platforms[0] if len(platforms) == 1 else None,
+        )
+        found = tuple(image.image for image in left.images)
+        is_doubtful = bool(problem) or len(found) < len(guesses.images)
+        return replace(listing, references=(*listing.references, *found), is_doubtful=is_doubtful)
 
     async def _tags(self, source: Source, repository: Reference) -> Listing:
         assert source.tags is not None
@@ -195,12 +241,13 @@ async def open_sources(
     supplies: Supplies | None = None,
     console: Console | None = None,
     strict: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Sources]:
     """The sources of ``file``, and connections to all registries, open for as long as the block lasts."""
     for warning in file.warnings:
         warn(warning)
     async with open_supplies(settings, supplies) as opened:
-        yield Sources(file, opened, warn, console, strict=strict)
+        yield Sources(file, opened, warn, console, strict=strict, environment=environment or {})
 
 
 def _stand_ins(source: Source) -> list[Reference]:
@@ -211,14 +258,24 @@ def _stand_ins(source: Source) -> list[Reference]:
         from syncer.api.charts import chart_name  # noqa: PLC0415  as above
 
         return [chart_name(_request(source))]
+    if source.file is not None:
+        from syncer.profiles.charts.finder import file_reference  # noqa: PLC0415  as above
+
+        return [file_reference(source.file.url, source.file.name)]
     named = source.repository or source.image
     return [replace(named, tag=None, digest=None)] if named else []
 
 
-def _read_profile(path: Path) -> Profile:
+def _read_values(path: Path) -> Any:
+    from syncer.formats.yaml import parse_yaml  # noqa: PLC0415  slow to import
+
+    return parse_yaml(read_text(path), path)
+
+
+def _read_profile(path: Path, environment: Mapping[str, str]) -> Profile:
     from syncer.profiles.palette.profile_files import read_profile_file  # noqa: PLC0415  slow to import
 
-    return read_profile_file(path)
+    return read_profile_file(path, environment)
 
 
 def _request(source: Source) -> ChartRequest:
@@ -226,25 +283,34 @@ def _request(source: Source) -> ChartRequest:
     return ChartRequest(source.chart.repository, source.chart.name, source.chart.version)
 
 
-def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:
+def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:
     """``settings`` with those that ``file`` has for single registries, its credentials looked up.
 
-    Raises ``UsageError`` for credentials or certificates that are not where the file says.
+    Raises ``InvalidFile`` with all credentials and certificates that are not where the file says.
     """
     hosts: dict[str, HostSettings] = dict(settings.transport.hosts)
     logins = dict(settings.credentials.logins)
     helpers = dict(settings.credentials.helpers)
-    for host, registry in file.document.registries.items():
+    mistakes: list[InvalidFile] = []
+    for written, host in file.registry_names():
+        registry = file.by_host[host]
         wanted = _host_settings(file, registry, settings.transport.default)
+        mistakes += _absent(file, registry, written)
         hosts |= {host: wanted, api_host(host): wanted}
         if registry.credentials is None or host in logins:
             continue
         directory = file.path.parent
-        found = find_login(registry.credentials, host=host, environment=environment, directory=directory)
+        try:
+            found = find_login(registry.credentials, host=host, environment=environment, directory=directory)
+        except UsageError as mistake:
+            mistakes.append(file.mistake(str(mistake), "registries", written, "credentials"))
+            continue
         if isinstance(found, Helper):
             helpers[host] = found.name
         else:
             logins[host] = Credential(username=found.username, password=found.password)
+    if mistakes:
+        raise InvalidFile.of(mistakes)
     return replace(
         settings,
         transport=replace(settings.transport, hosts=hosts),
@@ -252,24 +318,23 @@ def sync_settings(file: SyncFile, settings: RegistrySettings, environment: Mappi
     )
 
 
-def _host_settings(file: SyncFile, registry: Registry, default: HostSettings) -> HostSettings:
+def _host_settings(file: RegistriesFile, registry: Registry, default: HostSettings) -> HostSettings:
     return replace(
         default,
         plain_http=default.plain_http if registry.plain_http is None else registry.plain_http,
         insecure=registry.insecure or default.insecure,
-        ca_cert=_existing(file, registry.ca_cert) or default.ca_cert,
-        client_cert=_existing(file, registry.client_cert) or default.client_cert,
-        client_key=_existing(file, registry.client_key) or default.client_key,
+        ca_cert=file.beside(registry.ca_cert) if registry.ca_cert else default.ca_cert,
+        client_cert=file.beside(registry.client_cert) if registry.client_cert else default.client_cert,
+        client_key=file.beside(registry.client_key) if registry.client_key else default.client_key,
         concurrency=registry.concurrency,
         requests_per_second=registry.requests_per_second,
         bytes_per_second=registry.bytes_per_second,
     )
 
 
-def _existing(file: SyncFile, path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    found = file.beside(path)
-    if not found.is_file():
-        raise InvalidFile(file.path, f"{found} is not there")
-    return found
+def _absent(file: RegistriesFile, registry: Registry, written: str) -> Iterator[InvalidFile]:
+    """Find the certificates of ``registry`` that are not there; the file calls it ``written``."""
+    for field_name in ("ca_cert", "client_cert", "client_key"):
+        path: Path | None = getattr(registry, field_name)
+        if path is not None and not file.beside(path).is_file():
+            yield file.mistake(f"{file.beside(path)} is not there", "registries", written, field_name)

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from syncer.bundle import Bundle, open_bundle
+from syncer.bundle import Bundle, open_archive
 from syncer.content import Blob, Referral, Referrals
 from syncer.errors import SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
@@ -96,7 +96,7 @@ async def open_supplies(settings: RegistrySettings | None, supplies: Supplies | 
     """
     wanted = supplies or Supplies()
     async with AsyncExitStack() as stack:
-        bundles = [stack.enter_context(open_bundle(path)) for path in wanted.bundles]
+        bundles = [await stack.enter_async_context(open_archive(path)) for path in wanted.bundles]
         spool = _make_spool(wanted.spool) if wanted.spool else stack.enter_context(open_spool())
         registries = await stack.enter_async_context(open_registries(settings or RegistrySettings()))
         yield OpenSupplies(wanted, spool, tuple(bundles), registries)
@@ -189,11 +189,15 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The images and charts that one source has now.  ``is_doubtful``: it is not certain that this is all."""
+    """The images and charts that one source has now.  ``is_doubtful``: it is not certain that this is all.
+
+    ``origins`` are the places of references that are elsewhere than their names say.
+    """
 
     references: tuple[Reference, ...] = ()
     unknown: tuple[Unknown, ...] = ()
     is_doubtful: bool = False
+    origins: Mapping[Reference, Reference] = field(default_factory=dict)
 
 
 def plain_name(name: str) -> str:

@@ -69,13 +69,14 @@ async def sync(
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> SyncResult:
-    """Mirror what a sync file says (docs/sync.md); the variables that it names are looked up in ``environment``.
+    """Mirror what a sync file says (docs/sync.md); its variables are looked up in ``environment``, and nowhere else.
 
     Raises ``UsageError`` for a file that asks for what cannot be; an image that fails is an entry in the report.
     """
-    read = file if isinstance(file, SyncFile) else await to_thread.run_sync(read_sync_file, Path(file))
-    own = sync_settings(read, settings or RegistrySettings(), environment or {})
-    async with open_sources(read, own, warn or _ignore, strict=strict) as sources:
+    known = environment or {}
+    read = file if isinstance(file, SyncFile) else await to_thread.run_sync(read_sync_file, Path(file), known)
+    own = sync_settings(read, settings or RegistrySettings(), known)
+    async with open_sources(read, own, warn or _ignore, strict=strict, environment=known) as sources:
         return await run_sync(sources, how or Mirroring(), run_id=run_id, emit=emit)
 
 

@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from syncer.api.bundles import check_definition, require_names
 from syncer.api.push import Delivery
-from syncer.bundle import Bundle, BundleCheck, GivenName, open_bundle, verify_bundle
+from syncer.bundle import Bundle, BundleCheck, GivenName, open_archive, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, VerificationError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
@@ -71,6 +71,7 @@ class VerifyResult:
             "foreign_layers": self.check.foreign,
             "bytes_foreign": self.check.bytes_foreign,
             "extras": list(self.check.extras),
+            "notes": list(self.check.notes),
             "registry": self.registry,
             "checked": self.checked,
             "lacking": [{"name": str(lacking.name), "problem": lacking.problem} for lacking in self.lacking],
@@ -99,7 +100,7 @@ async def verify(
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    with open_bundle(Path(file), given) as bundle:
+    async with open_archive(Path(file), given) as bundle:
         require_names(bundle)
         check = await verify_bundle(bundle)
         await to_thread.run_sync(check_definition, bundle)

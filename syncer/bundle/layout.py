@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from syncer.errors import InvalidContent, InvalidReference, UsageError
-from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci import Descriptor, Digest, Index, Reference
 from syncer.oci.descriptor import OCI_INDEX
-from syncer.oci.manifest import load_object
+from syncer.oci.manifest import AnyManifest, load_object
+from syncer.oci.referrer_tags import fallback_tag
 
 OCI_LAYOUT = "oci-layout"
 INDEX = "index.json"
@@ -19,7 +20,7 @@ DEFINITION = "bundle-definition.yaml"
 LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
 
 REF_NAME = "org.opencontainers.image.ref.name"
-_CONTAINERD_NAME = "io.containerd.image.name"
+CONTAINERD_NAME = "io.containerd.image.name"
 
 MAX_INDEX_SIZE = 32 * 1024 * 1024
 """Bytes of ``index.json`` or ``bundle-definition.yaml``."""
@@ -29,6 +30,8 @@ _MAX_DIGESTS = 4096  # bytes of the list of digests
 _MAX_VALUES = 250_000
 _MAX_NAME = 512
 _SHOWN = 8
+_HAULER_KIND = re.compile(r"dev\.(?:hauler|cosignproject\.cosign)/([A-Za-z]+(?:/[0-9a-f]+)?)")
+_HAULER_TAGS = {"sigs": ".sig", "atts": ".att", "sboms": ".sbom"}
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 _PAD = re.compile(r"\.pad/[0-9]{1,9}")
 
@@ -95,10 +98,10 @@ class GivenName:
         return Image(reference, str(reference), entry.descriptor)
 
 
-def shown(names: Sequence[object]) -> str:
+def shown(names: Sequence[object], *, separator: str = ", ") -> str:
     """The first ``names`` in words for people, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(str(name) for name in names[:_SHOWN]) + more
+    return separator.join(str(name) for name in names[:_SHOWN]) + more
 
 
 def blob_name(digest: Digest) -> str:
@@ -122,9 +125,24 @@ def is_pad(name: str) -> bool:
 
 def write_index(images: Iterable[tuple[Reference, Descriptor]]) -> bytes:
     """``index.json``: each image under its original reference, in the order given."""
-    entries = [replace(root, annotations={REF_NAME: str(name)}).to_json() for name, root in images]
-    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    return write_entries(named_entry(name, root) for name, root in images)
+
+
+def write_entries(entries: Iterable[Descriptor]) -> bytes:
+    """``index.json`` of ``entries``, which have their names."""
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_json() for entry in entries]}
     return json.dumps(document, indent=1).encode()
+
+
+def named_entry(name: Reference | None, root: Descriptor) -> Descriptor:
+    """The entry of ``index.json`` for an image: its name is there for us and for most tools, and for containerd.
+
+    Kubelets ask containerd for ``repository@digest`` where a reference has a tag as well.
+    """
+    if name is None:
+        return replace(root, annotations={})
+    known = name.at(name.digest) if name.digest else name
+    return replace(root, annotations={REF_NAME: str(name), CONTAINERD_NAME: str(known)})
 
 
 def digests_member(members: Iterable[tuple[str, bytes]]) -> tuple[str, bytes]:
@@ -158,11 +176,15 @@ def read_digests(name: str, content: bytes) -> dict[str, Digest] | None:
     }
 
 
-def read_index(content: bytes, given: GivenName | None = None) -> tuple[tuple[Image, ...], tuple[Nameless, ...]]:
+def read_index(
+    content: bytes, given: GivenName | None, read: Callable[[Descriptor], AnyManifest | None]
+) -> tuple[tuple[Image, ...], tuple[Nameless, ...]]:
     """The images that ``index.json`` names by a full reference, and its entries that no full reference names.
 
-    ``given`` names the latter: then there are none left.  Raises ``InvalidContent``, and ``UsageError`` when ``given``
-    does not fit them.
+    ``given`` names the latter: then there are none left.  An entry without a tag may be no image of its own: oras lists
+    every manifest of its store.  ``read`` tells then: a part of another entry is left out, and what refers to a named
+    one is in the same repository, under its digest.  Raises ``InvalidContent``, and ``UsageError`` when ``given`` does
+    not fit them.
     """
     images: list[Image] = []
     nameless: list[Nameless] = []
@@ -175,6 +197,14 @@ def read_index(content: bytes, given: GivenName | None = None) -> tuple[tuple[Im
                 nameless.append(entry)
     except InvalidContent as error:
         raise InvalidContent(f"index.json is not usable: {error}") from None
+    loose = {entry.descriptor.digest: entry for entry in nameless if not entry.tag}
+    parts = _Parts(read)
+    if loose:
+        for descriptor in [entry.descriptor for entry in images] + [entry.descriptor for entry in nameless]:
+            parts.add(descriptor)
+    nameless = [entry for entry in nameless if entry.tag or not parts.has(entry.descriptor.digest)]
+    referring = [entry for entry in nameless if not entry.tag and parts.is_about_one(entry.descriptor.digest)]
+    nameless = [entry for entry in nameless if entry not in referring]
     if given is not None:
         named = given.name(nameless)
         if taken := {image.reference for image in images} & {image.reference for image in named}:
@@ -183,7 +213,57 @@ def read_index(content: bytes, given: GivenName | None = None) -> tuple[tuple[Im
             )
         images += named
         nameless = []
+    for entry in referring:
+        if (owner := parts.owner(entry.descriptor.digest, images)) is not None:
+            reference = owner.at(entry.descriptor.digest)
+            images.append(Image(reference, str(reference), entry.descriptor))
+        else:
+            nameless.append(entry)
     return _distinct(images), tuple(nameless)
+
+
+class _Parts:
+    """The manifests below the entries of ``index.json``, and what each of them refers to."""
+
+    def __init__(self, read: Callable[[Descriptor], AnyManifest | None]) -> None:
+        self._read = read
+        self._known: set[Digest] = set()
+        self._parents: dict[Digest, Digest] = {}
+        self._subjects: dict[Digest, Digest] = {}
+
+    def add(self, root: Descriptor) -> None:
+        """Read a manifest and all below it, each once."""
+        waiting = [root]
+        while waiting:
+            descriptor = waiting.pop()
+            if descriptor.digest in self._known or not (manifest := self._read(descriptor)):
+                continue
+            self._known.add(descriptor.digest)
+            if manifest.subject:
+                self._subjects[descriptor.digest] = manifest.subject.digest
+            for child in manifest.children() if isinstance(manifest, Index) else ():
+                self._parents.setdefault(child.digest, descriptor.digest)
+                waiting.append(child)
+
+    def has(self, digest: Digest) -> bool:
+        """Tell whether a manifest is a part of another one."""
+        return digest in self._parents
+
+    def is_about_one(self, digest: Digest) -> bool:
+        """Tell whether a manifest refers to another one that is there."""
+        return self._subjects.get(digest) in self._known
+
+    def owner(self, digest: Digest, images: Iterable[Image]) -> Reference | None:
+        """The image that a manifest is about, be it by way of another one; None where that has no name."""
+        names = {image.descriptor.digest: image.reference for image in images}
+        met: set[Digest] = set()
+        at: Digest | None = digest
+        while at is not None and at not in met:
+            if at in names:
+                return names[at]
+            met.add(at)
+            at = self._subjects.get(at) or self._parents.get(at)
+        return None
 
 
 def _distinct(images: Iterable[Image]) -> tuple[Image, ...]:
@@ -221,18 +301,64 @@ def check_layout(content: bytes) -> None:
         raise InvalidContent("oci-layout is of another version than 1.0.0")
 
 
+def is_haul(index: bytes) -> bool:
+    """Tell whether ``index.json`` is of a store of hauler's, which says of each entry what kind it is."""
+    try:
+        check_values(index)
+        entries = load_object(index).get("manifests")
+        roots = list(map(Descriptor.from_json, entries)) if isinstance(entries, list) else []
+        return bool(roots) and all(map(_hauler_kind, roots))
+    except InvalidContent:
+        return False
+
+
+def _hauler_kind(root: Descriptor) -> str | None:
+    found = _HAULER_KIND.fullmatch(root.annotations.get("kind", ""))
+    return found[1] if found else None
+
+
 def _entries(document: dict[str, Any]) -> Iterator[Image | Nameless]:
     entries = document.get("manifests")
     if document.get("schemaVersion") != 2 or not isinstance(entries, list):
         raise InvalidContent("it is no image index")
-    for root in map(Descriptor.from_json, entries):
-        name = root.annotations.get(_CONTAINERD_NAME) or root.annotations.get(REF_NAME, "")
+    roots = list(map(Descriptor.from_json, entries))
+    signed = {_name_of(root): root.digest for root in roots if _hauler_kind(root) in ("image", "imageIndex")}
+    for root in roots:
+        name = _name_of(root)
         if len(name) > _MAX_NAME:
             raise InvalidContent(f"an image's name is longer than {_MAX_NAME} characters")
         if not set(name) & set("/:@"):
             yield Nameless(name, root)
             continue
         try:
-            yield Image(Reference.parse(name), name, root)
+            reference = Reference.parse(name)
         except InvalidReference as error:
             raise InvalidContent(str(error)) from None
+        yield _image(reference, name, root, signed.get(name))
+
+
+def _name_of(root: Descriptor) -> str:
+    """The name that says most: containerd's is whole where ``ref.name`` is a tag or lacks the registry.
+
+    It has no tag beside a digest, as kubelets ask for images; then ``ref.name`` of a bundle has both.
+    """
+    given, known = root.annotations.get(REF_NAME, ""), root.annotations.get(CONTAINERD_NAME, "")
+    return given if known and "@" in known and given == _with_tag_of(given, known) else known or given
+
+
+def _with_tag_of(name: str, untagged: str) -> str:
+    """``untagged``, a repository and a digest, with the tag of ``name``."""
+    repository, _, digest = untagged.partition("@")
+    return f"{repository}:{name.partition('@')[0].rpartition(':')[2]}@{digest}"
+
+
+def _image(reference: Reference, name: str, root: Descriptor, subject: Digest | None) -> Image:
+    """An image; in hauler's store what speaks about one has that one's name, and a kind (hauler, cli/store/copy.go)."""
+    kind, _, _ = (_hauler_kind(root) or "").partition("/")
+    if kind in _HAULER_TAGS and subject is not None:
+        reference = reference.tagged(f"{fallback_tag(subject)}{_HAULER_TAGS[kind]}")
+    elif kind == "referrers":
+        reference = reference.at(root.digest)
+    else:
+        return Image(reference, name, root)
+    return Image(reference, str(reference), root)

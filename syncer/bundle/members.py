@@ -1,4 +1,4 @@
-"""The members of a bundle file, found by its headers alone; a file whose parts do not agree is refused.
+"""The members of a bundle, of an archive or of a directory, found by headers alone; what does not agree is refused.
 
 Nothing is extracted, and no name of a member ever becomes a path.  All functions raise ``ValueError``
 with what is wrong.
@@ -7,12 +7,16 @@ with what is wrong.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.framing import Framing, PlainFraming, Stored, ZstdFraming
-from syncer.bundle.layout import DEFINITION, INDEX, MAX_INDEX_SIZE, OCI_LAYOUT, digest_of_name, is_pad
+from syncer.bundle.layout import DEFINITION, INDEX, MAX_INDEX_SIZE, OCI_LAYOUT, digest_of_name, is_haul, is_pad
 from syncer.bundle.zstd import Frame
 from syncer.oci.manifest import MAX_MANIFEST_SIZE
 
@@ -24,25 +28,38 @@ _MAX_LAYOUT_SIZE = 64 * 1024
 _MAX_TRAILING_ZEROS = 1024 * 1024  # other tools fill a tar up to a multiple of 10 KiB
 _HEAD = 2048  # bytes of a frame: its headers and the longest tar header
 _DIRECTORY = re.compile(r"(\.|blobs|blobs/(sha256|sha512)|\.pad)?")
-_DOCKER = ("manifest.json", "repositories")
+_BESIDE = ("manifest.json", "repositories", "store.json", "audit.log")  # docker's and hauler's
 _PARTS = (OCI_LAYOUT, INDEX, DEFINITION, "blobs", ".pad")  # what the names of an image layout start with
 _EXTRA = re.compile(r"(?!/)[ -~]{1,1024}(?<!/)")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of the tar, and where its content is."""
+    """One member of the tar, or one file of a directory, and where its content is."""
 
     name: str
     size: int
     header: int  # bytes of the member before its content
     start: int
+    origin: int | Path  # the open file that the member is in; for a directory's, the file that it is
     packed: int | None = None  # bytes of file, where it is compressed
 
     @property
     def total(self) -> int:
         """Bytes: header, content and padding."""
-        return self.header + self.size + tar.padding(self.size)
+        return self.header + self.size + (tar.padding(self.size) if isinstance(self.origin, int) else 0)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """The file that the member is in; one of a directory is open for the block, unless it has become a link."""
+        if isinstance(self.origin, int):
+            yield self.origin
+            return
+        file = os.open(self.origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            yield file
+        finally:
+            os.close(file)
 
 
 @dataclass(slots=True)
@@ -50,9 +67,12 @@ class Contents:
     """The members of a bundle, and the stretches of its file that must be zeros."""
 
     framing: Framing
+    file: int  # that the stretches are in
     members: dict[str, Member] = field(default_factory=dict)
     blanks: list[tuple[int, int]] = field(default_factory=list)  # offset and length
     extras: list[str] = field(default_factory=list)  # what a tar holds besides; nobody reads it
+    is_haul: bool = False  # hauler leaves oci-layout out
+    notes: list[str] = field(default_factory=list)  # what was done to it that its user should know
 
     def add(self, member: Member) -> None:
         """Take a member in, if it is one that a bundle may have and the first of its name."""
@@ -65,24 +85,20 @@ class Contents:
             raise ValueError(f"its {member.name[:80]} of {member.size} bytes is larger than {most}")
         self.members[member.name] = member
 
+    def read(self, member: Member) -> bytes:
+        """The content of a small member that is not packed."""
+        with member.opened() as file:
+            return _read(file, member.start + member.header, member.size)
+
     def stored(self, member: Member) -> Stored:
         """The place of a member that is not packed."""
         return Stored(self.framing, member.start, member.total)
 
 
-def scan(file: int, size: int) -> Contents:
-    """The contents of a bundle of ``size`` bytes, of either form."""
-    start = _read(file, 0, min(size, tar.UNIT))
-    if zstd.is_zstd(start):
-        return _scan_zstd(file, size)
-    if len(start) == tar.UNIT and tar.is_header(start):
-        return _scan_tar(file, size)
-    raise ValueError("it is neither a tar file nor one in zstd frames")
-
-
-def _scan_zstd(file: int, size: int) -> Contents:
+def scan_zstd(file: int, size: int) -> Contents:
+    """The contents of a bundle of ``size`` bytes that is in zstd frames of its own."""
     frames, end = _seek_table(file, size)
-    contents = Contents(ZstdFraming())
+    contents = Contents(ZstdFraming(), file)
     number = offset = 0
     ended = False
     while offset < end:
@@ -127,7 +143,7 @@ def _framed_member(file: int, offset: int, frame: Frame) -> Member | None:
     head = _read(file, offset, min(length, _HEAD))
     if zstd.is_stored(head):
         name, size = tar.parse_own_header(head[len(zstd.header_before(0, content)) :])
-        return Member(name, size, tar.header_length(name), offset)
+        return Member(name, size, tar.header_length(name), offset, file)
     if not zstd.is_packed(head):
         raise ValueError("it has a zstd frame of another form than syncer writes")
     if content > min(length * zstd.MAX_RATIO, 2 * tar.UNIT + MAX_INDEX_SIZE) or length > 2 * MAX_INDEX_SIZE:
@@ -136,7 +152,7 @@ def _framed_member(file: int, offset: int, frame: Frame) -> Member | None:
     if content == len(tar.END) and start == tar.END:
         return None
     name, size = tar.parse_own_header(start)
-    member = Member(name, size, tar.header_length(name), offset, length)
+    member = Member(name, size, tar.header_length(name), offset, file, length)
     if member.total != content:
         raise ValueError(f"the frame of {name} has another size than its tar header says")
     return member
@@ -157,76 +173,180 @@ def _check_frames(file: int, stored: Stored, frames: list[Frame], number: int) -
     return count
 
 
-def _scan_tar(file: int, size: int) -> Contents:
-    found: dict[str, Member] = {}
-    offset = headers = 0
-    extension: dict[str, str] = {}
-    while (header := tar.parse_header(_read(file, offset, tar.UNIT))) is not None:
-        if (headers := headers + 1) > _MAX_FRAMES:
-            raise ValueError(f"its tar has more than {_MAX_FRAMES} headers")
-        content = offset + tar.UNIT
-        length = int(extension.get("size", header.size)) if header.kind in tar.REGULAR else header.size
-        end = content + length + tar.padding(length)
-        if end > size:
-            raise ValueError("a member of its tar reaches beyond the end of the file")
+@dataclass(slots=True)
+class Found:
+    """The files of a tar or a directory by their names, whatever they are, and the symbolic links."""
+
+    file: int
+    files: dict[str, Member] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def add(self, member: Member) -> None:
+        """Take a file in, if it is the first of its name."""
+        if member.name in self.files or member.name in self.links:
+            raise ValueError(f"it holds {member.name[:160]} twice")
+        if len(self.files) + len(self.links) >= MAX_MEMBERS:
+            raise ValueError(f"it has more than {MAX_MEMBERS} members")
+        self.files[member.name] = member
+
+    def add_link(self, name: str, target: str) -> None:
+        """Take a symbolic link in; it leads from its own place in the archive to another, and never out of it."""
+        self.add(Member(name, 0, 0, 0, self.file))
+        del self.files[name]
+        self.links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+
+    def resolve(self, name: str) -> Member | None:
+        """The file that ``name`` is, or leads to by one link."""
+        return self.files.get(self.links.get(name, name))
+
+    def read(self, member: Member) -> bytes:
+        """The content of a small file."""
+        with member.opened() as file:
+            return _read(file, member.start + member.header, member.size)
+
+
+@dataclass(slots=True)
+class TarWalk:
+    """The walk from header to header of a tar, of which only a part may be there yet."""
+
+    file: int
+    found: Found = field(init=False)
+    end: int = 0  # byte up to which the members reach whose headers were met
+    has_ended: bool = False
+    _headers: int = 0
+    _extension: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.found = Found(self.file)
+
+    def advance(self, there: int) -> None:
+        """Take in the members whose headers are among the first ``there`` bytes."""
+        while not self.has_ended and self.end + tar.UNIT <= there:
+            if not self._step(there):
+                return
+        if self.has_ended and there - self.end > _MAX_TRAILING_ZEROS:
+            raise ValueError("its tar has no proper end")
+
+    def finish(self, size: int) -> Found:
+        """The files of the tar, which has ``size`` bytes; raises ``ValueError`` unless it ends as it must."""
+        self.advance(size)
+        if self.end > size:
+            raise ValueError("a member of its tar reaches beyond the end of the file: it is cut short")
+        if not self.has_ended:
+            raise ValueError("it is cut short")
+        if self._extension:
+            raise ValueError("an extended tar header has no member")
+        length = size - self.end
+        if length < len(tar.END) or any(_read(self.file, self.end, length)):
+            raise ValueError("its tar has no proper end")
+        return self.found
+
+    def _step(self, there: int) -> bool:
+        """Take in what the next header tells; False when that is not all there."""
+        header = tar.parse_header(_read(self.file, self.end, tar.UNIT))
+        if header is None:
+            self.has_ended = True
+            return True
+        content = self.end + tar.UNIT
         if header.kind in tar.EXTENSIONS:
-            extension |= _extension(file, header, content)
+            if header.size > tar.MAX_EXTENSION:
+                raise ValueError("an extended tar header is too long")
+            if content + header.size > there:
+                return False
+            self._extension |= self._extension_of(header, content)
+            length = header.size
         else:
-            name = extension.get("path", header.name).removeprefix("./").rstrip("/")
-            _add_plain(found, Member(name, length, tar.UNIT, offset), header.kind)
-            extension = {}
-        offset = end
-    if extension:
-        raise ValueError("an extended tar header has no member")
-    if not len(tar.END) <= size - offset <= _MAX_TRAILING_ZEROS or any(_read(file, offset, size - offset)):
-        raise ValueError("its tar has no proper end")
-    return _layout_among(found)
+            length = int(self._extension.get("size", header.size)) if header.kind in tar.REGULAR else header.size
+            name = self._extension.get("path", header.name).removeprefix("./").rstrip("/")
+            self._add(Member(name, length, tar.UNIT, self.end, self.file), header)
+            self._extension = {}
+        if (headers := self._headers + 1) > _MAX_FRAMES:
+            raise ValueError(f"its tar has more than {_MAX_FRAMES} headers")
+        self._headers = headers
+        self.end = content + length + tar.padding(length)
+        return True
+
+    def _extension_of(self, header: tar.Header, offset: int) -> dict[str, str]:
+        content = _read(self.file, offset, header.size)
+        if header.kind == tar.GNU_LONG_NAME:
+            return {"path": tar.parse_text(content)}
+        return tar.parse_pax(content, is_global=header.kind == tar.PAX_GLOBAL)
+
+    def _add(self, member: Member, header: tar.Header) -> None:
+        name = member.name
+        if header.kind == tar.DIRECTORY and (_DIRECTORY.fullmatch(name) or is_plain(name)) and not member.size:
+            return
+        if header.kind == tar.SYMBOLIC_LINK and is_plain(name) and not member.size:
+            self.found.add_link(name, header.link)
+            return
+        if header.kind not in tar.REGULAR:
+            raise ValueError(f"it holds {name[:160]!r}, which is no regular file")
+        self.found.add(member)
 
 
-def _extension(file: int, header: tar.Header, offset: int) -> dict[str, str]:
-    if header.size > tar.MAX_EXTENSION:
-        raise ValueError("an extended tar header is too long")
-    content = _read(file, offset, header.size)
-    if header.kind == tar.GNU_LONG_NAME:
-        return {"path": tar.parse_text(content)}
-    return tar.parse_pax(content, is_global=header.kind == tar.PAX_GLOBAL)
+def scan_directory(path: Path) -> Found:
+    """The files of an image layout in the directory ``path``; what else is in it is named, and not looked into."""
+    found = Found(-1)
+    for folder in (".", "blobs", "blobs/sha256", "blobs/sha512"):
+        for entry in _entries(path / folder):
+            name = posixpath.normpath(f"{folder}/{entry.name}")
+            if entry.is_file(follow_symlinks=False):
+                found.add(Member(name, entry.stat().st_size, 0, 0, Path(entry.path)))
+            elif not entry.is_dir(follow_symlinks=False):
+                raise ValueError(f"it holds {name[:160]!r}, which is no regular file")
+    return found
 
 
-def _add_plain(found: dict[str, Member], member: Member, kind: bytes) -> None:
-    if kind == tar.DIRECTORY and (_DIRECTORY.fullmatch(member.name) or _is_plain(member.name)) and not member.size:
-        return
-    if kind not in tar.REGULAR:
-        raise ValueError(f"it holds {member.name[:160]!r}, which is no regular file")
-    if member.name in found:
-        raise ValueError(f"it holds {member.name[:160]} twice")
-    if len(found) >= MAX_MEMBERS:
-        raise ValueError(f"it has more than {MAX_MEMBERS} members")
-    found[member.name] = member
+def _entries(path: Path) -> list[os.DirEntry[str]]:
+    """What is in a directory, in the order of names; nothing where there is none."""
+    if not path.is_dir():
+        return []
+    with os.scandir(path) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
-def _layout_among(found: dict[str, Member]) -> Contents:
-    """The image layout among the members of a tar, which may lie in a folder, and the names of all others."""
-    roots = [name.removesuffix(OCI_LAYOUT) for name in found if name == OCI_LAYOUT or name.endswith(f"/{OCI_LAYOUT}")]
-    root = "" if "" in roots or not roots else roots[0]
+def find_layout(found: Found) -> Contents | None:
+    """The image layout among what was found, which may lie in a folder, and the names of all others; None for none."""
+    files = found.files
+    roots = [name.removesuffix(OCI_LAYOUT) for name in files if name == OCI_LAYOUT or name.endswith(f"/{OCI_LAYOUT}")]
+    if not roots:
+        return _haul(found)
+    root = "" if "" in roots else roots[0]
     if root and len(roots) > 1:
         raise ValueError(f"it holds {len(roots)} image layouts, and none at its top")
-    contents = Contents(PlainFraming())
-    for name, member in found.items():
+    return _layout_at(root, found)
+
+
+def _layout_at(root: str, found: Found) -> Contents:
+    for name in found.links:
+        raise ValueError(f"it holds {name[:160]!r}, which is no regular file")
+    contents = Contents(PlainFraming(), found.file)
+    for name, member in found.files.items():
         own = name.removeprefix(root)
         if name.startswith(root) and own.partition("/")[0] in _PARTS:
             if is_pad(own):
                 contents.blanks.append((member.start + member.header, member.total - member.header))
             else:
                 contents.add(replace(member, name=own))
-        elif not _is_plain(name):
+        elif not is_plain(name):
             raise ValueError(f"it holds {name[:160]!r}, which does not belong in a bundle")
-        elif own not in _DOCKER:
+        elif own not in _BESIDE:
             contents.extras.append(name)
     return contents
 
 
-def _is_plain(name: str) -> bool:
-    """Whether ``name`` is one that an honest tool gives to a file beside a layout: nothing that leads elsewhere."""
+def _haul(found: Found) -> Contents | None:
+    """The contents of hauler's store, which is an image layout without ``oci-layout`` (hauler-dev/hauler, save.go)."""
+    index = found.files.get(INDEX)
+    if index is None or index.size > MAX_INDEX_SIZE or not is_haul(found.read(index)):
+        return None
+    contents = _layout_at("", found)
+    contents.is_haul = True
+    return contents
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether an honest tool gives ``name`` to a file beside a layout: it leads nowhere else."""
     return (
         _EXTRA.fullmatch(name) is not None
         and not set(name) & set("\\:")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import AsyncIterator, Iterator, KeysView, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
-from syncer.bundle import members as bundle_contents
-from syncer.bundle import tar, zstd
+from syncer.bundle import zstd
+from syncer.bundle.archives import find_contents, hint_for, is_bundle
+from syncer.bundle.compression import PIECE, Checkpoint, SpoolFile
 from syncer.bundle.framing import Damaged
 from syncer.bundle.layout import (
     DEFINITION,
@@ -30,39 +31,57 @@ from syncer.bundle.layout import (
 )
 from syncer.bundle.members import Contents, Member
 from syncer.content import FileBlob, Pieces
-from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound
+from syncer.errors import InvalidArchive, InvalidBundle, InvalidContent, InvalidFile, NotFound, VerificationError
 from syncer.files import InPlace
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 
 _SMALL = (OCI_LAYOUT, DEFINITION, INDEX)
 _MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
-PIECE = 1024 * 1024
-"""Bytes that are read at a time."""
 
 
 @contextmanager
-def open_bundle(path: Path, given: GivenName | None = None) -> Iterator[Bundle]:
-    """The bundle at ``path``, of either form, or an OCI image layout in a tar that another tool wrote.
+def open_bundle(
+    path: Path, given: GivenName | None = None, *, checkpoint: Checkpoint = lambda: None
+) -> Iterator[Bundle]:
+    """The bundle at ``path``, of either form, or an archive or a directory that another tool wrote (docs/bundle.md).
 
-    ``given`` names its images that have no full name.  Reads the headers only.  Raises ``InvalidFile`` when there is
-    no such file, ``UsageError`` when ``given`` does not fit, and ``InvalidBundle`` when it is not whole, or holds
-    anything that a bundle does not.
+    ``given`` names its images that have no full name.  Of a bundle, and of an image layout in a tar, only headers are
+    read; what must be unpacked goes into a file in the directory of temporary files, and ``checkpoint`` is called now
+    and then.  Raises ``InvalidFile`` when there is no such file, ``UsageError`` when
+    ``given`` does not fit, ``InvalidBundle`` when it is not whole or holds anything that a bundle does not,
+    ``InvalidArchive`` likewise for what another tool wrote, and ``TargetFull`` when the spool has no room.
     """
-    file = _open(path)
-    try:
+    with ExitStack() as stack:
+        file = _open(path)
+        stack.callback(os.close, file)
         opened = os.fstat(file)
+        unpacked = stack.enter_context(closing(SpoolFile(path, checkpoint)))
+        is_own = False
         try:
-            contents = bundle_contents.scan(file, opened.st_size)
-            bundle = Bundle(path, file, opened, contents)
+            is_own = is_bundle(file, opened)
+            bundle = Bundle(path, file, opened, find_contents(path, file, opened, unpacked))
             bundle.load(given)
-        except (ValueError, InvalidContent) as error:
-            raise InvalidBundle(f"{path} is not a whole bundle: {error}", hint=_hint(file)) from None
+        except InvalidBundle:
+            raise
+        except (ValueError, VerificationError) as error:
+            if is_own:
+                raise InvalidBundle(f"{path} is not a whole bundle: {error}") from None
+            raise InvalidArchive(f"{path} is not a whole archive of images: {error}", hint=hint_for(error)) from None
         except OSError as error:
             raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from None
         yield bundle
-    finally:
-        os.close(file)
+
+
+@asynccontextmanager
+async def open_archive(path: Path, given: GivenName | None = None) -> AsyncIterator[Bundle]:
+    """Open the bundle or archive at ``path`` as ``open_bundle`` does, in a thread, since it may have to be unpacked."""
+
+    def enter() -> Bundle:
+        return stack.enter_context(open_bundle(path, given, checkpoint=from_thread.check_cancelled))
+
+    with ExitStack() as stack:
+        yield await to_thread.run_sync(enter)
 
 
 @dataclass(slots=True)
@@ -88,7 +107,7 @@ class Bundle:
     def load(self, given: GivenName | None = None) -> None:
         """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""
         members = self.contents.members
-        for name in (OCI_LAYOUT, INDEX):
+        for name in (OCI_LAYOUT, INDEX)[self.contents.is_haul :]:
             if name not in members:
                 raise InvalidContent(f"it has no {name}")
         for name, member in members.items():
@@ -96,8 +115,9 @@ class Bundle:
                 self._members[digest] = member
         small = {name: self._read(members[name], 0, members[name].size) for name in _SMALL if name in members}
         self._check_digests(small)
-        check_layout(small[OCI_LAYOUT])
-        self.images, self.nameless = read_index(small[INDEX], given)
+        if not self.contents.is_haul:
+            check_layout(small[OCI_LAYOUT])
+        self.images, self.nameless = read_index(small[INDEX], given, self._manifest_if_sound)
         self.definition = small.get(DEFINITION)
         for image in self.images:
             self._roots.setdefault(image.reference, image.descriptor)
@@ -105,8 +125,8 @@ class Bundle:
     def _check_digests(self, small: Mapping[str, bytes]) -> None:
         """Hold the members that no digest names against the list of their digests, if the bundle ends with one."""
         last = next(reversed(self.contents.members.values()))
-        if not may_list_digests(last.name, last.size):
-            return
+        if not may_list_digests(last.name, last.size) or isinstance(last.origin, Path):
+            return  # a directory has no last one
         listed = read_digests(last.name, self._read(last, 0, last.size))
         if listed is None:
             return
@@ -142,16 +162,16 @@ class Bundle:
         self._read_member(member, buffer[:length], member.header + offset)
         return length
 
-    def extents(self, digest: Digest, offset: int, length: int) -> tuple[tuple[int, int], ...] | None:
-        """The ranges of ``file`` that hold ``length`` bytes from ``offset`` on: offsets and lengths.
+    def in_place(self, digest: Digest, offset: int, length: int) -> InPlace | None:
+        """The open file and its ranges that hold ``length`` bytes from ``offset`` on.
 
-        None where the content is compressed, as manifests are: it must be read.
+        None where the content is compressed, as manifests are, or in a file of its own: it must be read.
         """
         member = self._member(digest)
-        if member.packed is not None:
+        if member.packed is not None or not isinstance(member.origin, int):
             return None
         length = min(length, max(0, member.size - offset))
-        return tuple(self.contents.stored(member).extents(member.header + offset, length))
+        return member.origin, tuple(self.contents.stored(member).extents(member.header + offset, length))
 
     def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
         """The manifest that ``digest`` names, verified; raises ``NotFound``, and as ``parse_manifest`` does."""
@@ -165,6 +185,15 @@ class Bundle:
             self._bytes_kept += len(content)
             self._manifests[digest, media_type] = manifest
         return manifest
+
+    def _manifest_if_sound(self, root: Descriptor) -> AnyManifest | None:
+        """The manifest, or None for what is none, or not what it should be, which a check finds."""
+        if not root.is_manifest:
+            return None
+        try:
+            return self.manifest_by_digest(root.digest, root.media_type)
+        except (NotFound, VerificationError):
+            return None
 
     def changed(self) -> bool:
         """Tell whether the file at the bundle's path is no longer the one that was opened."""
@@ -224,18 +253,19 @@ class Bundle:
         if member.packed is not None:
             buffer[:] = self._unpack(member)[position : position + len(buffer)]
             return
-        with self._reading(member):
-            if self.contents.stored(member).read(self.file, position, buffer) != len(buffer):
+        with self._reading(member) as file:
+            if self.contents.stored(member).read(file, position, buffer) != len(buffer):
                 raise Damaged("the file was cut short while it was being read")
 
     def _unpack(self, member: Member) -> bytes:
-        with self._reading(member):
-            return zstd.unpack(os.pread(self.file, member.packed or 0, member.start), member.total)
+        with self._reading(member) as file:
+            return zstd.unpack(os.pread(file, member.packed or 0, member.start), member.total)
 
     @contextmanager
-    def _reading(self, member: Member) -> Iterator[None]:
+    def _reading(self, member: Member) -> Iterator[int]:
         try:
-            yield
+            with member.opened() as file:
+                yield file
         except ValueError as error:
             raise InvalidBundle(f"{self.path} is damaged inside {member.name}: {error}") from None
         except OSError as error:
@@ -263,8 +293,7 @@ class BundleBlob(FileBlob):
 
     def in_place(self, offset: int, length: int) -> InPlace | None:
         """See ``content.FileBlob``."""
-        extents = self.bundle.extents(self.descriptor.digest, offset, length)
-        return None if extents is None else (self.bundle.file, extents)
+        return self.bundle.in_place(self.descriptor.digest, offset, length)
 
     async def _pieces(self, offset: int) -> AsyncIterator[memoryview]:
         buffer = memoryview(bytearray(min(PIECE, self.descriptor.size)))
@@ -276,25 +305,13 @@ class BundleBlob(FileBlob):
 
 def _open(path: Path) -> int:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise InvalidFile(path, "this is no regular file", hint="name the bundle's file, NAME.tar.zst or NAME.tar")
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise InvalidFile(path, "there is no such file") from None
     except OSError as error:
         raise InvalidFile(path, f"it cannot be read: {os.strerror(error.errno or 0).lower()}") from None
-
-
-def _hint(file: int) -> str | None:
-    """What to do with a file that is no bundle but looks like something else."""
-    start = os.pread(file, tar.UNIT, 0)
-    if zstd.is_zstd(start):
-        return "a .tar.zst that another tool made must be unpacked to a .tar first: zstd -d FILE"
-    if start.startswith(b"\x1f\x8b"):
-        return "it is compressed with gzip: unpack it to a .tar first, with gunzip"
-    if tar.is_header(start):
-        return "a tar must hold an OCI image layout, as `skopeo copy SOURCE oci-archive:FILE` writes it"
-    return None
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

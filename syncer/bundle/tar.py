@@ -19,6 +19,7 @@ MAX_EXTENSION = 64 * 1024
 """Bytes that an extended header may have."""
 
 REGULAR = (b"0", b"\0")
+SYMBOLIC_LINK = b"2"
 DIRECTORY = b"5"
 PAX = b"x"
 PAX_GLOBAL = b"g"
@@ -32,6 +33,7 @@ _RECORD = re.compile(rb"([0-9]{1,5}) ([^=\n]*)=")
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _MAGICS = (b"ustar\x0000", b"ustar  \x00")
 _MEANINGLESS_PAX = ("mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "comment", "LIBARCHIVE.creationtime")
+_ATTRIBUTES = ("SCHILY.xattr.", "LIBARCHIVE.xattr.", "RHT.security.")  # of a file on the machine that packed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Header:
     name: str
     size: int
     kind: bytes
+    link: str = ""  # where a symbolic link leads
 
 
 def padding(size: int) -> int:
@@ -100,13 +103,14 @@ def parse_header(block: bytes) -> Header | None:
     name = parse_text(block[:100])
     if block[257:265] == _MAGICS[0] and (prefix := parse_text(block[345:500])):
         name = f"{prefix}/{name}"
-    return Header(name, _number(block[124:136]), block[156:157])
+    kind = block[156:157]
+    return Header(name, _number(block[124:136]), kind, parse_text(block[157:257]) if kind == SYMBOLIC_LINK else "")
 
 
 def parse_pax(content: bytes, *, is_global: bool = False) -> dict[str, str]:
     """The records of an extended header that matter, ``path`` and ``size``; raises ``ValueError``.
 
-    Times and owners are read over; anything else could change what the entry means and is refused.
+    Times, owners and attributes are read over; anything else could change what the entry means and is refused.
     """
     records: dict[str, str] = {}
     start = 0
@@ -117,7 +121,7 @@ def parse_pax(content: bytes, *, is_global: bool = False) -> dict[str, str]:
             raise ValueError("an extended tar header is malformed")
         key, value = found[2].decode("ascii", "replace"), content[found.end() : end - 1]
         start = end
-        if key in _MEANINGLESS_PAX:
+        if key in _MEANINGLESS_PAX or key.startswith(_ATTRIBUTES):
             continue
         if key not in ("path", "size") or key in records or is_global:
             raise ValueError(f"an extended tar header has the key {key[:60]!r}, which a bundle does not use")

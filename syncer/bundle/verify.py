@@ -11,9 +11,10 @@ import anyio
 from anyio import CapacityLimiter, to_thread
 
 from syncer.bundle import zstd
+from syncer.bundle.compression import PIECE
 from syncer.bundle.layout import Image, digest_of_name
 from syncer.bundle.members import Member
-from syncer.bundle.reader import PIECE, Bundle
+from syncer.bundle.reader import Bundle
 from syncer.errors import InvalidBundle, InvalidContent, VerificationError
 from syncer.oci import Descriptor, Digest
 from syncer.oci.manifest import Descent
@@ -40,6 +41,7 @@ class BundleCheck:
     foreign: int = 0  # layers that the images list and the bundle lacks, since their vendors keep them
     bytes_foreign: int = 0
     extras: tuple[str, ...] = ()  # members that are no part of an image layout, which nobody reads
+    notes: tuple[str, ...] = ()  # what was made anew of another tool's archive
 
 
 def check_structure(bundle: Bundle) -> BundleCheck:
@@ -125,6 +127,7 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
         foreign=len(walk.foreign),
         bytes_foreign=sum(walk.foreign.values()),
         extras=tuple(bundle.contents.extras),
+        notes=tuple(bundle.contents.notes),
     )
 
 
@@ -179,7 +182,7 @@ def _readings(bundle: Bundle) -> Iterator[tuple[str, Iterator[int]]]:
 def _check_blank(bundle: Bundle, offset: int, length: int) -> Iterator[int]:
     end = offset + length
     while offset < end:
-        content = os.pread(bundle.file, min(PIECE, end - offset), offset)
+        content = os.pread(bundle.contents.file, min(PIECE, end - offset), offset)
         if not content or content != _ZEROS[: len(content)]:
             raise ValueError("it is not empty")
         offset += len(content)
@@ -203,15 +206,20 @@ def _check_member(bundle: Bundle, member: Member) -> Iterator[int]:
 
 def _pieces(bundle: Bundle, member: Member) -> Iterator[memoryview]:
     """The content and padding of a member; raises ``ValueError`` where the file is damaged."""
+    with member.opened() as file:
+        yield from _pieces_in(file, bundle, member)
+
+
+def _pieces_in(file: int, bundle: Bundle, member: Member) -> Iterator[memoryview]:
     if member.packed is not None:
-        packed = os.pread(bundle.file, member.packed, member.start)
+        packed = os.pread(file, member.packed, member.start)
         yield memoryview(zstd.unpack(packed, member.total))[member.header :]
         return
     stored = bundle.contents.stored(member)
     buffer = memoryview(bytearray(min(PIECE, member.total)))
     position = member.header
     while position < member.total:
-        got = stored.read(bundle.file, position, buffer)
+        got = stored.read(file, position, buffer)
         if not got:
             raise ValueError("the file was cut short while it was being read")
         yield buffer[:got]

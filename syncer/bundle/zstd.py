@@ -25,9 +25,12 @@ FRAME = 512 * 1024 * 1024
 MAX_RATIO = 200
 """What shrinks more than this is stored instead; a reader takes a higher ratio for a bomb."""
 
+Error = zstd.ZstdError
+
 FRAME_HEADER = 10
 _BLOCK_HEADER = 3
 _WINDOW_LOG = 17
+_MAX_WINDOW_LOG = 27  # 128 MiB, the most that `zstd -d` takes without being asked
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _STORED = _MAGIC + b"\x80\x38"  # no checksum, content size in 4 bytes, a window of 128 KiB
 _PACKED = _MAGIC + b"\x04\x38"  # a checksum, no content size, a window of 128 KiB
@@ -86,6 +89,16 @@ def header_before(position: int, total: int) -> bytes:
 def is_zstd(header: bytes) -> bool:
     """Tell whether a file that starts with ``header`` starts with a zstd frame."""
     return header.startswith(_MAGIC)
+
+
+def is_skippable(header: bytes) -> bool:
+    """Tell whether a file that starts with ``header`` starts with a skippable frame, as pzstd's do."""
+    return header[1:4] == b"\x2a\x4d\x18" and header[0] & 0xF0 == 0x50
+
+
+def stream_decoder() -> zstd.ZstdDecompressor:
+    """A decoder of one frame that another tool wrote."""
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
 
 
 def is_stored(header: bytes) -> bool:

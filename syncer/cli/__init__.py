@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from syncer import __version__
 from syncer.cli.streams import ReaderGone, standard_streams
-from syncer.errors import Exit, OutOfFiles, SyncerError, is_out_of_files
+from syncer.errors import Exit, InvalidFile, OutOfFiles, SyncerError, is_out_of_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,8 +46,15 @@ def _run(words: Sequence[str]) -> int:
     return run_app(words)
 
 
+_MOST_MISTAKES = 100
+
+
 def complain(error: SyncerError) -> None:
-    """Print an error and its hint on stderr."""
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201  talk goes to stderr
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
+    """Print an error and its hint on stderr; of a file with several mistakes, the first hundred."""
+    mistakes = error.all if isinstance(error, InvalidFile) else (error,)
+    for each in mistakes[:_MOST_MISTAKES]:
+        print(f"error: {each}", file=sys.stderr)  # noqa: T201  talk goes to stderr
+        if each.hint:
+            print(f"hint: {each.hint}", file=sys.stderr)  # noqa: T201
+    if left_out := len(mistakes[_MOST_MISTAKES:]):
+        print(f"error: there are {left_out:,} more mistakes", file=sys.stderr)  # noqa: T201

@@ -6,13 +6,16 @@ Only the command that is named is imported; help, and an error that lists comman
 from __future__ import annotations
 
 import importlib
+import json
 from collections import UserDict
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
 
 import click
 
 from syncer import __version__
-from syncer.cli.command import make_command, make_group, option
+from syncer.cli.command import argument, make_command, make_group, option
 from syncer.errors import Exit, UsageError
 
 _EVERYWHERE = {
@@ -22,6 +25,7 @@ _EVERYWHERE = {
     "definition": "definition:definition",
     "save": "save:save",
     "copy": "save:copy",
+    "export": "export:export",
     "registry-login": "login:registry_login",
     "registry-logout": "login:registry_logout",
     "serve": "serve:serve",
@@ -43,6 +47,7 @@ _AT_THE_TOP = {
     "login": "login:login",
     "logout": "login:logout",
     "version": "app:version",
+    "schema": "app:schema",
     "content": "app:content",
     "edge": "edge:edge",
 }
@@ -97,6 +102,34 @@ def content() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(__version__)
+
+
+class Kind(StrEnum):
+    """The files that people write for syncer."""
+
+    SYNC = "sync"
+    DEFINITION = "definition"
+    SITES = "sites"
+
+
+def schema(*, kind: Kind = argument("The kind of file.", metavar="sync|definition|sites")) -> None:
+    """Print the JSON Schema of a file that people write, by which editors complete and check it."""
+    click.echo(json.dumps(schema_of(kind), indent=2, ensure_ascii=False))
+
+
+def schema_of(kind: Kind) -> dict[str, Any]:
+    """The JSON Schema of files of that kind; ``docs/KIND.schema.json`` holds the same."""
+    if kind is Kind.DEFINITION:
+        from syncer.profiles.definition.definition_file import definition_schema  # noqa: PLC0415  slow to import
+
+        return definition_schema()
+    if kind is Kind.SITES:
+        from syncer.profiles.syncfile.sites import sites_schema  # noqa: PLC0415  likewise
+
+        return sites_schema()
+    from syncer.profiles.syncfile.document import sync_schema  # noqa: PLC0415  likewise
+
+    return sync_schema()
 
 
 def run_app(words: Sequence[str]) -> int:

@@ -116,7 +116,7 @@ async def run_build(options: BuildOptions) -> Exit:
         if options.definition.metadata_only:
             return await _write_definition(definition, options, means, reporter, notes)
         if options.dry.dry_run:
-            return await _forecast(definition, options, means)
+            return await _forecast(definition, options, means, reporter)
         definition = await _add_files(definition, options, means)
         if means.selection.names_profiles and not definition.entries:
             raise UsageError(
@@ -207,7 +207,9 @@ async def _define(content: ContentOptions, means: _Means, reporter: Reporter) ->
     if means.selection.names_profiles:
         from syncer.cli.palette import define_bundle  # noqa: PLC0415  slow to import, and images need none of it
 
-        return await define_bundle(means.selection, means.console, reporter.warn)
+        return await define_bundle(
+            means.selection, means.console, reporter.warn, supplies=means.supplies, settings=means.settings
+        )
     return make_definition("bundle", [reference for reference, _ in means.selection.images]), []
 
 
@@ -289,7 +291,7 @@ def _with_absolute_paths(definition: Definition) -> Definition:
     return replace(definition, archives=tuple(archives))
 
 
-async def _forecast(definition: Definition, options: BuildOptions, means: _Means) -> Exit:
+async def _forecast(definition: Definition, options: BuildOptions, means: _Means, reporter: Reporter) -> Exit:
     from syncer.api.plan import plan_build  # noqa: PLC0415  a build without --dry-run needs none of it
 
     forecast = await plan_build(
@@ -299,6 +301,7 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
         supplies=means.supplies,
         settings=means.settings,
         workers=options.connection.concurrency,
+        warn=reporter.warn,
     )
     return print_plan(forecast, options.output, exit_code=options.dry.exit_code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -250,6 +251,7 @@ def select_content(options: ContentOptions) -> Selection:
         excluded=tuple(each for each in options.exclude_profiles if Path(each) not in excluded_files),
         excluded_files=excluded_files,
         overrides=options.set_var,
+        environment=os.environ,
         scan=options.scan,
         images_only=options.images_only,
         include_packs=options.include_packs,
@@ -265,7 +267,7 @@ def select_content(options: ContentOptions) -> Selection:
 def select_mirror(options: MirrorOptions) -> Selection:
     """The selection of a build of the same images and profiles; raises ``UsageError`` where there are none."""
     images = tuple(_images(options))
-    selection = Selection(uids=options.profiles, files=options.profile_file, images=images)
+    selection = Selection(uids=options.profiles, files=options.profile_file, images=images, environment=os.environ)
     if not (selection.names_profiles or images):
         raise UsageError("there is nothing to plan", hint="name images with --image or --images-file, or a sync file")
     return selection

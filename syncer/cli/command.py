@@ -92,9 +92,15 @@ def flag(help: str, *flags: str, default: bool | None = False) -> Any:  # noqa: 
     return option(help, *flags, default=default)
 
 
-def argument(help: str, *, metavar: str, parse: Callable[[str], Any] | None = None) -> Any:  # noqa: A002
-    """Declare an argument, a required word without a flag."""
-    declared = _Declared(help=help, metavar=metavar, is_argument=True, parse=parse)
+def argument(
+    help: str,  # noqa: A002
+    *,
+    metavar: str,
+    required: bool = True,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """Declare an argument, a word without a flag; one that is not ``required`` is None when it is absent."""
+    declared = _Declared(help=help, metavar=metavar, is_argument=True, is_required=required, parse=parse)
     return dataclasses.field(metadata={_DECLARED: declared})
 
 
@@ -162,7 +168,13 @@ def _parameter(name: str, annotation: Any, field: dataclasses.Field[Any]) -> cli
     if declared.is_many and get_origin(annotation) is not tuple:
         kind = str  # of which ``collect`` makes something else
     if declared.is_argument:
-        return click.Argument([name], type=_type(kind, declared), metavar=declared.metavar, help=declared.help)
+        return click.Argument(
+            [name],
+            type=_type(kind, declared),
+            required=declared.is_required,
+            metavar=declared.metavar,
+            help=declared.help,
+        )
     default = declared.default.value if isinstance(declared.default, StrEnum) else declared.default
     optional: dict[str, Any] = {} if declared.is_required else {"default": default}
     return click.Option(

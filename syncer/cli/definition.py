@@ -12,7 +12,7 @@ from syncer.api.save import list_bundles as bundles_at
 from syncer.cli.command import argument, option
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, LoginOptions, PaletteOptions, json_flag
-from syncer.cli.output import print_json
+from syncer.cli.output import print_json, warn
 from syncer.cli.settings import registry_settings, source_place
 from syncer.errors import Exit
 from syncer.profiles.definition.definition import render_definition
@@ -35,7 +35,8 @@ def definition(
     async def job() -> Exit:
         stored = [place] if isinstance(place, StoredBundle) else []
         address = RegistryAddress(stored[0].reference.registry) if stored else None
-        found = await find_definition(place, registry_settings(connection, login, address, everyone=stored))
+        settings = registry_settings(connection, login, address, everyone=stored)
+        found = await find_definition(place, settings, warn=warn)
         if json:
             print_json(found.tree())
         else:

@@ -6,23 +6,30 @@ from pathlib import Path
 
 import click
 
-from syncer.cli.command import argument, option
-from syncer.errors import Exit
-from syncer.profiles.imports.importers import import_file
+from syncer.cli.command import argument, flag, option
+from syncer.errors import Exit, UsageError
+from syncer.profiles.imports.importers import FORMATS, Naming, import_file
 
 
 def import_(
     *,
-    file: Path = argument("The other tool's file; which tool's is found out.", metavar="FILE"),
+    file: Path | None = argument("The other tool's file; which tool's is found out.", metavar="FILE", required=False),
     registry: str | None = option("Where to mirror to, if the file does not say.", "-r", metavar="HOST[:PORT][/BASE]"),
     auth: Path | None = option("The logins that belong to a file of image-syncer's.", metavar="FILE"),
+    names_like: Naming | None = option("Give images the names at the target that this tool gives them."),
+    listing: bool = flag("List the files that are known, and stop.", "--list"),
 ) -> None:
     """Print a sync file that does what another tool's file does.
 
-    Known are skopeo's, regsync's, hauler's, oc-mirror's, image-syncer's and imgpkg's files, and plain lists of
-    images. What cannot be carried over is named on stderr, and the exit code is 2.
+    What cannot be carried over is named on stderr, and the exit code is 2.
     """
-    imported = import_file(file, registry=registry, logins=auth)
+    if listing:
+        width = max(map(len, FORMATS))
+        click.echo("\n".join(f"{name:{width}}  {what}" for name, what in FORMATS.items()))
+        return
+    if file is None:
+        raise UsageError("a FILE is missing", hint="syncer import --list names the files that are known")
+    imported = import_file(file, registry=registry, logins=auth, names_like=names_like)
     click.echo(imported.text, nl=False)
     for refusal in imported.refusals:
         click.echo(f"error: {refusal}", err=True)

@@ -13,7 +13,7 @@ from syncer.bundle import GivenName
 from syncer.cli.command import flag, option, options
 from syncer.content import Along
 from syncer.errors import UsageError
-from syncer.formats.text import byte_count
+from syncer.formats.units import byte_count
 from syncer.naming import NameMapping, read_mapping
 from syncer.oci import Platform, Reference
 from syncer.registry import RegistryAddress
@@ -53,7 +53,7 @@ def as_option() -> Any:
 
 def bundle_option() -> Any:
     """``--file``: the path of a bundle that is read."""
-    return option("The bundle.", "-f", required=True, metavar="BUNDLE")
+    return option("The bundle, or an archive or a directory of another tool.", "-f", required=True, metavar="BUNDLE")
 
 
 def cred_file_option() -> Any:
@@ -86,10 +86,11 @@ def project_id_option() -> Any:
     return option("The project that the profiles are in. Or $SYNCER_PROJECT_ID.", metavar="ID")
 
 
-def referrers_flag() -> Any:
-    """``--referrers``, on by default."""
+def referrers_flag(*, default: bool | None = True) -> Any:
+    """``--referrers``, on by default; with ``default=None`` it is known whether it was given."""
     return flag(
-        "Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).", default=True
+        "Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).",
+        default=default,
     )
 
 
@@ -305,13 +306,13 @@ def _check_registry(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorOptions(SourceOptions):
-    """A sync file, or images and profiles with their one target."""
+    """A sync file, or images and profiles with their one target; and how they are mirrored."""
 
     config: Path | None = option("A sync file (docs/sync.md).", "-c", metavar="FILE")
     registry: str | None = registry_option("Where the images go.", parse=_check_registry)  # shown as it was written
     map: NameMapping = map_option()
     arch: Platform | None = arch_option()
-    referrers: bool = referrers_flag()
+    referrers: bool | None = referrers_flag(default=None)
     include_foreign: bool = include_foreign_flag()
     require_referrers: bool = require_referrers_flag()
     strict: bool = flag("A rule that fits no tag is an error.")
@@ -326,7 +327,12 @@ class MirrorOptions(SourceOptions):
     @property
     def along(self) -> Along:
         """The choice whether referrers come along; raises ``UsageError`` for flags that contradict each other."""
-        return choose_referrers(referrers=self.referrers, required=self.require_referrers)
+        return choose_referrers(referrers=self.referrers is not False, required=self.require_referrers)
+
+    @property
+    def says_along(self) -> bool:
+        """True when a flag makes that choice."""
+        return self.referrers is not None or self.require_referrers
 
     @property
     def address(self) -> RegistryAddress | None:

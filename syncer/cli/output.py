@@ -16,10 +16,10 @@ import orjson
 from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, Mode, NoDisplay, PlainDisplay
 from syncer.cli.options import LogForm, OutputOptions
-from syncer.errors import Exit, SyncerError
+from syncer.errors import Exit, SyncerError, without_secrets
 from syncer.report import Report, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.output import require_writable, write_report
+from syncer.report.output import require_writable, shown, write_report
 from syncer.transfer.events import Emit
 
 
@@ -46,7 +46,7 @@ class Reporter:
         if self.options.json:
             print_json(report.to_json())
         else:
-            click.echo(summary(title, outcome, report))
+            click.echo(without_secrets(summary(title, outcome, report)))
         for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
             if self.options.log_format is None:
                 click.echo(f"hint: {hint}", err=True)
@@ -135,7 +135,7 @@ def _ignore(_: int) -> None:
 
 def print_json(document: Any) -> None:
     """Print one document on stdout."""
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    click.echo(orjson.dumps(shown(document), option=orjson.OPT_INDENT_2).decode())
 
 
 @contextmanager
@@ -182,5 +182,5 @@ def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: boo
     if options.json:
         print_json(report.to_json())
     else:
-        click.echo(plan_summary(report))
+        click.echo(without_secrets(plan_summary(report)))
     return report.exit(tell_work=exit_code)

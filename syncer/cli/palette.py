@@ -12,6 +12,7 @@ from anyio import to_thread
 from syncer.api.build import check_name
 from syncer.api.palette import PaletteAccess, PaletteConsole, define
 from syncer.api.selection import Selection
+from syncer.api.supplies import Supplies
 from syncer.bundle.signature import sign_file
 from syncer.cli.settings import config_directory
 from syncer.errors import InvalidFile, TargetError, UsageError
@@ -20,6 +21,7 @@ from syncer.profiles.definition.definition import DefinedFile, Definition
 from syncer.profiles.definition.local import define_file
 from syncer.profiles.palette.key import PaletteAccount, PaletteLogin, console_url, load_login
 from syncer.profiles.palette.profile_definition import ProfileDefinition
+from syncer.registry import RegistrySettings
 from syncer.transport import HostSettings, TransportSettings
 from syncer.transport.guard import authority
 
@@ -79,10 +81,15 @@ def with_console(
 
 
 async def define_bundle(
-    selection: Selection, console: PaletteConsole | None, warn: Callable[[str], None]
+    selection: Selection,
+    console: PaletteConsole | None,
+    warn: Callable[[str], None],
+    *,
+    supplies: Supplies,
+    settings: RegistrySettings,
 ) -> tuple[Definition, list[str]]:
     """Make the definition of ``selection``, and lines for the summary; raises the errors of ``define``."""
-    result = await define("bundle", selection, console)
+    result = await define("bundle", selection, console, supplies=supplies, settings=settings)
     return result.definition, _warn_of(result, warn, scan=selection.scan)
 
 
@@ -94,7 +101,7 @@ def _warn_of(result: ProfileDefinition, warn: Callable[[str], None], *, scan: bo
     for unlisted in result.unlisted:
         if scan or not unlisted.lists_nothing:
             done = "which --scan has added" if scan else "which are NOT in the bundle; --scan adds them"
-            warn(f"pack {unlisted.pack} names {len(unlisted.images)} images that it does not list, {done}")
+            warn(f"{unlisted.name} names {len(unlisted.images)} images that it does not list, {done}")
         else:
             warn(f"{unlisted}; they are NOT in the bundle, and --scan adds them")
     if silent and not scan:

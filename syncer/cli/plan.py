@@ -82,11 +82,17 @@ async def _plan_push(
 
 
 async def _plan_sync(mirror: MirrorOptions, settings: RegistrySettings, state: Path, *, workers: int) -> ForecastReport:
-    file = find_sync_file(mirror)
+    file = find_sync_file(mirror, os.environ)
     settings = sync_settings(file, settings, os.environ)
-    console = open_console(settings.transport) if file.asks_palette else None
+    console = open_console(settings.transport, project_id=mirror.project_id) if file.asks_palette else None
     async with open_sources(
-        file, settings, warn, supplies=chart_supplies(), console=console, strict=mirror.strict
+        file,
+        settings,
+        warn,
+        supplies=chart_supplies(),
+        console=console,
+        strict=mirror.strict,
+        environment=os.environ,
     ) as sources:
         return await plan_sync(sources, state=state, workers=workers)
 
@@ -106,4 +112,5 @@ async def _plan_build(
         supplies=chart_supplies(),
         settings=settings,
         workers=workers,
+        warn=warn,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -14,8 +14,9 @@ from syncer.api.bundles import ServedBundle, open_checked
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
 from syncer.cli.options import PaletteOptions
+from syncer.cli.output import warn
 from syncer.errors import Exit, UsageError
-from syncer.formats.text import parse_duration
+from syncer.formats.units import parse_duration
 from syncer.serve import Storage, Tls, open_disk
 from syncer.serve import serve as serve_storage
 from syncer.serve.bundle_storage import Bundled, Layered
@@ -55,12 +56,14 @@ def serve(
     tls = Tls(certificate=tls_cert, key=tls_key) if tls_cert and tls_key else None
 
     async def job() -> Exit:
-        with open_storage(bundle_path, directory, keep_unfinished) as storage:
-            async with serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address:
-                click.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
-                if not ipaddress.ip_address(address.host).is_loopback and not (htpasswd and tls):
-                    click.echo("warning: others can reach this address; --htpasswd and --tls-cert protect it", err=True)
-                await anyio.sleep_forever()
+        async with (
+            open_storage(bundle_path, directory, keep_unfinished) as storage,
+            serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address,
+        ):
+            click.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
+            if not ipaddress.ip_address(address.host).is_loopback and not (htpasswd and tls):
+                click.echo("warning: others can reach this address; --htpasswd and --tls-cert protect it", err=True)
+            await anyio.sleep_forever()
         return Exit.OK
 
     run(job, farewell=None)
@@ -73,8 +76,10 @@ def _path(flag: str, name: str | None) -> Path | None:
     return Path(name) if name else None
 
 
-@contextmanager
-def open_storage(bundle: Path | None, disk: Path | None, keep_seconds: float = KEEP_SECONDS) -> Iterator[Storage]:
+@asynccontextmanager
+async def open_storage(
+    bundle: Path | None, disk: Path | None, keep_seconds: float = KEEP_SECONDS
+) -> AsyncIterator[Storage]:
     """Open a bundle, a directory, or the bundle beneath the directory.
 
     Raises ``UsageError`` when neither is given, and ``InvalidBundle``.
@@ -83,10 +88,10 @@ def open_storage(bundle: Path | None, disk: Path | None, keep_seconds: float = K
         raise UsageError(
             "there is nothing to serve", hint="name a bundle with --bundle, a directory with --disk, or both"
         )
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         below = None
         if bundle is not None:
-            served = ServedBundle.of(stack.enter_context(open_checked(bundle)))
+            served = ServedBundle.of(await stack.enter_async_context(open_checked(bundle, warn=warn)))
             below = Bundled.load(served, served.repositories)
         if disk is None:
             assert below is not None

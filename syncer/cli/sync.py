@@ -24,7 +24,7 @@ from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.cli.sync_flags import find_sync_file
 from syncer.errors import Exit, UsageError
-from syncer.formats.text import parse_duration
+from syncer.formats.units import parse_duration
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import DeletionLimit
 from syncer.profiles.syncfile.sync_file import SyncFile
@@ -66,13 +66,13 @@ def sync(
     transfer.refuse_recheck()
     if max_delete is not None and not yes:
         raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
-    file = find_sync_file(mirror)
+    file = find_sync_file(mirror, os.environ)
     state = state_directory(upload.state_dir)
     registries = registry_settings(
         connection, login, mirror.address, upload, everyone=mirror.everyone, include_foreign=mirror.include_foreign
     )
     settings = sync_settings(file, registries, os.environ)
-    console = _console(settings) if file.asks_palette else None
+    console = _console(settings, mirror.project_id) if file.asks_palette else None
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
@@ -85,7 +85,15 @@ def sync(
     )
 
     def sources_with(say: Warn) -> AbstractAsyncContextManager[Sources]:
-        return open_sources(file, settings, say, supplies=chart_supplies(), console=console, strict=mirror.strict)
+        return open_sources(
+            file,
+            settings,
+            say,
+            supplies=chart_supplies(),
+            console=console,
+            strict=mirror.strict,
+            environment=os.environ,
+        )
 
     async def forecast() -> Exit:
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
@@ -100,7 +108,7 @@ def sync(
         with open_reporter(output, secrets=secrets) as reporter:
             subject = str(mirror.config.resolve() if mirror.config else mirror.address)
             with hold_lock(state, subject, reporter.warn) as usable:
-                if mirror.arch and mirror.referrers:
+                if mirror.arch and mirror.referrers is not False:
                     reporter.warn(
                         "--arch takes one platform out of each index: signatures of the index itself do not apply to it"
                     )
@@ -119,10 +127,10 @@ def sync(
     run(forecast if transfer.dry_run else job)
 
 
-def _console(settings: RegistrySettings) -> PaletteConsole:
+def _console(settings: RegistrySettings, project_id: str | None) -> PaletteConsole:
     from syncer.cli.palette import open_console  # noqa: PLC0415  slow to import, and images need none of it
 
-    return open_console(settings.transport)
+    return open_console(settings.transport, project_id=project_id)
 
 
 def _outcome(file: SyncFile, result: SyncResult) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from syncer.cli.options import MirrorOptions
@@ -13,17 +13,21 @@ from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 _PLACE = Path("the command line")  # where sources stand, for warnings and reports; paths are relative to here
 
 
-def find_sync_file(options: MirrorOptions) -> SyncFile:
-    """The sync file that the options name, or that they are themselves; raises ``UsageError`` and ``InvalidFile``."""
+def find_sync_file(options: MirrorOptions, environment: Mapping[str, str]) -> SyncFile:
+    """The sync file that the options name, or that they are themselves; raises ``UsageError`` and ``InvalidFile``.
+
+    The variables of a file are looked up in ``environment``.
+    """
     if options.config is None:
         return _make_sync_file(options)
-    of_the_run = MirrorOptions(config=options.config, strict=options.strict, include_foreign=options.include_foreign)
-    if options != of_the_run:
+    if options.image or options.images_file or options.profiles or options.profile_file or options.registry:
         raise UsageError(
             "what to mirror is said by --config or by other flags, not by both",
             hint="put it into the file (docs/sync.md)",
         )
-    return read_sync_file(options.config)
+    along = options.along if options.says_along else None
+    file = read_sync_file(options.config, environment)
+    return file.with_defaults(platform=options.arch, referrers=along, mapping=options.map)
 
 
 def _make_sync_file(options: MirrorOptions) -> SyncFile:

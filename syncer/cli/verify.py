@@ -95,6 +95,8 @@ def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
         yield f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}"
     if check.extras:
         yield f"extras:  {len(check.extras)} members beside the layout, not read: {shown(check.extras)}"
+    for note in check.notes:
+        yield f"note:    {note}"
     if not check.has_digests:
         yield "digests: it carries none of index.json and bundle-definition.yaml, which may have been altered"
     if signed:

@@ -3,44 +3,78 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncer.errors import InvalidFile, InvalidReference
+from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
-from syncer.oci import Reference
+from syncer.oci import Platform, Reference
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
+_PLATFORM = re.compile(r"--platform[=\s]\s*(\S+)\s+(\S+)")
 
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """One image of a list, and the line (from 1) that names it."""
+    """One image of a list, and the line (from 1) that names it.
+
+    ``platform`` stands before it in lists of docker_image_pusher (``--platform=linux/arm64 team/app:v1``).
+    """
 
     reference: Reference
     line: int
+    platform: Platform | None = None
 
 
 def read_images_file(path: Path) -> list[ListedImage]:
     """Read the images of the text file at ``path``, one a line, in its order; duplicates stay.
 
     Blank lines and comments (``#`` at the start or after white space) are skipped, and so is skopeo's prefix
-    ``docker://``; ``http://`` and ``https://`` say how a registry is asked.  Raises ``InvalidFile`` with the line.
+    ``docker://``; ``http://`` and ``https://`` say how a registry is asked.  Raises ``InvalidFile`` with all lines that
+    are wrong.
     """
     return parse_images(read_text(path), path)
 
 
 def parse_images(text: str, path: Path | str) -> list[ListedImage]:
     """Read the images in ``text``, the content of the file ``path``; see ``read_images_file``."""
-    images = []
+    read = list(read_lines(text, path))
+    wrong = [each for each in read if isinstance(each, InvalidFile)]
+    wrong += [
+        InvalidFile(
+            path,
+            f"a platform stands before {each.reference}",
+            line=each.line,
+            hint="`syncer import` makes a sync file of such a list, in which each image has its platforms",
+        )
+        for each in read
+        if isinstance(each, ListedImage) and each.platform
+    ]
+    if wrong:
+        raise InvalidFile.of(wrong)
+    return [each for each in read if isinstance(each, ListedImage)]
+
+
+def read_lines(text: str, path: Path | str) -> Iterator[ListedImage | InvalidFile]:
+    """Yield an image, or what is wrong, for each line of the list ``text`` that names something."""
     for number, line in enumerate(text.split("\n"), start=1):
         name = _COMMENT.sub("", line).strip()
-        if not name:
-            continue
-        if re.search(r"\s", name) and "@" not in name:  # or a password with a space in it would be shown
-            raise InvalidFile(path, f"{name[:160]!r} is more than one word", line=number, hint="write one image a line")
         try:
-            images.append(ListedImage(Reference.parse_address(name), number))
-        except InvalidReference as error:
-            raise InvalidFile(path, str(error), line=number) from None
-    return images
+            if match := _PLATFORM.fullmatch(name):
+                yield ListedImage(Reference.parse_address(match[2]), number, Platform.parse(match[1]))
+            elif name:
+                yield ListedImage(_reference(name), number)
+        except UsageError as error:
+            yield InvalidFile(path, str(error), line=number, hint=error.hint)
+
+
+def _reference(name: str) -> Reference:
+    if re.search(r"\s", name) and "@" not in name:  # or a password with a space in it would be shown
+        raise UsageError(f"{name[:160]!r} is more than one word", hint="write one image a line")
+    if name.startswith("oci://"):
+        raise UsageError(
+            f"{name[:160]!r} is the address of a Helm chart, and no image",
+            hint="name it with --chart, or as a `chart` in a sync file; an image has no oci:// before it",
+        )
+    return Reference.parse_address(name)

@@ -4,6 +4,8 @@ The rules are those of Masterminds/semver v3, which Helm and Flux use: a version
 lack its minor or patch number; a part left out or written ``x``, ``X`` or ``*`` stands for any; comparisons
 side by side (white space or commas) must all hold, ``||`` separates alternatives, ``1.2 - 1.4`` includes both
 ends; a pre-release matches only where one of the comparisons beside it names a pre-release.
+
+``RegclientRange`` has the rules of regclient, whose ``semverRange`` looks alike and means something else.
 """
 
 from __future__ import annotations
@@ -103,6 +105,109 @@ class Range:
             and all(each.allows(version) for each in alternative)
             for alternative in self.alternatives
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RegclientRange:
+    """A range by the rules of regclient (its ``internal/semver``), as regsync's ``semverRange`` has it.
+
+    Comparisons stand side by side and must all hold: ``=``, ``>``, ``>=``, ``<``, ``<=``, ``^`` and ``~``, with no
+    space before the version.  A version has any count of numbers, and those that are left out are 0: ``1.2`` is 1.2.0
+    alone, and ``~1`` ends before 1.1.  Pre-releases are versions like others.
+    """
+
+    conditions: tuple[tuple[str, _RegclientVersion], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a range; raises ``UsageError`` for one that regclient refuses."""
+        conditions = [each for part in text.split() for each in _regclient_conditions(part, text)]
+        if not conditions:
+            raise UsageError("it is not a range of versions: it is empty")
+        return cls(tuple(conditions))
+
+    def allows(self, text: str) -> bool:
+        """Tell whether ``text`` is a version, as regclient reads one, and in the range."""
+        version = _RegclientVersion.parse(text)
+        return version is not None and all(
+            _REGCLIENT_SIGNS[sign](version.compared(wanted), 0) for sign, wanted in self.conditions
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _RegclientVersion:
+    numbers: tuple[int, ...]
+    prerelease: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        head, _, prerelease = text.removeprefix("v").partition("+")[0].partition("-")
+        parts = head.split(".")
+        if not all(re.fullmatch("[0-9]+", part) and int(part) <= _LARGEST for part in parts):
+            return None
+        return cls(tuple(map(int, parts)), prerelease)
+
+    def compared(self, other: Self) -> int:
+        """-1, 0 or 1, as this version comes before the other one, is equal, or comes after it."""
+        length = max(len(self.numbers), len(other.numbers))
+        ours, theirs = (each.numbers + (0,) * (length - len(each.numbers)) for each in (self, other))
+        if ours != theirs:
+            return -1 if ours < theirs else 1
+        if not (self.prerelease and other.prerelease):
+            return bool(other.prerelease) - bool(self.prerelease)
+        for one, another in zip(self.prerelease.split("."), other.prerelease.split("."), strict=False):
+            found, decided = _compared_identifiers(one, another)
+            if decided:
+                return found
+        counts = self.prerelease.count("."), other.prerelease.count(".")
+        return (counts[0] > counts[1]) - (counts[0] < counts[1])
+
+
+_LARGEST = 2**63 - 1  # of Go's int
+_REGCLIENT_SIGNS: dict[str, Callable[[int, int], bool]] = {
+    "": operator.eq,
+    "=": operator.eq,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+
+
+def _regclient_conditions(part: str, whole: str) -> list[tuple[str, _RegclientVersion]]:
+    match = re.match(r"[\^~]|[<>]=?|=?", part)
+    sign = match[0] if match else ""
+    version = _RegclientVersion.parse(part[len(sign) :])
+    if version is None:
+        raise UsageError(
+            f"{whole[:160]!r} is not a range of versions: {part[:80]!r} is no comparison of regclient's",
+            hint="regclient has =, >, >=, <, <=, ^ and ~, right before a version of numbers: '>=1.2 <2'",
+        )
+    if sign not in ("^", "~"):
+        return [(sign, version)]
+    major, minor, patch = (*version.numbers, 0, 0)[:3]
+    if sign == "~":
+        end = (major, minor + 1, 0)
+    else:
+        end = (major + 1, 0, 0) if major else (0, minor + 1, 0) if minor else (0, 0, patch + 1)
+    return [(">=", version), ("<", _RegclientVersion(end))]
+
+
+def _compared_identifiers(one: str, another: str) -> tuple[int, bool]:
+    """Compare two parts of pre-releases by turns of letters and numbers, and tell whether that decides."""
+    while one and another:
+        ours, theirs = (re.match(r"([^0-9]*)([0-9]*)", text) for text in (one, another))
+        if ours is None or theirs is None:
+            break
+        if ours[1] != theirs[1]:
+            return (-1 if ours[1] < theirs[1] else 1), True
+        numbers = [int(each[2]) if each[2] and int(each[2]) <= _LARGEST else None for each in (ours, theirs)]
+        if numbers[0] is None or numbers[1] is None:
+            return (numbers[0] is not None) - (numbers[1] is not None), True
+        if numbers[0] != numbers[1]:
+            return (-1 if numbers[0] < numbers[1] else 1), True
+        one, another = one[ours.end() :], another[theirs.end() :]
+    return bool(one) - bool(another), bool(one or another)
 
 
 def matches(version: str, range: str) -> bool:  # noqa: A002 - what everybody calls it

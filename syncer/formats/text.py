@@ -1,14 +1,16 @@
-"""Texts that people write, read with limits: files, JSON, durations, and numbers of bytes."""
+"""Texts that people write, read with limits: files, tables and JSON."""
 
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from syncer.errors import InvalidFile, UsageError
+from syncer.errors import InvalidFile
 from syncer.files import reading
 
 MAX_TEXT_SIZE = 64 * 1024 * 1024
@@ -45,6 +47,23 @@ def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE)
     return text
 
 
+def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of the CSV file at ``path`` (RFC 4180), each with its line; cells lose white space around them.
+
+    Rows without any text are left out.  Raises ``InvalidFile``.
+    """
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    line = 1  # where the row begins: a cell may hold line breaks
+    try:
+        for row in rows:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield line, cells
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise InvalidFile(path, f"this is not CSV: {error}", line=line) from None
+
+
 def parse_json(text: str, path: Path | str) -> Any:
     """Parse the JSON document ``text``; raises ``InvalidFile``, which names ``path`` and line."""
     try:
@@ -70,42 +89,3 @@ def objects_field(document: Any, key: str) -> list[dict[str, Any]]:
     """The objects in the list of a field."""
     value = document.get(key) if isinstance(document, dict) else None
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-
-
-_BYTES = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[kKMGT]?i?)(?P<of>B|bit)?")
-_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY = {"k": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def byte_count(text: str) -> int:
-    """The number of bytes in ``50M``, ``64KiB`` or ``200Mbit``; raises ``UsageError``."""
-    match = _BYTES.fullmatch(text.strip())
-    if not match:
-        raise UsageError(f"{text[:40]!r} is not a number of bytes", hint="write it like 50M, 64MiB or 200Mbit")
-    unit = match["unit"].replace("K", "k")
-    factor = _BINARY.get(unit.removesuffix("i")) if unit.endswith("i") else _FACTORS[unit]
-    if factor is None:
-        raise UsageError(f"{text[:40]!r} is not a number of bytes", hint="write it like 50M, 64MiB or 200Mbit")
-    count = int(float(match["number"]) * factor / (8 if match["of"] == "bit" else 1))
-    if count < 1:
-        raise UsageError(f"{text[:40]!r} is less than one byte")
-    return count
-
-
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
-
-
-def parse_duration(text: str) -> float:
-    """The number of seconds in ``90``, ``30s``, ``5m`` or ``1h30m``; raises ``UsageError``.
-
-    >>> parse_duration("1h30m")
-    5400.0
-    """
-    parts = _PART.findall(text)
-    if not parts or "".join(map("".join, parts)) != text or (len(parts) > 1 and not all(unit for _, unit in parts)):
-        raise UsageError(f"{text[:40]!r} is not a duration", hint="write it like 90s, 30m or 1h30m")
-    seconds = float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
-    if seconds <= 0:
-        raise UsageError("a duration must be longer than 0 seconds", hint="write it like 90s, 30m or 1h30m")
-    return seconds

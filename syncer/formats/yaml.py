@@ -9,7 +9,7 @@ whose aliases multiply it ("billion laughs") is refused before it fills the memo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -64,9 +64,15 @@ def parse_yaml(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> 
     return documents[0] if documents else None
 
 
-def parse_documents(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> list[Any]:
-    """Parse all documents in ``text``, which may be none; see ``parse_yaml``."""
-    builder = _Builder(origin, max_nodes)
+def parse_documents(
+    text: str, origin: Path | str, *, max_nodes: int = MAX_NODES, repeated: list[InvalidFile] | None = None
+) -> list[Any]:
+    """Parse all documents in ``text``, which may be none; see ``parse_yaml``.
+
+    With ``repeated`` a key may stand twice in one mapping: the last value counts, and what would have been raised is
+    added to the list, since some programs accept that and others do not.
+    """
+    builder = _Builder(origin, max_nodes, repeated)
     for event in _events(text, origin):
         builder.take(event)
     return builder.roots
@@ -131,8 +137,13 @@ def spell_path(path: tuple[Step, ...]) -> str:
 
 def unknown_field(name: str, known: list[str]) -> str:
     """The message for a field ``name`` that is not one of ``known``."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"there is no such field; did you mean {near[0]}?" if near else f"no such field; known: {', '.join(known)}"
+    near = nearest(name, known)
+    return f"there is no such field; did you mean {near}?" if near else f"no such field; known: {', '.join(known)}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The one of ``known`` that somebody who wrote ``name`` may have meant; None when none is like it."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), None)
 
 
 @dataclass(slots=True)
@@ -153,8 +164,9 @@ class _Frame:
 
 
 class _Builder:
-    def __init__(self, origin: Path | str, max_nodes: int) -> None:
+    def __init__(self, origin: Path | str, max_nodes: int, repeated: list[InvalidFile] | None = None) -> None:
         self.roots: list[Any] = []
+        self._repeated = repeated
         self._origin = origin
         self._max_nodes = max_nodes
         self._count = 0
@@ -232,7 +244,10 @@ class _Builder:
         else:
             key = frame.key or ""
             if key in frame.node:
-                raise self._error(event, f"the key {key[:80]!r} stands twice in one mapping")
+                error = self._error(event, f"the key {key[:80]!r} stands twice in one mapping")
+                if self._repeated is None:
+                    raise error
+                self._repeated.append(error)
             frame.node[key] = value
             frame.node.lines[key] = line
             frame.key = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -35,6 +35,7 @@ MAX_MANIFEST_BYTES = 32 * 1024 * 1024
 Takes: TypeAlias = Callable[[Descriptor], bool]
 """Says of a foreign layer whether it comes along with its image."""
 
+_ATTESTED = "vnd.docker.reference.digest"  # the manifest that an attestation of BuildKit's is about
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
 
@@ -179,6 +180,29 @@ def parse_manifest(content: bytes, media_type: str | None = None, *, expected: D
     return Manifest(content, descriptor, config, layers, about, artifact_type or config.media_type, annotations)
 
 
+def reduce_index(
+    index: Index, kept: Sequence[Descriptor], is_there: Callable[[Digest], bool] = lambda _: True
+) -> Index:
+    """``index`` with only the manifests ``kept`` and BuildKit's attestations of them; the same bytes every time.
+
+    An attestation for which ``is_there`` says no is left out.  An index that loses no manifest keeps its bytes and its
+    digest.
+    """
+    digests = {str(child.digest) for child in kept}
+    document = load_object(index.content)
+    document["manifests"] = [
+        entry
+        for entry in document["manifests"]
+        if entry["digest"] in digests
+        or ((entry.get("annotations") or {}).get(_ATTESTED) in digests and is_there(Digest.parse(entry["digest"])))
+    ]
+    if len(document["manifests"]) == len(index.manifests):
+        return index
+    smaller = parse_manifest(json.dumps(document).encode(), index.descriptor.media_type)
+    assert isinstance(smaller, Index)
+    return smaller
+
+
 def referrer_descriptor(manifest: AnyManifest) -> Descriptor:
     """The entry for ``manifest`` in a list of referrers (distribution-spec, "Listing Referrers")."""
     return replace(manifest.descriptor, artifact_type=manifest.artifact_type, annotations=manifest.annotations)
@@ -191,13 +215,18 @@ def load_object(content: bytes) -> dict[str, Any]:
     This uses the standard library's parser, since orjson accepts a key given twice: two programs that read one manifest
     differently can be used to smuggle content.
     """
-    try:
-        document = json.loads(content.decode(), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise InvalidContent(f"this is not JSON: {error}") from None
+    document = load_json(content)
     if not isinstance(document, dict):
         raise InvalidContent("this is JSON, but not an object")
     return document
+
+
+def load_json(content: bytes) -> Any:
+    """Parse JSON of any kind as strictly as ``load_object`` does."""
+    try:
+        return json.loads(content.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InvalidContent(f"this is not JSON: {error}") from None
 
 
 def _load(content: bytes) -> dict[str, Any]:
@@ -269,8 +298,10 @@ __all__ = [
     "Index",
     "Manifest",
     "Takes",
+    "load_json",
     "load_object",
     "never",
     "parse_manifest",
+    "reduce_index",
     "referrer_descriptor",
 ]

@@ -14,7 +14,6 @@ from syncer.oci import Descriptor
 from syncer.registry.answers import content_range, refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
-from syncer.transport.failures import Unanswered
 from syncer.transport.guard import Scope, authority, origin
 
 
@@ -91,12 +90,13 @@ class _Download:
                 await self._again(error)
 
     async def _again(self, error: NetworkError) -> None:
-        self._budget.stalls += isinstance(error, Unanswered)
+        transport = self._repository.registry.transport
+        transport.note_stall(self._request(), self._budget, error)
         if not isinstance(error, Interrupted) or self._budget.is_spent:
             if self._place is None or not self._goes_elsewhere(error):
                 raise error
             return
-        self._repository.registry.transport.of(self._repository.registry.base).retries += 1
+        transport.of(self._repository.registry.base).retries += 1
         await self._budget.sleep()
 
     def count(self, length: int, request: Request) -> None:

@@ -214,11 +214,12 @@ class Repository:
         Raises ``ListIncomplete``, and a ``RegistryError`` or ``NetworkError`` where that cannot be told.
         """
         request = self._request("GET", f"referrers/{digest}", headers={"Accept": OCI_INDEX})
+        request = replace(request, follows=lambda url: url.path.endswith(f"/referrers/{digest}"))
         answer = await self._transport.ask(request, limit=LARGEST_PAGE)
         if answer.status == 200 and answer.media_type == OCI_INDEX:
             pages = Pages(self._transport, request, _listed, None, self.registry.notice, most=MAX_MANIFESTS)
             return tuple([found async for page in pages.entries(answer) for found in page])
-        if _has_no_referrers_api(answer, digest):
+        if _has_no_referrers_api(answer):
             return None
         raise await self.refusal(answer)
 
@@ -329,14 +330,14 @@ def unproven(answer: Answer) -> RegistryError:
     )
 
 
-def _has_no_referrers_api(answer: Answer, subject: Digest) -> bool:
+def _has_no_referrers_api(answer: Answer) -> bool:
     """Whether an answer says that a registry has no referrers API; what else it says cannot be told from it.
 
     Registries say so in many ways: GHCR by 303 to a page of its web site (artifacthub/hub#4785), Artifactory by 406
     (google/go-containerregistry#1962), Harbor up to 2.7 by 401 without a challenge (goharbor/harbor#18305), and others
     by an answer of another type.
     """
-    is_elsewhere = not answer.url.path.endswith(f"/referrers/{subject}")
+    is_elsewhere = 300 <= answer.status < 400
     is_unasked = answer.status == 401 and "WWW-Authenticate" not in answer.headers
     return answer.status in _NO_REFERRERS_API or is_elsewhere or is_unasked
 

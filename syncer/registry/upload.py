@@ -18,7 +18,7 @@ from syncer.registry.repository import Repository, is_success, says_stored, unpr
 from syncer.registry.upload_journal import UploadJournal
 from syncer.registry.upload_session import Manner, Session, Way, continued, opened
 from syncer.transport import PROGRESS, Answer, Body, Request
-from syncer.transport.client import TRANSIENT
+from syncer.transport.client import TRANSIENT, TROUBLE
 
 _RESTARTS = 3
 _PUTS = 2  # with a body that fail, after which the bytes go in a PATCH, and an empty PUT ends the upload
@@ -267,6 +267,9 @@ class Upload:
 
     async def _pause(self, error: SyncerError) -> None:
         if self._budget.is_spent:
+            is_trouble = isinstance(error, RegistryError) and error.status in TROUBLE
+            if is_trouble and self._session and await self._transport.outlast(self._session.at, self._budget):
+                return
             raise error
         self._transport.of(self._repository.registry.base).retries += 1
         await self._budget.sleep()

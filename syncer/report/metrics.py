@@ -12,7 +12,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from syncer.errors import Exit
+from syncer.errors import Exit, without_secrets
 from syncer.report.figures import RegistryAccount, Report
 from syncer.report.output import write_account
 
@@ -93,7 +93,9 @@ def metrics(report: Report, *, profile: str, last_success: float | None = None) 
         "how",
     )
     for name, (meaning, figure) in _PER_REGISTRY.items():
-        values: dict[tuple[str, ...], float] = {(each.registry,): figure(each) for each in report.registries}
+        values: dict[tuple[str, ...], float] = {
+            (without_secrets(each.registry),): figure(each) for each in report.registries
+        }
         gauge(f"syncer_last_run_registry_{name}", meaning, values, "registry")
     return generate_latest(registry)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import orjson
 
-from syncer.errors import UsageError
+from syncer.errors import UsageError, is_anything_hidden, without_secrets
 from syncer.files import saving, write_whole
 from syncer.report.figures import Report
 from syncer.report.forecast import ForecastReport
@@ -24,9 +25,24 @@ def require_writable(path: Path) -> None:
         raise UsageError(f"{path} cannot be written: no permission to create files in {parent}")
 
 
+def shown(document: Any) -> Any:
+    """The JSON ``document`` without known secrets in its texts (``errors.hide``)."""
+    if not is_anything_hidden():
+        return document
+    match document:
+        case str():
+            return without_secrets(document)
+        case dict():
+            return {key: shown(value) for key, value in document.items()}
+        case list() | tuple():
+            return [shown(value) for value in document]
+        case _:
+            return document
+
+
 def write_report(path: Path, report: Report | ForecastReport) -> None:
     """Write the JSON document of ``report`` to ``path``; raises ``TargetError``."""
-    write_account(path, orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_account(path, orjson.dumps(shown(report.to_json()), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def write_account(path: Path, content: bytes) -> None:

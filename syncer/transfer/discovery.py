@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,15 +10,14 @@ import anyio
 
 from syncer.content import Bringing, Item, Listing, Referral, Referring, Source, TargetNames
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
-from syncer.oci import Descriptor, Digest, Index, Platform, Reference, parse_manifest
-from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, Takes, load_object, never
+from syncer.oci import Descriptor, Digest, Index, Platform, Reference
+from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, Takes, load_object, never, reduce_index
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 
-_ATTESTED = "vnd.docker.reference.digest"  # BuildKit's annotation of an attestation: the digest of its subject
 
 _MOST_LEVELS = 8  # of a signature of an SBOM of an image, and so on
 
@@ -295,25 +293,6 @@ class Discovery:
 
 def _fits(platform: Platform | None, item: Item) -> bool:
     return platform is not None and any(platform.satisfies(wanted) for wanted in item.platforms)
-
-
-def reduce_index(index: Index, kept: Sequence[Descriptor]) -> Index:
-    """``index`` with only the manifests ``kept`` and BuildKit's attestations of them; the same bytes every time.
-
-    An index that loses no manifest keeps its bytes and its digest.
-    """
-    digests = {str(child.digest) for child in kept}
-    document = load_object(index.content)
-    document["manifests"] = [
-        entry
-        for entry in document["manifests"]
-        if entry["digest"] in digests or (entry.get("annotations") or {}).get(_ATTESTED) in digests
-    ]
-    if len(document["manifests"]) == len(index.manifests):
-        return index
-    smaller = parse_manifest(json.dumps(document).encode(), index.descriptor.media_type)
-    assert isinstance(smaller, Index)
-    return smaller
 
 
 def _referrer_item(item: Item, referral: Referral) -> Item:

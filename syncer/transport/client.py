@@ -14,8 +14,8 @@ from itertools import groupby
 import anyio
 from yarl import URL
 
-from syncer.errors import Interrupted, Unreachable, Unsafe, Waiting
-from syncer.transport.failures import HOPELESS, Down, NameUnknown, Unanswered
+from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
+from syncer.transport.failures import HOPELESS, Absent, Down, NameUnknown, Unanswered, spelt_status
 from syncer.transport.guard import Scope, authority, check_hop, origin
 from syncer.transport.hosts import Lane, Release, Traffic, in_lane, read_quota
 from syncer.transport.message import SMALL, Answer, Challenged, Request, Response
@@ -36,6 +36,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
+TROUBLE = OUTAGES - {429}  # by which a proxy says that the server behind it is not there
 SILENCE = (Unreachable, Unanswered)
 MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
@@ -48,6 +49,7 @@ class Budget:
     def __init__(self, limits: Limits, attempts: int | None = None) -> None:
         self._limits = limits
         self._attempts = attempts or limits.attempts
+        self.is_patient = attempts != 1
         self.failures = 0
         self.stalls = 0  # for which a blob was waited in vain
 
@@ -189,17 +191,63 @@ class Transport:
                     is_first = False
                     self.of(request.url).retries += 1
                     continue
-                budget.stalls += request.is_blob and isinstance(error, Unanswered)
+                self.note_stall(request, budget, error)
                 await self._again(request, budget, error)
                 continue
             if response.status not in TRANSIENT or await self._is_final(request, response):
                 return response
-            wait = self._heed_retry_after(response, budget)
-            if not request.repeatable or self._gives_up(request, budget, is_outage=response.status in OUTAGES):
-                return response
-            response.close()
-            self.of(request.url).retries += 1
-            await budget.sleep(at_least=0.0 if response.status in PAUSING else wait)
+            if (last := await self._after(request, response, budget)) is not None:
+                return last
+
+    async def _after(self, request: Request, response: Response, budget: Budget) -> Response | None:
+        """Wait before another attempt, after an answer of ``TRANSIENT``; returns that answer if there is to be none."""
+        wait = self._heed_retry_after(response, budget)
+        if not request.repeatable:
+            return response
+        if response.status in TROUBLE and (budget.is_spent or self.of(request.url).is_down):
+            response = await response.read_into_memory()
+            if await self.outlast(response.request, budget):
+                return None
+        if self._gives_up(request, budget, is_outage=response.status in OUTAGES):
+            return response
+        response.close()
+        self.of(request.url).retries += 1
+        await budget.sleep(at_least=0.0 if response.status in PAUSING else wait)
+        return None
+
+    async def outlast(self, request: Request, budget: Budget) -> bool:
+        """Wait while nothing works at the host of ``request``, which answered with one of ``TROUBLE``.
+
+        Returns True when it works again; ``budget`` has all its attempts then.  Returns False when the trouble is that
+        of this request, or the host was in trouble from the start.  Raises ``Down`` after ``Limits.outage`` seconds.
+        """
+        if not budget.is_patient:
+            return False
+        traffic = self.of(request.url)
+        try:
+            if not await traffic.presence.outlast(partial(self._look, request, traffic)):
+                return False
+        except Down:
+            traffic.errors += 1
+            raise
+        traffic.retries += 1
+        budget.progressed()
+        return True
+
+    async def _look(self, request: Request, traffic: Traffic) -> None:
+        """Ask the host of ``request`` for what costs it nothing; raises ``Unreachable`` if it is in trouble."""
+        ping = Request(
+            method="GET", url=URL(f"{request.url.origin()}/v2/"), reach=request.reach, patience=self.limits.connect
+        )
+        try:
+            with in_lane(Lane.ERRAND):
+                response, release = await self._attempt(ping, None, traffic)
+        except Interrupted as error:
+            raise Absent(str(error)) from None
+        release()
+        response.close()
+        if response.status in TROUBLE:
+            raise Absent(f"{traffic.host} answers {spelt_status(response.status)}")
 
     async def _is_final(self, request: Request, response: Response) -> bool:
         """Whether an error that could be gone at the next attempt says of itself that it will not be."""
@@ -218,6 +266,15 @@ class Transport:
             raise error
         self.of(request.url).retries += 1
         await budget.sleep()
+
+    def note_stall(self, request: Request, budget: Budget, error: NetworkError) -> None:
+        """Count a blob that was waited for in vain; one that never came is asked for once from then on."""
+        if not (request.is_blob and isinstance(error, Unanswered)):
+            return
+        held_back = self.of(request.url).held_back
+        budget.stalls = _MOST_STALLS if request.url.name in held_back else budget.stalls + 1
+        if budget.stalls >= _MOST_STALLS:
+            held_back.add(request.url.name)
 
     def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool, is_last: bool = False) -> bool:
         """Tell whether a failed attempt was the last one; then the error is counted.
@@ -252,7 +309,7 @@ class Transport:
         """Make one attempt, and follow redirects."""
         for _ in range(MOST_REDIRECTS + 1):
             response = await self._authorized(request)
-            if not is_redirect(request.method, response.status, response.headers):
+            if not is_redirect(request.method, response.status, response.headers) or not _leads_on(request, response):
                 return response
             try:
                 authorizer = request.authorizer
@@ -328,7 +385,7 @@ class Transport:
             assert lost is not None
             raise Down(str(lost), hint=lost.hint)
         response.on_close = release
-        traffic.presence.answered()
+        traffic.presence.answered(is_well=response.status not in TROUBLE)
         if quota := read_quota(response.headers):
             traffic.heed(quota)
         if response.status not in OUTAGES:
@@ -364,6 +421,16 @@ def resolved(base: URL, location: str) -> URL:
     if not target.host:
         raise ValueError(location)
     return target
+
+
+def _leads_on(request: Request, redirect: Response) -> bool:
+    """Tell whether a redirect is to be followed; one that is not is an answer like others."""
+    if request.follows is None:
+        return True
+    try:
+        return request.follows(resolved(request.url, redirect.headers["Location"]))
+    except ValueError:
+        return False
 
 
 def is_redirect(method: str, status: int, headers: Mapping[str, str]) -> bool:

@@ -92,9 +92,9 @@ def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:
         case 407:
             return ProxyRefused(f"{refusal}: 407 it wants another login", hint=_PROXY_LOGIN)
         case int() if 400 <= reason < 500 and reason not in _PASSING:
-            return ProxyRefused(f"{refusal}: {_status(reason)}")
+            return ProxyRefused(f"{refusal}: {spelt_status(reason)}")
         case int():
-            return Unreachable(f"{refusal}: {_status(reason)}")
+            return Unreachable(f"{refusal}: {spelt_status(reason)}")
         case TimeoutError() | BlockingIOError():
             return Unreachable(f"the proxy {proxy} does not answer: it was to connect us to {host}")
         case NotHTTP():
@@ -103,7 +103,8 @@ def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:
             return Unreachable(f"{refusal}: its answer was cut off")
 
 
-def _status(number: int) -> str:
+def spelt_status(number: int) -> str:
+    """A status with its phrase, where it has one."""
     try:
         return f"{number} {HTTPStatus(number).phrase}"
     except ValueError:

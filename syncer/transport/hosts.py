@@ -165,11 +165,12 @@ _LONGEST_PROBE = 15.0  # seconds between two probes
 
 
 class Presence:
-    """The knowledge of all requests to a host whether it takes connections.
+    """The knowledge of all requests to a host whether it takes connections, and whether it can do its work.
 
-    A host that has answered may be away for ``Limits.outage`` seconds, as a registry that restarts is.  Meanwhile its
-    requests wait, and one of them probes.  After that it is down, and everything for it fails at once, but for one
-    request now and then that looks whether it is back.  A host that never answered is down at once.
+    A host that has answered may be away for ``Limits.outage`` seconds, as a registry that restarts is; behind a proxy
+    it shows by 502, 503 or 504.  Meanwhile its requests wait, and one of them probes.  After that it is down, and
+    everything for it fails at once, but for one request now and then that looks whether it is back.  A host that never
+    answered is down at once.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -181,6 +182,9 @@ class Presence:
         self._probes = 0  # of this outage, in vain
         self._is_probing = False
         self._changed = anyio.Event()
+        self._well_at = 0.0  # monotonic: when it last answered without trouble
+        self._look: Probe | None = None  # the probe of a host that takes connections, and does no work
+        self._looking = anyio.Lock()
 
     @property
     def is_doubtful(self) -> bool:
@@ -190,11 +194,15 @@ class Presence:
     def forget(self) -> None:
         """Ask a host that is down again, as one that never answered."""
         if self._cause is not None:
-            self._cause, self._has_answered = None, False
+            self._cause, self._has_answered, self._well_at, self._look = None, False, 0.0, None
 
-    def answered(self) -> None:
-        """Note that the host is there."""
+    def answered(self, *, is_well: bool = True) -> None:
+        """Note that the host is there; ``is_well`` is false for an answer that tells of trouble."""
         self._has_answered = True
+        if is_well:
+            self._well_at, self._look = time.monotonic(), None
+        elif self._look is not None:
+            return
         self._cause = None
         if self._away_since is not None:
             self._back()
@@ -208,6 +216,29 @@ class Presence:
         elif self._cause is None and self._away_since is None:
             self._away_since, self._probes = time.monotonic(), 0
         await self.wait(probe)
+
+    async def outlast(self, look: Probe) -> bool:
+        """Wait while the host does no work at all; returns False when the trouble is that of one request alone.
+
+        It is if the host answers ``look``, which raises ``Unreachable`` for an answer that tells of trouble; and so is
+        the trouble of a host that never answered well.  Raises ``Down`` in the end.
+        """
+        began = time.monotonic()
+        async with self._looking:
+            if not 0 < self._well_at < began:
+                return False
+            if self._away_since is None and self._cause is None:
+                try:
+                    await look()
+                except HOPELESS:
+                    return False
+                except Unreachable:
+                    self._away_since, self._probes, self._look = time.monotonic(), 0, look
+                else:
+                    self._well_at = time.monotonic()
+                    return False
+        await self.wait(look)
+        return True
 
     async def wait(self, probe: Probe) -> None:
         """Wait while the host is away; raises ``Down`` when it is down."""
@@ -232,8 +263,9 @@ class Presence:
             with anyio.move_on_after(random.uniform(seconds / 2, seconds)):  # noqa: S311  (jitter is no secret)
                 await self._changed.wait()  # an answer to somebody says that it is back
             if self._away_since is not None:
-                await probe()
+                await (self._look or probe)()
         except HOPELESS:
+            self._look = None
             self._back()  # somebody is there, whom each request meets for itself
         except Unreachable as error:
             self._probes += 1
@@ -245,6 +277,7 @@ class Presence:
                     )
                 )
         else:
+            self._look = None
             self._back()
         finally:
             self._is_probing = False
@@ -280,6 +313,7 @@ class Traffic:
     pauses: int = 0
     paused_seconds: float = 0.0
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
+    held_back: set[str] = field(default_factory=set)  # blobs that never came, by the last part of their path
     permits: Permits = field(init=False)
     presence: Presence = field(init=False)
     _until: float = 0.0  # monotonic

@@ -105,6 +105,7 @@ class Request:
     is_blob: bool = False  # Limits.stall holds for its answer, and else Limits.idle
     pour: Pour | None = None  # takes the answer's body in a worker thread
     reach: Scope | None = None  # how near an address it may go to; None: where the user said
+    follows: Callable[[URL], bool] | None = None  # says whether a redirect leads to the same thing; None: all do
     is_final: Callable[[Answer], bool] | None = None  # says of an error that could be gone soon that it will not be
 
     @property
@@ -231,6 +232,7 @@ class _InMemory(Response):
 
     def __init__(self, answer: Response, content: bytes) -> None:
         super().__init__(answer.request, answer.status, answer.headers)
+        self.told = answer.told
         self._scope = answer.scope
         self._content = content
 

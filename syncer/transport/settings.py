@@ -104,7 +104,7 @@ class Limits:
     longest_backoff: float = 30.0
     max_wait: float = 120.0  # what a Retry-After may ask for
     connect: float = 15.0
-    outage: float = 120.0  # for which a host that has answered may take no connections
+    outage: float = 120.0  # for which a host that has answered may be away
     idle: float = 60.0  # for the head of an answer, and without a byte of its body
     stall: float = 300.0  # as idle, for a blob: caches and virus scanners hold its first or last bytes back
     commit: float = 900.0  # for the head of the answer to an upload: some registries copy the blob first

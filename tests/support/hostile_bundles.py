@@ -483,7 +483,6 @@ def zstd_files() -> dict[str, Callable[[], bytes]]:
         "a table with checksums": lambda: framed(sound, flags=0x80),
         "a table with reserved bits": lambda: framed(sound, flags=0x04),
         "no table": lambda: b"".join(frame for frame, _ in sound),
-        "a tar in one frame of another tool": lambda: zstd.compress(whole),
         "a tar in one frame with a table": lambda: framed([(stored_frame(whole), len(whole))]),
         "a frame that grows ten thousandfold": lambda: frames(
             (packed_frame(member(blob_name(zeros), zeros)), len(zeros) + 512)
@@ -554,6 +553,12 @@ def bombs() -> dict[str, Callable[[], bytes]]:
     packed = packed_index(large)
     return {
         "an index.json of ten million lists": lambda: plain([LAYOUT, *CONTENT, member("index.json", shells)]),
+        "an index.json of ten million lists beside docker's manifest.json": lambda: plain(
+            [LAYOUT, *CONTENT, member("manifest.json", b"[]"), member("index.json", shells)]
+        ),
+        "a manifest.json of ten million lists": lambda: plain(
+            [member("manifest.json", b"[" + b"[]," * 10**7 + b"[]]")]
+        ),
         "an index.json of one long text": lambda: plain([LAYOUT, *CONTENT, member("index.json", text)]),
         "an index.json that grows a hundredfold": lambda: packed,
         "a manifest of a million objects": lambda: plain(with_root(shallow)),

@@ -120,7 +120,7 @@ def layer(seed: str, size: int = 4096, *, compression: Compression = "gzip") -> 
 
     A gzip layer is stored, not deflated, so that its size follows from ``size`` and is quick to make.
     """
-    plain = _tar({f"data/{hashlib.sha256(seed.encode()).hexdigest()[:16]}": noise(seed, size)})
+    plain = tar({f"data/{hashlib.sha256(seed.encode()).hexdigest()[:16]}": noise(seed, size)})
     return layer_of(plain, compression=compression)
 
 
@@ -288,7 +288,7 @@ def chart(name: str, version: str = "1.0.0") -> Image:
     metadata = {"apiVersion": "v2", "name": name, "version": version}
     files = {f"{name}/Chart.yaml": "".join(f"{key}: {value}\n" for key, value in metadata.items()).encode()}
     packed = Layer(
-        gzip.compress(_tar(files), compresslevel=9, mtime=0), "application/vnd.cncf.helm.chart.content.v1.tar+gzip", ""
+        gzip.compress(tar(files), compresslevel=9, mtime=0), "application/vnd.cncf.helm.chart.content.v1.tar+gzip", ""
     )
     return manifest(_json(metadata), [packed], config_type="application/vnd.cncf.helm.config.v1+json")
 
@@ -310,7 +310,7 @@ def _json(document: Json) -> bytes:
     return json.dumps(document, indent=2).encode()
 
 
-def _tar(files: Mapping[str, bytes]) -> bytes:
+def tar(files: Mapping[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in files.items():

@@ -91,7 +91,7 @@ async def debian_registry(
             env=os.environ | dict(environment or {}),
         )
     try:
-        address = await _listening(process, log)
+        address = await listening(process, log)
         yield Registry(
             address,
             directory,
@@ -103,7 +103,7 @@ async def debian_registry(
             log=log,
         )
     finally:
-        await _end(process)
+        await end(process)
 
 
 @asynccontextmanager
@@ -152,10 +152,10 @@ async def serve_process(
             [sys.executable, "-m", "syncer", *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
-        address = await _listening(process, log)
+        address = await listening(process, log)
         yield Registry(address, directory, login=login, authority=authority if tls else None, pid=process.pid, log=log)
     finally:
-        await _end(process)
+        await end(process)
 
 
 class _Kept(logging.Handler):
@@ -182,7 +182,7 @@ def nothing_logged(*names: str) -> Iterator[None]:
     assert not handler.records, "\n".join(map(logging.Formatter().format, handler.records))
 
 
-async def _listening(process: Process, log: Path) -> str:
+async def listening(process: Process, log: Path) -> str:
     """The address that the registry says it listens on."""
     with anyio.fail_after(20):
         while True:
@@ -193,7 +193,7 @@ async def _listening(process: Process, log: Path) -> str:
             await anyio.sleep(_POLL_SECONDS)
 
 
-async def _end(process: Process) -> None:
+async def end(process: Process) -> None:
     with anyio.CancelScope(shield=True):
         if process.returncode is None:
             process.kill()

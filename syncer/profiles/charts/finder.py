@@ -134,6 +134,13 @@ class Charts:
                 tasks.start_soon(resolve, number, request)
         return [found[number] for number in range(len(requests))]
 
+    async def fetch_file(self, address: str, name: str | None = None) -> ResolvedChart:
+        """Fetch the file at ``address`` into the spool as an artifact, whatever is in it.  Raises ``SyncerError``."""
+        url, login = _address(address)
+        fetched = await self._fetch(url, url, login)
+        title = name or url.name or url.host or "file"
+        return self._file(ChartRequest(address, title), fetched, file_reference(address, name), title)
+
     async def _from_repository(self, request: ChartRequest, repository: URL, login: Login | None) -> ResolvedChart:
         index = await self._index(repository, login)
         entry = await to_thread.run_sync(index.find, request.name, request.version)
@@ -158,14 +165,16 @@ class Charts:
         if metadata is not None:
             repository = repository_of(url.parent.path, metadata["name"])
             return self._chart(request, repository, url, fetched, metadata)
-        layer = Descriptor("application/octet-stream", fetched.digest, fetched.size, annotations={TITLE: url.name})
+        name = _reference(url, repository_of(url.path), request.version or "")
+        return self._file(request, fetched, name, url.name)
+
+    def _file(self, request: ChartRequest, fetched: Download, name: Reference, title: str) -> ResolvedChart:
+        layer = Descriptor("application/octet-stream", fetched.digest, fetched.size, annotations={TITLE: title})
         self._spool.add_file(fetched.path, layer)
         self._spool.add_bytes(EMPTY_CONFIG, EMPTY.media_type)
         manifest = artifact_manifest(EMPTY, [layer], artifact_type=FILE)
-        version = request.version or ""
-        name = _reference(url, repository_of(url.path), version)
         reference = self._spool.add_artifact(name, manifest)
-        return ResolvedChart(request=request, reference=reference, version=version, size=fetched.size)
+        return ResolvedChart(request=request, reference=reference, version=request.version or "", size=fetched.size)
 
     def _chart(
         self, request: ChartRequest, repository: str, url: URL, fetched: Download, metadata: Map
@@ -272,6 +281,16 @@ def guess_reference(request: ChartRequest) -> Reference | None:
     return _reference(url, repository_of(url.path, request.name), request.version)
 
 
+def file_reference(address: str, name: str | None = None) -> Reference:
+    """The name of the file at ``address`` as an artifact, ``HOST/PATH/FILE:latest``; ``name`` replaces the last part.
+
+    Raises ``UsageError`` for an address that is none, and ``InvalidReference`` for a name that is too long.
+    """
+    url, _ = _address(address)
+    folder = url.parent.path if url.name else url.path
+    return _reference(url, repository_of(folder, name or url.name or url.host or "file"), "")
+
+
 def _address(repo: str) -> tuple[URL, Login | None]:
     """The URL that ``repo`` means, and the login in it, if any; without a scheme it is HTTPS."""
     text = repo.strip()
@@ -302,4 +321,12 @@ def _metadata(path: Path, name: str) -> Map | None:
         return read_chart_metadata(file, name)
 
 
-__all__ = ["Charts", "FailedChart", "OciRegistry", "ResolvedChart", "guess_reference", "is_archive"]
+__all__ = [
+    "Charts",
+    "FailedChart",
+    "OciRegistry",
+    "ResolvedChart",
+    "file_reference",
+    "guess_reference",
+    "is_archive",
+]

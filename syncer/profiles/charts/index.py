@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ async def read_index(
 
 
 def _cache_path(cache: Path, url: URL) -> Path:
-    """The file for an index: a line of JSON with its ETag, and then the lines of ``ChartIndex``."""
+    """The file for an index: a line of JSON with its ETag and the bytes that follow, the lines of ``ChartIndex``."""
     return cache / f"index-{hashlib.sha256(str(url).encode()).hexdigest()[:32]}.json"
 
 
@@ -153,10 +154,12 @@ def _load(cache: Path, url: URL, repository: URL, directory: Path) -> tuple[str,
     """The ETag and the index in ``cache``; None when it is absent or damaged, since a cache is only a hint."""
     try:
         with _cache_path(cache, url).open("rb") as file:
-            etag = orjson.loads(file.readline(_LONGEST_LINE))["etag"]
+            head = orjson.loads(file.readline(_LONGEST_LINE))
+            if head["bytes"] != os.fstat(file.fileno()).st_size - file.tell():
+                return None  # a hint may be cut off by a power failure
             lines = (orjson.loads(line) for line in iter(partial(file.readline, _LONGEST_LINE), b""))
             charts = ((name, IndexedChart(*map(_checked, fields))) for name, *fields in lines)
-            return _checked(etag), ChartIndex.write(repository, directory, charts)
+            return _checked(head["etag"]), ChartIndex.write(repository, directory, charts)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -171,8 +174,9 @@ def _save(cache: Path, url: URL, etag: str, index: ChartIndex) -> None:
     try:
         if index.path.stat().st_size <= _MAX_CACHED:
             cache.mkdir(parents=True, exist_ok=True)
-            content = orjson.dumps({"etag": etag}) + b"\n" + index.path.read_bytes()
-            write_whole(_cache_path(cache, url), content, is_hint=True)
+            lines = index.path.read_bytes()
+            head = orjson.dumps({"etag": etag, "bytes": len(lines)})
+            write_whole(_cache_path(cache, url), b"\n".join((head, lines)), is_hint=True)
     except OSError:
         return  # the next run asks again
 

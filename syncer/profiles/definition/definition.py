@@ -26,11 +26,19 @@ _HEADER = """\
 
 @dataclass(frozen=True, slots=True, order=True)
 class ChartRequest:
-    """A chart that a pack requests; without a version, the newest one is meant."""
+    """A chart that a pack requests; without a version, the newest one is meant.
+
+    A name may be written as Helm's commands take it, ``ALIAS/NAME``, with this user's alias of the repository: the
+    repository itself knows the name alone.  At an OCI registry the name is a part of a path.
+    """
 
     repo: str
     name: str
     version: str | None = None
+
+    def __post_init__(self) -> None:
+        if "/" in self.name and not self.repo.strip().startswith("oci://"):
+            object.__setattr__(self, "name", self.name.rpartition("/")[2])
 
     def __str__(self) -> str:
         return f"{self.name} {self.version or '(newest)'} from {self.repo}"
@@ -60,6 +68,7 @@ class DefinedImage:
     """An image, the packs that want it, and, once it is resolved, its digest and size.
 
     ``size`` counts the bytes of all content below the digest.  ``stored`` is the name that a push gave the image.
+    ``guessed`` is an image that a scan supposes: a build goes on without it if its registry has none of that name.
     """
 
     image: Reference
@@ -68,6 +77,7 @@ class DefinedImage:
     platforms: tuple[str, ...] = ()
     size: int | None = None
     stored: Reference | None = None
+    guessed: bool = False
 
     @property
     def reference(self) -> Reference:

@@ -6,15 +6,16 @@ the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from syncer.errors import AlreadyThere, InvalidFile, SyncerError
 from syncer.files import saving, write_whole
 from syncer.formats.text import decode_text, read_text
-from syncer.formats.yaml import Map, Seq, Step, line_of, parse_yaml, spell_path, unknown_field
+from syncer.formats.yaml import Map, Seq, Step, line_of, nearest, parse_yaml, spell_path, unknown_field
 from syncer.oci import Digest, Reference
 from syncer.profiles.definition.definition import (
     API_VERSION,
@@ -33,7 +34,7 @@ from syncer.profiles.definition.definition import (
 
 
 def read_definition(path: Path) -> Definition:
-    """Read the definition in the file at ``path``; raises ``InvalidFile``, which names line and field."""
+    """Read the definition in the file at ``path``; raises ``InvalidFile`` with all its mistakes, by line and field."""
     return parse_definition(read_text(path), path)
 
 
@@ -45,11 +46,14 @@ def parse_definition(text: str | bytes, origin: Path | str) -> Definition:
     try:
         definition: Definition = _DEFINITION(tree, ())
         _check_digests(definition)
-    except _Mistake as mistake:
-        path = mistake.path
-        named = f"{spell_path(path)}: {mistake.problem}" if path else mistake.problem
-        raise InvalidFile(origin, named, line=line_of(tree, path), hint=mistake.hint) from None
+    except _Mistakes as mistakes:
+        raise InvalidFile.of(_told(mistake, tree, origin) for mistake in mistakes.found) from None
     return definition
+
+
+def _told(mistake: _Mistake, tree: Any, origin: Path | str) -> InvalidFile:
+    line = line_of(tree, mistake.path)
+    return InvalidFile(origin, mistake.problem, line=line, field=spell_path(mistake.path), hint=mistake.hint)
 
 
 def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:
@@ -69,108 +73,185 @@ def write_definition(definition: Definition, path: Path, *, force: bool = False)
         write_whole(path, content)
 
 
-@dataclass(eq=False)
-class _Mistake(Exception):
+@dataclass(frozen=True, slots=True)
+class _Mistake:
     path: tuple[Step, ...]
     problem: str
     hint: str | None = None
 
 
-Read: TypeAlias = Callable[[Any, tuple[Step, ...]], Any]
-"""A function from a node of the document and its path to a value; raises ``_Mistake``."""
+class _Mistakes(Exception):
+    def __init__(self, found: Sequence[_Mistake]) -> None:
+        super().__init__(found)
+        self.found = found
 
 
-def _text(node: Any, path: tuple[Step, ...]) -> str:
+def _wrong(path: tuple[Step, ...], problem: str, hint: str | None = None) -> _Mistakes:
+    """Make the exception for one mistake."""
+    return _Mistakes([_Mistake(path, problem, hint)])
+
+
+Schema: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A reader of one kind of value.
+
+    ``value`` makes it of a node of the document and its path, and raises ``_Mistakes``; ``schema`` says the same as a
+    JSON Schema, for YAML's own types: a text may look like a number there.
+    """
+
+    value: Callable[[Any, tuple[Step, ...]], Any]
+    schema: Schema
+
+    def __call__(self, node: Any, path: tuple[Step, ...]) -> Any:
+        return self.value(node, path)
+
+
+def definition_schema() -> Schema:
+    """The JSON Schema (2020-12) of a definition, made of the readers that read one."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The definition of a bundle of syncer",
+        **_DEFINITION.schema,
+    }
+
+
+_TEXT_SCHEMA: Schema = {"type": ["string", "number", "boolean"]}
+
+
+def _read_text(node: Any, path: tuple[Step, ...]) -> str:
     if not isinstance(node, str):
-        raise _Mistake(path, "it must be a text")
+        raise _wrong(path, "it must be a text")
     return node
 
 
-def _some_text(node: Any, path: tuple[Step, ...]) -> str:
-    if not _text(node, path):
-        raise _Mistake(path, "it must not be empty")
+def _read_some_text(node: Any, path: tuple[Step, ...]) -> str:
+    if not _read_text(node, path):
+        raise _wrong(path, "it must not be empty")
     return str(node)
 
 
-def _size(node: Any, path: tuple[Step, ...]) -> int:
+def _read_size(node: Any, path: tuple[Step, ...]) -> int:
     try:
         size = int(node)
     except (TypeError, ValueError):
-        raise _Mistake(path, "it must be a whole number") from None
+        raise _wrong(path, "it must be a whole number") from None
     if size < 0:
-        raise _Mistake(path, "it must be 0 or more")
+        raise _wrong(path, "it must be 0 or more")
     return size
 
 
-def _parsed(parse: Callable[[str], Any]) -> Read:
+_text = Read(_read_text, _TEXT_SCHEMA)
+_some_text = Read(_read_some_text, _TEXT_SCHEMA | {"minLength": 1})
+_size = Read(
+    _read_size, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\s*\+?[0-9_]+\s*$"}]}
+)
+
+
+def _read_flag(node: Any, path: tuple[Step, ...]) -> bool:
+    if node not in ("true", "false"):
+        raise _wrong(path, "it must be true or false")
+    return bool(node == "true")
+
+
+_flag = Read(_read_flag, {"anyOf": [{"type": "boolean"}, {"enum": ["true", "false"]}]})
+
+
+def _parsed(parse: Callable[[str], Any], pattern: str) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> Any:
         try:
-            return parse(_text(node, path))
+            return parse(_read_text(node, path))
         except SyncerError as error:
-            raise _Mistake(path, str(error), error.hint) from None
+            raise _wrong(path, str(error), error.hint) from None
 
-    return read
+    return Read(read, _TEXT_SCHEMA | {"pattern": pattern})
 
 
 def _only(word: str) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> str:
         if node != word:
-            raise _Mistake(path, f"it must be {word!r}")
+            raise _wrong(path, f"it must be {word!r}")
         return word
 
-    return read
+    return Read(read, {"const": word})
 
 
 def _or_nothing(inner: Read) -> Read:
-    return lambda node, path: None if node is None else inner(node, path)
+    schema = {"anyOf": [inner.schema, {"type": "null"}]}
+    return Read(lambda node, path: None if node is None else inner(node, path), schema)
 
 
 def _list(inner: Read) -> Read:
     def read(node: Any, path: tuple[Step, ...]) -> tuple[Any, ...]:
         if not isinstance(node, Seq):
-            raise _Mistake(path, "it must be a list")
-        return tuple([inner(each, (*path, index)) for index, each in enumerate(node)])
+            raise _wrong(path, "it must be a list")
+        values, mistakes = [], list[_Mistake]()
+        for index, each in enumerate(node):
+            try:
+                values.append(inner(each, (*path, index)))
+            except _Mistakes as wrong:
+                mistakes += wrong.found
+        if mistakes:
+            raise _Mistakes(mistakes)
+        return tuple(values)
 
-    return read
+    return Read(read, {"type": "array", "items": inner.schema})
 
 
-@dataclass(frozen=True, slots=True)
-class _Mapping:
-    """A reader of mappings that makes values of ``kind``; fields in ``said`` are checked and not kept."""
+def _mapping(kind: type[Any], reads: Mapping[str, Read], said: Mapping[str, Read] = MappingProxyType({})) -> Read:
+    """Make a reader of mappings that makes values of ``kind``; fields in ``said`` are checked and not kept."""
+    known = {**said, **reads}
+    required = [each.name for each in fields(kind) if each.default is MISSING]
 
-    kind: type[Any]
-    reads: Mapping[str, Read]
-    said: Mapping[str, Read] = field(default_factory=dict)
-
-    def __call__(self, node: Any, path: tuple[Step, ...]) -> Any:
+    def read(node: Any, path: tuple[Step, ...]) -> Any:
         if not isinstance(node, Map):
-            raise _Mistake(path, "it must be a mapping")
-        known = {**self.said, **self.reads}
+            raise _wrong(path, "it must be a mapping")
         values = {}
+        mistakes: list[_Mistake] = []
+        unknown = [name for name in node if name not in known]
         for name, inner in node.items():
-            if name not in known:
-                raise _Mistake((*path, name), unknown_field(name, list(known)))
-            values[name] = known[name](inner, (*path, name))
-        for each in fields(self.kind):
-            if each.default is MISSING and each.name not in values:
-                raise _Mistake((*path, each.name), "it is required")
-        return self.kind(**{name: value for name, value in values.items() if name not in self.said})
+            try:
+                if name in unknown:
+                    raise _wrong((*path, name), unknown_field(name, list(known)))
+                values[name] = known[name](inner, (*path, name))
+            except _Mistakes as wrong:
+                mistakes += wrong.found
+        for name in required:
+            if name not in node and not any(nearest(other, [name]) for other in unknown):
+                mistakes.append(_Mistake((*path, name), "it is required"))
+        if mistakes:
+            raise _Mistakes(mistakes)
+        return kind(**{name: value for name, value in values.items() if name not in said})
+
+    schema = {
+        "type": "object",
+        "required": required,
+        "additionalProperties": False,
+        "properties": {name: inner.schema for name, inner in known.items()},
+    }
+    return Read(read, schema)
 
 
-_REFERENCE = _parsed(Reference.parse)
+_REFERENCE = _parsed(
+    Reference.parse, r"^[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]*(/[a-z0-9._-]+)*(:[\w.-]+)?(@[a-z0-9]+:[0-9a-f]+)?$"
+)
 _MAYBE_REFERENCE = _or_nothing(_REFERENCE)
 _RESOLVED: Mapping[str, Read] = {
-    "digest": _or_nothing(_parsed(Digest.parse)),
+    "digest": _or_nothing(_parsed(Digest.parse, r"^[a-z0-9]+:[0-9a-f]{32,}$")),
     "size": _or_nothing(_size),
     "stored": _MAYBE_REFERENCE,
 }
 _TEXTS = _list(_text)
-_PACK = _Mapping(DefinedPack, {"name": _text, "version": _text})
-_PROFILE = _Mapping(
+_PACK = _mapping(DefinedPack, {"name": _text, "version": _text})
+_PROFILE = _mapping(
     DefinedProfile, {"name": _text, "version": _text, "uid": _text, "type": _text, "packs": _list(_PACK)}
 )
-_IMAGE = _Mapping(DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, **_RESOLVED})
-_CHART = _Mapping(
+_IMAGE = _mapping(
+    DefinedImage, {"image": _REFERENCE, "packs": _TEXTS, "platforms": _TEXTS, "guessed": _flag, **_RESOLVED}
+)
+_CHART = _mapping(
     DefinedChart,
     {
         "repo": _some_text,
@@ -181,12 +262,12 @@ _CHART = _Mapping(
         **_RESOLVED,
     },
 )
-_PATH = _or_nothing(lambda node, path: Path(_text(node, path)))
-_ARCHIVE = _Mapping(DefinedArchive, {"name": _some_text, "version": _some_text, "path": _PATH, **_RESOLVED})
-_FILE = _Mapping(DefinedFile, {"artifact": _REFERENCE, "path": _PATH, **_RESOLVED})
-_RELEASE = _Mapping(Release, {"name": _text, "version": _text, "notes": _text})
-_MISSING = _Mapping(Missing, {"name": _text, "reason": _text})
-_DEFINITION = _Mapping(
+_PATH = _or_nothing(Read(lambda node, path: Path(_read_text(node, path)), _TEXT_SCHEMA))
+_ARCHIVE = _mapping(DefinedArchive, {"name": _some_text, "version": _some_text, "path": _PATH, **_RESOLVED})
+_FILE = _mapping(DefinedFile, {"artifact": _REFERENCE, "path": _PATH, **_RESOLVED})
+_RELEASE = _mapping(Release, {"name": _text, "version": _text, "notes": _text})
+_MISSING = _mapping(Missing, {"name": _text, "reason": _text})
+_DEFINITION = _mapping(
     Definition,
     {
         "name": _some_text,
@@ -203,11 +284,15 @@ _DEFINITION = _Mapping(
 
 
 def _check_digests(definition: Definition) -> None:
+    """Raise ``_Mistakes`` for digests that contradict a name or each other."""
+    mistakes: list[_Mistake] = []
     digests: dict[str, Digest | None] = {}
     for index, entry in enumerate(definition.images):
+        path = ("images", index)
         if entry.digest and entry.image.digest and entry.digest != entry.image.digest:
-            raise _Mistake(("images", index), f"its digest {entry.digest.short} is not the one in the image's name")
-    for entry in definition.images:
+            mistakes.append(_Mistake(path, f"its digest {entry.digest.short} is not the one in the image's name"))
         name = str(entry.image)
         if digests.setdefault(name, entry.digest) != entry.digest:
-            raise _Mistake((), f"{name} is in images twice, with different digests")
+            mistakes.append(_Mistake(path, f"{name} is in images twice, with different digests"))
+    if mistakes:
+        raise _Mistakes(mistakes)

@@ -1,20 +1,23 @@
 """Importing image-syncer's files: rules from a source to one or several targets, and logins.
 
-The rules and the logins may be two files, or one file with ``images`` and ``auth`` (the tool's older form).
+The rules are those of its ``pkg/utils/url.go``; docs/import.md has the table.  The rules and the logins may be two
+files, or one file with ``images`` and ``auth`` (the tool's older form).
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from syncer.errors import UsageError
+from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, image_source
-from syncer.profiles.imports.skopeo import whole_match
+from syncer.profiles.imports.draft import Draft, Fields, Numbers, image_source, names_host, tagged_source, variable
 from syncer.profiles.syncfile.document import parse_registry_host, parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")  # of Go's os.ExpandEnv, which is about targets and logins
 _LOGIN = frozenset({"username", "password", "insecure"})
 
 
@@ -24,7 +27,8 @@ def is_image_syncer(tree: Any) -> bool:
         return False
     if isinstance(tree.get("images"), Map) and tree.keys() <= {"images", "auth"}:
         return True
-    return all("/" in name and (target is None or isinstance(target, (str, list))) for name, target in tree.items())
+    names = all("/" in name for name in tree)
+    return names and any(target is None or isinstance(target, (str, list)) for target in tree.values())
 
 
 def is_logins(tree: Any) -> bool:
@@ -38,7 +42,11 @@ def is_logins(tree: Any) -> bool:
 
 def import_image_syncer(tree: Any, draft: Draft) -> None:
     """Fill ``draft`` from the document ``tree``."""
-    draft.note("Platforms: all are taken, indexes unchanged.")
+    draft.note("Platforms: all are taken, indexes unchanged; image-syncer has flags for some of them.")
+    draft.note(
+        "Signatures stay behind where the tags do not name them, as with image-syncer; `referrers: true` brings all."
+    )
+    draft.referrers = False
     whole = Fields(draft, tree)
     if isinstance(tree.get("images"), Map):
         rules = whole.inner("images")
@@ -47,12 +55,12 @@ def import_image_syncer(tree: Any, draft: Draft) -> None:
     else:
         rules = whole
     for source in rules.names():
-        targets = rules.texts(source)
-        if not targets or not all(targets):
-            rules.refuse(source, "it names no target: the default registry and namespace are flags of image-syncer")
-            continue
+        targets = rules.texts(source, null="")
+        if source not in rules.refused and (not targets or not all(targets)):
+            rules.refuse(source, "it names no target")
         for target in targets:
-            _rule(draft, rules, source, target)
+            if source not in rules.refused:
+                _rule(draft, rules, source, _VARIABLE.sub(lambda match: variable(match[1] or match[2]), target))
 
 
 def import_logins(logins: Fields) -> None:
@@ -72,24 +80,26 @@ def import_logins(logins: Fields) -> None:
 
 
 def _rule(draft: Draft, rules: Fields, source: str, target: str) -> None:
-    target_name = rules.parse(source, _target, target)
+    numbers = Numbers(target)
+    target_name = numbers.parse(rules, source, target, _target)
     if target_name is None:
         return
     sources = _sources(rules, source, target_name)
     if not sources:
         return
-    draft.target(target_name.registry)
-    draft.sources += [{**each, "targets": [target_name.registry]} for each in sources]
+    registry = target.partition("/")[0] if names_host(target) else numbers.restore(target_name.registry)
+    draft.target(registry)
+    draft.sources += [{**numbers.restore(each), "targets": [registry]} for each in sources]
 
 
 def _sources(rules: Fields, source: str, target_name: Reference) -> list[dict[str, Any]]:
     """The sources of one rule, whose left side is an image, names of tags, an expression in slashes, or all tags."""
     name, colon, tags = _split_tags(source)
     if colon and tags.startswith("/") and tags.endswith("/") and len(tags) > 2:
-        pattern = rules.parse(source, TagPattern.regex, whole_match(tags[1:-1]))
+        pattern = rules.parse(source, lambda text: TagPattern.regex(whole_match(text)), tags[1:-1])
         return _of_repository(rules, source, name, {"regex": [pattern.text]} if pattern else None, target_name)
     if colon and "," in tags:
-        names = [tag for tag in tags.split(",") if rules.parse(source, TagPattern.name, tag)]
+        names = [tag for tag in tags.split(",") if rules.parse(source, TagPattern.name, tag or ",")]
         return _of_repository(rules, source, name, names, target_name)
     if not colon and "@" not in source:
         return _of_repository(rules, source, name, "all", target_name)
@@ -105,7 +115,12 @@ def _of_repository(rules: Fields, source: str, name: str, tags: Any, target_name
     if target_name.tag:
         rules.refuse(source, f"several tags cannot all become {target_name.tag}")
         return []
-    return [{"repository": place.name, "tags": tags, "as": target_name.repository}] if place and tags else []
+    if place is None or not tags:
+        return []
+    if isinstance(tags, list):
+        return [{"repository": place.name, "tags": tags, "as": target_name.repository}]
+    chosen = {} if tags == "all" else tags
+    return [tagged_source(rules.draft, "image-syncer", place.name, chosen, **{"as": target_name.repository})]
 
 
 def _split_tags(source: str) -> tuple[str, str, str]:

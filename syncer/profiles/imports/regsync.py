@@ -1,81 +1,200 @@
-"""Importing regsync's file (regclient.org/usage/regsync): credentials, defaults, and steps with source and target."""
+"""Importing regsync's file (regclient.org/usage/regsync): credentials, defaults, and steps with source and target.
+
+The fields and their rules are those of ``cmd/regsync`` and ``config/host.go`` of regclient 0.11; docs/import.md has the
+table.  A step whose choice of what is mirrored cannot be carried over is not in the result at all.
+"""
 
 from __future__ import annotations
 
+import platform as machine
 import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from syncer.errors import UsageError
-from syncer.formats.yaml import Map, Seq
-from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
-from syncer.profiles.syncfile.document import parse_repository
+from syncer.formats.re2 import whole_match
+from syncer.formats.yaml import Map, Seq, spell_path
+from syncer.naming import rename_reference
+from syncer.oci import Platform, Reference
+from syncer.oci.docker_hub import canonical_host
+from syncer.profiles.imports.draft import (
+    SIGNATURE_TAGS,
+    VARIABLE,
+    Draft,
+    Fields,
+    Numbers,
+    chooses_signatures,
+    login_host,
+    names_host,
+    variable,
+)
+from syncer.profiles.syncfile.document import parse_registry_host, parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
-_SOURCE = re.compile(r"\{\{\s*\.Sync\.Source\s*\}\}")
+_ACTION = re.compile(r"\{\{-?(.*?)-?\}\}", re.DOTALL)
+_ENV = re.compile(r'\s*env\s+(?:"(\w+)"|`(\w+)`)(?:\s*\|\s*default\s+(?:"([^"\\}]*)"|`([^`}]*)`))?\s*')
+_SOURCE = re.compile(r"\s*\.Sync\.Source\s*")
 _FILE = re.compile(r"\{\{\s*file\s+\"([^\"]+)\"\s*\}\}")
+_UNKNOWN_HOST = "registry.invalid"
 
 _WHEN = "Times (interval, schedule) belong to cron or systemd: see docs/examples."
 _PACE = "Limits (parallel, ratelimit) need no setting: syncer slows down by itself. Your own go under `registries`."
 _HOOKS = "hooks: regsync reads them and never runs them."
+_REQUESTS = "blobLimit, cacheCount, cacheTime, userAgent: syncer's requests have no such settings."
+_DOCKER_LOGINS = (
+    "skipDockerConfig: syncer uses the logins of `docker login` for registries without credentials in the file; name "
+    "an empty file with --auth-file against that."
+)
+_PLATFORMS = (
+    "platforms: the index at the target lists only these; regsync keeps the index whole and leaves the content of the "
+    "other platforms behind."
+)
 _NO_BACKUP = "a tag that is overwritten is not kept under another name"
 _NO_FILTERS = "either all signatures and referrers of an image are mirrored, or none"
+_NO_TEMPLATE = '{{ env "NAME" }}, with a default or not, and {{ .Sync.Source }} are carried over, and no other template'
 _SWITCHES = ("fastCheck", "fastCopy", "forceRecursive", "referrerSlow")
+_MEDIA_TYPES = frozenset(
+    {
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+    }
+)
+"""regsync's own default (``defaultMediaTypes``); syncer mirrors all of them."""
+
+_ARCHITECTURES = {
+    "i386": "386",
+    "i686": "386",
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "armhf": "arm/v7",
+    "armv7l": "arm/v7",
+    "armel": "arm/v6",
+    "armv6l": "arm/v6",
+    "loongarch64": "loong64",
+}
+_SYSTEMS = {"linux": "linux", "darwin": "darwin", "win32": "windows"}
 
 
 def is_regsync(tree: Any) -> bool:
     """Tell whether ``tree`` looks like such a file."""
-    return isinstance(tree, Map) and isinstance(tree.get("sync"), Seq)
+    return isinstance(tree, Map) and (isinstance(tree.get("sync"), Seq) or {"sync", "creds"} <= tree.keys())
 
 
 def import_regsync(tree: Any, draft: Draft) -> None:
     """Fill ``draft`` from the document ``tree``."""
     whole = Fields(draft, tree)
-    if whole.text("version") not in (None, "1"):
+    if whole.text("version") not in (None, "0", "1"):
         whole.refuse("version", "only version 1 is known")
+    places: dict[str, _Place] = {}
+    known: dict[str, tuple[str, dict[str, Any]]] = {}
     for registry in whole.each("creds"):
-        _registry(draft, registry)
+        _registry(draft, registry, places, known)
     defaults = whole.inner("defaults")
-    referrers = _referrers(defaults)
-    _refuse_differences(defaults)
-    defaults.ignore("", "skipDockerConfig", "blobLimit", "cacheCount", "cacheTime", "userAgent")
+    choices = _Choices.of(defaults, None)
+    draft.referrers = choices.any_referrers  # regsync does not copy them by default
+    _ignored(defaults)
+    if defaults.flag("skipDockerConfig"):
+        draft.note(_DOCKER_LOGINS)
+    defaults.ignore(_REQUESTS, "blobLimit", "cacheCount", "cacheTime", "userAgent")
     defaults.finish()
-    draft.referrers = bool(referrers)  # regsync does not copy them by default
     for step in whole.each("sync"):
-        _step(draft, step)
+        _Step(draft, step, _Choices.of(step, choices), places).add()
     whole.ignore("", *(name for name in whole.names() if name.startswith("x-")))
     whole.finish()
 
 
-def _registry(draft: Draft, registry: Fields) -> None:
-    host = registry.text("registry") or ""
-    if not host:
-        registry.refuse("registry", "it is required")
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The server and the path at which regsync finds what names of a registry begin with."""
+
+    host: str
+    prefix: str = ""
+
+    def rename(self, reference: Reference) -> Reference:
+        path = "/".join(filter(None, (self.prefix, reference.repository)))
+        return rename_reference(reference, registry=self.host, repository=path)
+
+
+_NOWHERE = _Place("")  # of a registry whose server could not be read: nothing is mirrored from or to another one
+_OF_A_HOST = ("user", "pass", "token", "credHelper", "tls")
+
+
+def _registry(
+    draft: Draft, registry: Fields, places: dict[str, _Place], known: dict[str, tuple[str, dict[str, Any]]]
+) -> None:
+    name = _templated(registry, "registry")
+    host, plain = (name and registry.parse("registry", _login_host, name)) or (_UNKNOWN_HOST, None)
+    host = _place(registry, host, places)
+    login = {field: registry.tree.get(field) for field in _OF_A_HOST}
+    other, others = known.setdefault(host, (name or "", login))
+    if other != name and others != login:
+        registry.refuse("registry", f"{other} above is the same host, with other credentials or TLS: it can have one")
         return
-    if registry.text("hostname") not in (None, host):
-        registry.refuse("hostname", "syncer connects to a registry by its own name only")
+    _tls(draft, host, registry, plain=plain)
     _credentials(draft, host, registry)
-    match registry.text("tls"):
+    if concurrency := registry.parse("reqConcurrent", _number):
+        draft.registry(host, concurrency=max(1, min(int(concurrency), 256)))
+    if rate := registry.parse("reqPerSec", _number):
+        draft.registry(host, requests_per_second=rate)
+    registry.unsupported("mirrors are not used: name the registry to read from as the source", "mirrors")
+    registry.ignore("", "priority", "repoAuth", "blobChunk", "blobMax", "api", "scheme", "credExpire")
+    options = registry.inner("apiOpts")
+    options.ignore("apiOpts.disableHead: syncer asks by HEAD, and by GET where that has no answer.", "disableHead")
+    options.finish()
+    registry.finish()
+    draft.registries.pop(_UNKNOWN_HOST, None)
+
+
+def _place(registry: Fields, host: str, places: dict[str, _Place]) -> str:
+    """Take what says where the images of ``host`` really are; gives the host to speak to."""
+    hostname = registry.parse("hostname", parse_registry_host)
+    prefix = (registry.text("pathPrefix") or "").strip("/")
+    if registry.refused & {"hostname", "pathPrefix"}:
+        places[host] = _NOWHERE
+        return host
+    if hostname == canonical_host(host):
+        hostname = None
+    if hostname or prefix:
+        places[host] = _Place(hostname or host, prefix)
+    return hostname or host
+
+
+def _tls(draft: Draft, host: str, registry: Fields, *, plain: bool | None) -> None:
+    """Take the settings of TLS; the scheme of the registry's name, ``plain``, counts where ``tls`` does not say."""
+    match (registry.text("tls") or "").lower():
+        case "":
+            if plain:
+                draft.registry(host, plain_http=True)
         case "disabled":
             draft.registry(host, plain_http=True)
         case "insecure":
             draft.registry(host, insecure=True)
+        case "enabled":
+            pass
+        case _:
+            registry.refuse("tls", "it must be enabled, insecure or disabled")
     for ours, theirs in {"ca_cert": "regcert", "client_cert": "clientCert", "client_key": "clientKey"}.items():
         _certificate(draft, host, registry, ours, theirs)
-    if concurrency := registry.parse("reqConcurrent", _number):
-        draft.registry(host, concurrency=int(concurrency))
-    if rate := registry.parse("reqPerSec", _number):
-        draft.registry(host, requests_per_second=rate)
-    registry.unsupported("mirrors are not used: name the registry to read from as the source", "mirrors")
-    registry.unsupported("a path is written into the image's name", "pathPrefix")
-    registry.ignore("", "priority", "repoAuth", "blobChunk", "blobMax", "apiOpts", "api", "scheme", "credExpire")
-    registry.finish()
+
+
+def _login_host(text: str) -> tuple[str, bool | None]:
+    return (text, None) if VARIABLE.search(text) else login_host(text)
 
 
 def _credentials(draft: Draft, host: str, registry: Fields) -> None:
-    draft.login(host, registry.text("user"), registry.text("pass"))
+    user = _templated(registry, "user") if "user" in registry else None
+    draft.login(host, user, registry.text("pass"))
     if helper := registry.text("credHelper"):
-        draft.registry(host, credentials={"helper": helper.removeprefix("docker-credential-")})
+        program = helper.removeprefix("docker-credential-")
+        if program == helper or not re.fullmatch(r"[\w.-]+", program):
+            registry.refuse("credHelper", "a helper is a program on the PATH whose name begins with docker-credential-")
+        else:
+            draft.registry(host, credentials={"helper": program})
     registry.unsupported("a token is not a user and a password: keep it in a credential helper", "token")
     registry.unsupported("a helper is asked for the registry's own name", "credHost")
 
@@ -90,68 +209,222 @@ def _certificate(draft: Draft, host: str, registry: Fields, ours: str, theirs: s
         registry.refuse(theirs, f"write the certificate to a file and name it under `registries.{host}.{ours}`")
 
 
-def _step(draft: Draft, step: Fields) -> None:
-    source, target = step.text("source") or "", step.text("target") or ""
-    target = _SOURCE.sub(lambda _: source, target)
-    kind = step.text("type")
-    more: dict[str, Any] = {}
-    referrers = _referrers(step)
-    if referrers is not None and referrers != draft.referrers:
-        more["referrers"] = referrers
-    platforms = platform_names(step, "platforms") + platform_names(step, "platform")
-    if platforms:
-        more["platforms"] = platforms
-    _refuse_differences(step)
-    choices = _tag_choices(step)
-    sources: list[dict[str, Any]] = []
-    if any(text.startswith("ocidir://") or "{{" in text for text in (source, target)):
-        step.refuse("source", "only images in registries, and no template but {{ .Sync.Source }}, are understood")
-    elif kind == "image":
-        sources = _image(step, source, target)
-    elif kind == "repository":
-        sources = _repository(step, source, target, choices)
-    else:
-        step.refuse("type", f"{kind!r} cannot be imported: name the repositories one by one")
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """What a step, or the defaults of all steps, choose of an image: its referrers, and the media types it may have."""
+
+    referrers: bool = False
+    digest_tags: bool = False
+    has_filters: bool = False  # of referrers; they were refused
+    some_media_types: bool = False  # likewise
+
+    @property
+    def any_referrers(self) -> bool:
+        return self.referrers or self.digest_tags
+
+    @classmethod
+    def of(cls, fields: Fields, defaults: _Choices | None) -> _Choices:
+        """Take these fields; those that are absent are as in ``defaults``."""
+        default = defaults or cls()
+        referrers, digest_tags = fields.flag("referrers"), fields.flag("digestTags")
+        made = cls(
+            default.referrers if referrers is None else referrers,
+            default.digest_tags if digest_tags is None else digest_tags,
+        )
+        if made.referrers != made.digest_tags:
+            fields.draft.note("referrers and digestTags are one switch in syncer: both are mirrored.")
+        filters = ("referrerFilters", "referrerSource", "referrerTarget")
+        has_filters = any(fields.tree.get(name) for name in filters) or default.has_filters
+        if made.referrers or defaults is None:
+            fields.unsupported(_NO_FILTERS, *filters)
+        else:
+            fields.ignore("", *filters)
+        wanted = {text for text in fields.texts("mediaTypes", null="") if text}
+        some = bool(wanted) and not wanted >= _MEDIA_TYPES
+        if some:
+            fields.refuse("mediaTypes", "images of all of regsync's media types are mirrored, and not of some alone")
+        return cls(
+            made.referrers,
+            made.digest_tags,
+            has_filters,
+            some or (default.some_media_types and not wanted) or "mediaTypes" in fields.refused,
+        )
+
+
+@dataclass(slots=True)
+class _Step:
+    """One step; ``add`` brings its sources into the draft, unless its choice of them cannot be carried over."""
+
+    draft: Draft
+    step: Fields
+    choices: _Choices
+    places: dict[str, _Place]
+    more: dict[str, Any] = field(default_factory=dict)
+    is_nowhere: bool = False  # the registry of one of its ends is not known
+
+    def add(self) -> None:
+        step = self.step
+        source = _templated(step, "source")
+        target = _templated(step, "target", source=source)
+        kind = step.text("type")
+        self._platforms()
+        _ignored(step)
+        sets = _tag_sets(step)
+        if self.choices.any_referrers != self.draft.referrers:
+            self.more["referrers"] = self.choices.any_referrers
+        sources: list[dict[str, Any]] = []
+        if source is not None and target is not None:
+            match kind:
+                case "image":
+                    sources = self._image(source, target)
+                case "repository":
+                    sources = self._repository(source, target, sets)
+                case _:
+                    step.refuse("type", f"{kind!r} cannot be imported: name the repositories one by one")
         step.ignore("", "repos")
-    for each in sources:
-        draft.target(each["targets"][0])
-        draft.sources.append({**each, **more})
-    step.finish()
+        step.finish()
+        if self.choices.some_media_types or (self.choices.referrers and self.choices.has_filters):
+            return
+        if step.refused & {"platform", "platforms", "referrers", "digestTags"} or self.is_nowhere:
+            return
+        for each in sources:
+            self.draft.target(each["targets"][0])
+            self.draft.sources.append({**each, **self.more})
+
+    def _platforms(self) -> None:
+        single = self.step.parse("platform", _platform)
+        texts = self.step.texts("platforms", null="")
+        several = [self.step.parse("platforms", _platform, text) for text in texts]
+        if "" in texts:
+            self.step.refuse("platforms", "content without a platform cannot be chosen")
+        if single:
+            self.more["platforms"] = [str(single)]
+            if self.step.text("platform") == "local":
+                self.draft.note(f"platform: local is {single}, the platform of the machine of this import.")
+        elif several:
+            self.more["platforms"] = [str(each) for each in several if each]
+            self.draft.note(_PLATFORMS)
+
+    def _image(self, source: str, target: str) -> list[dict[str, Any]]:
+        numbers = Numbers(source, target)
+        image = numbers.parse(self.step, "source", source, Reference.parse)
+        named = self._target(numbers, target, Reference.parse)
+        if image is None or named is None:
+            return []
+        registry, name = named
+        if name.digest:
+            self.step.refuse("target", "a digest cannot be chosen at a target")
+            return []
+        tag = f":{name.tag}" if name.tag and (name.tag != image.tag or VARIABLE.fullmatch(source)) else ""
+        spelt = source if names_host(source) else str(self._at_its_place(image))
+        return [numbers.restore({"image": spelt, "as": name.repository + tag, "targets": [registry]})]
+
+    def _repository(self, source: str, target: str, sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        numbers = Numbers(source, target)
+        place = numbers.parse(self.step, "source", source, parse_repository)
+        named = self._target(numbers, target, parse_repository)
+        if place is None or named is None:
+            return []
+        registry, name = named
+        spelt = source if names_host(source) else self._at_its_place(place).name
+        made = []
+        for tags in sets:
+            source_of = {"repository": spelt, "tags": tags or "all", "as": name.repository, "targets": [registry]}
+            if chooses_signatures(tags):
+                self.draft.note(SIGNATURE_TAGS.format("regsync"))
+                self.more["referrers"] = True
+            made.append(numbers.restore(source_of))
+        return made
+
+    def _target(self, numbers: Numbers, target: str, parse: Callable[[str], Reference]) -> tuple[str, Reference] | None:
+        """The registry of ``target``, and its name there."""
+        if VARIABLE.fullmatch(target):
+            self.step.refuse("target", "the registry must be apart from the name below it: REGISTRY/NAME")
+            return None
+        name = numbers.parse(self.step, "target", target, parse)
+        if name is None:
+            return None
+        if not names_host(target):
+            name = self._at_its_place(name)
+            return name.registry, name
+        host = target.partition("/")[0]
+        self.draft.note(f"{host} is taken for a registry; if it is a name at Docker Hub, write the Hub before it.")
+        return host, name
+
+    def _at_its_place(self, reference: Reference) -> Reference:
+        place = self.places.get(reference.registry)
+        if place is _NOWHERE:
+            self.is_nowhere = True
+            return reference
+        return place.rename(reference) if place else reference
 
 
-def _image(step: Fields, source: str, target: str) -> list[dict[str, Any]]:
-    image, target_name = step.parse("source", Reference.parse, source), step.parse("target", Reference.parse, target)
-    if image is None or target_name is None:
+def _templated(fields: Fields, name: str, *, source: str | None = None) -> str | None:
+    """Take a text in which regsync expands templates, with variables in their place; None when it is not usable."""
+    text = fields.text(name)
+    if text is None:
+        fields.refuse(name, "it is required")
+        return None
+    known = True
+
+    def put(match: re.Match[str]) -> str:
+        nonlocal known
+        if env := _ENV.fullmatch(match[1]):
+            return variable(env[1] or env[2], env[3] if env[3] is not None else env[4])
+        if source is not None and _SOURCE.fullmatch(match[1]):
+            return source
+        known = False
+        return ""
+
+    text = _ACTION.sub(put, text)
+    if not known or "{{" in text:
+        fields.refuse(name, _NO_TEMPLATE)
+    elif text.startswith("ocidir://"):
+        fields.refuse(name, "only images in registries are mirrored")
+    else:
+        return text
+    return None
+
+
+def _tag_sets(step: Fields) -> list[dict[str, Any]]:
+    """Rules for ``tags``, one mapping for each set, of which a tag must match one; none at all when a set is refused.
+
+    In a set a tag must match one of ``allow`` and one of ``semverRange``, and none of ``deny``.
+    """
+    sets = [*step.each("tagSets")]
+    tags = step.inner("tags")
+    if not tags.is_mapping or any(each not in (None, []) for each in tags.tree.values()):
+        # one without any rule does not count, unlike those of tagSets
+        sets.append(tags)
+    choices = [_tag_set(each) for each in sets]
+    if step.refused & {"tags", "tagSets"} or any(each.refused or not each.is_mapping for each in sets):
         return []
-    tag = f":{target_name.tag}" if target_name.tag and target_name.tag != image.tag else ""
-    return [image_source(image, **{"as": target_name.repository + tag}, targets=[target_name.registry])]
+    wanted = [choice for choice in choices if choice is not None]
+    if choices and not wanted:
+        step.draft.note(f"{spell_path(step.path)} allows no tag, and mirrors nothing.")
+    return wanted if choices else [{}]
 
 
-def _repository(step: Fields, source: str, target: str, choices: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    place, target_name = step.parse("source", parse_repository, source), step.parse("target", parse_repository, target)
-    if place is None or target_name is None:
-        return []
-    common = {"as": target_name.repository, "targets": [target_name.registry]}
-    return [{"repository": place.name, "tags": choice or "all", **common} for choice in choices]
+def _tag_set(tags: Fields) -> dict[str, Any] | None:
+    """The rules of one set, ``{}`` for all tags; None when it chooses no tag.
 
-
-def _tag_choices(step: Fields) -> list[dict[str, Any]]:
-    """One mapping of rules for each set: a tag must match one set, and in it both ``allow`` and ``semverRange``."""
-    sets = [step.inner("tags"), *step.each("tagSets")]
-    choices = [_tag_choice(each) for each in sets]
-    return [choice for choice in choices if choice] or [{}]
-
-
-def _tag_choice(tags: Fields) -> dict[str, Any]:
-    allow = [text for text in tags.texts("allow") if tags.parse("allow", TagPattern.regex, text)]
-    deny = [text for text in tags.texts("deny") if tags.parse("deny", TagPattern.regex, text)]
-    ranges = [text for text in tags.texts("semverRange") if tags.parse("semverRange", TagPattern.semver, text)]
+    Patterns are ``^``, the text and ``$``, without brackets, so that they hold one end each of ``a|b``
+    (``filterRegexAllow``); an empty one matches no tag.  A range of no text is none.
+    """
+    given = tags.texts("allow", null="")
+    allow = _patterns(tags, "allow", given)
+    deny = _patterns(tags, "deny", tags.texts("deny", null=""))
+    ranges = [text for text in tags.texts("semverRange", null="") if text]
+    ranges = [text for text in ranges if tags.parse("semverRange", TagPattern.semver_regclient, text)]
     tags.finish()
+    if given and not allow:
+        return None
     choice: dict[str, Any] = {}
     if ranges:
-        choice["semver"] = ranges
+        choice["semver_regclient"] = ranges
         if allow:
-            deny = [f"(?!(?:{'|'.join(allow)})$).*", *deny]
+            others = f"(?!(?:{'|'.join(allow)})$).*"
+            deny = [others, *deny] if tags.parse("allow", TagPattern.regex, others) else deny
     elif allow:
         choice["regex"] = allow
     if deny:
@@ -159,23 +432,38 @@ def _tag_choice(tags: Fields) -> dict[str, Any]:
     return choice
 
 
-def _referrers(fields: Fields) -> bool | None:
-    """The one switch of syncer for the two of regsync: signatures as referrers, and signatures as tags."""
-    switches = [fields.flag("referrers"), fields.flag("digestTags")]
-    if set(switches) == {True, False}:
-        fields.draft.note("referrers and digestTags are one switch in syncer: both are mirrored.")
-    return None if switches == [None, None] else any(switches)
+def _patterns(tags: Fields, name: str, texts: list[str]) -> list[str]:
+    translated = [tags.parse(name, lambda text: whole_match(f"^{text}$"), text) for text in texts if text]
+    return [text for text in translated if text and tags.parse(name, TagPattern.regex, text)]
 
 
-def _refuse_differences(fields: Fields) -> None:
+def _platform(text: str) -> Platform:
+    """Parse a platform as regclient does: parts that are left out are those of this machine."""
+    local_system = _SYSTEMS.get(sys.platform, sys.platform)
+    local = machine.machine().lower()
+    local = _ARCHITECTURES.get(local, local)
+    parts = [part.lower() for part in text.split("/")]
+    if text == "local":
+        parts = [local_system, local]
+    elif len(parts) == 1 and parts[0] in ("linux", "darwin", "macos", "windows"):
+        parts.append(local)
+    elif len(parts) == 1:
+        parts.insert(0, local_system)
+    parts[:1] = {"macos": "darwin", "local": local_system}.get(parts[0], parts[0]).split("/")
+    if len(parts) == 2:
+        parts[1:] = _ARCHITECTURES.get(parts[1], parts[1]).split("/")
+    return Platform.parse("/".join(parts))
+
+
+def _ignored(fields: Fields) -> None:
     fields.ignore(_WHEN, "interval", "schedule")
     fields.ignore(_PACE, "ratelimit", "parallel")
     fields.ignore(_HOOKS, "hooks")
     fields.ignore("", *_SWITCHES)
     fields.unsupported(_NO_BACKUP, "backup")
-    fields.unsupported(_NO_FILTERS, "referrerFilters", "referrerSource", "referrerTarget")
-    fields.unsupported("layers that are kept outside of registries are not mirrored", "includeExternal")
-    fields.unsupported("manifests of every media type are mirrored", "mediaTypes")
+    fields.unsupported(
+        "layers that are kept outside of registries are mirrored with `--include-foreign`", "includeExternal"
+    )
 
 
 def _number(text: str) -> float:

@@ -76,7 +76,7 @@ def parse_values(pack: Pack) -> list[Any]:
 def read_content(pack: Pack, documents: Sequence[Any], scope: MacroValues) -> PackContent:
     """Read the content that ``documents``, the values of ``pack``, list.
 
-    Raises ``InvalidFile``, which names the pack, the path, and the macro if one is at fault.
+    Raises ``InvalidFile`` of all mistakes, each with the pack, the path, and the macro if one is at fault.
     """
     reader = _Reader(pack, scope)
     for document in documents:
@@ -116,12 +116,15 @@ class _Reader:
 
     def result(self) -> PackContent:
         if self._problems:
-            path, line, error = self._problems[0]
-            others = ", ".join(spell_path(path) for path, _, _ in self._problems[1:])
-            more = f" (as at {others})" if others else ""
-            problem = f"pack {self.pack.name}: {spell_path(path)}: {error}{more}"
-            raise InvalidFile(self.pack.origin, problem, line=line, hint=error.hint)
-        return PackContent(self.pack, tuple(self._images.values()), tuple(self._charts), tuple(self._warnings))
+            raise InvalidFile.of(
+                InvalidFile(
+                    self.pack.origin, f"pack {self.pack.name}: {spell_path(path)}: {error}", line=line, hint=error.hint
+                )
+                for path, line, error in self._problems
+            )
+        return PackContent(
+            self.pack, tuple(self._images.values()), tuple(self._charts), (*self.pack.warnings, *self._warnings)
+        )
 
     def _content(self, content: Any, path: tuple[Step, ...]) -> None:
         if not isinstance(content, Map):

@@ -11,6 +11,7 @@ from typing import Any
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import text_field
+from syncer.oci import Reference
 
 UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 """The uids that Palette gives."""
@@ -27,6 +28,18 @@ class PackRegistry:
     name: str = ""
     kind: str = ""
     endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FoundImage:
+    """An image, and the place that names it.
+
+    ``is_guess`` says that it may be none, or one that nobody has: a build goes on without it.
+    """
+
+    reference: Reference
+    where: str
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class Pack:
     manifests: tuple[PackFile, ...] = ()
     charts: tuple[PackFile, ...] = ()
     path: Path | None = None
+    warnings: tuple[str, ...] = ()  # what is odd about its files
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()
@@ -72,13 +86,15 @@ class Profile:
     """
 
     name: str
-    packs: tuple[Pack, ...]
+    packs: tuple[Pack, ...] = ()
     uid: str = ""
     version: str = ""
     type: str = ""  # cluster, infra, add-on, system; nothing for packs that came without a profile
     project_uid: str = ""
     variables: Mapping[str, str | None] = field(default_factory=lambda: _NONE)
     macros: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    images: tuple[FoundImage, ...] = ()  # of files that say what runs and have no packs
+    guesses: tuple[FoundImage, ...] = ()  # that only a scan takes
     warnings: tuple[str, ...] = ()
 
     @property

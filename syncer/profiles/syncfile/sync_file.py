@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, Generic, Self, TypeVar
 
-from syncer.content import Item
-from syncer.errors import InvalidFile, UsageError
-from syncer.formats.models import check
+from syncer.content import Along, Item
+from syncer.errors import InvalidFile, UsageError, hide
+from syncer.formats.models import StrictModel, check
 from syncer.formats.text import read_text
-from syncer.formats.yaml import Step, line_of, parse_yaml, spell_path
+from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
 from syncer.naming import NameMapping, rename_reference, require_distinct
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Source, SyncDocument, Target, parse_registry_host
+from syncer.profiles.syncfile.document import Credentials, Registry, Source, SyncDocument, Target, parse_registry_host
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
+from syncer.profiles.syncfile.variables import Expansion
+
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+_ELSEWHERE = "docs/sync.md and docs/sites.md show them; syncer import makes sync files of those of other tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +32,97 @@ class TagSelection:
     unmatched: tuple[TagPattern, ...]  # patterns that match no tag: worth a warning
 
 
-@dataclass(frozen=True, slots=True)
-class SyncFile:
-    """A sync file: its document, and the lines of its parts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistriesFile:
+    """A file with settings for single registries, ``by_host``, and the lines of its parts."""
 
     path: Path
+    by_host: Mapping[str, Registry]
+    tree: Any = field(repr=False)  # None: a program made it, and nothing has a line
+    from_variables: AbstractSet[tuple[Step, ...]] = field(default=frozenset(), repr=False)  # places in the tree
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about passwords that stand in the file itself."""
+        return tuple(
+            f"{self._place(*place)}: the password of {host} stands in the "
+            "file; name a variable (password_env) or a file (password_file) instead"
+            for written, host in self.registry_names()
+            if (given := self.by_host[host].credentials) and given.password is not None
+            if (place := ("registries", written, "credentials", "password")) not in self.from_variables
+        )
+
+    def beside(self, path: Path) -> Path:
+        """The path of a file that this one names relative to itself."""
+        return self.path.parent / path.expanduser()
+
+    def registry_names(self) -> Iterator[tuple[str, str]]:
+        """Yield each key of ``registries``, as the file spells it and as references spell it."""
+        keys = (self.tree or {}).get("registries") or self.by_host
+        return ((written, parse_registry_host(written)) for written in keys)
+
+    def mistake(self, problem: str, *place: Step) -> InvalidFile:
+        """Make the error about the value at ``place`` in the file, such as ``"registries", "docker.io"``."""
+        return mistake_at(self.tree, self.path, problem, *place)
+
+    def _place(self, *path: Step) -> str:
+        line = line_of(self.tree, path)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncFile(RegistriesFile):
+    """A sync file: its document, and the lines of its parts."""
+
     document: SyncDocument
-    tree: Any = field(repr=False)
     order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
 
     @classmethod
-    def of(cls, document: SyncDocument, path: Path, tree: Any = None) -> Self:
+    def of(
+        cls,
+        document: SyncDocument,
+        path: Path,
+        tree: Any = None,
+        *,
+        from_variables: AbstractSet[tuple[Step, ...]] = frozenset(),
+    ) -> Self:
         """``document``, which was read from ``path`` as ``tree``; without a tree nothing has a line.
 
+        ``from_variables`` are the places of values that the environment gave.
         Raises ``InvalidFile`` for targets of one name, and for names of targets that are not there.
         """
-        file = cls(path, document, tree, {id(source): number for number, source in enumerate(document.sources)})
-        _check_targets(file)
-        return file
+        if tree is None and (mistakes := list(_target_mistakes(_names(document), path))):
+            raise InvalidFile.of(mistakes)
+        order = {id(source): number for number, source in enumerate(document.sources)}
+        return cls(
+            path=path,
+            by_host=document.registries,
+            tree=tree,
+            from_variables=from_variables,
+            document=document,
+            order=order,
+        )
+
+    def with_defaults(
+        self,
+        *,
+        platform: Platform | None = None,
+        referrers: Along | None = None,
+        mapping: NameMapping | None = None,
+    ) -> Self:
+        """This file with other values at its top level; what a source or a target says for itself stays.
+
+        ``mapping`` takes the place of the rules for the same prefixes, and joins the others.
+        """
+        document = self.document
+        rules = {rule.prefix: rule.replacement for rule in mapping.rules} if mapping else {}
+        kept = (rule for rule in NameMapping.from_document(document.map).rules if rule.prefix not in rules)
+        changes = {
+            "platforms": document.platforms if platform is None else (platform,),
+            "referrers": document.referrers if referrers is None else referrers,
+            "map": {rule.prefix: rule.replacement for rule in kept} | rules,
+        }
+        return replace(self, document=document.model_copy(update=changes))
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -58,23 +137,9 @@ class SyncFile:
         """True when a source names profiles of Palette."""
         return any(source.profiles for source in self.sources)
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences about passwords that stand in the file itself."""
-        return tuple(
-            f"{self._place('registries', written, 'credentials', 'password')}: the password of {host} stands in the "
-            "file; name a variable (password_env) or a file (password_file) instead"
-            for written, host in self.registry_names()
-            if (given := self.document.registries[host].credentials) and given.password is not None
-        )
-
     def place(self, source: Source) -> str:
         """The file and line of ``source``, ``sync.yaml:12``, for warnings and errors about it."""
         return self._place("sources", self.order[id(source)])
-
-    def beside(self, path: Path) -> Path:
-        """The path of a file that the sync file names relative to itself."""
-        return self.path.parent / path.expanduser()
 
     def targets_of(self, source: Source) -> tuple[Target, ...]:
         """The targets of ``source``, in the order of the file."""
@@ -122,27 +187,88 @@ class SyncFile:
         name = rename_reference(reference, registry=registry, repository=path)
         return replace(name, tag=custom_name.tag) if custom_name.tag else name
 
-    def registry_names(self) -> Iterator[tuple[str, str]]:
-        """Yield each key of ``registries``, as the file spells it and as references spell it."""
-        keys = (self.tree or {}).get("registries") or self.document.registries  # flags have no tree
-        return ((written, parse_registry_host(written)) for written in keys)
 
-    def _place(self, *path: Step) -> str:
-        line = line_of(self.tree, path)
-        return f"{self.path}:{line}" if line else str(self.path)
+def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
+    """Read the sync file at ``path``; its variables (``${NAME}``) are looked up in ``environment``.
 
-
-def read_sync_file(path: Path) -> SyncFile:
-    """Read the sync file at ``path``; raises ``InvalidFile``, which names the line and the field."""
-    return parse_sync_file(read_text(path), path)
+    The variables of its credentials are hidden from now on (``errors.hide``).  Raises ``InvalidFile`` with all its
+    mistakes, each with line and field.
+    """
+    return parse_sync_file(read_text(path), path, environment)
 
 
-def parse_sync_file(text: str, path: Path) -> SyncFile:
+def parse_sync_file(text: str, path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
     """Parse ``text``, the content of the file ``path``; see ``read_sync_file``."""
-    tree = parse_yaml(text, path)
-    file = SyncFile.of(check(SyncDocument, tree, path), path, tree)
-    _check_registries(file)
-    return file
+    draft = _draft(text, path, environment)
+    if draft.document is None or draft.mistakes:
+        raise InvalidFile.of(draft.mistakes)
+    return SyncFile.of(draft.document, path, draft.tree, from_variables=draft.from_variables)
+
+
+def check_sync_file(text: str, path: Path) -> None:
+    """Raise ``InvalidFile`` for the mistakes in ``text``, as far as they show before its variables have values."""
+    if mistakes := _draft(text, path, None).mistakes:
+        raise InvalidFile.of(mistakes)
+
+
+def _draft(text: str, path: Path, environment: Mapping[str, str] | None) -> Draft[SyncDocument]:
+    draft = Draft.read(SyncDocument, text, path, environment, expected="a sync file has `sources` and `targets`")
+    draft.add(_target_mistakes(draft.tree, path))
+    return draft
+
+
+Document = TypeVar("Document", bound=StrictModel)
+
+
+@dataclass(slots=True)
+class Draft(Generic[Document]):
+    """A file as far as it could be read: its document if there is no mistake in it, and all mistakes."""
+
+    document: Document | None
+    tree: Map
+    expansion: Expansion
+    mistakes: list[InvalidFile]
+
+    @classmethod
+    def read(
+        cls,
+        model: type[Document],
+        text: str,
+        path: Path,
+        environment: Mapping[str, str] | None,
+        *,
+        expected: str,
+    ) -> Self:
+        """Read ``text`` as the ``model`` of a file with registries, its variables from ``environment``.
+
+        Raises ``InvalidFile`` for what is no YAML or no mapping; then ``expected`` says what such a file has.
+        """
+        written = parse_yaml(text, path)
+        if not isinstance(written, Map):
+            is_what = "it is empty" if written is None else "it must be a mapping"
+            raise InvalidFile(path, f"{is_what}, and {expected}", line=1, hint=_ELSEWHERE)
+        expansion = Expansion(environment, path)
+        tree = expansion.expand(written)
+        hide(expansion.secrets)  # before anything is said about the values
+        draft = cls(None, tree, expansion, list(expansion.mistakes))
+        try:
+            draft.document = check(model, tree, path, line=1)
+        except InvalidFile as invalid:
+            draft.add(invalid.all)
+        draft.add(_registry_mistakes(tree, path))
+        return draft
+
+    @property
+    def from_variables(self) -> AbstractSet[tuple[Step, ...]]:
+        """The places of the values that the environment gave."""
+        return self.expansion.places
+
+    def add(self, mistakes: Iterable[InvalidFile]) -> None:
+        """Add ``mistakes``, but for those about values whose variables are not known."""
+        single = [one for each in mistakes for one in each.all]
+        for one in single:
+            one.more = ()
+        self.mistakes += (one for one in single if not self.expansion.leaves_open(one.field))
 
 
 def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
@@ -179,28 +305,106 @@ def merge_items(items: Iterable[Item]) -> list[Item]:
     return list(merged.values())
 
 
-def _check_targets(file: SyncFile) -> None:
+def _names(document: SyncDocument) -> dict[str, Any]:
+    """The names of targets in a document that a program made, as the tree of a file has them."""
+    return {
+        "targets": [{"registry": target.registry, "name": target.name} for target in document.targets],
+        "sources": [{"targets": list(source.targets)} for source in document.sources],
+    }
+
+
+def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find the targets of one name, and names of targets that are not there, whatever else is wrong in ``tree``."""
     titles: set[str] = set()
-    for index, target in enumerate(file.targets):
-        if target.title in titles:
-            raise _error(file, f"{target.title!r} is the second target of that name", "targets", index)
-        titles.add(target.title)
-    for index, source in enumerate(file.sources):
-        for place, name in enumerate(source.targets):
-            if name not in titles:
-                known = ", ".join(sorted(titles))
-                raise _error(file, f"no target is called {name!r}; known: {known}", "sources", index, "targets", place)
+    are_all_known = True
+    for index, target in _entries(tree, "targets"):
+        title = target.get("name") or target.get("registry")
+        if not isinstance(title, str):
+            are_all_known = False
+            continue
+        is_second = title in titles
+        if is_second:
+            yield mistake_at(tree, path, f"{title!r} is the second target of that name", "targets", index)
+        are_all_known &= not is_second and target.keys() <= Target.model_fields.keys()
+        titles.add(title)
+    for index, source in _entries(tree, "sources") if titles and are_all_known else ():
+        named = source.get("targets")
+        for place, name in enumerate([named] if isinstance(named, str) else named if isinstance(named, list) else ()):
+            if isinstance(name, str) and name not in titles:
+                problem = f"no target is called {name!r}; known: {', '.join(sorted(titles))}"
+                yield mistake_at(tree, path, problem, "sources", index, "targets", place)
 
 
-def _check_registries(file: SyncFile) -> None:
-    """Raise ``InvalidFile`` when two keys name one registry and have different settings."""
+def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The mappings in the list ``field`` with their places."""
+    entries = tree.get(field)
+    return ((n, each) for n, each in enumerate(entries if isinstance(entries, list) else ()) if isinstance(each, dict))
+
+
+def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find keys of ``registries`` that name one registry and have different settings."""
     first: dict[str, str] = {}
-    settings = file.tree.get("registries") or {}
-    for written, host in file.registry_names():
-        known = first.setdefault(host, written)
+    given = tree.get("registries")
+    settings = given if isinstance(given, dict) else {}
+    for written in settings:
+        try:
+            known = first.setdefault(parse_registry_host(written), written)
+        except UsageError:
+            continue
         if settings[known] != settings[written]:
-            raise _error(file, f"{known} above is the same registry, and has other settings", "registries", written)
+            problem = f"{known} above is the same registry, and has other settings"
+            yield mistake_at(tree, path, problem, "registries", written)
 
 
-def _error(file: SyncFile, problem: str, *path: Step) -> InvalidFile:
-    return InvalidFile(file.path, f"{spell_path(path)}: {problem}", line=line_of(file.tree, path))
+def mistake_at(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile:
+    """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
+    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place))
+
+
+_MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A user name and a password."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
+
+    name: str
+
+
+def find_login(
+    credentials: Credentials, *, host: str, environment: Mapping[str, str], directory: Path
+) -> Login | Helper:
+    """Look up the ``credentials`` of ``host``; a file's path is relative to ``directory``.
+
+    Raises ``UsageError`` when a variable or a file is missing or empty.
+    """
+    if credentials.helper is not None:
+        return Helper(credentials.helper)
+    username = credentials.username or _variable(credentials.username_env, host, environment)
+    if credentials.password is not None:
+        return Login(username, credentials.password.get_secret_value())
+    if credentials.password_file is not None:
+        return Login(username, _content(directory / credentials.password_file.expanduser(), host))
+    return Login(username, _variable(credentials.password_env, host, environment))
+
+
+def _variable(name: str | None, host: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name or "")
+    if not value:
+        raise UsageError(f"the credentials of {host} are in the variable {name}, which is not set")
+    return value
+
+
+def _content(path: Path, host: str) -> str:
+    secret = read_text(path, limit=_MAX_SECRET).rstrip("\r\n")
+    if not secret:
+        raise UsageError(f"the credentials of {host} are in the file {path}, which is empty")
+    return secret

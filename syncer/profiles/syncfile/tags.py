@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from syncer.errors import UsageError
-from syncer.formats.semver import Range, Version
+from syncer.formats.semver import Range, RegclientRange, Version
 from syncer.oci.referrer_tags import subject_tag
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -62,6 +62,11 @@ class TagPattern:
             return version is not None and allowed.allows(version)
 
         return cls("semver", text, fits)
+
+    @classmethod
+    def semver_regclient(cls, text: str) -> Self:
+        """Match tags that are versions in a range by regclient's rules; raises ``UsageError``."""
+        return cls("semver_regclient", text, RegclientRange.parse(text).allows)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.text!r}"

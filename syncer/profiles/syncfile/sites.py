@@ -1,0 +1,485 @@
+"""Targets files: the sites that one bundle goes to, and the choice of some of them (docs/sites.md).
+
+A targets file has the ``targets`` and ``registries`` of a sync file.  A target there stands for many sites when its
+registry has ranges in braces, and ``targets_csv`` names a table of further ones::
+
+    file = read_sites(Path("sites.yaml"), environment)
+    sites = select_sites(file.sites, only=["region=eu"], excluded=["*-lab"])
+    mine = [site for site in sites if shard.takes(site.key)]  # a formats.units.Shard
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import ConfigDict, Field, model_validator
+
+from syncer.errors import InvalidFile, UsageError
+from syncer.formats import windows
+from syncer.formats.models import (
+    OneOrMany,
+    StrictModel,
+    check,
+    given,
+    json_schema,
+    mistake,
+    only_with,
+    parsed,
+    text_schema,
+)
+from syncer.formats.text import read_table, read_text
+from syncer.formats.units import Braces
+from syncer.formats.windows import Window
+from syncer.formats.yaml import Map, Seq, line_of
+from syncer.naming import MappingRule, NameMapping
+from syncer.oci.docker_hub import canonical_host
+from syncer.profiles.syncfile.document import (
+    ByteCount,
+    FilePath,
+    Name,
+    NameRules,
+    Registry,
+    RegistryHost,
+    Target,
+    check_registry,
+)
+from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile
+
+MAX_SITES = 1_000_000
+"""Sites of one file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One registry that a bundle goes to, and how it wants to be treated.
+
+    Two sites of a file have neither one name nor one ``key``.
+    """
+
+    name: str  # its own, or else its registry as it was written
+    registry: str  # [http://|https://]HOST[:PORT][/BASE]
+    place: str  # file and line, for messages
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    enabled: bool = True
+    mapping: NameMapping = field(default_factory=NameMapping)  # names of images there
+    bytes_per_second: int | None = None  # both ways together; None with a group, which has the limit then
+    group: LimitGroup | None = None
+    windows: tuple[Window, ...] = ()  # none: at any time
+
+    @property
+    def key(self) -> str:
+        """``HOST[:PORT][/BASE]`` in one spelling, by which a site is known from run to run."""
+        return registry_key(self.registry)
+
+    def opens_after(self, now: datetime) -> datetime:
+        """The first moment from ``now`` on at which the site may be begun, in UTC; ``now`` if that is so already."""
+        return windows.opens_after(self.windows, now)
+
+    def closes_after(self, now: datetime) -> datetime | None:
+        """The first moment after that at which what runs is to end, in UTC; None when that never comes."""
+        return windows.closes_after(self.windows, now)
+
+    def is_open(self, now: datetime) -> bool:
+        """Tell whether the site may be begun at ``now``."""
+        return self.opens_after(now) == now.astimezone(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitGroup:
+    """Sites that share a limit, such as those behind one gateway."""
+
+    name: str
+    at_once: int | None = None  # sites that run at a time
+    bytes_per_second: int | None = None  # of all of them together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesFile(RegistriesFile):
+    """A targets file: its sites in their order, those that are not enabled among them, and settings of registries."""
+
+    sites: tuple[Site, ...] = field(repr=False)
+
+    @property
+    def groups(self) -> tuple[LimitGroup, ...]:
+        """The groups of the sites, each once."""
+        return tuple(dict.fromkeys(site.group for site in self.sites if site.group))
+
+
+# The document
+
+
+def _check_registries(pattern: str) -> str:
+    """Check a registry with ranges in its name; raises ``UsageError``."""
+    braces = Braces.parse(pattern)
+    if braces.count > MAX_SITES:
+        raise UsageError(f"{pattern[:160]!r} stands for {braces.count:,} sites, more than {MAX_SITES:,}")
+    return check_registry(next(iter(braces))) and pattern
+
+
+_PLACE = r"([Hh][Tt][Tt][Pp][Ss]?://)?[A-Za-z0-9.\[\]:{}-]+(/[a-z0-9._/{}-]*)?"
+_Names: TypeAlias = Annotated[
+    str, Field(min_length=1), parsed(lambda names: Braces.parse(names) and names, schema=text_schema(minLength=1))
+]
+_CLOCK = r"[0-9]{1,2}:[0-5][0-9]"
+_EXAMPLE = "A time of each day: `22:00-05:00 Europe/Berlin`."
+_Time: TypeAlias = Annotated[
+    Window, parsed(Window.parse, schema=text_schema(_EXAMPLE, pattern=rf"\s*{_CLOCK}\s*-\s*{_CLOCK}\s+\S+\s*"))
+]
+_Text: TypeAlias = Annotated[str, parsed(str)]
+
+
+class SiteTarget(Target):
+    """One entry of ``targets``: a site, or as many as the ranges in its registry have numbers."""
+
+    registry: Annotated[
+        str,
+        parsed(
+            _check_registries,
+            schema=text_schema(
+                "A registry and perhaps a path, `[http://|https://]HOST[:PORT][/BASE]`; with ranges, as in "
+                "`10.{1..250}.0.4:8000`, it stands for many.",
+                pattern=_PLACE,
+            ),
+        ),
+    ]
+    name: _Names | None = None  # with as many ranges as the registry
+    labels: dict[str, _Text] = Field(default_factory=dict)
+    enabled: bool = True
+    bytes_per_second: ByteCount | None = None  # of the site; with a group, of all its sites together
+    limit_group: Name | None = None
+    at_once: Annotated[int, Field(ge=1)] | None = None  # sites of the group
+    windows: Annotated[tuple[_Time, ...], OneOrMany()] = ()
+
+    model_config = ConfigDict(json_schema_extra=only_with("at_once", given("limit_group")))
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.at_once is not None and self.limit_group is None:
+            raise mistake(
+                "`at_once` belongs to a `limit_group`", hint="for all sites of a run it is the flag --at-once"
+            )
+        wanted, named = Braces.parse(self.registry).count, Braces.parse(self.name or self.registry).count
+        if wanted != named:
+            raise mistake(
+                f"its registry stands for {wanted:,} sites and its name for {named:,}",
+                hint="give the name the same ranges, or leave it out",
+            )
+        return self
+
+
+class SitesDocument(StrictModel):
+    """The whole targets file."""
+
+    version: Literal["1"] = "1"
+    targets: tuple[SiteTarget, ...] = ()
+    targets_csv: FilePath | None = None  # a table of further targets; its columns are called like their fields
+    map: NameRules = Field(default_factory=dict)  # for all sites; a target's own rules come first
+    registries: dict[RegistryHost, Registry] = Field(default_factory=dict)
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [given("targets"), given("targets_csv")]})
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.targets and self.targets_csv is None:
+            raise mistake("it names no target", hint="put sites into `targets`, or name a table as `targets_csv`")
+        return self
+
+
+def sites_schema() -> dict[str, Any]:
+    """The JSON Schema of a targets file, made of these models."""
+    return json_schema(SitesDocument, "A targets file of syncer: the sites that a bundle goes to")
+
+
+# Reading
+
+
+def read_sites(path: Path, environment: Mapping[str, str]) -> SitesFile:
+    """Read the targets file at ``path``, and the table that it names; variables are looked up in ``environment``.
+
+    Raises ``InvalidFile`` with all mistakes, each with line and field.
+    """
+    return parse_sites(read_text(path), path, environment)
+
+
+def parse_sites(text: str, path: Path, environment: Mapping[str, str]) -> SitesFile:
+    """Parse ``text``, the content of the file ``path``; see ``read_sites``."""
+    expected = "a targets file has `targets` or `targets_csv`"
+    draft = Draft.read(SitesDocument, text, path, environment, expected=expected)
+    collected = _Collected(draft.tree, path)
+    targets = draft.tree.get("targets")
+    for index, entry in enumerate(targets if isinstance(targets, list) else ()):
+        collected.add_entry(entry, path, line_of(draft.tree, ("targets", index)), f"targets[{index}]")
+    table = draft.tree.get("targets_csv")
+    if isinstance(table, str) and table:
+        collected.add_table(path.parent / Path(table).expanduser())
+    collected.expand()
+    draft.add(collected.mistakes)
+    if draft.document is None or draft.mistakes:
+        raise InvalidFile.of(draft.mistakes)
+    return SitesFile(
+        path=path,
+        by_host=draft.document.registries,
+        tree=draft.tree,
+        from_variables=draft.from_variables,
+        sites=tuple(collected.sites.values()),
+    )
+
+
+def registry_key(registry: str) -> str:
+    """``HOST[:PORT][/BASE]`` of a registry that ``check_registry`` took, however it was written.
+
+    >>> registry_key("http://Harbor.example.com:5000/mirror/")
+    'harbor.example.com:5000/mirror'
+    """
+    host, _, base = registry.rpartition("://")[2].partition("/")
+    return "/".join(filter(None, (canonical_host(host.lower()), base.strip("/"))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A target, and where it stands."""
+
+    target: SiteTarget
+    origin: Path
+    line: int | None
+    spelt: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"{self.origin}:{self.line}"
+
+    def mistake(self, problem: str) -> InvalidFile:
+        return InvalidFile(self.origin, problem, line=self.line, field=self.spelt)
+
+
+@dataclass(slots=True)
+class _Collected:
+    """The targets of a file as far as they are right, their sites by their keys, and the mistakes about them."""
+
+    tree: Map
+    path: Path
+    mistakes: list[InvalidFile] = field(default_factory=list)
+    targets: list[_Placed] = field(default_factory=list)
+    sites: dict[str, Site] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)  # and their places
+
+    def add_entry(self, entry: Any, origin: Path, line: int | None, spelt: str) -> None:
+        """Add one target; what is wrong with it alone is told by the model of the whole file."""
+        with suppress(InvalidFile):
+            self.targets.append(_Placed(check(SiteTarget, entry, origin), origin, line, spelt))
+
+    def add_table(self, path: Path) -> None:
+        """Add the targets of a table."""
+        try:
+            rows = list(_rows(path))
+        except InvalidFile as wrong:
+            self.mistakes.append(wrong)
+            return
+        for line, row in rows:
+            try:
+                self.targets.append(_Placed(check(SiteTarget, row, path, line=line), path, line))
+            except InvalidFile as wrong:
+                self.mistakes += wrong.all
+
+    def expand(self) -> None:
+        """Make the sites of the targets."""
+        groups = self._groups()
+        for placed in self.targets:
+            target = placed.target
+            if len(self.sites) + Braces.parse(target.registry).count > MAX_SITES:
+                self.mistakes.append(placed.mistake(f"with this target there are more than {MAX_SITES:,} sites"))
+                return
+            group = groups[target.limit_group] if target.limit_group else None
+            problems = [problem for site in self._sites(placed, group) if (problem := self._add(site))]
+            if problems:
+                others = f" (and {len(problems) - 1:,} more of its sites)" if len(problems) > 1 else ""
+                self.mistakes.append(placed.mistake(f"{problems[0]}{others}"))
+
+    def _groups(self) -> dict[str, LimitGroup]:
+        """The groups; a limit is said by one target of a group at least, and by others the same."""
+        groups: dict[str, LimitGroup] = {}
+        for placed in self.targets:
+            target = placed.target
+            if target.limit_group is None:
+                continue
+            group = groups.get(target.limit_group) or LimitGroup(target.limit_group)
+            for limit in ("at_once", "bytes_per_second"):
+                known, said = getattr(group, limit), getattr(target, limit)
+                if known is not None and said not in (None, known):
+                    problem = f"its group {group.name} has `{limit}: {known}` in another target, and {said} here"
+                    self.mistakes.append(placed.mistake(problem))
+                elif said is not None:
+                    group = replace(group, **{limit: said})
+            groups[group.name] = group
+        return groups
+
+    def _sites(self, placed: _Placed, group: LimitGroup | None) -> Iterator[Site]:
+        target, mapping = placed.target, self._mapping(placed.target)
+        for registry, name in zip(
+            Braces.parse(target.registry), Braces.parse(target.name or target.registry), strict=True
+        ):
+            yield Site(
+                name=name,
+                registry=registry,
+                place=placed.place,
+                labels=target.labels,
+                enabled=target.enabled,
+                mapping=mapping,
+                bytes_per_second=None if group else target.bytes_per_second,
+                group=group,
+                windows=target.windows,
+            )
+
+    def _add(self, site: Site) -> str | None:
+        """Add ``site``, or tell what is wrong with it."""
+        if problem := self._problem(site):
+            return problem
+        self.sites[site.key] = site
+        self.names[site.name] = site.place
+        return None
+
+    def _problem(self, site: Site) -> str | None:
+        try:
+            check_registry(site.registry)
+        except UsageError as error:
+            return str(error)
+        if known := self.sites.get(site.key):
+            return f"{site.key} is a target already, at {known.place}"
+        if site.name in self.names:
+            return f"{site.name!r} is the name of another site already, at {self.names[site.name]}"
+        return None
+
+    def _mapping(self, target: SiteTarget) -> NameMapping:
+        rules: dict[str, MappingRule] = {}
+        for document in (self.tree.get("map"), target.map):
+            try:
+                rules |= {rule.prefix: rule for rule in NameMapping.from_document(document or {}).rules}
+            except (UsageError, AttributeError):  # of the whole file, whose model says so
+                continue
+        return NameMapping.of(rules.values())
+
+
+_COLUMNS = [name for name in SiteTarget.model_fields if name not in ("map", "labels")]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Map]]:
+    """The rows of a table as targets, each with its line; raises ``InvalidFile``."""
+    header: list[str] | None = None
+    for line, cells in read_table(path):
+        if header is None:
+            header = _header(cells, path, line)
+        elif len(cells) != len(header):
+            raise InvalidFile(path, f"it has {len(cells)} cells, and the first row {len(header)}", line=line)
+        else:
+            yield line, _row(dict(zip(header, cells, strict=True)), line)
+    if header is None:
+        raise InvalidFile(path, "it is empty, and a table of targets is expected", line=1)
+
+
+def _header(names: list[str], path: Path, line: int) -> list[str]:
+    known = f"{', '.join(_COLUMNS)} and label.NAME"
+    for name in names:
+        if name not in _COLUMNS and not re.fullmatch(r"label\..+", name):
+            hint = "separate columns with commas" if ";" in name or "\t" in name else None
+            raise InvalidFile(path, f"there is no column {name[:80]!r}; known: {known}", line=line, hint=hint)
+        if names.count(name) > 1:
+            raise InvalidFile(path, f"the column {name!r} stands there twice", line=line)
+    if "registry" not in names:
+        raise InvalidFile(path, f"it has no column 'registry'; known: {known}", line=line)
+    return names
+
+
+def _row(cells: Mapping[str, str], line: int) -> Map:
+    """The target of one row: an empty cell says nothing, and windows are separated by semicolons."""
+    row, labels = Map(), Map()
+    for name, cell in cells.items():
+        if not cell:
+            continue
+        if name.startswith("label."):
+            labels[name.removeprefix("label.")] = cell
+        elif name == "windows":
+            row[name] = Seq()
+            row[name] += [each.strip() for each in cell.split(";") if each.strip()]
+            row[name].lines = [line] * len(row[name])
+        else:
+            row[name] = cell
+    row["labels"] = labels
+    labels.lines = dict.fromkeys(labels, line)
+    row.lines = dict.fromkeys(row, line)
+    return row
+
+
+# Choosing
+
+
+def select_sites(sites: Iterable[Site], *, only: Sequence[str] = (), excluded: Sequence[str] = ()) -> list[Site]:
+    """Choose the sites that ``only`` names, or all, without those that ``excluded`` names and those not enabled.
+
+    Each is a pattern of ``*``, ``?`` and ``[…]`` for names or registries, or ``LABEL=PATTERN``; joined by commas all
+    of its conditions must hold.  A site that one of ``only`` fits is chosen.  Raises ``UsageError`` for a condition
+    that fits no site at all, since it is a mistake, and when no site is left.
+    """
+    sites = list(sites)
+    wanted, unwanted = ([_Choice.parse(word) for word in words] for words in (only, excluded))
+    for choice in (*wanted, *unwanted):
+        choice.require_some(sites)
+    named = [
+        site
+        for site in sites
+        if (not wanted or any(choice.fits(site) for choice in wanted))
+        and not any(choice.fits(site) for choice in unwanted)
+    ]
+    chosen = [site for site in named if site.enabled]
+    if not chosen:
+        raise UsageError("all sites that are chosen have `enabled: false`" if named else "no site is left to choose")
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Conditions for a site, each a label or None for its name, and a pattern; all must hold."""
+
+    text: str
+    conditions: tuple[tuple[str | None, str], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``GLOB`` or ``LABEL=GLOB``, or several joined by commas; raises ``UsageError``."""
+        conditions = []
+        for word in (word.strip() for word in text.split(",")):
+            label, equals, pattern = word.partition("=")
+            if not word or (equals and not label):
+                raise UsageError(f"{text[:80]!r} chooses no sites", hint="write a pattern for names, or LABEL=VALUE")
+            conditions.append((label, pattern) if equals else (None, word))
+        return cls(text, tuple(conditions))
+
+    def fits(self, site: Site) -> bool:
+        return all(_has(site, label, pattern) for label, pattern in self.conditions)
+
+    def require_some(self, sites: Sequence[Site]) -> None:
+        """Raise ``UsageError`` for a condition that fits no site."""
+        for label, pattern in self.conditions:
+            if any(_has(site, label, pattern) for site in sites):
+                continue
+            if label is None:
+                raise UsageError(f"no site is called {pattern[:80]!r}")
+            known = sorted({value for site in sites if (value := site.labels.get(label)) is not None})
+            if not known:
+                labels = ", ".join(sorted({name for site in sites for name in site.labels})) or "none at all"
+                raise UsageError(f"no site has the label {label[:80]!r}; known: {labels}")
+            raise UsageError(f"no site has {label}={pattern[:80]}; known: {', '.join(known[:10])}")
+        if not any(map(self.fits, sites)):
+            raise UsageError(f"no site is all of {self.text[:160]!r}")
+
+
+def _has(site: Site, label: str | None, pattern: str) -> bool:
+    if label is None:
+        return fnmatch.fnmatchcase(site.name, pattern) or fnmatch.fnmatchcase(site.key, pattern)
+    return label in site.labels and fnmatch.fnmatchcase(site.labels[label], pattern)

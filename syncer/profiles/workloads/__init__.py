@@ -1,0 +1,1 @@
+"""Files that say what runs: Kubernetes manifests and compose files."""
