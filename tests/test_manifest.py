@@ -129,6 +129,24 @@ def test_the_manifests_of_an_image_have_so_many_bytes_together_and_no_more() -> 
         go_down(11)
 
 
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_bytes_of_an_images_manifests_are_counted_to_the_last_one(over: int) -> None:
+    large, small = (parse_manifest(manifest() + b" " * (size - len(manifest()))) for size in (4 * 1024 * 1024, 1000))
+    entries = [{"mediaType": OCI_MANIFEST, "digest": f"sha256:{n:064x}", "size": 2} for n in range(8)]
+    root = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    padding = 4 * 1024 * 1024 - 1000 + over - len(root)
+    descent = Descent()
+    descent.enter(parse_manifest(root + b" " * padding))
+
+    for _ in range(7):
+        next(iter(descent))
+        descent.enter(large)
+    next(iter(descent))
+
+    with pytest.raises(InvalidContent, match=r"^its manifests have") if over else contextlib.nullcontext():
+        descent.enter(small)
+
+
 @pytest.mark.parametrize("own", [None, ""])
 def test_an_artifact_without_a_type_is_of_its_configs(own: str | None) -> None:
     """distribution-spec, "Listing Referrers": empty or missing."""
