@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import anyio
@@ -203,6 +203,24 @@ async def test_a_registry_that_wants_us_to_wait_for_ever_is_told_so() -> None:
             await write(target, "other", blob_of(b"content"))
 
         assert told(registry) == ["POST start 429"]
+
+
+async def test_a_limit_on_bodies_that_shows_itself_by_nothing_else_is_found() -> None:
+    """§3 row 9: what is in between breaks the connection of each larger body, as often as it is tried."""
+
+    async def cut_large(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (request.content_length or 0) <= 2 * MIB:
+            return await handler(request)
+        return await cut_upload(registry, 100_000)(request, handler)
+
+    content = images.noise("silent", 9 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=4 * MIB) as registries:
+        registry.keeps = "strict"
+        registry.on("session", cut_large, times=99)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
 
 
 @pytest.mark.parametrize("number", [413, 416])
@@ -595,19 +613,51 @@ async def test_a_session_that_is_refused_in_the_middle_is_replaced(number: int) 
         assert [seen.status for seen in registry.requests("PATCH")] == [202, number, 202, 202, 202]
 
 
+async def test_chunks_that_fail_without_an_end_are_given_up_after_so_many() -> None:
+    """What arrived before them counts once."""
+    limits = Limits(backoff=0.001, attempts=3)
+    content = images.noise("without an end", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(limits=limits, chunk_size=MIB) as registries:
+        registry.on("PATCH session", proceed, *[status(500)] * 9)
+
+        with pytest.raises(TargetError, match="500"):
+            await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert len(registry.requests("PATCH")) == 1 + 3
+
+
+async def test_chunks_that_break_off_now_and_then_stay_as_large_as_they_are() -> None:
+    content = images.noise("now and then", 17 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=4 * MIB) as registries:
+        registry.on("PATCH session", cut_upload(registry, MIB), proceed, cut_upload(registry, MIB))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert {seen.headers["Content-Length"] for seen in registry.requests("PATCH")} == {str(4 * MIB)}
+
+
 @pytest.mark.parametrize("number", [400, 404])
-async def test_a_way_that_worked_is_not_left_for_one_refusal(number: int) -> None:
-    contents = [images.noise(f"worked {number}", 3 * MIB) for number in range(3)]
+@pytest.mark.parametrize(
+    ("size", "first", "way"),
+    [
+        (1000, "PUT session", ["PUT session 201"]),
+        (3 * MIB, "PATCH session", ["PATCH session 202", "PATCH session 202", "PUT session 201"]),
+    ],
+)
+async def test_a_way_that_worked_is_not_left_for_one_refusal(
+    number: int, size: int, first: str, way: list[str]
+) -> None:
+    contents = [images.noise(f"worked {each}", size) for each in range(3)]
     async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
         target = target_at(registries, registry.url)
 
         await write(target, "app", blob_of(contents[0]), force=True)
-        registry.on("PATCH session", status(number))
+        registry.on(first, status(number))
         await write(target, "app", blob_of(contents[1]), force=True)
         del registry.seen[:]
         await write(target, "app", blob_of(contents[2]), force=True)
 
-        assert told(registry) == ["POST start 202", "PATCH session 202", "PATCH session 202", "PUT session 201"]
+        assert told(registry) == ["POST start 202", *way]
 
 
 @pytest.mark.parametrize("is_cut", [True, False])
@@ -912,6 +962,34 @@ async def test_a_slow_source_is_not_a_slow_registry() -> None:
         await write(target_at(registries, registry.url), "app", slow)
 
         assert told(registry) == ["POST start 202", "PUT session 201"]
+
+
+@pytest.mark.parametrize("number", [201, 403])
+async def test_the_source_is_let_go_of_however_an_upload_ends(number: int) -> None:
+    """It broke off in the middle of a body, whose source is still open then."""
+    sources = []
+
+    class Watched(StreamBlob):
+        __slots__ = ()
+
+        @asynccontextmanager
+        async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+            sources.append("opened")
+            async with super().open(offset) as pieces:
+                try:
+                    yield pieces
+                finally:
+                    sources.append("closed")
+
+    content = images.noise("source", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", proceed, *([] if number == 201 else [status(number)]))
+        blob = Watched(content, blob_of(content).descriptor)
+
+        with pytest.raises(Denied) if number == 403 else nullcontext():
+            await write(target_at(registries, registry.url), "app", blob, force=True)
+
+        assert sources == ["opened", "closed"]
 
 
 async def test_a_commit_may_take_its_time() -> None:
