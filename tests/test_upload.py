@@ -579,6 +579,25 @@ async def test_a_session_goes_on_at_the_place_that_is_named_when_it_is_asked() -
         assert ["asked=1" in seen.path for seen in registry.requests("PATCH")] == [False, True, False]
 
 
+async def test_a_session_that_stands_beyond_what_was_sent_is_another_upload() -> None:
+    """§3 row 18: as it is asked after a failure."""
+
+    async def beyond(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["Range"] = f"0-{2 * MIB}"
+        return response
+
+    content = images.noise("beyond", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500))
+        registry.on("GET session", beyond)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert [str(seen) for seen in registry.requests("PATCH")] == ["PATCH session 500", *["PATCH session 202"] * 2]
+
+
 async def test_a_chunk_that_is_sent_again_is_counted_as_one_repetition() -> None:
     content = images.noise("counted", 3 * MIB)
     async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
@@ -594,7 +613,7 @@ async def test_a_registry_that_does_not_tell_what_became_of_a_blob_is_sent_it_ag
     content = images.noise("not told", 1000)
     async with quirky_registry() as registry, registries_for() as registries:
         registry.on("PUT session", reset)
-        registry.on("HEAD blob", status(403), status(403))
+        registry.on("blob", status(403), times=9)
 
         await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
 
