@@ -129,6 +129,24 @@ def test_the_manifests_of_an_image_have_so_many_bytes_together_and_no_more() -> 
         go_down(11)
 
 
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_bytes_of_an_images_manifests_are_counted_to_the_last_one(over: int) -> None:
+    large, small = (parse_manifest(manifest() + b" " * (size - len(manifest()))) for size in (4 * 1024 * 1024, 1000))
+    entries = [{"mediaType": OCI_MANIFEST, "digest": f"sha256:{n:064x}", "size": 2} for n in range(8)]
+    root = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+    padding = 4 * 1024 * 1024 - 1000 + over - len(root)
+    descent = Descent()
+    descent.enter(parse_manifest(root + b" " * padding))
+
+    for _ in range(7):
+        next(iter(descent))
+        descent.enter(large)
+    next(iter(descent))
+
+    with pytest.raises(InvalidContent, match=r"^its manifests have") if over else contextlib.nullcontext():
+        descent.enter(small)
+
+
 @pytest.mark.parametrize("own", [None, ""])
 def test_an_artifact_without_a_type_is_of_its_configs(own: str | None) -> None:
     """distribution-spec, "Listing Referrers": empty or missing."""
@@ -207,6 +225,7 @@ def test_other_bytes_than_asked_for_are_refused() -> None:
         (manifest(layers=[CONFIG | {"mediaType": 1}]), "lacks its mediaType"),
         (manifest(layers=["sha256"]), "a descriptor must be an object"),
         (manifest(annotations={"a": 1}), "annotations"),
+        (manifest(annotations={"a": "b", "c": 1}), "annotations"),
         (manifest(annotations=["a"]), "annotations"),
         (manifest(config=None, manifests=[]), "CVE-2021-41190"),
         (manifest(layers=None, manifests=[]), "CVE-2021-41190"),
@@ -354,6 +373,20 @@ def test_a_descriptor_is_written_as_it_was_read() -> None:
     }
     assert Descriptor.from_json(least | {"artifactType": 1}).artifact_type is None
     assert str(Descriptor.from_json(least)) == "sha256:aaaaaaaaaaaa (0 bytes)"
+
+
+def test_the_addresses_of_a_foreign_layer_are_read() -> None:
+    document = CONFIG | {"urls": ["https://vendor.example/a", 1, None, "https://vendor.example/b"]}
+
+    assert Descriptor.from_json(document).urls == ("https://vendor.example/a", "https://vendor.example/b")
+    for nothing in (None, "https://vendor.example/a", {"https://vendor.example/a": 1}):
+        assert Descriptor.from_json(CONFIG | {"urls": nothing}).urls == ()
+
+
+def test_descriptors_that_differ_in_their_annotations_only_are_told_apart_in_a_set() -> None:
+    read = [Descriptor.from_json(CONFIG | {"annotations": {"a": value}}) for value in ("b", "c", "c")]
+
+    assert len(set(read)) == 2
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_a_reference_is_spelt_out(text: str, spelt_out: str) -> None:
         ("quay.io/:1", "names no repository"),
         ("-host.com/a", "'-host.com' is not a host name"),
         ("[::zz]:1/a", "not an IPv6 address"),
+        ("[::1z]/a", "not an IPv6 address"),
         ("a@sha256:12", "sha256 has 64 hexadecimal digits"),
         ("a@md5:" + "a" * 32, "must start with sha256: or sha512:"),
         ("a@sha256:" + "A" * 64, "0-9 and a-f"),
@@ -84,7 +85,57 @@ def test_a_bad_reference_is_told_what_is_wrong(text: str, problem: str) -> None:
     with pytest.raises(InvalidReference) as raised:
         Reference.parse(text)
 
-    assert problem in str(raised.value)
+    assert raised.value.text == text
+    assert problem in raised.value.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("user:secret@quay.io/a", "quay.io/a"),
+        ("https://secret@quay.io", "quay.io"),
+        ("user:secret@word@quay.io/a", "quay.io/a"),
+        ("user:secret@word@quay.io", "quay.io"),
+        (f"user:secret@quay.io/a@{SHA256}", "quay.io/a"),
+        ("user:secret@quay.io/a@sha256:12", "quay.io/a"),
+        ("user:secret@quay.io/a@md5:12", "quay.io/a"),
+    ],
+)
+def test_a_login_in_a_reference_is_refused_and_not_shown(text: str, shown: str) -> None:
+    with pytest.raises(InvalidReference, match="holds a login") as raised:
+        Reference.parse(text)
+
+    assert f"@{shown}" in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "word" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "plain_http"),
+    [
+        ("http://10.0.0.1:5000/app", "10.0.0.1:5000/app:latest", True),
+        ("HTTP://10.0.0.1:5000/app", "10.0.0.1:5000/app:latest", True),
+        ("https://10.0.0.1:5000/app:1", "10.0.0.1:5000/app:1", False),
+        ("HTTPS://quay.io/a/b", "quay.io/a/b:latest", False),
+        ("docker://quay.io/a/b", "quay.io/a/b:latest", None),
+        ("Docker://busybox", "docker.io/library/busybox:latest", None),
+        ("quay.io/a/b:2", "quay.io/a/b:2", None),
+    ],
+)
+def test_a_reference_that_a_person_types_may_begin_with_a_protocol(
+    text: str, name: str, *, plain_http: bool | None
+) -> None:
+    """It is no part of the name."""
+    typed = Reference.parse_address(text)
+
+    assert typed.plain_http is plain_http
+    assert (typed, repr(typed)) == (Reference.parse(name), repr(Reference.parse(name)))
+
+
+@pytest.mark.parametrize("text", ["ftp://quay.io/a", "oci://quay.io/a", "://quay.io/a", "http://http://quay.io/a"])
+def test_another_protocol_before_a_reference_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference):
+        Reference.parse_address(text)
 
 
 def test_a_long_wrong_reference_is_not_repeated_without_end() -> None:

@@ -434,7 +434,7 @@ class Referred(MemorySource):
         about = None if tag else Digest.parse(subject.digest)
         self.known.setdefault(subject.digest, []).append(Referral(name, about))
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
         self.asked += map(str, subjects)
         found = [referral for subject in subjects for referral in self.known.get(str(subject), [])]
         return Referrals(tuple(found), self.doubt)

@@ -6,7 +6,7 @@ import pytest
 from yarl import URL
 
 from syncer.errors import Unsafe
-from syncer.transport.guard import Scope, authority, check_hop, origin, readable, without_secrets
+from syncer.transport.guard import Scope, authority, check_hop, origin, readable, upgraded, without_secrets
 
 FROM_FAR_TO_NEAR = {
     "PUBLIC": "http://8.8.8.8/",
@@ -31,6 +31,19 @@ FROM_FAR_TO_NEAR = {
         ("fe80::1%eth0", Scope.NEVER),
         ("::1", Scope.LOOPBACK),
         ("fd00::1", Scope.PRIVATE),
+        ("224.0.0.1", Scope.NEVER),
+        ("ff02::1", Scope.NEVER),
+        ("0.0.0.0", Scope.NEVER),
+        ("::", Scope.NEVER),
+        ("2606:4700::1111", Scope.PUBLIC),
+        ("::ffff:127.0.0.1", Scope.LOOPBACK),  # IPv4 in IPv6: mapped, 6to4, NAT64
+        ("::ffff:8.8.8.8", Scope.PUBLIC),
+        ("2002:7f00:1::", Scope.LOOPBACK),
+        ("2002:a9fe:a9fe::", Scope.NEVER),
+        ("64:ff9b::127.0.0.1", Scope.LOOPBACK),
+        ("64:ff9b::169.254.169.254", Scope.NEVER),
+        ("64:ff9b::8.8.8.8", Scope.PUBLIC),
+        ("64:ff9b::0.0.0.1", Scope.PRIVATE),
         ("bücher.example", None),
         ("", None),
     ],
@@ -73,7 +86,7 @@ def test_a_server_may_send_us_to_itself_and_to_names() -> None:
     ("target", "problem"),
     [
         ("ftp://example.com/", "which is no HTTP address"),
-        ("/v2/", "which is no HTTP address"),
+        ("/v2/", "leads to :///v2/, which is no HTTP address"),
         ("http:///nowhere", "which is no HTTP address"),
         ("http://user@example.com/", "which holds a user name or password"),
         ("http://:secret@example.com/", "which holds a user name or password"),
@@ -91,6 +104,7 @@ def test_words_of_others_are_cut_where_they_are_too_long_and_not_before() -> Non
     assert readable("a" * 1024) == "a" * 1024
     assert readable("a" * 1025) == "a" * 1023 + "…"
     assert readable("  two\n\t words \x1b[31m ") == "two words [31m"
+    assert readable("one\x1btwo") == "one two"
     assert readable("\n" * 4095 + "ab") == "a"
 
 
@@ -116,3 +130,27 @@ def test_an_origin_is_scheme_host_and_port() -> None:
     assert origin(URL("http://example.com/")) == ("http", "example.com", 80)
     assert origin(URL("http://example.com:81/")) != origin(URL("http://example.com/"))
     assert origin(URL("https://example.com/")) != origin(URL("http://example.com:443/"))
+
+
+@pytest.mark.parametrize(
+    ("start", "target", "followed"),
+    [
+        ("https://example.com/v2/", "http://example.com/a%2Fb?c=d%2F", "https://example.com/a%2Fb?c=d%2F"),
+        ("https://example.com/v2/", "http://example.com:80/a", "https://example.com/a"),
+        ("https://example.com/v2/", "http://example.com:443/a", "https://example.com/a"),
+        ("https://example.com:5000/", "http://example.com:5000/a", "https://example.com:5000/a"),
+        ("https://example.com:5000/", "http://example.com/a", "https://example.com:5000/a"),
+        ("https://example.com/v2/", "http://example.com?a=b", "https://example.com/?a=b"),
+        ("https://example.com/v2/", "http://example.com:81/a", "http://example.com:81/a"),
+        ("https://example.com/v2/", "http://example.com:79/a", "http://example.com:79/a"),
+        ("https://example.com/v2/", "http://example.org/a", "http://example.org/a"),
+        ("https://example.com/v2/", "https://example.com:5000/a", "https://example.com:5000/a"),
+        ("http://example.com/v2/", "http://example.com/a", "http://example.com/a"),
+        ("http://example.com:5000/", "http://example.com/a", "http://example.com/a"),
+    ],
+)
+def test_an_encrypted_host_that_names_itself_with_http_is_meant_by_https(
+    start: str, target: str, followed: str
+) -> None:
+    """It lies behind a TLS proxy; another port but http's own is another server."""
+    assert str(upgraded(URL(start), URL(target, encoded=True))) == followed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import anyio
@@ -28,6 +28,7 @@ from tests.support.quirky import (
     cut_upload,
     lose_answer,
     problem,
+    proceed,
     quirky_registry,
     reset,
     stall,
@@ -204,6 +205,24 @@ async def test_a_registry_that_wants_us_to_wait_for_ever_is_told_so() -> None:
         assert told(registry) == ["POST start 429"]
 
 
+async def test_a_limit_on_bodies_that_shows_itself_by_nothing_else_is_found() -> None:
+    """§3 row 9: what is in between breaks the connection of each larger body, as often as it is tried."""
+
+    async def cut_large(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if (request.content_length or 0) <= 2 * MIB:
+            return await handler(request)
+        return await cut_upload(registry, 100_000)(request, handler)
+
+    content = images.noise("silent", 9 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=4 * MIB) as registries:
+        registry.keeps = "strict"
+        registry.on("session", cut_large, times=99)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+
 @pytest.mark.parametrize("number", [413, 416])
 @pytest.mark.parametrize("largest", [MIB, 3 * MIB])
 async def test_a_limit_on_bodies_is_found_and_kept_to(number: int, largest: int) -> None:
@@ -221,6 +240,24 @@ async def test_a_limit_on_bodies_is_found_and_kept_to(number: int, largest: int)
         assert refused[0] == f"PUT session {number}"
         assert set(refused[1:]) <= {f"PATCH session {number}"}
         assert len(refused) <= 5  # for both: what one blob found out holds for the next
+
+
+@pytest.mark.parametrize("number", [400, 416])
+@pytest.mark.parametrize("words", ["the body is too large", "the body Exceeds 4 MiB"])
+async def test_a_limit_on_bodies_is_told_by_its_words(number: int, words: str) -> None:
+    """§3 row 9: where the status could mean anything."""
+
+    async def fault(*_: object) -> web.StreamResponse:
+        return problem(number, "UNKNOWN", words)
+
+    content = images.noise("words", 3 * MIB)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT session", fault)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        half = 3 * MIB // 2
+        assert [seen.received for seen in registry.requests(kind="session")] == [0, half, half]
 
 
 async def test_a_body_that_is_too_large_at_any_size_is_an_error_with_a_hint() -> None:
@@ -283,6 +320,29 @@ async def test_a_way_that_a_registry_does_not_take_is_left_for_the_next(
         del registry.seen[:]
         await write(target, "app", second, force=True)
         assert told(registry) == [requests[0], *requests[5 if knows == {"CHUNKS"} else 3 :]]
+
+
+@pytest.mark.parametrize(
+    ("code", "way"),
+    [
+        ("NOT_FOUND", ["PUT session 201"]),
+        ("BLOB_UPLOAD_UNKNOWN", ["PATCH session 202", "PATCH session 202", "PUT session 201"]),
+    ],
+)
+async def test_a_first_chunk_that_is_not_found_says_by_its_code_what_is_missing(code: str, way: list[str]) -> None:
+    """§3 rows 11 and 16: the session, or the way that a chunk is taken at all."""
+
+    async def missing(*_: object) -> web.StreamResponse:
+        return problem(404, code)
+
+    content = images.noise("missing", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", missing)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        again = told(registry)[told(registry).index("PATCH session 404") + 1 :]
+        assert [each for each in again if "HEAD" not in each] == ["POST start 202", *way]
 
 
 async def test_a_session_that_is_gone_is_replaced_three_times_at_most() -> None:
@@ -351,6 +411,301 @@ async def test_a_range_that_stands_still_is_not_believed() -> None:
         assert registry.blobs["app"] == {digest_of(content): content}
         assert registry.received() == len(content)
         assert len(registry.requests("GET")) == 1
+
+
+async def test_a_chunk_of_which_a_part_was_taken_is_looked_at_from_the_first_one_on() -> None:
+    """§3 row 18: where the answer does not tell, the session is asked, and no chunk goes to a wrong place."""
+
+    async def half(request: web.Request, handler: Handler) -> web.StreamResponse:
+        session = registry.sessions[1]
+        response = await handler(request)
+        del session.content[MIB // 2 :], response.headers["Range"]
+        session.state = MIB // 2
+        return response
+
+    content = images.noise("half", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", half)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert [seen.status for seen in registry.requests("PATCH")] == [202, 202, 202]
+
+
+@pytest.mark.parametrize("number", [200, 204])
+async def test_a_chunk_may_be_taken_with_any_status_of_success(number: int) -> None:
+    content = images.noise("taken", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.patch_status = number
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert told(registry) == [
+            *["POST start 202", f"PATCH session {number}", f"PATCH session {number}", "PUT session 201"]
+        ]
+
+
+async def test_the_end_of_a_blob_needs_no_look_at_where_its_session_stands() -> None:
+    """The commit tells."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.knows, registry.range_format = {"PATCH"}, ""
+
+        await write(target_at(registries, registry.url), "app", blob_of(b"content"), force=True)
+
+        assert not registry.requests("GET")
+
+
+@pytest.mark.parametrize(
+    ("knows", "size", "stretches"),
+    [
+        ({"PUT"}, 1000, [None]),
+        ({"PATCH"}, 1000, [None, None, None]),  # of them the first PUT is refused, and the last is empty
+        ({"CHUNKS"}, 1000, [None, None, "0-999", None]),
+        ({"PUT", "CHUNKS"}, 2 * MIB + 1000, [f"0-{MIB - 1}", f"{MIB}-{2 * MIB - 1}", f"{2 * MIB}-{2 * MIB + 999}"]),
+    ],
+)
+async def test_each_body_says_what_it_is_and_where_it_belongs(
+    knows: set[str], size: int, stretches: list[str | None]
+) -> None:
+    """Where a chunk starts and ends, as the spec wants it; a whole blob and an empty body say nothing of that."""
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.knows = knows
+
+        await write(target_at(registries, registry.url), "app", blob_of(images.noise("where", size)), force=True)
+
+        bodies = registry.requests(kind="session")
+        assert [seen.headers.get("Content-Range") for seen in bodies] == stretches
+        assert {seen.headers.get("Content-Type") for seen in bodies} == {"application/octet-stream"}
+
+
+async def test_what_fails_on_the_way_of_one_blob_counts_together() -> None:
+    """So many attempts without progress, whichever of its requests they are."""
+    limits = Limits(backoff=0.001, attempts=3)
+    async with quirky_registry() as registry, registries_for(limits=limits) as registries:
+        registry.on("POST start", status(500), status(500))
+        registry.on("PUT session", status(500))
+
+        with pytest.raises(TargetError, match="500"):
+            await write(target_at(registries, registry.url), "app", blob_of(b"content"), force=True)
+
+        assert told(registry) == [
+            *["POST start 500", "POST start 500", "POST start 202", "PUT session 500", "HEAD blob 404"],
+            "DELETE session 204",
+        ]
+
+
+async def test_each_chunk_that_arrives_gives_the_next_one_all_attempts() -> None:
+    content = images.noise("each", 4 * MIB)
+    limits = Limits(backoff=0.001, attempts=2)
+    async with quirky_registry() as registry, registries_for(limits=limits, chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500), proceed, status(500), proceed, status(500))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+
+async def test_a_part_of_a_large_chunk_gives_the_next_one_all_attempts() -> None:
+    content = images.noise("parts", 9 * MIB)
+    limits = Limits(backoff=0.001, attempts=2)
+    async with quirky_registry() as registry, registries_for(limits=limits, chunk_size=4 * MIB) as registries:
+        registry.on("PATCH session", cut_upload(registry, MIB), cut_upload(registry, MIB))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.received() == len(content)
+
+
+async def test_each_chunk_that_arrived_without_an_answer_gives_the_next_one_all_attempts() -> None:
+    content = images.noise("unanswered", 5 * MIB)
+    limits = Limits(backoff=0.001, attempts=2)
+    async with quirky_registry() as registry, registries_for(limits=limits, chunk_size=MIB) as registries:
+        registry.on("PATCH session", lose_answer, times=4)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.received() == len(content)
+
+
+async def test_a_commit_that_breaks_off_is_tried_so_often_and_no_more() -> None:
+    limits = Limits(backoff=0.001, attempts=2)
+    async with quirky_registry() as registry, registries_for(limits=limits) as registries:
+        registry.on("PUT session", reset, times=9)
+
+        with pytest.raises(Interrupted):
+            await write(target_at(registries, registry.url), "app", blob_of(b"content"), force=True)
+
+        assert len(registry.requests("PUT")) == 2
+
+
+async def test_the_question_where_a_session_stands_is_one_of_the_attempts() -> None:
+    limits = Limits(backoff=0.001, attempts=3)
+    content = images.noise("standing", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(limits=limits, chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500), times=9)
+        registry.on("GET session", status(500), times=9)
+
+        with pytest.raises(TargetError, match="500"):
+            await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert len(registry.requests("GET")) == 2
+
+
+async def test_where_a_session_stands_is_asked_again_when_the_connection_breaks() -> None:
+    content = images.noise("asked again", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500))
+        registry.on("GET session", reset, reset)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert len(registry.requests("POST")) == 1
+
+
+async def test_a_session_goes_on_at_the_place_that_is_named_when_it_is_asked() -> None:
+    async def moved(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["Location"] += "&asked=1"
+        return response
+
+    content = images.noise("moved", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500))
+        registry.on("GET session", moved)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert ["asked=1" in seen.path for seen in registry.requests("PATCH")] == [False, True, False]
+
+
+async def test_a_session_that_stands_beyond_what_was_sent_is_another_upload() -> None:
+    """§3 row 18: as it is asked after a failure."""
+
+    async def beyond(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["Range"] = f"0-{2 * MIB}"
+        return response
+
+    content = images.noise("beyond", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500))
+        registry.on("GET session", beyond)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert [str(seen) for seen in registry.requests("PATCH")] == ["PATCH session 500", *["PATCH session 202"] * 2]
+
+
+async def test_a_chunk_that_is_sent_again_is_counted_as_one_repetition() -> None:
+    content = images.noise("counted", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", status(500))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registries.traffic[registry.address].retries == 1
+
+
+async def test_a_registry_that_does_not_tell_what_became_of_a_blob_is_sent_it_again() -> None:
+    """It broke off, and the question is denied: that is no reason to believe that the blob is there."""
+    content = images.noise("not told", 1000)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT session", reset)
+        registry.on("blob", status(403), times=9)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+
+@pytest.mark.parametrize("number", [400, 404, 409])
+async def test_a_session_that_is_refused_in_the_middle_is_replaced(number: int) -> None:
+    content = images.noise("middle", 4 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", proceed, status(number))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert [seen.status for seen in registry.requests("PATCH")] == [202, number, 202, 202, 202]
+
+
+async def test_chunks_that_fail_without_an_end_are_given_up_after_so_many() -> None:
+    """What arrived before them counts once."""
+    limits = Limits(backoff=0.001, attempts=3)
+    content = images.noise("without an end", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(limits=limits, chunk_size=MIB) as registries:
+        registry.on("PATCH session", proceed, *[status(500)] * 9)
+
+        with pytest.raises(TargetError, match="500"):
+            await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert len(registry.requests("PATCH")) == 1 + 3
+
+
+async def test_chunks_that_break_off_now_and_then_stay_as_large_as_they_are() -> None:
+    content = images.noise("now and then", 17 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=4 * MIB) as registries:
+        registry.on("PATCH session", cut_upload(registry, MIB), proceed, cut_upload(registry, MIB))
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert {seen.headers["Content-Length"] for seen in registry.requests("PATCH")} == {str(4 * MIB)}
+
+
+@pytest.mark.parametrize("number", [400, 404])
+@pytest.mark.parametrize(
+    ("size", "first", "way"),
+    [
+        (1000, "PUT session", ["PUT session 201"]),
+        (3 * MIB, "PATCH session", ["PATCH session 202", "PATCH session 202", "PUT session 201"]),
+    ],
+)
+async def test_a_way_that_worked_is_not_left_for_one_refusal(
+    number: int, size: int, first: str, way: list[str]
+) -> None:
+    contents = [images.noise(f"worked {each}", size) for each in range(3)]
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        target = target_at(registries, registry.url)
+
+        await write(target, "app", blob_of(contents[0]), force=True)
+        registry.on(first, status(number))
+        await write(target, "app", blob_of(contents[1]), force=True)
+        del registry.seen[:]
+        await write(target, "app", blob_of(contents[2]), force=True)
+
+        assert told(registry) == ["POST start 202", *way]
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_the_empty_puts_of_an_empty_blob_tell_nothing_about_bodies(*, is_cut: bool) -> None:
+    fault = reset if is_cut else status(500)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("PUT session", fault, fault)
+        target = target_at(registries, registry.url)
+
+        await write(target, "app", blob_of(b""), force=True)
+        del registry.seen[:]
+        await write(target, "app", blob_of(b"content"), force=True)
+
+        assert told(registry) == ["POST start 202", "PUT session 201"]
+
+
+async def test_an_end_that_was_cut_off_when_it_had_arrived_is_no_way_that_is_refused() -> None:
+    """An empty PUT ends the upload then, and the next blob goes in one PUT as before."""
+    content = images.noise("arrived", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PUT session", cut_upload(registry, MIB))
+        target = target_at(registries, registry.url)
+
+        await write(target, "app", blob_of(content), force=True)
+        assert registry.received() == len(content)
+
+        del registry.seen[:]
+        await write(target, "app", blob_of(b"content"), force=True)
+        assert told(registry) == ["POST start 202", "PUT session 201"]
 
 
 async def test_a_range_beyond_what_was_sent_is_another_upload() -> None:
@@ -498,6 +853,22 @@ async def test_content_that_is_right_and_refused_is_sent_once_more_in_one_piece(
         assert told(registry)[-2:] == ["POST start 202", "PUT session 201"]
 
 
+async def test_content_that_is_right_is_sent_once_more_where_there_is_one_way_only() -> None:
+    async def flip(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        registry.sessions[registry.opened].content[5] ^= 1
+        return response
+
+    content = images.noise("one way", 1000)
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.knows = {"PATCH"}
+        registry.on("PATCH session", flip)
+
+        await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+
 async def test_a_file_that_ends_early_is_the_sources_fault(tmp_path: Path) -> None:
     blob = file_blob(tmp_path, images.noise("short", 2 * MIB))
     blob.path.write_bytes(b"short")
@@ -612,6 +983,34 @@ async def test_a_slow_source_is_not_a_slow_registry() -> None:
         assert told(registry) == ["POST start 202", "PUT session 201"]
 
 
+@pytest.mark.parametrize("number", [201, 403])
+async def test_the_source_is_let_go_of_however_an_upload_ends(number: int) -> None:
+    """It broke off in the middle of a body, whose source is still open then."""
+    sources = []
+
+    class Watched(StreamBlob):
+        __slots__ = ()
+
+        @asynccontextmanager
+        async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+            sources.append("opened")
+            async with super().open(offset) as pieces:
+                try:
+                    yield pieces
+                finally:
+                    sources.append("closed")
+
+    content = images.noise("source", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", proceed, *([] if number == 201 else [status(number)]))
+        blob = Watched(content, blob_of(content).descriptor)
+
+        with pytest.raises(Denied) if number == 403 else nullcontext():
+            await write(target_at(registries, registry.url), "app", blob, force=True)
+
+        assert sources == ["opened", "closed"]
+
+
 async def test_a_commit_may_take_its_time() -> None:
     """§3 row 5: an answer to an upload is waited for longer than any other."""
     release = asyncio.Event()
@@ -654,6 +1053,33 @@ async def test_what_is_given_up_is_cancelled_at_the_registry() -> None:
 
         assert registry.requests("DELETE")[0].status == 204
         release.set()
+
+
+@pytest.mark.parametrize("refused", ["PATCH session", "PUT session"])
+async def test_what_a_registry_forbids_is_cancelled_without_a_journal(refused: str) -> None:
+    """However much of it has arrived."""
+    content = images.noise("forbidden", 3 * MIB)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on(refused, status(403))
+
+        with pytest.raises(Denied):
+            await write(target_at(registries, registry.url), "app", blob_of(content), force=True)
+
+        assert [seen.status for seen in registry.requests("DELETE")] == [204]
+
+
+async def test_what_is_given_up_elsewhere_is_cancelled_there_without_a_login() -> None:
+    """§3 row 45: the location named another origin."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.location = f"http://localhost:{registry.address.rpartition(':')[2]}{{path}}"
+        registry.on("PUT session", status(403))
+
+        with pytest.raises(Denied):
+            await write(target_at(registries, registry.url), "app", blob_of(b"content"), force=True)
+
+        (cancelled,) = registry.requests("DELETE")
+        assert cancelled.status == 204
+        assert "Authorization" not in cancelled.headers
 
 
 @pytest.mark.parametrize(
@@ -775,7 +1201,7 @@ async def test_a_registry_that_overlooks_the_body_of_a_put_gets_it_in_a_patch(si
         assert len(registry.requests("PUT", "session")) == sent_first + 1
 
 
-@pytest.mark.parametrize("size", [1000, 4 * MIB])
+@pytest.mark.parametrize("size", [1, 1000, 4 * MIB])
 @pytest.mark.parametrize("is_cut", [True, False])
 async def test_a_registry_that_fails_every_put_with_a_body_gets_it_in_a_patch(size: int, *, is_cut: bool) -> None:
     """Two of them fail; then POST, PATCH and an empty PUT bring the blob, and the next one at once."""

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncer.errors import Denied
 from syncer.oci import Digest
 from syncer.registry import FileUploadJournal, Registries, Unfinished, open_upload_journal
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.disks import file_size_limit
 from tests.support.images import digest_of
-from tests.support.quirky import Keeps, Quirky, cut_upload, proceed, quirky_registry
+from tests.support.quirky import Keeps, Quirky, cut_upload, proceed, quirky_registry, status
 from tests.support.registries import LOGIN, Registry
 from tests.support.registry_end import LocalBlob, file_blob, registries_for, target_at, write
 
@@ -134,6 +135,98 @@ async def test_the_session_of_an_interrupted_chunk_is_remembered_too(tmp_path: P
         await push_again(registries, registry, blob, tmp_path / "journal")
 
         assert registry.received() == len(content)
+
+
+@pytest.mark.parametrize("size", [1000, MIB, MIB + 1])
+async def test_a_session_is_left_for_a_later_run_if_there_is_something_to_save(size: int, tmp_path: Path) -> None:
+    """A blob of one chunk is sent anew, and its session is cancelled."""
+    blob = file_blob(tmp_path, images.noise("small", size))
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.knows = {"PATCH", "CHUNKS"}
+        registry.on("PUT session", proceed, status(403))
+
+        with pytest.raises(Denied):
+            await push_again(registries, registry, blob, tmp_path / "journal")
+
+        cancelled, kept = len(registry.requests("DELETE")), len(list((tmp_path / "journal").glob("*.upload")))
+        assert (cancelled, kept) == ((0, 1) if size > MIB else (1, 0))
+
+
+async def test_a_session_that_was_lost_is_forgotten_at_once(tmp_path: Path) -> None:
+    """A push that ends before the next chunk leaves nothing that the one after it would ask for."""
+    blob = file_blob(tmp_path, images.noise("lost at once", 4 * MIB))
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", proceed, status(404))
+        registry.on("POST start", proceed, status(403))
+        with pytest.raises(Denied):
+            await push_again(registries, registry, blob, tmp_path / "journal")
+        del registry.seen[:]
+
+        await push_again(registries, registry, blob, tmp_path / "journal")
+
+        assert not registry.requests("GET")
+
+
+async def test_a_session_that_a_restarted_registry_lost_is_forgotten_at_once(tmp_path: Path) -> None:
+    blob = file_blob(tmp_path, images.noise("lost in a restart", 4 * MIB))
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        await push_until(registries, registry, blob, tmp_path / "journal", chunks=2)
+        registry.sessions.clear()
+        registry.on("POST start", status(403))
+        with pytest.raises(Denied):
+            await push_again(registries, registry, blob, tmp_path / "journal")
+        del registry.seen[:]
+
+        await push_again(registries, registry, blob, tmp_path / "journal")
+
+        assert not registry.requests("GET")
+
+
+async def test_a_session_that_has_all_is_only_ended(tmp_path: Path) -> None:
+    """The push was killed between the last byte and the commit."""
+    content = images.noise("all", 4 * MIB)
+    blob = file_blob(tmp_path, content)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        await push_until(registries, registry, blob, tmp_path / "journal", chunks=3)
+        registry.sessions[1].content[:] = content
+        del registry.seen[:]
+
+        await push_again(registries, registry, blob, tmp_path / "journal")
+
+        assert [str(seen) for seen in registry.seen] == ["GET session 204", "PUT session 201"]
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+
+async def test_a_session_is_taken_up_at_no_place_that_was_not_reached_before(tmp_path: Path) -> None:
+    """§4.3: a journal that somebody else wrote leads nowhere."""
+    content = images.noise("elsewhere", 3 * MIB)
+    blob = file_blob(tmp_path, content)
+    async with (
+        quirky_registry() as registry,
+        quirky_registry() as elsewhere,
+        registries_for(chunk_size=MIB) as registries,
+    ):
+        with open_upload_journal(tmp_path / "journal", registry.address) as journal:
+            journal.save("app", blob.descriptor.digest, Unfinished(f"{elsewhere.url}/sessions/1", MIB))
+
+        await push_again(registries, registry, blob, tmp_path / "journal")
+
+        assert not elsewhere.seen
+        assert registry.blobs["app"] == {digest_of(content): content}
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_a_session_that_has_nothing_is_cancelled_and_one_with_a_chunk_is_kept(
+    tmp_path: Path, *, is_begun: bool
+) -> None:
+    blob = file_blob(tmp_path, images.noise("begun", 3 * MIB))
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.on("PATCH session", *([proceed] if is_begun else []), status(403))
+
+        with pytest.raises(Denied):
+            await push_again(registries, registry, blob, tmp_path / "journal")
+
+        assert len(registry.requests("DELETE")) == (0 if is_begun else 1)
 
 
 async def test_a_push_to_debians_registry_goes_on_after_a_restart_of_both(

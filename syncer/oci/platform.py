@@ -26,7 +26,7 @@ class Platform:
     def parse(cls, text: str) -> Self:
         """Parse ``os/architecture[/variant]``, or an architecture alone for Linux; raises ``InvalidPlatform``."""
         parts = text.split("/")
-        if not all(part and part.replace("-", "").replace("_", "").isalnum() for part in parts) or len(parts) > 3:
+        if not all(part.replace("-", "").replace("_", "").isalnum() for part in parts) or len(parts) > 3:
             raise InvalidPlatform(f"{text!r} is not a platform", hint="write it like linux/amd64 or arm64")
         if len(parts) == 1:
             return cls("linux", parts[0])

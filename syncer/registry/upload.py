@@ -109,7 +109,7 @@ class Upload:
         way = self._way()
         left = self._size - session.offset
         length = min(left, max(self._manner.chunk_size, session.least)) if way is Way.CHUNKS else left
-        if length == left and (left == 0 or way is Way.PUT or (way is Way.CHUNKS and self._puts_work)):
+        if length == left and (left == 0 or way is Way.PUT or self._puts_work):
             return await self._finish(session, way, left)
         await self._patch(session, way, length)
         return False

@@ -107,8 +107,7 @@ def upgraded(start: URL, target: URL) -> URL:
         return target
     if target.explicit_port not in (None, 80, start.port):
         return target
-    rest = str(target.relative()) if target.raw_path_qs else "/"
-    return URL(f"{start.origin()}{rest}", encoded=True)
+    return URL(f"{start.origin()}{target.relative()}", encoded=True)
 
 
 def check_hop(start: URL, target: URL, reach: Scope | None, what: str) -> None:
