@@ -29,6 +29,7 @@ class Progress:
 
     descriptor: Descriptor
     done: int = 0  # bytes
+    resumed: int = 0  # bytes of these that an earlier run had brought
 
 
 class Blob(Protocol):

@@ -19,7 +19,7 @@ from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Blob, Pieces
 from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.transfer.events import Event, Failed
+from syncer.transfer.events import Copied, Event, Failed, Skipped
 from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.bundle_builder import PIECE, add_large_images
@@ -100,9 +100,11 @@ async def test_no_byte_that_arrived_is_fetched_again(tmp_path: Path, form: Forma
     first = await break_off(final, after, form)
 
     second = large_images()
-    await build(final, second, form)
+    events = await build(final, second, form)
 
     assert final.read_bytes() == expected
+    resumed = sum(event.resumed for event in events if isinstance(event, Copied))
+    assert resumed + sum(event.descriptor.size for event in events if isinstance(event, Skipped)) == first.sent
     assert first.sent + second.sent == sum(map(len, second.blobs.values()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "undisturbed"]
 
@@ -346,9 +348,10 @@ async def test_a_prefix_that_turns_out_wrong_is_fetched_again_without_a_range(tm
         await build(final, wrong)
 
     source = large_images()
-    await build(final, source)
+    events = await build(final, source)
 
     assert final.read_bytes() == expected
+    assert not any(event.resumed for event in events if isinstance(event, Copied))
     resumed = [digest for digest, offset in source.opened if offset]
     assert resumed
     assert all(source.opened.count((digest, 0)) == 1 for digest in resumed)

@@ -367,3 +367,23 @@ def test_a_site_is_passed_over_until_its_window_opens_and_ended_when_it_closes()
 )
 def test_one_cause_has_one_text_at_all_sites(error: SyncerError, cause: str) -> None:
     assert cause_of(error, "http://10.0.0.1:5000/base") == cause
+
+
+async def test_what_an_earlier_run_brought_is_counted_apart(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    layer = images.layer("large", 3_000_000)
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await client.push(source, "large", images.image("large", layers=[layer]), "1")
+        image = f"{source.address}/large:1"
+        built = await syncer("build", "--image", image, "--name", "large", "--output", tmp_path, home=tmp_path)
+        assert built.code == 0, built.stderr
+        async with fault_proxy(target) as proxy:
+            proxy.on("PATCH", "/blobs/uploads/", Stall("request"), first=2)
+            to_it = ("push", "--file", tmp_path / "large.tar.zst", "-r", proxy.registry.address, "--chunk-size", "1MiB")
+            ended = await syncer(*to_it, "--timeout", "5s", "--json", home=tmp_path)
+            assert orjson.loads(ended.stdout)["sites"][0]["state"] == "partial"
+
+            went_on = await syncer(*to_it, "--json", home=tmp_path)
+
+        totals = orjson.loads(went_on.stdout)["totals"]
+        assert (went_on.code, totals["bytes_resumed"]) == (0, 2**20)
+        assert totals["bytes_sent"] < len(layer.content) - 2**20 + 10_000

@@ -105,12 +105,13 @@ class BundleWriter:
         if slot.size and done == slot.size:
             slot.complete = True
             return False
+        progress.resumed = done
         for _ in range(2):
             landing = Landing(self._partial, slot, done, hasher, progress, self._threads)
             slot.complete = await landing.receive(blob)
             if slot.complete:
                 return True
-            done, hasher = 0, slot.digest.hasher()
+            progress.resumed, done, hasher = 0, 0, slot.digest.hasher()
             self._partial.mark(slot, done, hasher)
         raise DigestMismatch(
             f"{slot.digest.short} arrived twice with bytes that are not those of its digest",

@@ -185,6 +185,7 @@ class _Visits:
                 result,
                 bytes_sent=before.bytes_sent + result.bytes_sent,
                 bytes_mounted=before.bytes_mounted + result.bytes_mounted,
+                bytes_resumed=before.bytes_resumed + result.bytes_resumed,
                 seconds=before.seconds + result.seconds,
                 state=SiteState.DONE if result.state is SiteState.UNCHANGED and before.bytes_sent else result.state,
             )
@@ -312,6 +313,7 @@ def _result(site: Site, state: SiteState, began: float, report: Report, errors: 
         images_failed=totals.images_failed,
         bytes_sent=totals.bytes_sent,
         bytes_mounted=totals.bytes_mounted,
+        bytes_resumed=totals.bytes_resumed,
         requests=totals.requests,
         seconds=time.monotonic() - began,
         error=errors[0] if errors else None,

@@ -40,6 +40,7 @@ class SiteResult:
     images_failed: int = 0
     bytes_sent: int = 0
     bytes_mounted: int = 0
+    bytes_resumed: int = 0  # of blobs that arrived now, which an earlier run had sent already
     requests: int = 0
     seconds: float = 0.0
     error: SyncerError | None = None  # the first one
@@ -60,6 +61,7 @@ class SiteResult:
             "images_failed": self.images_failed,
             "bytes_sent": self.bytes_sent,
             "bytes_mounted": self.bytes_mounted,
+            "bytes_resumed": self.bytes_resumed,
             "requests": self.requests,
             "seconds": round(self.seconds, 3),
             "reason": reason(self.error) if self.error else None,
@@ -119,7 +121,7 @@ class FleetResult:
                 **{f"sites_{state.value.replace(' ', '_')}": self.states.get(state, 0) for state in SiteState},
                 **{
                     name: sum(getattr(site, name) for site in self.sites)
-                    for name in ("images", "images_failed", "bytes_sent", "bytes_mounted", "requests")
+                    for name in ("images", "images_failed", "bytes_sent", "bytes_mounted", "bytes_resumed", "requests")
                 },
                 "seconds": round((self.ended - self.started).total_seconds(), 3),
             },

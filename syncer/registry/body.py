@@ -43,6 +43,10 @@ class Content:
         self._rest: bytes | memoryview = b""  # of a piece that went beyond a part
         self._position = 0
 
+    def goes_on_from(self, offset: int) -> None:
+        """Note that an earlier run has brought the first ``offset`` bytes."""
+        self._progress.resumed = offset
+
     def part(self, start: int, length: int) -> Part:
         """``length`` bytes from ``start`` on, as a body."""
         return Part(self, start, length) if self._file is None else FilePart(self, start, length)

@@ -76,7 +76,9 @@ class Upload:
             await self._content.close()
 
     async def _until_done(self) -> None:
-        self._session = self._session or await self._remembered()
+        if self._session is None and (remembered := await self._remembered()):
+            self._session = remembered
+            self._content.goes_on_from(remembered.offset)
         while True:
             try:
                 session = self._session = self._session or await self._begin()
@@ -84,6 +86,7 @@ class Upload:
                     pass
             except _StartOver as turn:
                 self._session, self._mark = None, 0
+                self._content.goes_on_from(0)
                 await self._forget()
                 if turn.counts:
                     self._restarts += 1

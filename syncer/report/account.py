@@ -59,6 +59,7 @@ class Account:
     _mounted: _Count = field(default_factory=_Count)
     _skipped: _Count = field(default_factory=_Count)
     _failed: _Count = field(default_factory=_Count)
+    _resumed: int = 0
     _deduplicated: int = 0
     _foreign: dict[Digest, int] = field(default_factory=dict)  # layers left out, and their bytes
     _images: dict[Item, ImageAccount] = field(default_factory=dict)
@@ -70,8 +71,9 @@ class Account:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Copied(descriptor):
+            case Copied(descriptor, resumed=resumed):
                 self._copied.add(descriptor)
+                self._resumed += resumed
             case Mounted(descriptor):
                 self._mounted.add(descriptor)
             case Skipped(descriptor):
@@ -162,8 +164,9 @@ class Account:
             blobs_mounted=self._mounted.blobs,
             blobs_skipped=self._skipped.blobs,
             blobs_failed=self._failed.blobs,
-            bytes_fetched=self._copied.bytes if self.fetches else 0,
-            bytes_sent=self._copied.bytes if self.sends else 0,
+            bytes_fetched=self._copied.bytes - self._resumed if self.fetches else 0,
+            bytes_sent=self._copied.bytes - self._resumed if self.sends else 0,
+            bytes_resumed=self._resumed,
             bytes_mounted=self._mounted.bytes,
             bytes_skipped=self._skipped.bytes,
             bytes_deduplicated=self._deduplicated,

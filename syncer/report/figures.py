@@ -132,6 +132,7 @@ class Totals:
     blobs_failed: int
     bytes_fetched: int  # from a registry
     bytes_sent: int  # to a registry
+    bytes_resumed: int  # of blobs that were copied now, which an earlier run had brought already
     bytes_mounted: int
     bytes_skipped: int  # of blobs that the target had
     bytes_deduplicated: int  # of blobs that an earlier image has too

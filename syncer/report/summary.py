@@ -107,6 +107,7 @@ def _figures(report: Report) -> list[str]:
         "shared between images": totals.bytes_deduplicated,
         "mounted": totals.bytes_mounted,
         "there already": totals.bytes_skipped,
+        "brought by an earlier run": totals.bytes_resumed,
     }
     if any(saved.values()):
         lines.append("saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size))

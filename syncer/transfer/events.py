@@ -36,11 +36,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A blob was copied to the target, in ``seconds``."""
+    """A blob was copied to the target, in ``seconds``; an earlier run had brought its first ``resumed`` bytes."""
 
     descriptor: Descriptor
     space: str
     seconds: float
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

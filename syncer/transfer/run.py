@@ -194,7 +194,7 @@ class _Transfer:
         blob = self.source.blob(node.origin, node.descriptor)
         if await self.target.write(node.space, blob, progress, force=force):
             node.is_new = True
-            self.emit(Copied(node.descriptor, node.space, time.monotonic() - began))
+            self.emit(Copied(node.descriptor, node.space, time.monotonic() - began, progress.resumed))
         else:
             self.emit(Skipped(node.descriptor, node.space))
 
