@@ -16,7 +16,7 @@ from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descript
 from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, referrer_descriptor
 from syncer.oci.referrer_tags import cosign_tags, fallback_tag, subject_tag
 from tests.support import images
-from tests.support.images import Image
+from tests.support.images import Image, digest_of
 
 DIGEST = "sha256:" + "a" * 64
 CONFIG = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": DIGEST, "size": 2}
@@ -38,6 +38,9 @@ def test_children_are_what_must_be_there_first() -> None:
     assert read.content == made.content
     assert {str(child.digest) for child in read.children()} == set(made.blobs)
     assert len(read.children()) == 2
+    assert [str(layer.digest) for layer in read.foreign()] == [digest_of(foreign.content)]
+    both = [str(child.digest) for child in read.children(lambda layer: not layer.is_distributable)]
+    assert sorted(both) == sorted([*made.blobs, digest_of(foreign.content)])
 
 
 @pytest.mark.parametrize("docker", [False, True])
@@ -48,6 +51,7 @@ def test_an_index_lists_its_manifests(*, docker: bool) -> None:
 
     assert isinstance(read, Index)
     assert [str(child.digest) for child in read.children()] == [child.digest for child in made.children]
+    assert read.foreign() == ()
     assert [str(child.platform) for child in read.manifests] == ["linux/amd64", "linux/arm64", "linux/arm/v7"]
 
 
@@ -308,6 +312,17 @@ def test_what_a_document_says_of_itself_is_read(kind: type[Manifest | Index]) ->
     assert odd.artifact_type == usual
     with pytest.raises(InvalidContent, match="a descriptor must be an object"):
         parse_manifest(manifest(**plain, subject=False))
+
+
+@pytest.mark.parametrize(("origin", "said"), [("app:1", "app:1: its indexes"), (None, "its indexes")])
+def test_what_is_wrong_is_told_of_the_image_where_it_has_a_name(origin: str | None, said: str) -> None:
+    descent = Descent(origin)
+    index = read(images.index(images.image("a")))
+
+    for _ in range(MAX_DEPTH + 1):
+        descent.enter(index)
+    with pytest.raises(InvalidContent, match=f"^{said} are nested"):
+        descent.enter(index)
 
 
 def test_a_server_that_calls_it_schema_1_is_believed() -> None:
