@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.oci import Digest, Index, Manifest, parse_manifest
 from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
-from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, referrer_descriptor
+from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, reduce_index, referrer_descriptor
 from syncer.oci.referrer_tags import cosign_tags, fallback_tag, subject_tag
 from tests.support import images
 from tests.support.images import Image, digest_of
 
 DIGEST = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
 CONFIG = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": DIGEST, "size": 2}
 
 
@@ -275,6 +276,44 @@ def test_what_an_index_lists_that_is_no_manifest_is_a_blob() -> None:
     descent.enter(parse_manifest(json.dumps(document).encode()))
 
     assert [is_manifest for _, is_manifest in descent] == [False, False, True, True]
+
+
+def test_what_a_manifest_lists_is_a_blob_whatever_it_is_called() -> None:
+    descent = Descent()
+    descent.enter(parse_manifest(manifest(layers=[CONFIG | {"mediaType": OCI_MANIFEST, "digest": OTHER}])))
+
+    assert [is_manifest for _, is_manifest in descent] == [False, False]
+
+
+def test_an_index_is_reduced_to_some_of_its_manifests_and_their_attestations() -> None:
+    """BuildKit's are bound by an annotation; another annotation, and none at all, binds nothing."""
+    digests = [f"sha256:{n:064x}" for n in range(6)]
+    entries: list[dict[str, Any]] = [{"mediaType": OCI_MANIFEST, "digest": each, "size": 2} for each in digests]
+    entries[2]["annotations"] = {"vnd.docker.reference.digest": digests[0]}
+    entries[3]["annotations"] = {"vnd.docker.reference.digest": digests[1]}
+    entries[4]["annotations"] = {"of": digests[0]}
+    entries[5]["annotations"] = None
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, "annotations": {"a": "b"}}
+    index = parse_manifest(json.dumps(document, indent=1).encode())
+    assert isinstance(index, Index)
+    first, second, *_ = index.manifests
+
+    smaller = reduce_index(index, [first])
+
+    assert json.loads(smaller.content) == document | {"manifests": [entries[0], entries[2]]}
+    assert smaller.descriptor.media_type == OCI_INDEX
+    assert reduce_index(index, [first]).content == smaller.content
+    assert reduce_index(index, index.manifests) is index
+    some = reduce_index(index, [first, second], lambda digest: str(digest) != digests[2])
+    assert [str(child.digest) for child in some.manifests] == [digests[0], digests[1], digests[3]]
+
+
+def test_an_index_without_a_media_type_keeps_its_own_when_it_is_reduced() -> None:
+    entries = [{"mediaType": OCI_MANIFEST, "digest": each, "size": 2} for each in (DIGEST, OTHER)]
+    index = parse_manifest(json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), DOCKER_LIST)
+    assert isinstance(index, Index)
+
+    assert reduce_index(index, index.manifests[:1]).descriptor.media_type == DOCKER_LIST
 
 
 def test_a_manifest_may_be_as_large_as_a_registry_must_take() -> None:
