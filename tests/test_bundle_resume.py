@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -377,9 +378,10 @@ async def test_two_builds_of_one_bundle_do_not_meet(tmp_path: Path) -> None:
     source = large_images()
 
     async with open_writer(final) as writer:
-        with pytest.raises(Locked, match="another process"):
+        with pytest.raises(Locked, match="another process") as refused:
             async with open_writer(final):
                 pass
+        assert "wait for it to end" in (refused.value.hint or "")
         await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
         await writer.publish(b"version: 1\n")
 
@@ -414,10 +416,14 @@ async def test_a_bundle_that_cannot_fit_is_refused_before_anything_is_fetched(tm
     """Row 43: what is needed is known from the descriptors."""
     petabyte = Descriptor(images.OCI_LAYER, Digest.of(b"large"), 2**50)
 
-    async with open_writer(tmp_path / "bundle") as writer:
+    async with open_writer(tmp_path / "bundle", format="tar") as writer:
         with pytest.raises(TargetFull, match=r"needs [0-9]+ MiB more than its disk has free") as refused:
             await writer.reserve("", petabyte, None)
 
+    disk = os.statvfs(tmp_path)
+    lacking = 2**50 - disk.f_bavail * disk.f_frsize  # bytes, of which others may write some meanwhile
+    (number,) = re.findall(r"needs ([0-9]+) MiB", str(refused.value))
+    assert int(number) * 2**20 == pytest.approx(lacking, abs=2**30)
     assert refused.value.hint
 
 
@@ -527,6 +533,15 @@ async def test_a_build_that_was_begun_is_gone_on_with_when_another_bundle_has_co
     await build(final, source)
 
     assert first.sent + source.sent == sum(map(len, source.blobs.values()))
+
+
+async def test_the_directory_of_a_bundle_is_made(tmp_path: Path) -> None:
+    final = tmp_path / "not" / "there" / "bundle"
+
+    await build(final, large_images())
+
+    assert final.read_bytes() == await undisturbed(tmp_path)
+    assert list(final.parent.iterdir()) == [final]
 
 
 async def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:

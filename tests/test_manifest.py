@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.oci import Digest, Index, Manifest, parse_manifest
 from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
-from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, referrer_descriptor
+from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, reduce_index, referrer_descriptor
 from syncer.oci.referrer_tags import cosign_tags, fallback_tag, subject_tag
 from tests.support import images
-from tests.support.images import Image
+from tests.support.images import Image, digest_of
 
 DIGEST = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
 CONFIG = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": DIGEST, "size": 2}
 
 
@@ -38,6 +39,9 @@ def test_children_are_what_must_be_there_first() -> None:
     assert read.content == made.content
     assert {str(child.digest) for child in read.children()} == set(made.blobs)
     assert len(read.children()) == 2
+    assert [str(layer.digest) for layer in read.foreign()] == [digest_of(foreign.content)]
+    both = [str(child.digest) for child in read.children(lambda layer: not layer.is_distributable)]
+    assert sorted(both) == sorted([*made.blobs, digest_of(foreign.content)])
 
 
 @pytest.mark.parametrize("docker", [False, True])
@@ -48,6 +52,7 @@ def test_an_index_lists_its_manifests(*, docker: bool) -> None:
 
     assert isinstance(read, Index)
     assert [str(child.digest) for child in read.children()] == [child.digest for child in made.children]
+    assert read.foreign() == ()
     assert [str(child.platform) for child in read.manifests] == ["linux/amd64", "linux/arm64", "linux/arm/v7"]
 
 
@@ -273,6 +278,44 @@ def test_what_an_index_lists_that_is_no_manifest_is_a_blob() -> None:
     assert [is_manifest for _, is_manifest in descent] == [False, False, True, True]
 
 
+def test_what_a_manifest_lists_is_a_blob_whatever_it_is_called() -> None:
+    descent = Descent()
+    descent.enter(parse_manifest(manifest(layers=[CONFIG | {"mediaType": OCI_MANIFEST, "digest": OTHER}])))
+
+    assert [is_manifest for _, is_manifest in descent] == [False, False]
+
+
+def test_an_index_is_reduced_to_some_of_its_manifests_and_their_attestations() -> None:
+    """BuildKit's are bound by an annotation; another annotation, and none at all, binds nothing."""
+    digests = [f"sha256:{n:064x}" for n in range(6)]
+    entries: list[dict[str, Any]] = [{"mediaType": OCI_MANIFEST, "digest": each, "size": 2} for each in digests]
+    entries[2]["annotations"] = {"vnd.docker.reference.digest": digests[0]}
+    entries[3]["annotations"] = {"vnd.docker.reference.digest": digests[1]}
+    entries[4]["annotations"] = {"of": digests[0]}
+    entries[5]["annotations"] = None
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, "annotations": {"a": "b"}}
+    index = parse_manifest(json.dumps(document, indent=1).encode())
+    assert isinstance(index, Index)
+    first, second, *_ = index.manifests
+
+    smaller = reduce_index(index, [first])
+
+    assert json.loads(smaller.content) == document | {"manifests": [entries[0], entries[2]]}
+    assert smaller.descriptor.media_type == OCI_INDEX
+    assert reduce_index(index, [first]).content == smaller.content
+    assert reduce_index(index, index.manifests) is index
+    some = reduce_index(index, [first, second], lambda digest: str(digest) != digests[2])
+    assert [str(child.digest) for child in some.manifests] == [digests[0], digests[1], digests[3]]
+
+
+def test_an_index_without_a_media_type_keeps_its_own_when_it_is_reduced() -> None:
+    entries = [{"mediaType": OCI_MANIFEST, "digest": each, "size": 2} for each in (DIGEST, OTHER)]
+    index = parse_manifest(json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), DOCKER_LIST)
+    assert isinstance(index, Index)
+
+    assert reduce_index(index, index.manifests[:1]).descriptor.media_type == DOCKER_LIST
+
+
 def test_a_manifest_may_be_as_large_as_a_registry_must_take() -> None:
     content = manifest() + b" " * (4 * 1024 * 1024 - len(manifest()))
 
@@ -308,6 +351,17 @@ def test_what_a_document_says_of_itself_is_read(kind: type[Manifest | Index]) ->
     assert odd.artifact_type == usual
     with pytest.raises(InvalidContent, match="a descriptor must be an object"):
         parse_manifest(manifest(**plain, subject=False))
+
+
+@pytest.mark.parametrize(("origin", "said"), [("app:1", "app:1: its indexes"), (None, "its indexes")])
+def test_what_is_wrong_is_told_of_the_image_where_it_has_a_name(origin: str | None, said: str) -> None:
+    descent = Descent(origin)
+    index = read(images.index(images.image("a")))
+
+    for _ in range(MAX_DEPTH + 1):
+        descent.enter(index)
+    with pytest.raises(InvalidContent, match=f"^{said} are nested"):
+        descent.enter(index)
 
 
 def test_a_server_that_calls_it_schema_1_is_believed() -> None:
