@@ -119,7 +119,7 @@ GOOD = [
         for tags in (
             "all", "v1", "1.10", "[1.10, v2]", "{all: true}", "{newest: '2'}", "{newest: 2}", "{exclude: {glob: v*}}",
             "{names: v1, glob: 'l*'}", "{regex: 'v1.*$'}", "{semver: '>=1.2 <2 || ^3.0.0-0, !=3.1'}",
-            "{semver: 1.2 - 1.4.5}",
+            "{semver: 1.2 - 1.4.5}", "{semver_regclient: '>1.2'}", "{semver_regclient: [~1], newest: 2}",
         )
     ),
     *(

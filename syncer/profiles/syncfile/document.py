@@ -255,9 +255,7 @@ class Tags(TagChoice):
     all: bool = False
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [given(rule) for rule in ("names", "glob", "regex", "semver", "newest", "exclude", "all")]
-        }
+        json_schema_extra={"anyOf": [given(rule) for rule in (*TagChoice.model_fields, "newest", "exclude", "all")]}
     )
 
     @model_validator(mode="before")
