@@ -131,6 +131,10 @@ GOOD = [
         )
     ),
     (Kind.SYNC, "version: 1\n" + in_a_file("{image: a}")),
+    *(
+        (Kind.SYNC, f"sources: [{{image: a}}]\ntargets: [{{registry: '{registry}'}}]")
+        for registry in ("http://harbor", "https://Harbor/base", "localhost", "LocalHost/x", "harbor:443", "docker.io")
+    ),
     (Kind.SYNC, in_a_file("{image: a}") + "registries: {a.b: {plain_http: 'on', requests_per_second: 1e2}}\n"),
     (Kind.SYNC, in_a_file("{image: a}") + "registries: {a.b: {credentials: {helper: x}, bytes_per_second: 50000}}\n"),
     (Kind.DEFINITION, DEFINITION),
@@ -232,6 +236,9 @@ ONLY_THE_PARSER = [
     (Kind.SYNC, in_a_file("{image: '${ABSENT}'}")),
     (Kind.SYNC, in_a_file("{repository: a/b, tags: {semver: x.y.z}}")),
     (Kind.DEFINITION, f"name: a\nimages: [{{image: a}}, {{image: a, digest: 'sha256:{'0' * 64}'}}]"),
+    (Kind.SYNC, "sources: [{image: a}]\ntargets: [{registry: harbor}]"),
+    (Kind.SYNC, "sources: [{image: a}]\ntargets: [{registry: harbor/base}]"),
+    (Kind.SITES, "targets: [{registry: 'site-{1..2}'}]"),
     (Kind.SITES, "targets: [{registry: a.b}, {registry: 'http://A.b/'}]"),
     (Kind.SITES, "targets: [{registry: a.b, windows: 1:00-1:00 UTC}]"),
     (Kind.SITES, "targets: [{registry: a.b, windows: 1:00-2:00 Europe/Berln}]"),
