@@ -84,6 +84,8 @@ async def test_a_wrong_command_is_told_what_is_wrong(tmp_path: Path, arguments: 
         ("save", "--source localhost:1/A"),
         ("copy --source a.tar", "--destination x:y:z"),
         ("list", "--repo x:y:z"),
+        ("import a.yaml", "--registry harbor"),
+        ("import a.yaml", "--registry example.com/A"),
     ],
 )
 async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str, words: str) -> None:

@@ -444,6 +444,20 @@ quay.io/A/b:v1=m.io:5000/a/b
     assert [line.partition(": ")[0] for line in refusals(result)] == ["5", "6"]
 
 
+def test_a_line_that_is_wrong_does_not_make_a_list_of_images_of_a_mapping(tmp_path: Path) -> None:
+    text = """\
+docker://quay.io/team/app:v1=docker://m.io:5000/base/team/app:v1
+busybox
+docker://quay.io/team/tool:v1=
+docker://quay.io/team/other:v1=docker://m.io:5000/base/team/other:v1
+"""
+    result = imported(tmp_path, text)
+
+    assert result.format == "mapping.txt"
+    assert sources(result) == ["quay.io/team/app:v1 as base/team/app", "quay.io/team/other:v1 as base/team/other"]
+    assert refusals(result) == ["2: a line is SOURCE=TARGET", "3: a line is SOURCE=TARGET"]
+
+
 def test_a_mapping_to_oc_mirrors_own_store_goes_where_the_user_says(tmp_path: Path) -> None:
     text = "docker://quay.io/team/app:v1=docker://localhost:55000/team/app:v1\n"
     result = imported(tmp_path, text, registry="t.io/base")
@@ -672,6 +686,30 @@ components:
         "components[0].images[1].source",
         "components[0].charts[2].local",
         "components[0].repositories",
+    ]
+
+
+def test_what_zarf_does_not_take_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    text = """\
+kind: ZarfPackageConfig
+components:
+  - images: quay.io/team/app:v1
+  - charts: [{name: a, version: 1.0.0}, {name: b, oci: {ref: {tag: 1.0.0}}}, {name: c, helmRepository: {version: 1}}]
+  - images: {quay.io/team/app: v1}
+    import: {path: ../other}
+    charts: [{name: d, version: 1.0.0}]
+"""
+    with pytest.raises(InvalidFile) as caught:
+        imported(tmp_path, text, registry="t.io")
+
+    wrong = [str(each).rpartition(".yaml:")[2] for each in (caught.value, *caught.value.more)]
+    assert wrong == [
+        "3: components[0].images: it must be a list",
+        "4: components[1].charts[0].url: it is required",
+        "4: components[1].charts[1].oci.url: it is required",
+        "4: components[1].charts[2].helmRepository.url: it is required",
+        "5: components[2].images: it must be a list",
+        "6: components[2].import.path: what another zarf.yaml or package lists is not read: import that file too",
     ]
 
 

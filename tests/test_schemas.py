@@ -119,7 +119,7 @@ GOOD = [
         for tags in (
             "all", "v1", "1.10", "[1.10, v2]", "{all: true}", "{newest: '2'}", "{newest: 2}", "{exclude: {glob: v*}}",
             "{names: v1, glob: 'l*'}", "{regex: 'v1.*$'}", "{semver: '>=1.2 <2 || ^3.0.0-0, !=3.1'}",
-            "{semver: 1.2 - 1.4.5}",
+            "{semver: 1.2 - 1.4.5}", "{semver_regclient: '>1.2'}", "{semver_regclient: [~1], newest: 2}",
         )
     ),
     *(
@@ -131,6 +131,10 @@ GOOD = [
         )
     ),
     (Kind.SYNC, "version: 1\n" + in_a_file("{image: a}")),
+    *(
+        (Kind.SYNC, f"sources: [{{image: a}}]\ntargets: [{{registry: '{registry}'}}]")
+        for registry in ("http://harbor", "https://Harbor/base", "localhost", "LocalHost/x", "harbor:443", "docker.io")
+    ),
     (Kind.SYNC, in_a_file("{image: a}") + "registries: {a.b: {plain_http: 'on', requests_per_second: 1e2}}\n"),
     (Kind.SYNC, in_a_file("{image: a}") + "registries: {a.b: {credentials: {helper: x}, bytes_per_second: 50000}}\n"),
     (Kind.DEFINITION, DEFINITION),
@@ -232,6 +236,9 @@ ONLY_THE_PARSER = [
     (Kind.SYNC, in_a_file("{image: '${ABSENT}'}")),
     (Kind.SYNC, in_a_file("{repository: a/b, tags: {semver: x.y.z}}")),
     (Kind.DEFINITION, f"name: a\nimages: [{{image: a}}, {{image: a, digest: 'sha256:{'0' * 64}'}}]"),
+    (Kind.SYNC, "sources: [{image: a}]\ntargets: [{registry: harbor}]"),
+    (Kind.SYNC, "sources: [{image: a}]\ntargets: [{registry: harbor/base}]"),
+    (Kind.SITES, "targets: [{registry: 'site-{1..2}'}]"),
     (Kind.SITES, "targets: [{registry: a.b}, {registry: 'http://A.b/'}]"),
     (Kind.SITES, "targets: [{registry: a.b, windows: 1:00-1:00 UTC}]"),
     (Kind.SITES, "targets: [{registry: a.b, windows: 1:00-2:00 Europe/Berln}]"),

@@ -9,12 +9,15 @@ import click
 from syncer.cli.command import argument, flag, option
 from syncer.errors import Exit, UsageError
 from syncer.profiles.imports.importers import FORMATS, Naming, import_file
+from syncer.profiles.syncfile.document import check_registry
 
 
 def import_(
     *,
     file: Path | None = argument("The other tool's file; which tool's is found out.", metavar="FILE", required=False),
-    registry: str | None = option("Where to mirror to, if the file does not say.", "-r", metavar="HOST[:PORT][/BASE]"),
+    registry: str | None = option(
+        "Where to mirror to, if the file does not say.", "-r", metavar="HOST[:PORT][/BASE]", parse=check_registry
+    ),
     auth: Path | None = option("The logins that belong to a file of image-syncer's.", metavar="FILE"),
     names_like: Naming | None = option("Give images the names at the target that this tool gives them."),
     listing: bool = flag("List the files that are known, and stop.", "--list"),

@@ -71,7 +71,7 @@ def _component(draft: Draft, component: Fields, architecture: str | None) -> Non
     arch, platforms = chosen
     _images(draft, component, arch, platforms)
     for chart in component.each("charts"):
-        _chart(draft, chart, arch)
+        _chart(draft, chart, arch, is_imported="import" in component)
     for file in component.each("files"):
         _file(draft, file, arch)
     component.unsupported("manifests are no images; list the images in them under images", "manifests")
@@ -114,10 +114,11 @@ def _is_chosen(draft: Draft, component: Fields, architecture: str | None) -> tup
 def _images(draft: Draft, component: Fields, arch: str | None, platforms: list[str]) -> None:
     """Add the images of a component: a list of names, or in the second version one of mappings."""
     listed = component.tree.get("images")
-    if not isinstance(listed, Seq):
-        component.texts("images")
-        return
     component.ignore("", "images")
+    if not isinstance(listed, Seq):
+        if listed is not None:
+            component.refuse("images", "it must be a list")
+        return
     for index, (entry, line) in enumerate(zip(listed, listed.lines, strict=True)):
         path = (*component.path, "images", index)
         name = _image_name(Fields(draft, entry, path, line)) if isinstance(entry, Map) else entry
@@ -158,7 +159,8 @@ def _literal(text: str) -> str:
     return text
 
 
-def _chart(draft: Draft, chart: Fields, arch: str | None) -> None:
+def _chart(draft: Draft, chart: Fields, arch: str | None, *, is_imported: bool) -> None:
+    """Add a chart of a component; one of an imported component may change fields of another file's chart only."""
     name, version, url = chart.text("name"), chart.text("version"), chart.text("url")
     repo_name = chart.text("repoName")
     oci, helm = chart.inner("oci"), chart.inner("helmRepository")
@@ -167,10 +169,12 @@ def _chart(draft: Draft, chart: Fields, arch: str | None) -> None:
         url, version = oci.text("url"), ref.text("tag")
         if ref.text("digest") and not version:
             ref.refuse("digest", "a chart is found by its version; list the artifact under images")
+            oci.refused.add("ref")
             url = None
         ref.finish()
     if "helmRepository" in chart:
         url, version, repo_name = helm.text("url"), helm.text("version"), helm.text("name")
+    place = oci if "oci" in chart else helm if "helmRepository" in chart else chart
     oci.finish()
     helm.finish()
     chart.unsupported(_NOT_ON_DISK, "localPath", "local")
@@ -182,6 +186,8 @@ def _chart(draft: Draft, chart: Fields, arch: str | None) -> None:
         chart.refuse("url", _NOT_IN_GIT)
     elif url:
         _add_chart(draft, chart, repo_name or name, _filled(url, arch), version)
+    elif not (is_imported or chart.refused or place.refused):
+        place.refuse("url", "it is required")
     _finish(chart)
 
 

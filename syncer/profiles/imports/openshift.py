@@ -28,6 +28,7 @@ _FIELDS = (
     *("architecture", "repositories", "repos", "local", "url", "charts", "version", "path", "imagePaths"),
 )
 _SERVICES = "only OpenShift's own services can resolve it, and syncer does not use them"
+_PAIR = re.compile(r"[^=\s:{}]\S*=\S+")
 _LOCAL_STORE = "localhost:55000"  # oc-mirror's own, to which a mapping of mirror-to-disk leads
 _MIRROR_SETS = {
     "ImageDigestMirrorSet": "imageDigestMirrors",
@@ -143,14 +144,17 @@ def _charts(draft: Draft, place: Fields) -> None:
 
 
 def is_mapping(text: str) -> bool:
-    """Tell whether ``text`` is a ``mapping.txt``: an equals sign in each line, which no name of an image has."""
+    """Tell whether ``text`` is a ``mapping.txt``: an equals sign in most lines, which no name of an image has."""
     lines = [line for _, line in _lines(text)]
-    return bool(lines) and all(re.fullmatch(r"[^=\s:{}]\S*=\S+", line) for line in lines)
+    return bool(lines) and sum(bool(_PAIR.fullmatch(line)) for line in lines) * 2 >= len(lines)
 
 
 def import_mapping(text: str, draft: Draft) -> None:
     """Fill ``draft`` from the ``mapping.txt`` ``text``, whose lines are ``SOURCE=TARGET``."""
     for number, line in _lines(text):
+        if not _PAIR.fullmatch(line):
+            draft.refuse((), number, "a line is SOURCE=TARGET")
+            continue
         source, _, target = line.partition("=")
         try:
             reference, place = (_mapped(name) for name in (source, target))

@@ -67,7 +67,9 @@ def check_registry(text: str) -> str:
     """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     place = _SCHEME.sub("", text, count=1)
     host, _, base = place.partition("/")
-    parse_registry_host(place if "@" in place else host)  # a password may hold a slash
+    name = parse_registry_host(place if "@" in place else host)  # a password may hold a slash
+    if place == text and Reference.parse(f"{name}/images").registry != name:
+        raise UsageError(f"{text!r} is not a registry", hint="give its port too, or http:// or https:// before it")
     if path := base.strip("/"):
         reference = Reference.parse(f"{host}/{path}")
         if reference.digest or path.endswith(f":{reference.tag}"):
@@ -255,9 +257,7 @@ class Tags(TagChoice):
     all: bool = False
 
     model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [given(rule) for rule in ("names", "glob", "regex", "semver", "newest", "exclude", "all")]
-        }
+        json_schema_extra={"anyOf": [given(rule) for rule in (*TagChoice.model_fields, "newest", "exclude", "all")]}
     )
 
     @model_validator(mode="before")
