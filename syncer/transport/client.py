@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import random
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -50,6 +51,7 @@ class Budget:
         self.is_patient = attempts != 1
         self.failures = 0
         self.stalls = 0  # for which a blob was waited in vain
+        self.began = time.monotonic()  # when the first of these attempts could be made
 
     @property
     def is_spent(self) -> bool:
@@ -58,6 +60,7 @@ class Budget:
     def progressed(self) -> None:
         """Forget the failed attempts, because bytes were transferred."""
         self.failures = self.stalls = 0
+        self.began = time.monotonic()
 
     def jitter(self) -> float:
         """Seconds to wait before the next attempt: full jitter below a ceiling that doubles."""
@@ -232,7 +235,7 @@ class Transport:
             return False
         traffic = self.of(request.url)
         try:
-            if not await traffic.presence.outlast(partial(self._look, request, traffic)):
+            if not await traffic.presence.outlast(partial(self._look, request, traffic), budget.began):
                 return False
         except Down:
             traffic.errors += 1

@@ -179,6 +179,7 @@ class Presence:
         self._cause: Unreachable | None = None  # of its being down
         self._look_at = 0.0  # monotonic: when a host that is down may be asked again
         self._away_since: float | None = None  # monotonic
+        self._back_at = 0.0  # monotonic: when the last outage ended
         self._probes = 0  # of this outage, in vain
         self._is_probing = False
         self._changed = anyio.Event()
@@ -222,14 +223,17 @@ class Presence:
             self._away_since, self._probes = time.monotonic(), 0
         await self.wait(probe)
 
-    async def outlast(self, look: Probe) -> bool:
+    async def outlast(self, look: Probe, since: float) -> bool:
         """Wait while the host does no work at all; returns False when the trouble is that of one request alone.
 
         It is if the host answers ``look``, which raises ``Unreachable`` for an answer that tells of trouble; and so is
-        the trouble of a host that never answered well.  Raises ``Down`` in the end.
+        the trouble of a host that never answered well.  It is not if the host was away ``since`` then, the time
+        (monotonic) at which the attempts of the request began.  Raises ``Down`` in the end.
         """
         began = time.monotonic()
         async with self._looking:
+            if self._back_at > since and self._away_since is None and self._cause is None:
+                return True
             if not 0 < self._well_at < began:
                 return False
             if self._away_since is None and self._cause is None:
@@ -294,7 +298,7 @@ class Presence:
         self._back()
 
     def _back(self) -> None:
-        self._away_since = None
+        self._away_since, self._back_at = None, time.monotonic()
         self._wake()
 
     def _wake(self) -> None:

@@ -122,9 +122,7 @@ class _Reader:
                 )
                 for path, line, error in self._problems
             )
-        return PackContent(
-            self.pack, tuple(self._images.values()), tuple(self._charts), (*self.pack.warnings, *self._warnings)
-        )
+        return PackContent(self.pack, tuple(self._images.values()), tuple(self._charts), tuple(self._warnings))
 
     def _content(self, content: Any, path: tuple[Step, ...]) -> None:
         if not isinstance(content, Map):

@@ -71,8 +71,8 @@ class Pack:
     registry: PackRegistry | None = None
     manifests: tuple[PackFile, ...] = ()
     charts: tuple[PackFile, ...] = ()
+    absent: tuple[str, ...] = ()  # files that its pack.json names, and that are not there
     path: Path | None = None
-    warnings: tuple[str, ...] = ()  # what is odd about its files
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip()

@@ -134,6 +134,10 @@ class _Collection:
             self.unlisted.append(unlisted)
         if scan:
             self.warnings += [f"pack {pack.name}: {problem}" for problem in unlisted.problems]
+            self.warnings += [
+                f"pack {pack.name}: its pack.json names {name[:160]}, which is not in the pack, and not looked into"
+                for name in pack.absent
+            ]
             for found in unlisted.images:
                 self.add_image(found.reference, str(pack), is_guess=True)
 

@@ -54,7 +54,7 @@ def read_pack(path: Path) -> Pack:
     described = _pack_json(inside.get("pack.json"), path)
     name, version = split_name(path.resolve().name)
     named = _named_files(described, "kubeManifests", path)
-    charts = _named_files(described, "charts", path)
+    expected = (*named, *_named_files(described, "charts", path))
     manifests = {each for each in inside if _is_in(each, "manifests", _MANIFESTS)}
     for each in named:
         manifests |= {file for file in inside if file == each or (file.startswith(f"{each}/") and _is_manifest(file))}
@@ -66,12 +66,10 @@ def read_pack(path: Path) -> Pack:
         origin=f"{path}/values.yaml",
         manifests=tuple(PackFile(each, inside[each]) for each in sorted(manifests)),
         charts=tuple(PackFile(each, inside[each]) for each in sorted(inside) if _is_in(each, "charts", _CHARTS)),
-        path=path,
-        warnings=tuple(
-            f"its pack.json names {each[:160]}, which is not in the pack, so no image in it is known"
-            for each in (*named, *charts)
-            if not any(file == each or file.startswith(f"{each}/") for file in inside)
+        absent=tuple(
+            each for each in expected if not any(file == each or file.startswith(f"{each}/") for file in inside)
         ),
+        path=path,
     )
 
 
