@@ -216,10 +216,11 @@ def test_a_foreign_layer_that_comes_along_is_waited_for_and_another_is_not() -> 
 
         blobs = taken(plan)
         assert [node.manifest for node in blobs] == [None] * count
-        done(plan, *blobs[1:])
-        assert taken(plan) == []
         done(plan, blobs[0])
-        assert [str(node.descriptor.digest) for node in taken(plan)] == [image.digest]
+        roots = taken(plan)
+        assert len(roots) == (1 if count == 1 else 0)
+        done(plan, *blobs[1:])
+        assert [str(node.descriptor.digest) for node in (*roots, *taken(plan))] == [image.digest]
 
 
 @pytest.mark.parametrize("new", ["", "a", "b"])
@@ -238,6 +239,17 @@ def test_an_image_is_new_at_the_target_when_anything_below_it_is(new: str) -> No
     done(plan, *[node for node in taken(plan) if node.manifest is None])
     (second,) = taken(plan)
     assert second.is_new is (new == "b")
+
+
+def test_an_image_of_which_two_parts_fail_fails_once() -> None:
+    plan = Plan(workers=4, can_mount=False)
+    enter(plan, "example.com/app:1", ("one", 1), ("two", 2))
+    plan.complete = True
+    one, two = taken(plan)
+
+    assert [str(item.source) for item in plan.fail(one, LOST)] == ["example.com/app:1"]
+    assert plan.fail(two, LOST) == []
+    assert plan.finished
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -299,6 +311,20 @@ def test_an_image_that_is_there_is_committed_once_more_for_each_later_name() -> 
     assert plan.finished
 
 
+def test_several_names_of_an_image_that_is_there_are_given_together() -> None:
+    plan = Plan(workers=4, can_mount=False)
+    enter(plan, "example.com/app:1", ("a", 1))
+    finish(plan)
+
+    enter(plan, "example.com/app:2", ("a", 1))
+    enter(plan, "example.com/app:3", ("a", 1))
+    plan.complete = True
+    (root,) = taken(plan)
+    assert [str(item.target) for item in root.names] == ["example.com/app:2", "example.com/app:3"]
+    done(plan, root)
+    assert plan.finished
+
+
 def test_a_name_that_is_asked_for_while_its_image_is_committed_is_given_afterwards() -> None:
     plan = Plan(workers=4, can_mount=False)
     enter(plan, "example.com/app:1", ("a", 1))
@@ -316,7 +342,9 @@ def test_a_name_that_is_asked_for_while_its_image_is_committed_is_given_afterwar
     assert [str(item.target) for node in taken(plan) for item in node.names] == ["example.com/app:2"]
 
 
-@pytest.mark.parametrize(("workers", "lanes"), [(1, 1), (2, 2), (4, 3), (8, 6), (16, 8), (32, 8), (64, 16)])
+@pytest.mark.parametrize(
+    ("workers", "lanes"), [(1, 1), (2, 2), (3, 3), (4, 3), (7, 6), (8, 6), (16, 8), (32, 8), (64, 16)]
+)
 def test_large_blobs_leave_workers_to_small_ones(workers: int, lanes: int) -> None:
     """A quarter of the workers, and all that more than eight large blobs at once would take."""
     plan = Plan(workers, can_mount=False)
@@ -332,6 +360,14 @@ def test_large_blobs_leave_workers_to_small_ones(workers: int, lanes: int) -> No
     assert taken(plan) == []
     done(plan, *begun[:1])
     assert called(taken(plan), *names) == largest[lanes : lanes + 1]
+
+
+def test_the_largest_blob_of_all_registries_comes_first() -> None:
+    plan = Plan(workers=8, can_mount=False)
+    enter(plan, "one.example.com/app:1", ("a", LARGE + 30), ("b", LARGE + 10))
+    enter(plan, "two.example.com/app:1", ("c", LARGE + 20), ("d", LARGE))
+
+    assert called(taken(plan), *"abcd") == ["a", "c", "b", "d"]
 
 
 def test_a_large_blob_that_fails_gives_its_lane_to_the_next() -> None:
@@ -392,10 +428,12 @@ def test_a_registry_that_is_paused_is_passed_over_until_its_pause_ends() -> None
     assert called(taken(plan, pause=pause), *"abcde") == ["e", "d"]
     assert plan.shortest_pause(pause) == 0.5
     pauses["paused.example.com"] = -0.1
+    assert plan.shortest_pause(pause) == 2.0
     assert called(taken(plan, pause=pause), *"abcde") == ["a", "b"]
     assert plan.shortest_pause(pause) == 2.0
     pauses["later.example.com"] = 0.0
     assert called(taken(plan, pause=pause), *"abcde") == ["c"]
+    pauses["paused.example.com"] = 7.0  # of which nothing is left
     assert plan.shortest_pause(pause) == math.inf
 
 
@@ -494,12 +532,15 @@ def test_mounts_need_no_lane_of_the_source() -> None:
 
 def test_a_manifest_is_let_go_of_when_it_is_there() -> None:
     """A run of thousands of images holds no more documents than it is at work on."""
-    plan = Plan(workers=4, can_mount=False)
-    enter(plan, "example.com/app:1", ("a", 1))
+    plan = Plan(workers=4, can_mount=True)
+    for space in ("one", "two"):
+        enter(plan, f"example.com/{space}:1", image=images.index(sized(("a", 1))))
 
-    root = finish(plan)[-1]
+    nodes = finish(plan)
 
-    assert (root.state, root.manifest, root.parents) == (State.DONE, None, [])
+    assert {node.state for node in nodes} == {State.DONE}
+    assert [each for node in nodes for each in (*node.parents, *node.followers, *node.committing)] == []
+    assert [node.manifest for node in nodes] == [None] * 6
 
 
 A, B, C, D = (Digest.of(letter.encode()) for letter in "abcd")
