@@ -14,11 +14,21 @@ import anyio.lowlevel
 import pytest
 
 from syncer.content import Blob, Item, Pieces, Referral, Referrals
-from syncer.errors import InvalidContent, NotFound, PlatformMissing, SyncerError, TargetError, TargetFull
+from syncer.errors import (
+    ChildrenUnknown,
+    InvalidContent,
+    NotFound,
+    PlatformMissing,
+    SyncerError,
+    TargetError,
+    TargetFull,
+)
 from syncer.oci import Descriptor, Digest, Platform, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.events import (
+    Committed,
+    Copied,
     Event,
     Failed,
     Found,
@@ -28,6 +38,7 @@ from syncer.transfer.events import (
     Mounted,
     ReferrersUnknown,
     Skipped,
+    Started,
 )
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
@@ -674,27 +685,48 @@ class Truthful(MountingTarget):
         self.commits.append(str(manifest.descriptor.digest))
 
 
-async def test_a_look_at_everything_sends_what_was_lost_and_no_more() -> None:
+@pytest.mark.parametrize("lost", [(True, True), (True, False), (False, True)])
+async def test_a_look_at_everything_sends_what_was_lost_and_no_more(lost: tuple[bool, bool]) -> None:
+    """A blob, a manifest, or both; all above what was lost is stored anew."""
     source, target = MemorySource(), Truthful()
     whole, broken = images.image("whole"), images.multi_platform("broken")
     references = [source.add("example.com/whole:1", whole), source.add("example.com/broken:1", broken)]
     await carry(references, source, target)
     platform, *_ = broken.manifests()
     blob = next(iter(platform.all_blobs()))
-    target.content["example.com/broken"] -= {platform.digest, blob}
+    gone = {digest for digest, is_lost in zip((platform.digest, blob), lost, strict=True) if is_lost}
+    target.content["example.com/broken"] -= gone
     target.received.clear()
     target.commits.clear()
 
     assert {type(event) for event in await carry(references, source, target)} == {ImageSkipped}
     events = await carry(references, source, target, recheck=True)
 
-    assert target.received == {blob: 1}
+    assert target.received == ({blob: 1} if blob in gone else {})
     assert target.commits == [platform.digest, broken.digest]
     assert {blob, platform.digest} <= target.content["example.com/broken"]
     skipped = [str(event.descriptor.digest) for event in events if isinstance(event, Skipped)]
-    assert sorted(skipped) == sorted({*whole.all_blobs(), *broken.all_blobs()} - {blob})
+    assert sorted(skipped) == sorted({*whole.all_blobs(), *broken.all_blobs()} - gone)
     ends = {str(e.item.source): type(e) for e in events if isinstance(e, ImageSkipped | ImageCopied | ImageFailed)}
     assert ends == {"example.com/whole:1": ImageSkipped, "example.com/broken:1": ImageCopied}
+
+
+async def test_a_blob_that_was_lost_is_mounted_where_another_repository_has_it() -> None:
+    source, target = MemorySource(), Truthful()
+    base = images.layer("base")
+    digest = images.digest_of(base.content)
+    references = [source.add(f"example.com/{n}:1", images.image(n, layers=[base])) for n in "ab"]
+    await carry(references, source, target)
+    target.content["example.com/b"].remove(digest)
+    target.mounted.clear()
+    target.commits.clear()
+
+    events = await carry(references, source, target, recheck=True)
+
+    assert target.mounted == [("example.com/b", digest, "example.com/a")]
+    (mounted,) = [event for event in events if isinstance(event, Mounted)]
+    assert (str(mounted.descriptor.digest), mounted.space, mounted.origin) == (digest, "example.com/b", "example.com/a")
+    assert target.commits == [source.names["example.com/b:1"]]
 
 
 async def test_a_look_at_everything_gives_the_names_that_are_wrong() -> None:
@@ -912,3 +944,119 @@ async def test_an_image_that_the_target_refuses_is_not_started_again_because_its
 
     assert TargetError in [type(event.error) for event in events if isinstance(event, Failed)]
     assert not target.names
+
+
+async def test_each_piece_of_an_image_is_told_of() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.multi_platform("told")
+    reference = source.add("example.com/app:1", image)
+    target.forgets = {next(iter(image.all_blobs()))}
+
+    events = await carry([reference], source, target, platforms=())
+
+    blobs = sorted(image.all_blobs())
+    (skipped,) = [event for event in events if isinstance(event, Skipped)]
+    assert {str(skipped.descriptor.digest)} == target.forgets
+    begun = [event.progress for event in events if isinstance(event, Started)]
+    assert sorted({str(progress.descriptor.digest) for progress in begun}) == blobs
+    copied = [event for event in events if isinstance(event, Copied)]
+    assert sorted(str(event.descriptor.digest) for event in copied) == blobs  # that which it had not, in the end
+    assert all(0 <= event.seconds < 60 for event in copied)
+    stored = [event for event in events if isinstance(event, Committed)]
+    assert {str(event.descriptor.digest) for event in stored} == {each.digest for each in image.manifests()}
+    assert {event.space for event in (skipped, *copied, *stored)} == {"example.com/app"}
+    (found,) = [event for event in events if isinstance(event, Found)]
+    assert [str(platform) for platform in found.platforms] == ["linux/amd64", "linux/arm64", "linux/arm/v7"]
+
+
+@dataclass(slots=True)
+class Forgetful(MemoryTarget):
+    """Loses some content when a manifest is stored for the first time, and says so with or without its digest."""
+
+    loses: set[str] = field(default_factory=set)
+    names_it: bool = True
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        if self.loses & {str(child.digest) for child in (*manifest.children(), *manifest.foreign())}:
+            lost, self.loses = self.loses, set()
+            self.content[space] -= lost
+            raise ChildrenUnknown(f"PUT {space}", 400, ["unknown"], sorted(lost) if self.names_it else [])
+        await MemoryTarget.commit(self, space, manifest, names)
+
+
+@pytest.mark.parametrize("names_it", [True, False])
+@pytest.mark.parametrize("is_manifest", [True, False])
+async def test_what_a_target_lost_on_the_way_is_sent_again_before_the_name_is_given(
+    *, names_it: bool, is_manifest: bool
+) -> None:
+    """§3 row 38: all that the manifest names, where the target does not say what is missing."""
+    source, target = MemorySource(), Forgetful(names_it=names_it)
+    image = images.multi_platform("forgotten")
+    reference = source.add("example.com/app:1", image)
+    platform = image.children[0]
+    blob = next(iter(platform.blobs))
+    target.loses = {platform.digest if is_manifest else blob}
+
+    events = await carry([reference], source, target)
+
+    assert target.names == {str(reference): image.digest}
+    assert not any(isinstance(event, Failed) for event in events)
+    again = {digest for digest, times in target.received.items() if times == 2}
+    assert again == (set() if is_manifest else {blob} if names_it else set(platform.blobs))
+
+
+async def test_a_target_that_wants_foreign_layers_is_told_of_the_flag_that_brings_them() -> None:
+    source, target = MemorySource(), Forgetful()
+    foreign = images.foreign_layer("foreign", "https://vendor.example/layer")
+    reference = source.add("example.com/app:1", images.image("windows", layers=[foreign]))
+    target.loses = {images.digest_of(foreign.content)}
+
+    events = await carry([reference], source, target)
+
+    (failed,) = [event for event in events if isinstance(event, ImageFailed)]
+    assert "--include-foreign" in (failed.error.hint or "")
+    assert not target.names
+
+
+async def test_a_target_that_has_no_place_left_ends_the_run() -> None:
+    @dataclass(slots=True)
+    class Full(MemoryTarget):
+        async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
+            raise TargetFull("the disk is full")
+
+    source, target = MemorySource(), Full()
+    with pytest.raises(TargetFull, match="the disk is full"):
+        await carry([source.add("example.com/app:1", images.image("a"))], source, target)
+
+
+async def test_a_blob_is_mounted_from_where_it_was_seen_only() -> None:
+    """What is not there after all is forgotten, and sent."""
+
+    @dataclass(slots=True)
+    class Asked(MountingTarget):
+        asked: list[tuple[str, str]] = field(default_factory=list)
+        attempts: int = 0
+
+        async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
+            self.asked.append((str(descriptor.digest), origin))
+            return await MountingTarget.mount(self, space, descriptor, origin)
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            self.attempts += 1
+            await MountingTarget.commit(self, space, manifest, names)
+
+    source, target, memory = MemorySource(), Asked(), Memory()
+    base, lost = images.layer("base"), images.layer("lost")
+    reference = source.add("example.com/a:1", images.image("a", layers=[base]))
+    bad = source.add("example.com/b:1", images.image("b", layers=[lost]))
+    del source.blobs[images.digest_of(lost.content)]
+    for layer in (base, lost):
+        memory.remember_location(Digest.parse(images.digest_of(layer.content)), "example.com/gone")
+
+    events = await carry([reference, bad], source, target, memory=memory)
+
+    assert sorted(target.asked) == sorted((images.digest_of(each.content), "example.com/gone") for each in (base, lost))
+    assert target.attempts == 1
+    assert set(target.names) == {str(reference)}
+    assert not any(isinstance(event, Mounted) for event in events)
+    assert memory.location(Digest.parse(images.digest_of(lost.content))) is None
