@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
-from syncer.content import Blob, Pieces
+from syncer.content import Blob, Pieces, Progress
 from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event, Failed
@@ -392,6 +392,23 @@ async def test_a_lock_does_not_outlive_its_process(tmp_path: Path) -> None:
 
     async with open_writer(final):
         pass
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_a_blob_that_broke_off_is_gone_on_with_by_the_same_run(tmp_path: Path, form: Format) -> None:
+    source = large_images(budget=LARGEST - 50_000)
+    content = next(content for content in source.blobs.values() if len(content) > 2 * 2**20)
+    descriptor = Descriptor(images.OCI_LAYER, Digest.of(content), len(content))
+    blob = source.blob(Reference.parse("example.com/app"), descriptor)
+
+    async with open_writer(tmp_path / "bundle", format=form) as writer:
+        await writer.reserve("", descriptor, None)
+        with pytest.raises(Interrupted):
+            await writer.write("", blob, Progress(descriptor))
+        source.budget = 2**60
+        assert await writer.write("", blob, Progress(descriptor))
+
+    assert [offset >= 2**20 for _, offset in source.opened] == [False, True]
 
 
 @pytest.mark.parametrize("form", FORMATS)
