@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
-from syncer.content import Blob, Pieces
+from syncer.content import Blob, Pieces, Progress
 from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Copied, Event, Failed, Skipped
@@ -398,6 +398,23 @@ async def test_a_lock_does_not_outlive_its_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
+async def test_a_blob_that_broke_off_is_gone_on_with_by_the_same_run(tmp_path: Path, form: Format) -> None:
+    source = large_images(budget=LARGEST - 50_000)
+    content = next(content for content in source.blobs.values() if len(content) > 2 * 2**20)
+    descriptor = Descriptor(images.OCI_LAYER, Digest.of(content), len(content))
+    blob = source.blob(Reference.parse("example.com/app"), descriptor)
+
+    async with open_writer(tmp_path / "bundle", format=form) as writer:
+        await writer.reserve("", descriptor, None)
+        with pytest.raises(Interrupted):
+            await writer.write("", blob, Progress(descriptor))
+        source.budget = 2**60
+        assert await writer.write("", blob, Progress(descriptor))
+
+    assert [offset >= 2**20 for _, offset in source.opened] == [False, True]
+
+
+@pytest.mark.parametrize("form", FORMATS)
 async def test_a_full_disk_ends_the_build_and_the_next_one_goes_on(tmp_path: Path, form: Format) -> None:
     """Rows 43 and 44: one sentence and a hint; nothing gets the bundle's name."""
     expected = await undisturbed(tmp_path, form)
@@ -516,6 +533,27 @@ async def test_a_bundle_that_another_process_publishes_at_the_last_moment_is_not
 
     assert final.read_bytes() == content
     assert open_files() == before
+
+
+async def test_what_was_fetched_stays_when_another_process_publishes_at_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 47: under the same name, and from a file of its own."""
+    final, partial = tmp_path / "bundle", tmp_path / "bundle.partial"
+    await break_off(final, 3_000_000)
+    content = partial.read_bytes()
+    lock = fcntl.flock
+
+    def locked_too_late(file: int, how: int) -> None:
+        final.write_bytes(b"another")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", locked_too_late)
+    with pytest.raises(AlreadyThere):
+        async with open_writer(final):
+            pass
+
+    assert (final.read_bytes(), partial.read_bytes()) == (b"another", content)
 
 
 async def test_a_build_that_was_begun_is_gone_on_with_when_another_bundle_has_come_to_its_place(
@@ -643,6 +681,58 @@ async def test_a_partial_file_that_another_process_alters_is_not_published(tmp_p
     assert not final.exists()
     await build(final, large_images(), "tar")
     assert final.read_bytes() == expected
+
+
+@pytest.mark.parametrize("how", ["cuts off its last bytes", "removes it", "puts another one in its place", "appends"])
+async def test_a_partial_file_that_is_altered_after_its_last_look_is_not_published(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 48: between the moment when it is on the disk and its name."""
+    expected = await undisturbed(tmp_path, "tar")
+    final, partial = tmp_path / "bundle", tmp_path / "bundle.partial"
+    fsync = os.fsync
+
+    def tampering(file: int) -> None:
+        fsync(file)
+        if os.fstat(file).st_size == len(expected):
+            if how == "appends":
+                os.truncate(partial, len(expected) + 1)
+            else:
+                tamper(partial, how)
+
+    monkeypatch.setattr(os, "fsync", tampering)
+    with pytest.raises(TargetFull, match="by another process, so nothing is published"):
+        await build(final, large_images(), "tar")
+
+    assert not final.exists()
+
+
+async def test_what_another_process_appends_to_a_partial_file_is_no_part_of_the_bundle(tmp_path: Path) -> None:
+    final, source = tmp_path / "bundle", large_images()
+
+    async with open_writer(final, format="tar") as writer:
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+        with (tmp_path / "bundle.partial").open("ab") as file:
+            file.write(b"x" * 100_000)
+        await writer.publish(b"version: 1\n")
+
+    assert final.read_bytes() == await undisturbed(tmp_path, "tar")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file system makes no holes by itself")
+@pytest.mark.parametrize("form", FORMATS)
+async def test_the_place_of_what_never_came_takes_no_room_on_the_disk(tmp_path: Path, form: Format) -> None:
+    final, source = tmp_path / "bundle", large_images()
+    missing = Descriptor(images.OCI_LAYER, Digest.of(b"missing"), 64 * 2**20)
+
+    async with open_writer(final, format=form) as writer:
+        await writer.reserve("", missing, None)
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+        await writer.publish(b"version: 1\n", allow_partial=True)
+
+    status = final.stat()
+    assert status.st_size > 64 * 2**20
+    assert status.st_blocks * 512 < 32 * 2**20
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -389,6 +389,8 @@ def test_an_old_document_without_a_media_type_gets_the_servers() -> None:
 
     assert parse_manifest(index, DOCKER_LIST).descriptor.media_type == DOCKER_LIST
     assert parse_manifest(index).descriptor.media_type == OCI_INDEX
+    assert parse_manifest(manifest(mediaType=None)).descriptor.media_type == OCI_MANIFEST
+    assert parse_manifest(manifest(mediaType=None), "text/plain").descriptor.media_type == OCI_MANIFEST
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(str))

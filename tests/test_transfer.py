@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from syncer.content import Item, Referral, Referrals
-from syncer.errors import InvalidContent, NotFound, PlatformMissing, SyncerError, TargetError, TargetFull
-from syncer.oci import Descriptor, Digest, Platform, Reference
+from syncer.content import Blob, Item, Pieces, Referral, Referrals
+from syncer.errors import (
+    ChildrenUnknown,
+    InvalidContent,
+    NotFound,
+    PlatformMissing,
+    SyncerError,
+    TargetError,
+    TargetFull,
+)
+from syncer.oci import Descriptor, Digest, Platform, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.events import (
+    Committed,
+    Copied,
     Event,
     Failed,
     Found,
@@ -25,13 +38,15 @@ from syncer.transfer.events import (
     Mounted,
     ReferrersUnknown,
     Skipped,
+    Started,
 )
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.images import Image
-from tests.support.memory import MemorySource, MemoryTarget, MountingTarget
+from tests.support.memory import MemoryBlob, MemorySource, MemoryTarget, MountingTarget
+from tests.support.watchdog import watchdog
 
 
 async def carry(
@@ -42,11 +57,12 @@ async def carry(
     workers: int = 4,
     platforms: Sequence[str] = (),
     memory: Memory | None = None,
+    recheck: bool = False,
 ) -> list[Event]:
     events: list[Event] = []
     wanted = tuple(map(Platform.parse, platforms))
     items = [Item(reference, reference, platforms=wanted) for reference in references]
-    options = Options(workers=workers, memory=memory or Memory())
+    options = Options(workers=workers, memory=memory or Memory(), recheck=recheck)
     await transfer(items, source, target, options=options, emit=events.append)
     return events
 
@@ -60,7 +76,10 @@ async def test_an_index_arrives_whole_with_its_name_last() -> None:
 
     assert target.names == {str(reference): image.digest}
     assert target.content[reference.name] == {m.digest for m in image.manifests()} | set(image.all_blobs())
-    assert [type(event) for event in events][-1] is ImageCopied
+    item, root = Item(reference, reference), parse_manifest(image.content).descriptor
+    assert events[-1] == ImageCopied(item, root)
+    (found,) = [event for event in events if isinstance(event, Found)]
+    assert (found.item, found.root, found.blobs) == (item, root, len(image.all_blobs()))
 
 
 async def test_content_that_images_share_is_read_and_written_once() -> None:
@@ -164,7 +183,8 @@ async def test_an_image_that_the_target_names_already_is_skipped_without_reading
 
     events = await carry([reference], source, target)
 
-    assert [type(event) for event in events] == [ImageSkipped]
+    root = await source.resolve(reference)
+    assert events == [ImageSkipped(Item(reference, reference), root)]
     assert not source.reads
 
 
@@ -652,6 +672,197 @@ async def test_an_index_reduced_before_is_known_without_reading_it() -> None:
 
 
 @dataclass(slots=True)
+class Truthful(MountingTarget):
+    """Can be asked for what it has."""
+
+    commits: list[str] = field(default_factory=list)
+
+    async def holds(self, space: str, descriptor: Descriptor) -> bool:
+        return str(descriptor.digest) in self.content.get(space, ())
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        await MountingTarget.commit(self, space, manifest, names)
+        self.commits.append(str(manifest.descriptor.digest))
+
+
+@pytest.mark.parametrize("lost", [(True, True), (True, False), (False, True)])
+async def test_a_look_at_everything_sends_what_was_lost_and_no_more(lost: tuple[bool, bool]) -> None:
+    """A blob, a manifest, or both; all above what was lost is stored anew."""
+    source, target = MemorySource(), Truthful()
+    whole, broken = images.image("whole"), images.multi_platform("broken")
+    references = [source.add("example.com/whole:1", whole), source.add("example.com/broken:1", broken)]
+    await carry(references, source, target)
+    platform, *_ = broken.manifests()
+    blob = next(iter(platform.all_blobs()))
+    gone = {digest for digest, is_lost in zip((platform.digest, blob), lost, strict=True) if is_lost}
+    target.content["example.com/broken"] -= gone
+    target.received.clear()
+    target.commits.clear()
+
+    assert {type(event) for event in await carry(references, source, target)} == {ImageSkipped}
+    events = await carry(references, source, target, recheck=True)
+
+    assert target.received == ({blob: 1} if blob in gone else {})
+    assert target.commits == [platform.digest, broken.digest]
+    assert {blob, platform.digest} <= target.content["example.com/broken"]
+    skipped = [str(event.descriptor.digest) for event in events if isinstance(event, Skipped)]
+    assert sorted(skipped) == sorted({*whole.all_blobs(), *broken.all_blobs()} - gone)
+    ends = {str(e.item.source): type(e) for e in events if isinstance(e, ImageSkipped | ImageCopied | ImageFailed)}
+    assert ends == {"example.com/whole:1": ImageSkipped, "example.com/broken:1": ImageCopied}
+
+
+async def test_a_blob_that_was_lost_is_mounted_where_another_repository_has_it() -> None:
+    source, target = MemorySource(), Truthful()
+    base = images.layer("base")
+    digest = images.digest_of(base.content)
+    references = [source.add(f"example.com/{n}:1", images.image(n, layers=[base])) for n in "ab"]
+    await carry(references, source, target)
+    target.content["example.com/b"].remove(digest)
+    target.mounted.clear()
+    target.commits.clear()
+
+    events = await carry(references, source, target, recheck=True)
+
+    assert target.mounted == [("example.com/b", digest, "example.com/a")]
+    (mounted,) = [event for event in events if isinstance(event, Mounted)]
+    assert (str(mounted.descriptor.digest), mounted.space, mounted.origin) == (digest, "example.com/b", "example.com/a")
+    assert target.commits == [source.names["example.com/b:1"]]
+
+
+async def test_a_look_at_everything_gives_the_names_that_are_wrong() -> None:
+    source, target = MemorySource(), Truthful()
+    image = images.image("a")
+    references = [source.add(f"example.com/app:{tag}", image) for tag in ("1", "2")]
+    await carry(references, source, target)
+    target.names["example.com/app:2"] = images.image("other").digest
+
+    events = await carry(references, source, target, recheck=True)
+
+    assert target.names == dict.fromkeys(map(str, references), image.digest)
+    ends = {str(e.item.source): type(e) for e in events if isinstance(e, ImageSkipped | ImageCopied)}
+    assert ends == {"example.com/app:1": ImageSkipped, "example.com/app:2": ImageCopied}
+
+
+async def test_a_mount_that_brought_nothing_is_found_by_a_look_at_everything() -> None:
+    """The target believes of another repository what is not so."""
+
+    @dataclass(slots=True)
+    class Believing(Truthful):
+        async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
+            return True
+
+    source, target = MemorySource(), Believing()
+    base = images.layer("base")
+    references = [source.add(f"example.com/{n}:1", images.image(n, layers=[base])) for n in "ab"]
+
+    events = await carry(references, source, target, recheck=True)
+
+    assert target.received[images.digest_of(base.content)] == 2
+    assert not any(isinstance(event, Mounted) for event in events)
+    assert set(target.names) == set(map(str, references))
+
+
+async def test_a_target_that_cannot_be_asked_for_the_truth_is_pushed_to() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    reference = source.add("example.com/app:1", images.image("a"))
+
+    await carry([reference], source, target, recheck=True)
+
+    assert set(target.names) == {str(reference)}
+
+
+@dataclass(slots=True)
+class Busy(MemorySource):
+    """Counts what is asked of it at once; a registry delivers one blob at a time."""
+
+    now: Counter[str] = field(default_factory=Counter)
+    most: Counter[str] = field(default_factory=Counter)
+
+    def capacity(self, reference: Reference) -> float:
+        return 1
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        with self._at_work("manifest"):
+            await many_turns()
+            return await MemorySource.manifest(self, reference)
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        return BusyBlob(descriptor, self.blobs[str(descriptor.digest)], self)
+
+    @contextmanager
+    def _at_work(self, kind: str) -> Iterator[None]:
+        self.now[kind] += 1
+        self.most[kind] = max(self.most[kind], self.now[kind])
+        yield
+        self.now[kind] -= 1
+
+
+@dataclass(slots=True)
+class BusyBlob(MemoryBlob):
+    source: Busy
+
+    @asynccontextmanager
+    async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+        with self.source._at_work("blob"):
+            await many_turns()
+            async with MemoryBlob.open(self, offset) as pieces:
+                yield pieces
+
+
+async def many_turns() -> None:
+    """Let all others run until they wait."""
+    for _ in range(50):
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(("workers", "questions"), [(3, 3), (16, 16), (40, 16)])
+async def test_a_source_is_asked_so_much_at_once_and_no_more(workers: int, questions: int) -> None:
+    source, target = Busy(), MemoryTarget()
+    references = [source.add(f"example.com/app{n}:1", images.image(str(n))) for n in range(40)]
+
+    await carry(references, source, target, workers=workers)
+
+    assert source.most == {"manifest": questions, "blob": 1}
+    assert len(target.names) == 40
+
+
+@dataclass(slots=True)
+class Waiting(MemorySource):
+    """The second image is found when something has happened to the first."""
+
+    happened: anyio.Event = field(default_factory=anyio.Event)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        if reference.repository == "second":
+            await self.happened.wait()
+        return await MemorySource.manifest(self, reference)
+
+
+async def test_an_image_that_is_found_after_its_content_has_failed_fails_at_once() -> None:
+    """And the work on the first one does not wait for the second one to be found."""
+    source, target = Waiting(), MemoryTarget()
+    lost = images.layer("lost")
+    first = source.add("example.com/first:1", images.image("first", layers=[lost]))
+    second = source.add("example.com/second:1", images.image("second", layers=[lost]))
+    del source.blobs[images.digest_of(lost.content)]
+    items = [Item(reference, Reference.parse(f"example.com/app:{n}")) for n, reference in enumerate((first, second))]
+    events: list[Event] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Failed):
+            source.happened.set()
+
+    async with watchdog():
+        await transfer(items, source, target, options=Options(), emit=emit)
+
+    failed = [event for event in events if isinstance(event, ImageFailed)]
+    assert [event.item for event in failed] == items
+    assert {type(event.error) for event in failed} == {NotFound}
+    assert not target.names
+
+
+@dataclass(slots=True)
 class Moving(MemorySource):
     """A tag is pushed anew, and what it meant before is deleted, as soon as somebody has looked at it."""
 
@@ -692,3 +903,161 @@ async def test_a_digest_that_is_gone_stays_gone() -> None:
 
     assert [type(event.error) for event in events if isinstance(event, ImageFailed)] == [NotFound, NotFound]
     assert not target.names
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_an_image_whose_tag_moves_to_something_that_is_not_there_either_fails_once(*, is_there: bool) -> None:
+    """Nor is anything there when the tag is gone altogether."""
+
+    @dataclass(slots=True)
+    class Gone(Moving):
+        async def manifest(self, reference: Reference) -> AnyManifest:
+            found = await Moving.manifest(self, reference)
+            self.blobs.clear()
+            if not is_there:
+                self.names.clear()
+            return found
+
+    source, target = Gone(newer=images.image("new")), MemoryTarget()
+    reference = source.add("example.com/app:1", images.image("old"))
+
+    events = await carry([reference], source, target)
+
+    assert [type(event.error) for event in events if isinstance(event, ImageFailed)] == [NotFound]
+    assert not target.names
+
+
+async def test_an_image_that_the_target_refuses_is_not_started_again_because_its_tag_moved() -> None:
+    @dataclass(slots=True)
+    class Renamed(MemorySource):
+        async def manifest(self, reference: Reference) -> AnyManifest:
+            found = await MemorySource.manifest(self, reference)
+            self.add(str(reference), images.image("new"))
+            return found
+
+    source, target = Renamed(), MemoryTarget()
+    old = images.image("old")
+    reference = source.add("example.com/app:1", old)
+    target.refuses = {f"{reference.name} {digest}": TargetError("no") for digest in old.all_blobs()}
+
+    events = await carry([reference], source, target)
+
+    assert TargetError in [type(event.error) for event in events if isinstance(event, Failed)]
+    assert not target.names
+
+
+async def test_each_piece_of_an_image_is_told_of() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.multi_platform("told")
+    reference = source.add("example.com/app:1", image)
+    target.forgets = {next(iter(image.all_blobs()))}
+
+    events = await carry([reference], source, target, platforms=())
+
+    blobs = sorted(image.all_blobs())
+    (skipped,) = [event for event in events if isinstance(event, Skipped)]
+    assert {str(skipped.descriptor.digest)} == target.forgets
+    begun = [event.progress for event in events if isinstance(event, Started)]
+    assert sorted({str(progress.descriptor.digest) for progress in begun}) == blobs
+    copied = [event for event in events if isinstance(event, Copied)]
+    assert sorted(str(event.descriptor.digest) for event in copied) == blobs  # that which it had not, in the end
+    assert all(0 <= event.seconds < 60 for event in copied)
+    stored = [event for event in events if isinstance(event, Committed)]
+    assert {str(event.descriptor.digest) for event in stored} == {each.digest for each in image.manifests()}
+    spaces = [skipped.space, *(event.space for event in copied), *(event.space for event in stored)]
+    assert set(spaces) == {"example.com/app"}
+    (found,) = [event for event in events if isinstance(event, Found)]
+    assert [str(platform) for platform in found.platforms] == ["linux/amd64", "linux/arm64", "linux/arm/v7"]
+
+
+@dataclass(slots=True)
+class Forgetful(MemoryTarget):
+    """Loses some content when a manifest is stored for the first time, and says so with or without its digest."""
+
+    loses: set[str] = field(default_factory=set)
+    names_it: bool = True
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        if self.loses & {str(child.digest) for child in (*manifest.children(), *manifest.foreign())}:
+            lost, self.loses = self.loses, set()
+            self.content[space] -= lost
+            raise ChildrenUnknown(f"PUT {space}", 400, ["unknown"], sorted(lost) if self.names_it else [])
+        await MemoryTarget.commit(self, space, manifest, names)
+
+
+@pytest.mark.parametrize("names_it", [True, False])
+@pytest.mark.parametrize("is_manifest", [True, False])
+async def test_what_a_target_lost_on_the_way_is_sent_again_before_the_name_is_given(
+    *, names_it: bool, is_manifest: bool
+) -> None:
+    """§3 row 38: all that the manifest names, where the target does not say what is missing."""
+    source, target = MemorySource(), Forgetful(names_it=names_it)
+    image = images.multi_platform("forgotten")
+    reference = source.add("example.com/app:1", image)
+    platform = image.children[0]
+    blob = next(iter(platform.blobs))
+    target.loses = {platform.digest if is_manifest else blob}
+
+    events = await carry([reference], source, target)
+
+    assert target.names == {str(reference): image.digest}
+    assert not any(isinstance(event, Failed) for event in events)
+    again = {digest for digest, times in target.received.items() if times == 2}
+    assert again == (set() if is_manifest else {blob} if names_it else set(platform.blobs))
+
+
+async def test_a_target_that_wants_foreign_layers_is_told_of_the_flag_that_brings_them() -> None:
+    source, target = MemorySource(), Forgetful()
+    foreign = images.foreign_layer("foreign", "https://vendor.example/layer")
+    reference = source.add("example.com/app:1", images.image("windows", layers=[foreign]))
+    target.loses = {images.digest_of(foreign.content)}
+
+    events = await carry([reference], source, target)
+
+    (failed,) = [event for event in events if isinstance(event, ImageFailed)]
+    assert "--include-foreign" in (failed.error.hint or "")
+    assert not target.names
+
+
+async def test_a_target_that_has_no_place_left_ends_the_run() -> None:
+    @dataclass(slots=True)
+    class Full(MemoryTarget):
+        async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
+            raise TargetFull("the disk is full")
+
+    source, target = MemorySource(), Full()
+    with pytest.raises(TargetFull, match="the disk is full"):
+        await carry([source.add("example.com/app:1", images.image("a"))], source, target)
+
+
+async def test_a_blob_is_mounted_from_where_it_was_seen_only() -> None:
+    """What is not there after all is forgotten, and sent."""
+
+    @dataclass(slots=True)
+    class Asked(MountingTarget):
+        asked: list[tuple[str, str]] = field(default_factory=list)
+        attempts: int = 0
+
+        async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
+            self.asked.append((str(descriptor.digest), origin))
+            return await MountingTarget.mount(self, space, descriptor, origin)
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            self.attempts += 1
+            await MountingTarget.commit(self, space, manifest, names)
+
+    source, target, memory = MemorySource(), Asked(), Memory()
+    base, lost = images.layer("base"), images.layer("lost")
+    reference = source.add("example.com/a:1", images.image("a", layers=[base]))
+    bad = source.add("example.com/b:1", images.image("b", layers=[lost]))
+    del source.blobs[images.digest_of(lost.content)]
+    for layer in (base, lost):
+        memory.remember_location(Digest.parse(images.digest_of(layer.content)), "example.com/gone")
+
+    events = await carry([reference, bad], source, target, memory=memory)
+
+    assert sorted(target.asked) == sorted((images.digest_of(each.content), "example.com/gone") for each in (base, lost))
+    assert target.attempts == 1
+    assert set(target.names) == {str(reference)}
+    assert not any(isinstance(event, Mounted) for event in events)
+    assert memory.location(Digest.parse(images.digest_of(lost.content))) is None

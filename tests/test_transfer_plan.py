@@ -1,4 +1,6 @@
-"""The plan of a transfer: what may be worked on next, and what the end of one piece means for the others."""
+"""The plan of a transfer: what may be worked on next, and what the end of one piece means for the others; and the
+memory that one run leaves for the next.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ import pytest
 
 from syncer.content import Item
 from syncer.errors import TargetError
-from syncer.oci import Descriptor, Digest, Reference, parse_manifest
-from syncer.oci.manifest import AnyManifest
+from syncer.oci import Descriptor, Digest, Platform, Reference, parse_manifest
+from syncer.oci.manifest import AnyManifest, Takes, never
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Addition, Node, Plan, State, Tree
 from tests.support import images
@@ -30,8 +32,8 @@ def sized(*blobs: tuple[str, int]) -> Image:
     return Image(json.dumps(document).encode(), images.OCI_MANIFEST)
 
 
-def tree_of(name: str, image: Image) -> Tree:
-    """``image`` as discovery finds it."""
+def tree_of(name: str, image: Image, *, takes: Takes = never) -> Tree:
+    """``image`` as discovery finds it, with the foreign layers that ``takes`` says come along."""
     reference = Reference.parse(name)
     parsed = [parse_manifest(each.content, each.media_type) for each in image.manifests()]
     manifests = {manifest.descriptor.digest: manifest for manifest in parsed}
@@ -39,7 +41,7 @@ def tree_of(name: str, image: Image) -> Tree:
 
     def walk(manifest: AnyManifest) -> None:
         content[manifest.descriptor.digest] = manifest.descriptor
-        for child in manifest.children():
+        for child in manifest.children(takes):
             if child.digest in manifests:
                 walk(manifests[child.digest])
             else:
@@ -179,6 +181,77 @@ def test_what_fails_takes_all_above_it_along_and_nothing_else() -> None:
     assert plan.finished
 
 
+def test_an_image_of_which_nothing_is_left_to_wait_for_is_not_committed_when_a_part_has_failed() -> None:
+    plan = Plan(workers=4, can_mount=False)
+    enter(plan, "example.com/app:bad", ("a", 1), ("lost", 2))
+    fail(plan, "lost")
+    tree = tree_of("example.com/app:late", sized(("lost", 2)))
+    plan.complete = True
+
+    assert plan.start(tree, plan.add(tree, "example.com/app"), "example.com/app") is LOST
+    assert plan.take() is None
+    assert plan.finished
+
+
+def test_what_is_below_several_indexes_fails_once_in_each_of_them() -> None:
+    plan = Plan(workers=4, can_mount=False)
+    bad = sized(("lost", 2))
+    enter(plan, "example.com/app:bad", image=bad)
+    fail(plan, "lost")
+    inner = images.index(bad)
+    tree = tree_of("example.com/app:late", images.index(inner, images.index(inner)))
+    plan.complete = True
+
+    assert plan.start(tree, plan.add(tree, "example.com/app"), "example.com/app") is LOST
+    assert plan.finished
+
+
+def test_a_foreign_layer_that_comes_along_is_waited_for_and_another_is_not() -> None:
+    foreign = images.foreign_layer("foreign", "https://vendor.example/layer")
+    image = images.image("windows", layers=[foreign])
+    for takes, count in ((never, 1), (lambda layer: not layer.is_distributable, 2)):
+        plan = Plan(workers=4, can_mount=False)
+        tree = tree_of("example.com/app:1", image, takes=takes)
+        plan.start(tree, plan.add(tree, "example.com/app"), "example.com/app")
+
+        blobs = taken(plan)
+        assert [node.manifest for node in blobs] == [None] * count
+        done(plan, blobs[0])
+        roots = taken(plan)
+        assert len(roots) == (1 if count == 1 else 0)
+        done(plan, *blobs[1:])
+        assert [str(node.descriptor.digest) for node in (*roots, *taken(plan))] == [image.digest]
+
+
+@pytest.mark.parametrize("new", ["", "a", "b"])
+def test_an_image_is_new_at_the_target_when_anything_below_it_is(new: str) -> None:
+    plan = Plan(workers=4, can_mount=False)
+    enter(plan, "example.com/app:1", ("a", 1), ("b", 2))
+    blobs = taken(plan)
+    for name, blob in zip("ab", blobs, strict=True):
+        blob.is_new |= name == new
+    done(plan, *blobs)
+    (root,) = taken(plan)
+    assert root.is_new is bool(new)
+    done(plan, root)
+
+    enter(plan, "example.com/app:2", ("c", 3), ("b", 2))
+    done(plan, *[node for node in taken(plan) if node.manifest is None])
+    (second,) = taken(plan)
+    assert second.is_new is (new == "b")
+
+
+def test_an_image_of_which_two_parts_fail_fails_once() -> None:
+    plan = Plan(workers=4, can_mount=False)
+    enter(plan, "example.com/app:1", ("one", 1), ("two", 2))
+    plan.complete = True
+    one, two = taken(plan)
+
+    assert [str(item.source) for item in plan.fail(one, LOST)] == ["example.com/app:1"]
+    assert plan.fail(two, LOST) == []
+    assert plan.finished
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_an_image_whose_content_has_failed_already_fails_at_once(depth: int) -> None:
     """Its parents neither wait for what will never come, nor are committed without it."""
@@ -238,6 +311,20 @@ def test_an_image_that_is_there_is_committed_once_more_for_each_later_name() -> 
     assert plan.finished
 
 
+def test_several_names_of_an_image_that_is_there_are_given_together() -> None:
+    plan = Plan(workers=4, can_mount=False)
+    enter(plan, "example.com/app:1", ("a", 1))
+    finish(plan)
+
+    enter(plan, "example.com/app:2", ("a", 1))
+    enter(plan, "example.com/app:3", ("a", 1))
+    plan.complete = True
+    (root,) = taken(plan)
+    assert [str(item.target) for item in root.names] == ["example.com/app:2", "example.com/app:3"]
+    done(plan, root)
+    assert plan.finished
+
+
 def test_a_name_that_is_asked_for_while_its_image_is_committed_is_given_afterwards() -> None:
     plan = Plan(workers=4, can_mount=False)
     enter(plan, "example.com/app:1", ("a", 1))
@@ -255,7 +342,9 @@ def test_a_name_that_is_asked_for_while_its_image_is_committed_is_given_afterwar
     assert [str(item.target) for node in taken(plan) for item in node.names] == ["example.com/app:2"]
 
 
-@pytest.mark.parametrize(("workers", "lanes"), [(1, 1), (2, 2), (4, 3), (8, 6), (16, 8), (32, 8), (64, 16)])
+@pytest.mark.parametrize(
+    ("workers", "lanes"), [(1, 1), (2, 2), (3, 3), (4, 3), (7, 6), (8, 6), (16, 8), (32, 8), (64, 16)]
+)
 def test_large_blobs_leave_workers_to_small_ones(workers: int, lanes: int) -> None:
     """A quarter of the workers, and all that more than eight large blobs at once would take."""
     plan = Plan(workers, can_mount=False)
@@ -271,6 +360,14 @@ def test_large_blobs_leave_workers_to_small_ones(workers: int, lanes: int) -> No
     assert taken(plan) == []
     done(plan, *begun[:1])
     assert called(taken(plan), *names) == largest[lanes : lanes + 1]
+
+
+def test_the_largest_blob_of_all_registries_comes_first() -> None:
+    plan = Plan(workers=8, can_mount=False)
+    enter(plan, "one.example.com/app:1", ("a", LARGE + 30), ("b", LARGE + 10))
+    enter(plan, "two.example.com/app:1", ("c", LARGE + 20), ("d", LARGE))
+
+    assert called(taken(plan), *"abcd") == ["a", "c", "b", "d"]
 
 
 def test_a_large_blob_that_fails_gives_its_lane_to_the_next() -> None:
@@ -309,6 +406,15 @@ def test_no_more_is_begun_of_a_registry_than_it_has_lanes() -> None:
     assert called(taken(plan, capacity=lanes), *"abcdef") == ["b"]
 
 
+def test_a_commit_gives_back_no_lane_of_the_source() -> None:
+    plan = Plan(workers=8, can_mount=False)
+    enter(plan, "example.com/app:1", ("a", 1))
+    finish(plan)
+    enter(plan, "example.com/app:2", ("b", 1), ("c", 1))
+
+    assert called(taken(plan, capacity=lambda _: 1), "b", "c") == ["b"]
+
+
 def test_a_registry_that_is_paused_is_passed_over_until_its_pause_ends() -> None:
     plan = Plan(workers=8, can_mount=False)
     enter(plan, "paused.example.com/app:1", ("a", LARGE), ("b", 1))
@@ -322,10 +428,12 @@ def test_a_registry_that_is_paused_is_passed_over_until_its_pause_ends() -> None
     assert called(taken(plan, pause=pause), *"abcde") == ["e", "d"]
     assert plan.shortest_pause(pause) == 0.5
     pauses["paused.example.com"] = -0.1
+    assert plan.shortest_pause(pause) == 2.0
     assert called(taken(plan, pause=pause), *"abcde") == ["a", "b"]
     assert plan.shortest_pause(pause) == 2.0
     pauses["later.example.com"] = 0.0
     assert called(taken(plan, pause=pause), *"abcde") == ["c"]
+    pauses["paused.example.com"] = 7.0  # of which nothing is left
     assert plan.shortest_pause(pause) == math.inf
 
 
@@ -345,6 +453,9 @@ def test_a_blob_goes_to_one_repository_and_is_mounted_by_the_others_after_it() -
     assert {node.mount_from for node in mounts} == {"example.com/one"}
     assert not any(node.is_large for node in mounts)
     assert plan.memory.location(base.descriptor.digest) == "example.com/one"
+    done(plan, *mounts)
+    finish(plan)
+    assert list(plan.memory.locations) == [str(base.descriptor.digest)]
 
 
 def test_without_mounts_each_repository_gets_the_blob() -> None:
@@ -421,9 +532,67 @@ def test_mounts_need_no_lane_of_the_source() -> None:
 
 def test_a_manifest_is_let_go_of_when_it_is_there() -> None:
     """A run of thousands of images holds no more documents than it is at work on."""
-    plan = Plan(workers=4, can_mount=False)
-    enter(plan, "example.com/app:1", ("a", 1))
+    plan = Plan(workers=4, can_mount=True)
+    for space in ("one", "two"):
+        enter(plan, f"example.com/{space}:1", image=images.index(sized(("a", 1))))
 
-    root = finish(plan)[-1]
+    nodes = finish(plan)
 
-    assert (root.state, root.manifest, root.parents) == (State.DONE, None, [])
+    assert {node.state for node in nodes} == {State.DONE}
+    assert [each for node in nodes for each in (*node.parents, *node.followers, *node.committing)] == []
+    assert [node.manifest for node in nodes] == [None] * 6
+
+
+A, B, C, D = (Digest.of(letter.encode()) for letter in "abcd")
+ARM, AMD = Platform.parse("linux/arm64"), Platform.parse("linux/amd64")
+MEMORY = {
+    "version": 1,
+    "locations": {str(A): "example.com/app"},
+    "reductions": {f"{A} linux/arm64 linux/amd64": str(B)},
+    "children": {str(A): [str(B), str(C)]},
+    "subjects": {str(C): str(D)},
+}
+
+
+def told_of(memory: Memory) -> list[object]:
+    """All that a memory is asked about."""
+    return [memory.location(A), memory.reduction(A, [ARM, AMD]), memory.manifests_below(A), memory.subject(C)]
+
+
+def test_a_memory_is_read_as_it_was_written() -> None:
+    """Also one that the version before has written."""
+    memory = Memory()
+    assert told_of(memory) == [None] * 4
+    memory.remember_location(A, "example.com/app")
+    memory.remember_reduction(A, [ARM, AMD], B)
+    memory.remember_below(A, [B, C])
+    memory.remember_subject(C, D)
+
+    assert memory.to_json() == MEMORY
+    assert told_of(Memory.from_json(MEMORY)) == told_of(memory) == ["example.com/app", B, (B, C), D]
+    assert memory.reduction(A, [AMD, ARM]) is None
+    memory.forget(B)
+    memory.forget(A)
+    assert told_of(memory) == [None, B, (B, C), D]
+
+
+@pytest.mark.parametrize(
+    "document", [None, [], "text", {}, MEMORY | {"version": 2}, [["version", 1]], {"version": 1, "locations": []}]
+)
+def test_what_is_no_memory_is_an_empty_one(document: object) -> None:
+    assert Memory.from_json(document) == Memory()
+
+
+def test_what_is_wrong_in_a_memory_is_not_known() -> None:
+    wrong = {
+        "version": 1,
+        "locations": {str(A): 1, str(B): "example.com/app"},
+        "reductions": {f"{A} linux/arm64 linux/amd64": "no digest"},
+        "children": {str(A): ["no digest"], str(B): [1], str(C): "text", str(D): []},
+        "subjects": {str(C): "no digest"},
+    }
+    memory = Memory.from_json(wrong)
+
+    assert told_of(memory) == [None] * 4
+    assert memory.location(B) == "example.com/app"
+    assert [memory.manifests_below(each) for each in (B, C, D)] == [None, None, ()]

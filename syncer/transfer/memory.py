@@ -92,7 +92,7 @@ class Memory:
 def _texts(document: Any) -> dict[str, str]:
     if not isinstance(document, dict):
         return {}
-    return {key: text for key, text in document.items() if isinstance(key, str) and isinstance(text, str)}
+    return {key: text for key, text in document.items() if isinstance(text, str)}
 
 
 def _lists(document: Any) -> dict[str, list[str]]:
@@ -101,7 +101,7 @@ def _lists(document: Any) -> dict[str, list[str]]:
     return {
         key: texts
         for key, texts in document.items()
-        if isinstance(key, str) and isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+        if isinstance(texts, list) and all(isinstance(text, str) for text in texts)
     }
 
 

@@ -155,7 +155,7 @@ class Plan:
         root = self._nodes[space, tree.root.digest]
         if root.state is State.DONE:
             self._name_again(root)
-        return root.error if root.state is State.FAILED else None
+        return root.error
 
     def take(self, pause: Ask = no_pause, capacity: Ask = any_number) -> Node | None:
         """Take the node to work on next; see ``ReadyQueue.take``."""
