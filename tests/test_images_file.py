@@ -110,7 +110,7 @@ def test_yaml_is_told_as_what_it_is_and_not_line_by_line(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["busybox:\nnginx:\n", "busybox\nkind: Pod\n", "a b\nc d\n"])
 def test_a_list_with_mistakes_is_a_list(text: str) -> None:
-    with pytest.raises(InvalidFile, match="images.txt:[12]: "):
+    with pytest.raises(InvalidFile, match=r"images\.txt:[12]: "):
         parse_images(text, "images.txt")
 
 
