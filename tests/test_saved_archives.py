@@ -395,11 +395,16 @@ async def test_a_layer_that_was_altered_is_found(tmp_path: Path) -> None:
     assert f"{name} is not the layer sha256:" in ran.stderr
 
 
+@pytest.mark.parametrize("rest", [None, 1023])
 @pytest.mark.parametrize("compression", [None, *saved.COMPRESSIONS])
-async def test_an_archive_that_is_cut_short_says_so(tmp_path: Path, compression: str | None) -> None:
+async def test_an_archive_that_is_cut_short_says_so(tmp_path: Path, compression: str | None, rest: int | None) -> None:
+    """In the middle, or in the zeros at the end, of which a tar has two blocks at least."""
     content = saved.tar_of(saved.docker_files((["app:v1"], images.image("app"))))
+    if rest:
+        content = content.rstrip(b"\0")
+        content += bytes(-len(content) % 512 + rest)
     packed = saved.COMPRESSIONS[compression](content) if compression else content
-    (path := tmp_path / "images.tar").write_bytes(packed[: len(packed) // 2])
+    (path := tmp_path / "images.tar").write_bytes(packed if rest else packed[: len(packed) // 2])
 
     ran = await syncer("push", "--file", path, "--registry", "127.0.0.1:9", home=tmp_path)
 
