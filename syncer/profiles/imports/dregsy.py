@@ -18,7 +18,7 @@ from syncer.errors import UsageError
 from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, image_source, platform_names
 from syncer.profiles.imports.ocync import NUMBER, Numbers, checked_expression, parse_text, version_bound
 from syncer.profiles.syncfile.document import parse_repository
 
@@ -102,7 +102,7 @@ def _location(draft: Draft, task: Fields, name: str) -> str | None:
     location.ignore("auth-refresh: log in to ECR by docker-credential-ecr-login.", "auth-refresh")
     location.ignore("", "lister")
     if not registry:
-        location.refuse("registry", "it is required")
+        location.refuse("registry", REQUIRED)
     if place and auth == "none":
         draft.note(f"{place.registry}: dregsy uses no login here; syncer uses one of `docker login` if there is one.")
     elif place and auth:
@@ -133,7 +133,7 @@ def _dregsy_mapping(draft: Draft, mapping: Fields, source: str | None, target: s
     tags = _DregsyTags(mapping)
     mapping.finish(ignored_by="dregsy")
     if not path:
-        mapping.refuse("from", "it is required")
+        mapping.refuse("from", REQUIRED)
     elif path.startswith("regex:"):
         mapping.refuse("from", "a registry is not searched for repositories: name them one by one")
     elif source and target:
