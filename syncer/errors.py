@@ -159,7 +159,7 @@ class InvalidReference(UsageError):
     """A text is not an image reference; the message says which part is wrong."""
 
     def __init__(self, text: str, problem: str) -> None:
-        super().__init__(f"{text!r} is not an image reference: {problem}")
+        super().__init__(f"{redacted(text)[:160]!r} is not an image reference: {problem}")
         self.text = redacted(text)
         self.problem = redacted(problem)
 

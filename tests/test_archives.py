@@ -126,6 +126,7 @@ async def test_a_file_in_which_no_image_has_a_name_is_an_error(tmp_path: Path, c
 
     assert ran.code == 2
     assert "holds 2 images without a full name, and nothing else: 1.0 (sha256:" in ran.stderr
+    assert "hint: push, verify, plan, copy and export take --as " in ran.stderr
     assert "one without any name (sha256:" in ran.stderr
     assert not (tmp_path / "copy.tar").exists()
 

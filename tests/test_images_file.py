@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile
-from syncer.formats.images_list import read_images_file
+from syncer.formats.images_list import parse_images, read_images_file
 
 
 def _write(folder: Path, content: bytes | str) -> Path:
@@ -88,3 +88,34 @@ def test_a_file_that_is_not_there_is_a_wrong_command(tmp_path: Path) -> None:
 def test_a_folder_is_no_list(tmp_path: Path) -> None:
     with pytest.raises(InvalidFile, match="cannot be read"):
         read_images_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "apiVersion: v1\nkind: Pod\nspec: {containers: [{image: busybox}]}\n",
+        "services:\n  web:\n    image: busybox\n",
+        "---\n- busybox\n- nginx\n",
+        '{"images":\n["busybox"]}',
+    ],
+)
+def test_yaml_is_told_as_what_it_is_and_not_line_by_line(text: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        parse_images(text, "images.txt")
+
+    assert str(caught.value) == "images.txt: it is YAML, and no list of images"
+    assert "--profile-file" in str(caught.value.hint)
+    assert caught.value.more == ()
+
+
+@pytest.mark.parametrize("text", ["busybox:\nnginx:\n", "busybox\nkind: Pod\n", "a b\nc d\n"])
+def test_a_list_with_mistakes_is_a_list(text: str) -> None:
+    with pytest.raises(InvalidFile, match=r"images\.txt:[12]: "):
+        parse_images(text, "images.txt")
+
+
+def test_a_line_of_any_length_is_told_in_a_short_sentence() -> None:
+    with pytest.raises(InvalidFile) as caught:
+        parse_images("A" * 100_000, "images.txt")
+
+    assert len(str(caught.value)) < 400

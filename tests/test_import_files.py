@@ -627,6 +627,8 @@ def test_a_list_of_images(tmp_path: Path) -> None:
         ("apiVersion: v1\nkind: Pod\n", "but a Pod of v1"),
         ("global:\n  images:\n    registry: quay.io\n    tag: v1\n", "the nearest is skopeo sync, whose files have"),
         ("creds: []\nsyncs: []\n", "the nearest is regsync, whose files have a list `sync`"),
+        ("sycn: []\n", "the nearest is regsync, whose files have a list `sync`"),
+        ("quay.io: [a]\n", "the nearest is skopeo sync, whose files have registries as keys"),
         ("creds: []\nsync: {a: b}\n", "theirs.yaml:2: sync: it must be a list"),
         ("quay.io:\n  images: [a]\n", "theirs.yaml:2: quay.io.images: it must be a mapping"),
         ("apiVersion: mirror.openshit.io/v2\nkind: ImageSet\n", "the nearest is ImageSetConfiguration"),
@@ -775,6 +777,8 @@ sync:
   - {source: a.io/X, target: b.io/x, type: image}
   - {source: a.io/x, target: b.io/x, type: repository, tags: {allow: [v1, {a: b}, [c]]}}
   - again
+  - {source: [a], type: wrong}
+  - {source: a.io/x, target: b.io/x}
 creds: [docker.io]
 """
     with pytest.raises(InvalidFile) as raised:
@@ -784,5 +788,9 @@ creds: [docker.io]
         "3: sync[1].tags.allow[1]: it must be a text",
         "3: sync[1].tags.allow[2]: it must be a text",
         "4: sync[2]: it must be a mapping",
-        "5: creds[0]: it must be a mapping",
+        "5: sync[3].source: it must be a text",
+        "5: sync[3].target: it is required",
+        "5: sync[3].type: regsync has no such type 'wrong'; known: image, repository, registry",
+        "6: sync[4].type: it is required",
+        "7: creds[0]: it must be a mapping",
     ]

@@ -142,6 +142,36 @@ def test_dregsy(tmp_path: Path) -> None:
         assert f"# {noted}" in result.text
 
 
+@pytest.mark.parametrize(
+    ("to", "landing"),
+    [
+        ("regex:(.*),/mirror$1", "mirror/team/app"),
+        ("regex:.*,/x", "x"),
+        ("regex:^/t.*(app)$,/x/${1}", "x/app"),
+        ("regex:^/(a|(b))?team,/${2}y", "y/app"),
+        ("regex:/(?P<first>[^/]+)/(.*),/$2/$1", "app/team"),
+        ("regex:[^/]*$,all", "team/all"),
+        ("regex:t(.*?)m,$1", "ea/app"),
+    ],
+)
+def test_a_path_is_replaced_as_go_replaces_it(tmp_path: Path, to: str, landing: str) -> None:
+    """The landings are those of Go's ``ReplaceAllString`` (1.26)."""
+    result = imported(
+        tmp_path, DREGSY.replace('"regex:^/team/(.*),/mirror/$1"', json.dumps(to)).replace("team/tool", "team/app")
+    )
+
+    assert sources(result)[-1] == f"docker.io/team/app as {landing}"
+
+
+@pytest.mark.parametrize("pattern", ["^/[[:alpha:]]+/", "(?<=/)team", r"\Qteam\E", "(?i)TEAM|a++", r"app\z", r"\pL"])
+def test_a_replacement_that_python_reads_otherwise_is_refused(tmp_path: Path, pattern: str) -> None:
+    to = json.dumps(f"regex:{pattern},/x/")
+    result = imported(tmp_path, DREGSY.replace('"regex:^/team/(.*),/mirror/$1"', to))
+
+    assert not [name for name in sources(result) if "team/tool" in name]
+    assert any(": tasks[0].mappings[2].to: " in line for line in refusals(result))
+
+
 # ocync
 
 

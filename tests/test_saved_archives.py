@@ -395,11 +395,27 @@ async def test_a_layer_that_was_altered_is_found(tmp_path: Path) -> None:
     assert f"{name} is not the layer sha256:" in ran.stderr
 
 
+async def test_the_names_of_two_images_in_a_layout_are_told(tmp_path: Path) -> None:
+    other = {"org.opencontainers.image.ref.name": "quay.io/team/other:v1"}
+    files = saved.layout_files(*((name, images.image(seed)) for name in (NAMED, other) for seed in ("one", "two")))
+    (path := tmp_path / "images.tar").write_bytes(saved.tar_of(files))
+
+    ran = await syncer("push", "--file", path, "--registry", "127.0.0.1:9", home=tmp_path)
+
+    assert ran.code == 2
+    assert f"index.json gives two images one name: {NAME}, quay.io/team/other:v1\n" in ran.stderr
+
+
+@pytest.mark.parametrize("rest", [None, 1023])
 @pytest.mark.parametrize("compression", [None, *saved.COMPRESSIONS])
-async def test_an_archive_that_is_cut_short_says_so(tmp_path: Path, compression: str | None) -> None:
+async def test_an_archive_that_is_cut_short_says_so(tmp_path: Path, compression: str | None, rest: int | None) -> None:
+    """In the middle, or in the zeros at the end, of which a tar has two blocks at least."""
     content = saved.tar_of(saved.docker_files((["app:v1"], images.image("app"))))
+    if rest:
+        content = content.rstrip(b"\0")
+        content += bytes(-len(content) % 512 + rest)
     packed = saved.COMPRESSIONS[compression](content) if compression else content
-    (path := tmp_path / "images.tar").write_bytes(packed[: len(packed) // 2])
+    (path := tmp_path / "images.tar").write_bytes(packed if rest else packed[: len(packed) // 2])
 
     ran = await syncer("push", "--file", path, "--registry", "127.0.0.1:9", home=tmp_path)
 

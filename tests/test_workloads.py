@@ -16,7 +16,7 @@ from syncer.errors import InvalidFile
 from syncer.oci import Reference
 from syncer.profiles.palette.profile import Profile
 from syncer.profiles.palette.profile_definition import define_profiles
-from syncer.profiles.palette.profile_files import read_profile_file
+from syncer.profiles.palette.profile_files import read_pack, read_profile_file
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
@@ -220,6 +220,40 @@ spec: {template: text}
 )
 def test_a_file_that_names_no_image_is_refused_by_name(tmp_path: Path, text: str, problem: str) -> None:
     assert _mistakes(_file(tmp_path, text))[0].startswith(problem)
+
+
+_TEMPLATE = "it is a template that is still to be filled in"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("apiVersion: v1\nkind: Pod\nspec: {containers: [{image: '{{ .Values.image }}'}]}\n", f":3: {_TEMPLATE}"),
+        ("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {{ .Release.Name }}\nspec: {}\n", f":4: {_TEMPLATE}"),
+        ("{{- if .Values.on }}\napiVersion: v1\nkind: Pod\n{{- end }}\n", f":1: {_TEMPLATE}"),
+    ],
+)
+def test_a_template_of_a_manifest_is_told_as_such(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(InvalidFile) as raised:
+        read_profile_file(_file(tmp_path, text))
+
+    assert problem in str(raised.value).replace(" spec.containers[0].image:", "")
+    assert "helm template" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_helm_chart_is_no_pack(tmp_path: Path, packed: bool) -> None:
+    for name, text in {"Chart.yaml": "name: app\n", "values.yaml": "a: b\n", "templates/pod.yaml": "a: b\n"}.items():
+        _file(tmp_path / "app", text, name)
+    path = tmp_path / "app"
+    if packed:
+        path = tmp_path / "app-1.0.0.tgz"
+        subprocess.run(["tar", "-C", tmp_path, "-czf", path, "app"], check=True)
+
+    for read in (read_profile_file, read_pack):
+        with pytest.raises(InvalidFile, match="it is a Helm chart, and no pack") as raised:
+            read(path)
+        assert "helm template" in str(raised.value.hint)
 
 
 def test_what_no_image_can_be_taken_of_is_a_warning(tmp_path: Path) -> None:

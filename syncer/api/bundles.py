@@ -106,7 +106,8 @@ def require_names(bundle: Bundle) -> None:
         count = "an image" if len(bundle.nameless) == 1 else f"{len(bundle.nameless)} images"
         raise UsageError(
             f"{bundle.path} holds {count} without a full name, and nothing else: {shown(bundle.nameless)}",
-            hint="push, verify, plan and copy take --as NAME:TAG for a file's only image, or --as NAME for bare tags",
+            hint="push, verify, plan, copy and export take --as NAME:TAG for a file's only image, or --as NAME for "
+            "bare tags",
         )
 
 

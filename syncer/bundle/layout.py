@@ -272,13 +272,16 @@ def _distinct(images: Iterable[Image]) -> tuple[Image, ...]:
     Two spellings of one name are one image; when they stand for two, the second one keeps its digest and not the tag.
     """
     found: dict[Reference, Image] = {}
+    twice: dict[Reference, None] = {}
     for image in images:
         known = found.get(image.reference)
         if known is not None and known.name == image.name:
-            raise InvalidContent("index.json gives the same name to two images")
+            twice[image.reference] = None
         if known is not None and known.descriptor.digest != image.descriptor.digest:
             image = replace(image, reference=image.reference.at(image.descriptor.digest))  # noqa: PLW2901
         found.setdefault(image.reference, image)
+    if twice:
+        raise InvalidContent(f"index.json gives two images one name: {shown(list(twice))}")
     return tuple(found.values())
 
 

@@ -237,7 +237,9 @@ class TarWalk:
         if self._extension:
             raise ValueError("an extended tar header has no member")
         length = size - self.end
-        if length < len(tar.END) or any(_read(self.file, self.end, length)):
+        if length < len(tar.END):
+            raise ValueError("its tar has no proper end: it is cut short")
+        if any(_read(self.file, self.end, length)):
             raise ValueError("its tar has no proper end")
         return self.found
 

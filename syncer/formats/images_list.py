@@ -9,6 +9,7 @@ from pathlib import Path
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
+from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.oci import Platform, Reference
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
@@ -41,6 +42,13 @@ def parse_images(text: str, path: Path | str) -> list[ListedImage]:
     """Read the images in ``text``, the content of the file ``path``; see ``read_images_file``."""
     read = list(read_lines(text, path))
     wrong = [each for each in read if isinstance(each, InvalidFile)]
+    if len(wrong) > 1 and len(wrong) * 2 > len(read) and _is_yaml(text, path):
+        raise InvalidFile(
+            path,
+            "it is YAML, and no list of images",
+            hint="write one image a line; profiles, manifests and compose files are for --profile-file, and a file of "
+            "another tool is for syncer import",
+        )
     wrong += [
         InvalidFile(
             path,
@@ -54,6 +62,15 @@ def parse_images(text: str, path: Path | str) -> list[ListedImage]:
     if wrong:
         raise InvalidFile.of(wrong)
     return [each for each in read if isinstance(each, ListedImage)]
+
+
+def _is_yaml(text: str, path: Path | str) -> bool:
+    """Tell whether ``text`` is a document that says something; a line such as ``busybox:`` is a slip in a list."""
+    try:
+        documents = parse_documents(text, path)
+    except InvalidFile:
+        return False
+    return any(isinstance(each, Seq) or (isinstance(each, Map) and any(each.values())) for each in documents)
 
 
 def read_lines(text: str, path: Path | str) -> Iterator[ListedImage | InvalidFile]:

@@ -15,7 +15,7 @@ from syncer.errors import UsageError
 from syncer.formats.semver import is_exact_version
 from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, host_of, image_source
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, host_of, image_source
 from syncer.profiles.syncfile.document import check_chart_repository, check_file_url
 
 _KINDS = ("ZarfPackageConfig", "ZarfInitConfig")
@@ -141,7 +141,7 @@ def _image_name(image: Fields) -> str | None:
         image.refuse("source", "an image of this machine's Docker is in no registry; push it to one first")
         name = None
     elif name is None:
-        image.refuse("name", "it is required")
+        image.refuse("name", REQUIRED)
     image.finish()
     return name
 
@@ -181,13 +181,13 @@ def _chart(draft: Draft, chart: Fields, arch: str | None, *, is_imported: bool) 
     chart.unsupported(_NOT_IN_GIT, "git")
     chart.ignore("", "gitPath", *_CHART_DEPLOYMENT)
     if not name:
-        chart.refuse("name", "it is required")
+        chart.refuse("name", REQUIRED)
     elif url and url.partition("@")[0].endswith(".git"):
         chart.refuse("url", _NOT_IN_GIT)
     elif url:
         _add_chart(draft, chart, repo_name or name, _filled(url, arch), version)
     elif not (is_imported or chart.refused or place.refused):
-        place.refuse("url", "it is required")
+        place.refuse("url", REQUIRED)
     _finish(chart)
 
 
@@ -208,7 +208,7 @@ def _file(draft: Draft, file: Fields, arch: str | None) -> None:
         draft.note("files: zarf compares their checksums, and syncer does not.")
     file.ignore("", "shasum", "checksum")
     if not source:
-        file.refuse("source", "it is required")
+        file.refuse("source", REQUIRED)
     elif not source.startswith(("http://", "https://")):
         file.refuse("source", f"{source} is a file of this machine, and no server has it")
     elif url := file.parse("source", lambda text: check_file_url(_literal(text)), source):
@@ -298,7 +298,7 @@ def _repository(draft: Draft, repository: Fields) -> dict[str, str | None]:
     address = f"oci://{url.removeprefix('oci://')}" if in_registry and url else url
     place = repository.parse("url", _place, address) if address else None
     if not url and "managed" not in repository:
-        repository.refuse("url", "it is required")
+        repository.refuse("url", REQUIRED)
     user, password = repository.text("username"), repository.text("password")
     settings = {"ca_cert": "caFile", "client_cert": "certFile", "client_key": "keyFile"}
     files = {ours: path for ours, theirs in settings.items() if (path := repository.text(theirs))}
@@ -377,7 +377,7 @@ def _release(draft: Draft, release: Fields, places: dict[str, str | None], usual
     if installed is False:
         draft.note(f"{name or 'A release'} was left out: it is not to be installed.")
     elif chosen and chart is None:
-        release.refuse("chart", "it is required")
+        release.refuse("chart", REQUIRED)
     elif chosen and chart:
         _add(draft, release, chart, version, places, settings=settings)
 

@@ -22,6 +22,8 @@ Value = TypeVar("Value")
 VARIABLE = re.compile("\ue000([^\ue001]+)\ue001")
 """A variable in the texts of a draft, with its name and its default as in a sync file: see ``variable``."""
 
+REQUIRED = "it is required"
+
 SIGNATURE_TAGS = (
     "Signatures travel with the images that they are about (`referrers: true`); {} copies their tags, sha256-….sig, as "
     "it finds them."
@@ -217,7 +219,9 @@ class Fields:
                 self.refuse(name, why)
 
     def refuse(self, name: str, why: str) -> None:
-        """Add to the refusals that the field ``name`` cannot be imported."""
+        """Add to the refusals that the field ``name`` cannot be imported; a wrong one is not missing as well."""
+        if why == REQUIRED and name in self.refused:
+            return
         self._taken.add(name)
         self.refused.add(name)
         if not self.is_mapping:

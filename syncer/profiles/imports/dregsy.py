@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,10 +18,11 @@ from syncer.errors import UsageError
 from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, image_source, platform_names
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, image_source, platform_names
 from syncer.profiles.imports.ocync import NUMBER, Numbers, checked_expression, parse_text, version_bound
 from syncer.profiles.syncfile.document import parse_repository
 
+_ONLY_RE2 = re.compile(r"\[:|\\[^\W\dAbBdDsSwWnt]")  # Python takes these for something else, or not at all
 _IDENTIFIER = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 
 
@@ -100,7 +102,7 @@ def _location(draft: Draft, task: Fields, name: str) -> str | None:
     location.ignore("auth-refresh: log in to ECR by docker-credential-ecr-login.", "auth-refresh")
     location.ignore("", "lister")
     if not registry:
-        location.refuse("registry", "it is required")
+        location.refuse("registry", REQUIRED)
     if place and auth == "none":
         draft.note(f"{place.registry}: dregsy uses no login here; syncer uses one of `docker login` if there is one.")
     elif place and auth:
@@ -131,7 +133,7 @@ def _dregsy_mapping(draft: Draft, mapping: Fields, source: str | None, target: s
     tags = _DregsyTags(mapping)
     mapping.finish(ignored_by="dregsy")
     if not path:
-        mapping.refuse("from", "it is required")
+        mapping.refuse("from", REQUIRED)
     elif path.startswith("regex:"):
         mapping.refuse("from", "a registry is not searched for repositories: name them one by one")
     elif source and target:
@@ -157,10 +159,27 @@ def _moved(path: str, to: str) -> str:
     pattern, comma, replacement = to.removeprefix("regex:").partition(",")
     if not comma or re.search(r"\$(?!\{?[0-9]\}?(?![0-9A-Za-z_]))|\\", replacement):
         raise UsageError("of replacements only those with $1 to $9 are understood: write the path itself")
+    whole_match(pattern)  # which refuses what RE2 does
     try:
-        return re.sub(pattern, re.sub(r"\$\{?([0-9])\}?", r"\\g<\1>", replacement), source)
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what `re` warns of means something else in RE2
+            expression = re.compile(pattern, re.ASCII)
+        template = re.sub(r"\$\{?([0-9])\}?", r"\\g<\1>", replacement)
+        if _ONLY_RE2.search(pattern):
+            raise UsageError(f"{pattern[:160]!r} is not understood: write the path itself")
+        return "".join(_replaced(expression, template, source))
+    except (re.error, Warning) as error:
         raise UsageError(f"{pattern[:160]!r} is not a regular expression: {error}") from None
+
+
+def _replaced(expression: re.Pattern[str], template: str, text: str) -> Iterator[str]:
+    """Yield the parts of ``text`` with each match replaced; Go passes over an empty one where a match ended."""
+    end = 0
+    for match in expression.finditer(text):
+        if match.end() > end or match.start() == 0:
+            yield text[end : match.start()] + match.expand(template)
+            end = match.end()
+    yield text[end:]
 
 
 class _DregsyTags:

@@ -14,6 +14,7 @@ from syncer.errors import UsageError
 from syncer.formats.yaml import Map
 from syncer.oci import Platform, Reference
 from syncer.profiles.imports.draft import (
+    REQUIRED,
     Draft,
     Fields,
     fold_case,
@@ -168,7 +169,7 @@ def _image(draft: Draft, image: Fields, defaults: _Defaults) -> None:
     if local:
         image.refuse("local", "an image of this machine's Docker is in no registry; push it to one first")
     elif not name:
-        image.refuse("name", "it is required")
+        image.refuse("name", REQUIRED)
     elif reference and not wrong_name and not unknown_platform:
         _tls(draft, reference.registry, authority, insecure=insecure)
         draft.sources.append(image_source(reference, platforms=platforms, referrers=extras, **{"as": custom_name}))
@@ -211,7 +212,7 @@ def _file(draft: Draft, file: Fields, defaults: _Defaults) -> None:
     insecure = file.flag("insecure-skip-tls-verify") or defaults.insecure
     file.finish(ignored_by="hauler")
     if not path:
-        file.refuse("path", "it is required")
+        file.refuse("path", REQUIRED)
     elif not path.startswith(("http://", "https://")):
         file.refuse("path", f"{path} is a file of this machine, and no server has it")
     elif url := file.parse("path", check_file_url, path):
@@ -249,7 +250,7 @@ def _chart(draft: Draft, chart: Fields, defaults: _Defaults, *, thick: bool) -> 
     elif "repoURL" not in chart:
         chart.refuse("repoURL", "only charts in repositories are mirrored")
     elif not name:
-        chart.refuse("name", "it is required")
+        chart.refuse("name", REQUIRED)
     chart.finish(ignored_by="hauler")
 
 

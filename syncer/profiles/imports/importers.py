@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -86,6 +87,8 @@ _MARKS = {
     "image-syncer": ("sources as keys and targets as values, or `images` and `auth`", ("images", "auth")),
 }
 """What the files of a tool have, for people, and the words by which a file like them is told."""
+
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)+(:[0-9]+)?|[\w.-]+:[0-9]+")
 
 FORMATS = {
     "regsync": "regsync.yml of regclient's regsync",
@@ -243,10 +246,12 @@ def _nearest(tree: Any) -> str | None:
     words += [str(tree.get("apiVersion")).partition("/")[0]] if words else []
 
     def likeness(name: str) -> int:
-        return sum(bool(difflib.get_close_matches(mark, words, n=1, cutoff=0.8)) for mark in _MARKS[name][1])
+        return sum(bool(difflib.get_close_matches(mark, words, n=1, cutoff=0.75)) for mark in _MARKS[name][1])
 
     best = max(_MARKS, key=likeness)
-    return best if likeness(best) else None
+    if likeness(best):
+        return best
+    return "skopeo sync" if isinstance(tree, Map) and any(map(_HOST.fullmatch, tree)) else None
 
 
 def _fill_logins(draft: Draft, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from syncer.formats.yaml import Map
 from syncer.oci import Platform, Reference
-from syncer.profiles.imports.draft import Draft, Fields, image_source
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, image_source
 
 GROUP = "imgpkg.carvel.dev/"
 
@@ -51,7 +51,7 @@ def import_imgpkg(tree: Any, draft: Draft) -> None:
 def _add(draft: Draft, image: Fields, tag: str | None = None) -> None:
     reference = image.parse("image", Reference.parse)
     if "image" not in image:
-        image.refuse("image", "it is required")
+        image.refuse("image", REQUIRED)
     elif reference and reference.digest is None:
         image.refuse("image", "a lock must name each image with its digest")
     elif reference:
@@ -75,7 +75,7 @@ def _locked_image(draft: Draft, image: Fields) -> None:
     image.ignore("", "name", "chart")
     reference = image.parse("image", Reference.parse)
     if "image" not in image:
-        image.refuse("image", "it is required")
+        image.refuse("image", REQUIRED)
     digests = [_locked_digest(entry, reference) for entry in image.each("digests")]
     pinned = [found for found in digests if found]
     image.finish(ignored_by="dt")
@@ -96,7 +96,7 @@ def _locked_digest(entry: Fields, image: Reference | None) -> tuple[Reference, s
     digest = entry.text("digest")
     for name in ("digest", "arch"):
         if name not in entry:
-            entry.refuse(name, "it is required")
+            entry.refuse(name, REQUIRED)
     entry.finish(ignored_by="dt")
     if image is None or digest is None:
         return None

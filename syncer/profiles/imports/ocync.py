@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from syncer.errors import UsageError
 from syncer.formats.yaml import Map, Seq
-from syncer.profiles.imports.draft import Draft, Fields, login_host, platform_names
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, login_host, platform_names
 from syncer.profiles.syncfile.document import parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -152,7 +152,7 @@ class _Registries:
     def _read(self, draft: Draft, registry: Fields) -> str | None:
         found = registry.parse("url", _host)
         if "url" not in registry:
-            registry.refuse("url", "it is required")
+            registry.refuse("url", REQUIRED)
         host = found[0] if found else None
         kind = registry.text("auth_type")
         login = registry.inner("credentials")
@@ -222,7 +222,7 @@ def _mapping(
     mapping.finish(ignored_by="ocync")
     for name, value in (("from", path), ("source", source), ("targets", wanted)):
         if not value:
-            mapping.refuse(name, "it is required")
+            mapping.refuse(name, REQUIRED)
     repository = mapping.parse("from", parse_repository, f"{host}/{path}") if host and path else None
     target = mapping.parse("to", _path, place) if place else None
     chosen = list(settings.tags.rules(mapping))
@@ -288,7 +288,7 @@ class _Tags:
             fields.ignore("immutable_tags: a tag that moves is copied again; ocync skips these.", "immutable_tags")
             fields.finish(ignored_by="ocync")
         if "tags" not in mapping and not self.has_defaults:
-            mapping.refuse("tags", "it is required")
+            mapping.refuse("tags", REQUIRED)
         is_plain = not (includes or hard or soft or semver or sort or latest or self.has_defaults)
         if is_plain and globs and not any(map(_is_wild, globs)):
             names = [self._parsed("glob", TagPattern.name, name) for name in globs]

@@ -17,7 +17,7 @@ from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map
 from syncer.naming import NameMapping
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, fold_case, image_source, platform_names
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, fold_case, image_source, platform_names
 from syncer.profiles.syncfile.document import CustomName, check_chart_repository
 
 GROUP = "mirror.openshift.io/"
@@ -77,7 +77,7 @@ def _blocked_patterns(mirror: Fields) -> list[re.Pattern[str]] | None:
     for image in mirror.each("blockedImages"):
         text = image.text("name")
         if text is None:
-            image.refuse("name", "it is required")
+            image.refuse("name", REQUIRED)
             wrong = True
         elif pattern := image.parse("name", whole_match, text):
             patterns.append(re.compile(pattern, re.ASCII))
@@ -131,7 +131,7 @@ def _charts(draft: Draft, place: Fields) -> None:
         chart.unsupported("a chart on this disk is in no repository", "path")
         chart.finish()
         if not name:
-            chart.refuse("name", "it is required")
+            chart.refuse("name", REQUIRED)
         elif url:
             draft.note(
                 "Images of charts (scan): each `image:` in the rendered templates; oc-mirror takes those of pods."
@@ -139,7 +139,7 @@ def _charts(draft: Draft, place: Fields) -> None:
             wanted = {"repository": url, "name": name, **({"version": version} if version else {}), "scan": True}
             draft.sources.append({"chart": wanted, **({"platforms": platforms} if platforms else {})})
     if not url and "url" not in place:
-        place.refuse("url", "it is required")
+        place.refuse("url", REQUIRED)
     place.finish()
 
 
@@ -224,7 +224,7 @@ def _mirrors(entry: Fields, rules: dict[tuple[str, int], dict[str, str]]) -> Non
     mirrors = entry.texts("mirrors")
     entry.finish()
     if not source:
-        entry.refuse("source", "it is required")
+        entry.refuse("source", REQUIRED)
         return
     if source.startswith("*"):
         entry.refuse("source", "a rule for names begins with a whole host, not with *")

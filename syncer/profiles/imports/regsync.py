@@ -20,6 +20,7 @@ from syncer.naming import rename_reference
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.imports.draft import (
+    REQUIRED,
     SIGNATURE_TAGS,
     VARIABLE,
     Draft,
@@ -266,7 +267,7 @@ class _Step:
         step = self.step
         source = _templated(step, "source")
         target = _templated(step, "target", source=source)
-        kind = step.text("type")
+        kind = _type(step)
         self._platforms()
         _ignored(step)
         sets = _tag_sets(step)
@@ -279,8 +280,6 @@ class _Step:
                     sources = self._image(source, target)
                 case "repository":
                     sources = self._repository(source, target, sets)
-                case _:
-                    step.refuse("type", f"{kind!r} cannot be imported: name the repositories one by one")
         step.ignore("", "repos")
         step.finish()
         if self.choices.some_media_types or (self.choices.referrers and self.choices.has_filters):
@@ -359,11 +358,23 @@ class _Step:
         return place.rename(reference) if place else reference
 
 
+def _type(step: Fields) -> str | None:
+    """Take the type of a step; one that is not ``image`` or ``repository`` is refused."""
+    kind = step.text("type")
+    if kind is None:
+        step.refuse("type", REQUIRED)
+    elif kind == "registry":
+        step.refuse("type", "'registry' cannot be imported: name the repositories one by one")
+    elif kind not in ("image", "repository"):
+        step.refuse("type", f"regsync has no such type {kind[:80]!r}; known: image, repository, registry")
+    return kind
+
+
 def _templated(fields: Fields, name: str, *, source: str | None = None) -> str | None:
     """Take a text in which regsync expands templates, with variables in their place; None when it is not usable."""
     text = fields.text(name)
     if text is None:
-        fields.refuse(name, "it is required")
+        fields.refuse(name, REQUIRED)
         return None
     known = True
 

@@ -11,7 +11,7 @@ from syncer.errors import UsageError
 from syncer.formats.re2 import whole_match
 from syncer.formats.yaml import Map, Seq
 from syncer.oci import Reference
-from syncer.profiles.imports.draft import Draft, Fields, image_source, tagged_source
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, image_source, tagged_source
 from syncer.profiles.syncfile.document import parse_repository
 from syncer.profiles.syncfile.tags import TagPattern
 
@@ -98,7 +98,7 @@ def _add_pattern(draft: Draft, registry: str, name: str, rules: Fields, kind: st
     if kind == "images-by-semver":
         rule = rules.parse(name, TagPattern.semver, text)
         if not text:
-            rules.refuse(name, "it is required")
+            rules.refuse(name, REQUIRED)
     else:
         rule = _expression(rules, name, text)
     if place and rule:

@@ -17,7 +17,14 @@ from syncer.formats.yaml import parse_documents
 from syncer.profiles.palette.profile import Pack, PackFile, Profile, is_profile, parse_profile
 from syncer.profiles.palette.scan import scan_pack
 from syncer.profiles.workloads.compose import compose_files, is_compose, read_compose
-from syncer.profiles.workloads.manifests import Mistakes, Workloads, is_manifests, read_manifests
+from syncer.profiles.workloads.manifests import (
+    TEMPLATE_HINT,
+    TEMPLATE_PROBLEM,
+    Mistakes,
+    Workloads,
+    is_manifests,
+    read_manifests,
+)
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_WORK = Workloads()
@@ -51,6 +58,8 @@ def read_pack(path: Path) -> Pack:
         for name, content in files.items()
         if PurePosixPath(name).is_relative_to(root)
     }
+    if "Chart.yaml" in inside and "pack.json" not in inside:
+        raise InvalidFile(path, "it is a Helm chart, and no pack", hint=TEMPLATE_HINT)
     described = _pack_json(inside.get("pack.json"), path)
     name, version = split_name(path.resolve().name)
     named = _named_files(described, "kubeManifests", path)
@@ -125,7 +134,7 @@ def _files_of_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _files_of_directory(path: Path) -> Iterator[tuple[str, bytes]]:
     described = path / "pack.json"
-    candidates = [described, path / "values.yaml", *sorted((path / "charts").glob("*"))]
+    candidates = [described, path / "values.yaml", path / "Chart.yaml", *sorted((path / "charts").glob("*"))]
     known = _pack_json(described.read_bytes(), described) if described.is_file() else {}
     for named in _named_files(known, "kubeManifests", path):
         place = path / named
@@ -193,6 +202,9 @@ def read_profile_file(path: Path, environment: Mapping[str, str] = _NOTHING) -> 
 
 def _profile_of_text(text: str, documents: list[Any] | None, path: Path) -> Profile:
     """The profile of an export, or of the values of one pack."""
+    if documents is None and all(f"\n{key}: " in f"\n{text}" for key in ("apiVersion", "kind")):
+        line = text[: text.index("{{")].count("\n") + 1
+        raise InvalidFile(path, TEMPLATE_PROBLEM, line=line, hint=TEMPLATE_HINT)
     if text.lstrip().startswith("{"):
         return parse_profile(parse_json(text, path), str(path))
     document = documents[0] if documents else None

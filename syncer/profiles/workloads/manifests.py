@@ -38,6 +38,8 @@ _KUSTOMIZE = "kustomize.config.k8s.io"
 _PARENTHESES = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPERATOR = re.compile(r":?[-?+]")
+TEMPLATE_PROBLEM = "it is a template that is still to be filled in"
+TEMPLATE_HINT = "give what `helm template` prints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,9 @@ class _Reader:
     def _image(self, root: Any, text: Any, steps: tuple[Step, ...], where: str) -> None:
         if not isinstance(text, str):
             self.mistakes.add(self.path, root, steps, "it must be the name of an image")
+            return
+        if "{{" in text:
+            self.mistakes.add(self.path, root, steps, UsageError(TEMPLATE_PROBLEM, hint=TEMPLATE_HINT))
             return
         try:
             name = expand(_PARENTHESES.sub(r"${\1}", text), self.environment) if "$" in text else text
