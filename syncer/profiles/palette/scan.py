@@ -26,6 +26,7 @@ _SUFFIXES = (".yaml", ".yml", ".tpl")
 _MAX_NESTED = 3  # archives of subcharts inside each other
 
 _IMAGE_LINE = re.compile(r"""^(?P<indent>[ \t]*(?:-[ \t]+)*)["']?image["']?:[ \t]*["']?(?P<image>[^\s"'#,}]+)""")
+_IN_BRACES = re.compile(r"""[{,]\s*["']?image["']?\s*:\s*["']?(?P<image>[^\s"'#,{}\[\]]++)(?!\{)""")
 _KEY_LINE = re.compile(
     r"""^(?P<indent>[ \t]*(?:-[ \t]+)*)["']?(?P<key>[\w.-]+)["']?:[ \t]*["']?(?P<value>[^\s"'#,]*)"""
 )
@@ -123,6 +124,8 @@ def _in_text(text: str) -> Iterator[str]:
     lines = MACRO.sub("{{", text).split("\n")
     for number, line in enumerate(lines):
         match = _IMAGE_LINE.match(line)
+        if match is None:
+            yield from _in_braces(line)
         if match is None or any(mark in match["image"] for mark in ("{{", "$", MARK)):
             continue
         image = match["image"]
@@ -134,6 +137,21 @@ def _in_text(text: str) -> Iterator[str]:
             yield f"{beside.base.rstrip('/')}/{image}:{beside.tag}"
         elif beside.is_container and "." not in image and image.lower() not in _OF_SCHEMAS:
             yield image
+
+
+def _in_braces(line: str) -> Iterator[str]:
+    """The texts behind ``image:`` in mappings that are written on one line, as in JSON."""
+    for match in _IN_BRACES.finditer(line) if "image" in line else ():
+        image = match["image"]
+        if not any(mark in image for mark in ("$", MARK)) and ("/" in image or ":" in image):
+            yield image
+
+
+def _unknown_images(text: str) -> int:
+    """The number of images in a rendered ``text`` whose names only a cluster knows."""
+    lines = text.split("\n")
+    found = [match for line in lines if MARK in line for match in (_IMAGE_LINE.match(line), *_IN_BRACES.finditer(line))]
+    return sum(match is not None and MARK in match["image"] for match in found)
 
 
 @dataclass(slots=True)
@@ -404,7 +422,7 @@ def _rendered(root: _Chart, origin: str) -> tuple[list[FoundImage], str]:
             problems.append(f"{file.path} cannot be rendered: {error}")
             continue
         found += _in_file(_in_text(text), f"{origin}:{file.path}")
-        unknown += sum(MARK in match["image"] for match in map(_IMAGE_LINE.match, text.split("\n")) if match)
+        unknown += _unknown_images(text)
     if unknown:
         problems.append(f"{unknown} images in it depend on what only a cluster knows")
     return found, "; ".join(problems[:3])
