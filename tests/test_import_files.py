@@ -748,6 +748,16 @@ def test_names_that_no_rule_can_give_are_named(tmp_path: Path) -> None:
     assert read(result).document.map == {"a.io/x/app": "app"}
     assert ["a.io/x/app and a.io/y/app into one repository app" in each for each in result.refusals] == [True]
 
+    path.write_text("""\
+apiVersion: content.hauler.cattle.io/v1
+kind: Charts
+spec: {charts: [{name: web, repoURL: 'https://charts.example.com', add-images: true}]}
+""")
+    for tool in (Naming.HAULER, Naming.OC_MIRROR):
+        (refusal,) = import_file(path, registry="t.io", names_like=tool).refusals
+        assert f"the names of the images in it are not known here, so no map can be {tool}'s" in refusal
+
+    path.write_text("a.io:\n  images: {x/app: [v1]}\n")
     with pytest.raises(UsageError, match="regsync has no rule for names"):
         import_file(path, registry="t.io", names_like=Naming.REGSYNC)
 

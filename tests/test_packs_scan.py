@@ -56,6 +56,19 @@ spec:
     ]
 
 
+def test_manifests_on_one_line_are_searched_too() -> None:
+    manifest = """\
+kind: Pod
+spec: {containers: [{name: a, image: quay.io/a/b:v1}, {"image":"quay.io/a/c:v1","name":"b"}], x: {image: word}}
+---
+{"kind": "Pod", "spec": {"containers": [{"name": "a", "image": "quay.io/a/d:v1"}]}}
+---
+spec: {containers: [{image: "quay.io/a/e{{ .Values.suffix }}:v1"}, {image: '$(IMAGE)/x:v1'}, {image: {a: b/c}}]}
+"""
+
+    assert _found(manifest=manifest) == [f"quay.io/a/{name}:v1 in manifests/a.yaml" for name in "bcd"]
+
+
 def test_values_are_searched_for_each_way_to_compose_an_image() -> None:
     values = """\
 pack: {content: {images: [{image: listed.example.com/a:1}]}}
@@ -195,6 +208,22 @@ def test_a_template_composes_an_image_as_helm_does(expression: str, image: str) 
     assert set(found) <= {image, "quay.io/a/b:v9"}  # the values alone name one as well
 
 
+def test_what_a_template_has_on_one_line_is_found() -> None:
+    pod = "kind: Pod\nspec: {containers: [{image: {{ .Values.image.name | quote }}}]}\n"
+
+    assert _rendered({"pod.yaml": pod}, "image: {name: quay.io/a/b:v1}\n") == ["quay.io/a/b:v1"]
+
+
+@pytest.mark.parametrize(
+    "condition", ['lookup "v1" "Secret" "a" "b"', '(lookup "v1" "Secret" "a" "b").data', 'genCA "a" 3']
+)
+def test_what_a_cluster_has_may_be_there_or_not(condition: str) -> None:
+    one, other = (f"\nimage: {{{{ .Values.{name} }}}}:v1\n" for name in "ab")
+    pod = f"{{{{ if {condition} }}}}{one}{{{{ else }}}}{other}{{{{ end }}}}\n"
+
+    assert _rendered({"pod.yaml": pod}, "a: quay.io/a/a\nb: quay.io/a/b\n") == ["quay.io/a/a:v1", "quay.io/a/b:v1"]
+
+
 def test_the_values_of_a_pack_override_those_of_its_chart() -> None:
     tag = '{{ if hasKey .Values.image "tag" }}{{ .Values.image.tag }}{{ else }}none{{ end }}'
     pod = f'image: "{{{{ .Values.image.repository }}}}:{tag}"\n'
@@ -279,6 +308,7 @@ def test_a_subchart_may_be_an_archive_in_the_archive() -> None:
         ),
         ("{{ range until 9999 }}{{ range until 9999 }}{{ . }}{{ end }}{{ end }}", "it takes more than"),
         ("image: quay.io/a/b:{{ randAlpha 3 }}", "1 images in it depend on what only a cluster knows"),
+        ('a: {image: "quay.io/a/b:{{ randAlpha 3 }}"}', "1 images in it depend on what only a cluster knows"),
         ('image: quay.io/a/b:{{ .Files.Get "tag" }}', "1 images in it depend on what only a cluster knows"),
     ],
 )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from syncer.api.sources import sync_settings
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.units import Braces, Shard
+from syncer.formats.windows import closes_after, opens_after
 from syncer.oci import Reference
 from syncer.profiles.syncfile import sites as sites_file
 from syncer.profiles.syncfile.site import LimitGroup, Site, select_sites
@@ -94,9 +95,9 @@ def test_a_site_opens_and_closes_with_its_windows(read: Read) -> None:
     """).sites
     noon = datetime(2024, 1, 15, 12, tzinfo=UTC)
 
-    assert (always.opens_after(noon), always.closes_after(noon), always.is_open(noon)) == (noon, None, True)
-    assert (night.is_open(noon), night.opens_after(noon)) == (False, noon + timedelta(hours=10))
-    assert night.closes_after(noon) == noon + timedelta(hours=17)
+    assert (opens_after(always.windows, noon), closes_after(always.windows, noon)) == (noon, None)
+    assert opens_after(night.windows, noon) == noon + timedelta(hours=10)
+    assert closes_after(night.windows, noon) == noon + timedelta(hours=17)
 
 
 def test_a_range_stands_for_many_sites(read: Read) -> None:

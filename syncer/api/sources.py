@@ -17,6 +17,7 @@ from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.formats.images_list import read_images_file
 from syncer.formats.text import read_text
+from syncer.formats.yaml import parse_yaml
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart
@@ -269,8 +270,6 @@ def _stand_ins(source: Source) -> list[Reference]:
 
 
 def _read_values(path: Path) -> Any:
-    from syncer.formats.yaml import parse_yaml  # noqa: PLC0415  slow to import
-
     return parse_yaml(read_text(path), path)
 
 

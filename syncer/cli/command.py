@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,20 +111,19 @@ class Command(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = list(self._without_values(args))
-        self._refuse_repeated(ctx, words)
-        return super().parse_args(ctx, words)
+        return super().parse_args(ctx, list(self._without_values(args)))
 
-    def _refuse_repeated(self, ctx: click.Context, words: Sequence[str]) -> None:
-        parser = self.make_parser(ctx)
-        parser.ignore_unknown_options = True  # click complains of them afterwards, in words of its own
-        with contextlib.suppress(click.UsageError):
-            met: set[str | None] = set()
-            for param in parser.parse_args(list(words))[2]:
-                is_single = isinstance(param, click.Option) and not param.multiple and not param.is_flag
-                if is_single and param.name in met:
-                    raise UsageError(f"{param.opts[-1]} takes one value, and is given more than once")
-                met.add(param.name)
+    def make_parser(self, ctx: click.Context) -> Any:
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> tuple[dict[str, Any], list[str], list[click.Parameter]]:
+            values, rest, order = parse(args)
+            _refuse_repeated(order)
+            return values, rest, order
+
+        parser.parse_args = parse_once  # type: ignore[method-assign]
+        return parser
 
     def _without_values(self, words: Sequence[str]) -> Iterator[str]:
         """``--flag=false`` becomes ``--no-flag`` where there is one, and nothing where the flag is off anyway."""
@@ -140,6 +138,16 @@ class Command(click.Command):
             else:
                 yield from flags[name].secondary_opts[:1]
         yield from words[end:]
+
+
+def _refuse_repeated(order: Sequence[click.Parameter]) -> None:
+    """Raise ``UsageError`` for an option of one value that is twice in ``order``, the options as they were met."""
+    met: set[str | None] = set()
+    for param in order:
+        is_single = isinstance(param, click.Option) and not param.multiple and not param.is_flag
+        if is_single and param.name in met:
+            raise UsageError(f"{param.opts[-1]} takes one value, and is given more than once")
+        met.add(param.name)
 
 
 class Group(Command, click.Group):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from syncer.formats.windows import closes_after, opens_after
 from syncer.profiles.syncfile.site import Site
 
 
@@ -66,7 +67,7 @@ class SiteQueue:
 
 
 def _waiting(site: Site, now: datetime) -> _Waiting:
-    return _Waiting(site, site.opens_after(now), site.closes_after(now))
+    return _Waiting(site, opens_after(site.windows, now), closes_after(site.windows, now))
 
 
 def _host(site: Site) -> str:

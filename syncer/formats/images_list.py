@@ -9,7 +9,6 @@ from pathlib import Path
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
-from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.oci import Platform, Reference
 
 _COMMENT = re.compile(r"(?:^|\s)#.*")
@@ -66,6 +65,8 @@ def parse_images(text: str, path: Path | str) -> list[ListedImage]:
 
 def _is_yaml(text: str, path: Path | str) -> bool:
     """Tell whether ``text`` is a document that says something; a line such as ``busybox:`` is a slip in a list."""
+    from syncer.formats.yaml import Map, Seq, parse_documents  # noqa: PLC0415  PyYAML is slow to import
+
     try:
         documents = parse_documents(text, path)
     except InvalidFile:

@@ -388,7 +388,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "ternary": _ternary,
     "required": _required,
     "fail": lambda _message: "",
-    "lookup": lambda *_: {},
+    "lookup": lambda *_: UNKNOWN,
     "quote": lambda *values: " ".join(
         json.dumps(printed(each), ensure_ascii=False) for each in values if each is not None
     ),

@@ -300,6 +300,9 @@ def _name_like(draft: Draft, tool: Naming) -> None:
                 _map(draft, place, f"hauler/{chart['name']}")
             else:
                 draft.note(f"The chart {chart['name']} keeps its full name: {tool} brings no charts to a registry.")
+            if chart.get("scan"):
+                why = f"the names of the images in it are not known here, so no map can be {tool}'s"
+                draft.refuse(("sources", index, "chart"), None, why)
         elif named is None or "as" not in source:
             kind = next(iter(source))
             draft.refuse(("sources", index, kind), None, f"its names are not known here, so no map can be {tool}'s")

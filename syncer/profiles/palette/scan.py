@@ -26,6 +26,7 @@ _SUFFIXES = (".yaml", ".yml", ".tpl")
 _MAX_NESTED = 3  # archives of subcharts inside each other
 
 _IMAGE_LINE = re.compile(r"""^(?P<indent>[ \t]*(?:-[ \t]+)*)["']?image["']?:[ \t]*["']?(?P<image>[^\s"'#,}]+)""")
+_IN_BRACES = re.compile(r"""[{,]\s*["']?image["']?\s*:\s*["']?(?P<image>[^\s"'#,{}\[\]]++)(?!\{)""")
 _KEY_LINE = re.compile(
     r"""^(?P<indent>[ \t]*(?:-[ \t]+)*)["']?(?P<key>[\w.-]+)["']?:[ \t]*["']?(?P<value>[^\s"'#,]*)"""
 )
@@ -122,18 +123,24 @@ def _in_text(text: str) -> Iterator[str]:
     """The texts behind ``image:``, found line by line: manifests are often templates and not YAML."""
     lines = MACRO.sub("{{", text).split("\n")
     for number, line in enumerate(lines):
-        match = _IMAGE_LINE.match(line)
-        if match is None or any(mark in match["image"] for mark in ("{{", "$", MARK)):
-            continue
-        image = match["image"]
-        if "/" in image or ":" in image:
-            yield image
-            continue
-        beside = _Surroundings.of(lines, number, len(match["indent"]))
-        if beside.base and beside.tag:
-            yield f"{beside.base.rstrip('/')}/{image}:{beside.tag}"
-        elif beside.is_container and "." not in image and image.lower() not in _OF_SCHEMAS:
-            yield image
+        for match in _behind_image(line):
+            image = match["image"]
+            if any(mark in image for mark in ("{{", "$", MARK)):
+                continue
+            if "/" in image or ":" in image:
+                yield image
+            elif match.re is _IMAGE_LINE:
+                beside = _Surroundings.of(lines, number, len(match["indent"]))
+                if beside.base and beside.tag:
+                    yield f"{beside.base.rstrip('/')}/{image}:{beside.tag}"
+                elif beside.is_container and "." not in image and image.lower() not in _OF_SCHEMAS:
+                    yield image
+
+
+def _behind_image(line: str) -> list[re.Match[str]]:
+    """The texts behind ``image:``, at the start of a line or in mappings that are written on one."""
+    match = _IMAGE_LINE.match(line)
+    return [match] if match else [*_IN_BRACES.finditer(line)] if "image" in line else []
 
 
 @dataclass(slots=True)
@@ -404,7 +411,7 @@ def _rendered(root: _Chart, origin: str) -> tuple[list[FoundImage], str]:
             problems.append(f"{file.path} cannot be rendered: {error}")
             continue
         found += _in_file(_in_text(text), f"{origin}:{file.path}")
-        unknown += sum(MARK in match["image"] for match in map(_IMAGE_LINE.match, text.split("\n")) if match)
+        unknown += sum(MARK in match["image"] for line in text.split("\n") for match in _behind_image(line))
     if unknown:
         problems.append(f"{unknown} images in it depend on what only a cluster knows")
     return found, "; ".join(problems[:3])

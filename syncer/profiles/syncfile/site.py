@@ -5,14 +5,14 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from syncer.errors import UsageError
-from syncer.formats import windows
-from syncer.formats.windows import Window
 from syncer.naming import NameMapping
 from syncer.oci.docker_hub import canonical_host
+
+if TYPE_CHECKING:
+    from syncer.formats.windows import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,6 @@ class Site:
     def key(self) -> str:
         """``HOST[:PORT][/BASE]`` in one spelling, by which a site is known from run to run."""
         return registry_key(self.registry)
-
-    def opens_after(self, now: datetime) -> datetime:
-        """The first moment from ``now`` on at which the site may be begun, in UTC; ``now`` if that is so already."""
-        return windows.opens_after(self.windows, now)
-
-    def closes_after(self, now: datetime) -> datetime | None:
-        """The first moment after that at which what runs is to end, in UTC; None when that never comes."""
-        return windows.closes_after(self.windows, now)
-
-    def is_open(self, now: datetime) -> bool:
-        """Tell whether the site may be begun at ``now``."""
-        return self.opens_after(now) == now.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)
