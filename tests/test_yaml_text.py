@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from syncer.formats.yaml_writer import yaml_text
 
 _TEXTS = st.text(max_size=12) | st.sampled_from(
-    ["No", "on", "null", "1.10", "1:30", "a:", "a: b", "a #b", " a\nb\n", "~"]
+    ["No", "on", "null", "1.10", "1:30", "10.0.0.1:5000/a:1", "1/2", "a:", "a: b", "a #b", " a\nb\n", "~"]
 )
 _VALUES = st.recursive(
     _TEXTS | st.integers(),
@@ -27,7 +27,15 @@ def test_every_document_is_read_back(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["quay.io/a/b:v1", "sha256:0123abc", "linux/arm64", "registry.example.com:5000/a_b/c:1.2-3+4", "y"]
+    "text",
+    [
+        "quay.io/a/b:v1",
+        "sha256:0123abc",
+        "linux/arm64",
+        "registry.example.com:5000/a_b/c:1.2-3+4",
+        "10.0.0.1:5000/a:1",
+        "y",
+    ],
 )
 def test_names_need_no_quotes(text: str) -> None:
     assert yaml_text({"images": [{"image": text}], "packs": [text]}) == (

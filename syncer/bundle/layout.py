@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
+
+import orjson
 
 from syncer.errors import InvalidContent, InvalidReference, UsageError
 from syncer.oci import Descriptor, Digest, Index, Reference
@@ -131,7 +132,7 @@ def write_index(images: Iterable[tuple[Reference, Descriptor]]) -> bytes:
 def write_entries(entries: Iterable[Descriptor]) -> bytes:
     """``index.json`` of ``entries``, which have their names."""
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_json() for entry in entries]}
-    return json.dumps(document, indent=1).encode()
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2)
 
 
 def named_entry(name: Reference | None, root: Descriptor) -> Descriptor:

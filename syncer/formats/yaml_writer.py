@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._/@+-]*(?::[A-Za-z0-9._/@+-]+)*", re.ASCII)
+# letters first; or a digit, as an image at an address has it, with a slash somewhere, which no number or time has
+_PLAIN = re.compile(r"(?:[A-Za-z]|[0-9](?=[^/]*/))[A-Za-z0-9._/@+-]*(?::[A-Za-z0-9._/@+-]+)*", re.ASCII)
 _OTHERS = frozenset({"true", "false", "yes", "no", "on", "off", "null"})  # what YAML 1.1 takes for something else
 
 
