@@ -447,6 +447,8 @@ class Referred(MemorySource):
     known: dict[str, list[Referral]] = field(default_factory=dict)  # by subject
     doubt: SyncerError | None = None
     asked: list[str] = field(default_factory=list)
+    together: list[int] = field(default_factory=list)  # images of the repository, at each question
+    fails: SyncerError | None = None
 
     def sign(self, subject: Image, signature: Image, tag: str | None = None) -> None:
         """Let ``signature`` refer to ``subject`` in the repository of all tests, by itself or by a tag."""
@@ -455,7 +457,11 @@ class Referred(MemorySource):
         self.known.setdefault(subject.digest, []).append(Referral(name, about))
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
+        assert subjects
         self.asked += map(str, subjects)
+        self.together.append(images)
+        if self.fails:
+            raise self.fails
         found = [referral for subject in subjects for referral in self.known.get(str(subject), [])]
         return Referrals(tuple(found), self.doubt)
 
@@ -1061,3 +1067,181 @@ async def test_a_blob_is_mounted_from_where_it_was_seen_only() -> None:
     assert set(target.names) == {str(reference)}
     assert not any(isinstance(event, Mounted) for event in events)
     assert memory.location(Digest.parse(images.digest_of(lost.content))) is None
+
+
+async def test_a_question_for_referrers_says_how_many_images_of_a_repository_are_wanted() -> None:
+    source, target = Referred(), MemoryTarget()
+    references = [source.add(f"example.com/app:{tag}", images.image(tag)) for tag in "123"]
+    references.append(source.add("example.com/other:1", images.image("other")))
+
+    await carry([*references, Reference.parse("example.com/app:missing")], source, target)
+
+    assert sorted(source.together) == [1, 4, 4, 4]  # and none for the image that is not there
+    assert len(target.names) == 4
+
+
+async def test_a_question_for_referrers_that_fails_is_a_doubt() -> None:
+    error = NotFound("GET referrers", 500)
+    source, target = Referred(fails=error), MemoryTarget()
+    reference = source.add("example.com/app:1", images.image("a"))
+
+    events = await carry([reference], source, target)
+
+    doubts = [event for event in events if isinstance(event, ReferrersUnknown)]
+    assert doubts == [ReferrersUnknown(Item(reference, reference), error)]
+    assert set(target.names) == {str(reference)}
+
+
+async def test_more_referrers_than_an_image_may_have_manifests_are_a_doubt() -> None:
+    source, target = Referred(), MemoryTarget()
+    image = images.image("popular")
+    reference = source.add("example.com/app:1", image)
+    digests = [Digest("sha256", f"{number:064x}") for number in range(10_000)]
+    source.known[image.digest] = [Referral(reference.at(digest), None) for digest in digests]
+
+    events = await carry([reference], source, target)
+
+    (doubt,) = [event for event in events if isinstance(event, ReferrersUnknown)]
+    assert "more than 10,000 manifests refer to it" in str(doubt.error)
+    assert set(target.names) == {str(reference)}
+
+
+@dataclass(slots=True)
+class ListingTarget(MemoryTarget):
+    listed: bool = True
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+
+    async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
+        self.asked.append((name.name, str(subject), str(referrer)))
+        return self.listed
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        await MemoryTarget.commit(self, space, manifest, names)
+        self.commits.append(str(manifest.descriptor.digest))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("by_itself", [True, False])
+async def test_a_referrer_is_there_when_its_subject_lists_it(*, listed: bool, by_itself: bool) -> None:
+    """It was found by its subject, or named by itself and known from an earlier run."""
+    source, target, memory = Referred(), ListingTarget(), Memory()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", image)
+    signature = images.referrer(image)
+    source.sign(image, signature)
+    if by_itself:
+        source.known.clear()
+        reference = source.add("example.com/app:signature", signature)
+        target.content["example.com/app"] = {image.digest}
+    await carry([reference], source, target, memory=memory)
+    target.names[f"example.com/app@{signature.digest}"] = signature.digest
+    target.commits.clear()
+    target.listed = listed
+
+    events = await carry([reference], source, target, memory=memory)
+
+    assert set(target.asked) == {("example.com/app", image.digest, signature.digest)}
+    assert target.commits == ([] if listed else [signature.digest])
+    kinds = [type(event) for event in events if isinstance(event, ImageSkipped | ImageCopied)]
+    assert sorted(kinds, key=str) == sorted(
+        [*([] if by_itself else [ImageSkipped]), ImageSkipped if listed else ImageCopied], key=str
+    )
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_referrer_that_is_reduced_to_some_platforms_is_there_when_its_subject_lists_it(*, listed: bool) -> None:
+    """No earlier run is remembered, so that it must be read before it is known."""
+    source, target = MemorySource(), ListingTarget()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", images.index(*images.multi_platform("about").children, subject=image))
+    await carry([reference], source, target, platforms=["amd64", "arm64"])
+    target.commits.clear()
+    target.listed = listed
+
+    events = await carry([reference], source, target, platforms=["amd64", "arm64"])
+
+    assert isinstance(events[-1], ImageSkipped if listed else ImageCopied)
+    assert target.asked == [("example.com/app", image.digest, target.names[str(reference)])]
+
+
+async def test_an_index_is_remembered_with_the_manifests_below_it_and_an_image_is_not() -> None:
+    source, target, memory = MemorySource(), MemoryTarget(), Memory()
+    index = images.multi_platform("below")
+    references = [source.add("example.com/app:1", index), source.add("example.com/app:2", images.image("a"))]
+
+    await carry(references, source, target, memory=memory)
+
+    assert memory.children == {index.digest: [child.digest for child in index.children]}
+
+
+async def test_what_one_manifest_calls_a_layer_may_be_a_manifest_of_the_next() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    inner = images.image("inner")
+    outer = images.image("outer", layers=[images.Layer(inner.content, images.OCI_LAYER, "")])
+    reference = source.add("example.com/app:1", images.index(outer, inner))
+
+    await carry([reference], source, target)
+
+    assert set(inner.blobs) <= target.content["example.com/app"]
+    assert set(target.names) == {str(reference)}
+
+
+async def test_a_foreign_layer_that_does_not_come_along_is_told_of() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    foreign = images.foreign_layer("foreign", "https://vendor.example/layer")
+    reference = source.add("example.com/app:1", images.image("windows", layers=[images.layer("own"), foreign]))
+
+    events = await carry([reference], source, target)
+
+    (found,) = [event for event in events if isinstance(event, Found)]
+    assert [str(layer.digest) for layer in found.left_out] == [images.digest_of(foreign.content)]
+
+
+@pytest.mark.parametrize("platforms", [["s390x"], ["s390x", "ppc64le"]])
+@pytest.mark.parametrize(
+    "image",
+    [images.multi_platform("x"), images.image("x"), images.image("x", docker=True)],
+    ids=["an index", "an image", "an image of Docker's"],
+)
+async def test_an_image_that_is_there_for_other_platforms_only_is_refused(image: Image, platforms: list[str]) -> None:
+    source, target = MemorySource(), MemoryTarget()
+    reference = source.add("example.com/app:1", image)
+
+    (event,) = await carry([reference], source, target, platforms=platforms)
+
+    assert isinstance(event, ImageFailed)
+    wanted = " or ".join(f"linux/{each}" for each in platforms)
+    has = "linux/amd64, linux/arm64, linux/arm/v7" if image.children else "linux/amd64"
+    assert str(event.error) == f"example.com/app:1 is not there for {wanted}: it has {has}"
+    assert "ask for no platform" in (event.error.hint or "")
+
+
+async def test_the_first_manifest_that_fits_a_platform_is_taken_whatever_indexes_it_lies_in() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    first, second = (images.image(name, architecture="arm64") for name in ("first", "second"))
+    inner = images.index(images.image("amd"), first, second)
+    document = json.loads(images.index(inner, images.image("third", architecture="arm64")).content)
+    document["manifests"][0]["platform"] = {"os": "linux", "architecture": "arm64"}
+    outer = Image(json.dumps(document).encode(), images.OCI_INDEX, children=(inner,))
+    references = [source.add("example.com/app:flat", inner), source.add("example.com/app:nested", outer)]
+
+    await carry(references, source, target, platforms=["arm64"])
+
+    assert target.names == dict.fromkeys(map(str, references), first.digest)
+
+
+async def test_what_runs_nowhere_comes_whole_whatever_platform_is_asked_for() -> None:
+    """A chart or another artifact, and a cache of BuildKit, which is an index of blobs."""
+    source, target = MemorySource(), MemoryTarget()
+    artifact = images.referrer(images.image("a"))
+    layer = images.layer("cached")
+    entry = {"mediaType": images.OCI_LAYER, "digest": images.digest_of(layer.content), "size": len(layer.content)}
+    document = {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": [entry]}
+    cache = Image(json.dumps(document).encode(), images.OCI_INDEX)
+    source.blobs[images.digest_of(layer.content)] = layer.content
+    references = [source.add("example.com/app:artifact", artifact), source.add("example.com/app:cache", cache)]
+
+    await carry(references, source, target, platforms=["arm64"])
+
+    assert target.names == {"example.com/app:artifact": artifact.digest, "example.com/app:cache": cache.digest}
