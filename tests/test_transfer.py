@@ -369,6 +369,28 @@ async def test_an_image_that_keeps_others_waiting_gives_up_its_turn_and_no_other
     assert order == ["b", "c", "a"]
 
 
+async def test_images_that_all_keep_waiting_keep_their_turns() -> None:
+    source = Slow()
+    references = [source.add(f"{n}.example.com/{n}:slow", images.image(n)) for n in "abc"]
+    order: list[str] = []
+
+    async def deliver(found: DiscoveryResult) -> None:
+        order.append(found.item.source.repository)
+
+    async def release() -> None:
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(1000):  # the patience of nothing at all has ended by then
+            await anyio.lowlevel.checkpoint()
+        source.released.set()
+
+    discovery = Discovery(source, MemoryTarget(), patience=0.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(release)
+        await discovery.run([Item(reference, reference) for reference in references], deliver)
+
+    assert order == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("platforms", [[], ["linux/amd64"]])
 @pytest.mark.parametrize(("field_", "lie"), [("size", 1), ("mediaType", images.DOCKER_MANIFEST)])
 async def test_an_index_that_says_something_else_of_a_manifest_than_it_is_is_refused(
@@ -480,6 +502,25 @@ async def test_signatures_of_an_image_and_of_what_is_inside_travel_along() -> No
     assert target.names["example.com/app:1"] == index.digest
     assert target.names[f"example.com/app:{tag}"] == signature.digest
     assert sbom.digest in target.content["example.com/app"]
+
+
+async def test_referrers_go_where_their_image_goes() -> None:
+    source, target = Referred(), MemoryTarget()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", image)
+    tag, signature = images.cosign_signature(image)
+    sbom = images.referrer(image)
+    source.sign(image, signature, tag)
+    source.sign(image, sbom)
+
+    items = [Item(reference, Reference.parse("mirror.example.com/else:2"))]
+    await transfer(items, source, target, options=Options(), emit=lambda _: None)
+
+    assert target.names == {
+        "mirror.example.com/else:2": image.digest,
+        f"mirror.example.com/else:{tag}": signature.digest,
+        f"mirror.example.com/else@{sbom.digest}": sbom.digest,
+    }
 
 
 async def test_what_refers_to_a_referrer_travels_along_to_the_end() -> None:
@@ -1173,6 +1214,7 @@ async def test_an_index_is_remembered_with_the_manifests_below_it_and_an_image_i
     await carry(references, source, target, memory=memory)
 
     assert memory.children == {index.digest: [child.digest for child in index.children]}
+    assert memory.locations == {}  # of no use at a target without mounts
 
 
 async def test_what_one_manifest_calls_a_layer_may_be_a_manifest_of_the_next() -> None:
