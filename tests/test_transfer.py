@@ -747,6 +747,7 @@ async def test_a_look_at_everything_sends_what_was_lost_and_no_more(lost: tuple[
     target.commits.clear()
 
     assert {type(event) for event in await carry(references, source, target)} == {ImageSkipped}
+    target.forgets = gone  # it would say that it has them
     events = await carry(references, source, target, recheck=True)
 
     assert target.received == ({blob: 1} if blob in gone else {})
@@ -795,6 +796,12 @@ async def test_a_mount_that_brought_nothing_is_found_by_a_look_at_everything() -
 
     @dataclass(slots=True)
     class Believing(Truthful):
+        attempts: int = 0
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            self.attempts += 1
+            await Truthful.commit(self, space, manifest, names)
+
         async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
             return True
 
@@ -805,6 +812,7 @@ async def test_a_mount_that_brought_nothing_is_found_by_a_look_at_everything() -
     events = await carry(references, source, target, recheck=True)
 
     assert target.received[images.digest_of(base.content)] == 2
+    assert target.attempts == 2
     assert not any(isinstance(event, Mounted) for event in events)
     assert set(target.names) == set(map(str, references))
 
@@ -1032,6 +1040,28 @@ class Forgetful(MemoryTarget):
         await MemoryTarget.commit(self, space, manifest, names)
 
 
+async def test_manifests_are_stored_where_all_that_they_name_was_there_before() -> None:
+    @dataclass(slots=True)
+    class Counting(MemoryTarget):
+        attempts: int = 0
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            self.attempts += 1
+            await MemoryTarget.commit(self, space, manifest, names)
+
+    source, target = MemorySource(), Counting()
+    image = images.multi_platform("there")
+    reference = source.add("example.com/app:1", image)
+    target.content["example.com/app"] = set(image.all_blobs())
+    target.forgets = set(image.all_blobs())
+
+    await carry([reference], source, target)
+
+    assert target.attempts == len(list(image.manifests()))
+    assert target.names == {str(reference): image.digest}
+    assert not target.received
+
+
 @pytest.mark.parametrize("names_it", [True, False])
 @pytest.mark.parametrize("is_manifest", [True, False])
 async def test_what_a_target_lost_on_the_way_is_sent_again_before_the_name_is_given(
@@ -1051,6 +1081,51 @@ async def test_what_a_target_lost_on_the_way_is_sent_again_before_the_name_is_gi
     assert not any(isinstance(event, Failed) for event in events)
     again = {digest for digest, times in target.received.items() if times == 2}
     assert again == (set() if is_manifest else {blob} if names_it else set(platform.blobs))
+
+
+async def test_a_target_that_names_something_else_as_missing_gets_all_that_a_manifest_names() -> None:
+    @dataclass(slots=True)
+    class Confused(MemoryTarget):
+        is_confused: bool = True
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            if self.is_confused:
+                self.is_confused = False
+                raise ChildrenUnknown(f"PUT {space}", 400, ["unknown"], [images.digest_of(b"another")])
+            await MemoryTarget.commit(self, space, manifest, names)
+
+    source, target = MemorySource(), Confused()
+    image = images.image("a")
+    reference = source.add("example.com/app:1", image)
+
+    await carry([reference], source, target)
+
+    assert target.received == dict.fromkeys(image.blobs, 2)
+    assert target.names == {str(reference): image.digest}
+
+
+@pytest.mark.parametrize("comes_along", [True, False])
+async def test_what_a_target_lost_beside_a_foreign_layer_is_sent_again(*, comes_along: bool) -> None:
+    """And the layer itself, if it came along."""
+
+    @dataclass(slots=True)
+    class Brings(MemorySource):
+        def brings(self, layer: Descriptor) -> bool:
+            return comes_along
+
+    source, target = Brings(), Forgetful()
+    foreign = images.foreign_layer("foreign", "https://vendor.example/layer")
+    image = images.image("windows", layers=[images.layer("own"), foreign])
+    reference = source.add("example.com/app:1", image)
+    digest, blob = images.digest_of(foreign.content), next(iter(image.blobs))
+    source.blobs[digest] = foreign.content
+    target.loses = {digest, blob}
+
+    await carry([reference], source, target)
+
+    assert target.names == {str(reference): image.digest}
+    again = {each for each, times in target.received.items() if times == 2}
+    assert again == ({digest, blob} if comes_along else {blob})
 
 
 async def test_a_target_that_wants_foreign_layers_is_told_of_the_flag_that_brings_them() -> None:
@@ -1227,6 +1302,17 @@ async def test_what_one_manifest_calls_a_layer_may_be_a_manifest_of_the_next() -
 
     assert set(inner.blobs) <= target.content["example.com/app"]
     assert set(target.names) == {str(reference)}
+
+
+async def test_the_platforms_of_an_index_are_told_where_it_names_them() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.image("a")
+    reference = source.add("example.com/app:1", images.index(images.referrer(image), image))
+
+    events = await carry([reference], source, target)
+
+    (found,) = [event for event in events if isinstance(event, Found)]
+    assert list(map(str, found.platforms)) == ["linux/amd64"]
 
 
 async def test_a_foreign_layer_that_does_not_come_along_is_told_of() -> None:
