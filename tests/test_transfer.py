@@ -576,6 +576,42 @@ async def test_referrers_without_end_are_a_doubt_and_no_failure() -> None:
     assert chain[9].digest not in target.content["example.com/app"]
 
 
+@pytest.mark.parametrize(("steps", "is_doubt"), [(7, False), (8, True)])
+async def test_referrers_are_followed_so_many_steps(steps: int, *, is_doubt: bool) -> None:
+    source, target = Referred(), MemoryTarget()
+    image = images.image("first")
+    reference = source.add("example.com/app:1", image)
+    for _ in range(steps):
+        signature = images.referrer(image)
+        source.sign(image, signature)
+        image = signature
+
+    events = await carry([reference], source, target)
+
+    assert any(isinstance(event, ReferrersUnknown) for event in events) is is_doubt
+    assert image.digest in target.content["example.com/app"]
+
+
+async def test_only_the_manifests_of_an_unchanged_index_are_asked_for_and_remembered() -> None:
+    """A cache of BuildKit's lists blobs beside them."""
+    source, target, memory = Referred(), MemoryTarget(), Memory()
+    image, layer = images.image("a"), images.layer("cached")
+    entry = {"mediaType": images.OCI_LAYER, "digest": images.digest_of(layer.content), "size": len(layer.content)}
+    document = json.loads(images.index(image).content)
+    document["manifests"].append(entry)
+    index = Image(json.dumps(document).encode(), images.OCI_INDEX, children=(image,))
+    source.blobs[images.digest_of(layer.content)] = layer.content
+    reference = source.add("example.com/app:1", index)
+    await carry([reference], source, target)
+    source.asked.clear()
+
+    events = await carry([reference], source, target, memory=memory)
+
+    assert [type(event) for event in events] == [ImageSkipped]
+    assert source.asked == [index.digest, image.digest]
+    assert memory.children == {index.digest: [image.digest]}
+
+
 async def test_a_new_signature_of_an_unchanged_image_is_found() -> None:
     source, target = Referred(), MemoryTarget()
     image = images.image("signed")
@@ -1255,7 +1291,7 @@ async def test_a_referrer_is_there_when_its_subject_lists_it(*, listed: bool, by
     target.commits.clear()
     target.listed = listed
 
-    events = await carry([reference], source, target, memory=memory)
+    events = await carry([reference], source, target, memory=memory if by_itself else Memory())
 
     assert set(target.asked) == {("example.com/app", image.digest, signature.digest)}
     assert target.commits == ([] if listed else [signature.digest])
