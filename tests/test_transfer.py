@@ -1398,7 +1398,8 @@ async def test_the_first_manifest_that_fits_a_platform_is_taken_whatever_indexes
 async def test_what_runs_nowhere_comes_whole_whatever_platform_is_asked_for() -> None:
     """A chart or another artifact, and a cache of BuildKit, which is an index of blobs."""
     source, target = MemorySource(), MemoryTarget()
-    artifact = images.referrer(images.image("a"))
+    config = b'{"os": "linux", "architecture": "amd64"}'  # in words of its own
+    artifact = images.manifest(config, [images.layer("chart")], config_type="application/vnd.example.config")
     layer = images.layer("cached")
     entry = {"mediaType": images.OCI_LAYER, "digest": images.digest_of(layer.content), "size": len(layer.content)}
     document = {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": [entry]}
