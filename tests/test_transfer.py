@@ -369,6 +369,28 @@ async def test_an_image_that_keeps_others_waiting_gives_up_its_turn_and_no_other
     assert order == ["b", "c", "a"]
 
 
+async def test_images_that_all_keep_waiting_keep_their_turns() -> None:
+    source = Slow()
+    references = [source.add(f"{n}.example.com/{n}:slow", images.image(n)) for n in "abc"]
+    order: list[str] = []
+
+    async def deliver(found: DiscoveryResult) -> None:
+        order.append(found.item.source.repository)
+
+    async def release() -> None:
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(1000):  # the patience of nothing at all has ended by then
+            await anyio.lowlevel.checkpoint()
+        source.released.set()
+
+    discovery = Discovery(source, MemoryTarget(), patience=0.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(release)
+        await discovery.run([Item(reference, reference) for reference in references], deliver)
+
+    assert order == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("platforms", [[], ["linux/amd64"]])
 @pytest.mark.parametrize(("field_", "lie"), [("size", 1), ("mediaType", images.DOCKER_MANIFEST)])
 async def test_an_index_that_says_something_else_of_a_manifest_than_it_is_is_refused(
@@ -447,6 +469,8 @@ class Referred(MemorySource):
     known: dict[str, list[Referral]] = field(default_factory=dict)  # by subject
     doubt: SyncerError | None = None
     asked: list[str] = field(default_factory=list)
+    together: list[int] = field(default_factory=list)  # images of the repository, at each question
+    fails: SyncerError | None = None
 
     def sign(self, subject: Image, signature: Image, tag: str | None = None) -> None:
         """Let ``signature`` refer to ``subject`` in the repository of all tests, by itself or by a tag."""
@@ -455,7 +479,11 @@ class Referred(MemorySource):
         self.known.setdefault(subject.digest, []).append(Referral(name, about))
 
     async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
+        assert subjects
         self.asked += map(str, subjects)
+        self.together.append(images)
+        if self.fails:
+            raise self.fails
         found = [referral for subject in subjects for referral in self.known.get(str(subject), [])]
         return Referrals(tuple(found), self.doubt)
 
@@ -474,6 +502,25 @@ async def test_signatures_of_an_image_and_of_what_is_inside_travel_along() -> No
     assert target.names["example.com/app:1"] == index.digest
     assert target.names[f"example.com/app:{tag}"] == signature.digest
     assert sbom.digest in target.content["example.com/app"]
+
+
+async def test_referrers_go_where_their_image_goes() -> None:
+    source, target = Referred(), MemoryTarget()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", image)
+    tag, signature = images.cosign_signature(image)
+    sbom = images.referrer(image)
+    source.sign(image, signature, tag)
+    source.sign(image, sbom)
+
+    items = [Item(reference, Reference.parse("mirror.example.com/else:2"))]
+    await transfer(items, source, target, options=Options(), emit=lambda _: None)
+
+    assert target.names == {
+        "mirror.example.com/else:2": image.digest,
+        f"mirror.example.com/else:{tag}": signature.digest,
+        f"mirror.example.com/else@{sbom.digest}": sbom.digest,
+    }
 
 
 async def test_what_refers_to_a_referrer_travels_along_to_the_end() -> None:
@@ -527,6 +574,42 @@ async def test_referrers_without_end_are_a_doubt_and_no_failure() -> None:
     assert target.names["example.com/app:1"] == chain[0].digest
     assert chain[8].digest in target.content["example.com/app"]
     assert chain[9].digest not in target.content["example.com/app"]
+
+
+@pytest.mark.parametrize(("steps", "is_doubt"), [(7, False), (8, True)])
+async def test_referrers_are_followed_so_many_steps(steps: int, *, is_doubt: bool) -> None:
+    source, target = Referred(), MemoryTarget()
+    image = images.image("first")
+    reference = source.add("example.com/app:1", image)
+    for _ in range(steps):
+        signature = images.referrer(image)
+        source.sign(image, signature)
+        image = signature
+
+    events = await carry([reference], source, target)
+
+    assert any(isinstance(event, ReferrersUnknown) for event in events) is is_doubt
+    assert image.digest in target.content["example.com/app"]
+
+
+async def test_only_the_manifests_of_an_unchanged_index_are_asked_for_and_remembered() -> None:
+    """A cache of BuildKit's lists blobs beside them."""
+    source, target, memory = Referred(), MemoryTarget(), Memory()
+    image, layer = images.image("a"), images.layer("cached")
+    entry = {"mediaType": images.OCI_LAYER, "digest": images.digest_of(layer.content), "size": len(layer.content)}
+    document = json.loads(images.index(image).content)
+    document["manifests"].append(entry)
+    index = Image(json.dumps(document).encode(), images.OCI_INDEX, children=(image,))
+    source.blobs[images.digest_of(layer.content)] = layer.content
+    reference = source.add("example.com/app:1", index)
+    await carry([reference], source, target)
+    source.asked.clear()
+
+    events = await carry([reference], source, target, memory=memory)
+
+    assert [type(event) for event in events] == [ImageSkipped]
+    assert source.asked == [index.digest, image.digest]
+    assert memory.children == {index.digest: [image.digest]}
 
 
 async def test_a_new_signature_of_an_unchanged_image_is_found() -> None:
@@ -700,6 +783,7 @@ async def test_a_look_at_everything_sends_what_was_lost_and_no_more(lost: tuple[
     target.commits.clear()
 
     assert {type(event) for event in await carry(references, source, target)} == {ImageSkipped}
+    target.forgets = gone  # it would say that it has them
     events = await carry(references, source, target, recheck=True)
 
     assert target.received == ({blob: 1} if blob in gone else {})
@@ -748,6 +832,12 @@ async def test_a_mount_that_brought_nothing_is_found_by_a_look_at_everything() -
 
     @dataclass(slots=True)
     class Believing(Truthful):
+        attempts: int = 0
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            self.attempts += 1
+            await Truthful.commit(self, space, manifest, names)
+
         async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
             return True
 
@@ -758,6 +848,7 @@ async def test_a_mount_that_brought_nothing_is_found_by_a_look_at_everything() -
     events = await carry(references, source, target, recheck=True)
 
     assert target.received[images.digest_of(base.content)] == 2
+    assert target.attempts == 2
     assert not any(isinstance(event, Mounted) for event in events)
     assert set(target.names) == set(map(str, references))
 
@@ -985,6 +1076,28 @@ class Forgetful(MemoryTarget):
         await MemoryTarget.commit(self, space, manifest, names)
 
 
+async def test_manifests_are_stored_where_all_that_they_name_was_there_before() -> None:
+    @dataclass(slots=True)
+    class Counting(MemoryTarget):
+        attempts: int = 0
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            self.attempts += 1
+            await MemoryTarget.commit(self, space, manifest, names)
+
+    source, target = MemorySource(), Counting()
+    image = images.multi_platform("there")
+    reference = source.add("example.com/app:1", image)
+    target.content["example.com/app"] = set(image.all_blobs())
+    target.forgets = set(image.all_blobs())
+
+    await carry([reference], source, target)
+
+    assert target.attempts == len(list(image.manifests()))
+    assert target.names == {str(reference): image.digest}
+    assert not target.received
+
+
 @pytest.mark.parametrize("names_it", [True, False])
 @pytest.mark.parametrize("is_manifest", [True, False])
 async def test_what_a_target_lost_on_the_way_is_sent_again_before_the_name_is_given(
@@ -1004,6 +1117,51 @@ async def test_what_a_target_lost_on_the_way_is_sent_again_before_the_name_is_gi
     assert not any(isinstance(event, Failed) for event in events)
     again = {digest for digest, times in target.received.items() if times == 2}
     assert again == (set() if is_manifest else {blob} if names_it else set(platform.blobs))
+
+
+async def test_a_target_that_names_something_else_as_missing_gets_all_that_a_manifest_names() -> None:
+    @dataclass(slots=True)
+    class Confused(MemoryTarget):
+        is_confused: bool = True
+
+        async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+            if self.is_confused:
+                self.is_confused = False
+                raise ChildrenUnknown(f"PUT {space}", 400, ["unknown"], [images.digest_of(b"another")])
+            await MemoryTarget.commit(self, space, manifest, names)
+
+    source, target = MemorySource(), Confused()
+    image = images.image("a")
+    reference = source.add("example.com/app:1", image)
+
+    await carry([reference], source, target)
+
+    assert target.received == dict.fromkeys(image.blobs, 2)
+    assert target.names == {str(reference): image.digest}
+
+
+@pytest.mark.parametrize("comes_along", [True, False])
+async def test_what_a_target_lost_beside_a_foreign_layer_is_sent_again(*, comes_along: bool) -> None:
+    """And the layer itself, if it came along."""
+
+    @dataclass(slots=True)
+    class Brings(MemorySource):
+        def brings(self, layer: Descriptor) -> bool:
+            return comes_along
+
+    source, target = Brings(), Forgetful()
+    foreign = images.foreign_layer("foreign", "https://vendor.example/layer")
+    image = images.image("windows", layers=[images.layer("own"), foreign])
+    reference = source.add("example.com/app:1", image)
+    digest, blob = images.digest_of(foreign.content), next(iter(image.blobs))
+    source.blobs[digest] = foreign.content
+    target.loses = {digest, blob}
+
+    await carry([reference], source, target)
+
+    assert target.names == {str(reference): image.digest}
+    again = {each for each, times in target.received.items() if times == 2}
+    assert again == ({digest, blob} if comes_along else {blob})
 
 
 async def test_a_target_that_wants_foreign_layers_is_told_of_the_flag_that_brings_them() -> None:
@@ -1061,3 +1219,194 @@ async def test_a_blob_is_mounted_from_where_it_was_seen_only() -> None:
     assert set(target.names) == {str(reference)}
     assert not any(isinstance(event, Mounted) for event in events)
     assert memory.location(Digest.parse(images.digest_of(lost.content))) is None
+
+
+async def test_a_question_for_referrers_says_how_many_images_of_a_repository_are_wanted() -> None:
+    source, target = Referred(), MemoryTarget()
+    references = [source.add(f"example.com/app:{tag}", images.image(tag)) for tag in "123"]
+    references.append(source.add("example.com/other:1", images.image("other")))
+
+    await carry([*references, Reference.parse("example.com/app:missing")], source, target)
+
+    assert sorted(source.together) == [1, 4, 4, 4]  # and none for the image that is not there
+    assert len(target.names) == 4
+
+
+async def test_a_question_for_referrers_that_fails_is_a_doubt() -> None:
+    error = NotFound("GET referrers", 500)
+    source, target = Referred(fails=error), MemoryTarget()
+    reference = source.add("example.com/app:1", images.image("a"))
+
+    events = await carry([reference], source, target)
+
+    doubts = [event for event in events if isinstance(event, ReferrersUnknown)]
+    assert doubts == [ReferrersUnknown(Item(reference, reference), error)]
+    assert set(target.names) == {str(reference)}
+
+
+async def test_more_referrers_than_an_image_may_have_manifests_are_a_doubt() -> None:
+    source, target = Referred(), MemoryTarget()
+    image = images.image("popular")
+    reference = source.add("example.com/app:1", image)
+    digests = [Digest("sha256", f"{number:064x}") for number in range(10_000)]
+    source.known[image.digest] = [Referral(reference.at(digest), None) for digest in digests]
+
+    events = await carry([reference], source, target)
+
+    (doubt,) = [event for event in events if isinstance(event, ReferrersUnknown)]
+    assert "more than 10,000 manifests refer to it" in str(doubt.error)
+    assert set(target.names) == {str(reference)}
+
+
+@dataclass(slots=True)
+class ListingTarget(MemoryTarget):
+    listed: bool = True
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+
+    async def lists(self, name: Reference, subject: Digest, referrer: Digest) -> bool:
+        self.asked.append((name.name, str(subject), str(referrer)))
+        return self.listed
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        await MemoryTarget.commit(self, space, manifest, names)
+        self.commits.append(str(manifest.descriptor.digest))
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("by_itself", [True, False])
+async def test_a_referrer_is_there_when_its_subject_lists_it(*, listed: bool, by_itself: bool) -> None:
+    """It was found by its subject, or named by itself and known from an earlier run."""
+    source, target, memory = Referred(), ListingTarget(), Memory()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", image)
+    signature = images.referrer(image)
+    source.sign(image, signature)
+    if by_itself:
+        source.known.clear()
+        reference = source.add("example.com/app:signature", signature)
+        target.content["example.com/app"] = {image.digest}
+    await carry([reference], source, target, memory=memory)
+    target.names[f"example.com/app@{signature.digest}"] = signature.digest
+    target.commits.clear()
+    target.listed = listed
+
+    events = await carry([reference], source, target, memory=memory if by_itself else Memory())
+
+    assert set(target.asked) == {("example.com/app", image.digest, signature.digest)}
+    assert target.commits == ([] if listed else [signature.digest])
+    kinds = [type(event) for event in events if isinstance(event, ImageSkipped | ImageCopied)]
+    assert sorted(kinds, key=str) == sorted(
+        [*([] if by_itself else [ImageSkipped]), ImageSkipped if listed else ImageCopied], key=str
+    )
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_a_referrer_that_is_reduced_to_some_platforms_is_there_when_its_subject_lists_it(*, listed: bool) -> None:
+    """No earlier run is remembered, so that it must be read before it is known."""
+    source, target = MemorySource(), ListingTarget()
+    image = images.image("signed")
+    reference = source.add("example.com/app:1", images.index(*images.multi_platform("about").children, subject=image))
+    await carry([reference], source, target, platforms=["amd64", "arm64"])
+    target.commits.clear()
+    target.listed = listed
+
+    events = await carry([reference], source, target, platforms=["amd64", "arm64"])
+
+    assert isinstance(events[-1], ImageSkipped if listed else ImageCopied)
+    assert target.asked == [("example.com/app", image.digest, target.names[str(reference)])]
+
+
+async def test_an_index_is_remembered_with_the_manifests_below_it_and_an_image_is_not() -> None:
+    source, target, memory = MemorySource(), MemoryTarget(), Memory()
+    index = images.multi_platform("below")
+    references = [source.add("example.com/app:1", index), source.add("example.com/app:2", images.image("a"))]
+
+    await carry(references, source, target, memory=memory)
+
+    assert memory.children == {index.digest: [child.digest for child in index.children]}
+    assert memory.locations == {}  # of no use at a target without mounts
+
+
+async def test_what_one_manifest_calls_a_layer_may_be_a_manifest_of_the_next() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    inner = images.image("inner")
+    outer = images.image("outer", layers=[images.Layer(inner.content, images.OCI_LAYER, "")])
+    reference = source.add("example.com/app:1", images.index(outer, inner))
+
+    await carry([reference], source, target)
+
+    assert set(inner.blobs) <= target.content["example.com/app"]
+    assert set(target.names) == {str(reference)}
+
+
+async def test_the_platforms_of_an_index_are_told_where_it_names_them() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    image = images.image("a")
+    reference = source.add("example.com/app:1", images.index(images.referrer(image), image))
+
+    events = await carry([reference], source, target)
+
+    (found,) = [event for event in events if isinstance(event, Found)]
+    assert list(map(str, found.platforms)) == ["linux/amd64"]
+
+
+async def test_a_foreign_layer_that_does_not_come_along_is_told_of() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    foreign = images.foreign_layer("foreign", "https://vendor.example/layer")
+    reference = source.add("example.com/app:1", images.image("windows", layers=[images.layer("own"), foreign]))
+
+    events = await carry([reference], source, target)
+
+    (found,) = [event for event in events if isinstance(event, Found)]
+    assert [str(layer.digest) for layer in found.left_out] == [images.digest_of(foreign.content)]
+
+
+@pytest.mark.parametrize("platforms", [["s390x"], ["s390x", "ppc64le"]])
+@pytest.mark.parametrize(
+    "image",
+    [images.multi_platform("x"), images.image("x"), images.image("x", docker=True)],
+    ids=["an index", "an image", "an image of Docker's"],
+)
+async def test_an_image_that_is_there_for_other_platforms_only_is_refused(image: Image, platforms: list[str]) -> None:
+    source, target = MemorySource(), MemoryTarget()
+    reference = source.add("example.com/app:1", image)
+
+    (event,) = await carry([reference], source, target, platforms=platforms)
+
+    assert isinstance(event, ImageFailed)
+    wanted = " or ".join(f"linux/{each}" for each in platforms)
+    has = "linux/amd64, linux/arm64, linux/arm/v7" if image.children else "linux/amd64"
+    assert str(event.error) == f"example.com/app:1 is not there for {wanted}: it has {has}"
+    assert "ask for no platform" in (event.error.hint or "")
+
+
+async def test_the_first_manifest_that_fits_a_platform_is_taken_whatever_indexes_it_lies_in() -> None:
+    source, target = MemorySource(), MemoryTarget()
+    first, second = (images.image(name, architecture="arm64") for name in ("first", "second"))
+    inner = images.index(images.image("amd"), first, second)
+    document = json.loads(images.index(inner, images.image("third", architecture="arm64")).content)
+    document["manifests"][0]["platform"] = {"os": "linux", "architecture": "arm64"}
+    outer = Image(json.dumps(document).encode(), images.OCI_INDEX, children=(inner,))
+    references = [source.add("example.com/app:flat", inner), source.add("example.com/app:nested", outer)]
+
+    await carry(references, source, target, platforms=["arm64"])
+
+    assert target.names == dict.fromkeys(map(str, references), first.digest)
+
+
+async def test_what_runs_nowhere_comes_whole_whatever_platform_is_asked_for() -> None:
+    """A chart or another artifact, and a cache of BuildKit, which is an index of blobs."""
+    source, target = MemorySource(), MemoryTarget()
+    config = b'{"os": "linux", "architecture": "amd64"}'  # in words of its own
+    artifact = images.manifest(config, [images.layer("chart")], config_type="application/vnd.example.config")
+    layer = images.layer("cached")
+    entry = {"mediaType": images.OCI_LAYER, "digest": images.digest_of(layer.content), "size": len(layer.content)}
+    document = {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": [entry]}
+    cache = Image(json.dumps(document).encode(), images.OCI_INDEX)
+    source.blobs[images.digest_of(layer.content)] = layer.content
+    references = [source.add("example.com/app:artifact", artifact), source.add("example.com/app:cache", cache)]
+
+    await carry(references, source, target, platforms=["arm64"])
+
+    assert target.names == {"example.com/app:artifact": artifact.digest, "example.com/app:cache": cache.digest}
