@@ -321,7 +321,7 @@ async def test_a_limit_that_cannot_be_read_is_a_mistake(tmp_path: Path, limit: s
     )
 
     assert ran.code == 2
-    assert "no limit for deletions" in ran.stderr
+    assert "neither a number nor a share" in ran.stderr
 
 
 async def test_a_registry_that_takes_content_along_with_a_tag_is_left_alone_at_once(

@@ -172,7 +172,8 @@ def _add_docker(making: _Making, entries: Sequence[dict[str, Any]]) -> None:
         root = making.add(json.dumps(document, indent=3).encode(), media_type)
         for reference in image.names or (None,):
             making.name(reference, root)
-    packed = f", and {packing.packed} layers were compressed again" if packing.packed else ""
+    again = "one layer was" if packing.packed == 1 else f"{packing.packed} layers were"
+    packed = f", and {again} compressed again" if packing.packed else ""
     making.notes.append(f"it is docker's archive, which keeps no manifests: the digests of its images are new{packed}")
 
 

@@ -43,6 +43,7 @@ from syncer.oci import Platform, Reference
 from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names, render_definition
 from syncer.profiles.definition.definition_file import write_definition
 from syncer.registry import RegistryAddress
+from syncer.report.summary import quantity
 
 
 def definition(
@@ -252,7 +253,7 @@ def export(
         if json:
             print_json(result.to_json())
         else:
-            click.echo(f"{len(result.images)} images exported to {written}")
+            click.echo(f"{quantity(len(result.images), 'image')} exported to {written}")
         return Exit.OK
 
     run(job, farewell=None)

@@ -22,6 +22,7 @@ from syncer.profiles.definition.local import define_file
 from syncer.profiles.palette.key import PaletteAccount, PaletteLogin, console_url, load_login
 from syncer.profiles.palette.profile_definition import ProfileDefinition
 from syncer.registry import RegistrySettings
+from syncer.report.summary import quantity
 from syncer.transport import HostSettings, TransportSettings
 from syncer.transport.guard import authority
 
@@ -101,7 +102,7 @@ def _warn_of(result: ProfileDefinition, warn: Callable[[str], None], *, scan: bo
     for unlisted in result.unlisted:
         if scan or not unlisted.lists_nothing:
             done = "which --scan has added" if scan else "which are NOT in the bundle; --scan adds them"
-            warn(f"{unlisted.name} names {len(unlisted.images)} images that it does not list, {done}")
+            warn(f"{unlisted.name} names {quantity(len(unlisted.images), 'image')} that it does not list, {done}")
         else:
             warn(f"{unlisted}; they are NOT in the bundle, and --scan adds them")
     if silent and not scan:
