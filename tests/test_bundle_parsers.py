@@ -282,6 +282,31 @@ def test_a_line_of_a_journal_is_whole_short_and_a_list() -> None:
         assert load(iter([first, wrong, line]), framing, 100) == ([], len(first))
 
 
+def padded_to(length: int, line: bytes) -> bytes:
+    """``line`` with as many blanks after its first comma as make it ``length`` bytes."""
+    text = line[9:-1].replace(b",", b"," + b" " * (length - len(line)), 1)
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def test_a_line_of_a_journal_has_up_to_4096_bytes() -> None:
+    framing = ZstdFraming()
+    first, line = journal_of(framing)[:2]
+
+    assert load(iter([first, padded_to(4096, line)]), framing, 100)[1] == len(first) + 4096
+    assert load(iter([first, padded_to(4097, line)]), framing, 100) == ([], len(first))
+
+
+def test_a_journal_of_megabytes_is_read_to_its_end(tmp_path: Path) -> None:
+    """No matter that lines lie across the ends of the pieces in which it is read."""
+    path, lines = tmp_path / "journal", journal_of(ZstdFraming())
+    marks = [line_of(["mark", 2, size % 2001, PROOF]) for size in range(40_000)]
+    path.write_bytes(whole := b"".join((*lines, *marks, line_of(["mark", 2, 1234, PROOF]))))
+    assert len(whole) > 2 * 2**20
+
+    assert (2, 1234) in reopened(path)[1]
+    assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     "settings_record",
     [
@@ -322,16 +347,18 @@ def test_a_slot_is_in_the_journal_before_its_mark_or_when_the_build_ends(tmp_pat
     journal, _ = open_journal(path, framing, 100, resume=True)
     first = Slot(0, Digest.of(b"0"), 1000, 100)
     second = Slot(1, Digest.of(b"1"), 1000, first.end(framing))
+    third = Slot(2, Digest.of(b"2"), 1000, second.end(framing))
 
     journal.slot(first)
     journal.mark(first, 700, bytes(16))
     journal.slot(second)
+    journal.slot(third)
     assert [[slot.offset for slot in slots] for slots, _ in [reopened(path)]] == [[100]]
     journal.close()
 
     slots, marks = reopened(path)
     assert [(slot.digest, slot.size, slot.offset) for slot in slots] == [
-        (slot.digest, slot.size, slot.offset) for slot in (first, second)
+        (slot.digest, slot.size, slot.offset) for slot in (first, second, third)
     ]
     assert marks == [(0, 700)]
     assert path.stat().st_mode & 0o777 == 0o600

@@ -14,7 +14,18 @@ import anyio.lowlevel
 import pytest
 from aiohttp import web
 
-from syncer.errors import DigestMismatch, Interrupted, InvalidContent, NotFound, RegistryError
+from syncer.content import PourableBlob
+from syncer.errors import (
+    Denied,
+    DigestMismatch,
+    Interrupted,
+    InvalidContent,
+    NetworkError,
+    NotFound,
+    RegistryError,
+    Unsafe,
+)
+from syncer.oci import Descriptor
 from syncer.transport import Limits
 from tests.conftest import OpenRegistry
 from tests.support import client, images, registry_end
@@ -23,7 +34,7 @@ from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.faults import Fault, Flip, Lose, Reply, Reset, Rewrite, Stall, Throttle, Truncate, redirect
 from tests.support.images import digest_of
 from tests.support.quirky import Handler, cut_download, problem, quirky_registry, status
-from tests.support.registries import Registry
+from tests.support.registries import LOGIN, Registry
 from tests.support.registry_end import QUICK, blob_of, name_at, registries_for, target_at, write
 
 MIB = 1024 * 1024
@@ -80,6 +91,43 @@ async def test_a_download_that_never_gets_on_is_given_up(each_time: int, read: R
             await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
 
         assert len(registry.requests("GET")) == 6
+
+
+async def test_refusals_and_breaks_of_one_download_are_counted_together(read: Read) -> None:
+    """§3, budgets: six attempts, whatever ended each of them."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", status(503), times=3)
+        registry.on("GET blob", cut_download(0), times=99)
+
+        with pytest.raises(Interrupted, match="was cut off"):
+            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+        assert len(registry.requests("GET")) == 6
+
+
+async def test_a_megabyte_of_progress_counts_once(read: Read) -> None:
+    """§1.6: after it there are six attempts again, but no more for what comes after that."""
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", status(503), times=3)
+        registry.on("GET blob", cut_download(MIB))
+        registry.on("GET blob", cut_download(100_000), times=99)
+
+        with pytest.raises(Interrupted, match="was cut off"):
+            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+
+        assert len(registry.requests("GET")) == 3 + 6
+
+
+async def test_a_registry_that_is_down_is_asked_once_for_each_other_blob(read: Read) -> None:
+    """A dead registry must not cost its whole patience for each of a thousand blobs."""
+    address = "127.0.0.1:9"
+    async with registries_for() as registries:
+        for failed in (1, 2, 3):
+            with pytest.raises(NetworkError, match="cannot be reached"):
+                await read(registries.blob(name_at(address, "app"), blob_of(CONTENT).descriptor))
+            assert registries.traffic[address].errors == failed
 
 
 async def test_a_download_that_gets_on_may_break_as_often_as_it_likes(read: Read) -> None:
@@ -168,12 +216,18 @@ async def test_a_part_under_another_status_is_no_part(debian_registry: OpenRegis
 
 
 async def test_a_part_that_nobody_asked_for_is_an_error(read: Read) -> None:
-    """§1.6, 3."""
-    async with quirky_registry() as registry, registries_for() as registries:
-        registry.on("GET blob", status(206))
+    """§1.6, 3: whatever it says that it is."""
 
-        with pytest.raises(RegistryError, match="206"):
-            await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
+    async def whole(*_: object) -> web.StreamResponse:
+        headers = {"Content-Range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}"}
+        return web.Response(status=206, body=CONTENT, headers=headers)
+
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("GET blob", status(206), whole)
+
+        for _ in range(2):
+            with pytest.raises(RegistryError, match="206"):
+                await read(registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor))
 
 
 @pytest.mark.parametrize("with_length", [True, False])
@@ -185,9 +239,12 @@ async def test_more_bytes_than_the_blob_has_are_an_error(with_length: bool, read
         if not with_length:
             registry.on("GET blob", cut_download(len(CONTENT), with_length=False))
 
-        with pytest.raises(DigestMismatch, match="bytes are on offer" if with_length else "more than"):
+        with pytest.raises(DigestMismatch) as caught:
             await read(registries.blob(name_at(registry.address, "app"), blob.descriptor))
 
+        size, less = len(CONTENT), len(CONTENT) - 1
+        on_offer = f"{size} bytes are on offer, where the blob has {less}"
+        assert str(caught.value).endswith(on_offer if with_length else f"more than the {less} bytes of the blob came")
         assert len(registry.requests("GET")) == 1
 
 
@@ -255,6 +312,143 @@ async def test_a_signed_address_may_be_refused_in_several_ways(
         assert len(front.requests("GET")) == len(storage.requests("GET")) == 1 + is_asked_again
 
 
+def foreign(*urls: str) -> Descriptor:
+    """The descriptor of a layer that its vendor may have at ``urls``."""
+    media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    return replace(blob_of(CONTENT).descriptor, media_type=media_type, urls=urls)
+
+
+@pytest.mark.parametrize("number", [400, 404, 451, 499])
+async def test_a_foreign_layer_is_asked_of_one_vendor_after_the_other(number: int, read: Read) -> None:
+    """Also where the registry lets nobody have it; each is asked once, and none after one that has it."""
+    async with (
+        quirky_registry() as registry,
+        quirky_registry() as first,
+        quirky_registry() as second,
+        quirky_registry() as third,
+        registries_for() as registries,
+    ):
+        registry.on("GET blob", status(number), times=99)
+        second.add("app", CONTENT)
+        vendors = [f"{one.url}{PATH}" for one in (first, second, third)]
+
+        assert await read(registries.blob(name_at(registry.address, "app"), foreign(*vendors))) == CONTENT
+
+    assert [len(one.requests("GET")) for one in (registry, first, second, third)] == [
+        6 if number == 499 else 1,  # which a proxy says when it has waited too long
+        1,
+        1,
+        0,
+    ]
+
+
+async def test_a_foreign_layer_that_nobody_has_is_refused_with_what_the_last_vendor_says(read: Read) -> None:
+    async with quirky_registry() as registry, quirky_registry() as vendor, registries_for() as registries:
+        vendor.on("GET blob", status(400), status(404))
+        urls = f"{vendor.url}/v2/a/blobs/{DIGEST}", f"{vendor.url}/v2/b/blobs/{DIGEST}"
+
+        with pytest.raises(NotFound, match=rf"{vendor.address}/v2/b/.*404 UNKNOWN: no") as caught:
+            await read(registries.blob(name_at(registry.address, "app"), foreign(*urls)))
+
+    assert caught.value.hint == "neither the registry nor the layer's vendor has it"
+    assert len(registry.requests("GET")) == 1
+
+
+async def test_a_registry_in_trouble_is_asked_again_for_a_foreign_layer(read: Read) -> None:
+    async with quirky_registry() as registry, quirky_registry() as vendor, registries_for() as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", status(503))
+
+        assert await read(registries.blob(name_at(registry.address, "app"), foreign(f"{vendor.url}{PATH}"))) == CONTENT
+
+        assert len(registry.requests("GET")) == 2
+        for number in (399, 500, 501):
+            registry.on("GET blob", status(number), times=6 if number == 500 else 1)
+            with pytest.raises(RegistryError, match=f"{number} UNKNOWN: no"):
+                await read(registries.blob(name_at(registry.address, "app"), foreign(f"{vendor.url}{PATH}")))
+
+    assert vendor.seen == []
+
+
+async def test_a_blob_that_is_no_foreign_layer_comes_from_no_other_place(read: Read) -> None:
+    """Whatever its descriptor says."""
+    async with quirky_registry() as registry, quirky_registry() as vendor, registries_for() as registries:
+        vendor.add("app", CONTENT)
+        descriptor = replace(foreign(f"{vendor.url}{PATH}"), media_type="application/octet-stream")
+
+        with pytest.raises(NotFound) as caught:
+            await read(registries.blob(name_at(registry.address, "app"), descriptor))
+
+    assert "vendor" not in (caught.value.hint or "")
+    assert vendor.seen == []
+
+
+async def test_a_vendor_that_never_gets_on_gives_way_to_the_next_with_all_its_attempts(read: Read) -> None:
+    """The next one goes on at the byte where the last one broke, also after one that knows no ranges."""
+    async with (
+        quirky_registry() as registry,
+        quirky_registry() as first,
+        quirky_registry() as second,
+        registries_for() as registries,
+    ):
+        first.add("app", CONTENT)
+        second.add("app", CONTENT)
+        first.on("GET blob", cut_download(MIB - 1))
+        first.on("GET blob", status(416))
+        first.on("GET blob", cut_download(0), times=99)
+        second.on("GET blob", cut_download(0), times=4)
+        vendors = [f"{one.url}{PATH}" for one in (first, second)]
+
+        assert await read(registries.blob(name_at(registry.address, "app"), foreign(*vendors))) == CONTENT
+
+        assert registries.traffic[registry.address].retries == 5 + 4
+    ranges = [[request.headers.get("Range") for request in one.requests("GET")] for one in (registry, first, second)]
+    part = f"bytes={MIB - 1}-"
+    assert ranges == [[None], [None, part, None, None, None, None, None], [part] * 5]
+
+
+async def test_a_vendor_that_cannot_be_reached_gives_way_to_the_next(read: Read) -> None:
+    nowhere = f"http://127.0.0.1:9{PATH}"
+    async with quirky_registry() as registry, quirky_registry() as vendor, registries_for() as registries:
+        vendor.add("app", CONTENT)
+        name = name_at(registry.address, "app")
+
+        assert await read(registries.blob(name, foreign(nowhere, f"{vendor.url}{PATH}"))) == CONTENT
+
+        with pytest.raises(NetworkError, match=r"127\.0\.0\.1:9 cannot be reached"):
+            await read(registries.blob(name, foreign(nowhere)))
+
+
+async def test_a_place_that_is_not_allowed_is_passed_over_unless_it_is_the_last(read: Read) -> None:
+    unsafe = "ftp://vendor.example/layer"
+    async with quirky_registry() as registry, quirky_registry() as vendor, registries_for() as registries:
+        vendor.add("app", CONTENT)
+        name, has_it, gone = name_at(registry.address, "app"), f"{vendor.url}{PATH}", f"{vendor.url}/v2/gone{PATH[7:]}"
+
+        assert await read(registries.blob(name, foreign(unsafe, has_it))) == CONTENT
+        with pytest.raises(Unsafe, match="the URL of a foreign layer"):
+            await read(registries.blob(name, foreign(gone, unsafe)))
+        with pytest.raises(NotFound, match="/v2/gone/"):
+            await read(registries.blob(name, foreign(unsafe, gone)))
+
+
+async def test_a_vendor_is_shown_no_login_even_at_the_registry_itself(
+    debian_registry: OpenRegistry, read: Read
+) -> None:
+    async with (
+        debian_registry(login=LOGIN) as registry,
+        fault_proxy(registry) as proxy,
+        registries_for(proxy.registry) as registries,
+    ):
+        urls = [f"{proxy.registry.url}/v2/other/blobs/{DIGEST}"]
+
+        with pytest.raises(Denied, match=r"/v2/other/.*401"):
+            await read(registries.blob(name_at(proxy.registry, "app"), foreign(*urls)))
+
+    asked = [("/app/" in one.target, "authorization" in one.headers, one.status) for one in proxy.exchanges.log]
+    assert asked[-2:] == [(True, True, 404), (False, False, 401)]
+
+
 async def test_a_registry_that_refuses_a_blob_is_not_asked_again(read: Read) -> None:
     async with quirky_registry() as registry, registries_for() as registries:
         registry.on("GET blob", status(410), times=99)
@@ -282,6 +476,42 @@ async def test_a_download_may_start_at_any_byte(offset: int, read: Read, *, has_
         assert found == CONTENT[offset:]
         (request,) = registry.requests("GET")
         assert request.headers.get("Range") == (f"bytes={offset}-" if offset else None)
+
+
+async def test_a_download_starts_at_the_first_byte_unless_another_one_is_said() -> None:
+    poured = bytearray()
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.add("app", CONTENT)
+        blob = registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)
+
+        async with blob.open() as pieces:
+            assert b"".join([bytes(piece) async for piece in pieces]) == CONTENT
+        assert isinstance(blob, PourableBlob)
+        await blob.pour(poured.extend)
+
+    assert poured == CONTENT
+    assert ["Range" in request.headers for request in registry.requests("GET")] == [False, False]
+
+
+async def test_what_is_passed_over_makes_no_empty_piece() -> None:
+    """An empty piece would end the body of an upload that is sent in chunks."""
+
+    async def whole(*_: object) -> web.StreamResponse:
+        return web.Response(body=CONTENT)
+
+    poured: list[bytes] = []
+    async with quirky_registry() as registry, registries_for() as registries:
+        registry.on("GET blob", whole, whole)
+        blob = registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)
+
+        async with blob.open(2 * MIB) as pieces:
+            opened = [bytes(piece) async for piece in pieces]
+        assert isinstance(blob, PourableBlob)
+        await blob.pour(lambda piece: poured.append(bytes(piece)), 2 * MIB)
+
+    for found in (opened, poured):
+        assert b"".join(found) == CONTENT[2 * MIB :]
+        assert all(found)
 
 
 async def test_nothing_is_asked_for_an_empty_rest(read: Read) -> None:
