@@ -110,8 +110,7 @@ async def verify(
     async with open_archive(Path(file), given) as bundle:
         require_names(bundle)
         check = await verify_bundle(bundle)
-        if not bundle.has_digests:  # as for a push: then only the definition tells whether a name was altered
-            await to_thread.run_sync(check_definition, bundle)
+        await to_thread.run_sync(check_definition, bundle)
         if address is None:
             return VerifyResult(bundle=bundle.path, check=check, seconds=time.monotonic() - began)
         delivery = Delivery(address=address, mapping=mapping)
