@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -20,7 +20,7 @@ from syncer.oci import Descriptor, Digest
 from syncer.oci.manifest import Descent
 
 _MAX_FINDINGS = 100
-_STEPS = 4  # pieces read between two chances to be cancelled
+_AT_A_TIME = 4 * PIECE  # bytes read between two chances to be cancelled
 _ZEROS = bytes(PIECE)
 
 Advance = Callable[[int], None]
@@ -63,13 +63,13 @@ async def verify_bundle(bundle: Bundle, *, advance: Advance = lambda _: None) ->
     """
     findings = _Findings()
     check = await to_thread.run_sync(_check_trees, bundle, findings)
-    readings = _readings(bundle)
+    groups = _groups(bundle)
     threads = CapacityLimiter(os.cpu_count() or 1)
 
     async def work() -> None:
-        for subject, steps in readings:
-            while done := await to_thread.run_sync(findings.of, subject, steps, limiter=threads):
-                advance(done)
+        for group in groups:
+            while group:
+                advance(await to_thread.run_sync(findings.of, group, limiter=threads))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(int(threads.total_tokens)):
@@ -92,15 +92,22 @@ class _Findings:
         if len(self.sentences) < _MAX_FINDINGS:
             self.sentences.append(sentence)
 
-    def of(self, subject: str, steps: Iterator[int]) -> int:
-        """Do some of ``steps``; the bytes read, 0 after the last one or the first thing that is wrong."""
-        try:
-            return sum(islice(steps, _STEPS))
-        except (ValueError, VerificationError) as error:
-            self.add(f"{subject}: {error}")
-        except OSError as error:
-            self.add(f"{subject} cannot be read: {error.strerror}")
-        return 0
+    def of(self, group: deque[_Reading]) -> int:
+        """Read some of ``group``, and take from it what was read to its end or to the first thing that is wrong."""
+        done = 0
+        while group and done < _AT_A_TIME:
+            reading = group[0]
+            size = None
+            try:
+                size = next(reading.steps, None)
+            except (ValueError, VerificationError) as error:
+                self.add(f"{reading.subject}: {error}")
+            except OSError as error:
+                self.add(f"{reading.subject} cannot be read: {error.strerror}")
+            if size is None:
+                group.popleft()
+            done += size or 0
+        return done
 
     def end(self, bundle: Bundle) -> None:
         """Raise ``InvalidBundle`` if anything was found."""
@@ -171,12 +178,37 @@ class _Walk:
             raise InvalidContent(f"{descriptor.digest.short} has {size} bytes, not {descriptor.size} as is said of it")
 
 
-def _readings(bundle: Bundle) -> Iterator[tuple[str, Iterator[int]]]:
-    """Everything in the file that is not a header, in its order, with the steps that check it."""
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A part of the file that is to be read: its bytes, and the steps that check it and give the bytes they read."""
+
+    subject: str
+    size: int
+    steps: Iterator[int]
+
+
+def _groups(bundle: Bundle) -> Iterator[deque[_Reading]]:
+    """Everything in the file that is not a header, in its order; what is small goes together.
+
+    A thread for each of many small members would cost more than their digests.
+    """
+    group: deque[_Reading] = deque()
+    size = 0
+    for reading in _readings(bundle):
+        size += reading.size
+        if group and size > PIECE:
+            yield group
+            group, size = deque(), reading.size
+        group.append(reading)
+    if group:
+        yield group
+
+
+def _readings(bundle: Bundle) -> Iterator[_Reading]:
     for offset, length in bundle.contents.blanks:
-        yield f"the padding at byte {offset}", _check_blank(bundle, offset, length)
+        yield _Reading(f"the padding at byte {offset}", length, _check_blank(bundle, offset, length))
     for member in bundle.contents.members.values():
-        yield member.name, _check_member(bundle, member)
+        yield _Reading(member.name, member.size, _check_member(bundle, member))
 
 
 def _check_blank(bundle: Bundle, offset: int, length: int) -> Iterator[int]:
