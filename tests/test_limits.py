@@ -23,7 +23,7 @@ from syncer.registry import open_registries
 from syncer.transfer.events import Event, ImageCopied, ImageFailed
 from syncer.transfer.run import Options, transfer
 from syncer.transport import Challenged, HostSettings, Limits, Request, Transport, TransportSettings, open_transport
-from syncer.transport.hosts import Quota, Rate, read_quota
+from syncer.transport.hosts import Presence, Quota, Rate, read_quota
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.memory import MemorySource, MemoryTarget
@@ -286,6 +286,23 @@ async def test_nothing_that_listens_is_asked_once() -> None:
         with pytest.raises(Unreachable):
             await transport.ask(get(gone))
         assert transport.traffic[gone.address].requests["GET"] == 2
+
+
+async def test_attempts_that_an_outage_cost_are_given_again_though_it_is_over() -> None:
+    """Two requests spend their attempts on one outage; the second one is told so when the first has seen it end."""
+    troubles = [Unreachable("502"), Unreachable("502")]
+    presence = Presence(QUICK)
+    presence.answered()
+    began = time.monotonic()
+
+    async def look() -> None:
+        if troubles:
+            raise troubles.pop()
+
+    assert await presence.outlast(look, began)
+    assert not troubles
+    assert await presence.outlast(look, began)
+    assert not await presence.outlast(look, time.monotonic())  # the trouble of one that began later is its own
 
 
 async def test_a_host_that_takes_connections_and_says_nothing_is_given_less_time() -> None:
