@@ -10,6 +10,7 @@ import pytest
 
 from syncer import errors
 from syncer.errors import Denied, InvalidFile, SyncerError
+from syncer.fleet.result import Lacking, OutOfTime
 from syncer.oci import Digest
 
 
@@ -28,6 +29,7 @@ def _made() -> Iterator[SyncerError]:
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, SyncerError):
             yield kind(*others.get(name, ("it is wrong",)))
+    yield from (Lacking(2, 30), OutOfTime())
 
 
 @pytest.mark.parametrize("error", list(_made()), ids=lambda error: type(error).__name__)

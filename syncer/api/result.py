@@ -120,10 +120,15 @@ class Failures:
 
 def may_pass(error: SyncerError) -> bool:
     """Tell whether ``error`` is trouble of the network or of a server, and no refusal."""
-    answered = error.__cause__ if isinstance(error, TargetError) else error
-    if isinstance(answered, RegistryError):
+    if answered := refusal_in(error):
         return answered.status in TRANSIENT
     return isinstance(error, NetworkError)
+
+
+def refusal_in(error: SyncerError) -> RegistryError | None:
+    """The answer of a registry that ``error`` is, or that a target's error was made of; None where there is none."""
+    answered = error.__cause__ if isinstance(error, TargetError) else error
+    return answered if isinstance(answered, RegistryError) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

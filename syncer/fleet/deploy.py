@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,10 @@ from syncer.api.push import Delivery, deliver
 from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
-from syncer.errors import InvalidBundle, SyncerError, VerificationError
+from syncer.errors import InvalidBundle, SyncerError
 from syncer.fleet import FleetOptions
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, SiteResult, SiteState, outcome
+from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
@@ -159,7 +160,7 @@ class _Visits:
                 self._changed = anyio.Event()
 
     async def _next(self, queue: SiteQueue) -> tuple[Site, datetime | None] | None:
-        while queue.left and not self._is_over():
+        while queue and not self._is_over():
             now = datetime.now(UTC)
             if taken := queue.take(now):
                 return taken
@@ -219,18 +220,12 @@ class _Pushing:
         )
         run = Run(options, fetches=False, sends=True)
         errors: list[SyncerError] = []
-        with anyio.move_on_after(seconds) as time_left:
-            try:
-                pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
-                errors += [pushed.problem] if pushed.problem else []
-            except SyncerError as error:
-                errors.append(error)
+        with _within(seconds, errors):
+            pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
+            errors += [pushed.problem] if pushed.problem else []
         report = run.report(self.registries, self.registries.host_at(_address(site)))
         errors[:0] = [image.error for image in report.failures if image.error]
         state = outcome(errors, has_changed=_has_changed(report))
-        if time_left.cancelled_caught:
-            state = SiteState.PARTIAL
-            errors.append(OutOfTime())
         return _result(site, state, began, report, errors), report
 
 
@@ -248,28 +243,19 @@ class _Verifying:
         """Ask ``site`` for everything within ``seconds``."""
         began = time.monotonic()
         errors: list[SyncerError] = []
-        state = SiteState.UNCHANGED
         images = failed = 0
-        with anyio.move_on_after(seconds) as time_left:
-            try:
-                delivery = _delivery(site, self.options)
-                found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
-                images, failed = self.check.images, len({gap.name for gap in found.lacking})
-                if found.lacking:
-                    errors.append(Lacking(len(found.lacking), found.checked))
-                errors += [doubt.error for doubt in found.unknown]
-                state = outcome(errors, has_changed=bool(found.lacking))
-            except SyncerError as error:
-                errors.append(error)
-                state = outcome(errors, has_changed=False)
-        if time_left.cancelled_caught:
-            state = SiteState.PARTIAL
-            errors.append(OutOfTime())
+        with _within(seconds, errors):
+            delivery = _delivery(site, self.options)
+            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
+            images, failed = self.check.images, len({gap.name for gap in found.lacking})
+            if found.lacking:
+                errors.append(Lacking(len(found.lacking), found.checked))
+            errors += [doubt.error for doubt in found.unknown]
         return (
             SiteResult(
                 name=site.name,
                 registry=site.registry,
-                state=state,
+                state=outcome(errors, has_changed=failed > 0),
                 images=images,
                 images_failed=failed,
                 seconds=time.monotonic() - began,
@@ -279,28 +265,16 @@ class _Verifying:
         )
 
 
-class Lacking(VerificationError):
-    """A site lacks some of a bundle."""
-
-    def __init__(self, lacking: int, checked: int) -> None:
-        super().__init__(
-            f"it lacks {lacking:,} of {checked:,} names and pieces of content",
-            hint="push with --recheck sends what is lost, also below tags that are right",
-        )
-        self._numbers = lacking, checked
-
-    def __reduce__(self) -> tuple[type[Lacking], tuple[int, int]]:
-        return type(self), self._numbers
-
-
-class OutOfTime(SyncerError):
-    """The window of a site, or the time of a run, was over before all was there."""
-
-    def __init__(self) -> None:
-        super().__init__("its time was over before all was there", hint="run the same command again to go on")
-
-    def __reduce__(self) -> tuple[type[OutOfTime], tuple[()]]:
-        return type(self), ()
+@contextmanager
+def _within(seconds: float | None, errors: list[SyncerError]) -> Iterator[None]:
+    """Run the block for so many seconds at most; what ends it early is added to ``errors``."""
+    with anyio.move_on_after(seconds) as time_left:
+        try:
+            yield
+        except SyncerError as error:
+            errors.append(error)
+    if time_left.cancelled_caught:
+        errors.append(OutOfTime())
 
 
 def _result(site: Site, state: SiteState, began: float, report: Report, errors: Sequence[SyncerError]) -> SiteResult:

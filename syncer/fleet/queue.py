@@ -30,10 +30,8 @@ class SiteQueue:
         self._hosts: set[str] = set()
         self._groups: Counter[str] = Counter()
 
-    @property
-    def left(self) -> tuple[Site, ...]:
-        """The sites that were not taken."""
-        return tuple(waiting.site for waiting in self._waiting.values())
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
 
     def take(self, now: datetime) -> tuple[Site, datetime | None] | None:
         """Take the first site that may begin, and the moment at which its window ends it; None when none may now."""

@@ -9,7 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, common_exit
+from syncer.api.result import refusal_in
+from syncer.errors import Exit, NetworkError, SyncerError, VerificationError, common_exit
 from syncer.report.figures import instant, reason
 
 
@@ -139,14 +140,31 @@ class Cause:
     hint: str | None = None
 
 
+class Lacking(VerificationError):
+    """A site lacks some of a bundle."""
+
+    def __init__(self, lacking: int, checked: int) -> None:
+        super().__init__(
+            f"it lacks {lacking:,} of {checked:,} names and pieces of content",
+            hint="push with --recheck sends what is lost, also below tags that are right",
+        )
+
+
+class OutOfTime(SyncerError):
+    """The window of a site, or the time of a run, was over before all was there."""
+
+    def __init__(self) -> None:
+        super().__init__("its time was over before all was there", hint="run the same command again to go on")
+
+
 def cause_of(error: SyncerError, registry: str) -> str:
     """The cause that ``error`` tells, without the names of the site and of what was asked of it.
 
+    >>> from syncer.errors import RegistryError
     >>> cause_of(RegistryError("HEAD http://10.0.0.1:5000/v2/a/manifests/1", 507, ["no space left"]), "10.0.0.1:5000")
     '507 no space left'
     """
-    answered = error.__cause__ if isinstance(error.__cause__, RegistryError) else error
-    if isinstance(answered, RegistryError):
+    if answered := refusal_in(error):
         return str(answered).removeprefix(f"{answered.request}: ")
     text = str(error)
     host = registry.rpartition("://")[2].partition("/")[0]
@@ -169,7 +187,6 @@ def outcome(errors: Iterable[SyncerError], *, has_changed: bool) -> SiteState:
 
 
 def _is_outage(error: SyncerError) -> bool:
-    answered = error.__cause__ if isinstance(error.__cause__, RegistryError) else error
-    if isinstance(answered, RegistryError):
+    if answered := refusal_in(error):
         return answered.status in (502, 503, 504)
     return isinstance(error, NetworkError)
