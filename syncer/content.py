@@ -46,6 +46,12 @@ class Blob(Protocol):
         ...
 
 
+async def read_whole(blob: Blob) -> bytes:
+    """All bytes of a small blob, as its source gives them; a caller that needs to be sure of them hashes them."""
+    async with blob.open() as pieces:
+        return b"".join([bytes(piece) async for piece in pieces])
+
+
 class FileBlob(ABC):
     """A blob in a local file: the other end may read the file itself, in a thread.
 

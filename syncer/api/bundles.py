@@ -13,7 +13,7 @@ from typing import Self, TypeAlias
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
 from syncer.bundle import Bundle, GivenName, Image, check_structure, open_archive, shown
-from syncer.content import Item, Source
+from syncer.content import Item, Source, read_whole
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
@@ -212,13 +212,10 @@ async def read_definition_at(stored: StoredBundle, registries: Registries) -> De
     layer = definition_layer(await registries.manifest(reference))
     if layer.size > _MAX_DEFINITION:
         raise InvalidContent(f"{reference}: a definition of {layer.size} bytes is larger than {_MAX_DEFINITION}")
-    content = bytearray()
-    async with registries.blob(reference, layer).open() as pieces:
-        async for piece in pieces:
-            content += piece
-    if Digest.of(bytes(content), layer.digest.algorithm) != layer.digest:
+    content = await read_whole(registries.blob(reference, layer))
+    if Digest.of(content, layer.digest.algorithm) != layer.digest:
         raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
-    return _parsed(bytes(content), str(reference))
+    return _parsed(content, str(reference))
 
 
 def _parsed(content: bytes, origin: str) -> Definition:

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from syncer.api.definitions import Parts
 from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name
-from syncer.content import Along, Item
+from syncer.content import Along, Item, read_whole
 from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.formats.archive import MAX_UNPACKED
 from syncer.formats.yaml import Map
@@ -142,8 +142,7 @@ async def _chart_content(reference: Reference, supplies: OpenSupplies) -> bytes:
         raise InvalidContent(f"{reference.name} is no chart")
     if layer.size > MAX_UNPACKED:
         raise InvalidContent(f"it has more than {MAX_UNPACKED} bytes")
-    async with supplies.blob(reference, layer).open() as pieces:
-        return b"".join([bytes(piece) async for piece in pieces])
+    return await read_whole(supplies.blob(reference, layer))
 
 
 class ChartSearch:

@@ -15,6 +15,7 @@ import anyio
 import orjson
 
 from syncer.api.supplies import Listing, OpenSupplies
+from syncer.content import read_whole
 from syncer.errors import Denied, DigestMismatch, InvalidContent, InvalidFile, NotFound
 from syncer.formats.archive import read_archive
 from syncer.formats.text import decode_text
@@ -101,13 +102,10 @@ class _Walk:
     async def _content(self, image: Reference, descriptor: Descriptor, limit: int) -> bytes:
         if descriptor.size > limit:
             raise InvalidContent(f"{image}: {descriptor.digest.short} has {descriptor.size} bytes, more than {limit}")
-        content = bytearray()
-        async with self.supplies.blob(image, descriptor).open() as pieces:
-            async for piece in pieces:
-                content += piece
-        if Digest.of(bytes(content), descriptor.digest.algorithm) != descriptor.digest:
+        content = await read_whole(self.supplies.blob(image, descriptor))
+        if Digest.of(content, descriptor.digest.algorithm) != descriptor.digest:
             raise DigestMismatch(f"{image}: {descriptor.digest.short} is not the content that its digest names")
-        return bytes(content)
+        return content
 
 
 def _labels(config: bytes) -> dict[str, object]:

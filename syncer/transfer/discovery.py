@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from syncer.content import Bringing, Item, Listing, Referral, Referring, Source, TargetNames
+from syncer.content import Bringing, Item, Listing, Referral, Referring, Source, TargetNames, read_whole
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference
 from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, Takes, load_object, never, reduce_index
@@ -284,11 +284,7 @@ class Discovery:
     async def _platform_in_config(self, reference: Reference, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
             raise InvalidContent(f"{reference}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
-        content = bytearray()
-        async with self.source.blob(reference, config).open() as pieces:
-            async for piece in pieces:
-                content += piece
-        return Platform.from_json(load_object(bytes(content)))
+        return Platform.from_json(load_object(await read_whole(self.source.blob(reference, config))))
 
 
 def _fits(platform: Platform | None, item: Item) -> bool:
