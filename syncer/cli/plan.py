@@ -9,7 +9,7 @@ from syncer.api.build import BundleFile
 from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
-from syncer.api.sources import open_sources, sync_settings
+from syncer.api.sources import sync_settings
 from syncer.bundle import GivenName
 from syncer.cli.build_options import select_mirror
 from syncer.cli.command import flag, option
@@ -27,7 +27,7 @@ from syncer.cli.options import (
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
 from syncer.cli.settings import chart_supplies, registry_settings, state_directory
-from syncer.cli.sync_flags import find_sync_file
+from syncer.cli.sync_flags import find_sync_file, open_named
 from syncer.errors import Exit, UsageError
 from syncer.registry import RegistrySettings
 from syncer.report.forecast import ForecastReport
@@ -85,15 +85,7 @@ async def _plan_sync(mirror: MirrorOptions, settings: RegistrySettings, state: P
     file = find_sync_file(mirror, os.environ)
     settings = sync_settings(file, settings, os.environ)
     console = open_console(settings.transport, project_id=mirror.project_id) if file.asks_palette else None
-    async with open_sources(
-        file,
-        settings,
-        warn,
-        supplies=chart_supplies(),
-        console=console,
-        strict=mirror.strict,
-        environment=os.environ,
-    ) as sources:
+    async with open_named(mirror, file, settings, console, warn) as sources:
         return await plan_sync(sources, state=state, workers=workers)
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from syncer.api.sources import Sources, Warn, open_sources, sync_settings
+from syncer.api.sources import Sources, Warn, sync_settings
 from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncResult, run_sync
 from syncer.cli.command import flag, option
@@ -21,8 +21,8 @@ from syncer.cli.options import (
     UploadOptions,
 )
 from syncer.cli.output import open_reporter, print_plan, warn
-from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
-from syncer.cli.sync_flags import find_sync_file
+from syncer.cli.settings import known_secrets, registry_settings, state_directory
+from syncer.cli.sync_flags import find_sync_file, open_named
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import CountOrShare, parse_duration
 from syncer.profiles.syncfile.document import Target
@@ -85,15 +85,7 @@ def sync(
     )
 
     def sources_with(say: Warn) -> AbstractAsyncContextManager[Sources]:
-        return open_sources(
-            file,
-            settings,
-            say,
-            supplies=chart_supplies(),
-            console=console,
-            strict=mirror.strict,
-            environment=os.environ,
-        )
+        return open_named(mirror, file, settings, console, say)
 
     async def forecast() -> Exit:
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it

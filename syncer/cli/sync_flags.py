@@ -1,16 +1,40 @@
-"""The sync file that ``syncer sync`` works on: one that the user wrote, or the one that its flags stand for."""
+"""The sync file that ``syncer sync`` works on, which the user wrote or its flags stand for, and its sources."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from syncer.api.sources import Sources, Warn, open_sources
 from syncer.cli.options import MirrorOptions
+from syncer.cli.settings import chart_supplies
 from syncer.errors import UsageError
 from syncer.profiles.syncfile.document import Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
+from syncer.registry import RegistrySettings
+
+if TYPE_CHECKING:
+    from syncer.api.palette import PaletteConsole
 
 _PLACE = Path("the command line")  # where sources stand, for warnings and reports; paths are relative to here
+
+
+def open_named(
+    options: MirrorOptions, file: SyncFile, settings: RegistrySettings, console: PaletteConsole | None, say: Warn
+) -> AbstractAsyncContextManager[Sources]:
+    """Open the sources of ``file``, which the options name, with all that a command line has for them."""
+    return open_sources(
+        file,
+        settings,
+        say,
+        supplies=chart_supplies(),
+        console=console,
+        strict=options.strict,
+        environment=os.environ,
+    )
 
 
 def find_sync_file(options: MirrorOptions, environment: Mapping[str, str]) -> SyncFile:
