@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from syncer.errors import SyncerError
@@ -23,8 +24,7 @@ Pieces: TypeAlias = AsyncIterator[bytes | memoryview]
 """The bytes of a blob, piece by piece; a piece is valid until the next one is taken."""
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(Struct):
     """The progress of one blob: the end that moves the blob writes it, the display reads it on its own clock."""
 
     descriptor: Descriptor
@@ -128,8 +128,7 @@ class Limiting(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Referral:
+class Referral(Struct, frozen=True):
     """A manifest that refers to another one, by tag or digest.
 
     ``subject`` is the manifest that lists it as its referrer; None for what only has a tag of cosign's.
@@ -139,8 +138,7 @@ class Referral:
     subject: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Referrals:
+class Referrals(Struct, frozen=True):
     """The manifests that were found to refer to some others; ``doubt`` is why there may be more of them."""
 
     found: tuple[Referral, ...] = ()
@@ -241,8 +239,7 @@ Along: TypeAlias = Literal["require"] | bool
 """Whether referrers come along with images; ``require``: that they cannot be told is a failure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One image to transfer: its name at the source, and its name at the target.
 
     With one platform, an index is replaced by its manifest for that platform; with several, the index keeps only the

@@ -6,9 +6,11 @@ The rules are described in docs/design.md, "Where images land".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
+
+from msgspec import Struct
 
 from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.formats.text import read_text
@@ -24,8 +26,7 @@ parser would read that as part of a Docker Hub name.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class MappingRule:
+class MappingRule(Struct, frozen=True):
     """Names that start with ``prefix``, on a path boundary, start with ``replacement`` at the target."""
 
     prefix: str
@@ -69,8 +70,7 @@ class MappingRule:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class NameMapping:
+class NameMapping(Struct, frozen=True):
     """The mapping rules of one run.
 
     The rule with the longest matching prefix decides; a name that no rule matches keeps its full source name.

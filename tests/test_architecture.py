@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -21,6 +22,7 @@ LINES = {name: len(path.read_text().splitlines()) for name, path in MODULES.item
 
 _SEES_EVERYTHING = {"cli", "demo", "__init__", "__main__"}
 _THIN = 60  # lines
+_NOT_IN_STRUCTS = re.compile(r"\b(repr|compare|hash|init)=False")  # of a field
 _HUB = re.compile(r"docker\.io|hub\.docker|index\.docker|registry-1\b|(^|/)library($|/)", re.IGNORECASE)
 _FOR_PEOPLE = {"help", "epilog", "hint", "metavar"}  # arguments that are shown and nothing else
 
@@ -118,6 +120,24 @@ def test_values_do_no_io_and_never_wait() -> None:
 
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)], module
         assert "open(" not in module.read_text(), module
+
+
+def test_a_value_is_a_struct_unless_it_says_why_not() -> None:
+    """A dataclass takes 30 times as long to make: it is for what a Struct cannot do, and for groups of options."""
+    dataclasses = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if _is_dataclass(node)}
+    bases = {base.id for node in dataclasses.values() for base in node.bases if isinstance(base, ast.Name)}
+
+    for name, tree in TREES.items():
+        if part_of(name) == "cli" or name == "syncer.profiles.definition.definition":
+            continue
+        for node in filter(_is_dataclass, ast.walk(tree)):
+            assert isinstance(node, ast.ClassDef)
+            has_reason = node.bases or node.name in bases or _NOT_IN_STRUCTS.search(ast.unparse(node))
+            assert has_reason, f"{name}: {node.name} could be a Struct"
+
+
+def _is_dataclass(node: ast.AST) -> TypeGuard[ast.ClassDef]:
+    return isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(each) for each in node.decorator_list)
 
 
 def test_one_module_knows_docker_hubs_names() -> None:

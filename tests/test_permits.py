@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 import pytest
 from aiohttp import web
+from msgspec import structs
 from yarl import URL
 
 import syncer as library
@@ -93,7 +94,7 @@ def as_registry(registry: Quirky) -> Registry:
 
 
 def with_places(concurrency: int) -> RegistrySettings:
-    return RegistrySettings(transport=TransportSettings(limits=replace(QUICK, requests_per_host=concurrency)))
+    return RegistrySettings(transport=TransportSettings(limits=structs.replace(QUICK, requests_per_host=concurrency)))
 
 
 CONCURRENCIES = pytest.mark.parametrize("concurrency", [1, 4, 32])
@@ -161,7 +162,7 @@ async def test_a_ping_finds_a_place_when_all_are_taken(concurrency: int) -> None
         events: list[Event] = []
         async with (
             registry_with() as target,
-            registries_for(limits=replace(QUICK, requests_per_host=concurrency)) as registries,
+            registries_for(limits=structs.replace(QUICK, requests_per_host=concurrency)) as registries,
         ):
             items = [Item(name_at(registry.address, f"app{n}"), name_at(target.address, f"app{n}")) for n in range(9)]
             to = target_at(registries, target.url)
@@ -196,7 +197,7 @@ class Renewing:
 def narrow(*registries: Quirky, way: str, places: int = 1) -> TransportSettings:
     """No more than ``places`` requests at a time, by the one setting or by the other."""
     if way == "all hosts":
-        return TransportSettings(limits=replace(QUICK, requests_per_host=places))
+        return TransportSettings(limits=structs.replace(QUICK, requests_per_host=places))
     hosts = {registry.address: HostSettings(concurrency=places) for registry in registries}
     return TransportSettings(limits=QUICK, hosts=hosts)
 

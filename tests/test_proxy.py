@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 import anyio
 import pytest
+from msgspec import structs
 from yarl import URL
 
 import syncer as library
@@ -61,7 +62,7 @@ class Behind:
     @asynccontextmanager
     async def transport(self, limits: Limits = QUICK, **more: object) -> AsyncIterator[Transport]:
         settings = settings_for(self.named, limits=limits, proxies=self.proxies).transport
-        async with open_transport(replace(settings, **more)) as opened:  # type: ignore[arg-type]
+        async with open_transport(structs.replace(settings, **more)) as opened:
             yield opened
 
     def get(self, path: str = "/v2/") -> Request:
@@ -210,7 +211,7 @@ async def test_an_image_is_copied_between_registries_behind_one_proxy_one_reques
 ) -> None:
     """The download that feeds an upload never waits for the upload's connection."""
     image = images.image("relayed", layers=[images.layer("large", 4 * MIB), images.layer("small")])
-    limits = replace(QUICK, requests_per_host=1)
+    limits = structs.replace(QUICK, requests_per_host=1)
     async with behind() as world, debian_registry("target") as target:
         await client.push(world.registry, "app", image, "v1")
         world.proxy.names[OTHER] = target.address
@@ -238,7 +239,7 @@ async def test_a_blob_goes_from_one_place_of_a_registry_to_another_one_request_a
         registry.mounts = False
         registry.add("app", content)
         transport = TransportSettings(
-            limits=replace(QUICK, requests_per_host=1),
+            limits=structs.replace(QUICK, requests_per_host=1),
             hosts={NAME: HostSettings(plain_http=True)},
             proxies=Proxies(http=proxy.url),
         )
@@ -310,7 +311,7 @@ async def test_a_chunk_that_is_cut_in_the_proxy_is_recovered_from(
 async def test_a_download_that_stands_still_behind_the_proxy_is_taken_up_again(
     behind: OpenBehind, scheme: Scheme, place: str, read: Read
 ) -> None:
-    async with behind() as world, world.registries(limits=replace(QUICK, idle=0.3, stall=0.3)) as registries:
+    async with behind() as world, world.registries(limits=structs.replace(QUICK, idle=0.3, stall=0.3)) as registries:
         await client.push_blob(world.registry, "app", CONTENT)
         if place == "the proxy":
             world.proxy.on(on_body(scheme, "GET"), "", Stall("answer", at=1_500_000))
@@ -325,7 +326,7 @@ async def test_a_download_that_stands_still_behind_the_proxy_is_taken_up_again(
 async def test_a_download_that_all_but_stands_still_behind_the_proxy_is_given_up(
     behind: OpenBehind, read: Read
 ) -> None:
-    limits = replace(QUICK, window=0.2, stall=0.2, slowest=100_000, attempts=2)
+    limits = structs.replace(QUICK, window=0.2, stall=0.2, slowest=100_000, attempts=2)
     async with behind() as world, world.registries(limits=limits) as registries:
         await client.push_blob(world.registry, "app", CONTENT)
         world.front.on("GET", "/blobs/", Throttle(1000), times=None)
@@ -340,7 +341,7 @@ async def test_an_upload_that_stands_still_in_the_proxy_is_done_again(
 ) -> None:
     content = images.noise("stands still", 16 * MIB)  # more than all buffers on the way take
     blob = file_blob(tmp_path, content) if from_file else blob_of(content)
-    limits = replace(QUICK, window=0.5, idle=0.5)
+    limits = structs.replace(QUICK, window=0.5, idle=0.5)
     async with behind() as world:
         times = 2 if scheme == "https" else 1  # whichever of the first two tunnels it is
         world.proxy.on(on_body(scheme, "PUT"), "", Stall("request", at=100_000), times=times)
@@ -538,7 +539,7 @@ async def test_every_yes_to_a_tunnel_is_one(behind: OpenBehind, head: bytes) -> 
 
 @pytest.mark.parametrize("scheme", ["https"], indirect=True)
 async def test_a_head_without_end_is_no_tunnel(behind: OpenBehind) -> None:
-    async with behind() as world, world.transport(replace(QUICK, attempts=2)) as transport:
+    async with behind() as world, world.transport(structs.replace(QUICK, attempts=2)) as transport:
         flood = b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"
         world.proxy.on("CONNECT", "", Say(flood), times=None)
 
@@ -548,7 +549,7 @@ async def test_a_head_without_end_is_no_tunnel(behind: OpenBehind) -> None:
 
 @pytest.mark.parametrize("scheme", ["https"], indirect=True)
 async def test_a_proxy_that_never_answers_is_given_up(behind: OpenBehind) -> None:
-    async with behind() as world, world.transport(replace(QUICK, connect=0.2, attempts=2)) as transport:
+    async with behind() as world, world.transport(structs.replace(QUICK, connect=0.2, attempts=2)) as transport:
         world.proxy.on("CONNECT", "", Stall("head"), times=None)
 
         with anyio.fail_after(5), pytest.raises(Unreachable) as caught:
@@ -639,7 +640,10 @@ async def test_bodies_both_ways_are_right_by_tls_in_tls(behind: OpenBehind, read
 async def test_a_download_by_tls_in_tls_that_is_cut_goes_on_where_it_was_cut(
     behind: OpenBehind, fault: Fault, read: Read
 ) -> None:
-    async with behind(over_tls=True) as world, trusting(world, replace(QUICK, idle=0.3, stall=0.3)) as registries:
+    async with (
+        behind(over_tls=True) as world,
+        trusting(world, structs.replace(QUICK, idle=0.3, stall=0.3)) as registries,
+    ):
         await client.push_blob(world.registry, "app", CONTENT)
         world.proxy.on("CONNECT", "", fault)
 
@@ -700,7 +704,7 @@ async def test_a_connection_through_the_proxy_is_kept_for_the_next_request(behin
         await client.push_blob(world.registry, "app", CONTENT)
         path = f"/v2/app/blobs/{digest_of(CONTENT)}"
         for _ in range(5):
-            assert (await transport.ask(replace(world.get(path), method="HEAD"))).status == 200
+            assert (await transport.ask(structs.replace(world.get(path), method="HEAD"))).status == 200
             assert (await transport.ask(world.get(path), limit=len(CONTENT))).content == CONTENT
 
         assert world.proxy.connections == 1
@@ -708,7 +712,7 @@ async def test_a_connection_through_the_proxy_is_kept_for_the_next_request(behin
 
 
 async def test_no_more_connections_go_to_the_proxy_than_requests_to_a_host_at_a_time(behind: OpenBehind) -> None:
-    async with behind() as world, world.transport(replace(QUICK, requests_per_host=3)) as transport:
+    async with behind() as world, world.transport(structs.replace(QUICK, requests_per_host=3)) as transport:
         async with anyio.create_task_group() as tasks:
             for _ in range(30):
                 tasks.start_soon(transport.ask, world.get())

@@ -13,6 +13,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from aiohttp import web
+from msgspec import structs
 
 from syncer.content import PourableBlob
 from syncer.errors import (
@@ -802,7 +803,10 @@ async def test_no_tags_are_an_empty_list_and_no_repository_is_an_error() -> None
 async def test_a_host_that_gives_and_takes_cannot_deadlock() -> None:
     """More blobs on their way from a registry to itself than it may have connections."""
     blobs = [blob_of(images.noise(f"relayed {index}", MIB)) for index in range(8)]
-    async with quirky_registry() as registry, registries_for(limits=replace(QUICK, requests_per_host=2)) as registries:
+    async with (
+        quirky_registry() as registry,
+        registries_for(limits=structs.replace(QUICK, requests_per_host=2)) as registries,
+    ):
         target = target_at(registries, registry.url)
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
@@ -818,7 +822,10 @@ async def test_a_download_that_is_cancelled_lets_go_of_its_connection(
     debian_registry: OpenRegistry, read: Read
 ) -> None:
     """With one connection allowed, the next download would wait for ever."""
-    async with debian_registry() as registry, registries_for(limits=replace(QUICK, requests_per_host=1)) as registries:
+    async with (
+        debian_registry() as registry,
+        registries_for(limits=structs.replace(QUICK, requests_per_host=1)) as registries,
+    ):
         await client.push_blob(registry, "app", CONTENT)
         blob = registries.blob(name_at(registry, "app"), blob_of(CONTENT).descriptor)
 
@@ -844,7 +851,7 @@ async def test_a_download_that_cannot_even_connect_ends_when_it_is_cancelled(rea
             other.settimeout(0)
             other.connect_ex(deaf.getsockname())
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
-        async with registries_for(limits=replace(QUICK, connect=30.0)) as registries:
+        async with registries_for(limits=structs.replace(QUICK, connect=30.0)) as registries:
             began = anyio.current_time()
             with anyio.move_on_after(0.2) as scope:
                 await read(registries.blob(name_at(address, "app"), blob_of(CONTENT).descriptor))

@@ -1,7 +1,8 @@
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from syncer.content import Item
 from syncer.errors import Denied, Exit, NotFound, SyncerError, TargetError
@@ -110,7 +111,7 @@ def test_the_report_names_each_image_and_what_became_of_it() -> None:
 
 
 def test_a_signature_is_no_image_but_its_failure_counts() -> None:
-    signature = replace(item("alpha:sha256-0.sig"), subject=ALPHA.source)
+    signature = structs.replace(item("alpha:sha256-0.sig"), subject=ALPHA.source)
     report = account(ImageCopied(ALPHA, root("alpha")), ImageFailed(signature, missing())).report()
 
     assert (report.totals.images, report.totals.referrers, report.totals.referrers_failed) == (1, 1, 1)

@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageError, Waiting
@@ -106,7 +106,9 @@ async def test_a_host_that_restarts_is_waited_for_by_all_its_requests_together(i
         requests = client.traffic[registry.address].requests
 
         async def ask() -> None:
-            answers.append((await client.ask(replace(get(registry), pour=nobody if in_threads else None))).status)
+            answers.append(
+                (await client.ask(structs.replace(get(registry), pour=nobody if in_threads else None))).status
+            )
 
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
@@ -166,7 +168,7 @@ async def test_a_host_that_restarts_behind_a_proxy_is_waited_for_as_well(method:
         registry.on("*", status(502), times=99_999)
 
         async def ask() -> None:
-            answers.append((await client.ask(replace(get(registry), method=method))).status)
+            answers.append((await client.ask(structs.replace(get(registry), method=method))).status)
 
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
@@ -215,7 +217,7 @@ async def test_the_trouble_of_one_request_is_not_the_hosts() -> None:
     async with transport(limits) as client, quirky_registry() as registry:
         await client.ask(get(registry))
         registry.on("GET tags", status(504), times=99)
-        tags = replace(get(registry), url=URL(f"{registry.url}/v2/app/tags/list"))
+        tags = structs.replace(get(registry), url=URL(f"{registry.url}/v2/app/tags/list"))
 
         assert (await client.ask(tags)).status == 504
         assert [str(seen) for seen in registry.seen[1:]] == 3 * ["GET tags 504"] + ["GET ping 200"]
@@ -456,7 +458,7 @@ async def test_what_is_no_body_puts_nothing_off(first: bytes, then: bytes, every
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, transport(Limits(idle=0.4, attempts=1)) as client:
-        request = replace(get(f"http://127.0.0.1:{port}"), pour=sink if in_threads else None, repeatable=False)
+        request = structs.replace(get(f"http://127.0.0.1:{port}"), pour=sink if in_threads else None, repeatable=False)
         with anyio.fail_after(5), pytest.raises(Interrupted, match="no answer came in time"):
             await read_all(client, request)
         await ended.wait()
@@ -469,7 +471,7 @@ async def test_a_peer_that_is_gone_is_found_within_a_minute(*, in_threads: bool)
     release = asyncio.Event()
     async with quirky_registry() as registry, transport() as client, anyio.create_task_group() as tasks:
         registry.on("GET ping", stall(release))
-        tasks.start_soon(client.ask, replace(get(registry), pour=nobody if in_threads else None))
+        tasks.start_soon(client.ask, structs.replace(get(registry), pour=nobody if in_threads else None))
         with anyio.fail_after(5):
             while not registry.seen:  # noqa: ASYNC110
                 await anyio.sleep(0.005)
@@ -660,11 +662,11 @@ async def test_a_public_registry_leads_to_no_private_address(in_threads: bool) -
         quirky_registry(host="127.0.0.2") as private,
         transport() as client,
     ):
-        assert (await client.ask(replace(get(private), pour=nobody if in_threads else None))).status == 200
+        assert (await client.ask(structs.replace(get(private), pour=nobody if in_threads else None))).status == 200
         registry.on("GET ping", leads_to(f"{private.url}/v2/"))
 
         with pytest.raises(Unsafe, match="private"):
-            await client.ask(replace(get(registry), pour=nobody if in_threads else None))
+            await client.ask(structs.replace(get(registry), pour=nobody if in_threads else None))
 
         assert len(private.seen) == 1
 
@@ -687,12 +689,14 @@ async def test_a_name_that_resolves_to_a_private_address_leads_nowhere(
     ):
         port = private.address.rpartition(":")[2]
         assert (
-            await client.ask(replace(get(f"http://cdn.example.com:{port}"), pour=nobody if in_threads else None))
+            await client.ask(
+                structs.replace(get(f"http://cdn.example.com:{port}"), pour=nobody if in_threads else None)
+            )
         ).status == 200
         registry.on("GET ping", leads_to(f"http://cdn.example.com:{port}/v2/"))
 
         with pytest.raises(Unsafe, match="a network that it must not send us to"):
-            await client.ask(replace(get(registry), pour=nobody if in_threads else None))
+            await client.ask(structs.replace(get(registry), pour=nobody if in_threads else None))
 
         assert len(private.seen) == 1
 

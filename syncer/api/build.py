@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
+from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, oddities, require_names
 from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
@@ -32,8 +33,7 @@ _GUESSES_AT_ONCE = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BundleFile:
+class BundleFile(Struct, frozen=True, kw_only=True):
     """The place and the form of a bundle that is to be written."""
 
     output: Path = DEFAULT_OUTPUT  # the directory
@@ -287,7 +287,7 @@ async def build_remote(
         parts = await find_parts(definition, opened, platform=delivery.platform, referrers=referrers)
         run.tell(parts.failures)
         bundle = BundleSource(lambda: _with_chart_names(definition, parts), tuple(parts.items), opened)
-        delivery = replace(delivery, platform=None)  # the items of images have it already
+        delivery = structs.replace(delivery, platform=None)  # the items of images have it already
         return await deliver(bundle, opened.registries, delivery, run, name=definition.name, with_details=False)
 
 
@@ -297,8 +297,7 @@ def _with_chart_names(definition: Definition, parts: Parts) -> Definition:
     return drop_local_paths(replace(definition, charts=tuple(charts)))
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(Struct, frozen=True):
     """A definition with what it resolved to; images that failed are ``missing`` in it, and in the report."""
 
     definition: Definition

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeAlias
+
+from msgspec import Struct
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
@@ -36,8 +38,7 @@ _PACKED = re.compile(r"\.t(gz|xz|bz2?|zst)$")
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBundle:
+class StoredBundle(Struct, frozen=True):
     """The place that a bundle's definition was pushed to: ``[http://|https://]HOST[:PORT]/BASE/bundle-definition:NAME``."""
 
     reference: Reference
@@ -59,8 +60,7 @@ class StoredBundle:
         return str(self.reference)
 
 
-@dataclass(frozen=True)
-class BundleSource:
+class BundleSource(Struct, frozen=True, dict=True):
     """The items of a bundle, with the source that has them; their targets are the names that they have in a bundle.
 
     The definition is read when it is first asked for, which a push does at its end.
@@ -324,16 +324,14 @@ async def _has(reference: Reference, source: Source, annotations: Mapping[str, s
 _HERE = "registry.invalid"  # stands for the registry that we are: a client knows its name, and nothing depends on it
 
 
-@dataclass(frozen=True, slots=True)
-class ServedImage:
+class ServedImage(Struct, frozen=True):
     """An image, or the definition."""
 
     reference: Reference
     descriptor: Descriptor
 
 
-@dataclass(frozen=True, slots=True)
-class ServedBundle:
+class ServedBundle(Struct, frozen=True):
     """The content of a bundle, and its definition as an artifact, which lies nowhere in the file."""
 
     bundle: Bundle

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from anyio import to_thread
+from msgspec import Struct, structs
 
 from syncer.api.definitions import Parts
 from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name
@@ -81,8 +82,7 @@ async def _add_local(
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class ChartRegistries:
+class ChartRegistries(Struct, frozen=True):
     """The registries of a run, as far as the finder of charts asks them."""
 
     registries: Registries
@@ -170,7 +170,7 @@ class ChartSearch:
         definition = gathered.definition
         charts = await self.list_charts([chart.request for chart in definition.charts])
         images = tuple(image.reference for image in definition.images)
-        return replace(charts, references=(*images, *charts.references))
+        return structs.replace(charts, references=(*images, *charts.references))
 
     async def list_charts(self, requests: list[ChartRequest]) -> Listing:
         """List the charts that ``requests`` mean now; those that cannot be found are unknown."""

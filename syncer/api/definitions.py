@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from syncer.content import Item
 from syncer.oci import Reference
@@ -26,8 +28,7 @@ from syncer.transfer.events import ImageFailed
 Local = TypeVar("Local", DefinedArchive, DefinedFile)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """The parts of a definition, as items for a transfer."""
 
     items: list[Item]

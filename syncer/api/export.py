@@ -8,12 +8,12 @@ import platform as machine
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from anyio import from_thread, to_thread
+from msgspec import Struct, field
 
 from syncer.api.bundles import Warn, open_checked
 from syncer.bundle import Bundle, GivenName, Image, blob_name, shown, tar, write_index
@@ -37,8 +37,7 @@ class ExportFormat(StrEnum):
     OCI_DIRECTORY = "oci-dir"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportFile:
+class ExportFile(Struct, frozen=True, kw_only=True):
     """The file or directory that is to be written."""
 
     path: Path
@@ -47,8 +46,7 @@ class ExportFile:
     platform: Platform | None = None  # taken out of every index
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportResult:
+class ExportResult(Struct, frozen=True, kw_only=True):
     """The outcome of an export; what goes wrong raises instead."""
 
     file: ExportFile
@@ -188,8 +186,7 @@ def _docker_manifest(bundle: Bundle, images: Sequence[Image], file: ExportFile) 
     return json.dumps(list(entries.values())).encode()
 
 
-@dataclass(slots=True)
-class _Selection:
+class _Selection(Struct):
     """The images that are written, and all below them once, in the order of the walk."""
 
     bundle: Bundle

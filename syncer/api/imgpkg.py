@@ -8,11 +8,11 @@ name.  The images land beside the bundle, by digest, so that ``imgpkg pull`` fin
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 import orjson
+from msgspec import Struct, field
 
 from syncer.api.supplies import Listing, OpenSupplies
 from syncer.content import read_whole
@@ -44,8 +44,7 @@ async def list_bundle(image: Reference, supplies: OpenSupplies) -> Listing:
     return Listing((image, *walk.origins), origins=walk.origins)
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     root: Reference
     supplies: OpenSupplies
     origins: dict[Reference, Reference] = field(default_factory=dict)  # by the name beside the root

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
 
 from syncer.api.selection import Selection
 from syncer.api.supplies import Supplies, open_supplies
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
     from syncer.profiles.palette.palette_api import PaletteApi
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaletteAccess:
+class PaletteAccess(Struct, frozen=True, kw_only=True):
     """The account at Palette, and the transport to its console."""
 
     account: PaletteAccount
@@ -50,8 +51,7 @@ async def check_palette_login(access: PaletteAccess, project: str = "") -> tuple
     return replace(access.account, project_uid=found.uid), found.name
 
 
-@dataclass(frozen=True, slots=True)
-class PaletteConsole:
+class PaletteConsole(Struct, frozen=True):
     """Palette, as far as profiles are concerned."""
 
     access: PaletteAccess
@@ -67,7 +67,7 @@ class PaletteConsole:
         """
         access = self.access
         if project_uid:
-            access = replace(access, account=replace(access.account, project_uid=project_uid))
+            access = structs.replace(access, account=replace(access.account, project_uid=project_uid))
         async with access.open() as api:
             return [await api.profile(uid) for uid in uids]
 
@@ -123,7 +123,7 @@ async def define(
         return made
     from syncer.api.charts import fetch_charts  # noqa: PLC0415  only a scan of packs that list charts needs it
 
-    async with open_supplies(settings, replace(supplies, spool=None) if supplies else None) as opened:
+    async with open_supplies(settings, structs.replace(supplies, spool=None) if supplies else None) as opened:
         return make(fetched=await fetch_charts(made.unread, opened))
 
 
@@ -144,4 +144,4 @@ def _drop_pack_paths(profile: Profile, *, keep_archives: bool) -> Profile:
         else replace(pack, path=None)
         for pack in profile.packs
     ]
-    return replace(profile, packs=tuple(packs))
+    return structs.replace(profile, packs=tuple(packs))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
+from msgspec import structs
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import Warn, find_in_file, open_checked
@@ -120,7 +120,7 @@ async def plan_sync(
     report = forecast.report()
     if with_prune:
         names = [image.target for image in report.images]
-        report = replace(report, pruned=(await prune(sources, names, delete=False)).pruned)
+        report = structs.replace(report, pruned=(await prune(sources, names, delete=False)).pruned)
     return report
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 
 import anyio
+from msgspec import Struct, field
 
 from syncer.api.sources import Sources, Warn
 from syncer.errors import ListIncomplete, RegistryError, SyncerError, UsageError
@@ -64,8 +64,7 @@ async def prune(
     return PruneOutcome(tuple(pruned.values()), tuple(refused))
 
 
-@dataclass(frozen=True, slots=True)
-class PruneOutcome:
+class PruneOutcome(Struct, frozen=True):
     """The tags that a prune found and deleted; ``refused`` says for which targets it deleted nothing, and why."""
 
     pruned: tuple[PrunedTag, ...]
@@ -76,8 +75,7 @@ class _TooMany(SyncerError):
     """More tags would go than may."""
 
 
-@dataclass(slots=True)
-class _Inventory:
+class _Inventory(Struct):
     """A repository's tags with their digests, and what each index among them and below them lists.
 
     ``count`` is the number of all its tags, of which ``tags`` may have none if nothing is to be removed.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.definitions import drop_details, record_stored_names
@@ -33,8 +34,7 @@ from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """The place of content in a registry, and its names there."""
 
     address: RegistryAddress
@@ -49,7 +49,9 @@ class Delivery:
     def place(self, items: Iterable[Item], names: Mapping[Reference, Reference]) -> list[Item]:
         """``items`` on their way to ``names``, and reduced to the platform if one is given."""
         platforms = (self.platform,) if self.platform else None
-        return [replace(item, target=names[item.target], platforms=platforms or item.platforms) for item in items]
+        return [
+            structs.replace(item, target=names[item.target], platforms=platforms or item.platforms) for item in items
+        ]
 
 
 async def push(
@@ -187,8 +189,7 @@ async def _deliver_definition(
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class OpenTarget:
+class OpenTarget(Struct, frozen=True):
     """A registry as a target, with the memory of earlier runs and the journal of unfinished uploads."""
 
     target: RegistryTarget

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from syncer.content import Item, Source, Target
 from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, TargetError
@@ -19,8 +20,7 @@ from syncer.transport import Traffic
 from syncer.transport.client import TRANSIENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True, kw_only=True):
     """The options of a run: its id, its number of workers, and the listener to its events."""
 
     workers: int = WORKERS  # pieces of content in flight
@@ -131,8 +131,7 @@ def refusal_in(error: SyncerError) -> RegistryError | None:
     return answered if isinstance(answered, RegistryError) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildResult:
+class BuildResult(Struct, frozen=True, kw_only=True):
     """The outcome of a build.
 
     ``path`` is None when images failed and nothing was published; then ``partial`` is the path that the bundle will
@@ -149,8 +148,7 @@ class BuildResult:
         return Exit.INCOMPLETE if self.path and self.report.failures else self.report.exit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PushResult:
+class PushResult(Struct, frozen=True, kw_only=True):
     """The outcome of a push.
 
     ``definition`` is where the bundle's definition is now; None when anything failed before it, or when it could

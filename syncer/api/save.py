@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from syncer.api.build import BundleFile, check_name
 from syncer.api.bundles import (
@@ -56,7 +57,7 @@ async def _write(
     name = bundle.definition.name
     check_name(name)
     platforms = (file.platform,) if file.platform else ()
-    items = [replace(item, platforms=platforms) for item in bundle.items]
+    items = [structs.replace(item, platforms=platforms) for item in bundle.items]
     run = Run(options, fetches=registries is not None, sends=False)
     async with file.open(name) as writer:
         await run.transfer(items, bundle.source, writer, registries)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
+from msgspec import structs
 
 from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_supplies, plain_name
 from syncer.content import Item
@@ -126,7 +127,7 @@ class Sources:
                 for reference in of(listing):
                     item = self._item(source, reference, target)
                     if origin := listing.origins.get(reference):
-                        item = replace(item, source=origin, target=replace(item.target, tag=None))
+                        item = structs.replace(item, source=origin, target=replace(item.target, tag=None))
                     yield item
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
@@ -203,7 +204,7 @@ class Sources:
         )
         found = tuple(image.image for image in left.images)
         is_doubtful = bool(problem) or len(found) < len(guesses.images)
-        return replace(listing, references=(*listing.references, *found), is_doubtful=is_doubtful)
+        return structs.replace(listing, references=(*listing.references, *found), is_doubtful=is_doubtful)
 
     async def _tags(self, source: Source, repository: Reference) -> Listing:
         assert source.tags is not None
@@ -323,15 +324,15 @@ def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment:
             logins[host] = Credential(username=found.username, password=found.password)
     if mistakes:
         raise InvalidFile.of(mistakes)
-    return replace(
+    return structs.replace(
         settings,
-        transport=replace(settings.transport, hosts=hosts),
-        credentials=replace(settings.credentials, logins=logins, helpers=helpers),
+        transport=structs.replace(settings.transport, hosts=hosts),
+        credentials=structs.replace(settings.credentials, logins=logins, helpers=helpers),
     )
 
 
 def _host_settings(file: RegistriesFile, registry: Registry, default: HostSettings) -> HostSettings:
-    return replace(
+    return structs.replace(
         default,
         plain_http=default.plain_http if registry.plain_http is None else registry.plain_http,
         insecure=registry.insecure or default.insecure,

@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import anyio
+from msgspec import Struct, field
 
 from syncer.bundle import Bundle, open_archive
 from syncer.content import Blob, Referral, Referrals
@@ -26,8 +26,7 @@ Key = TypeVar("Key")
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supplies:
+class Supplies(Struct, frozen=True, kw_only=True):
     """The sources of a build besides registries."""
 
     bundles: Sequence[Path] = ()  # at hand: what they have is not asked of the network
@@ -36,8 +35,7 @@ class Supplies:
     spool: Path | None = None  # a directory in which charts and packs are kept afterwards
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSupplies:
+class OpenSupplies(Struct, frozen=True):
     """The supplies as one ``Source``; an image that a bundle at hand has under its name costs no request at all."""
 
     settings: Supplies
@@ -179,16 +177,14 @@ class _Once(Generic[Key, Answer]):
         return self._answers[key]
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Struct, frozen=True):
     """A part of a source that could not be found out, such as its tags; ``name`` stands for it."""
 
     name: Reference
     error: SyncerError
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """The images and charts that one source has now.  ``is_doubtful``: it is not certain that this is all.
 
     ``origins`` are the places of references that are elsewhere than their names say.

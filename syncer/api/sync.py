@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct, structs
 
 from syncer.api.push import OpenTarget, open_target
 from syncer.api.result import Failures, Run, RunOptions
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 Expect: TypeAlias = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mirroring:
+class Mirroring(Struct, frozen=True, kw_only=True):
     """The options of a sync: its state directory, its workers and its limits, and whether it prunes."""
 
     state: Path | None = None  # a directory in which hints are kept from run to run
@@ -47,8 +47,7 @@ class Mirroring:
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncResult:
+class SyncResult(Struct, frozen=True, kw_only=True):
     """The outcome of a sync.  ``timed_out``: the time that was given was up first."""
 
     report: Report
@@ -115,7 +114,7 @@ async def run_sync(
         passes.close()
         report = run.report(registries)
         if pruned := passes.pruned:
-            report = replace(report, pruned=pruned.pruned, prune_refused=pruned.refused)
+            report = structs.replace(report, pruned=pruned.pruned, prune_refused=pruned.refused)
     return SyncResult(report=report, timed_out=limit.cancelled_caught)
 
 
@@ -131,7 +130,7 @@ def _open_targets(sources: Sources, state: Path | None, lost: Lost) -> Iterator[
         yield targets
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Passes:
     """The passes of one run: one over everything, and one over what failed."""
 
@@ -140,11 +139,13 @@ class _Passes:
     how: Mirroring
     run: Run
     expect: Expect | None
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    failures: Failures = field(init=False)
+    scope: anyio.CancelScope = dataclasses.field(default_factory=anyio.CancelScope)
+    failures: Failures = dataclasses.field(init=False)
     was_cut: bool = True  # until everything was tried
     pruned: PruneOutcome | None = None
-    doubted: set[Reference] = field(default_factory=set)  # targets of images about which something may be missing
+    doubted: set[Reference] = dataclasses.field(
+        default_factory=set
+    )  # targets of images about which something may be missing
 
     def __post_init__(self) -> None:
         self.failures = Failures(self.run.emit)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
+from msgspec import Struct, structs
 
 from syncer.api.bundles import check_definition, require_names
 from syncer.api.push import Delivery
@@ -23,16 +23,14 @@ from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_
 from syncer.transfer.run import WORKERS
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Struct, frozen=True):
     """An image, or a part of one, that a registry does not have as the bundle has it."""
 
     name: Reference  # the image, or the repository and digest of a part of it
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(Struct, frozen=True):
     """One cause for which a registry did not tell whether it has some of the images and their parts."""
 
     problem: str
@@ -48,8 +46,7 @@ class Doubt:
         return self.error.hint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyResult:
+class VerifyResult(Struct, frozen=True, kw_only=True):
     """The outcome of a verification; a bundle that is not sound raises instead."""
 
     bundle: Path
@@ -116,7 +113,7 @@ async def verify(
         delivery = Delivery(address=address, mapping=mapping)
         async with open_registries(settings or RegistrySettings()) as registries:
             result = await verify_at(registries, delivery, bundle, check, workers=workers)
-    return replace(result, seconds=time.monotonic() - began)
+    return structs.replace(result, seconds=time.monotonic() - began)
 
 
 async def verify_at(
@@ -141,8 +138,7 @@ async def verify_at(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(Struct, frozen=True):
     """The check that ``descriptor`` is at ``name``, or that its ``subject`` lists it as a referrer there."""
 
     name: Reference

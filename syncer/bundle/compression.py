@@ -15,9 +15,10 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
+
+from msgspec import Struct, field
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.framing import write_all
@@ -156,8 +157,7 @@ class SpoolFile:
         return start, length
 
 
-@dataclass(slots=True)
-class Streams:
+class Streams(Struct):
     """The content of a file of one compressed stream, or of many one after the other."""
 
     file: int

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
+
+from msgspec import Struct
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.zstd import Frame
@@ -65,8 +66,7 @@ class Framing(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ZstdFraming:
+class ZstdFraming(Struct, frozen=True):
     """``NAME.tar.zst``: each member in zstd frames of its own."""
 
     level: int = 3
@@ -101,8 +101,7 @@ class ZstdFraming:
         return zstd.seek_table(frames)
 
 
-@dataclass(frozen=True, slots=True)
-class PlainFraming:
+class PlainFraming(Struct, frozen=True):
     """``NAME.tar``: the members as they are."""
 
     @property
@@ -142,8 +141,7 @@ class Damaged(ValueError):
     """The headers between a stored member's bytes are not what they must be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A member that is stored at ``start`` in a file: ``total`` bytes, header and padding included."""
 
     framing: Framing

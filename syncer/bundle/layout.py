@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import orjson
+from msgspec import Struct, structs
 
 from syncer.errors import InvalidContent, InvalidReference, UsageError
 from syncer.oci import Descriptor, Digest, Index, Reference
@@ -37,8 +38,7 @@ _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 _PAD = re.compile(r"\.pad/[0-9]{1,9}")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """An image of a bundle: the reference it was found under, as text and as value, and its root."""
 
     reference: Reference
@@ -46,8 +46,7 @@ class Image:
     descriptor: Descriptor
 
 
-@dataclass(frozen=True, slots=True)
-class Nameless:
+class Nameless(Struct, frozen=True):
     """An entry of ``index.json`` that no full reference names: it has a bare tag, or nothing at all."""
 
     tag: str
@@ -57,8 +56,7 @@ class Nameless:
         return f"{self.tag or 'one without any name'} ({self.descriptor.digest.short})"
 
 
-@dataclass(frozen=True, slots=True)
-class GivenName:
+class GivenName(Struct, frozen=True):
     """A name for the images of an archive that have no full one; without a tag each keeps its own.
 
     >>> str(GivenName.parse("busybox:1.37").reference)
@@ -279,7 +277,7 @@ def _distinct(images: Iterable[Image]) -> tuple[Image, ...]:
         if known is not None and known.name == image.name:
             twice[image.reference] = None
         if known is not None and known.descriptor.digest != image.descriptor.digest:
-            image = replace(image, reference=image.reference.at(image.descriptor.digest))  # noqa: PLW2901
+            image = structs.replace(image, reference=image.reference.at(image.descriptor.digest))  # noqa: PLW2901
         found.setdefault(image.reference, image)
     if twice:
         raise InvalidContent(f"index.json gives two images one name: {shown(list(twice))}")

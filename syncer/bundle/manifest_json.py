@@ -11,8 +11,10 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
+
+from msgspec import Struct, field, structs
 
 from syncer.bundle.compression import PIECE, SpoolFile, decoder_of, gzipped
 from syncer.bundle.framing import PlainFraming
@@ -73,8 +75,7 @@ def find_listed(found: Found, spool: SpoolFile) -> Contents | None:
     return making.contents()
 
 
-@dataclass(slots=True)
-class _Making:
+class _Making(Struct):
     """An image layout that is being made, and all that is wrong with what it is made of."""
 
     found: Found
@@ -96,7 +97,7 @@ class _Making:
     def keep(self, member: Member, digest: Digest, media_type: str) -> Descriptor:
         """Add content that stays where it is."""
         self.used.add(member.name)
-        self.blobs.setdefault(digest, replace(member, name=blob_name(digest)))
+        self.blobs.setdefault(digest, structs.replace(member, name=blob_name(digest)))
         return Descriptor(media_type, digest, member.size)
 
     def name(self, reference: Reference | None, root: Descriptor) -> None:
@@ -131,8 +132,7 @@ def spooled(spool: SpoolFile, name: str, content: bytes) -> Member:
     return Member(name, size, 0, start, spool.file)
 
 
-@dataclass(frozen=True, slots=True)
-class _DockerImage:
+class _DockerImage(Struct, frozen=True):
     """One entry of docker's ``manifest.json``, of which all files are there."""
 
     names: tuple[Reference, ...]
@@ -241,8 +241,7 @@ def _config(making: _Making, member: Member, title: str) -> tuple[bytes, tuple[D
         return content, ()
 
 
-@dataclass(slots=True)
-class _Packing:
+class _Packing(Struct):
     """The layers of docker's archive, each of which is read once."""
 
     making: _Making

@@ -6,13 +6,15 @@ with what is wrong.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from msgspec import Struct, field, structs
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.framing import Framing, PlainFraming, Stored, ZstdFraming
@@ -33,8 +35,7 @@ _PARTS = (OCI_LAYOUT, INDEX, DEFINITION, "blobs", ".pad")  # what the names of a
 _EXTRA = re.compile(r"(?!/)[ -~]{1,1024}(?<!/)")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """One member of the tar, or one file of a directory, and where its content is."""
 
     name: str
@@ -62,8 +63,7 @@ class Member:
             os.close(file)
 
 
-@dataclass(slots=True)
-class Contents:
+class Contents(Struct):
     """The members of a bundle, and the stretches of its file that must be zeros."""
 
     framing: Framing
@@ -173,8 +173,7 @@ def _check_frames(file: int, stored: Stored, frames: list[Frame], number: int) -
     return count
 
 
-@dataclass(slots=True)
-class Found:
+class Found(Struct):
     """The files of a tar or a directory by their names, whatever they are, and the symbolic links."""
 
     file: int
@@ -205,16 +204,16 @@ class Found:
             return _read(file, member.start + member.header, member.size)
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class TarWalk:
     """The walk from header to header of a tar, of which only a part may be there yet."""
 
     file: int
-    found: Found = field(init=False)
+    found: Found = dataclasses.field(init=False)
     end: int = 0  # byte up to which the members reach whose headers were met
     has_ended: bool = False
     _headers: int = 0
-    _extension: dict[str, str] = field(default_factory=dict)
+    _extension: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.found = Found(self.file)
@@ -329,7 +328,7 @@ def _layout_at(root: str, found: Found) -> Contents:
             if is_pad(own):
                 contents.blanks.append((member.start + member.header, member.total - member.header))
             else:
-                contents.add(replace(member, name=own))
+                contents.add(structs.replace(member, name=own))
         elif not is_plain(name):
             raise ValueError(f"it holds {name[:160]!r}, which does not belong in a bundle")
         elif own not in _BESIDE:

@@ -6,9 +6,10 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from syncer.bundle import layout, tar
 from syncer.bundle.framing import Framing, Stored, write_all
@@ -55,8 +56,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
                 path.unlink(missing_ok=True)
 
 
-@dataclass(slots=True)
-class Partial:
+class Partial(Struct):
     """An unfinished bundle.  ``write`` may run in several threads at once, each for a slot of its own."""
 
     final: Path

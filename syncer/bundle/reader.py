@@ -6,10 +6,11 @@ import os
 import stat
 from collections.abc import AsyncIterator, Iterator, KeysView, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from anyio import from_thread, to_thread
+from msgspec import Struct, field
 
 from syncer.bundle import zstd
 from syncer.bundle.archives import find_contents, hint_for, is_bundle
@@ -84,8 +85,7 @@ async def open_archive(path: Path, given: GivenName | None = None) -> AsyncItera
         yield await to_thread.run_sync(enter)
 
 
-@dataclass(slots=True)
-class Bundle:
+class Bundle(Struct):
     """An open bundle.  Its methods may be called in any thread."""
 
     path: Path

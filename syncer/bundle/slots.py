@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from syncer.bundle import layout, tar, zstd
 from syncer.bundle.framing import Damaged, Format, Framing, PlainFraming, Stored, ZstdFraming
@@ -31,8 +33,7 @@ def proof_of(hasher: _Hash) -> bytes:
     return hasher.digest()[:_PROOF]
 
 
-@dataclass(slots=True)
-class Marks:
+class Marks(Struct):
     """The progress of a slot's content: sizes in bytes, each with the start of the prefix's hash."""
 
     sizes: array[int] = field(default_factory=lambda: array("Q"))
@@ -53,7 +54,7 @@ class Marks:
         return bool(self.sizes)
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Slot:
     """The place of one piece of content in the file."""
 
@@ -62,10 +63,10 @@ class Slot:
     size: int
     offset: int
     packed: int | None = None  # bytes of file, where the content is compressed
-    marks: Marks = field(default_factory=Marks)
+    marks: Marks = dataclasses.field(default_factory=Marks)
     complete: bool = False
-    header_length: int = field(init=False)
-    total: int = field(init=False)  # bytes of the slot's member: header, content and padding
+    header_length: int = dataclasses.field(init=False)
+    total: int = dataclasses.field(init=False)  # bytes of the slot's member: header, content and padding
 
     def __post_init__(self) -> None:
         self.header_length = tar.header_length(blob_name(self.digest))

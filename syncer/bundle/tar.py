@@ -7,7 +7,8 @@ What is written is POSIX ustar, with sizes of 8 GiB and more in GNU's base-256, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 UNIT = 512
 """Bytes: everything in a tar file is aligned to this."""
@@ -36,8 +37,7 @@ _MEANINGLESS_PAX = ("mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "
 _ATTRIBUTES = ("SCHILY.xattr.", "LIBARCHIVE.xattr.", "RHT.security.")  # of a file on the machine that packed it
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """The fields of one 512-byte header."""
 
     name: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+from msgspec import Struct, field
 
 from syncer.bundle import zstd
 from syncer.bundle.compression import PIECE
@@ -27,8 +27,7 @@ Advance = Callable[[int], None]
 """Told how many more bytes of the file have been checked, in any thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class BundleCheck:
+class BundleCheck(Struct, frozen=True):
     """The content of a bundle that was found sound, in numbers."""
 
     images: int
@@ -138,8 +137,7 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
     )
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     """Goes down from every root once, however many images share what is below."""
 
     bundle: Bundle
@@ -178,8 +176,7 @@ class _Walk:
             raise InvalidContent(f"{descriptor.digest.short} has {size} bytes, not {descriptor.size} as is said of it")
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Struct, frozen=True):
     """A part of the file that is to be read: its bytes, and the steps that check it and give the bytes they read."""
 
     subject: str

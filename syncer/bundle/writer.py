@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup
+from msgspec import Struct, field
 
 from syncer.bundle.framing import Format, PlainFraming, ZstdFraming
 from syncer.bundle.layout import DEFINITION, INDEX, LAYOUT_CONTENT, OCI_LAYOUT, digests_member, write_index
@@ -171,8 +171,7 @@ class BundleWriter:
         slot.complete = True
 
 
-@dataclass(slots=True)
-class Landing:
+class Landing(Struct):
     """Brings the bytes after the first ``done``, which are in ``hasher`` already, into ``slot``."""
 
     partial: Partial

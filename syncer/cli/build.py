@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from anyio import to_thread
+from msgspec import Struct, structs
 
 from syncer.api.build import (
     DEFAULT_OUTPUT,
@@ -87,8 +88,7 @@ def build(
     run(lambda: run_build(options))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Means:
+class _Means(Struct, frozen=True, kw_only=True):
     """The values that the steps of one build share, made from its options."""
 
     selection: Selection
@@ -154,7 +154,7 @@ def _means(options: BuildOptions) -> _Means:
         resume=bundle.resume,
         platform=bundle.arch,
     )
-    supplies = replace(
+    supplies = structs.replace(
         chart_supplies(),
         bundles=content.existing_bundles,
         chart_logins=credentials.charts,
@@ -192,7 +192,7 @@ def _settings(options: BuildOptions, credentials: EdgeCredentials, selection: Se
         for place, login in credentials.images.items()
     }
     own = settings.credentials
-    return replace(settings, credentials=replace(own, logins={**logins, **own.logins}))
+    return structs.replace(settings, credentials=structs.replace(own, logins={**logins, **own.logins}))
 
 
 async def _define(content: ContentOptions, means: _Means, reporter: Reporter) -> tuple[Definition, list[str]]:
@@ -336,7 +336,7 @@ async def _build_remote(
 ) -> Exit:
     result = await build_remote(
         definition,
-        replace(_delivery(options), platform=means.file.platform),
+        structs.replace(_delivery(options), platform=means.file.platform),
         referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,

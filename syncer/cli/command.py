@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import click
+from msgspec import Struct
 
 from syncer.errors import InvalidFile, UsageError
 
 _DECLARED = "option"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Declared:
+class _Declared(Struct, frozen=True, kw_only=True):
     """One option or argument as its field or parameter declares it."""
 
     help: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 import click
+from msgspec import Struct, structs
 
 from syncer.api.push import Delivery, push_file
 from syncer.cli.build import run_build
@@ -45,8 +46,7 @@ _ENDPOINT = "api.spectrocloud.com"
 _FIRST_NAME = "spectro-content"  # what CanvOS looks for, after "core-"
 
 
-@dataclass(frozen=True, slots=True)
-class Logging:
+class Logging(Struct, frozen=True):
     """The logs that are asked for before the command: ``syncer edge --debug build``."""
 
     is_loud: bool
@@ -173,7 +173,9 @@ def deploy(
     settings = registry_settings(connection, upload=upload, everyone=[url])
     if login.username is not None:
         given = Credential(username=login.username, password=read_password(password, is_piped=login.password_stdin))
-        settings = replace(settings, credentials=replace(settings.credentials, logins={url.host: given}))
+        settings = structs.replace(
+            settings, credentials=structs.replace(settings.credentials, logins={url.host: given})
+        )
     logging = Logging.current()
 
     async def job() -> Exit:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 import click
+from msgspec import Struct, structs
 
 from syncer.bundle import GivenName
 from syncer.cli.command import option, options
@@ -114,8 +115,8 @@ class SiteOptions:
         if self.shard is not None:
             shard = Shard.parse(self.shard, os.environ)
             sites = [site for site in sites if shard.takes(site.key)]
-        limited = replace(settings.transport, bytes_per_second=self.limit_rate)
-        return Fleet(tuple(sites), replace(settings, transport=limited))
+        limited = structs.replace(settings.transport, bytes_per_second=self.limit_rate)
+        return Fleet(tuple(sites), structs.replace(settings, transport=limited))
 
     def _named(self, mapping: NameMapping) -> list[Site]:
         sites: dict[str, Site] = {}
@@ -138,8 +139,7 @@ class SiteOptions:
         return [replace(site, mapping=mapping.before(site.mapping)) for site in chosen], settings
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(Struct, frozen=True):
     """The sites of a run, and the settings of all registries."""
 
     sites: tuple[Site, ...]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import click
+from msgspec import structs
 
 from syncer.api.palette import PaletteAccess, check_palette_login
 from syncer.cli.command import option
@@ -90,7 +91,9 @@ def registry_login(
     username = _user(login.username)
     credential = Credential(username=username, password=read_password(password, is_piped=login.password_stdin))
     settings = registry_settings(connection, everyone=[registry])
-    settings = replace(settings, credentials=replace(settings.credentials, logins={registry.host: credential}))
+    settings = structs.replace(
+        settings, credentials=structs.replace(settings.credentials, logins={registry.host: credential})
+    )
 
     async def job() -> Exit:
         async with open_registries(settings) as registries:

@@ -7,12 +7,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 import orjson
+from msgspec import Struct
 
 from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, Mode, NoDisplay, PlainDisplay
@@ -24,8 +24,7 @@ from syncer.report.summary import require_writable, shown, write_report
 from syncer.transfer.events import Emit
 
 
-@dataclass(frozen=True, slots=True)
-class Reporter:
+class Reporter(Struct, frozen=True):
     """The output of one run, under the run's id."""
 
     options: OutputOptions

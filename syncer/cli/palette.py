@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from anyio import to_thread
+from msgspec import structs
 
 from syncer.api.build import check_name
 from syncer.api.palette import PaletteAccess, PaletteConsole, define
@@ -77,8 +77,8 @@ def with_console(
     """``transport`` with settings of their own for the account's console."""
     host = authority(account.url)
     settings: HostSettings = transport.host(host)
-    trusting = replace(settings, insecure=insecure or settings.insecure, ca_cert=ca_cert or settings.ca_cert)
-    return replace(transport, hosts={**transport.hosts, host: trusting})
+    trusting = structs.replace(settings, insecure=insecure or settings.insecure, ca_cert=ca_cert or settings.ca_cert)
+    return structs.replace(transport, hosts={**transport.hosts, host: trusting})
 
 
 async def define_bundle(

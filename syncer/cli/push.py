@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import GivenName
@@ -72,7 +73,7 @@ def push(
         return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def push_to_all() -> Exit:
-        options = replace(
+        options = structs.replace(
             to.options(fleet, connection, output),
             platform=arch,
             annotations=annotation_selector,
@@ -91,7 +92,7 @@ def push(
                 given=as_name,
                 settings=settings,
                 rehash=verify_first,
-                options=replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
+                options=structs.replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
             )
         summarize_push(reporter, "Push Summary", result)
         return result.exit

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from syncer.api.sources import Sources, Warn, sync_settings
 from syncer.api.state import hold_lock
@@ -107,7 +108,7 @@ def sync(
                 async with sources_with(reporter.warn) as sources:
                     result = await run_sync(
                         sources,
-                        replace(how, state=usable),
+                        structs.replace(how, state=usable),
                         run_id=reporter.run_id,
                         emit=reporter.emit,
                         expect=reporter.expect,

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from syncer.api.result import new_run_id
 from syncer.formats.units import CountOrShare
@@ -51,8 +52,7 @@ class Unwatched:
         """Do nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetOptions:
+class FleetOptions(Struct, frozen=True, kw_only=True):
     """The options of a run over many sites."""
 
     at_once: int = AT_ONCE  # sites that run at the same time

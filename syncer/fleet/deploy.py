@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
+from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.push import Delivery, deliver
@@ -182,7 +182,7 @@ class _Visits:
         result, report = await self._visit(site, emit, min(limits, default=None))
         is_last = True
         if before := self.results.get(site.key):
-            result = replace(
+            result = structs.replace(
                 result,
                 bytes_sent=before.bytes_sent + result.bytes_sent,
                 bytes_mounted=before.bytes_mounted + result.bytes_mounted,
@@ -198,8 +198,7 @@ class _Visits:
         self._options.watcher.end(result, report, is_last=is_last)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pushing:
+class _Pushing(Struct, frozen=True):
     """The push of one bundle to a site."""
 
     registries: Registries
@@ -229,8 +228,7 @@ class _Pushing:
         return _result(site, state, began, report, errors), report
 
 
-@dataclass(frozen=True, slots=True)
-class _Verifying:
+class _Verifying(Struct, frozen=True):
     """The look whether a site has all of a bundle."""
 
     registries: Registries
@@ -323,7 +321,7 @@ def _with_limits(settings: RegistrySettings | None, sites: Iterable[Site]) -> Re
         host = _address(site).host
         if site.group and site.group.bytes_per_second:
             groups[site.group.name] = site.group.bytes_per_second
-            hosts[host] = replace(transport.host(host), group=site.group.name)
+            hosts[host] = structs.replace(transport.host(host), group=site.group.name)
         elif site.bytes_per_second:
-            hosts[host] = replace(transport.host(host), bytes_per_second=site.bytes_per_second)
-    return replace(settings, transport=replace(transport, hosts=hosts, groups=groups))
+            hosts[host] = structs.replace(transport.host(host), bytes_per_second=site.bytes_per_second)
+    return structs.replace(settings, transport=structs.replace(transport, hosts=hosts, groups=groups))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from syncer.formats.windows import closes_after, opens_after
 from syncer.profiles.syncfile.site import Site
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     site: Site
     opens: datetime  # when its windows let it begin
     closes: datetime | None  # and when they end what runs then

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from syncer.api.result import refusal_in
 from syncer.errors import Exit, NetworkError, SyncerError, VerificationError, common_exit
@@ -30,8 +31,7 @@ class SiteState(StrEnum):
         return self in (SiteState.DONE, SiteState.UNCHANGED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiteResult:
+class SiteResult(Struct, frozen=True, kw_only=True):
     """The end of one site, and its figures; sizes are in bytes."""
 
     name: str
@@ -70,8 +70,7 @@ class SiteResult:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetResult:
+class FleetResult(Struct, frozen=True, kw_only=True):
     """The outcome of a run over many sites."""
 
     run_id: str
@@ -131,8 +130,7 @@ class FleetResult:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True):
     """One cause for which sites did not end well."""
 
     text: str

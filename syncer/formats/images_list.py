@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
@@ -15,8 +16,7 @@ _COMMENT = re.compile(r"(?:^|\s)#.*")
 _PLATFORM = re.compile(r"--platform[=\s]\s*(\S+)\s+(\S+)")
 
 
-@dataclass(frozen=True, slots=True)
-class ListedImage:
+class ListedImage(Struct, frozen=True):
     """One image of a list, and the line (from 1) that names it.
 
     ``platform`` stands before it in lists of docker_image_pusher (``--platform=linux/arm64 team/app:v1``).

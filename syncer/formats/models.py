@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeAlias, TypeVar, get_args
 
+from msgspec import Struct, field
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
@@ -92,8 +92,7 @@ def _told(model: type[BaseModel], tree: Any, origin: Path | str, error: ErrorDet
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class parsed:  # noqa: N801  it reads as a function where it is used
+class parsed(Struct, frozen=True, eq=False):  # noqa: N801  it reads as a function where it is used
     """The validator for a field whose text ``parse``, which raises ``SyncerError``, turns into a value.
 
     A program may give the value itself; ``may_be`` is its type if a document could hold it too.  ``schema`` is what a

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TypeAlias
+
+from msgspec import Struct, field, structs
 
 from syncer.errors import UsageError
 
@@ -82,15 +83,13 @@ def _whole(pieces: list[_Piece]) -> str:
     return f"{'' if begins else '.*'}{_sequence(pieces)}{'' if ends else '.*'}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Flags:
+class _Flags(Struct, frozen=True):
     fold: bool = False
     lines: bool = False
     dot_all: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(Struct, frozen=True):
     """A part of a sequence in Python's notation; ``anchor`` is ``^`` or ``$`` for an end of the whole text."""
 
     text: str
@@ -99,8 +98,7 @@ class _Piece:
     single: bool = True  # a repetition may follow it without brackets
 
 
-@dataclass(slots=True)
-class _Translator:
+class _Translator(Struct):
     source: str
     place: int = 0
     flags: _Flags = field(default_factory=_Flags)
@@ -194,7 +192,7 @@ class _Translator:
         self.place = match.end()
         for letters, on in ((match[1], True), (match[2] or "", False)):
             for letter in letters.replace("U", ""):  # U is about lazy repetitions only
-                self.flags = replace(self.flags, **{{"i": "fold", "m": "lines", "s": "dot_all"}[letter]: on})
+                self.flags = structs.replace(self.flags, **{{"i": "fold", "m": "lines", "s": "dot_all"}[letter]: on})
         return match[3] == ":"
 
     def _escape(self) -> list[_Piece]:

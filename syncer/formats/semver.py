@@ -13,8 +13,9 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 
@@ -35,8 +36,7 @@ _AS_FAR_AS_GIVEN: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
+class Version(Struct, frozen=True, order=True):
     """A semantic version; versions are ordered as the specification says, build metadata does not count."""
 
     release: tuple[int, int, int]
@@ -54,8 +54,7 @@ class Version:
         return cls((int(major), int(minor or 0), int(patch or 0)), not identifiers, tuple(map(_rank, identifiers)))
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """One condition, such as ``~1.2``; ``given`` is the count of numbers in it, from 0 to 3."""
 
     operator: str
@@ -86,8 +85,7 @@ class Comparison:
         return self.given
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """A range of versions: alternatives, each with conditions that must all hold."""
 
     alternatives: tuple[tuple[Comparison, ...], ...]
@@ -107,8 +105,7 @@ class Range:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RegclientRange:
+class RegclientRange(Struct, frozen=True):
     """A range by the rules of regclient (its ``internal/semver``), as regsync's ``semverRange`` has it.
 
     Comparisons stand side by side and must all hold: ``=``, ``>``, ``>=``, ``<``, ``<=``, ``^`` and ``~``, with no
@@ -134,8 +131,7 @@ class RegclientRange:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _RegclientVersion:
+class _RegclientVersion(Struct, frozen=True):
     numbers: tuple[int, ...]
     prerelease: str = ""
 

@@ -7,8 +7,9 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 
@@ -51,8 +52,7 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(Struct, frozen=True):
     """The numbers ``{first..last}``, written with ``width`` digits at least."""
 
     first: int
@@ -67,8 +67,7 @@ class _Range:
         return (f"{number:0{self.width}}" for number in range(self.first, self.last + step, step))
 
 
-@dataclass(frozen=True, slots=True)
-class Braces:
+class Braces(Struct, frozen=True):
     """A text with ranges of numbers, which stands for one text for each number; several ranges for all combinations.
 
     >>> list(Braces.parse("site-{08..10}.{1..2}"))
@@ -103,8 +102,7 @@ class Braces:
         return map("".join, itertools.product(*choices))
 
 
-@dataclass(frozen=True, slots=True)
-class CountOrShare:
+class CountOrShare(Struct, frozen=True):
     """A number of things of some kind, or a share of all of them if that is more.
 
     >>> CountOrShare.parse("25").allows(26, of=1000), CountOrShare.parse("25%").allows(26, of=1000)
@@ -136,8 +134,7 @@ _KUBERNETES = ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS")
 _SLURM = "SLURM_ARRAY_TASK"
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """One of ``count`` shares of the work; ``number`` counts from 1.
 
     A piece of work belongs to the same share on every machine and in every run, whatever others there are, as long as

@@ -11,10 +11,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Self
 from zoneinfo import ZoneInfo, available_timezones
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 
@@ -24,8 +25,7 @@ _HOW = "write it like 22:00-05:00 Europe/Berlin"
 _DAYS_AHEAD = 8  # more than any window stays shut, on a change of clocks as well
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A time of each day in a zone; ``begin`` and ``end`` are minutes since midnight on the clocks there.
 
     >>> window = Window.parse("22:00-05:00 Europe/Berlin")

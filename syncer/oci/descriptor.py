@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
 
 from syncer.errors import InvalidContent
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 
 
 from collections.abc import Mapping
-from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
@@ -24,8 +25,7 @@ _HASHES = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}  # less than half
 _HEX = frozenset("0123456789abcdef")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(Struct, frozen=True, order=True):
     """The name of some content, such as ``sha256:2cf24d…``.
 
     The algorithm is sha256 or sha512, in lower case and of exactly the right length (image-spec descriptor.md); a
@@ -84,7 +84,7 @@ _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _MAX_SIZE = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Descriptor:
     """The name, size in bytes and media type of some content (image-spec descriptor.md)."""
 
@@ -92,7 +92,7 @@ class Descriptor:
     digest: Digest
     size: int
     platform: Platform | None = None
-    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS, hash=False)
+    annotations: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_ANNOTATIONS, hash=False)
     artifact_type: str | None = None
     urls: tuple[str, ...] = ()  # where a vendor keeps a foreign layer
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from syncer.errors import DigestMismatch, InvalidContent
 from syncer.oci.descriptor import (
@@ -44,8 +46,7 @@ def never(_: Descriptor) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """An image or artifact manifest: a config and layers.
 
     ``artifact_type`` is the config's media type where the document has none (image-spec manifest.md).
@@ -72,8 +73,7 @@ class Manifest:
         return _once(tuple(layer for layer in self.layers if not layer.is_distributable))
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Struct, frozen=True):
     """An index (or Docker manifest list): manifests, usually one for each platform; of BuildKit's caches blobs."""
 
     content: bytes

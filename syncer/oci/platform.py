@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Self
+
+from msgspec import Struct
 
 from syncer.errors import InvalidContent, InvalidPlatform
 
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Platform:
+class Platform(Struct, frozen=True, order=True):
     """An operating system and an architecture that an image runs on, such as ``linux/arm64``.
 
     >>> str(Platform.parse("amd64"))

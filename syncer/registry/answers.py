@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+from msgspec import Struct
 from yarl import URL
 
 from syncer.errors import Denied, NotFound, RegistryError
@@ -29,8 +29,7 @@ _ERRORS = 400  # the statuses from here on say that something went wrong
 _FULL = ("quota", "storage limit", "no space")
 
 
-@dataclass(frozen=True, slots=True)
-class ContentRange:
+class ContentRange(Struct, frozen=True):
     """The range of bytes in an answer of status 206, both ends included."""
 
     first: int
@@ -93,8 +92,7 @@ def with_parameters(url: URL, *parameters: tuple[str, str]) -> URL:
     return URL(f"{text}{'&' if '?' in text else '?'}{added}", encoded=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One of the errors in an answer (distribution-spec, "Error Codes")."""
 
     code: str

@@ -5,13 +5,14 @@ The rules for tokens are those of distribution's docs/spec/auth/token.md and oau
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 import anyio
 import orjson
+from msgspec import Struct
 from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
@@ -32,16 +33,15 @@ _LONGEST_LIFE = 24 * 3600.0
 _EARLY = 30.0  # seconds before its end at which a token is renewed, at most a tenth of its life
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Token:
     """A Bearer token and the monotonic time at which to get the next one."""
 
-    header: str = field(repr=False)
+    header: str = dataclasses.field(repr=False)
     renew_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Realm:
+class Realm(Struct, frozen=True):
     """The place that a registry's tokens come from."""
 
     url: URL
@@ -246,8 +246,7 @@ class RegistryAuth:
         return is_related(self._base.host or "", host)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scoped:
+class _Scoped(Struct, frozen=True):
     """The authorizer of requests that need certain scopes."""
 
     auth: RegistryAuth

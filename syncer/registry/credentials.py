@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import anyio
 import orjson
+from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, TargetError
 from syncer.files import lock, saving, write_whole
@@ -31,14 +32,14 @@ _HELPER_SECONDS = 30
 _IDENTITY_TOKEN = "<token>"  # noqa: S105  (what a helper gives as the name, to say that the secret is a token)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Credential:
     """One login for a registry; an identity token must be exchanged, a registry token is used as it is."""
 
-    username: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
-    registry_token: str = field(default="", repr=False)
+    username: str = dataclasses.field(default="", repr=False)
+    password: str = dataclasses.field(default="", repr=False)
+    identity_token: str = dataclasses.field(default="", repr=False)
+    registry_token: str = dataclasses.field(default="", repr=False)
 
     @property
     def basic(self) -> str:
@@ -51,16 +52,14 @@ class Credential:
         return tuple(filter(None, (self.password, self.identity_token, self.registry_token)))
 
 
-@dataclass(frozen=True, slots=True)
-class AuthFile:
+class AuthFile(Struct, frozen=True):
     """A file of logins; one that a user named must be there."""
 
     path: Path
     is_required: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialSettings:
+class CredentialSettings(Struct, frozen=True, kw_only=True):
     """The sources of logins: those given for one registry, or one path in it, and then the files in order.
 
     Hosts are written ``host[:port]``, as in references; a path may follow.
@@ -179,8 +178,7 @@ def _pipe_with(content: bytes) -> Iterator[int]:
         os.close(reading)
 
 
-@dataclass(frozen=True, slots=True)
-class Logins:
+class Logins(Struct, frozen=True):
     """One file's content: logins by host or host/path, and the helpers to ask."""
 
     auths: Mapping[str, Credential] = field(default_factory=dict)
@@ -269,8 +267,7 @@ def _login(entry: Any) -> Credential | None:
     return credential if credential.secrets else None
 
 
-@dataclass(frozen=True, slots=True)
-class KeptLogins:
+class KeptLogins(Struct, frozen=True):
     """The files of saved logins: ``file`` is syncer's own, ``docker`` the one that may name helpers."""
 
     file: Path

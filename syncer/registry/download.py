@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from msgspec import Struct, structs
 from multidict import CIMultiDictProxy
 
 from syncer.content import Pieces, PourableBlob
@@ -80,7 +81,7 @@ class _Download:
 
         while self._position < self._descriptor.size:
             try:
-                request = replace(self._request(), pour=found)
+                request = structs.replace(self._request(), pour=found)
                 async with transport.open(request, budget=self._budget) as response:
                     if await response.pour():
                         self._check_end(response.request)
@@ -114,7 +115,7 @@ class _Download:
     def _request(self) -> Request:
         is_part = self._position > 0 and self._ranges
         headers = {"Range": f"bytes={self._position}-"} if is_part else {}
-        return replace(self._place, headers=headers) if self._place else self._own(headers)
+        return structs.replace(self._place, headers=headers) if self._place else self._own(headers)
 
     def _own(self, headers: Mapping[str, str]) -> Request:
         """Ask the registry itself."""
@@ -136,7 +137,7 @@ class _Download:
             except Unsafe as unsafe:
                 error = unsafe
                 continue
-            self._place = replace(place, authorizer=None)
+            self._place = structs.replace(place, authorizer=None)
             self._budget, self._ranges = self._repository.registry.transport.budget(), True
             return True
         if isinstance(error, Unsafe):
@@ -190,8 +191,7 @@ class _Download:
         raise DigestMismatch(f"{request}: {length[:20]} bytes are on offer, where the blob has {size}{why}")
 
 
-@dataclass(slots=True)
-class _Skipping:
+class _Skipping(Struct):
     """A sink that passes on what comes after the first ``skip`` bytes of a body."""
 
     download: _Download

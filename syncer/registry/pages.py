@@ -7,9 +7,9 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-ta
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from msgspec import Struct, structs
 from yarl import URL
 
 from syncer.errors import InvalidContent, ListIncomplete
@@ -34,8 +34,7 @@ _MOST_BYTES = 32 * 1024 * 1024  # of all pages of a list
 _HINT = "nothing is taken for missing that such a list leaves out; what is wrong is the registry, or a proxy before it"
 
 
-@dataclass(frozen=True, slots=True)
-class Pages(Generic[Entry]):
+class Pages(Struct, Generic[Entry], frozen=True):
     """The pages of one list, of which the first was asked for by ``first``.
 
     ``read`` takes the entries out of an answer of status 200.  ``bare`` is the list's own address, where entries
@@ -113,8 +112,8 @@ class Pages(Generic[Entry]):
     def _at(self, answer: Answer, url: URL) -> Request:
         """``first`` for another page; credentials are for the origin that the list was asked for at first."""
         if origin(url) == origin(self.first.url):
-            return replace(self.first, url=url)
-        return replace(self.first, url=url, authorizer=None, reach=answer.scope)
+            return structs.replace(self.first, url=url)
+        return structs.replace(self.first, url=url, authorizer=None, reach=answer.scope)
 
 
 def names_in(answer: Answer, key: str) -> list[str]:

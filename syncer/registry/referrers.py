@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 
 import anyio
 import orjson
+from msgspec import Struct, field
 
 from syncer.errors import NetworkError, NotFound, RegistryError, SyncerError
 from syncer.oci import Descriptor, Digest, parse_manifest
@@ -66,8 +66,7 @@ _THERE_IS_NONE = frozenset({400, 404, 410})
 _NO_HEAD = frozenset({405, 501})
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """What is known of one repository."""
 
     tags: frozenset[str] | None = None  # all of them
@@ -82,8 +81,7 @@ class _Known:
     looked_at_tag: set[Digest] = field(default_factory=set)  # subjects whose fallback tag is among that
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The referrers of one manifest: those that it lists, in the order of their digests, and tags.
 
     ``doubt`` is why there may be more.

@@ -7,9 +7,9 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Self
 
+from msgspec import Struct, field
 from yarl import URL
 
 from syncer.content import Blob, Referral, Referrals
@@ -37,8 +37,7 @@ _SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
 _PACED_LANES = 8  # more would only wait for their turn
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryAddress:
+class RegistryAddress(Struct, frozen=True):
     """A registry as given on a command line: ``[http://|https://]HOST[:PORT][/BASE]``.
 
     >>> RegistryAddress.parse("http://10.0.0.1:8000/images")
@@ -126,8 +125,7 @@ def _without_login(text: str) -> str:
     return text.rpartition("@")[2]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrySettings:
+class RegistrySettings(Struct, frozen=True, kw_only=True):
     """Everything the registry end is told."""
 
     transport: TransportSettings = field(default_factory=TransportSettings)

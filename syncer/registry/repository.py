@@ -6,10 +6,11 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 
+from msgspec import Struct, field, structs
 from yarl import URL
 
 from syncer.errors import (
@@ -36,8 +37,7 @@ _NO_REFERRERS_API = frozenset({200, 400, 404, 405, 406, 410, 501})
 _CHILDREN_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
+class Registry(Struct, frozen=True):
     """One registry: where its API is, and what it wants to hear."""
 
     host: str  # as references write it
@@ -199,7 +199,7 @@ class Repository:
     async def first_tags(self) -> frozenset[str] | None:
         """All tags, if one request can tell them; None if it cannot, whatever the reason.  Nothing is tried twice."""
         request = self._request("GET", with_parameters(self.url("tags/list"), ("n", str(PAGE))))
-        request = replace(request, patience=_FIRST_PATIENCE)
+        request = structs.replace(request, patience=_FIRST_PATIENCE)
         budget = Budget(self._transport.limits, attempts=1)
         try:
             answer = await self._transport.ask(request, limit=LARGEST_PAGE, budget=budget)
@@ -214,7 +214,7 @@ class Repository:
         Raises ``ListIncomplete``, and a ``RegistryError`` or ``NetworkError`` where that cannot be told.
         """
         request = self._request("GET", f"referrers/{digest}", headers={"Accept": OCI_INDEX})
-        request = replace(request, follows=lambda url: url.path.endswith(f"/referrers/{digest}"))
+        request = structs.replace(request, follows=lambda url: url.path.endswith(f"/referrers/{digest}"))
         answer = await self._transport.ask(request, limit=LARGEST_PAGE)
         if answer.status == 200 and answer.media_type == OCI_INDEX:
             pages = Pages(self._transport, request, _listed, None, self.registry.notice, most=MAX_MANIFESTS)

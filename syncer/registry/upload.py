@@ -7,9 +7,8 @@ it stands.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import anyio
+from msgspec import structs
 
 from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
 from syncer.registry.answers import is_web_page, problems_of, uploaded, with_parameters
@@ -138,7 +137,7 @@ class Upload:
         end = session.offset + length
         headers = _stretch(session.offset, length) if way is Way.CHUNKS or session.offset else _OCTETS
         body = self._content.part(session.offset, length)
-        request = replace(session.at, method="PATCH", headers=headers, body=body)
+        request = structs.replace(session.at, method="PATCH", headers=headers, body=body)
         try:
             answer = await self._sent(session, request, end)
         except Interrupted as error:
@@ -163,7 +162,7 @@ class Upload:
         url = with_parameters(session.at.url, ("digest", str(self._descriptor.digest)))
         try:
             answer = await self._sent(
-                session, replace(session.at, method="PUT", url=url, headers=headers, body=body), self._size
+                session, structs.replace(session.at, method="PUT", url=url, headers=headers, body=body), self._size
             )
         except Interrupted as error:
             self._manner.broke(way)
@@ -261,7 +260,9 @@ class Upload:
 
     async def _standing(self, session: Session) -> int:
         """How many bytes the registry says it has; raises ``_StartOver`` when it does not know the session."""
-        answer = await self._transport.ask(replace(session.at, method="GET", repeatable=True), budget=self._budget)
+        answer = await self._transport.ask(
+            structs.replace(session.at, method="GET", repeatable=True), budget=self._budget
+        )
         if not _is_accepted(answer):
             error = await self._repository.refusal(answer)
             raise error if isinstance(error, Denied) else _StartOver(error)
@@ -318,7 +319,9 @@ class Upload:
                 # distribution wants another scope for this; a token for it is not worth asking for now
                 sent = await session.at.authorizer.authorization() if session.at.authorizer else None
                 headers = {"Authorization": sent} if sent else {}
-                await self._transport.ask(replace(session.at, method="DELETE", headers=headers, authorizer=None))
+                await self._transport.ask(
+                    structs.replace(session.at, method="DELETE", headers=headers, authorizer=None)
+                )
             except SyncerError:
                 return
 

@@ -13,11 +13,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import orjson
+from msgspec import Struct
 
 from syncer.files import sync, sync_path, try_lock
 from syncer.oci import Digest
@@ -26,8 +26,7 @@ _KEPT = 8 * 24 * 3600.0  # seconds; distribution throws uploads away after a wee
 _LARGEST = 64 * 1024 * 1024  # bytes of a file that are looked at
 
 
-@dataclass(frozen=True, slots=True)
-class Unfinished:
+class Unfinished(Struct, frozen=True):
     """An upload session: where it goes on, and how many bytes the registry has taken."""
 
     location: str
@@ -137,8 +136,7 @@ def open_upload_journal(
         journal.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     """One upload's states, each a line with its checksum: a line that a power failure tore is passed over."""
 
     path: Path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from enum import Enum
 
+from msgspec import Struct, structs
 from yarl import URL
 
 from syncer.errors import RegistryError, Unsafe
@@ -97,8 +97,7 @@ class Manner:
         self._in_chunks_from = self.chunk_size + 1
 
 
-@dataclass(slots=True)
-class Session:
+class Session(Struct):
     """One upload session.  ``at`` is the request that goes on, but for its method, headers and body."""
 
     repository: Repository
@@ -151,7 +150,7 @@ def _located(repository: Repository, answer: Answer, location: str) -> Request:
         raise Unsafe(f"{answer.url.host} names no address for an upload") from None
     start = Request(method="GET", url=answer.url)
     if origin(answer.url) != origin(base):
-        start = replace(start, reach=answer.scope)
+        start = structs.replace(start, reach=answer.scope)
     followed = repository.registry.transport.redirected(start, location, answer.scope, what="an upload's location")
     return _request(repository, followed.url, followed.reach)
 

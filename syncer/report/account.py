@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+
+from msgspec import Struct, structs
 
 from syncer.content import Item
 from syncer.oci import Descriptor, Digest
@@ -28,8 +30,7 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@dataclass(slots=True)
-class _Count:
+class _Count(Struct):
     """The number of blobs with one result, and their bytes."""
 
     blobs: int = 0
@@ -40,7 +41,7 @@ class _Count:
         self.bytes += descriptor.size
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class Account:
     """An ``Emit`` that counts events; ``report`` may be called at any time.
 
@@ -53,18 +54,18 @@ class Account:
     sends: bool
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = _utc_now
-    _started: datetime = field(init=False)
-    _began: float = field(init=False)
-    _copied: _Count = field(default_factory=_Count)
-    _mounted: _Count = field(default_factory=_Count)
-    _skipped: _Count = field(default_factory=_Count)
-    _failed: _Count = field(default_factory=_Count)
+    _started: datetime = dataclasses.field(init=False)
+    _began: float = dataclasses.field(init=False)
+    _copied: _Count = dataclasses.field(default_factory=_Count)
+    _mounted: _Count = dataclasses.field(default_factory=_Count)
+    _skipped: _Count = dataclasses.field(default_factory=_Count)
+    _failed: _Count = dataclasses.field(default_factory=_Count)
     _resumed: int = 0
     _deduplicated: int = 0
-    _foreign: dict[Digest, int] = field(default_factory=dict)  # layers left out, and their bytes
-    _images: dict[Item, ImageAccount] = field(default_factory=dict)
-    _found_at: dict[Item, float] = field(default_factory=dict)
-    _unknown: dict[str, UnknownReferrers] = field(default_factory=dict)  # by repository
+    _foreign: dict[Digest, int] = dataclasses.field(default_factory=dict)  # layers left out, and their bytes
+    _images: dict[Item, ImageAccount] = dataclasses.field(default_factory=dict)
+    _found_at: dict[Item, float] = dataclasses.field(default_factory=dict)
+    _unknown: dict[str, UnknownReferrers] = dataclasses.field(default_factory=dict)  # by repository
 
     def __post_init__(self) -> None:
         self._started, self._began = self.now(), self.clock()
@@ -88,7 +89,7 @@ class Account:
                 self._end(item, Status.SKIPPED, root)
             case ImageFailed(item, error):
                 self._end(item, Status.FAILED)
-                self._images[item] = replace(self._images[item], error=error)
+                self._images[item] = structs.replace(self._images[item], error=error)
             case ReferrersUnknown(item, error):
                 known = self._unknown.get(item.source.name)
                 self._unknown[item.source.name] = UnknownReferrers(
@@ -140,7 +141,7 @@ class Account:
         known = self._images.get(item) or ImageAccount(
             source=item.source, target=item.target, subject=item.subject, status=status
         )
-        self._images[item] = replace(
+        self._images[item] = structs.replace(
             known,
             status=status,
             error=None,

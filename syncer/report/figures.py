@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field, structs
 
 from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Platform, Reference
@@ -21,8 +22,7 @@ class Status(StrEnum):
     UNFINISHED = "unfinished"  # the run ended first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageAccount:
+class ImageAccount(Struct, frozen=True, kw_only=True):
     """The result for one image at one target."""
 
     source: Reference
@@ -50,8 +50,7 @@ class ImageAccount:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryAccount:
+class RegistryAccount(Struct, frozen=True, kw_only=True):
     """The requests to one registry, and its answers."""
 
     registry: str
@@ -66,14 +65,13 @@ class RegistryAccount:
     bytes_sent: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {
+        return structs.asdict(self) | {
             "requests_by_method": dict(sorted(self.requests_by_method.items())),
             "paused_seconds": round(self.paused_seconds, 3),
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnknownReferrers:
+class UnknownReferrers(Struct, frozen=True, kw_only=True):
     """A repository of which it could not be told what refers to its images; these were copied all the same."""
 
     repository: str  # at the source
@@ -93,8 +91,7 @@ class PruneStatus(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrunedTag:
+class PrunedTag(Struct, frozen=True, kw_only=True):
     """A tag at a target that its sync file no longer names."""
 
     name: Reference
@@ -111,8 +108,7 @@ class PrunedTag:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(Struct, frozen=True, kw_only=True):
     """The sums of a run.  Bytes are those of blobs; bytes that a retry sent twice count once.
 
     Signatures and other referrers do not count as images, but their blobs and bytes count.
@@ -144,11 +140,10 @@ class Totals:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"seconds": round(self.seconds, 3)}
+        return structs.asdict(self) | {"seconds": round(self.seconds, 3)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """The report of one run; it holds no secrets."""
 
     run_id: str

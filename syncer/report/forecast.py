@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field, structs
 
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, common_exit
@@ -27,8 +28,7 @@ class Action(StrEnum):
     FAIL = "fail"  # it could not be found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageForecast:
+class ImageForecast(Struct, frozen=True, kw_only=True):
     """The forecast for one image at one target."""
 
     source: Reference
@@ -56,8 +56,7 @@ class ImageForecast:
         }
 
 
-@dataclass(slots=True, kw_only=True)
-class RegistryForecast:
+class RegistryForecast(Struct, kw_only=True):
     """The forecast of the traffic with one registry, in bytes of blobs."""
 
     registry: str
@@ -66,8 +65,7 @@ class RegistryForecast:
     bytes_mounted: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForecastTotals:
+class ForecastTotals(Struct, frozen=True, kw_only=True):
     """The sums of a forecast; bytes are those of blobs."""
 
     images: int
@@ -86,8 +84,7 @@ class ForecastTotals:
     disk_bytes: int | None  # that a bundle would take; None for a transfer to a registry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForecastReport:
+class ForecastReport(Struct, frozen=True, kw_only=True):
     """The forecast of one run."""
 
     totals: ForecastTotals
@@ -113,16 +110,15 @@ class ForecastReport:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "totals": asdict(self.totals),
+            "totals": structs.asdict(self.totals),
             "images": [image.to_json() for image in self.images],
             "largest": [{"source": str(image.source), "size": image.size} for image in self.largest],
-            "registries": [asdict(registry) for registry in self.registries],
+            "registries": [structs.asdict(registry) for registry in self.registries],
             "warnings": list(self.warnings),
         } | ({} if self.pruned is None else {"pruned": [pruned.to_json() for pruned in self.pruned]})
 
 
-@dataclass(slots=True, kw_only=True)
-class Forecast:
+class Forecast(Struct, kw_only=True):
     """A consumer of discovery that only adds up.
 
     ``fetches`` and ``sends`` say whether the ends are registries, ``can_mount`` whether the target mounts.  The target

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import assert_never
+
+from msgspec import Struct, field
 
 from syncer.content import Item, Progress
 from syncer.oci import Descriptor, Digest
@@ -29,16 +30,14 @@ WINDOW = 10.0
 """The seconds over which the rate is measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
+class InFlight(Struct, frozen=True):
     """One blob that is transferred now."""
 
     descriptor: Descriptor
     done: int  # bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class Measurement(Struct, frozen=True, kw_only=True):
     """The progress of a transfer at one moment."""
 
     images: int  # as many as were announced or found
@@ -52,8 +51,7 @@ class Measurement:
     in_flight: tuple[InFlight, ...]  # largest remainder first
 
 
-@dataclass(slots=True)
-class ProgressMeter:
+class ProgressMeter(Struct):
     """An ``Emit`` that measures the progress of a transfer.
 
     ``measure`` may be called from another thread than the one of the events.

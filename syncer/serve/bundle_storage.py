@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import Protocol, Self
+
+from msgspec import Struct, field
 
 from syncer.errors import NotFound
 from syncer.oci import Descriptor, Digest, Reference
@@ -36,8 +37,7 @@ class OpenBundle(Protocol):
     def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest: ...
 
 
-@dataclass(slots=True)
-class Bundled:
+class Bundled(Struct):
     """Storage over a bundle, whose images lie where a push without a base path would put them.
 
     All of a bundle is one space: each of its repositories has all of its content.
@@ -121,8 +121,7 @@ class Bundled:
             self._referrers.setdefault(manifest.subject.digest, []).append(referrer_descriptor(manifest))
 
 
-@dataclass(frozen=True, slots=True)
-class BundledBlob:
+class BundledBlob(Struct, frozen=True):
     """A blob in a bundle.
 
     The first read from the start to the end hashes it, and does not give the last bytes if the content does not
@@ -148,8 +147,7 @@ class BundledBlob:
             ).read
 
 
-@dataclass(frozen=True, slots=True)
-class Layered:
+class Layered(Struct, frozen=True):
     """Writable storage ``top`` over read-only ``bottom``.
 
     Content of the bottom cannot be deleted, since it would still be there afterwards.  A tag in the top that hides one

@@ -27,9 +27,10 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+
+from msgspec import Struct, field
 
 from syncer.errors import InvalidContent, Locked, SyncerError, UsageError
 from syncer.files import try_lock, write_whole
@@ -49,8 +50,7 @@ _HINT = "name a new directory, an empty one, or one that serve --disk has made"
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.unfinished|[0-9a-f]{32}")  # the second by earlier versions
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The paths below a directory of ``serve --disk``."""
 
     directory: Path
@@ -235,8 +235,7 @@ def _reason(directory: Path, error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-@dataclass(slots=True)
-class Arrivals:
+class Arrivals(Struct):
     """Digests that requests need now, or have needed since the sweep began: none of them is removed.
 
     A sweep reads a repository once.  A request that makes a link, or relies on one, must add its digest here first.
@@ -280,8 +279,7 @@ class Arrivals:
             return True
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(Struct, frozen=True):
     """One walk over a registry's directory, which removes content older than ``before`` (seconds since 1970).
 
     It ends early, with no step half done, when ``going_on`` returns False.

@@ -15,9 +15,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct, field
 
 from syncer.errors import DigestMismatch, InvalidContent
 from syncer.files import make_directory, mark, remove_file, rename, write_whole
@@ -57,8 +58,7 @@ def open_disk(directory: Path, *, keep_seconds: float = KEEP_SECONDS) -> Iterato
         yield disk
 
 
-@dataclass(slots=True)
-class Disk:
+class Disk(Struct):
     """Writable storage in one directory, for one process at a time (``open_disk`` locks the directory)."""
 
     _layout: Layout
@@ -255,8 +255,7 @@ class Disk:
         write_whole(path, content, by_way_of=self._layout.temporary)
 
 
-@dataclass(frozen=True, slots=True)
-class DiskBlob:
+class DiskBlob(Struct, frozen=True):
     """A blob in a file of its own.
 
     The first read from the start to the end hashes it, and so does the first one after its file has changed; such a
@@ -294,8 +293,7 @@ class DiskBlob:
             ).read
 
 
-@dataclass(slots=True)
-class DiskUpload:
+class DiskUpload(Struct):
     """An upload session: a file that grows.  After a restart its bytes are hashed again, from the file."""
 
     disk: Disk

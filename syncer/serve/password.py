@@ -8,13 +8,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import anyio
 import bcrypt
 from anyio import to_thread
+from msgspec import Struct, field
 
 from syncer.errors import InvalidFile
 
@@ -23,8 +23,7 @@ _BCRYPT_BYTES = 72  # of a password; the rest never counted
 _CHECKS = 2  # at once: each is made to be slow
 
 
-@dataclass(slots=True)
-class Passwords:
+class Passwords(Struct):
     """User names and bcrypt hashes.
 
     A correct password is remembered as a keyed hash in memory, since every request of a push

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
+from msgspec import Struct, structs
 
 from syncer.errors import InvalidContent, InvalidReference
 from syncer.oci import Digest, Reference
@@ -82,26 +82,22 @@ def empty_response(status: HTTPStatus, headers: Mapping[str, str] | None = None)
     return web.Response(status=status, headers=COMMON_HEADERS | {"Content-Length": "0"} | dict(headers or {}))
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """``/v2/``: is this a registry?"""
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
+class Catalog(Struct, frozen=True):
     """``/v2/_catalog``"""
 
 
-@dataclass(frozen=True, slots=True)
-class Tags:
+class Tags(Struct, frozen=True):
     """``/v2/<name>/tags/list``"""
 
     repository: str
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestAt:
+class ManifestAt(Struct, frozen=True):
     """``/v2/<name>/manifests/<reference>``"""
 
     repository: str
@@ -109,8 +105,7 @@ class ManifestAt:
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BlobAt:
+class BlobAt(Struct, frozen=True):
     """``/v2/<name>/blobs/<digest>``"""
 
     repository: str
@@ -118,23 +113,20 @@ class BlobAt:
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Uploads:
+class Uploads(Struct, frozen=True):
     """``/v2/<name>/blobs/uploads/``"""
 
     repository: str
 
 
-@dataclass(frozen=True, slots=True)
-class UploadAt:
+class UploadAt(Struct, frozen=True):
     """``/v2/<name>/blobs/uploads/<session>``"""
 
     repository: str
     session: str
 
 
-@dataclass(frozen=True, slots=True)
-class Referrers:
+class Referrers(Struct, frozen=True):
     """``/v2/<name>/referrers/<digest>``"""
 
     repository: str
@@ -211,7 +203,7 @@ def found_by_namespace(endpoint: Pulled, namespace: str, has_repository: Callabl
             return endpoint
         repository = "/".join([*components[:split], pushed])
         if is_repository(repository) and has_repository(repository):
-            return replace(endpoint, repository=repository, namespace=namespace)
+            return structs.replace(endpoint, repository=repository, namespace=namespace)
     return endpoint
 
 

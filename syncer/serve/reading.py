@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import quote
 
 import anyio
 from aiohttp import ETag, web
 from anyio import to_thread
+from msgspec import Struct, field
 
 from syncer.errors import DigestMismatch
 from syncer.oci import Digest
@@ -75,8 +75,7 @@ def get_manifest(request: web.BaseRequest, storage: Storage, endpoint: ManifestA
     return web.Response(body=manifest.content, headers=headers)
 
 
-@dataclass(slots=True)
-class Checks:
+class Checks(Struct):
     """The hashing of blobs of which something is to be said that no reader can check: that they are there, or a part.
 
     Each blob is hashed once, and a few of them at a time.

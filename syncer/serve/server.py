@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 from aiohttp import StreamReader, web
 from anyio import to_thread
+from msgspec import Struct
 
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.serve import reading, writing
@@ -58,15 +59,15 @@ _MAX_HEADERS = 64
 _READ_AHEAD = 256 * 1024  # bytes of a body
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Application:
     """A registry over some storage: the handler of each request."""
 
     storage: Storage
     passwords: Passwords | None = None
-    _writable: Writable | None = field(init=False)
-    _turns: writing.Turns = field(default_factory=writing.Turns)
-    _checks: reading.Checks = field(default_factory=reading.Checks)
+    _writable: Writable | None = dataclasses.field(init=False)
+    _turns: writing.Turns = dataclasses.field(default_factory=writing.Turns)
+    _checks: reading.Checks = dataclasses.field(default_factory=reading.Checks)
     _closing: bool = False
 
     def __post_init__(self) -> None:
@@ -182,8 +183,7 @@ async def _continue(request: web.BaseRequest) -> None:
         request.writer.output_size = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
+class Tls(Struct, frozen=True, kw_only=True):
     """A server's certificate, with its chain, and key: two PEM files."""
 
     certificate: Path
@@ -201,8 +201,7 @@ class Tls:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """The address at which a server listens."""
 
     host: str

@@ -5,10 +5,12 @@ All methods are plain and blocking; those that touch more than a few kilobytes a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+from msgspec import Struct
 
 from syncer.errors import DigestMismatch
 from syncer.oci import Descriptor, Digest
@@ -23,8 +25,7 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]
 """``read(offset, length)``: exactly those bytes of a blob."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredManifest:
+class StoredManifest(Struct, frozen=True):
     """A manifest's exact bytes, with their digest and media type."""
 
     digest: Digest
@@ -48,7 +49,7 @@ class StoredBlob(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Verifying:
     """The reader of a blob that was not hashed yet.
 
@@ -61,7 +62,7 @@ class Verifying:
     size: int
     when_sound: Callable[[], None]
     when_damaged: Callable[[], None] | None = None
-    _hasher: _Hash = field(init=False)
+    _hasher: _Hash = dataclasses.field(init=False)
     _hashed: int = 0  # bytes
 
     def __post_init__(self) -> None:

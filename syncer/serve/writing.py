@@ -7,13 +7,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import anyio
 from aiohttp import web
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from msgspec import Struct, field
 
 from syncer.errors import DigestMismatch, InvalidContent
 from syncer.oci import Digest, parse_manifest
@@ -43,15 +43,13 @@ _CONTENT_RANGE = re.compile(r"(?P<first>[0-9]{1,19})-(?P<last>[0-9]{1,19})")
 _MAX_TAGS = 100  # of one request; the spec asks for ten at least
 
 
-@dataclass(slots=True)
-class _Turn:
+class _Turn(Struct):
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     users: int = 0
     scope: anyio.CancelScope | None = None
 
 
-@dataclass(slots=True)
-class Turns:
+class Turns(Struct):
     """The turns of requests at upload sessions: a session belongs to its newest request.
 
     A client whose connection broke asks for the state of its session while the server may still wait for the rest of

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
 import anyio
+from msgspec import Struct
 
 from syncer.content import Bringing, Item, Listing, Referral, Referring, Source, TargetNames, read_whole
 from syncer.errors import InvalidContent, PlatformMissing, SyncerError
@@ -22,8 +23,7 @@ _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.d
 _MOST_LEVELS = 8  # of a signature of an SBOM of an image, and so on
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True):
     """An image whose name at the target points to this content already."""
 
     item: Item
@@ -31,16 +31,14 @@ class Unchanged:
     origin: Descriptor  # what the image's name means at its source, of which a platform may have been taken
 
 
-@dataclass(frozen=True, slots=True)
-class DiscoveryFailure:
+class DiscoveryFailure(Struct, frozen=True):
     """An image whose content could not be found completely, and the error."""
 
     item: Item
     error: SyncerError
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrersDoubt:
+class ReferrersDoubt(Struct, frozen=True):
     """An image of which not all referrers could be listed, and the error."""
 
     item: Item
@@ -51,23 +49,23 @@ DiscoveryResult = Tree | Unchanged | DiscoveryFailure | ReferrersDoubt
 Deliver = Callable[[DiscoveryResult], Awaitable[None]]
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Discovery:
     """The walk from images to their manifests and blobs; the source is asked for each manifest once."""
 
     source: Source
     target: TargetNames
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory = dataclasses.field(default_factory=Memory)
     referring: Referring | None = None  # lists the referrers of images; None: they are left out
     concurrency: int = 16  # images of one registry that are walked at the same time
     recheck: bool = False  # a name that is right at the target says nothing about what is below it
     patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
-    manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
-    roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
-    _images: Counter[str] = field(default_factory=Counter)  # by repository
-    _sizes: dict[Digest, int] = field(default_factory=dict)
-    _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
-    _takes: Takes = field(init=False)
+    manifests: dict[Digest, AnyManifest] = dataclasses.field(default_factory=dict)
+    roots: dict[Item, Digest] = dataclasses.field(default_factory=dict)  # the digest of each tag when it was read
+    _images: Counter[str] = dataclasses.field(default_factory=Counter)  # by repository
+    _sizes: dict[Digest, int] = dataclasses.field(default_factory=dict)
+    _doubted: set[tuple[str, str, bool]] = dataclasses.field(default_factory=set)  # repositories of which that was said
+    _takes: Takes = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self._takes = self.source.brings if isinstance(self.source, Bringing) else never
@@ -182,7 +180,7 @@ class Discovery:
             if current is None:
                 return await self._tree(item, item.source)
             origin = await self.source.resolve(item.source)
-            unchanged = Unchanged(item, replace(origin, digest=current), origin)
+            unchanged = Unchanged(item, dataclasses.replace(origin, digest=current), origin)
             if current == self._known_digest(item, origin.digest) and await self._is_listed(item, current):
                 return unchanged
             tree = await self._tree(item, item.source.at(origin.digest))

@@ -6,16 +6,16 @@ The callable must not block, and since it is not awaited, a display cannot stall
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Platform
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """Discovery has found all content of an image; ``blobs`` and ``bytes`` count what no earlier image has."""
 
     item: Item
@@ -27,15 +27,13 @@ class Found:
     left_out: tuple[Descriptor, ...] = ()  # foreign layers that do not come along
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """The transfer of a blob has begun; ``progress`` counts until one of the next four events."""
 
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """A blob was copied to the target, in ``seconds``; an earlier run had brought its first ``resumed`` bytes."""
 
     descriptor: Descriptor
@@ -44,16 +42,14 @@ class Copied:
     resumed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """A blob was not copied, because the target had it already."""
 
     descriptor: Descriptor
     space: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mounted:
+class Mounted(Struct, frozen=True):
     """A blob was mounted from the space ``origin`` of the target, without sending bytes."""
 
     descriptor: Descriptor
@@ -61,8 +57,7 @@ class Mounted:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A blob or a manifest could not be brought to the target."""
 
     descriptor: Descriptor
@@ -70,40 +65,35 @@ class Failed:
     error: SyncerError
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """A manifest was stored at the target."""
 
     descriptor: Descriptor
     space: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImageCopied:
+class ImageCopied(Struct, frozen=True):
     """The image and all its content are at the target, under its name."""
 
     item: Item
     root: Descriptor
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSkipped:
+class ImageSkipped(Struct, frozen=True):
     """The name at the target pointed to this content already."""
 
     item: Item
     root: Descriptor
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFailed:
+class ImageFailed(Struct, frozen=True):
     """An image, or a part of it, could not be brought to the target."""
 
     item: Item
     error: SyncerError
 
 
-@dataclass(frozen=True, slots=True)
-class ReferrersUnknown:
+class ReferrersUnknown(Struct, frozen=True):
     """Not all referrers of an image could be listed; said once for a repository on its way to another."""
 
     item: Item

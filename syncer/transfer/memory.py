@@ -5,8 +5,9 @@ image consists of.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
 from typing import Any, Self
+
+from msgspec import Struct, field, structs
 
 from syncer.errors import InvalidContent
 from syncer.oci import Digest, Platform
@@ -14,8 +15,7 @@ from syncer.oci import Digest, Platform
 _VERSION = 1
 
 
-@dataclass(slots=True)
-class Memory:
+class Memory(Struct):
     """The spaces in which blobs were seen at a target, the digests of indexes reduced to some platforms, and the
     manifests below indexes and above referrers.
     """
@@ -38,7 +38,7 @@ class Memory:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {"version": _VERSION} | {each.name: getattr(self, each.name) for each in fields(self)}
+        return {"version": _VERSION} | structs.asdict(self)
 
     def location(self, digest: Digest) -> str | None:
         """The space in which the blob was last seen, or None."""

@@ -5,13 +5,15 @@ The plan only decides, in plain functions; ``run`` acts on it.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from syncer.content import Item
 from syncer.errors import SyncerError
@@ -27,8 +29,7 @@ Ask: TypeAlias = Callable[[Reference], float]
 """A question about the registry of a reference: its pause in seconds, or the number of blobs that it may deliver."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """An image and all its content: its root first, then the rest in the order of the documents."""
 
     item: Item
@@ -47,8 +48,7 @@ class State(Enum):
     FAILED = auto()
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(Struct, eq=False):
     """One piece of content in one space, however many images want it."""
 
     descriptor: Descriptor
@@ -81,8 +81,7 @@ def any_number(_: Reference) -> float:
     return math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Addition:
+class Addition(Struct, frozen=True):
     """The new content that an image adds to a plan, in the order of its documents; sizes are in bytes of blobs.
 
     ``deduplicated`` counts the bytes that the plan had already.
@@ -94,18 +93,18 @@ class Addition:
     deduplicated: int
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Plan:
     """The graph of nodes: children come before their parents, and the first copy of a blob before its mounts."""
 
     workers: int
     can_mount: bool
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory = dataclasses.field(default_factory=Memory)
     complete: bool = False  # discovery has nothing more to add
     unfinished: int = 0
-    _nodes: dict[tuple[str, Digest], Node] = field(default_factory=dict)
-    _leaders: dict[Digest, Node] = field(default_factory=dict)
-    _ready: ReadyQueue = field(init=False)
+    _nodes: dict[tuple[str, Digest], Node] = dataclasses.field(default_factory=dict)
+    _leaders: dict[Digest, Node] = dataclasses.field(default_factory=dict)
+    _ready: ReadyQueue = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self._ready = ReadyQueue(self.workers)
@@ -248,8 +247,7 @@ class Plan:
         self.unfinished -= 1
 
 
-@dataclass(slots=True)
-class _Queue:
+class _Queue(Struct):
     """The blobs that wait for one registry, and the number of those that workers fetch from it now."""
 
     origin: Reference  # any image in it
@@ -261,8 +259,7 @@ class _Queue:
         return bool(self.large or self.small)
 
 
-@dataclass(slots=True)
-class ReadyQueue:
+class ReadyQueue(Struct):
     """The nodes that are ready to be worked on.
 
     Commits come first, then large blobs, then small ones and mounts in the order in which they became ready.  Large

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from msgspec import Struct, field
 
 from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
 from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull
@@ -36,8 +36,7 @@ WORKERS = 32
 """The default number of blobs and manifests that are transferred at the same time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Struct, frozen=True, kw_only=True):
     """The options of a transfer."""
 
     workers: int = WORKERS  # blobs and manifests that are transferred at the same time

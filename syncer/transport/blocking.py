@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeAlias, TypeVar, cast
+
+from msgspec import Struct
 
 from syncer.errors import Interrupted, SyncerError
 from syncer.transport.connecting import Found, Route, TlsInTls, find_dead_peer
@@ -350,8 +351,7 @@ def _interval(seconds: float) -> bytes:
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
-@dataclass(slots=True)
-class Sending:
+class Sending(Struct):
     """A body that is sent in portions."""
 
     request: Request

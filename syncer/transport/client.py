@@ -7,12 +7,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 
 import anyio
+from msgspec import structs
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
@@ -329,7 +329,7 @@ class Transport:
                 authorizer = request.authorizer
                 request = self.redirected(request, response.headers["Location"], response.scope, what="a redirect")
                 if request.authorizer is None and authorizer and request.method in ("GET", "HEAD"):
-                    request = replace(request, authorizer=authorizer.elsewhere(request.url))
+                    request = structs.replace(request, authorizer=authorizer.elsewhere(request.url))
                 await response.answer(response.request)
             finally:
                 response.close()
@@ -346,11 +346,11 @@ class Transport:
         except ValueError:
             raise Unsafe(f"{what} from {authority(request.url)} leads to no address at all") from None
         if origin(url) == origin(request.url) and url.raw_user is None and url.raw_password is None:
-            return replace(request, url=url)
+            return structs.replace(request, url=url)
         reach = scope if request.reach is None else min(scope, request.reach)
         check_hop(request.url, url, reach, what)
         headers = {name: value for name, value in request.headers.items() if name not in _CREDENTIALS}
-        return replace(request, url=url, reach=reach, authorizer=None, headers=headers)
+        return structs.replace(request, url=url, reach=reach, authorizer=None, headers=headers)
 
     async def _authorized(self, request: Request) -> Response:
         """Make one exchange, with credentials if the server wants them and there are some for it."""
@@ -410,7 +410,7 @@ class Transport:
         """One request when the host may be asked; its answer, and the function that gives its permit back."""
         release = await traffic.admit(is_pull=request.method == "GET" and "/manifests/" in request.url.path)
         if traffic.is_down and request.body is None:
-            request = replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
+            request = structs.replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
         try:
             return await self._wire.exchange(request, sent, traffic), release
         except BaseException:

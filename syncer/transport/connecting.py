@@ -8,12 +8,12 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
+from msgspec import Struct, structs
 from yarl import URL
 
 from syncer.errors import NetworkError, Unreachable, UsageError
@@ -76,8 +76,7 @@ def _parsed(address: str) -> Address:
     return ipaddress.ip_address(address.partition("%")[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Route:
+class Route(Struct, frozen=True, kw_only=True, eq=False):
     """The way to a server: direct or through a proxy, and with TLS to the server, the proxy or both.
 
     The proxy passes on a request for plain HTTP; a request for HTTPS goes through a tunnel that the proxy opens.
@@ -238,9 +237,9 @@ def with_certificates(settings: HostSettings, directories: Iterable[Path], host:
         files = sorted((directory / host).glob("*")) if (directory / host).is_dir() else []
         for file in files:
             if file.suffix == ".crt" and settings.ca_cert is None:
-                settings = replace(settings, ca_cert=file)
+                settings = structs.replace(settings, ca_cert=file)
             elif file.suffix == ".cert" and settings.client_cert is None:
-                settings = replace(settings, client_cert=file, client_key=file.with_suffix(".key"))
+                settings = structs.replace(settings, client_cert=file, client_key=file.with_suffix(".key"))
     return settings
 
 

@@ -7,6 +7,7 @@ fields for HTTP", or GitHub.  The headers are read leniently.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import threading
@@ -15,11 +16,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
 import anyio
+from msgspec import Struct
 
 from syncer.errors import Interrupted, Unreachable, Waiting
 from syncer.transport.failures import HOPELESS, Absent, Down
@@ -36,8 +37,7 @@ Release: TypeAlias = Callable[[], None]
 """A function that gives a permit back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """The number of requests that a host still answers, and the seconds until it answers more."""
 
     remaining: int
@@ -306,14 +306,14 @@ class Presence:
         self._changed = anyio.Event()
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Traffic:
     """The counters of one host, which a report reads, and its limits."""
 
     host: str
-    settings: HostSettings = field(default_factory=HostSettings)
-    limits: Limits = field(default_factory=Limits)
-    requests: Counter[str] = field(default_factory=Counter)  # by method
+    settings: HostSettings = dataclasses.field(default_factory=HostSettings)
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    requests: Counter[str] = dataclasses.field(default_factory=Counter)  # by method
     retries: int = 0
     errors: int = 0  # requests that failed for good
     throttled: int = 0  # answers of status 429
@@ -323,13 +323,15 @@ class Traffic:
     paused_seconds: float = 0.0
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
     shared_rates: Sequence[Rate] = ()  # of bytes, with other hosts
-    held_back: set[str] = field(default_factory=set)  # blobs that never came, by the last part of their path
-    permits: Permits = field(init=False)
-    presence: Presence = field(init=False)
+    held_back: set[str] = dataclasses.field(
+        default_factory=set
+    )  # blobs that never came, by the last part of their path
+    permits: Permits = dataclasses.field(init=False)
+    presence: Presence = dataclasses.field(init=False)
     _until: float = 0.0  # monotonic
     _pulls_until: float = 0.0  # likewise, for what a quota of pulls counts
-    _requests_rate: Rate | None = field(init=False)
-    _bytes_rate: Rate | None = field(init=False)
+    _requests_rate: Rate | None = dataclasses.field(init=False)
+    _bytes_rate: Rate | None = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings

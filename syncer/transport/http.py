@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import httptools
+from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
 
 MAX_HEAD = 128 * 1024
@@ -30,8 +30,7 @@ class CutOff(Exception):
     """The connection ended before the answer did."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """The head of an answer, and whether another exchange may follow on its connection."""
 
     status: int

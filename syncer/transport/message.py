@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 from anyio import to_thread
+from msgspec import Struct, field
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -79,8 +79,7 @@ class Authorizer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Challenged:
+class Challenged(Struct, frozen=True, kw_only=True):
     """The parts of an answer of status 401 that an ``Authorizer`` needs."""
 
     url: URL
@@ -90,8 +89,7 @@ class Challenged:
     is_first: bool  # what was sent may be old; else it was found for this very request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """A request to a server, which can be sent any number of times.
 
     ``repeatable`` says that a second copy of the request does no harm when the result of the first is not
@@ -130,8 +128,7 @@ class Request:
         return f"{self.method} {without_secrets(self.url)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """An answer whose body was read to its end, or up to a limit."""
 
     request: str  # for messages

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+from msgspec import Struct, field
 from yarl import URL
 
 from syncer.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Proxies:
     """The proxy for each scheme, and the hosts that are reached without one."""
 
-    http: str | None = field(default=None, repr=False)  # a proxy's URL may hold a password
-    https: str | None = field(default=None, repr=False)
+    http: str | None = dataclasses.field(default=None, repr=False)  # a proxy's URL may hold a password
+    https: str | None = dataclasses.field(default=None, repr=False)
     direct: tuple[str, ...] = ()
 
     @classmethod
@@ -94,8 +95,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """The limits of requests, retries and waiting that hold for all hosts.  Times are in seconds."""
 
     requests_per_host: int = 32  # at a time; a link of 40 ms needs that many (small blobs, one round trip each)
@@ -112,8 +112,7 @@ class Limits:
     window: float = 60.0  # at least as long as a byte of the body is waited for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostSettings:
+class HostSettings(Struct, frozen=True, kw_only=True):
     """The settings for one host: its protocol, certificates and limits."""
 
     plain_http: bool | None = None  # None: for loopback only
@@ -127,8 +126,7 @@ class HostSettings:
     group: str | None = None  # of hosts that share a limit; see TransportSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportSettings:
+class TransportSettings(Struct, frozen=True, kw_only=True):
     """All settings of the transport; hosts are written ``host[:port]``."""
 
     limits: Limits = field(default_factory=Limits)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct
 from yarl import URL
 
 from syncer.errors import Denied, DigestMismatch, InvalidContent, NotFound, SyncerError, UsageError, redacted
@@ -63,8 +63,7 @@ class OciRegistry(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedChart:
+class ResolvedChart(Struct, frozen=True, kw_only=True):
     """A request, and the chart (or other file) that was found for it.
 
     ``reference`` is its name for the transfer: at a registry, or in the spool with its digest.  ``version`` is the
@@ -77,8 +76,7 @@ class ResolvedChart:
     size: int | None = None  # bytes of the archive; None where a registry has it
 
 
-@dataclass(frozen=True, slots=True)
-class FailedChart:
+class FailedChart(Struct, frozen=True):
     """A request for which no chart was found, and the error."""
 
     request: ChartRequest

@@ -12,13 +12,13 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
 import orjson
 from anyio import to_thread
+from msgspec import Struct
 from yarl import URL
 
 from syncer.errors import InvalidContent, InvalidFile, ListIncomplete, NotFound, UsageError
@@ -42,8 +42,7 @@ _LONGEST_LINE = 256 * 1024  # bytes
 _NEAREST = 5
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedChart:
+class IndexedChart(Struct, frozen=True):
     """One version of a chart: the URL of its archive, and the SHA-256 that the index gives for it."""
 
     version: str
@@ -51,8 +50,7 @@ class IndexedChart:
     digest: str  # hexadecimal; empty when the index has none
 
 
-@dataclass(frozen=True, slots=True)
-class ChartIndex:
+class ChartIndex(Struct, frozen=True):
     """The charts of a repository: lines in the file ``path``, those of one chart together."""
 
     url: URL

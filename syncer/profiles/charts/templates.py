@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct, field
 from yaml import YAMLError
 
 from syncer.errors import SyncerError
@@ -49,15 +49,13 @@ class TemplateError(SyncerError):
     """A text is no template, or it takes more steps than any chart needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
+class _Token(Struct, frozen=True):
     kind: str
     text: str
     is_glued: bool  # no white space before it
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(Struct):
     """An action: its word, its pipeline, the names that it declares, and the nodes in it."""
 
     word: str
@@ -76,8 +74,7 @@ class _Continue(Exception):
     pass
 
 
-@dataclass(slots=True)
-class _Scope:
+class _Scope(Struct):
     dot: Any
     root: Any
     names: dict[str, Any]

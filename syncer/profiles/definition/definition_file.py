@@ -7,10 +7,12 @@ the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from syncer.errors import AlreadyThere, InvalidFile, SyncerError
 from syncer.files import saving, write_whole
@@ -73,8 +75,7 @@ def write_definition(definition: Definition, path: Path, *, force: bool = False)
         write_whole(path, content)
 
 
-@dataclass(frozen=True, slots=True)
-class _Mistake:
+class _Mistake(Struct, frozen=True):
     path: tuple[Step, ...]
     problem: str
     hint: str | None = None
@@ -94,8 +95,7 @@ def _wrong(path: tuple[Step, ...], problem: str, hint: str | None = None) -> _Mi
 Schema: TypeAlias = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Struct, frozen=True):
     """A reader of one kind of value.
 
     ``value`` makes it of a node of the document and its path, and raises ``_Mistakes``; ``schema`` says the same as a

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.yaml import Map, Seq, Step, spell_path
@@ -43,8 +43,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(Struct):
     """The draft of a sync file.
 
     ``refusals`` name the fields that cannot be imported.  ``notes`` name those that are not needed, and differences in
@@ -118,8 +117,7 @@ class Draft:
         ]
 
 
-@dataclass(slots=True)
-class Fields:
+class Fields(Struct):
     """A mapping of the file that is imported; ``finish`` refuses the fields that the importer did not take."""
 
     draft: Draft

@@ -7,8 +7,10 @@ finds a field by any case, and hauler skips documents of other kinds with a warn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 from syncer.formats.yaml import Map
@@ -58,8 +60,7 @@ _IMAGES_OF_CHARTS = (
 _OF_HOSTS = frozenset(".:[")
 
 
-@dataclass(slots=True)
-class _Defaults:
+class _Defaults(Struct):
     """The annotations of a document, which hold for each of its entries that does not say otherwise."""
 
     platform: str | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.images_list import ListedImage, read_lines
@@ -118,8 +119,7 @@ class Naming(StrEnum):
     REGSYNC = "regsync"
 
 
-@dataclass(frozen=True, slots=True)
-class ImportResult:
+class ImportResult(Struct, frozen=True):
     """The sync file that was made of a file of another tool.
 
     ``refusals`` name, with file and line, the fields that could not be imported.  If there are any, ``text`` mirrors

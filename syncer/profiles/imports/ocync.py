@@ -6,10 +6,12 @@ mapping whose choice of tags cannot be carried over is not in the result at all.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 from syncer.formats.yaml import Map, Seq
@@ -34,8 +36,7 @@ def _above(number: int) -> str:
     return f"0*(?:{'|'.join(more)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(Struct, frozen=True):
     """Regular expressions for the numbers of a version, compared with those of a bound; missing ones are 0."""
 
     bound: tuple[int, ...]  # without zeros at its end
@@ -188,13 +189,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Settings:
     """The settings of a mapping, its own before the defaults."""
 
     mapping: Fields
     defaults: Fields
-    tags: _Tags = field(init=False)
+    tags: _Tags = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.tags = _Tags(self.mapping.inner("tags"), self.defaults.inner("tags"), has_defaults="tags" in self.defaults)
@@ -269,8 +270,7 @@ def _artifacts(artifacts: Fields) -> bool:
     return enabled
 
 
-@dataclass(slots=True)
-class _Tags:
+class _Tags(Struct):
     """ocync's filter of tags (``FilterConfig``): a mapping's fields come before those of the defaults."""
 
     own: Fields

@@ -10,8 +10,9 @@ import platform as machine
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from syncer.errors import UsageError
 from syncer.formats.re2 import whole_match
@@ -109,8 +110,7 @@ def import_regsync(tree: Any, draft: Draft) -> None:
     whole.finish()
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """The server and the path at which regsync finds what names of a registry begin with."""
 
     host: str
@@ -210,8 +210,7 @@ def _certificate(draft: Draft, host: str, registry: Fields, ours: str, theirs: s
         registry.refuse(theirs, f"write the certificate to a file and name it under `registries.{host}.{ours}`")
 
 
-@dataclass(frozen=True, slots=True)
-class _Choices:
+class _Choices(Struct, frozen=True):
     """What a step, or the defaults of all steps, choose of an image: its referrers, and the media types it may have."""
 
     referrers: bool = False
@@ -252,8 +251,7 @@ class _Choices:
         )
 
 
-@dataclass(slots=True)
-class _Step:
+class _Step(Struct):
     """One step; ``add`` brings its sources into the draft, unless its choice of them cannot be carried over."""
 
     draft: Draft

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import ResolveResult
+from msgspec import structs
 from yarl import URL
 
 from syncer.errors import (
@@ -103,7 +103,7 @@ class ConsoleClient:
         for _ in range(MOST_REDIRECTS + 1):
             answer = await self._exchange(request, limit)
             if not is_redirect(request.method, answer.status, answer.headers):
-                return replace(answer, request=asked)
+                return structs.replace(answer, request=asked)
             request = Transport.redirected(request, answer.headers["Location"], answer.scope, what="a redirect")
         raise Unsafe(f"{request}: more than {MOST_REDIRECTS} redirects")
 

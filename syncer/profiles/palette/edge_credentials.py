@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from syncer.errors import InvalidFile
 from syncer.formats.text import parse_json, read_text
@@ -15,16 +17,15 @@ from syncer.oci.docker_hub import canonical_host, login_place
 _MAX_SIZE = 4 * 1024 * 1024  # bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Login:
     """A user name and a password; neither is ever shown."""
 
-    username: str = field(repr=False)
-    password: str = field(repr=False)
+    username: str = dataclasses.field(repr=False)
+    password: str = dataclasses.field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeCredentials:
+class EdgeCredentials(Struct, frozen=True, kw_only=True):
     """The logins for images and the logins for charts, by ``host[:port][/path]``."""
 
     images: Mapping[str, Login]

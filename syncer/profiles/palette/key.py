@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from msgspec import Struct, field
 from yarl import URL
 
 from syncer.errors import InvalidFile, TargetError, UsageError, redacted
@@ -29,12 +30,12 @@ _COST = 2**15  # scrypt's N: some 50 ms and 32 MiB
 _FIELDS = ("salt", "nonce", "sealed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PaletteAccount:
     """An account at Palette: the address, the API key, and the uid of a project (empty: the whole tenant)."""
 
     url: URL
-    api_key: str = field(repr=False)
+    api_key: str = dataclasses.field(repr=False)
     project_uid: str = ""
 
     def __post_init__(self) -> None:
@@ -61,8 +62,7 @@ def console_url(text: str) -> URL:
     return url.with_query(None).with_fragment(None).with_path(url.path.rstrip("/").removesuffix("/v1"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaletteLogin:
+class PaletteLogin(Struct, frozen=True, kw_only=True):
     """A saved login to Palette.  ``organisation`` is only shown: the key implies it."""
 
     account: PaletteAccount

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct, field
 
 from syncer.errors import UsageError
 
@@ -27,8 +28,7 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _HINT = "define it in the profile, or give its value with --set-var NAME=VALUE"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MacroValues:
+class MacroValues(Struct, frozen=True, kw_only=True):
     """The values that macros can refer to.
 
     ``overrides`` (``--set-var``) win over all others; their names are full (``spectro.system.kubernetes.version``)

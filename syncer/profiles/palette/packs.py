@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.formats.yaml import Map, Seq, Step, line_of, parse_documents, spell_path
@@ -24,8 +25,7 @@ _QUOTES = "“”‘’\"'"  # some pages of Palette's documentation print curly
 _NO_IMAGE = frozenset({"", "NA", "N/A"})  # what profiles in agent mode write where others name their OS image
 
 
-@dataclass(frozen=True, slots=True)
-class WantedImage:
+class WantedImage(Struct, frozen=True):
     """An image that a pack lists: its text with macros resolved, the reference in it, and the path of the field."""
 
     text: str
@@ -33,8 +33,7 @@ class WantedImage:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class PackContent:
+class PackContent(Struct, frozen=True):
     """The images and charts that one pack lists, each once and in its order; ``warnings`` name its oddities."""
 
     pack: Pack
@@ -84,8 +83,7 @@ def read_content(pack: Pack, documents: Sequence[Any], scope: MacroValues) -> Pa
     return reader.result()
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     pack: Pack
     scope: MacroValues
     _root: Any = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import anyio
 import orjson
+from msgspec import Struct, structs
 
 from syncer.errors import (
     Denied,
@@ -181,8 +182,7 @@ def _kind_of_answer(answer: Answer) -> str:
     return f"the answer is {kind}, not one of Palette's API"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Project:
+class Project(Struct, frozen=True, order=True):
     """A project that the key can see."""
 
     name: str
@@ -222,9 +222,9 @@ class PaletteApi:
         require_uid(uid)
         document = await self._export(uid)
         profile = await self._assemble(uid) if document is None else parse_profile(document, self._origin(uid))
-        profile = replace(profile, uid=uid, project_uid=profile.project_uid or self._calls.account.project_uid)
+        profile = structs.replace(profile, uid=uid, project_uid=profile.project_uid or self._calls.account.project_uid)
         packs = tuple([await self._complete(pack) for pack in profile.packs])
-        return replace(profile, packs=packs, macros=await self._macros(packs))
+        return structs.replace(profile, packs=packs, macros=await self._macros(packs))
 
     async def download_definition(
         self, name: str, profile_uids: list[str], path: Path, *, cloud_type: str = "edge-native"
@@ -270,7 +270,7 @@ class PaletteApi:
         listed = await self._optional(f"clusterprofiles/{uid}/variables")
         if listed is not None:
             variables = parse_variables(listed, origin)
-        return replace(profile, packs=tuple(packs), variables=variables, warnings=tuple(warnings))
+        return structs.replace(profile, packs=tuple(packs), variables=variables, warnings=tuple(warnings))
 
     async def _complete(self, pack: Pack) -> Pack:
         """``pack`` with its default values where it has none of its own, and with its registry's address."""

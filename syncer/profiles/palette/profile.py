@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct, field, structs
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import text_field
@@ -20,8 +22,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 _INFRASTRUCTURE = ("infra", "cluster")  # the API's words for an infrastructure and a full profile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackRegistry:
+class PackRegistry(Struct, frozen=True, kw_only=True):
     """The registry that a pack comes from; ``endpoint`` is its address, which only the API knows."""
 
     uid: str = ""
@@ -30,8 +31,7 @@ class PackRegistry:
     endpoint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class FoundImage:
+class FoundImage(Struct, frozen=True, order=True):
     """An image, and the place that names it.
 
     ``is_guess`` says that it may be none, or one that nobody has: a build goes on without it.
@@ -42,15 +42,15 @@ class FoundImage:
     is_guess: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class PackFile:
     """A file that belongs to a pack: a manifest, or the archive of a chart."""
 
     name: str
-    content: bytes = field(repr=False)
+    content: bytes = dataclasses.field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
     """One layer of a profile.
 
@@ -62,7 +62,7 @@ class Pack:
 
     name: str
     version: str = ""
-    values: str | None = field(default="", repr=False)
+    values: str | None = dataclasses.field(default="", repr=False)
     origin: str
     uid: str = ""
     tag: str = ""
@@ -78,8 +78,7 @@ class Pack:
         return f"{self.name} {self.version}".rstrip()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(Struct, frozen=True, kw_only=True):
     """A cluster profile: its packs, and the variables and macros that their values may refer to.
 
     ``variables`` maps names to default values, None for a value that Palette keeps secret.
@@ -202,7 +201,7 @@ def require_uid(text: str) -> str:
 
 def with_endpoint(pack: Pack, endpoint: str | None) -> Pack:
     """``pack`` with the address of its registry."""
-    return replace(pack, registry=replace(pack.registry or PackRegistry(), endpoint=endpoint))
+    return dataclasses.replace(pack, registry=structs.replace(pack.registry or PackRegistry(), endpoint=endpoint))
 
 
 def with_content_of(pack: Pack, fuller: Pack | None) -> Pack:
@@ -210,7 +209,7 @@ def with_content_of(pack: Pack, fuller: Pack | None) -> Pack:
     if fuller is None:
         return pack
     manifests: tuple[PackFile, ...] = fuller.manifests or pack.manifests
-    return replace(pack, manifests=manifests, values=fuller.values if pack.values is None else pack.values)
+    return dataclasses.replace(pack, manifests=manifests, values=fuller.values if pack.values is None else pack.values)
 
 
 def _registry(fields: Mapping[str, Any], origin: str) -> PackRegistry | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct, structs
 
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.oci import Reference
@@ -28,8 +30,7 @@ _NO_CHARTS: Mapping[ChartRequest, PackFile | SyncerError] = MappingProxyType({})
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class UnlistedImages:
+class UnlistedImages(Struct, frozen=True):
     """Images that a pack names in its files but does not list; with ``lists_nothing`` it lists no images at all."""
 
     pack: str
@@ -48,8 +49,7 @@ class UnlistedImages:
         return f"{self.name} {listed}, and names {len(self.images)} elsewhere: {names}"
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileDefinition:
+class ProfileDefinition(Struct, frozen=True):
     """The definition of some profiles, with warnings and with the images that packs do not list."""
 
     definition: Definition
@@ -98,7 +98,7 @@ def define_profiles(
         for content, unlisted in reading.contents(profile):
             collection.remove(content, unlisted.images if scan else ())
     reading.tell_mistakes()
-    return replace(collection.result(name, profiles), unread=tuple(reading.unread))
+    return structs.replace(collection.result(name, profiles), unread=tuple(reading.unread))
 
 
 class _Collection:
@@ -283,7 +283,9 @@ def _with_unknown(content: PackContent) -> PackContent:
     """Add a warning when the values of the pack are unknown; layers of manifests and charts need no values."""
     if content.pack.values is not None or content.pack.type in ("helm", "manifest"):
         return content
-    return replace(content, warnings=("its values are unknown, and so is the content that it lists", *content.warnings))
+    return structs.replace(
+        content, warnings=("its values are unknown, and so is the content that it lists", *content.warnings)
+    )
 
 
 def _with_own_chart(content: PackContent) -> PackContent:
@@ -296,9 +298,9 @@ def _with_own_chart(content: PackContent) -> PackContent:
         known = registry.name or registry.uid or "unknown"
         problem = "whose address only Palette's API knows, so it is left out"
         warning = f"it is a chart of the Helm registry {known}, {problem}"
-        return replace(content, warnings=(*content.warnings, warning))
+        return structs.replace(content, warnings=(*content.warnings, warning))
     chart = ChartRequest(registry.endpoint, pack.name, pack.version or pack.tag or None)
-    return replace(content, charts=tuple(dict.fromkeys((chart, *content.charts))))
+    return structs.replace(content, charts=tuple(dict.fromkeys((chart, *content.charts))))
 
 
 def _profile_entry(profile: Profile) -> DefinedProfile:

@@ -6,12 +6,14 @@ disabled subchart, and lack images that only a cluster can tell.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from syncer.errors import InvalidFile, InvalidReference
 from syncer.formats.archive import read_archive
@@ -37,12 +39,12 @@ _MAX_WAY = 2_000  # lines that are searched for what belongs to an image
 _V_BEFORE_VERSION = re.compile(r"""["']v%s["']\s+\$?\.Chart\.AppVersion|:v\{\{-?\s*\$?\.Chart\.AppVersion""")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ChartFile:
     """A text file of a chart; ``folder`` is the path of its chart or subchart."""
 
     path: str
-    text: str = field(repr=False)
+    text: str = dataclasses.field(repr=False)
 
     @property
     def name(self) -> str:
@@ -53,8 +55,7 @@ class ChartFile:
         return self.path.rpartition("/")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class ChartScan:
+class ChartScan(Struct, frozen=True):
     """The images that a chart names, and those among them that its rendered templates have.
 
     ``problem`` says why they may not be all.
@@ -143,8 +144,7 @@ def _behind_image(line: str) -> list[re.Match[str]]:
     return [match] if match else [*_IN_BRACES.finditer(line)] if "image" in line else []
 
 
-@dataclass(slots=True)
-class _Surroundings:
+class _Surroundings(Struct):
     """The keys around an image without a registry: those of its own mapping, and those above it."""
 
     base: str = ""
@@ -195,8 +195,7 @@ def _starts_item(line: str) -> bool:
     return line.lstrip().startswith("- ")
 
 
-@dataclass(slots=True)
-class _Chart:
+class _Chart(Struct):
     """A chart or a subchart: its values, and its files other than Chart.yaml and values.yaml."""
 
     folder: str

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
+from msgspec import Struct
 from pydantic import AfterValidator, ConfigDict, Field, GetJsonSchemaHandler, SecretStr, WithJsonSchema, model_validator
 from pydantic_core import CoreSchema
 
@@ -43,8 +44,7 @@ def parse_repository(text: str) -> Reference:
     return replace(reference, tag=None, digest=None)
 
 
-@dataclass(frozen=True, slots=True)
-class CustomName:
+class CustomName(Struct, frozen=True):
     """The name that ``as`` gives an image below a target's base path; mapping rules do not apply to it."""
 
     repository: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 from syncer.formats.units import CountOrShare
@@ -14,8 +15,7 @@ MOST_DELETED = CountOrShare(count=10, percent=10.0)
 """The most of a target's tags that may go in one run, unless more is allowed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(Struct, frozen=True):
     """A tag that the profile no longer names.
 
     ``is_free`` says that no kept tag of the repository needs its digest, so that a registry that deletes by digest only

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 from syncer.naming import NameMapping
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from syncer.formats.windows import Window
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Site:
     """One registry that a bundle goes to, and how it wants to be treated.
 
@@ -25,9 +27,9 @@ class Site:
     name: str  # its own, or else its registry as it was written
     registry: str  # [http://|https://]HOST[:PORT][/BASE]
     place: str  # file and line, for messages
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     enabled: bool = True
-    mapping: NameMapping = field(default_factory=NameMapping)  # names of images there
+    mapping: NameMapping = dataclasses.field(default_factory=NameMapping)  # names of images there
     bytes_per_second: int | None = None  # both ways together; None with a group, which has the limit then
     group: LimitGroup | None = None
     windows: tuple[Window, ...] = ()  # none: at any time
@@ -38,8 +40,7 @@ class Site:
         return registry_key(self.registry)
 
 
-@dataclass(frozen=True, slots=True)
-class LimitGroup:
+class LimitGroup(Struct, frozen=True):
     """Sites that share a limit, such as those behind one gateway."""
 
     name: str
@@ -80,8 +81,7 @@ def select_sites(sites: Iterable[Site], *, only: Sequence[str] = (), excluded: S
     return chosen
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
+class _Choice(Struct, frozen=True):
     """Conditions for a site, each a label or None for its name, and a pattern; all must hold."""
 
     text: str

@@ -10,13 +10,14 @@ registry has ranges in braces, and ``targets_csv`` names a table of further ones
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
+from msgspec import Struct, field, structs
 from pydantic import ConfigDict, Field, model_validator
 
 from syncer.errors import InvalidFile, UsageError
@@ -53,11 +54,11 @@ MAX_SITES = 1_000_000
 """Sites of one file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SitesFile(RegistriesFile):
     """A targets file: its sites in their order, those that are not enabled among them, and settings of registries."""
 
-    sites: tuple[Site, ...] = field(repr=False)
+    sites: tuple[Site, ...] = dataclasses.field(repr=False)
 
     @property
     def groups(self) -> tuple[LimitGroup, ...]:
@@ -185,8 +186,7 @@ def parse_sites(text: str, path: Path, environment: Mapping[str, str]) -> SitesF
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
+class _Placed(Struct, frozen=True):
     """A target, and where it stands."""
 
     target: SiteTarget
@@ -202,8 +202,7 @@ class _Placed:
         return InvalidFile(self.origin, problem, line=self.line, field=self.spelt)
 
 
-@dataclass(slots=True)
-class _Collected:
+class _Collected(Struct):
     """The targets of a file as far as they are right, their sites by their keys, and the mistakes about them."""
 
     tree: Map
@@ -259,7 +258,7 @@ class _Collected:
                     problem = f"its group {group.name} has `{limit}: {known}` in another target, and {said} here"
                     self.mistakes.append(placed.mistake(problem))
                 elif said is not None:
-                    group = replace(group, **{limit: said})
+                    group = structs.replace(group, **{limit: said})
             groups[group.name] = group
         return groups
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
+
+from msgspec import Struct, structs
 
 from syncer.content import Along, Item
 from syncer.errors import InvalidFile, UsageError, hide
@@ -24,22 +26,23 @@ _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 _ELSEWHERE = "docs/sync.md and docs/sites.md show them; syncer import makes sync files of those of other tools"
 
 
-@dataclass(frozen=True, slots=True)
-class TagSelection:
+class TagSelection(Struct, frozen=True):
     """The images that the rules of a repository select from its tags."""
 
     references: tuple[Reference, ...]
     unmatched: tuple[TagPattern, ...]  # patterns that match no tag: worth a warning
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RegistriesFile:
     """A file with settings for single registries, ``by_host``, and the lines of its parts."""
 
     path: Path
     by_host: Mapping[str, Registry]
-    tree: Any = field(repr=False)  # None: a program made it, and nothing has a line
-    from_variables: AbstractSet[tuple[Step, ...]] = field(default=frozenset(), repr=False)  # places in the tree
+    tree: Any = dataclasses.field(repr=False)  # None: a program made it, and nothing has a line
+    from_variables: AbstractSet[tuple[Step, ...]] = dataclasses.field(
+        default=frozenset(), repr=False
+    )  # places in the tree
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -70,12 +73,12 @@ class RegistriesFile:
         return f"{self.path}:{line}" if line else str(self.path)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SyncFile(RegistriesFile):
     """A sync file: its document, and the lines of its parts."""
 
     document: SyncDocument
-    order: Mapping[int, int] = field(repr=False)  # each source's number, by identity: two may be equal
+    order: Mapping[int, int] = dataclasses.field(repr=False)  # each source's number, by identity: two may be equal
 
     @classmethod
     def of(
@@ -122,7 +125,7 @@ class SyncFile(RegistriesFile):
             "referrers": document.referrers if referrers is None else referrers,
             "map": {rule.prefix: rule.replacement for rule in kept} | rules,
         }
-        return replace(self, document=document.model_copy(update=changes))
+        return dataclasses.replace(self, document=document.model_copy(update=changes))
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -185,7 +188,7 @@ class SyncFile(RegistriesFile):
             return self.mapping_of(target).target(reference, registry=registry, base=base)
         path = "/".join(filter(None, (base.strip("/"), custom_name.repository)))
         name = rename_reference(reference, registry=registry, repository=path)
-        return replace(name, tag=custom_name.tag) if custom_name.tag else name
+        return dataclasses.replace(name, tag=custom_name.tag) if custom_name.tag else name
 
 
 def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
@@ -220,8 +223,7 @@ def _draft(text: str, path: Path, environment: Mapping[str, str] | None) -> Draf
 Document = TypeVar("Document", bound=StrictModel)
 
 
-@dataclass(slots=True)
-class Draft(Generic[Document]):
+class Draft(Struct, Generic[Document]):
     """A file as far as it could be read: its document if there is no mistake in it, and all mistakes."""
 
     document: Document | None
@@ -295,12 +297,12 @@ def merge_items(items: Iterable[Item]) -> list[Item]:
         if known is item:
             continue
         wanted_by = (*known.wanted_by, *item.wanted_by)
-        if replace(known, wanted_by=wanted_by) != replace(item, wanted_by=wanted_by):
+        if structs.replace(known, wanted_by=wanted_by) != structs.replace(item, wanted_by=wanted_by):
             raise UsageError(
                 f"{item.source} is asked for in two forms, by {known.wanted_by[0]} and by {item.wanted_by[0]}",
                 hint="let both name the same platforms and referrers, or give one another name with `as`",
             )
-        merged[item.source, item.target] = replace(known, wanted_by=wanted_by)
+        merged[item.source, item.target] = structs.replace(known, wanted_by=wanted_by)
     require_distinct(merged)
     return list(merged.values())
 
@@ -364,16 +366,15 @@ def mistake_at(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile
 _MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Login:
     """A user name and a password."""
 
     username: str
-    password: str = field(repr=False)
+    password: str = dataclasses.field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Helper:
+class Helper(Struct, frozen=True):
     """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
 
     name: str

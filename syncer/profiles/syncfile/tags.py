@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Self
+
+from msgspec import Struct
 
 from syncer.errors import UsageError
 from syncer.formats.semver import Range, RegclientRange, Version
@@ -17,13 +19,13 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MAX_REGEX = 1000  # characters; tags have 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class TagPattern:
     """One rule that selects tags; ``kind`` is the field that it stands in, ``text`` its own text."""
 
     kind: str
     text: str
-    fits: Callable[[str], bool] = field(compare=False, repr=False)
+    fits: Callable[[str], bool] = dataclasses.field(compare=False, repr=False)
 
     @classmethod
     def name(cls, text: str) -> Self:
@@ -72,8 +74,7 @@ class TagPattern:
         return f"{self.kind} {self.text!r}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TagRules:
+class TagRules(Struct, frozen=True, kw_only=True):
     """The rules for the tags of one repository.
 
     They select the tags in ``names`` and those that one of ``patterns`` matches, or all tags with ``every``; tags that

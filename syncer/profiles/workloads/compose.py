@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field, structs
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_text
@@ -74,11 +75,10 @@ def read_compose(paths: Sequence[Path], environment: Mapping[str, str], found: M
     services = reader.load(paths, variables)
     workloads = reader.workloads(services, variables.get("COMPOSE_PROFILES", ""))
     warnings = tuple(f"{paths[0]}: {warning}" for warning in workloads.warnings)
-    return replace(workloads, warnings=warnings, files=reader.files)
+    return structs.replace(workloads, warnings=warnings, files=reader.files)
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(Struct, frozen=True):
     """A value of a service, with the place that it came from and the variables of that place."""
 
     value: Any
@@ -92,8 +92,7 @@ _Service = dict[str, list[_Field]]
 """The fields of a service; those that are no lists have one value, the last one."""
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     mistakes: Mistakes
     _documents: dict[Path, list[Any]] = field(default_factory=dict)
     _loading: list[Path] = field(default_factory=list)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.formats.yaml import Map, Seq, Step, line_of, spell_path
@@ -42,8 +43,7 @@ TEMPLATE_PROBLEM = "it is a template that is still to be filled in"
 TEMPLATE_HINT = "give what `helm template` prints"
 
 
-@dataclass(frozen=True, slots=True)
-class Workloads:
+class Workloads(Struct, frozen=True):
     """The images of some files: those that run, those that may, warnings, and the kinds of the documents."""
 
     images: tuple[FoundImage, ...] = ()
@@ -62,8 +62,7 @@ class Workloads:
         )
 
 
-@dataclass(slots=True)
-class Mistakes:
+class Mistakes(Struct):
     """The mistakes of files, which are told together."""
 
     found: list[InvalidFile] = field(default_factory=list)
@@ -100,8 +99,7 @@ def read_manifests(documents: Sequence[Any], path: Path, environment: Mapping[st
     )
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(Struct):
     path: Path
     environment: Mapping[str, str]
     mistakes: Mistakes
