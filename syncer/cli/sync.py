@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from syncer.api.sources import Sources, Warn, sync_settings
 from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncResult, run_sync
-from syncer.cli.command import flag, option
+from syncer.cli.command import flag, option, options
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -22,7 +22,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
-from syncer.cli.sync_flags import find_sync_file, open_named
+from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import CountOrShare, parse_duration
 from syncer.profiles.syncfile.document import Target
@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 def sync(
     *,
+    registry: tuple[RegistryAddress, ...] = options(
+        "Where the images go; may be given many times.",
+        "-r",
+        metavar="HOST[:PORT][/BASE]",
+        parse=RegistryAddress.parse,
+    ),
     mirror: MirrorOptions,
     keep_going: bool = flag("Whether the rest goes on when an image fails.", "--keep-going/--fail-fast", default=True),
     prune: bool = flag("List the tags at the targets that the file no longer names."),
@@ -66,10 +72,15 @@ def sync(
     transfer.refuse_recheck()
     if max_delete is not None and not yes:
         raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
-    file = find_sync_file(mirror, os.environ)
+    file = find_sync_file(mirror, registry, os.environ)
     state = state_directory(upload.state_dir)
     registries = registry_settings(
-        connection, login, mirror.address, upload, everyone=mirror.everyone, include_foreign=mirror.include_foreign
+        connection,
+        login,
+        find_login_target(login, file),
+        upload,
+        everyone=mirror.everyone(registry),
+        include_foreign=mirror.include_foreign,
     )
     settings = sync_settings(file, registries, os.environ)
     console = _console(settings, mirror.project_id) if file.asks_palette else None
@@ -95,10 +106,11 @@ def sync(
         return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:
-        profile = mirror.config.stem if mirror.config else str(mirror.address)
+        named = ", ".join(sorted(map(str, registry)))
+        profile = mirror.config.stem if mirror.config else named
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
         with open_reporter(output, secrets=secrets) as reporter:
-            subject = str(mirror.config.resolve() if mirror.config else mirror.address)
+            subject = str(mirror.config.resolve()) if mirror.config else named
             with hold_lock(state, subject, reporter.warn) as usable:
                 if mirror.arch and mirror.referrers is not False:
                     reporter.warn(
