@@ -155,6 +155,7 @@ async def test_a_plan_leaves_the_metrics_of_pushes_alone(debian_registry: OpenRe
     [
         ("--image a/b:1 --targets-file sites.yaml", "no --file is given"),
         ("--config sync.yaml --only x", "no --file is given"),
+        ("--image a/b:1 --shard 1/2", "here a build would be foreseen"),
         ("--file x.tar.zst -r a.io -r A.io/", "named twice"),
         ("--file x.tar.zst -r a.io -r b.io --username me --password-stdin", "are for one registry"),
         ("--file x.tar.zst -r a.io -r b.io --shard 17/16", "there is no shard 17/16"),

@@ -109,8 +109,11 @@ async def plan_sync(
 ) -> ForecastReport:
     """Foresee what a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
 
-    ``state`` is where earlier runs left their hints.  Raises ``UsageError`` for names that contradict each other.
+    ``state`` is where earlier runs left their hints.  Raises ``UsageError`` for names that contradict each other, and
+    for a prune of a shard.
     """
+    if with_prune:
+        sources.require_all()
     forecast = Forecast(fetches=True, sends=True, can_mount=True)
     registries = sources.supplies.registries
     targets = {address.host: registries.target(address) for address in sources.addresses.values()}

@@ -31,6 +31,7 @@ from syncer.cli.palette import open_console
 from syncer.cli.settings import chart_supplies, registry_settings, state_directory
 from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError
+from syncer.formats.units import Shard
 from syncer.profiles.syncfile.sync_file import SyncFile
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report.forecast import ForecastReport
@@ -62,7 +63,7 @@ def plan(
     workers = connection.concurrency
     is_sync = file is None and bool(mirror.config or to.registry)
     if file is None:
-        _refuse_sites(to, as_name)
+        _refuse_sites(to, as_name, is_sync=is_sync)
     sync_file = find_sync_file(mirror, to.registry, os.environ) if is_sync else None
     settings = registry_settings(
         connection,
@@ -80,8 +81,9 @@ def plan(
         if file:
             forecast = await _plan_push(file, as_name, to.single, mirror, settings, workers=workers)
         elif sync_file:
+            shard = Shard.parse(to.shard, os.environ) if to.shard else None
             kept = state_directory(state.state_dir)
-            forecast = await _plan_sync(sync_file, mirror, settings, kept, workers=workers)
+            forecast = await _plan_sync(sync_file, mirror, settings, kept, shard=shard, workers=workers)
         else:
             bundle = BundleFile(format=format.value, platform=mirror.arch)
             forecast = await _plan_build(bundle, mirror, settings, workers=workers)
@@ -90,15 +92,17 @@ def plan(
     run(job)
 
 
-def _refuse_sites(to: SiteOptions, as_name: GivenName | None) -> None:
-    """Raise ``UsageError`` for options that are about a bundle and its sites."""
+def _refuse_sites(to: SiteOptions, as_name: GivenName | None, *, is_sync: bool) -> None:
+    """Raise ``UsageError`` for options that are about a bundle and its sites, and for a share of a build."""
     if as_name:
         raise UsageError("--as names what is in an archive, and no --file is given")
-    if replace(to, registry=()).is_fleet:
+    if replace(to, registry=(), shard=None).is_fleet:
         raise UsageError(
             "options about sites, such as --targets-file and --only, are for a bundle, and no --file is given",
             hint="a sync file names its targets itself (docs/sync.md)",
         )
+    if to.shard and not is_sync:
+        raise UsageError("--shard takes a share of sites or of a sync, and here a build would be foreseen")
 
 
 async def _plan_push(
@@ -122,11 +126,12 @@ async def _plan_sync(
     settings: RegistrySettings,
     state: Path,
     *,
+    shard: Shard | None,
     workers: int,
 ) -> ForecastReport:
     settings = sync_settings(file, settings, os.environ)
     console = open_console(settings.transport, project_id=mirror.project_id) if file.asks_palette else None
-    async with open_named(mirror, file, settings, console, warn) as sources:
+    async with open_named(mirror, file, settings, console, warn, shard=shard) as sources:
         return await plan_sync(sources, state=state, workers=workers)
 
 

@@ -12,6 +12,7 @@ from syncer.api.sources import Sources, Warn, open_sources
 from syncer.cli.options import LoginOptions, MirrorOptions
 from syncer.cli.settings import chart_supplies
 from syncer.errors import UsageError
+from syncer.formats.units import Shard
 from syncer.profiles.syncfile.document import Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistryAddress, RegistrySettings
@@ -28,6 +29,8 @@ def open_named(
     settings: RegistrySettings,
     console: PaletteConsole | None,
     say: Warn,
+    *,
+    shard: Shard | None = None,
 ) -> AbstractAsyncContextManager[Sources]:
     """Open the sources of ``file``, which the options name, with all that a command line has for them."""
     return open_sources(
@@ -38,6 +41,7 @@ def open_named(
         console=console,
         strict=options.strict,
         environment=os.environ,
+        shard=shard,
     )
 
 
