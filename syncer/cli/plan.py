@@ -57,7 +57,8 @@ def plan(
     """Say what would be fetched, sent, mounted and skipped, and do none of it.
 
     With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push, to one
-    registry or to many; with images alone a build, and how large its bundle would be.
+    registry or to many; with images alone a build, and how large its bundle would be.  --shard takes a share of the
+    sites, or of the source repositories of a sync.
     """
     output = OutputOptions(json=json, progress=False)
     workers = connection.concurrency
