@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
@@ -24,11 +24,10 @@ from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site, select_sites
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import human_bytes, human_seconds, printable
-from syncer.report.summary import block, quantity, require_writable, write_report
+from syncer.report.summary import Reported, block, quantity, require_writable, write_report
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, FleetResult, SiteResult
-    from syncer.report import Report
     from syncer.transfer.events import Emit
 
 _NAMES_SHOWN = 5  # of the sites with one cause
@@ -101,11 +100,8 @@ class SiteOptions:
             raise UsageError(said, hint="name registries with --registry, or in a --targets-file")
         if self.targets_file is None and (self.only or self.excluded):
             raise UsageError("--only and --except choose from a --targets-file, and none is given")
-        if (self.targets_file or len(self.registry) > 1) and (login.username is not None or login.password_stdin):
-            raise UsageError(
-                "--username and --password-stdin are for one registry, and several are named",
-                hint="syncer registry-login keeps a login for each of them",
-            )
+        if self.targets_file or len(self.registry) > 1:
+            login.require_one_registry()
         if self.report_dir is not None:
             require_writable(self.report_dir / "site.json")
         if self.targets_file is None:
@@ -121,7 +117,7 @@ class SiteOptions:
     def _named(self, mapping: NameMapping) -> list[Site]:
         sites: dict[str, Site] = {}
         for address in self.registry:
-            site = Site(name=str(address), registry=_written(address), place="--registry", mapping=mapping)
+            site = Site(name=str(address), registry=address.written, place="--registry", mapping=mapping)
             if site.key in sites:
                 raise UsageError(f"the registry {address} is named twice")
             sites[site.key] = site
@@ -146,11 +142,6 @@ class Fleet(Struct, frozen=True):
     settings: RegistrySettings
 
 
-def _written(address: RegistryAddress) -> str:
-    scheme = {True: "http://", False: "https://", None: ""}[address.plain_http]
-    return f"{scheme}{address}"
-
-
 class SitesDisplay:
     """A ``fleet.deploy.Watcher`` that says one line for each site that ends, and writes the site's own report."""
 
@@ -164,7 +155,7 @@ class SitesDisplay:
         """Nobody hears of the events of a site but its own report."""
         return None
 
-    def end(self, result: SiteResult, report: Report | None, *, is_last: bool) -> None:
+    def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
         """Say what became of a site."""
         again = "" if is_last else "; it is tried again at the end"
         self._ended.add(result.name)
@@ -175,21 +166,25 @@ class SitesDisplay:
 
 
 async def run_fleet(
-    command: Literal["push", "verify"],
+    command: Literal["push", "plan", "verify"],
     file: Path,
     fleet: Fleet,
     options: FleetOptions,
     output: OutputOptions,
     *,
     given: GivenName | None,
+    tell_work: bool = False,
 ) -> Exit:
-    """Push or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them."""
-    from syncer.fleet.deploy import push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
+    """Push, plan or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them.
 
-    visit = push_fleet if command == "push" else verify_fleet
+    With ``tell_work`` the code of a plan that found nothing wrong says whether a site lacks anything.
+    """
+    from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
+
+    visit = {"push": push_fleet, "plan": plan_fleet, "verify": verify_fleet}[command]
     result = await visit(file, fleet.sites, given=given, settings=fleet.settings, options=options)
     summarize_fleet(f"{command.capitalize()} Summary", result, output)
-    return result.exit
+    return result.exit or (Exit.WORK_TO_DO if tell_work and result.has_work else Exit.OK)
 
 
 def open_sites_display(output: OutputOptions, sites: Sequence[Site], report_dir: Path | None) -> SitesDisplay:
@@ -205,7 +200,7 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
     """Print what became of all sites, as a summary or as JSON, and write the files that the options name."""
     if output.report:
         write_report(output.report, result)
-    if output.metrics_file:
+    if output.metrics_file and result.command != "plan":
         write_metrics_file(output.metrics_file, result.to_json())
     if output.json:
         print_json(result.to_json())
@@ -216,19 +211,35 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
 
 
 def _lines(result: FleetResult) -> Iterator[str]:
-    good = sum(site.state.is_good for site in result.sites)
-    verb = {"push": "is at", "verify": "is whole at"}[result.command]
-    yield f"bundle {result.bundle} {verb} {good:,} of {quantity(len(result.sites), 'site')}"
+    verb = "is whole at" if result.command == "verify" else "is at"
+    yield f"bundle {result.bundle} {verb} {result.whole:,} of {quantity(len(result.sites), 'site')}"
     yield "sites:   " + ", ".join(f"{number:,} {state}" for state, number in result.states.items())
     sent = sum(site.bytes_sent for site in result.sites)
     mounted = sum(site.bytes_mounted for site in result.sites)
     seconds = (result.ended - result.started).total_seconds()
+    if result.command == "plan":
+        yield f"push:    {_foreseen(result.foreseen)}"
+        for site in result.sites:
+            figures = f", {_foreseen(site.foreseen)}" if site.state is site.state.BEHIND else ""
+            yield f"site:    {printable(site.name)}: {site.state}{figures}"
     if sent:
         yield f"moved:   {human_bytes(sent)}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
     rate = f", {human_bytes(sent / seconds)}/s" if sent and seconds > 0 else ""
     yield f"time:    {human_seconds(seconds)}{rate}"
+
+
+def _foreseen(figures: Mapping[str, int]) -> str:
+    """What a plan foresees that a push would send, of one site or of all."""
+    blobs = figures["blobs_to_copy"]
+    parts = [
+        f"{quantity(figures['images_to_copy'], 'image')} to copy",
+        f"{human_bytes(figures['bytes_to_send'])} to send in {quantity(blobs, 'blob')}" if blobs else "no blob to send",
+    ]
+    if mounted := figures["bytes_to_mount"]:
+        parts.append(f"{human_bytes(mounted)} to mount")
+    return ", ".join(parts)
 
 
 def _cause(cause: Cause) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from msgspec import structs
 
@@ -26,7 +28,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import registry_settings, state_directory
-from syncer.errors import Exit, UsageError
+from syncer.errors import Exit
 from syncer.naming import NameMapping
 from syncer.oci import Platform
 
@@ -73,15 +75,17 @@ def push(
         return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def push_to_all() -> Exit:
+        shown = replace(output, progress=False) if transfer.dry_run else output  # what a plan finds is on stdout
         options = structs.replace(
-            to.options(fleet, connection, output),
+            to.options(fleet, connection, shown),
             platform=arch,
             annotations=annotation_selector,
             state=state,
             rehash=verify_first,
             recheck=transfer.recheck,
         )
-        return await run_fleet("push", file, fleet, options, output, given=as_name)
+        command: Literal["push", "plan"] = "plan" if transfer.dry_run else "push"
+        return await run_fleet(command, file, fleet, options, output, given=as_name, tell_work=transfer.exit_code)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
@@ -98,8 +102,6 @@ def push(
         return result.exit
 
     if to.is_fleet:
-        if transfer.dry_run:
-            raise UsageError("a dry run is for one registry")
         run(push_to_all)
     else:
         run(forecast if transfer.dry_run else job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +14,7 @@ import anyio
 from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
+from syncer.api.plan import plan_delivery
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.verify import verify_at
@@ -24,13 +26,15 @@ from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, Sit
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
+from syncer.report.forecast import Forecast, ForecastReport
+from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 
 _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
 
 
-Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[SiteResult, Report | None]]]
+Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[SiteResult, Reported | None]]]
 """Does the work at one site within so many seconds; None: it may take as long as it takes."""
 
 
@@ -51,9 +55,7 @@ async def push_fleet(
     async with open_checked(file, given, warn=options.warn) as bundle:
         if options.rehash:
             await verify_bundle(bundle)
-        chosen = find_in_file(bundle, options.annotations)
-        for site in sites:
-            _delivery(site, options).names(item.target for item in chosen.items)
+        chosen = _choose(bundle, sites, options)
         async with open_registries(_with_limits(settings, sites)) as registries:
             pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
             result = await _visit_all(
@@ -62,6 +64,29 @@ async def push_fleet(
         if bundle.changed():
             raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
     return result
+
+
+async def plan_fleet(
+    file: Path,
+    sites: Sequence[Site],
+    *,
+    given: GivenName | None = None,
+    settings: RegistrySettings | None = None,
+    options: FleetOptions | None = None,
+) -> FleetResult:
+    """Foresee what ``push_fleet`` would send to each of ``sites``; raises as it does.
+
+    Nothing is sent, so that sites are asked at any time, whatever their windows are.
+    """
+    options = options or FleetOptions()
+    sites = [replace(site, windows=()) for site in sites]
+    async with open_checked(file, given, warn=options.warn) as bundle:
+        chosen = _choose(bundle, sites, options)
+        async with open_registries(_with_limits(settings, sites)) as registries:
+            planning = _Planning(registries, chosen, options, _share_of_workers(sites, options))
+            return await _visit_all(
+                sites, planning.visit, registries, options, command="plan", bundle=bundle_name(bundle)
+            )
 
 
 async def verify_fleet(
@@ -81,6 +106,14 @@ async def verify_fleet(
             return await _visit_all(
                 sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
             )
+
+
+def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> BundleSource:
+    """The items of ``bundle`` that go to ``sites``; raises ``UsageError`` for names that collide at one of them."""
+    chosen = find_in_file(bundle, options.annotations)
+    for site in sites:
+        _delivery(site, options).names(item.target for item in chosen.items)
+    return chosen
 
 
 def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
@@ -226,6 +259,50 @@ class _Pushing(Struct, frozen=True):
         errors[:0] = [image.error for image in report.failures if image.error]
         state = outcome(errors, has_changed=_has_changed(report))
         return _result(site, state, began, report, errors), report
+
+
+class _Planning(Struct, frozen=True):
+    """The forecast of the push of one bundle to a site."""
+
+    registries: Registries
+    chosen: BundleSource
+    options: FleetOptions
+    workers: int
+
+    async def visit(
+        self,
+        site: Site,
+        emit: Emit | None,  # noqa: ARG002
+        seconds: float | None,
+    ) -> tuple[SiteResult, ForecastReport]:
+        """Ask ``site`` for the names of all images within ``seconds``."""
+        began, asked = time.monotonic(), self._requests(site)
+        errors: list[SyncerError] = []
+        report = Forecast(fetches=False, sends=True, can_mount=True).report()  # of nothing, if time is over before
+        with _within(seconds, errors):
+            delivery = _delivery(site, self.options)
+            report = await plan_delivery(self.chosen, self.registries, delivery, workers=self.workers, must_tell=True)
+            errors += [image.error for image in report.images if image.error]
+        state = outcome(errors, has_changed=report.has_work)
+        return (
+            SiteResult(
+                name=site.name,
+                registry=site.registry,
+                state=SiteState.BEHIND if state is SiteState.DONE else state,
+                images=report.totals.images,
+                images_failed=report.totals.images_failed,
+                requests=self._requests(site) - asked,
+                seconds=time.monotonic() - began,
+                error=errors[0] if errors else None,
+                forecast=report.totals,
+            ),
+            report,
+        )
+
+    def _requests(self, site: Site) -> int:
+        """The requests so far to the host of ``site``, whose sites follow each other."""
+        traffic = self.registries.traffic.get(self.registries.host_at(_address(site)))
+        return traffic.requests.total() if traffic else 0
 
 
 class _Verifying(Struct, frozen=True):

@@ -13,6 +13,16 @@ from msgspec import Struct
 from syncer.api.result import refusal_in
 from syncer.errors import Exit, NetworkError, SyncerError, VerificationError, common_exit
 from syncer.report.figures import instant, reason
+from syncer.report.forecast import ForecastTotals
+
+_FORESEEN = (
+    "images_to_copy",
+    "images_to_skip",
+    "blobs_to_copy",
+    "blobs_to_mount",
+    "bytes_to_send",
+    "bytes_to_mount",
+)
 
 
 class SiteState(StrEnum):
@@ -20,6 +30,7 @@ class SiteState(StrEnum):
 
     DONE = "done"  # it has all of the bundle now
     UNCHANGED = "unchanged"  # it had all of the bundle before
+    BEHIND = "behind"  # of a plan: it lacks some, and a push would bring that
     PARTIAL = "partial"  # it lacks some; the same command goes on
     DOWN = "down"  # nobody answers there, or only that it is out of order
     REFUSED = "refused"  # it does not let us in, or what was asked of it cannot be done there
@@ -27,8 +38,8 @@ class SiteState(StrEnum):
 
     @property
     def is_good(self) -> bool:
-        """True when the site has what it should have."""
-        return self in (SiteState.DONE, SiteState.UNCHANGED)
+        """True when the site has what it should have, or a plan says that a push would bring it."""
+        return self in (SiteState.DONE, SiteState.UNCHANGED, SiteState.BEHIND)
 
 
 class SiteResult(Struct, frozen=True, kw_only=True):
@@ -45,6 +56,7 @@ class SiteResult(Struct, frozen=True, kw_only=True):
     requests: int = 0
     seconds: float = 0.0
     error: SyncerError | None = None  # the first one
+    forecast: ForecastTotals | None = None  # of a plan, for a site that was asked
 
     @property
     def exit(self) -> Exit:
@@ -69,12 +81,17 @@ class SiteResult(Struct, frozen=True, kw_only=True):
             "error": str(self.error) if self.error else None,
         }
 
+    @property
+    def foreseen(self) -> dict[str, int]:
+        """The figures of a plan, as the document names them; all are 0 for a site that did not tell."""
+        return {name: getattr(self.forecast, name, 0) for name in _FORESEEN}
+
 
 class FleetResult(Struct, frozen=True, kw_only=True):
     """The outcome of a run over many sites."""
 
     run_id: str
-    command: str  # push or verify
+    command: str  # push, plan or verify
     bundle: str
     started: datetime
     ended: datetime
@@ -85,6 +102,21 @@ class FleetResult(Struct, frozen=True, kw_only=True):
         """The number of sites that ended in each state, but for those in which none did."""
         counted = Counter(site.state for site in self.sites)
         return {state: counted[state] for state in SiteState if counted[state]}
+
+    @property
+    def whole(self) -> int:
+        """The number of sites that have all of the bundle."""
+        return self.states.get(SiteState.DONE, 0) + self.states.get(SiteState.UNCHANGED, 0)
+
+    @property
+    def has_work(self) -> bool:
+        """True when a plan found a site that lacks some of the bundle."""
+        return SiteState.BEHIND in self.states
+
+    @property
+    def foreseen(self) -> dict[str, int]:
+        """The sums of what a plan foresees at the sites."""
+        return {name: sum(site.foreseen[name] for site in self.sites) for name in _FORESEEN}
 
     @property
     def exit(self) -> Exit:
@@ -109,6 +141,7 @@ class FleetResult(Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         """The document of docs/report.schema.json, of kind ``fleet``."""
+        is_plan = self.command == "plan"
         return {
             "kind": "fleet",
             "run_id": self.run_id,
@@ -123,10 +156,11 @@ class FleetResult(Struct, frozen=True, kw_only=True):
                     name: sum(getattr(site, name) for site in self.sites)
                     for name in ("images", "images_failed", "bytes_sent", "bytes_mounted", "bytes_resumed", "requests")
                 },
+                **(self.foreseen if is_plan else {}),
                 "seconds": round((self.ended - self.started).total_seconds(), 3),
             },
             "causes": [{"cause": cause.text, "sites": list(cause.sites)} for cause in self.causes],
-            "sites": [site.to_json() for site in self.sites],
+            "sites": [site.to_json() | (site.foreseen if is_plan else {}) for site in self.sites],
         }
 
 
