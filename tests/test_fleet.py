@@ -96,7 +96,7 @@ async def test_a_site_that_fails_stops_no_other(debian_registry: OpenRegistry, t
         file = await bundle(source, tmp_path)
         full = await stack.enter_async_context(fault_proxy(good))
         full.on("PUT", "/manifests/", Reply(507, {}, b"no space left"), times=None)
-        sites = [NOBODY, shut.address, full.registry.address, f"{good.address}/mirror"]
+        sites = [NOBODY, "127.0.0.2:9", shut.address, full.registry.address, f"{good.address}/mirror"]
         report = tmp_path / "fleet.json"
 
         pushed = await push(file, sites, "--report", report, "--report-dir", tmp_path, home=tmp_path)
@@ -104,8 +104,10 @@ async def test_a_site_that_fails_stops_no_other(debian_registry: OpenRegistry, t
         assert pushed.code == 1
         await assert_whole(good, source, "mirror/")
         states = {name: row["state"] for name, row in rows(report).items()}
-        assert states == dict(zip(map(_without_scheme, sites), ("down", "refused", "partial", "done"), strict=True))
-        assert pushed.stdout.count("cannot be reached") == 1
+        assert states == dict(
+            zip(map(_without_scheme, sites), ("down", "down", "refused", "partial", "done"), strict=True)
+        )
+        assert f"failed:  cannot be reached: connection refused: 2 sites: {NOBODY}, 127.0.0.2:9\n" in pushed.stdout
         assert "it is tried again at the end" in pushed.stderr
         own = orjson.loads((tmp_path / f"{good.address.replace(':', '_')}_mirror.json").read_bytes())
         Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(own)
