@@ -73,7 +73,7 @@ def push(
 
     async def push_to_all() -> Exit:
         options = replace(
-            to.options(fleet, connection, output),
+            to.options(connection),
             platform=arch,
             annotations=annotation_selector,
             state=state,

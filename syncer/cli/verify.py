@@ -55,7 +55,7 @@ def verify(
 
     async def verify_all() -> Exit:
         fleet = to.fleet(login, settings, map)
-        options = to.options(fleet, connection, output)
+        options = to.options(connection)
         await check_signature()
         return await run_fleet("verify", file, fleet, options, output, given=as_name)
 

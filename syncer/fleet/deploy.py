@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +21,7 @@ from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.fleet import FleetOptions
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
+from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, Stopped, outcome
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
@@ -30,8 +31,12 @@ _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
 
 
-Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[SiteResult, Report | None]]]
-"""Does the work at one site within so many seconds; None: it may take as long as it takes."""
+Ended: TypeAlias = Callable[[SiteResult, Report | None], None]
+Visit: TypeAlias = Callable[[Site, Emit | None, float | None, Ended], Awaitable[None]]
+"""Does the work at one site within so many seconds, None being as long as it takes, and says how it ended.
+
+It says that also when it is cancelled, of as much as was done.
+"""
 
 
 async def push_fleet(
@@ -95,20 +100,28 @@ async def _visit_all(
     """Do ``visit`` at each of ``sites``; those that failed for what may have passed are visited again at the end."""
     started = datetime.now(UTC)
     run = _Visits(sites, visit, registries, options)
-    await run.all(sites)
-    again = run.to_visit_again()
-    if again:
-        registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
-        await run.all(again)
-    results = tuple(run.results.get(site.key) or _not_begun(site) for site in sites)
-    return FleetResult(
-        run_id=options.run_id,
-        command=command,
-        bundle=bundle,
-        started=started,
-        ended=datetime.now(UTC),
-        sites=results,
-    )
+
+    def result() -> FleetResult:
+        return FleetResult(
+            run_id=options.run_id,
+            command=command,
+            bundle=bundle,
+            started=started,
+            ended=datetime.now(UTC),
+            sites=tuple(run.results.get(site.key) or _not_begun(site) for site in sites),
+        )
+
+    try:
+        await run.all(sites)
+        again = run.to_visit_again()
+        if again:
+            registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
+            await run.all(again)
+    except anyio.get_cancelled_exc_class():
+        if options.on_cut:
+            options.on_cut(result())
+        raise
+    return result()
 
 
 class _Visits:
@@ -179,7 +192,10 @@ class _Visits:
         limits = [self._ends - began] if self._ends is not None else []
         if closes is not None:
             limits.append((closes - datetime.now(UTC)).total_seconds())
-        result, report = await self._visit(site, emit, min(limits, default=None))
+        await self._visit(site, emit, min(limits, default=None), partial(self._note, site))
+
+    def _note(self, site: Site, result: SiteResult, report: Report | None) -> None:
+        """Note that a visit to ``site`` has ended."""
         is_last = True
         if before := self.results.get(site.key):
             result = replace(
@@ -208,7 +224,7 @@ class _Pushing:
     options: FleetOptions
     workers: int
 
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None) -> tuple[SiteResult, Report | None]:
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
         """Push to ``site`` within ``seconds``; whatever fails there is its result."""
         began = time.monotonic()
         options = RunOptions(
@@ -220,13 +236,16 @@ class _Pushing:
         )
         run = Run(options, fetches=False, sends=True)
         errors: list[SyncerError] = []
-        with _within(seconds, errors):
+
+        def end() -> None:
+            report = run.report(self.registries, self.registries.host_at(_address(site)))
+            errors[:0] = [image.error for image in report.failures if image.error]
+            state = outcome(errors, has_changed=_has_changed(report))
+            ended(_result(site, state, began, report, errors), report)
+
+        with _within(seconds, errors, end):
             pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
             errors += [pushed.problem] if pushed.problem else []
-        report = run.report(self.registries, self.registries.host_at(_address(site)))
-        errors[:0] = [image.error for image in report.failures if image.error]
-        state = outcome(errors, has_changed=_has_changed(report))
-        return _result(site, state, began, report, errors), report
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,20 +258,14 @@ class _Verifying:
     options: FleetOptions
     workers: int
 
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None) -> tuple[SiteResult, Report | None]:  # noqa: ARG002
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
         """Ask ``site`` for everything within ``seconds``."""
         began = time.monotonic()
         errors: list[SyncerError] = []
         images = failed = 0
-        with _within(seconds, errors):
-            delivery = _delivery(site, self.options)
-            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
-            images, failed = self.check.images, len({gap.name for gap in found.lacking})
-            if found.lacking:
-                errors.append(Lacking(len(found.lacking), found.checked))
-            errors += [doubt.error for doubt in found.unknown]
-        return (
-            SiteResult(
+
+        def end() -> None:
+            result = SiteResult(
                 name=site.name,
                 registry=site.registry,
                 state=outcome(errors, has_changed=failed > 0),
@@ -260,21 +273,34 @@ class _Verifying:
                 images_failed=failed,
                 seconds=time.monotonic() - began,
                 error=errors[0] if errors else None,
-            ),
-            None,
-        )
+            )
+            ended(result, None)
+
+        with _within(seconds, errors, end):
+            delivery = _delivery(site, self.options)
+            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
+            images, failed = self.check.images, len({gap.name for gap in found.lacking})
+            if found.lacking:
+                errors.append(Lacking(len(found.lacking), found.checked))
+            errors += [doubt.error for doubt in found.unknown]
 
 
 @contextmanager
-def _within(seconds: float | None, errors: list[SyncerError]) -> Iterator[None]:
-    """Run the block for so many seconds at most; what ends it early is added to ``errors``."""
-    with anyio.move_on_after(seconds) as time_left:
-        try:
-            yield
-        except SyncerError as error:
-            errors.append(error)
+def _within(seconds: float | None, errors: list[SyncerError], end: Callable[[], None]) -> Iterator[None]:
+    """Run the block for so many seconds at most, and call ``end``; what ends it early is added to ``errors``."""
+    try:
+        with anyio.move_on_after(seconds) as time_left:
+            try:
+                yield
+            except SyncerError as error:
+                errors.append(error)
+    except anyio.get_cancelled_exc_class():
+        errors.append(Stopped())
+        end()
+        raise
     if time_left.cancelled_caught:
         errors.append(OutOfTime())
+    end()
 
 
 def _result(site: Site, state: SiteState, began: float, report: Report, errors: Sequence[SyncerError]) -> SiteResult:

@@ -45,6 +45,7 @@ class SiteResult:
     requests: int = 0
     seconds: float = 0.0
     error: SyncerError | None = None  # the first one
+    report: str | None = None  # the name of the file that has the report of its own run
 
     @property
     def exit(self) -> Exit:
@@ -67,6 +68,7 @@ class SiteResult:
             "seconds": round(self.seconds, 3),
             "reason": reason(self.error) if self.error else None,
             "error": str(self.error) if self.error else None,
+            "report": self.report,
         }
 
 
@@ -98,15 +100,7 @@ class FleetResult:
     @property
     def causes(self) -> tuple[Cause, ...]:
         """Why sites did not end well, the most frequent cause first."""
-        by_text: dict[str, list[SiteResult]] = {}
-        for site in self.sites:
-            if site.error is not None:
-                by_text.setdefault(cause_of(site.error, site.registry), []).append(site)
-        causes = [
-            Cause(text, tuple(site.name for site in sites), sites[0].error.hint if sites[0].error else None)
-            for text, sites in by_text.items()
-        ]
-        return tuple(sorted(causes, key=lambda cause: -len(cause.sites)))
+        return causes_of(self.sites)
 
     def to_json(self) -> dict[str, Any]:
         """The document of docs/report.schema.json, of kind ``fleet``."""
@@ -155,6 +149,26 @@ class OutOfTime(SyncerError):
 
     def __init__(self) -> None:
         super().__init__("its time was over before all was there", hint="run the same command again to go on")
+
+
+class Stopped(SyncerError):
+    """A run was stopped, as by Ctrl-C, before all was at a site."""
+
+    def __init__(self) -> None:
+        super().__init__("it was stopped before all was there", hint="run the same command again to go on")
+
+
+def causes_of(sites: Iterable[SiteResult]) -> tuple[Cause, ...]:
+    """Why some of ``sites`` did not end well, the most frequent cause first."""
+    by_text: dict[str, list[SiteResult]] = {}
+    for site in sites:
+        if site.error is not None:
+            by_text.setdefault(cause_of(site.error, site.registry), []).append(site)
+    causes = [
+        Cause(text, tuple(site.name for site in alike), alike[0].error.hint if alike[0].error else None)
+        for text, alike in by_text.items()
+    ]
+    return tuple(sorted(causes, key=lambda cause: -len(cause.sites)))
 
 
 def cause_of(error: SyncerError, registry: str) -> str:
