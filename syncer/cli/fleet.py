@@ -269,25 +269,25 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
     if output.json:
         print_json(result.to_json())
         return
-    click.echo(without_secrets(block(title, list(_lines(result)))))
+    click.echo(without_secrets(block(title, list(fleet_lines(result)))))
     for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint):
         click.echo(f"hint: {hint}", err=True)
 
 
-def _lines(result: FleetResult) -> Iterator[str]:
+def fleet_lines(result: FleetResult) -> Iterator[str]:
+    """The lines of a summary about what became of all sites."""
     good = sum(site.state.is_good for site in result.sites)
-    verb = {"push": "is at", "verify": "is whole at"}[result.command]
+    verb = {"push": "is at", "verify": "is whole at"}.get(result.command, "is right at")
     yield f"bundle {result.bundle} {verb} {good:,} of {quantity(len(result.sites), 'site')}"
     yield "sites:   " + ", ".join(f"{number:,} {state}" for state, number in result.states.items())
     sent = sum(site.bytes_sent for site in result.sites)
     mounted = sum(site.bytes_mounted for site in result.sites)
-    seconds = (result.ended - result.started).total_seconds()
     if sent:
         yield f"moved:   {human_bytes(sent)}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
-    rate = f", {human_bytes(sent / seconds)}/s" if sent and seconds > 0 else ""
-    yield f"time:    {human_seconds(seconds)}{rate}"
+    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
+    yield f"time:    {human_seconds(result.seconds)}{rate}"
 
 
 def _cause(cause: Cause) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from syncer.api.result import refusal_in
-from syncer.errors import Exit, NetworkError, SyncerError, VerificationError, common_exit
-from syncer.report.figures import instant, reason
+from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit
+from syncer.profiles.syncfile.site import registry_key
+from syncer.report.figures import Part, Told, instant, moment, number, parts_of, parts_to_json, reason, seconds_of
 
 
 class SiteState(StrEnum):
@@ -71,6 +72,26 @@ class SiteResult:
             "report": self.report,
         }
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], cause: str | None) -> Self:
+        """Read what ``to_json`` made, as ``FleetResult.from_json`` does; ``cause`` is why the site failed."""
+        error = None
+        if document["error"] is not None:
+            error = Told(document["error"], document["reason"] or "failed", cause)
+        known = {"bytes_resumed": 0, **document}  # which reports of the version before do not have
+        figures = {name: number(known[name]) for name in ("images", "images_failed", "seconds", *_SUMS)}
+        return cls(
+            name=str(document["name"]),
+            registry=str(document["registry"]),
+            state=SiteState(document["state"]),
+            error=error,
+            report=document.get("report"),
+            **figures,
+        )
+
+
+_SUMS = ("bytes_sent", "bytes_mounted", "bytes_resumed", "requests")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetResult:
@@ -82,6 +103,17 @@ class FleetResult:
     started: datetime
     ended: datetime
     sites: tuple[SiteResult, ...]  # in the order of the file
+    parts: tuple[Part, ...] = ()  # the runs, where this is the account of several
+
+    @property
+    def runs(self) -> tuple[Part, ...]:
+        """The runs that this is the account of."""
+        return self.parts or (Part(run_id=self.run_id, started=self.started, ended=self.ended),)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds during which at least one of the runs was going on."""
+        return seconds_of(self.runs)
 
     @property
     def states(self) -> Mapping[SiteState, int]:
@@ -116,13 +148,31 @@ class FleetResult:
                 **{f"sites_{state.value.replace(' ', '_')}": self.states.get(state, 0) for state in SiteState},
                 **{
                     name: sum(getattr(site, name) for site in self.sites)
-                    for name in ("images", "images_failed", "bytes_sent", "bytes_mounted", "bytes_resumed", "requests")
+                    for name in ("images", "images_failed", *_SUMS)
                 },
-                "seconds": round((self.ended - self.started).total_seconds(), 3),
+                "seconds": round(self.seconds, 3),
             },
             "causes": [{"cause": cause.text, "sites": list(cause.sites)} for cause in self.causes],
             "sites": [site.to_json() for site in self.sites],
+            **parts_to_json(self.parts),
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a document of kind ``fleet``.
+
+        Raises ``KeyError``, ``TypeError``, ``ValueError`` or ``AttributeError`` for another one.
+        """
+        causes = {name: str(cause["cause"]) for cause in document["causes"] for name in cause["sites"]}
+        return cls(
+            run_id=str(document["run_id"]),
+            command=str(document["command"]),
+            bundle=str(document["bundle"]),
+            started=moment(document["started"]),
+            ended=moment(document["ended"]),
+            sites=tuple(SiteResult.from_json(row, causes.get(row["name"])) for row in document["sites"]),
+            parts=parts_of(document),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +182,40 @@ class Cause:
     text: str
     sites: tuple[str, ...]  # their names
     hint: str | None = None
+
+
+def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, ...]]:
+    """The account of several runs as of one, and the names of the sites that were in more than one of them.
+
+    Of such a site the row of the later run counts, unless that one did not begin it.  The id is that of the run
+    that ended last.  Raises ``UsageError`` for runs of several commands, or of several bundles.
+    """
+    for what in ("command", "bundle"):
+        found = sorted({getattr(fleet, what) for fleet in fleets})
+        if len(found) > 1:
+            raise UsageError(f"the reports are of more than one {what}: {', '.join(found)}")
+    if len(fleets) == 1:
+        return fleets[0], ()
+    rows: dict[str, SiteResult] = {}
+    repeated: dict[str, None] = {}
+    for fleet in sorted(fleets, key=lambda fleet: fleet.ended):
+        for site in fleet.sites:
+            key = registry_key(site.registry)
+            if key in rows:
+                repeated[site.name] = None
+            if key not in rows or site.state is not SiteState.NOT_BEGUN:
+                rows[key] = site
+    order = dict.fromkeys(registry_key(site.registry) for fleet in fleets for site in fleet.sites)
+    last = max(fleets, key=lambda fleet: fleet.ended)
+    return FleetResult(
+        run_id=last.run_id,
+        command=last.command,
+        bundle=last.bundle,
+        started=min(fleet.started for fleet in fleets),
+        ended=last.ended,
+        sites=tuple(rows[key] for key in order),
+        parts=tuple(part for fleet in fleets for part in fleet.runs),
+    ), tuple(repeated)
 
 
 class Lacking(VerificationError):
@@ -178,6 +262,8 @@ def cause_of(error: SyncerError, registry: str) -> str:
     >>> cause_of(RegistryError("HEAD http://10.0.0.1:5000/v2/a/manifests/1", 507, ["no space left"]), "10.0.0.1:5000")
     '507 no space left'
     """
+    if isinstance(error, Told) and error.cause:
+        return error.cause
     if answered := refusal_in(error):
         return str(answered).removeprefix(f"{answered.request}: ")
     text = str(error)
