@@ -22,11 +22,12 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
+from syncer.bundle import Bundle, BundleCheck, verify_bundle
 from syncer.errors import Interrupted, RegistryError, SyncerError, TargetError, Unreachable
 from syncer.fleet import FleetOptions
-from syncer.fleet.deploy import push_fleet
+from syncer.fleet.deploy import push_fleet, verify_fleet
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import SiteResult, SiteState, cause_of
+from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of
 from syncer.formats.windows import Window
 from syncer.profiles.syncfile.site import LimitGroup, Site
 from syncer.report import Report
@@ -333,6 +334,29 @@ async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp
         assert verified.code == 1
         assert [row["state"] for row in document["sites"]] == ["unchanged", "partial"]
         assert "it lacks" in document["sites"][1]["error"]
+
+
+@pytest.mark.parametrize("visit", [push_fleet, verify_fleet])
+async def test_a_run_that_is_stopped_while_the_bundle_is_hashed_has_begun_no_site(
+    visit: Any, debian_registry: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(bundle: Bundle) -> BundleCheck:
+        scope.cancel()
+        return await verify_bundle(bundle)
+
+    monkeypatch.setattr("syncer.fleet.deploy.verify_bundle", stopped)
+    async with debian_registry("source") as source:
+        file = await bundle(source, tmp_path)
+        told: list[FleetResult] = []
+        with anyio.CancelScope() as scope:
+            await visit(file, sites("a.io", "b.io"), options=FleetOptions(rehash=True, on_cut=told.append))
+
+    (result,) = told
+    assert [(site.name, site.state) for site in result.sites] == [
+        ("a.io", SiteState.NOT_BEGUN),
+        ("b.io", SiteState.NOT_BEGUN),
+    ]
+    assert (result.bundle, result.exit) == ("edge", 1)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from syncer.report.summary import quantity
 _BLOBS_SHOWN = 5
 _INDENT = 2  # columns
 _GAP = 2
-_LEAST_NAME = 20
+_NAME = 26  # columns that a name gets before figures do, if it is as long
 _LEAST_BAR = 10
 _LEAST_LINES = 8
 _ERASE_BELOW = "\x1b[J"
@@ -126,10 +126,10 @@ def sites_view(measurement: FleetMeasurement, width: int, height: int) -> Render
 def _fleet_head(measurement: FleetMeasurement, width: int) -> list[RenderableType]:
     failed = f" ({measurement.failed:,} failed)" if measurement.failed else ""
     done = f"{measurement.ended:,} of {quantity(measurement.sites, 'site')}{failed}"
-    said = [human_bytes(measurement.bytes_moved)]
-    if measurement.rate is not None:
+    said = [human_bytes(measurement.bytes_moved)] if measurement.bytes_moved else []
+    if said and measurement.rate is not None:
         said.append(f"{human_bytes(measurement.rate)}/s")
-    if measurement.seconds_left is not None:
+    if measurement.seconds_left is not None and measurement.seconds_left >= 1:
         said.append(f"{human_seconds(measurement.seconds_left)} left")
     told = " · ".join(said)
     if len(done) + len(told) + _LEAST_BAR > width:
@@ -208,11 +208,12 @@ _WANTED = (0, 3, 1, 2, 4)  # the columns, the most useful one first
 def _sites_table(sites: Sequence[SiteUnderWay], width: int) -> Table:
     """A row a site, with as many of the columns as leave room for the names; those without a figure are left out."""
     room = width - _INDENT
+    least = min(_NAME, max(cell_len(printable(site.name)) for site in sites))
     chosen: dict[int, list[str]] = {}
     for number in _WANTED:
         column = _COLUMNS[number]
         texts = [column.text(site) for site in sites]
-        if room - column.width - _GAP >= _LEAST_NAME and any(texts):
+        if room - column.width - _GAP >= least and any(texts):
             chosen[number] = texts
             room -= column.width + _GAP
     table = Table.grid()

@@ -55,7 +55,8 @@ async def push_fleet(
     options = options or FleetOptions()
     async with open_checked(file, given, warn=options.warn) as bundle:
         if options.rehash:
-            await verify_bundle(bundle)
+            with _telling_if_cut_before(sites, options, command="push", bundle=bundle_name(bundle)):
+                await verify_bundle(bundle)
         chosen = find_in_file(bundle, options.annotations)
         for site in sites:
             _delivery(site, options).names(item.target for item in chosen.items)
@@ -80,7 +81,8 @@ async def verify_fleet(
     """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
     options = options or FleetOptions()
     async with open_checked(file, given, warn=options.warn) as bundle:
-        check = await verify_bundle(bundle)
+        with _telling_if_cut_before(sites, options, command="verify", bundle=bundle_name(bundle)):
+            check = await verify_bundle(bundle)
         async with open_registries(_with_limits(settings, sites)) as registries:
             verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
             return await _visit_all(
@@ -122,6 +124,30 @@ async def _visit_all(
             options.on_cut(result())
         raise
     return result()
+
+
+@contextmanager
+def _telling_if_cut_before(
+    sites: Sequence[Site], options: FleetOptions, *, command: str, bundle: str
+) -> Iterator[None]:
+    """Tell ``options.on_cut`` that no site was begun, when the block is cancelled."""
+    started = datetime.now(UTC)
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        if options.on_cut:
+            results = tuple(map(_not_begun, sites))
+            options.on_cut(
+                FleetResult(
+                    run_id=options.run_id,
+                    command=command,
+                    bundle=bundle,
+                    started=started,
+                    ended=datetime.now(UTC),
+                    sites=results,
+                )
+            )
+        raise
 
 
 class _Visits:
