@@ -10,7 +10,7 @@ from syncer.api.push import Delivery, push_file
 from syncer.bundle import GivenName
 from syncer.cli.command import flag
 from syncer.cli.fleet import SiteOptions, run_fleet
-from syncer.cli.job import run
+from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
@@ -99,6 +99,6 @@ def push(
     if to.is_fleet:
         if transfer.dry_run:
             raise UsageError("a dry run is for one registry")
-        run(push_to_all)
+        run(push_to_all, seconds_to_stop=LONGER_TO_STOP)
     else:
         run(forecast if transfer.dry_run else job)
