@@ -30,7 +30,7 @@ from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of
 from syncer.formats.windows import Window
 from syncer.profiles.syncfile.site import LimitGroup, Site
-from syncer.report import Report
+from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -150,7 +150,7 @@ async def test_a_site_that_was_down_is_tried_again_at_the_end(debian_registry: O
                 def begin(self, site: Site) -> Emit | None:
                     return None
 
-                def end(self, result: SiteResult, report: Report | None, *, is_last: bool) -> None:
+                def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
                     heard.append((result.name, result.state, is_last))
                     proxy.rules.clear()
 

@@ -497,3 +497,66 @@ async def test_a_signal_ends_the_run_and_the_report_says_what_is_unfinished(
     report = json.loads((tmp_path / "report.json").read_bytes())
     assert code == 143
     assert {image["source"]: image["status"] for image in report["images"]}[references[1]] == "unfinished"
+
+
+async def test_flags_may_name_several_targets(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """What is right at one of them is sent to the other alone, and the plan says so."""
+    several = images.multi_platform("b")
+    async with (
+        debian_registry("source") as source,
+        debian_registry("one") as one,
+        debian_registry("two") as two,
+    ):
+        first, second = await publish(source, {"a:1": images.image("a"), "team/b:2": several})
+        targets = [f"{one.address}/mirror", f"http://{two.address}"]
+        to_both = [word for target in targets for word in ("--registry", target)]
+        assert (await sync(tmp_path, "--image", first, "--registry", targets[0])).code == 0
+
+        planned = await syncer("plan", "--image", first, "--image", second, *to_both, "--json", home=tmp_path)
+        ran = await sync(tmp_path, "--image", first, "--image", second, *to_both)
+
+        assert (planned.code, ran.code) == (0, 0), ran.stderr
+        assert (planned.json["totals"]["images_to_copy"], planned.json["totals"]["images_to_skip"]) == (3, 1)
+        assert f"{one.address}/mirror has 2 of 2 images" in ran.stdout
+        assert f"http://{two.address} has 2 of 2 images" in ran.stdout
+        assert "images:  4 (3 copied, 1 unchanged)" in ran.stdout
+        for registry, base in ((one, "mirror/"), (two, "")):
+            landed = f"{base}{source.address.replace(':', '_')}"
+            await client.assert_holds(registry, f"{landed}/team/b", several, "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--image a/b:1 -r a.io/x -r https://A.io/x/", "the registry a.io/x is named twice"),
+        ("--image a/b:1 -r a.io -r b.io --username me --password-stdin", "are for one registry"),
+        ("--config several.yaml --username me --password-stdin", "are for one registry"),
+        ("--config several.yaml -r a.io", "not by both"),
+        ("--image a/b:1 -r a.io -r b.io:latest", "--registry: 'b.io:latest' is not a registry"),
+    ],
+)
+@pytest.mark.parametrize("command", ["sync", "plan"])
+async def test_targets_that_make_no_sense_are_refused(command: str, words: str, said: str, tmp_path: Path) -> None:
+    targets = [{"registry": "127.0.0.1:9"}, {"registry": "127.0.0.2:9"}]
+    write_file(tmp_path, sources=[{"image": "a/b:1"}], targets=targets).rename(tmp_path / "several.yaml")
+
+    ran = await syncer(command, *words.replace("several", f"{tmp_path}/several").split(), home=tmp_path)
+
+    assert (ran.code, ran.stdout) == (2, "")
+    assert said in ran.stderr
+
+
+async def test_a_login_of_the_command_line_is_for_the_one_target_of_a_file(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target", login=LOGIN) as target:
+        await publish(source, {"a:1": images.image("a")})
+        file = write_file(
+            tmp_path, sources=[{"image": f"{source.address}/a:1"}], targets=[{"registry": f"{target.address}/m"}]
+        )
+        login = ["--username", LOGIN.username, "--password-stdin"]
+
+        ran = await syncer("sync", "-c", file, *login, home=tmp_path, stdin=f"{LOGIN.password}\n")
+
+        assert ran.code == 0, ran.stderr
+        await client.assert_holds(target, landed(source, "a", "m"), images.image("a"), "1")

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
-from syncer.api.bundles import Warn, find_in_file, open_checked
+from syncer.api.bundles import BundleSource, Warn, find_in_file, open_checked
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
 from syncer.api.sources import Sources
@@ -81,11 +81,25 @@ async def plan_push_to(
     workers: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what ``push_to`` with these arguments would send; raises as it does."""
-    chosen = find_in_file(bundle, annotations).items
-    items = delivery.place(chosen, delivery.names(item.target for item in chosen))
+    return await plan_delivery(find_in_file(bundle, annotations), registries, delivery, workers=workers)
+
+
+async def plan_delivery(
+    bundle: BundleSource,
+    registries: Registries,
+    delivery: Delivery,
+    *,
+    workers: int = WORKERS,
+    must_tell: bool = False,
+) -> ForecastReport:
+    """Foresee what ``deliver`` would send of ``bundle``; raises as it does.
+
+    An image about which a registry that ``must_tell`` says nothing has failed; otherwise it is one to copy.
+    """
+    items = delivery.place(bundle.items, delivery.names(item.target for item in bundle.items))
     forecast = Forecast(fetches=False, sends=True, can_mount=True)
-    target = registries.target(delivery.address)
-    for found in await discover(items, bundle, target, workers=workers):
+    target = registries.target(delivery.address, must_tell=must_tell)
+    for found in await discover(items, bundle.source, target, workers=workers):
         forecast.add(found, target.space(found.item.target))
     return forecast.report()
 
@@ -95,8 +109,11 @@ async def plan_sync(
 ) -> ForecastReport:
     """Foresee what a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
 
-    ``state`` is where earlier runs left their hints.  Raises ``UsageError`` for names that contradict each other.
+    ``state`` is where earlier runs left their hints.  Raises ``UsageError`` for names that contradict each other, and
+    for a prune of a shard.
     """
+    if with_prune:
+        sources.require_all()
     forecast = Forecast(fetches=True, sends=True, can_mount=True)
     registries = sources.supplies.registries
     targets = {address.host: registries.target(address) for address in sources.addresses.values()}

@@ -36,8 +36,9 @@ async def prune(
     repositories of sources that could not be listed, tags whose digest something else needs where the registry
     deletes by digest only.  Before anything is deleted, the sources are asked anew: what one of them names by then
     stays, and so does all that belongs to a source that does not answer wholly.  Where more would go than ``limit``
-    allows, nothing does.
+    allows, nothing does.  Raises ``UsageError`` for a shard of the sources.
     """
+    sources.require_all()
     prunings = [_Pruning(sources, target, names, doubted) for target in sources.file.targets]
     for pruning in prunings:
         await pruning.look()

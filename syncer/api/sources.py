@@ -17,6 +17,7 @@ from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.formats.images_list import read_images_file
 from syncer.formats.text import read_text
+from syncer.formats.units import Shard
 from syncer.formats.yaml import parse_yaml
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
@@ -53,6 +54,7 @@ class Sources:
     console: Console | None = None
     strict: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)  # for variables in manifests and compose files
+    shard: Shard | None = None  # None: all source repositories
     addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
     _listings: dict[int, Listing] = field(init=False, default_factory=dict)  # by the number of the source
     _mistakes: list[UsageError] = field(init=False, default_factory=list)
@@ -65,8 +67,16 @@ class Sources:
         """The same sources, of which nothing is known yet; a rule that fits no tag is no error there."""
         return replace(self, strict=False)
 
+    def require_all(self) -> None:
+        """Raise ``UsageError`` for a shard of the sources: what the others bring would seem to be named by nobody."""
+        if self.shard is not None:
+            raise UsageError(
+                "a shard knows only some of what the targets are to have, so that it prunes nothing",
+                hint="when all shards are through, prune in a run without --shard",
+            )
+
     async def find_items(self) -> list[Item]:
-        """Find the images to mirror, as far as the sources tell, in the order of the file.
+        """Find the images to mirror, as far as the sources tell, in the order of the file; of a shard only its own.
 
         A source that cannot be asked stops no other one.  A rule that fits no tag is a warning, or with
         ``strict`` an ``InvalidFile``; raises ``UsageError`` for names that contradict each other.
@@ -78,7 +88,12 @@ class Sources:
         if self._mistakes:
             of_files = [each for mistake in self._mistakes if isinstance(mistake, InvalidFile) for each in mistake.all]
             raise InvalidFile.of(of_files) if of_files else self._mistakes[0]
-        return merge_items(self._items(lambda listing: listing.references))
+        items = merge_items(self._items(lambda listing: listing.references))
+        if self.shard is None:
+            return items
+        # chosen after the merge, since names that contradict each other do so in every shard that knows of them
+        ours = {(item.source, item.target) for item in self._items(lambda listing: listing.references, ours=True)}
+        return [item for item in items if (item.source, item.target) in ours]
 
     @property
     def unknown(self) -> dict[Item, SyncerError]:
@@ -96,6 +111,7 @@ class Sources:
             if number not in self._listings
             for target in self.file.targets_of(source)
             for stand_in in _stand_ins(source)
+            if _whole(source) is None or self._is_ours(source, stand_in)
         ]
 
     def doubtful_items(self, target: Target) -> list[Item]:
@@ -119,11 +135,26 @@ class Sources:
             and ((listing := self._listings.get(number)) is None or listing.unknown or listing.is_doubtful)
         ]
 
-    def _items(self, of: Callable[[Listing], Iterable[Reference]]) -> Iterator[Item]:
+    def _is_ours(self, source: Source, name: Reference) -> bool:
+        """Tell whether the image that ``source`` calls ``name`` belongs to the shard."""
+        return self.shard is None or self.shard.takes((_whole(source) or name).name)
+
+    def _is_others(self, source: Source) -> bool:
+        """Tell whether somebody would have to be asked about a source that belongs to another shard as a whole."""
+        whole = _whole(source)
+        if whole is None or self._is_ours(source, whole):
+            return False
+        is_named = source.image is not None and not source.imgpkg
+        return not is_named and (source.tags is None or source.tags.rules().needs_listing)
+
+    def _items(self, of: Callable[[Listing], Iterable[Reference]], *, ours: bool = False) -> Iterator[Item]:
+        """The items of ``of`` each listing; ``ours``: those of the shard only."""
         for number, source in enumerate(self.file.sources):
             for target in self.file.targets_of(source):
                 listing = self._listings.get(number, Listing())
                 for reference in of(listing):
+                    if ours and not self._is_ours(source, reference):
+                        continue
                     item = self._item(source, reference, target)
                     if origin := listing.origins.get(reference):
                         item = replace(item, source=origin, target=replace(item.target, tag=None))
@@ -135,7 +166,7 @@ class Sources:
 
     async def _list_source(self, number: int, source: Source) -> None:
         try:
-            self._listings[number] = await self._ask(source)
+            self._listings[number] = Listing() if self._is_others(source) else await self._ask(source)
         except UsageError as mistake:
             self._mistakes.append(mistake)
         except SyncerError as error:
@@ -245,12 +276,17 @@ async def open_sources(
     console: Console | None = None,
     strict: bool = False,
     environment: Mapping[str, str] | None = None,
+    shard: Shard | None = None,
 ) -> AsyncIterator[Sources]:
-    """The sources of ``file``, and connections to all registries, open for as long as the block lasts."""
+    """The sources of ``file``, and connections to all registries, open for as long as the block lasts.
+
+    Of a ``shard`` they have only the images whose source repositories belong to it.
+    """
     for warning in file.warnings:
         warn(warning)
     async with open_supplies(settings, supplies) as opened:
-        yield Sources(file, opened, warn, console, strict=strict, environment=environment or {})
+        known = environment or {}
+        yield Sources(file, opened, warn, console, strict=strict, environment=known, shard=shard)
 
 
 def _stand_ins(source: Source) -> list[Reference]:
@@ -267,6 +303,16 @@ def _stand_ins(source: Source) -> list[Reference]:
         return [file_reference(source.file.url, source.file.name)]
     named = source.repository or source.image
     return [replace(named, tag=None, digest=None)] if named else []
+
+
+def _whole(source: Source) -> Reference | None:
+    """The repository whose shard has all of ``source``, an imgpkg bundle with the images that land beside it included.
+
+    None for a source with images of many repositories.
+    """
+    if source.profiles or (source.chart is not None and source.chart.scan):
+        return None
+    return next(iter(_stand_ins(source)), None)
 
 
 def _read_values(path: Path) -> Any:

@@ -18,7 +18,7 @@ from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, UsageError
-from syncer.formats.units import CountOrShare
+from syncer.formats.units import CountOrShare, Shard
 from syncer.oci import Reference
 from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
@@ -66,18 +66,20 @@ async def sync(
     settings: RegistrySettings | None = None,
     environment: Mapping[str, str] | None = None,
     strict: bool = False,
+    shard: Shard | None = None,
     warn: Warn | None = None,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> SyncResult:
     """Mirror what a sync file says (docs/sync.md); its variables are looked up in ``environment``, and nowhere else.
 
+    Of a ``shard`` only images whose source repositories belong to it are mirrored, and nothing is pruned.
     Raises ``UsageError`` for a file that asks for what cannot be; an image that fails is an entry in the report.
     """
     known = environment or {}
     read = file if isinstance(file, SyncFile) else await to_thread.run_sync(read_sync_file, Path(file), known)
     own = sync_settings(read, settings or RegistrySettings(), known)
-    async with open_sources(read, own, warn or _ignore, strict=strict, environment=known) as sources:
+    async with open_sources(read, own, warn or _ignore, strict=strict, environment=known, shard=shard) as sources:
         return await run_sync(sources, how or Mirroring(), run_id=run_id, emit=emit)
 
 
@@ -100,6 +102,8 @@ async def run_sync(
     before anything is sent when the file asks for something impossible.  ``expect`` is called with the number of
     images, once it is known; ``on_cut`` with the result so far, when the run is cancelled.
     """
+    if how.prune:
+        sources.require_all()
     run = Run(RunOptions(workers=how.workers, run_id=run_id, emit=emit), fetches=True, sends=True)
     registries = sources.supplies.registries
     with _open_targets(sources, how.state, Lost(how.state or Path(), sources.warn)) as targets:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,11 +27,10 @@ from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site, select_sites
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import human_bytes, human_seconds, printable
-from syncer.report.summary import block, quantity, require_writable, write_report
+from syncer.report.summary import Reported, block, quantity, require_writable, write_report
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, FleetResult, SiteResult
-    from syncer.report import Report
     from syncer.transfer.events import Emit
 
 _NAMES_SHOWN = 5  # of the sites with one cause
@@ -103,11 +102,8 @@ class SiteOptions:
             raise UsageError(said, hint="name registries with --registry, or in a --targets-file")
         if self.targets_file is None and (self.only or self.excluded):
             raise UsageError("--only and --except choose from a --targets-file, and none is given")
-        if (self.targets_file or len(self.registry) > 1) and (login.username is not None or login.password_stdin):
-            raise UsageError(
-                "--username and --password-stdin are for one registry, and several are named",
-                hint="syncer registry-login keeps a login for each of them",
-            )
+        if self.targets_file or len(self.registry) > 1:
+            login.require_one_registry()
         if self.report_dir is not None:
             require_writable(self.report_dir / "site.json")
         if self.targets_file is None:
@@ -123,7 +119,7 @@ class SiteOptions:
     def _named(self, mapping: NameMapping) -> list[Site]:
         sites: dict[str, Site] = {}
         for address in self.registry:
-            site = Site(name=str(address), registry=_written(address), place="--registry", mapping=mapping)
+            site = Site(name=str(address), registry=address.written, place="--registry", mapping=mapping)
             if site.key in sites:
                 raise UsageError(f"the registry {address} is named twice")
             sites[site.key] = site
@@ -150,11 +146,6 @@ class Fleet:
     report_dir: Path | None = None  # for the report of each site's own run
 
 
-def _written(address: RegistryAddress) -> str:
-    scheme = {True: "http://", False: "https://", None: ""}[address.plain_http]
-    return f"{scheme}{address}"
-
-
 class SiteReports:
     """The reports of the sites' own runs, as files of a directory that are called like the sites."""
 
@@ -172,7 +163,7 @@ class SiteReports:
             taken.add(name.lower())
             self._names[site.name] = f"{name}.json"
 
-    def write(self, site: str, report: Report) -> None:
+    def write(self, site: str, report: Reported) -> None:
         """Write the report of a site; raises ``TargetError``."""
         name = self._names[site]
         write_report(self._directory / name, report)
@@ -198,7 +189,7 @@ class _Watcher:
             return self._log.emit(site=site.name)
         return self._display.begin(site.name) if self._display else None
 
-    def end(self, result: SiteResult, report: Report | None, *, is_last: bool) -> None:
+    def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
         if report is not None and self._reports is not None:
             self._reports.write(result.name, report)
         if self._log:
@@ -212,34 +203,38 @@ class _Watcher:
 
 
 async def run_fleet(
-    command: Literal["push", "verify"],
+    command: Literal["push", "plan", "verify"],
     file: Path,
     fleet: Fleet,
     options: FleetOptions,
     output: OutputOptions,
     *,
     given: GivenName | None,
+    tell_work: bool = False,
 ) -> Exit:
-    """Push or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them.
+    """Push, plan or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them.
 
-    A run that is stopped tells how far it came.  Raises ``UsageError`` for files that cannot be written.
+    A run that is stopped tells how far it came.  With ``tell_work`` the code of a plan that found nothing wrong says
+    whether a site lacks anything.  Raises ``UsageError`` for files that cannot be written.
     """
-    from syncer.fleet.deploy import push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
+    from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
     for path in filter(None, (output.report, output.metrics_file)):
         require_writable(path)
     reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
-    visit = push_fleet if command == "push" else verify_fleet
+    visit = {"push": push_fleet, "plan": plan_fleet, "verify": verify_fleet}[command]
+    shown = replace(output, progress=False) if command == "plan" else output  # what a plan finds is on stdout
     ended: list[FleetResult] = []
     try:
-        with _watching(fleet, output, options.run_id, reports) as (watcher, say):
+        with _watching(fleet, shown, options.run_id, reports) as (watcher, say):
             options = replace(options, watcher=watcher, warn=say, on_cut=ended.append)
             ended.append(await visit(file, fleet.sites, given=given, settings=fleet.settings, options=options))
     finally:  # the display is over
         for result in ended:
             linked = reports.link(result) if reports else result
             summarize_fleet(f"{command.capitalize()} Summary", linked, output)
-    return ended[0].exit
+    result = ended[0]
+    return result.exit or (Exit.WORK_TO_DO if tell_work and result.has_work else Exit.OK)
 
 
 @contextmanager
@@ -264,7 +259,7 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
     """Print what became of all sites, as a summary or as JSON, and write the files that the options name."""
     if output.report:
         write_report(output.report, result)
-    if output.metrics_file:
+    if output.metrics_file and result.command != "plan":
         write_metrics_file(output.metrics_file, result.to_json())
     if output.json:
         print_json(result.to_json())
@@ -276,18 +271,34 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
 
 def fleet_lines(result: FleetResult) -> Iterator[str]:
     """The lines of a summary about what became of all sites."""
-    good = sum(site.state.is_good for site in result.sites)
-    verb = {"push": "is at", "verify": "is whole at"}.get(result.command, "is right at")
-    yield f"bundle {result.bundle} {verb} {good:,} of {quantity(len(result.sites), 'site')}"
+    verb = {"push": "is at", "plan": "is at", "verify": "is whole at"}.get(result.command, "is right at")
+    yield f"bundle {result.bundle} {verb} {result.whole:,} of {quantity(len(result.sites), 'site')}"
     yield "sites:   " + ", ".join(f"{number:,} {state}" for state, number in result.states.items())
     sent = sum(site.bytes_sent for site in result.sites)
     mounted = sum(site.bytes_mounted for site in result.sites)
+    if result.command == "plan":
+        yield f"push:    {_foreseen(result.foreseen)}"
+        for site in result.sites:
+            figures = f", {_foreseen(site.foreseen)}" if site.state is site.state.BEHIND else ""
+            yield f"site:    {printable(site.name)}: {site.state}{figures}"
     if sent:
         yield f"moved:   {human_bytes(sent)}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
     rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
     yield f"time:    {human_seconds(result.seconds)}{rate}"
+
+
+def _foreseen(figures: Mapping[str, int]) -> str:
+    """What a plan foresees that a push would send, of one site or of all."""
+    blobs = figures["blobs_to_copy"]
+    parts = [
+        f"{quantity(figures['images_to_copy'], 'image')} to copy",
+        f"{human_bytes(figures['bytes_to_send'])} to send in {quantity(blobs, 'blob')}" if blobs else "no blob to send",
+    ]
+    if mounted := figures["bytes_to_mount"]:
+        parts.append(f"{human_bytes(mounted)} to mount")
+    return ", ".join(parts)
 
 
 def _cause(cause: Cause) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -184,6 +184,14 @@ class LoginOptions:
     username: str | None = option("User of the registry.", "-u")
     password_stdin: bool = flag("Read that user's password from standard input.")
 
+    def require_one_registry(self) -> None:
+        """Raise ``UsageError`` for a login, since several registries are named."""
+        if self.username is not None or self.password_stdin:
+            raise UsageError(
+                "--username and --password-stdin are for one registry, and several are named",
+                hint="syncer registry-login keeps a login for each of them",
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateOptions:
@@ -299,17 +307,11 @@ class SourceOptions:
     )
 
 
-def _check_registry(text: str) -> str:
-    RegistryAddress.parse(text)
-    return text
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorOptions(SourceOptions):
-    """A sync file, or images and profiles with their one target; and how they are mirrored."""
+    """A sync file, or images and profiles; and how they are mirrored."""
 
     config: Path | None = option("A sync file (docs/sync.md).", "-c", metavar="FILE")
-    registry: str | None = registry_option("Where the images go.", parse=_check_registry)  # shown as it was written
     map: NameMapping = map_option()
     arch: Platform | None = arch_option()
     referrers: bool | None = referrers_flag(default=None)
@@ -317,12 +319,11 @@ class MirrorOptions(SourceOptions):
     require_referrers: bool = require_referrers_flag()
     strict: bool = flag("A rule that fits no tag is an error.")
 
-    @property
-    def everyone(self) -> list[Reference | RegistryAddress]:
-        """All whom a sync speaks to; empty where not only these options tell."""
-        if self.config or self.profiles or self.profile_file or self.images_file or self.address is None:
+    def everyone(self, targets: Sequence[RegistryAddress]) -> list[Reference | RegistryAddress]:
+        """All whom a sync to ``targets`` speaks to; empty where not only these options tell."""
+        if self.config or self.profiles or self.profile_file or self.images_file or not targets:
             return []
-        return [*self.image, self.address]
+        return [*self.image, *targets]
 
     @property
     def along(self) -> Along:
@@ -333,8 +334,3 @@ class MirrorOptions(SourceOptions):
     def says_along(self) -> bool:
         """True when a flag makes that choice."""
         return self.referrers is not None or self.require_referrers
-
-    @property
-    def address(self) -> RegistryAddress | None:
-        """The registry; None where there is none, or a file with several."""
-        return RegistryAddress.parse(self.registry) if self.registry else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from syncer.api.build import BundleFile
@@ -13,6 +14,7 @@ from syncer.api.sources import sync_settings
 from syncer.bundle import GivenName
 from syncer.cli.build_options import select_mirror
 from syncer.cli.command import flag, option
+from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import run
 from syncer.cli.options import (
     BundleFormat,
@@ -27,16 +29,21 @@ from syncer.cli.options import (
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
 from syncer.cli.settings import chart_supplies, registry_settings, state_directory
-from syncer.cli.sync_flags import find_sync_file, open_named
+from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError
-from syncer.registry import RegistrySettings
+from syncer.formats.units import Shard
+from syncer.profiles.syncfile.sync_file import SyncFile
+from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report.forecast import ForecastReport
 
 
 def plan(
     *,
-    file: Path | None = option("Foresee a push of this bundle, to --registry.", "-f", metavar="BUNDLE"),
+    file: Path | None = option(
+        "Foresee a push of this bundle, to --registry or the sites of --targets-file.", "-f", metavar="BUNDLE"
+    ),
     as_name: GivenName | None = as_option(),
+    to: SiteOptions,
     mirror: MirrorOptions,
     format: BundleFormat = option(  # noqa: A002  the word of the command line
         "Of the bundle that would be built.", default=BundleFormat.ZSTD
@@ -49,43 +56,83 @@ def plan(
 ) -> None:
     """Say what would be fetched, sent, mounted and skipped, and do none of it.
 
-    With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push; with
-    images alone a build, and how large its bundle would be.
+    With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push, to one
+    registry or to many; with images alone a build, and how large its bundle would be.  --shard takes a share of the
+    sites, or of the source repositories of a sync.
     """
-    if as_name and file is None:
-        raise UsageError("--as names what is in an archive, and no --file is given")
-    settings = registry_settings(
-        connection, login, mirror.address, everyone=mirror.everyone, include_foreign=mirror.include_foreign
-    )
+    output = OutputOptions(json=json, progress=False)
     workers = connection.concurrency
+    is_sync = file is None and bool(mirror.config or to.registry)
+    if file is None:
+        _refuse_sites(to, as_name, is_sync=is_sync)
+    sync_file = find_sync_file(mirror, to.registry, os.environ) if is_sync else None
+    settings = registry_settings(
+        connection,
+        login,
+        find_login_target(login, sync_file) if sync_file else to.single,
+        everyone=mirror.everyone(to.registry),
+        include_foreign=mirror.include_foreign,
+    )
+    fleet = to.fleet(login, settings, mirror.map) if file and to.is_fleet else None
 
     async def job() -> Exit:
-        if file is not None:
-            forecast = await _plan_push(file, as_name, mirror, settings, workers=workers)
-        elif mirror.config is not None or mirror.registry is not None:
-            forecast = await _plan_sync(mirror, settings, state_directory(state.state_dir), workers=workers)
+        if file and fleet:
+            sites = replace(to.options(connection), platform=mirror.arch)
+            return await run_fleet("plan", file, fleet, sites, output, given=as_name, tell_work=exit_code)
+        if file:
+            forecast = await _plan_push(file, as_name, to.single, mirror, settings, workers=workers)
+        elif sync_file:
+            shard = Shard.parse(to.shard, os.environ) if to.shard else None
+            kept = state_directory(state.state_dir)
+            forecast = await _plan_sync(sync_file, mirror, settings, kept, shard=shard, workers=workers)
         else:
             bundle = BundleFile(format=format.value, platform=mirror.arch)
             forecast = await _plan_build(bundle, mirror, settings, workers=workers)
-        return print_plan(forecast, OutputOptions(json=json), exit_code=exit_code)
+        return print_plan(forecast, output, exit_code=exit_code)
 
     run(job)
 
 
+def _refuse_sites(to: SiteOptions, as_name: GivenName | None, *, is_sync: bool) -> None:
+    """Raise ``UsageError`` for options that are about a bundle and its sites, and for a share of a build."""
+    if as_name:
+        raise UsageError("--as names what is in an archive, and no --file is given")
+    if replace(to, registry=(), shard=None).is_fleet:
+        raise UsageError(
+            "options about sites, such as --targets-file and --only, are for a bundle, and no --file is given",
+            hint="a sync file names its targets itself (docs/sync.md)",
+        )
+    if to.shard and not is_sync:
+        raise UsageError("--shard takes a share of sites or of a sync, and here a build would be foreseen")
+
+
 async def _plan_push(
-    file: Path, given: GivenName | None, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int
+    file: Path,
+    given: GivenName | None,
+    address: RegistryAddress | None,
+    mirror: MirrorOptions,
+    settings: RegistrySettings,
+    *,
+    workers: int,
 ) -> ForecastReport:
-    if mirror.address is None:
+    if address is None:
         raise UsageError("it is not said where to push to", hint="name it with --registry")
-    delivery = Delivery(address=mirror.address, mapping=mirror.map)
+    delivery = Delivery(address=address, mapping=mirror.map, platform=mirror.arch)
     return await plan_push(file, delivery, given=given, settings=settings, workers=workers, warn=warn)
 
 
-async def _plan_sync(mirror: MirrorOptions, settings: RegistrySettings, state: Path, *, workers: int) -> ForecastReport:
-    file = find_sync_file(mirror, os.environ)
+async def _plan_sync(
+    file: SyncFile,
+    mirror: MirrorOptions,
+    settings: RegistrySettings,
+    state: Path,
+    *,
+    shard: Shard | None,
+    workers: int,
+) -> ForecastReport:
     settings = sync_settings(file, settings, os.environ)
     console = open_console(settings.transport, project_id=mirror.project_id) if file.asks_palette else None
-    async with open_named(mirror, file, settings, console, warn) as sources:
+    async with open_named(mirror, file, settings, console, warn, shard=shard) as sources:
         return await plan_sync(sources, state=state, workers=workers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import GivenName
@@ -25,7 +26,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import registry_settings, state_directory
-from syncer.errors import Exit, UsageError
+from syncer.errors import Exit
 from syncer.naming import NameMapping
 from syncer.oci import Platform
 
@@ -80,7 +81,8 @@ def push(
             rehash=verify_first,
             recheck=transfer.recheck,
         )
-        return await run_fleet("push", file, fleet, options, output, given=as_name)
+        command: Literal["push", "plan"] = "plan" if transfer.dry_run else "push"
+        return await run_fleet(command, file, fleet, options, output, given=as_name, tell_work=transfer.exit_code)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
@@ -97,8 +99,6 @@ def push(
         return result.exit
 
     if to.is_fleet:
-        if transfer.dry_run:
-            raise UsageError("a dry run is for one registry")
         run(push_to_all, seconds_to_stop=LONGER_TO_STOP)
     else:
         run(forecast if transfer.dry_run else job)

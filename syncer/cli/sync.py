@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from syncer.api.sources import Sources, Warn, sync_settings
 from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncResult, run_sync
-from syncer.cli.command import flag, option
+from syncer.cli.command import flag, option, options
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -22,9 +22,9 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
-from syncer.cli.sync_flags import find_sync_file, open_named
+from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError
-from syncer.formats.units import CountOrShare, parse_duration
+from syncer.formats.units import CountOrShare, Shard, parse_duration
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile
@@ -37,7 +37,18 @@ if TYPE_CHECKING:
 
 def sync(
     *,
+    registry: tuple[RegistryAddress, ...] = options(
+        "Where the images go; may be given many times.",
+        "-r",
+        metavar="HOST[:PORT][/BASE]",
+        parse=RegistryAddress.parse,
+    ),
     mirror: MirrorOptions,
+    shard: str | None = option(
+        "Mirror the I-th of N shares of the source repositories, for a run on several machines; auto finds I in a "
+        "cluster.",
+        metavar="I/N|auto",
+    ),
     keep_going: bool = flag("Whether the rest goes on when an image fails.", "--keep-going/--fail-fast", default=True),
     prune: bool = flag("List the tags at the targets that the file no longer names."),
     yes: bool = flag("With --prune: delete those tags."),
@@ -66,10 +77,16 @@ def sync(
     transfer.refuse_recheck()
     if max_delete is not None and not yes:
         raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
-    file = find_sync_file(mirror, os.environ)
+    share = Shard.parse(shard, os.environ) if shard else None
+    file = find_sync_file(mirror, registry, os.environ)
     state = state_directory(upload.state_dir)
     registries = registry_settings(
-        connection, login, mirror.address, upload, everyone=mirror.everyone, include_foreign=mirror.include_foreign
+        connection,
+        login,
+        find_login_target(login, file),
+        upload,
+        everyone=mirror.everyone(registry),
+        include_foreign=mirror.include_foreign,
     )
     settings = sync_settings(file, registries, os.environ)
     console = _console(settings, mirror.project_id) if file.asks_palette else None
@@ -85,7 +102,7 @@ def sync(
     )
 
     def sources_with(say: Warn) -> AbstractAsyncContextManager[Sources]:
-        return open_named(mirror, file, settings, console, say)
+        return open_named(mirror, file, settings, console, say, shard=share)
 
     async def forecast() -> Exit:
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
@@ -95,11 +112,12 @@ def sync(
         return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:
-        profile = mirror.config.stem if mirror.config else str(mirror.address)
+        named = ", ".join(sorted(map(str, registry)))
+        profile = mirror.config.stem if mirror.config else named
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
         with open_reporter(output, secrets=secrets) as reporter:
-            subject = str(mirror.config.resolve() if mirror.config else mirror.address)
-            with hold_lock(state, subject, reporter.warn) as usable:
+            subject = str(mirror.config.resolve()) if mirror.config else named
+            with hold_lock(state, f"{subject}, shard {share}" if share else subject, reporter.warn) as usable:
                 if mirror.arch and mirror.referrers is not False:
                     reporter.warn(
                         "--arch takes one platform out of each index: signatures of the index itself do not apply to it"
@@ -113,7 +131,7 @@ def sync(
                         expect=reporter.expect,
                         on_cut=lambda report: reporter.write(report, profile=profile),
                     )
-        reporter.summarize("Sync Summary", _outcome(file, result), result.report, profile=profile)
+        reporter.summarize("Sync Summary", _outcome(file, result, share), result.report, profile=profile)
         return result.exit
 
     run(forecast if transfer.dry_run else job)
@@ -125,9 +143,10 @@ def _console(settings: RegistrySettings, project_id: str | None) -> PaletteConso
     return open_console(settings.transport, project_id=project_id)
 
 
-def _outcome(file: SyncFile, result: SyncResult) -> list[str]:
-    """A sentence for each target, and one for a run that was too slow."""
-    lines = [_standing(target, result) for target in file.targets]
+def _outcome(file: SyncFile, result: SyncResult, shard: Shard | None) -> list[str]:
+    """A sentence for each target, and one for a run that was of a share, or too slow."""
+    lines = [f"this is shard {shard} of the source repositories"] if shard else []
+    lines += [_standing(target, result) for target in file.targets]
     if result.timed_out:
         lines.append("the time was up first; run the same command again to go on")
     return lines

@@ -15,7 +15,7 @@ from syncer.api.result import new_run_id
 from syncer.formats.units import CountOrShare
 from syncer.oci import Platform
 from syncer.profiles.syncfile.site import Site
-from syncer.report import Report
+from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 from syncer.transfer.run import WORKERS
 
@@ -33,8 +33,8 @@ class Watcher(Protocol):
         """Note that ``site`` begins; returns who hears of the events there."""
         ...
 
-    def end(self, result: SiteResult, report: Report | None, *, is_last: bool) -> None:
-        """Note that a site has ended; ``report`` has its images, of a push.
+    def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
+        """Note that a site has ended; ``report`` has its images, of a push or its plan.
 
         Where that is not its last word, it is visited once more at the end of the run.
         """
@@ -47,7 +47,7 @@ class Unwatched:
     def begin(self, site: Site) -> Emit | None:  # noqa: ARG002
         return None
 
-    def end(self, result: SiteResult, report: Report | None, *, is_last: bool) -> None:
+    def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
         """Do nothing."""
 
 
@@ -61,7 +61,7 @@ class FleetOptions:
     timeout: float | None = None  # seconds, after which no site is begun, and what runs is ended at its next request
     platform: Platform | None = None  # taken out of every index
     state: Path | None = None  # a directory in which unfinished uploads are remembered
-    annotations: Mapping[str, str] | None = None  # of a push: only images that have them are sent
+    annotations: Mapping[str, str] | None = None  # of a push or its plan: only images that have them are sent
     rehash: bool = False  # of a push: every byte of the bundle is checked before anything is sent
     recheck: bool = False  # of a push, as in RunOptions
     run_id: str = field(default_factory=new_run_id)

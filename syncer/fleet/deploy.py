@@ -14,6 +14,7 @@ from typing import TypeAlias
 import anyio
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
+from syncer.api.plan import plan_delivery
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.verify import verify_at
@@ -21,17 +22,28 @@ from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.fleet import FleetOptions
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, Stopped, outcome
+from syncer.fleet.result import (
+    NOTHING_FORESEEN,
+    FleetResult,
+    Lacking,
+    OutOfTime,
+    SiteResult,
+    SiteState,
+    Stopped,
+    outcome,
+)
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
+from syncer.report.forecast import Forecast
+from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 
 _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
 
 
-Ended: TypeAlias = Callable[[SiteResult, Report | None], None]
+Ended: TypeAlias = Callable[[SiteResult, Reported | None], None]
 Visit: TypeAlias = Callable[[Site, Emit | None, float | None, Ended], Awaitable[None]]
 """Does the work at one site within so many seconds, None being as long as it takes, and says how it ended.
 
@@ -57,9 +69,7 @@ async def push_fleet(
         if options.rehash:
             with _telling_if_cut_before(sites, options, command="push", bundle=bundle_name(bundle)):
                 await verify_bundle(bundle)
-        chosen = find_in_file(bundle, options.annotations)
-        for site in sites:
-            _delivery(site, options).names(item.target for item in chosen.items)
+        chosen = _choose(bundle, sites, options)
         async with open_registries(_with_limits(settings, sites)) as registries:
             pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
             result = await _visit_all(
@@ -68,6 +78,29 @@ async def push_fleet(
         if bundle.changed():
             raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
     return result
+
+
+async def plan_fleet(
+    file: Path,
+    sites: Sequence[Site],
+    *,
+    given: GivenName | None = None,
+    settings: RegistrySettings | None = None,
+    options: FleetOptions | None = None,
+) -> FleetResult:
+    """Foresee what ``push_fleet`` would send to each of ``sites``; raises as it does.
+
+    Nothing is sent, so that sites are asked at any time, whatever their windows are.
+    """
+    options = options or FleetOptions()
+    sites = [replace(site, windows=()) for site in sites]
+    async with open_checked(file, given, warn=options.warn) as bundle:
+        chosen = _choose(bundle, sites, options)
+        async with open_registries(_with_limits(settings, sites)) as registries:
+            planning = _Planning(registries, chosen, options, _share_of_workers(sites, options))
+            return await _visit_all(
+                sites, planning.visit, registries, options, command="plan", bundle=bundle_name(bundle)
+            )
 
 
 async def verify_fleet(
@@ -88,6 +121,14 @@ async def verify_fleet(
             return await _visit_all(
                 sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
             )
+
+
+def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> BundleSource:
+    """The items of ``bundle`` that go to ``sites``; raises ``UsageError`` for names that collide at one of them."""
+    chosen = find_in_file(bundle, options.annotations)
+    for site in sites:
+        _delivery(site, options).names(item.target for item in chosen.items)
+    return chosen
 
 
 def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
@@ -272,6 +313,47 @@ class _Pushing:
         with _within(seconds, errors, end):
             pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
             errors += [pushed.problem] if pushed.problem else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Planning:
+    """The forecast of the push of one bundle to a site."""
+
+    registries: Registries
+    chosen: BundleSource
+    options: FleetOptions
+    workers: int
+
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
+        """Ask ``site`` for the names of all images within ``seconds``."""
+        began, asked = time.monotonic(), self._requests(site)
+        errors: list[SyncerError] = []
+        report = Forecast(fetches=False, sends=True, can_mount=True).report()  # of nothing, if time is over before
+
+        def end() -> None:
+            state = outcome(errors, has_changed=report.has_work)
+            result = SiteResult(
+                name=site.name,
+                registry=site.registry,
+                state=SiteState.BEHIND if state is SiteState.DONE else state,
+                images=report.totals.images,
+                images_failed=report.totals.images_failed,
+                requests=self._requests(site) - asked,
+                seconds=time.monotonic() - began,
+                error=errors[0] if errors else None,
+                foreseen={name: getattr(report.totals, name) for name in NOTHING_FORESEEN},
+            )
+            ended(result, report)
+
+        with _within(seconds, errors, end):
+            delivery = _delivery(site, self.options)
+            report = await plan_delivery(self.chosen, self.registries, delivery, workers=self.workers, must_tell=True)
+            errors += [image.error for image in report.images if image.error]
+
+    def _requests(self, site: Site) -> int:
+        """The requests so far to the host of ``site``, whose sites follow each other."""
+        traffic = self.registries.traffic.get(self.registries.host_at(_address(site)))
+        return traffic.requests.total() if traffic else 0
 
 
 @dataclass(frozen=True, slots=True)

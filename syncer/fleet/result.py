@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -14,12 +14,18 @@ from syncer.errors import Exit, NetworkError, SyncerError, UsageError, Verificat
 from syncer.profiles.syncfile.site import registry_key
 from syncer.report.figures import Part, Told, instant, moment, number, parts_of, parts_to_json, reason, seconds_of
 
+NOTHING_FORESEEN: Mapping[str, int] = dict.fromkeys(
+    ("images_to_copy", "images_to_skip", "blobs_to_copy", "blobs_to_mount", "bytes_to_send", "bytes_to_mount"), 0
+)
+"""The figures of a plan for a site that did not tell, as the document names them."""
+
 
 class SiteState(StrEnum):
     """The end of a site."""
 
     DONE = "done"  # it has all of the bundle now
     UNCHANGED = "unchanged"  # it had all of the bundle before
+    BEHIND = "behind"  # of a plan: it lacks some, and a push would bring that
     PARTIAL = "partial"  # it lacks some; the same command goes on
     DOWN = "down"  # nobody answers there, or only that it is out of order
     REFUSED = "refused"  # it does not let us in, or what was asked of it cannot be done there
@@ -27,8 +33,8 @@ class SiteState(StrEnum):
 
     @property
     def is_good(self) -> bool:
-        """True when the site has what it should have."""
-        return self in (SiteState.DONE, SiteState.UNCHANGED)
+        """True when the site has what it should have, or a plan says that a push would bring it."""
+        return self in (SiteState.DONE, SiteState.UNCHANGED, SiteState.BEHIND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,7 @@ class SiteResult:
     seconds: float = 0.0
     error: SyncerError | None = None  # the first one
     report: str | None = None  # the name of the file that has the report of its own run
+    foreseen: Mapping[str, int] = field(default_factory=lambda: NOTHING_FORESEEN)  # of a plan
 
     @property
     def exit(self) -> Exit:
@@ -86,6 +93,7 @@ class SiteResult:
             state=SiteState(document["state"]),
             error=error,
             report=document.get("report"),
+            foreseen={name: number(document.get(name, 0)) for name in NOTHING_FORESEEN},
             **figures,
         )
 
@@ -98,7 +106,7 @@ class FleetResult:
     """The outcome of a run over many sites."""
 
     run_id: str
-    command: str  # push or verify
+    command: str  # push, plan or verify
     bundle: str
     started: datetime
     ended: datetime
@@ -122,6 +130,21 @@ class FleetResult:
         return {state: counted[state] for state in SiteState if counted[state]}
 
     @property
+    def whole(self) -> int:
+        """The number of sites that have all of the bundle."""
+        return self.states.get(SiteState.DONE, 0) + self.states.get(SiteState.UNCHANGED, 0)
+
+    @property
+    def has_work(self) -> bool:
+        """True when a plan found a site that lacks some of the bundle."""
+        return SiteState.BEHIND in self.states
+
+    @property
+    def foreseen(self) -> dict[str, int]:
+        """The sums of what a plan foresees at the sites."""
+        return {name: sum(site.foreseen[name] for site in self.sites) for name in NOTHING_FORESEEN}
+
+    @property
     def exit(self) -> Exit:
         """0; the common code when no site ended well and all for one reason; else 1."""
         codes = [site.exit for site in self.sites]
@@ -136,6 +159,7 @@ class FleetResult:
 
     def to_json(self) -> dict[str, Any]:
         """The document of docs/report.schema.json, of kind ``fleet``."""
+        is_plan = self.command == "plan"
         return {
             "kind": "fleet",
             "run_id": self.run_id,
@@ -150,10 +174,11 @@ class FleetResult:
                     name: sum(getattr(site, name) for site in self.sites)
                     for name in ("images", "images_failed", *_SUMS)
                 },
+                **(self.foreseen if is_plan else {}),
                 "seconds": round(self.seconds, 3),
             },
             "causes": [{"cause": cause.text, "sites": list(cause.sites)} for cause in self.causes],
-            "sites": [site.to_json() for site in self.sites],
+            "sites": [site.to_json() | (dict(site.foreseen) if is_plan else {}) for site in self.sites],
             **parts_to_json(self.parts),
         }
 

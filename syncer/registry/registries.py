@@ -72,6 +72,12 @@ class RegistryAddress:
             raise UsageError(f"{text!r} is not a registry", hint="give its port too, or http:// or https:// before it")
         return cls(host, base, plain_http)
 
+    @property
+    def written(self) -> str:
+        """The text that ``parse`` takes for it, with the scheme if there was one."""
+        scheme = {True: "http://", False: "https://", None: ""}[self.plain_http]
+        return f"{scheme}{self}"
+
     def __str__(self) -> str:
         return f"{self.host}/{self.base}" if self.base else self.host
 
@@ -219,16 +225,22 @@ class Registries:
         return min(traffic.permits.limit, _PACED_LANES) if is_slow else traffic.permits.limit
 
     def target(
-        self, address: RegistryAddress, *, journal: UploadJournal | None = None, interrupted: bool = False
+        self,
+        address: RegistryAddress,
+        *,
+        journal: UploadJournal | None = None,
+        interrupted: bool = False,
+        must_tell: bool = False,
     ) -> RegistryTarget:
         """The registry at ``address`` as a target.
 
         ``journal`` remembers uploads over runs.  ``interrupted`` says that an earlier push did not end, so that
-        asking for each blob is worth it.
+        asking for each blob is worth it.  ``must_tell``: a name about which it tells nothing is an error; otherwise
+        the name is taken for a new one, and what is wrong shows when content is sent.
         """
         registry = self.registry(address.host, plain_http=address.plain_http)
         manner = Manner(address.host, self._settings.chunk_size)
-        return RegistryTarget(registry, manner, journal=journal, interrupted=interrupted)
+        return RegistryTarget(registry, manner, journal=journal, interrupted=interrupted, must_tell=must_tell)
 
     def registry(self, host: str, *, plain_http: bool | None = None) -> Registry:
         """The registry ``host[:port]``; the first call settles whether it is spoken to by plain HTTP.

@@ -109,13 +109,20 @@ class Repository:
         except NotFound:
             return None
 
-    async def current(self, reference: str) -> Digest | None:
-        """The digest that a tag points to; None when there is none, or when the registry does not tell: a hint."""
+    async def current(self, reference: str, *, must_tell: bool = False) -> Digest | None:
+        """The digest that a tag points to; None when there is none, or when the registry does not tell: a hint.
+
+        A registry that ``must_tell`` and does not is a ``RegistryError``.
+        """
         answer = await self.head_manifest(reference)
-        if answer.status != 200:
+        if answer.status == 200:
+            found = _described(answer)
+            return found.digest if found else (await self.manifest(reference)).descriptor.digest
+        if not must_tell or answer.status == HTTPStatus.NOT_FOUND:
             return None
-        found = _described(answer)
-        return found.digest if found else (await self.manifest(reference)).descriptor.digest
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise await self.refusal(answer)
+        return await self.find(reference)  # it may know no HEAD, and tells only in answer to a GET what is wrong
 
     async def has_blob(self, descriptor: Descriptor) -> bool:
         """Tell whether the repository says that it has the blob, in its right size.

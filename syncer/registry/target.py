@@ -39,12 +39,19 @@ class RegistryTarget:
     """
 
     def __init__(
-        self, registry: Registry, manner: Manner, *, journal: UploadJournal | None = None, interrupted: bool = False
+        self,
+        registry: Registry,
+        manner: Manner,
+        *,
+        journal: UploadJournal | None = None,
+        interrupted: bool = False,
+        must_tell: bool = False,
     ) -> None:
         self._registry = registry
         self._manner = manner
         self._journal = journal
         self._interrupted = interrupted
+        self._must_tell = must_tell
         self._repositories: dict[str, Repository] = {}
         self._inhabited: set[str] = set()  # repositories that are known to hold something
         self._sessions: dict[tuple[str, Digest], Session] = {}  # that mounts have left open
@@ -61,7 +68,7 @@ class RegistryTarget:
 
     async def current(self, name: Reference) -> Digest | None:
         with self._as_target_errors(name.repository):
-            digest = await self._repository(name.repository).current(_tag_or_digest(name))
+            digest = await self._repository(name.repository).current(_tag_or_digest(name), must_tell=self._must_tell)
         if digest is not None:
             self._inhabited.add(name.repository)
         return digest
