@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from syncer.cli.display import Mode, PlainDisplay
-from syncer.cli.live import view
+from syncer.cli.live import TerminalScreen, shortened, sites_view, view
 from syncer.cli.output import open_display
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.report.progress_meter import InFlight, Measurement
+from syncer.report.progress_meter import FleetMeasurement, InFlight, Measurement, SiteUnderWay
 from syncer.transfer.events import Copied, Found, ImageCopied, ImageFailed, Started
+from tests.support.terminal import Terminal
 
 ROOT = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"root"), 400)
 LAYER = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", Digest.of(b"layer"), 2_000_000)
@@ -152,7 +154,8 @@ def test_on_a_terminal_the_view_is_drawn_and_failures_stay(monkeypatch: pytest.M
     assert "1 of 2 images (1 failed)" in seen
     assert LAYER.digest.short in seen
     assert "\x1b[31m" in seen
-    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") == 1  # the cursor is shown again
+    assert "\x1b[?25l" not in seen  # a process that is killed hides no cursor for ever
+    assert seen.endswith("\r\x1b[J")  # nothing of the view is left
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +164,111 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in on_a_terminal(monkeypatch, TERM="dumb")
+
+
+def site(number: int, **figures: object) -> SiteUnderWay:
+    return SiteUnderWay(f"edge-{number}.berlin.example.com", 125.0, measurement(**figures))
+
+
+def fleet(count: int, *causes: tuple[str, tuple[str, ...]], **figures: object) -> FleetMeasurement:
+    common: dict[str, object] = {
+        "sites": 1000,
+        "ended": 612,
+        "failed": sum(len(names) for _, names in causes),
+        "bytes_moved": 1_840_000_000_000,
+        "rate": 850_000_000.0,
+        "seconds_left": 725.0,
+        "under_way": tuple(map(site, range(1, count + 1))),
+        "causes": causes,
+    }
+    return FleetMeasurement(**(common | figures))  # type: ignore[arg-type]  # a mapping's values have one type
+
+
+def sites_rendered(look: FleetMeasurement, width: int, height: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(sites_view(look, width, height))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+DEAD = tuple(f"edge {number}" for number in range(12))
+REFUSED = "cannot be reached: connection refused"
+
+
+def test_the_view_of_a_fleet_has_totals_causes_and_the_sites_that_began_first() -> None:
+    head, *lines = sites_rendered(fleet(64, (REFUSED, DEAD), ("507 no space left", ("full",))), 79, 24)
+
+    assert head.startswith("612 of 1,000 sites (13 failed) ━")
+    assert head.endswith(" 1.84 TB · 850 MB/s · 12 min 05 s left")
+    assert lines == [
+        "failed: cannot be reached: connection refused: 12 sites: edge 0 and 11 more",
+        "failed: 507 no space left: 1 site: full",
+        "  site                         done               bytes       rate    time left",
+        *(
+            f"  {f'edge-{number}.berlin.example.com':28} 35 %  1.20 GB of 3.40 GB  85.0 MB/s         26 s"
+            for number in range(1, 8)
+        ),
+        "  and 57 more under way",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 39, 60, 79, 119, 200])
+@pytest.mark.parametrize("height", [5, 24, 40])
+def test_the_view_of_a_fleet_takes_half_of_any_terminal(width: int, height: int) -> None:
+    causes = [(f"cannot be reached: {number} is the reason why", DEAD) for number in range(20)]
+    named = (SiteUnderWay("東京" * 30, 1.0, measurement()),)
+
+    lines = sites_rendered(fleet(64, *causes, under_way=named * 64), width, height)
+
+    assert all(cell_len(line) <= width for line in lines)
+    assert len(lines) <= max(8, height // 2)
+    assert " more under" in lines[-1]
+
+
+def test_a_site_of_which_no_bytes_are_known_says_how_long_it_is_asked() -> None:
+    asked = (SiteUnderWay("edge", 42.0, measurement(bytes=0, bytes_done=0, rate=None, seconds_left=None)),)
+
+    lines = sites_rendered(fleet(0, under_way=asked), 79, 24)
+
+    assert [line.split() for line in lines[1:]] == [["site", "so", "far"], ["edge", "42", "s"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "short"),
+    [("edge", 4, "edge"), ("edge-1.example.com/base", 12, "edge-1…/base"), ("東京都", 5, "東…都"), ("東京", 1, "…")],
+)
+def test_a_long_name_keeps_its_beginning_and_its_end(name: str, width: int, short: str) -> None:
+    assert shortened(name, width) == short
+
+
+@pytest.mark.parametrize("look", [measurement(in_flight=(InFlight(LAYER, 1),) * 3), fleet(64, (REFUSED, DEAD))])
+def test_nothing_is_left_of_a_view_when_the_window_narrows(look: Measurement | FleetMeasurement) -> None:
+    """The terminal breaks the lines anew, and the next view is drawn over all of them."""
+
+    def show() -> None:
+        screen.show(look)
+        terminal.feed(stream.getvalue())
+        stream.seek(0)
+        stream.truncate()
+
+    def alone(width: int) -> list[str]:
+        drawn, fresh = io.StringIO(), Terminal(width)
+        TerminalScreen(drawn, lambda: os.terminal_size((width, 24))).show(look)
+        fresh.feed(drawn.getvalue())
+        return fresh.lines
+
+    stream, terminal = io.StringIO(), Terminal(80)
+    screen = TerminalScreen(stream, lambda: os.terminal_size((terminal.width, 24)))
+    terminal.feed("$ syncer push\r\n")
+    show()
+    terminal.resize(50)
+    assert len(terminal.lines) > len(alone(80)) + 1
+    show()
+    assert terminal.lines == ["$ syncer push", *alone(50)]
+    terminal.resize(80)
+    screen.say("warning: odd")
+    show()
+    assert terminal.lines == ["$ syncer push", "warning: odd", *alone(80)]
+    screen.clear()
+    terminal.feed(stream.getvalue())
+    assert terminal.lines == ["$ syncer push", "warning: odd"]

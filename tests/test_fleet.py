@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
+from syncer.bundle import Bundle, BundleCheck, verify_bundle
 from syncer.errors import Interrupted, RegistryError, SyncerError, TargetError, Unreachable
 from syncer.fleet import FleetOptions
-from syncer.fleet.deploy import push_fleet
+from syncer.fleet.deploy import push_fleet, verify_fleet
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import SiteResult, SiteState, cause_of
+from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of
 from syncer.formats.windows import Window
 from syncer.profiles.syncfile.site import LimitGroup, Site
 from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import Ran, syncer
+from tests.support.cli import Ran, environment, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply, Stall
 from tests.support.registries import LOGIN, Registry
 from tests.support.registry_end import QUICK, settings_for
+from tests.support.terminal import Terminal
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens
@@ -96,7 +107,7 @@ async def test_a_site_that_fails_stops_no_other(debian_registry: OpenRegistry, t
         file = await bundle(source, tmp_path)
         full = await stack.enter_async_context(fault_proxy(good))
         full.on("PUT", "/manifests/", Reply(507, {}, b"no space left"), times=None)
-        sites = [NOBODY, shut.address, full.registry.address, f"{good.address}/mirror"]
+        sites = [NOBODY, "127.0.0.2:9", shut.address, full.registry.address, f"{good.address}/mirror"]
         report = tmp_path / "fleet.json"
 
         pushed = await push(file, sites, "--report", report, "--report-dir", tmp_path, home=tmp_path)
@@ -104,10 +115,12 @@ async def test_a_site_that_fails_stops_no_other(debian_registry: OpenRegistry, t
         assert pushed.code == 1
         await assert_whole(good, source, "mirror/")
         states = {name: row["state"] for name, row in rows(report).items()}
-        assert states == dict(zip(map(_without_scheme, sites), ("down", "refused", "partial", "done"), strict=True))
-        assert pushed.stdout.count("cannot be reached") == 1
+        assert states == dict(
+            zip(map(_without_scheme, sites), ("down", "down", "refused", "partial", "done"), strict=True)
+        )
+        assert f"failed:  cannot be reached: connection refused: 2 sites: {NOBODY}, 127.0.0.2:9\n" in pushed.stdout
         assert "it is tried again at the end" in pushed.stderr
-        own = orjson.loads((tmp_path / f"{good.address.replace(':', '_')}_mirror.json").read_bytes())
+        own = orjson.loads((tmp_path / rows(report)[f"{good.address}/mirror"]["report"]).read_bytes())
         Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(own)
         assert own["totals"]["images_copied"] == 2
         assert [each["registry"] for each in own["registries"]] == [good.address]
@@ -212,6 +225,103 @@ async def test_the_metrics_tell_since_when_a_site_is_stale(debian_registry: Open
     assert value("syncer_site_last_success_timestamp_seconds", NOBODY) is None
 
 
+async def on_a_terminal(columns: int, lines: int, *arguments: str | Path, home: Path) -> tuple[str, str]:
+    """Run ``syncer`` with its standard error on a terminal: what it wrote there, and its standard output."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def everything() -> bytes:
+        pieces = []
+        with suppress(OSError):  # how Linux says that the other end is closed
+            while piece := os.read(ours, 65536):
+                pieces.append(piece)
+        return b"".join(pieces)
+
+    try:
+        async with await anyio.open_process(
+            [sys.executable, "-m", "syncer", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stderr=theirs,
+            env=environment(home) | {"TERM": "xterm-256color"},
+        ) as process:
+            os.close(theirs)
+            seen = await anyio.to_thread.run_sync(everything)
+            assert process.stdout is not None
+            printed = b"".join([piece async for piece in process.stdout])
+    finally:
+        os.close(ours)
+    return seen.decode(), printed.decode()
+
+
+async def test_on_a_terminal_the_sites_under_way_are_a_table_of_which_nothing_is_left(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        named = [word for site in (f"{target.address}/a", NOBODY, "127.0.0.2:9") for word in ("--registry", site)]
+
+        seen, printed = await on_a_terminal(
+            80, 24, "push", "--file", file, *named, "--limit-rate", "150k", home=tmp_path
+        )
+
+    terminal = Terminal(80)
+    terminal.feed(seen)
+    assert terminal.lines == [""]
+    frames = seen.split("\x1b[J")
+    assert any("2 of 3 sites (2 failed)" in frame for frame in frames)
+    assert any(f"{target.address}/a" in frame and "06 kB" in frame and " %" in frame for frame in frames)
+    assert f"failed: cannot be reached: connection refused: 2 sites: {NOBODY} and 1 more" in seen
+    assert "is tried again" not in seen
+    assert "is at 1 of 3 sites" in printed
+
+
+async def test_a_log_says_of_which_site_each_event_is(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        good = [f"{target.address}/a", f"{target.address}/b"]
+
+        pushed = await push(file, [*good, NOBODY], "--log-format", "json", home=tmp_path)
+        verified = await push(file, good, "--log-format", "text", home=tmp_path, command="verify")
+
+    lines = [orjson.loads(line) for line in pushed.stderr.splitlines()[: -pushed.stderr.count("hint: ") or None]]
+    assert len({line["run_id"] for line in lines}) == 1
+    for site in good:
+        assert [line["event"] for line in lines if line.get("site") == site] == [
+            "site_begun", "image_copied", "image_copied", "site_ended",
+        ]  # fmt: skip
+    ended = [line for line in lines if line["event"] == "site_ended" and line["site"] == NOBODY]
+    assert [(line["level"], line["state"], line["is_last"]) for line in ended] == [
+        ("warning", "down", False),
+        ("error", "down", True),
+    ]
+    assert "connection refused" in ended[0]["error"]
+    assert (verified.code, verified.stderr.count("site_ended")) == (0, 2)
+
+
+async def test_sites_whose_names_make_one_name_of_a_file_have_a_report_each(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        targets = tmp_path / "sites.yaml"
+        named = (
+            (f"{target.address}/{base}", name) for base, name in (("a", "edge 1"), ("b", "Edge/1"), ("c", "edge_1"))
+        )
+        targets.write_text("targets:\n" + "".join(f"- {{registry: '{at}', name: '{name}'}}\n" for at, name in named))
+
+        await syncer(
+            *("push", "--file", file, "--targets-file", targets, "--report-dir", tmp_path),
+            *("--report", tmp_path / "fleet.json"),
+            home=tmp_path,
+        )
+
+    found = rows(tmp_path / "fleet.json")
+    assert [row["report"] for row in found.values()] == ["edge_1.json", "Edge_1-2.json", "edge_1-3.json"]
+    for row in found.values():
+        own = orjson.loads((tmp_path / row["report"]).read_bytes())
+        assert all(image["target"].startswith(row["registry"]) for image in own["images"])
+
+
 async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry("source") as source, debian_registry("target") as target:
         file = await bundle(source, tmp_path)
@@ -226,6 +336,29 @@ async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp
         assert "it lacks" in document["sites"][1]["error"]
 
 
+@pytest.mark.parametrize("visit", [push_fleet, verify_fleet])
+async def test_a_run_that_is_stopped_while_the_bundle_is_hashed_has_begun_no_site(
+    visit: Any, debian_registry: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(bundle: Bundle) -> BundleCheck:
+        scope.cancel()
+        return await verify_bundle(bundle)
+
+    monkeypatch.setattr("syncer.fleet.deploy.verify_bundle", stopped)
+    async with debian_registry("source") as source:
+        file = await bundle(source, tmp_path)
+        told: list[FleetResult] = []
+        with anyio.CancelScope() as scope:
+            await visit(file, sites("a.io", "b.io"), options=FleetOptions(rehash=True, on_cut=told.append))
+
+    (result,) = told
+    assert [(site.name, site.state) for site in result.sites] == [
+        ("a.io", SiteState.NOT_BEGUN),
+        ("b.io", SiteState.NOT_BEGUN),
+    ]
+    assert (result.bundle, result.exit) == ("edge", 1)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -235,7 +368,6 @@ async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp
         ("-r a.io -r b.io --timeout soon", "is not a duration"),
         ("-r a.io -r b.io:latest", "--registry: 'b.io:latest' is not a registry"),
         ("", "no registry is named"),
-        ("-r a.io -r b.io --log-format json", "is for one registry"),
         ("-r a.io --only x", "choose from a --targets-file"),
         ("-r a.io -r b.io --shard 17/16", "there is no shard 17/16"),
         ("--targets-file absent.yaml", "absent.yaml"),

@@ -2,6 +2,7 @@ from syncer.content import Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report import ProgressMeter
+from syncer.report.progress_meter import FleetMeter
 from syncer.transfer.events import (
     Copied,
     Failed,
@@ -118,3 +119,56 @@ def test_one_digest_on_its_way_to_two_repositories_is_two_blobs() -> None:
 
     assert measurement.bytes_done == 100
     assert [look.done for look in measurement.in_flight] == [0]
+
+
+def test_a_fleet_is_as_far_as_its_sites_together() -> None:
+    fleet = FleetMeter(4, now=0.0)
+    gone, slow, quick = (fleet.begin(name, now=0.0) for name in ("gone", "slow", "quick"))
+    for meter in (slow, quick):
+        meter(Found(item("a"), ROOT, 1, 1000, 0))
+    progress = Progress(blob("a", 1000))
+    slow(Started(progress))
+    fleet.measure(0.0)
+    quick(Copied(blob("a", 1000), "a", 1.0))
+    quick(ImageCopied(item("a"), ROOT))
+    gone(ImageFailed(item("a"), SyncerError("gone")))
+    fleet.end("quick", 5.0, None)
+    fleet.end("gone", 5.0, "connection refused")
+    progress.done = 500
+
+    measurement = fleet.measure(5.0)
+
+    assert (measurement.ended, measurement.failed, measurement.sites) == (2, 1, 4)
+    assert (measurement.bytes_moved, measurement.rate) == (1500, 300)
+    assert measurement.seconds_left == 5  # of its slowest site; by what is done it were 3
+    assert [(site.name, site.seconds) for site in measurement.under_way] == [("slow", 5.0)]
+    assert measurement.causes == (("connection refused", ("gone",)),)
+
+
+def test_a_fleet_takes_as_long_as_its_slowest_site() -> None:
+    fleet = FleetMeter(100, now=0.0)
+    meter = fleet.begin("slow", now=0.0)
+    progress = Progress(blob("a", 10_000))
+    meter(Found(item("a"), ROOT, 1, 10_000, 0))
+    meter(Started(progress))
+    for number in range(99):
+        fleet.end(f"{number}", 1.0, None)
+    fleet.measure(0.0)
+    progress.done = 100
+
+    assert fleet.measure(2.0).seconds_left is None  # nobody knows so early
+    assert fleet.measure(10.0).seconds_left == 990
+
+
+def test_a_site_that_is_visited_again_counts_once_and_what_it_moved_counts_on() -> None:
+    fleet = FleetMeter(2, now=0.0)
+    for number, cause in enumerate(("busy", None)):
+        meter = fleet.begin("a", now=float(number))
+        assert fleet.measure(float(number)).causes == ()
+        meter(Found(item("a"), ROOT, 1, 1000, 0))
+        meter(Copied(blob(f"{number}", 1000), "a", 1.0))
+        fleet.end("a", number + 0.5, cause)
+
+    measurement = fleet.measure(2.0)
+
+    assert (measurement.ended, measurement.failed, measurement.bytes_moved) == (1, 0, 2000)

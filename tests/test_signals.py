@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end within two seconds, with nothing half-named; the same command goes on."""
+"""Ctrl-C and SIGTERM end within two seconds, with an account and nothing half-named; the same command goes on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
+import orjson
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Rule, Stall
+
+SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
 
 
 async def signalled(home: Path, rule: Rule, number: signal.Signals, *arguments: str | Path) -> tuple[int, str, float]:
@@ -39,6 +44,12 @@ async def signalled(home: Path, rule: Rule, number: signal.Signals, *arguments: 
     return code, stderr, seconds
 
 
+def report_at(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = orjson.loads(path.read_bytes())
+    Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(document)
+    return document
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 async def test_a_build_that_is_stopped_names_nothing_and_goes_on(
     debian_registry: OpenRegistry, tmp_path: Path, number: signal.Signals, code: int
@@ -48,16 +59,20 @@ async def test_a_build_that_is_stopped_names_nothing_and_goes_on(
     async with debian_registry() as registry, fault_proxy(registry) as proxy:
         await client.push(registry, "app", image, "1")
         stalled = proxy.on("GET", "/blobs/", Stall("answer", at=2_500_000), first=2)
-        command = ("build", "--image", f"{proxy.registry.address}/app:1", "--output", out)
+        told = ("--report", tmp_path / "run.json", "--metrics-file", tmp_path / "run.prom")
+        command = ("build", "--image", f"{proxy.registry.address}/app:1", "--output", out, *told)
 
         ended, stderr, seconds = await signalled(tmp_path, stalled, number, *command)
         left = {path.name for path in out.iterdir()}
+        account, metrics = report_at(tmp_path / "run.json"), (tmp_path / "run.prom").read_text()
         again = await syncer(*command, home=tmp_path)
 
     assert ended == code
     assert seconds < 2
     assert "run the same command again to go on" in stderr
     assert left == {"bundle.tar.zst.partial", "bundle.tar.zst.journal"}
+    assert [image["status"] for image in account["images"]] == ["unfinished"]
+    assert 'syncer_last_run_success{profile="bundle"} 0.0' in metrics
     assert again.code == 0, again.stderr
     assert [path.name for path in out.iterdir()] == ["bundle.tar.zst"]
 
@@ -70,14 +85,55 @@ async def test_a_push_that_is_stopped_leaves_no_tag_and_no_session(
         await client.push(source, "app", image, "1")
         await syncer("build", "--image", f"{source.address}/app:1", "--output", tmp_path, home=tmp_path)
         stalled = proxy.on("PUT", "/blobs/uploads/", Stall("request", at=2_000_000))
-        command = ("push", "--file", tmp_path / "bundle.tar.zst", "--registry", f"{proxy.registry.address}/base")
+        to = f"{proxy.registry.address}/base"
+        told = ("--report", tmp_path / "run.json")
+        command = ("push", "--file", tmp_path / "bundle.tar.zst", "--registry", to, *told)
 
         ended, _, seconds = await signalled(tmp_path, stalled, signal.SIGTERM, *command)
         repository = f"base/{source.address.replace(':', '_')}/app"
         tags = await client.tags(target, repository)
+        account = report_at(tmp_path / "run.json")
         again = await syncer(*command, home=tmp_path)
 
         assert (ended, tags) == (143, [])
         assert seconds < 2
+        assert account["totals"]["images_unfinished"] == 1
         assert again.code == 0, again.stderr
         await client.assert_holds(target, repository, image, "1")
+
+
+async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    made = [images.image(name, layers=[images.layer(name, size)]) for name, size in (("a", 3_000_000), ("b", 1_000))]
+    async with debian_registry("source") as source, debian_registry("target") as target, fault_proxy(target) as proxy:
+        for name, image in zip("ab", made, strict=True):
+            await client.push(source, name, image, "1")
+        named = [word for name in "ab" for word in ("--image", f"{source.address}/{name}:1")]
+        await syncer("build", *named, "--output", tmp_path, home=tmp_path)
+        stalled = proxy.on("PUT", "/blobs/uploads/", Stall("request", at=2_000_000))
+        sites = [f"{target.address}/done", f"{proxy.registry.address}/under-way", f"{target.address}/later"]
+        to = [word for site in sites for word in ("-r", site)]
+        command: list[str | Path] = ["push", "--file", tmp_path / "bundle.tar.zst", *to]
+        files = ("--report", tmp_path / "fleet.json", "--metrics-file", tmp_path / "fleet.prom")
+        told = (*files, "--report-dir", tmp_path, "--at-once", "1")
+
+        ended, stderr, seconds = await signalled(tmp_path, stalled, signal.SIGINT, *command, *told)
+        fleet = report_at(tmp_path / "fleet.json")
+        again = await syncer(*command, "--json", home=tmp_path)
+
+    done, under_way, later = fleet["sites"]
+    assert (ended, seconds < 2) == (130, True)
+    assert [row["state"] for row in fleet["sites"]] == ["done", "partial", "not begun"]
+    assert (under_way["images"], under_way["error"]) == (2, "it was stopped before all was there")
+    assert fleet["causes"] == [{"cause": under_way["error"], "sites": [under_way["name"]]}]
+    assert "run the same command again to go on" in stderr
+    own = report_at(tmp_path / under_way["report"])
+    assert own["totals"]["images_unfinished"] >= 1
+    assert later["report"] is None
+    metrics = (tmp_path / "fleet.prom").read_text()
+    success = [
+        f'syncer_site_success{{command="push",site="{row["name"]}"}} {row is done:.1f}' for row in fleet["sites"]
+    ]
+    assert all(line in metrics for line in success)
+    assert (again.code, [row["state"] for row in again.json["sites"]]) == (0, ["unchanged", "done", "done"])

@@ -138,10 +138,11 @@ async def build_file(
     run = Run(options, fetches=True, sends=False, listener=sizes)
     async with file.open(name) as writer, open_supplies(settings, supplies) as opened:
         _look_at(opened, run)
-        definition = await drop_lacking_guesses(definition, opened, run.warn, file.platform)
-        parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
-        run.tell(parts.failures)
-        await run.transfer(parts.items, opened, writer, opened.registries)
+        with run.telling_if_cut(opened.registries, name):
+            definition = await drop_lacking_guesses(definition, opened, run.warn, file.platform)
+            parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
+            run.tell(parts.failures)
+            await run.transfer(parts.items, opened, writer, opened.registries)
         report = run.report(opened.registries)
 
         def define() -> Definition:

@@ -145,7 +145,8 @@ async def deliver(
     names = delivery.names(item.target for item in bundle.items)
     place, problem = None, None
     lost = Lost(delivery.state or Path(), run.warn)
-    with open_target(registries, delivery.address, delivery.state, lost) as opened:
+    target = open_target(registries, delivery.address, delivery.state, lost)
+    with run.telling_if_cut(registries, name), target as opened:
         items = delivery.place(bundle.items, names)
         await run.transfer(items, bundle.source, opened.target, registries, opened.memory)
         report = run.report()

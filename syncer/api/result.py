@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
 from msgspec import Struct
 
 from syncer.content import Item, Source, Target
@@ -29,6 +31,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     beside_others: bool = False  # other runs use its registries meanwhile, and somebody else tries again at the end
     emit: Emit | None = None  # hears of every event
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant
+    on_cut: Callable[[Report, str], None] | None = None  # is told how far a run came that was cancelled, and its name
 
 
 class Run:
@@ -46,6 +49,7 @@ class Run:
         self.warn = options.warn
         self.recheck = options.recheck
         self.beside_others = options.beside_others
+        self._on_cut = options.on_cut
         self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
         self.emit = to_all(self.account, listener, options.emit)
 
@@ -75,8 +79,21 @@ class Run:
             if again and registries:
                 registries.transport.forget_outages()
                 await transfer(again, source, target, options=options, emit=failures)
+        except anyio.get_cancelled_exc_class():
+            self.account.expect(items)
+            raise
         finally:
             failures.tell()
+
+    @contextmanager
+    def telling_if_cut(self, registries: Registries | None, name: str) -> Iterator[None]:
+        """Tell ``options.on_cut`` how far this run, which is called ``name``, has come when the block is cancelled."""
+        try:
+            yield
+        except anyio.get_cancelled_exc_class():
+            if self._on_cut:
+                self._on_cut(self.report(registries), name)
+            raise
 
     def report(self, registries: Registries | None = None, host: str | None = None) -> Report:
         """The account so far, with the traffic of ``registries`` and what was odd about them where they are given.

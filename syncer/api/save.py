@@ -60,7 +60,8 @@ async def _write(
     items = [structs.replace(item, platforms=platforms) for item in bundle.items]
     run = Run(options, fetches=registries is not None, sends=False)
     async with file.open(name) as writer:
-        await run.transfer(items, bundle.source, writer, registries)
+        with run.telling_if_cut(registries, name):
+            await run.transfer(items, bundle.source, writer, registries)
         report = run.report(registries)
 
         def define() -> Definition:

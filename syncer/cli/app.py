@@ -33,6 +33,7 @@ _EVERYWHERE = {
     "plan": "plan:plan",
     "list": "bundles:list_bundles",
     "import": "import_:import_",
+    "report": "report:report",
     "upload": "edge:upload",
 }
 _EDGE = {

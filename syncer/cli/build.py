@@ -361,12 +361,13 @@ async def _push(
         report=_name_of_push(options.output.report),
         metrics_file=_name_of_push(options.output.metrics_file),
     )
+    if output.json:
+        building.write(built.report, profile=profile)
     with open_reporter(output, secrets=known_secrets(means.settings)) as pushing:
         run_options = pushing.run_options(options.connection.concurrency)
         pushed = await push_file(path, _delivery(options), settings=means.settings, options=run_options)
     if output.json:
         print_json({"build": built.report.to_json(), "push": pushed.report.to_json()})
-        building.write(built.report, profile=profile)
         pushing.write(pushed.report, profile=profile)
         if pushed.problem:
             building.warn(push_outcome(pushed)[-1])

@@ -97,10 +97,14 @@ def argument(
     *,
     metavar: str,
     required: bool = True,
+    many: bool = False,
     parse: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Declare an argument, a word without a flag; one that is not ``required`` is None when it is absent."""
-    declared = _Declared(help=help, metavar=metavar, is_argument=True, is_required=required, parse=parse)
+    """Declare an argument, a word without a flag; one that is not ``required`` is None when it is absent.
+
+    With ``many`` it is a tuple of all words.
+    """
+    declared = _Declared(help=help, metavar=metavar, is_argument=True, is_required=required, is_many=many, parse=parse)
     return dataclasses.field(metadata={_DECLARED: declared})
 
 
@@ -197,6 +201,7 @@ def _parameter(name: str, annotation: Any, field: dataclasses.Field[Any]) -> cli
             [name],
             type=_type(kind, declared),
             required=declared.is_required,
+            nargs=-1 if declared.is_many else 1,
             metavar=declared.metavar,
             help=declared.help,
         )

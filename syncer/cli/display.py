@@ -1,4 +1,4 @@
-"""The display of a running transfer: a plain line now and then, or nothing; ``cli/live.py`` is the view on a terminal.
+"""The display of a running transfer or fleet: a view on a terminal, a plain line now and then, or nothing.
 
 A transfer calls nothing but ``Display.__call__``, which only counts.  A thread of its own draws, so that a terminal
 that is slow or stopped (Ctrl-S) holds up no transfer.
@@ -6,17 +6,22 @@ that is slow or stopped (Ctrl-S) holds up no transfer.
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from syncer.report import Measurement, ProgressMeter, human_bytes, human_seconds, printable
-from syncer.transfer.events import Event, ImageFailed
+from syncer.report.progress_meter import FleetMeasurement, FleetMeter
+from syncer.transfer.events import Emit, Event, ImageFailed
 
 _PLAIN_INTERVAL = 30.0  # seconds
+_LIVE_INTERVAL = 0.125
+_SITES_INTERVAL = 0.25
 
 
 class Mode(StrEnum):
@@ -28,10 +33,34 @@ class Mode(StrEnum):
     OFF = "off"
 
 
+class Screen(Protocol):
+    """A terminal with a view that is drawn again and again, as ``cli.live`` does it; any thread may call it."""
+
+    def say(self, line: str, style: str = "") -> None:
+        """Print a line that stays, above the view."""
+        ...
+
+    def show(self, measurement: Measurement | FleetMeasurement) -> None:
+        """Draw the view of ``measurement`` in the place of the one before."""
+        ...
+
+
+class Drawn(Protocol):
+    """Something that a thread draws every ``interval`` seconds, and for the last time by ``end``."""
+
+    @property
+    def interval(self) -> float: ...
+
+    def draw(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
 class Display(ABC):
     """An ``Emit`` that counts events, and shows the counts at its next drawing."""
 
     interval: float
+    screen: Screen | None = None
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -66,6 +95,22 @@ class Display(ABC):
 
     @abstractmethod
     def _show(self, measurement: Measurement) -> None: ...
+
+
+class LiveDisplay(Display):
+    """A view on a terminal; failures scroll past above it."""
+
+    interval = _LIVE_INTERVAL
+
+    def __init__(self, screen: Screen, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self.screen: Screen = screen
+
+    def _say(self, line: str) -> None:
+        self.screen.say(line, style="red")
+
+    def _show(self, measurement: Measurement) -> None:
+        self.screen.show(measurement)
 
 
 class PlainDisplay(Display):
@@ -104,6 +149,63 @@ class NoDisplay(Display):
 
     def _show(self, measurement: Measurement) -> None:
         pass
+
+
+class SitesDisplay:
+    """The display of a fleet: a table of the sites under way on a ``screen``, else a line for each site that ends."""
+
+    interval = _SITES_INTERVAL
+
+    def __init__(
+        self, sites: int, screen: Screen | None, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sites = sites
+        self._screen = screen
+        self._stream = stream
+        self._clock = clock
+        self._meter = FleetMeter(sites, clock())
+        self._lines: deque[str] = deque()
+
+    def begin(self, name: str) -> Emit | None:
+        """Note that a site begins; returns who hears of the events there."""
+        meter = self._meter.begin(name, self._clock())
+        return meter if self._screen else None
+
+    def tell(self, name: str, line: str, cause: str | None) -> None:
+        """Note that a site has ended, of which ``line`` tells, and the cause for which it failed."""
+        self._meter.end(name, self._clock(), cause)
+        self._lines.append(f"{self._meter.ended} of {self._sites}: {line}")
+
+    def draw(self) -> None:
+        """Show the table, or the newest lines."""
+        if self._screen:
+            self._screen.show(self._meter.measure(self._clock()))
+            return
+        while self._lines:
+            print(self._lines.popleft(), file=self._stream, flush=True)
+
+    def end(self) -> None:
+        """Show what has not been shown yet; a summary follows."""
+        self.draw()
+
+
+@contextmanager
+def drawing(display: Drawn) -> Iterator[None]:
+    """Let a thread draw ``display`` as long as the ``with`` block lasts."""
+    over = threading.Event()
+
+    def draw() -> None:
+        while not over.wait(display.interval):
+            display.draw()
+
+    thread = threading.Thread(target=draw, name="display", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        display.end()
 
 
 def plain_line(measurement: Measurement) -> str:

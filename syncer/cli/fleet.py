@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal
 
 import click
 from msgspec import Struct, structs
 
 from syncer.bundle import GivenName
 from syncer.cli.command import option, options
+from syncer.cli.display import SitesDisplay, drawing
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
-from syncer.cli.output import print_json, warn, write_metrics_file
+from syncer.cli.output import EventLog, open_event_log, open_screen, print_json, warn, warn_above, write_metrics_file
+from syncer.cli.settings import known_secrets
 from syncer.errors import Exit, UsageError, without_secrets
 from syncer.fleet import FleetOptions
+from syncer.fleet.result import cause_of
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
 from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site, select_sites
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from syncer.transfer.events import Emit
 
 _NAMES_SHOWN = 5  # of the sites with one cause
+_LONGEST_STEM = 200  # characters; no file system takes much more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +83,13 @@ class SiteOptions:
         """The registry, where there is one at most."""
         return self.registry[0] if self.registry else None
 
-    def options(self, fleet: Fleet, connection: ConnectionOptions, output: OutputOptions) -> FleetOptions:
-        """The options of a run over ``fleet``; raises ``UsageError`` for files that cannot be written."""
+    def options(self, connection: ConnectionOptions) -> FleetOptions:
+        """The options of a run over several sites."""
         return FleetOptions(
             at_once=self.at_once,
             workers=connection.concurrency,
             most_failed=self.max_failed,
             timeout=self.timeout,
-            watcher=open_sites_display(output, fleet.sites, self.report_dir),
-            warn=warn,
         )
 
     def fleet(self, login: LoginOptions, settings: RegistrySettings, mapping: NameMapping) -> Fleet:
@@ -112,7 +115,7 @@ class SiteOptions:
             shard = Shard.parse(self.shard, os.environ)
             sites = [site for site in sites if shard.takes(site.key)]
         limited = structs.replace(settings.transport, bytes_per_second=self.limit_rate)
-        return Fleet(tuple(sites), structs.replace(settings, transport=limited))
+        return Fleet(tuple(sites), structs.replace(settings, transport=limited), self.report_dir)
 
     def _named(self, mapping: NameMapping) -> list[Site]:
         sites: dict[str, Site] = {}
@@ -140,29 +143,63 @@ class Fleet(Struct, frozen=True):
 
     sites: tuple[Site, ...]
     settings: RegistrySettings
+    report_dir: Path | None = None  # for the report of each site's own run
 
 
-class SitesDisplay:
-    """A ``fleet.deploy.Watcher`` that says one line for each site that ends, and writes the site's own report."""
+class SiteReports:
+    """The reports of the sites' own runs, as files of a directory that are called like the sites."""
 
-    def __init__(self, stream: TextIO | None, sites: int, report_dir: Path | None) -> None:
-        self._stream = stream
-        self._sites = sites
-        self._ended: set[str] = set()
-        self._report_dir = report_dir
+    def __init__(self, directory: Path, sites: Iterable[Site]) -> None:
+        self.written: dict[str, str] = {}  # the names of files, by those of sites
+        self._directory = directory
+        self._names: dict[str, str] = {}
+        taken: set[str] = set()
+        for site in sites:
+            stem = name = _file_stem(site.name)
+            number = 1
+            while name.lower() in taken:  # as on file systems that take upper and lower case for one
+                number += 1
+                name = f"{stem}-{number}"
+            taken.add(name.lower())
+            self._names[site.name] = f"{name}.json"
 
-    def begin(self, site: Site) -> Emit | None:  # noqa: ARG002
-        """Nobody hears of the events of a site but its own report."""
-        return None
+    def write(self, site: str, report: Reported) -> None:
+        """Write the report of a site; raises ``TargetError``."""
+        name = self._names[site]
+        write_report(self._directory / name, report)
+        self.written[site] = name
+
+    def link(self, result: FleetResult) -> FleetResult:
+        """``result`` with the names of the files."""
+        sites = (structs.replace(site, report=self.written.get(site.name)) for site in result.sites)
+        return structs.replace(result, sites=tuple(sites))
+
+
+class _Watcher:
+    """A ``fleet.Watcher`` that passes on to a display, or else to a log, what it hears, and writes sites' reports."""
+
+    def __init__(self, display: SitesDisplay | None, log: EventLog | None, reports: SiteReports | None) -> None:
+        self._display = display
+        self._log = log
+        self._reports = reports
+
+    def begin(self, site: Site) -> Emit | None:
+        if self._log:
+            self._log.tell("info", "site_begun", site=site.name, registry=site.registry)
+            return self._log.emit(site=site.name)
+        return self._display.begin(site.name) if self._display else None
 
     def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
-        """Say what became of a site."""
-        again = "" if is_last else "; it is tried again at the end"
-        self._ended.add(result.name)
-        if report is not None and self._report_dir is not None:
-            write_report(self._report_dir / f"{_file_name(result.name)}.json", report)
-        if self._stream is not None:
-            print(f"{len(self._ended)} of {self._sites}: {_line(result)}{again}", file=self._stream, flush=True)
+        if report is not None and self._reports is not None:
+            self._reports.write(result.name, report)
+        if self._log:
+            fields = {key: value for key, value in result.to_json().items() if key not in ("name", "report")}
+            level = "info" if result.state.is_good else "error" if is_last else "warning"
+            self._log.tell(level, "site_ended", site=result.name, **fields, is_last=is_last)
+        if self._display:
+            again = "" if is_last else "; it is tried again at the end"
+            cause = cause_of(result.error, result.registry) if result.error else None
+            self._display.tell(result.name, f"{_line(result)}{again}", cause)
 
 
 async def run_fleet(
@@ -177,23 +214,45 @@ async def run_fleet(
 ) -> Exit:
     """Push, plan or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them.
 
-    With ``tell_work`` the code of a plan that found nothing wrong says whether a site lacks anything.
+    A run that is stopped tells how far it came.  With ``tell_work`` the code of a plan that found nothing wrong says
+    whether a site lacks anything.  Raises ``UsageError`` for files that cannot be written.
     """
     from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
+    for path in filter(None, (output.report, output.metrics_file)):
+        require_writable(path)
+    reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
     visit = {"push": push_fleet, "plan": plan_fleet, "verify": verify_fleet}[command]
-    result = await visit(file, fleet.sites, given=given, settings=fleet.settings, options=options)
-    summarize_fleet(f"{command.capitalize()} Summary", result, output)
+    shown = replace(output, progress=False) if command == "plan" else output  # what a plan finds is on stdout
+    ended: list[FleetResult] = []
+    try:
+        with _watching(fleet, shown, options.run_id, reports) as (watcher, say):
+            options = structs.replace(options, watcher=watcher, warn=say, on_cut=ended.append)
+            ended.append(await visit(file, fleet.sites, given=given, settings=fleet.settings, options=options))
+    finally:  # the display is over
+        for result in ended:
+            linked = reports.link(result) if reports else result
+            summarize_fleet(f"{command.capitalize()} Summary", linked, output)
+    result = ended[0]
     return result.exit or (Exit.WORK_TO_DO if tell_work and result.has_work else Exit.OK)
 
 
-def open_sites_display(output: OutputOptions, sites: Sequence[Site], report_dir: Path | None) -> SitesDisplay:
-    """The display of a run over ``sites``; raises ``UsageError`` for files that cannot be written."""
+@contextmanager
+def _watching(
+    fleet: Fleet, output: OutputOptions, run_id: str, reports: SiteReports | None
+) -> Iterator[tuple[_Watcher, Callable[[str], None]]]:
+    """Show a display, or a log on standard error, as long as the block lasts; also gives who is told of warnings."""
     if output.log_format is not None:
-        raise UsageError("--log-format is for one registry", hint="--report-dir has a report of each site")
-    for path in filter(None, (output.report, output.metrics_file)):
-        require_writable(path)
-    return SitesDisplay(sys.stderr if output.progress else None, len(sites), report_dir)
+        log = open_event_log(sys.stderr, output.log_format, run_id, known_secrets(fleet.settings))
+        yield _Watcher(None, log, reports), log.warn
+        return
+    if not output.progress:
+        yield _Watcher(None, None, reports), warn
+        return
+    with open_screen(sys.stderr) as screen:
+        display = SitesDisplay(len(fleet.sites), screen, sys.stderr)
+        with drawing(display):
+            yield _Watcher(display, None, reports), warn_above(screen)
 
 
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:
@@ -205,18 +264,18 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
     if output.json:
         print_json(result.to_json())
         return
-    click.echo(without_secrets(block(title, list(_lines(result)))))
+    click.echo(without_secrets(block(title, list(fleet_lines(result)))))
     for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint):
         click.echo(f"hint: {hint}", err=True)
 
 
-def _lines(result: FleetResult) -> Iterator[str]:
-    verb = "is whole at" if result.command == "verify" else "is at"
+def fleet_lines(result: FleetResult) -> Iterator[str]:
+    """The lines of a summary about what became of all sites."""
+    verb = {"push": "is at", "plan": "is at", "verify": "is whole at"}.get(result.command, "is right at")
     yield f"bundle {result.bundle} {verb} {result.whole:,} of {quantity(len(result.sites), 'site')}"
     yield "sites:   " + ", ".join(f"{number:,} {state}" for state, number in result.states.items())
     sent = sum(site.bytes_sent for site in result.sites)
     mounted = sum(site.bytes_mounted for site in result.sites)
-    seconds = (result.ended - result.started).total_seconds()
     if result.command == "plan":
         yield f"push:    {_foreseen(result.foreseen)}"
         for site in result.sites:
@@ -226,8 +285,8 @@ def _lines(result: FleetResult) -> Iterator[str]:
         yield f"moved:   {human_bytes(sent)}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
-    rate = f", {human_bytes(sent / seconds)}/s" if sent and seconds > 0 else ""
-    yield f"time:    {human_seconds(seconds)}{rate}"
+    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
+    yield f"time:    {human_seconds(result.seconds)}{rate}"
 
 
 def _foreseen(figures: Mapping[str, int]) -> str:
@@ -259,6 +318,6 @@ def _line(result: SiteResult) -> str:
     return ", ".join(parts) + why
 
 
-def _file_name(name: str) -> str:
-    """A name of a file that says which site it is about."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"
+def _file_stem(name: str) -> str:
+    """The name of a file, without its ending, that says which site it is about."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:_LONGEST_STEM] or "_"

@@ -18,17 +18,28 @@ from syncer.errors import Exit, OutOfFiles, SyncerError
 _OPEN_FILES = 65_536  # more than the 256 connections, the files and the clients of a registry ever need
 _LEAST_OPEN_FILES = 20
 _SECONDS_TO_STOP = 1.8  # after a signal; a file under its final name is whole whenever the process ends
+LONGER_TO_STOP = 10.0
+"""Seconds after a signal for a run over many sites, each of which has an account to give and connections to close."""
+
 _RESUMABLE = "stopped; run the same command again to go on"
 
 
-def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE) -> None:
-    """Run ``job`` to its end or to a signal, and end with its exit code; ``farewell`` is printed after a signal."""
+def run(
+    job: Callable[[], Awaitable[Exit]],
+    *,
+    farewell: str | None = _RESUMABLE,
+    seconds_to_stop: float = _SECONDS_TO_STOP,
+) -> None:
+    """Run ``job`` to its end or to a signal, and end with its exit code; ``farewell`` is printed after a signal.
+
+    A job that has not stopped within ``seconds_to_stop`` after a signal, or before a second one, is ended as it is.
+    """
     options = {"use_uvloop": sys.platform != "win32"}
     _allow_open_files()
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
     gc.set_threshold(20_000, 50, 100)
     gc.enable()
-    raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, backend_options=options))
+    raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, seconds_to_stop, backend_options=options))
 
 
 def _allow_open_files() -> None:
@@ -47,12 +58,12 @@ def _allow_open_files() -> None:
         raise OutOfFiles
 
 
-async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | None) -> Exit:
+async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | None, seconds_to_stop: float) -> Exit:
     stopped: list[Exit] = []
     result = Exit.INTERRUPTED
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_watch, tasks.cancel_scope, stopped)
+            tasks.start_soon(_watch, tasks.cancel_scope, stopped, seconds_to_stop)
             result = await job()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -63,14 +74,14 @@ async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | 
     return stopped[0] if stopped else result
 
 
-async def _watch(scope: anyio.CancelScope, stopped: list[Exit]) -> None:
+async def _watch(scope: anyio.CancelScope, stopped: list[Exit], seconds_to_stop: float) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
             if stopped:
                 os._exit(code)  # asked twice
             stopped.append(code)
-            deadline = threading.Timer(_SECONDS_TO_STOP, os._exit, (code,))
+            deadline = threading.Timer(seconds_to_stop, os._exit, (code,))
             deadline.daemon = True
             deadline.start()
             scope.cancel()

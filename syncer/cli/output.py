@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +14,7 @@ import orjson
 from msgspec import Struct
 
 from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
-from syncer.cli.display import Display, Mode, NoDisplay, PlainDisplay
+from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
 from syncer.report import Report, printable, summary
@@ -35,7 +34,13 @@ class Reporter(Struct, frozen=True):
 
     def run_options(self, workers: int) -> RunOptions:
         """The options of a job whose events come here."""
-        return RunOptions(workers=workers, run_id=self.run_id, emit=self.emit, warn=self.warn)
+        return RunOptions(
+            workers=workers,
+            run_id=self.run_id,
+            emit=self.emit,
+            warn=self.warn,
+            on_cut=lambda report, name: self.write(report, profile=name),
+        )
 
     def summarize(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
@@ -82,26 +87,45 @@ def open_reporter(
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
     run_id = new_run_id()
-    besides = _open_log(log, LogForm.TEXT, run_id, secrets)[0] if log else None
+    besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if options.log_format is not None:
-        emit, say = _open_log(sys.stderr, options.log_format, run_id, secrets)
-        yield Reporter(options, run_id, to_all(emit, besides), say, _ignore)
+        events = open_event_log(sys.stderr, options.log_format, run_id, secrets)
+        yield Reporter(options, run_id, to_all(events.emit(), besides), events.warn, _ignore)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
-        yield Reporter(options, run_id, to_all(display, besides), warn, display.expect)
+        yield Reporter(options, run_id, to_all(display, besides), warn_above(display.screen), display.expect)
 
 
-def _open_log(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) -> tuple[Emit, Callable[[str], None]]:
-    """A log on ``stream``: one function takes events, the other warnings."""
+class EventLog(Struct, frozen=True):
+    """A log of events."""
+
+    emit: Callable[..., Emit]  # makes who hears of events, whose lines have these fields as well
+    tell: Callable[..., None]  # writes a line: its level, its event, and its fields
+
+    def warn(self, text: str) -> None:
+        """Write a warning."""
+        self.tell("warning", "warning", message=text)
+
+
+def open_event_log(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) -> EventLog:
+    """Open a log on ``stream``, each line of which has ``run_id``, and none a secret."""
     from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
 
     log = open_log(stream, run_id=run_id, format=LogFormat(form.value), secrets=secrets)
-    return log_events(log), lambda text: log.warning("warning", message=text)
+    return EventLog(
+        emit=lambda **fields: log_events(log.bind(**fields)),
+        tell=lambda level, event, **fields: getattr(log, level)(event, **fields),
+    )
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr, about input that works and may be a mistake."""
     click.echo(f"warning: {printable(text)}", err=True)
+
+
+def warn_above(screen: Screen | None) -> Callable[[str], None]:
+    """Make a function like ``warn``, which prints above the view on ``screen``."""
+    return warn if screen is None else lambda text: screen.say(f"warning: {printable(text)}")
 
 
 def note(text: str) -> None:
@@ -148,39 +172,33 @@ def print_json(document: Any) -> None:
 
 @contextmanager
 def open_display(stream: TextIO, *, mode: Mode = Mode.AUTO) -> Iterator[Display]:
-    """Show a display on ``stream``, standard error as a rule, as long as the ``with`` block lasts.
-
-    Colours follow ``NO_COLOR``; a dumb terminal gets plain lines.
-    """
-    if mode is Mode.AUTO:
-        mode = Mode.LIVE if stream.isatty() and os.environ.get("TERM") != "dumb" else Mode.PLAIN
-    opened: AbstractContextManager[Display]
-    if mode is Mode.LIVE:
-        from syncer.cli.live import open_live  # noqa: PLC0415  rich is slow to import, and few runs are watched
-
-        opened = open_live(stream)
-    else:
-        opened = nullcontext(PlainDisplay(stream) if mode is Mode.PLAIN else NoDisplay())
-    with opened as display, _draw(display):
-        yield display
+    """Show a display on ``stream``, standard error as a rule, as long as the ``with`` block lasts."""
+    with open_screen(stream, mode) as screen:
+        display: Display = NoDisplay() if mode is Mode.OFF else PlainDisplay(stream)
+        if screen is not None:
+            display = LiveDisplay(screen)
+        with drawing(display):
+            yield display
 
 
 @contextmanager
-def _draw(display: Display) -> Iterator[None]:
-    over = threading.Event()
+def open_screen(stream: TextIO, mode: Mode = Mode.AUTO) -> Iterator[Screen | None]:
+    """Open ``stream`` as a screen as long as the ``with`` block lasts; None where no view is to be drawn on it.
 
-    def draw() -> None:
-        while not over.wait(display.interval):
-            display.draw()
+    Colours follow ``NO_COLOR``; a dumb terminal is no screen.
+    """
+    if mode is Mode.AUTO and stream.isatty() and os.environ.get("TERM") != "dumb":
+        mode = Mode.LIVE
+    if mode is not Mode.LIVE:
+        yield None
+        return
+    from syncer.cli.live import TerminalScreen  # noqa: PLC0415  rich is slow to import, and few runs are watched
 
-    thread = threading.Thread(target=draw, name="display", daemon=True)
-    thread.start()
+    screen = TerminalScreen(stream)
     try:
-        yield
+        yield screen
     finally:
-        over.set()
-        thread.join()
-        display.end()
+        screen.clear()
 
 
 def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:

@@ -79,7 +79,7 @@ def plan(
 
     async def job() -> Exit:
         if file and fleet:
-            sites = structs.replace(to.options(fleet, connection, output), platform=mirror.arch)
+            sites = structs.replace(to.options(connection), platform=mirror.arch)
             return await run_fleet("plan", file, fleet, sites, output, given=as_name, tell_work=exit_code)
         if file:
             forecast = await _plan_push(file, as_name, to.single, mirror, settings, workers=workers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from syncer.api.push import Delivery, push_file
 from syncer.bundle import GivenName
 from syncer.cli.command import flag
 from syncer.cli.fleet import SiteOptions, run_fleet
-from syncer.cli.job import run
+from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
@@ -75,9 +74,8 @@ def push(
         return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def push_to_all() -> Exit:
-        shown = replace(output, progress=False) if transfer.dry_run else output  # what a plan finds is on stdout
         options = structs.replace(
-            to.options(fleet, connection, shown),
+            to.options(connection),
             platform=arch,
             annotations=annotation_selector,
             state=state,
@@ -102,6 +100,6 @@ def push(
         return result.exit
 
     if to.is_fleet:
-        run(push_to_all)
+        run(push_to_all, seconds_to_stop=LONGER_TO_STOP)
     else:
         run(forecast if transfer.dry_run else job)

@@ -13,7 +13,7 @@ from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import GivenName, shown
 from syncer.cli.command import option
 from syncer.cli.fleet import SiteOptions, run_fleet
-from syncer.cli.job import run
+from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
@@ -55,7 +55,7 @@ def verify(
 
     async def verify_all() -> Exit:
         fleet = to.fleet(login, settings, map)
-        options = to.options(fleet, connection, output)
+        options = to.options(connection)
         await check_signature()
         return await run_fleet("verify", file, fleet, options, output, given=as_name)
 
@@ -72,7 +72,10 @@ def verify(
         print_check(result, output, signed=public_key is not None)
         return result.exit
 
-    run(verify_all if to.is_fleet else job)
+    if to.is_fleet:
+        run(verify_all, seconds_to_stop=LONGER_TO_STOP)
+    else:
+        run(job)
 
 
 def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:

@@ -21,7 +21,7 @@ from syncer.transfer.events import Emit
 from syncer.transfer.run import WORKERS
 
 if TYPE_CHECKING:
-    from syncer.fleet.result import SiteResult
+    from syncer.fleet.result import FleetResult, SiteResult
 
 AT_ONCE = 64
 """The default number of sites that run at the same time."""
@@ -67,3 +67,4 @@ class FleetOptions(Struct, frozen=True, kw_only=True):
     run_id: str = field(default_factory=new_run_id)
     watcher: Watcher = field(default_factory=Unwatched)
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant
+    on_cut: Callable[[FleetResult], None] | None = None  # is told how far a run came that was cancelled

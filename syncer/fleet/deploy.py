@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,11 +23,20 @@ from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.fleet import FleetOptions
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
+from syncer.fleet.result import (
+    NOTHING_FORESEEN,
+    FleetResult,
+    Lacking,
+    OutOfTime,
+    SiteResult,
+    SiteState,
+    Stopped,
+    outcome,
+)
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
-from syncer.report.forecast import Forecast, ForecastReport
+from syncer.report.forecast import Forecast
 from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 
@@ -34,8 +44,12 @@ _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
 
 
-Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[SiteResult, Reported | None]]]
-"""Does the work at one site within so many seconds; None: it may take as long as it takes."""
+Ended: TypeAlias = Callable[[SiteResult, Reported | None], None]
+Visit: TypeAlias = Callable[[Site, Emit | None, float | None, Ended], Awaitable[None]]
+"""Does the work at one site within so many seconds, None being as long as it takes, and says how it ended.
+
+It says that also when it is cancelled, of as much as was done.
+"""
 
 
 async def push_fleet(
@@ -54,7 +68,8 @@ async def push_fleet(
     options = options or FleetOptions()
     async with open_checked(file, given, warn=options.warn) as bundle:
         if options.rehash:
-            await verify_bundle(bundle)
+            with _telling_if_cut_before(sites, options, command="push", bundle=bundle_name(bundle)):
+                await verify_bundle(bundle)
         chosen = _choose(bundle, sites, options)
         async with open_registries(_with_limits(settings, sites)) as registries:
             pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
@@ -100,7 +115,8 @@ async def verify_fleet(
     """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
     options = options or FleetOptions()
     async with open_checked(file, given, warn=options.warn) as bundle:
-        check = await verify_bundle(bundle)
+        with _telling_if_cut_before(sites, options, command="verify", bundle=bundle_name(bundle)):
+            check = await verify_bundle(bundle)
         async with open_registries(_with_limits(settings, sites)) as registries:
             verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
             return await _visit_all(
@@ -128,20 +144,52 @@ async def _visit_all(
     """Do ``visit`` at each of ``sites``; those that failed for what may have passed are visited again at the end."""
     started = datetime.now(UTC)
     run = _Visits(sites, visit, registries, options)
-    await run.all(sites)
-    again = run.to_visit_again()
-    if again:
-        registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
-        await run.all(again)
-    results = tuple(run.results.get(site.key) or _not_begun(site) for site in sites)
-    return FleetResult(
-        run_id=options.run_id,
-        command=command,
-        bundle=bundle,
-        started=started,
-        ended=datetime.now(UTC),
-        sites=results,
-    )
+
+    def result() -> FleetResult:
+        return FleetResult(
+            run_id=options.run_id,
+            command=command,
+            bundle=bundle,
+            started=started,
+            ended=datetime.now(UTC),
+            sites=tuple(run.results.get(site.key) or _not_begun(site) for site in sites),
+        )
+
+    try:
+        await run.all(sites)
+        again = run.to_visit_again()
+        if again:
+            registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
+            await run.all(again)
+    except anyio.get_cancelled_exc_class():
+        if options.on_cut:
+            options.on_cut(result())
+        raise
+    return result()
+
+
+@contextmanager
+def _telling_if_cut_before(
+    sites: Sequence[Site], options: FleetOptions, *, command: str, bundle: str
+) -> Iterator[None]:
+    """Tell ``options.on_cut`` that no site was begun, when the block is cancelled."""
+    started = datetime.now(UTC)
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        if options.on_cut:
+            results = tuple(map(_not_begun, sites))
+            options.on_cut(
+                FleetResult(
+                    run_id=options.run_id,
+                    command=command,
+                    bundle=bundle,
+                    started=started,
+                    ended=datetime.now(UTC),
+                    sites=results,
+                )
+            )
+        raise
 
 
 class _Visits:
@@ -212,7 +260,10 @@ class _Visits:
         limits = [self._ends - began] if self._ends is not None else []
         if closes is not None:
             limits.append((closes - datetime.now(UTC)).total_seconds())
-        result, report = await self._visit(site, emit, min(limits, default=None))
+        await self._visit(site, emit, min(limits, default=None), partial(self._note, site))
+
+    def _note(self, site: Site, result: SiteResult, report: Report | None) -> None:
+        """Note that a visit to ``site`` has ended."""
         is_last = True
         if before := self.results.get(site.key):
             result = structs.replace(
@@ -240,7 +291,7 @@ class _Pushing(Struct, frozen=True):
     options: FleetOptions
     workers: int
 
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None) -> tuple[SiteResult, Report | None]:
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
         """Push to ``site`` within ``seconds``; whatever fails there is its result."""
         began = time.monotonic()
         options = RunOptions(
@@ -252,13 +303,16 @@ class _Pushing(Struct, frozen=True):
         )
         run = Run(options, fetches=False, sends=True)
         errors: list[SyncerError] = []
-        with _within(seconds, errors):
+
+        def end() -> None:
+            report = run.report(self.registries, self.registries.host_at(_address(site)))
+            errors[:0] = [image.error for image in report.failures if image.error]
+            state = outcome(errors, has_changed=_has_changed(report))
+            ended(_result(site, state, began, report, errors), report)
+
+        with _within(seconds, errors, end):
             pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
             errors += [pushed.problem] if pushed.problem else []
-        report = run.report(self.registries, self.registries.host_at(_address(site)))
-        errors[:0] = [image.error for image in report.failures if image.error]
-        state = outcome(errors, has_changed=_has_changed(report))
-        return _result(site, state, began, report, errors), report
 
 
 class _Planning(Struct, frozen=True):
@@ -269,23 +323,15 @@ class _Planning(Struct, frozen=True):
     options: FleetOptions
     workers: int
 
-    async def visit(
-        self,
-        site: Site,
-        emit: Emit | None,  # noqa: ARG002
-        seconds: float | None,
-    ) -> tuple[SiteResult, ForecastReport]:
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
         """Ask ``site`` for the names of all images within ``seconds``."""
         began, asked = time.monotonic(), self._requests(site)
         errors: list[SyncerError] = []
         report = Forecast(fetches=False, sends=True, can_mount=True).report()  # of nothing, if time is over before
-        with _within(seconds, errors):
-            delivery = _delivery(site, self.options)
-            report = await plan_delivery(self.chosen, self.registries, delivery, workers=self.workers, must_tell=True)
-            errors += [image.error for image in report.images if image.error]
-        state = outcome(errors, has_changed=report.has_work)
-        return (
-            SiteResult(
+
+        def end() -> None:
+            state = outcome(errors, has_changed=report.has_work)
+            result = SiteResult(
                 name=site.name,
                 registry=site.registry,
                 state=SiteState.BEHIND if state is SiteState.DONE else state,
@@ -294,10 +340,14 @@ class _Planning(Struct, frozen=True):
                 requests=self._requests(site) - asked,
                 seconds=time.monotonic() - began,
                 error=errors[0] if errors else None,
-                forecast=report.totals,
-            ),
-            report,
-        )
+                foreseen={name: getattr(report.totals, name) for name in NOTHING_FORESEEN},
+            )
+            ended(result, report)
+
+        with _within(seconds, errors, end):
+            delivery = _delivery(site, self.options)
+            report = await plan_delivery(self.chosen, self.registries, delivery, workers=self.workers, must_tell=True)
+            errors += [image.error for image in report.images if image.error]
 
     def _requests(self, site: Site) -> int:
         """The requests so far to the host of ``site``, whose sites follow each other."""
@@ -314,20 +364,14 @@ class _Verifying(Struct, frozen=True):
     options: FleetOptions
     workers: int
 
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None) -> tuple[SiteResult, Report | None]:  # noqa: ARG002
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
         """Ask ``site`` for everything within ``seconds``."""
         began = time.monotonic()
         errors: list[SyncerError] = []
         images = failed = 0
-        with _within(seconds, errors):
-            delivery = _delivery(site, self.options)
-            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
-            images, failed = self.check.images, len({gap.name for gap in found.lacking})
-            if found.lacking:
-                errors.append(Lacking(len(found.lacking), found.checked))
-            errors += [doubt.error for doubt in found.unknown]
-        return (
-            SiteResult(
+
+        def end() -> None:
+            result = SiteResult(
                 name=site.name,
                 registry=site.registry,
                 state=outcome(errors, has_changed=failed > 0),
@@ -335,21 +379,34 @@ class _Verifying(Struct, frozen=True):
                 images_failed=failed,
                 seconds=time.monotonic() - began,
                 error=errors[0] if errors else None,
-            ),
-            None,
-        )
+            )
+            ended(result, None)
+
+        with _within(seconds, errors, end):
+            delivery = _delivery(site, self.options)
+            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
+            images, failed = self.check.images, len({gap.name for gap in found.lacking})
+            if found.lacking:
+                errors.append(Lacking(len(found.lacking), found.checked))
+            errors += [doubt.error for doubt in found.unknown]
 
 
 @contextmanager
-def _within(seconds: float | None, errors: list[SyncerError]) -> Iterator[None]:
-    """Run the block for so many seconds at most; what ends it early is added to ``errors``."""
-    with anyio.move_on_after(seconds) as time_left:
-        try:
-            yield
-        except SyncerError as error:
-            errors.append(error)
+def _within(seconds: float | None, errors: list[SyncerError], end: Callable[[], None]) -> Iterator[None]:
+    """Run the block for so many seconds at most, and call ``end``; what ends it early is added to ``errors``."""
+    try:
+        with anyio.move_on_after(seconds) as time_left:
+            try:
+                yield
+            except SyncerError as error:
+                errors.append(error)
+    except anyio.get_cancelled_exc_class():
+        errors.append(Stopped())
+        end()
+        raise
     if time_left.cancelled_caught:
         errors.append(OutOfTime())
+    end()
 
 
 def _result(site: Site, state: SiteState, began: float, report: Report, errors: Sequence[SyncerError]) -> SiteResult:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from msgspec import Struct
 
 from syncer.api.result import refusal_in
-from syncer.errors import Exit, NetworkError, SyncerError, VerificationError, common_exit
-from syncer.report.figures import instant, reason
-from syncer.report.forecast import ForecastTotals
+from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit
+from syncer.profiles.syncfile.site import registry_key
+from syncer.report.figures import Part, Told, instant, moment, number, parts_of, parts_to_json, reason, seconds_of
 
-_FORESEEN = (
-    "images_to_copy",
-    "images_to_skip",
-    "blobs_to_copy",
-    "blobs_to_mount",
-    "bytes_to_send",
-    "bytes_to_mount",
+NOTHING_FORESEEN: Mapping[str, int] = dict.fromkeys(
+    ("images_to_copy", "images_to_skip", "blobs_to_copy", "blobs_to_mount", "bytes_to_send", "bytes_to_mount"), 0
 )
+"""The figures of a plan for a site that did not tell, as the document names them."""
 
 
 class SiteState(StrEnum):
@@ -56,7 +53,8 @@ class SiteResult(Struct, frozen=True, kw_only=True):
     requests: int = 0
     seconds: float = 0.0
     error: SyncerError | None = None  # the first one
-    forecast: ForecastTotals | None = None  # of a plan, for a site that was asked
+    report: str | None = None  # the name of the file that has the report of its own run
+    foreseen: Mapping[str, int] = field(default_factory=lambda: NOTHING_FORESEEN)  # of a plan
 
     @property
     def exit(self) -> Exit:
@@ -79,12 +77,29 @@ class SiteResult(Struct, frozen=True, kw_only=True):
             "seconds": round(self.seconds, 3),
             "reason": reason(self.error) if self.error else None,
             "error": str(self.error) if self.error else None,
+            "report": self.report,
         }
 
-    @property
-    def foreseen(self) -> dict[str, int]:
-        """The figures of a plan, as the document names them; all are 0 for a site that did not tell."""
-        return {name: getattr(self.forecast, name, 0) for name in _FORESEEN}
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], cause: str | None) -> Self:
+        """Read what ``to_json`` made, as ``FleetResult.from_json`` does; ``cause`` is why the site failed."""
+        error = None
+        if document["error"] is not None:
+            error = Told(document["error"], document["reason"] or "failed", cause)
+        known = {"bytes_resumed": 0, **document}  # which reports of the version before do not have
+        figures = {name: number(known[name]) for name in ("images", "images_failed", "seconds", *_SUMS)}
+        return cls(
+            name=str(document["name"]),
+            registry=str(document["registry"]),
+            state=SiteState(document["state"]),
+            error=error,
+            report=document.get("report"),
+            foreseen={name: number(document.get(name, 0)) for name in NOTHING_FORESEEN},
+            **figures,
+        )
+
+
+_SUMS = ("bytes_sent", "bytes_mounted", "bytes_resumed", "requests")
 
 
 class FleetResult(Struct, frozen=True, kw_only=True):
@@ -96,6 +111,17 @@ class FleetResult(Struct, frozen=True, kw_only=True):
     started: datetime
     ended: datetime
     sites: tuple[SiteResult, ...]  # in the order of the file
+    parts: tuple[Part, ...] = ()  # the runs, where this is the account of several
+
+    @property
+    def runs(self) -> tuple[Part, ...]:
+        """The runs that this is the account of."""
+        return self.parts or (Part(run_id=self.run_id, started=self.started, ended=self.ended),)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds during which at least one of the runs was going on."""
+        return seconds_of(self.runs)
 
     @property
     def states(self) -> Mapping[SiteState, int]:
@@ -116,7 +142,7 @@ class FleetResult(Struct, frozen=True, kw_only=True):
     @property
     def foreseen(self) -> dict[str, int]:
         """The sums of what a plan foresees at the sites."""
-        return {name: sum(site.foreseen[name] for site in self.sites) for name in _FORESEEN}
+        return {name: sum(site.foreseen[name] for site in self.sites) for name in NOTHING_FORESEEN}
 
     @property
     def exit(self) -> Exit:
@@ -129,15 +155,7 @@ class FleetResult(Struct, frozen=True, kw_only=True):
     @property
     def causes(self) -> tuple[Cause, ...]:
         """Why sites did not end well, the most frequent cause first."""
-        by_text: dict[str, list[SiteResult]] = {}
-        for site in self.sites:
-            if site.error is not None:
-                by_text.setdefault(cause_of(site.error, site.registry), []).append(site)
-        causes = [
-            Cause(text, tuple(site.name for site in sites), sites[0].error.hint if sites[0].error else None)
-            for text, sites in by_text.items()
-        ]
-        return tuple(sorted(causes, key=lambda cause: -len(cause.sites)))
+        return causes_of(self.sites)
 
     def to_json(self) -> dict[str, Any]:
         """The document of docs/report.schema.json, of kind ``fleet``."""
@@ -154,14 +172,32 @@ class FleetResult(Struct, frozen=True, kw_only=True):
                 **{f"sites_{state.value.replace(' ', '_')}": self.states.get(state, 0) for state in SiteState},
                 **{
                     name: sum(getattr(site, name) for site in self.sites)
-                    for name in ("images", "images_failed", "bytes_sent", "bytes_mounted", "bytes_resumed", "requests")
+                    for name in ("images", "images_failed", *_SUMS)
                 },
                 **(self.foreseen if is_plan else {}),
-                "seconds": round((self.ended - self.started).total_seconds(), 3),
+                "seconds": round(self.seconds, 3),
             },
             "causes": [{"cause": cause.text, "sites": list(cause.sites)} for cause in self.causes],
-            "sites": [site.to_json() | (site.foreseen if is_plan else {}) for site in self.sites],
+            "sites": [site.to_json() | (dict(site.foreseen) if is_plan else {}) for site in self.sites],
+            **parts_to_json(self.parts),
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a document of kind ``fleet``.
+
+        Raises ``KeyError``, ``TypeError``, ``ValueError`` or ``AttributeError`` for another one.
+        """
+        causes = {name: str(cause["cause"]) for cause in document["causes"] for name in cause["sites"]}
+        return cls(
+            run_id=str(document["run_id"]),
+            command=str(document["command"]),
+            bundle=str(document["bundle"]),
+            started=moment(document["started"]),
+            ended=moment(document["ended"]),
+            sites=tuple(SiteResult.from_json(row, causes.get(row["name"])) for row in document["sites"]),
+            parts=parts_of(document),
+        )
 
 
 class Cause(Struct, frozen=True):
@@ -170,6 +206,40 @@ class Cause(Struct, frozen=True):
     text: str
     sites: tuple[str, ...]  # their names
     hint: str | None = None
+
+
+def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, ...]]:
+    """The account of several runs as of one, and the names of the sites that were in more than one of them.
+
+    Of such a site the row of the later run counts, unless that one did not begin it.  The id is that of the run
+    that ended last.  Raises ``UsageError`` for runs of several commands, or of several bundles.
+    """
+    for what in ("command", "bundle"):
+        found = sorted({getattr(fleet, what) for fleet in fleets})
+        if len(found) > 1:
+            raise UsageError(f"the reports are of more than one {what}: {', '.join(found)}")
+    if len(fleets) == 1:
+        return fleets[0], ()
+    rows: dict[str, SiteResult] = {}
+    repeated: dict[str, None] = {}
+    for fleet in sorted(fleets, key=lambda fleet: fleet.ended):
+        for site in fleet.sites:
+            key = registry_key(site.registry)
+            if key in rows:
+                repeated[site.name] = None
+            if key not in rows or site.state is not SiteState.NOT_BEGUN:
+                rows[key] = site
+    order = dict.fromkeys(registry_key(site.registry) for fleet in fleets for site in fleet.sites)
+    last = max(fleets, key=lambda fleet: fleet.ended)
+    return FleetResult(
+        run_id=last.run_id,
+        command=last.command,
+        bundle=last.bundle,
+        started=min(fleet.started for fleet in fleets),
+        ended=last.ended,
+        sites=tuple(rows[key] for key in order),
+        parts=tuple(part for fleet in fleets for part in fleet.runs),
+    ), tuple(repeated)
 
 
 class Lacking(VerificationError):
@@ -189,6 +259,26 @@ class OutOfTime(SyncerError):
         super().__init__("its time was over before all was there", hint="run the same command again to go on")
 
 
+class Stopped(SyncerError):
+    """A run was stopped, as by Ctrl-C, before all was at a site."""
+
+    def __init__(self) -> None:
+        super().__init__("it was stopped before all was there", hint="run the same command again to go on")
+
+
+def causes_of(sites: Iterable[SiteResult]) -> tuple[Cause, ...]:
+    """Why some of ``sites`` did not end well, the most frequent cause first."""
+    by_text: dict[str, list[SiteResult]] = {}
+    for site in sites:
+        if site.error is not None:
+            by_text.setdefault(cause_of(site.error, site.registry), []).append(site)
+    causes = [
+        Cause(text, tuple(site.name for site in alike), alike[0].error.hint if alike[0].error else None)
+        for text, alike in by_text.items()
+    ]
+    return tuple(sorted(causes, key=lambda cause: -len(cause.sites)))
+
+
 def cause_of(error: SyncerError, registry: str) -> str:
     """The cause that ``error`` tells, without the names of the site and of what was asked of it.
 
@@ -196,6 +286,8 @@ def cause_of(error: SyncerError, registry: str) -> str:
     >>> cause_of(RegistryError("HEAD http://10.0.0.1:5000/v2/a/manifests/1", 507, ["no space left"]), "10.0.0.1:5000")
     '507 no space left'
     """
+    if isinstance(error, Told) and error.cause:
+        return error.cause
     if answered := refusal_in(error):
         return str(answered).removeprefix(f"{answered.request}: ")
     text = str(error)

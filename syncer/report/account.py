@@ -11,7 +11,15 @@ from msgspec import Struct, structs
 
 from syncer.content import Item
 from syncer.oci import Descriptor, Digest
-from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals, UnknownReferrers
+from syncer.report.figures import (
+    ImageAccount,
+    RegistryAccount,
+    Report,
+    Status,
+    Totals,
+    UnknownReferrers,
+    count_images,
+)
 from syncer.transfer.events import (
     Copied,
     Event,
@@ -150,17 +158,8 @@ class Account:
         )
 
     def _totals(self, images: tuple[ImageAccount, ...], registries: tuple[RegistryAccount, ...]) -> Totals:
-        ends = [image.status for image in images if image.subject is None]
-        referrers = [image.status for image in images if image.subject is not None]
         return Totals(
-            images=len(ends),
-            images_copied=ends.count(Status.COPIED),
-            images_skipped=ends.count(Status.SKIPPED),
-            images_failed=ends.count(Status.FAILED),
-            images_unfinished=ends.count(Status.UNFINISHED),
-            referrers=len(referrers),
-            referrers_copied=referrers.count(Status.COPIED),
-            referrers_failed=referrers.count(Status.FAILED),
+            **count_images(images),
             blobs_copied=self._copied.blobs,
             blobs_mounted=self._mounted.blobs,
             blobs_skipped=self._skipped.blobs,

@@ -1,11 +1,12 @@
-"""The values of a report; docs/report.md and docs/report.schema.json describe their JSON."""
+"""The values of a report, and their joining; docs/report.md and docs/report.schema.json describe their JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from msgspec import Struct, field, structs
 
@@ -49,6 +50,21 @@ class ImageAccount(Struct, frozen=True, kw_only=True):
             "seconds": round(self.seconds, 3),
         }
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` made, as ``Report.from_json`` does."""
+        return cls(
+            source=Reference.parse(document["source"]),
+            target=Reference.parse(document["target"]),
+            status=Status(document["status"]),
+            subject=Reference.parse(document["subject"]) if document["subject"] else None,
+            digest=Digest.parse(document["digest"]) if document["digest"] else None,
+            platforms=tuple(Platform(*text.split("/")) for text in document["platforms"]),
+            error=Told.of(document["message"], document["reason"]),
+            bytes=number(document["bytes"]),
+            seconds=number(document["seconds"]),
+        )
+
 
 class RegistryAccount(Struct, frozen=True, kw_only=True):
     """The requests to one registry, and its answers."""
@@ -70,6 +86,25 @@ class RegistryAccount(Struct, frozen=True, kw_only=True):
             "paused_seconds": round(self.paused_seconds, 3),
         }
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` made, as ``Report.from_json`` does."""
+        figures = {name: number(document[name]) for name in _OF_REGISTRIES}
+        by_method = {method: number(count) for method, count in document["requests_by_method"].items()}
+        return cls(registry=document["registry"], requests_by_method=by_method, **figures)
+
+    def plus(self, other: RegistryAccount) -> RegistryAccount:
+        """The account of both runs."""
+        figures = {name: getattr(self, name) + getattr(other, name) for name in _OF_REGISTRIES}
+        by_method = Counter(self.requests_by_method) + Counter(other.requests_by_method)
+        return structs.replace(self, requests_by_method=dict(by_method), **figures)
+
+
+_OF_REGISTRIES = (
+    *("requests", "retries", "too_many_requests", "pauses", "paused_seconds", "errors"),
+    *("bytes_received", "bytes_sent"),
+)
+
 
 class UnknownReferrers(Struct, frozen=True, kw_only=True):
     """A repository of which it could not be told what refers to its images; these were copied all the same."""
@@ -80,6 +115,15 @@ class UnknownReferrers(Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         return {"repository": self.repository, "message": str(self.error), "required": self.is_required}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` made, as ``Report.from_json`` does."""
+        return cls(
+            repository=document["repository"],
+            error=Told(document["message"], "failed"),
+            is_required=document["required"],
+        )
 
 
 class PruneStatus(StrEnum):
@@ -106,6 +150,16 @@ class PrunedTag(Struct, frozen=True, kw_only=True):
             "status": self.status.value,
             "message": str(self.error) if self.error else None,
         }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` made, as ``Report.from_json`` does."""
+        return cls(
+            name=Reference.parse(document["name"]),
+            digest=Digest.parse(document["digest"]),
+            status=PruneStatus(document["status"]),
+            error=Told.of(document["message"], "failed"),
+        )
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -142,6 +196,37 @@ class Totals(Struct, frozen=True, kw_only=True):
     def to_json(self) -> dict[str, Any]:
         return structs.asdict(self) | {"seconds": round(self.seconds, 3)}
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` made, as ``Report.from_json`` does."""
+        figures = {**dict.fromkeys(_SINCE_LAST_VERSION, 0), **document}
+        return cls(**{name: number(figures[name]) for name in cls.__struct_fields__})
+
+    def plus(self, other: Totals) -> Totals:
+        """The sums of both runs."""
+        return structs.replace(
+            self, **{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        )
+
+
+_SINCE_LAST_VERSION = ("bytes_resumed", "foreign_layers", "bytes_foreign")
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """One of several runs whose reports were joined."""
+
+    run_id: str
+    started: datetime
+    ended: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        return {"run_id": self.run_id, "started": instant(self.started), "ended": instant(self.ended)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` made, as ``Report.from_json`` does."""
+        return cls(run_id=str(document["run_id"]), started=moment(document["started"]), ended=moment(document["ended"]))
+
 
 class Report(Struct, frozen=True, kw_only=True):
     """The report of one run; it holds no secrets."""
@@ -156,6 +241,7 @@ class Report(Struct, frozen=True, kw_only=True):
     pruned: tuple[PrunedTag, ...] | None = None  # None without --prune
     prune_refused: tuple[SyncerError, ...] = ()  # targets at which more would have gone than may
     warnings: tuple[str, ...] = ()  # what was odd, and did no harm
+    parts: tuple[Part, ...] = ()  # the runs, where this is the report of several
 
     @property
     def failures(self) -> tuple[ImageAccount, ...]:
@@ -183,7 +269,35 @@ class Report(Struct, frozen=True, kw_only=True):
             "registries": [registry.to_json() for registry in self.registries],
             "referrers_unknown": [unknown.to_json() for unknown in self.referrers_unknown],
             "warnings": list(self.warnings),
-        } | ({} if self.pruned is None else self._prune_to_json(self.pruned))
+            **({} if self.pruned is None else self._prune_to_json(self.pruned)),
+            **parts_to_json(self.parts),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a document of kind ``run``, of this version or the one before, whose reports had no kind.
+
+        Raises ``KeyError``, ``TypeError``, ``ValueError``, ``AttributeError`` or ``SyncerError`` for another one.
+        """
+        pruned = document.get("pruned")
+        return cls(
+            run_id=str(document["run_id"]),
+            started=moment(document["started"]),
+            ended=moment(document["ended"]),
+            totals=Totals.from_json(document["totals"]),
+            images=tuple(map(ImageAccount.from_json, document["images"])),
+            registries=tuple(map(RegistryAccount.from_json, document["registries"])),
+            referrers_unknown=tuple(map(UnknownReferrers.from_json, document.get("referrers_unknown", ()))),
+            pruned=None if pruned is None else tuple(map(PrunedTag.from_json, pruned)),
+            prune_refused=tuple(Told(text, "failed") for text in document.get("prune_refused", ())),
+            warnings=tuple(map(str, document.get("warnings", ()))),
+            parts=parts_of(document),
+        )
+
+    @property
+    def runs(self) -> tuple[Part, ...]:
+        """The runs that this is the report of."""
+        return self.parts or (Part(run_id=self.run_id, started=self.started, ended=self.ended),)
 
     def _prune_to_json(self, pruned: tuple[PrunedTag, ...]) -> dict[str, Any]:
         return {
@@ -202,6 +316,25 @@ _REASONS = {
 }
 
 
+class Told(SyncerError):
+    """An error as a report tells it: its sentence, and the word for its kind."""
+
+    def __init__(self, message: str, reason: str, cause: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.cause = cause  # in the account of a fleet: what failed alike at several sites
+
+    @classmethod
+    def of(cls, message: str | None, reason: str | None) -> Self | None:
+        """The error of an entry, if it has one."""
+        return None if message is None else cls(message, reason or "failed")
+
+    @property
+    def exit(self) -> Exit:  # type: ignore[override]  # other errors have one for their class
+        """The exit code of its kind."""
+        return next((code for code, word in _REASONS.items() if word == self.reason), Exit.INCOMPLETE)
+
+
 def reason(error: SyncerError) -> str:
     """One word for the kind of an error; errors with the same exit code have the same word."""
     return _REASONS.get(error.exit, "failed")
@@ -210,3 +343,100 @@ def reason(error: SyncerError) -> str:
 def instant(moment: datetime) -> str:
     """``moment`` as reports write it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment(text: str) -> datetime:
+    """The time that ``instant`` wrote; raises ``ValueError`` for one without a zone."""
+    read = datetime.fromisoformat(text)
+    if read.tzinfo is None:
+        raise ValueError(text)
+    return read.astimezone(UTC)
+
+
+def number(value: Any) -> Any:
+    """``value``, which must be a number and not below zero, or else ``ValueError`` is raised."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ValueError(value)
+    return value
+
+
+def parts_to_json(parts: Sequence[Part]) -> dict[str, Any]:
+    """The runs of a joined report as its document has them; nothing for a report of one run."""
+    return {"parts": [part.to_json() for part in parts]} if parts else {}
+
+
+def parts_of(document: Mapping[str, Any]) -> tuple[Part, ...]:
+    """The runs of which a document is the joined report; none for a report of one run."""
+    return tuple(map(Part.from_json, document.get("parts", ())))
+
+
+def seconds_of(parts: Iterable[Part]) -> float:
+    """The seconds during which at least one of several runs was going on."""
+    seconds, until = 0.0, None
+    for part in sorted(parts, key=lambda part: part.started):
+        began = part.started if until is None else max(part.started, until)
+        seconds += max(0.0, (part.ended - began).total_seconds())
+        until = part.ended if until is None else max(until, part.ended)
+    return seconds
+
+
+def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
+    """The report of several runs as of one, and the targets of the images that were in more than one of them.
+
+    Of an image that two runs brought to one target the entry of the later run counts, unless that one did not come
+    to it.  The id is that of the run that ended last.
+    """
+    if len(reports) == 1:
+        return reports[0], ()
+    by_end = sorted(reports, key=lambda report: report.ended)
+    images: dict[tuple[Reference, Reference], ImageAccount] = {}
+    order = {(image.source, image.target): None for report in reports for image in report.images}
+    repeated: dict[str, None] = {}
+    totals = by_end[0].totals
+    registries: dict[str, RegistryAccount] = {}
+    for report in by_end:
+        totals = totals.plus(report.totals) if report is not by_end[0] else totals
+        for image in report.images:
+            key = image.source, image.target
+            if key in images:
+                repeated[str(image.target)] = None
+            if key not in images or image.status is not Status.UNFINISHED:
+                images[key] = image
+        for registry in report.registries:
+            known = registries.get(registry.registry)
+            registries[registry.registry] = known.plus(registry) if known else registry
+    joined = tuple(images[key] for key in order)
+    parts = tuple(part for report in reports for part in report.runs)
+    pruned = {tag.name: tag for report in by_end for tag in report.pruned or ()}
+    return Report(
+        run_id=by_end[-1].run_id,
+        started=min(report.started for report in reports),
+        ended=by_end[-1].ended,
+        totals=structs.replace(totals, **count_images(joined), seconds=seconds_of(parts)),
+        images=joined,
+        registries=tuple(registries[name] for name in sorted(registries)),
+        referrers_unknown=tuple(
+            {unknown.repository: unknown for report in by_end for unknown in report.referrers_unknown}.values()
+        ),
+        pruned=tuple(pruned.values()) if any(report.pruned is not None for report in reports) else None,
+        prune_refused=tuple({str(error): error for report in by_end for error in report.prune_refused}.values()),
+        warnings=tuple(dict.fromkeys(text for report in reports for text in report.warnings)),
+        parts=parts,
+    ), tuple(repeated)
+
+
+def count_images(images: Iterable[ImageAccount]) -> dict[str, int]:
+    """The totals of a report that count images and referrers."""
+    images = tuple(images)
+    ends = Counter(image.status for image in images if image.subject is None)
+    referrers = Counter(image.status for image in images if image.subject is not None)
+    return {
+        "images": ends.total(),
+        "images_copied": ends[Status.COPIED],
+        "images_skipped": ends[Status.SKIPPED],
+        "images_failed": ends[Status.FAILED],
+        "images_unfinished": ends[Status.UNFINISHED],
+        "referrers": referrers.total(),
+        "referrers_copied": referrers[Status.COPIED],
+        "referrers_failed": referrers[Status.FAILED],
+    }

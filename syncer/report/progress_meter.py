@@ -1,10 +1,10 @@
-"""The progress of a transfer while it runs: images, bytes, rate and time left.  The display measures it regularly."""
+"""The progress of a transfer, and of a fleet, while it runs: bytes, rate and time left.  A display measures it."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from msgspec import Struct, field
@@ -49,6 +49,23 @@ class Measurement(Struct, frozen=True, kw_only=True):
     rate: float | None  # bytes a second; None until it can be measured
     seconds_left: float | None
     in_flight: tuple[InFlight, ...]  # largest remainder first
+    bytes_moved: int = 0  # of ``bytes_done``, those that this run brought
+
+
+class _Rate(Struct):
+    """Bytes a second over the last ``WINDOW``, from the sums at the times of earlier measurements."""
+
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def measure(self, now: float, moved: int) -> float | None:
+        samples = self._samples
+        samples.append((now, moved))
+        while len(samples) > 2 and now - samples[1][0] >= WINDOW:
+            samples.popleft()
+        then, before = samples[0]
+        if now <= then:
+            return None
+        return max(0.0, (moved - before) / (now - then))
 
 
 class ProgressMeter(Struct):
@@ -64,7 +81,7 @@ class ProgressMeter(Struct):
     _finished: int = 0  # bytes of blobs that are at the target: copied, mounted or there before
     _moved: int = 0  # bytes of those that were copied
     _active: dict[Digest, list[Progress]] = field(default_factory=dict)
-    _samples: deque[tuple[float, int]] = field(default_factory=deque)
+    _rate: _Rate = field(default_factory=_Rate)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def expect(self, images: int) -> None:
@@ -83,7 +100,8 @@ class ProgressMeter(Struct):
             on_their_way = sum(progress.done for progress in active)
             images = max(self._expected, len(self._found | self._done.keys()))
             seen = len(self._found | self._done.keys())
-            rate = self._rate(now, self._moved + on_their_way)
+            moved = self._moved + on_their_way
+            rate = self._rate.measure(now, moved)
             done = min(self._total, self._finished + on_their_way)
             return Measurement(
                 images=images,
@@ -95,6 +113,7 @@ class ProgressMeter(Struct):
                 rate=rate,
                 seconds_left=(self._total - done) / rate if rate else None,
                 in_flight=_largest_remainder_first(active),
+                bytes_moved=moved,
             )
 
     def _take(self, event: Event) -> None:
@@ -140,17 +159,111 @@ class ProgressMeter(Struct):
         if not group:
             del self._active[descriptor.digest]
 
-    def _rate(self, now: float, moved: int) -> float | None:
-        samples = self._samples
-        samples.append((now, moved))
-        while len(samples) > 2 and now - samples[1][0] >= WINDOW:
-            samples.popleft()
-        then, before = samples[0]
-        if now <= then:
-            return None
-        return max(0.0, (moved - before) / (now - then))
-
 
 def _largest_remainder_first(active: Sequence[Progress]) -> tuple[InFlight, ...]:
     looks = [InFlight(progress.descriptor, progress.done) for progress in active]
     return tuple(sorted(looks, key=lambda look: look.done - look.descriptor.size))
+
+
+LEAST = 3.0
+"""The seconds before which it is not said how long a fleet still takes: nobody knows."""
+
+
+class SiteUnderWay(Struct, frozen=True):
+    """One site of a fleet at one moment."""
+
+    name: str
+    seconds: float  # since it began
+    transfer: Measurement
+
+
+class FleetMeasurement(Struct, frozen=True, kw_only=True):
+    """The progress of a fleet at one moment."""
+
+    sites: int
+    ended: int  # failed ones among them
+    failed: int
+    bytes_moved: int
+    rate: float | None  # bytes a second at all sites together; None until it can be measured
+    seconds_left: float | None
+    under_way: tuple[SiteUnderWay, ...]  # as they began
+    causes: tuple[tuple[str, tuple[str, ...]], ...]  # why sites failed, and their names; the most frequent first
+
+
+class _Begun(Struct):
+    at: float
+    meter: ProgressMeter = field(default_factory=ProgressMeter)
+
+
+class FleetMeter:
+    """The meter of each site of a fleet of so many ``sites``, and their sums.
+
+    ``measure`` may be called from another thread than the rest.
+    """
+
+    def __init__(self, sites: int, now: float) -> None:
+        self._sites = sites
+        self._began = now
+        self._under_way: dict[str, _Begun] = {}
+        self._ended: dict[str, str | None] = {}  # the cause for which a site failed
+        self._moved = 0  # bytes at the sites that have ended
+        self._rate = _Rate()
+        self._lock = threading.Lock()
+
+    @property
+    def ended(self) -> int:
+        """The number of sites that have ended."""
+        return len(self._ended)
+
+    def begin(self, name: str, now: float) -> ProgressMeter:
+        """Note that the site ``name`` begins; returns the meter of its transfer."""
+        with self._lock:
+            begun = self._under_way[name] = _Begun(now)
+            return begun.meter
+
+    def end(self, name: str, now: float, cause: str | None) -> None:
+        """Note that a site has ended, and the cause for which it failed; a site that ends again counts once."""
+        with self._lock:
+            if begun := self._under_way.pop(name, None):
+                self._moved += begun.meter.measure(now).bytes_moved
+            self._ended[name] = cause
+
+    def measure(self, now: float) -> FleetMeasurement:
+        """The progress at ``now``, in seconds of a monotonic clock."""
+        with self._lock:
+            under_way = tuple(
+                SiteUnderWay(name, now - begun.at, begun.meter.measure(now)) for name, begun in self._under_way.items()
+            )
+            ended = {name: cause for name, cause in self._ended.items() if name not in self._under_way}
+            moved = self._moved + sum(site.transfer.bytes_moved for site in under_way)
+            return FleetMeasurement(
+                sites=self._sites,
+                ended=len(ended),
+                failed=sum(cause is not None for cause in ended.values()),
+                bytes_moved=moved,
+                rate=self._rate.measure(now, moved),
+                seconds_left=self._seconds_left(now, len(ended), under_way),
+                under_way=under_way,
+                causes=_by_cause(ended),
+            )
+
+    def _seconds_left(self, now: float, ended: int, under_way: Sequence[SiteUnderWay]) -> float | None:
+        """Seconds that the fleet takes if it goes on as so far, and at least as many as its slowest site."""
+        seconds = now - self._began
+        done = ended + sum(_share(site.transfer) for site in under_way)
+        if seconds < LEAST or not done:
+            return None
+        slowest = max((site.transfer.seconds_left or 0.0 for site in under_way), default=0.0)
+        return max(seconds * (self._sites - done) / done, slowest)
+
+
+def _share(transfer: Measurement) -> float:
+    return transfer.bytes_done / transfer.bytes if transfer.bytes else 0.0
+
+
+def _by_cause(ended: Mapping[str, str | None]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    causes: dict[str, list[str]] = {}
+    for name, cause in ended.items():
+        if cause is not None:
+            causes.setdefault(cause, []).append(name)
+    return tuple(sorted(((cause, tuple(names)) for cause, names in causes.items()), key=lambda each: -len(each[1])))

@@ -78,7 +78,9 @@ def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> Netwo
         case TimeoutError():
             return Absent(f"{name} does not answer: the connection timed out")
         case _:
-            return Absent(f"{name} cannot be reached: {cause.strerror or cause}")
+            # what the event loop says names the address, by which no two hosts would have one cause
+            told = os.strerror(cause.errno).lower() if cause.errno else cause
+            return Absent(f"{name} cannot be reached: {told}")
 
 
 def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:
