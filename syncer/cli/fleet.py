@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 import click
 
-from syncer.bundle import GivenName
+from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import option, options
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
 from syncer.cli.output import print_json, warn, write_metrics_file
@@ -176,7 +176,7 @@ class SitesDisplay:
 
 async def run_fleet(
     command: Literal["push", "verify"],
-    file: Path,
+    file: Path | BundleUrl,
     fleet: Fleet,
     options: FleetOptions,
     output: OutputOptions,

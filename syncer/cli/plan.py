@@ -10,7 +10,7 @@ from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import sync_settings
-from syncer.bundle import GivenName
+from syncer.bundle import BundleUrl, GivenName, bundle_place
 from syncer.cli.build_options import select_mirror
 from syncer.cli.command import flag, option
 from syncer.cli.job import run
@@ -26,7 +26,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
-from syncer.cli.settings import chart_supplies, registry_settings, state_directory
+from syncer.cli.settings import chart_supplies, everyone_of, registry_settings, state_directory
 from syncer.cli.sync_flags import find_sync_file, open_named
 from syncer.errors import Exit, UsageError
 from syncer.registry import RegistrySettings
@@ -35,7 +35,9 @@ from syncer.report.forecast import ForecastReport
 
 def plan(
     *,
-    file: Path | None = option("Foresee a push of this bundle, to --registry.", "-f", metavar="BUNDLE"),
+    file: Path | BundleUrl | None = option(
+        "Foresee a push of this bundle, to --registry.", "-f", metavar="BUNDLE|URL", parse=bundle_place
+    ),
     as_name: GivenName | None = as_option(),
     mirror: MirrorOptions,
     format: BundleFormat = option(  # noqa: A002  the word of the command line
@@ -55,7 +57,11 @@ def plan(
     if as_name and file is None:
         raise UsageError("--as names what is in an archive, and no --file is given")
     settings = registry_settings(
-        connection, login, mirror.address, everyone=mirror.everyone, include_foreign=mirror.include_foreign
+        connection,
+        login,
+        mirror.address,
+        everyone=everyone_of(file, mirror.everyone),
+        include_foreign=mirror.include_foreign,
     )
     workers = connection.concurrency
 
@@ -73,7 +79,7 @@ def plan(
 
 
 async def _plan_push(
-    file: Path, given: GivenName | None, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int
+    file: Path | BundleUrl, given: GivenName | None, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int
 ) -> ForecastReport:
     if mirror.address is None:
         raise UsageError("it is not said where to push to", hint="name it with --registry")

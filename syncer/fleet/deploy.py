@@ -16,7 +16,8 @@ from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_che
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.verify import verify_at
-from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
+from syncer.bundle import Bundle, BundleCheck, BundleUrl, GivenName, verify_bundle
+from syncer.bundle.remote import RemoteBundle
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.fleet import FleetOptions
 from syncer.fleet.queue import SiteQueue
@@ -35,7 +36,7 @@ Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[S
 
 
 async def push_fleet(
-    file: Path,
+    file: Path | BundleUrl,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
@@ -48,24 +49,24 @@ async def push_fleet(
     one of the sites.
     """
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with (
+        open_registries(_with_limits(settings, sites)) as registries,
+        open_checked(file, given, registries=registries, warn=options.warn) as bundle,
+    ):
         if options.rehash:
             await verify_bundle(bundle)
         chosen = find_in_file(bundle, options.annotations)
         for site in sites:
             _delivery(site, options).names(item.target for item in chosen.items)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
-            result = await _visit_all(
-                sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle)
-            )
+        pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
+        result = await _visit_all(sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle))
         if bundle.changed():
             raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
     return result
 
 
 async def verify_fleet(
-    file: Path,
+    file: Path | BundleUrl,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
@@ -74,13 +75,15 @@ async def verify_fleet(
 ) -> FleetResult:
     """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with (
+        open_registries(_with_limits(settings, sites)) as registries,
+        open_checked(file, given, registries=registries, warn=options.warn) as bundle,
+    ):
         check = await verify_bundle(bundle)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
-            return await _visit_all(
-                sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
-            )
+        verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
+        return await _visit_all(
+            sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
+        )
 
 
 def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
@@ -218,7 +221,7 @@ class _Pushing:
             beside_others=True,
             emit=emit,
         )
-        run = Run(options, fetches=False, sends=True)
+        run = Run(options, fetches=isinstance(self.chosen.source, RemoteBundle), sends=True)
         errors: list[SyncerError] = []
         with _within(seconds, errors):
             pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
