@@ -47,8 +47,7 @@ from syncer.transport.message import content_range
 
 _WINDOW = 16 * 1024  # bytes that are read where a few are wanted: the next few lie behind them
 _TAIL = 64 * 1024  # bytes at the end of the file that are read first: they are a seek table, or a part of one
-_GAP = 32 * 1024  # bytes between two ranges that are read along with them, since one more request costs more
-_GROUP = 1024 * 1024  # bytes from which on ranges are not added to a request any more
+_GROUP = 1024 * 1024  # bytes from which on ranges that lie side by side are not added to a request any more
 _AT_ONCE = 16  # requests for ranges that are kept
 _MOST_HELD = 128 * 1024 * 1024
 _LEAST_PART = 64 * 1024  # bytes of a range that a server may cut short: fewer would make too many requests
@@ -313,17 +312,21 @@ class RemoteFile(RangedFile):
             held = self._held[start]
         return held[offset - start :][:length] if offset + length <= start + len(held) else None
 
-    def request(self, first: int, last: int) -> Request:
-        """The request for the bytes from ``first`` to ``last``; raises ``BundleChanged`` once that was found."""
+    def request(self, first: int, last: int, *, anew: bool) -> Request:
+        """The request for the bytes from ``first`` to ``last``, ``anew`` to the server that was named.
+
+        Raises ``BundleChanged`` once that was found.
+        """
         if self.has_changed:
             raise self._changed()
         condition = self.version.condition if self.version else {}
-        return replace(self._elsewhere or self._start, headers={"Range": f"bytes={first}-{last}", **condition})
+        place = self._start if anew else self._elsewhere or self._start
+        return replace(place, headers={"Range": f"bytes={first}-{last}", **condition})
 
-    def answered(self, request: Request) -> None:
-        """Go on asking where ``request`` led to in the end."""
-        is_elsewhere = request.url != self._start.url
-        self._elsewhere = replace(request, headers={}, pour=None) if is_elsewhere else None
+    def answered(self, asked: Request, request: Request) -> None:
+        """Go on asking where ``asked`` led to, which became ``request`` in the end."""
+        if asked.url == self._start.url and request.url != asked.url:
+            self._elsewhere = replace(request, headers={}, pour=None)
 
     def goes_back(self, asked: Request) -> bool:
         """Tell whether the server itself is to be asked again, since ``asked`` went to where it had sent us before."""
@@ -368,11 +371,11 @@ class RemoteFile(RangedFile):
 
 
 def _grouped(wanted: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Ranges, in their order, that are asked for together."""
+    """Ranges, in their order, of which those that lie side by side are asked for together."""
     group: list[tuple[int, int]] = []
     end = 0
     for offset, length in wanted:
-        if group and (offset - end > _GAP or end - group[0][0] >= _GROUP):
+        if group and (offset > end or end - group[0][0] >= _GROUP):
             yield group
             group, end = [], 0
         group.append((offset, length))
@@ -389,15 +392,17 @@ class _Reading:
         self._position = self._mark = offset
         self._end = offset + length
         self._part = offset  # where the answer that comes ends
+        self._anew = False  # what the server led to is good no more: it is asked itself
+        self._was_lost = False  # what it led to broke down, and nothing came since
         self._budget = file.transport.budget()
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the range."""
         while self._position < self._end:
-            asked = self._file.request(self._position, self._end - 1)
+            asked = self._next()
             try:
                 async with self._file.transport.open(asked, budget=self._budget) as response:
-                    if not self._takes(response.request, response.status, response.headers):
+                    if not self._takes(asked, response.request, response.status, response.headers):
                         self._refused(asked, response)
                         continue
                     while piece := await response.piece():
@@ -409,12 +414,14 @@ class _Reading:
 
     async def pour(self, sink: Sink) -> None:
         """As ``pieces``, but in a worker thread."""
-
-        def found(request: Request, status: int, headers: CIMultiDictProxy[str]) -> Sink | None:
-            return partial(self._pass_on, sink, request) if self._takes(request, status, headers) else None
-
         while self._position < self._end:
-            asked = self._file.request(self._position, self._end - 1)
+            asked = self._next()
+
+            def found(
+                request: Request, status: int, headers: CIMultiDictProxy[str], asked: Request = asked
+            ) -> Sink | None:
+                return partial(self._pass_on, sink, request) if self._takes(asked, request, status, headers) else None
+
             try:
                 async with self._file.transport.open(replace(asked, pour=found), budget=self._budget) as response:
                     if await response.pour():
@@ -424,11 +431,14 @@ class _Reading:
             except NetworkError as error:
                 await self._again(asked, error)
 
+    def _next(self) -> Request:
+        return self._file.request(self._position, self._end - 1, anew=self._anew)
+
     def _pass_on(self, sink: Sink, request: Request, piece: memoryview) -> None:
         self._count(len(piece), request)
         sink(piece)
 
-    def _takes(self, request: Request, status: int, headers: CIMultiDictProxy[str]) -> bool:
+    def _takes(self, asked: Request, request: Request, status: int, headers: CIMultiDictProxy[str]) -> bool:
         """Whether the body is a part of the file from the position on, and how far it goes.
 
         The first answer of all tells the file's size and version.
@@ -448,13 +458,15 @@ class _Reading:
         is_cut = end < self._end and end - found.first < _LEAST_PART
         if found.first != self._position or end > self._end or is_cut:
             return False
-        file.answered(request)
+        file.answered(asked, request)
+        self._anew = False
         self._part = end
         return True
 
     def _refused(self, asked: Request, response: Response) -> None:
         """Return when the range is to be asked for again; else raise what the answer says."""
-        if not (response.status in _EXPIRED and self._file.goes_back(asked)):
+        self._anew = response.status in _EXPIRED and self._file.goes_back(asked)
+        if not self._anew:
             raise self._file.refusal(response.request, response.status, response.headers)
 
     def _count(self, length: int, request: Request) -> None:
@@ -463,6 +475,7 @@ class _Reading:
             raise InvalidBundle(f"{request}: more bytes came than the answer had announced")
         if self._position - self._mark >= PROGRESS:
             self._mark = self._position
+            self._was_lost = False
             self._budget.progressed()
 
     def _check_end(self, request: Request) -> None:
@@ -473,9 +486,10 @@ class _Reading:
         transport = self._file.transport
         transport.note_stall(asked, self._budget, error)
         if not isinstance(error, Interrupted) or self._budget.is_spent:
-            if not self._file.goes_back(asked):
+            self._anew = not self._was_lost and self._file.goes_back(asked)
+            if not self._anew:
                 raise error
-            self._budget = transport.budget()
+            self._was_lost, self._budget = True, transport.budget()
             return
         transport.of(asked.url).retries += 1
         await self._budget.sleep()

@@ -95,8 +95,9 @@ class FileServer:
         """Answer as a good server does."""
         if self.login and request.headers.get("Authorization") != self.login.header:
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="files"'})
-        if self.heeds_conditions and request.headers.get("If-Match", self.etag) != self.etag:
-            return web.Response(status=412)
+        condition = request.headers.get("If-Match")
+        if self.heeds_conditions and condition is not None and (condition != self.etag or condition.startswith("W/")):
+            return web.Response(status=412)  # a weak tag never fits (RFC 9110 §13.1.1)
         if asked.first >= len(self.content):
             return web.Response(status=416, headers={"Content-Range": f"bytes */{len(self.content)}"})
         return await self.part(request, asked, asked.first, min(asked.last, len(self.content) - 1))
