@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
+    from yarl import URL
+
     from syncer.errors import SyncerError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
@@ -78,6 +80,11 @@ class PourableBlob(ABC):
     """A blob that a worker thread can deliver, past the event loop."""
 
     __slots__ = ()
+
+    @property
+    def server(self) -> URL | None:
+        """The server that delivers it, whose limit of requests holds for that; None where no request is made."""
+        return None
 
     @abstractmethod
     async def pour(self, sink: Callable[[memoryview], None], offset: int = 0) -> None:

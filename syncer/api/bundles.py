@@ -10,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeAlias
 
+from anyio import to_thread
+
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle, GivenName, Image, check_structure, open_archive, shown
+from syncer.bundle import Bundle, BundleUrl, GivenName, Image, check_structure, open_archive, shown
+from syncer.bundle.remote import open_remote
 from syncer.content import Item, Source, read_whole
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
@@ -77,22 +80,46 @@ class BundleSource:
 
 def bundle_name(bundle: Bundle) -> str:
     """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst`` and for ``edge.tgz``."""
-    return _PACKED.sub("", bundle.path.absolute().name.partition(".tar")[0]) or "archive"
+    place = bundle.path.absolute() if isinstance(bundle.path, Path) else bundle.path
+    return _PACKED.sub("", place.name.partition(".tar")[0]) or "archive"
+
+
+@asynccontextmanager
+async def open_place(
+    place: Path | BundleUrl, given: GivenName | None, registries: Registries | None
+) -> AsyncIterator[Bundle]:
+    """Open the bundle or archive at ``place``; one on a web server by the transport and the logins of ``registries``.
+
+    Raises as ``open_bundle`` and ``open_remote`` do, and ``UsageError`` for plain HTTP where nobody allowed it.
+    """
+    if isinstance(place, Path):
+        async with open_archive(place, given) as bundle:
+            yield bundle
+        return
+    if registries is None:
+        raise UsageError(f"{place} is an address, where only a file can be read")
+    async with open_remote(place, registries.transport, registries.authorizer(place.url), given) as remote:
+        yield remote
 
 
 @asynccontextmanager
 async def open_checked(
-    path: Path, given: GivenName | None = None, *, warn: Warn | None = None
+    place: Path | BundleUrl,
+    given: GivenName | None = None,
+    *,
+    registries: Registries | None = None,
+    warn: Warn | None = None,
 ) -> AsyncIterator[Bundle]:
-    """Open the bundle or archive at ``path``: every image is whole, and names are those that were written.
+    """Open the bundle or archive at ``place``: every image is whole, and names are those that were written.
 
     ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
-    Raises ``UsageError`` when there is no such file, or no image in it has a name, and ``InvalidBundle``.
+    Raises ``UsageError`` when there is no such file, or no image in it has a name, ``InvalidBundle``, and as
+    ``open_place`` does.
     """
-    async with open_archive(path, given) as bundle:
-        check_structure(bundle)
+    async with open_place(place, given, registries) as bundle:
+        await to_thread.run_sync(check_structure, bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
-            check_definition(bundle)
+            await to_thread.run_sync(check_definition, bundle)
         require_names(bundle)
         if warn:
             for warning in oddities(bundle):

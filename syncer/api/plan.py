@@ -15,7 +15,7 @@ from syncer.api.push import Delivery
 from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
-from syncer.bundle import Bundle, BundleSize, GivenName
+from syncer.bundle import Bundle, BundleSize, BundleUrl, GivenName
 from syncer.content import Along, Item, Referring, Source, TargetNames
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
@@ -55,7 +55,7 @@ async def plan_build(
 
 
 async def plan_push(
-    file: Path,
+    file: Path | BundleUrl,
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
@@ -66,8 +66,8 @@ async def plan_push(
 ) -> ForecastReport:
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
     async with (
-        open_checked(file, given, warn=warn) as bundle,
         open_registries(settings or RegistrySettings()) as registries,
+        open_checked(file, given, registries=registries, warn=warn) as bundle,
     ):
         return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
 

@@ -11,7 +11,8 @@ from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_che
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
-from syncer.bundle import Bundle, GivenName, verify_bundle
+from syncer.bundle import Bundle, BundleUrl, GivenName, bundle_place, verify_bundle
+from syncer.bundle.remote import RemoteBundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
@@ -53,7 +54,7 @@ class Delivery:
 
 
 async def push(
-    file: str | Path,
+    file: str | Path | BundleUrl,
     registry: str | RegistryAddress,
     *,
     mapping: NameMapping | None = None,
@@ -67,7 +68,7 @@ async def push(
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> PushResult:
-    """Send every image of the bundle ``file`` to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
+    """Send every image of the bundle ``file``, a path or an address, to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
 
     An image lands at ``BASE`` and its full original name unless ``mapping`` says otherwise.  What is there
     is skipped.  Once all is there, so is the definition, as ``BASE/bundle-definition:NAME``.  With ``annotations``
@@ -79,7 +80,7 @@ async def push(
     """
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     return await push_file(
-        Path(file),
+        bundle_place(file),
         Delivery(address=address, mapping=mapping, platform=platform, state=state),
         annotations=annotations,
         settings=settings,
@@ -89,7 +90,7 @@ async def push(
 
 
 async def push_file(
-    file: Path,
+    file: Path | BundleUrl,
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
@@ -99,11 +100,13 @@ async def push_file(
     options: RunOptions | None = None,
 ) -> PushResult:
     """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
-    async with open_checked(file, given, warn=options.warn if options else None) as bundle:
+    async with (
+        open_registries(settings or RegistrySettings()) as registries,
+        open_checked(file, given, registries=registries, warn=options.warn if options else None) as bundle,
+    ):
         if rehash:
             await verify_bundle(bundle)
-        async with open_registries(settings or RegistrySettings()) as registries:
-            result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
+        result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
         if bundle.changed():
             raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
     return result
@@ -122,7 +125,7 @@ async def push_to(
     Raises ``UsageError`` for names that collide, and for ``annotations`` that no image has.
     """
     chosen = find_in_file(bundle, annotations)
-    run = Run(options, fetches=False, sends=True)
+    run = Run(options, fetches=isinstance(bundle, RemoteBundle), sends=True)
     return await deliver(chosen, registries, delivery, run, name=bundle_name(bundle))
 
 

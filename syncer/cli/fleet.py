@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from syncer.bundle import GivenName
+from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import option, options
 from syncer.cli.display import SitesDisplay, drawing
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
@@ -204,7 +204,7 @@ class _Watcher:
 
 async def run_fleet(
     command: Literal["push", "plan", "verify"],
-    file: Path,
+    file: Path | BundleUrl,
     fleet: Fleet,
     options: FleetOptions,
     output: OutputOptions,

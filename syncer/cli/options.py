@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from syncer.api.bundles import parse_selectors
-from syncer.bundle import GivenName
+from syncer.bundle import GivenName, bundle_place
 from syncer.cli.command import flag, option, options
 from syncer.content import Along
 from syncer.errors import UsageError
@@ -52,8 +52,15 @@ def as_option() -> Any:
 
 
 def bundle_option() -> Any:
-    """``--file``: the path of a bundle that is read."""
-    return option("The bundle, or an archive or a directory of another tool.", "-f", required=True, metavar="BUNDLE")
+    """``--file``: the path or the address of a bundle that is read."""
+    return option(
+        "The bundle, or an archive or a directory of another tool; or the https:// address of a bundle, which is read "
+        "in parts, and not stored.",
+        "-f",
+        required=True,
+        metavar="BUNDLE|URL",
+        parse=bundle_place,
+    )
 
 
 def cred_file_option() -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from syncer.api.push import Delivery, push_file
-from syncer.bundle import GivenName
+from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import flag
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
@@ -25,7 +25,7 @@ from syncer.cli.options import (
     selector_option,
 )
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
-from syncer.cli.settings import registry_settings, state_directory
+from syncer.cli.settings import everyone_of, registry_settings, state_directory
 from syncer.errors import Exit
 from syncer.naming import NameMapping
 from syncer.oci import Platform
@@ -33,7 +33,7 @@ from syncer.oci import Platform
 
 def push(
     *,
-    file: Path = bundle_option(),
+    file: Path | BundleUrl = bundle_option(),
     to: SiteOptions,
     map: NameMapping = map_option(),  # noqa: A002  the word of the command line
     annotation_selector: Mapping[str, str] = selector_option(),
@@ -51,7 +51,7 @@ def push(
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     transfer.refuse_recheck()
-    settings = registry_settings(connection, login, to.single, upload, everyone=to.registry)
+    settings = registry_settings(connection, login, to.single, upload, everyone=everyone_of(file, to.registry))
     fleet = to.fleet(login, settings, map)
     state = state_directory(upload.state_dir)
 

@@ -18,7 +18,8 @@ from syncer.api.plan import plan_delivery
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.verify import verify_at
-from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
+from syncer.bundle import Bundle, BundleCheck, BundleUrl, GivenName, verify_bundle
+from syncer.bundle.remote import RemoteBundle
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.fleet import FleetOptions
 from syncer.fleet.queue import SiteQueue
@@ -52,7 +53,7 @@ It says that also when it is cancelled, of as much as was done.
 
 
 async def push_fleet(
-    file: Path,
+    file: Path | BundleUrl,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
@@ -65,23 +66,23 @@ async def push_fleet(
     one of the sites.
     """
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with (
+        open_registries(_with_limits(settings, sites)) as registries,
+        open_checked(file, given, registries=registries, warn=options.warn) as bundle,
+    ):
         if options.rehash:
             with _telling_if_cut_before(sites, options, command="push", bundle=bundle_name(bundle)):
                 await verify_bundle(bundle)
         chosen = _choose(bundle, sites, options)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
-            result = await _visit_all(
-                sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle)
-            )
+        pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
+        result = await _visit_all(sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle))
         if bundle.changed():
             raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
     return result
 
 
 async def plan_fleet(
-    file: Path,
+    file: Path | BundleUrl,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
@@ -94,17 +95,17 @@ async def plan_fleet(
     """
     options = options or FleetOptions()
     sites = [replace(site, windows=()) for site in sites]
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with (
+        open_registries(_with_limits(settings, sites)) as registries,
+        open_checked(file, given, registries=registries, warn=options.warn) as bundle,
+    ):
         chosen = _choose(bundle, sites, options)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            planning = _Planning(registries, chosen, options, _share_of_workers(sites, options))
-            return await _visit_all(
-                sites, planning.visit, registries, options, command="plan", bundle=bundle_name(bundle)
-            )
+        planning = _Planning(registries, chosen, options, _share_of_workers(sites, options))
+        return await _visit_all(sites, planning.visit, registries, options, command="plan", bundle=bundle_name(bundle))
 
 
 async def verify_fleet(
-    file: Path,
+    file: Path | BundleUrl,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
@@ -113,14 +114,16 @@ async def verify_fleet(
 ) -> FleetResult:
     """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with (
+        open_registries(_with_limits(settings, sites)) as registries,
+        open_checked(file, given, registries=registries, warn=options.warn) as bundle,
+    ):
         with _telling_if_cut_before(sites, options, command="verify", bundle=bundle_name(bundle)):
             check = await verify_bundle(bundle)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
-            return await _visit_all(
-                sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
-            )
+        verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
+        return await _visit_all(
+            sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
+        )
 
 
 def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> BundleSource:
@@ -301,7 +304,7 @@ class _Pushing:
             beside_others=True,
             emit=emit,
         )
-        run = Run(options, fetches=False, sends=True)
+        run = Run(options, fetches=isinstance(self.chosen.source, RemoteBundle), sends=True)
         errors: list[SyncerError] = []
 
         def end() -> None:

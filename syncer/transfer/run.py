@@ -10,7 +10,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
-from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull
+from syncer.errors import BundleChanged, ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull, first_in
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
@@ -49,15 +49,16 @@ async def transfer(items: Sequence[Item], source: Source, target: Target, *, opt
     """Bring ``items`` from ``source`` to ``target``: blobs, then manifests, then names.
 
     Every item ends in exactly one of ImageCopied, ImageSkipped and ImageFailed; one that fails never
-    stops the others.  Raises ``TargetFull`` when the target cannot store anything more.
+    stops the others.  Raises ``TargetFull`` when the target cannot store anything more, and ``BundleChanged`` when the
+    source is no more what it was.
     """
     running = _Transfer(source, target, options, emit)
     try:
         await running.run(items)
         if moved := await running.moved():
             await _Transfer(source, target, options, emit, is_second=True).run(moved)
-    except* TargetFull as full:
-        raise _first(full) from None
+    except* (TargetFull, BundleChanged) as last:
+        raise first_in(last) from None
 
 
 class _Transfer:
@@ -159,7 +160,7 @@ class _Transfer:
             async for node in jobs:
                 try:
                     await self._perform(node)
-                except TargetFull:
+                except (TargetFull, BundleChanged):
                     raise
                 except SyncerError as error:
                     self.emit(Failed(node.descriptor, node.space, error))
@@ -241,9 +242,3 @@ def _platforms(tree: Tree) -> tuple[Platform, ...]:
     root = tree.manifests[tree.root.digest]
     listed = root.manifests if isinstance(root, Index) else ()
     return tuple(child.platform for child in listed if child.platform)
-
-
-def _first(group: BaseExceptionGroup[TargetFull]) -> TargetFull:
-    for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    raise group
