@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -98,6 +98,13 @@ async def open_checked(
             for warning in oddities(bundle):
                 warn(warning)
         yield bundle
+
+
+def opened(
+    file: str | Path | Bundle, given: GivenName | None = None, *, warn: Warn | None = None
+) -> AbstractAsyncContextManager[Bundle]:
+    """Open ``file`` as ``open_checked`` does; a bundle that is open, and was checked then, stays open."""
+    return nullcontext(file) if isinstance(file, Bundle) else open_checked(Path(file), given, warn=warn)
 
 
 def require_names(bundle: Bundle) -> None:

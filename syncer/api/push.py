@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
@@ -53,7 +53,7 @@ class Delivery:
 
 
 async def push(
-    file: str | Path,
+    file: str | Path | Bundle,
     registry: str | RegistryAddress,
     *,
     mapping: NameMapping | None = None,
@@ -67,7 +67,7 @@ async def push(
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> PushResult:
-    """Send every image of the bundle ``file`` to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
+    """Send every image of the bundle ``file``, a path or an open one, to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
 
     An image lands at ``BASE`` and its full original name unless ``mapping`` says otherwise.  What is there
     is skipped.  Once all is there, so is the definition, as ``BASE/bundle-definition:NAME``.  With ``annotations``
@@ -79,7 +79,7 @@ async def push(
     """
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     return await push_file(
-        Path(file),
+        file,
         Delivery(address=address, mapping=mapping, platform=platform, state=state),
         annotations=annotations,
         settings=settings,
@@ -89,7 +89,7 @@ async def push(
 
 
 async def push_file(
-    file: Path,
+    file: str | Path | Bundle,
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
@@ -98,15 +98,20 @@ async def push_file(
     rehash: bool = False,
     options: RunOptions | None = None,
 ) -> PushResult:
-    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
-    async with open_checked(file, given, warn=options.warn if options else None) as bundle:
+    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in a file that is not open yet."""
+    async with opened(file, given, warn=options.warn if options else None) as bundle:
         if rehash:
             await verify_bundle(bundle)
         async with open_registries(settings or RegistrySettings()) as registries:
             result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
         if bundle.changed():
-            raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
+            raise changed_meanwhile(bundle)
     return result
+
+
+def changed_meanwhile(bundle: Bundle) -> InvalidBundle:
+    """The error for a file that is not the one any more that was opened."""
+    return InvalidBundle(f"{bundle.path} was changed while it was being pushed", hint="push again, from a file at rest")
 
 
 async def push_to(

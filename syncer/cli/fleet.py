@@ -17,10 +17,10 @@ from syncer.cli.command import option, options
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
 from syncer.cli.output import print_json, warn, write_metrics_file
 from syncer.errors import Exit, UsageError, without_secrets
-from syncer.fleet import FleetOptions
+from syncer.fleet import FleetOptions, name_sites, read_targets
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
 from syncer.naming import NameMapping
-from syncer.profiles.syncfile.site import Site, select_sites
+from syncer.profiles.syncfile.site import Site
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import human_bytes, human_seconds, printable
 from syncer.report.summary import block, quantity, require_writable, write_report
@@ -108,34 +108,17 @@ class SiteOptions:
         if self.report_dir is not None:
             require_writable(self.report_dir / "site.json")
         if self.targets_file is None:
-            sites = self._named(mapping)
+            sites = name_sites(self.registry, mapping, place="--registry")
         else:
-            sites, settings = self._listed(self.targets_file, settings, mapping)
+            sites, settings = read_targets(
+                *(self.targets_file, settings, os.environ), only=self.only, excluded=self.excluded, warn=warn
+            )
+            sites = name_sites(sites, mapping)
         if self.shard is not None:
             shard = Shard.parse(self.shard, os.environ)
             sites = [site for site in sites if shard.takes(site.key)]
         limited = replace(settings.transport, bytes_per_second=self.limit_rate)
         return Fleet(tuple(sites), replace(settings, transport=limited))
-
-    def _named(self, mapping: NameMapping) -> list[Site]:
-        sites: dict[str, Site] = {}
-        for address in self.registry:
-            site = Site(name=str(address), registry=_written(address), place="--registry", mapping=mapping)
-            if site.key in sites:
-                raise UsageError(f"the registry {address} is named twice")
-            sites[site.key] = site
-        return list(sites.values())
-
-    def _listed(
-        self, path: Path, settings: RegistrySettings, mapping: NameMapping
-    ) -> tuple[list[Site], RegistrySettings]:
-        from syncer.api.sources import read_targets  # noqa: PLC0415  pydantic is slow to import
-
-        file, settings = read_targets(path, settings, os.environ)
-        for warning in file.warnings:
-            warn(warning)
-        chosen = select_sites(file.sites, only=self.only, excluded=self.excluded)
-        return [replace(site, mapping=mapping.before(site.mapping)) for site in chosen], settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +127,6 @@ class Fleet:
 
     sites: tuple[Site, ...]
     settings: RegistrySettings
-
-
-def _written(address: RegistryAddress) -> str:
-    scheme = {True: "http://", False: "https://", None: ""}[address.plain_http]
-    return f"{scheme}{address}"
 
 
 class SitesDisplay:

@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from syncer.api.result import new_run_id
+from syncer.errors import UsageError
 from syncer.formats.units import CountOrShare
+from syncer.naming import NameMapping
 from syncer.oci import Platform
-from syncer.profiles.syncfile.site import Site
+from syncer.profiles.syncfile.site import Site, select_sites
+from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import Report
 from syncer.transfer.events import Emit
 from syncer.transfer.run import WORKERS
@@ -24,6 +27,51 @@ if TYPE_CHECKING:
 
 AT_ONCE = 64
 """The default number of sites that run at the same time."""
+
+
+def name_sites(
+    given: Iterable[str | RegistryAddress | Site], mapping: NameMapping | None = None, *, place: str = ""
+) -> list[Site]:
+    """The sites that ``given`` names; a registry is a site that is called by its address.
+
+    ``mapping`` comes before the names that a site has of its own, and ``place`` says where registries are named.
+    Raises ``UsageError`` for a registry that is named twice.
+    """
+    sites: dict[str, Site] = {}
+    for each in given:
+        site = each if isinstance(each, Site) else _site_at(each, place)
+        if site.key in sites:
+            raise UsageError(f"the registry {site.key} is named twice")
+        sites[site.key] = replace(site, mapping=mapping.before(site.mapping)) if mapping else site
+    return list(sites.values())
+
+
+def _site_at(registry: str | RegistryAddress, place: str) -> Site:
+    address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
+    scheme = {True: "http://", False: "https://", None: ""}[address.plain_http]
+    return Site(name=str(address), registry=f"{scheme}{address}", place=place)
+
+
+def read_targets(
+    path: Path,
+    settings: RegistrySettings,
+    environment: Mapping[str, str],
+    *,
+    only: Sequence[str] = (),
+    excluded: Sequence[str] = (),
+    warn: Callable[[str], None] | None = None,
+) -> tuple[list[Site], RegistrySettings]:
+    """The sites that ``only`` and ``excluded`` choose of a targets file, and ``settings`` with those of the file.
+
+    Raises ``InvalidFile`` with all its mistakes, and as ``select_sites`` does.
+    """
+    from syncer.api import sources  # noqa: PLC0415  pydantic is slow to import
+
+    file, settings = sources.read_targets(path, settings, environment)
+    if warn:
+        for warning in file.warnings:
+            warn(warning)
+    return select_sites(file.sites, only=only, excluded=excluded), settings
 
 
 class Watcher(Protocol):

@@ -3,31 +3,93 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import anyio
+from anyio import to_thread
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
-from syncer.api.push import Delivery, deliver
-from syncer.api.result import Run, RunOptions, may_pass
+from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
+from syncer.api.push import Delivery, changed_meanwhile, deliver
+from syncer.api.result import Run, RunOptions, may_pass, new_run_id
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
-from syncer.errors import InvalidBundle, SyncerError
-from syncer.fleet import FleetOptions
+from syncer.errors import SyncerError, UsageError
+from syncer.fleet import AT_ONCE, FleetOptions, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
+from syncer.formats.units import CountOrShare
+from syncer.naming import NameMapping
+from syncer.oci import Platform
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
 from syncer.transfer.events import Emit
+from syncer.transfer.run import WORKERS
 
 _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
+
+
+async def deploy(
+    bundle: str | Path | Bundle,
+    sites: str | Path | Iterable[str | Site],
+    *,
+    at_once: int = AT_ONCE,
+    mapping: NameMapping | None = None,
+    annotations: Mapping[str, str] | None = None,
+    platform: Platform | None = None,
+    settings: RegistrySettings | None = None,
+    environment: Mapping[str, str] | None = None,
+    state: Path | None = None,
+    most_failed: CountOrShare | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109  of the run: it ends what runs, and tells
+    rehash: bool = False,
+    recheck: bool = False,
+    workers: int = WORKERS,
+    run_id: str | None = None,
+    watcher: Watcher | None = None,
+    warn: Warn | None = None,
+) -> FleetResult:
+    """Push ``bundle``, a path or an open one, to many sites in one run; one that fails stops none of the others.
+
+    ``sites`` are registries (``[http://]HOST[:PORT][/BASE]``), values, or the path of a targets file (docs/sites.md),
+    of which the sites that are enabled are taken, and whose variables are looked up in ``environment`` and nowhere
+    else.  ``at_once`` of them run at the same time.  ``mapping`` comes before the names that a site has of its own.
+    After ``timeout`` seconds no site is begun, and what runs is ended at its next request; nor is any begun once more
+    than ``most_failed`` of them failed.  ``watcher`` hears of each site as it begins and ends.  All else is as for
+    ``syncer.push``.  What became of each site is in the result.  Raises ``UsageError`` before anything is sent for
+    sites that are named twice and names that collide, ``InvalidFile`` for a targets file, ``InvalidBundle``.
+    """
+    settings = settings or RegistrySettings()
+    if isinstance(sites, str | Path):
+        read = partial(read_targets, Path(sites), settings, environment or {}, warn=warn)
+        listed, settings = await to_thread.run_sync(read)
+        chosen = name_sites(listed, mapping)
+    else:
+        chosen = name_sites(sites, mapping)
+    if not chosen:
+        raise UsageError("no registry is named")
+    options = FleetOptions(
+        at_once=at_once,
+        workers=workers,
+        most_failed=most_failed,
+        timeout=timeout,
+        platform=platform,
+        state=state,
+        annotations=annotations,
+        rehash=rehash,
+        recheck=recheck,
+        run_id=run_id or new_run_id(),
+        watcher=watcher or Unwatched(),
+        warn=warn,
+    )
+    return await push_fleet(bundle, chosen, settings=settings, options=options)
 
 
 Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[SiteResult, Report | None]]]
@@ -35,7 +97,7 @@ Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[S
 
 
 async def push_fleet(
-    file: Path,
+    file: str | Path | Bundle,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
@@ -48,7 +110,7 @@ async def push_fleet(
     one of the sites.
     """
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with opened(file, given, warn=options.warn) as bundle:
         if options.rehash:
             await verify_bundle(bundle)
         chosen = find_in_file(bundle, options.annotations)
@@ -60,12 +122,12 @@ async def push_fleet(
                 sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle)
             )
         if bundle.changed():
-            raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
+            raise changed_meanwhile(bundle)
     return result
 
 
 async def verify_fleet(
-    file: Path,
+    file: str | Path | Bundle,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
@@ -74,7 +136,7 @@ async def verify_fleet(
 ) -> FleetResult:
     """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with opened(file, given, warn=options.warn) as bundle:
         check = await verify_bundle(bundle)
         async with open_registries(_with_limits(settings, sites)) as registries:
             verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
