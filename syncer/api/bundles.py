@@ -80,6 +80,13 @@ def bundle_name(bundle: Bundle) -> str:
     return _PACKED.sub("", bundle.path.absolute().name.partition(".tar")[0]) or "archive"
 
 
+def bundle_identity(bundle: Bundle) -> Digest:
+    """A digest of all that a bundle lists, of which each piece has its digest: the same for all copies of a bundle."""
+    names = [f"{image.name} {image.descriptor.digest}" for image in bundle.images]
+    nameless = [f"{each.descriptor.digest}" for each in bundle.nameless]
+    return Digest.of("\n".join([*sorted(names), *sorted(nameless)]).encode() + b"\0" + (bundle.definition or b""))
+
+
 @asynccontextmanager
 async def open_checked(
     path: Path, given: GivenName | None = None, *, warn: Warn | None = None

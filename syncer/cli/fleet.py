@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -14,10 +16,12 @@ import click
 
 from syncer.bundle import GivenName
 from syncer.cli.command import option, options
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
+from syncer.cli.job import allow_open_files
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.output import print_json, warn, write_metrics_file
+from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit, UsageError, without_secrets
-from syncer.fleet import FleetOptions, name_sites, read_targets
+from syncer.fleet import FleetOptions, Runner, Workplace, name_sites, read_targets
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
 from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
@@ -65,12 +69,16 @@ class SiteOptions:
         metavar="DURATION",
         parse=parse_duration,
     )
+    dask: str | None = option(
+        "Go to the sites from the workers of a Dask cluster, or from N processes of this machine.",
+        metavar="tls://HOST:PORT|local:N",
+    )
     report_dir: Path | None = option("Also write the full report of each site into this directory.", metavar="DIR")
 
     @property
     def is_fleet(self) -> bool:
         """True when what is asked for makes sense for sites only, such as two registries."""
-        limits = (self.max_failed, self.limit_rate, self.timeout, self.report_dir)
+        limits = (self.max_failed, self.limit_rate, self.timeout, self.report_dir, self.dask)
         return len(self.registry) > 1 or any((self.targets_file, self.only, self.excluded, self.shard, *limits))
 
     @property
@@ -89,6 +97,31 @@ class SiteOptions:
             warn=warn,
         )
 
+    def runner(self, connection: ConnectionOptions, upload: UploadOptions | None = None) -> Runner | None:
+        """The cluster that goes to the sites; None: this process does.  Raises ``UsageError`` without Dask."""
+        if self.dask is None:
+            return None
+        try:
+            from syncer.fleet.dask import DaskRunner, check_cluster  # noqa: PLC0415  an extra, and slow to import
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("dask", "distributed"):
+                raise
+            raise UsageError(
+                "--dask needs dask.distributed, which is not installed",
+                hint="install syncer with its extra `dask`, or pip install distributed",
+            ) from None
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what matters of it is told in our words
+        connection = replace(
+            connection,
+            authfile=_absolute(connection.authfile),
+            ca_cert=_absolute(connection.ca_cert),
+            tls_cert=_absolute(connection.tls_cert),
+            tls_key=_absolute(connection.tls_key),
+        )
+        upload = upload and replace(upload, state_dir=_absolute(upload.state_dir))
+        there = partial(workplace, connection, upload, _absolute(self.targets_file))
+        return DaskRunner(cluster=check_cluster(self.dask), workplace=there, warn=warn)
+
     def fleet(self, login: LoginOptions, settings: RegistrySettings, mapping: NameMapping) -> Fleet:
         """The sites, in their order, and ``settings`` as they want them; ``mapping`` comes before that of a file.
 
@@ -100,18 +133,29 @@ class SiteOptions:
             raise UsageError(said, hint="name registries with --registry, or in a --targets-file")
         if self.targets_file is None and (self.only or self.excluded):
             raise UsageError("--only and --except choose from a --targets-file, and none is given")
-        if (self.targets_file or len(self.registry) > 1) and (login.username is not None or login.password_stdin):
-            raise UsageError(
-                "--username and --password-stdin are for one registry, and several are named",
-                hint="syncer registry-login keeps a login for each of them",
-            )
+        if login.username is not None or login.password_stdin:
+            if self.dask:
+                raise UsageError(
+                    "--username and --password-stdin stay on this machine, and --dask goes to sites from others",
+                    hint="syncer registry-login keeps a login on each of them",
+                )
+            if self.targets_file or len(self.registry) > 1:
+                raise UsageError(
+                    "--username and --password-stdin are for one registry, and several are named",
+                    hint="syncer registry-login keeps a login for each of them",
+                )
         if self.report_dir is not None:
             require_writable(self.report_dir / "site.json")
         if self.targets_file is None:
             sites = name_sites(self.registry, mapping, place="--registry")
         else:
             sites, settings = read_targets(
-                *(self.targets_file, settings, os.environ), only=self.only, excluded=self.excluded, warn=warn
+                self.targets_file,
+                None if self.dask else settings,
+                os.environ,
+                only=self.only,
+                excluded=self.excluded,
+                warn=warn,
             )
             sites = name_sites(sites, mapping)
         if self.shard is not None:
@@ -119,6 +163,22 @@ class SiteOptions:
             sites = [site for site in sites if shard.takes(site.key)]
         limited = replace(settings.transport, bytes_per_second=self.limit_rate)
         return Fleet(tuple(sites), replace(settings, transport=limited))
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.absolute()
+
+
+def workplace(connection: ConnectionOptions, upload: UploadOptions | None, targets_file: Path | None) -> Workplace:
+    """The settings of a worker: the options of the command that began the run, and the logins and files of the worker.
+
+    Raises ``UsageError`` and ``InvalidFile`` for what is not there.
+    """
+    allow_open_files()
+    settings = registry_settings(connection, upload=upload)
+    if targets_file is not None:
+        _, settings = read_targets(targets_file, settings, os.environ)
+    return Workplace(settings=settings, state=state_directory(upload.state_dir) if upload else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +220,13 @@ async def run_fleet(
     output: OutputOptions,
     *,
     given: GivenName | None,
+    runner: Runner | None = None,
 ) -> Exit:
     """Push or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them."""
     from syncer.fleet.deploy import push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
     visit = push_fleet if command == "push" else verify_fleet
-    result = await visit(file, fleet.sites, given=given, settings=fleet.settings, options=options)
+    result = await visit(file, fleet.sites, given=given, settings=fleet.settings, options=options, runner=runner)
     summarize_fleet(f"{command.capitalize()} Summary", result, output)
     return result.exit
 

@@ -24,14 +24,14 @@ _RESUMABLE = "stopped; run the same command again to go on"
 def run(job: Callable[[], Awaitable[Exit]], *, farewell: str | None = _RESUMABLE) -> None:
     """Run ``job`` to its end or to a signal, and end with its exit code; ``farewell`` is printed after a signal."""
     options = {"use_uvloop": sys.platform != "win32"}
-    _allow_open_files()
+    allow_open_files()
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
     gc.set_threshold(20_000, 50, 100)
     gc.enable()
     raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, backend_options=options))
 
 
-def _allow_open_files() -> None:
+def allow_open_files() -> None:
     """Raise the soft limit on open files as far as the hard one allows; many systems have 1024 for ``select``'s sake.
 
     Raises ``OutOfFiles`` where the limit is so low that the event loop cannot even begin, which ends the process.

@@ -51,6 +51,7 @@ def push(
     """
     transfer.refuse_recheck()
     settings = registry_settings(connection, login, to.single, upload, everyone=to.registry)
+    runner = to.runner(connection, upload)
     fleet = to.fleet(login, settings, map)
     state = state_directory(upload.state_dir)
 
@@ -80,7 +81,7 @@ def push(
             rehash=verify_first,
             recheck=transfer.recheck,
         )
-        return await run_fleet("push", file, fleet, options, output, given=as_name)
+        return await run_fleet("push", file, fleet, options, output, given=as_name, runner=runner)
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:

@@ -1,21 +1,24 @@
-"""A fleet: one bundle for many sites, in one process (docs/fleet.md).
+"""A fleet: one bundle for many sites, in one process or on many machines (docs/fleet.md).
 
 ``queue`` decides which site begins next, ``deploy`` opens the bundle and the connections once and goes to the sites,
-``result`` has what became of each, and the account of the whole.
+``dask`` has the workers of a cluster go there, ``result`` has what became of each, and the account of the whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from syncer import __version__
 from syncer.api.result import new_run_id
+from syncer.bundle import BundleCheck, GivenName
 from syncer.errors import UsageError
 from syncer.formats.units import CountOrShare
 from syncer.naming import NameMapping
-from syncer.oci import Platform
+from syncer.oci import Digest, Platform
 from syncer.profiles.syncfile.site import Site, select_sites
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import Report
@@ -23,6 +26,7 @@ from syncer.transfer.events import Emit
 from syncer.transfer.run import WORKERS
 
 if TYPE_CHECKING:
+    from syncer.fleet.deploy import Visit
     from syncer.fleet.result import SiteResult
 
 AT_ONCE = 64
@@ -54,7 +58,7 @@ def _site_at(registry: str | RegistryAddress, place: str) -> Site:
 
 def read_targets(
     path: Path,
-    settings: RegistrySettings,
+    settings: RegistrySettings | None,
     environment: Mapping[str, str],
     *,
     only: Sequence[str] = (),
@@ -63,11 +67,12 @@ def read_targets(
 ) -> tuple[list[Site], RegistrySettings]:
     """The sites that ``only`` and ``excluded`` choose of a targets file, and ``settings`` with those of the file.
 
+    Without ``settings`` those of the file are looked up elsewhere, and its logins need not be here.
     Raises ``InvalidFile`` with all its mistakes, and as ``select_sites`` does.
     """
-    from syncer.api import sources  # noqa: PLC0415  pydantic is slow to import
+    from syncer.api.sources import read_targets as read  # noqa: PLC0415  pydantic is slow to import
 
-    file, settings = sources.read_targets(path, settings, environment)
+    file, settings = read(path, settings, environment)
     if warn:
         for warning in file.warnings:
             warn(warning)
@@ -115,3 +120,41 @@ class FleetOptions:
     run_id: str = field(default_factory=new_run_id)
     watcher: Watcher = field(default_factory=Unwatched)
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """The work of a run at each of its sites, as another process is told of it: there is no login in it."""
+
+    command: Literal["push", "verify"]
+    file: Path  # of the bundle, as the other process can open it
+    given: GivenName | None = None  # names what has no name in it
+    identity: Digest  # of the bundle, by which a worker knows that it has the same one
+    options: FleetOptions  # without those who listen
+    check: BundleCheck | None = None  # of a verification: what the bundle was found to be
+    bytes_per_second: float | None = None  # to and from all sites together
+    version: str = __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """The part of a run that is a machine's own: its logins, certificates and proxies, and the hints that it keeps."""
+
+    settings: RegistrySettings = field(default_factory=RegistrySettings)
+    state: Path | None = None  # a directory in which unfinished uploads are remembered; None: that of the run
+
+
+MakeWorkplace: TypeAlias = Callable[[], Workplace]
+"""Makes the workplace on a worker, of its own files and environment: a function that is found by its name there, or a
+``functools.partial`` of one.  What it is bound to is sent, and must hold no login."""
+
+
+class Runner(Protocol):
+    """A place where sites are visited, instead of this process."""
+
+    def open(self, errand: Errand, sites: Sequence[Site]) -> AbstractAsyncContextManager[Visit]:
+        """Make ready for ``errand`` at ``sites``; the function that visits one of them is good for the block.
+
+        Raises ``UsageError`` where it cannot be done there.
+        """
+        ...

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import anyio
 from anyio import to_thread
 
-from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
+from syncer.api.bundles import BundleSource, Warn, bundle_identity, bundle_name, find_in_file, opened
 from syncer.api.push import Delivery, changed_meanwhile, deliver
 from syncer.api.result import Run, RunOptions, may_pass, new_run_id
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
 from syncer.errors import SyncerError, UsageError
-from syncer.fleet import AT_ONCE, FleetOptions, Unwatched, Watcher, name_sites, read_targets
+from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
 from syncer.formats.units import CountOrShare
@@ -41,6 +41,7 @@ async def deploy(
     sites: str | Path | Iterable[str | Site],
     *,
     at_once: int = AT_ONCE,
+    runner: Runner | None = None,
     mapping: NameMapping | None = None,
     annotations: Mapping[str, str] | None = None,
     platform: Platform | None = None,
@@ -60,12 +61,17 @@ async def deploy(
 
     ``sites`` are registries (``[http://]HOST[:PORT][/BASE]``), values, or the path of a targets file (docs/sites.md),
     of which the sites that are enabled are taken, and whose variables are looked up in ``environment`` and nowhere
-    else.  ``at_once`` of them run at the same time.  ``mapping`` comes before the names that a site has of its own.
-    After ``timeout`` seconds no site is begun, and what runs is ended at its next request; nor is any begun once more
-    than ``most_failed`` of them failed.  ``watcher`` hears of each site as it begins and ends.  All else is as for
+    else.  ``at_once`` of them run at the same time; with ``runner`` on other machines, which have settings of their
+    own (``syncer.fleet.dask.DaskRunner``).  ``mapping`` comes before the names that a site has of its own.  After
+    ``timeout`` seconds no site is begun, and what runs is ended at its next request; nor is any begun once more than
+    ``most_failed`` of them failed.  ``watcher`` hears of each site as it begins and ends.  All else is as for
     ``syncer.push``.  What became of each site is in the result.  Raises ``UsageError`` before anything is sent for
     sites that are named twice and names that collide, ``InvalidFile`` for a targets file, ``InvalidBundle``.
     """
+    if runner and settings:
+        raise UsageError(
+            "settings stay in this process", hint="give the runner a function that makes them where it runs"
+        )
     settings = settings or RegistrySettings()
     if isinstance(sites, str | Path):
         read = partial(read_targets, Path(sites), settings, environment or {}, warn=warn)
@@ -89,7 +95,7 @@ async def deploy(
         watcher=watcher or Unwatched(),
         warn=warn,
     )
-    return await push_fleet(bundle, chosen, settings=settings, options=options)
+    return await push_fleet(bundle, chosen, settings=settings, options=options, runner=runner)
 
 
 Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[SiteResult, Report | None]]]
@@ -103,11 +109,13 @@ async def push_fleet(
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     options: FleetOptions | None = None,
+    runner: Runner | None = None,
 ) -> FleetResult:
     """Push the bundle ``file`` to each of ``sites``; a site that fails stops none of the others.
 
-    Raises as ``push_file`` does for the bundle, and ``UsageError`` before anything is sent for names that collide at
-    one of the sites.
+    With ``runner`` the sites are visited there, and of ``settings`` only the bytes a second count.  Raises as
+    ``push_file`` does for the bundle, and ``UsageError`` before anything is sent for names that collide at one of the
+    sites.
     """
     options = options or FleetOptions()
     async with opened(file, given, warn=options.warn) as bundle:
@@ -116,11 +124,14 @@ async def push_fleet(
         chosen = find_in_file(bundle, options.annotations)
         for site in sites:
             _delivery(site, options).names(item.target for item in chosen.items)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
-            result = await _visit_all(
-                sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle)
-            )
+        name = bundle_name(bundle)
+        if runner:
+            async with runner.open(_errand("push", bundle, given, settings, options), sites) as visit:
+                result = await _visit_all(sites, visit, None, options, command="push", bundle=name)
+        else:
+            async with open_registries(_with_limits(settings, sites)) as registries:
+                pushing = _Pushing(registries, chosen, name, options, _share_of_workers(sites, options))
+                result = await _visit_all(sites, pushing.visit, registries, options, command="push", bundle=name)
         if bundle.changed():
             raise changed_meanwhile(bundle)
     return result
@@ -133,16 +144,61 @@ async def verify_fleet(
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     options: FleetOptions | None = None,
+    runner: Runner | None = None,
 ) -> FleetResult:
-    """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
+    """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it, with ``runner`` from there.
+
+    Raises as ``verify`` does.
+    """
     options = options or FleetOptions()
     async with opened(file, given, warn=options.warn) as bundle:
         check = await verify_bundle(bundle)
+        if runner:
+            async with runner.open(_errand("verify", bundle, given, settings, options, check=check), sites) as visit:
+                return await _visit_all(sites, visit, None, options, command="verify", bundle=bundle_name(bundle))
         async with open_registries(_with_limits(settings, sites)) as registries:
             verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
             return await _visit_all(
                 sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
             )
+
+
+def _errand(
+    command: Literal["push", "verify"],
+    bundle: Bundle,
+    given: GivenName | None,
+    settings: RegistrySettings | None,
+    options: FleetOptions,
+    *,
+    check: BundleCheck | None = None,
+) -> Errand:
+    """The run as another process is told of it, with nothing of ``settings`` but a number."""
+    return Errand(
+        command=command,
+        file=bundle.path.absolute(),
+        given=given,
+        identity=bundle_identity(bundle),
+        options=replace(options, watcher=Unwatched(), warn=None),
+        check=check,
+        bytes_per_second=settings.transport.bytes_per_second if settings else None,
+    )
+
+
+async def visit_alone(
+    errand: Errand, site: Site, bundle: Bundle, settings: RegistrySettings, *, workers: int, seconds: float | None
+) -> tuple[SiteResult, Report | None]:
+    """Do ``errand`` at ``site`` within ``seconds``, with connections of its own, in another process than the run."""
+    options = errand.options
+    async with open_registries(_with_limits(settings, [site])) as registries:
+        if errand.check is not None:
+            visit = _Verifying(registries, bundle, errand.check, options, workers).visit
+        else:
+            chosen = find_in_file(bundle, options.annotations)
+            visit = _Pushing(registries, chosen, bundle_name(bundle), options, workers).visit
+        result, report = await visit(site, None, seconds)
+    if bundle.changed() and not result.error:
+        result = replace(result, state=SiteState.PARTIAL, error=changed_meanwhile(bundle))
+    return result, report
 
 
 def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
@@ -152,16 +208,22 @@ def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
 
 
 async def _visit_all(
-    sites: Sequence[Site], visit: Visit, registries: Registries, options: FleetOptions, *, command: str, bundle: str
+    sites: Sequence[Site],
+    visit: Visit,
+    registries: Registries | None,
+    options: FleetOptions,
+    *,
+    command: str,
+    bundle: str,
 ) -> FleetResult:
     """Do ``visit`` at each of ``sites``; those that failed for what may have passed are visited again at the end."""
     started = datetime.now(UTC)
     run = _Visits(sites, visit, registries, options)
     await run.all(sites)
     again = run.to_visit_again()
-    if again:
+    if again and registries:
         registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
-        await run.all(again)
+    await run.all(again)
     results = tuple(run.results.get(site.key) or _not_begun(site) for site in sites)
     return FleetResult(
         run_id=options.run_id,
@@ -176,7 +238,9 @@ async def _visit_all(
 class _Visits:
     """Goes to sites, so many at a time, as their queue says."""
 
-    def __init__(self, sites: Sequence[Site], visit: Visit, registries: Registries, options: FleetOptions) -> None:
+    def __init__(
+        self, sites: Sequence[Site], visit: Visit, registries: Registries | None, options: FleetOptions
+    ) -> None:
         self.results: dict[str, SiteResult] = {}
         self._sites = sites
         self._visit = visit
@@ -256,7 +320,8 @@ class _Visits:
             self._maybe_again[site.key] = site
             is_last = False
         self.results[site.key] = result
-        self._registries.transport.leave(self._registries.host_at(_address(site)))
+        if self._registries:
+            self._registries.transport.leave(self._registries.host_at(_address(site)))
         self._options.watcher.end(result, report, is_last=is_last)
 
 
