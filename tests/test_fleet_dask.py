@@ -57,25 +57,35 @@ async def scheduler_with_workers(home: Path, *homes: Path, preload: str = "") ->
             distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False, dashboard_address=None)
         )
         for number, its_home in enumerate(homes):
-            words = ["--nthreads", "4", "--no-nanny", "--no-dashboard", "--local-directory", str(home / f"w{number}")]
-            if preload:
-                (home / "preload.py").write_text(preload)
-                words += ["--preload", str(home / "preload.py")]
-            its_home.mkdir(exist_ok=True)
-            log = stack.enter_context((home / f"worker-{number}.log").open("wb"))
-            worker = await stack.enter_async_context(
-                await anyio.open_process(
-                    [sys.executable, "-m", "distributed.cli.dask_worker", scheduler.address, *words],
-                    stdout=log,
-                    stderr=log,
-                    env=environment(its_home),
-                )
-            )
-            stack.callback(_kill, worker)
+            await stack.enter_async_context(worker(scheduler, home / f"worker-{number}", its_home, preload=preload))
         with anyio.fail_after(20):
             while len(scheduler.workers) < len(homes):  # noqa: ASYNC110
                 await anyio.sleep(0.02)
         yield scheduler
+
+
+@asynccontextmanager
+async def worker(
+    scheduler: distributed.Scheduler, place: Path, home: Path, *, preload: str = ""
+) -> AsyncIterator[Process]:
+    """A worker of ``scheduler``, a process that keeps its files and its log, ``PLACE.log``, at ``place``."""
+    words = ["--nthreads", "4", "--no-nanny", "--no-dashboard", "--local-directory", str(place)]
+    if preload:
+        code = place.with_suffix(".py")
+        code.write_text(preload)
+        words += ["--preload", str(code)]
+    home.mkdir(exist_ok=True)
+    with place.with_suffix(".log").open("wb") as log:
+        async with await anyio.open_process(
+            [sys.executable, "-m", "distributed.cli.dask_worker", scheduler.address, *words],
+            stdout=log,
+            stderr=log,
+            env=environment(home),
+        ) as process:
+            try:
+                yield process
+            finally:
+                _kill(process)
 
 
 def _kill(process: Process) -> None:
@@ -285,6 +295,36 @@ async def test_workers_with_another_syncer_are_told_before_anything_is_sent(
     assert (ran.code, ran.stdout) == (2, "")
     assert ran.stderr.count("it has syncer 0.0.9") == 1
     assert "cannot be reached" not in ran.stderr
+
+
+@pytest.mark.parametrize("version", [None, "0.0.9"])
+async def test_a_cluster_may_get_its_first_worker_when_there_is_work(
+    debian_registry: OpenRegistry, tmp_path: Path, version: str | None
+) -> None:
+    """As clusters do that grow when they are used; then a worker is asked at its first task."""
+    preload = f"import syncer\nsyncer.__version__ = {version!r}\n" if version else ""
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(debian_registry("source"))
+        target = await stack.enter_async_context(debian_registry("target"))
+        file = await bundle(source, tmp_path)
+        scheduler = await stack.enter_async_context(scheduler_with_workers(tmp_path))
+        words = ("push", "--file", file, "-r", target.address, "--dask", scheduler.address)
+        process = await stack.enter_async_context(running(tmp_path, *words))
+        with anyio.fail_after(20):
+            while not scheduler.tasks:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        await stack.enter_async_context(worker(scheduler, tmp_path / "late", tmp_path, preload=preload))
+
+        code, stderr = await ended(process)
+
+        assert "the Dask cluster has no worker yet" in stderr
+        if version is None:
+            assert code == 0, stderr
+            await assert_whole(target, source, "")
+        else:
+            assert code == 2, stderr
+            assert "has syncer 0.0.9, and not" in stderr
+            assert not await client.repositories(target)
 
 
 async def test_a_bundle_that_is_another_one_at_the_workers_is_told(

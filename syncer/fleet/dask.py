@@ -142,6 +142,7 @@ async def _connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Cl
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
                 preload=[_LEAVE_SIGNALS_TO_US],
+                config={"distributed.worker.profile.enabled": False},  # it looks at all threads every 10 ms
                 security=True,  # a scheduler runs what it is sent: nobody else on this machine may send it anything
             )
             await stack.enter_async_context(_closing(place))
