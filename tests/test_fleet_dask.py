@@ -185,6 +185,29 @@ async def test_a_worker_that_is_killed_in_mid_blob_costs_one_chunk(serve_disk: O
     assert size < on_the_wire <= file.stat().st_size + CHUNK
 
 
+async def test_a_worker_that_is_told_to_end_leaves_its_task_to_another(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """As Kubernetes tells it before a node goes."""
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(debian_registry("source"))
+        target = await stack.enter_async_context(debian_registry("target"))
+        file = await bundle(source, tmp_path)
+        proxy = await stack.enter_async_context(fault_proxy(target))
+        scheduler = await stack.enter_async_context(scheduler_with_workers(tmp_path, tmp_path, tmp_path))
+        stalled = proxy.on("PUT", "/manifests/", Stall("request"))
+        words = ("push", "--file", file, "-r", proxy.registry.address, "--dask", scheduler.address)
+        process = await stack.enter_async_context(running(tmp_path, *words))
+        await struck(stalled)
+
+        (its_worker,) = who_speaks_to(proxy.registry)
+        its_worker.terminate()
+        code, stderr = await ended(process)
+
+        assert code == 0, stderr
+        await assert_whole(target, source, "")
+
+
 async def test_a_run_that_is_stopped_leaves_nobody_behind(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     """A terminal tells all processes of Ctrl-C, and the workers leave it to the command."""
     async with debian_registry("source") as source, debian_registry("target") as target:

@@ -311,8 +311,10 @@ def visit_site(
             return visit.result()
     except SyncerError as error:
         return _failed(site, error, began), None
-    except CancelledError:  # the task was given up, and nobody hears of its result
-        return _failed(site, ClusterError("it was given up"), began), None
+    except (
+        CancelledError
+    ):  # the task was taken back, or the worker ends: if anybody still wants it, another one does it
+        raise distributed.Reschedule from None
 
 
 class _Desk:
@@ -340,7 +342,10 @@ class _Desk:
         async def visit() -> tuple[SiteResult, Report | None]:
             return await visit_alone(self._errand, site, self._bundle, self._settings, workers=workers, seconds=seconds)
 
-        return self._portal.start_task_soon(visit)
+        try:
+            return self._portal.start_task_soon(visit)
+        except RuntimeError:  # it was closed meanwhile, since the worker ends
+            raise CancelledError from None
 
     def close(self) -> None:
         """End what runs, and the thread; a worker that is told to stop must not wait for it."""
