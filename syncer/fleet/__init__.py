@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias
 
 from syncer import __version__
+from syncer.api.bundles import bundle_identity
 from syncer.api.result import new_run_id
-from syncer.bundle import BundleCheck, GivenName
+from syncer.bundle import Bundle, BundleCheck, GivenName
 from syncer.errors import UsageError
 from syncer.formats.units import CountOrShare
 from syncer.naming import NameMapping
@@ -134,6 +135,28 @@ class Errand:
     check: BundleCheck | None = None  # of a verification: what the bundle was found to be
     bytes_per_second: float | None = None  # to and from all sites together
     version: str = __version__
+
+    @classmethod
+    def of(
+        cls,
+        command: Literal["push", "verify"],
+        bundle: Bundle,
+        given: GivenName | None,
+        settings: RegistrySettings | None,
+        options: FleetOptions,
+        *,
+        check: BundleCheck | None = None,
+    ) -> Self:
+        """The work of a run, with nothing of ``settings`` but a number, and without those who listen."""
+        return cls(
+            command=command,
+            file=bundle.path.absolute(),
+            given=given,
+            identity=bundle_identity(bundle),
+            options=replace(options, watcher=Unwatched(), warn=None),
+            check=check,
+            bytes_per_second=settings.transport.bytes_per_second if settings else None,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

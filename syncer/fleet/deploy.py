@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import anyio
 from anyio import to_thread
 
-from syncer.api.bundles import BundleSource, Warn, bundle_identity, bundle_name, find_in_file, opened
+from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
 from syncer.api.push import Delivery, changed_meanwhile, deliver
 from syncer.api.result import Run, RunOptions, may_pass, new_run_id
 from syncer.api.verify import verify_at
@@ -126,7 +126,7 @@ async def push_fleet(
             _delivery(site, options).names(item.target for item in chosen.items)
         name = bundle_name(bundle)
         if runner:
-            async with runner.open(_errand("push", bundle, given, settings, options), sites) as visit:
+            async with runner.open(Errand.of("push", bundle, given, settings, options), sites) as visit:
                 result = await _visit_all(sites, visit, None, options, command="push", bundle=name)
         else:
             async with open_registries(_with_limits(settings, sites)) as registries:
@@ -154,34 +154,13 @@ async def verify_fleet(
     async with opened(file, given, warn=options.warn) as bundle:
         check = await verify_bundle(bundle)
         if runner:
-            async with runner.open(_errand("verify", bundle, given, settings, options, check=check), sites) as visit:
+            async with runner.open(Errand.of("verify", bundle, given, settings, options, check=check), sites) as visit:
                 return await _visit_all(sites, visit, None, options, command="verify", bundle=bundle_name(bundle))
         async with open_registries(_with_limits(settings, sites)) as registries:
             verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
             return await _visit_all(
                 sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
             )
-
-
-def _errand(
-    command: Literal["push", "verify"],
-    bundle: Bundle,
-    given: GivenName | None,
-    settings: RegistrySettings | None,
-    options: FleetOptions,
-    *,
-    check: BundleCheck | None = None,
-) -> Errand:
-    """The run as another process is told of it, with nothing of ``settings`` but a number."""
-    return Errand(
-        command=command,
-        file=bundle.path.absolute(),
-        given=given,
-        identity=bundle_identity(bundle),
-        options=replace(options, watcher=Unwatched(), warn=None),
-        check=check,
-        bytes_per_second=settings.transport.bytes_per_second if settings else None,
-    )
 
 
 async def visit_alone(
