@@ -146,11 +146,14 @@ class SyncerError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what there is: a message cannot be taken apart into the arguments that it was made of."""
-        return _remake, (type(self), self.args), vars(self)
+        cause = self.__cause__ if isinstance(self.__cause__, SyncerError) else None
+        return _remake, (type(self), self.args, cause), vars(self)
 
 
-def _remake(kind: type[SyncerError], args: tuple[Any, ...]) -> SyncerError:
-    return kind.__new__(kind, *args)
+def _remake(kind: type[SyncerError], args: tuple[Any, ...], cause: SyncerError | None) -> SyncerError:
+    error = kind.__new__(kind, *args)
+    error.__cause__ = cause
+    return error
 
 
 def first_in(group: BaseExceptionGroup[_E]) -> _E:

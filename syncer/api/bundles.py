@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle, BundleUrl, GivenName, Image, check_structure, open_archive, shown
+from syncer.bundle import Bundle, BundleUrl, GivenName, Image, bundle_place, check_structure, open_archive, shown
 from syncer.bundle.remote import open_remote
 from syncer.content import Item, Source, read_whole
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
@@ -102,9 +102,16 @@ async def open_place(
         yield remote
 
 
+def bundle_identity(bundle: Bundle) -> Digest:
+    """A digest of all that a bundle lists, of which each piece has its digest: the same for all copies of a bundle."""
+    names = [f"{image.name} {image.descriptor.digest}" for image in bundle.images]
+    nameless = [f"{each.descriptor.digest}" for each in bundle.nameless]
+    return Digest.of("\n".join([*sorted(names), *sorted(nameless)]).encode() + b"\0" + (bundle.definition or b""))
+
+
 @asynccontextmanager
 async def open_checked(
-    place: Path | BundleUrl,
+    place: str | Path | BundleUrl,
     given: GivenName | None = None,
     *,
     registries: Registries | None = None,
@@ -116,7 +123,7 @@ async def open_checked(
     Raises ``UsageError`` when there is no such file, or no image in it has a name, ``InvalidBundle``, and as
     ``open_place`` does.
     """
-    async with open_place(place, given, registries) as bundle:
+    async with open_place(bundle_place(place), given, registries) as bundle:
         await to_thread.run_sync(check_structure, bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
             await to_thread.run_sync(check_definition, bundle)
@@ -125,6 +132,19 @@ async def open_checked(
             for warning in oddities(bundle):
                 warn(warning)
         yield bundle
+
+
+def opened(
+    file: str | Path | BundleUrl | Bundle,
+    given: GivenName | None = None,
+    *,
+    registries: Registries | None = None,
+    warn: Warn | None = None,
+) -> AbstractAsyncContextManager[Bundle]:
+    """Open ``file`` as ``open_checked`` does; a bundle that is open, and was checked then, stays open."""
+    if isinstance(file, Bundle):
+        return nullcontext(file)
+    return open_checked(file, given, registries=registries, warn=warn)
 
 
 def require_names(bundle: Bundle) -> None:

@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
-from syncer.bundle import Bundle, BundleUrl, GivenName, bundle_place, verify_bundle
+from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
 from syncer.bundle.remote import RemoteBundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
@@ -54,7 +54,7 @@ class Delivery:
 
 
 async def push(
-    file: str | Path | BundleUrl,
+    file: str | Path | BundleUrl | Bundle,
     registry: str | RegistryAddress,
     *,
     mapping: NameMapping | None = None,
@@ -68,19 +68,20 @@ async def push(
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> PushResult:
-    """Send every image of the bundle ``file``, a path or an address, to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
+    """Send every image of the bundle ``file`` to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
 
-    An image lands at ``BASE`` and its full original name unless ``mapping`` says otherwise.  What is there
-    is skipped.  Once all is there, so is the definition, as ``BASE/bundle-definition:NAME``.  With ``annotations``
-    only images that have them are sent.  ``state`` is a directory in which unfinished uploads are remembered, so
-    that a push that was killed goes on with them.  With ``recheck`` all that is below a tag is looked for, though the
-    tag is right: so a registry that lost content is mended.  The bundle's structure is checked before anything is
-    sent, and with ``rehash`` every byte of it: raises ``InvalidBundle``, and ``UsageError`` for a missing file or
-    names that collide; an image that fails is an entry in the report.
+    ``file`` is a path, the address of a file on a web server, or an open bundle.  An image lands at ``BASE`` and its
+    full original name unless ``mapping`` says otherwise.  What is there is skipped.  Once all is there, so is the
+    definition, as ``BASE/bundle-definition:NAME``.  With ``annotations`` only images that have them are sent.
+    ``state`` is a directory in which unfinished uploads are remembered, so that a push that was killed goes on with
+    them.  With ``recheck`` all that is below a tag is looked for, though the tag is right: so a registry that lost
+    content is mended.  The bundle's structure is checked before anything is sent, and with ``rehash`` every byte of
+    it: raises ``InvalidBundle``, and ``UsageError`` for a missing file or names that collide; an image that fails is
+    an entry in the report.
     """
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     return await push_file(
-        bundle_place(file),
+        file,
         Delivery(address=address, mapping=mapping, platform=platform, state=state),
         annotations=annotations,
         settings=settings,
@@ -90,7 +91,7 @@ async def push(
 
 
 async def push_file(
-    file: Path | BundleUrl,
+    file: str | Path | BundleUrl | Bundle,
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
@@ -99,17 +100,22 @@ async def push_file(
     rehash: bool = False,
     options: RunOptions | None = None,
 ) -> PushResult:
-    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
+    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in a file that is not open yet."""
     async with (
         open_registries(settings or RegistrySettings()) as registries,
-        open_checked(file, given, registries=registries, warn=options.warn if options else None) as bundle,
+        opened(file, given, registries=registries, warn=options.warn if options else None) as bundle,
     ):
         if rehash:
             await verify_bundle(bundle)
         result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
         if bundle.changed():
-            raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
+            raise changed_meanwhile(bundle)
     return result
+
+
+def changed_meanwhile(bundle: Bundle) -> InvalidBundle:
+    """The error for a file that is not the one any more that was opened."""
+    return InvalidBundle(f"{bundle.path} was changed while it was being pushed", hint="push again, from a file at rest")
 
 
 async def push_to(

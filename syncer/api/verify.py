@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class VerifyResult:
 
 
 async def verify(
-    file: str | Path | BundleUrl,
+    file: str | Path | BundleUrl | Bundle,
     registry: str | RegistryAddress | None = None,
     *,
     mapping: NameMapping | None = None,
@@ -98,7 +99,7 @@ async def verify(
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
 ) -> VerifyResult:
-    """Hash the bundle ``file``, a path or an address, again and account for every byte of it.
+    """Hash the bundle ``file``, a path, an address or an open one, again and account for every byte of it.
 
     With ``registry`` each image, with all its children and blobs, must be there under its digest, and each referrer
     among those that its subject lists; what is not is listed in the result, and apart from it what the registry did
@@ -109,7 +110,7 @@ async def verify(
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     async with (
         open_registries(settings or RegistrySettings()) as registries,
-        open_place(bundle_place(file), given, registries) as bundle,
+        nullcontext(file) if isinstance(file, Bundle) else open_place(bundle_place(file), given, registries) as bundle,
     ):
         require_names(bundle)
         check = await verify_bundle(bundle)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, KeysView, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote
 
 from anyio import from_thread, to_thread
@@ -176,6 +176,9 @@ class Bundle:
     _subjects: dict[str, list[tuple[Reference, Digest | None]]] = field(default_factory=dict)  # by repository
     _manifests: dict[tuple[Digest, str | None], AnyManifest] = field(default_factory=dict)  # the first that were read
     _bytes_kept: int = 0  # of those
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"the open bundle {self.path} belongs to this process: give its path to another one")
 
     def load(self, given: GivenName | None = None) -> None:
         """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""

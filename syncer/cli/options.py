@@ -191,9 +191,14 @@ class LoginOptions:
     username: str | None = option("User of the registry.", "-u")
     password_stdin: bool = flag("Read that user's password from standard input.")
 
+    @property
+    def is_given(self) -> bool:
+        """True when there is a login, or a half of one."""
+        return self.username is not None or self.password_stdin
+
     def require_one_registry(self) -> None:
         """Raise ``UsageError`` for a login, since several registries are named."""
-        if self.username is not None or self.password_stdin:
+        if self.is_given:
             raise UsageError(
                 "--username and --password-stdin are for one registry, and several are named",
                 hint="syncer registry-login keeps a login for each of them",

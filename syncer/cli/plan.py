@@ -77,11 +77,14 @@ def plan(
         include_foreign=mirror.include_foreign,
     )
     fleet = to.fleet(login, settings, mirror.map) if file and to.is_fleet else None
+    runner = to.runner(connection) if fleet else None
 
     async def job() -> Exit:
         if file and fleet:
             sites = replace(to.options(connection), platform=mirror.arch)
-            return await run_fleet("plan", file, fleet, sites, output, given=as_name, tell_work=exit_code)
+            return await run_fleet(
+                "plan", file, fleet, sites, output, given=as_name, runner=runner, tell_work=exit_code
+            )
         if file:
             forecast = await _plan_push(file, as_name, to.single, mirror, settings, workers=workers)
         elif sync_file:

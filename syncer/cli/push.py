@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import BundleUrl, GivenName
@@ -27,6 +26,7 @@ from syncer.cli.options import (
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import everyone_of, registry_settings, state_directory
 from syncer.errors import Exit
+from syncer.fleet import Command
 from syncer.naming import NameMapping
 from syncer.oci import Platform
 
@@ -52,6 +52,7 @@ def push(
     """
     transfer.refuse_recheck()
     settings = registry_settings(connection, login, to.single, upload, everyone=everyone_of(file, to.registry))
+    runner = to.runner(connection, upload)
     fleet = to.fleet(login, settings, map)
     state = state_directory(upload.state_dir)
 
@@ -81,8 +82,10 @@ def push(
             rehash=verify_first,
             recheck=transfer.recheck,
         )
-        command: Literal["push", "plan"] = "plan" if transfer.dry_run else "push"
-        return await run_fleet(command, file, fleet, options, output, given=as_name, tell_work=transfer.exit_code)
+        command: Command = "plan" if transfer.dry_run else "push"
+        return await run_fleet(
+            command, file, fleet, options, output, given=as_name, runner=runner, tell_work=transfer.exit_code
+        )
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:

@@ -56,10 +56,11 @@ def verify(
             await to_thread.run_sync(verify_file, file, public_key, signature)
 
     async def verify_all() -> Exit:
+        runner = to.runner(connection)
         fleet = to.fleet(login, settings, map)
         options = to.options(connection)
         await check_signature()
-        return await run_fleet("verify", file, fleet, options, output, given=as_name)
+        return await run_fleet("verify", file, fleet, options, output, given=as_name, runner=runner)
 
     async def job() -> Exit:
         await check_signature()

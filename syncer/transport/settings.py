@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Self
 
 from yarl import URL
@@ -133,10 +132,10 @@ class TransportSettings:
 
     limits: Limits = field(default_factory=Limits)
     default: HostSettings = field(default_factory=HostSettings)
-    hosts: Mapping[str, HostSettings] = field(default_factory=lambda: MappingProxyType({}))
+    hosts: Mapping[str, HostSettings] = field(default_factory=dict)
     proxies: Proxies = field(default_factory=Proxies)
     bytes_per_second: float | None = None  # of the bodies of all hosts together
-    groups: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # bytes a second of each group
+    groups: Mapping[str, float] = field(default_factory=dict)  # bytes a second of each group
     certificates: tuple[Path, ...] = ()  # directories laid out like /etc/docker/certs.d
     user_agent: str = "syncer"
 

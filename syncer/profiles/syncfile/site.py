@@ -24,7 +24,7 @@ class Site:
 
     name: str  # its own, or else its registry as it was written
     registry: str  # [http://|https://]HOST[:PORT][/BASE]
-    place: str  # file and line, for messages
+    place: str = ""  # file and line, for messages
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     enabled: bool = True
     mapping: NameMapping = field(default_factory=NameMapping)  # names of images there

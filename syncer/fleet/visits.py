@@ -1,0 +1,237 @@
+"""The work at one site of a run: a push, its plan, or a verification, within a time and with an end of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import anyio
+
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file
+from syncer.api.plan import plan_delivery
+from syncer.api.push import Delivery, changed_meanwhile, deliver
+from syncer.api.result import Run, RunOptions
+from syncer.api.verify import verify_at
+from syncer.bundle import Bundle, BundleCheck
+from syncer.bundle.remote import RemoteBundle
+from syncer.errors import SyncerError
+from syncer.fleet import Errand, FleetOptions
+from syncer.fleet.result import NOTHING_FORESEEN, Lacking, OutOfTime, SiteResult, SiteState, Stopped, outcome
+from syncer.profiles.syncfile.site import Site
+from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.report import Report, Status
+from syncer.report.forecast import Forecast
+from syncer.report.summary import Reported
+from syncer.transfer.events import Emit
+
+Ended: TypeAlias = Callable[[SiteResult, Reported | None], None]
+Visit: TypeAlias = Callable[[Site, Emit | None, float | None, Ended], Awaitable[None]]
+"""Does the work at one site within so many seconds, None being as long as it takes, and says how it ended.
+
+It says that also when it is cancelled, of as much as was done.
+"""
+
+
+async def visit_alone(
+    errand: Errand, site: Site, bundle: Bundle, settings: RegistrySettings, *, workers: int, seconds: float | None
+) -> tuple[SiteResult, Reported | None]:
+    """Do ``errand`` at ``site`` within ``seconds``, with connections of its own, in another process than the run."""
+    ends: list[tuple[SiteResult, Reported | None]] = []
+    async with open_registries(with_limits(settings, [site])) as registries:
+        visit = _visit_for(errand, registries, bundle, workers)
+        await visit(site, None, seconds, lambda result, report: ends.append((result, report)))
+    ((result, report),) = ends
+    if bundle.changed() and not result.error:
+        result = replace(result, state=SiteState.PARTIAL, error=changed_meanwhile(bundle))
+    return result, report
+
+
+def _visit_for(errand: Errand, registries: Registries, bundle: Bundle, workers: int) -> Visit:
+    options = errand.options
+    if errand.check is not None:
+        return Verifying(registries, bundle, errand.check, options, workers).visit
+    chosen = find_in_file(bundle, options.annotations)
+    if errand.command == "plan":
+        return Planning(registries, chosen, options, workers).visit
+    return Pushing(registries, chosen, bundle_name(bundle), options, workers).visit
+
+
+@dataclass(frozen=True, slots=True)
+class Pushing:
+    """The push of one bundle to a site."""
+
+    registries: Registries
+    chosen: BundleSource
+    name: str
+    options: FleetOptions
+    workers: int
+
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
+        """Push to ``site`` within ``seconds``; whatever fails there is its result."""
+        began = time.monotonic()
+        options = RunOptions(
+            workers=self.workers,
+            run_id=self.options.run_id,
+            recheck=self.options.recheck,
+            beside_others=True,
+            emit=emit,
+        )
+        run = Run(options, fetches=isinstance(self.chosen.source, RemoteBundle), sends=True)
+        errors: list[SyncerError] = []
+
+        def end() -> None:
+            report = run.report(self.registries, self.registries.host_at(address_of(site)))
+            errors[:0] = [image.error for image in report.failures if image.error]
+            state = outcome(errors, has_changed=_has_changed(report))
+            ended(_result(site, state, began, report, errors), report)
+
+        with _within(seconds, errors, end):
+            pushed = await deliver(self.chosen, self.registries, delivery_at(site, self.options), run, name=self.name)
+            errors += [pushed.problem] if pushed.problem else []
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """The forecast of the push of one bundle to a site."""
+
+    registries: Registries
+    chosen: BundleSource
+    options: FleetOptions
+    workers: int
+
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
+        """Ask ``site`` for the names of all images within ``seconds``."""
+        began, asked = time.monotonic(), self._requests(site)
+        errors: list[SyncerError] = []
+        report = Forecast(fetches=False, sends=True, can_mount=True).report()  # of nothing, if time is over before
+
+        def end() -> None:
+            state = outcome(errors, has_changed=report.has_work)
+            result = SiteResult(
+                name=site.name,
+                registry=site.registry,
+                state=SiteState.BEHIND if state is SiteState.DONE else state,
+                images=report.totals.images,
+                images_failed=report.totals.images_failed,
+                requests=self._requests(site) - asked,
+                seconds=time.monotonic() - began,
+                error=errors[0] if errors else None,
+                foreseen={name: getattr(report.totals, name) for name in NOTHING_FORESEEN},
+            )
+            ended(result, report)
+
+        with _within(seconds, errors, end):
+            delivery = delivery_at(site, self.options)
+            report = await plan_delivery(self.chosen, self.registries, delivery, workers=self.workers, must_tell=True)
+            errors += [image.error for image in report.images if image.error]
+
+    def _requests(self, site: Site) -> int:
+        """The requests so far to the host of ``site``, whose sites follow each other."""
+        traffic = self.registries.traffic.get(self.registries.host_at(address_of(site)))
+        return traffic.requests.total() if traffic else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """The look whether a site has all of a bundle."""
+
+    registries: Registries
+    bundle: Bundle
+    check: BundleCheck
+    options: FleetOptions
+    workers: int
+
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
+        """Ask ``site`` for everything within ``seconds``."""
+        began = time.monotonic()
+        errors: list[SyncerError] = []
+        images = failed = 0
+
+        def end() -> None:
+            result = SiteResult(
+                name=site.name,
+                registry=site.registry,
+                state=outcome(errors, has_changed=failed > 0),
+                images=images,
+                images_failed=failed,
+                seconds=time.monotonic() - began,
+                error=errors[0] if errors else None,
+            )
+            ended(result, None)
+
+        with _within(seconds, errors, end):
+            delivery = delivery_at(site, self.options)
+            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
+            images, failed = self.check.images, len({gap.name for gap in found.lacking})
+            if found.lacking:
+                errors.append(Lacking(len(found.lacking), found.checked))
+            errors += [doubt.error for doubt in found.unknown]
+
+
+@contextmanager
+def _within(seconds: float | None, errors: list[SyncerError], end: Callable[[], None]) -> Iterator[None]:
+    """Run the block for so many seconds at most, and call ``end``; what ends it early is added to ``errors``."""
+    try:
+        with anyio.move_on_after(seconds) as time_left:
+            try:
+                yield
+            except SyncerError as error:
+                errors.append(error)
+    except anyio.get_cancelled_exc_class():
+        errors.append(Stopped())
+        end()
+        raise
+    if time_left.cancelled_caught:
+        errors.append(OutOfTime())
+    end()
+
+
+def _result(site: Site, state: SiteState, began: float, report: Report, errors: Sequence[SyncerError]) -> SiteResult:
+    totals = report.totals
+    return SiteResult(
+        name=site.name,
+        registry=site.registry,
+        state=state,
+        images=totals.images,
+        images_failed=totals.images_failed,
+        bytes_sent=totals.bytes_sent,
+        bytes_mounted=totals.bytes_mounted,
+        bytes_resumed=totals.bytes_resumed,
+        requests=totals.requests,
+        seconds=time.monotonic() - began,
+        error=errors[0] if errors else None,
+    )
+
+
+def _has_changed(report: Report) -> bool:
+    """Whether anything was brought to the target."""
+    totals = report.totals
+    return bool(totals.blobs_copied or totals.blobs_mounted) or any(
+        image.status is Status.COPIED for image in report.images
+    )
+
+
+def address_of(site: Site) -> RegistryAddress:
+    return RegistryAddress.parse(site.registry)
+
+
+def delivery_at(site: Site, options: FleetOptions) -> Delivery:
+    return Delivery(address=address_of(site), mapping=site.mapping, platform=options.platform, state=options.state)
+
+
+def with_limits(settings: RegistrySettings | None, sites: Iterable[Site]) -> RegistrySettings:
+    """``settings`` with the bytes a second of ``sites`` and of their groups."""
+    settings = settings or RegistrySettings()
+    transport = settings.transport
+    hosts, groups = dict(transport.hosts), dict(transport.groups)
+    for site in sites:
+        host = address_of(site).host
+        if site.group and site.group.bytes_per_second:
+            groups[site.group.name] = site.group.bytes_per_second
+            hosts[host] = replace(transport.host(host), group=site.group.name)
+        elif site.bytes_per_second:
+            hosts[host] = replace(transport.host(host), bytes_per_second=site.bytes_per_second)
+    return replace(settings, transport=replace(transport, hosts=hosts, groups=groups))
