@@ -38,6 +38,9 @@ def push(
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
+    trust_journal: bool = flag(
+        "Ask nothing of sites to which an earlier run on this machine brought all of this bundle."
+    ),
     as_name: GivenName | None = as_option(),
     transfer: TransferOptions,
     login: LoginOptions,
@@ -50,6 +53,10 @@ def push(
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     transfer.refuse_recheck()
+    if trust_journal and transfer.recheck:
+        raise UsageError(
+            "--trust-journal asks nothing of a site, and --recheck asks for everything", hint="leave one of them out"
+        )
     settings = registry_settings(connection, login, to.single, upload, everyone=to.registry)
     fleet = to.fleet(login, settings, map)
     state = state_directory(upload.state_dir)
@@ -79,6 +86,7 @@ def push(
             state=state,
             rehash=verify_first,
             recheck=transfer.recheck,
+            trust_journal=trust_journal,
         )
         return await run_fleet("push", file, fleet, options, output, given=as_name)
 
@@ -96,7 +104,7 @@ def push(
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 
-    if to.is_fleet:
+    if to.is_fleet or trust_journal:
         if transfer.dry_run:
             raise UsageError("a dry run is for one registry")
         run(push_to_all)

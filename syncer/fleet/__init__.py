@@ -1,7 +1,7 @@
 """A fleet: one bundle for many sites, in one process (docs/fleet.md).
 
 ``queue`` decides which site begins next, ``deploy`` opens the bundle and the connections once and goes to the sites,
-``result`` has what became of each, and the account of the whole.
+``result`` has what became of each, and the account of the whole; ``journal`` remembers which have all of a bundle.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class FleetOptions:
     annotations: Mapping[str, str] | None = None  # of a push: only images that have them are sent
     rehash: bool = False  # of a push: every byte of the bundle is checked before anything is sent
     recheck: bool = False  # of a push, as in RunOptions
+    trust_journal: bool = False  # of a push: nothing is asked of sites that an earlier run brought everything
     run_id: str = field(default_factory=new_run_id)
     watcher: Watcher = field(default_factory=Unwatched)
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant

@@ -15,13 +15,15 @@ import anyio
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import Run, RunOptions, may_pass
+from syncer.api.state import Lost
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.fleet import FleetOptions
+from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
-from syncer.profiles.syncfile.site import Site
+from syncer.profiles.syncfile.site import Site, registry_key
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
 from syncer.transfer.events import Emit
@@ -55,9 +57,19 @@ async def push_fleet(
         for site in sites:
             _delivery(site, options).names(item.target for item in chosen.items)
         async with open_registries(_with_limits(settings, sites)) as registries:
-            pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
+            journal = _open_journal(bundle, chosen, options)
+            pushing = _Pushing(
+                registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options), journal
+            )
+            known = [site for site in sites if journal and options.trust_journal and journal.has(site)]
             result = await _visit_all(
-                sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle)
+                sites,
+                pushing.visit,
+                registries,
+                options,
+                command="push",
+                bundle=bundle_name(bundle),
+                known=[_unchanged(site, len(chosen.items)) for site in known],
             )
         if bundle.changed():
             raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
@@ -89,13 +101,35 @@ def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
     return min(options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
 
 
+def _open_journal(bundle: Bundle, chosen: BundleSource, options: FleetOptions) -> FleetJournal | None:
+    """The journal of sites that have ``chosen``; None where nothing is remembered."""
+    if options.state is None:
+        return None
+    cargo = Cargo.of(bundle, chosen, options.platform)
+    journal = FleetJournal(options.state / "fleets", cargo, Lost(options.state, options.warn))
+    if options.trust_journal:
+        journal.load()
+    return journal
+
+
 async def _visit_all(
-    sites: Sequence[Site], visit: Visit, registries: Registries, options: FleetOptions, *, command: str, bundle: str
+    sites: Sequence[Site],
+    visit: Visit,
+    registries: Registries,
+    options: FleetOptions,
+    *,
+    command: str,
+    bundle: str,
+    known: Iterable[SiteResult] = (),
 ) -> FleetResult:
-    """Do ``visit`` at each of ``sites``; those that failed for what may have passed are visited again at the end."""
+    """Do ``visit`` at each of ``sites``; those that failed for what may have passed are visited again at the end.
+
+    ``known`` are the results of sites that need no visit.
+    """
     started = datetime.now(UTC)
     run = _Visits(sites, visit, registries, options)
-    await run.all(sites)
+    run.take(known)
+    await run.all([site for site in sites if site.key not in run.results])
     again = run.to_visit_again()
     if again:
         registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
@@ -124,6 +158,12 @@ class _Visits:
         self._maybe_again: dict[str, Site] = {}
         self._running = 0
         self._changed = anyio.Event()
+
+    def take(self, known: Iterable[SiteResult]) -> None:
+        """Take results that need no visit."""
+        for result in known:
+            self.results[registry_key(result.registry)] = result
+            self._options.watcher.end(result, None, is_last=True)
 
     async def all(self, sites: Sequence[Site]) -> None:
         """Visit ``sites``, as far as time and failures allow."""
@@ -207,6 +247,7 @@ class _Pushing:
     name: str
     options: FleetOptions
     workers: int
+    journal: FleetJournal | None = None
 
     async def visit(self, site: Site, emit: Emit | None, seconds: float | None) -> tuple[SiteResult, Report | None]:
         """Push to ``site`` within ``seconds``; whatever fails there is its result."""
@@ -220,12 +261,16 @@ class _Pushing:
         )
         run = Run(options, fetches=False, sends=True)
         errors: list[SyncerError] = []
+        if self.journal:
+            await self.journal.begin(site)
         with _within(seconds, errors):
             pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
             errors += [pushed.problem] if pushed.problem else []
         report = run.report(self.registries, self.registries.host_at(_address(site)))
         errors[:0] = [image.error for image in report.failures if image.error]
         state = outcome(errors, has_changed=_has_changed(report))
+        if self.journal and state.is_good:
+            await self.journal.finish(site)
         return _result(site, state, began, report, errors), report
 
 
@@ -292,6 +337,10 @@ def _result(site: Site, state: SiteState, began: float, report: Report, errors: 
         seconds=time.monotonic() - began,
         error=errors[0] if errors else None,
     )
+
+
+def _unchanged(site: Site, images: int) -> SiteResult:
+    return SiteResult(name=site.name, registry=site.registry, state=SiteState.UNCHANGED, images=images)
 
 
 def _not_begun(site: Site) -> SiteResult:

@@ -176,8 +176,13 @@ class Transport:
                 traffic.presence.forget()
 
     def leave(self, host: str) -> None:
-        """Close the connections to ``host`` that nobody uses; nothing will be asked of it for a while."""
+        """Close the connections to ``host`` that nobody uses, and count its requests from 0 again.
+
+        Nothing will be asked of it for a while, and what is asked then is somebody else's work.
+        """
         self._wire.leave(host)
+        if (traffic := self.traffic.get(host)) is not None:
+            traffic.count_anew()
 
     async def _send(self, request: Request, budget: Budget) -> Response:
         is_first = True

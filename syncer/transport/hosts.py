@@ -339,6 +339,12 @@ class Traffic:
         self._requests_rate = Rate(settings.requests_per_second) if settings.requests_per_second else None
         self._bytes_rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
 
+    def count_anew(self) -> None:
+        """Set the counters to 0; pauses, limits and what is known of the host's presence stay."""
+        self.requests = Counter()
+        self.retries = self.errors = self.throttled = self.bytes_in = self.bytes_out = self.pauses = 0
+        self.paused_seconds = 0.0
+
     @property
     def is_paced(self) -> bool:
         """True when the settings limit the requests or bytes a second of this host."""
