@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,11 +19,14 @@ from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.state import Lost
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
-from syncer.errors import InvalidBundle, SyncerError
+from syncer.errors import InvalidBundle, SyncerError, UsageError
 from syncer.fleet import FleetOptions
 from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
+from syncer.naming import NameMapping, names_at
+from syncer.oci import Reference
+from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.site import Site, registry_key
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
@@ -30,6 +34,8 @@ from syncer.transfer.events import Emit
 
 _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
+_NAMES_KEPT = 16  # mappings and bases; each has the names of all images
+_ANY_REGISTRY = "any.invalid"
 
 
 Visit: TypeAlias = Callable[[Site, Emit | None, float | None], Awaitable[tuple[SiteResult, Report | None]]]
@@ -54,12 +60,13 @@ async def push_fleet(
         if options.rehash:
             await verify_bundle(bundle)
         chosen = find_in_file(bundle, options.annotations)
+        names = _Names([item.target for item in chosen.items], options)
         for site in sites:
-            _delivery(site, options).names(item.target for item in chosen.items)
+            names.at(site)
         async with open_registries(_with_limits(settings, sites)) as registries:
             journal = _open_journal(bundle, chosen, options)
             pushing = _Pushing(
-                registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options), journal
+                registries, chosen, names, bundle_name(bundle), options, _share_of_workers(sites, options), journal
             )
             known = [site for site in sites if journal and options.trust_journal and journal.has(site)]
             result = await _visit_all(
@@ -132,7 +139,8 @@ async def _visit_all(
     await run.all([site for site in sites if site.key not in run.results])
     again = run.to_visit_again()
     if again:
-        registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
+        hosts = (registries.host_at(_address(site)) for site in again)
+        registries.transport.forget_outages(*hosts, is_last=True)
         await run.all(again)
     results = tuple(run.results.get(site.key) or _not_begun(site) for site in sites)
     return FleetResult(
@@ -238,12 +246,37 @@ class _Visits:
         self._options.watcher.end(result, report, is_last=is_last)
 
 
+class _Names:
+    """The names of images at sites: those of sites with one mapping and one base differ in the registry alone."""
+
+    def __init__(self, references: Sequence[Reference], options: FleetOptions) -> None:
+        self._references = references
+        self._options = options
+        self._known = lru_cache(_NAMES_KEPT)(self._make)
+
+    def at(self, site: Site) -> Mapping[Reference, Reference]:
+        """The name of each image at ``site``; raises ``UsageError`` for names that collide."""
+        delivery = _delivery(site, self._options)
+        host = delivery.address.host
+        if any(canonical_host(rule.replacement.partition("/")[0]) == host for rule in site.mapping.rules):
+            return delivery.names(self._references)
+        try:
+            known = self._known(site.mapping, delivery.address.base)
+        except UsageError:
+            return delivery.names(self._references)  # whose error names the site
+        return {reference: Reference(host, name.repository, name.tag, name.digest) for reference, name in known.items()}
+
+    def _make(self, mapping: NameMapping, base: str) -> Mapping[Reference, Reference]:
+        return names_at(_ANY_REGISTRY, base, self._references, mapping)
+
+
 @dataclass(frozen=True, slots=True)
 class _Pushing:
     """The push of one bundle to a site."""
 
     registries: Registries
     chosen: BundleSource
+    names: _Names
     name: str
     options: FleetOptions
     workers: int
@@ -264,11 +297,13 @@ class _Pushing:
         if self.journal:
             await self.journal.begin(site)
         with _within(seconds, errors):
-            pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
+            delivery, names = _delivery(site, self.options), self.names.at(site)
+            pushed = await deliver(self.chosen, self.registries, delivery, run, name=self.name, names=names)
             errors += [pushed.problem] if pushed.problem else []
         report = run.report(self.registries, self.registries.host_at(_address(site)))
         errors[:0] = [image.error for image in report.failures if image.error]
-        state = outcome(errors, has_changed=_has_changed(report))
+        has_some = bool(errors) and any(image.status is Status.SKIPPED for image in report.images)
+        state = outcome(errors, has_changed=has_some or _has_changed(report))
         if self.journal and state.is_good:
             await self.journal.finish(site)
         return _result(site, state, began, report, errors), report
@@ -375,4 +410,4 @@ def _with_limits(settings: RegistrySettings | None, sites: Iterable[Site]) -> Re
             hosts[host] = replace(transport.host(host), group=site.group.name)
         elif site.bytes_per_second:
             hosts[host] = replace(transport.host(host), bytes_per_second=site.bytes_per_second)
-    return replace(settings, transport=replace(transport, hosts=hosts, groups=groups))
+    return replace(settings, transport=replace(transport, hosts=hosts, groups=groups, one_first=True))
