@@ -170,6 +170,20 @@ def _open_locked(path: Path, mode: int, operation: int, flags: int = 0) -> int |
         os.close(file)  # its owner renamed or removed it before we had the lock
 
 
+def available_memory() -> int | None:
+    """The bytes of memory that files may be kept in; None where the system does not tell.
+
+    What ``/proc/meminfo`` says is available, or the limit of the control group, as in a container (cgroup v2).
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    with suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found, default=None)
+
+
 def room_for(file: int) -> int | None:
     """The size in bytes that ``file`` can reach before its disk is full; None when the file system does not know."""
     disk = os.fstatvfs(file)

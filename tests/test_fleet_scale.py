@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
+from syncer.bundle import open_bundle
 from syncer.errors import UsageError
-from syncer.fleet import FleetOptions
+from syncer.fleet import FleetOptions, Unwatched
 from syncer.fleet.deploy import push_fleet
-from syncer.fleet.result import SiteState
+from syncer.fleet.queue import Convoy
+from syncer.fleet.result import FleetResult, SiteState
 from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
+from syncer.transfer.events import Copied, Emit, Event
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
 from tests.support.fault_proxy import fault_proxy
-from tests.support.faults import Reply
+from tests.support.faults import Reply, Stall
 from tests.support.registries import Registry
 from tests.support.registry_end import QUICK, settings_for
 
-IMAGES = 20
+IMAGES = 8
+PATIENT = replace(QUICK, idle=60.0, commit=60.0)
 
 
 async def bundle(source: Registry, home: Path, *, images_in_it: int = IMAGES) -> Path:
@@ -111,3 +118,136 @@ async def test_names_that_collide_at_one_site_are_told_before_anything_is_sent(
             await push_fleet(file, [*good, *bad], options=FleetOptions())
 
         assert await client.repositories(target) == []
+
+
+LAYERS = 10
+LAYER = 3_000_000
+WINDOW = 4_000_000
+
+
+async def large_bundle(source: Registry, home: Path) -> Path:
+    layers = [images.layer(f"large {number}", LAYER + 20_000 * (number * 7 % LAYERS)) for number in range(LAYERS)]
+    await client.push(source, "large", images.image("large", layers=layers), "1")
+    built = await syncer(
+        "build", "--image", f"{source.address}/large:1", "--name", "large", "--output", home, home=home
+    )
+    assert built.code == 0, built.stderr
+    return home / "large.tar.zst"
+
+
+async def sent_while_the_other_stands_still(
+    open_registry: OpenRegistry, home: Path, window: int
+) -> tuple[int, int, FleetResult]:
+    """The number of large blobs that one site got while another one took nothing of its first, and in the end."""
+    async with AsyncExitStack() as stack:
+        source, target = [await stack.enter_async_context(open_registry(name)) for name in ("source", "target")]
+        file = await large_bundle(source, home)
+        fast, slow = [await stack.enter_async_context(fault_proxy(target)) for _ in range(2)]
+        go_on = anyio.Event()
+        slow.on("PUT", "/blobs/uploads/", Stall("request", until=go_on), times=None)
+        named = sites(f"{fast.registry.address}/fast", f"{slow.registry.address}/slow")
+        arrivals = Arrivals(named[0])
+        found: list[FleetResult] = []
+
+        async def push() -> None:
+            options = FleetOptions(read_window=window, watcher=arrivals)
+            found.append(await push_fleet(file, named, settings=settings_for(limits=PATIENT), options=options))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(push)
+            await arrivals.is_one.wait()
+            with anyio.move_on_after(1 if window else 30):  # to show that it waits; and that it does not
+                await arrivals.are_all.wait()
+            meanwhile = arrivals.count
+            go_on.set()
+        return meanwhile, arrivals.count, found[0]
+
+
+class Arrivals(Unwatched):
+    """Counts the large blobs that arrive at one site."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.count = 0
+        self.is_one, self.are_all = anyio.Event(), anyio.Event()
+
+    def begin(self, site: Site) -> Emit | None:
+        return self.hear if site == self.site else None
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Copied) and event.descriptor.size >= LAYER:
+            self.count += 1
+            self.is_one.set()
+            if self.count == LAYERS:
+                self.are_all.set()
+
+
+async def test_sites_stay_near_each_other_in_the_file(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    meanwhile, in_the_end, result = await sent_while_the_other_stands_still(debian_registry, tmp_path, WINDOW)
+
+    assert result.exit == 0, result.causes
+    assert 1 <= meanwhile <= WINDOW // LAYER + 1
+    assert in_the_end == LAYERS
+
+
+async def test_without_a_window_no_site_waits_for_another(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    meanwhile, _, result = await sent_while_the_other_stands_still(debian_registry, tmp_path, 0)
+
+    assert (meanwhile, result.exit) == (LAYERS, 0)
+
+
+async def test_large_blobs_go_in_the_order_of_the_file(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """Also for the one site that runs at a time: the next one begins where this one is."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await large_bundle(source, tmp_path)
+        async with fault_proxy(target) as proxy:
+            named = sites(f"{proxy.registry.address}/site", f"{target.address}/other")
+            options = FleetOptions(read_window=WINDOW, workers=1)
+
+            pushed = await push_fleet(file, named, options=options)
+
+            assert pushed.exit == 0
+            large = [each for each in proxy.exchanges.of("PUT upload") if each.sent >= LAYER]
+            sent = [each.query["digest"][0] for each in large]
+            with open_bundle(file) as opened:
+                in_file = [str(digest) for digest in opened.digests if opened.size(digest) >= LAYER]
+            turned = in_file.index(sent[0])
+            assert sent == [*in_file[turned:], *in_file[:turned]]
+
+
+async def test_a_site_that_makes_others_wait_for_too_long_is_left_behind() -> None:
+    convoy = Convoy(100, 10, patience=0.02)
+    with convoy.join() as slow, convoy.join() as fast, convoy.join() as other:
+        await slow.turn("a", 0, 0)
+        await other.turn("a", 0, 5)
+        with anyio.fail_after(5):
+            await fast.turn("a", 0, 11)
+            assert slow.is_behind
+            await slow.turn("a", 0, 3)  # near again
+
+        assert not slow.is_behind
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fast.turn, "a", 0, 15)
+            await anyio.wait_all_tasks_blocked()
+            slow.over("a")
+            await other.turn("a", 0, 6)
+
+
+async def test_a_site_that_begins_later_begins_where_the_others_are() -> None:
+    convoy = Convoy(100, 10)
+    with convoy.join() as first:
+        await first.turn("a", 60, 0)
+        with convoy.join() as second:
+            assert sorted((20, 60, 90), key=second.rank) == [60, 90, 20]
+            await second.turn("b", 60, 5)
+            first.over("a")
+            with anyio.fail_after(5):
+                await second.turn("b", 20, 0)
+
+
+@pytest.mark.parametrize("words", ["--read-window -1", "--read-window much"])
+async def test_a_window_is_a_number_of_bytes(words: str, tmp_path: Path) -> None:
+    ran = await syncer("push", "--file", tmp_path / "absent.tar", "-r", "a.io", *words.split(), home=tmp_path)
+
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "is not a number of bytes" in ran.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import GivenName
-from syncer.cli.command import flag
+from syncer.cli.command import flag, option
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -26,8 +26,13 @@ from syncer.cli.options import (
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit, UsageError
+from syncer.formats.units import byte_count
 from syncer.naming import NameMapping
 from syncer.oci import Platform
+
+
+def _bytes_or_none(text: str) -> int:
+    return 0 if text == "0" else byte_count(text)
 
 
 def push(
@@ -40,6 +45,12 @@ def push(
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
     trust_journal: bool = flag(
         "Ask nothing of sites to which an earlier run on this machine brought all of this bundle."
+    ),
+    read_window: int | None = option(
+        "How far one site may read ahead of another, in a file larger than memory; 0: any distance. Default: a quarter "
+        "of what memory is free, where the file does not fit in.",
+        metavar="BYTES",
+        parse=_bytes_or_none,
     ),
     as_name: GivenName | None = as_option(),
     transfer: TransferOptions,
@@ -87,6 +98,7 @@ def push(
             rehash=verify_first,
             recheck=transfer.recheck,
             trust_journal=trust_journal,
+            read_window=read_window,
         )
         return await run_fleet("push", file, fleet, options, output, given=as_name)
 

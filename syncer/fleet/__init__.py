@@ -65,6 +65,7 @@ class FleetOptions:
     rehash: bool = False  # of a push: every byte of the bundle is checked before anything is sent
     recheck: bool = False  # of a push, as in RunOptions
     trust_journal: bool = False  # of a push: nothing is asked of sites that an earlier run brought everything
+    read_window: int | None = None  # of a push: bytes by which a site may read ahead of another; None: chosen, 0: any
     run_id: str = field(default_factory=new_run_id)
     watcher: Watcher = field(default_factory=Unwatched)
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,21 +19,27 @@ from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.state import Lost
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
+from syncer.bundle.reader import BundleBlob
+from syncer.content import Blob, FileBlob, Pieces
 from syncer.errors import InvalidBundle, SyncerError, UsageError
+from syncer.files import InPlace, available_memory
 from syncer.fleet import FleetOptions
 from syncer.fleet.journal import Cargo, FleetJournal
-from syncer.fleet.queue import SiteQueue
+from syncer.fleet.queue import Convoy, Place, SiteQueue
 from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
 from syncer.naming import NameMapping, names_at
-from syncer.oci import Reference
+from syncer.oci import Descriptor, Reference
 from syncer.oci.docker_hub import canonical_host
+from syncer.oci.manifest import AnyManifest
 from syncer.profiles.syncfile.site import Site, registry_key
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
 from syncer.transfer.events import Emit
+from syncer.transfer.plan import LARGE
 
 _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
+_LEAST_WINDOW = 64 * 1024 * 1024  # bytes
 _NAMES_KEPT = 16  # mappings and bases; each has the names of all images
 _ANY_REGISTRY = "any.invalid"
 
@@ -65,8 +71,10 @@ async def push_fleet(
             names.at(site)
         async with open_registries(_with_limits(settings, sites)) as registries:
             journal = _open_journal(bundle, chosen, options)
+            convoy = _open_convoy(bundle, options, len(sites))
+            workers = _share_of_workers(sites, options)
             pushing = _Pushing(
-                registries, chosen, names, bundle_name(bundle), options, _share_of_workers(sites, options), journal
+                registries, chosen, names, bundle_name(bundle), options, workers, bundle, journal, convoy
             )
             known = [site for site in sites if journal and options.trust_journal and journal.has(site)]
             result = await _visit_all(
@@ -280,7 +288,9 @@ class _Pushing:
     name: str
     options: FleetOptions
     workers: int
-    journal: FleetJournal | None = None
+    bundle: Bundle
+    journal: FleetJournal | None
+    convoy: Convoy | None
 
     async def visit(self, site: Site, emit: Emit | None, seconds: float | None) -> tuple[SiteResult, Report | None]:
         """Push to ``site`` within ``seconds``; whatever fails there is its result."""
@@ -298,7 +308,8 @@ class _Pushing:
             await self.journal.begin(site)
         with _within(seconds, errors):
             delivery, names = _delivery(site, self.options), self.names.at(site)
-            pushed = await deliver(self.chosen, self.registries, delivery, run, name=self.name, names=names)
+            with self._reading() as chosen:
+                pushed = await deliver(chosen, self.registries, delivery, run, name=self.name, names=names)
             errors += [pushed.problem] if pushed.problem else []
         report = run.report(self.registries, self.registries.host_at(_address(site)))
         errors[:0] = [image.error for image in report.failures if image.error]
@@ -307,6 +318,80 @@ class _Pushing:
         if self.journal and state.is_good:
             await self.journal.finish(site)
         return _result(site, state, began, report, errors), report
+
+    @contextmanager
+    def _reading(self) -> Iterator[BundleSource]:
+        """The content for one site, which reads it beside others if need be."""
+        if self.convoy is None:
+            yield self.chosen
+            return
+        with self.convoy.join() as place:
+            yield BundleSource(lambda: self.chosen.definition, self.chosen.items, _ConvoySource(self.bundle, place))
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvoySource:
+    """Implements ``Source``, ``Ranking`` and ``Bringing`` for a site that reads a bundle beside others."""
+
+    bundle: Bundle
+    place: Place
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        return await self.bundle.resolve(reference)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        return await self.bundle.manifest(reference)
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        blob = self.bundle.blob(reference, descriptor)
+        start = self.bundle.place(descriptor.digest) if descriptor.size >= LARGE else None
+        return blob if start is None else _ConvoyBlob(descriptor, blob, self.place, start)
+
+    def brings(self, layer: Descriptor) -> bool:
+        return self.bundle.brings(layer)
+
+    def rank(self, descriptor: Descriptor) -> int:
+        """Large blobs come in the order of the file, from where the others are."""
+        return self.place.rank(self.bundle.place(descriptor.digest) or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvoyBlob(FileBlob):
+    """A large blob, which is read beside others."""
+
+    descriptor: Descriptor
+    blob: BundleBlob
+    place: Place
+    start: int  # its first byte's place in the file
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[Pieces]:
+        """See ``content.Blob``."""
+        return self.blob.open(offset)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See ``content.FileBlob``."""
+        return self.blob.read_into(buffer, offset)
+
+    def in_place(self, offset: int, length: int) -> InPlace | None:
+        """See ``content.FileBlob``."""
+        return self.blob.in_place(offset, length)
+
+    async def turn(self, offset: int) -> None:
+        """See ``content.FileBlob``."""
+        await self.place.turn(self.descriptor.digest, self.start, offset)
+
+    def over(self) -> None:
+        """See ``content.FileBlob``."""
+        self.place.over(self.descriptor.digest)
+
+
+def _open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
+    """The order in which sites read; None where memory holds the bundle, or where nobody reads beside another."""
+    window, size = options.read_window, bundle.file_size
+    if window is None:
+        available = available_memory()
+        window = 0 if available is None or size <= available else max(_LEAST_WINDOW, available // 4)
+    return Convoy(size, window) if window and size and min(sites, options.at_once) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,15 @@
-"""The order in which sites are begun: it decides, and never waits itself."""
+"""The order of a run: which site is begun next, which is decided without waiting, and how far ahead one may read."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+
+import anyio
 
 from syncer.formats.windows import closes_after, opens_after
 from syncer.profiles.syncfile.site import Site
@@ -70,3 +74,102 @@ def _waiting(site: Site, now: datetime) -> _Waiting:
 
 def _host(site: Site) -> str:
     return site.key.partition("/")[0]
+
+
+_PATIENCE = 30.0  # seconds for which a site may make others wait within one window
+
+
+class Convoy:
+    """Sites that read one file of ``size`` bytes, and stay within ``window`` bytes of each other.
+
+    So a disk reads the file once and not once a site, though memory does not hold all of it.  The file is a ring: a
+    site that begins later begins where the others are, and reads what they had before at its end.  A reader that is
+    too far ahead waits for the slowest.  A site that makes others wait for ``patience`` seconds within one window is
+    left behind, and waited for no more until it is near again.
+    """
+
+    def __init__(self, size: int, window: int, patience: float = _PATIENCE) -> None:
+        self.size = size
+        self._window = window
+        self._patience = patience
+        self._places: set[Place] = set()
+        self._slowest: Place | None = None  # that is not left behind
+        self._back = 0  # the position of that one
+        self._waiting = 0  # readers that are too far ahead
+        self._looked = 0.0  # monotonic
+        self._changed = anyio.Event()
+
+    @contextmanager
+    def join(self) -> Iterator[Place]:
+        """A place among the others for a site that begins, until the block ends."""
+        place = Place(self, self._back)
+        self._places.add(place)
+        try:
+            yield place
+        finally:
+            self._places.discard(place)
+            self.look()
+
+    async def turn(self, place: Place, reader: object, at: int) -> None:
+        """Wait until ``reader``, of the site at ``place``, should read from the position ``at`` on."""
+        place.readers[reader] = at
+        if at >= place.mark + self._window:
+            place.mark, place.held = at, 0.0
+        if place.is_behind and at + self._window >= self._back:
+            place.is_behind = False
+        self.look()
+        if not self._is_ahead(at):
+            return
+        self._waiting += 1
+        try:
+            while self._is_ahead(at):
+                assert self._slowest is not None
+                with anyio.move_on_after(max(0.0, self._patience - self._slowest.held)):
+                    await self._changed.wait()
+                self.look()
+        finally:
+            self._waiting -= 1
+
+    def _is_ahead(self, at: int) -> bool:
+        return self._slowest is not None and at > self._back + self._window
+
+    def look(self) -> None:
+        """Find the slowest, and wake those who may wait no longer."""
+        now = time.monotonic()
+        slowest = self._slowest
+        if slowest is not None and self._waiting:
+            slowest.held += now - self._looked
+            slowest.is_behind = slowest.is_behind or slowest.held >= self._patience
+        self._looked = now
+        near = ((min(each.readers.values()), each) for each in self._places if each.readers and not each.is_behind)
+        found = min(near, key=lambda pair: pair[0], default=None)
+        back, self._slowest = found or (self._back, None)
+        if back != self._back or self._slowest is not slowest:
+            self._back = back
+            self._changed.set()
+            self._changed = anyio.Event()
+
+
+class Place:
+    """The place of one site in a convoy; positions count on where the file begins anew."""
+
+    def __init__(self, convoy: Convoy, origin: int) -> None:
+        self.readers: dict[object, int] = {}  # the position of each piece of content that is read, or is to be read
+        self.is_behind = False
+        self.mark = origin
+        self.held = 0.0  # seconds for which others waited for it since it was at ``mark``
+        self._convoy = convoy
+        self._origin = origin
+
+    def rank(self, start: int) -> int:
+        """The order of content that begins at byte ``start`` of the file, for this site."""
+        return (start - self._origin) % self._convoy.size
+
+    async def turn(self, reader: object, start: int, offset: int) -> None:
+        """Wait until ``reader`` should read on at ``offset`` of the content that begins at ``start``."""
+        await self._convoy.turn(self, reader, self._origin + self.rank(start) + offset)
+
+    def over(self, reader: object) -> None:
+        """Note that ``reader`` reads no more."""
+        if self.readers.pop(reader, None) is not None:
+            self._convoy.look()
