@@ -9,6 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from benchmarks.fleet import black_hole
+from benchmarks.sites import loopback
 from syncer.bundle import open_bundle
 from syncer.errors import UsageError
 from syncer.fleet import FleetOptions, Unwatched
@@ -18,12 +20,13 @@ from syncer.fleet.result import FleetResult, SiteState
 from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
 from syncer.transfer.events import Copied, Emit, Event
-from tests.conftest import OpenRegistry
+from tests.conftest import OpenRegistry, OpenTokenServer
 from tests.support import client, images
 from tests.support.cli import syncer
+from tests.support.disks import file_size_limit
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply, Stall
-from tests.support.registries import Registry
+from tests.support.registries import LOGIN, Registry
 from tests.support.registry_end import QUICK, settings_for
 
 IMAGES = 8
@@ -118,6 +121,71 @@ async def test_names_that_collide_at_one_site_are_told_before_anything_is_sent(
             await push_fleet(file, [*good, *bad], options=FleetOptions())
 
         assert await client.repositories(target) == []
+
+
+async def test_a_site_that_swallows_connections_costs_one_at_each_visit(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """And the site beside it gets everything."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        with black_hole(loopback(0)) as address:
+            settings = settings_for(limits=replace(QUICK, connect=0.5))
+
+            pushed = await push_fleet(file, sites(address, target.address), settings=settings)
+
+    swallowed, good = pushed.sites
+    assert (swallowed.state, swallowed.images_failed, swallowed.requests) == (SiteState.DOWN, IMAGES, 2)
+    assert [cause.text for cause in pushed.causes] == ["does not answer: the connection timed out"]
+    assert good.state is SiteState.DONE
+
+
+async def test_a_site_whose_disk_is_full_is_partial_and_goes_on_when_there_is_room(
+    debian_registry: OpenRegistry, serve_process: OpenRegistry, tmp_path: Path
+) -> None:
+    """The registry there cannot write a file as large as one layer."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        for name, size in (("small", 100), ("large", 300_000)):
+            await client.push(source, name, images.image(name, layers=[images.layer(name, size)]), "1")
+        named = [word for name in ("small", "large") for word in ("--image", f"{source.address}/{name}:1")]
+        built = await syncer("build", *named, "--name", "edge", "--output", tmp_path, home=tmp_path)
+        assert built.code == 0, built.stderr
+        file = tmp_path / "edge.tar.zst"
+        async with AsyncExitStack() as running:
+            with file_size_limit(200_000):
+                full = await running.enter_async_context(serve_process("full"))
+            pushed = await push_fleet(file, sites(full.address, target.address), settings=settings_for(limits=QUICK))
+
+        assert [site.state for site in pushed.sites] == [SiteState.PARTIAL, SiteState.DONE]
+        assert pushed.sites[0].images_failed == 1
+        assert [cause.text.partition(" ")[0] for cause in pushed.causes] == ["507"]
+
+        async with serve_process("full") as mended:
+            again = await push_fleet(file, sites(mended.address, target.address), settings=settings_for(limits=QUICK))
+
+        assert [site.state for site in again.sites] == [SiteState.DONE, SiteState.UNCHANGED]
+
+
+async def test_a_site_whose_tokens_have_expired_is_refused_until_they_are_good(
+    debian_registry: OpenRegistry, token_server: OpenTokenServer, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        source, target = [await stack.enter_async_context(debian_registry(name)) for name in ("source", "target")]
+        tokens = await stack.enter_async_context(token_server(login=LOGIN))
+        shut = await stack.enter_async_context(debian_registry("shut", tokens=tokens))
+        file = await bundle(source, tmp_path, images_in_it=2)
+        tokens.lifetime = -3600
+        named = sites(shut.address, target.address)
+
+        pushed = await push_fleet(file, named, settings=settings_for(shut))
+
+        assert [site.state for site in pushed.sites] == [SiteState.REFUSED, SiteState.DONE]
+        assert pushed.exit == 1
+
+        tokens.lifetime = 300
+        again = await push_fleet(file, named, settings=settings_for(shut))
+
+        assert [site.state for site in again.sites] == [SiteState.DONE, SiteState.UNCHANGED]
 
 
 LAYERS = 10

@@ -243,6 +243,7 @@ class _Visits:
                 bytes_sent=before.bytes_sent + result.bytes_sent,
                 bytes_mounted=before.bytes_mounted + result.bytes_mounted,
                 bytes_resumed=before.bytes_resumed + result.bytes_resumed,
+                requests=before.requests + result.requests,
                 seconds=before.seconds + result.seconds,
                 state=SiteState.DONE if result.state is SiteState.UNCHANGED and before.bytes_sent else result.state,
             )
