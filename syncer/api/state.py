@@ -70,14 +70,16 @@ def open_memory(directory: Path | None, subject: str, lost: Callable[[OSError], 
         return
     path = _file(directory / "targets", subject, "json")
     memory = read_memory(directory, subject)
+    before = orjson.dumps(memory.to_json())
     try:
         yield memory
     finally:
-        try:  # a full disk costs the next run some requests, and this one nothing
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(path, orjson.dumps(memory.to_json()), is_hint=True)
-        except OSError as error:
-            lost(error)
+        if (after := orjson.dumps(memory.to_json())) != before:
+            try:  # a full disk costs the next run some requests, and this one nothing
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_whole(path, after, is_hint=True)
+            except OSError as error:
+                lost(error)
 
 
 def read_memory(directory: Path | None, subject: str) -> Memory:

@@ -199,9 +199,11 @@ class _Visits:
         """Whether no more sites may be begun."""
         if self._ends is not None and time.monotonic() >= self._ends:
             return True
-        failed = sum(not result.state.is_good for result in self.results.values())
         most = self._options.most_failed
-        return most is not None and not most.allows(failed, of=len(self._sites))
+        if most is None:
+            return False
+        failed = sum(not result.state.is_good for result in self.results.values())
+        return not most.allows(failed, of=len(self._sites))
 
     async def _work(self, queue: SiteQueue) -> None:
         while taken := await self._next(queue):

@@ -170,8 +170,8 @@ class Transport:
 
     def forget_outages(self, *hosts: str, is_last: bool = False) -> None:
         """Give ``hosts``, or all, that did not answer all their attempts again, or one where it ``is_last``."""
-        for host, traffic in self.traffic.items():
-            if not hosts or host in hosts:
+        for host in hosts or self.traffic:
+            if (traffic := self.traffic.get(host)) is not None:
                 traffic.is_down = traffic.is_down and is_last
                 traffic.presence.forget()
 
