@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,23 +19,19 @@ from syncer.api.result import Run, RunOptions, may_pass
 from syncer.api.state import Lost
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
-from syncer.bundle.reader import BundleBlob
-from syncer.content import Blob, FileBlob, Pieces
 from syncer.errors import InvalidBundle, SyncerError, UsageError
-from syncer.files import InPlace, available_memory
+from syncer.files import available_memory
 from syncer.fleet import FleetOptions
 from syncer.fleet.journal import Cargo, FleetJournal
-from syncer.fleet.queue import Convoy, Place, SiteQueue
+from syncer.fleet.queue import Convoy, ConvoySource, SiteQueue
 from syncer.fleet.result import FleetResult, Lacking, OutOfTime, SiteResult, SiteState, outcome
 from syncer.naming import NameMapping, names_at
-from syncer.oci import Descriptor, Reference
+from syncer.oci import Reference
 from syncer.oci.docker_hub import canonical_host
-from syncer.oci.manifest import AnyManifest
 from syncer.profiles.syncfile.site import Site, registry_key
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
 from syncer.transfer.events import Emit
-from syncer.transfer.plan import LARGE
 
 _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
@@ -329,63 +325,7 @@ class _Pushing:
             yield self.chosen
             return
         with self.convoy.join() as place:
-            yield BundleSource(lambda: self.chosen.definition, self.chosen.items, _ConvoySource(self.bundle, place))
-
-
-@dataclass(frozen=True, slots=True)
-class _ConvoySource:
-    """Implements ``Source``, ``Ranking`` and ``Bringing`` for a site that reads a bundle beside others."""
-
-    bundle: Bundle
-    place: Place
-
-    async def resolve(self, reference: Reference) -> Descriptor:
-        return await self.bundle.resolve(reference)
-
-    async def manifest(self, reference: Reference) -> AnyManifest:
-        return await self.bundle.manifest(reference)
-
-    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
-        blob = self.bundle.blob(reference, descriptor)
-        start = self.bundle.place(descriptor.digest) if descriptor.size >= LARGE else None
-        return blob if start is None else _ConvoyBlob(descriptor, blob, self.place, start)
-
-    def brings(self, layer: Descriptor) -> bool:
-        return self.bundle.brings(layer)
-
-    def rank(self, descriptor: Descriptor) -> int:
-        """Large blobs come in the order of the file, from where the others are."""
-        return self.place.rank(self.bundle.place(descriptor.digest) or 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _ConvoyBlob(FileBlob):
-    """A large blob, which is read beside others."""
-
-    descriptor: Descriptor
-    blob: BundleBlob
-    place: Place
-    start: int  # its first byte's place in the file
-
-    def open(self, offset: int = 0) -> AbstractAsyncContextManager[Pieces]:
-        """See ``content.Blob``."""
-        return self.blob.open(offset)
-
-    def read_into(self, buffer: memoryview, offset: int) -> int:
-        """See ``content.FileBlob``."""
-        return self.blob.read_into(buffer, offset)
-
-    def in_place(self, offset: int, length: int) -> InPlace | None:
-        """See ``content.FileBlob``."""
-        return self.blob.in_place(offset, length)
-
-    async def turn(self, offset: int) -> None:
-        """See ``content.FileBlob``."""
-        await self.place.turn(self.descriptor.digest, self.start, offset)
-
-    def over(self) -> None:
-        """See ``content.FileBlob``."""
-        self.place.over(self.descriptor.digest)
+            yield BundleSource(lambda: self.chosen.definition, self.chosen.items, ConvoySource(self.bundle, place))
 
 
 def _open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:

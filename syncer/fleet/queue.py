@@ -5,14 +5,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import anyio
 
+from syncer.bundle import Bundle
+from syncer.bundle.reader import BundleBlob
+from syncer.content import Blob, FileBlob, Pieces
+from syncer.files import InPlace
 from syncer.formats.windows import closes_after, opens_after
+from syncer.oci import Descriptor, Reference
+from syncer.oci.manifest import AnyManifest
 from syncer.profiles.syncfile.site import Site
+from syncer.transfer.plan import LARGE
 
 
 @dataclass(slots=True)
@@ -173,3 +180,59 @@ class Place:
         """Note that ``reader`` reads no more."""
         if self.readers.pop(reader, None) is not None:
             self._convoy.look()
+
+
+@dataclass(frozen=True, slots=True)
+class ConvoySource:
+    """Implements ``Source``, ``Ranking`` and ``Bringing`` for a site that reads a bundle beside others."""
+
+    bundle: Bundle
+    place: Place
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        return await self.bundle.resolve(reference)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        return await self.bundle.manifest(reference)
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        blob = self.bundle.blob(reference, descriptor)
+        start = self.bundle.place(descriptor.digest) if descriptor.size >= LARGE else None
+        return blob if start is None else _ConvoyBlob(descriptor, blob, self.place, start)
+
+    def brings(self, layer: Descriptor) -> bool:
+        return self.bundle.brings(layer)
+
+    def rank(self, descriptor: Descriptor) -> int:
+        """Large blobs come in the order of the file, from where the others are."""
+        return self.place.rank(self.bundle.place(descriptor.digest) or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvoyBlob(FileBlob):
+    """A large blob, which is read beside others."""
+
+    descriptor: Descriptor
+    blob: BundleBlob
+    place: Place
+    start: int  # its first byte's place in the file
+
+    def open(self, offset: int = 0) -> AbstractAsyncContextManager[Pieces]:
+        """See ``content.Blob``."""
+        return self.blob.open(offset)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """See ``content.FileBlob``."""
+        return self.blob.read_into(buffer, offset)
+
+    def in_place(self, offset: int, length: int) -> InPlace | None:
+        """See ``content.FileBlob``."""
+        return self.blob.in_place(offset, length)
+
+    async def turn(self, offset: int) -> None:
+        """See ``content.FileBlob``."""
+        await self.place.turn(self.descriptor.digest, self.start, offset)
+
+    def over(self) -> None:
+        """See ``content.FileBlob``."""
+        self.place.over(self.descriptor.digest)
