@@ -33,7 +33,7 @@ from syncer.bundle import Bundle
 from syncer.errors import SyncerError, Unreachable, UsageError
 from syncer.fleet import Errand, MakeWorkplace, Workplace
 from syncer.fleet.result import SiteResult, Stopped, outcome
-from syncer.fleet.visits import Ended, Visit, visit_alone
+from syncer.fleet.visits import Ended, Visit, open_convoy, visit_alone
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import open_registries
 from syncer.report.summary import Reported
@@ -327,8 +327,9 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
 class _Desk:
     """The place in a worker where an errand is done: an event loop in a thread, with the open bundle."""
 
-    def __init__(self, errand: Errand, workplace: MakeWorkplace) -> None:
+    def __init__(self, errand: Errand, workplace: MakeWorkplace, threads: int) -> None:
         self.users = 0
+        self._threads = threads
         self._errand = errand
         self._make = workplace
         self._ready: Future[tuple[BlockingPortal, Bundle, Workplace]] = Future()
@@ -347,7 +348,15 @@ class _Desk:
         """Begin a visit to ``site``; the future can be cancelled."""
 
         async def visit() -> _End:
-            return await visit_alone(self._errand, site, self._bundle, self._settings, workers=workers, seconds=seconds)
+            return await visit_alone(
+                self._errand,
+                site,
+                self._bundle,
+                self._settings,
+                workers=workers,
+                seconds=seconds,
+                convoy=self._convoy,
+            )
 
         try:
             return self._portal.start_task_soon(visit)
@@ -367,6 +376,7 @@ class _Desk:
                 opened(errand.file, errand.given, registries=registries) as bundle,
             ):
                 _check_identity(bundle, errand)
+                self._convoy = open_convoy(bundle, errand.options, self._threads)
                 async with BlockingPortal() as portal:
                     self._ready.set_result((portal, bundle, workplace))
                     await portal.sleep_until_stopped()
@@ -393,7 +403,7 @@ def _at_desk(errand: Errand, workplace: MakeWorkplace, worker: distributed.Worke
     with _desks_lock:
         desk = _desks.get(run)
         if desk is None:
-            desk = _Desk(errand, workplace)
+            desk = _Desk(errand, workplace, worker.state.nthreads)
             desk.open()
             _desks[run] = desk
         desk.users += 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
+from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Ranking, Referring, Source, Target
 from syncer.errors import BundleChanged, ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull, first_in
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
@@ -30,7 +30,7 @@ from syncer.transfer.events import (
     Started,
 )
 from syncer.transfer.memory import Memory
-from syncer.transfer.plan import Node, Plan, Tree, any_number, no_pause
+from syncer.transfer.plan import Node, Plan, Tree, any_number, largest_first, no_pause
 
 WORKERS = 32
 """The default number of blobs and manifests that are transferred at the same time."""
@@ -70,7 +70,8 @@ class _Transfer:
         self._emit = emit
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
-        self.plan = Plan(options.workers, self.mounting is not None, options.memory)
+        rank = source.rank if isinstance(source, Ranking) else largest_first
+        self.plan = Plan(options.workers, self.mounting is not None, options.memory, rank)
         self.inspected = target if options.recheck and isinstance(target, Inspectable) else None
         self.discovery = Discovery(
             source,
