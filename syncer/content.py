@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
+    from yarl import URL
+
     from syncer.errors import SyncerError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
@@ -73,11 +75,22 @@ class FileBlob(ABC):
         """
         return None
 
+    async def turn(self, offset: int) -> None:  # noqa: B027 -- for those that share a file with other readers
+        """Wait until the bytes from ``offset`` on should be read; those before it are read."""
+
+    def over(self) -> None:  # noqa: B027 -- likewise
+        """Note that no more bytes are read now."""
+
 
 class PourableBlob(ABC):
     """A blob that a worker thread can deliver, past the event loop."""
 
     __slots__ = ()
+
+    @property
+    def server(self) -> URL | None:
+        """The server that delivers it, whose limit of requests holds for that; None where no request is made."""
+        return None
 
     @abstractmethod
     async def pour(self, sink: Callable[[memoryview], None], offset: int = 0) -> None:
@@ -125,6 +138,15 @@ class Limiting(Protocol):
 
     def capacity(self, reference: Reference) -> float:
         """The number of blobs that the registry of ``reference`` may deliver at once; infinite without a limit."""
+        ...
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """A source that wants large blobs to be read in an order of its own."""
+
+    def rank(self, descriptor: Descriptor) -> int:
+        """The place of a blob in that order: the lowest comes first."""
         ...
 
 

@@ -26,6 +26,7 @@
     │   ├── DigestMismatch
     │   ├── InvalidContent                    a digest, descriptor or manifest that breaks the spec
     │   └── InvalidBundle
+    │       ├── BundleChanged                 the file of a bundle became another one; the run ends
     │       └── InvalidArchive   exit 2   an archive of another tool that is not whole, or none at all
     └── Locked                       exit 75  another run does the same work now
 
@@ -39,12 +40,15 @@ import errno
 import re
 from enum import IntEnum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+
+_E = TypeVar("_E", bound=BaseException)
 
 
 class Exit(IntEnum):
@@ -142,11 +146,20 @@ class SyncerError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what there is: a message cannot be taken apart into the arguments that it was made of."""
-        return _remake, (type(self), self.args), vars(self)
+        cause = self.__cause__ if isinstance(self.__cause__, SyncerError) else None
+        return _remake, (type(self), self.args, cause), vars(self)
 
 
-def _remake(kind: type[SyncerError], args: tuple[Any, ...]) -> SyncerError:
-    return kind.__new__(kind, *args)
+def _remake(kind: type[SyncerError], args: tuple[Any, ...], cause: SyncerError | None) -> SyncerError:
+    error = kind.__new__(kind, *args)
+    error.__cause__ = cause
+    return error
+
+
+def first_in(group: BaseExceptionGroup[_E]) -> _E:
+    """The first error of a group, or of a group in it."""
+    error = group.exceptions[0]
+    return first_in(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 class UsageError(SyncerError):
@@ -350,6 +363,10 @@ class InvalidBundle(VerificationError):
     def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.findings = tuple(map(redacted, findings))
+
+
+class BundleChanged(InvalidBundle):
+    """The file of a bundle became another one while it was read from a server; the run ends."""
 
 
 class InvalidArchive(InvalidBundle):

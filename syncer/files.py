@@ -105,7 +105,7 @@ def open_whole(
     Raises ``OSError``, and leaves nothing behind then, nor when the block raises.
     """
     if by_way_of is None:
-        _remove_abandoned(path)
+        remove_abandoned(path.parent, f".{path.name}.")
     temporary = (by_way_of or path.parent) / f".{path.name}.{os.urandom(6).hex()}{_UNFINISHED}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     file = os.open(temporary, flags, 0o666 if mode is None else mode)
@@ -125,11 +125,11 @@ def open_whole(
         sync_path(path.parent)
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove what killed runs left of ``path``."""
-    with suppress(OSError), os.scandir(path.parent) as entries:
+def remove_abandoned(directory: Path, start: str = ".") -> None:
+    """Remove the hidden files that killed runs left in ``directory``, of those whose names begin with ``start``."""
+    with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if not (entry.name.startswith(f".{path.name}.") and entry.name.endswith(_UNFINISHED)):
+            if not (entry.name.startswith(start) and entry.name.endswith(_UNFINISHED)):
                 continue
             with suppress(FileNotFoundError):  # another run was faster
                 if entry.stat(follow_symlinks=False).st_mtime < time.time() - _ABANDONED:
@@ -168,6 +168,20 @@ def _open_locked(path: Path, mode: int, operation: int, flags: int = 0) -> int |
             os.close(file)
             raise
         os.close(file)  # its owner renamed or removed it before we had the lock
+
+
+def available_memory() -> int | None:
+    """The bytes of memory that files may be kept in; None where the system does not tell.
+
+    What ``/proc/meminfo`` says is available, or the limit of the control group, as in a container (cgroup v2).
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    with suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found, default=None)
 
 
 def room_for(file: int) -> int | None:

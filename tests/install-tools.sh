@@ -4,7 +4,7 @@
 set -eu
 
 missing=""
-for program in docker-registry skopeo zstd openssl tinyproxy buildah containerd; do
+for program in docker-registry skopeo zstd openssl tinyproxy buildah containerd nginx; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0
@@ -13,7 +13,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing:$missing"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
-    # The packages of the registry, of tinyproxy and of containerd would start services of their own; the tests start theirs.
+    # The packages of the registry, of tinyproxy, of containerd and of nginx would start services of their own; the tests start theirs.
     # shellcheck disable=SC2086
     RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null
 else

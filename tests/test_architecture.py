@@ -178,9 +178,15 @@ def _late_imports(tree: ast.AST, *, is_inside: bool) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     ("library", "rooms"),
-    [("httptools", ("syncer.transport.http",)), ("aiohttp", ("syncer.serve.", "syncer.profiles.palette.console"))],
+    [
+        ("httptools", ("syncer.transport.http",)),
+        ("aiohttp", ("syncer.serve.", "syncer.profiles.palette.console")),
+        ("distributed", ("syncer.fleet.dask",)),
+        ("dask", ("syncer.fleet.dask",)),
+    ],
 )
-def test_registries_are_spoken_to_by_the_loop_and_by_threads_alone(library: str, rooms: tuple[str, ...]) -> None:
+def test_a_library_has_its_room(library: str, rooms: tuple[str, ...]) -> None:
+    """Registries are spoken to by the loop and by threads alone; Dask is an extra, which most runs do without."""
     assert [name for name, tree in TREES.items() if library in _libraries(tree) and not name.startswith(rooms)] == []
 
 

@@ -16,8 +16,10 @@ from syncer.api.verify import verify_at
 from syncer.bundle import open_bundle, verify_bundle
 from syncer.errors import UsageError
 from syncer.registry import RegistryAddress, RegistrySettings, open_registries
+from syncer.report.summary import Reported
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.registries import LOGIN
 
 
 def test_every_public_name_can_be_imported() -> None:
@@ -60,8 +62,67 @@ async def test_a_verification_lists_what_a_registry_lacks(debian_registry: OpenR
 async def test_a_wrong_call_raises(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no image"):
         await syncer.build([], output=tmp_path)
+    with pytest.raises(UsageError, match="named twice"):
+        await syncer.deploy(tmp_path / "absent", ["a.io/x", "http://A.io/x/"])
+    with pytest.raises(UsageError, match="no registry is named"):
+        await syncer.deploy(tmp_path / "absent", [])
     with pytest.raises(UsageError, match="not a platform"):
         await syncer.build(["busybox"], output=tmp_path, platform="a/b/c/d")
+
+
+async def test_an_open_bundle_serves_many_calls(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """It is opened and checked once, and its file may be gone by then."""
+    image = images.image("a")
+    ends: list[tuple[str, str, bool]] = []
+
+    class Listening:
+        def begin(self, site: syncer.Site) -> None:
+            return None
+
+        def end(self, result: syncer.SiteResult, report: Reported | None, *, is_last: bool) -> None:
+            ends.append((result.name, result.state, is_last))
+
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await client.push(source, "app", image, "1")
+        built = await syncer.build([f"{source.address}/app:1"], output=tmp_path)
+        assert built.path is not None
+
+        async with syncer.open_bundle(built.path) as bundle:
+            planned = await syncer.plan(bundle, f"{target.address}/a")
+            pushed = await syncer.push(bundle, f"{target.address}/a")
+            verified = await syncer.verify(bundle, f"{target.address}/a")
+            mine = syncer.NameMapping.parse([f"{source.address}=mine"])
+            sites: list[str | syncer.Site] = [f"{target.address}/a"]
+            sites.append(syncer.Site(name="b", registry=f"{target.address}/b", mapping=mine))
+            deployed = await syncer.deploy(bundle, sites, at_once=1, watcher=Listening())
+        await client.assert_holds(target, "b/mine/app", image, "1")
+
+    assert planned.has_work
+    assert (pushed.exit, verified.exit, deployed.exit) == (0, 0, 0)
+    assert [site.state for site in deployed.sites] == ["unchanged", "done"]
+    assert ends == [(f"{target.address}/a", "unchanged", True), ("b", "done", True)]
+
+
+async def test_a_program_deploys_to_the_sites_of_a_file(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry("source") as source, debian_registry("target", login=LOGIN) as target:
+        await client.push(source, "app", images.image("a"), "1")
+        built = await syncer.build([f"{source.address}/app:1"], output=tmp_path)
+        assert built.path is not None
+        targets = tmp_path / "sites.yaml"
+        targets.write_text(
+            f"targets:\n"
+            f"  - registry: '{target.address}/{{1..2}}'\n"
+            f"  - {{registry: '{target.address}/x', enabled: false}}\n"
+            f"registries:\n"
+            f"  '{target.address}': {{credentials: {{username: {LOGIN.username}, password: '${{PASSWORD}}'}}}}\n"
+        )
+
+        deployed = await syncer.deploy(built.path, targets, environment={"PASSWORD": LOGIN.password})
+
+    assert {site.name: site.state for site in deployed.sites} == {
+        f"{target.address}/1": "done",
+        f"{target.address}/2": "done",
+    }
 
 
 async def test_an_open_bundle_goes_to_several_registries_each_with_an_account_of_its_own(

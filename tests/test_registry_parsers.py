@@ -13,8 +13,6 @@ from yarl import URL
 from syncer.errors import ChildrenUnknown, Denied, NotFound, RegistryError, UsageError
 from syncer.registry import RegistryAddress
 from syncer.registry.answers import (
-    ContentRange,
-    content_range,
     least_chunk,
     next_link,
     problems_of,
@@ -25,7 +23,7 @@ from syncer.registry.answers import (
 from syncer.registry.registries import api_url
 from syncer.transport import Answer
 from syncer.transport.guard import Scope, origin
-from syncer.transport.message import resolved
+from syncer.transport.message import ContentRange, content_range, resolved
 
 _HEADER = st.text(max_size=120)
 

@@ -15,7 +15,18 @@ BUILD = "build --images-file missing"
 VERIFY = "verify --file missing"
 SYNC = "sync --images-file missing -r localhost:1"
 
-_SLOW = {"pydantic", "yaml", "rich", "cryptography", "bcrypt", "prometheus_client", "structlog", "tarfile", "aiohttp"}
+_SLOW = {
+    "pydantic",
+    "yaml",
+    "rich",
+    "cryptography",
+    "bcrypt",
+    "prometheus_client",
+    "structlog",
+    "tarfile",
+    "aiohttp",
+    "distributed",
+}
 _OF_PROFILES = {
     f"syncer.{module}"
     for module in (

@@ -87,7 +87,7 @@ async def test_a_bundle_that_is_cut_short_while_it_is_pushed_is_to_blame(tmp_pat
         registries_for() as registries,
         bundled_blob(tmp_path, images.noise("cut", 3 * MIB)) as blob,
     ):
-        os.truncate(blob.bundle.path, MIB)
+        os.truncate(tmp_path / "bundle.tar.zst", MIB)
 
         with pytest.raises(InvalidBundle, match="cut short"):
             await write(target_at(registries, registry.url), "app", blob, force=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeAlias
 
+from anyio import to_thread
 from msgspec import Struct
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle, GivenName, Image, check_structure, open_archive, shown
+from syncer.bundle import Bundle, BundleUrl, GivenName, Image, bundle_place, check_structure, open_archive, shown
+from syncer.bundle.remote import open_remote
 from syncer.content import Item, Source, read_whole
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
@@ -77,27 +79,71 @@ class BundleSource(Struct, frozen=True, dict=True):
 
 def bundle_name(bundle: Bundle) -> str:
     """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst`` and for ``edge.tgz``."""
-    return _PACKED.sub("", bundle.path.absolute().name.partition(".tar")[0]) or "archive"
+    place = bundle.path.absolute() if isinstance(bundle.path, Path) else bundle.path
+    return _PACKED.sub("", place.name.partition(".tar")[0]) or "archive"
+
+
+@asynccontextmanager
+async def open_place(
+    place: Path | BundleUrl, given: GivenName | None, registries: Registries | None
+) -> AsyncIterator[Bundle]:
+    """Open the bundle or archive at ``place``; one on a web server by the transport and the logins of ``registries``.
+
+    Raises as ``open_bundle`` and ``open_remote`` do, and ``UsageError`` for plain HTTP where nobody allowed it.
+    """
+    if isinstance(place, Path):
+        async with open_archive(place, given) as bundle:
+            yield bundle
+        return
+    if registries is None:
+        raise UsageError(f"{place} is an address, where only a file can be read")
+    async with open_remote(place, registries.transport, registries.authorizer(place.url), given) as remote:
+        yield remote
+
+
+def bundle_identity(bundle: Bundle) -> Digest:
+    """A digest of all that a bundle lists, of which each piece has its digest: the same for all copies of a bundle."""
+    names = [f"{image.name} {image.descriptor.digest}" for image in bundle.images]
+    nameless = [f"{each.descriptor.digest}" for each in bundle.nameless]
+    return Digest.of("\n".join([*sorted(names), *sorted(nameless)]).encode() + b"\0" + (bundle.definition or b""))
 
 
 @asynccontextmanager
 async def open_checked(
-    path: Path, given: GivenName | None = None, *, warn: Warn | None = None
+    place: str | Path | BundleUrl,
+    given: GivenName | None = None,
+    *,
+    registries: Registries | None = None,
+    warn: Warn | None = None,
 ) -> AsyncIterator[Bundle]:
-    """Open the bundle or archive at ``path``: every image is whole, and names are those that were written.
+    """Open the bundle or archive at ``place``: every image is whole, and names are those that were written.
 
     ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
-    Raises ``UsageError`` when there is no such file, or no image in it has a name, and ``InvalidBundle``.
+    Raises ``UsageError`` when there is no such file, or no image in it has a name, ``InvalidBundle``, and as
+    ``open_place`` does.
     """
-    async with open_archive(path, given) as bundle:
-        check_structure(bundle)
+    async with open_place(bundle_place(place), given, registries) as bundle:
+        await to_thread.run_sync(check_structure, bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
-            check_definition(bundle)
+            await to_thread.run_sync(check_definition, bundle)
         require_names(bundle)
         if warn:
             for warning in oddities(bundle):
                 warn(warning)
         yield bundle
+
+
+def opened(
+    file: str | Path | BundleUrl | Bundle,
+    given: GivenName | None = None,
+    *,
+    registries: Registries | None = None,
+    warn: Warn | None = None,
+) -> AbstractAsyncContextManager[Bundle]:
+    """Open ``file`` as ``open_checked`` does; a bundle that is open, and was checked then, stays open."""
+    if isinstance(file, Bundle):
+        return nullcontext(file)
+    return open_checked(file, given, registries=registries, warn=warn)
 
 
 def require_names(bundle: Bundle) -> None:

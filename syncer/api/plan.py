@@ -9,16 +9,18 @@ import anyio
 from msgspec import structs
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
-from syncer.api.bundles import BundleSource, Warn, find_in_file, open_checked
+from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
 from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
-from syncer.bundle import Bundle, BundleSize, GivenName
+from syncer.bundle import Bundle, BundleSize, BundleUrl, GivenName
 from syncer.content import Along, Item, Referring, Source, TargetNames
+from syncer.naming import NameMapping
+from syncer.oci import Platform
 from syncer.profiles.definition.definition import Definition, render_definition
-from syncer.registry import Registries, RegistrySettings, open_registries
+from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.memory import Memory
@@ -54,8 +56,24 @@ async def plan_build(
     return forecast.report(disk_bytes=size.total(render_definition(definition).encode()))
 
 
+async def plan(
+    file: str | Path | BundleUrl | Bundle,
+    registry: str | RegistryAddress,
+    *,
+    mapping: NameMapping | None = None,
+    annotations: Mapping[str, str] | None = None,
+    platform: Platform | None = None,
+    settings: RegistrySettings | None = None,
+    workers: int = WORKERS,
+) -> ForecastReport:
+    """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does."""
+    address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
+    delivery = Delivery(address=address, mapping=mapping, platform=platform)
+    return await plan_push(file, delivery, annotations=annotations, settings=settings, workers=workers)
+
+
 async def plan_push(
-    file: Path,
+    file: str | Path | BundleUrl | Bundle,
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
@@ -66,8 +84,8 @@ async def plan_push(
 ) -> ForecastReport:
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
     async with (
-        open_checked(file, given, warn=warn) as bundle,
         open_registries(settings or RegistrySettings()) as registries,
+        opened(file, given, registries=registries, warn=warn) as bundle,
     ):
         return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
 

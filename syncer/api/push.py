@@ -8,11 +8,12 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
-from syncer.bundle import Bundle, GivenName, verify_bundle
+from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
+from syncer.bundle.remote import RemoteBundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
@@ -55,7 +56,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 
 async def push(
-    file: str | Path,
+    file: str | Path | BundleUrl | Bundle,
     registry: str | RegistryAddress,
     *,
     mapping: NameMapping | None = None,
@@ -71,17 +72,18 @@ async def push(
 ) -> PushResult:
     """Send every image of the bundle ``file`` to ``registry`` (``[http://]HOST[:PORT][/BASE]``).
 
-    An image lands at ``BASE`` and its full original name unless ``mapping`` says otherwise.  What is there
-    is skipped.  Once all is there, so is the definition, as ``BASE/bundle-definition:NAME``.  With ``annotations``
-    only images that have them are sent.  ``state`` is a directory in which unfinished uploads are remembered, so
-    that a push that was killed goes on with them.  With ``recheck`` all that is below a tag is looked for, though the
-    tag is right: so a registry that lost content is mended.  The bundle's structure is checked before anything is
-    sent, and with ``rehash`` every byte of it: raises ``InvalidBundle``, and ``UsageError`` for a missing file or
-    names that collide; an image that fails is an entry in the report.
+    ``file`` is a path, the address of a file on a web server, or an open bundle.  An image lands at ``BASE`` and its
+    full original name unless ``mapping`` says otherwise.  What is there is skipped.  Once all is there, so is the
+    definition, as ``BASE/bundle-definition:NAME``.  With ``annotations`` only images that have them are sent.
+    ``state`` is a directory in which unfinished uploads are remembered, so that a push that was killed goes on with
+    them.  With ``recheck`` all that is below a tag is looked for, though the tag is right: so a registry that lost
+    content is mended.  The bundle's structure is checked before anything is sent, and with ``rehash`` every byte of
+    it: raises ``InvalidBundle``, and ``UsageError`` for a missing file or names that collide; an image that fails is
+    an entry in the report.
     """
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     return await push_file(
-        Path(file),
+        file,
         Delivery(address=address, mapping=mapping, platform=platform, state=state),
         annotations=annotations,
         settings=settings,
@@ -91,7 +93,7 @@ async def push(
 
 
 async def push_file(
-    file: Path,
+    file: str | Path | BundleUrl | Bundle,
     delivery: Delivery,
     *,
     annotations: Mapping[str, str] | None = None,
@@ -100,15 +102,22 @@ async def push_file(
     rehash: bool = False,
     options: RunOptions | None = None,
 ) -> PushResult:
-    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
-    async with open_checked(file, given, warn=options.warn if options else None) as bundle:
+    """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in a file that is not open yet."""
+    async with (
+        open_registries(settings or RegistrySettings()) as registries,
+        opened(file, given, registries=registries, warn=options.warn if options else None) as bundle,
+    ):
         if rehash:
             await verify_bundle(bundle)
-        async with open_registries(settings or RegistrySettings()) as registries:
-            result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
+        result = await push_to(registries, delivery, bundle, annotations=annotations, options=options)
         if bundle.changed():
-            raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
+            raise changed_meanwhile(bundle)
     return result
+
+
+def changed_meanwhile(bundle: Bundle) -> InvalidBundle:
+    """The error for a file that is not the one any more that was opened."""
+    return InvalidBundle(f"{bundle.path} was changed while it was being pushed", hint="push again, from a file at rest")
 
 
 async def push_to(
@@ -124,7 +133,7 @@ async def push_to(
     Raises ``UsageError`` for names that collide, and for ``annotations`` that no image has.
     """
     chosen = find_in_file(bundle, annotations)
-    run = Run(options, fetches=False, sends=True)
+    run = Run(options, fetches=isinstance(bundle, RemoteBundle), sends=True)
     return await deliver(chosen, registries, delivery, run, name=bundle_name(bundle))
 
 
@@ -136,13 +145,15 @@ async def deliver(
     *,
     name: str,
     with_details: bool = True,
+    names: Mapping[Reference, Reference] | None = None,
 ) -> PushResult:
     """Bring ``bundle``, which is called ``name``, into a registry, and its definition when all of it is there.
 
-    Without ``with_details`` the definition has no platforms and sizes, which only a run that copied the images knows.
-    Raises ``UsageError`` for names that collide.
+    ``names`` are those that ``delivery`` gives, where they are known already.  Without ``with_details`` the definition
+    has no platforms and sizes, which only a run that copied the images knows.  Raises ``UsageError`` for names that
+    collide.
     """
-    names = delivery.names(item.target for item in bundle.items)
+    names = names or delivery.names(item.target for item in bundle.items)
     place, problem = None, None
     lost = Lost(delivery.state or Path(), run.warn)
     target = open_target(registries, delivery.address, delivery.state, lost)

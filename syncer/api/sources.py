@@ -332,14 +332,15 @@ def _request(source: Source) -> ChartRequest:
 
 
 def read_targets(
-    path: Path, settings: RegistrySettings, environment: Mapping[str, str]
+    path: Path, settings: RegistrySettings | None, environment: Mapping[str, str]
 ) -> tuple[SitesFile, RegistrySettings]:
     """Read the targets file at ``path``, and ``settings`` with those that it has for single registries.
 
+    Without ``settings`` nothing is looked up of what the file says of logins and certificates.
     Raises ``InvalidFile`` with all its mistakes.
     """
     file = read_sites(path, environment)
-    return file, sync_settings(file, settings, environment)
+    return file, RegistrySettings() if settings is None else sync_settings(file, settings, environment)
 
 
 def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec import Struct, structs
 
-from syncer.api.bundles import check_definition, require_names
+from syncer.api.bundles import check_definition, open_place, require_names
 from syncer.api.push import Delivery
-from syncer.bundle import Bundle, BundleCheck, GivenName, open_archive, verify_bundle
+from syncer.bundle import Bundle, BundleCheck, BundleUrl, GivenName, bundle_place, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, VerificationError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
@@ -49,7 +50,7 @@ class Doubt(Struct, frozen=True):
 class VerifyResult(Struct, frozen=True, kw_only=True):
     """The outcome of a verification; a bundle that is not sound raises instead."""
 
-    bundle: Path
+    bundle: Path | BundleUrl
     check: BundleCheck
     registry: str | None = None
     checked: int = 0  # images and pieces of content that the registry was asked for
@@ -87,7 +88,7 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
 
 
 async def verify(
-    file: str | Path,
+    file: str | Path | BundleUrl | Bundle,
     registry: str | RegistryAddress | None = None,
     *,
     mapping: NameMapping | None = None,
@@ -95,7 +96,7 @@ async def verify(
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
 ) -> VerifyResult:
-    """Hash the bundle ``file`` again and account for every byte of it.
+    """Hash the bundle ``file``, a path, an address or an open one, again and account for every byte of it.
 
     With ``registry`` each image, with all its children and blobs, must be there under its digest, and each referrer
     among those that its subject lists; what is not is listed in the result, and apart from it what the registry did
@@ -104,15 +105,17 @@ async def verify(
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    async with open_archive(Path(file), given) as bundle:
+    async with (
+        open_registries(settings or RegistrySettings()) as registries,
+        nullcontext(file) if isinstance(file, Bundle) else open_place(bundle_place(file), given, registries) as bundle,
+    ):
         require_names(bundle)
         check = await verify_bundle(bundle)
         await to_thread.run_sync(check_definition, bundle)
         if address is None:
             return VerifyResult(bundle=bundle.path, check=check, seconds=time.monotonic() - began)
         delivery = Delivery(address=address, mapping=mapping)
-        async with open_registries(settings or RegistrySettings()) as registries:
-            result = await verify_at(registries, delivery, bundle, check, workers=workers)
+        result = await verify_at(registries, delivery, bundle, check, workers=workers)
     return structs.replace(result, seconds=time.monotonic() - began)
 
 

@@ -2,7 +2,7 @@
 
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import GivenName, Image, blob_name, shown, write_index
-from syncer.bundle.reader import Bundle, open_archive, open_bundle
+from syncer.bundle.reader import Bundle, BundleUrl, bundle_place, open_archive, open_bundle
 from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
@@ -11,11 +11,13 @@ __all__ = [
     "Bundle",
     "BundleCheck",
     "BundleSize",
+    "BundleUrl",
     "BundleWriter",
     "Format",
     "GivenName",
     "Image",
     "blob_name",
+    "bundle_place",
     "check_structure",
     "open_archive",
     "open_bundle",

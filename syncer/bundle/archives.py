@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.compression import SpoolFile, Streams, decoder_of
+from syncer.bundle.framing import File, read_at
 from syncer.bundle.layout import (
     CONTAINERD_NAME,
     DEFINITION,
@@ -32,29 +31,27 @@ _PACK = re.compile(r"([^/]+/)?pack\.json")
 _HINT = "syncer takes what docker, podman, skopeo, crane, oras, hauler and imgpkg save (docs/bundle.md)"
 
 
-def is_bundle(file: int, status: os.stat_result) -> bool:
+def is_bundle(file: File) -> bool:
     """Tell whether a file begins as those that syncer writes, byte for byte."""
-    if not stat.S_ISREG(status.st_mode):
-        return False
-    start = os.pread(file, tar.UNIT, 0)
+    start = read_at(file, tar.UNIT, 0)
     if zstd.is_zstd(start):
         return zstd.is_stored(start) or zstd.is_packed(start)
     return start.startswith(tar.header(OCI_LAYOUT, len(LAYOUT_CONTENT)))
 
 
-def find_contents(path: Path, file: int, status: os.stat_result, spool: SpoolFile) -> Contents:
-    """The contents of the open file, or of the directory, at ``path``, whatever wrote it.
+def find_contents(file: File, size: int, spool: SpoolFile, directory: Path | None = None) -> Contents:
+    """The contents of a file of ``size`` bytes, or of the ``directory`` that it is, whatever wrote it.
 
     What cannot be read in place is unpacked into ``spool``.  Raises ``ValueError`` and ``InvalidContent`` for what is
     not whole, or no archive of images.
     """
-    if stat.S_ISDIR(status.st_mode):
-        found = scan_directory(path)
+    if directory is not None:
+        found = scan_directory(directory)
     else:
-        start = os.pread(file, tar.UNIT, 0)
-        if zstd.is_zstd(start) and is_bundle(file, status):
-            return scan_zstd(file, status.st_size)
-        found = _scan(file, status.st_size, start, spool)
+        start = read_at(file, tar.UNIT, 0)
+        if zstd.is_zstd(start) and is_bundle(file):
+            return scan_zstd(file, size)
+        found = _scan(file, size, start, spool)
     contents = find_layout(found)
     if contents and MANIFEST in found.files and DEFINITION not in contents.members and not contents.is_haul:
         _keep_what_is_there(contents, spool)
@@ -124,7 +121,7 @@ def hint_for(error: Exception) -> str:
     return _HINT
 
 
-def _scan(file: int, size: int, start: bytes, spool: SpoolFile) -> Found:
+def _scan(file: File, size: int, start: bytes, spool: SpoolFile) -> Found:
     if found := decoder_of(start):
         compression, make = found
         return _unpack(Streams(file, size, make), compression, spool)

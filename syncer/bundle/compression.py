@@ -21,7 +21,7 @@ from typing import IO, Protocol
 from msgspec import Struct, field
 
 from syncer.bundle import tar, zstd
-from syncer.bundle.framing import write_all
+from syncer.bundle.framing import File, read_at, write_all
 from syncer.errors import TargetError, TargetFull
 from syncer.files import room_for
 
@@ -160,7 +160,7 @@ class SpoolFile:
 class Streams(Struct):
     """The content of a file of one compressed stream, or of many one after the other."""
 
-    file: int
+    file: File
     size: int  # bytes of the file
     make: Make
     _read: int = field(default=0)
@@ -193,7 +193,7 @@ class Streams(Struct):
                 raise ValueError("it is cut short")
 
     def _next(self) -> bytes:
-        data = os.pread(self.file, PIECE, self._read)
+        data = read_at(self.file, PIECE, self._read)
         self._read += len(data)
         return data
 

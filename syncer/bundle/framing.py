@@ -8,7 +8,8 @@ same for both forms of a bundle.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -17,6 +18,32 @@ from syncer.bundle import tar, zstd
 from syncer.bundle.zstd import Frame
 
 Format: TypeAlias = Literal["tar.zst", "tar"]
+
+
+class RangedFile(ABC):
+    """A file that this machine does not have, of which ranges can be read, in any thread but the event loop's."""
+
+    size: int  # bytes
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """The ``length`` bytes from ``offset`` on, or those that there are.  Raises a ``SyncerError``."""
+        ...
+
+    @abstractmethod
+    def keep(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Bring in ``ranges``, each an offset and a length, in few requests; any thread may read them from then on."""
+        ...
+
+
+File: TypeAlias = int | RangedFile
+"""An open file of this machine, or one that is elsewhere."""
+
+
+def read_at(file: File, length: int, offset: int) -> bytes:
+    """The ``length`` bytes of ``file`` from ``offset`` on, or those that there are; as ``os.pread``."""
+    return os.pread(file, length, offset) if isinstance(file, int) else file.read(offset, length)
+
 
 _VECTORS = 1000  # buffers in one system call; Linux and macOS take 1024
 _WHOLE = 2**63 - 1
@@ -166,7 +193,7 @@ class Stored(Struct, frozen=True):
                 view = view[len(part) :]
         return buffers
 
-    def read(self, file: int, position: int, view: memoryview) -> int:
+    def read(self, file: File, position: int, view: memoryview) -> int:
         """Fill ``view`` from byte ``position`` on; returns the number of bytes, fewer only where the file ends.
 
         Raises ``Damaged`` when a header in between is not what it must be.
@@ -202,6 +229,11 @@ class Stored(Struct, frozen=True):
             content[len(header) :] if content.startswith(header) and len(content) == len(header) + self.total else None
         )
 
+    def stretch(self, position: int, length: int) -> tuple[int, int]:
+        """The range of the file that holds ``length`` bytes (at least one) from ``position`` on, with their headers."""
+        start = self._offset(position)
+        return start, self.end_of(position + length) - start
+
     def end_of(self, position: int) -> int:
         """The offset in the file after the first ``position`` bytes (at least one)."""
         return self.start + self.framing.offset(position - 1) + 1
@@ -211,7 +243,7 @@ class Stored(Struct, frozen=True):
         header = self.framing.header(position, self.total)
         return self.start + self.framing.offset(position) - len(header)
 
-    def _read_once(self, file: int, position: int, view: memoryview) -> int:
+    def _read_once(self, file: File, position: int, view: memoryview) -> int:
         buffers: list[bytearray | memoryview] = []
         headers: list[tuple[bytes, bytearray, int]] = []  # expected, read, bytes of content before it
         filled = 0
@@ -223,7 +255,45 @@ class Stored(Struct, frozen=True):
             part = view[filled : filled + self.framing.run(position + filled)]
             buffers.append(part)
             filled += len(part)
-        return _content_of(os.preadv(file, buffers, self._offset(position)), headers)
+        return _content_of(_read_into(file, buffers, self._offset(position)), headers)
+
+
+class Unframed:
+    """The content of a stored member as its bytes come, of which the headers in between are checked and left out."""
+
+    def __init__(self, stored: Stored, position: int) -> None:
+        self._stored = stored
+        self._position = position
+        self._header = stored.framing.header(position, stored.total)  # what of it is still to come
+
+    def content(self, piece: memoryview) -> Iterator[memoryview]:
+        """Yield what in ``piece``, the next bytes of the file, is content; raises ``Damaged``."""
+        framing, total = self._stored.framing, self._stored.total
+        while piece:
+            if self._header:
+                count = min(len(piece), len(self._header))
+                if piece[:count] != self._header[:count]:
+                    raise Damaged("a block header is wrong")
+                self._header = self._header[count:]
+            else:
+                count = min(len(piece), framing.run(self._position))
+                yield piece[:count]
+                self._position += count
+                self._header = framing.header(self._position, total) if self._position < total else b""
+            piece = piece[count:]
+
+
+def _read_into(file: File, buffers: Sequence[bytearray | memoryview], offset: int) -> int:
+    """Fill ``buffers`` one after the other, as ``os.preadv``."""
+    if isinstance(file, int):
+        return os.preadv(file, buffers, offset)
+    content = memoryview(file.read(offset, sum(map(len, buffers))))
+    filled = 0
+    for buffer in buffers:
+        part = content[filled : filled + len(buffer)]
+        buffer[: len(part)] = part
+        filled += len(part)
+    return filled
 
 
 def write_all(file: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:

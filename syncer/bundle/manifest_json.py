@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from msgspec import Struct, field, structs
 
 from syncer.bundle.compression import PIECE, SpoolFile, decoder_of, gzipped
-from syncer.bundle.framing import PlainFraming
+from syncer.bundle.framing import File, PlainFraming, read_at
 from syncer.bundle.layout import (
     INDEX,
     LAYOUT_CONTENT,
@@ -308,9 +307,9 @@ class _Packing(Struct):
                 yield _pread(file, member, offset, PIECE)
 
 
-def _pread(file: int, member: Member, offset: int, length: int) -> bytes:
+def _pread(file: File, member: Member, offset: int, length: int) -> bytes:
     wanted = min(length, member.size - offset)
-    content = os.pread(file, wanted, member.start + member.header + offset)
+    content = read_at(file, wanted, member.start + member.header + offset)
     if len(content) != wanted:
         raise ValueError("it is cut short")
     return content

@@ -10,14 +10,14 @@ import dataclasses
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct, field, structs
 
 from syncer.bundle import tar, zstd
-from syncer.bundle.framing import Framing, PlainFraming, Stored, ZstdFraming
+from syncer.bundle.framing import File, Framing, PlainFraming, RangedFile, Stored, ZstdFraming, read_at
 from syncer.bundle.layout import DEFINITION, INDEX, MAX_INDEX_SIZE, OCI_LAYOUT, digest_of_name, is_haul, is_pad
 from syncer.bundle.zstd import Frame
 from syncer.oci.manifest import MAX_MANIFEST_SIZE
@@ -29,6 +29,8 @@ _MAX_FRAMES = 2 * MAX_MEMBERS
 _MAX_LAYOUT_SIZE = 64 * 1024
 _MAX_TRAILING_ZEROS = 1024 * 1024  # other tools fill a tar up to a multiple of 10 KiB
 _HEAD = 2048  # bytes of a frame: its headers and the longest tar header
+_SMALL = 32 * 1024  # bytes of a frame that is brought in whole from elsewhere: another request would cost more
+_ROOM = 32 * 1024 * 1024  # bytes of blobs that are brought in with what is read before them
 _DIRECTORY = re.compile(r"(\.|blobs|blobs/(sha256|sha512)|\.pad)?")
 _BESIDE = ("manifest.json", "repositories", "store.json", "audit.log")  # docker's and hauler's
 _PARTS = (OCI_LAYOUT, INDEX, DEFINITION, "blobs", ".pad")  # what the names of an image layout start with
@@ -42,18 +44,18 @@ class Member(Struct, frozen=True):
     size: int
     header: int  # bytes of the member before its content
     start: int
-    origin: int | Path  # the open file that the member is in; for a directory's, the file that it is
+    origin: File | Path  # the open file that the member is in; for a directory's, the file that it is
     packed: int | None = None  # bytes of file, where it is compressed
 
     @property
     def total(self) -> int:
         """Bytes: header, content and padding."""
-        return self.header + self.size + (tar.padding(self.size) if isinstance(self.origin, int) else 0)
+        return self.header + self.size + (0 if isinstance(self.origin, Path) else tar.padding(self.size))
 
     @contextmanager
-    def opened(self) -> Iterator[int]:
+    def opened(self) -> Iterator[File]:
         """The file that the member is in; one of a directory is open for the block, unless it has become a link."""
-        if isinstance(self.origin, int):
+        if not isinstance(self.origin, Path):
             yield self.origin
             return
         file = os.open(self.origin, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -67,7 +69,7 @@ class Contents(Struct):
     """The members of a bundle, and the stretches of its file that must be zeros."""
 
     framing: Framing
-    file: int  # that the stretches are in
+    file: File  # that the stretches are in
     members: dict[str, Member] = field(default_factory=dict)
     blanks: list[tuple[int, int]] = field(default_factory=list)  # offset and length
     extras: list[str] = field(default_factory=list)  # what a tar holds besides; nobody reads it
@@ -95,9 +97,11 @@ class Contents(Struct):
         return Stored(self.framing, member.start, member.total)
 
 
-def scan_zstd(file: int, size: int) -> Contents:
+def scan_zstd(file: File, size: int) -> Contents:
     """The contents of a bundle of ``size`` bytes that is in zstd frames of its own."""
     frames, end = _seek_table(file, size)
+    if isinstance(file, RangedFile):
+        file.keep(_needed(frames))
     contents = Contents(ZstdFraming(), file)
     number = offset = 0
     ended = False
@@ -123,7 +127,22 @@ def scan_zstd(file: int, size: int) -> Contents:
     return contents
 
 
-def _seek_table(file: int, size: int) -> tuple[list[Frame], int]:
+def _needed(frames: Iterable[Frame]) -> Iterator[tuple[int, int]]:
+    """The ranges that are read of a file before any blob is: whole frames where they are small, else their heads."""
+    offset, room = 0, _ROOM
+    for length, content in frames:
+        is_blob = content > 0 and length == zstd.stored_length(content)
+        if not content:
+            yield offset, zstd.SKIPPABLE_HEADER
+        elif is_blob and length > min(_SMALL, room):
+            yield offset, min(length, _HEAD)
+        else:
+            room -= length if is_blob else 0
+            yield offset, length
+        offset += length
+
+
+def _seek_table(file: File, size: int) -> tuple[list[Frame], int]:
     """The frames that the seek table lists, and where they end."""
     footer = _read(file, max(0, size - zstd.SEEK_TABLE_FOOTER), zstd.SEEK_TABLE_FOOTER)
     length = zstd.seek_table_length(footer)
@@ -137,7 +156,7 @@ def _seek_table(file: int, size: int) -> tuple[list[Frame], int]:
     return frames, size - length
 
 
-def _framed_member(file: int, offset: int, frame: Frame) -> Member | None:
+def _framed_member(file: File, offset: int, frame: Frame) -> Member | None:
     """The member whose first frame is ``frame``; None at the end of the tar."""
     length, content = frame
     head = _read(file, offset, min(length, _HEAD))
@@ -158,7 +177,7 @@ def _framed_member(file: int, offset: int, frame: Frame) -> Member | None:
     return member
 
 
-def _check_frames(file: int, stored: Stored, frames: list[Frame], number: int) -> int:
+def _check_frames(file: File, stored: Stored, frames: list[Frame], number: int) -> int:
     """How many frames a stored member takes, all of them as they must be."""
     offset = stored.start
     position = 0
@@ -176,7 +195,7 @@ def _check_frames(file: int, stored: Stored, frames: list[Frame], number: int) -
 class Found(Struct):
     """The files of a tar or a directory by their names, whatever they are, and the symbolic links."""
 
-    file: int
+    file: File
     files: dict[str, Member] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
 
@@ -208,7 +227,7 @@ class Found(Struct):
 class TarWalk:
     """The walk from header to header of a tar, of which only a part may be there yet."""
 
-    file: int
+    file: File
     found: Found = dataclasses.field(init=False)
     end: int = 0  # byte up to which the members reach whose headers were met
     has_ended: bool = False
@@ -366,13 +385,13 @@ def _max_size(name: str, *, packed: bool) -> int | None:
     return MAX_MANIFEST_SIZE if packed else None
 
 
-def _check_bytes(file: int, offset: int, expected: bytes) -> None:
+def _check_bytes(file: File, offset: int, expected: bytes) -> None:
     if _read(file, offset, len(expected)) != expected:
         raise ValueError(f"the frame at byte {offset} does not start as it must")
 
 
-def _read(file: int, offset: int, length: int) -> bytes:
-    content = os.pread(file, length, offset)
+def _read(file: File, offset: int, length: int) -> bytes:
+    content = read_at(file, length, offset)
     if len(content) != length:
         raise ValueError("it is cut short")
     return content

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import AsyncIterator, Iterator, KeysView, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
+from urllib.parse import unquote
 
 from anyio import from_thread, to_thread
 from msgspec import Struct, field
+from yarl import URL
 
 from syncer.bundle import zstd
 from syncer.bundle.archives import find_contents, hint_for, is_bundle
 from syncer.bundle.compression import PIECE, Checkpoint, SpoolFile
-from syncer.bundle.framing import Damaged
+from syncer.bundle.framing import Damaged, File, read_at
 from syncer.bundle.layout import (
     DEFINITION,
     INDEX,
@@ -31,14 +34,73 @@ from syncer.bundle.layout import (
     read_index,
 )
 from syncer.bundle.members import Contents, Member
-from syncer.content import FileBlob, Pieces
-from syncer.errors import InvalidArchive, InvalidBundle, InvalidContent, InvalidFile, NotFound, VerificationError
+from syncer.content import Blob, FileBlob, Pieces
+from syncer.errors import (
+    InvalidArchive,
+    InvalidBundle,
+    InvalidContent,
+    InvalidFile,
+    NotFound,
+    UsageError,
+    VerificationError,
+)
 from syncer.files import InPlace
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
+from syncer.transport.guard import without_secrets
 
 _SMALL = (OCI_LAYOUT, DEFINITION, INDEX)
 _MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BundleUrl:
+    """The address of a bundle on a web server.  As text it is without its query, which may be a signature.
+
+    >>> str(BundleUrl.parse("https://files.example.com/edge.tar.zst?signature=secret"))
+    'https://files.example.com/edge.tar.zst?…'
+    """
+
+    url: URL = dataclasses.field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``http://…`` or ``https://…``, whose query stays byte for byte; raises ``UsageError``."""
+        if "@" in text.partition("?")[0]:  # what stands before it may be a password, however it is written
+            raise UsageError(
+                "the address of a bundle is given with a login in it, which others can read",
+                hint="syncer registry-login HOST keeps the login; an @ in the name of a file is written %40",
+            )
+        try:
+            url = URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+            is_whole = bool(url.host and url.port and url.name)
+        except ValueError:
+            url, is_whole = URL(), False
+        if not is_whole:
+            raise UsageError(
+                "what is given is no address of a file", hint="write it like https://HOST/PATH/NAME.tar.zst"
+            )
+        return cls(url)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return unquote(self.url.raw_name)
+
+    @property
+    def plain_http(self) -> bool:
+        return self.url.scheme == "http"
+
+    def __str__(self) -> str:
+        return without_secrets(self.url)
+
+
+def bundle_place(given: str | Path | BundleUrl) -> Path | BundleUrl:
+    """The place of a bundle that is read: a path, or an ``http://`` or ``https://`` address; raises ``UsageError``."""
+    if isinstance(given, str):
+        is_url = given.lower().startswith(("http://", "https://"))
+        return BundleUrl.parse(given) if is_url else Path(given)
+    return given
 
 
 @contextmanager
@@ -58,20 +120,31 @@ def open_bundle(
         stack.callback(os.close, file)
         opened = os.fstat(file)
         unpacked = stack.enter_context(closing(SpoolFile(path, checkpoint)))
-        is_own = False
-        try:
-            is_own = is_bundle(file, opened)
-            bundle = Bundle(path, file, opened, find_contents(path, file, opened, unpacked))
+        directory = path if stat.S_ISDIR(opened.st_mode) else None
+        with explaining(path, file if directory is None else None):
+            bundle = Bundle(path, file, opened, find_contents(file, opened.st_size, unpacked, directory))
             bundle.load(given)
-        except InvalidBundle:
-            raise
-        except (ValueError, VerificationError) as error:
-            if is_own:
-                raise InvalidBundle(f"{path} is not a whole bundle: {error}") from None
-            raise InvalidArchive(f"{path} is not a whole archive of images: {error}", hint=hint_for(error)) from None
-        except OSError as error:
-            raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from None
         yield bundle
+
+
+@contextmanager
+def explaining(place: Path | BundleUrl, file: File | None) -> Iterator[None]:
+    """Say of errors in the block, which opens the bundle at ``place``, whether one of ours is damaged, or what else.
+
+    ``file`` is None for a directory.  Raises ``InvalidBundle``, or ``InvalidArchive`` for what another tool wrote.
+    """
+    is_own = False
+    try:
+        is_own = file is not None and is_bundle(file)
+        yield
+    except InvalidBundle:
+        raise
+    except (ValueError, VerificationError) as error:
+        if is_own:
+            raise InvalidBundle(f"{place} is not a whole bundle: {error}") from None
+        raise InvalidArchive(f"{place} is not a whole archive of images: {error}", hint=hint_for(error)) from None
+    except OSError as error:
+        raise InvalidBundle(f"{place} cannot be read: {error.strerror}") from None
 
 
 @asynccontextmanager
@@ -88,9 +161,9 @@ async def open_archive(path: Path, given: GivenName | None = None) -> AsyncItera
 class Bundle(Struct):
     """An open bundle.  Its methods may be called in any thread."""
 
-    path: Path
-    file: int
-    _opened: os.stat_result
+    path: Path | BundleUrl
+    file: File
+    _opened: os.stat_result | None  # None where the file is not this machine's
     contents: Contents
     images: tuple[Image, ...] = ()
     nameless: tuple[
@@ -103,6 +176,9 @@ class Bundle(Struct):
     _subjects: dict[str, list[tuple[Reference, Digest | None]]] = field(default_factory=dict)  # by repository
     _manifests: dict[tuple[Digest, str | None], AnyManifest] = field(default_factory=dict)  # the first that were read
     _bytes_kept: int = 0  # of those
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(f"the open bundle {self.path} belongs to this process: give its path to another one")
 
     def load(self, given: GivenName | None = None) -> None:
         """Read what names the content; raises ``InvalidContent``, also for what is not what was written."""
@@ -173,6 +249,16 @@ class Bundle(Struct):
         length = min(length, max(0, member.size - offset))
         return member.origin, tuple(self.contents.stored(member).extents(member.header + offset, length))
 
+    @property
+    def file_size(self) -> int:
+        """Bytes of the bundle's file on this machine; 0 for a directory."""
+        return self._opened.st_size if self._opened is not None and stat.S_ISREG(self._opened.st_mode) else 0
+
+    def place(self, digest: Digest) -> int | None:
+        """The byte of the bundle's file at which some content begins; None where it lies in a file of its own."""
+        member = self._member(digest)
+        return member.start + member.header if isinstance(member.origin, int) else None
+
     def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
         """The manifest that ``digest`` names, verified; raises ``NotFound``, and as ``parse_manifest`` does."""
         if found := self._manifests.get((digest, media_type)):
@@ -197,6 +283,9 @@ class Bundle(Struct):
 
     def changed(self) -> bool:
         """Tell whether the file at the bundle's path is no longer the one that was opened."""
+        assert isinstance(self.path, Path)
+        assert isinstance(self.file, int)
+        assert self._opened is not None
         try:
             now = self.path.stat()
         except OSError:
@@ -232,8 +321,16 @@ class Bundle(Struct):
             return self.manifest_by_digest(reference.digest)
         raise NotFound(f"{reference} in {self.path.name}", 404, ["the bundle has no such image"])
 
-    def blob(self, reference: Reference, descriptor: Descriptor) -> BundleBlob:  # noqa: ARG002 -- all is in one space
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:  # noqa: ARG002 -- all is in one space
         return BundleBlob(self, descriptor)
+
+    def place_of(self, descriptor: Descriptor) -> Member:
+        """The member that holds a blob; raises ``NotFound``, and ``InvalidBundle`` when it has another size."""
+        member = self._member(descriptor.digest)
+        if member.size != descriptor.size:
+            digest, size = descriptor.digest.short, descriptor.size
+            raise InvalidBundle(f"{self.path} holds {digest} with another size than {size} bytes")
+        return member
 
     def _member(self, digest: Digest) -> Member:
         try:
@@ -259,10 +356,10 @@ class Bundle(Struct):
 
     def _unpack(self, member: Member) -> bytes:
         with self._reading(member) as file:
-            return zstd.unpack(os.pread(file, member.packed or 0, member.start), member.total)
+            return zstd.unpack(read_at(file, member.packed or 0, member.start), member.total)
 
     @contextmanager
-    def _reading(self, member: Member) -> Iterator[int]:
+    def _reading(self, member: Member) -> Iterator[File]:
         try:
             with member.opened() as file:
                 yield file
@@ -272,7 +369,7 @@ class Bundle(Struct):
             raise InvalidBundle(f"{self.path} cannot be read: {error.strerror}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class BundleBlob(FileBlob):
     """A blob that lies in a bundle."""
 
@@ -282,9 +379,7 @@ class BundleBlob(FileBlob):
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
         """See ``content.Blob``; raises ``InvalidBundle`` when the bundle has another size for it."""
-        digest, size = self.descriptor.digest, self.descriptor.size
-        if self.bundle.size(digest) != size:
-            raise InvalidBundle(f"{self.bundle.path} holds {digest.short} with another size than {size} bytes")
+        self.bundle.place_of(self.descriptor)
         yield self._pieces(offset)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:

@@ -12,15 +12,25 @@ from msgspec import Struct, field
 
 from syncer.bundle import zstd
 from syncer.bundle.compression import PIECE
+from syncer.bundle.framing import File, RangedFile, read_at
 from syncer.bundle.layout import Image, digest_of_name
 from syncer.bundle.members import Member
 from syncer.bundle.reader import Bundle
-from syncer.errors import InvalidBundle, InvalidContent, VerificationError
+from syncer.errors import (
+    BundleChanged,
+    InvalidBundle,
+    InvalidContent,
+    NetworkError,
+    RegistryError,
+    VerificationError,
+    first_in,
+)
 from syncer.oci import Descriptor, Digest
 from syncer.oci.manifest import Descent
 
 _MAX_FINDINGS = 100
 _AT_A_TIME = 4 * PIECE  # bytes read between two chances to be cancelled
+_AT_ONCE_ELSEWHERE = 8  # threads that wait for a server more than they compute
 _ZEROS = bytes(PIECE)
 
 Advance = Callable[[int], None]
@@ -58,21 +68,25 @@ async def verify_bundle(bundle: Bundle, *, advance: Advance = lambda _: None) ->
     """Check the structure, hash all content, and account for every byte of the file.
 
     What the headers say was checked when the bundle was opened; this reads what lies between them.
-    Raises ``InvalidBundle`` with all that was found.
+    Raises ``InvalidBundle`` with all that was found, and of a bundle on a server what keeps it from being read.
     """
     findings = _Findings()
     check = await to_thread.run_sync(_check_trees, bundle, findings)
     groups = _groups(bundle)
-    threads = CapacityLimiter(os.cpu_count() or 1)
+    is_elsewhere = isinstance(bundle.file, RangedFile)
+    threads = CapacityLimiter(max(os.cpu_count() or 1, _AT_ONCE_ELSEWHERE if is_elsewhere else 0))
 
     async def work() -> None:
         for group in groups:
             while group:
                 advance(await to_thread.run_sync(findings.of, group, limiter=threads))
 
-    async with anyio.create_task_group() as tasks:
-        for _ in range(int(threads.total_tokens)):
-            tasks.start_soon(work)
+    try:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(int(threads.total_tokens)):
+                tasks.start_soon(work)
+    except* (BundleChanged, NetworkError, RegistryError) as failed:  # of one on a server, each thread may have one
+        raise first_in(failed) from None
     if bundle.changed():
         findings.add("it was changed while it was being read")
     findings.end(bundle)
@@ -99,6 +113,8 @@ class _Findings:
             size = None
             try:
                 size = next(reading.steps, None)
+            except BundleChanged:
+                raise
             except (ValueError, VerificationError) as error:
                 self.add(f"{reading.subject}: {error}")
             except OSError as error:
@@ -211,7 +227,7 @@ def _readings(bundle: Bundle) -> Iterator[_Reading]:
 def _check_blank(bundle: Bundle, offset: int, length: int) -> Iterator[int]:
     end = offset + length
     while offset < end:
-        content = os.pread(bundle.contents.file, min(PIECE, end - offset), offset)
+        content = read_at(bundle.contents.file, min(PIECE, end - offset), offset)
         if not content or content != _ZEROS[: len(content)]:
             raise ValueError("it is not empty")
         offset += len(content)
@@ -239,9 +255,9 @@ def _pieces(bundle: Bundle, member: Member) -> Iterator[memoryview]:
         yield from _pieces_in(file, bundle, member)
 
 
-def _pieces_in(file: int, bundle: Bundle, member: Member) -> Iterator[memoryview]:
+def _pieces_in(file: File, bundle: Bundle, member: Member) -> Iterator[memoryview]:
     if member.packed is not None:
-        packed = os.pread(file, member.packed, member.start)
+        packed = read_at(file, member.packed, member.start)
         yield memoryview(zstd.unpack(packed, member.total))[member.header :]
         return
     stored = bundle.contents.stored(member)

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 from msgspec import Struct, structs
 
-from syncer.bundle import GivenName
+from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import option, options
 from syncer.cli.display import SitesDisplay, drawing
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions
+from syncer.cli.job import allow_open_files
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.output import EventLog, open_event_log, open_screen, print_json, warn, warn_above, write_metrics_file
-from syncer.cli.settings import known_secrets
+from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError, without_secrets
-from syncer.fleet import FleetOptions
+from syncer.fleet import Command, FleetOptions, Runner, Workplace, name_sites, read_targets
 from syncer.fleet.result import cause_of
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
 from syncer.naming import NameMapping
-from syncer.profiles.syncfile.site import Site, select_sites
+from syncer.profiles.syncfile.site import Site
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import human_bytes, human_seconds, printable
 from syncer.report.summary import Reported, block, quantity, require_writable, write_report
@@ -70,12 +73,16 @@ class SiteOptions:
         metavar="DURATION",
         parse=parse_duration,
     )
+    dask: str | None = option(
+        "Go to the sites from the workers of a Dask cluster, or from N processes of this machine.",
+        metavar="tls://HOST:PORT|local:N",
+    )
     report_dir: Path | None = option("Also write the full report of each site into this directory.", metavar="DIR")
 
     @property
     def is_fleet(self) -> bool:
         """True when what is asked for makes sense for sites only, such as two registries."""
-        limits = (self.max_failed, self.limit_rate, self.timeout, self.report_dir)
+        limits = (self.max_failed, self.limit_rate, self.timeout, self.report_dir, self.dask)
         return len(self.registry) > 1 or any((self.targets_file, self.only, self.excluded, self.shard, *limits))
 
     @property
@@ -92,6 +99,31 @@ class SiteOptions:
             timeout=self.timeout,
         )
 
+    def runner(self, connection: ConnectionOptions, upload: UploadOptions | None = None) -> Runner | None:
+        """The cluster that goes to the sites; None: this process does.  Raises ``UsageError`` without Dask."""
+        if self.dask is None:
+            return None
+        try:
+            from syncer.fleet.dask import DaskRunner, check_cluster  # noqa: PLC0415  an extra, and slow to import
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("dask", "distributed"):
+                raise
+            raise UsageError(
+                "--dask needs dask.distributed, which is not installed",
+                hint="install syncer with its extra `dask`, or pip install distributed",
+            ) from None
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what matters of it is told in our words
+        connection = replace(
+            connection,
+            authfile=_absolute(connection.authfile),
+            ca_cert=_absolute(connection.ca_cert),
+            tls_cert=_absolute(connection.tls_cert),
+            tls_key=_absolute(connection.tls_key),
+        )
+        upload = upload and replace(upload, state_dir=_absolute(upload.state_dir))
+        there = partial(workplace, connection, upload, _absolute(self.targets_file))
+        return DaskRunner(cluster=check_cluster(self.dask), workplace=there, warn=warn)
+
     def fleet(self, login: LoginOptions, settings: RegistrySettings, mapping: NameMapping) -> Fleet:
         """The sites, in their order, and ``settings`` as they want them; ``mapping`` comes before that of a file.
 
@@ -103,39 +135,50 @@ class SiteOptions:
             raise UsageError(said, hint="name registries with --registry, or in a --targets-file")
         if self.targets_file is None and (self.only or self.excluded):
             raise UsageError("--only and --except choose from a --targets-file, and none is given")
+        if self.dask and login.is_given:
+            raise UsageError(
+                "--username and --password-stdin stay on this machine, and --dask goes to sites from others",
+                hint="syncer registry-login keeps a login on each of them",
+            )
         if self.targets_file or len(self.registry) > 1:
             login.require_one_registry()
         if self.report_dir is not None:
             require_writable(self.report_dir / "site.json")
         if self.targets_file is None:
-            sites = self._named(mapping)
+            sites = name_sites(self.registry, mapping, place="--registry")
         else:
-            sites, settings = self._listed(self.targets_file, settings, mapping)
+            sites, of_all = read_targets(
+                self.targets_file,
+                None if self.dask else settings,
+                os.environ,
+                only=self.only,
+                excluded=self.excluded,
+                warn=warn,
+            )
+            sites = name_sites(sites, mapping)
+            if not self.dask:
+                settings = of_all
         if self.shard is not None:
             shard = Shard.parse(self.shard, os.environ)
             sites = [site for site in sites if shard.takes(site.key)]
         limited = structs.replace(settings.transport, bytes_per_second=self.limit_rate)
         return Fleet(tuple(sites), structs.replace(settings, transport=limited), self.report_dir)
 
-    def _named(self, mapping: NameMapping) -> list[Site]:
-        sites: dict[str, Site] = {}
-        for address in self.registry:
-            site = Site(name=str(address), registry=address.written, place="--registry", mapping=mapping)
-            if site.key in sites:
-                raise UsageError(f"the registry {address} is named twice")
-            sites[site.key] = site
-        return list(sites.values())
 
-    def _listed(
-        self, path: Path, settings: RegistrySettings, mapping: NameMapping
-    ) -> tuple[list[Site], RegistrySettings]:
-        from syncer.api.sources import read_targets  # noqa: PLC0415  pydantic is slow to import
+def _absolute(path: Path | None) -> Path | None:
+    return path and path.absolute()
 
-        file, settings = read_targets(path, settings, os.environ)
-        for warning in file.warnings:
-            warn(warning)
-        chosen = select_sites(file.sites, only=self.only, excluded=self.excluded)
-        return [replace(site, mapping=mapping.before(site.mapping)) for site in chosen], settings
+
+def workplace(connection: ConnectionOptions, upload: UploadOptions | None, targets_file: Path | None) -> Workplace:
+    """The settings of a worker: the options of the command that began the run, and the logins and files of the worker.
+
+    Raises ``UsageError`` and ``InvalidFile`` for what is not there.
+    """
+    allow_open_files()
+    settings = registry_settings(connection, upload=upload)
+    if targets_file is not None:
+        _, settings = read_targets(targets_file, settings, os.environ)
+    return Workplace(settings=settings, state=state_directory(upload.state_dir) if upload else None)
 
 
 class Fleet(Struct, frozen=True):
@@ -203,13 +246,14 @@ class _Watcher:
 
 
 async def run_fleet(
-    command: Literal["push", "plan", "verify"],
-    file: Path,
+    command: Command,
+    file: Path | BundleUrl,
     fleet: Fleet,
     options: FleetOptions,
     output: OutputOptions,
     *,
     given: GivenName | None,
+    runner: Runner | None = None,
     tell_work: bool = False,
 ) -> Exit:
     """Push, plan or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them.
@@ -228,12 +272,14 @@ async def run_fleet(
     try:
         with _watching(fleet, shown, options.run_id, reports) as (watcher, say):
             options = structs.replace(options, watcher=watcher, warn=say, on_cut=ended.append)
-            ended.append(await visit(file, fleet.sites, given=given, settings=fleet.settings, options=options))
+            result = await visit(
+                file, fleet.sites, given=given, settings=fleet.settings, options=options, runner=runner
+            )
+            ended.append(result)
     finally:  # the display is over
-        for result in ended:
-            linked = reports.link(result) if reports else result
+        for account in ended:
+            linked = reports.link(account) if reports else account
             summarize_fleet(f"{command.capitalize()} Summary", linked, output)
-    result = ended[0]
     return result.exit or (Exit.WORK_TO_DO if tell_work and result.has_work else Exit.OK)
 
 

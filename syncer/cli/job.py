@@ -35,14 +35,14 @@ def run(
     A job that has not stopped within ``seconds_to_stop`` after a signal, or before a second one, is ended as it is.
     """
     options = {"use_uvloop": sys.platform != "win32"}
-    _allow_open_files()
+    allow_open_files()
     gc.freeze()  # what has been imported stays; looking through it again and again is a twentieth of a run's CPU
     gc.set_threshold(20_000, 50, 100)
     gc.enable()
     raise click.exceptions.Exit(anyio.run(_run_until_signal, job, farewell, seconds_to_stop, backend_options=options))
 
 
-def _allow_open_files() -> None:
+def allow_open_files() -> None:
     """Raise the soft limit on open files as far as the hard one allows; many systems have 1024 for ``select``'s sake.
 
     Raises ``OutOfFiles`` where the limit is so low that the event loop cannot even begin, which ends the process.

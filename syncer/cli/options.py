@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from syncer.api.bundles import parse_selectors
-from syncer.bundle import GivenName
+from syncer.bundle import GivenName, bundle_place
 from syncer.cli.command import flag, option, options
 from syncer.content import Along
 from syncer.errors import UsageError
@@ -52,8 +52,15 @@ def as_option() -> Any:
 
 
 def bundle_option() -> Any:
-    """``--file``: the path of a bundle that is read."""
-    return option("The bundle, or an archive or a directory of another tool.", "-f", required=True, metavar="BUNDLE")
+    """``--file``: the path or the address of a bundle that is read."""
+    return option(
+        "The bundle, or an archive or a directory of another tool; or the https:// address of a bundle, which is read "
+        "in parts, and not stored.",
+        "-f",
+        required=True,
+        metavar="BUNDLE|URL",
+        parse=bundle_place,
+    )
 
 
 def cred_file_option() -> Any:
@@ -184,9 +191,14 @@ class LoginOptions:
     username: str | None = option("User of the registry.", "-u")
     password_stdin: bool = flag("Read that user's password from standard input.")
 
+    @property
+    def is_given(self) -> bool:
+        """True when there is a login, or a half of one."""
+        return self.username is not None or self.password_stdin
+
     def require_one_registry(self) -> None:
         """Raise ``UsageError`` for a login, since several registries are named."""
-        if self.username is not None or self.password_stdin:
+        if self.is_given:
             raise UsageError(
                 "--username and --password-stdin are for one registry, and several are named",
                 hint="syncer registry-login keeps a login for each of them",

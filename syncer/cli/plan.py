@@ -13,7 +13,7 @@ from syncer.api.palette import define
 from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import sync_settings
-from syncer.bundle import GivenName
+from syncer.bundle import BundleUrl, GivenName, bundle_place
 from syncer.cli.build_options import select_mirror
 from syncer.cli.command import flag, option
 from syncer.cli.fleet import SiteOptions, run_fleet
@@ -30,7 +30,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
-from syncer.cli.settings import chart_supplies, registry_settings, state_directory
+from syncer.cli.settings import chart_supplies, everyone_of, registry_settings, state_directory
 from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import Shard
@@ -41,8 +41,11 @@ from syncer.report.forecast import ForecastReport
 
 def plan(
     *,
-    file: Path | None = option(
-        "Foresee a push of this bundle, to --registry or the sites of --targets-file.", "-f", metavar="BUNDLE"
+    file: Path | BundleUrl | None = option(
+        "Foresee a push of this bundle, to --registry or the sites of --targets-file.",
+        "-f",
+        metavar="BUNDLE|URL",
+        parse=bundle_place,
     ),
     as_name: GivenName | None = as_option(),
     to: SiteOptions,
@@ -72,15 +75,18 @@ def plan(
         connection,
         login,
         find_login_target(login, sync_file) if sync_file else to.single,
-        everyone=mirror.everyone(to.registry),
+        everyone=everyone_of(file, mirror.everyone(to.registry)),
         include_foreign=mirror.include_foreign,
     )
     fleet = to.fleet(login, settings, mirror.map) if file and to.is_fleet else None
+    runner = to.runner(connection) if fleet else None
 
     async def job() -> Exit:
         if file and fleet:
             sites = structs.replace(to.options(connection), platform=mirror.arch)
-            return await run_fleet("plan", file, fleet, sites, output, given=as_name, tell_work=exit_code)
+            return await run_fleet(
+                "plan", file, fleet, sites, output, given=as_name, runner=runner, tell_work=exit_code
+            )
         if file:
             forecast = await _plan_push(file, as_name, to.single, mirror, settings, workers=workers)
         elif sync_file:
@@ -109,7 +115,7 @@ def _refuse_sites(to: SiteOptions, as_name: GivenName | None, *, is_sync: bool) 
 
 
 async def _plan_push(
-    file: Path,
+    file: Path | BundleUrl,
     given: GivenName | None,
     address: RegistryAddress | None,
     mirror: MirrorOptions,

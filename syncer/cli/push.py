@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from msgspec import structs
 
 from syncer.api.push import Delivery, push_file
-from syncer.bundle import GivenName
-from syncer.cli.command import flag
+from syncer.bundle import BundleUrl, GivenName
+from syncer.cli.command import flag, option
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
@@ -26,20 +25,35 @@ from syncer.cli.options import (
     selector_option,
 )
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
-from syncer.cli.settings import registry_settings, state_directory
-from syncer.errors import Exit
+from syncer.cli.settings import everyone_of, registry_settings, state_directory
+from syncer.errors import Exit, UsageError
+from syncer.fleet import Command
+from syncer.formats.units import byte_count
 from syncer.naming import NameMapping
 from syncer.oci import Platform
 
 
+def _bytes_or_none(text: str) -> int:
+    return 0 if text == "0" else byte_count(text)
+
+
 def push(
     *,
-    file: Path = bundle_option(),
+    file: Path | BundleUrl = bundle_option(),
     to: SiteOptions,
     map: NameMapping = map_option(),  # noqa: A002  the word of the command line
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
+    trust_journal: bool = flag(
+        "Ask nothing of sites to which an earlier run on this machine brought all of this bundle."
+    ),
+    read_window: int | None = option(
+        "How far one site may read ahead of another, in a file larger than memory; 0: any distance. Default: a quarter "
+        "of what memory is free, where the file does not fit in.",
+        metavar="BYTES",
+        parse=_bytes_or_none,
+    ),
     as_name: GivenName | None = as_option(),
     transfer: TransferOptions,
     login: LoginOptions,
@@ -52,7 +66,12 @@ def push(
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     transfer.refuse_recheck()
-    settings = registry_settings(connection, login, to.single, upload, everyone=to.registry)
+    if trust_journal and transfer.recheck:
+        raise UsageError(
+            "--trust-journal asks nothing of a site, and --recheck asks for everything", hint="leave one of them out"
+        )
+    settings = registry_settings(connection, login, to.single, upload, everyone=everyone_of(file, to.registry))
+    runner = to.runner(connection, upload)
     fleet = to.fleet(login, settings, map)
     state = state_directory(upload.state_dir)
 
@@ -81,9 +100,13 @@ def push(
             state=state,
             rehash=verify_first,
             recheck=transfer.recheck,
+            trust_journal=trust_journal,
+            read_window=read_window,
         )
-        command: Literal["push", "plan"] = "plan" if transfer.dry_run else "push"
-        return await run_fleet(command, file, fleet, options, output, given=as_name, tell_work=transfer.exit_code)
+        command: Command = "plan" if transfer.dry_run else "push"
+        return await run_fleet(
+            command, file, fleet, options, output, given=as_name, runner=runner, tell_work=transfer.exit_code
+        )
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
@@ -99,7 +122,7 @@ def push(
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 
-    if to.is_fleet:
+    if to.is_fleet or trust_journal:
         run(push_to_all, seconds_to_stop=LONGER_TO_STOP)
     else:
         run(forecast if transfer.dry_run else job)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import unquote
 
 import platformdirs
@@ -13,6 +14,7 @@ import platformdirs
 from syncer import __version__
 from syncer.api.bundles import StoredBundle
 from syncer.api.supplies import Supplies
+from syncer.bundle import BundleUrl
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
 from syncer.errors import InvalidFile, UsageError
 from syncer.oci import Reference
@@ -28,6 +30,9 @@ from syncer.registry import (
 )
 from syncer.transport import HostSettings, Limits, Proxies, TransportSettings
 
+Spoken: TypeAlias = RegistryAddress | StoredBundle | Reference | BundleUrl
+"""Whatever names a server that is spoken to, by HTTP or by HTTPS."""
+
 
 def registry_settings(
     connection: ConnectionOptions,
@@ -35,7 +40,7 @@ def registry_settings(
     address: RegistryAddress | None = None,
     upload: UploadOptions | None = None,
     *,
-    everyone: Sequence[RegistryAddress | StoredBundle | Reference] = (),
+    everyone: Sequence[Spoken] = (),
     include_foreign: bool = False,
 ) -> RegistrySettings:
     """The settings of all registries; ``login`` is for the registry at ``address`` alone.
@@ -75,6 +80,11 @@ def registry_settings(
         include_foreign=include_foreign,
         chunk_size=upload.chunk_size if upload else CHUNK_SIZE,
     )
+
+
+def everyone_of(file: Path | BundleUrl | None, registries: Sequence[Spoken]) -> list[Spoken]:
+    """All whom a command speaks to that brings the bundle ``file`` to ``registries``."""
+    return [*registries, file] if isinstance(file, BundleUrl) else list(registries)
 
 
 def _refuse_certificates(connection: ConnectionOptions) -> None:

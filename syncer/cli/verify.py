@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
-from syncer.bundle import GivenName, shown
+from syncer.bundle import BundleUrl, GivenName, shown
 from syncer.cli.command import option
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
@@ -23,8 +23,8 @@ from syncer.cli.options import (
     map_option,
 )
 from syncer.cli.output import print_json
-from syncer.cli.settings import registry_settings
-from syncer.errors import Exit
+from syncer.cli.settings import everyone_of, registry_settings
+from syncer.errors import Exit, UsageError
 from syncer.naming import NameMapping
 from syncer.oci import Reference
 from syncer.report import foreign_layers, human_bytes, human_seconds
@@ -32,7 +32,7 @@ from syncer.report import foreign_layers, human_bytes, human_seconds
 
 def verify(
     *,
-    file: Path = bundle_option(),
+    file: Path | BundleUrl = bundle_option(),
     public_key: Path | None = option(
         "Also check the bundle's signature with this key or certificate (PEM).", metavar="FILE"
     ),
@@ -45,19 +45,22 @@ def verify(
     output: OutputOptions,
 ) -> None:
     """Hash a bundle again and account for every byte of it; check its signature, and that registries have it all."""
-    settings = registry_settings(connection, login, to.single, everyone=to.registry)
+    settings = registry_settings(connection, login, to.single, everyone=everyone_of(file, to.registry))
 
     async def check_signature() -> None:
         if public_key:
+            if isinstance(file, BundleUrl):
+                raise UsageError("a signature is checked with the whole file at hand", hint="download the bundle first")
             from syncer.bundle.signature import verify_file  # noqa: PLC0415  cryptography is slow to import
 
             await to_thread.run_sync(verify_file, file, public_key, signature)
 
     async def verify_all() -> Exit:
+        runner = to.runner(connection)
         fleet = to.fleet(login, settings, map)
         options = to.options(connection)
         await check_signature()
-        return await run_fleet("verify", file, fleet, options, output, given=as_name)
+        return await run_fleet("verify", file, fleet, options, output, given=as_name, runner=runner)
 
     async def job() -> Exit:
         await check_signature()

@@ -3,91 +3,149 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import anyio
-from msgspec import Struct, structs
+from anyio import to_thread
+from msgspec import Struct, field, structs
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
-from syncer.api.plan import plan_delivery
-from syncer.api.push import Delivery, deliver
-from syncer.api.result import Run, RunOptions, may_pass
-from syncer.api.verify import verify_at
-from syncer.bundle import Bundle, BundleCheck, GivenName, verify_bundle
-from syncer.errors import InvalidBundle, SyncerError
-from syncer.fleet import FleetOptions
+from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
+from syncer.api.push import changed_meanwhile
+from syncer.api.result import may_pass, new_run_id
+from syncer.api.state import Lost
+from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
+from syncer.errors import UsageError
+from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
+from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import (
-    NOTHING_FORESEEN,
-    FleetResult,
-    Lacking,
-    OutOfTime,
-    SiteResult,
-    SiteState,
-    Stopped,
-    outcome,
-)
+from syncer.fleet.result import FleetResult, SiteResult, SiteState
+from syncer.fleet.visits import Names, Planning, Pushing, Verifying, Visit, address_of, open_convoy, with_limits
+from syncer.formats.units import CountOrShare
+from syncer.naming import NameMapping
+from syncer.oci import Platform
 from syncer.profiles.syncfile.site import Site
-from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
-from syncer.report import Report, Status
-from syncer.report.forecast import Forecast
+from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.summary import Reported
-from syncer.transfer.events import Emit
+from syncer.transfer.run import WORKERS
 
 _IN_FLIGHT = 256  # pieces of content of all sites together
 _LEAST_IN_FLIGHT = 4  # of one site
 
 
-Ended: TypeAlias = Callable[[SiteResult, Reported | None], None]
-Visit: TypeAlias = Callable[[Site, Emit | None, float | None, Ended], Awaitable[None]]
-"""Does the work at one site within so many seconds, None being as long as it takes, and says how it ended.
+async def deploy(
+    bundle: str | Path | BundleUrl | Bundle,
+    sites: str | Path | Iterable[str | Site],
+    *,
+    at_once: int = AT_ONCE,
+    runner: Runner | None = None,
+    mapping: NameMapping | None = None,
+    annotations: Mapping[str, str] | None = None,
+    platform: Platform | None = None,
+    settings: RegistrySettings | None = None,
+    environment: Mapping[str, str] | None = None,
+    state: Path | None = None,
+    most_failed: CountOrShare | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109  of the run: it ends what runs, and tells
+    rehash: bool = False,
+    recheck: bool = False,
+    trust_journal: bool = False,
+    workers: int = WORKERS,
+    run_id: str | None = None,
+    watcher: Watcher | None = None,
+    warn: Warn | None = None,
+) -> FleetResult:
+    """Push ``bundle``, a path or an open one, to many sites in one run; one that fails stops none of the others.
 
-It says that also when it is cancelled, of as much as was done.
-"""
+    ``sites`` are registries (``[http://]HOST[:PORT][/BASE]``), values, or the path of a targets file (docs/sites.md),
+    of which the sites that are enabled are taken, and whose variables are looked up in ``environment`` and nowhere
+    else.  ``at_once`` of them run at the same time; with ``runner`` on other machines, which have settings of their
+    own (``syncer.fleet.dask.DaskRunner``).  ``mapping`` comes before the names that a site has of its own.  After
+    ``timeout`` seconds no site is begun, and what runs is ended at its next request; nor is any begun once more than
+    ``most_failed`` of them failed.  With ``trust_journal`` nothing is asked of sites to which an earlier run brought
+    all of this bundle, as ``state`` has it.  ``watcher`` hears of each site as it begins and ends.  All else is as for
+    ``syncer.push``.  What became of each site is in the result.  Raises ``UsageError`` before anything is sent for
+    sites that are named twice and names that collide, ``InvalidFile`` for a targets file, ``InvalidBundle``.
+    """
+    if runner and settings:
+        raise UsageError(
+            "settings stay in this process", hint="give the runner a function that makes them where it runs"
+        )
+    settings = settings or RegistrySettings()
+    if isinstance(sites, str | Path):
+        read = partial(read_targets, Path(sites), settings, environment or {}, warn=warn)
+        listed, settings = await to_thread.run_sync(read)
+        chosen = name_sites(listed, mapping)
+    else:
+        chosen = name_sites(sites, mapping)
+    if not chosen:
+        raise UsageError("no registry is named")
+    options = FleetOptions(
+        at_once=at_once,
+        workers=workers,
+        most_failed=most_failed,
+        timeout=timeout,
+        platform=platform,
+        state=state,
+        annotations=annotations,
+        rehash=rehash,
+        recheck=recheck,
+        trust_journal=trust_journal,
+        run_id=run_id or new_run_id(),
+        watcher=watcher or Unwatched(),
+        warn=warn,
+    )
+    return await push_fleet(bundle, chosen, settings=settings, options=options, runner=runner)
 
 
 async def push_fleet(
-    file: Path,
+    file: str | Path | BundleUrl | Bundle,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     options: FleetOptions | None = None,
+    runner: Runner | None = None,
 ) -> FleetResult:
     """Push the bundle ``file`` to each of ``sites``; a site that fails stops none of the others.
 
-    Raises as ``push_file`` does for the bundle, and ``UsageError`` before anything is sent for names that collide at
-    one of the sites.
+    With ``runner`` the sites are visited there, and ``settings`` are for a bundle on a web server, but for the bytes a
+    second.  Raises as ``push_file`` does for the bundle, and ``UsageError`` before anything is sent for names that
+    collide at one of the sites.
     """
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
-        if options.rehash:
-            with _telling_if_cut_before(sites, options, command="push", bundle=bundle_name(bundle)):
+    async with _opened(file, given, settings, sites, options) as (registries, bundle):
+        chosen, names = _choose(bundle, sites, options)
+        account = _Account(sites, options, "push", bundle_name(bundle))
+        journal = _open_journal(bundle, chosen, options)
+        with account.told_if_cut():
+            if options.rehash:
                 await verify_bundle(bundle)
-        chosen = _choose(bundle, sites, options)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            pushing = _Pushing(registries, chosen, bundle_name(bundle), options, _share_of_workers(sites, options))
-            result = await _visit_all(
-                sites, pushing.visit, registries, options, command="push", bundle=bundle_name(bundle)
-            )
+            account.trust(journal, len(chosen.items))
+            if runner:
+                errand = Errand.of("push", bundle, given, settings, options)
+                await _visit_there(account, runner, errand, journal)
+            else:
+                workers, convoy = _share_of_workers(sites, options), open_convoy(bundle, options, len(sites))
+                pushing = Pushing(registries, bundle, chosen, names, options, workers, convoy)
+                await _visit_all(account, pushing.visit, registries, journal)
         if bundle.changed():
-            raise InvalidBundle(f"{file} was changed while it was being pushed", hint="push again, from a file at rest")
-    return result
+            raise changed_meanwhile(bundle)
+    return account.result()
 
 
 async def plan_fleet(
-    file: Path,
+    file: str | Path | BundleUrl | Bundle,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     options: FleetOptions | None = None,
+    runner: Runner | None = None,
 ) -> FleetResult:
     """Foresee what ``push_fleet`` would send to each of ``sites``; raises as it does.
 
@@ -95,41 +153,83 @@ async def plan_fleet(
     """
     options = options or FleetOptions()
     sites = [replace(site, windows=()) for site in sites]
-    async with open_checked(file, given, warn=options.warn) as bundle:
-        chosen = _choose(bundle, sites, options)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            planning = _Planning(registries, chosen, options, _share_of_workers(sites, options))
-            return await _visit_all(
-                sites, planning.visit, registries, options, command="plan", bundle=bundle_name(bundle)
-            )
+    async with _opened(file, given, settings, sites, options) as (registries, bundle):
+        chosen, _ = _choose(bundle, sites, options)
+        account = _Account(sites, options, "plan", bundle_name(bundle))
+        with account.told_if_cut():
+            account.trust(_open_journal(bundle, chosen, options), len(chosen.items))
+            if runner:
+                await _visit_there(account, runner, Errand.of("plan", bundle, given, settings, options))
+            else:
+                planning = Planning(registries, chosen, options, _share_of_workers(sites, options))
+                await _visit_all(account, planning.visit, registries)
+    return account.result()
 
 
 async def verify_fleet(
-    file: Path,
+    file: str | Path | BundleUrl | Bundle,
     sites: Sequence[Site],
     *,
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     options: FleetOptions | None = None,
+    runner: Runner | None = None,
 ) -> FleetResult:
-    """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
+    """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it, with ``runner`` from there.
+
+    Raises as ``verify`` does.
+    """
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
-        with _telling_if_cut_before(sites, options, command="verify", bundle=bundle_name(bundle)):
+    async with _opened(file, given, settings, sites, options) as (registries, bundle):
+        account = _Account(sites, options, "verify", bundle_name(bundle))
+        with account.told_if_cut():
             check = await verify_bundle(bundle)
-        async with open_registries(_with_limits(settings, sites)) as registries:
-            verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
-            return await _visit_all(
-                sites, verifying.visit, registries, options, command="verify", bundle=bundle_name(bundle)
-            )
+            if runner:
+                errand = Errand.of("verify", bundle, given, settings, options, check=check)
+                await _visit_there(account, runner, errand)
+            else:
+                verifying = Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
+                await _visit_all(account, verifying.visit, registries)
+    return account.result()
 
 
-def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> BundleSource:
-    """The items of ``bundle`` that go to ``sites``; raises ``UsageError`` for names that collide at one of them."""
+@asynccontextmanager
+async def _opened(
+    file: str | Path | BundleUrl | Bundle,
+    given: GivenName | None,
+    settings: RegistrySettings | None,
+    sites: Sequence[Site],
+    options: FleetOptions,
+) -> AsyncIterator[tuple[Registries, Bundle]]:
+    """The registries of all sites, and the bundle, which may come by way of them."""
+    async with (
+        open_registries(with_limits(settings, sites)) as registries,
+        opened(file, given, registries=registries, warn=options.warn) as bundle,
+    ):
+        yield registries, bundle
+
+
+def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> tuple[BundleSource, Names]:
+    """The items of ``bundle`` that go to ``sites``, and their names there.
+
+    Raises ``UsageError`` for names that collide at one of them.
+    """
     chosen = find_in_file(bundle, options.annotations)
+    names = Names(chosen, options)
     for site in sites:
-        _delivery(site, options).names(item.target for item in chosen.items)
-    return chosen
+        names.at(site)
+    return chosen, names
+
+
+def _open_journal(bundle: Bundle, chosen: BundleSource, options: FleetOptions) -> FleetJournal | None:
+    """The journal of sites that have ``chosen``; None where nothing is remembered."""
+    if options.state is None:
+        return None
+    cargo = Cargo.of(bundle, chosen, options.platform)
+    journal = FleetJournal(options.state / "fleets", cargo, Lost(options.state, options.warn))
+    if options.trust_journal:
+        journal.load()
+    return journal
 
 
 def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
@@ -138,66 +238,87 @@ def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
     return min(options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
 
 
-async def _visit_all(
-    sites: Sequence[Site], visit: Visit, registries: Registries, options: FleetOptions, *, command: str, bundle: str
-) -> FleetResult:
-    """Do ``visit`` at each of ``sites``; those that failed for what may have passed are visited again at the end."""
-    started = datetime.now(UTC)
-    run = _Visits(sites, visit, registries, options)
+class _Account(Struct, frozen=True):
+    """The account of a run, as it grows."""
 
-    def result() -> FleetResult:
+    sites: Sequence[Site]
+    options: FleetOptions
+    command: str
+    bundle: str  # its name
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    results: dict[str, SiteResult] = field(default_factory=dict)  # by the keys of sites
+
+    @property
+    def waiting(self) -> list[Site]:
+        """The sites of which nothing is known yet."""
+        return [site for site in self.sites if site.key not in self.results]
+
+    def trust(self, journal: FleetJournal | None, images: int) -> None:
+        """Take ``journal`` at its word, where that is asked for, that sites have all of the bundle's ``images``."""
+        if journal is None or not self.options.trust_journal:
+            return
+        for site in self.sites:
+            if journal.has(site):
+                result = SiteResult(name=site.name, registry=site.registry, state=SiteState.UNCHANGED, images=images)
+                self.results[site.key] = result
+                self.options.watcher.end(result, None, is_last=True)
+
+    def result(self) -> FleetResult:
+        """What became of all sites so far."""
         return FleetResult(
-            run_id=options.run_id,
-            command=command,
-            bundle=bundle,
-            started=started,
+            run_id=self.options.run_id,
+            command=self.command,
+            bundle=self.bundle,
+            started=self.started,
             ended=datetime.now(UTC),
-            sites=tuple(run.results.get(site.key) or _not_begun(site) for site in sites),
+            sites=tuple(self.results.get(site.key) or _not_begun(site) for site in self.sites),
         )
 
-    try:
-        await run.all(sites)
-        again = run.to_visit_again()
-        if again:
-            registries.transport.forget_outages(*(registries.host_at(_address(site)) for site in again))
-            await run.all(again)
-    except anyio.get_cancelled_exc_class():
-        if options.on_cut:
-            options.on_cut(result())
-        raise
-    return result()
+    @contextmanager
+    def told_if_cut(self) -> Iterator[None]:
+        """Tell ``options.on_cut`` of it when the block is cancelled."""
+        try:
+            yield
+        except anyio.get_cancelled_exc_class():
+            if self.options.on_cut:
+                self.options.on_cut(self.result())
+            raise
 
 
-@contextmanager
-def _telling_if_cut_before(
-    sites: Sequence[Site], options: FleetOptions, *, command: str, bundle: str
-) -> Iterator[None]:
-    """Tell ``options.on_cut`` that no site was begun, when the block is cancelled."""
-    started = datetime.now(UTC)
-    try:
-        yield
-    except anyio.get_cancelled_exc_class():
-        if options.on_cut:
-            results = tuple(map(_not_begun, sites))
-            options.on_cut(
-                FleetResult(
-                    run_id=options.run_id,
-                    command=command,
-                    bundle=bundle,
-                    started=started,
-                    ended=datetime.now(UTC),
-                    sites=results,
-                )
-            )
-        raise
+def _not_begun(site: Site) -> SiteResult:
+    return SiteResult(name=site.name, registry=site.registry, state=SiteState.NOT_BEGUN)
+
+
+async def _visit_there(account: _Account, runner: Runner, errand: Errand, journal: FleetJournal | None = None) -> None:
+    """Have ``runner`` do ``errand`` at each site."""
+    if sites := account.waiting:
+        async with runner.open(errand, sites) as visit:
+            await _visit_all(account, visit, None, journal)
+
+
+async def _visit_all(
+    account: _Account, visit: Visit, registries: Registries | None, journal: FleetJournal | None = None
+) -> None:
+    """Do ``visit`` at each site; those that failed for what may have passed are visited again at the end.
+
+    ``registries`` are those that are spoken to in this process, and ``journal`` is told which sites have everything.
+    """
+    run = _Visits(account, journal.noting(visit) if journal else visit, registries)
+    await run.all(account.waiting)
+    again = run.to_visit_again()
+    if again and registries:
+        hosts = (registries.host_at(address_of(site)) for site in again)
+        registries.transport.forget_outages(*hosts, is_last=True)
+    await run.all(again)
 
 
 class _Visits:
     """Goes to sites, so many at a time, as their queue says."""
 
-    def __init__(self, sites: Sequence[Site], visit: Visit, registries: Registries, options: FleetOptions) -> None:
-        self.results: dict[str, SiteResult] = {}
-        self._sites = sites
+    def __init__(self, account: _Account, visit: Visit, registries: Registries | None) -> None:
+        options = account.options
+        self._results = account.results
+        self._sites = account.sites
         self._visit = visit
         self._registries = registries
         self._options = options
@@ -224,9 +345,11 @@ class _Visits:
         """Whether no more sites may be begun."""
         if self._ends is not None and time.monotonic() >= self._ends:
             return True
-        failed = sum(not result.state.is_good for result in self.results.values())
         most = self._options.most_failed
-        return most is not None and not most.allows(failed, of=len(self._sites))
+        if most is None:
+            return False
+        failed = sum(not result.state.is_good for result in self._results.values())
+        return not most.allows(failed, of=len(self._sites))
 
     async def _work(self, queue: SiteQueue) -> None:
         while taken := await self._next(queue):
@@ -262,200 +385,23 @@ class _Visits:
             limits.append((closes - datetime.now(UTC)).total_seconds())
         await self._visit(site, emit, min(limits, default=None), partial(self._note, site))
 
-    def _note(self, site: Site, result: SiteResult, report: Report | None) -> None:
+    def _note(self, site: Site, result: SiteResult, report: Reported | None) -> None:
         """Note that a visit to ``site`` has ended."""
         is_last = True
-        if before := self.results.get(site.key):
+        if before := self._results.get(site.key):
             result = structs.replace(
                 result,
                 bytes_sent=before.bytes_sent + result.bytes_sent,
                 bytes_mounted=before.bytes_mounted + result.bytes_mounted,
                 bytes_resumed=before.bytes_resumed + result.bytes_resumed,
+                requests=before.requests + result.requests,
                 seconds=before.seconds + result.seconds,
                 state=SiteState.DONE if result.state is SiteState.UNCHANGED and before.bytes_sent else result.state,
             )
         elif not result.state.is_good and result.error is not None and may_pass(result.error):
             self._maybe_again[site.key] = site
             is_last = False
-        self.results[site.key] = result
-        self._registries.transport.leave(self._registries.host_at(_address(site)))
+        self._results[site.key] = result
+        if self._registries:
+            self._registries.transport.leave(self._registries.host_at(address_of(site)))
         self._options.watcher.end(result, report, is_last=is_last)
-
-
-class _Pushing(Struct, frozen=True):
-    """The push of one bundle to a site."""
-
-    registries: Registries
-    chosen: BundleSource
-    name: str
-    options: FleetOptions
-    workers: int
-
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
-        """Push to ``site`` within ``seconds``; whatever fails there is its result."""
-        began = time.monotonic()
-        options = RunOptions(
-            workers=self.workers,
-            run_id=self.options.run_id,
-            recheck=self.options.recheck,
-            beside_others=True,
-            emit=emit,
-        )
-        run = Run(options, fetches=False, sends=True)
-        errors: list[SyncerError] = []
-
-        def end() -> None:
-            report = run.report(self.registries, self.registries.host_at(_address(site)))
-            errors[:0] = [image.error for image in report.failures if image.error]
-            state = outcome(errors, has_changed=_has_changed(report))
-            ended(_result(site, state, began, report, errors), report)
-
-        with _within(seconds, errors, end):
-            pushed = await deliver(self.chosen, self.registries, _delivery(site, self.options), run, name=self.name)
-            errors += [pushed.problem] if pushed.problem else []
-
-
-class _Planning(Struct, frozen=True):
-    """The forecast of the push of one bundle to a site."""
-
-    registries: Registries
-    chosen: BundleSource
-    options: FleetOptions
-    workers: int
-
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
-        """Ask ``site`` for the names of all images within ``seconds``."""
-        began, asked = time.monotonic(), self._requests(site)
-        errors: list[SyncerError] = []
-        report = Forecast(fetches=False, sends=True, can_mount=True).report()  # of nothing, if time is over before
-
-        def end() -> None:
-            state = outcome(errors, has_changed=report.has_work)
-            result = SiteResult(
-                name=site.name,
-                registry=site.registry,
-                state=SiteState.BEHIND if state is SiteState.DONE else state,
-                images=report.totals.images,
-                images_failed=report.totals.images_failed,
-                requests=self._requests(site) - asked,
-                seconds=time.monotonic() - began,
-                error=errors[0] if errors else None,
-                foreseen={name: getattr(report.totals, name) for name in NOTHING_FORESEEN},
-            )
-            ended(result, report)
-
-        with _within(seconds, errors, end):
-            delivery = _delivery(site, self.options)
-            report = await plan_delivery(self.chosen, self.registries, delivery, workers=self.workers, must_tell=True)
-            errors += [image.error for image in report.images if image.error]
-
-    def _requests(self, site: Site) -> int:
-        """The requests so far to the host of ``site``, whose sites follow each other."""
-        traffic = self.registries.traffic.get(self.registries.host_at(_address(site)))
-        return traffic.requests.total() if traffic else 0
-
-
-class _Verifying(Struct, frozen=True):
-    """The look whether a site has all of a bundle."""
-
-    registries: Registries
-    bundle: Bundle
-    check: BundleCheck
-    options: FleetOptions
-    workers: int
-
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
-        """Ask ``site`` for everything within ``seconds``."""
-        began = time.monotonic()
-        errors: list[SyncerError] = []
-        images = failed = 0
-
-        def end() -> None:
-            result = SiteResult(
-                name=site.name,
-                registry=site.registry,
-                state=outcome(errors, has_changed=failed > 0),
-                images=images,
-                images_failed=failed,
-                seconds=time.monotonic() - began,
-                error=errors[0] if errors else None,
-            )
-            ended(result, None)
-
-        with _within(seconds, errors, end):
-            delivery = _delivery(site, self.options)
-            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
-            images, failed = self.check.images, len({gap.name for gap in found.lacking})
-            if found.lacking:
-                errors.append(Lacking(len(found.lacking), found.checked))
-            errors += [doubt.error for doubt in found.unknown]
-
-
-@contextmanager
-def _within(seconds: float | None, errors: list[SyncerError], end: Callable[[], None]) -> Iterator[None]:
-    """Run the block for so many seconds at most, and call ``end``; what ends it early is added to ``errors``."""
-    try:
-        with anyio.move_on_after(seconds) as time_left:
-            try:
-                yield
-            except SyncerError as error:
-                errors.append(error)
-    except anyio.get_cancelled_exc_class():
-        errors.append(Stopped())
-        end()
-        raise
-    if time_left.cancelled_caught:
-        errors.append(OutOfTime())
-    end()
-
-
-def _result(site: Site, state: SiteState, began: float, report: Report, errors: Sequence[SyncerError]) -> SiteResult:
-    totals = report.totals
-    return SiteResult(
-        name=site.name,
-        registry=site.registry,
-        state=state,
-        images=totals.images,
-        images_failed=totals.images_failed,
-        bytes_sent=totals.bytes_sent,
-        bytes_mounted=totals.bytes_mounted,
-        bytes_resumed=totals.bytes_resumed,
-        requests=totals.requests,
-        seconds=time.monotonic() - began,
-        error=errors[0] if errors else None,
-    )
-
-
-def _not_begun(site: Site) -> SiteResult:
-    return SiteResult(name=site.name, registry=site.registry, state=SiteState.NOT_BEGUN)
-
-
-def _has_changed(report: Report) -> bool:
-    """Whether anything was brought to the target."""
-    totals = report.totals
-    return bool(totals.blobs_copied or totals.blobs_mounted) or any(
-        image.status is Status.COPIED for image in report.images
-    )
-
-
-def _address(site: Site) -> RegistryAddress:
-    return RegistryAddress.parse(site.registry)
-
-
-def _delivery(site: Site, options: FleetOptions) -> Delivery:
-    return Delivery(address=_address(site), mapping=site.mapping, platform=options.platform, state=options.state)
-
-
-def _with_limits(settings: RegistrySettings | None, sites: Iterable[Site]) -> RegistrySettings:
-    """``settings`` with the bytes a second of ``sites`` and of their groups."""
-    settings = settings or RegistrySettings()
-    transport = settings.transport
-    hosts, groups = dict(transport.hosts), dict(transport.groups)
-    for site in sites:
-        host = _address(site).host
-        if site.group and site.group.bytes_per_second:
-            groups[site.group.name] = site.group.bytes_per_second
-            hosts[host] = structs.replace(transport.host(host), group=site.group.name)
-        elif site.bytes_per_second:
-            hosts[host] = structs.replace(transport.host(host), bytes_per_second=site.bytes_per_second)
-    return structs.replace(settings, transport=structs.replace(transport, hosts=hosts, groups=groups))

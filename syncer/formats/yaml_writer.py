@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from typing import Any
 
 # letters first; or a digit, as an image at an address has it, with a slash somewhere, which no number or time has
@@ -48,14 +48,14 @@ def _scalar(value: Any) -> str | None:
 
 
 def _by_pyyaml(document: Mapping[str, Any]) -> str:
-    import yaml  # noqa: PLC0415  slow to import, and rarely needed
-
-    return yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=float("inf"))
+    text: str = _dump()(document, sort_keys=False, allow_unicode=True, width=float("inf"))
+    return text
 
 
 @cache
-def _dumper() -> Any:
-    import yaml  # noqa: PLC0415  as above
+def _dump() -> Callable[..., Any]:
+    """PyYAML's ``dump`` with the dumper for our documents."""
+    import yaml  # noqa: PLC0415  slow to import, and rarely needed
 
     class Dumper(yaml.SafeDumper):
         """A dumper that indents lists below their key and never uses anchors."""
@@ -73,4 +73,4 @@ def _dumper() -> Any:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, as_block)
-    return Dumper
+    return partial(yaml.dump, Dumper=Dumper)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from syncer.oci.platform import Platform
@@ -80,7 +79,7 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 
-_NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
+_NO_ANNOTATIONS: Mapping[str, str] = {}
 _MAX_SIZE = 2**63 - 1
 
 
@@ -164,4 +163,4 @@ def annotations_from_json(document: Any) -> Mapping[str, str]:
         return _NO_ANNOTATIONS
     if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
         raise InvalidContent("annotations must map strings to strings")
-    return MappingProxyType(document)
+    return document

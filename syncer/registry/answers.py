@@ -16,7 +16,6 @@ from syncer.transport import Answer
 from syncer.transport.guard import readable, upgraded
 from syncer.transport.message import resolved
 
-_CONTENT_RANGE = re.compile(r"[ \t]*bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)[ \t]*", re.IGNORECASE)
 _UPLOAD_RANGE = re.compile(r"[ \t]*(?:bytes[= \t][ \t]*)?0-([0-9]{1,19})[ \t]*", re.IGNORECASE)
 _LINK = re.compile(r"[ \t,]*<([^<>]*)>([^<]*)")
 _NEXT = re.compile(r";[ \t]*rel[ \t]*=[ \t]*(?:\"[^\"]*\bnext\b[^\"]*\"|next\b)", re.IGNORECASE)
@@ -27,26 +26,6 @@ _MOST = 100  # problems and digests that are read of one answer
 _AMAZON = re.compile(r"(?P<account>[0-9]+)\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 _ERRORS = 400  # the statuses from here on say that something went wrong
 _FULL = ("quota", "storage limit", "no space")
-
-
-class ContentRange(Struct, frozen=True):
-    """The range of bytes in an answer of status 206, both ends included."""
-
-    first: int
-    last: int
-    total: int | None
-
-
-def content_range(text: str | None) -> ContentRange | None:
-    """``Content-Range`` of a download (RFC 9110 §14.4); None when it makes no sense."""
-    found = _CONTENT_RANGE.fullmatch(text or "")
-    if found is None:
-        return None
-    first, last = int(found[1]), int(found[2])
-    total = None if found[3] == "*" else int(found[3])
-    if first > last or (total is not None and last >= total):
-        return None
-    return ContentRange(first, last, total)
 
 
 def uploaded(text: str | None) -> int:

@@ -66,7 +66,7 @@ class RegistryAuth:
         self._transport = transport
         self._base = base
         self._credentials = credentials
-        self._is_foreign = is_foreign  # a server sent us there: it hears of no login, and of no ping
+        self._is_foreign = is_foreign  # no registry, or one that a server sent us to: it hears of no ping
         self._elsewhere: dict[object, RegistryAuth] = {}  # by origin
         self._trusted = frozenset(map(canonical_host, trusted_realms))
         self._realm: Realm | None = None

@@ -43,6 +43,11 @@ class Content:
         self._rest: bytes | memoryview = b""  # of a piece that went beyond a part
         self._position = 0
 
+    async def turn(self, offset: int) -> None:
+        """Wait until the bytes from ``offset`` on should be read, where others read the same file."""
+        if isinstance(self._blob, FileBlob):
+            await self._blob.turn(offset)
+
     def goes_on_from(self, offset: int) -> None:
         """Note that an earlier run has brought the first ``offset`` bytes."""
         self._progress.resumed = offset
@@ -96,6 +101,8 @@ class Content:
 
     async def close(self) -> None:
         """Let go of the source."""
+        if isinstance(self._blob, FileBlob):
+            self._blob.over()
         if self._relay is not None:
             self._relay.close()
         self._pieces, self._rest = None, b""

@@ -15,7 +15,6 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -65,8 +64,8 @@ class CredentialSettings(Struct, frozen=True, kw_only=True):
     Hosts are written ``host[:port]``, as in references; a path may follow.
     """
 
-    logins: Mapping[str, Credential] = field(default_factory=lambda: MappingProxyType({}))
-    helpers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # docker-credential-<name>
+    logins: Mapping[str, Credential] = field(default_factory=dict)
+    helpers: Mapping[str, str] = field(default_factory=dict)  # docker-credential-<name>
     files: tuple[AuthFile, ...] = ()
 
 

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 from msgspec import Struct, structs
 from multidict import CIMultiDictProxy
+from yarl import URL
 
 from syncer.content import Pieces, PourableBlob
 from syncer.errors import DigestMismatch, Interrupted, NetworkError, SyncerError, Unsafe
 from syncer.oci import Descriptor
-from syncer.registry.answers import content_range, refusal
+from syncer.registry.answers import refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
 from syncer.transport.guard import Scope, authority, origin
+from syncer.transport.message import content_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,11 @@ class RegistryBlob(PourableBlob):
 
     descriptor: Descriptor
     repository: Repository
+
+    @property
+    def server(self) -> URL:
+        """See ``content.PourableBlob``."""
+        return self.repository.registry.base
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:

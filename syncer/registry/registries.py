@@ -26,7 +26,7 @@ from syncer.registry.repository import Registry, Repository
 from syncer.registry.target import RegistryTarget
 from syncer.registry.upload_journal import UploadJournal
 from syncer.registry.upload_session import CHUNK_SIZE, Manner
-from syncer.transport import Request, Traffic, Transport, TransportSettings, open_transport
+from syncer.transport import Authorizer, Request, Traffic, Transport, TransportSettings, open_transport
 from syncer.transport.guard import Scope, authority
 from syncer.transport.settings import HostSettings
 
@@ -164,6 +164,20 @@ class Registries:
     def traffic(self) -> Mapping[str, Traffic]:
         """The counters of each host, by ``host[:port]``."""
         return self._transport.traffic
+
+    def authorizer(self, url: URL) -> Authorizer:
+        """The authorizer for a file of a web server, with that host's login, as a registry asks for it.
+
+        Raises ``UsageError`` for plain HTTP where nobody allowed it; loopback may speak it.
+        """
+        host = authority(url)
+        settings = self._settings.transport.host(host)
+        if url.scheme == "http" and not (is_loopback(host) or settings.plain_http):
+            raise UsageError(f"{host} is to be spoken to without TLS", hint="--plain-http allows it; https:// is safer")
+        auth = RegistryAuth(
+            self._transport, url, host, self._credentials, self._settings.trusted_realms, is_foreign=True
+        )
+        return auth.for_scopes(url.path.strip("/"))
 
     async def credential(self, host: str) -> Credential | None:
         """The login for ``host``, which others than registries may ask for too.  Raises ``InvalidFile``."""

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 
-from syncer.content import Blob, Progress
+from syncer.content import Blob, PourableBlob, Progress
 from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.answers import hint_for, is_full
 from syncer.registry.body import Content, SourceFailed
-from syncer.registry.download import RegistryBlob
 from syncer.registry.referrers import Referrers, ReferrerSearch
 from syncer.registry.repository import Registry, Repository
 from syncer.registry.upload import Upload
@@ -99,10 +98,10 @@ class RegistryTarget:
         return True
 
     def _relayed(self, blob: Blob) -> AbstractAsyncContextManager[None]:
-        """A block that may send ``blob``: one that is fetched from a registry meanwhile holds a request to each."""
-        if not isinstance(blob, RegistryBlob):
+        """A block that may send ``blob``: one that is fetched from a server meanwhile holds a request to each."""
+        if not isinstance(blob, PourableBlob) or (server := blob.server) is None:
             return nullcontext()
-        return self._registry.transport.relay(self._registry.base, blob.repository.registry.base)
+        return self._registry.transport.relay(self._registry.base, server)
 
     async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
         """Ask for a mount; anything but 201 means that the blob must be written.

@@ -25,6 +25,10 @@ LARGE = 1024 * 1024
 """Bytes.  A blob of this size or more is large: it begins early, and leaves some workers to the small ones."""
 
 _MAX_LARGE_AT_ONCE = 8  # more large blobs at once cost memory and gain nothing (speed.md §6.6)
+
+Rank: TypeAlias = Callable[[Descriptor], int]
+"""The place of a large blob in the order in which they are sent: the lowest comes first."""
+
 Ask: TypeAlias = Callable[[Reference], float]
 """A question about the registry of a reference: its pause in seconds, or the number of blobs that it may deliver."""
 
@@ -76,6 +80,11 @@ def no_pause(_: Reference) -> float:
     return 0.0
 
 
+def largest_first(descriptor: Descriptor) -> int:
+    """The place of a large blob where its source has no order of its own."""
+    return -descriptor.size
+
+
 def any_number(_: Reference) -> float:
     """The number of blobs that a registry may deliver at once at a source without a limit."""
     return math.inf
@@ -100,6 +109,7 @@ class Plan:
     workers: int
     can_mount: bool
     memory: Memory = dataclasses.field(default_factory=Memory)
+    rank: Rank = largest_first
     complete: bool = False  # discovery has nothing more to add
     unfinished: int = 0
     _nodes: dict[tuple[str, Digest], Node] = dataclasses.field(default_factory=dict)
@@ -107,7 +117,7 @@ class Plan:
     _ready: ReadyQueue = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self._ready = ReadyQueue(self.workers)
+        self._ready = ReadyQueue(self.workers, self.rank)
 
     @property
     def finished(self) -> bool:
@@ -251,7 +261,7 @@ class _Queue(Struct):
     """The blobs that wait for one registry, and the number of those that workers fetch from it now."""
 
     origin: Reference  # any image in it
-    large: list[tuple[int, int, Node]] = field(default_factory=list)  # a heap: the largest first
+    large: list[tuple[int, int, Node]] = field(default_factory=list)  # a heap by rank
     small: deque[tuple[int, Node]] = field(default_factory=deque)
     under_way: int = 0
 
@@ -267,6 +277,7 @@ class ReadyQueue(Struct):
     """
 
     workers: int
+    rank: Rank = largest_first
     _commits: deque[Node] = field(default_factory=deque)
     _mounts: deque[tuple[int, Node]] = field(default_factory=deque)
     _queues: dict[str, _Queue] = field(default_factory=dict)  # by registry
@@ -280,7 +291,7 @@ class ReadyQueue(Struct):
         elif node.mount_from is not None:
             self._mounts.append((self._tickets, node))
         elif node.is_large:
-            heapq.heappush(self._queue(node).large, (-node.descriptor.size, self._tickets, node))
+            heapq.heappush(self._queue(node).large, (self.rank(node.descriptor), self._tickets, node))
         else:
             self._queue(node).small.append((self._tickets, node))
 

@@ -9,8 +9,8 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct, field
 
-from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
-from syncer.errors import ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull
+from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Ranking, Referring, Source, Target
+from syncer.errors import BundleChanged, ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull, first_in
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
@@ -30,7 +30,7 @@ from syncer.transfer.events import (
     Started,
 )
 from syncer.transfer.memory import Memory
-from syncer.transfer.plan import Node, Plan, Tree, any_number, no_pause
+from syncer.transfer.plan import Node, Plan, Tree, any_number, largest_first, no_pause
 
 WORKERS = 32
 """The default number of blobs and manifests that are transferred at the same time."""
@@ -48,15 +48,16 @@ async def transfer(items: Sequence[Item], source: Source, target: Target, *, opt
     """Bring ``items`` from ``source`` to ``target``: blobs, then manifests, then names.
 
     Every item ends in exactly one of ImageCopied, ImageSkipped and ImageFailed; one that fails never
-    stops the others.  Raises ``TargetFull`` when the target cannot store anything more.
+    stops the others.  Raises ``TargetFull`` when the target cannot store anything more, and ``BundleChanged`` when the
+    source is no more what it was.
     """
     running = _Transfer(source, target, options, emit)
     try:
         await running.run(items)
         if moved := await running.moved():
             await _Transfer(source, target, options, emit, is_second=True).run(moved)
-    except* TargetFull as full:
-        raise _first(full) from None
+    except* (TargetFull, BundleChanged) as last:
+        raise first_in(last) from None
 
 
 class _Transfer:
@@ -68,7 +69,8 @@ class _Transfer:
         self._emit = emit
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
-        self.plan = Plan(options.workers, self.mounting is not None, options.memory)
+        rank = source.rank if isinstance(source, Ranking) else largest_first
+        self.plan = Plan(options.workers, self.mounting is not None, options.memory, rank)
         self.inspected = target if options.recheck and isinstance(target, Inspectable) else None
         self.discovery = Discovery(
             source,
@@ -158,7 +160,7 @@ class _Transfer:
             async for node in jobs:
                 try:
                     await self._perform(node)
-                except TargetFull:
+                except (TargetFull, BundleChanged):
                     raise
                 except SyncerError as error:
                     self.emit(Failed(node.descriptor, node.space, error))
@@ -240,9 +242,3 @@ def _platforms(tree: Tree) -> tuple[Platform, ...]:
     root = tree.manifests[tree.root.digest]
     listed = root.manifests if isinstance(root, Index) else ()
     return tuple(child.platform for child in listed if child.platform)
-
-
-def _first(group: BaseExceptionGroup[TargetFull]) -> TargetFull:
-    for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    raise group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
 from types import MappingProxyType
@@ -22,6 +23,7 @@ SMALL = 64 * 1024
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
+_CONTENT_RANGE = re.compile(r"[ \t]*bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)[ \t]*", re.IGNORECASE)
 
 Sink: TypeAlias = Callable[[memoryview], None]
 """A function that takes pieces of a body in a worker thread; a piece is not used any more when it returns."""
@@ -250,6 +252,26 @@ class _InMemory(Response):
 
     def release(self) -> None:
         """Do nothing, since the connection is free already."""
+
+
+class ContentRange(Struct, frozen=True):
+    """The range of bytes in an answer of status 206, both ends included."""
+
+    first: int
+    last: int
+    total: int | None
+
+
+def content_range(text: str | None) -> ContentRange | None:
+    """``Content-Range`` of a download (RFC 9110 §14.4); None when it makes no sense."""
+    found = _CONTENT_RANGE.fullmatch(text or "")
+    if found is None:
+        return None
+    first, last = int(found[1]), int(found[2])
+    total = None if found[3] == "*" else int(found[3])
+    if first > last or (total is not None and last >= total):
+        return None
+    return ContentRange(first, last, total)
 
 
 def resolved(base: URL, location: str) -> URL:

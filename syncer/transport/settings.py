@@ -6,7 +6,6 @@ import dataclasses
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Self
 
 from msgspec import Struct, field
@@ -131,12 +130,15 @@ class TransportSettings(Struct, frozen=True, kw_only=True):
 
     limits: Limits = field(default_factory=Limits)
     default: HostSettings = field(default_factory=HostSettings)
-    hosts: Mapping[str, HostSettings] = field(default_factory=lambda: MappingProxyType({}))
+    hosts: Mapping[str, HostSettings] = field(default_factory=dict)
     proxies: Proxies = field(default_factory=Proxies)
     bytes_per_second: float | None = None  # of the bodies of all hosts together
-    groups: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))  # bytes a second of each group
+    groups: Mapping[str, float] = field(default_factory=dict)  # bytes a second of each group
     certificates: tuple[Path, ...] = ()  # directories laid out like /etc/docker/certs.d
     user_agent: str = "syncer"
+    one_first: bool = (
+        False  # until a host has answered well, one request goes to it at a time, whose failure is its end
+    )
 
     def host(self, name: str) -> HostSettings:
         """The settings for the host ``name``."""

@@ -52,7 +52,7 @@ async def bundled_blob(directory: Path, content: bytes) -> AsyncIterator[BundleB
     """``content`` as a blob that lies in a bundle, of which it is nearly all."""
     source = MemorySource()
     layer = images.layer_of(content, compression="none")
-    reference = source.add("app", images.image("app", layers=[layer]))
+    source.add("app", images.image("app", layers=[layer]))
     await build(final := directory / "bundle.tar.zst", source)
     with open_bundle(final) as bundle:
-        yield bundle.blob(reference, Descriptor(images.OCI_LAYER, Digest.of(content), len(content)))
+        yield BundleBlob(bundle, Descriptor(images.OCI_LAYER, Digest.of(content), len(content)))

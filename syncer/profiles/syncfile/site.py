@@ -26,7 +26,7 @@ class Site:
 
     name: str  # its own, or else its registry as it was written
     registry: str  # [http://|https://]HOST[:PORT][/BASE]
-    place: str  # file and line, for messages
+    place: str = ""  # file and line, for messages
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     enabled: bool = True
     mapping: NameMapping = dataclasses.field(default_factory=NameMapping)  # names of images there

@@ -7,6 +7,7 @@ import fnmatch
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Self
 
 from msgspec import Struct
@@ -40,7 +41,7 @@ class TagPattern:
     @classmethod
     def glob(cls, text: str) -> Self:
         """Match the whole tag with ``*``, ``?`` and ``[…]`` as in a shell; upper and lower case differ."""
-        return cls("glob", text, _whole(re.compile(fnmatch.translate(text))))
+        return cls("glob", text, partial(_is_whole, re.compile(fnmatch.translate(text))))
 
     @classmethod
     def regex(cls, text: str) -> Self:
@@ -50,20 +51,14 @@ class TagPattern:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # what `re` warns of means something else elsewhere
-                return cls("regex", text, _whole(re.compile(text, re.ASCII)))
+                return cls("regex", text, partial(_is_whole, re.compile(text, re.ASCII)))
         except (re.error, RecursionError, OverflowError, Warning) as error:
             raise UsageError(f"{text[:160]!r} is not a regular expression: {error}") from None
 
     @classmethod
     def semver(cls, text: str) -> Self:
         """Match tags that are versions in a range such as ``^1.2``; raises ``UsageError``."""
-        allowed = Range.parse(text)
-
-        def fits(tag: str) -> bool:
-            version = Version.parse(tag)
-            return version is not None and allowed.allows(version)
-
-        return cls("semver", text, fits)
+        return cls("semver", text, partial(_is_within, Range.parse(text)))
 
     @classmethod
     def semver_regclient(cls, text: str) -> Self:
@@ -128,8 +123,13 @@ def _fits(tag: str, patterns: Iterable[TagPattern]) -> bool:
     return any(pattern.fits(tag) for pattern in patterns)
 
 
-def _whole(pattern: re.Pattern[str]) -> Callable[[str], bool]:
-    return lambda tag: pattern.fullmatch(tag) is not None
+def _is_whole(pattern: re.Pattern[str], tag: str) -> bool:
+    return pattern.fullmatch(tag) is not None
+
+
+def _is_within(allowed: Range, tag: str) -> bool:
+    version = Version.parse(tag)
+    return version is not None and allowed.allows(version)
 
 
 def _natural(tag: str) -> list[tuple[bool, int, str]]:
