@@ -22,6 +22,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
+from msgspec import NODEFAULT
 from yarl import URL
 
 import syncer
@@ -69,9 +70,9 @@ def fields(kind: type) -> list[tuple[str, bool]]:
             for field in dataclasses.fields(kind)
             if field.init
         ]
-    names = getattr(kind, "__struct_fields__", ())
-    parameters = inspect.signature(kind).parameters if names else {}
-    return [(name, parameters[name].default is not inspect.Parameter.empty) for name in names]
+    names, defaults = getattr(kind, "__struct_fields__", ()), getattr(kind, "__struct_defaults__", ())
+    given = [NODEFAULT] * (len(names) - len(defaults)) + list(defaults)  # of the last fields
+    return [(name, default is not NODEFAULT) for name, default in zip(names, given, strict=True)]
 
 
 def hints(thing: Any) -> dict[str, Any]:
@@ -155,11 +156,10 @@ def make(kind: Any, inside: tuple[type, ...] = (), *, whole: bool = True) -> Any
     else:
         wanted, known = fields(kind), hints(kind)
     values = {name: sample(known[name], (*inside, kind)) for name, is_optional in wanted if whole or not is_optional}
-    positional = [
-        values.pop(name)
-        for name, parameter in inspect.signature(kind).parameters.items()
-        if parameter.kind is parameter.POSITIONAL_ONLY
-    ]
+    if not issubclass(kind, BaseException):
+        return kind(**values)
+    parameters = inspect.signature(kind).parameters.items()
+    positional = [values.pop(name) for name, each in parameters if each.kind is each.POSITIONAL_ONLY]
     return kind(*positional, **values)
 
 

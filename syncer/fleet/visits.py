@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -198,8 +197,7 @@ class Planning(Struct, frozen=True):
         return traffic.requests.total() if traffic else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Verifying:
+class Verifying(Struct, frozen=True):
     """The look whether a site has all of a bundle."""
 
     registries: Registries
