@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncer.api.result import refusal_in
 from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit
