@@ -27,10 +27,11 @@ from syncer.transfer.plan import Needs
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import Ran, environment, syncer
-from tests.support.fault_proxy import FaultProxy, fault_proxy
+from tests.support.fault_proxy import FaultProxy, Link, fault_proxy
 from tests.support.faults import Flip, Reply, Reset, Stall
 from tests.support.images import Image
 from tests.support.registries import LOGIN, Registry
+from tests.support.tls import Authority
 
 SHARED = images.layer("shared", 60_000)
 LARGE = images.layer("large", 900_000)
@@ -260,6 +261,55 @@ async def test_bytes_that_stay_wrong_are_a_whole_blob_for_nobody(debian_registry
             assert not whole
 
     assert reads(source)[LARGE_DIGEST] <= 4  # twice in each of two passes
+
+
+async def test_a_source_that_is_a_target_too_and_takes_one_request_at_a_time_waits_for_nobody(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """An upload to it must not hold the only request that the fetch of its blob needs, or needs again."""
+    async with (
+        debian_registry("source") as upstream,
+        fault_proxy(upstream) as source,
+        debian_registry("target") as target,
+    ):
+        await publish(upstream)
+        targets = [source.registry, target]
+        source.on("GET", f"/blobs/{LARGE_DIGEST}", Reset("answer", at=200_000), times=4)
+        limits = {registry.address: {"concurrency": 1} for registry in targets}
+        write_file(tmp_path, source.registry, targets, registries=limits)
+
+        with anyio.fail_after(30):
+            ran = await sync(tmp_path, "--chunk-size", "100KB")
+
+        assert ran.code == 0, ran.stderr
+        for each in targets:
+            await assert_mirrored(each, source.registry)
+
+
+async def test_targets_with_tls_read_while_a_blob_comes(
+    debian_registry: OpenRegistry, authority: Authority, tmp_path: Path
+) -> None:
+    """The kernel cannot encrypt, so the file is read, as fast as the source delivers it."""
+    identity = authority.server()
+    async with (
+        debian_registry("source") as upstream,
+        fault_proxy(upstream, link=Link(bytes_per_second=2_000_000)) as source,
+        debian_registry("one", tls=identity, authority=authority.certificate) as one,
+        debian_registry("two", tls=identity, authority=authority.certificate) as two,
+    ):
+        await publish(upstream)
+        trusted = {target.address: {"ca_cert": str(authority.certificate)} for target in (one, two)}
+        write_file(tmp_path, source.registry, [one, two], registries=trusted)
+        text = (tmp_path / "sync.yaml").read_text().replace("http://", "https://")
+        (tmp_path / "sync.yaml").write_text(text)
+
+        ran = await sync(tmp_path)
+
+        assert ran.code == 0, ran.stderr
+        for target in (one, two):
+            await assert_mirrored(target, source.registry)
+
+    assert reads(source) == dict.fromkeys(distinct(MADE.values()), 1)
 
 
 async def test_a_target_that_dies_leaves_the_others_their_one_read(
@@ -559,3 +609,17 @@ def test_blocks_are_used_again_and_the_disk_has_its_room_back(tmp_path: Path) ->
         assert found == content[7:]
         assert size <= 10 * BlockFile.BLOCK
         assert os.fstat(file.file).st_size == 0
+
+
+def test_a_file_that_its_disk_lets_not_grow_keeps_to_what_it_has(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b") as opened:
+        file = BlockFile(opened.fileno(), 10 * BlockFile.BLOCK)
+        blocks = file.take(3)
+        assert blocks is not None
+        file.write(blocks, 0, memoryview(os.urandom(3 * BlockFile.BLOCK)))
+
+        file.shrink()
+        file.give(blocks)
+
+        assert file.limit == 3
+        assert file.take(4) is None
