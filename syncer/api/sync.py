@@ -24,7 +24,7 @@ from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
-from syncer.transfer.blob_spool import BlobSpool, SpoolSettings, open_spool
+from syncer.transfer.blob_spool import BlobSpool, SpoolReader, SpoolSettings, open_spool
 from syncer.transfer.events import Emit, Event, ImageFailed, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
 
@@ -228,7 +228,7 @@ class _Passes:
 
     async def _bring(self, items: Sequence[Item], source: Snapshot, host: str, spool: BlobSpool | None) -> None:
         target = self.targets[host]
-        reader = spool.reader(host) if spool else None
+        reader = SpoolReader(spool, host) if spool else None
         workers = min(self.run.workers, target.target.capacity)
         options = Options(workers=workers, memory=target.memory, recheck=self.how.recheck, spool=reader)
         await transfer(items, source, target.target, options=options, emit=self._note)

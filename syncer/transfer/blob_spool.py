@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -43,13 +43,6 @@ _PATIENCE = 2.0  # seconds for which a target that reads nothing waits for room
 _LOOK = 0.2  # seconds after which one that waits looks again who is left behind
 
 Warn: TypeAlias = Callable[[str], None]
-
-
-class _Unwritable(Exception):
-    """The file refuses to be written."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__(error.strerror or str(error))
 
 
 class _Entry:
@@ -191,10 +184,7 @@ class _Writing:
 
     def __call__(self, piece: memoryview) -> None:
         self._hasher.update(piece)
-        try:
-            self._file.write(self._entry.blocks, self._position, piece)
-        except OSError as error:
-            raise _Unwritable(error) from None
+        self._file.write(self._entry.blocks, self._position, piece)
         self._position += len(piece)
         self._entry.grow(min(self._position, self._size - 1))
 
@@ -235,15 +225,13 @@ class BlobSpool:
         self._entries: dict[Digest, _Entry] = {}
         self._spoilt: set[Digest] = set()  # blobs that came once, and were not what their digests say
         self._reading = Counter[str]()  # blobs that each target has open
-        self._unmounting: set[str] = set()  # targets that have refused a mount
+        self.unmounting: set[str] = (
+            set()
+        )  # targets that have refused a mount, each repository of which reads for itself
         self._leaving = 0  # blocks of blobs that were withdrawn, and are still open
         self._freed = anyio.Event()
         self._next_look = 0.0  # monotonic: when it may be looked again who is left behind
         self._is_stuck = False  # those who should leave did not, while somebody waited
-
-    def reader(self, target: str) -> SpoolReader:
-        """The spool as ``target`` sees it."""
-        return SpoolReader(self, target)
 
     def shared(self, target: str, blob: Blob) -> Blob:
         """``blob`` as ``target`` reads it: by way of the spool if that spares the source something."""
@@ -251,14 +239,10 @@ class BlobSpool:
         if self._is_off or isinstance(blob, FileBlob) or not blob.descriptor.size:
             return blob
         wanted = self.needs.of(digest)
-        is_wanted_again = target in self._unmounting and wanted[target] > 1
+        is_wanted_again = target in self.unmounting and wanted[target] > 1
         if len(wanted) > 1 or is_wanted_again or digest in self._entries:
             return _Shared(blob.descriptor, blob, self, target)
         return blob
-
-    def refuses_mounts(self, target: str) -> None:
-        """Note that ``target`` wants a blob once for each of its repositories."""
-        self._unmounting.add(target)
 
     @asynccontextmanager
     async def open(self, target: str, blob: Blob) -> AsyncIterator[_SpooledBlob | None]:
@@ -323,15 +307,14 @@ class BlobSpool:
         failure: Exception | None = Withdrawn()
         try:
             with entry.fetch:
-                if isinstance(blob, PourableBlob):
-                    async with blob.turn():  # or those who wait for its bytes could hold what it waits for
-                        entry.begun.set()
-                        failure = await self._write(entry)
-                else:
+                # or those who wait for its bytes could hold what it waits for
+                async with blob.turn() if isinstance(blob, PourableBlob) else nullcontext():
                     entry.begun.set()
                     failure = await self._write(entry)
-        except _Unwritable as refusal:
-            self._refused(str(refusal))
+        except OSError as refusal:  # of the file: a source raises none
+            assert self._file is not None
+            self._file.shrink()
+            self._tell(refusal)
         except SyncerError as error:
             failure = error
         finally:
@@ -343,7 +326,7 @@ class BlobSpool:
             self._tidy(entry)
 
     async def _write(self, entry: _Entry) -> Exception | None:
-        """Write a blob into its entry, and return what is wrong with it; raises ``_Unwritable`` too."""
+        """Write a blob into its entry, and return what is wrong with it; raises ``OSError`` when the file refuses."""
         assert self._file is not None
         blob, descriptor = entry.blob, entry.descriptor
         writing = _Writing(self._file, entry)
@@ -374,19 +357,15 @@ class BlobSpool:
                 self._file = BlockFile(file, min(MOST, free // 2) if size is None else size)
             except OSError as error:
                 self._is_off = True
-                self._tell(error.strerror or str(error))
+                self._tell(error)
         return self._file
 
-    def _refused(self, reason: str) -> None:
-        assert self._file is not None
-        self._file.shrink()
-        self._tell(reason)
-
-    def _tell(self, reason: str) -> None:
+    def _tell(self, error: OSError) -> None:
         warn, self._warn = self._warn, None
         if warn:
+            why = error.strerror or error
             warn(
-                f"the spool in {self._settings.directory} cannot be written ({reason}): what several targets need is "
+                f"the spool in {self._settings.directory} cannot be written ({why}): what several targets need is "
                 "read from its source again; --state-dir names another directory"
             )
 
@@ -464,7 +443,7 @@ class SpoolReader:
 
     def foresee(self, item: Item, blobs: Iterable[Digest]) -> None:
         """Note that ``item`` has ``blobs``, which other targets may need as well."""
-        self.spool.needs.foresee(_image_of(item), blobs)
+        self.spool.needs.foresee(item.subject or item.source, blobs)
 
     def come_to(self, item: Item, blobs: Iterable[Digest] = (), needed: Iterable[Digest] = ()) -> None:
         """Note what discovery found of ``item``, whose referrers come after it.
@@ -484,15 +463,11 @@ class SpoolReader:
 
     def refuses_mounts(self) -> None:
         """Note that the target does not mount, so that it needs a blob once for each of its repositories."""
-        self.spool.refuses_mounts(self.target)
+        self.spool.unmounting.add(self.target)
 
     def close(self) -> None:
         """Note that the target needs nothing more."""
         self.spool.needs.leave(self.target)
-
-
-def _image_of(item: Item) -> Reference:
-    return item.subject or item.source
 
 
 @dataclass(slots=True)
