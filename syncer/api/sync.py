@@ -1,4 +1,4 @@
-"""A sync: from registries to registries, with no file between."""
+"""A sync: from registries to registries, with no bundle between."""
 
 from __future__ import annotations
 
