@@ -28,13 +28,9 @@ from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import everyone_of, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.fleet import Command
-from syncer.formats.units import byte_count
+from syncer.formats.units import byte_count_or_none
 from syncer.naming import NameMapping
 from syncer.oci import Platform
-
-
-def _bytes_or_none(text: str) -> int:
-    return 0 if text == "0" else byte_count(text)
 
 
 def push(
@@ -52,7 +48,7 @@ def push(
         "How far one site may read ahead of another, in a file larger than memory; 0: any distance. Default: a quarter "
         "of what memory is free, where the file does not fit in.",
         metavar="BYTES",
-        parse=_bytes_or_none,
+        parse=byte_count_or_none,
     ),
     as_name: GivenName | None = as_option(),
     transfer: TransferOptions,

@@ -16,6 +16,7 @@ from syncer.transfer.events import (
     Copied,
     Event,
     Failed,
+    Fetched,
     Found,
     ImageCopied,
     ImageFailed,
@@ -126,7 +127,7 @@ class ProgressMeter(Struct):
                 self._active.setdefault(progress.descriptor.digest, []).append(progress)
             case Copied() | Skipped() | Mounted() | Failed():
                 self._take_blob(event)
-            case Committed():
+            case Committed() | Fetched():
                 pass
             case _:
                 assert_never(event)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import field
+from typing import TYPE_CHECKING
 
 import anyio
 from msgspec import Struct
@@ -15,6 +17,9 @@ from syncer.oci import Descriptor, Digest, Index, Platform, Reference
 from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, Takes, load_object, never, reduce_index
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
+
+if TYPE_CHECKING:
+    from syncer.transfer.blob_spool import SpoolReader
 
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
@@ -60,12 +65,13 @@ class Discovery:
     concurrency: int = 16  # images of one registry that are walked at the same time
     recheck: bool = False  # a name that is right at the target says nothing about what is below it
     patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
-    manifests: dict[Digest, AnyManifest] = dataclasses.field(default_factory=dict)
-    roots: dict[Item, Digest] = dataclasses.field(default_factory=dict)  # the digest of each tag when it was read
-    _images: Counter[str] = dataclasses.field(default_factory=Counter)  # by repository
-    _sizes: dict[Digest, int] = dataclasses.field(default_factory=dict)
-    _doubted: set[tuple[str, str, bool]] = dataclasses.field(default_factory=set)  # repositories of which that was said
-    _takes: Takes = dataclasses.field(init=False)
+    spool: SpoolReader | None = None  # see ``run.Options``
+    manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
+    roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
+    _images: Counter[str] = field(default_factory=Counter)  # by repository
+    _sizes: dict[Digest, int] = field(default_factory=dict)
+    _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
+    _takes: Takes = field(init=False)
 
     def __post_init__(self) -> None:
         self._takes = self.source.brings if isinstance(self.source, Bringing) else never
@@ -266,7 +272,7 @@ class Discovery:
                 found = await self._manifest(item.source.at(fitting[0].digest), fitting[0])
                 return await self._for_platforms(item, found) if isinstance(found, Index) else found
         elif root.config.media_type in _IMAGE_CONFIGS:
-            built_for = await self._platform_in_config(item.source, root.config)
+            built_for = await self._platform_in_config(item, root.config)
             if built_for is None or _fits(built_for, item):
                 return root
             offered = [built_for]
@@ -279,10 +285,14 @@ class Discovery:
             hint="ask for no platform, or for one that the image has",
         )
 
-    async def _platform_in_config(self, reference: Reference, config: Descriptor) -> Platform | None:
+    async def _platform_in_config(self, item: Item, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
-            raise InvalidContent(f"{reference}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
-        return Platform.from_json(load_object(await read_whole(self.source.blob(reference, config))))
+            raise InvalidContent(f"{item.source}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
+        blob = self.source.blob(item.source, config)
+        if self.spool:
+            self.spool.foresee(item, [config.digest])
+            blob = self.spool.shared(blob)
+        return Platform.from_json(load_object(await read_whole(blob)))
 
 
 def _fits(platform: Platform | None, item: Item) -> bool:

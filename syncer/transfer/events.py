@@ -33,13 +33,23 @@ class Started(Struct, frozen=True):
     progress: Progress
 
 
+class Fetched(Struct, frozen=True):
+    """A blob was read from its source for several targets."""
+
+    descriptor: Descriptor
+
+
 class Copied(Struct, frozen=True):
-    """A blob was copied to the target, in ``seconds``; an earlier run had brought its first ``resumed`` bytes."""
+    """A blob was copied to the target, in ``seconds``; an earlier run had brought its first ``resumed`` bytes.
+
+    When it ``is_shared``, its source delivered it for several targets, of which ``Fetched`` tells.
+    """
 
     descriptor: Descriptor
     space: str
     seconds: float
     resumed: int = 0
+    is_shared: bool = False
 
 
 class Skipped(Struct, frozen=True):
@@ -103,6 +113,7 @@ class ReferrersUnknown(Struct, frozen=True):
 Event: TypeAlias = (
     Found
     | Started
+    | Fetched
     | Copied
     | Skipped
     | Mounted

@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import math
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -41,6 +41,10 @@ class Tree(Struct, frozen=True):
     manifests: dict[Digest, AnyManifest]
     content: tuple[Descriptor, ...]
     left_out: tuple[Descriptor, ...] = ()  # foreign layers that do not come along
+
+    @property
+    def blobs(self) -> list[Digest]:
+        return [descriptor.digest for descriptor in self.content if descriptor.digest not in self.manifests]
 
 
 class State(Enum):
@@ -255,6 +259,74 @@ class Plan:
         self._ready.release(node)
         node.state = state
         self.unfinished -= 1
+
+
+class Needs:
+    """The numbers of times that each target will read each blob, or may; ``forsaken`` hears of blobs that none will."""
+
+    def __init__(self, items: Iterable[tuple[str, Item]], forsaken: Callable[[Digest], None]) -> None:
+        self._forsaken = forsaken
+        self._of: dict[Digest, Counter[str]] = {}
+        self._awaited: dict[Reference, Counter[str]] = {}  # images, and the targets that have not come to them
+        self._foreseen: dict[Reference, set[Digest]] = {}  # the blobs of these, as far as they are known
+        for target, item in items:
+            self._awaited.setdefault(item.source, Counter())[target] += 1
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._of
+
+    def of(self, digest: Digest) -> Counter[str]:
+        """The numbers for one blob, by target."""
+        return self._of.get(digest, Counter())
+
+    def foresee(self, image: Reference, blobs: Iterable[Digest]) -> None:
+        """Note that ``image`` has ``blobs``: each target that has not come to it may need them."""
+        targets = self._awaited.get(image)
+        if targets:
+            new = set(blobs) - self._foreseen.setdefault(image, set())
+            self._foreseen[image] |= new
+            for target in targets:
+                self.add(target, new)
+
+    def come_to(self, target: str, image: Reference) -> None:
+        """Note that ``target`` knows now which blobs of ``image`` it needs."""
+        targets = self._awaited.get(image, Counter())
+        if not targets[target]:
+            return
+        targets[target] -= 1
+        if targets[target]:
+            return  # it has the image in two places
+        del targets[target]
+        foreseen = self._foreseen.get(image, set())
+        if not targets:
+            del self._awaited[image]
+            self._foreseen.pop(image, None)
+        for digest in foreseen:
+            self.remove(target, digest)
+
+    def add(self, target: str, blobs: Iterable[Digest]) -> None:
+        for digest in blobs:
+            self._of.setdefault(digest, Counter())[target] += 1
+
+    def remove(self, target: str, digest: Digest) -> None:
+        targets = self.of(digest)
+        if not targets[target]:
+            return
+        targets[target] -= 1
+        if not targets[target]:
+            del targets[target]
+        if not targets:
+            del self._of[digest]
+            self._forsaken(digest)
+
+    def leave(self, target: str) -> None:
+        """Note that ``target`` needs nothing more."""
+        for image in [image for image, targets in self._awaited.items() if targets[target]]:
+            self._awaited[image][target] = 1
+            self.come_to(target, image)
+        for digest in [digest for digest, targets in self._of.items() if targets[target]]:
+            self._of[digest][target] = 1
+            self.remove(target, digest)
 
 
 class _Queue(Struct):
