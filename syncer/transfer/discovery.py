@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING
 
 import anyio
@@ -66,12 +65,12 @@ class Discovery:
     recheck: bool = False  # a name that is right at the target says nothing about what is below it
     patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
     spool: SpoolReader | None = None  # see ``run.Options``
-    manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
-    roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
-    _images: Counter[str] = field(default_factory=Counter)  # by repository
-    _sizes: dict[Digest, int] = field(default_factory=dict)
-    _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
-    _takes: Takes = field(init=False)
+    manifests: dict[Digest, AnyManifest] = dataclasses.field(default_factory=dict)
+    roots: dict[Item, Digest] = dataclasses.field(default_factory=dict)  # the digest of each tag when it was read
+    _images: Counter[str] = dataclasses.field(default_factory=Counter)  # by repository
+    _sizes: dict[Digest, int] = dataclasses.field(default_factory=dict)
+    _doubted: set[tuple[str, str, bool]] = dataclasses.field(default_factory=set)  # repositories of which that was said
+    _takes: Takes = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self._takes = self.source.brings if isinstance(self.source, Bringing) else never
