@@ -16,7 +16,7 @@ from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
-from syncer.bundle import BundleWriter, Format, open_writer
+from syncer.bundle import Assumption, BundleWriter, Format, open_writer
 from syncer.content import Along, Blob, Item, Progress
 from syncer.errors import Denied, NotFound, SyncerError, Unreachable, UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
@@ -44,10 +44,12 @@ class BundleFile(Struct, frozen=True, kw_only=True):
     allow_partial: bool = False  # the bundle is published without the images that failed
     resume: bool = True  # a build goes on with what an interrupted one left
     platform: Platform | None = None  # taken out of every index
+    assumption: Assumption | None = None  # what the target has: the bundle becomes a delta without it
 
     def path(self, name: str) -> Path:
         """The path of the bundle called ``name``."""
-        return self.output / (self.file_name or f"{name}.{self.format}")
+        form = f"delta.{self.format}" if self.assumption else self.format
+        return self.output / (self.file_name or f"{name}.{form}")
 
     def open(self, name: str) -> AbstractAsyncContextManager[BundleWriter]:
         """Open the bundle called ``name`` for writing; raises ``AlreadyThere``, ``Locked`` and ``TargetFull``."""
@@ -57,6 +59,7 @@ class BundleFile(Struct, frozen=True, kw_only=True):
             compression_level=self.compression_level,
             resume=self.resume,
             force=self.force,
+            assumption=self.assumption,
         )
 
     async def publish(

@@ -82,14 +82,14 @@ def bundle_name(bundle: Bundle) -> str:
 
 @asynccontextmanager
 async def open_checked(
-    path: Path, given: GivenName | None = None, *, warn: Warn | None = None
+    path: Path, given: GivenName | None = None, *, may_lack: bool = False, warn: Warn | None = None
 ) -> AsyncIterator[Bundle]:
     """Open the bundle or archive at ``path``: every image is whole, and names are those that were written.
 
     ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
-    Raises ``UsageError`` when there is no such file, or no image in it has a name, and ``InvalidBundle``.
+    Raises ``UsageError`` when there is no such file, for a delta unless it ``may_lack`` what its target has, or no image in it has a name, and ``InvalidBundle``.
     """
-    async with open_archive(path, given) as bundle:
+    async with open_archive(path, given, may_lack=may_lack) as bundle:
         check_structure(bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
             check_definition(bundle)

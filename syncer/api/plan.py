@@ -66,7 +66,7 @@ async def plan_push(
 ) -> ForecastReport:
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
     async with (
-        open_checked(file, given, warn=warn) as bundle,
+        open_checked(file, given, may_lack=True, warn=warn) as bundle,
         open_registries(settings or RegistrySettings()) as registries,
     ):
         return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.definitions import drop_details, record_stored_names
+from syncer.api.delta import DeltaSource, find_assumed
 from syncer.api.result import PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
 from syncer.bundle import Bundle, GivenName, verify_bundle
@@ -101,7 +102,7 @@ async def push_file(
     options: RunOptions | None = None,
 ) -> PushResult:
     """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in it."""
-    async with open_checked(file, given, warn=options.warn if options else None) as bundle:
+    async with open_checked(file, given, may_lack=True, warn=options.warn if options else None) as bundle:
         if rehash:
             await verify_bundle(bundle)
         async with open_registries(settings or RegistrySettings()) as registries:
@@ -140,14 +141,18 @@ async def deliver(
     """Bring ``bundle``, which is called ``name``, into a registry, and its definition when all of it is there.
 
     Without ``with_details`` the definition has no platforms and sizes, which only a run that copied the images knows.
-    Raises ``UsageError`` for names that collide.
+    Of a delta, all that it takes to be there is looked for first.  Raises ``UsageError`` for names that collide, and
+    ``AssumedMissing``.
     """
     names = delivery.names(item.target for item in bundle.items)
     place, problem = None, None
     lost = Lost(delivery.state or Path(), run.warn)
     with open_target(registries, delivery.address, delivery.state, lost) as opened:
         items = delivery.place(bundle.items, names)
-        await run.transfer(items, bundle.source, opened.target, registries, opened.memory)
+        source = bundle.source
+        if isinstance(source, Bundle) and source.assumed is not None:
+            source = await _find_rest(source, items, names, registries, delivery, opened, workers=run.workers)
+        await run.transfer(items, source, opened.target, registries, opened.memory)
         report = run.report()
         if bundle.items and not report.failures:
             opened.finish()
@@ -160,6 +165,24 @@ async def deliver(
                 problem = error
         report = run.report(registries, registries.host_at(delivery.address))
     return PushResult(bundle=name, registry=str(delivery.address), report=report, definition=place, problem=problem)
+
+
+async def _find_rest(
+    delta: Bundle,
+    items: Sequence[Item],
+    names: Mapping[Reference, Reference],
+    registries: Registries,
+    delivery: Delivery,
+    opened: OpenTarget,
+    *,
+    workers: int,
+) -> DeltaSource:
+    """Look for all that ``delta`` takes to be at the target; raises as ``find_assumed`` does."""
+    places = await find_assumed(delta, items, registries, delivery.address, places=names, workers=workers)
+    for digest, space in places.items():
+        opened.target.note(space, digest)
+        opened.memory.remember_location(digest, space)
+    return DeltaSource(delta, registries, delivery.address.host, places)
 
 
 async def _deliver_definition(

@@ -1,11 +1,11 @@
-"""The save of a bundle from a registry into a file, and the copy of a bundle between any two places."""
+"""The save of a bundle from a registry into a file, the copy between any two places, and the merge of two files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from syncer.api.build import BundleFile, check_name
 from syncer.api.bundles import (
@@ -23,7 +23,11 @@ from syncer.api.bundles import (
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import GivenName, open_archive
+from syncer.bundle import AssumedBlob, Bundle, GivenName, open_archive
+from syncer.content import Blob
+from syncer.errors import InvalidBundle, UsageError
+from syncer.oci import Descriptor, Reference
+from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
@@ -109,7 +113,7 @@ async def find_definition(
     if isinstance(place, Path) and place.suffix in _YAML:
         return read_definition(place)
     if isinstance(place, Path):
-        async with open_archive(place) as bundle:
+        async with open_archive(place, may_lack=True) as bundle:
             require_names(bundle)
             if warn:
                 for oddity in oddities(bundle):
@@ -128,3 +132,57 @@ async def list_bundles(repository: RegistryAddress, settings: RegistrySettings |
         registry = registries.registry(repository.host, plain_http=repository.plain_http)
         tags = sorted([tag async for tag in registry.repository(repository.base).tags()])
     return [f"{repository}:{tag}" for tag in tags]
+
+
+class _Merged(Struct, frozen=True):
+    """A delta as a source, with an older bundle for what it lacks."""
+
+    delta: Bundle
+    base: Bundle
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        return await self.delta.resolve(reference)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        return await self.delta.manifest(reference)
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        bundle = self.delta if descriptor.digest in self.delta.digests else self.base
+        return bundle.blob(reference, descriptor)
+
+    def brings(self, layer: Descriptor) -> bool:
+        return self.delta.brings(layer)
+
+
+async def merge(base: Bundle, delta: Bundle, file: BundleFile, *, options: RunOptions | None = None) -> BuildResult:
+    """Write the whole bundle that ``delta`` was made of, byte for byte, with what it lacks out of ``base``.
+
+    Both are open.  Raises ``UsageError`` for a bundle that is no delta, ``InvalidBundle`` when ``base`` lacks some of
+    it, and as ``build`` does for the file.
+    """
+    if delta.assumed is None:
+        raise UsageError(f"{delta.path} is no delta: it has all of its content", hint="push takes it as it is")
+    lacking = [blob for blob in delta.assumed.blobs.values() if not _has(base, blob)]
+    if lacking:
+        findings = [f"it lacks {blob.digest} of {blob.size} bytes" for blob in lacking]
+        more = f", and {len(lacking) - 1} more pieces" if len(lacking) > 1 else ""
+        raise InvalidBundle(
+            f"{base.path} lacks {lacking[0].digest.short}, which the delta takes out of it{more}",
+            findings=findings,
+            hint="name the bundle that --since named, or one with all that the list of the delta's target has",
+        )
+    chosen = find_in_file(delta)
+    name = chosen.definition.name
+    run = Run(options, fetches=False, sends=False)
+    async with file.open(name) as writer:
+        await run.transfer(list(chosen.items), _Merged(delta, base), writer, None)
+        report = run.report()
+        path = file.path(name)
+        if report.failures:
+            return BuildResult(path=None, partial=path, report=report)
+        await writer.publish(delta.definition or b"")
+    return BuildResult(path=path, partial=None, report=report)
+
+
+def _has(bundle: Bundle, blob: AssumedBlob) -> bool:
+    return blob.digest in bundle.digests and bundle.size(blob.digest) == blob.size

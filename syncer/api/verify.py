@@ -104,7 +104,7 @@ async def verify(
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    async with open_archive(Path(file), given) as bundle:
+    async with open_archive(Path(file), given, may_lack=True) as bundle:
         require_names(bundle)
         check = await verify_bundle(bundle)
         await to_thread.run_sync(check_definition, bundle)

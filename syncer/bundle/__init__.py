@@ -1,5 +1,6 @@
 """The bundle: content in one file, an OCI image layout inside (docs/design.md, "The bundle")."""
 
+from syncer.bundle.delta import Assumed, AssumedBlob, Assumption, Witness
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import GivenName, Image, blob_name, shown, write_index
 from syncer.bundle.reader import Bundle, open_archive, open_bundle
@@ -8,6 +9,9 @@ from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
 
 __all__ = [
+    "Assumed",
+    "AssumedBlob",
+    "Assumption",
     "Bundle",
     "BundleCheck",
     "BundleSize",
@@ -15,6 +19,7 @@ __all__ = [
     "Format",
     "GivenName",
     "Image",
+    "Witness",
     "blob_name",
     "check_structure",
     "open_archive",

@@ -15,8 +15,10 @@ from msgspec import Struct, field
 from syncer.bundle import zstd
 from syncer.bundle.archives import find_contents, hint_for, is_bundle
 from syncer.bundle.compression import PIECE, Checkpoint, SpoolFile
+from syncer.bundle.delta import Assumed
 from syncer.bundle.framing import Damaged
 from syncer.bundle.layout import (
+    ASSUMED,
     DEFINITION,
     INDEX,
     OCI_LAYOUT,
@@ -32,26 +34,34 @@ from syncer.bundle.layout import (
 )
 from syncer.bundle.members import Contents, Member
 from syncer.content import FileBlob, Pieces
-from syncer.errors import InvalidArchive, InvalidBundle, InvalidContent, InvalidFile, NotFound, VerificationError
+from syncer.errors import (
+    InvalidArchive,
+    InvalidBundle,
+    InvalidContent,
+    InvalidFile,
+    NotFound,
+    UsageError,
+    VerificationError,
+)
 from syncer.files import InPlace
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 
-_SMALL = (OCI_LAYOUT, DEFINITION, INDEX)
+_SMALL = (OCI_LAYOUT, DEFINITION, INDEX, ASSUMED)
 _MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
 
 
 @contextmanager
 def open_bundle(
-    path: Path, given: GivenName | None = None, *, checkpoint: Checkpoint = lambda: None
+    path: Path, given: GivenName | None = None, *, may_lack: bool = False, checkpoint: Checkpoint = lambda: None
 ) -> Iterator[Bundle]:
     """The bundle at ``path``, of either form, or an archive or a directory that another tool wrote (docs/bundle.md).
 
     ``given`` names its images that have no full name.  Of a bundle, and of an image layout in a tar, only headers are
     read; what must be unpacked goes into a file in the directory of temporary files, and ``checkpoint`` is called now
-    and then.  Raises ``InvalidFile`` when there is no such file, ``UsageError`` when
-    ``given`` does not fit, ``InvalidBundle`` when it is not whole or holds anything that a bundle does not,
-    ``InvalidArchive`` likewise for what another tool wrote, and ``TargetFull`` when the spool has no room.
+    and then.  Raises ``InvalidFile`` when there is no such file, ``UsageError`` for a delta unless it ``may_lack`` what
+    its target has, and when ``given`` does not fit, ``InvalidBundle`` when it is not whole or holds anything that a
+    bundle does not, ``InvalidArchive`` likewise for what another tool wrote, and ``TargetFull`` when the spool has no room.
     """
     with ExitStack() as stack:
         file = _open(path)
@@ -71,15 +81,20 @@ def open_bundle(
             raise InvalidArchive(f"{path} is not a whole archive of images: {error}", hint=hint_for(error)) from None
         except OSError as error:
             raise InvalidBundle(f"{path} cannot be read: {error.strerror}") from None
+        if bundle.assumed is not None and not may_lack:
+            raise UsageError(
+                f"{path} is a delta: it lacks {len(bundle.assumed.blobs)} pieces of content that its target has",
+                hint="push brings it there; syncer merge makes a whole bundle of it and an older one",
+            )
         yield bundle
 
 
 @asynccontextmanager
-async def open_archive(path: Path, given: GivenName | None = None) -> AsyncIterator[Bundle]:
+async def open_archive(path: Path, given: GivenName | None = None, *, may_lack: bool = False) -> AsyncIterator[Bundle]:
     """Open the bundle or archive at ``path`` as ``open_bundle`` does, in a thread, since it may have to be unpacked."""
 
     def enter() -> Bundle:
-        return stack.enter_context(open_bundle(path, given, checkpoint=from_thread.check_cancelled))
+        return stack.enter_context(open_bundle(path, given, may_lack=may_lack, checkpoint=from_thread.check_cancelled))
 
     with ExitStack() as stack:
         yield await to_thread.run_sync(enter)
@@ -97,6 +112,7 @@ class Bundle(Struct):
         Nameless, ...
     ] = ()  # entries of index.json that are no images, since nobody knows where they belong
     definition: bytes | None = None
+    assumed: Assumed | None = None  # of a delta: the content that it lacks, since its target has it
     has_digests: bool = False  # of the members that no digest names; a bundle of another tool has none
     _members: dict[Digest, Member] = field(default_factory=dict)
     _roots: dict[Reference, Descriptor] = field(default_factory=dict)
@@ -119,6 +135,9 @@ class Bundle(Struct):
             check_layout(small[OCI_LAYOUT])
         self.images, self.nameless = read_index(small[INDEX], given, self._manifest_if_sound)
         self.definition = small.get(DEFINITION)
+        if ASSUMED in small:
+            check_values(small[ASSUMED])
+            self.assumed = Assumed.parse(small[ASSUMED])
         for image in self.images:
             self._roots.setdefault(image.reference, image.descriptor)
 
@@ -214,7 +233,11 @@ class Bundle(Struct):
 
     def brings(self, layer: Descriptor) -> bool:
         """See ``content.Bringing``: a foreign layer that is in the bundle was put there on purpose."""
-        return layer.digest in self._members
+        return layer.digest in self._members or self.assumes(layer.digest)
+
+    def assumes(self, digest: Digest) -> bool:
+        """Tell whether the bundle is a delta that lacks this content, since its target has it."""
+        return self.assumed is not None and digest in self.assumed.blobs
 
     async def resolve(self, reference: Reference) -> Descriptor:
         """The root of the image that the bundle has under ``reference``; raises ``NotFound``."""

@@ -52,7 +52,7 @@ async def push_fleet(
     one of the sites.
     """
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with open_checked(file, given, may_lack=True, warn=options.warn) as bundle:
         if options.rehash:
             await verify_bundle(bundle)
         chosen = _choose(bundle, sites, options)
@@ -80,7 +80,7 @@ async def plan_fleet(
     """
     options = options or FleetOptions()
     sites = [replace(site, windows=()) for site in sites]
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with open_checked(file, given, may_lack=True, warn=options.warn) as bundle:
         chosen = _choose(bundle, sites, options)
         async with open_registries(_with_limits(settings, sites)) as registries:
             planning = _Planning(registries, chosen, options, _share_of_workers(sites, options))
@@ -99,7 +99,7 @@ async def verify_fleet(
 ) -> FleetResult:
     """Hash the bundle ``file`` once, and look whether each of ``sites`` has all of it; raises as ``verify`` does."""
     options = options or FleetOptions()
-    async with open_checked(file, given, warn=options.warn) as bundle:
+    async with open_checked(file, given, may_lack=True, warn=options.warn) as bundle:
         check = await verify_bundle(bundle)
         async with open_registries(_with_limits(settings, sites)) as registries:
             verifying = _Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
