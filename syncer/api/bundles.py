@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle, GivenName, Image, check_structure, open_archive, shown
+from syncer.bundle import AssumedBlob, Bundle, GivenName, Image, check_structure, open_archive, shown
 from syncer.content import Item, Source, read_whole
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
 from syncer.naming import REPOSITORY, complete_mapping, names_at
@@ -87,7 +87,8 @@ async def open_checked(
     """Open the bundle or archive at ``path``: every image is whole, and names are those that were written.
 
     ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
-    Raises ``UsageError`` when there is no such file, for a delta unless it ``may_lack`` what its target has, or no image in it has a name, and ``InvalidBundle``.
+    Raises ``UsageError`` when there is no such file, for a delta unless it ``may_lack`` what its target has, and when
+    no image in it has a name; and ``InvalidBundle``.
     """
     async with open_archive(path, given, may_lack=may_lack) as bundle:
         check_structure(bundle)
@@ -98,6 +99,24 @@ async def open_checked(
             for warning in oddities(bundle):
                 warn(warning)
         yield bundle
+
+
+def require_base(delta: Bundle, base: Bundle) -> None:
+    """Raise ``UsageError`` unless ``delta`` is one, and ``InvalidBundle`` unless ``base`` has all that it lacks."""
+    if delta.assumed is None:
+        raise UsageError(f"{delta.path} is no delta: it has all of its content", hint="take it as it is")
+    lacking = [blob for blob in delta.assumed.blobs.values() if not _has_blob(base, blob)]
+    if lacking:
+        more = f", and {len(lacking) - 1:,} more pieces" if len(lacking) > 1 else ""
+        raise InvalidBundle(
+            f"{base.path} lacks {lacking[0].digest.short}, which {delta.path} takes out of it{more}",
+            findings=[f"it lacks {blob.digest} of {blob.size} bytes" for blob in lacking],
+            hint="name the bundle that the delta was made with by --since, or one with all that its target has",
+        )
+
+
+def _has_blob(bundle: Bundle, blob: AssumedBlob) -> bool:
+    return blob.digest in bundle.digests and bundle.size(blob.digest) == blob.size
 
 
 def require_names(bundle: Bundle) -> None:
@@ -338,10 +357,16 @@ class ServedBundle(Struct, frozen=True):
     images: Sequence[ServedImage]
     repositories: Mapping[Reference, str]  # where each image is
     made: Mapping[Digest, bytes]
+    base: Bundle | None = None  # of a delta: the bundle that has the rest
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Self:
-        """Prepare ``bundle`` for being served; raises ``UsageError`` for names that collide."""
+    def of(cls, bundle: Bundle, base: Bundle | None = None) -> Self:
+        """Prepare ``bundle`` for being served, a delta with its ``base``.
+
+        Raises ``UsageError`` for names that collide, and as ``require_base`` does.
+        """
+        if base is not None:
+            require_base(bundle, base)
         names = names_at(_HERE, "", (image.reference for image in bundle.images))
         definition = read_usable_definition(bundle)
         manifest, made = definition_artifact(render_definition(definition).encode())
@@ -353,15 +378,20 @@ class ServedBundle(Struct, frozen=True):
             [*images, ServedImage(name, manifest.descriptor)],
             {**repositories, name: REPOSITORY},
             {**made, manifest.descriptor.digest: manifest.content},
+            base,
         )
 
     def size(self, digest: Digest) -> int:
-        return len(self.made[digest]) if digest in self.made else self.bundle.size(digest)
+        return len(self.made[digest]) if digest in self.made else self._holder(digest).size(digest)
 
     def read(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
         if digest in self.made:
             return self.made[digest][offset : None if length is None else offset + length]
-        return self.bundle.read(digest, offset, length)
+        return self._holder(digest).read(digest, offset, length)
+
+    def _holder(self, digest: Digest) -> Bundle:
+        """The bundle that has the content: of a delta the base has what it lacks, and nothing else counts."""
+        return self.base if self.base is not None and self.bundle.assumes(digest) else self.bundle
 
     def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
         if digest in self.made:

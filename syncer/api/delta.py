@@ -39,7 +39,7 @@ class AssumedMissing(VerificationError):
 
 
 def render_missing(bundle: str, missing: Iterable[AssumedMissing]) -> dict[str, Any]:
-    """The document ``syncer/missing@1``: the blobs that registries lack, and which of them lack each (docs/delta.md)."""
+    """The document ``syncer/missing@1``: blobs that registries lack, and which of them lack each (docs/delta.md)."""
     lacking: dict[Digest, tuple[int, list[str]]] = {}
     for error in missing:
         for blob in error.blobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from msgspec import Struct, structs
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, open_checked
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.delta import DeltaSource, find_assumed
-from syncer.api.result import PushResult, Run, RunOptions
+from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
 from syncer.bundle import Bundle, GivenName, verify_bundle
 from syncer.content import Item
@@ -149,9 +150,9 @@ async def deliver(
     lost = Lost(delivery.state or Path(), run.warn)
     with open_target(registries, delivery.address, delivery.state, lost) as opened:
         items = delivery.place(bundle.items, names)
-        source = bundle.source
+        source, there = bundle.source, None
         if isinstance(source, Bundle) and source.assumed is not None:
-            source = await _find_rest(source, items, names, registries, delivery, opened, workers=run.workers)
+            source, there = await _find_rest(source, items, registries, delivery, names=names, opened=opened, run=run)
         await run.transfer(items, source, opened.target, registries, opened.memory)
         report = run.report()
         if bundle.items and not report.failures:
@@ -164,25 +165,37 @@ async def deliver(
             except SyncerError as error:
                 problem = error
         report = run.report(registries, registries.host_at(delivery.address))
-    return PushResult(bundle=name, registry=str(delivery.address), report=report, definition=place, problem=problem)
+    return PushResult(
+        bundle=name, registry=str(delivery.address), report=report, definition=place, problem=problem, assumed=there
+    )
 
 
 async def _find_rest(
     delta: Bundle,
     items: Sequence[Item],
-    names: Mapping[Reference, Reference],
     registries: Registries,
     delivery: Delivery,
-    opened: OpenTarget,
     *,
-    workers: int,
-) -> DeltaSource:
+    names: Mapping[Reference, Reference],
+    opened: OpenTarget,
+    run: Run,
+) -> tuple[DeltaSource, AssumedThere]:
     """Look for all that ``delta`` takes to be at the target; raises as ``find_assumed`` does."""
-    places = await find_assumed(delta, items, registries, delivery.address, places=names, workers=workers)
+    assert delta.assumed is not None
+    made_for = {witness.registry for witness in delta.assumed.witnesses if witness.registry}
+    if run.warn and made_for and str(delivery.address) not in made_for:
+        run.warn(f"{delta.path.name} was made for {', '.join(sorted(made_for))}, and goes to {delivery.address}")
+    began = time.monotonic()
+    places = await find_assumed(delta, items, registries, delivery.address, places=names, workers=run.workers)
     for digest, space in places.items():
         opened.target.note(space, digest)
         opened.memory.remember_location(digest, space)
-    return DeltaSource(delta, registries, delivery.address.host, places)
+    there = AssumedThere(
+        blobs=len(places),
+        bytes=sum(delta.assumed.blobs[digest].size for digest in places),
+        seconds=time.monotonic() - began,
+    )
+    return DeltaSource(delta, registries, delivery.address.host, places), there
 
 
 async def _deliver_definition(

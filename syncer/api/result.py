@@ -148,6 +148,14 @@ class BuildResult(Struct, frozen=True, kw_only=True):
         return Exit.INCOMPLETE if self.path and self.report.failures else self.report.exit
 
 
+class AssumedThere(Struct, frozen=True, kw_only=True):
+    """The content that a delta lacks, and that its target was asked for and has."""
+
+    blobs: int
+    bytes: int
+    seconds: float  # that the questions took
+
+
 class PushResult(Struct, frozen=True, kw_only=True):
     """The outcome of a push.
 
@@ -160,6 +168,7 @@ class PushResult(Struct, frozen=True, kw_only=True):
     report: Report
     definition: Reference | None = None
     problem: SyncerError | None = None
+    assumed: AssumedThere | None = None  # of a delta: what was found at the registry before anything was sent
 
     @property
     def exit(self) -> Exit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from anyio import to_thread
 from msgspec import Struct, structs
 
 from syncer.api.build import BundleFile, check_name
@@ -18,14 +19,14 @@ from syncer.api.bundles import (
     open_checked,
     read_definition_at,
     read_definition_in,
+    require_base,
     require_names,
 )
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import AssumedBlob, Bundle, GivenName, open_archive
+from syncer.bundle import Bundle, GivenName, find_level, open_archive
 from syncer.content import Blob
-from syncer.errors import InvalidBundle, UsageError
 from syncer.oci import Descriptor, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.definition import Definition, drop_stored_names
@@ -154,35 +155,27 @@ class _Merged(Struct, frozen=True):
         return self.delta.brings(layer)
 
 
-async def merge(base: Bundle, delta: Bundle, file: BundleFile, *, options: RunOptions | None = None) -> BuildResult:
+async def merge(base: Path, delta: Path, file: BundleFile, *, options: RunOptions | None = None) -> BuildResult:
     """Write the whole bundle that ``delta`` was made of, byte for byte, with what it lacks out of ``base``.
 
-    Both are open.  Raises ``UsageError`` for a bundle that is no delta, ``InvalidBundle`` when ``base`` lacks some of
-    it, and as ``build`` does for the file.
+    Raises ``UsageError`` for a bundle that is no delta, ``InvalidBundle`` when ``base`` lacks some of it, and as
+    ``build`` does for the file.
     """
-    if delta.assumed is None:
-        raise UsageError(f"{delta.path} is no delta: it has all of its content", hint="push takes it as it is")
-    lacking = [blob for blob in delta.assumed.blobs.values() if not _has(base, blob)]
-    if lacking:
-        findings = [f"it lacks {blob.digest} of {blob.size} bytes" for blob in lacking]
-        more = f", and {len(lacking) - 1} more pieces" if len(lacking) > 1 else ""
-        raise InvalidBundle(
-            f"{base.path} lacks {lacking[0].digest.short}, which the delta takes out of it{more}",
-            findings=findings,
-            hint="name the bundle that --since named, or one with all that the list of the delta's target has",
-        )
-    chosen = find_in_file(delta)
-    name = chosen.definition.name
-    run = Run(options, fetches=False, sends=False)
-    async with file.open(name) as writer:
-        await run.transfer(list(chosen.items), _Merged(delta, base), writer, None)
-        report = run.report()
-        path = file.path(name)
-        if report.failures:
-            return BuildResult(path=None, partial=path, report=report)
-        await writer.publish(delta.definition or b"")
+    warn = options.warn if options else None
+    async with (
+        open_checked(base, warn=warn) as old,
+        open_checked(delta, may_lack=True, warn=warn) as new,
+    ):
+        require_base(new, old)
+        chosen = find_in_file(new)
+        name = chosen.definition.name
+        run = Run(options, fetches=False, sends=False)
+        level = await to_thread.run_sync(find_level, new)
+        async with structs.replace(file, compression_level=level).open(name) as writer:
+            await run.transfer(list(chosen.items), _Merged(new, old), writer, None)
+            report = run.report()
+            path = file.path(name)
+            if report.failures:
+                return BuildResult(path=None, partial=path, report=report)
+            await writer.publish(new.definition or b"")
     return BuildResult(path=path, partial=None, report=report)
-
-
-def _has(bundle: Bundle, blob: AssumedBlob) -> bool:
-    return blob.digest in bundle.digests and bundle.size(blob.digest) == blob.size

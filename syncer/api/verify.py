@@ -74,6 +74,8 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
             "nameless": list(self.check.nameless),
             "foreign_layers": self.check.foreign,
             "bytes_foreign": self.check.bytes_foreign,
+            "assumed": self.check.assumed,
+            "bytes_assumed": self.check.bytes_assumed,
             "extras": list(self.check.extras),
             "notes": list(self.check.notes),
             "registry": self.registry,

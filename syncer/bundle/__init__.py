@@ -3,7 +3,7 @@
 from syncer.bundle.delta import Assumed, AssumedBlob, Assumption, Witness
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import GivenName, Image, blob_name, shown, write_index
-from syncer.bundle.reader import Bundle, open_archive, open_bundle
+from syncer.bundle.reader import Bundle, find_level, open_archive, open_bundle
 from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
@@ -22,6 +22,7 @@ __all__ = [
     "Witness",
     "blob_name",
     "check_structure",
+    "find_level",
     "open_archive",
     "open_bundle",
     "open_writer",

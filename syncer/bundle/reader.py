@@ -48,6 +48,8 @@ from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 
 _SMALL = (OCI_LAYOUT, DEFINITION, INDEX, ASSUMED)
+_TRIED = 16  # members
+_LEVELS = (3, *range(1, 20))  # of zstd; the default first
 _MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
 
 
@@ -60,8 +62,8 @@ def open_bundle(
     ``given`` names its images that have no full name.  Of a bundle, and of an image layout in a tar, only headers are
     read; what must be unpacked goes into a file in the directory of temporary files, and ``checkpoint`` is called now
     and then.  Raises ``InvalidFile`` when there is no such file, ``UsageError`` for a delta unless it ``may_lack`` what
-    its target has, and when ``given`` does not fit, ``InvalidBundle`` when it is not whole or holds anything that a
-    bundle does not, ``InvalidArchive`` likewise for what another tool wrote, and ``TargetFull`` when the spool has no room.
+    its target has, and when ``given`` does not fit, ``InvalidBundle`` when it is not whole or holds what a bundle does
+    not, ``InvalidArchive`` likewise for what another tool wrote, and ``TargetFull`` when the spool has no room.
     """
     with ExitStack() as stack:
         file = _open(path)
@@ -214,6 +216,13 @@ class Bundle(Struct):
         except (NotFound, VerificationError):
             return None
 
+    def packed(self, most: int) -> Iterator[tuple[bytes, bytes]]:
+        """The largest members that are compressed, at most so many: each as it is in the file, and as it was before."""
+        members = [member for member in self.contents.members.values() if member.packed is not None]
+        for member in sorted(members, key=lambda member: -member.size)[:most]:
+            with self._reading(member) as file:
+                yield os.pread(file, member.packed or 0, member.start), self._unpack(member)
+
     def changed(self) -> bool:
         """Tell whether the file at the bundle's path is no longer the one that was opened."""
         try:
@@ -293,6 +302,13 @@ class Bundle(Struct):
             raise InvalidBundle(f"{self.path} is damaged inside {member.name}: {error}") from None
         except OSError as error:
             raise InvalidBundle(f"{self.path} cannot be read: {error.strerror}") from None
+
+
+def find_level(bundle: Bundle) -> int:
+    """The level of zstd by which the small members of ``bundle`` were compressed, so that they can be so again."""
+    members = list(bundle.packed(_TRIED))
+    fitting = (level for level in _LEVELS if all(zstd.pack(whole, level) == packed for packed, whole in members))
+    return int(next(fitting, _LEVELS[0]))
 
 
 @dataclass(frozen=True, slots=True)

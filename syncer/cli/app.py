@@ -26,6 +26,7 @@ _EVERYWHERE = {
     "save": "bundles:save",
     "copy": "bundles:copy",
     "export": "bundles:export",
+    "merge": "bundles:merge",
     "registry-login": "login:registry_login",
     "registry-logout": "login:registry_logout",
     "serve": "serve:serve",

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import orjson
 from msgspec import structs
 
+from syncer.api.delta import AssumedMissing, render_missing
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import GivenName
-from syncer.cli.command import flag
+from syncer.cli.command import flag, option
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -31,6 +33,7 @@ from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit
 from syncer.naming import NameMapping
 from syncer.oci import Platform
+from syncer.report.summary import require_writable, write_account
 
 
 def push(
@@ -42,6 +45,9 @@ def push(
     arch: Platform | None = arch_option(),
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
     as_name: GivenName | None = as_option(),
+    missing_out: Path | None = option(
+        "Of a delta: list what registries lack after all in this file, for build --missing.", metavar="FILE"
+    ),
     transfer: TransferOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
@@ -53,6 +59,8 @@ def push(
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     transfer.refuse_recheck()
+    if missing_out:
+        require_writable(missing_out)
     settings = registry_settings(connection, login, to.single, upload, everyone=to.registry)
     fleet = to.fleet(login, settings, map)
     state = state_directory(upload.state_dir)
@@ -89,15 +97,22 @@ def push(
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
-            result = await push_file(
-                file,
-                delivery(),
-                annotations=annotation_selector,
-                given=as_name,
-                settings=settings,
-                rehash=verify_first,
-                options=structs.replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
-            )
+            try:
+                result = await push_file(
+                    file,
+                    delivery(),
+                    annotations=annotation_selector,
+                    given=as_name,
+                    settings=settings,
+                    rehash=verify_first,
+                    options=structs.replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
+                )
+            except AssumedMissing as missing:
+                if missing_out:
+                    write_account(
+                        missing_out, orjson.dumps(render_missing(file.name, [missing]), option=orjson.OPT_INDENT_2)
+                    )
+                raise
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 

@@ -28,6 +28,7 @@ from syncer.errors import Exit
 from syncer.naming import NameMapping
 from syncer.oci import Reference
 from syncer.report import foreign_layers, human_bytes, human_seconds
+from syncer.report.summary import quantity
 
 
 def verify(
@@ -98,6 +99,9 @@ def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
     yield f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})"
     if not check.images:
         yield "nothing: it holds no image"
+    if check.assumed:
+        size = human_bytes(check.bytes_assumed)
+        yield f"assumed: {quantity(check.assumed, 'piece')} of content, {size}, assumed at the target"
     if check.foreign:
         yield f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle"
     if check.nameless:
