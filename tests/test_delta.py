@@ -16,7 +16,10 @@ from syncer.oci import Digest
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply
 from tests.support.images import Image
+from tests.support.quirky import quirky_registry
 from tests.support.registries import Registry
 from tests.support.registry_end import settings_for
 
@@ -234,3 +237,56 @@ async def test_an_altered_list_of_what_is_left_out_is_no_bundle(debian_registry:
 
     with pytest.raises(InvalidBundle, match=r"assumed\.json is not the one"), open_bundle(delta, may_lack=True):
         pass
+
+
+async def test_a_registry_that_mounts_nothing_gets_the_blob_from_itself(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, quirky_registry() as target:
+        target.mounts = False
+        made = june()
+        references = await publish(source, made)
+        for number, layer in enumerate((BASE, MODEL)):
+            target.blobs.setdefault(f"old/{number}", {})[images.digest_of(layer.content)] = layer.content
+        there: dict[Digest, tuple[str, ...]] = {Digest.parse(images.digest_of(BASE.content)): ("old/0",)}
+        there[Digest.parse(images.digest_of(MODEL.content))] = ("nowhere", "old/1")
+        delta = await built(tmp_path, references, "edge", Assumption(there, {}, ()))
+        ran = await syncer("push", "--file", delta, "-r", f"{target.address}/base", home=tmp_path)
+
+        assert ran.code == 0, ran.stderr
+        for name, image in made.items():
+            held = target.blobs[place(source, name)]
+            assert all(held[digest] == content for digest, content in image.all_blobs().items())
+
+
+async def test_a_platform_of_a_delta_asks_for_its_own_blobs_only(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    several = images.multi_platform("several", base=BASE)
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        references = await publish(source, {"several:1": several})
+        arm = next(image for image in several.children if image.platform and image.platform["architecture"] == "arm64")
+        amd = next(image for image in several.children if image.platform and image.platform["architecture"] == "amd64")
+        await client.push(target, place(source, "several:1"), arm, "old")
+        own = [Digest.parse(digest) for image in (arm, amd) for digest in image.blobs]
+        delta = await built(tmp_path, references, "edge", Assumption(dict.fromkeys(own, ()), {}, ()))
+        registry = f"{target.address}/base"
+        one = await syncer("push", "--file", delta, "-r", registry, "--arch", "arm64", home=tmp_path)
+        both = await syncer("push", "--file", delta, "-r", registry, home=tmp_path)
+
+        assert one.code == 0, one.stderr
+        assert both.code == Exit.UNVERIFIED
+        await client.assert_holds(target, place(source, "several:1"), arm, "1")
+
+
+async def test_a_registry_that_does_not_tell_is_no_registry_that_lacks(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        made = await months(source, tmp_path)
+        async with fault_proxy(target) as proxy:
+            proxy.on("HEAD", "/blobs/", Reply(403, body=b"{}"))
+            proxy.on("GET", "/blobs/", Reply(403, body=b"{}"))
+            ran = await syncer("push", "--file", made.delta, "-r", f"{proxy.registry.address}/base", home=tmp_path)
+
+        assert ran.code == Exit.DENIED
+        assert "403" in ran.stderr
+        assert await client.repositories(target) == []

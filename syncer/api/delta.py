@@ -15,6 +15,9 @@ from syncer.errors import SyncerError, VerificationError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest, Descent
 from syncer.registry import Registries, RegistryAddress
+from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
+from syncer.transfer.memory import Memory
+from syncer.transfer.plan import Tree
 
 _SHOWN = 3  # blobs that a message names
 
@@ -101,7 +104,7 @@ async def find_assumed(
     assert bundle.assumed is not None
     registry = registries.registry(address.host, plain_http=address.plain_http)
     repositories = {place.name: target.repository for place, target in places.items()}
-    wanted = _needed(bundle, items)
+    wanted = await _needed(bundle, items)
     found: dict[Digest, str] = {}
     lacking: dict[Digest, AssumedBlob] = {}
     limiter = anyio.CapacityLimiter(workers)
@@ -138,23 +141,44 @@ def _candidates(blob: AssumedBlob, spaces: Iterable[str], repositories: Mapping[
     return dict.fromkeys([*both, *spaces, *listed])
 
 
-def _needed(bundle: Bundle, items: Iterable[Item]) -> dict[Digest, tuple[Descriptor, dict[str, None]]]:
+async def _needed(bundle: Bundle, items: Sequence[Item]) -> dict[Digest, tuple[Descriptor, dict[str, None]]]:
     """Each blob that ``bundle`` lacks, with the repositories of the target that need it."""
     needed: dict[Digest, tuple[Descriptor, dict[str, None]]] = {}
-    for item in items:
-        for blob in _blobs(bundle, item):
-            if bundle.assumes(blob.digest) and blob.digest not in bundle.digests:
-                needed.setdefault(blob.digest, (blob, {}))[1][item.target.repository] = None
+
+    async def note(found: DiscoveryResult) -> None:
+        match found:
+            case Tree(item):
+                content: Iterable[Descriptor] = found.content
+            case DiscoveryFailure(item):  # the push tells why; of an image whose config is not here all is asked for
+                content = _content(bundle, item)
+            case _:
+                return
+        for each in content:
+            if bundle.assumes(each.digest) and each.digest not in bundle.digests:
+                needed.setdefault(each.digest, (each, {}))[1][item.target.repository] = None
+
+    await Discovery(bundle, _Nowhere(), Memory(), None, concurrency=1).run(items, note)
     return needed
 
 
-def _blobs(bundle: Bundle, item: Item) -> Iterator[Descriptor]:
-    """The blobs of one image, of all its platforms."""
+class _Nowhere:
+    """A target at which no name is taken yet."""
+
+    def space(self, name: Reference) -> str:
+        return name.repository
+
+    async def current(self, name: Reference) -> Digest | None:  # noqa: ARG002  there is none
+        return None
+
+
+def _content(bundle: Bundle, item: Item) -> Iterator[Descriptor]:
+    """The content of one image, of all its platforms."""
+    root = next((image.descriptor for image in bundle.images if image.reference == item.source), None)
+    if root is None:
+        return
     descent = Descent(takes=bundle.brings)
-    root = next(image.descriptor for image in bundle.images if image.reference == item.source)
     descent.enter(bundle.manifest_by_digest(root.digest, root.media_type))
     for child, is_manifest in descent:
         if is_manifest:
             descent.enter(bundle.manifest_by_digest(child.digest, child.media_type))
-        else:
-            yield child
+        yield child
