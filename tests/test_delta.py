@@ -290,3 +290,24 @@ async def test_a_registry_that_does_not_tell_is_no_registry_that_lacks(
         assert ran.code == Exit.DENIED
         assert "403" in ran.stderr
         assert await client.repositories(target) == []
+
+
+async def test_a_list_that_was_altered_is_not_the_one_of_the_delta(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    have, other = tmp_path / "have.json", tmp_path / "other.json"
+    have.write_text("{}")
+    other.write_text("{ }")
+    lists = tuple(Witness(str(Digest.of(file.read_bytes()))) for file in (have, other))
+    async with debian_registry("source") as source:
+        references = await publish(source, {"team/app:1": images.image("app", layers=[BASE])})
+        delta = await built(tmp_path, references, "edge", Assumption({}, {}, lists))
+    good = await syncer("verify", "--file", delta, "--have", have, "--have", other, home=tmp_path)
+    fewer = await syncer("verify", "--file", delta, "--have", have, home=tmp_path)
+    have.write_text("{}\n")
+    altered = await syncer("verify", "--file", delta, "--have", have, "--have", other, home=tmp_path)
+    absent = await syncer("verify", "--file", delta, "--have", tmp_path / "absent", home=tmp_path)
+
+    assert good.code == 0, good.stderr
+    assert (fewer.code, altered.code, absent.code) == (Exit.UNVERIFIED, Exit.UNVERIFIED, Exit.USAGE)
+    assert f"was not made with {have}, or the list was altered since" in altered.stderr

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from syncer.bundle import zstd
 from syncer.bundle.compression import PIECE
+from syncer.bundle.delta import Witness
 from syncer.bundle.layout import Image, digest_of_name
 from syncer.bundle.members import Member
 from syncer.bundle.reader import Bundle
@@ -43,6 +44,7 @@ class BundleCheck(Struct, frozen=True):
     notes: tuple[str, ...] = ()  # what was made anew of another tool's archive
     assumed: int = 0  # blobs that a delta lacks, since its target has them
     bytes_assumed: int = 0
+    lists: tuple[Witness, ...] = ()  # that say so
 
 
 def check_structure(bundle: Bundle) -> BundleCheck:
@@ -138,6 +140,7 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
         notes=tuple(bundle.contents.notes),
         assumed=len(bundle.assumed.blobs) if bundle.assumed else 0,
         bytes_assumed=bundle.assumed.size if bundle.assumed else 0,
+        lists=bundle.assumed.witnesses if bundle.assumed else (),
     )
 
 

@@ -11,7 +11,7 @@ from anyio import to_thread
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import GivenName, shown
-from syncer.cli.command import option
+from syncer.cli.command import option, options
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import run
 from syncer.cli.options import (
@@ -24,9 +24,10 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import print_json
 from syncer.cli.settings import registry_settings
-from syncer.errors import Exit
+from syncer.errors import Exit, UsageError, VerificationError
+from syncer.files import reading
 from syncer.naming import NameMapping
-from syncer.oci import Reference
+from syncer.oci import Digest, Reference
 from syncer.report import foreign_layers, human_bytes, human_seconds
 from syncer.report.summary import quantity
 
@@ -38,6 +39,9 @@ def verify(
         "Also check the bundle's signature with this key or certificate (PEM).", metavar="FILE"
     ),
     signature: Path | None = option("With --public-key. Default: BUNDLE.sig.bin", metavar="FILE"),
+    have: tuple[Path, ...] = options(
+        "Of a delta: also check that it was made with this list, and no other.", metavar="have.json", parse=Path
+    ),
     to: SiteOptions,
     map: NameMapping = map_option("As it was pushed with."),  # noqa: A002  the word of the command line
     as_name: GivenName | None = as_option(),
@@ -47,6 +51,9 @@ def verify(
 ) -> None:
     """Hash a bundle again and account for every byte of it; check its signature, and that registries have it all."""
     settings = registry_settings(connection, login, to.single, everyone=to.registry)
+
+    if have and to.is_fleet:
+        raise UsageError("--have is about the file alone", hint="check it first, and then what is at the sites")
 
     async def check_signature() -> None:
         if public_key:
@@ -70,10 +77,32 @@ def verify(
             settings=settings,
             workers=connection.concurrency,
         )
+        _check_lists(result, have)
         print_check(result, output, signed=public_key is not None)
         return result.exit
 
     run(verify_all if to.is_fleet else job)
+
+
+def _check_lists(result: VerifyResult, files: Sequence[Path]) -> None:
+    """Raise ``VerificationError`` unless the delta was made with exactly these lists, and ``UsageError`` for none."""
+    if not files:
+        return
+    given = {str(Digest.of(_read(file))): file for file in files}
+    made_with = {witness.digest for witness in result.check.lists}
+    for digest, file in given.items():
+        if digest not in made_with:
+            raise VerificationError(
+                f"{result.bundle} was not made with {file}, or the list was altered since",
+                hint="its assumed.json has the digests and dates of the lists that it was made with",
+            )
+    if left := made_with - given.keys():
+        raise VerificationError(f"{result.bundle} was made with {quantity(len(left), 'list')} more than those given")
+
+
+def _read(file: Path) -> bytes:
+    with reading(file):
+        return file.read_bytes()
 
 
 def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:
