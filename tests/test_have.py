@@ -49,12 +49,18 @@ async def fill(source: Registry, content: Mapping[str, Image]) -> list[str]:
     return [f"{source.address}/{name}" for name in content]
 
 
-async def bring(source: Registry, target: Registry, home: Path, content: Mapping[str, Image] = MAY) -> Path:
+async def bring(
+    source: Registry,
+    target: Registry,
+    home: Path,
+    content: Mapping[str, Image] = MAY,
+    *,
+    platform: str | None = None,
+) -> None:
     """Build the bundle of ``content``, and push it to ``target``."""
-    built = await build(await fill(source, content), name="may", output=home / "may")
+    built = await build(await fill(source, content), name="may", output=home / "may", platform=platform)
     assert built.path
     assert (await push(built.path, f"{target.address}/base")).exit == 0
-    return built.path
 
 
 async def look(registry: Registry, **options: Any) -> Inventory:
@@ -421,6 +427,21 @@ async def test_a_delta_of_nothing_new_is_a_bundle_of_manifests(debian_registry: 
 
     assert (built.code, "it brings no new content, only manifests" in built.stdout) == (0, True)
     assert carried(tmp_path / "bundle.delta.tar.zst") == manifests_of(*JUNE.values())
+
+
+async def test_of_an_index_the_platforms_that_are_there_are_left_out(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """The site took one platform out of it; the others, and the index, travel."""
+    amd64, *others = MAY["team/tool:1"].children
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await bring(source, target, tmp_path, platform="linux/amd64")
+        file = write(tmp_path / "have.json", await look(target))
+
+        path = await delta(tmp_path, source, lists=[file])
+
+    assert carried(path) == all_but(*blobs_of(*others) - blobs_of(amd64))
+    assert amd64.blobs.keys() <= assumed(path).keys()
 
 
 async def test_of_several_lists_what_all_of_them_have_is_left_out(

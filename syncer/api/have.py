@@ -12,8 +12,6 @@ from syncer.api.delta import blobs_below, for_each
 from syncer.content import Item
 from syncer.errors import (
     Denied,
-    InvalidContent,
-    ListIncomplete,
     NetworkError,
     NotFound,
     RegistryError,
@@ -96,7 +94,8 @@ class _Look(Struct):
     _images: list[_Image] = field(default_factory=list)
     _descriptors: dict[Digest, Descriptor] = field(default_factory=dict)  # of the blobs
     _met: set[tuple[str, str]] = field(default_factory=set)  # repositories, with what was asked for in them
-    _troubles: dict[str, str] = field(default_factory=dict)  # problems, with the registry's own words
+    _problems: set[str] = field(default_factory=set)
+    _troubles: dict[str, None] = field(default_factory=dict)  # the problems in the registry's own words
 
     async def at_images(self) -> None:
         """Look at the images that the definitions name, or where there are none at those of the catalog."""
@@ -107,7 +106,9 @@ class _Look(Struct):
             definitions = []
         except Denied as error:  # as some registries say of a repository that they lack
             definitions, denied = [], error
-        except (RegistryError, ListIncomplete, InvalidContent) as error:
+        except NetworkError:
+            raise
+        except SyncerError as error:
             definitions = []
             self._note("the definitions could not be listed", error)
         items = await self._items(sorted(definitions))
@@ -142,7 +143,7 @@ class _Look(Struct):
         await for_each([image for images in rest for image in images], self._at_all_referrers_of, self.workers)
 
     async def at_blobs(self) -> None:
-        """Ask for each blob in each of its repositories; those that are not there, or of which that is not told, go."""
+        """Ask for each blob in each of its repositories, and forget those that are not said to be there."""
 
         async def ask(job: tuple[Digest, str]) -> None:
             digest, repository = job
@@ -150,7 +151,9 @@ class _Look(Struct):
             try:
                 is_there = await self._repository(repository).find_blob(self._descriptors[digest])
                 self.lost += not is_there
-            except (RegistryError, InvalidContent) as error:
+            except NetworkError:
+                raise
+            except SyncerError as error:
                 self._note(f"not all blobs of {repository} could be asked for", error)
             if not is_there:
                 self.blobs[digest].discard(repository)
@@ -173,12 +176,12 @@ class _Look(Struct):
             base=self.address.base,
             date=_now(),
             mapping=rules.fingerprint if rules else None,
-            problems=tuple(sorted(self._troubles)),
+            problems=tuple(sorted(self._problems)),
             blobs=self._below(self.blobs),
             manifests=self._below(self.manifests),
             tags=tags if with_tags else None,
         )
-        troubles = tuple(self._troubles[problem] for problem in sorted(self._troubles))
+        troubles = tuple(sorted(self._troubles))
         return Inventory(have=found, images=len(self._images), gone=self.gone, lost=self.lost, troubles=troubles)
 
     @property
@@ -209,7 +212,7 @@ class _Look(Struct):
             except NetworkError:
                 raise
             except SyncerError as error:
-                self._note(f"the definition {tag} could not be read", error)
+                self._note("a definition could not be read", error)
 
         await for_each(definitions, ask, self.workers)
         return [item for tag in definitions if tag in read for item in read[tag]] if read else None
@@ -230,16 +233,17 @@ class _Look(Struct):
                 raise denied from None
             self._note("there is no definition, and the catalog is forbidden", error)
             return
-        except (RegistryError, ListIncomplete, InvalidContent) as error:
+        except NetworkError:
+            raise
+        except SyncerError as error:
             self._note("there is no definition, and the catalog could not be listed", error)
             return
         names = [name for name in catalog if name.startswith(self._prefix) and name != f"{self._prefix}{REPOSITORY}"]
         if not names:
             place = f"below {self.address.base}" if self.address.base else "at all"
-            self._troubles[f"there is no definition, and the catalog has nothing {place}"] = (
-                f"{self.address} has no definition, and its catalog has nothing {place}: "
-                "it may be empty, or show what it has to others only"
-            )
+            problem = f"there is no definition, and the catalog has nothing {place}"
+            self._problems.add(problem)
+            self._troubles[f"{problem}: it may be empty, or not show all to this login"] = None
         await for_each(names, self._list_tags, self.workers)
         tagged = [(name, tag) for name in names for tag in self.tags.get(name, ())]
         await for_each(tagged, self._at_image, self.workers)
@@ -249,7 +253,9 @@ class _Look(Struct):
             self.tags[name] = await self.registries.tags(Reference(self.address.host, name))
         except NotFound:
             pass  # nothing is left of it
-        except (RegistryError, ListIncomplete, InvalidContent) as error:
+        except NetworkError:
+            raise
+        except SyncerError as error:
             self._note(f"the tags of {name} could not be listed", error)
 
     async def _at_image(self, job: tuple[str, str]) -> None:
@@ -311,7 +317,9 @@ class _Look(Struct):
                 self.blobs.setdefault(blob.digest, set()).add(repository)
         except NotFound:
             return None
-        except (RegistryError, InvalidContent) as error:
+        except NetworkError:
+            raise
+        except SyncerError as error:
             self._note(f"not all manifests of {repository} could be read", error)
             return []
         return read
@@ -319,7 +327,8 @@ class _Look(Struct):
     def _note(self, problem: str, error: SyncerError) -> None:
         """Note what could not be seen: in words of ours for the list, which leaves the site."""
         why = f" (status {error.status})" if isinstance(error, RegistryError) else ""
-        self._troubles[f"{problem}{why}"] = f"{problem}: {error}"
+        self._problems.add(f"{problem}{why}")
+        self._troubles[f"{problem}: {error}"] = None
 
 
 def _now() -> str:
