@@ -74,7 +74,7 @@ class BundleFile(Struct, frozen=True, kw_only=True):
             return BuildResult(path=None, partial=path, report=report)
         # what an image left behind when its tag moved on is not needed, and is padding
         await writer.publish(render_definition(define()).encode(), allow_partial=True)
-        return BuildResult(path=path, partial=None, report=report)
+        return BuildResult(path=path, partial=None, report=report, assumed=writer.assumed, blobs=writer.blobs)
 
 
 async def build(
@@ -90,6 +90,7 @@ async def build(
     allow_partial: bool = False,
     resume: bool = True,
     referrers: Along = True,
+    assumption: Assumption | None = None,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
@@ -101,7 +102,8 @@ async def build(
     The file appears when all is there; otherwise what is there stays in ``….partial``, and the same call
     goes on with it.  ``allow_partial`` publishes without the images that failed.  With ``platform`` every
     index is resolved to its manifest for that platform.  ``referrers`` brings signatures, attestations and
-    SBOMs along; ``"require"`` makes it a failure when a registry does not tell them.  Raises ``UsageError`` for
+    SBOMs along; ``"require"`` makes it a failure when a registry does not tell them.  An ``assumption``, as
+    ``api.delta.find_assumption`` makes it, says what the target has: ``NAME.delta.tar.zst`` lacks that.  Raises ``UsageError`` for
     wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is an entry in the report.
     """
     definition = images if isinstance(images, Definition) else make_definition(name, images)
@@ -114,6 +116,7 @@ async def build(
         allow_partial=allow_partial,
         resume=resume,
         platform=Platform.parse(platform) if isinstance(platform, str) else platform,
+        assumption=assumption,
     )
     return await build_file(
         replace(definition, name=name),

@@ -173,7 +173,7 @@ def read_definition_in(bundle: Bundle) -> Definition:
     """
     if bundle.definition is None:
         return _listing(bundle)
-    return _parsed(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
+    return parse_travelled(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
 
 
 def read_usable_definition(bundle: Bundle) -> Definition:
@@ -234,10 +234,11 @@ async def read_definition_at(stored: StoredBundle, registries: Registries) -> De
     content = await read_whole(registries.blob(reference, layer))
     if Digest.of(content, layer.digest.algorithm) != layer.digest:
         raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
-    return _parsed(content, str(reference))
+    return parse_travelled(content, str(reference))
 
 
-def _parsed(content: bytes, origin: str) -> Definition:
+def parse_travelled(content: bytes | str, origin: Path | str) -> Definition:
+    """Parse a definition that came from elsewhere: nothing in it leads to a file here.  Raises ``InvalidFile``."""
     from syncer.profiles.definition.definition_file import parse_definition  # noqa: PLC0415  needs yaml, and a push only at its end
 
     return drop_local_paths(parse_definition(content, origin))

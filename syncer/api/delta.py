@@ -1,24 +1,36 @@
-"""A delta at its target: the look for all that it takes to be there, before anything is sent (docs/delta.md)."""
+"""Deltas: what a build leaves out, and at the target the look for all of it before anything is sent (docs/delta.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 from msgspec import Struct
 
-from syncer.bundle import AssumedBlob, Bundle
+from syncer.api.bundles import Warn, open_checked, parse_travelled
+from syncer.bundle import AssumedBlob, Assumption, Bundle, Witness
 from syncer.content import Blob, Item
-from syncer.errors import SyncerError, VerificationError
+from syncer.errors import InvalidContent, InvalidFile, NetworkError, SyncerError, UsageError, VerificationError
+from syncer.files import reading
+from syncer.formats.text import MAX_TEXT_SIZE, decode_text, parse_json
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.oci.manifest import AnyManifest, Descent
-from syncer.registry import Registries, RegistryAddress
+from syncer.oci.manifest import AnyManifest, Descent, Takes, never
+from syncer.profiles.definition.definition import DefinedChart, DefinedImage, Entry, name_of
+from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
-from syncer.transfer.memory import Memory
+from syncer.transfer.memory import Have, InvalidHave, Memory
 from syncer.transfer.plan import Tree
+from syncer.transfer.run import WORKERS
 
+Job = TypeVar("Job")
+Read: TypeAlias = Callable[[Descriptor], Awaitable[AnyManifest | None]]
+
+_MISSING = "syncer/missing@1"
+_YAML = (".yaml", ".yml")
 _SHOWN = 3  # blobs that a message names
 
 
@@ -48,7 +60,7 @@ def render_missing(bundle: str, missing: Iterable[AssumedMissing]) -> dict[str, 
         for blob in error.blobs:
             lacking.setdefault(blob.digest, (blob.size, []))[1].append(error.registry)
     return {
-        "kind": "syncer/missing@1",
+        "kind": _MISSING,
         "bundle": bundle,
         "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "blobs": [
@@ -182,3 +194,208 @@ def _content(bundle: Bundle, item: Item) -> Iterator[Descriptor]:
         if is_manifest:
             descent.enter(bundle.manifest_by_digest(child.digest, child.media_type))
         yield child
+
+
+async def for_each(jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], workers: int) -> None:
+    """Do ``work`` for each of ``jobs``, several at a time; raises the first ``NetworkError``, which ends it."""
+    rest = iter(list(jobs))
+    silence: list[NetworkError] = []
+
+    async def take() -> None:
+        for job in rest:
+            if silence:
+                return
+            try:
+                await work(job)
+            except NetworkError as error:  # kept, since leaving a task group would wrap it
+                silence.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(workers):
+            tasks.start_soon(take)
+    if silence:
+        raise silence[0]
+
+
+async def blobs_below(
+    root: AnyManifest, enter: Read, *, takes: Takes = never, name: str | None = None
+) -> AsyncIterator[Descriptor]:
+    """The blobs of ``root`` and of the manifests below it that ``enter`` gives; raises ``InvalidContent``."""
+    descent = Descent(name, takes=takes)
+    descent.enter(root)
+    for child, is_manifest in descent:
+        if not is_manifest:
+            yield child
+        elif inner := await enter(child):
+            descent.enter(inner)
+
+
+def _read_json(path: Path) -> tuple[Any, str, str]:
+    """The JSON document at ``path``, its text, and the digest of the file; raises ``InvalidFile``."""
+    content = _read_bytes(path)
+    text = decode_text(content, path)
+    return parse_json(text, path), text, str(Digest.of(content))
+
+
+def _read_bytes(path: Path) -> bytes:
+    with reading(path), path.open("rb") as file:
+        return file.read(MAX_TEXT_SIZE + 1)
+
+
+def _line_of(text: str, key: str) -> int | None:
+    """The first line with the JSON text ``key``."""
+    at = text.find(json.dumps(key, ensure_ascii=False))
+    return text.count("\n", 0, at) + 1 if key and at >= 0 else None
+
+
+def read_have(path: Path) -> tuple[Have, Witness]:
+    """Read the list of ``syncer have`` at ``path``; raises ``InvalidFile``, with the line."""
+    document, text, digest = _read_json(path)
+    try:
+        found = Have.from_json(document)
+    except InvalidHave as mistake:
+        raise InvalidFile(path, str(mistake), line=_line_of(text, mistake.key)) from None
+    registry = f"{found.registry}/{found.base}" if found.base else found.registry
+    return found, Witness(digest, found.date, registry, found.mapping or "")
+
+
+def _read_missing(path: Path) -> tuple[frozenset[Digest], Witness]:
+    """The blobs in the document ``syncer/missing@1`` at ``path``; raises ``InvalidFile``."""
+    document, text, digest = _read_json(path)
+    if not isinstance(document, dict) or document.get("kind") != _MISSING:
+        line = _line_of(text, "kind")
+        raise InvalidFile(path, f"it is no list of push --missing-out: its kind is not {_MISSING}", line=line)
+    blobs = document.get("blobs")
+    if not isinstance(blobs, list) or not all(isinstance(blob, dict) for blob in blobs):
+        raise InvalidFile(path, "blobs must be a list of objects", line=_line_of(text, "blobs"))
+    lacking = set()
+    for blob in blobs:
+        named = blob.get("digest")
+        try:
+            lacking.add(Digest.parse(str(named)))
+        except InvalidContent as error:
+            raise InvalidFile(path, str(error), line=_line_of(text, str(named))) from None
+    return frozenset(lacking), Witness(digest, str(document.get("date", "")))
+
+
+async def find_assumption(
+    *,
+    lists: Sequence[Path] = (),
+    since: Path | None = None,
+    missing: Path | None = None,
+    settings: RegistrySettings | None = None,
+    workers: int = WORKERS,
+    warn: Warn | None = None,
+) -> Assumption | None:
+    """The blobs that a target has, by lists of ``syncer have`` or by what it got before; None where nothing is given.
+
+    What all of ``lists`` have is there.  ``since`` is an older bundle, or a definition with digests, whose manifests
+    are read at their sources: what cannot be read counts as lacking.  ``missing`` is what a push found to be lacking
+    after all; alone it says that all else is there.  Raises ``UsageError`` for lists beside ``since``, ``InvalidFile``
+    for a file that is none of these, and ``InvalidBundle``.
+    """
+    if lists and since:
+        raise UsageError(
+            "a list of what the target has and an older bundle or definition say the same thing in two ways",
+            hint="give either --have or --since; the list knows better",
+        )
+    found: Assumption | None = None
+    if lists:
+        found = _combine({path: read_have(path) for path in lists}, warn or _ignore)
+    elif since and since.suffix in _YAML:
+        found = await _since_definition(since, settings or RegistrySettings(), workers, warn or _ignore)
+    elif since:
+        async with open_checked(since, warn=warn) as bundle:
+            found = await _since_bundle(bundle)
+    if missing is None:
+        return found
+    lacking, witness = _read_missing(missing)
+    if found is None:
+        return Assumption({}, {}, (witness,), lacking, all_but_lacking=True)
+    return Assumption(found.places, found.names, (*found.witnesses, witness), lacking)
+
+
+def _ignore(_: str) -> None:
+    """Do nothing."""
+
+
+def _combine(lists: Mapping[Path, tuple[Have, Witness]], warn: Warn) -> Assumption:
+    """The blobs that all of ``lists`` have, with their repositories in each."""
+    for path, (have, _) in lists.items():
+        if have.problems:
+            warn(f"{path} is not complete, so that more travels than need be: {'; '.join(have.problems)}")
+    common = set.intersection(*(set(have.blobs) for have, _ in lists.values()))
+    places = {
+        Digest.parse(digest): tuple(
+            sorted({have.place(name) for have, _ in lists.values() for name in have.blobs[digest]})
+        )
+        for digest in common
+    }
+    return Assumption(places, {}, tuple(sorted({witness for _, witness in lists.values()})))
+
+
+async def _since_bundle(bundle: Bundle) -> Assumption:
+    """The blobs of an older bundle, with the repositories of its images."""
+
+    async def enter(child: Descriptor) -> AnyManifest | None:
+        is_there = child.digest in bundle.digests  # a bundle in part may lack some
+        return bundle.manifest_by_digest(child.digest, child.media_type) if is_there else None
+
+    names: dict[Digest, dict[str, None]] = {}
+    for image in bundle.images:
+        root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
+        async for blob in blobs_below(root, enter, takes=bundle.brings):
+            if blob.digest in bundle.digests:
+                names.setdefault(blob.digest, {})[image.reference.name] = None
+    return Assumption({}, _named(names), (Witness(str(bundle.index_digest)),))
+
+
+async def _since_definition(path: Path, settings: RegistrySettings, workers: int, warn: Warn) -> Assumption:
+    """The blobs of what a definition names by digest, as far as their sources still give the manifests."""
+    content = _read_bytes(path)
+    definition = parse_travelled(content, path)
+    named = {entry: place for entry in definition.entries if (place := _source_of(entry))}
+    if not named:
+        raise InvalidFile(
+            path, "it has no digests", hint="build --metadata-only --lock records them, and so does every bundle"
+        )
+    unread = {str(name_of(entry)): "its source is not known" for entry in definition.entries if entry not in named}
+    names: dict[Digest, dict[str, None]] = {}
+
+    async with open_registries(settings) as registries:
+        registries.settle(named.values())
+
+        async def read(place: Reference) -> None:
+            async def enter(child: Descriptor) -> AnyManifest:
+                return await registries.manifest(place.at(child.digest))
+
+            try:
+                root = await registries.manifest(place)
+                async for blob in blobs_below(root, enter, takes=registries.brings):
+                    names.setdefault(blob.digest, {})[place.name] = None
+            except SyncerError as error:
+                unread[str(place)] = str(error)
+
+        await for_each(dict.fromkeys(named.values()), read, workers)
+    if unread:
+        first = min(unread)
+        warn(
+            f"{len(unread)} of the {len(definition.entries)} entries of {path} could not be read, "
+            f"and count as lacking: {first}: {unread[first]}"
+        )
+    return Assumption({}, _named(names), (Witness(str(Digest.of(content))),))
+
+
+def _source_of(entry: Entry) -> Reference | None:
+    """The place at a registry of what ``entry`` names by digest; None where there is none."""
+    if entry.digest is None:
+        return None
+    if isinstance(entry, DefinedImage):
+        return entry.reference
+    if isinstance(entry, DefinedChart) and entry.artifact and entry.repo.strip().startswith("oci://"):
+        return entry.artifact.at(entry.digest)
+    return None
+
+
+def _named(names: Mapping[Digest, Mapping[str, None]]) -> dict[Digest, tuple[str, ...]]:
+    return {digest: tuple(sorted(found)) for digest, found in names.items()}

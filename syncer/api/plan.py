@@ -15,8 +15,9 @@ from syncer.api.push import Delivery
 from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
-from syncer.bundle import Bundle, BundleSize, GivenName
+from syncer.bundle import Assumed, Bundle, BundleSize, GivenName
 from syncer.content import Along, Item, Referring, Source, TargetNames
+from syncer.oci import Descriptor, Digest
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport
@@ -38,20 +39,27 @@ async def plan_build(
 ) -> ForecastReport:
     """Foresee what a build of ``definition`` would fetch, and the bytes of its bundle; raises as the build does."""
     check_buildable(definition)
-    forecast = Forecast(fetches=True, sends=False, can_mount=False)
+    assumption = file.assumption
+    left_out: dict[Digest, Descriptor] = {}
+    forecast = Forecast(fetches=True, sends=False, can_mount=False, left_out=left_out)
     size = BundleSize(file.format, file.compression_level)
     async with open_supplies(settings, supplies) as opened:
         definition = await drop_lacking_guesses(definition, opened, warn, file.platform)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         for found in await discover(parts.items, opened, size, workers=workers):
-            forecast.add(found, "")
             if isinstance(found, Tree):
                 size.name(found.item.target, found.root)
                 for descriptor in found.content:
-                    size.add(descriptor, found.manifests.get(descriptor.digest))
+                    manifest = found.manifests.get(descriptor.digest)
+                    if manifest is None and assumption and assumption.covers(descriptor.digest):
+                        left_out[descriptor.digest] = descriptor
+                    else:
+                        size.add(descriptor, manifest)
+            forecast.add(found, "")
     for failure in parts.failures:
         forecast.add(DiscoveryFailure(failure.item, failure.error), "")
-    return forecast.report(disk_bytes=size.total(render_definition(definition).encode()))
+    assumed = Assumed.of(left_out.values(), assumption).render() if assumption else None
+    return forecast.report(disk_bytes=size.total(render_definition(definition).encode(), assumed))
 
 
 async def plan_push(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from syncer.bundle import Assumed
 from syncer.content import Item, Source, Target
 from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, TargetError
 from syncer.oci import Reference
@@ -141,6 +142,8 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     path: Path | None
     partial: Path | None
     report: Report
+    assumed: Assumed | None = None  # of a delta that was published: what it lacks, since its target has it
+    blobs: int = 0  # that are in the bundle that was published
 
     @property
     def exit(self) -> Exit:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import orjson
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from syncer.errors import InvalidContent
 from syncer.oci import Descriptor, Digest
@@ -21,9 +21,10 @@ class Witness(Struct, frozen=True, order=True):
     digest: str  # of the file; of a bundle, of its index.json
     date: str = ""  # at which the list was made, as it says itself
     registry: str = ""  # with its base; empty for a bundle
+    mapping: str = ""  # the fingerprint of the rules by which names landed there; empty where it is not known
 
     def to_json(self) -> dict[str, str]:
-        return {"digest": self.digest, "date": self.date, "registry": self.registry}
+        return structs.asdict(self)
 
 
 class Assumption(Struct, frozen=True):
@@ -116,7 +117,7 @@ class Assumed(Struct, frozen=True):
                 for each in document["blobs"]
             ]
             lists = [
-                Witness(*(str(each.get(name, "")) for name in ("digest", "date", "registry")))
+                Witness(*(str(each.get(name, "")) for name in ("digest", "date", "registry", "mapping")))
                 for each in document["lists"]
             ]
         except (KeyError, TypeError, AttributeError, InvalidContent):

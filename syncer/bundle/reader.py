@@ -114,6 +114,7 @@ class Bundle(Struct):
         Nameless, ...
     ] = ()  # entries of index.json that are no images, since nobody knows where they belong
     definition: bytes | None = None
+    index_digest: Digest | None = None  # of index.json, which names all of its content
     assumed: Assumed | None = None  # of a delta: the content that it lacks, since its target has it
     has_digests: bool = False  # of the members that no digest names; a bundle of another tool has none
     _members: dict[Digest, Member] = field(default_factory=dict)
@@ -137,6 +138,7 @@ class Bundle(Struct):
             check_layout(small[OCI_LAYOUT])
         self.images, self.nameless = read_index(small[INDEX], given, self._manifest_if_sound)
         self.definition = small.get(DEFINITION)
+        self.index_digest = Digest.of(small[INDEX])
         if ASSUMED in small:
             check_values(small[ASSUMED])
             self.assumed = Assumed.parse(small[ASSUMED])

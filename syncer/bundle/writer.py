@@ -71,6 +71,7 @@ class BundleWriter:
         self._needed: dict[Digest, Descriptor] = {}  # of these, what committed manifests need
         self._asked: dict[Digest, int] = {}  # what this run reserved, counted in its order
         self._kept: dict[Digest, Slot] = {}  # what committed manifests need
+        self._manifests: set[Digest] = set()
         self._roots: dict[Reference, Descriptor] = {}
         self._threads = CapacityLimiter(max(4, os.cpu_count() or 1))
 
@@ -85,7 +86,9 @@ class BundleWriter:
 
         Raises ``TargetFull`` when the disk could not hold it, before anything of it is fetched.
         """
-        if manifest is None and self._assumption and self._assumption.covers(descriptor.digest):
+        if manifest is not None:
+            self._manifests.add(descriptor.digest)
+        elif self._assumption and self._assumption.covers(descriptor.digest):
             self._assumed[descriptor.digest] = descriptor
             return
         first = descriptor.digest not in self._asked
@@ -141,6 +144,19 @@ class BundleWriter:
             self._kept[slot.digest] = slot
         self._roots |= dict.fromkeys(names, manifest.descriptor)
 
+    @property
+    def assumed(self) -> Assumed | None:
+        """The content that committed manifests need and a delta lacks; None for a whole bundle."""
+        if self._assumption is None:
+            return None
+        left_out = [blob for digest, blob in self._assumed.items() if digest in self._needed]
+        return Assumed.of(left_out, self._assumption)
+
+    @property
+    def blobs(self) -> int:
+        """The number of blobs that committed manifests need and the bundle has."""
+        return len(self._kept.keys() - self._manifests)
+
     def _takes(self, layer: Descriptor) -> bool:
         return layer.digest in self._asked or layer.digest in self._assumed
 
@@ -159,9 +175,8 @@ class BundleWriter:
             )
         roots = sorted(self._roots.items(), key=lambda root: self._asked[root[1].digest])
         tail = [(DEFINITION, definition), (INDEX, write_index(roots))]
-        if self._assumption:
-            left_out = [blob for digest, blob in self._assumed.items() if digest in self._needed]
-            tail.insert(0, (ASSUMED, Assumed.of(left_out, self._assumption).render()))
+        if self.assumed is not None:
+            tail.insert(0, (ASSUMED, self.assumed.render()))
         tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
         await to_thread.run_sync(self._partial.check, self._kept.values())
         await to_thread.run_sync(self._partial.finish, self._kept.values(), tail)
