@@ -106,6 +106,7 @@ async def test_a_delta_holds_what_is_new_and_brings_a_registry_to_where_a_full_p
         made = await months(source, tmp_path)
         registry = f"{target.address}/base"
         first = await syncer("push", "--file", made.may, "--registry", registry, home=tmp_path)
+        foreseen = await syncer("plan", "--file", made.delta, "--registry", registry, "--json", home=tmp_path)
         pushed = await syncer("push", "--file", made.delta, "--registry", registry, "--json", home=tmp_path)
         again = await syncer("push", "--file", made.delta, "--registry", registry, "--json", home=tmp_path)
         verified = await syncer("verify", "--file", made.june, "--registry", registry, home=tmp_path)
@@ -115,6 +116,7 @@ async def test_a_delta_holds_what_is_new_and_brings_a_registry_to_where_a_full_p
         assert made.delta.name == "edge.delta.tar.zst"
         assert made.delta.stat().st_size < len(NEW.content) * 1.02 + 40_000
         sent = orjson.loads(pushed.stdout)["totals"]["bytes_sent"]
+        assert orjson.loads(foreseen.stdout)["totals"]["bytes_to_send"] == sent
         assert len(NEW.content) <= sent < len(NEW.content) * 1.02 + 20_000
         assert orjson.loads(again.stdout)["totals"]["bytes_sent"] == 0
 
@@ -128,8 +130,10 @@ async def test_a_registry_that_lost_a_blob_is_told_so_before_anything_is_sent(
         registry = f"{target.address}/base"
         ran = await syncer("push", "--file", made.delta, "-r", registry, "--missing-out", missing, home=tmp_path)
 
-        assert ran.code == Exit.UNVERIFIED
-        assert "of the" in ran.stderr
+        foreseen = await syncer("plan", "--file", made.delta, "-r", registry, home=tmp_path)
+
+        assert (ran.code, foreseen.code) == (Exit.UNVERIFIED, Exit.UNVERIFIED)
+        assert "that the delta takes to be there" in foreseen.stderr
         assert "that the delta takes to be there" in ran.stderr
         assert "nothing was sent" in ran.stderr
         assert await client.repositories(target) == []
@@ -157,7 +161,7 @@ async def test_what_lies_in_another_repository_of_the_target_is_not_sent(
         ran = await syncer("push", "--file", delta, "-r", f"{target.address}/base", "--json", home=tmp_path)
 
         assert ran.code == 0, ran.stderr
-        assert f"was made for {target.address}/somewhere" in ran.stderr
+        assert f"the delta was made for {target.address}/somewhere, and goes to {target.address}/base" in ran.stderr
         await assert_whole(source, target)
         assert orjson.loads(ran.stdout)["totals"]["bytes_sent"] < len(MODEL.content)
 

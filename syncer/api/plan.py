@@ -10,6 +10,7 @@ from msgspec import structs
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, open_checked
+from syncer.api.delta import DeltaSource, find_assumed
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
 from syncer.api.sources import Sources
@@ -104,10 +105,16 @@ async def plan_delivery(
 
     An image about which a registry that ``must_tell`` says nothing has failed; otherwise it is one to copy.
     """
-    items = delivery.place(bundle.items, delivery.names(item.target for item in bundle.items))
-    forecast = Forecast(fetches=False, sends=True, can_mount=True)
+    names = delivery.names(item.target for item in bundle.items)
+    items = delivery.place(bundle.items, names)
+    source, left_out = bundle.source, {}
+    if isinstance(source, Bundle) and source.assumed is not None:
+        places = await find_assumed(source, items, registries, delivery.address, places=names, workers=workers)
+        left_out = {digest: source.assumed.blobs[digest].descriptor for digest in places}
+        source = DeltaSource(source, registries, delivery.address.host, places)
+    forecast = Forecast(fetches=False, sends=True, can_mount=True, left_out=left_out)
     target = registries.target(delivery.address, must_tell=must_tell)
-    for found in await discover(items, bundle.source, target, workers=workers):
+    for found in await discover(items, source, target, workers=workers):
         forecast.add(found, target.space(found.item.target))
     return forecast.report()
 

@@ -14,7 +14,7 @@ from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.delta import DeltaSource, find_assumed
 from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
-from syncer.bundle import Bundle, GivenName, verify_bundle
+from syncer.bundle import Bundle, GivenName, Witness, verify_bundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
@@ -182,9 +182,7 @@ async def _find_rest(
 ) -> tuple[DeltaSource, AssumedThere]:
     """Look for all that ``delta`` takes to be at the target; raises as ``find_assumed`` does."""
     assert delta.assumed is not None
-    made_for = {witness.registry for witness in delta.assumed.witnesses if witness.registry}
-    if run.warn and made_for and str(delivery.address) not in made_for:
-        run.warn(f"{delta.path.name} was made for {', '.join(sorted(made_for))}, and goes to {delivery.address}")
+    _warn_of_another_place(delta.assumed.witnesses, delivery, run)
     began = time.monotonic()
     places = await find_assumed(delta, items, registries, delivery.address, places=names, workers=run.workers)
     for digest, space in places.items():
@@ -196,6 +194,20 @@ async def _find_rest(
         seconds=time.monotonic() - began,
     )
     return DeltaSource(delta, registries, delivery.address.host, places), there
+
+
+def _warn_of_another_place(lists: Sequence[Witness], delivery: Delivery, run: Run) -> None:
+    """Say that a delta was made for another registry, base path or rules of names: it is right all the same."""
+    made_for = [witness for witness in lists if witness.registry]
+    address = str(delivery.address)
+    if not made_for or run.warn is None:
+        return
+    if address not in {witness.registry for witness in made_for}:
+        others = ", ".join(sorted({witness.registry for witness in made_for}))
+        run.warn(f"the delta was made for {others}, and goes to {address}, where more may have to be looked for")
+    rules = (delivery.mapping or NameMapping()).fingerprint
+    if any(witness.mapping not in ("", rules) for witness in made_for if witness.registry == address):
+        run.warn("the list that the delta was made with knows other --map rules, so more may have to be looked for")
 
 
 async def _deliver_definition(

@@ -55,6 +55,11 @@ class AssumedBlob(Struct, frozen=True):
     repositories: tuple[str, ...] = ()  # at the registry whose list says that it is there
     names: tuple[str, ...] = ()  # repositories by the original names of images
 
+    @property
+    def descriptor(self) -> Descriptor:
+        """A descriptor without the media type, which the manifests know."""
+        return Descriptor("application/octet-stream", self.digest, self.size)
+
 
 class Assumed(Struct, frozen=True):
     """All that a delta lacks, in the order in which the whole bundle has it."""
