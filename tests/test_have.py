@@ -38,6 +38,8 @@ MAY = {
 }
 NEW = images.layer("app june", 1_000_000)
 JUNE = MAY | {"team/app:2": images.image("app 2", layers=[BASE, NEW])}
+OLD_BLOBS = {digest: blob for image in MAY.values() for digest, blob in image.all_blobs().items()}
+NEW_BLOBS = {digest: blob for digest, blob in JUNE["team/app:2"].all_blobs().items() if digest not in OLD_BLOBS}
 FORBIDDEN = Reply(403, body=b'{"errors": [{"code": "DENIED", "message": "ask mr-secret@example.com"}]}')
 
 
@@ -211,6 +213,45 @@ async def test_what_could_not_be_seen_is_not_in_the_list(debian_registry: OpenRe
     assert doubtful.have.problems == (f"not all manifests of base/{site} could be read (status 403)",)
 
 
+async def test_a_definition_that_is_none_makes_the_list_incomplete(
+    any_registry: OpenRegistry, debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """The others count; its name, which says what a site has, stays on the site."""
+    async with debian_registry("source") as source, any_registry("target") as target:
+        await client.push(target, "base/bundle-definition", images.image("no definition"), "codename-odd")
+
+        alone = await look(target)
+        await bring(source, target, tmp_path)
+        beside = await look(target)
+
+    assert alone.have.problems == (
+        "a definition could not be read",
+        "there is no definition, and the catalog has nothing below base",
+    )
+    assert beside.have.problems == ("a definition could not be read",)
+    assert beside.have.blobs.keys() == OLD_BLOBS.keys()
+    assert b"codename" not in beside.have.render()
+    assert "bundle-definition:codename-odd" in beside.troubles[0]
+
+
+async def test_a_registry_that_falls_silent_leaves_no_list(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """Half a list would pass for a whole one."""
+    async with (
+        debian_registry("source") as source,
+        debian_registry("target") as target,
+        fault_proxy(target) as proxy,
+    ):
+        await bring(source, target, tmp_path)
+        proxy.on("GET", f"/manifests/{MAY['team/app:1'].digest}", Reply(429, {"Retry-After": "900"}), times=None)
+        place = f"{proxy.registry.address}/base"
+
+        ran = await syncer("have", "-r", place, "-o", tmp_path / "have.json", home=tmp_path)
+
+    assert ran.code == 1
+    assert "asks to wait 900 s" in ran.stderr
+    assert not (tmp_path / "have.json").exists()
+
+
 async def test_deep_asks_for_each_blob(
     any_registry: OpenRegistry, debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:
@@ -363,10 +404,6 @@ def lists_in(path: Path) -> list[tuple[str, str]]:
     with open_bundle(path, may_lack=True) as opened:
         assert opened.assumed
         return [(witness.digest, witness.registry) for witness in opened.assumed.witnesses]
-
-
-OLD_BLOBS = {digest: blob for image in MAY.values() for digest, blob in image.all_blobs().items()}
-NEW_BLOBS = {digest: blob for digest, blob in JUNE["team/app:2"].all_blobs().items() if digest not in OLD_BLOBS}
 
 
 def all_but(*digests: str) -> set[str]:

@@ -212,7 +212,7 @@ class _Look(Struct):
             except NetworkError:
                 raise
             except SyncerError as error:
-                self._note("a definition could not be read", error)
+                self._note("a definition could not be read", error, about=f"{stored}: ")
 
         await for_each(definitions, ask, self.workers)
         return [item for tag in definitions if tag in read for item in read[tag]] if read else None
@@ -324,11 +324,11 @@ class _Look(Struct):
             return []
         return read
 
-    def _note(self, problem: str, error: SyncerError) -> None:
+    def _note(self, problem: str, error: SyncerError, about: str = "") -> None:
         """Note what could not be seen: in words of ours for the list, which leaves the site."""
         why = f" (status {error.status})" if isinstance(error, RegistryError) else ""
         self._problems.add(f"{problem}{why}")
-        self._troubles[f"{problem}: {error}"] = None
+        self._troubles[f"{problem}: {about}{error}"] = None
 
 
 def _now() -> str:
