@@ -291,7 +291,11 @@ async def test_signatures_count_by_tag_and_by_api(
     tag, signature = images.cosign_signature(app)
     sbom = images.referrer(tool)
     about = images.referrer(sbom, "application/vnd.example.signature")
-    async with any_registry("source") as source, any_registry("target") as target:
+    async with (
+        any_registry("source") as source,
+        any_registry("target") as target,
+        fault_proxy(target) as proxy,
+    ):
         await fill(source, MAY)
         await client.push(source, "team/app", signature, tag)
         for each in (sbom, about):
@@ -303,10 +307,12 @@ async def test_signatures_count_by_tag_and_by_api(
         if by_catalog:
             await client.ask(target, "DELETE", f"/v2/base/bundle-definition/manifests/{await definition_at(target)}")
 
-        found = await look(target)
+        found = await look(proxy.registry)
 
     assert found.have.blobs.keys() == blobs_of(*MAY.values(), signature, sbom, about)
     assert manifests_of(signature, sbom, about) <= found.have.manifests.keys()
+    asked = [exchange.path for exchange in proxy.exchanges.of("GET manifest")]
+    assert by_catalog or len(set(asked)) == len(asked)
 
 
 def fallback(registry: Registry, referrer: Image) -> tuple[Image, str]:
@@ -339,7 +345,7 @@ async def test_mapped_names_are_told_from_usual_ones(debian_registry: OpenRegist
     """By the hash of the rules, where these are given; without them nobody knows by which rules names came about."""
     async with debian_registry("source") as source, debian_registry("target") as target:
         built = await build(await fill(source, MAY), output=tmp_path)
-        mapping = NameMapping.parse([f"{source.address}=here"])
+        mapping = NameMapping.parse([f"{source.address}/team=here"])
         assert built.path
         await push(built.path, f"{target.address}/base", mapping=mapping)
 
@@ -348,7 +354,11 @@ async def test_mapped_names_are_told_from_usual_ones(debian_registry: OpenRegist
 
     assert plain.have.mapping is None
     assert told.have.mapping == mapping.fingerprint != NameMapping().fingerprint
-    assert told.have.repositories == ["here/other/site", "here/team/app", "here/team/tool"]
+    assert told.have.repositories == [
+        f"{source.address.replace(':', '_')}/other/site",
+        "here/app",
+        "here/tool",
+    ]
 
 
 def test_ten_thousand_blobs_take_less_than_one_and_a_half_megabytes() -> None:
