@@ -189,11 +189,11 @@ class _Look(Struct):
         return f"{self.address.base}/" if self.address.base else ""
 
     def _below(self, places: Mapping[Digest, set[str]]) -> dict[str, list[str]]:
-        """``places`` in their order, with the names of repositories below the base path."""
+        """``places`` with the names of repositories below the base path."""
         return {
-            str(digest): sorted(name.removeprefix(self._prefix) for name in places[digest])
-            for digest in sorted(places)
-            if places[digest]
+            str(digest): sorted(name.removeprefix(self._prefix) for name in names)
+            for digest, names in places.items()
+            if names
         }
 
     def _repository(self, name: str) -> Repository:
