@@ -335,18 +335,16 @@ def _combine(lists: Mapping[Path, tuple[Have, Witness]], warn: Warn) -> Assumpti
 
 
 async def _since_bundle(bundle: Bundle) -> Assumption:
-    """The blobs of an older bundle, with the repositories of its images."""
+    """The blobs of an older bundle, whose images were checked to be whole, with the repositories of these."""
 
-    async def enter(child: Descriptor) -> AnyManifest | None:
-        is_there = child.digest in bundle.digests  # a bundle in part may lack some
-        return bundle.manifest_by_digest(child.digest, child.media_type) if is_there else None
+    async def enter(child: Descriptor) -> AnyManifest:
+        return bundle.manifest_by_digest(child.digest, child.media_type)
 
     names: dict[Digest, dict[str, None]] = {}
     for image in bundle.images:
         root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
         async for blob in blobs_below(root, enter, takes=bundle.brings):
-            if blob.digest in bundle.digests:
-                names.setdefault(blob.digest, {})[image.reference.name] = None
+            names.setdefault(blob.digest, {})[image.reference.name] = None
     return Assumption({}, _named(names), (Witness(str(bundle.index_digest)),))
 
 

@@ -189,11 +189,11 @@ class _Look(Struct):
         return f"{self.address.base}/" if self.address.base else ""
 
     def _below(self, places: Mapping[Digest, set[str]]) -> dict[str, list[str]]:
-        """``places`` in their order, with the names of repositories below the base path."""
+        """``places`` with the names of repositories below the base path."""
         return {
-            str(digest): sorted(name.removeprefix(self._prefix) for name in places[digest])
-            for digest in sorted(places)
-            if places[digest]
+            str(digest): sorted(name.removeprefix(self._prefix) for name in names)
+            for digest, names in places.items()
+            if names
         }
 
     def _repository(self, name: str) -> Repository:
@@ -212,7 +212,7 @@ class _Look(Struct):
             except NetworkError:
                 raise
             except SyncerError as error:
-                self._note("a definition could not be read", error)
+                self._note("a definition could not be read", error, about=f"{stored}: ")
 
         await for_each(definitions, ask, self.workers)
         return [item for tag in definitions if tag in read for item in read[tag]] if read else None
@@ -324,11 +324,11 @@ class _Look(Struct):
             return []
         return read
 
-    def _note(self, problem: str, error: SyncerError) -> None:
+    def _note(self, problem: str, error: SyncerError, about: str = "") -> None:
         """Note what could not be seen: in words of ours for the list, which leaves the site."""
         why = f" (status {error.status})" if isinstance(error, RegistryError) else ""
         self._problems.add(f"{problem}{why}")
-        self._troubles[f"{problem}: {error}"] = None
+        self._troubles[f"{problem}: {about}{error}"] = None
 
 
 def _now() -> str:
