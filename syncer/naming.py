@@ -5,6 +5,7 @@ The rules are described in docs/design.md, "Where images land".
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,12 @@ class NameMapping(Struct, frozen=True):
     def from_document(cls, rules: Mapping[str, str]) -> Self:
         """Make a mapping of a document's ``registryMappingRules``; raises ``UsageError``."""
         return cls.of(MappingRule.of(prefix, replacement) for prefix, replacement in rules.items())
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest by which two runs tell whether they map names by the same rules."""
+        rules = "".join(f"{rule.prefix}={rule.replacement}\n" for rule in self.rules)
+        return f"sha256:{hashlib.sha256(rules.encode()).hexdigest()}"
 
     def target(self, reference: Reference, *, registry: str, base: str = "") -> Reference:
         """The name of ``reference`` under the path ``base`` of ``registry`` (``host[:port]``).

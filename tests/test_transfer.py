@@ -1325,7 +1325,7 @@ async def test_an_index_is_remembered_with_the_manifests_below_it_and_an_image_i
     await carry(references, source, target, memory=memory)
 
     assert memory.children == {index.digest: [child.digest for child in index.children]}
-    assert memory.locations == {}  # of no use at a target without mounts
+    assert memory.blobs == {}  # of no use at a target without mounts
 
 
 async def test_what_one_manifest_calls_a_layer_may_be_a_manifest_of_the_next() -> None:

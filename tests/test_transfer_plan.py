@@ -455,11 +455,11 @@ def test_a_blob_goes_to_one_repository_and_is_mounted_by_the_others_after_it() -
     assert plan.memory.location(base.descriptor.digest) == "example.com/one"
     done(plan, *mounts)
     finish(plan)
-    assert list(plan.memory.locations) == [str(base.descriptor.digest)]
+    assert list(plan.memory.blobs) == [str(base.descriptor.digest)]
 
 
 def test_without_mounts_each_repository_gets_the_blob() -> None:
-    plan = Plan(workers=4, can_mount=False, memory=Memory({images.digest_of(b"base"): "example.com/known"}))
+    plan = Plan(workers=4, can_mount=False, memory=Memory({images.digest_of(b"base"): ["example.com/known"]}))
     for name in ("one", "two"):
         enter(plan, f"example.com/{name}:1", ("base", 1))
 
@@ -467,7 +467,7 @@ def test_without_mounts_each_repository_gets_the_blob() -> None:
     done(plan, *blobs)
 
     assert [(node.space, node.mount_from) for node in blobs] == [("example.com/one", None), ("example.com/two", None)]
-    assert plan.memory.locations == {images.digest_of(b"base"): "example.com/known"}
+    assert plan.memory.blobs == {images.digest_of(b"base"): ["example.com/known"]}
 
 
 def test_when_a_blob_fails_the_next_repository_sends_it_for_those_that_are_left() -> None:
@@ -505,7 +505,7 @@ def test_a_blob_that_has_failed_is_sent_to_the_repository_that_asks_next() -> No
 
 
 def test_a_blob_that_an_earlier_run_saw_is_mounted_from_there_but_not_onto_itself() -> None:
-    seen = {images.digest_of(b"a"): "example.com/earlier", images.digest_of(b"b"): "example.com/app"}
+    seen = {images.digest_of(b"a"): ["example.com/earlier"], images.digest_of(b"b"): ["example.com/app"]}
     plan = Plan(workers=4, can_mount=True, memory=Memory(seen))
     enter(plan, "example.com/app:1", ("a", 1), ("b", 1))
 
@@ -515,7 +515,7 @@ def test_a_blob_that_an_earlier_run_saw_is_mounted_from_there_but_not_onto_itsel
 
 
 def test_mounts_and_small_blobs_take_turns_as_they_became_ready() -> None:
-    seen = {images.digest_of(name.encode()): "example.com/earlier" for name in ("b", "d")}
+    seen = {images.digest_of(name.encode()): ["example.com/earlier"] for name in ("b", "d")}
     plan = Plan(workers=4, can_mount=True, memory=Memory(seen))
     enter(plan, "example.com/app:1", *((name, 1) for name in "abcde"))
 
@@ -523,7 +523,7 @@ def test_mounts_and_small_blobs_take_turns_as_they_became_ready() -> None:
 
 
 def test_mounts_need_no_lane_of_the_source() -> None:
-    plan = Plan(workers=4, can_mount=True, memory=Memory({images.digest_of(b"b"): "example.com/earlier"}))
+    plan = Plan(workers=4, can_mount=True, memory=Memory({images.digest_of(b"b"): ["example.com/earlier"]}))
     enter(plan, "example.com/app:1", ("a", 1), ("b", 1))
 
     assert called(taken(plan, capacity=lambda _: 0), "a", "b") == ["b"]
@@ -546,8 +546,8 @@ def test_a_manifest_is_let_go_of_when_it_is_there() -> None:
 A, B, C, D = (Digest.of(letter.encode()) for letter in "abcd")
 ARM, AMD = Platform.parse("linux/arm64"), Platform.parse("linux/amd64")
 MEMORY = {
-    "version": 1,
-    "locations": {str(A): "example.com/app"},
+    "version": 2,
+    "blobs": {str(A): ["example.com/app"]},
     "reductions": {f"{A} linux/arm64 linux/amd64": str(B)},
     "children": {str(A): [str(B), str(C)]},
     "subjects": {str(C): str(D)},
@@ -560,7 +560,6 @@ def told_of(memory: Memory) -> list[object]:
 
 
 def test_a_memory_is_read_as_it_was_written() -> None:
-    """Also one that the version before has written."""
     memory = Memory()
     assert told_of(memory) == [None] * 4
     memory.remember_location(A, "example.com/app")
@@ -576,8 +575,17 @@ def test_a_memory_is_read_as_it_was_written() -> None:
     assert told_of(memory) == [None, B, (B, C), D]
 
 
+def test_a_memory_of_the_version_before_is_read() -> None:
+    """Each blob had one space in it, under another name."""
+    before = {name: value for name, value in MEMORY.items() if name != "blobs"}
+    before |= {"version": 1, "locations": {str(A): "example.com/app"}}
+
+    assert Memory.from_json(before) == Memory.from_json(MEMORY)
+    assert Memory.from_json(before).location(A) == "example.com/app"
+
+
 @pytest.mark.parametrize(
-    "document", [None, [], "text", {}, MEMORY | {"version": 2}, [["version", 1]], {"version": 1, "locations": []}]
+    "document", [None, [], "text", {}, MEMORY | {"version": 3}, [["version", 1]], {"version": 1, "locations": []}]
 )
 def test_what_is_no_memory_is_an_empty_one(document: object) -> None:
     assert Memory.from_json(document) == Memory()
@@ -585,8 +593,8 @@ def test_what_is_no_memory_is_an_empty_one(document: object) -> None:
 
 def test_what_is_wrong_in_a_memory_is_not_known() -> None:
     wrong = {
-        "version": 1,
-        "locations": {str(A): 1, str(B): "example.com/app"},
+        "version": 2,
+        "blobs": {str(A): [1], str(B): ["example.com/app"], str(C): "text", str(D): []},
         "reductions": {f"{A} linux/arm64 linux/amd64": "no digest"},
         "children": {str(A): ["no digest"], str(B): [1], str(C): "text", str(D): []},
         "subjects": {str(C): "no digest"},

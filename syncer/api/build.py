@@ -16,7 +16,7 @@ from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
-from syncer.bundle import BundleWriter, Format, open_writer
+from syncer.bundle import Assumption, BundleWriter, Format, open_writer
 from syncer.content import Along, Blob, Item, Progress
 from syncer.errors import Denied, NotFound, SyncerError, Unreachable, UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
@@ -44,10 +44,12 @@ class BundleFile(Struct, frozen=True, kw_only=True):
     allow_partial: bool = False  # the bundle is published without the images that failed
     resume: bool = True  # a build goes on with what an interrupted one left
     platform: Platform | None = None  # taken out of every index
+    assumption: Assumption | None = None  # what the target has: the bundle becomes a delta without it
 
     def path(self, name: str) -> Path:
         """The path of the bundle called ``name``."""
-        return self.output / (self.file_name or f"{name}.{self.format}")
+        form = f"delta.{self.format}" if self.assumption else self.format
+        return self.output / (self.file_name or f"{name}.{form}")
 
     def open(self, name: str) -> AbstractAsyncContextManager[BundleWriter]:
         """Open the bundle called ``name`` for writing; raises ``AlreadyThere``, ``Locked`` and ``TargetFull``."""
@@ -57,6 +59,7 @@ class BundleFile(Struct, frozen=True, kw_only=True):
             compression_level=self.compression_level,
             resume=self.resume,
             force=self.force,
+            assumption=self.assumption,
         )
 
     async def publish(
@@ -71,7 +74,7 @@ class BundleFile(Struct, frozen=True, kw_only=True):
             return BuildResult(path=None, partial=path, report=report)
         # what an image left behind when its tag moved on is not needed, and is padding
         await writer.publish(render_definition(define()).encode(), allow_partial=True)
-        return BuildResult(path=path, partial=None, report=report)
+        return BuildResult(path=path, partial=None, report=report, assumed=writer.assumed, blobs=writer.blobs)
 
 
 async def build(
@@ -87,6 +90,7 @@ async def build(
     allow_partial: bool = False,
     resume: bool = True,
     referrers: Along = True,
+    assumption: Assumption | None = None,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
@@ -98,8 +102,10 @@ async def build(
     The file appears when all is there; otherwise what is there stays in ``….partial``, and the same call
     goes on with it.  ``allow_partial`` publishes without the images that failed.  With ``platform`` every
     index is resolved to its manifest for that platform.  ``referrers`` brings signatures, attestations and
-    SBOMs along; ``"require"`` makes it a failure when a registry does not tell them.  Raises ``UsageError`` for
-    wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is an entry in the report.
+    SBOMs along; ``"require"`` makes it a failure when a registry does not tell them.  An ``assumption``, as
+    ``api.delta.find_assumption`` makes it, says what the target has: ``NAME.delta.tar.zst`` lacks that.  Raises
+    ``UsageError`` for wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is an entry
+    in the report.
     """
     definition = images if isinstance(images, Definition) else make_definition(name, images)
     file = BundleFile(
@@ -111,6 +117,7 @@ async def build(
         allow_partial=allow_partial,
         resume=resume,
         platform=Platform.parse(platform) if isinstance(platform, str) else platform,
+        assumption=assumption,
     )
     return await build_file(
         replace(definition, name=name),

@@ -15,7 +15,18 @@ from msgspec import Struct
 
 from syncer.api.definitions import drop_local_paths
 from syncer.api.supplies import find_referrers
-from syncer.bundle import Bundle, BundleUrl, GivenName, Image, bundle_place, check_structure, open_archive, shown
+from syncer.bundle import (
+    AssumedBlob,
+    Bundle,
+    BundleUrl,
+    GivenName,
+    Image,
+    bundle_place,
+    check_structure,
+    open_archive,
+    refuse_delta,
+    shown,
+)
 from syncer.bundle.remote import open_remote
 from syncer.content import Item, Source, read_whole
 from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, UsageError
@@ -85,19 +96,20 @@ def bundle_name(bundle: Bundle) -> str:
 
 @asynccontextmanager
 async def open_place(
-    place: Path | BundleUrl, given: GivenName | None, registries: Registries | None
+    place: Path | BundleUrl, given: GivenName | None, registries: Registries | None, *, may_lack: bool = False
 ) -> AsyncIterator[Bundle]:
     """Open the bundle or archive at ``place``; one on a web server by the transport and the logins of ``registries``.
 
     Raises as ``open_bundle`` and ``open_remote`` do, and ``UsageError`` for plain HTTP where nobody allowed it.
     """
     if isinstance(place, Path):
-        async with open_archive(place, given) as bundle:
+        async with open_archive(place, given, may_lack=may_lack) as bundle:
             yield bundle
         return
     if registries is None:
         raise UsageError(f"{place} is an address, where only a file can be read")
     async with open_remote(place, registries.transport, registries.authorizer(place.url), given) as remote:
+        refuse_delta(remote, may_lack=may_lack)
         yield remote
 
 
@@ -114,15 +126,16 @@ async def open_checked(
     given: GivenName | None = None,
     *,
     registries: Registries | None = None,
+    may_lack: bool = False,
     warn: Warn | None = None,
 ) -> AsyncIterator[Bundle]:
     """Open the bundle or archive at ``place``: every image is whole, and names are those that were written.
 
     ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
-    Raises ``UsageError`` when there is no such file, or no image in it has a name, ``InvalidBundle``, and as
-    ``open_place`` does.
+    Raises ``UsageError`` when there is no such file, for a delta unless it ``may_lack`` what its target has, and when
+    no image in it has a name; ``InvalidBundle``; and as ``open_place`` does.
     """
-    async with open_place(bundle_place(place), given, registries) as bundle:
+    async with open_place(bundle_place(place), given, registries, may_lack=may_lack) as bundle:
         await to_thread.run_sync(check_structure, bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
             await to_thread.run_sync(check_definition, bundle)
@@ -138,12 +151,32 @@ def opened(
     given: GivenName | None = None,
     *,
     registries: Registries | None = None,
+    may_lack: bool = False,
     warn: Warn | None = None,
 ) -> AbstractAsyncContextManager[Bundle]:
     """Open ``file`` as ``open_checked`` does; a bundle that is open, and was checked then, stays open."""
     if isinstance(file, Bundle):
+        refuse_delta(file, may_lack=may_lack)
         return nullcontext(file)
-    return open_checked(file, given, registries=registries, warn=warn)
+    return open_checked(file, given, registries=registries, may_lack=may_lack, warn=warn)
+
+
+def require_base(delta: Bundle, base: Bundle) -> None:
+    """Raise ``UsageError`` unless ``delta`` is one, and ``InvalidBundle`` unless ``base`` has all that it lacks."""
+    if delta.assumed is None:
+        raise UsageError(f"{delta.path} is no delta: it has all of its content", hint="take it as it is")
+    lacking = [blob for blob in delta.assumed.blobs.values() if not _has_blob(base, blob)]
+    if lacking:
+        more = f", and {len(lacking) - 1:,} more pieces" if len(lacking) > 1 else ""
+        raise InvalidBundle(
+            f"{base.path} lacks {lacking[0].digest.short}, which {delta.path} takes out of it{more}",
+            findings=[f"it lacks {blob.digest} of {blob.size} bytes" for blob in lacking],
+            hint="name the bundle that the delta was made with by --since, or one with all that its target has",
+        )
+
+
+def _has_blob(bundle: Bundle, blob: AssumedBlob) -> bool:
+    return blob.digest in bundle.digests and bundle.size(blob.digest) == blob.size
 
 
 def require_names(bundle: Bundle) -> None:
@@ -200,7 +233,7 @@ def read_definition_in(bundle: Bundle) -> Definition:
     """
     if bundle.definition is None:
         return _listing(bundle)
-    return _parsed(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
+    return parse_travelled(bundle.definition, f"{bundle.path} (bundle-definition.yaml)")
 
 
 def read_usable_definition(bundle: Bundle) -> Definition:
@@ -261,10 +294,11 @@ async def read_definition_at(stored: StoredBundle, registries: Registries) -> De
     content = await read_whole(registries.blob(reference, layer))
     if Digest.of(content, layer.digest.algorithm) != layer.digest:
         raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
-    return _parsed(content, str(reference))
+    return parse_travelled(content, str(reference))
 
 
-def _parsed(content: bytes, origin: str) -> Definition:
+def parse_travelled(content: bytes | str, origin: Path | str) -> Definition:
+    """Parse a definition that came from elsewhere: nothing in it leads to a file here.  Raises ``InvalidFile``."""
     from syncer.profiles.definition.definition_file import parse_definition  # noqa: PLC0415  needs yaml, and a push only at its end
 
     return drop_local_paths(parse_definition(content, origin))
@@ -384,10 +418,16 @@ class ServedBundle(Struct, frozen=True):
     images: Sequence[ServedImage]
     repositories: Mapping[Reference, str]  # where each image is
     made: Mapping[Digest, bytes]
+    base: Bundle | None = None  # of a delta: the bundle that has the rest
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Self:
-        """Prepare ``bundle`` for being served; raises ``UsageError`` for names that collide."""
+    def of(cls, bundle: Bundle, base: Bundle | None = None) -> Self:
+        """Prepare ``bundle`` for being served, a delta with its ``base``.
+
+        Raises ``UsageError`` for names that collide, and as ``require_base`` does.
+        """
+        if base is not None:
+            require_base(bundle, base)
         names = names_at(_HERE, "", (image.reference for image in bundle.images))
         definition = read_usable_definition(bundle)
         manifest, made = definition_artifact(render_definition(definition).encode())
@@ -399,15 +439,20 @@ class ServedBundle(Struct, frozen=True):
             [*images, ServedImage(name, manifest.descriptor)],
             {**repositories, name: REPOSITORY},
             {**made, manifest.descriptor.digest: manifest.content},
+            base,
         )
 
     def size(self, digest: Digest) -> int:
-        return len(self.made[digest]) if digest in self.made else self.bundle.size(digest)
+        return len(self.made[digest]) if digest in self.made else self._holder(digest).size(digest)
 
     def read(self, digest: Digest, offset: int = 0, length: int | None = None) -> bytes:
         if digest in self.made:
             return self.made[digest][offset : None if length is None else offset + length]
-        return self.bundle.read(digest, offset, length)
+        return self._holder(digest).read(digest, offset, length)
+
+    def _holder(self, digest: Digest) -> Bundle:
+        """The bundle that has the content: of a delta the base has what it lacks, and nothing else counts."""
+        return self.base if self.base is not None and self.bundle.assumes(digest) else self.bundle
 
     def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
         if digest in self.made:

@@ -10,15 +10,16 @@ from msgspec import structs
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
+from syncer.api.delta import DeltaSource, find_assumed
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
 from syncer.api.sources import Sources
 from syncer.api.state import read_memory
 from syncer.api.supplies import Snapshot, Supplies, open_supplies
-from syncer.bundle import Bundle, BundleSize, BundleUrl, GivenName
+from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName
 from syncer.content import Along, Item, Referring, Source, TargetNames
 from syncer.naming import NameMapping
-from syncer.oci import Platform
+from syncer.oci import Descriptor, Digest, Platform
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport
@@ -40,20 +41,27 @@ async def plan_build(
 ) -> ForecastReport:
     """Foresee what a build of ``definition`` would fetch, and the bytes of its bundle; raises as the build does."""
     check_buildable(definition)
-    forecast = Forecast(fetches=True, sends=False, can_mount=False)
+    assumption = file.assumption
+    left_out: dict[Digest, Descriptor] = {}
+    forecast = Forecast(fetches=True, sends=False, can_mount=False, left_out=left_out)
     size = BundleSize(file.format, file.compression_level)
     async with open_supplies(settings, supplies) as opened:
         definition = await drop_lacking_guesses(definition, opened, warn, file.platform)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
         for found in await discover(parts.items, opened, size, workers=workers):
-            forecast.add(found, "")
             if isinstance(found, Tree):
                 size.name(found.item.target, found.root)
                 for descriptor in found.content:
-                    size.add(descriptor, found.manifests.get(descriptor.digest))
+                    manifest = found.manifests.get(descriptor.digest)
+                    if manifest is None and assumption and assumption.covers(descriptor.digest):
+                        left_out[descriptor.digest] = descriptor
+                    else:
+                        size.add(descriptor, manifest)
+            forecast.add(found, "")
     for failure in parts.failures:
         forecast.add(DiscoveryFailure(failure.item, failure.error), "")
-    return forecast.report(disk_bytes=size.total(render_definition(definition).encode()))
+    assumed = Assumed.of(left_out.values(), assumption).render() if assumption else None
+    return forecast.report(disk_bytes=size.total(render_definition(definition).encode(), assumed))
 
 
 async def plan(
@@ -85,7 +93,7 @@ async def plan_push(
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
     async with (
         open_registries(settings or RegistrySettings()) as registries,
-        opened(file, given, registries=registries, warn=warn) as bundle,
+        opened(file, given, registries=registries, may_lack=True, warn=warn) as bundle,
     ):
         return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
 
@@ -114,10 +122,16 @@ async def plan_delivery(
 
     An image about which a registry that ``must_tell`` says nothing has failed; otherwise it is one to copy.
     """
-    items = delivery.place(bundle.items, delivery.names(item.target for item in bundle.items))
-    forecast = Forecast(fetches=False, sends=True, can_mount=True)
+    names = delivery.names(item.target for item in bundle.items)
+    items = delivery.place(bundle.items, names)
+    source, left_out = bundle.source, {}
+    if isinstance(source, Bundle) and source.assumed is not None:
+        places = await find_assumed(source, items, registries, delivery.address, places=names, workers=workers)
+        left_out = {digest: source.assumed.blobs[digest].descriptor for digest in places}
+        source = DeltaSource(source, registries, delivery.address.host, places)
+    forecast = Forecast(fetches=False, sends=True, can_mount=True, left_out=left_out)
     target = registries.target(delivery.address, must_tell=must_tell)
-    for found in await discover(items, bundle.source, target, workers=workers):
+    for found in await discover(items, source, target, workers=workers):
         forecast.add(found, target.space(found.item.target))
     return forecast.report()
 

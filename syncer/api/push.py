@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
 from syncer.api.definitions import drop_details, record_stored_names
-from syncer.api.result import PushResult, Run, RunOptions
+from syncer.api.delta import DeltaSource, find_assumed
+from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
-from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
+from syncer.bundle import Bundle, BundleUrl, GivenName, Witness, verify_bundle
 from syncer.bundle.remote import RemoteBundle
 from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
@@ -105,7 +107,7 @@ async def push_file(
     """Push the bundle ``file``, as ``push`` does; ``given`` names what has no name in a file that is not open yet."""
     async with (
         open_registries(settings or RegistrySettings()) as registries,
-        opened(file, given, registries=registries, warn=options.warn if options else None) as bundle,
+        opened(file, given, registries=registries, may_lack=True, warn=options.warn if options else None) as bundle,
     ):
         if rehash:
             await verify_bundle(bundle)
@@ -150,8 +152,8 @@ async def deliver(
     """Bring ``bundle``, which is called ``name``, into a registry, and its definition when all of it is there.
 
     ``names`` are those that ``delivery`` gives, where they are known already.  Without ``with_details`` the definition
-    has no platforms and sizes, which only a run that copied the images knows.  Raises ``UsageError`` for names that
-    collide.
+    has no platforms and sizes, which only a run that copied the images knows.  Of a delta, all that it takes to be
+    there is looked for first.  Raises ``UsageError`` for names that collide, and ``AssumedMissing``.
     """
     names = names or delivery.names(item.target for item in bundle.items)
     place, problem = None, None
@@ -159,7 +161,10 @@ async def deliver(
     target = open_target(registries, delivery.address, delivery.state, lost)
     with run.telling_if_cut(registries, name), target as opened:
         items = delivery.place(bundle.items, names)
-        await run.transfer(items, bundle.source, opened.target, registries, opened.memory)
+        source, there = bundle.source, None
+        if isinstance(source, Bundle) and source.assumed is not None:
+            source, there = await _find_rest(source, items, registries, delivery, names=names, opened=opened, run=run)
+        await run.transfer(items, source, opened.target, registries, opened.memory)
         report = run.report()
         if bundle.items and not report.failures:
             opened.finish()
@@ -171,7 +176,49 @@ async def deliver(
             except SyncerError as error:
                 problem = error
         report = run.report(registries, registries.host_at(delivery.address))
-    return PushResult(bundle=name, registry=str(delivery.address), report=report, definition=place, problem=problem)
+    return PushResult(
+        bundle=name, registry=str(delivery.address), report=report, definition=place, problem=problem, assumed=there
+    )
+
+
+async def _find_rest(
+    delta: Bundle,
+    items: Sequence[Item],
+    registries: Registries,
+    delivery: Delivery,
+    *,
+    names: Mapping[Reference, Reference],
+    opened: OpenTarget,
+    run: Run,
+) -> tuple[DeltaSource, AssumedThere]:
+    """Look for all that ``delta`` takes to be at the target; raises as ``find_assumed`` does."""
+    assert delta.assumed is not None
+    _warn_of_another_place(delta.assumed.witnesses, delivery, run)
+    began = time.monotonic()
+    places = await find_assumed(delta, items, registries, delivery.address, places=names, workers=run.workers)
+    for digest, space in places.items():
+        opened.target.note(space, digest)
+        opened.memory.remember_location(digest, space)
+    there = AssumedThere(
+        blobs=len(places),
+        bytes=sum(delta.assumed.blobs[digest].size for digest in places),
+        seconds=time.monotonic() - began,
+    )
+    return DeltaSource(delta, registries, delivery.address.host, places), there
+
+
+def _warn_of_another_place(lists: Sequence[Witness], delivery: Delivery, run: Run) -> None:
+    """Say that a delta was made for another registry, base path or rules of names: it is right all the same."""
+    made_for = [witness for witness in lists if witness.registry]
+    address = str(delivery.address)
+    if not made_for or run.warn is None:
+        return
+    if address not in {witness.registry for witness in made_for}:
+        others = ", ".join(sorted({witness.registry for witness in made_for}))
+        run.warn(f"the delta was made for {others}, and goes to {address}, where more may have to be looked for")
+    rules = (delivery.mapping or NameMapping()).fingerprint
+    if any(witness.mapping not in ("", rules) for witness in made_for if witness.registry == address):
+        run.warn("the list that the delta was made with knows other --map rules, so more may have to be looked for")
 
 
 async def _deliver_definition(

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 from msgspec import Struct
 
+from syncer.bundle import Assumed
 from syncer.content import Item, Source, Target
 from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, TargetError
 from syncer.oci import Reference
@@ -158,11 +159,21 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     path: Path | None
     partial: Path | None
     report: Report
+    assumed: Assumed | None = None  # of a delta that was published: what it lacks, since its target has it
+    blobs: int = 0  # that are in the bundle that was published
 
     @property
     def exit(self) -> Exit:
         """The common code of all failures, else 1; 1 also for a bundle that was published without some images."""
         return Exit.INCOMPLETE if self.path and self.report.failures else self.report.exit
+
+
+class AssumedThere(Struct, frozen=True, kw_only=True):
+    """The content that a delta lacks, and that its target was asked for and has."""
+
+    blobs: int
+    bytes: int
+    seconds: float  # that the questions took
 
 
 class PushResult(Struct, frozen=True, kw_only=True):
@@ -177,6 +188,7 @@ class PushResult(Struct, frozen=True, kw_only=True):
     report: Report
     definition: Reference | None = None
     problem: SyncerError | None = None
+    assumed: AssumedThere | None = None  # of a delta: what was found at the registry before anything was sent
 
     @property
     def exit(self) -> Exit:

@@ -1,11 +1,12 @@
-"""The save of a bundle from a registry into a file, and the copy of a bundle between any two places."""
+"""The save of a bundle from a registry into a file, the copy between any two places, and the merge of two files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec import structs
+from anyio import to_thread
+from msgspec import Struct, structs
 
 from syncer.api.build import BundleFile, check_name
 from syncer.api.bundles import (
@@ -18,12 +19,16 @@ from syncer.api.bundles import (
     open_checked,
     read_definition_at,
     read_definition_in,
+    require_base,
     require_names,
 )
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import GivenName, open_archive
+from syncer.bundle import Bundle, GivenName, find_level, open_archive
+from syncer.content import Blob
+from syncer.oci import Descriptor, Reference
+from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
@@ -110,7 +115,7 @@ async def find_definition(
     if isinstance(place, Path) and place.suffix in _YAML:
         return read_definition(place)
     if isinstance(place, Path):
-        async with open_archive(place) as bundle:
+        async with open_archive(place, may_lack=True) as bundle:
             require_names(bundle)
             if warn:
                 for oddity in oddities(bundle):
@@ -129,3 +134,49 @@ async def list_bundles(repository: RegistryAddress, settings: RegistrySettings |
         registry = registries.registry(repository.host, plain_http=repository.plain_http)
         tags = sorted([tag async for tag in registry.repository(repository.base).tags()])
     return [f"{repository}:{tag}" for tag in tags]
+
+
+class _Merged(Struct, frozen=True):
+    """A delta as a source, with an older bundle for what it lacks."""
+
+    delta: Bundle
+    base: Bundle
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        return await self.delta.resolve(reference)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        return await self.delta.manifest(reference)
+
+    def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        bundle = self.delta if descriptor.digest in self.delta.digests else self.base
+        return bundle.blob(reference, descriptor)
+
+    def brings(self, layer: Descriptor) -> bool:
+        return self.delta.brings(layer)
+
+
+async def merge(base: Path, delta: Path, file: BundleFile, *, options: RunOptions | None = None) -> BuildResult:
+    """Write the whole bundle that ``delta`` was made of, byte for byte, with what it lacks out of ``base``.
+
+    Raises ``UsageError`` for a bundle that is no delta, ``InvalidBundle`` when ``base`` lacks some of it, and as
+    ``build`` does for the file.
+    """
+    warn = options.warn if options else None
+    async with (
+        open_checked(base, warn=warn) as old,
+        open_checked(delta, may_lack=True, warn=warn) as new,
+    ):
+        require_base(new, old)
+        chosen = find_in_file(new)
+        name = chosen.definition.name
+        run = Run(options, fetches=False, sends=False)
+        level = await to_thread.run_sync(find_level, new)
+        async with structs.replace(file, compression_level=level).open(name) as writer:
+            await run.transfer(list(chosen.items), _Merged(new, old), writer, None)
+            report = run.report()
+            path = file.path(name)
+            if report.failures:
+                return BuildResult(path=None, partial=path, report=report)
+            await writer.publish(new.definition or b"")
+    return BuildResult(path=path, partial=None, report=report)

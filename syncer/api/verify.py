@@ -75,6 +75,8 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
             "nameless": list(self.check.nameless),
             "foreign_layers": self.check.foreign,
             "bytes_foreign": self.check.bytes_foreign,
+            "assumed": self.check.assumed,
+            "bytes_assumed": self.check.bytes_assumed,
             "extras": list(self.check.extras),
             "notes": list(self.check.notes),
             "registry": self.registry,
@@ -107,7 +109,9 @@ async def verify(
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     async with (
         open_registries(settings or RegistrySettings()) as registries,
-        nullcontext(file) if isinstance(file, Bundle) else open_place(bundle_place(file), given, registries) as bundle,
+        nullcontext(file)
+        if isinstance(file, Bundle)
+        else open_place(bundle_place(file), given, registries, may_lack=True) as bundle,
     ):
         require_names(bundle)
         check = await verify_bundle(bundle)

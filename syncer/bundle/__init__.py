@@ -1,13 +1,17 @@
 """The bundle: content in one file, an OCI image layout inside (docs/design.md, "The bundle")."""
 
+from syncer.bundle.delta import Assumed, AssumedBlob, Assumption, Witness
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import GivenName, Image, blob_name, shown, write_index
-from syncer.bundle.reader import Bundle, BundleUrl, bundle_place, open_archive, open_bundle
+from syncer.bundle.reader import Bundle, BundleUrl, bundle_place, find_level, open_archive, open_bundle, refuse_delta
 from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
 
 __all__ = [
+    "Assumed",
+    "AssumedBlob",
+    "Assumption",
     "Bundle",
     "BundleCheck",
     "BundleSize",
@@ -16,12 +20,15 @@ __all__ = [
     "Format",
     "GivenName",
     "Image",
+    "Witness",
     "blob_name",
     "bundle_place",
     "check_structure",
+    "find_level",
     "open_archive",
     "open_bundle",
     "open_writer",
+    "refuse_delta",
     "shown",
     "verify_bundle",
     "write_index",

@@ -19,6 +19,7 @@ from syncer.oci.referrer_tags import fallback_tag
 OCI_LAYOUT = "oci-layout"
 INDEX = "index.json"
 DEFINITION = "bundle-definition.yaml"
+ASSUMED = "assumed.json"
 LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
 
 REF_NAME = "org.opencontainers.image.ref.name"

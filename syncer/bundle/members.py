@@ -18,7 +18,7 @@ from msgspec import Struct, field, structs
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.framing import File, Framing, PlainFraming, RangedFile, Stored, ZstdFraming, read_at
-from syncer.bundle.layout import DEFINITION, INDEX, MAX_INDEX_SIZE, OCI_LAYOUT, digest_of_name, is_haul, is_pad
+from syncer.bundle.layout import ASSUMED, DEFINITION, INDEX, MAX_INDEX_SIZE, OCI_LAYOUT, digest_of_name, is_haul, is_pad
 from syncer.bundle.zstd import Frame
 from syncer.oci.manifest import MAX_MANIFEST_SIZE
 
@@ -33,7 +33,7 @@ _SMALL = 32 * 1024  # bytes of a frame that is brought in whole from elsewhere: 
 _ROOM = 32 * 1024 * 1024  # bytes of blobs that are brought in with what is read before them
 _DIRECTORY = re.compile(r"(\.|blobs|blobs/(sha256|sha512)|\.pad)?")
 _BESIDE = ("manifest.json", "repositories", "store.json", "audit.log")  # docker's and hauler's
-_PARTS = (OCI_LAYOUT, INDEX, DEFINITION, "blobs", ".pad")  # what the names of an image layout start with
+_PARTS = (OCI_LAYOUT, INDEX, DEFINITION, ASSUMED, "blobs", ".pad")  # what the names of an image layout start with
 _EXTRA = re.compile(r"(?!/)[ -~]{1,1024}(?<!/)")
 
 
@@ -378,7 +378,7 @@ def _max_size(name: str, *, packed: bool) -> int | None:
     """Bytes that the member ``name`` may have; None for any number."""
     if name == OCI_LAYOUT:
         return _MAX_LAYOUT_SIZE
-    if name in (INDEX, DEFINITION):
+    if name in (INDEX, DEFINITION, ASSUMED):
         return MAX_INDEX_SIZE
     if digest_of_name(name) is None:
         raise ValueError(f"it holds {name[:160]!r}, which does not belong in a bundle")

@@ -18,8 +18,10 @@ from yarl import URL
 from syncer.bundle import zstd
 from syncer.bundle.archives import find_contents, hint_for, is_bundle
 from syncer.bundle.compression import PIECE, Checkpoint, SpoolFile
+from syncer.bundle.delta import Assumed
 from syncer.bundle.framing import Damaged, File, read_at
 from syncer.bundle.layout import (
+    ASSUMED,
     DEFINITION,
     INDEX,
     OCI_LAYOUT,
@@ -49,7 +51,9 @@ from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 from syncer.transport.guard import without_secrets
 
-_SMALL = (OCI_LAYOUT, DEFINITION, INDEX)
+_SMALL = (OCI_LAYOUT, DEFINITION, INDEX, ASSUMED)
+_TRIED = 16  # members
+_LEVELS = (3, *range(1, 20))  # of zstd; the default first
 _MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
 
 
@@ -105,15 +109,15 @@ def bundle_place(given: str | Path | BundleUrl) -> Path | BundleUrl:
 
 @contextmanager
 def open_bundle(
-    path: Path, given: GivenName | None = None, *, checkpoint: Checkpoint = lambda: None
+    path: Path, given: GivenName | None = None, *, may_lack: bool = False, checkpoint: Checkpoint = lambda: None
 ) -> Iterator[Bundle]:
     """The bundle at ``path``, of either form, or an archive or a directory that another tool wrote (docs/bundle.md).
 
     ``given`` names its images that have no full name.  Of a bundle, and of an image layout in a tar, only headers are
     read; what must be unpacked goes into a file in the directory of temporary files, and ``checkpoint`` is called now
-    and then.  Raises ``InvalidFile`` when there is no such file, ``UsageError`` when
-    ``given`` does not fit, ``InvalidBundle`` when it is not whole or holds anything that a bundle does not,
-    ``InvalidArchive`` likewise for what another tool wrote, and ``TargetFull`` when the spool has no room.
+    and then.  Raises ``InvalidFile`` when there is no such file, ``UsageError`` for a delta unless it ``may_lack`` what
+    its target has, and when ``given`` does not fit, ``InvalidBundle`` when it is not whole or holds what a bundle does
+    not, ``InvalidArchive`` likewise for what another tool wrote, and ``TargetFull`` when the spool has no room.
     """
     with ExitStack() as stack:
         file = _open(path)
@@ -124,7 +128,17 @@ def open_bundle(
         with explaining(path, file if directory is None else None):
             bundle = Bundle(path, file, opened, find_contents(file, opened.st_size, unpacked, directory))
             bundle.load(given)
+        refuse_delta(bundle, may_lack=may_lack)
         yield bundle
+
+
+def refuse_delta(bundle: Bundle, *, may_lack: bool = False) -> None:
+    """Raise ``UsageError`` for a delta, unless it ``may_lack`` what its target has."""
+    if bundle.assumed is not None and not may_lack:
+        raise UsageError(
+            f"{bundle.path} is a delta: it lacks {len(bundle.assumed.blobs)} pieces of content that its target has",
+            hint="push brings it there; syncer merge makes a whole bundle of it and an older one",
+        )
 
 
 @contextmanager
@@ -148,11 +162,11 @@ def explaining(place: Path | BundleUrl, file: File | None) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def open_archive(path: Path, given: GivenName | None = None) -> AsyncIterator[Bundle]:
+async def open_archive(path: Path, given: GivenName | None = None, *, may_lack: bool = False) -> AsyncIterator[Bundle]:
     """Open the bundle or archive at ``path`` as ``open_bundle`` does, in a thread, since it may have to be unpacked."""
 
     def enter() -> Bundle:
-        return stack.enter_context(open_bundle(path, given, checkpoint=from_thread.check_cancelled))
+        return stack.enter_context(open_bundle(path, given, may_lack=may_lack, checkpoint=from_thread.check_cancelled))
 
     with ExitStack() as stack:
         yield await to_thread.run_sync(enter)
@@ -170,6 +184,8 @@ class Bundle(Struct):
         Nameless, ...
     ] = ()  # entries of index.json that are no images, since nobody knows where they belong
     definition: bytes | None = None
+    index_digest: Digest | None = None  # of index.json, which names all of its content
+    assumed: Assumed | None = None  # of a delta: the content that it lacks, since its target has it
     has_digests: bool = False  # of the members that no digest names; a bundle of another tool has none
     _members: dict[Digest, Member] = field(default_factory=dict)
     _roots: dict[Reference, Descriptor] = field(default_factory=dict)
@@ -195,6 +211,10 @@ class Bundle(Struct):
             check_layout(small[OCI_LAYOUT])
         self.images, self.nameless = read_index(small[INDEX], given, self._manifest_if_sound)
         self.definition = small.get(DEFINITION)
+        self.index_digest = Digest.of(small[INDEX])
+        if ASSUMED in small:
+            check_values(small[ASSUMED])
+            self.assumed = Assumed.parse(small[ASSUMED])
         for image in self.images:
             self._roots.setdefault(image.reference, image.descriptor)
 
@@ -281,6 +301,13 @@ class Bundle(Struct):
         except (NotFound, VerificationError):
             return None
 
+    def packed(self, most: int) -> Iterator[tuple[bytes, bytes]]:
+        """The largest members that are compressed, at most so many: each as it is in the file, and as it was before."""
+        members = [member for member in self.contents.members.values() if member.packed is not None]
+        for member in sorted(members, key=lambda member: -member.size)[:most]:
+            with self._reading(member) as file:
+                yield read_at(file, member.packed or 0, member.start), self._unpack(member)
+
     def changed(self) -> bool:
         """Tell whether the file at the bundle's path is no longer the one that was opened."""
         assert isinstance(self.path, Path)
@@ -303,7 +330,11 @@ class Bundle(Struct):
 
     def brings(self, layer: Descriptor) -> bool:
         """See ``content.Bringing``: a foreign layer that is in the bundle was put there on purpose."""
-        return layer.digest in self._members
+        return layer.digest in self._members or self.assumes(layer.digest)
+
+    def assumes(self, digest: Digest) -> bool:
+        """Tell whether the bundle is a delta that lacks this content, since its target has it."""
+        return self.assumed is not None and digest in self.assumed.blobs
 
     async def resolve(self, reference: Reference) -> Descriptor:
         """The root of the image that the bundle has under ``reference``; raises ``NotFound``."""
@@ -367,6 +398,13 @@ class Bundle(Struct):
             raise InvalidBundle(f"{self.path} is damaged inside {member.name}: {error}") from None
         except OSError as error:
             raise InvalidBundle(f"{self.path} cannot be read: {error.strerror}") from None
+
+
+def find_level(bundle: Bundle) -> int:
+    """The level of zstd by which the small members of ``bundle`` were compressed, so that they can be so again."""
+    members = list(bundle.packed(_TRIED))
+    fitting = (level for level in _LEVELS if all(zstd.pack(whole, level) == packed for packed, whole in members))
+    return int(next(fitting, _LEVELS[0]))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

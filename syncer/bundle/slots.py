@@ -218,11 +218,15 @@ class BundleSize:
         """Count an image's entry in ``index.json``."""
         self._roots.append((name, root))
 
-    def total(self, definition: bytes) -> int:
-        """Bytes of a file that holds all that was added; ``definition`` is what it will say of itself."""
+    def total(self, definition: bytes, assumed: bytes | None = None) -> int:
+        """Bytes of a file that holds all that was added; ``definition`` is what it will say of itself.
+
+        ``assumed`` is what a delta will say of the content that it lacks.
+        """
         frames = list(self._frames)
         small = [
             (layout.OCI_LAYOUT, layout.LAYOUT_CONTENT),
+            *([] if assumed is None else [(layout.ASSUMED, assumed)]),
             (layout.DEFINITION, definition),
             (layout.INDEX, layout.write_index(self._roots)),
         ]

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from syncer.bundle import zstd
 from syncer.bundle.compression import PIECE
+from syncer.bundle.delta import Witness
 from syncer.bundle.framing import File, RangedFile, read_at
 from syncer.bundle.layout import Image, digest_of_name
 from syncer.bundle.members import Member
@@ -51,6 +52,9 @@ class BundleCheck(Struct, frozen=True):
     bytes_foreign: int = 0
     extras: tuple[str, ...] = ()  # members that are no part of an image layout, which nobody reads
     notes: tuple[str, ...] = ()  # what was made anew of another tool's archive
+    assumed: int = 0  # blobs that a delta lacks, since its target has them
+    bytes_assumed: int = 0
+    lists: tuple[Witness, ...] = ()  # that say so
 
 
 def check_structure(bundle: Bundle) -> BundleCheck:
@@ -150,6 +154,9 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
         bytes_foreign=sum(walk.foreign.values()),
         extras=tuple(bundle.contents.extras),
         notes=tuple(bundle.contents.notes),
+        assumed=len(bundle.assumed.blobs) if bundle.assumed else 0,
+        bytes_assumed=bundle.assumed.size if bundle.assumed else 0,
+        lists=bundle.assumed.witnesses if bundle.assumed else (),
     )
 
 
@@ -185,9 +192,13 @@ class _Walk(Struct):
             self.depths[descriptor.digest] = depth
 
     def _check_size(self, descriptor: Descriptor) -> None:
-        if descriptor.digest not in self.bundle.digests:
+        assumed = self.bundle.assumed.blobs.get(descriptor.digest) if self.bundle.assumed else None
+        if descriptor.digest in self.bundle.digests:
+            size = self.bundle.size(descriptor.digest)
+        elif assumed is not None and not descriptor.is_manifest:
+            size = assumed.size
+        else:
             raise InvalidContent(f"it lacks {descriptor.digest}")
-        size = self.bundle.size(descriptor.digest)
         if size != descriptor.size:
             raise InvalidContent(f"{descriptor.digest.short} has {size} bytes, not {descriptor.size} as is said of it")
 

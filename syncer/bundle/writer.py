@@ -14,8 +14,9 @@ from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct, field
 
+from syncer.bundle.delta import Assumed, Assumption
 from syncer.bundle.framing import Format, PlainFraming, ZstdFraming
-from syncer.bundle.layout import DEFINITION, INDEX, LAYOUT_CONTENT, OCI_LAYOUT, digests_member, write_index
+from syncer.bundle.layout import ASSUMED, DEFINITION, INDEX, LAYOUT_CONTENT, OCI_LAYOUT, digests_member, write_index
 from syncer.bundle.partial import Partial, open_partial
 from syncer.bundle.slots import Slot
 from syncer.content import Blob, PourableBlob, Progress
@@ -44,27 +45,33 @@ async def open_writer(
     compression_level: int = 3,
     resume: bool = True,
     force: bool = False,
+    assumption: Assumption | None = None,
 ) -> AsyncIterator[BundleWriter]:
     """A writer of the bundle ``final``, which appears only when it is published.
 
     Until then it is ``final`` with ``.partial`` appended, beside its journal; both stay when the block
-    ends without ``publish``, and the next writer goes on with them if ``resume`` is set.  Raises
+    ends without ``publish``, and the next writer goes on with them if ``resume`` is set.  With an ``assumption`` it is
+    a delta: blobs that the target is said to have are left out, and listed in ``assumed.json``.  Raises
     ``AlreadyThere`` when ``final`` exists, unless ``force`` is set, ``Locked`` when another process is
     writing it, and ``TargetFull`` when the disk refuses.
     """
     framing = ZstdFraming(compression_level) if format == "tar.zst" else PlainFraming()
     with open_partial(final, framing, resume=resume, force=force) as partial:
-        yield BundleWriter(partial)
+        yield BundleWriter(partial, assumption)
 
 
 class BundleWriter:
     """The target of a build.  It has one space, and no names before it is published."""
 
-    def __init__(self, partial: Partial) -> None:
+    def __init__(self, partial: Partial, assumption: Assumption | None = None) -> None:
         self._partial = partial
+        self._assumption = assumption
+        self._assumed: dict[Digest, Descriptor] = {}  # what is left out, in the order in which it was reserved
         self._slots = {slot.digest: slot for slot in partial.slots}
+        self._needed: dict[Digest, Descriptor] = {}  # of these, what committed manifests need
         self._asked: dict[Digest, int] = {}  # what this run reserved, counted in its order
         self._kept: dict[Digest, Slot] = {}  # what committed manifests need
+        self._manifests: set[Digest] = set()
         self._roots: dict[Reference, Descriptor] = {}
         self._threads = CapacityLimiter(max(4, os.cpu_count() or 1))
 
@@ -79,6 +86,11 @@ class BundleWriter:
 
         Raises ``TargetFull`` when the disk could not hold it, before anything of it is fetched.
         """
+        if manifest is not None:
+            self._manifests.add(descriptor.digest)
+        elif self._assumption and self._assumption.covers(descriptor.digest):
+            self._assumed[descriptor.digest] = descriptor
+            return
         first = descriptor.digest not in self._asked
         self._asked.setdefault(descriptor.digest, len(self._asked))
         slot = self._slots.get(descriptor.digest)
@@ -96,6 +108,8 @@ class BundleWriter:
         What an earlier run left is hashed, and only the rest is asked for.  Content with another digest
         is asked for once more, from the start; raises ``DigestMismatch`` when it is wrong again.
         """
+        if blob.descriptor.digest in self._assumed:
+            return False
         slot = self._slots[blob.descriptor.digest]
         if slot.size != blob.descriptor.size:
             raise InvalidContent(f"{slot.digest.short} is listed with the sizes {slot.size} and {blob.descriptor.size}")
@@ -120,12 +134,31 @@ class BundleWriter:
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:  # noqa: ARG002
         """Remember ``names`` for ``index.json``; the manifest itself is in its slot since ``reserve``."""
-        for descriptor in (manifest.descriptor, *manifest.children(lambda layer: layer.digest in self._asked)):
+        for descriptor in (manifest.descriptor, *manifest.children(self._takes)):
+            if descriptor.digest in self._assumed:
+                self._needed[descriptor.digest] = descriptor
+                continue
             slot = self._slots.get(descriptor.digest)
             if slot is None or not slot.complete:
                 raise InvalidContent(f"{manifest.descriptor.digest.short} lacks its {descriptor.digest.short}")
             self._kept[slot.digest] = slot
         self._roots |= dict.fromkeys(names, manifest.descriptor)
+
+    @property
+    def assumed(self) -> Assumed | None:
+        """The content that committed manifests need and a delta lacks; None for a whole bundle."""
+        if self._assumption is None:
+            return None
+        left_out = [blob for digest, blob in self._assumed.items() if digest in self._needed]
+        return Assumed.of(left_out, self._assumption)
+
+    @property
+    def blobs(self) -> int:
+        """The number of blobs that committed manifests need and the bundle has."""
+        return len(self._kept.keys() - self._manifests)
+
+    def _takes(self, layer: Descriptor) -> bool:
+        return layer.digest in self._asked or layer.digest in self._assumed
 
     async def publish(self, definition: bytes, *, allow_partial: bool = False) -> None:
         """Write ``bundle-definition.yaml``, ``index.json`` and their digests, and give the file its name.
@@ -142,6 +175,8 @@ class BundleWriter:
             )
         roots = sorted(self._roots.items(), key=lambda root: self._asked[root[1].digest])
         tail = [(DEFINITION, definition), (INDEX, write_index(roots))]
+        if self.assumed is not None:
+            tail.insert(0, (ASSUMED, self.assumed.render()))
         tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
         await to_thread.run_sync(self._partial.check, self._kept.values())
         await to_thread.run_sync(self._partial.finish, self._kept.values(), tail)

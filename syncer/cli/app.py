@@ -17,6 +17,7 @@ import click
 from syncer import __version__
 from syncer.cli.command import argument, make_command, make_group, option
 from syncer.errors import Exit, UsageError
+from syncer.transfer.memory import have_schema
 
 _EVERYWHERE = {
     "build": "build:build",
@@ -26,9 +27,11 @@ _EVERYWHERE = {
     "save": "bundles:save",
     "copy": "bundles:copy",
     "export": "bundles:export",
+    "merge": "bundles:merge",
     "registry-login": "login:registry_login",
     "registry-logout": "login:registry_logout",
     "serve": "serve:serve",
+    "have": "have:have",
     "sync": "sync:sync",
     "plan": "plan:plan",
     "list": "bundles:list_bundles",
@@ -106,20 +109,23 @@ def version() -> None:
 
 
 class Kind(StrEnum):
-    """The files that people write for syncer."""
+    """The files that people write for syncer, or look through."""
 
     SYNC = "sync"
     DEFINITION = "definition"
     SITES = "sites"
+    HAVE = "have"
 
 
-def schema(*, kind: Kind = argument("The kind of file.", metavar="sync|definition|sites")) -> None:
-    """Print the JSON Schema of a file that people write, by which editors complete and check it."""
+def schema(*, kind: Kind = argument("The kind of file.", metavar="sync|definition|sites|have")) -> None:
+    """Print the JSON Schema of a file that people write or check, by which editors complete and check it."""
     click.echo(json.dumps(schema_of(kind), indent=2, ensure_ascii=False))
 
 
 def schema_of(kind: Kind) -> dict[str, Any]:
     """The JSON Schema of files of that kind; ``docs/KIND.schema.json`` holds the same."""
+    if kind is Kind.HAVE:
+        return have_schema()
     if kind is Kind.DEFINITION:
         from syncer.profiles.definition.definition_file import definition_schema  # noqa: PLC0415  slow to import
 

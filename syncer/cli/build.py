@@ -32,6 +32,7 @@ from syncer.cli.build_options import (
     ClusterDefinitionOptions,
     ContentOptions,
     DefinitionOptions,
+    DeltaOptions,
     RemoteOptions,
     ServiceOptions,
     SigningOptions,
@@ -47,6 +48,7 @@ from syncer.oci import Reference
 from syncer.profiles.definition.definition import FILE_NAME, Definition, Release
 from syncer.profiles.palette.edge_credentials import EdgeCredentials, read_cred_file
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
+from syncer.report.summary import human_bytes, quantity
 
 if TYPE_CHECKING:
     from syncer.api.palette import PaletteConsole
@@ -56,6 +58,7 @@ def build(
     *,
     content: ContentOptions,
     bundle: BuiltBundleOptions,
+    delta: DeltaOptions,
     signing: SigningOptions,
     cluster: ClusterDefinitionOptions,
     definition: DefinitionOptions,
@@ -74,6 +77,7 @@ def build(
     options = BuildOptions(
         content=content,
         bundle=bundle,
+        delta=delta,
         signing=signing,
         cluster=cluster,
         definition=definition,
@@ -111,6 +115,7 @@ async def run_build(options: BuildOptions) -> Exit:
         click.echo(f"Downloaded cluster config at {path.absolute()}")
         return Exit.OK
     with open_reporter(options.output, secrets=means.secrets, log=options.log) as reporter:
+        means = await _leave_out(options, means, reporter)
         definition, notes = await _define(options.content, means, reporter)
         definition = _entitle(definition, options, means)
         if options.definition.metadata_only:
@@ -172,6 +177,13 @@ def _means(options: BuildOptions) -> _Means:
             passphrase=options.services.encryption_passphrase,
         )
     return _Means(selection=selection, settings=settings, supplies=supplies, console=console, file=file)
+
+
+async def _leave_out(options: BuildOptions, means: _Means, reporter: Reporter) -> _Means:
+    """``means`` for a bundle without what its target has, where the options say that; raises ``UsageError``."""
+    workers = options.connection.concurrency
+    assumption = await options.delta.assumption(means.settings, workers=workers, warn=reporter.warn)
+    return structs.replace(means, file=structs.replace(means.file, assumption=assumption))
 
 
 def _settings(options: BuildOptions, credentials: EdgeCredentials, selection: Selection) -> RegistrySettings:
@@ -327,6 +339,11 @@ def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator
         yield f"bundle {name} is not complete and was not published; run the same command again to go on"
         return
     yield f"bundle {name} saved to {built.path.absolute()}"
+    if built.assumed is not None:
+        pieces = quantity(len(built.assumed.blobs), "piece")
+        yield f"assumed at the target, and left out: {pieces}, {human_bytes(built.assumed.size)}"
+        if not built.blobs:
+            yield "it brings no new content, only manifests"
     if signing.private_key:
         yield f"signature saved to {built.path.absolute()}.sig.bin"
 

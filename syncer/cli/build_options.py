@@ -9,7 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
+from syncer.api.bundles import Warn
+from syncer.api.delta import find_assumption
 from syncer.api.selection import Selection
+from syncer.bundle import Assumption
 from syncer.cli.command import flag, option, options
 from syncer.cli.options import (
     BundleOptions,
@@ -37,7 +40,7 @@ from syncer.naming import NameMapping
 from syncer.oci import Reference
 from syncer.profiles.definition.definition import Release
 from syncer.profiles.palette.macros import parse_overrides
-from syncer.registry import RegistryAddress
+from syncer.registry import RegistryAddress, RegistrySettings
 
 
 class BuildType(StrEnum):
@@ -97,6 +100,39 @@ class BuiltBundleOptions(BundleOptions):
             name=self.application_release_name,
             version=self.application_release_version,
             notes=self.application_release_notes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaOptions:
+    """A bundle without what its target has."""
+
+    have: tuple[Path, ...] = options(
+        "Leave out what this list of syncer have says is at the target; of several lists what is in all of them.",
+        metavar="FILE",
+    )
+    since: Path | None = option(
+        "Leave out what an older bundle brought there, or a bundle-definition.yaml with digests.",
+        metavar="BUNDLE|FILE",
+    )
+    missing: Path | None = option(
+        "Bring what push --missing-out lists: all else is there, or what --have and --since say.", metavar="FILE"
+    )
+
+    @property
+    def is_given(self) -> bool:
+        """True when there is any of these options."""
+        return bool(self.have or self.since or self.missing)
+
+    async def assumption(self, settings: RegistrySettings, *, workers: int, warn: Warn) -> Assumption | None:
+        """The content that the target has; raises ``UsageError`` and ``InvalidFile``."""
+        return await find_assumption(
+            lists=self.have,
+            since=self.since,
+            missing=self.missing,
+            settings=settings,
+            workers=workers,
+            warn=warn,
         )
 
 
@@ -166,6 +202,7 @@ class BuildOptions:
     cluster: ClusterDefinitionOptions
     connection: ConnectionOptions
     output: OutputOptions
+    delta: DeltaOptions = field(default_factory=DeltaOptions)
     definition: DefinitionOptions = field(default_factory=DefinitionOptions)
     remote: RemoteOptions = field(default_factory=RemoteOptions)
     services: ServiceOptions = field(default_factory=ServiceOptions)
@@ -192,6 +229,8 @@ def check_build(build: BuildOptions, environ: Mapping[str, str]) -> None:
         raise UsageError("--lock records digests in a definition", hint="give it with --metadata-only")
     if definition.metadata_only and build.dry.dry_run:
         raise UsageError("--metadata-only writes a file, and --dry-run writes none", hint="give one of them")
+    if build.delta.is_given and (definition.metadata_only or definition.download_cluster_config_only):
+        raise UsageError("--have, --since and --missing leave content out of a bundle, and none is made")
     if definition.custom_ui and definition.download_cluster_config_only:
         raise UsageError("--custom-ui goes into a bundle, and --download-cluster-config-only makes none")
     _check_remote(build)
@@ -214,6 +253,10 @@ def _check_remote(build: BuildOptions) -> None:
         raise UsageError("--registry is for --push and --build-type remote", hint="add --push")
     if remote.registry is None and (login.username or login.password_stdin or remote.map.rules):
         raise UsageError("--username, --password-stdin and --map are about the registry that --registry names")
+    if build.delta.is_given and remote.build_type is BuildType.REMOTE:
+        raise UsageError(
+            "a remote build sends what the registry lacks anyway, so --have, --since and --missing are of no use to it"
+        )
     is_about_a_file = build.signing.private_key or build.bundle.allow_partial or build.dry.dry_run
     if remote.build_type is BuildType.REMOTE and is_about_a_file:
         raise UsageError(

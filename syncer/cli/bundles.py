@@ -1,4 +1,4 @@
-"""``syncer definition``, ``list``, ``save``, ``copy`` and ``export``: bundles, and what is taken out of them."""
+"""``syncer definition``, ``list``, ``save``, ``copy``, ``merge`` and ``export``: bundles, and what is made of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from syncer.api.result import BuildResult
 from syncer.api.save import copy as copy_bundle
 from syncer.api.save import find_definition
 from syncer.api.save import list_bundles as bundles_at
+from syncer.api.save import merge as merge_bundles
 from syncer.api.save import save as save_bundle
 from syncer.bundle import GivenName
 from syncer.cli.command import argument, flag, option, options
@@ -44,6 +45,7 @@ from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names, 
 from syncer.profiles.definition.definition_file import write_definition
 from syncer.registry import RegistryAddress
 from syncer.report.summary import quantity
+from syncer.transfer.run import WORKERS
 
 
 def definition(
@@ -199,6 +201,29 @@ def copy(
         else:
             outcome = [f"bundle {source} copied to {destination}", *push_outcome(result)[1:]]
         reporter.summarize("Copy Summary", outcome, result.report, profile=str(source))
+        return result.exit
+
+    run(job)
+
+
+def merge(
+    *,
+    base: Path = option("The older bundle, which has what the delta lacks.", required=True, metavar="BUNDLE"),
+    delta: Path = option("The delta (docs/delta.md).", required=True, metavar="BUNDLE"),
+    output: Path = option("The file to write.", "-o", required=True, metavar="FILE"),
+    force: bool = flag("Replace a file that is there."),
+    json: bool = json_flag("Print the report as one JSON document."),
+) -> None:
+    """Make a whole bundle again of a delta and an older bundle: the one that a build without --have makes."""
+    if not is_bundle_name(output):
+        raise UsageError(f"{output} is not the name of a bundle", hint="write NAME.tar.zst or NAME.tar")
+    options = OutputOptions(json=json, progress=False)
+    file = _file(delta, output, force=force, platform=None)
+
+    async def job() -> Exit:
+        with open_reporter(options) as reporter:
+            result = await merge_bundles(base, delta, file, options=reporter.run_options(WORKERS))
+        reporter.summarize("Merge Summary", [_outcome(str(delta), result.path)], result.report, profile=delta.name)
         return result.exit
 
     run(job)

@@ -17,9 +17,9 @@ from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
-from syncer.report import Report, printable, summary
+from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.summary import require_writable, shown, write_report
+from syncer.report.summary import quantity, require_writable, shown, write_report
 from syncer.transfer.events import Emit
 
 
@@ -138,6 +138,11 @@ def push_outcome(result: PushResult, kind: str = "local") -> list[str]:
     if not result.report.images:
         return [f"{kind} bundle {result.bundle} holds no image: there was nothing to push to {result.registry}"]
     lines = [f"{kind} bundle {result.bundle} pushed to {result.registry}"]
+    if there := result.assumed:
+        lines.append(
+            f"{quantity(there.blobs, 'piece')} of content, {human_bytes(there.bytes)}, were there as the delta says; "
+            f"to ask took {human_seconds(there.seconds)}"
+        )
     if result.definition:
         lines.append(f"definition pushed to {result.definition}")
     elif result.problem:

@@ -14,7 +14,7 @@ from syncer.api.plan import plan_build, plan_push, plan_sync
 from syncer.api.push import Delivery
 from syncer.api.sources import sync_settings
 from syncer.bundle import BundleUrl, GivenName, bundle_place
-from syncer.cli.build_options import select_mirror
+from syncer.cli.build_options import DeltaOptions, select_mirror
 from syncer.cli.command import flag, option
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import run
@@ -50,6 +50,7 @@ def plan(
     as_name: GivenName | None = as_option(),
     to: SiteOptions,
     mirror: MirrorOptions,
+    delta: DeltaOptions,
     format: BundleFormat = option(  # noqa: A002  the word of the command line
         "Of the bundle that would be built.", default=BundleFormat.ZSTD
     ),
@@ -62,14 +63,16 @@ def plan(
     """Say what would be fetched, sent, mounted and skipped, and do none of it.
 
     With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push, to one
-    registry or to many; with images alone a build, and how large its bundle would be.  --shard takes a share of the
-    sites, or of the source repositories of a sync.
+    registry or to many; with images alone a build, and how large its bundle would be, or with --have or --since the
+    delta.  --shard takes a share of the sites, or of the source repositories of a sync.
     """
     output = OutputOptions(json=json, progress=False)
     workers = connection.concurrency
     is_sync = file is None and bool(mirror.config or to.registry)
     if file is None:
         _refuse_sites(to, as_name, is_sync=is_sync)
+    if delta.is_given and (file or is_sync):
+        raise UsageError("--have, --since and --missing are for a bundle that would be built of images")
     sync_file = find_sync_file(mirror, to.registry, os.environ) if is_sync else None
     settings = registry_settings(
         connection,
@@ -94,7 +97,8 @@ def plan(
             kept = state_directory(state.state_dir)
             forecast = await _plan_sync(sync_file, mirror, settings, kept, shard=shard, workers=workers)
         else:
-            bundle = BundleFile(format=format.value, platform=mirror.arch)
+            assumption = await delta.assumption(settings, workers=workers, warn=warn)
+            bundle = BundleFile(format=format.value, platform=mirror.arch, assumption=assumption)
             forecast = await _plan_build(bundle, mirror, settings, workers=workers)
         return print_plan(forecast, output, exit_code=exit_code)
 

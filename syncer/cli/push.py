@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import orjson
 from msgspec import structs
 
+from syncer.api.delta import AssumedMissing, render_missing
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import flag, option
@@ -31,6 +33,7 @@ from syncer.fleet import Command
 from syncer.formats.units import byte_count_or_none
 from syncer.naming import NameMapping
 from syncer.oci import Platform
+from syncer.report.summary import require_writable, write_account
 
 
 def push(
@@ -51,6 +54,9 @@ def push(
         parse=byte_count_or_none,
     ),
     as_name: GivenName | None = as_option(),
+    missing_out: Path | None = option(
+        "Of a delta: list what registries lack after all in this file, for build --missing.", metavar="FILE"
+    ),
     transfer: TransferOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
@@ -62,6 +68,8 @@ def push(
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     transfer.refuse_recheck()
+    if missing_out:
+        require_writable(missing_out)
     if trust_journal and transfer.recheck:
         raise UsageError(
             "--trust-journal asks nothing of a site, and --recheck asks for everything", hint="leave one of them out"
@@ -106,15 +114,22 @@ def push(
 
     async def job() -> Exit:
         with open_reporter(output) as reporter:
-            result = await push_file(
-                file,
-                delivery(),
-                annotations=annotation_selector,
-                given=as_name,
-                settings=settings,
-                rehash=verify_first,
-                options=structs.replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
-            )
+            try:
+                result = await push_file(
+                    file,
+                    delivery(),
+                    annotations=annotation_selector,
+                    given=as_name,
+                    settings=settings,
+                    rehash=verify_first,
+                    options=structs.replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
+                )
+            except AssumedMissing as missing:
+                if missing_out:
+                    write_account(
+                        missing_out, orjson.dumps(render_missing(file.name, [missing]), option=orjson.OPT_INDENT_2)
+                    )
+                raise
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 

@@ -28,6 +28,7 @@ _LEAST_KEEP_SECONDS = 60
 def serve(
     *,
     bundle: str | None = option("Serve this bundle off the file.", "-b", metavar="BUNDLE"),
+    base: str | None = option("With a delta as --bundle: the older bundle that has the rest.", metavar="BUNDLE"),
     disk: str | None = option("Serve this directory and keep in it what is pushed.", "-d", metavar="DIR"),
     keep_unfinished: float = option(
         "With --disk: remove uploads that got no byte, and blobs that no manifest lists, after so long.",
@@ -51,13 +52,16 @@ def serve(
     if bool(tls_cert) != bool(tls_key):
         raise UsageError("--tls-cert and --tls-key go together")
     bundle_path, directory = _path("--bundle", bundle), _path("--disk", disk)
+    base_path = _path("--base", base)
+    if base_path and not bundle_path:
+        raise UsageError("--base has what a delta lacks, and no delta is named", hint="name it with --bundle")
     if keep_unfinished < _LEAST_KEEP_SECONDS:
         raise UsageError("--keep-unfinished must be a minute at least", hint="the manifest of a push comes last")
     tls = Tls(certificate=tls_cert, key=tls_key) if tls_cert and tls_key else None
 
     async def job() -> Exit:
         async with (
-            open_storage(bundle_path, directory, keep_unfinished) as storage,
+            open_storage(bundle_path, directory, keep_unfinished, base=base_path) as storage,
             serve_storage(storage, host=host, port=port, htpasswd=htpasswd, tls=tls) as address,
         ):
             click.echo(f"serving on {'https' if tls else 'http'}://{address}", err=True)
@@ -78,9 +82,9 @@ def _path(flag: str, name: str | None) -> Path | None:
 
 @asynccontextmanager
 async def open_storage(
-    bundle: Path | None, disk: Path | None, keep_seconds: float = KEEP_SECONDS
+    bundle: Path | None, disk: Path | None, keep_seconds: float = KEEP_SECONDS, *, base: Path | None = None
 ) -> AsyncIterator[Storage]:
-    """Open a bundle, a directory, or the bundle beneath the directory.
+    """Open a bundle, a directory, or the bundle beneath the directory; ``base`` has what a delta lacks.
 
     Raises ``UsageError`` when neither is given, and ``InvalidBundle``.
     """
@@ -91,7 +95,9 @@ async def open_storage(
     async with AsyncExitStack() as stack:
         below = None
         if bundle is not None:
-            served = ServedBundle.of(await stack.enter_async_context(open_checked(bundle, warn=warn)))
+            rest = await stack.enter_async_context(open_checked(base, warn=warn)) if base else None
+            opened = await stack.enter_async_context(open_checked(bundle, may_lack=base is not None, warn=warn))
+            served = ServedBundle.of(opened, rest)
             below = Bundled.load(served, served.repositories)
         if disk is None:
             assert below is not None

@@ -11,7 +11,7 @@ from anyio import to_thread
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import BundleUrl, GivenName, shown
-from syncer.cli.command import option
+from syncer.cli.command import option, options
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
@@ -24,10 +24,12 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import print_json
 from syncer.cli.settings import everyone_of, registry_settings
-from syncer.errors import Exit, UsageError
+from syncer.errors import Exit, UsageError, VerificationError
+from syncer.files import reading
 from syncer.naming import NameMapping
-from syncer.oci import Reference
+from syncer.oci import Digest, Reference
 from syncer.report import foreign_layers, human_bytes, human_seconds
+from syncer.report.summary import quantity
 
 
 def verify(
@@ -37,6 +39,9 @@ def verify(
         "Also check the bundle's signature with this key or certificate (PEM).", metavar="FILE"
     ),
     signature: Path | None = option("With --public-key. Default: BUNDLE.sig.bin", metavar="FILE"),
+    have: tuple[Path, ...] = options(
+        "Of a delta: also check that it was made with this list, and no other.", metavar="have.json", parse=Path
+    ),
     to: SiteOptions,
     map: NameMapping = map_option("As it was pushed with."),  # noqa: A002  the word of the command line
     as_name: GivenName | None = as_option(),
@@ -46,6 +51,9 @@ def verify(
 ) -> None:
     """Hash a bundle again and account for every byte of it; check its signature, and that registries have it all."""
     settings = registry_settings(connection, login, to.single, everyone=everyone_of(file, to.registry))
+
+    if have and to.is_fleet:
+        raise UsageError("--have is about the file alone", hint="check it first, and then what is at the sites")
 
     async def check_signature() -> None:
         if public_key:
@@ -72,6 +80,7 @@ def verify(
             settings=settings,
             workers=connection.concurrency,
         )
+        _check_lists(result, have)
         print_check(result, output, signed=public_key is not None)
         return result.exit
 
@@ -79,6 +88,27 @@ def verify(
         run(verify_all, seconds_to_stop=LONGER_TO_STOP)
     else:
         run(job)
+
+
+def _check_lists(result: VerifyResult, files: Sequence[Path]) -> None:
+    """Raise ``VerificationError`` unless the delta was made with exactly these lists, and ``UsageError`` for none."""
+    if not files:
+        return
+    given = {str(Digest.of(_read(file))): file for file in files}
+    made_with = {witness.digest for witness in result.check.lists}
+    for digest, file in given.items():
+        if digest not in made_with:
+            raise VerificationError(
+                f"{result.bundle} was not made with {file}, or the list was altered since",
+                hint="its assumed.json has the digests and dates of the lists that it was made with",
+            )
+    if left := made_with - given.keys():
+        raise VerificationError(f"{result.bundle} was made with {quantity(len(left), 'list')} more than those given")
+
+
+def _read(file: Path) -> bytes:
+    with reading(file):
+        return file.read_bytes()
 
 
 def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:
@@ -104,6 +134,9 @@ def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
     yield f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})"
     if not check.images:
         yield "nothing: it holds no image"
+    if check.assumed:
+        size = human_bytes(check.bytes_assumed)
+        yield f"assumed: {quantity(check.assumed, 'piece')} of content, {size}, assumed at the target"
     if check.foreign:
         yield f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle"
     if check.nameless:

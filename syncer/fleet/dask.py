@@ -374,7 +374,7 @@ class _Desk:
             workplace = await to_thread.run_sync(self._make)
             async with (
                 open_registries(workplace.settings) as registries,  # by which a bundle on a web server is read
-                opened(errand.file, errand.given, registries=registries) as bundle,
+                opened(errand.file, errand.given, registries=registries, may_lack=True) as bundle,
             ):
                 _check_identity(bundle, errand)
                 self._convoy = open_convoy(bundle, errand.options, self._threads)

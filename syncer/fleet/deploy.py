@@ -204,7 +204,7 @@ async def _opened(
     """The registries of all sites, and the bundle, which may come by way of them."""
     async with (
         open_registries(with_limits(settings, sites)) as registries,
-        opened(file, given, registries=registries, warn=options.warn) as bundle,
+        opened(file, given, registries=registries, may_lack=True, warn=options.warn) as bundle,
     ):
         yield registries, bundle
 

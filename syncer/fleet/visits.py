@@ -151,6 +151,8 @@ class Pushing(Struct, frozen=True):
 def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
     """The order in which ``sites`` read; None where memory holds the bundle, or where nobody reads beside another."""
     window, size = options.read_window, bundle.file_size
+    if bundle.assumed is not None:
+        return None  # a delta is small
     if window is None:
         available = available_memory()
         window = 0 if available is None or size <= available else max(_LEAST_WINDOW, available // 4)

@@ -53,6 +53,7 @@ class RegistryTarget:
         self._must_tell = must_tell
         self._repositories: dict[str, Repository] = {}
         self._inhabited: set[str] = set()  # repositories that are known to hold something
+        self._seen: set[tuple[str, Digest]] = set()  # blobs that were looked for and found, by their repositories
         self._sessions: dict[tuple[str, Digest], Session] = {}  # that mounts have left open
         self._referrers = Referrers()
         self._search = ReferrerSearch()
@@ -80,10 +81,16 @@ class RegistryTarget:
             except Denied:
                 return True
 
+    def note(self, space: str, digest: Digest) -> None:
+        """Take it that ``space`` has the blob, which was looked for and found."""
+        self._seen.add((space, digest))
+
     async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
         """A registry needs no place made."""
 
     async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:
+        if not force and (space, blob.descriptor.digest) in self._seen:
+            return False
         repository = self._repository(space)
         session = self._sessions.pop((space, blob.descriptor.digest), None)
         with self._as_target_errors(space):

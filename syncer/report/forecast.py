@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -10,7 +10,7 @@ from msgspec import Struct, field, structs
 
 from syncer.content import Item
 from syncer.errors import Exit, SyncerError, common_exit
-from syncer.oci import Digest, Reference
+from syncer.oci import Descriptor, Digest, Reference
 from syncer.report.figures import PrunedTag, reason
 from syncer.report.summary import block, foreign_layers, human_bytes, printable, prune_lines, quantity
 from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
@@ -81,6 +81,8 @@ class ForecastTotals(Struct, frozen=True, kw_only=True):
     bytes_deduplicated: int
     foreign_layers: int  # that stay where their vendors keep them
     bytes_foreign: int
+    blobs_assumed: int = 0  # that a delta leaves out, since its target has them
+    bytes_assumed: int = 0
     disk_bytes: int | None  # that a bundle would take; None for a transfer to a registry
 
 
@@ -123,13 +125,14 @@ class Forecast(Struct, kw_only=True):
 
     ``fetches`` and ``sends`` say whether the ends are registries, ``can_mount`` whether the target mounts, ``shares``
     whether a blob is fetched once for all targets.  The target is not asked for single blobs, since that would cost one
-    request for each.
+    request for each.  ``left_out`` are the blobs that a delta does not bring.
     """
 
     fetches: bool
     sends: bool
     can_mount: bool
     shares: bool = True
+    left_out: Mapping[Digest, Descriptor] = field(default_factory=dict)
     _images: list[ImageForecast] = field(default_factory=list)
     _registries: dict[str, RegistryForecast] = field(default_factory=dict)
     _known: set[tuple[str, Digest]] = field(default_factory=set)  # by space
@@ -172,6 +175,8 @@ class Forecast(Struct, kw_only=True):
             bytes_deduplicated=self._deduplicated,
             foreign_layers=len(self._foreign),
             bytes_foreign=sum(self._foreign.values()),
+            blobs_assumed=len(self.left_out),
+            bytes_assumed=sum(blob.size for blob in self.left_out.values()),
             disk_bytes=disk_bytes,
         )
         return ForecastReport(
@@ -187,6 +192,8 @@ class Forecast(Struct, kw_only=True):
             if descriptor.digest in tree.manifests:
                 continue
             size += descriptor.size
+            if descriptor.digest in self.left_out:
+                continue
             if (own, descriptor.digest) in self._known:
                 self._deduplicated += descriptor.size
                 continue
@@ -232,6 +239,9 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
         lines.append(f"saved:   {human_bytes(totals.bytes_deduplicated)} shared between images")
     if totals.foreign_layers:
         lines.append(f"foreign: {foreign_layers(totals.foreign_layers, totals.bytes_foreign)}, left out")
+    if totals.blobs_assumed:
+        pieces = quantity(totals.blobs_assumed, "piece")
+        lines.append(f"assumed: {human_bytes(totals.bytes_assumed)} in {pieces} at the target, left out")
     if totals.disk_bytes is not None:
         lines.append(f"disk:    {human_bytes(totals.disk_bytes)}")
     lines += [f"largest: {human_bytes(image.size)}  {image.source}" for image in report.largest]
