@@ -103,8 +103,10 @@ async def build(
     goes on with it.  ``allow_partial`` publishes without the images that failed.  With ``platform`` every
     index is resolved to its manifest for that platform.  ``referrers`` brings signatures, attestations and
     SBOMs along; ``"require"`` makes it a failure when a registry does not tell them.  An ``assumption``, as
-    ``api.delta.find_assumption`` makes it, says what the target has: ``NAME.delta.tar.zst`` lacks that.  Raises ``UsageError`` for
-    wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is an entry in the report.
+    ``api.delta.find_assumption`` makes it, says what the target has: ``NAME.delta.tar.zst`` lacks that.
+
+    Raises ``UsageError`` for wrong arguments, ``AlreadyThere``, ``Locked`` and ``TargetFull``; an image that fails is
+    an entry in the report.
     """
     definition = images if isinstance(images, Definition) else make_definition(name, images)
     file = BundleFile(
