@@ -158,7 +158,8 @@ class InvalidHave(InvalidContent):
 class Have(Struct, frozen=True, kw_only=True):
     """The content that a registry has below a path, as ``syncer have`` saw it.
 
-    Repositories are named without that path, which ``base`` is, so that the list is short.  ``problems`` say why it is not all that the registry has; what could not be seen is not in it.
+    Repositories are named without that path, which ``base`` is, so that the list is short.  ``problems`` say why it
+    is not all that the registry has; what could not be seen is not in it.
     """
 
     registry: str
