@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     open_bundle = open_checked
 
+
 __version__ = "0.1.0"
 
 _HOMES = {

@@ -21,6 +21,7 @@ from syncer.oci.docker_hub import canonical_host, meanings
 if TYPE_CHECKING:
     from syncer.formats.yaml import Map
 
+
 _ANY_REGISTRY = "registry.invalid"
 """This name stands for the target while a repository's name is checked: a target may be a bare host name, and the
 parser would read that as part of a Docker Hub name.

@@ -15,9 +15,17 @@ from syncer.errors import Denied, DigestMismatch, InvalidContent, ListIncomplete
 from syncer.oci import Descriptor, Digest, Manifest, Reference
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
 from syncer.profiles.charts.index import read_index
-from syncer.profiles.definition.artifacts import CHART_CONFIG, CHART_LAYER, FILE, TITLE, repository_of, tag_of
+from syncer.profiles.definition.artifacts import (
+    CHART_CONFIG,
+    CHART_LAYER,
+    FILE,
+    TITLE,
+    Spool,
+    open_spool,
+    repository_of,
+    tag_of,
+)
 from syncer.profiles.definition.definition import ChartRequest
-from syncer.profiles.definition.spool import Spool, open_spool
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.transport import Limits, TransportSettings, open_transport
 from tests.support.chart_repository import ChartRepository, chart_archive, chart_repository, tar_gz

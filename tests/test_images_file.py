@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from syncer.errors import InvalidFile
-from syncer.formats.images_list import parse_images, read_images_file
+from syncer.formats.text import parse_images, read_images_file
 
 
 def _write(folder: Path, content: bytes | str) -> Path:

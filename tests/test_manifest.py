@@ -14,7 +14,7 @@ from syncer.errors import DigestMismatch, InvalidContent, SyncerError
 from syncer.oci import Digest, Index, Manifest, parse_manifest
 from syncer.oci.descriptor import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Descriptor
 from syncer.oci.manifest import MAX_DEPTH, MAX_MANIFESTS, Descent, reduce_index, referrer_descriptor
-from syncer.oci.referrer_tags import cosign_tags, fallback_tag, subject_tag
+from syncer.oci.reference import cosign_tags, fallback_tag, subject_tag
 from tests.support import images
 from tests.support.images import Image, digest_of
 

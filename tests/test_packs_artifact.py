@@ -10,10 +10,9 @@ import pytest
 from syncer.errors import InvalidFile
 from syncer.naming import PACKS_HOST, MappingRule, NameMapping
 from syncer.oci import Manifest, Reference
-from syncer.profiles.definition.artifacts import pack_reference
+from syncer.profiles.definition.artifacts import Spool, open_spool, pack_reference
 from syncer.profiles.definition.definition import DefinedArchive
 from syncer.profiles.definition.local import spool_pack
-from syncer.profiles.definition.spool import Spool, open_spool
 
 
 def _pack(folder: Path) -> Path:

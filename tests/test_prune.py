@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from syncer.errors import UsageError
 from syncer.oci import Digest, Reference
-from syncer.profiles.syncfile.removals import find_removals
+from syncer.profiles.syncfile.tags import find_removals
 
 A, B, C, CHILD, SIGNATURE = (Digest.of(text.encode()) for text in ("a", "b", "c", "child", "signature"))
 

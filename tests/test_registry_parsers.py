@@ -12,14 +12,7 @@ from yarl import URL
 
 from syncer.errors import ChildrenUnknown, Denied, NotFound, RegistryError, UsageError
 from syncer.registry import RegistryAddress
-from syncer.registry.answers import (
-    least_chunk,
-    next_link,
-    problems_of,
-    refusal,
-    uploaded,
-    with_parameters,
-)
+from syncer.registry.answers import least_chunk, next_link, problems_of, refusal, uploaded, with_parameters
 from syncer.registry.registries import api_url
 from syncer.transport import Answer
 from syncer.transport.guard import Scope, origin

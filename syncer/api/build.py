@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -26,6 +26,38 @@ from syncer.registry import RegistrySettings
 from syncer.report import Report
 from syncer.transfer.events import Emit, Event, Found
 from syncer.transfer.run import WORKERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Profiles by their ids or as files, packs, images with the option that named them, and all that is left out.
+
+    The archives of ``packs`` come along unless ``images_only`` is set,
+    those of other local packs with ``include_packs``.
+    """
+
+    uids: Sequence[str] = ()
+    files: Sequence[Path] = ()
+    packs: Sequence[Path] = ()
+    images: Sequence[tuple[Reference, str]] = ()
+    excluded: Sequence[str] = ()  # ids
+    excluded_files: Sequence[Path] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)  # --set-var
+    environment: Mapping[str, str] = field(default_factory=dict, compare=False)  # for variables in manifests
+    scan: bool = False
+    images_only: bool = False
+    include_packs: bool = False
+
+    @property
+    def names_profiles(self) -> bool:
+        """True when the selection names profiles or packs, and not only single images."""
+        return bool(self.uids or self.files or self.packs)
+
+    @property
+    def needs_palette(self) -> bool:
+        """True when the selection needs answers of Palette."""
+        return bool(self.uids or self.excluded)
+
 
 DEFAULT_OUTPUT = Path("output/content-bundle")
 

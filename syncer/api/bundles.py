@@ -33,7 +33,7 @@ from syncer.errors import InvalidBundle, InvalidContent, InvalidFile, NotFound, 
 from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
-from syncer.oci.referrer_tags import subject_tag
+from syncer.oci.reference import subject_tag
 from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
 from syncer.profiles.definition.definition import (
     AnEntry,

@@ -19,10 +19,9 @@ from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Manifest
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
-from syncer.profiles.definition.artifacts import CHART_LAYER, pack_reference
+from syncer.profiles.definition.artifacts import CHART_LAYER, Spool, pack_reference
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart, Definition
 from syncer.profiles.definition.local import spool_file, spool_pack
-from syncer.profiles.definition.spool import Spool
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.profiles.palette.profile import PackFile, Profile
 from syncer.profiles.palette.profile_definition import define_profiles

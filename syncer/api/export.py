@@ -22,7 +22,7 @@ from syncer.errors import AlreadyThere, InvalidBundle, PlatformMissing, TargetFu
 from syncer.files import MAKE_ROOM, make_directory, open_whole, room_for, sync_path, writing
 from syncer.oci import Descriptor, Digest, Index, Manifest, Platform, Reference
 from syncer.oci.manifest import AnyManifest, Descent
-from syncer.oci.referrer_tags import subject_tag
+from syncer.oci.reference import subject_tag
 
 _PIECE = 1024 * 1024  # bytes read at a time
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")

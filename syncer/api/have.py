@@ -10,18 +10,11 @@ from msgspec import Struct, field
 from syncer.api.bundles import StoredBundle, find_in_registry
 from syncer.api.delta import blobs_below, for_each
 from syncer.content import Item
-from syncer.errors import (
-    Denied,
-    NetworkError,
-    NotFound,
-    RegistryError,
-    SyncerError,
-    UsageError,
-)
+from syncer.errors import Denied, NetworkError, NotFound, RegistryError, SyncerError, UsageError
 from syncer.naming import REPOSITORY, NameMapping, complete_mapping
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.oci.referrer_tags import subject_tag
+from syncer.oci.reference import subject_tag
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries, repositories
 from syncer.registry.repository import Repository
 from syncer.transfer.memory import Have

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
-from syncer.api.selection import Selection
+from syncer.api.build import Selection
 from syncer.api.supplies import Supplies, open_supplies
 from syncer.errors import UsageError
 from syncer.profiles.palette.key import PaletteAccount

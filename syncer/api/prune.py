@@ -13,7 +13,7 @@ from syncer.formats.units import CountOrShare
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Descent
 from syncer.profiles.syncfile.document import Target
-from syncer.profiles.syncfile.removals import MOST_DELETED, Removal, find_removals
+from syncer.profiles.syncfile.tags import MOST_DELETED, Removal, find_removals
 from syncer.registry import Registries, RegistryAddress, delete_tag, repositories
 from syncer.registry.repository import Repository
 from syncer.report.figures import PrunedTag, PruneStatus

@@ -20,9 +20,8 @@ from syncer.content import Item
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
 from syncer.oci import Platform, Reference
-from syncer.profiles.definition.artifacts import definition_artifact, tag_of
+from syncer.profiles.definition.artifacts import definition_artifact, open_spool, tag_of
 from syncer.profiles.definition.definition import Definition, render_definition
-from syncer.profiles.definition.spool import open_spool
 from syncer.registry import (
     FileUploadJournal,
     Registries,

@@ -16,8 +16,7 @@ from msgspec import structs
 from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_supplies, plain_name
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
-from syncer.formats.images_list import read_images_file
-from syncer.formats.text import read_text
+from syncer.formats.text import read_images_file, read_text
 from syncer.formats.units import Shard
 from syncer.formats.yaml import parse_yaml
 from syncer.oci import Reference

@@ -17,8 +17,8 @@ from syncer.content import Blob, Referral, Referrals
 from syncer.errors import SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.oci.referrer_tags import fallback_tag, subject_tag
-from syncer.profiles.definition.spool import Spool, open_spool
+from syncer.oci.reference import fallback_tag, subject_tag
+from syncer.profiles.definition.artifacts import Spool, open_spool
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.registry import Registries, RegistrySettings, open_registries
 

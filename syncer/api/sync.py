@@ -21,8 +21,8 @@ from syncer.content import Item
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import CountOrShare, Shard
 from syncer.oci import Reference
-from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
+from syncer.profiles.syncfile.tags import MOST_DELETED
 from syncer.registry import RegistrySettings
 from syncer.report import Report
 from syncer.transfer.blob_spool import BlobSpool, SpoolReader, SpoolSettings, open_spool
@@ -31,6 +31,7 @@ from syncer.transfer.run import WORKERS, Options, transfer
 
 if TYPE_CHECKING:
     from syncer.api.prune import PruneOutcome
+
 
 Expect: TypeAlias = Callable[[int], None]
 

@@ -14,7 +14,7 @@ from syncer.errors import InvalidContent, InvalidReference, UsageError
 from syncer.oci import Descriptor, Digest, Index, Reference
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.oci.manifest import AnyManifest, load_object
-from syncer.oci.referrer_tags import fallback_tag
+from syncer.oci.reference import fallback_tag
 
 OCI_LAYOUT = "oci-layout"
 INDEX = "index.json"

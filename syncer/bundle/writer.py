@@ -27,6 +27,7 @@ from syncer.oci.manifest import AnyManifest
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+
 _STEPS = 16  # marks that are proven between two chances to be cancelled
 
 BATCH = 512 * 1024

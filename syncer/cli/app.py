@@ -31,11 +31,11 @@ _EVERYWHERE = {
     "registry-login": "login:registry_login",
     "registry-logout": "login:registry_logout",
     "serve": "serve:serve",
-    "have": "have:have",
+    "have": "bundles:have",
     "sync": "sync:sync",
     "plan": "plan:plan",
     "list": "bundles:list_bundles",
-    "import": "import_:import_",
+    "import": "sync:import_",
     "report": "report:report",
     "upload": "edge:upload",
 }

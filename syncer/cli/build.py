@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 from syncer.api.build import (
     DEFAULT_OUTPUT,
     BundleFile,
+    Selection,
     build_file,
     build_remote,
     check_name,
@@ -23,7 +24,6 @@ from syncer.api.build import (
 )
 from syncer.api.push import Delivery, push_file
 from syncer.api.result import BuildResult
-from syncer.api.selection import Selection
 from syncer.api.supplies import Supplies
 from syncer.cli.build_options import (
     BuildOptions,

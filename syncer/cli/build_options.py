@@ -9,9 +9,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
+from syncer.api.build import Selection
 from syncer.api.bundles import Warn
 from syncer.api.delta import find_assumption
-from syncer.api.selection import Selection
 from syncer.bundle import Assumption
 from syncer.cli.command import flag, option, options
 from syncer.cli.options import (
@@ -35,7 +35,7 @@ from syncer.cli.options import (
 from syncer.cli.output import note
 from syncer.content import Along
 from syncer.errors import UsageError
-from syncer.formats.images_list import read_images_file
+from syncer.formats.text import read_images_file
 from syncer.naming import NameMapping
 from syncer.oci import Reference
 from syncer.profiles.definition.definition import Release

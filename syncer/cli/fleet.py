@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from syncer.fleet.result import Cause, FleetResult, SiteResult
     from syncer.transfer.events import Emit
 
+
 _NAMES_SHOWN = 5  # of the sites with one cause
 _LONGEST_STEM = 200  # characters; no file system takes much more
 

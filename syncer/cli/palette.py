@@ -9,9 +9,8 @@ from pathlib import Path
 from anyio import to_thread
 from msgspec import structs
 
-from syncer.api.build import check_name
+from syncer.api.build import Selection, check_name
 from syncer.api.palette import PaletteAccess, PaletteConsole, define
-from syncer.api.selection import Selection
 from syncer.api.supplies import Supplies
 from syncer.bundle.signature import sign_file
 from syncer.cli.settings import config_directory

@@ -31,7 +31,7 @@ from syncer.cli.options import (
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
 from syncer.cli.settings import chart_supplies, everyone_of, registry_settings, state_directory
-from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
+from syncer.cli.sync import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import Shard
 from syncer.profiles.syncfile.sync_file import SyncFile

@@ -1,17 +1,20 @@
-"""``syncer sync``: registry to registry."""
+"""``syncer sync``: registry to registry, by a sync file or by flags that stand for one; ``import`` makes such files."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from msgspec import structs
 
-from syncer.api.sources import Sources, Warn, sync_settings
+from syncer.api.sources import Sources, Warn, open_sources, sync_settings
 from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncResult, run_sync
-from syncer.cli.command import flag, option, options
+from syncer.cli.command import argument, flag, option, options
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -22,13 +25,13 @@ from syncer.cli.options import (
     UploadOptions,
 )
 from syncer.cli.output import open_reporter, print_plan, warn
-from syncer.cli.settings import known_secrets, registry_settings, state_directory
-from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
+from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import CountOrShare, Shard, byte_count_or_none, parse_duration
-from syncer.profiles.syncfile.document import Target
-from syncer.profiles.syncfile.removals import MOST_DELETED
-from syncer.profiles.syncfile.sync_file import SyncFile
+from syncer.profiles.imports.importers import FORMATS, Naming, import_file
+from syncer.profiles.syncfile.document import Source, SyncDocument, Target, check_registry
+from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
+from syncer.profiles.syncfile.tags import MOST_DELETED
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import ImageAccount, Status
 
@@ -174,3 +177,118 @@ def _standing(target: Target, result: SyncResult) -> str:
 def _is_below(image: ImageAccount, address: RegistryAddress) -> bool:
     base = f"{address.base}/" if address.base else ""
     return image.target.registry == address.host and image.target.repository.startswith(base)
+
+
+def import_(
+    *,
+    file: Path | None = argument("The other tool's file; which tool's is found out.", metavar="FILE", required=False),
+    registry: str | None = option(
+        "Where to mirror to, if the file does not say.", "-r", metavar="HOST[:PORT][/BASE]", parse=check_registry
+    ),
+    auth: Path | None = option("The logins that belong to a file of image-syncer's.", metavar="FILE"),
+    names_like: Naming | None = option("Give images the names at the target that this tool gives them."),
+    listing: bool = flag("List the files that are known, and stop.", "--list"),
+) -> None:
+    """Print a sync file that does what another tool's file does.
+
+    What cannot be carried over is named on stderr, and the exit code is 2.
+    """
+    if listing:
+        width = max(map(len, FORMATS))
+        click.echo("\n".join(f"{name:{width}}  {what}" for name, what in FORMATS.items()))
+        return
+    if file is None:
+        raise UsageError("a FILE is missing", hint="syncer import --list names the files that are known")
+    imported = import_file(file, registry=registry, logins=auth, names_like=names_like)
+    click.echo(imported.text, nl=False)
+    for refusal in imported.refusals:
+        click.echo(f"error: {refusal}", err=True)
+    if imported.refusals:
+        click.echo("hint: the printed file does less than the other one; say these things in another way", err=True)
+        raise click.exceptions.Exit(Exit.USAGE)
+
+
+_PLACE = Path("the command line")  # where sources stand, for warnings and reports; paths are relative to here
+
+
+def open_named(
+    options: MirrorOptions,
+    file: SyncFile,
+    settings: RegistrySettings,
+    console: PaletteConsole | None,
+    say: Warn,
+    *,
+    shard: Shard | None = None,
+) -> AbstractAsyncContextManager[Sources]:
+    """Open the sources of ``file``, which the options name, with all that a command line has for them."""
+    return open_sources(
+        file,
+        settings,
+        say,
+        supplies=chart_supplies(),
+        console=console,
+        strict=options.strict,
+        environment=os.environ,
+        shard=shard,
+    )
+
+
+def find_sync_file(
+    options: MirrorOptions, targets: Sequence[RegistryAddress], environment: Mapping[str, str]
+) -> SyncFile:
+    """The sync file that the options name, or that they and ``targets`` are themselves.
+
+    The variables of a file are looked up in ``environment``.  Raises ``UsageError`` and ``InvalidFile``.
+    """
+    if options.config is None:
+        return _make_sync_file(options, targets)
+    if options.image or options.images_file or options.profiles or options.profile_file or targets:
+        raise UsageError(
+            "what to mirror is said by --config or by other flags, not by both",
+            hint="put it into the file (docs/sync.md)",
+        )
+    along = options.along if options.says_along else None
+    file = read_sync_file(options.config, environment)
+    return file.with_defaults(platform=options.arch, referrers=along, mapping=options.map)
+
+
+def find_login_target(login: LoginOptions, file: SyncFile) -> RegistryAddress | None:
+    """The one target of ``file``, whose login ``login`` is; None for a file with several.
+
+    Raises ``UsageError`` for a login beside several targets.
+    """
+    if len(file.targets) == 1:
+        return RegistryAddress.parse(file.targets[0].registry)
+    login.require_one_registry()
+    return None
+
+
+def _make_sync_file(options: MirrorOptions, targets: Sequence[RegistryAddress]) -> SyncFile:
+    sources = tuple(_sources(options))
+    if not sources or not targets:
+        raise UsageError(
+            "there is nothing to mirror" if not sources else "it is not said where to mirror to",
+            hint="name a sync file with --config, or images with --image and their target with --registry",
+        )
+    for number, address in enumerate(targets):
+        if str(address) in map(str, targets[:number]):
+            raise UsageError(f"the registry {address} is named twice")
+    document = SyncDocument(
+        sources=sources,
+        targets=tuple(Target(registry=address.written) for address in targets),
+        platforms=(options.arch,) if options.arch else (),
+        referrers=options.along,
+        map={rule.prefix: rule.replacement for rule in options.map.rules},
+    )
+    return SyncFile.of(document, _PLACE)
+
+
+def _sources(options: MirrorOptions) -> Iterator[Source]:
+    for reference in options.image:
+        yield Source(image=reference)
+    for path in options.images_file:
+        yield Source(images_file=path)
+    for path in options.profile_file:
+        yield Source(profile_file=path)
+    if options.profiles:
+        yield Source(profiles=options.profiles, project_id=options.project_id or None)

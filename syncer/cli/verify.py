@@ -14,14 +14,7 @@ from syncer.bundle import BundleUrl, GivenName, shown
 from syncer.cli.command import option, options
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
-from syncer.cli.options import (
-    ConnectionOptions,
-    LoginOptions,
-    OutputOptions,
-    as_option,
-    bundle_option,
-    map_option,
-)
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, as_option, bundle_option, map_option
 from syncer.cli.output import print_json
 from syncer.cli.settings import everyone_of, registry_settings
 from syncer.errors import Exit, UsageError, VerificationError

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from syncer.fleet.result import FleetResult, SiteResult
     from syncer.fleet.visits import Visit
 
+
 AT_ONCE = 64
 """The default number of sites that run at the same time."""
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from syncer.report.summary import Reported
     from syncer.transfer.events import Emit
 
+
 _KEPT = 90 * 24 * 3600.0  # seconds after the last run with a bundle, for which its file stays
 _SUFFIX = ".sites"
 

@@ -1,12 +1,6 @@
 """One end of a transfer: OCI registries."""
 
-from syncer.registry.credentials import (
-    AuthFile,
-    Credential,
-    CredentialSettings,
-    KeptLogins,
-    default_auth_files,
-)
+from syncer.registry.credentials import AuthFile, Credential, CredentialSettings, KeptLogins, default_auth_files
 from syncer.registry.registries import Registries, RegistryAddress, RegistrySettings, check_login, open_registries
 from syncer.registry.repository import delete_tag, repositories
 from syncer.registry.target import RegistryTarget

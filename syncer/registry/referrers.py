@@ -17,7 +17,7 @@ from syncer.errors import NetworkError, NotFound, RegistryError, SyncerError
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.oci.manifest import AnyManifest, Index, referrer_descriptor
-from syncer.oci.referrer_tags import cosign_tags, fallback_tag
+from syncer.oci.reference import cosign_tags, fallback_tag
 from syncer.registry.repository import Repository
 
 _ATTEMPTS = 3

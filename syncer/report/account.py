@@ -11,15 +11,7 @@ from msgspec import Struct, structs
 
 from syncer.content import Item
 from syncer.oci import Descriptor, Digest
-from syncer.report.figures import (
-    ImageAccount,
-    RegistryAccount,
-    Report,
-    Status,
-    Totals,
-    UnknownReferrers,
-    count_images,
-)
+from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals, UnknownReferrers, count_images
 from syncer.transfer.events import (
     Copied,
     Event,

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import dataclasses
 import errno
+import hashlib
+import hmac
 import logging
 import os
+import re
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
+import bcrypt
 from aiohttp import StreamReader, web
 from anyio import to_thread
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.serve import reading, writing
 from syncer.serve.connection import HEADER_SECONDS, Connection
-from syncer.serve.password import Passwords
 from syncer.serve.protocol import (
     Base,
     BlobAt,
@@ -299,3 +305,72 @@ def _request(
     assert isinstance(protocol, Connection)
     protocol.head_arrived(payload)
     return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+
+_BCRYPT = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
+_BCRYPT_BYTES = 72  # of a password; the rest never counted
+_CHECKS = 2  # at once: each is made to be slow
+
+
+class Passwords(Struct):
+    """User names and bcrypt hashes.
+
+    A correct password is remembered as a keyed hash in memory, since every request of a push
+    has it, and bcrypt is slow on purpose.
+    """
+
+    hashes: dict[str, bytes]
+    _remembered: dict[str, bytes] = field(default_factory=dict)
+    _key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    _limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_CHECKS))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the users of an htpasswd file; raises ``InvalidFile``, also for hashes other than bcrypt."""
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidFile(path, f"cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None
+        hashes = {}
+        for number, line in enumerate(lines, 1):
+            if line.strip() and not line.startswith("#"):
+                name, _, hashed = line.strip().partition(":")
+                if not (name and _BCRYPT.fullmatch(hashed)):
+                    raise InvalidFile(
+                        path,
+                        "a line must be a user name, a colon and a bcrypt hash",
+                        line=number,
+                        hint="write the file with: htpasswd -B",
+                    )
+                hashes[name] = hashed.encode()
+        if not hashes:
+            raise InvalidFile(path, "it names no user", hint="add one with: htpasswd -B")
+        return cls(hashes)
+
+    async def admit(self, authorization: str | None) -> bool:
+        """Tell whether the value of an ``Authorization`` header has the name and the password of a user."""
+        given = _basic(authorization)
+        if given is None:
+            return False
+        name, password = given
+        known = self.hashes.get(name)
+        keyed = hmac.digest(self._key, password, hashlib.sha256)
+        if hmac.compare_digest(keyed, self._remembered.get(name, b"")):
+            return True
+        # an unknown user costs as much time as a wrong password
+        against = known or next(iter(self.hashes.values()))
+        right = await to_thread.run_sync(bcrypt.checkpw, password[:_BCRYPT_BYTES], against, limiter=self._limiter)
+        if right and known:
+            self._remembered[name] = keyed
+        return right and known is not None
+
+
+def _basic(authorization: str | None) -> tuple[str, bytes] | None:
+    scheme, _, encoded = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        return (name.decode(), password) if colon and b"\0" not in password else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None

@@ -19,6 +19,7 @@ from syncer.oci.manifest import AnyManifest
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+
 _PIECE = 1024 * 1024  # bytes
 
 ReadAt: TypeAlias = Callable[[int, int], bytes]

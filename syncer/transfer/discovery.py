@@ -20,6 +20,7 @@ from syncer.transfer.plan import Tree
 if TYPE_CHECKING:
     from syncer.transfer.blob_spool import SpoolReader
 
+
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 

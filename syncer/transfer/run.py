@@ -36,6 +36,7 @@ from syncer.transfer.plan import Node, Plan, Tree, any_number, largest_first, no
 if TYPE_CHECKING:
     from syncer.transfer.blob_spool import SpoolReader
 
+
 WORKERS = 32
 """The default number of blobs and manifests that are transferred at the same time."""
 

@@ -34,12 +34,12 @@ from syncer.profiles.definition.artifacts import (
     FILE,
     TITLE,
     VERSION,
+    Spool,
     artifact_manifest,
     repository_of,
     tag_of,
 )
 from syncer.profiles.definition.definition import ChartRequest
-from syncer.profiles.definition.spool import Spool
 from syncer.profiles.palette.edge_credentials import Login, find_login
 from syncer.transport import Transport
 from syncer.transport.guard import Scope, authority, origin, without_secrets

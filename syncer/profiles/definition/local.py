@@ -24,12 +24,12 @@ from syncer.profiles.definition.artifacts import (
     EMPTY_CONFIG,
     FILE,
     TITLE,
+    Spool,
     artifact_manifest,
     pack_reference,
     repository_of,
 )
 from syncer.profiles.definition.definition import DefinedArchive, DefinedFile
-from syncer.profiles.definition.spool import Spool
 
 _SHORT = 12  # hexadecimal digits that tell the versions of one file apart
 

@@ -15,15 +15,7 @@ from msgspec import Struct
 from syncer.errors import UsageError
 from syncer.formats.yaml import Map
 from syncer.oci import Platform, Reference
-from syncer.profiles.imports.draft import (
-    REQUIRED,
-    Draft,
-    Fields,
-    fold_case,
-    host_of,
-    image_source,
-    platform_names,
-)
+from syncer.profiles.imports.draft import REQUIRED, Draft, Fields, fold_case, host_of, image_source, platform_names
 from syncer.profiles.syncfile.document import CustomName, check_chart_repository, check_file_url, parse_registry_host
 
 GROUPS = ("content.hauler.cattle.io/", "collection.hauler.cattle.io/")

@@ -11,8 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from syncer.errors import InvalidFile, UsageError
-from syncer.formats.images_list import ListedImage, read_lines
-from syncer.formats.text import read_text
+from syncer.formats.text import ListedImage, read_lines, read_text
 from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.naming import MappingRule
 from syncer.oci import Reference

@@ -12,13 +12,7 @@ from aiohttp.abc import ResolveResult
 from msgspec import structs
 from yarl import URL
 
-from syncer.errors import (
-    Interrupted,
-    NetworkError,
-    Unreachable,
-    Unsafe,
-    Waiting,
-)
+from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
 from syncer.transport import Answer, Budget, Request, Traffic, Transport, TransportSettings
 from syncer.transport.client import MOST_REDIRECTS, OUTAGES, PAUSING, SILENCE, TRANSIENT, retry_after
 from syncer.transport.connecting import Route, scope_of, tls_context, with_certificates

@@ -14,13 +14,7 @@ import anyio
 import orjson
 from msgspec import Struct, structs
 
-from syncer.errors import (
-    Denied,
-    ListIncomplete,
-    NotFound,
-    RegistryError,
-    UsageError,
-)
+from syncer.errors import Denied, ListIncomplete, NotFound, RegistryError, UsageError
 from syncer.files import saving, write_whole
 from syncer.formats.text import object_field, objects_field, text_field
 from syncer.profiles.palette.console import ConsoleClient
