@@ -324,3 +324,29 @@ def test_what_a_delta_calls_a_repository_is_one(name: object) -> None:
 
     with pytest.raises(InvalidContent, match=r"assumed\.json is not usable"):
         Assumed.parse(document)
+
+
+async def test_a_site_that_lost_something_is_listed_and_the_others_get_theirs(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    missing = tmp_path / "missing.json"
+    async with (
+        debian_registry("source") as source,
+        debian_registry("whole") as whole,
+        debian_registry("empty") as empty,
+    ):
+        made = await months(source, tmp_path)
+        first = await syncer("push", "--file", made.may, "-r", f"{whole.address}/base", home=tmp_path)
+        sites = ["-r", f"{whole.address}/base", "-r", f"{empty.address}/base"]
+        ran = await syncer(
+            "push", "--file", made.delta, *sites, "--missing-out", missing, "--json", "--no-progress", home=tmp_path
+        )
+
+        assert (first.code, ran.code) == (0, 1), ran.stderr
+        states = {site["registry"]: site["state"] for site in orjson.loads(ran.stdout)["sites"]}
+        assert states == {f"{whole.address}/base": "done", f"{empty.address}/base": "partial"}
+        await assert_whole(source, whole)
+        assert await client.repositories(empty) == []
+        listed = orjson.loads(missing.read_bytes())
+        assert listed["bundle"] == "edge.delta.tar.zst"
+        assert {tuple(each["registries"]) for each in listed["blobs"]} == {(f"{empty.address}/base",)}

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import orjson
 from msgspec import Struct, structs
 
+from syncer.api.delta import AssumedMissing, render_missing
 from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import option, options
 from syncer.cli.display import SitesDisplay, drawing
@@ -23,7 +25,7 @@ from syncer.cli.job import allow_open_files
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.output import EventLog, open_event_log, open_screen, print_json, warn, warn_above, write_metrics_file
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
-from syncer.errors import Exit, UsageError, without_secrets
+from syncer.errors import Exit, SyncerError, UsageError, without_secrets
 from syncer.fleet import Command, FleetOptions, Runner, Workplace, name_sites, read_targets
 from syncer.fleet.result import cause_of
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
@@ -31,7 +33,7 @@ from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import human_bytes, human_seconds, printable
-from syncer.report.summary import Reported, block, quantity, require_writable, write_report
+from syncer.report.summary import Reported, block, quantity, require_writable, write_account, write_report
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, FleetResult, SiteResult
@@ -256,11 +258,13 @@ async def run_fleet(
     given: GivenName | None,
     runner: Runner | None = None,
     tell_work: bool = False,
+    missing_out: Path | None = None,
 ) -> Exit:
     """Push, plan or verify the bundle ``file`` at all sites of ``fleet``, and tell what became of them.
 
     A run that is stopped tells how far it came.  With ``tell_work`` the code of a plan that found nothing wrong says
-    whether a site lacks anything.  Raises ``UsageError`` for files that cannot be written.
+    whether a site lacks anything.  What sites lack that a delta takes to be there is listed in ``missing_out``.  Raises
+    ``UsageError`` for files that cannot be written.
     """
     from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
@@ -281,7 +285,15 @@ async def run_fleet(
         for account in ended:
             linked = reports.link(account) if reports else account
             summarize_fleet(f"{command.capitalize()} Summary", linked, output)
+            if missing_out:
+                write_missing(missing_out, file.name, [site.error for site in account.sites])
     return result.exit or (Exit.WORK_TO_DO if tell_work and result.has_work else Exit.OK)
+
+
+def write_missing(path: Path, bundle: str, errors: Iterable[SyncerError | None]) -> None:
+    """List what registries lack that a delta takes to be there, where any of ``errors`` says so."""
+    if missing := [error for error in errors if isinstance(error, AssumedMissing)]:
+        write_account(path, orjson.dumps(render_missing(bundle, missing), option=orjson.OPT_INDENT_2))
 
 
 @contextmanager

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import orjson
 from msgspec import structs
 
-from syncer.api.delta import AssumedMissing, render_missing
+from syncer.api.delta import AssumedMissing
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import flag, option
-from syncer.cli.fleet import SiteOptions, run_fleet
+from syncer.cli.fleet import SiteOptions, run_fleet, write_missing
 from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -33,7 +32,7 @@ from syncer.fleet import Command
 from syncer.formats.units import byte_count_or_none
 from syncer.naming import NameMapping
 from syncer.oci import Platform
-from syncer.report.summary import require_writable, write_account
+from syncer.report.summary import require_writable
 
 
 def push(
@@ -109,7 +108,15 @@ def push(
         )
         command: Command = "plan" if transfer.dry_run else "push"
         return await run_fleet(
-            command, file, fleet, options, output, given=as_name, runner=runner, tell_work=transfer.exit_code
+            command,
+            file,
+            fleet,
+            options,
+            output,
+            given=as_name,
+            runner=runner,
+            tell_work=transfer.exit_code,
+            missing_out=missing_out,
         )
 
     async def job() -> Exit:
@@ -126,9 +133,7 @@ def push(
                 )
             except AssumedMissing as missing:
                 if missing_out:
-                    write_account(
-                        missing_out, orjson.dumps(render_missing(file.name, [missing]), option=orjson.OPT_INDENT_2)
-                    )
+                    write_missing(missing_out, file.name, [missing])
                 raise
         summarize_push(reporter, "Push Summary", result)
         return result.exit
