@@ -32,6 +32,8 @@ from tests.support.faults import Rule, Stall
 from tests.support.file_server import file_server
 from tests.support.registries import LOGIN, Registry
 
+pytestmark = pytest.mark.cluster
+
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens
 CHUNK = 2**20
 
