@@ -55,7 +55,7 @@ async def scheduler_with_workers(home: Path, *homes: Path, preload: str = "") ->
     """A scheduler in this process, and a worker of its own home for each of ``homes``; ``preload`` is code they run."""
     async with AsyncExitStack() as stack:
         scheduler = await stack.enter_async_context(
-            distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False, dashboard_address=None)
+            distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False, dashboard_address="127.0.0.1:0")
         )
         for number, its_home in enumerate(homes):
             await stack.enter_async_context(worker(scheduler, home / f"worker-{number}", its_home, preload=preload))
