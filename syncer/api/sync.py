@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from syncer.api.push import OpenTarget, open_target
 from syncer.api.result import Failures, Run, RunOptions
-from syncer.api.sources import Sources, Warn, open_sources, sync_settings
+from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
@@ -45,6 +45,15 @@ class Mirroring:
     delete: bool = False  # and delete it
     max_delete: CountOrShare = MOST_DELETED  # unless it is more than this of a target's tags
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncPlace:
+    """The part of a sync that is a machine's own: the file as it is there, its logins, and its directory of hints."""
+
+    file: SyncFile
+    state: Path
+    open: Callable[[Leg, Warn], AbstractAsyncContextManager[Sources]]  # opens the sources of a leg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

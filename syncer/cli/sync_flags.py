@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncer.api.sources import Sources, Warn, open_sources
+from syncer.api.sources import Leg, Sources, Warn, open_sources
 from syncer.cli.options import LoginOptions, MirrorOptions
 from syncer.cli.settings import chart_supplies
 from syncer.errors import UsageError
@@ -31,6 +31,7 @@ def open_named(
     say: Warn,
     *,
     shard: Shard | None = None,
+    leg: Leg | None = None,
 ) -> AbstractAsyncContextManager[Sources]:
     """Open the sources of ``file``, which the options name, with all that a command line has for them."""
     return open_sources(
@@ -42,6 +43,7 @@ def open_named(
         strict=options.strict,
         environment=os.environ,
         shard=shard,
+        leg=leg,
     )
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -65,7 +65,6 @@ def check_cluster(text: str) -> str:
 
 
 _End: TypeAlias = tuple[SiteResult, Reported | None]  # of a visit
-_Task: TypeAlias = "distributed.Future[_End]"
 _GIVEN_UP = "the Dask cluster gave the task up"
 _GO_ON = "is its scheduler still there? the same command goes on"
 
@@ -92,45 +91,59 @@ class DaskRunner:
 
         Raises ``Unreachable`` for a scheduler that is not there.
         """
-        async with _connected(check_cluster(self.cluster), _at_once(errand, sites)) as client:
-            try:
-                await self._compare(client, errand)
-            except OSError as error:
-                raise Unreachable(f"the Dask scheduler {self.cluster} is gone: {error}") from None
+        async with connected(self.cluster, _at_once(errand, sites)) as client:
+            await compare_workers(client, errand.version, _look, errand, self.workplace, warn=self.warn)
             yield _Tasks(client, errand, self.workplace, sites).visit
             if client.status == "running":
                 with suppress(OSError), anyio.move_on_after(_SECONDS_TO_CLOSE):
                     await client.run(_clear, errand.options.run_id, on_error="ignore")
 
-    async def _compare(self, client: distributed.Client, errand: Errand) -> None:
-        """Look whether all workers can do ``errand``."""
+
+async def compare_workers(
+    client: distributed.Client,
+    version: str,
+    look: Callable[..., Awaitable[str | None]],
+    *arguments: Any,
+    warn: Callable[[str], None] | None,
+) -> None:
+    """Raise ``UsageError`` where a worker has another ``version`` of syncer, or a reason by ``look(*arguments)``.
+
+    Raises ``Unreachable`` for a scheduler that is gone.
+    """
+    try:
         versions = await client.run(_version, on_error="return")
-        if not versions and self.warn:
-            self.warn("the Dask cluster has no worker yet: the run begins with the first one that comes")
+        if not versions and warn:
+            warn("the Dask cluster has no worker yet: the run begins with the first one that comes")
         others = {
             worker: f"syncer cannot be run there: {of}" if isinstance(of, Exception) else f"it has syncer {of}"
             for worker, of in versions.items()
-            if of != errand.version and not isinstance(of, OSError)  # a worker that is gone has no task
+            if of != version and not isinstance(of, OSError)  # a worker that is gone has no task
         }
         if not others:
-            looked = await client.run(_look, errand, self.workplace, on_error="return")
+            looked = await client.run(look, *arguments, on_error="return")
             others = {
                 worker: f"{problem}"
                 for worker, problem in looked.items()
                 if problem is not None and not isinstance(problem, OSError)
             }
-        if others:
-            worker, problem = min(others.items())
-            more = f" (and {len(others) - 1:,} more of {len(versions):,} workers cannot)" if len(others) > 1 else ""
-            raise UsageError(
-                f"the Dask worker {worker} cannot take part: {problem}{more}",
-                hint=f"each worker needs syncer {errand.version}, and the bundle and other files at the same paths",
-            )
+    except OSError as error:
+        raise Unreachable(f"the Dask scheduler is gone: {error}") from None
+    if others:
+        worker, problem = min(others.items())
+        more = f" (and {len(others) - 1:,} more of {len(versions):,} workers cannot)" if len(others) > 1 else ""
+        raise UsageError(
+            f"the Dask worker {worker} cannot take part: {problem}{more}",
+            hint=f"each worker needs syncer {version}, and the files of the command at the same paths",
+        )
 
 
 @asynccontextmanager
-async def _connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Client]:
-    """A connection to ``cluster``, which is made here where it is a local one; ``at_once`` tasks are run there."""
+async def connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Client]:
+    """A connection to ``cluster``, which is made here where it is a local one; ``at_once`` tasks are run there.
+
+    Raises ``UsageError`` for what names no cluster, and ``Unreachable`` for a scheduler that is not there.
+    """
+    check_cluster(cluster)
     async with AsyncExitStack() as stack:
         place: Any = cluster
         if local := _LOCAL.fullmatch(cluster):
@@ -239,31 +252,38 @@ class _Tasks:
         told = Site(site.name, site.registry, mapping=site.mapping, bytes_per_second=self._shares[site.key])
         until = None if seconds is None else time.time() + seconds
         key = (f"syncer-{errand.command}-{errand.options.run_id}", site.name, self._visits[site.key])
-        with anyio.move_on_after(None if seconds is None else max(0.0, seconds) + _LATE):
-            async with self._task(key, errand, self._workplace, told, until) as task:
-                return await _end_of(task)
+        with anyio.move_on_after(time_for(seconds)):
+            return await do_task(self._client, visit_site, errand, self._workplace, told, until, key=key)
         raise ClusterError("no worker of the Dask cluster told of it in time")
 
-    @asynccontextmanager
-    async def _task(self, key: tuple[str, str, int], *arguments: Any) -> AsyncIterator[_Task]:
-        """A task of the cluster for the block, at whose end the scheduler forgets it."""
-        try:
-            task = self._client.submit(visit_site, *arguments, key=key, pure=False)
-        except ClosedClientError:
-            raise ClusterError(_GIVEN_UP, hint=_GO_ON) from None
-        try:
-            yield task
-        finally:
-            with suppress(ClosedClientError), anyio.move_on_after(_SECONDS_AFTER_A_SIGNAL, shield=True):
-                await task.cancel()  # type: ignore[no-untyped-call]
+
+def time_for(seconds: float | None) -> float | None:
+    """The seconds to wait for a task that may take ``seconds``."""
+    return None if seconds is None else max(0.0, seconds) + _LATE
 
 
-async def _end_of(task: _Task) -> _End:
+async def do_task(client: distributed.Client, work: Callable[..., T], *arguments: Any, key: tuple[str, str, int]) -> T:
+    """Have a worker do ``work(*arguments)``; however this ends, the scheduler forgets the task then.
+
+    Raises ``ClusterError`` where the task was given up.
+    """
     try:
-        end: _End = await task
+        task = client.submit(work, *arguments, key=key, pure=False)
+    except ClosedClientError:
+        raise ClusterError(_GIVEN_UP, hint=_GO_ON) from None
+    try:
+        return await _end_of(task)
+    finally:
+        with suppress(ClosedClientError), anyio.move_on_after(_SECONDS_AFTER_A_SIGNAL, shield=True):
+            await task.cancel()  # type: ignore[no-untyped-call]
+
+
+async def _end_of(task: distributed.Future[T]) -> T:
+    try:
+        end: T = await task
     except distributed.KilledWorker as killed:
         raise ClusterError(
-            f"{killed.allowed_failures + 1} workers died while they were at this site, the last one "
+            f"{killed.allowed_failures + 1} workers died while they were at this, the last one "
             f"{killed.last_worker.address}",
             hint="the logs of the workers tell why; the same command goes on",
         ) from None
@@ -306,14 +326,14 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
     """Do ``errand`` at ``site``, as a task of a worker, until ``until`` (seconds since 1970)."""
     began = time.monotonic()
     worker = distributed.get_worker()
-    workers = min(errand.options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // worker.state.nthreads))
+    workers = pieces_in_flight(worker, errand.options.workers)
     seconds = None if until is None else until - time.time()
     try:
         if errand.version != __version__:
             raise UsageError(f"the Dask worker {worker.address} has syncer {__version__}, and not {errand.version}")
         with (
             _at_desk(errand, workplace, worker) as desk,
-            _given_up_with(worker, desk.begin(site, workers, seconds)) as visit,
+            given_up_with(worker, desk.begin(site, workers, seconds)) as visit,
         ):
             return visit.result()
     except SyncerError as error:
@@ -322,6 +342,11 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
         CancelledError
     ):  # the task was taken back, or the worker ends: if anybody still wants it, another one does it
         raise distributed.Reschedule from None
+
+
+def pieces_in_flight(worker: distributed.Worker, most: int) -> int:
+    """The pieces of content that a task of ``worker`` may have in flight, ``most`` at most."""
+    return min(most, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // worker.state.nthreads))
 
 
 class _Desk:
@@ -430,6 +455,8 @@ class _Watch(distributed.WorkerPlugin):
 
     def teardown(self, worker: distributed.Worker) -> None:  # noqa: ARG002
         """See ``WorkerPlugin``: end all when the worker ends."""
+        for visit in list(self.visits.values()):
+            visit.cancel()
         with _desks_lock:
             for desk in _desks.values():
                 desk.close()
@@ -444,7 +471,7 @@ def _watch(worker: distributed.Worker) -> _Watch:
 
 
 @contextmanager
-def _given_up_with(worker: distributed.Worker, visit: Future[T]) -> Iterator[Future[T]]:
+def given_up_with(worker: distributed.Worker, visit: Future[T]) -> Iterator[Future[T]]:
     """Cancel ``visit`` when the task that this thread does is taken from ``worker``."""
     watch = _watch(worker)
     key = worker.get_current_task()

@@ -124,6 +124,12 @@ class SyncFile(RegistriesFile):
         }
         return replace(self, document=document.model_copy(update=changes))
 
+    def for_target(self, title: str) -> Self:
+        """This file with the target ``title`` alone, and the sources that go there."""
+        target = next(target for target in self.targets if target.title == title)
+        sources = tuple(source for source in self.sources if target in self.targets_of(source))
+        return replace(self, document=self.document.model_copy(update={"sources": sources, "targets": (target,)}))
+
     @property
     def sources(self) -> tuple[Source, ...]:
         return self.document.sources
