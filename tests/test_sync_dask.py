@@ -19,7 +19,7 @@ from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
 from tests.support.fault_proxy import fault_proxy
-from tests.support.faults import Stall
+from tests.support.faults import Reply, Stall
 from tests.support.registries import LOGIN, Registry
 from tests.test_fleet_dask import CHUNK, NOBODY, ended, running, scheduler_with_workers, struck, who_speaks_to
 
@@ -105,7 +105,10 @@ async def test_a_worker_that_is_killed_in_mid_blob_costs_one_chunk(serve_disk: O
 async def test_a_limited_registry_serves_one_task_at_a_time_and_no_task_has_a_login(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:
-    """While one task reads it, and is held up, the other target gets what comes from elsewhere, and then waits."""
+    """While one task reads it, and is held up, the other target gets what comes from elsewhere, and then waits.
+
+    The registry repeats the login in a refusal, and no worker tells of that either.
+    """
     theirs = tmp_path / "theirs"
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(debian_registry("one", login=LOGIN))
@@ -113,15 +116,18 @@ async def test_a_limited_registry_serves_one_task_at_a_time_and_no_task_has_a_lo
         await fill(one, "app", "1")
         await fill(two, "tool", "1")
         proxy = await stack.enter_async_context(fault_proxy(one))
+        host = proxy.registry.address
         scheduler = await stack.enter_async_context(scheduler_with_workers(tmp_path, theirs))
-        stalled = proxy.on(None, "/manifests/", wait := Stall("request", until=anyio.Event()), times=None)
+        refused = orjson.dumps({"errors": [{"code": "DENIED", "message": f"not with {LOGIN.password}"}]})
+        proxy.on(None, "/denied/manifests/", Reply(403, body=refused), times=None)
+        stalled = proxy.on(None, "/app/manifests/", wait := Stall("request", until=anyio.Event()), times=None)
         (theirs / "password").write_text(LOGIN.password)
         credentials = {"username": LOGIN.username, "password_file": str(theirs / "password")}
         file = write_file(
             tmp_path,
-            [{"image": f"{proxy.registry.address}/app:1"}, {"image": f"{two.address}/tool:1"}],
+            [{"image": f"{address}:1"} for address in (f"{host}/app", f"{host}/denied", f"{two.address}/tool")],
             [here.address, there.address],
-            registries={proxy.registry.address: {"credentials": credentials, "requests_per_second": 500}},
+            registries={host: {"credentials": credentials, "requests_per_second": 500}},
         )
         words = ("sync", "-c", file, "--dask", scheduler.address, "--log-format", "json")
         process = await stack.enter_async_context(running(tmp_path, *words))
@@ -137,7 +143,8 @@ async def test_a_limited_registry_serves_one_task_at_a_time_and_no_task_has_a_lo
         code, stderr = await ended(process)
         kept.append((tmp_path / "worker-0.log").read_bytes())
 
-        assert code == 0, stderr
+        assert code == 3, stderr
+        assert "not with " in stderr
         for target in (here, there):
             await assert_holds(target, proxy.registry, "app", "1")
             await assert_holds(target, two, "tool", "1")

@@ -24,7 +24,7 @@ from syncer.cli.options import (
 from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
-from syncer.errors import Exit, UsageError
+from syncer.errors import Exit, UsageError, hide
 from syncer.formats.units import CountOrShare, Shard, parse_duration
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import MOST_DELETED
@@ -212,9 +212,11 @@ def sync_place(order: SyncOrder) -> SyncPlace:
     allow_open_files()
     mirror, file = order.mirror, order.file()
     settings = order.settings(file)
+    hide(known_secrets(settings))  # whoever reads what is sent back does not know them
 
     def open_leg(leg: Leg, say: Warn) -> AbstractAsyncContextManager[Sources]:
         console = _console(settings, mirror.project_id) if file.asks_palette and not leg.registry else None
+        hide(console.secrets if console else ())
         return open_named(mirror, file, settings, console, say, shard=order.shard, leg=leg)
 
     return SyncPlace(file=file, state=state_directory(order.upload.state_dir), open=open_leg)
