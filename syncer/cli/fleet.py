@@ -121,7 +121,7 @@ class SiteOptions:
         )
         upload = upload and replace(upload, state_dir=_absolute(upload.state_dir))
         there = partial(workplace, connection, upload, _absolute(self.targets_file))
-        return DaskRunner(cluster=check_cluster(self.dask), workplace=there, warn=warn)
+        return DaskRunner(cluster=check_cluster(self.dask), workplace=there)
 
     def fleet(self, login: LoginOptions, settings: RegistrySettings, mapping: NameMapping) -> Fleet:
         """The sites, in their order, and ``settings`` as they want them; ``mapping`` comes before that of a file.

@@ -33,7 +33,7 @@ from syncer.bundle import Bundle
 from syncer.errors import SyncerError, Unreachable, UsageError
 from syncer.fleet import Errand, MakeWorkplace, Workplace
 from syncer.fleet.result import SiteResult, Stopped, outcome
-from syncer.fleet.visits import Ended, Visit, open_convoy, visit_alone
+from syncer.fleet.visits import Ended, Visit, open_convoy, share_of_workers, visit_alone
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import open_registries
 from syncer.report.summary import Reported
@@ -41,8 +41,6 @@ from syncer.transfer.events import Emit
 
 T = TypeVar("T")
 
-_IN_FLIGHT = 256  # pieces of content of all sites of a worker together
-_LEAST_IN_FLIGHT = 4  # of one site
 _LINGERS = 10.0  # seconds for which a worker keeps a bundle open that no task uses
 _LATE = 30.0  # seconds that a worker may take to tell of a site whose time is over
 _SECONDS_TO_CLOSE = 10.0
@@ -84,17 +82,18 @@ class DaskRunner:
 
     cluster: str
     workplace: MakeWorkplace = Workplace
-    warn: Callable[[str], None] | None = None  # is told what works and may not be meant
 
     @asynccontextmanager
-    async def open(self, errand: Errand, sites: Sequence[Site]) -> AsyncIterator[Visit]:
+    async def open(
+        self, errand: Errand, sites: Sequence[Site], *, warn: Callable[[str], None] | None = None
+    ) -> AsyncIterator[Visit]:
         """Connect to the cluster; raises ``UsageError`` for workers that have another syncer or bundle.
 
         Raises ``Unreachable`` for a scheduler that is not there.
         """
         async with _connected(check_cluster(self.cluster), _at_once(errand, sites)) as client:
             try:
-                await self._compare(client, errand)
+                await self._compare(client, errand, warn)
             except OSError as error:
                 raise Unreachable(f"the Dask scheduler {self.cluster} is gone: {error}") from None
             yield _Tasks(client, errand, self.workplace, sites).visit
@@ -102,11 +101,11 @@ class DaskRunner:
                 with suppress(OSError), anyio.move_on_after(_SECONDS_TO_CLOSE):
                     await client.run(_clear, errand.options.run_id, on_error="ignore")
 
-    async def _compare(self, client: distributed.Client, errand: Errand) -> None:
+    async def _compare(self, client: distributed.Client, errand: Errand, warn: Callable[[str], None] | None) -> None:
         """Look whether all workers can do ``errand``."""
         versions = await client.run(_version, on_error="return")
-        if not versions and self.warn:
-            self.warn("the Dask cluster has no worker yet: the run begins with the first one that comes")
+        if not versions and warn:
+            warn("the Dask cluster has no worker yet: the run begins with the first one that comes")
         others = {
             worker: f"syncer cannot be run there: {of}" if isinstance(of, Exception) else f"it has syncer {of}"
             for worker, of in versions.items()
@@ -306,7 +305,7 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
     """Do ``errand`` at ``site``, as a task of a worker, until ``until`` (seconds since 1970)."""
     began = time.monotonic()
     worker = distributed.get_worker()
-    workers = min(errand.options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // worker.state.nthreads))
+    workers = share_of_workers(worker.state.nthreads, errand.options)
     seconds = None if until is None else until - time.time()
     try:
         if errand.version != __version__:

@@ -33,6 +33,8 @@ from syncer.report.forecast import Forecast
 from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 
+_IN_FLIGHT = 256  # pieces of content of all sites of a process together
+_LEAST_IN_FLIGHT = 4  # of one site
 _LEAST_WINDOW = 64 * 1024 * 1024  # bytes
 _NAMES_KEPT = 16  # mappings and bases; each has the names of all images
 _ANY_REGISTRY = "any.invalid"
@@ -147,6 +149,15 @@ class Pushing:
             return
         with self.convoy.join() as place:
             yield BundleSource(lambda: self.chosen.definition, self.chosen.items, ConvoySource(self.bundle, place))
+
+
+def share_of_workers(sites: int, options: FleetOptions) -> int:
+    """The pieces of content that may be in flight at one of ``sites``.
+
+    So the connections of all that run together stay within bounds.
+    """
+    together = max(1, min(options.at_once, sites))
+    return min(options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
 
 
 def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
