@@ -140,6 +140,7 @@ async def _connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Cl
                 processes=True,
                 asynchronous=True,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # or two clusters here would want port 8787
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
                 preload=[_LEAVE_SIGNALS_TO_US],
