@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from benchmarks import compare as comparing
+from benchmarks import fleet, works
 from benchmarks import sweep as sweeping
-from benchmarks import works
 from benchmarks.generate import prepare
 from benchmarks.installed import make_bytecode
 from benchmarks.jobs import Step
@@ -50,14 +50,17 @@ def run(
     name = "smoke" if smoke else "full" if full else "quick"
     servers = _chosen(server, {name: program.found for name, program in PROGRAMS.items()})
     names = _chosen(tool, {name: tool.found for name, tool in TOOLS.items()})
+    scenario = fleet.SMOKE if smoke else fleet.Scenario(rounds=rounds)
     plan = Plan(
         name,
         works.only(works.SETS[name](servers), named=work, steps=step),
         works.SWEEPS if full and not work and not step else (),
         [TOOLS[name] for name in (names if full or smoke or tool else works.quick_tools(names))],
         rounds=1 if smoke else rounds,
+        fleet=scenario if work in fleet.NAME and not step else None,
+        servers=servers,
     )
-    if not plan.works:
+    if not plan.works and plan.fleet is None:
         raise click.BadParameter(f"this set has no work with {work!r} in its name and these steps")
     report = run_plan(
         plan, Places(places.cache, places.output), _read(places.output / "results.json") if keep else None

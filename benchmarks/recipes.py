@@ -70,6 +70,25 @@ def many(images: int = 10_000) -> Iterator[Recipe]:
         yield Recipe(f"many/app-{number % 500}", f"v{number}", {"amd64": (*shared, Layer(f"own-{number // 10}", 512))})
 
 
+def edge() -> Iterator[Recipe]:
+    """60 images over 4 base stacks, 70 MB: what a site at the edge gets in a night."""
+    chance = random.Random("edge-1")
+    stacks = [
+        tuple(Layer(f"stack-{number}/{depth}", size) for depth, size in enumerate((6 * MB, 2 * MB, 64 * KB)))
+        for number in range(4)
+    ]
+    for number in range(60):
+        own = tuple(Layer(f"{number}/{depth}", chance.randrange(8 * KB, 512 * KB)) for depth in range(2))
+        yield Recipe(f"edge/app-{number}", f"v{number}", {"amd64": (*stacks[number % 4], *own)})
+
+
+def site() -> Iterator[Recipe]:
+    """40 images of two layers of 4 KB over one base: what a simulated site gets."""
+    for number in range(40):
+        layers = (Layer("base", 64 * KB), *(Layer(f"{number}/{depth}", 4 * KB) for depth in range(2)))
+        yield Recipe(f"site/app-{number}", "v1", {"amd64": layers})
+
+
 def tiny() -> Iterator[Recipe]:
     """12 images, two of them for two platforms: enough to see that everything works."""
     base = (Layer("base", 200 * KB), Layer("certificates", KB))
@@ -87,6 +106,8 @@ RECIPES: dict[str, Callable[[], Iterator[Recipe]]] = {
     "many": many,
     "many-1000": lambda: many(1000),
     "many-3000": lambda: many(3000),
+    "edge": edge,
+    "site": site,
     "tiny": tiny,
 }
 """By the name on the command line."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import judged
+from benchmarks import fleet, judged
 from benchmarks.results import Row, Spread, fastest, rows_of
 from benchmarks.tables import number, spread, table
 
@@ -38,6 +38,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     for key in dict.fromkeys(row.key for row in rows):
         group = [row for row in rows if row.key == key]
         parts += [f"### {key[1]}: {key[0]}", _costs(group, document), *_refusals(key, document), *_kinds(group)]
+    if found := document.get("fleet_push"):
+        parts.append(fleet.section(found))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

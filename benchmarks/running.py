@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import sweep
+from benchmarks import fleet, sweep
 from benchmarks.certificates import make_certificates
 from benchmarks.document import merge, refusal_to_json, sample_to_json, to_text, work_to_json
 from benchmarks.floors import floors, machine
@@ -47,6 +47,8 @@ class Plan:
     sweeps: Sequence[Sweep]
     tools: Sequence[Tool]
     rounds: int
+    fleet: fleet.Scenario | None = None  # at the first of its servers
+    servers: Sequence[str] = ()
 
 
 def run(plan: Plan, places: Places, earlier: Mapping[str, Any] | None = None) -> Path:
@@ -76,6 +78,10 @@ def _progress(plan: Plan, bench: Bench, document: dict[str, Any]) -> Iterator[No
                 document["samples"].append(sample_to_json(outcome))
             elif (refusal := refusal_to_json(outcome)) not in document["refusals"]:
                 document["refusals"].append(refusal)
+        yield
+    if plan.fleet is not None:
+        place = fleet.Place(bench.cache, bench.scratch, PROGRAMS[plan.servers[0]], _tell)
+        document["fleet_push"] = fleet.run(plan.fleet, place)
         yield
     for number, settings in enumerate(plan.sweeps):
         program = PROGRAMS[plan.works[0].server]
@@ -108,7 +114,8 @@ def write(document: Mapping[str, Any], output: Path) -> None:
 
 
 def _head(plan: Plan, places: Places, scratch: Path) -> dict[str, Any]:
-    servers = [PROGRAMS[server] for server in dict.fromkeys(work.server for work in plan.works)]
+    used = (*(work.server for work in plan.works), *plan.servers[:1])
+    servers = [PROGRAMS[server] for server in dict.fromkeys(used)]
     return {
         "set": plan.name,
         "rounds": plan.rounds,

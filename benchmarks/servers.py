@@ -74,10 +74,12 @@ class Server:
 
 
 @contextmanager
-def run_server(program: Program, storage: Path, tls: Certificates | None = None) -> Iterator[Server]:
-    """The registry over the content of ``storage``, on a free port, until the block ends."""
+def run_server(
+    program: Program, storage: Path, tls: Certificates | None = None, *, host: str = "127.0.0.1"
+) -> Iterator[Server]:
+    """The registry over the content of ``storage``, on a free port of ``host``, until the block ends."""
     storage.mkdir(parents=True, exist_ok=True)
-    host = tls.host if tls else "127.0.0.1"
+    host = tls.host if tls else host
     with socket.create_server((host, 0)) as probe:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "log").open("w+b") as log:

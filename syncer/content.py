@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -32,6 +32,7 @@ class Progress:
     descriptor: Descriptor
     done: int = 0  # bytes
     resumed: int = 0  # bytes of these that an earlier run had brought
+    is_shared: bool = False  # its bytes were read from the source for several targets
 
 
 class Blob(Protocol):
@@ -50,6 +51,10 @@ class Blob(Protocol):
 
 async def read_whole(blob: Blob) -> bytes:
     """All bytes of a small blob, as its source gives them; a caller that needs to be sure of them hashes them."""
+    while isinstance(blob, SharedBlob):
+        with suppress(Withdrawn):
+            async with blob.share() as shared:
+                return await read_whole(shared)
     async with blob.open() as pieces:
         return b"".join([bytes(piece) async for piece in pieces])
 
@@ -75,6 +80,51 @@ class FileBlob(ABC):
         """
         return None
 
+    async def turn(self, offset: int) -> None:  # noqa: B027 -- for those that share a file with other readers
+        """Wait until the bytes from ``offset`` on should be read; those before it are read."""
+
+    def over(self) -> None:  # noqa: B027 -- likewise
+        """Note that no more bytes are read now."""
+
+
+class WaitingBlob(FileBlob):
+    """A blob of which not all bytes are there yet: reading waits for them, in a thread."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Let what is read come, until this is cancelled; then nobody waits any more."""
+        ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        ...
+
+
+class SharedBlob(ABC):
+    """A blob that several targets read at the same time, while its source delivers it once."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def share(self) -> AbstractAsyncContextManager[Blob]:
+        """The blob to read in the block: a ``FileBlob``, or the one of the source.
+
+        Waits for all that the source has to be waited for, so a caller must hold nothing that others may wait for.
+        Reading may raise ``Withdrawn``: then this is called again, and the blob is read from its beginning.
+        """
+        ...
+
+
+class Withdrawn(Exception):
+    """A shared blob can no longer be read; ``is_spoilt`` when its bytes were wrong."""
+
+    def __init__(self, *, is_spoilt: bool = False) -> None:
+        super().__init__("the blob was withdrawn")
+        self.is_spoilt = is_spoilt
+
 
 class PourableBlob(ABC):
     """A blob that a worker thread can deliver, past the event loop."""
@@ -85,6 +135,11 @@ class PourableBlob(ABC):
     def server(self) -> URL | None:
         """The server that delivers it, whose limit of requests holds for that; None where no request is made."""
         return None
+
+    @abstractmethod
+    def permit(self) -> AbstractAsyncContextManager[None]:
+        """A block in which ``open`` and ``pour`` wait for the source alone, and not for their turn."""
+        ...
 
     @abstractmethod
     async def pour(self, sink: Callable[[memoryview], None], offset: int = 0) -> None:
@@ -132,6 +187,15 @@ class Limiting(Protocol):
 
     def capacity(self, reference: Reference) -> float:
         """The number of blobs that the registry of ``reference`` may deliver at once; infinite without a limit."""
+        ...
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """A source that wants large blobs to be read in an order of its own."""
+
+    def rank(self, descriptor: Descriptor) -> int:
+        """The place of a blob in that order: the lowest comes first."""
         ...
 
 

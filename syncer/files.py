@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import heapq
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -105,7 +106,7 @@ def open_whole(
     Raises ``OSError``, and leaves nothing behind then, nor when the block raises.
     """
     if by_way_of is None:
-        _remove_abandoned(path)
+        remove_abandoned(path.parent, f".{path.name}.")
     temporary = (by_way_of or path.parent) / f".{path.name}.{os.urandom(6).hex()}{_UNFINISHED}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     file = os.open(temporary, flags, 0o666 if mode is None else mode)
@@ -125,11 +126,11 @@ def open_whole(
         sync_path(path.parent)
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Remove what killed runs left of ``path``."""
-    with suppress(OSError), os.scandir(path.parent) as entries:
+def remove_abandoned(directory: Path, start: str = ".") -> None:
+    """Remove the hidden files that killed runs left in ``directory``, of those whose names begin with ``start``."""
+    with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if not (entry.name.startswith(f".{path.name}.") and entry.name.endswith(_UNFINISHED)):
+            if not (entry.name.startswith(start) and entry.name.endswith(_UNFINISHED)):
                 continue
             with suppress(FileNotFoundError):  # another run was faster
                 if entry.stat(follow_symlinks=False).st_mtime < time.time() - _ABANDONED:
@@ -170,12 +171,95 @@ def _open_locked(path: Path, mode: int, operation: int, flags: int = 0) -> int |
         os.close(file)  # its owner renamed or removed it before we had the lock
 
 
+def available_memory() -> int | None:
+    """The bytes of memory that files may be kept in; None where the system does not tell.
+
+    What ``/proc/meminfo`` says is available, or the limit of the control group, as in a container (cgroup v2).
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    with suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found, default=None)
+
+
 def room_for(file: int) -> int | None:
     """The size in bytes that ``file`` can reach before its disk is full; None when the file system does not know."""
     disk = os.fstatvfs(file)
     if not disk.f_blocks:
         return None
     return os.fstat(file).st_blocks * _STAT_BLOCK + disk.f_bavail * disk.f_frsize
+
+
+class BlockFile:
+    """An open file of which contents take as many blocks as they need, wherever these are; ``limit`` is in bytes."""
+
+    BLOCK = 128 * 1024  # bytes
+
+    def __init__(self, file: int, limit: int) -> None:
+        self.file = file
+        self.limit = limit // self.BLOCK  # blocks
+        self.taken = 0
+        self._top = 0  # the first block that was never taken
+        self._free: list[int] = []  # a heap of the free ones before it
+
+    @classmethod
+    def count(cls, size: int) -> int:
+        """The number of blocks that ``size`` bytes need."""
+        return -(-size // cls.BLOCK)
+
+    def take(self, count: int) -> list[int] | None:
+        """Take ``count`` blocks, those at the front first; None when there are not so many."""
+        if self.taken + count > self.limit:
+            return None
+        self.taken += count
+        again = [heapq.heappop(self._free) for _ in range(min(count, len(self._free)))]
+        new = range(self._top, self._top + count - len(again))
+        self._top = new.stop
+        return [*again, *new]
+
+    def give(self, blocks: Iterable[int]) -> None:
+        """Give ``blocks`` back; when all are back, the disk has its room back.  Raises ``OSError``."""
+        for block in blocks:
+            self.taken -= 1
+            heapq.heappush(self._free, block)
+        if not self.taken:
+            self._top, self._free = 0, []
+            os.ftruncate(self.file, 0)
+
+    def shrink(self) -> None:
+        """Take no more of the disk than it has granted, since it refuses more."""
+        granted = os.fstat(self.file).st_blocks * _STAT_BLOCK
+        self.limit = min(max(0, self.limit - 1), granted // self.BLOCK)
+
+    def ranges(self, blocks: Sequence[int], position: int, length: int) -> Iterator[tuple[int, int]]:
+        """The offsets in the file, and the lengths, of ``length`` bytes from ``position`` on of what has ``blocks``."""
+        while length:
+            index, within = divmod(position, self.BLOCK)
+            count = min(length, self.BLOCK - within)
+            yield blocks[index] * self.BLOCK + within, count
+            position, length = position + count, length - count
+
+    def write(self, blocks: Sequence[int], position: int, piece: memoryview) -> None:
+        """Write ``piece`` at ``position`` of what has ``blocks``.  Raises ``OSError``."""
+        for offset, length in self.ranges(blocks, position, len(piece)):
+            done = 0
+            while done < length:
+                done += os.pwrite(self.file, piece[done:length], offset + done)
+            piece = piece[length:]
+
+    def read(self, blocks: Sequence[int], position: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from ``position`` on of what has ``blocks``.  Raises ``OSError``."""
+        for offset, length in self.ranges(blocks, position, len(buffer)):
+            done = 0
+            while done < length:
+                count = os.preadv(self.file, [buffer[done:length]], offset + done)
+                if not count:
+                    raise OSError(errno.EIO, "the file was cut short")
+                done += count
+            buffer = buffer[length:]
 
 
 def sync(file: int) -> None:

@@ -20,6 +20,7 @@ from syncer.transfer.events import (
     Emit,
     Event,
     Failed,
+    Fetched,
     Found,
     ImageCopied,
     ImageFailed,
@@ -110,6 +111,8 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
                 logger.warning("referrers_unknown", source=item.source, target=item.target, message=str(error))
             case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
                 _tell_image(logger, event)
+            case Fetched(descriptor):
+                logger.debug("blob_fetched", digest=descriptor.digest, bytes=descriptor.size)
             case Copied() | Mounted() | Skipped() | Failed() | Committed():
                 _tell_content(logger, event)
             case Started():

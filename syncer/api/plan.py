@@ -123,16 +123,21 @@ async def plan_delivery(
 
 
 async def plan_sync(
-    sources: Sources, *, state: Path | None = None, workers: int = WORKERS, with_prune: bool = False
+    sources: Sources,
+    *,
+    state: Path | None = None,
+    workers: int = WORKERS,
+    with_prune: bool = False,
+    shares: bool = True,
 ) -> ForecastReport:
     """Foresee what a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
 
-    ``state`` is where earlier runs left their hints.  Raises ``UsageError`` for names that contradict each other, and
-    for a prune of a shard.
+    ``state`` is where earlier runs left their hints; ``shares`` says whether a blob is fetched once for all targets.
+    Raises ``UsageError`` for names that contradict each other, and for a prune of a shard.
     """
     if with_prune:
         sources.require_all()
-    forecast = Forecast(fetches=True, sends=True, can_mount=True)
+    forecast = Forecast(fetches=True, sends=True, can_mount=True, shares=shares)
     registries = sources.supplies.registries
     targets = {address.host: registries.target(address) for address in sources.addresses.values()}
     items = await sources.find_items()

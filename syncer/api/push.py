@@ -143,13 +143,15 @@ async def deliver(
     *,
     name: str,
     with_details: bool = True,
+    names: Mapping[Reference, Reference] | None = None,
 ) -> PushResult:
     """Bring ``bundle``, which is called ``name``, into a registry, and its definition when all of it is there.
 
-    Without ``with_details`` the definition has no platforms and sizes, which only a run that copied the images knows.
-    Raises ``UsageError`` for names that collide.
+    ``names`` are those that ``delivery`` gives, where they are known already.  Without ``with_details`` the definition
+    has no platforms and sizes, which only a run that copied the images knows.  Raises ``UsageError`` for names that
+    collide.
     """
-    names = delivery.names(item.target for item in bundle.items)
+    names = names or delivery.names(item.target for item in bundle.items)
     place, problem = None, None
     lost = Lost(delivery.state or Path(), run.warn)
     target = open_target(registries, delivery.address, delivery.state, lost)

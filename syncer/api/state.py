@@ -6,12 +6,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import orjson
 
 from syncer.errors import Locked
-from syncer.files import try_lock, write_whole
+from syncer.files import remove_abandoned, try_lock, write_whole
 from syncer.transfer.memory import Memory
 
 _HINT = "--state-dir names another directory"
@@ -70,14 +71,23 @@ def open_memory(directory: Path | None, subject: str, lost: Callable[[OSError], 
         return
     path = _file(directory / "targets", subject, "json")
     memory = read_memory(directory, subject)
+    before = orjson.dumps(memory.to_json())
     try:
         yield memory
     finally:
-        try:  # a full disk costs the next run some requests, and this one nothing
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(path, orjson.dumps(memory.to_json()), is_hint=True)
-        except OSError as error:
-            lost(error)
+        if (after := orjson.dumps(memory.to_json())) != before:
+            try:  # a full disk costs the next run some requests, and this one nothing
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_whole(path, after, is_hint=True, by_way_of=_cleared(path.parent))
+            except OSError as error:
+                lost(error)
+
+
+@lru_cache
+def _cleared(directory: Path) -> Path:
+    """``directory`` without what killed runs left there, which is looked for once: thousands of hosts may be in it."""
+    remove_abandoned(directory)
+    return directory
 
 
 def read_memory(directory: Path | None, subject: str) -> Memory:

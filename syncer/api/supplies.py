@@ -133,14 +133,16 @@ class Snapshot:
         self._referrers = _Once[tuple[Reference, tuple[Digest, ...]], Referrals]()
 
     async def resolve(self, reference: Reference) -> Descriptor:
-        if known := self._manifests.known(reference):
-            return known.descriptor
+        if manifest := await self._manifests.known(reference):
+            return manifest.descriptor
         return await self._resolved.get(reference, lambda: self._supplies.resolve(reference))
 
     async def manifest(self, reference: Reference) -> AnyManifest:
-        known = self._resolved.known(reference)
-        pinned = reference.at(known.digest) if known and not reference.digest else reference
-        return await self._manifests.get(pinned, lambda: self._supplies.manifest(pinned))
+        known = None if reference.digest else await self._resolved.known(reference)
+        pinned = reference.at(known.digest) if known else reference
+        manifest = await self._manifests.get(pinned, lambda: self._supplies.manifest(pinned))
+        self._manifests.learn(reference.at(manifest.descriptor.digest), manifest)
+        return manifest
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         return self._supplies.blob(reference, descriptor)
@@ -166,17 +168,34 @@ class _Once(Generic[Key, Answer]):
         self._answers: dict[Key, Answer] = {}
         self._locks: dict[Key, anyio.Lock] = {}
 
-    def known(self, key: Key) -> Answer | None:
+    def learn(self, key: Key, answer: Answer) -> None:
+        """Note the answer that another question had."""
+        self._answers.setdefault(key, answer)
+
+    async def known(self, key: Key) -> Answer | None:
+        """The answer, once it is there if somebody has asked; None if there is none."""
+        if key in self._locks:
+            async with self._turn(key):
+                pass
         return self._answers.get(key)
 
     async def get(self, key: Key, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        if key in self._answers:
-            return self._answers[key]
-        async with self._locks.setdefault(key, anyio.Lock()):
-            if key not in self._answers:
-                self._answers[key] = await ask()
-        self._locks.pop(key, None)
+        if key not in self._answers:
+            async with self._turn(key):
+                if key not in self._answers:
+                    self._answers[key] = await ask()
         return self._answers[key]
+
+    @asynccontextmanager
+    async def _turn(self, key: Key) -> AsyncIterator[None]:
+        """A block for one caller at a time."""
+        lock = self._locks.setdefault(key, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._locks.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""A sync: from registries to registries, with no file between."""
+"""A sync: from registries to registries, with no bundle between."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,6 +24,7 @@ from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.registry import RegistrySettings
 from syncer.report import Report
+from syncer.transfer.blob_spool import BlobSpool, SpoolReader, SpoolSettings, open_spool
 from syncer.transfer.events import Emit, Event, ImageFailed, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
 
@@ -45,6 +46,7 @@ class Mirroring:
     delete: bool = False  # and delete it
     max_delete: CountOrShare = MOST_DELETED  # unless it is more than this of a target's tags
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
+    spool_size: int | None = None  # bytes of the spool in the state directory; 0: each target reads from the source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,14 +224,29 @@ class _Passes:
         by_host: dict[str, list[Item]] = {}
         for item in items:
             by_host.setdefault(item.target.registry, []).append(item)
-        async with anyio.create_task_group() as tasks:
+        async with self._open_spool(by_host) as spool, anyio.create_task_group() as tasks:
             for host, own in by_host.items():
-                tasks.start_soon(self._bring, own, source, self.targets[host])
+                tasks.start_soon(self._bring, own, source, host, spool)
 
-    async def _bring(self, items: Sequence[Item], source: Snapshot, target: OpenTarget) -> None:
+    @asynccontextmanager
+    async def _open_spool(self, by_host: Mapping[str, Sequence[Item]]) -> AsyncIterator[BlobSpool | None]:
+        """The spool of a pass; None where there is nowhere to have it."""
+        if self.how.state is None or self.how.spool_size == 0:
+            yield None
+            return
+        items = [(host, item) for host, own in by_host.items() for item in own]
+        settings = SpoolSettings(directory=self.how.state, size=self.how.spool_size)
+        async with open_spool(settings, items, emit=self._note, warn=self.sources.warn) as spool:
+            yield spool
+
+    async def _bring(self, items: Sequence[Item], source: Snapshot, host: str, spool: BlobSpool | None) -> None:
+        target = self.targets[host]
+        reader = SpoolReader(spool, host) if spool else None
         workers = min(self.run.workers, target.target.capacity)
-        options = Options(workers=workers, memory=target.memory, recheck=self.how.recheck)
+        options = Options(workers=workers, memory=target.memory, recheck=self.how.recheck, spool=reader)
         await transfer(items, source, target.target, options=options, emit=self._note)
+        if reader:
+            reader.close()
 
     def _note(self, event: Event) -> None:
         """Pass an event on; a failure is kept back, since the second pass may bring the image."""

@@ -249,6 +249,16 @@ class Bundle:
         length = min(length, max(0, member.size - offset))
         return member.origin, tuple(self.contents.stored(member).extents(member.header + offset, length))
 
+    @property
+    def file_size(self) -> int:
+        """Bytes of the bundle's file on this machine; 0 for a directory."""
+        return self._opened.st_size if self._opened is not None and stat.S_ISREG(self._opened.st_mode) else 0
+
+    def place(self, digest: Digest) -> int | None:
+        """The byte of the bundle's file at which some content begins; None where it lies in a file of its own."""
+        member = self._member(digest)
+        return member.start + member.header if isinstance(member.origin, int) else None
+
     def manifest_by_digest(self, digest: Digest, media_type: str | None = None) -> AnyManifest:
         """The manifest that ``digest`` names, verified; raises ``NotFound``, and as ``parse_manifest`` does."""
         if found := self._manifests.get((digest, media_type)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -132,6 +132,10 @@ class RemoteBlob(PourableBlob):
         member = self.bundle.place_of(self.descriptor)
         stretch = self.bundle.stretch(member)
         return self.bundle.remote.place.url if stretch and not self.bundle.remote.holds(*stretch) else None
+
+    def permit(self) -> AbstractAsyncContextManager[None]:
+        """See ``content.PourableBlob``: the block holds what the server's limit of requests asks for."""
+        return nullcontext() if self.server is None else self.bundle.remote.transport.relay(self.server)
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:

@@ -104,7 +104,7 @@ class SiteOptions:
         make_runner, _ = import_dask(self.dask)
         upload = upload and upload.for_workers()
         there = partial(workplace, connection.for_workers(), upload, absolute(self.targets_file))
-        return make_runner(cluster=self.dask, workplace=there, warn=warn)
+        return make_runner(cluster=self.dask, workplace=there)
 
     def fleet(self, login: LoginOptions, settings: RegistrySettings, mapping: NameMapping) -> Fleet:
         """The sites, in their order, and ``settings`` as they want them; ``mapping`` comes before that of a file.

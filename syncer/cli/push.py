@@ -8,7 +8,7 @@ from pathlib import Path
 
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import BundleUrl, GivenName
-from syncer.cli.command import flag
+from syncer.cli.command import flag, option
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
@@ -25,8 +25,9 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
 from syncer.cli.settings import everyone_of, registry_settings, state_directory
-from syncer.errors import Exit
+from syncer.errors import Exit, UsageError
 from syncer.fleet import Command
+from syncer.formats.units import byte_count_or_none
 from syncer.naming import NameMapping
 from syncer.oci import Platform
 
@@ -39,6 +40,15 @@ def push(
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
     verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
+    trust_journal: bool = flag(
+        "Ask nothing of sites to which an earlier run on this machine brought all of this bundle."
+    ),
+    read_window: int | None = option(
+        "How far one site may read ahead of another, in a file larger than memory; 0: any distance. Default: a quarter "
+        "of what memory is free, where the file does not fit in.",
+        metavar="BYTES",
+        parse=byte_count_or_none,
+    ),
     as_name: GivenName | None = as_option(),
     transfer: TransferOptions,
     login: LoginOptions,
@@ -51,6 +61,10 @@ def push(
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
     """
     transfer.refuse_recheck()
+    if trust_journal and transfer.recheck:
+        raise UsageError(
+            "--trust-journal asks nothing of a site, and --recheck asks for everything", hint="leave one of them out"
+        )
     settings = registry_settings(connection, login, to.single, upload, everyone=everyone_of(file, to.registry))
     runner = to.runner(connection, upload)
     fleet = to.fleet(login, settings, map)
@@ -81,6 +95,8 @@ def push(
             state=state,
             rehash=verify_first,
             recheck=transfer.recheck,
+            trust_journal=trust_journal,
+            read_window=read_window,
         )
         command: Command = "plan" if transfer.dry_run else "push"
         return await run_fleet(
@@ -101,7 +117,7 @@ def push(
         summarize_push(reporter, "Push Summary", result)
         return result.exit
 
-    if to.is_fleet:
+    if to.is_fleet or trust_journal:
         run(push_to_all, seconds_to_stop=LONGER_TO_STOP)
     else:
         run(forecast if transfer.dry_run else job)

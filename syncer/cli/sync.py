@@ -25,7 +25,7 @@ from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.cli.sync_flags import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError, hide
-from syncer.formats.units import CountOrShare, Shard, parse_duration
+from syncer.formats.units import CountOrShare, Shard, byte_count_or_none, parse_duration
 from syncer.profiles.syncfile.document import Target
 from syncer.profiles.syncfile.removals import MOST_DELETED
 from syncer.profiles.syncfile.sync_file import SyncFile
@@ -62,6 +62,12 @@ def sync(
     timeout: float | None = option(
         "End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION", parse=parse_duration
     ),
+    spool_size: int | None = option(
+        "The most bytes on this disk, in the state directory, of blobs that several targets need, so that each is "
+        "fetched once; 0 for none. Default: 10 GB, or half of what the disk has free if that is less.",
+        metavar="BYTES",
+        parse=byte_count_or_none,
+    ),
     dask: str | None = option(
         "Mirror from the workers of a Dask cluster, or from N processes of this machine.",
         metavar="tls://HOST:PORT|local:N",
@@ -97,6 +103,7 @@ def sync(
         delete=yes,
         max_delete=max_delete or MOST_DELETED,
         timeout=timeout,
+        spool_size=spool_size,
     )
     if dask is not None:
         run(partial(_sync_there, dask, order, file, how, output), seconds_to_stop=LONGER_TO_STOP)
@@ -111,7 +118,9 @@ def sync(
         from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
 
         async with sources_with(warn) as sources:
-            report = await plan_sync(sources, state=state, workers=connection.concurrency, with_prune=prune)
+            report = await plan_sync(
+                sources, state=state, workers=connection.concurrency, with_prune=prune, shares=spool_size != 0
+            )
         return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:

@@ -2,7 +2,7 @@
 
 ``queue`` decides which site begins next, ``deploy`` opens the bundle and the connections once and goes to the sites,
 ``visits`` has the work at one of them, ``dask`` has the workers of a cluster go there, ``result`` has what became of
-each, and the account of the whole.
+each, and the account of the whole; ``journal`` remembers which have all of a bundle.
 """
 
 from __future__ import annotations
@@ -120,6 +120,10 @@ class FleetOptions:
     annotations: Mapping[str, str] | None = None  # of a push or its plan: only images that have them are sent
     rehash: bool = False  # of a push: every byte of the bundle is checked before anything is sent
     recheck: bool = False  # of a push, as in RunOptions
+    trust_journal: bool = (
+        False  # of a push or its plan: nothing is asked of sites that an earlier run brought everything
+    )
+    read_window: int | None = None  # of a push: bytes by which a site may read ahead of another; None: chosen, 0: any
     run_id: str = field(default_factory=new_run_id)
     watcher: Watcher = field(default_factory=Unwatched)
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant
@@ -178,9 +182,11 @@ MakeWorkplace: TypeAlias = Callable[[], Workplace]
 class Runner(Protocol):
     """A place where sites are visited, instead of this process."""
 
-    def open(self, errand: Errand, sites: Sequence[Site]) -> AbstractAsyncContextManager[Visit]:
+    def open(
+        self, errand: Errand, sites: Sequence[Site], *, warn: Callable[[str], None] | None = None
+    ) -> AbstractAsyncContextManager[Visit]:
         """Make ready for ``errand`` at ``sites``; the function that visits one of them is good for the block.
 
-        Raises ``UsageError`` where it cannot be done there.
+        ``warn`` is told what works and may not be meant.  Raises ``UsageError`` where it cannot be done there.
         """
         ...

@@ -33,7 +33,7 @@ from syncer.bundle import Bundle
 from syncer.errors import SyncerError, Unreachable, UsageError
 from syncer.fleet import Errand, MakeWorkplace, Workplace
 from syncer.fleet.result import SiteResult, Stopped, outcome
-from syncer.fleet.visits import Ended, Visit, visit_alone
+from syncer.fleet.visits import Ended, Visit, open_convoy, pieces_in_flight, visit_alone
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import open_registries
 from syncer.report.summary import Reported
@@ -41,8 +41,6 @@ from syncer.transfer.events import Emit
 
 T = TypeVar("T")
 
-_IN_FLIGHT = 256  # pieces of content of all sites of a worker together
-_LEAST_IN_FLIGHT = 4  # of one site
 _LINGERS = 10.0  # seconds for which a worker keeps a bundle open that no task uses
 _LATE = 30.0  # seconds that a worker may take to tell of a site whose time is over
 _SECONDS_TO_CLOSE = 10.0
@@ -83,16 +81,17 @@ class DaskRunner:
 
     cluster: str
     workplace: MakeWorkplace = Workplace
-    warn: Callable[[str], None] | None = None  # is told what works and may not be meant
 
     @asynccontextmanager
-    async def open(self, errand: Errand, sites: Sequence[Site]) -> AsyncIterator[Visit]:
+    async def open(
+        self, errand: Errand, sites: Sequence[Site], *, warn: Callable[[str], None] | None = None
+    ) -> AsyncIterator[Visit]:
         """Connect to the cluster; raises ``UsageError`` for workers that have another syncer or bundle.
 
         Raises ``Unreachable`` for a scheduler that is not there.
         """
         async with connected(self.cluster, _at_once(errand, sites)) as client:
-            await compare_workers(client, errand.version, _look, errand, self.workplace, warn=self.warn)
+            await compare_workers(client, errand.version, _look, errand, self.workplace, warn=warn)
             yield _Tasks(client, errand, self.workplace, sites).visit
             if client.status == "running":
                 with suppress(OSError), anyio.move_on_after(_SECONDS_TO_CLOSE):
@@ -154,6 +153,7 @@ async def connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Cli
                 processes=True,
                 asynchronous=True,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # or two clusters here would want port 8787
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
                 preload=[_LEAVE_SIGNALS_TO_US],
@@ -326,7 +326,7 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
     """Do ``errand`` at ``site``, as a task of a worker, until ``until`` (seconds since 1970)."""
     began = time.monotonic()
     worker = distributed.get_worker()
-    workers = pieces_in_flight(worker, errand.options.workers)
+    workers = pieces_in_flight(worker.state.nthreads, errand.options.workers)
     seconds = None if until is None else until - time.time()
     try:
         if errand.version != __version__:
@@ -344,16 +344,12 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
         raise distributed.Reschedule from None
 
 
-def pieces_in_flight(worker: distributed.Worker, most: int) -> int:
-    """The pieces of content that a task of ``worker`` may have in flight, ``most`` at most."""
-    return min(most, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // worker.state.nthreads))
-
-
 class _Desk:
     """The place in a worker where an errand is done: an event loop in a thread, with the open bundle."""
 
-    def __init__(self, errand: Errand, workplace: MakeWorkplace) -> None:
+    def __init__(self, errand: Errand, workplace: MakeWorkplace, threads: int) -> None:
         self.users = 0
+        self._threads = threads
         self._errand = errand
         self._make = workplace
         self._ready: Future[tuple[BlockingPortal, Bundle, Workplace]] = Future()
@@ -372,7 +368,15 @@ class _Desk:
         """Begin a visit to ``site``; the future can be cancelled."""
 
         async def visit() -> _End:
-            return await visit_alone(self._errand, site, self._bundle, self._settings, workers=workers, seconds=seconds)
+            return await visit_alone(
+                self._errand,
+                site,
+                self._bundle,
+                self._settings,
+                workers=workers,
+                seconds=seconds,
+                convoy=self._convoy,
+            )
 
         try:
             return self._portal.start_task_soon(visit)
@@ -392,6 +396,7 @@ class _Desk:
                 opened(errand.file, errand.given, registries=registries) as bundle,
             ):
                 _check_identity(bundle, errand)
+                self._convoy = open_convoy(bundle, errand.options, self._threads)
                 async with BlockingPortal() as portal:
                     self._ready.set_result((portal, bundle, workplace))
                     await portal.sleep_until_stopped()
@@ -418,7 +423,7 @@ def _at_desk(errand: Errand, workplace: MakeWorkplace, worker: distributed.Worke
     with _desks_lock:
         desk = _desks.get(run)
         if desk is None:
-            desk = _Desk(errand, workplace)
+            desk = _Desk(errand, workplace, worker.state.nthreads)
             desk.open()
             _desks[run] = desk
         desk.users += 1

@@ -26,7 +26,8 @@ from syncer.api.sources import Leg, Warn, find_legs, identify
 from syncer.api.sync import Mirroring, SyncPlace, SyncResult, run_sync
 from syncer.content import Item
 from syncer.errors import SyncerError, UsageError, without_secrets
-from syncer.fleet.dask import compare_workers, connected, do_task, given_up_with, pieces_in_flight, time_for
+from syncer.fleet.dask import compare_workers, connected, do_task, given_up_with, time_for
+from syncer.fleet.visits import pieces_in_flight
 from syncer.oci import Descriptor
 from syncer.profiles.syncfile.sync_file import SyncFile
 from syncer.registry import RegistryAddress
@@ -277,7 +278,7 @@ def bring_leg(errand: SyncErrand, make_place: MakeSyncPlace, leg: Leg, until: fl
         how = replace(
             errand.how,
             state=place.state,
-            workers=pieces_in_flight(worker, errand.how.workers),
+            workers=pieces_in_flight(worker.state.nthreads, errand.how.workers),
             timeout=None if until is None else max(0.0, until - time.time()),
         )
         job = partial(_bring, place, leg, how, errand.run_id, warnings.append)

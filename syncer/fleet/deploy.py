@@ -16,12 +16,24 @@ from anyio import to_thread
 from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
 from syncer.api.push import changed_meanwhile
 from syncer.api.result import may_pass, new_run_id
+from syncer.api.state import Lost
 from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
 from syncer.errors import UsageError
 from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
+from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, SiteResult, SiteState
-from syncer.fleet.visits import Planning, Pushing, Verifying, Visit, address_of, delivery_at, with_limits
+from syncer.fleet.visits import (
+    Names,
+    Planning,
+    Pushing,
+    Verifying,
+    Visit,
+    address_of,
+    open_convoy,
+    share_of_workers,
+    with_limits,
+)
 from syncer.formats.units import CountOrShare
 from syncer.naming import NameMapping
 from syncer.oci import Platform
@@ -29,9 +41,6 @@ from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.summary import Reported
 from syncer.transfer.run import WORKERS
-
-_IN_FLIGHT = 256  # pieces of content of all sites together
-_LEAST_IN_FLIGHT = 4  # of one site
 
 
 async def deploy(
@@ -50,6 +59,7 @@ async def deploy(
     timeout: float | None = None,  # noqa: ASYNC109  of the run: it ends what runs, and tells
     rehash: bool = False,
     recheck: bool = False,
+    trust_journal: bool = False,
     workers: int = WORKERS,
     run_id: str | None = None,
     watcher: Watcher | None = None,
@@ -62,7 +72,8 @@ async def deploy(
     else.  ``at_once`` of them run at the same time; with ``runner`` on other machines, which have settings of their
     own (``syncer.fleet.dask.DaskRunner``).  ``mapping`` comes before the names that a site has of its own.  After
     ``timeout`` seconds no site is begun, and what runs is ended at its next request; nor is any begun once more than
-    ``most_failed`` of them failed.  ``watcher`` hears of each site as it begins and ends.  All else is as for
+    ``most_failed`` of them failed.  With ``trust_journal`` nothing is asked of sites to which an earlier run brought
+    all of this bundle, as ``state`` has it.  ``watcher`` hears of each site as it begins and ends.  All else is as for
     ``syncer.push``.  What became of each site is in the result.  Raises ``UsageError`` before anything is sent for
     sites that are named twice and names that collide, ``InvalidFile`` for a targets file, ``InvalidBundle``.
     """
@@ -89,6 +100,7 @@ async def deploy(
         annotations=annotations,
         rehash=rehash,
         recheck=recheck,
+        trust_journal=trust_journal,
         run_id=run_id or new_run_id(),
         watcher=watcher or Unwatched(),
         warn=warn,
@@ -113,18 +125,20 @@ async def push_fleet(
     """
     options = options or FleetOptions()
     async with _opened(file, given, settings, sites, options) as (registries, bundle):
-        chosen = _choose(bundle, sites, options)
+        chosen, names = _choose(bundle, sites, options)
         account = _Account(sites, options, "push", bundle_name(bundle))
+        journal = _open_journal(bundle, chosen, options)
         with account.told_if_cut():
             if options.rehash:
                 await verify_bundle(bundle)
+            account.trust(journal, len(chosen.items))
             if runner:
                 errand = Errand.of("push", bundle, given, settings, options)
-                await _visit_there(account, runner, errand)
+                await _visit_there(account, runner, errand, journal)
             else:
-                workers = _share_of_workers(sites, options)
-                pushing = Pushing(registries, chosen, account.bundle, options, workers)
-                await _visit_all(account, pushing.visit, registries)
+                workers, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
+                pushing = Pushing(registries, bundle, chosen, names, options, workers, convoy)
+                await _visit_all(account, pushing.visit, registries, journal)
         if bundle.changed():
             raise changed_meanwhile(bundle)
     return account.result()
@@ -146,13 +160,14 @@ async def plan_fleet(
     options = options or FleetOptions()
     sites = [replace(site, windows=()) for site in sites]
     async with _opened(file, given, settings, sites, options) as (registries, bundle):
-        chosen = _choose(bundle, sites, options)
+        chosen, _ = _choose(bundle, sites, options)
         account = _Account(sites, options, "plan", bundle_name(bundle))
         with account.told_if_cut():
+            account.trust(_open_journal(bundle, chosen, options), len(chosen.items))
             if runner:
                 await _visit_there(account, runner, Errand.of("plan", bundle, given, settings, options))
             else:
-                planning = Planning(registries, chosen, options, _share_of_workers(sites, options))
+                planning = Planning(registries, chosen, options, share_of_workers(len(sites), options))
                 await _visit_all(account, planning.visit, registries)
     return account.result()
 
@@ -179,7 +194,7 @@ async def verify_fleet(
                 errand = Errand.of("verify", bundle, given, settings, options, check=check)
                 await _visit_there(account, runner, errand)
             else:
-                verifying = Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
+                verifying = Verifying(registries, bundle, check, options, share_of_workers(len(sites), options))
                 await _visit_all(account, verifying.visit, registries)
     return account.result()
 
@@ -200,18 +215,27 @@ async def _opened(
         yield registries, bundle
 
 
-def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> BundleSource:
-    """The items of ``bundle`` that go to ``sites``; raises ``UsageError`` for names that collide at one of them."""
+def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> tuple[BundleSource, Names]:
+    """The items of ``bundle`` that go to ``sites``, and their names there.
+
+    Raises ``UsageError`` for names that collide at one of them.
+    """
     chosen = find_in_file(bundle, options.annotations)
+    names = Names(chosen, options)
     for site in sites:
-        delivery_at(site, options).names(item.target for item in chosen.items)
-    return chosen
+        names.at(site)
+    return chosen, names
 
 
-def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
-    """The pieces of content that may be in flight at one site, so that the connections of all stay within bounds."""
-    together = max(1, min(options.at_once, len(sites)))
-    return min(options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
+def _open_journal(bundle: Bundle, chosen: BundleSource, options: FleetOptions) -> FleetJournal | None:
+    """The journal of sites that have ``chosen``; None where nothing is remembered."""
+    if options.state is None:
+        return None
+    cargo = Cargo.of(bundle, chosen, options.platform)
+    journal = FleetJournal(options.state / "fleets", cargo, Lost(options.state, options.warn))
+    if options.trust_journal:
+        journal.load()
+    return journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +248,21 @@ class _Account:
     bundle: str  # its name
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     results: dict[str, SiteResult] = field(default_factory=dict)  # by the keys of sites
+
+    @property
+    def waiting(self) -> list[Site]:
+        """The sites of which nothing is known yet."""
+        return [site for site in self.sites if site.key not in self.results]
+
+    def trust(self, journal: FleetJournal | None, images: int) -> None:
+        """Take ``journal`` at its word, where that is asked for, that sites have all of the bundle's ``images``."""
+        if journal is None or not self.options.trust_journal:
+            return
+        for site in self.sites:
+            if journal.has(site):
+                result = SiteResult(name=site.name, registry=site.registry, state=SiteState.UNCHANGED, images=images)
+                self.results[site.key] = result
+                self.options.watcher.end(result, None, is_last=True)
 
     def result(self) -> FleetResult:
         """What became of all sites so far."""
@@ -251,22 +290,26 @@ def _not_begun(site: Site) -> SiteResult:
     return SiteResult(name=site.name, registry=site.registry, state=SiteState.NOT_BEGUN)
 
 
-async def _visit_there(account: _Account, runner: Runner, errand: Errand) -> None:
+async def _visit_there(account: _Account, runner: Runner, errand: Errand, journal: FleetJournal | None = None) -> None:
     """Have ``runner`` do ``errand`` at each site."""
-    async with runner.open(errand, account.sites) as visit:
-        await _visit_all(account, visit, None)
+    if sites := account.waiting:
+        async with runner.open(errand, sites, warn=account.options.warn) as visit:
+            await _visit_all(account, visit, None, journal)
 
 
-async def _visit_all(account: _Account, visit: Visit, registries: Registries | None) -> None:
+async def _visit_all(
+    account: _Account, visit: Visit, registries: Registries | None, journal: FleetJournal | None = None
+) -> None:
     """Do ``visit`` at each site; those that failed for what may have passed are visited again at the end.
 
-    ``registries`` are those that are spoken to in this process.
+    ``registries`` are those that are spoken to in this process, and ``journal`` is told which sites have everything.
     """
-    run = _Visits(account, visit, registries)
-    await run.all(account.sites)
+    run = _Visits(account, journal.noting(visit) if journal else visit, registries)
+    await run.all(account.waiting)
     again = run.to_visit_again()
     if again and registries:
-        registries.transport.forget_outages(*(registries.host_at(address_of(site)) for site in again))
+        hosts = (registries.host_at(address_of(site)) for site in again)
+        registries.transport.forget_outages(*hosts, is_last=True)
     await run.all(again)
 
 
@@ -303,9 +346,11 @@ class _Visits:
         """Whether no more sites may be begun."""
         if self._ends is not None and time.monotonic() >= self._ends:
             return True
-        failed = sum(not result.state.is_good for result in self._results.values())
         most = self._options.most_failed
-        return most is not None and not most.allows(failed, of=len(self._sites))
+        if most is None:
+            return False
+        failed = sum(not result.state.is_good for result in self._results.values())
+        return not most.allows(failed, of=len(self._sites))
 
     async def _work(self, queue: SiteQueue) -> None:
         while taken := await self._next(queue):
@@ -350,6 +395,7 @@ class _Visits:
                 bytes_sent=before.bytes_sent + result.bytes_sent,
                 bytes_mounted=before.bytes_mounted + result.bytes_mounted,
                 bytes_resumed=before.bytes_resumed + result.bytes_resumed,
+                requests=before.requests + result.requests,
                 seconds=before.seconds + result.seconds,
                 state=SiteState.DONE if result.state is SiteState.UNCHANGED and before.bytes_sent else result.state,
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import anyio
@@ -17,15 +18,26 @@ from syncer.api.result import Run, RunOptions
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck
 from syncer.bundle.remote import RemoteBundle
-from syncer.errors import SyncerError
+from syncer.errors import SyncerError, UsageError
+from syncer.files import available_memory
 from syncer.fleet import Errand, FleetOptions
+from syncer.fleet.queue import Convoy, ConvoySource
 from syncer.fleet.result import NOTHING_FORESEEN, Lacking, OutOfTime, SiteResult, SiteState, Stopped, outcome
+from syncer.naming import NameMapping, names_at
+from syncer.oci import Reference
+from syncer.oci.docker_hub import canonical_host
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Report, Status
 from syncer.report.forecast import Forecast
 from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
+
+_IN_FLIGHT = 256  # pieces of content of all sites of a process together
+_LEAST_IN_FLIGHT = 4  # of one site
+_LEAST_WINDOW = 64 * 1024 * 1024  # bytes
+_NAMES_KEPT = 16  # mappings and bases; each has the names of all images
+_ANY_REGISTRY = "any.invalid"
 
 Ended: TypeAlias = Callable[[SiteResult, Reported | None], None]
 Visit: TypeAlias = Callable[[Site, Emit | None, float | None, Ended], Awaitable[None]]
@@ -36,12 +48,19 @@ It says that also when it is cancelled, of as much as was done.
 
 
 async def visit_alone(
-    errand: Errand, site: Site, bundle: Bundle, settings: RegistrySettings, *, workers: int, seconds: float | None
+    errand: Errand,
+    site: Site,
+    bundle: Bundle,
+    settings: RegistrySettings,
+    *,
+    workers: int,
+    seconds: float | None,
+    convoy: Convoy | None = None,
 ) -> tuple[SiteResult, Reported | None]:
     """Do ``errand`` at ``site`` within ``seconds``, with connections of its own, in another process than the run."""
     ends: list[tuple[SiteResult, Reported | None]] = []
     async with open_registries(with_limits(settings, [site])) as registries:
-        visit = _visit_for(errand, registries, bundle, workers)
+        visit = _visit_for(errand, registries, bundle, workers, convoy)
         await visit(site, None, seconds, lambda result, report: ends.append((result, report)))
     ((result, report),) = ends
     if bundle.changed() and not result.error:
@@ -49,14 +68,38 @@ async def visit_alone(
     return result, report
 
 
-def _visit_for(errand: Errand, registries: Registries, bundle: Bundle, workers: int) -> Visit:
+def _visit_for(errand: Errand, registries: Registries, bundle: Bundle, workers: int, convoy: Convoy | None) -> Visit:
     options = errand.options
     if errand.check is not None:
         return Verifying(registries, bundle, errand.check, options, workers).visit
     chosen = find_in_file(bundle, options.annotations)
     if errand.command == "plan":
         return Planning(registries, chosen, options, workers).visit
-    return Pushing(registries, chosen, bundle_name(bundle), options, workers).visit
+    return Pushing(registries, bundle, chosen, Names(chosen, options), options, workers, convoy).visit
+
+
+class Names:
+    """The names of images at sites: those of sites with one mapping and one base differ in the registry alone."""
+
+    def __init__(self, chosen: BundleSource, options: FleetOptions) -> None:
+        self._references = [item.target for item in chosen.items]
+        self._options = options
+        self._known = lru_cache(_NAMES_KEPT)(self._make)
+
+    def at(self, site: Site) -> Mapping[Reference, Reference]:
+        """The name of each image at ``site``; raises ``UsageError`` for names that collide."""
+        delivery = delivery_at(site, self._options)
+        host = delivery.address.host
+        if any(canonical_host(rule.replacement.partition("/")[0]) == host for rule in site.mapping.rules):
+            return delivery.names(self._references)
+        try:
+            known = self._known(site.mapping, delivery.address.base)
+        except UsageError:
+            return delivery.names(self._references)  # whose error names the site
+        return {reference: Reference(host, name.repository, name.tag, name.digest) for reference, name in known.items()}
+
+    def _make(self, mapping: NameMapping, base: str) -> Mapping[Reference, Reference]:
+        return names_at(_ANY_REGISTRY, base, self._references, mapping)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +107,12 @@ class Pushing:
     """The push of one bundle to a site."""
 
     registries: Registries
-    chosen: BundleSource
-    name: str
+    bundle: Bundle
+    chosen: BundleSource  # of it
+    names: Names
     options: FleetOptions
     workers: int
+    convoy: Convoy | None = None
 
     async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
         """Push to ``site`` within ``seconds``; whatever fails there is its result."""
@@ -79,18 +124,53 @@ class Pushing:
             beside_others=True,
             emit=emit,
         )
-        run = Run(options, fetches=isinstance(self.chosen.source, RemoteBundle), sends=True)
+        run = Run(options, fetches=isinstance(self.bundle, RemoteBundle), sends=True)
         errors: list[SyncerError] = []
 
         def end() -> None:
             report = run.report(self.registries, self.registries.host_at(address_of(site)))
             errors[:0] = [image.error for image in report.failures if image.error]
-            state = outcome(errors, has_changed=_has_changed(report))
+            has_some = bool(errors) and any(image.status is Status.SKIPPED for image in report.images)
+            state = outcome(errors, has_changed=has_some or _has_changed(report))
             ended(_result(site, state, began, report, errors), report)
 
         with _within(seconds, errors, end):
-            pushed = await deliver(self.chosen, self.registries, delivery_at(site, self.options), run, name=self.name)
+            delivery, names = delivery_at(site, self.options), self.names.at(site)
+            with self._reading() as chosen:
+                name = bundle_name(self.bundle)
+                pushed = await deliver(chosen, self.registries, delivery, run, name=name, names=names)
             errors += [pushed.problem] if pushed.problem else []
+
+    @contextmanager
+    def _reading(self) -> Iterator[BundleSource]:
+        """The content for one site, which reads it beside others if need be."""
+        if self.convoy is None:
+            yield self.chosen
+            return
+        with self.convoy.join() as place:
+            yield BundleSource(lambda: self.chosen.definition, self.chosen.items, ConvoySource(self.bundle, place))
+
+
+def share_of_workers(sites: int, options: FleetOptions) -> int:
+    """The pieces of content that may be in flight at one of ``sites``.
+
+    So the connections of all that run together stay within bounds.
+    """
+    return pieces_in_flight(max(1, min(options.at_once, sites)), options.workers)
+
+
+def pieces_in_flight(together: int, most: int) -> int:
+    """The pieces of content that each of ``together`` transfers of a process may have in flight, ``most`` at most."""
+    return min(most, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
+
+
+def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
+    """The order in which ``sites`` read; None where memory holds the bundle, or where nobody reads beside another."""
+    window, size = options.read_window, bundle.file_size
+    if window is None:
+        available = available_memory()
+        window = 0 if available is None or size <= available else max(_LEAST_WINDOW, available // 4)
+    return Convoy(size, window) if window and size and min(sites, options.at_once) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,4 +314,4 @@ def with_limits(settings: RegistrySettings | None, sites: Iterable[Site]) -> Reg
             hosts[host] = replace(transport.host(host), group=site.group.name)
         elif site.bytes_per_second:
             hosts[host] = replace(transport.host(host), bytes_per_second=site.bytes_per_second)
-    return replace(settings, transport=replace(transport, hosts=hosts, groups=groups))
+    return replace(settings, transport=replace(transport, hosts=hosts, groups=groups, one_first=True))

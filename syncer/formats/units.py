@@ -32,6 +32,11 @@ def byte_count(text: str) -> int:
     return count
 
 
+def byte_count_or_none(text: str) -> int:
+    """The number of bytes as ``byte_count`` has it, or 0 for ``0``; raises ``UsageError``."""
+    return 0 if text.strip() == "0" else byte_count(text)
+
+
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from syncer.content import Blob, FileBlob, Pieces, PourableBlob, Progress
+from syncer.content import Blob, FileBlob, Pieces, PourableBlob, Progress, WaitingBlob, Withdrawn
 from syncer.errors import DigestMismatch, SyncerError
 from syncer.files import InPlace
 from syncer.oci import Descriptor
@@ -35,13 +35,20 @@ class Content:
     def __init__(self, blob: Blob, progress: Progress) -> None:
         self.descriptor: Descriptor = blob.descriptor
         self._blob = blob
-        self._relay = Relay(blob) if isinstance(blob, PourableBlob) and blob.descriptor.size >= _RELAYED else None
-        self._file = blob if isinstance(blob, FileBlob) else self._relay
+        self._waiting: WaitingBlob | None = blob if isinstance(blob, WaitingBlob) else None
+        if isinstance(blob, PourableBlob) and blob.descriptor.size >= _RELAYED:
+            self._waiting = Relay(blob)
+        self._file = blob if isinstance(blob, FileBlob) else self._waiting
         self._progress = progress
         self._open = AsyncExitStack()
         self._pieces: Pieces | None = None
         self._rest: bytes | memoryview = b""  # of a piece that went beyond a part
         self._position = 0
+
+    async def turn(self, offset: int) -> None:
+        """Wait until the bytes from ``offset`` on should be read, where others read the same file."""
+        if isinstance(self._blob, FileBlob):
+            await self._blob.turn(offset)
 
     def goes_on_from(self, offset: int) -> None:
         """Note that an earlier run has brought the first ``offset`` bytes."""
@@ -56,7 +63,7 @@ class Content:
         assert self._file is not None
         try:
             count = self._file.read_into(buffer, position)
-        except (SyncerError, OSError) as error:
+        except (SyncerError, OSError, Withdrawn) as error:
             raise SourceFailed(error) from error
         if not count:
             raise SourceFailed(self._short(position))
@@ -68,7 +75,7 @@ class Content:
         assert self._file is not None
         try:
             found = self._file.in_place(start, length)
-        except (SyncerError, OSError) as error:
+        except (SyncerError, OSError, Withdrawn) as error:
             raise SourceFailed(error) from error
         return None if found is None else (found[0], self._counted(start, found[1]))
 
@@ -80,12 +87,12 @@ class Content:
 
     async def feed(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do ``work``, which reads this content, and fetch what it reads."""
-        if self._relay is None:
+        if self._waiting is None:
             await work()
             return
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._relay.run)
+            tasks.start_soon(self._waiting.run)
             try:
                 await work()
             except (SyncerError, SourceFailed) as error:  # kept, since leaving a task group would wrap it
@@ -96,8 +103,10 @@ class Content:
 
     async def close(self) -> None:
         """Let go of the source."""
-        if self._relay is not None:
-            self._relay.close()
+        if isinstance(self._blob, FileBlob):
+            self._blob.over()
+        if self._waiting is not None:
+            self._waiting.close()
         self._pieces, self._rest = None, b""
         stack, self._open = self._open, AsyncExitStack()
         await stack.aclose()
@@ -119,7 +128,7 @@ class Content:
         """A short stretch at once; raises ``SourceFailed``."""
         if self._file is None:
             return b"".join([bytes(piece) async for piece in self.read(start, length)])
-        if self._file is self._relay:
+        if self._file is self._waiting:
             return await anyio.to_thread.run_sync(self._read, start, length, limiter=_unlimited())
         return self._read(start, length)  # not in a thread: to wake one takes longer
 
@@ -136,7 +145,7 @@ class Content:
         try:
             async for piece in pieces:
                 yield piece
-        except (SyncerError, OSError) as error:
+        except (SyncerError, OSError, Withdrawn) as error:
             raise SourceFailed(error) from error
         finally:
             await pieces.aclose()
@@ -147,7 +156,7 @@ class Content:
         position, stop = start, start + length
         while position < stop:
             wanted = buffer[: min(_PIECE, stop - position)]
-            limiter = None if self._relay is None else _unlimited()
+            limiter = None if self._waiting is None else _unlimited()
             count = await anyio.to_thread.run_sync(self._file.read_into, wanted, position, limiter=limiter)
             if count == 0:
                 raise self._short(position)
@@ -203,7 +212,7 @@ class FilePart(Part, FileBody):
         return self.content.in_place(self.start, self.length)
 
 
-class Relay(FileBlob):
+class Relay(WaitingBlob):
     """Reads ``blob`` in order, from wherever it is asked to; ``run`` fetches it meanwhile."""
 
     def __init__(self, blob: PourableBlob) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from multidict import CIMultiDictProxy
@@ -41,6 +41,11 @@ class RegistryBlob(PourableBlob):
         """
         async with aclosing(_Download(self.descriptor, self.repository, offset).pieces()) as pieces:
             yield pieces
+
+    def permit(self) -> AbstractAsyncContextManager[None]:
+        """A block that holds what the registry's limit of requests asks for."""
+        registry = self.repository.registry
+        return registry.transport.relay(registry.base)
 
     async def pour(self, sink: Sink, offset: int = 0) -> None:
         """The bytes from ``offset`` on, given to ``sink`` in a worker thread; otherwise as ``open``."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 
-from syncer.content import Blob, PourableBlob, Progress
+from syncer.content import Blob, FileBlob, PourableBlob, Progress, SharedBlob, Withdrawn
 from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
@@ -90,12 +90,38 @@ class RegistryTarget:
             is_worth_asking = session is None and not force and self._may_have(space, blob.descriptor)
             if is_worth_asking and await repository.has_blob(blob.descriptor):
                 return False
-            content = Content(blob, progress)
-            async with self._relayed(blob):
-                upload = Upload(repository, content, self._manner, journal=self._journal, session=session)
-                await content.feed(upload.run)
+            if isinstance(blob, SharedBlob):
+                await self._send_shared(repository, blob, progress, session)
+            else:
+                await self._send(repository, blob, progress, session)
         progress.done = blob.descriptor.size
         return True
+
+    async def _send_shared(
+        self, repository: Repository, blob: SharedBlob, progress: Progress, session: Session | None
+    ) -> None:
+        """Send a blob that other targets read, too; when it is withdrawn, it is sent from its beginning."""
+        resumed: int | None = None
+        while True:
+            async with blob.share() as readable:
+                progress.is_shared = isinstance(readable, FileBlob)
+                try:
+                    await self._send(repository, readable, progress, session)
+                except SourceFailed as failed:
+                    if not isinstance(failed.error, Withdrawn):
+                        raise
+                    session = None  # it was cancelled
+                    resumed = progress.resumed if resumed is None else resumed
+                else:
+                    break
+        if resumed is not None:
+            progress.resumed = min(resumed, progress.resumed)  # more than that is of this run
+
+    async def _send(self, repository: Repository, blob: Blob, progress: Progress, session: Session | None) -> None:
+        content = Content(blob, progress)
+        async with self._relayed(blob):
+            upload = Upload(repository, content, self._manner, journal=self._journal, session=session)
+            await content.feed(upload.run)
 
     def _relayed(self, blob: Blob) -> AbstractAsyncContextManager[None]:
         """A block that may send ``blob``: one that is fetched from a server meanwhile holds a request to each."""

@@ -179,6 +179,8 @@ class Upload:
         return await self._refused(answer, session, way, length, is_commit=True)
 
     async def _sent(self, session: Session, request: Request, end: int) -> Answer:
+        if end > session.offset:
+            await self._content.turn(session.offset)
         session.offered = max(session.offered, end)
         return await self._transport.ask(request, budget=self._budget)
 

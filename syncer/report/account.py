@@ -22,6 +22,7 @@ from syncer.transfer.events import (
     Copied,
     Event,
     Failed,
+    Fetched,
     Found,
     ImageCopied,
     ImageFailed,
@@ -68,6 +69,7 @@ class Account:
     _skipped: _Count = field(default_factory=_Count)
     _failed: _Count = field(default_factory=_Count)
     _resumed: int = 0
+    _fetched: int = 0
     _deduplicated: int = 0
     _foreign: dict[Digest, int] = field(default_factory=dict)  # layers left out, and their bytes
     _images: dict[Item, ImageAccount] = field(default_factory=dict)
@@ -79,9 +81,8 @@ class Account:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Copied(descriptor, resumed=resumed):
-                self._copied.add(descriptor)
-                self._resumed += resumed
+            case Copied() | Fetched():
+                self._move(event)
             case Mounted(descriptor):
                 self._mounted.add(descriptor)
             case Skipped(descriptor):
@@ -130,6 +131,15 @@ class Account:
             warnings=tuple(warnings),
         )
 
+    def _move(self, event: Copied | Fetched) -> None:
+        if isinstance(event, Copied):
+            self._copied.add(event.descriptor)
+            self._resumed += event.resumed
+        if isinstance(event, Fetched):
+            self._fetched += event.descriptor.size
+        elif not event.is_shared:
+            self._fetched += event.descriptor.size - event.resumed
+
     def _find(self, found: Found) -> None:
         self._deduplicated += found.deduplicated
         self._foreign |= {layer.digest: layer.size for layer in found.left_out}
@@ -164,7 +174,7 @@ class Account:
             blobs_mounted=self._mounted.blobs,
             blobs_skipped=self._skipped.blobs,
             blobs_failed=self._failed.blobs,
-            bytes_fetched=self._copied.bytes - self._resumed if self.fetches else 0,
+            bytes_fetched=self._fetched if self.fetches else 0,
             bytes_sent=self._copied.bytes - self._resumed if self.sends else 0,
             bytes_resumed=self._resumed,
             bytes_mounted=self._mounted.bytes,

@@ -125,17 +125,20 @@ class ForecastReport:
 class Forecast:
     """A consumer of discovery that only adds up.
 
-    ``fetches`` and ``sends`` say whether the ends are registries, ``can_mount`` whether the target mounts.  The target
-    is not asked for single blobs, since that would cost one request for each.
+    ``fetches`` and ``sends`` say whether the ends are registries, ``can_mount`` whether the target mounts, ``shares``
+    whether a blob is fetched once for all targets.  The target is not asked for single blobs, since that would cost one
+    request for each.
     """
 
     fetches: bool
     sends: bool
     can_mount: bool
+    shares: bool = True
     _images: list[ImageForecast] = field(default_factory=list)
     _registries: dict[str, RegistryForecast] = field(default_factory=dict)
     _known: set[tuple[str, Digest]] = field(default_factory=set)  # by space
     _moved: set[tuple[str, Digest]] = field(default_factory=set)  # by the target's registry
+    _fetched: set[Digest] = field(default_factory=set)
     _warnings: dict[str, None] = field(default_factory=dict)
     _blobs: int = 0
     _mounts: int = 0
@@ -200,8 +203,9 @@ class Forecast:
             self._moved.add((target, descriptor.digest))
             moved += descriptor.size
             self._blobs += 1
-        if self.fetches:
-            self._registry(source).bytes_fetched += moved
+            if self.fetches and not (self.shares and descriptor.digest in self._fetched):
+                self._fetched.add(descriptor.digest)
+                self._registry(source).bytes_fetched += descriptor.size
         if self.sends:
             self._registry(target).bytes_sent += moved
             self._registry(target).bytes_mounted += mounted

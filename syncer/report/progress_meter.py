@@ -15,6 +15,7 @@ from syncer.transfer.events import (
     Copied,
     Event,
     Failed,
+    Fetched,
     Found,
     ImageCopied,
     ImageFailed,
@@ -129,7 +130,7 @@ class ProgressMeter:
                 self._active.setdefault(progress.descriptor.digest, []).append(progress)
             case Copied() | Skipped() | Mounted() | Failed():
                 self._take_blob(event)
-            case Committed():
+            case Committed() | Fetched():
                 pass
             case _:
                 assert_never(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -14,6 +15,9 @@ from syncer.oci import Descriptor, Digest, Index, Platform, Reference
 from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, Takes, load_object, never, reduce_index
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
+
+if TYPE_CHECKING:
+    from syncer.transfer.blob_spool import SpoolReader
 
 _MAX_CONFIG = 8 * 1024 * 1024
 _IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
@@ -62,6 +66,7 @@ class Discovery:
     concurrency: int = 16  # images of one registry that are walked at the same time
     recheck: bool = False  # a name that is right at the target says nothing about what is below it
     patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
+    spool: SpoolReader | None = None  # see ``run.Options``
     manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
     roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
     _images: Counter[str] = field(default_factory=Counter)  # by repository
@@ -268,7 +273,7 @@ class Discovery:
                 found = await self._manifest(item.source.at(fitting[0].digest), fitting[0])
                 return await self._for_platforms(item, found) if isinstance(found, Index) else found
         elif root.config.media_type in _IMAGE_CONFIGS:
-            built_for = await self._platform_in_config(item.source, root.config)
+            built_for = await self._platform_in_config(item, root.config)
             if built_for is None or _fits(built_for, item):
                 return root
             offered = [built_for]
@@ -281,10 +286,14 @@ class Discovery:
             hint="ask for no platform, or for one that the image has",
         )
 
-    async def _platform_in_config(self, reference: Reference, config: Descriptor) -> Platform | None:
+    async def _platform_in_config(self, item: Item, config: Descriptor) -> Platform | None:
         if config.size > _MAX_CONFIG:
-            raise InvalidContent(f"{reference}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
-        return Platform.from_json(load_object(await read_whole(self.source.blob(reference, config))))
+            raise InvalidContent(f"{item.source}: a config of {config.size} bytes is larger than {_MAX_CONFIG}")
+        blob = self.source.blob(item.source, config)
+        if self.spool:
+            self.spool.foresee(item, [config.digest])
+            blob = self.spool.shared(blob)
+        return Platform.from_json(load_object(await read_whole(blob)))
 
 
 def _fits(platform: Platform | None, item: Item) -> bool:

@@ -35,13 +35,24 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """A blob was read from its source for several targets."""
+
+    descriptor: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
 class Copied:
-    """A blob was copied to the target, in ``seconds``; an earlier run had brought its first ``resumed`` bytes."""
+    """A blob was copied to the target, in ``seconds``; an earlier run had brought its first ``resumed`` bytes.
+
+    When it ``is_shared``, its source delivered it for several targets, of which ``Fetched`` tells.
+    """
 
     descriptor: Descriptor
     space: str
     seconds: float
     resumed: int = 0
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,7 @@ class ReferrersUnknown:
 Event: TypeAlias = (
     Found
     | Started
+    | Fetched
     | Copied
     | Skipped
     | Mounted

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
@@ -23,6 +23,10 @@ LARGE = 1024 * 1024
 """Bytes.  A blob of this size or more is large: it begins early, and leaves some workers to the small ones."""
 
 _MAX_LARGE_AT_ONCE = 8  # more large blobs at once cost memory and gain nothing (speed.md §6.6)
+
+Rank: TypeAlias = Callable[[Descriptor], int]
+"""The place of a large blob in the order in which they are sent: the lowest comes first."""
+
 Ask: TypeAlias = Callable[[Reference], float]
 """A question about the registry of a reference: its pause in seconds, or the number of blobs that it may deliver."""
 
@@ -36,6 +40,10 @@ class Tree:
     manifests: dict[Digest, AnyManifest]
     content: tuple[Descriptor, ...]
     left_out: tuple[Descriptor, ...] = ()  # foreign layers that do not come along
+
+    @property
+    def blobs(self) -> list[Digest]:
+        return [descriptor.digest for descriptor in self.content if descriptor.digest not in self.manifests]
 
 
 class State(Enum):
@@ -76,6 +84,11 @@ def no_pause(_: Reference) -> float:
     return 0.0
 
 
+def largest_first(descriptor: Descriptor) -> int:
+    """The place of a large blob where its source has no order of its own."""
+    return -descriptor.size
+
+
 def any_number(_: Reference) -> float:
     """The number of blobs that a registry may deliver at once at a source without a limit."""
     return math.inf
@@ -101,6 +114,7 @@ class Plan:
     workers: int
     can_mount: bool
     memory: Memory = field(default_factory=Memory)
+    rank: Rank = largest_first
     complete: bool = False  # discovery has nothing more to add
     unfinished: int = 0
     _nodes: dict[tuple[str, Digest], Node] = field(default_factory=dict)
@@ -108,7 +122,7 @@ class Plan:
     _ready: ReadyQueue = field(init=False)
 
     def __post_init__(self) -> None:
-        self._ready = ReadyQueue(self.workers)
+        self._ready = ReadyQueue(self.workers, self.rank)
 
     @property
     def finished(self) -> bool:
@@ -248,12 +262,80 @@ class Plan:
         self.unfinished -= 1
 
 
+class Needs:
+    """The numbers of times that each target will read each blob, or may; ``forsaken`` hears of blobs that none will."""
+
+    def __init__(self, items: Iterable[tuple[str, Item]], forsaken: Callable[[Digest], None]) -> None:
+        self._forsaken = forsaken
+        self._of: dict[Digest, Counter[str]] = {}
+        self._awaited: dict[Reference, Counter[str]] = {}  # images, and the targets that have not come to them
+        self._foreseen: dict[Reference, set[Digest]] = {}  # the blobs of these, as far as they are known
+        for target, item in items:
+            self._awaited.setdefault(item.source, Counter())[target] += 1
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._of
+
+    def of(self, digest: Digest) -> Counter[str]:
+        """The numbers for one blob, by target."""
+        return self._of.get(digest, Counter())
+
+    def foresee(self, image: Reference, blobs: Iterable[Digest]) -> None:
+        """Note that ``image`` has ``blobs``: each target that has not come to it may need them."""
+        targets = self._awaited.get(image)
+        if targets:
+            new = set(blobs) - self._foreseen.setdefault(image, set())
+            self._foreseen[image] |= new
+            for target in targets:
+                self.add(target, new)
+
+    def come_to(self, target: str, image: Reference) -> None:
+        """Note that ``target`` knows now which blobs of ``image`` it needs."""
+        targets = self._awaited.get(image, Counter())
+        if not targets[target]:
+            return
+        targets[target] -= 1
+        if targets[target]:
+            return  # it has the image in two places
+        del targets[target]
+        foreseen = self._foreseen.get(image, set())
+        if not targets:
+            del self._awaited[image]
+            self._foreseen.pop(image, None)
+        for digest in foreseen:
+            self.remove(target, digest)
+
+    def add(self, target: str, blobs: Iterable[Digest]) -> None:
+        for digest in blobs:
+            self._of.setdefault(digest, Counter())[target] += 1
+
+    def remove(self, target: str, digest: Digest) -> None:
+        targets = self.of(digest)
+        if not targets[target]:
+            return
+        targets[target] -= 1
+        if not targets[target]:
+            del targets[target]
+        if not targets:
+            del self._of[digest]
+            self._forsaken(digest)
+
+    def leave(self, target: str) -> None:
+        """Note that ``target`` needs nothing more."""
+        for image in [image for image, targets in self._awaited.items() if targets[target]]:
+            self._awaited[image][target] = 1
+            self.come_to(target, image)
+        for digest in [digest for digest, targets in self._of.items() if targets[target]]:
+            self._of[digest][target] = 1
+            self.remove(target, digest)
+
+
 @dataclass(slots=True)
 class _Queue:
     """The blobs that wait for one registry, and the number of those that workers fetch from it now."""
 
     origin: Reference  # any image in it
-    large: list[tuple[int, int, Node]] = field(default_factory=list)  # a heap: the largest first
+    large: list[tuple[int, int, Node]] = field(default_factory=list)  # a heap by rank
     small: deque[tuple[int, Node]] = field(default_factory=deque)
     under_way: int = 0
 
@@ -270,6 +352,7 @@ class ReadyQueue:
     """
 
     workers: int
+    rank: Rank = largest_first
     _commits: deque[Node] = field(default_factory=deque)
     _mounts: deque[tuple[int, Node]] = field(default_factory=deque)
     _queues: dict[str, _Queue] = field(default_factory=dict)  # by registry
@@ -283,7 +366,7 @@ class ReadyQueue:
         elif node.mount_from is not None:
             self._mounts.append((self._tickets, node))
         elif node.is_large:
-            heapq.heappush(self._queue(node).large, (-node.descriptor.size, self._tickets, node))
+            heapq.heappush(self._queue(node).large, (self.rank(node.descriptor), self._tickets, node))
         else:
             self._queue(node).small.append((self._tickets, node))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Referring, Source, Target
+from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Ranking, Referring, Source, Target
 from syncer.errors import BundleChanged, ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull, first_in
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
@@ -30,7 +31,10 @@ from syncer.transfer.events import (
     Started,
 )
 from syncer.transfer.memory import Memory
-from syncer.transfer.plan import Node, Plan, Tree, any_number, no_pause
+from syncer.transfer.plan import Node, Plan, Tree, any_number, largest_first, no_pause
+
+if TYPE_CHECKING:
+    from syncer.transfer.blob_spool import SpoolReader
 
 WORKERS = 32
 """The default number of blobs and manifests that are transferred at the same time."""
@@ -43,6 +47,7 @@ class Options:
     workers: int = WORKERS  # blobs and manifests that are transferred at the same time
     memory: Memory = field(default_factory=Memory)  # from earlier runs to this target
     recheck: bool = False  # each piece of content is looked for at the target, whatever its names say
+    spool: SpoolReader | None = None  # the target's part in the spool of a run to several
 
 
 async def transfer(items: Sequence[Item], source: Source, target: Target, *, options: Options, emit: Emit) -> None:
@@ -70,7 +75,8 @@ class _Transfer:
         self._emit = emit
         self.workers = options.workers
         self.mounting = target if isinstance(target, Mounting) else None
-        self.plan = Plan(options.workers, self.mounting is not None, options.memory)
+        rank = source.rank if isinstance(source, Ranking) else largest_first
+        self.plan = Plan(options.workers, self.mounting is not None, options.memory, rank)
         self.inspected = target if options.recheck and isinstance(target, Inspectable) else None
         self.discovery = Discovery(
             source,
@@ -79,7 +85,9 @@ class _Transfer:
             source if isinstance(source, Referring) else None,
             concurrency=min(16, options.workers),
             recheck=self.inspected is not None,
+            spool=options.spool,
         )
+        self.spool = options.spool
         self.pause = source.pause if isinstance(source, Pausing) else no_pause
         self.capacity = source.capacity if isinstance(source, Limiting) else any_number
         self.changed = anyio.Event()
@@ -123,6 +131,8 @@ class _Transfer:
         return is_tag and isinstance(failed.error, NotFound) and not self.is_second
 
     async def _deliver(self, found: DiscoveryResult) -> None:
+        if self.spool and isinstance(found, Unchanged | DiscoveryFailure):
+            self.spool.come_to(found.item)
         match found:
             case Unchanged(item, root):
                 self.emit(ImageSkipped(item, root))
@@ -138,6 +148,9 @@ class _Transfer:
         added = self.plan.add(tree, space)
         counts = added.blobs, added.bytes, added.deduplicated
         self.emit(Found(tree.item, tree.root, *counts, _platforms(tree), tree.left_out))
+        if self.spool:
+            needed = [node.descriptor.digest for node in added.new if node.manifest is None]
+            self.spool.come_to(tree.item, tree.blobs, needed)
         for node in added.new:
             await self.target.reserve(space, node.descriptor, node.manifest)
         if error := self.plan.start(tree, added, space):
@@ -158,6 +171,7 @@ class _Transfer:
     async def _work(self, jobs: MemoryObjectReceiveStream[Node]) -> None:
         async with jobs:
             async for node in jobs:
+                is_blob = node.manifest is None
                 try:
                     await self._perform(node)
                 except (TargetFull, BundleChanged):
@@ -168,6 +182,8 @@ class _Transfer:
                         self.emit(ImageFailed(item, error))
                 else:
                     self.plan.done(node)
+                if is_blob and self.spool:
+                    self.spool.done(node.descriptor.digest)
                 self.changed.set()
 
     async def _perform(self, node: Node) -> None:
@@ -181,6 +197,8 @@ class _Transfer:
     async def _mount(self, node: Node, origin: str) -> bool:
         if self.mounting is None or not await self.mounting.mount(node.space, node.descriptor, origin):
             self.plan.memory.forget(node.descriptor.digest)
+            if self.spool:
+                self.spool.refuses_mounts()
             return False
         if self.inspected and not await self.inspected.holds(node.space, node.descriptor):
             return False  # the registry believes of another repository what is not so
@@ -193,9 +211,12 @@ class _Transfer:
         self.emit(Started(progress))
         began = time.monotonic()
         blob = self.source.blob(node.origin, node.descriptor)
+        if self.spool:
+            blob = self.spool.shared(blob)
         if await self.target.write(node.space, blob, progress, force=force):
             node.is_new = True
-            self.emit(Copied(node.descriptor, node.space, time.monotonic() - began, progress.resumed))
+            seconds = time.monotonic() - began
+            self.emit(Copied(node.descriptor, node.space, seconds, progress.resumed, progress.is_shared))
         else:
             self.emit(Skipped(node.descriptor, node.space))
 

@@ -168,18 +168,55 @@ class Transport:
             with in_lane(Lane.RELAY):
                 yield
 
-    def forget_outages(self, *hosts: str) -> None:
-        """Give ``hosts``, or all, that did not answer all their attempts again."""
-        for host, traffic in self.traffic.items():
-            if not hosts or host in hosts:
-                traffic.is_down = False
+    def forget_outages(self, *hosts: str, is_last: bool = False) -> None:
+        """Give ``hosts``, or all, that did not answer all their attempts again, or one where it ``is_last``."""
+        for host in hosts or self.traffic:
+            if (traffic := self.traffic.get(host)) is not None:
+                traffic.is_down = traffic.is_down and is_last
                 traffic.presence.forget()
 
     def leave(self, host: str) -> None:
-        """Close the connections to ``host`` that nobody uses; nothing will be asked of it for a while."""
+        """Close the connections to ``host`` that nobody uses, and count its requests from 0 again.
+
+        Nothing will be asked of it for a while, and what is asked then is somebody else's work.
+        """
         self._wire.leave(host)
+        if (traffic := self.traffic.get(host)) is not None:
+            traffic.count_anew()
 
     async def _send(self, request: Request, budget: Budget) -> Response:
+        if not self.settings.one_first:
+            return await self._attempts(request, budget)
+        traffic = self.of(request.url)
+        let_go = await traffic.presence.first()
+        try:
+            response = await self._attempts(request, budget)
+        except Unanswered:
+            await self._judge(request, traffic)
+            raise
+        except Unreachable as error:
+            traffic.presence.failed(error)
+            raise
+        else:
+            if response.status in TROUBLE:
+                await self._judge(request, traffic)
+            return response
+        finally:
+            let_go()
+
+    async def _judge(self, request: Request, traffic: Traffic) -> None:
+        """Find out whether the trouble of ``request`` is its own, or that of a host which never answered well."""
+        if traffic.presence.is_told:
+            return
+        try:
+            await self._look(request, traffic)
+        except Unreachable as error:
+            traffic.presence.failed(error)
+        else:
+            traffic.presence.answered()
+
+    async def _attempts(self, request: Request, budget: Budget) -> Response:
+        """Send ``request`` until an answer is the last word, or no attempt is left."""
         is_first = True
         while True:
             try:

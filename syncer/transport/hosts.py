@@ -186,6 +186,26 @@ class Presence:
         self._well_at = 0.0  # monotonic: when it last answered without trouble
         self._look: Probe | None = None  # the probe of a host that takes connections, and does no work
         self._looking = anyio.Lock()
+        self.is_told = False  # whether it does its work
+        self._first = anyio.Lock()
+
+    async def first(self) -> Release:
+        """Wait while another request is the first one; returns the function that lets the next one go.
+
+        So one request goes at a time, until the host has answered well or is down.
+        """
+        if self.is_told or _lane.get() is not Lane.REQUEST:
+            return _nothing
+        await self._first.acquire()
+        if self.is_told:
+            self._first.release()
+            return _nothing
+        return self._first.release
+
+    def failed(self, cause: Unreachable) -> None:
+        """Note that all attempts of a request failed; the host is down if it never answered well."""
+        if not self.is_told:
+            self._give_up(cause)
 
     @property
     def is_doubtful(self) -> bool:
@@ -196,12 +216,13 @@ class Presence:
         """Ask a host that is down again, as one that never answered."""
         if self._cause is not None:
             self._cause, self._has_answered, self._well_at, self._look = None, False, 0.0, None
+            self.is_told = False
 
     def answered(self, *, is_well: bool = True) -> None:
         """Note that the host is there; ``is_well`` is false for an answer that tells of trouble."""
         self._has_answered = True
         if is_well:
-            self._well_at, self._look = time.monotonic(), None
+            self._well_at, self._look, self.is_told = time.monotonic(), None, True
         elif self._look is not None:
             return
         self._cause = None
@@ -293,7 +314,7 @@ class Presence:
             self._wake()
 
     def _give_up(self, cause: Unreachable) -> None:
-        self._cause = cause
+        self._cause, self.is_told = cause, True
         self._look_at = time.monotonic() + _LONGEST_PROBE
         self._back()
 
@@ -338,6 +359,12 @@ class Traffic:
         self.presence = Presence(self.limits)
         self._requests_rate = Rate(settings.requests_per_second) if settings.requests_per_second else None
         self._bytes_rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
+
+    def count_anew(self) -> None:
+        """Set the counters to 0; pauses, limits and what is known of the host's presence stay."""
+        self.requests = Counter()
+        self.retries = self.errors = self.throttled = self.bytes_in = self.bytes_out = self.pauses = 0
+        self.paused_seconds = 0.0
 
     @property
     def is_paced(self) -> bool:

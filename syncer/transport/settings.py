@@ -138,6 +138,9 @@ class TransportSettings:
     groups: Mapping[str, float] = field(default_factory=dict)  # bytes a second of each group
     certificates: tuple[Path, ...] = ()  # directories laid out like /etc/docker/certs.d
     user_agent: str = "syncer"
+    one_first: bool = (
+        False  # until a host has answered well, one request goes to it at a time, whose failure is its end
+    )
 
     def host(self, name: str) -> HostSettings:
         """The settings for the host ``name``."""

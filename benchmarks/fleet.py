@@ -1,0 +1,389 @@
+"""The scenario ``fleet-push``: one bundle for many sites in one run, beside loops of pushes, and failing sites."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import lean
+from benchmarks.checks import WrongResult
+from benchmarks.corpus import Corpus
+from benchmarks.generate import prepare
+from benchmarks.installed import SYNCER
+from benchmarks.jobs import Job, Step, make_layouts
+from benchmarks.peers import TOOLS
+from benchmarks.resources import Command, Cost, measure
+from benchmarks.results import Spread
+from benchmarks.servers import Program, run_server
+from benchmarks.sites import loopback, run_sites
+from benchmarks.tables import number, spread, table
+from benchmarks.tools import Syncer, Tool, for_each_image
+
+NAME = "fleet-push"
+_CONNECT_SECONDS = 15.0  # syncer's own timeout for a connection
+_BASE = "edge"
+_MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The size of the scenario: real registries, how many of them fail, and numbers of simulated sites."""
+
+    registries: int = 20
+    dead: int = 3
+    simulated: tuple[int, ...] = (250, 1000)
+    rounds: int = 3
+    corpus: str = "edge"
+    small: str = "site"
+
+
+SMOKE = Scenario(registries=5, dead=1, simulated=(5, 10), rounds=1, corpus="tiny", small="tiny")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The directories of a run, and the registry that is used."""
+
+    cache: Path
+    scratch: Path
+    program: Program
+    tell: Callable[[str], None]
+
+
+def run(scenario: Scenario, place: Place) -> dict[str, Any]:
+    """Measure all parts; returns what ``section`` makes a part of the report of."""
+    samples: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        directory = place.scratch / NAME
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        corpus = prepare(scenario.corpus, place.cache)
+        bench = _Bench(scenario, place, directory, corpus, samples)
+        with run_server(place.program, _store(corpus, place.program, directory)) as source:
+            bench.build(source.address, place.program)
+            for count in range(1, scenario.rounds + 1):
+                place.tell(f"{NAME}: round {count} of {scenario.rounds}")
+                bench.beside_loops(count)
+                bench.beside_failures(count)
+        bench.simulated()
+    return {
+        "registries": scenario.registries,
+        "dead": scenario.dead,
+        "corpus": corpus.figures(),
+        "small": prepare(scenario.small, place.cache).figures(),
+        "samples": samples,
+    }
+
+
+def _store(corpus: Corpus, program: Program, directory: Path) -> Path:
+    """The storage of a registry that serves ``corpus``."""
+    directory.mkdir(parents=True)
+    if program.distribution_store:
+        return corpus.store.root
+    with run_server(program, directory / "source") as empty:
+        lean.push(corpus, empty.address)
+    return directory / "source"
+
+
+class _Bench:
+    def __init__(
+        self, scenario: Scenario, place: Place, directory: Path, corpus: Corpus, samples: list[dict[str, Any]]
+    ) -> None:
+        self._scenario = scenario
+        self._place = place
+        self._directory = directory
+        self._corpus = corpus
+        self._samples = samples
+        self._jobs: dict[str, Job] = {}
+
+    def build(self, source: str, program: Program) -> None:
+        """Make each tool's bundle of what ``source`` serves."""
+        for name in ("syncer", "imgpkg", "crane"):
+            tool = TOOLS[name]
+            if not tool.found:
+                continue
+            self._place.tell(f"{NAME}: {name} builds, from {program.name}")
+            (directory := self._directory / name).mkdir()
+            job = self._jobs[name] = Job(self._corpus, directory, source)
+            if tool.pushes_layouts:
+                make_layouts(self._corpus)
+            else:
+                measure(tool.build(job), [], self._directory / "log")
+
+    def beside_loops(self, count: int) -> None:
+        """All registries in one run, and one after the other by each tool; each begins with empty ones."""
+        ways: list[tuple[str, str, Callable[[Sequence[str]], Command]]] = [
+            ("syncer, one run", "syncer", self._fleet),
+            ("syncer push, a loop", "syncer", self._loop),
+            ("imgpkg copy, a loop", "imgpkg", self._imgpkg),
+            ("crane push, a loop", "crane", self._crane),
+        ]
+        ways = [way for way in ways if way[1] in self._jobs]
+        start = count % len(ways)
+        for title, name, command in (*ways[start:], *ways[:start]):
+            with self._registries(self._scenario.registries) as (addresses, pids):
+                cost = self._measure(command(addresses), pids)
+                self._check(TOOLS[name], self._jobs[name], addresses)
+                self._note("push", title, count, cost)
+                if name == "syncer":
+                    self._note("nothing to do", title, count, self._measure(command(addresses), pids))
+            self._forget()
+
+    def beside_failures(self, count: int) -> None:
+        """The good sites alone, and then beside dead ones, one that takes no connection, and one that answers 503."""
+        good = self._scenario.registries - self._scenario.dead - 2
+        ends: dict[str, float] = {}
+        for title in ("good alone", "beside failures"):
+            with ExitStack() as stack:
+                addresses, pids = stack.enter_context(self._registries(good))
+                failing: list[str] = []
+                if title == "beside failures":
+                    failing = [_nobody(good + number) for number in range(self._scenario.dead)]
+                    failing.append(stack.enter_context(black_hole(loopback(good + self._scenario.dead))))
+                    failing.append(stack.enter_context(out_of_order(loopback(good + self._scenario.dead + 1))))
+                reports = self._directory / "reports"
+                reports.mkdir()
+                command = self._fleet([*failing, *addresses], "--report-dir", str(reports))
+                cost = self._measure(command, pids, fails=bool(failing))
+                self._check(TOOLS["syncer"], self._jobs["syncer"], addresses)
+                ends[title] = _last_end(reports)
+                self._note("failures", title, count, cost, last_good=ends[title])
+            self._forget()
+
+    def simulated(self) -> None:
+        """Many simulated sites in one process; the second run finds everything there."""
+        (directory := self._directory / "small").mkdir()
+        corpus = prepare(self._scenario.small, self._place.cache)
+        program = self._place.program
+        with run_server(program, _store(corpus, program, directory / "store")) as source:
+            job = Job(corpus, directory, source.address)
+            measure(Syncer().build(job), [], self._directory / "log")
+        for count in self._scenario.simulated:
+            self._place.tell(f"{NAME}: {count} simulated sites")
+            with run_sites(count) as sites:
+                targets = job.write("sites.yaml", _targets(sites.addresses))
+                file = str(Syncer().bundled(job))
+                argv = (*SYNCER, "push", "--file", file, "--targets-file", targets, "--no-progress", "--json")
+                for part in ("simulated", "simulated, nothing to do"):
+                    cost = self._measure(Command(argv, self._environment), [sites.pid])
+                    have = set(sites.manifests())
+                    if len(have) != 1 or min(have) < len(corpus.images) + 1:
+                        raise WrongResult(f"simulated sites have {have} manifests")
+                    self._note(part, f"{count:,} sites", 1, cost, sites=count)
+            self._forget()
+
+    def _measure(self, command: Command, pids: Sequence[int], *, fails: bool = False) -> Cost:
+        if fails:  # exit 1 is what is right then
+            command = Command(("sh", "-c", '"$@" || test $? = 1', "sh", *command.argv), command.environment)
+        return measure(command, pids, self._directory / "log")
+
+    def _note(self, part: str, title: str, count: int, cost: Cost, **more: float) -> None:
+        self._samples.append(
+            {
+                "part": part,
+                "title": title,
+                "round": count,
+                "wall": round(cost.wall, 3),
+                "client_cpu": round(cost.client_cpu, 3),
+                "server_cpu": cost.server_cpu and round(cost.server_cpu, 3),
+                "other_cpu": cost.other_cpu and round(cost.other_cpu, 3),
+                "peak_memory": cost.peak_memory,
+                **more,
+            }
+        )
+
+    @property
+    def _environment(self) -> Mapping[str, str]:
+        """A home of the scenario's own, so that nothing is remembered from part to part."""
+        (home := self._directory / "home").mkdir(exist_ok=True)
+        return {**self._jobs["syncer"].environment, "HOME": str(home), "XDG_STATE_HOME": str(home)}
+
+    def _forget(self) -> None:
+        for name in ("home", "reports", "targets"):
+            shutil.rmtree(self._directory / name, ignore_errors=True)
+
+    @contextmanager
+    def _registries(self, count: int) -> Iterator[tuple[list[str], list[int]]]:
+        """So many empty registries, each on a loopback address of its own."""
+        with ExitStack() as stack:
+            servers = [
+                stack.enter_context(
+                    run_server(self._place.program, self._directory / "targets" / str(number), host=loopback(number))
+                )
+                for number in range(count)
+            ]
+            yield [server.address for server in servers], [server.pid for server in servers]
+
+    def _fleet(self, addresses: Sequence[str], *more: str) -> Command:
+        named = [word for address in addresses for word in ("--registry", f"{address}/{_BASE}")]
+        return Command((*self._push, *named, *more), self._environment)
+
+    def _loop(self, addresses: Sequence[str]) -> Command:
+        lines = "".join(f"{address}/{_BASE}\n" for address in addresses)
+        return Command(("xargs", "-L", "1", *self._push, "--registry"), self._environment, lines)
+
+    @property
+    def _push(self) -> tuple[str, ...]:
+        file = str(TOOLS["syncer"].bundled(self._jobs["syncer"]))
+        return (*SYNCER, "push", "--file", file, "--no-progress")
+
+    def _imgpkg(self, addresses: Sequence[str]) -> Command:
+        job = self._jobs["imgpkg"]
+        copy = ("imgpkg", "copy", "--tar", str(TOOLS["imgpkg"].bundled(job)), "--concurrency", "16")
+        lines = "".join(f"{address}/{_BASE}/everything\n" for address in addresses)
+        return Command(("xargs", "-L", "1", *copy, "--registry-insecure", "--to-repo"), job.environment, lines)
+
+    def _crane(self, addresses: Sequence[str]) -> Command:
+        job = self._jobs["crane"]
+        first, *others = (
+            for_each_image(
+                job,
+                ("crane", "push"),
+                lambda image, address=address: (str(job.layout(image)), f"{address}/{_BASE}/{image.name}"),  # type: ignore[misc]
+            )
+            for address in addresses
+        )
+        return Command(first.argv, first.environment, "".join(command.lines for command in (first, *others)))
+
+    def _check(self, tool: Tool, job: Job, addresses: Sequence[str]) -> None:
+        for address in addresses:
+            places = ((*tool.at_target(Step.PUSH, image, job), image) for image in self._corpus.images)
+            if wrong := lean.missing(((f"{_BASE}/{at}", tag, image) for at, tag, image in places), address):
+                raise WrongResult(f"{tool.name}: {len(wrong)} images are not at {address}, such as {wrong[0]}")
+
+
+def _targets(addresses: Sequence[str]) -> str:
+    return "targets:\n" + "".join(f"  - registry: {address}/{_BASE}\n" for address in addresses)
+
+
+def _last_end(reports: Path) -> float:
+    """Seconds from the first beginning of a good site to the last end of one."""
+    documents = [json.loads(path.read_text()) for path in reports.iterdir()]
+    good = [document for document in documents if not document["totals"]["images_failed"]]
+    begins = min(datetime.fromisoformat(document["started"]) for document in documents)
+    return (max(datetime.fromisoformat(document["ended"]) for document in good) - begins).total_seconds()
+
+
+def _nobody(number: int) -> str:
+    """An address at which nobody listens."""
+    with socket.create_server((loopback(number), 0)) as probe:
+        return f"{loopback(number)}:{probe.getsockname()[1]}"
+
+
+@contextmanager
+def black_hole(host: str) -> Iterator[str]:
+    """An address that swallows what wants to connect: its queue is full, and nobody empties it."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server((host, 0), backlog=0))
+        address = listening.getsockname()
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(address)
+        yield f"{host}:{address[1]}"
+
+
+class _Unavailable(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _refuse(self) -> None:
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD = do_POST = do_PUT = _refuse  # noqa: N815  the names are http.server's
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def out_of_order(host: str) -> Iterator[str]:
+    """An address that answers 503 to everything."""
+    server = http.server.ThreadingHTTPServer((host, 0), _Unavailable)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"{host}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def section(found: Mapping[str, Any]) -> str:
+    """The part of the report: what was to be reached, and what each way cost."""
+    samples = found["samples"]
+    corpus, small = found["corpus"], found["small"]
+    intro = (
+        f"{found['registries']} registries, each on a loopback address of its own, {corpus['images']} images of "
+        f"{corpus['bytes'] / _MB:,.0f} MB for each; simulated sites are one process of the benchmarks', with "
+        f"{small['images']} images of {small['bytes'] / _MB:,.1f} MB for each."
+    )
+    heads = ("part", "", "wall s", "client CPU s", "server CPU s", "others' CPU s", "peak MB", "last good site, s")
+    rows = dict.fromkeys((sample["part"], sample["title"]) for sample in samples)
+    costs = table(heads, (_costs(part, title, samples) for part, title in rows))
+    bounds = table(("goal", "bound", "found", ""), _bounds(found))
+    return "\n\n".join((f"## {NAME}: one bundle, many sites", intro, bounds, costs))
+
+
+def _costs(part: str, title: str, samples: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    own = [sample for sample in samples if (sample["part"], sample["title"]) == (part, title)]
+
+    def of(name: str) -> str:
+        return spread(Spread.of(sample.get(name) for sample in own))
+
+    peak = max((sample["peak_memory"] or 0 for sample in own), default=0)
+    figures = (of(name) for name in ("wall", "client_cpu", "server_cpu", "other_cpu"))
+    return part, title, *figures, number(peak, _MB, 0), of("last_good")
+
+
+def _bounds(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    samples = found["samples"]
+    fleet, loop = "syncer, one run", "syncer push, a loop"
+    for other in (loop, "imgpkg copy, a loop", "crane push, a loop"):
+        yield from _judged(f"wall, beside {other}", 0.5, _ratio(samples, "push", fleet, other, "wall"))
+    yield from _judged(f"client CPU, beside {loop}", 0.45, _ratio(samples, "push", fleet, loop, "client_cpu"))
+    yield from _judged("nothing to do, client CPU s", 0.5, _figure(samples, "nothing to do", fleet, "client_cpu"))
+    last = _ratio(samples, "failures", "beside failures", "good alone", "last_good")
+    yield from _judged("last good site beside failures, ÷ good alone", 1.3, last)
+    alone = {sample["round"]: sample["wall"] for sample in _of(samples, "good alone")}
+    rest = (
+        (sample["wall"] - 2 * _CONNECT_SECONDS) / alone[sample["round"]] for sample in _of(samples, "beside failures")
+    )
+    yield from _judged("that run without two connect timeouts, ÷ good alone", 1.3, Spread.of(rest))
+    simulated = [sample for sample in samples if sample["part"] == "simulated"]
+    if len(simulated) > 1:
+        each = [sample["client_cpu"] / sample["sites"] for sample in simulated]
+        growth = Spread.of([each[-1] / each[0]])
+        yield from _judged("client CPU a simulated site, among the most ÷ among the fewest", 1.1, growth)
+        peak = max(sample["peak_memory"] or 0 for sample in simulated)
+        yield from _judged("simulated sites, peak MB", 250, Spread.of([peak / _MB]))
+
+
+def _judged(goal: str, bound: float, value: Spread | None) -> Iterator[tuple[str, ...]]:
+    if value is not None:
+        yield goal, f"≤ {bound:g}", spread(value), "met" if value.median <= bound else "**not met**"
+
+
+def _of(samples: Sequence[Mapping[str, Any]], title: str, part: str | None = None) -> list[Mapping[str, Any]]:
+    return [sample for sample in samples if sample["title"] == title and part in (None, sample["part"])]
+
+
+def _figure(samples: Sequence[Mapping[str, Any]], part: str, title: str, name: str) -> Spread | None:
+    return Spread.of(sample[name] for sample in _of(samples, title, part))
+
+
+def _ratio(samples: Sequence[Mapping[str, Any]], part: str, ours: str, other: str, name: str) -> Spread | None:
+    theirs = {sample["round"]: sample[name] for sample in _of(samples, other, part)}
+    return Spread.of(
+        sample[name] / theirs[sample["round"]] for sample in _of(samples, ours, part) if theirs.get(sample["round"])
+    )
