@@ -6,11 +6,12 @@ import base64
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ async def scheduler_with_workers(home: Path, *homes: Path, preload: str = "") ->
     """A scheduler in this process, and a worker of its own home for each of ``homes``; ``preload`` is code they run."""
     async with AsyncExitStack() as stack:
         scheduler = await stack.enter_async_context(
-            distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False, dashboard_address=None)
+            distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False, dashboard_address="127.0.0.1:0")
         )
         for number, its_home in enumerate(homes):
             await stack.enter_async_context(worker(scheduler, home / f"worker-{number}", its_home, preload=preload))
@@ -135,8 +136,15 @@ def who_speaks_to(registry: Registry, below: int | None = None) -> Iterator[psut
 
 
 async def test_two_processes_bring_a_bundle_to_four_sites(debian_registry: OpenRegistry, tmp_path: Path) -> None:
-    """Each site ends with a line, a row and a report of its own, and all of them together keep to the limit."""
+    """Each site ends with a line, a row and a report of its own, and all of them together keep to the limit.
+
+    Another cluster of this machine is no trouble: it has the port that Dask's schedulers take.
+    """
     async with AsyncExitStack() as stack:
+        other = stack.enter_context(socket.socket())
+        with suppress(OSError):  # then somebody has it
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
         source, one, two = [await stack.enter_async_context(debian_registry(name)) for name in ("source", "one", "two")]
         file = await bundle(source, tmp_path, size=400_000)
         sites = [f"{registry.address}/{base}" for registry in (one, two) for base in ("a", "b")]

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -212,3 +213,14 @@ def test_bytes_are_said_in_decimal_units(count: float, said: str) -> None:
 )
 def test_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
     assert human_seconds(seconds) == said
+
+
+def test_an_image_that_fails_before_it_is_found_takes_no_time() -> None:
+    """Nor less than none, which no reader of reports would take for a figure."""
+    ticks = itertools.count()
+    collected = Account(run_id="r1", fetches=True, sends=True, clock=lambda: float(next(ticks)))
+
+    collected(ImageFailed(ALPHA, missing()))
+
+    (failed,) = collected.report().images
+    assert failed.seconds == 0

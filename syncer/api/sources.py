@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import anyio
+import orjson
 from anyio import to_thread
-from msgspec import structs
+from msgspec import Struct, structs
 
 from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_supplies, plain_name
 from syncer.content import Item
@@ -44,7 +46,17 @@ class Console(Protocol):
         ...
 
 
-@dataclass
+class Leg(Struct, frozen=True):
+    """The part of a sync file that goes to one target from the sources at one registry."""
+
+    target: str  # its title
+    registry: str  # empty: sources that may name images of any registry, which is known once they are read
+
+    def __str__(self) -> str:
+        return f"{self.target} from {self.registry or 'sources of several registries'}"
+
+
+@dataclasses.dataclass
 class Sources:
     """The sources of a sync file; each one is listed once, and again when it could not be listed."""
 
@@ -53,19 +65,24 @@ class Sources:
     warn: Warn
     console: Console | None = None
     strict: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)  # for variables in manifests and compose files
+    environment: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # for variables in manifests and compose files
     shard: Shard | None = None  # None: all source repositories
-    addresses: dict[str, RegistryAddress] = field(init=False)  # by the target's title
-    _listings: dict[int, Listing] = field(init=False, default_factory=dict)  # by the number of the source
-    _mistakes: list[UsageError] = field(init=False, default_factory=list)
-    _said: set[str] = field(default_factory=set)
+    leg: Leg | None = None  # None: all targets and source registries
+    addresses: dict[str, RegistryAddress] = dataclasses.field(init=False)  # by the target's title
+    _listings: dict[int, Listing] = dataclasses.field(init=False, default_factory=dict)  # by the number of the source
+    _mistakes: list[UsageError] = dataclasses.field(init=False, default_factory=list)
+    _said: set[str] = dataclasses.field(default_factory=set)
 
     def __post_init__(self) -> None:
+        if self.leg is not None:
+            self.file = self.file.for_target(self.leg.target)
         self.addresses = {target.title: RegistryAddress.parse(target.registry) for target in self.file.targets}
 
     def anew(self) -> Sources:
         """The same sources, of which nothing is known yet; a rule that fits no tag is no error there."""
-        return replace(self, strict=False)
+        return dataclasses.replace(self, strict=False)
 
     def require_all(self) -> None:
         """Raise ``UsageError`` for a shard of the sources: what the others bring would seem to be named by nobody."""
@@ -76,10 +93,11 @@ class Sources:
             )
 
     async def find_items(self) -> list[Item]:
-        """Find the images to mirror, as far as the sources tell, in the order of the file; of a shard only its own.
+        """Find the images to mirror, as far as the sources tell, in the order of the file.
 
-        A source that cannot be asked stops no other one.  A rule that fits no tag is a warning, or with
-        ``strict`` an ``InvalidFile``; raises ``UsageError`` for names that contradict each other.
+        Of a shard or a leg that is only its own.  A source that cannot be asked stops no other one.  A rule that fits
+        no tag is a warning, or with ``strict`` an ``InvalidFile``; raises ``UsageError`` for names that contradict
+        each other.
         """
         async with anyio.create_task_group() as tasks:
             for number, source in enumerate(self.file.sources):
@@ -89,7 +107,7 @@ class Sources:
             of_files = [each for mistake in self._mistakes if isinstance(mistake, InvalidFile) for each in mistake.all]
             raise InvalidFile.of(of_files) if of_files else self._mistakes[0]
         items = merge_items(self._items(lambda listing: listing.references))
-        if self.shard is None:
+        if self.shard is None and self.leg is None:
             return items
         # chosen after the merge, since names that contradict each other do so in every shard that knows of them
         ours = {(item.source, item.target) for item in self._items(lambda listing: listing.references, ours=True)}
@@ -111,7 +129,7 @@ class Sources:
             if number not in self._listings
             for target in self.file.targets_of(source)
             for stand_in in _stand_ins(source)
-            if _whole(source) is None or self._is_ours(source, stand_in)
+            if self._is_on_leg(source, stand_in) and (_whole(source) is None or self._is_ours(source, stand_in))
         ]
 
     def doubtful_items(self, target: Target) -> list[Item]:
@@ -136,11 +154,17 @@ class Sources:
         ]
 
     def _is_ours(self, source: Source, name: Reference) -> bool:
-        """Tell whether the image that ``source`` calls ``name`` belongs to the shard."""
-        return self.shard is None or self.shard.takes((_whole(source) or name).name)
+        """Tell whether the image that ``source`` calls ``name`` belongs to the shard and to the leg."""
+        is_in_shard = self.shard is None or self.shard.takes((_whole(source) or name).name)
+        return is_in_shard and self._is_on_leg(source, name)
+
+    def _is_on_leg(self, source: Source, name: Reference) -> bool:
+        return self.leg is None or self.leg.registry == _registry_of(source, name)
 
     def _is_others(self, source: Source) -> bool:
-        """Tell whether somebody would have to be asked about a source that belongs to another shard as a whole."""
+        """Tell whether somebody would have to be asked about a source of another shard or leg as a whole."""
+        if self.leg is not None and self.leg.registry and _is_of_several(source):
+            return True
         whole = _whole(source)
         if whole is None or self._is_ours(source, whole):
             return False
@@ -157,7 +181,7 @@ class Sources:
                         continue
                     item = self._item(source, reference, target)
                     if origin := listing.origins.get(reference):
-                        item = structs.replace(item, source=origin, target=replace(item.target, tag=None))
+                        item = structs.replace(item, source=origin, target=dataclasses.replace(item.target, tag=None))
                     yield item
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
@@ -220,9 +244,9 @@ class Sources:
             self._say(source, f"chart {chart.name}: {problem}")
         request = _request(source)
         definition = make_definition("scan", images)
-        guesses = replace(
+        guesses = dataclasses.replace(
             definition,
-            images=tuple(replace(image, guessed=True) for image in definition.images),
+            images=tuple(dataclasses.replace(image, guessed=True) for image in definition.images),
             charts=(DefinedChart(repo=request.repo, name=request.name),),
         )
         platforms = self.file.document.platforms if source.platforms is None else source.platforms
@@ -277,16 +301,68 @@ async def open_sources(
     strict: bool = False,
     environment: Mapping[str, str] | None = None,
     shard: Shard | None = None,
+    leg: Leg | None = None,
 ) -> AsyncIterator[Sources]:
     """The sources of ``file``, and connections to all registries, open for as long as the block lasts.
 
-    Of a ``shard`` they have only the images whose source repositories belong to it.
+    Of a ``shard`` they have only the images whose source repositories belong to it, and of a ``leg`` only those of its
+    source registry, for its target.
     """
     for warning in file.warnings:
         warn(warning)
     async with open_supplies(settings, supplies) as opened:
         known = environment or {}
-        yield Sources(file, opened, warn, console, strict=strict, environment=known, shard=shard)
+        yield Sources(file, opened, warn, console, strict=strict, environment=known, shard=shard, leg=leg)
+
+
+def find_legs(file: SyncFile) -> dict[Leg, list[Item]]:
+    """The legs of ``file`` in its order, each with items that stand for what it brings.
+
+    Lists of images are read for it, and nobody is asked.  Raises ``InvalidFile`` for such a list.
+    """
+    legs: dict[Leg, list[Item]] = {}
+    for source in file.sources:
+        if source.images_file is not None:
+            names = [image.reference for image in read_images_file(file.beside(source.images_file))]
+        elif source.profile_file is not None:
+            names = [Reference("file.invalid", plain_name(source.profile_file.name))]
+        else:
+            names = _stand_ins(source)
+        for target in file.targets_of(source):
+            address = RegistryAddress.parse(target.registry)
+            for name in names:
+                leg = Leg(target.title, _registry_of(source, name))
+                item = file.item(source, name, target, registry=address.host, base=address.base)
+                legs.setdefault(leg, []).append(item)
+    return legs
+
+
+def identify(file: SyncFile) -> str:
+    """A digest of what ``file`` says, with its lists of images, by which another machine knows that it has the same.
+
+    The values of its variables are in it, but for those of ``registries``, which may be another machine's own.
+    Blocks; raises ``InvalidFile`` for a file that cannot be read.
+    """
+    digest = hashlib.sha256()
+    if file.tree is not None:
+        settled = {name: part for name, part in file.tree.items() if name != "registries"}
+        digest.update(orjson.dumps(settled, default=str, option=orjson.OPT_NON_STR_KEYS))
+        digest.update(read_text(file.path).encode())
+    for source in file.sources:
+        if source.images_file is not None:
+            digest.update(b"\0" + read_text(file.beside(source.images_file)).encode())
+    return digest.hexdigest()
+
+
+def _registry_of(source: Source, name: Reference) -> str:
+    """The registry of the leg to which the image belongs that ``source`` calls ``name``."""
+    return "" if _is_of_several(source) else (_whole(source) or name).registry
+
+
+def _is_of_several(source: Source) -> bool:
+    """Tell whether only reading ``source`` tells at which registries its images are."""
+    has_images = source.imgpkg or (source.chart is not None and source.chart.scan)
+    return has_images or bool(source.profiles) or source.profile_file is not None
 
 
 def _stand_ins(source: Source) -> list[Reference]:
@@ -302,7 +378,7 @@ def _stand_ins(source: Source) -> list[Reference]:
 
         return [file_reference(source.file.url, source.file.name)]
     named = source.repository or source.image
-    return [replace(named, tag=None, digest=None)] if named else []
+    return [dataclasses.replace(named, tag=None, digest=None)] if named else []
 
 
 def _whole(source: Source) -> Reference | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from syncer.api.push import OpenTarget, open_target
 from syncer.api.result import Failures, Run, RunOptions
-from syncer.api.sources import Sources, Warn, open_sources, sync_settings
+from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
@@ -48,6 +48,14 @@ class Mirroring(Struct, frozen=True, kw_only=True):
     max_delete: CountOrShare = MOST_DELETED  # unless it is more than this of a target's tags
     timeout: float | None = None  # seconds, after which the run ends, and the next one goes on
     spool_size: int | None = None  # bytes of the spool in the state directory; 0: each target reads from the source
+
+
+class SyncPlace(Struct, frozen=True, kw_only=True):
+    """The part of a sync that is a machine's own: the file as it is there, its logins, and its directory of hints."""
+
+    file: SyncFile
+    state: Path
+    open: Callable[[Leg, Warn], AbstractAsyncContextManager[Sources]]  # opens the sources of a leg
 
 
 class SyncResult(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -21,8 +20,8 @@ from syncer.api.delta import AssumedMissing, render_missing
 from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import option, options
 from syncer.cli.display import SitesDisplay, drawing
-from syncer.cli.job import allow_open_files
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions
+from syncer.cli.job import allow_open_files, import_dask
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions, absolute
 from syncer.cli.output import EventLog, open_event_log, open_screen, print_json, warn, warn_above, write_metrics_file
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
@@ -106,26 +105,10 @@ class SiteOptions:
         """The cluster that goes to the sites; None: this process does.  Raises ``UsageError`` without Dask."""
         if self.dask is None:
             return None
-        try:
-            from syncer.fleet.dask import DaskRunner, check_cluster  # noqa: PLC0415  an extra, and slow to import
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in ("dask", "distributed"):
-                raise
-            raise UsageError(
-                "--dask needs dask.distributed, which is not installed",
-                hint="install syncer with its extra `dask`, or pip install distributed",
-            ) from None
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what matters of it is told in our words
-        connection = replace(
-            connection,
-            authfile=_absolute(connection.authfile),
-            ca_cert=_absolute(connection.ca_cert),
-            tls_cert=_absolute(connection.tls_cert),
-            tls_key=_absolute(connection.tls_key),
-        )
-        upload = upload and replace(upload, state_dir=_absolute(upload.state_dir))
-        there = partial(workplace, connection, upload, _absolute(self.targets_file))
-        return DaskRunner(cluster=check_cluster(self.dask), workplace=there, warn=warn)
+        make_runner, _ = import_dask(self.dask)
+        upload = upload and upload.for_workers()
+        there = partial(workplace, connection.for_workers(), upload, absolute(self.targets_file))
+        return make_runner(cluster=self.dask, workplace=there)
 
     def fleet(self, login: LoginOptions, settings: RegistrySettings, mapping: NameMapping) -> Fleet:
         """The sites, in their order, and ``settings`` as they want them; ``mapping`` comes before that of a file.
@@ -138,11 +121,8 @@ class SiteOptions:
             raise UsageError(said, hint="name registries with --registry, or in a --targets-file")
         if self.targets_file is None and (self.only or self.excluded):
             raise UsageError("--only and --except choose from a --targets-file, and none is given")
-        if self.dask and login.is_given:
-            raise UsageError(
-                "--username and --password-stdin stay on this machine, and --dask goes to sites from others",
-                hint="syncer registry-login keeps a login on each of them",
-            )
+        if self.dask:
+            login.refuse_for_workers()
         if self.targets_file or len(self.registry) > 1:
             login.require_one_registry()
         if self.report_dir is not None:
@@ -166,10 +146,6 @@ class SiteOptions:
             sites = [site for site in sites if shard.takes(site.key)]
         limited = structs.replace(settings.transport, bytes_per_second=self.limit_rate)
         return Fleet(tuple(sites), structs.replace(settings, transport=limited), self.report_dir)
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return path and path.absolute()
 
 
 def workplace(connection: ConnectionOptions, upload: UploadOptions | None, targets_file: Path | None) -> Workplace:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import anyio
 import click
 
-from syncer.errors import Exit, OutOfFiles, SyncerError
+from syncer.errors import Exit, OutOfFiles, SyncerError, UsageError
+
+if TYPE_CHECKING:
+    from syncer.api.sync import SyncResult
+    from syncer.fleet.dask import DaskRunner
 
 _OPEN_FILES = 65_536  # more than the 256 connections, the files and the clients of a registry ever need
 _LEAST_OPEN_FILES = 20
@@ -56,6 +62,25 @@ def allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if 0 <= hard < _LEAST_OPEN_FILES:
         raise OutOfFiles
+
+
+def import_dask(cluster: str) -> tuple[type[DaskRunner], Callable[..., Awaitable[SyncResult]]]:
+    """Import the runner of a fleet, and the function that has ``cluster`` do a sync (``dask_sync.sync_there``).
+
+    Raises ``UsageError`` without Dask, and for what names no cluster.
+    """
+    try:
+        from syncer.fleet import dask, dask_sync  # noqa: PLC0415  an extra, and slow to import
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("dask", "distributed"):
+            raise
+        raise UsageError(
+            "--dask needs dask.distributed, which is not installed",
+            hint="install syncer with its extra `dask`, or pip install distributed",
+        ) from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what matters of it is told in our words
+    dask.check_cluster(cluster)
+    return dask.DaskRunner, dask_sync.sync_there
 
 
 async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | None, seconds_to_stop: float) -> Exit:

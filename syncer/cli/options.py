@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from syncer.api.bundles import parse_selectors
 from syncer.bundle import GivenName, bundle_place
@@ -18,6 +18,11 @@ from syncer.naming import NameMapping, read_mapping
 from syncer.oci import Platform, Reference
 from syncer.registry import RegistryAddress
 from syncer.transfer.run import WORKERS
+
+
+def absolute(path: Path | None) -> Path | None:
+    """``path`` for a process whose working directory is another one."""
+    return path and path.absolute()
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -183,6 +188,16 @@ class ConnectionOptions(TrustOptions):
         "Seconds that a registry which has answered may be away, as when it restarts.", default=120.0, min=0
     )
 
+    def for_workers(self) -> Self:
+        """The same for processes of another working directory."""
+        return replace(
+            self,
+            authfile=absolute(self.authfile),
+            ca_cert=absolute(self.ca_cert),
+            tls_cert=absolute(self.tls_cert),
+            tls_key=absolute(self.tls_key),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginOptions:
@@ -202,6 +217,14 @@ class LoginOptions:
             raise UsageError(
                 "--username and --password-stdin are for one registry, and several are named",
                 hint="syncer registry-login keeps a login for each of them",
+            )
+
+    def refuse_for_workers(self) -> None:
+        """Raise ``UsageError`` for a login, since it would be needed on other machines."""
+        if self.is_given:
+            raise UsageError(
+                "--username and --password-stdin stay on this machine, and --dask goes to registries from others",
+                hint="syncer registry-login keeps a login on each of them",
             )
 
 
@@ -225,6 +248,10 @@ class UploadOptions(StateOptions):
         metavar="BYTES",
         parse=byte_count,
     )
+
+    def for_workers(self) -> Self:
+        """The same for processes of another working directory."""
+        return replace(self, state_dir=absolute(self.state_dir))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,6 +363,15 @@ class MirrorOptions(SourceOptions):
         if self.config or self.profiles or self.profile_file or self.images_file or not targets:
             return []
         return [*self.image, *targets]
+
+    def for_workers(self) -> Self:
+        """The same for processes of another working directory."""
+        return replace(
+            self,
+            config=absolute(self.config),
+            images_file=tuple(path.absolute() for path in self.images_file),
+            profile_file=tuple(path.absolute() for path in self.profile_file),
+        )
 
     @property
     def along(self) -> Along:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import click
-from msgspec import structs
+from msgspec import Struct, structs
 
-from syncer.api.sources import Sources, Warn, open_sources, sync_settings
+from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import hold_lock
-from syncer.api.sync import Mirroring, SyncResult, run_sync
+from syncer.api.sync import Mirroring, SyncPlace, SyncResult, run_sync
 from syncer.cli.command import argument, flag, option, options
-from syncer.cli.job import run
+from syncer.cli.job import LONGER_TO_STOP, allow_open_files, import_dask, run
 from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
@@ -26,7 +28,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import open_reporter, print_plan, warn
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
-from syncer.errors import Exit, UsageError
+from syncer.errors import Exit, UsageError, hide
 from syncer.formats.units import CountOrShare, Shard, byte_count_or_none, parse_duration
 from syncer.profiles.imports.importers import FORMATS, Naming, import_file
 from syncer.profiles.syncfile.document import Source, SyncDocument, Target, check_registry
@@ -71,6 +73,10 @@ def sync(
         metavar="BYTES",
         parse=byte_count_or_none,
     ),
+    dask: str | None = option(
+        "Mirror from the workers of a Dask cluster, or from N processes of this machine.",
+        metavar="tls://HOST:PORT|local:N",
+    ),
     transfer: TransferOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
@@ -87,19 +93,12 @@ def sync(
     transfer.refuse_recheck()
     if max_delete is not None and not yes:
         raise UsageError("--max-delete limits what --prune --yes deletes", hint="give all three")
+    if dask is not None:
+        _check_dask(login, is_forecast=transfer.dry_run, prunes=prune)
     share = Shard.parse(shard, os.environ) if shard else None
-    file = find_sync_file(mirror, registry, os.environ)
+    order = SyncOrder(mirror=mirror, registry=registry, connection=connection, upload=upload, shard=share)
+    file = order.file()
     state = state_directory(upload.state_dir)
-    registries = registry_settings(
-        connection,
-        login,
-        find_login_target(login, file),
-        upload,
-        everyone=mirror.everyone(registry),
-        include_foreign=mirror.include_foreign,
-    )
-    settings = sync_settings(file, registries, os.environ)
-    console = _console(settings, mirror.project_id) if file.asks_palette else None
     how = Mirroring(
         state=state,
         workers=connection.concurrency,
@@ -111,6 +110,11 @@ def sync(
         timeout=timeout,
         spool_size=spool_size,
     )
+    if dask is not None:
+        run(partial(_sync_there, dask, order, file, how, output), seconds_to_stop=LONGER_TO_STOP)
+        return
+    settings = order.settings(file, login)
+    console = _console(settings, mirror.project_id) if file.asks_palette else None
 
     def sources_with(say: Warn) -> AbstractAsyncContextManager[Sources]:
         return open_named(mirror, file, settings, console, say, shard=share)
@@ -125,29 +129,139 @@ def sync(
         return print_plan(report, output, exit_code=transfer.exit_code)
 
     async def job() -> Exit:
-        named = ", ".join(sorted(map(str, registry)))
-        profile = mirror.config.stem if mirror.config else named
+        profile = order.profile
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
-        with open_reporter(output, secrets=secrets) as reporter:
-            subject = str(mirror.config.resolve()) if mirror.config else named
-            with hold_lock(state, f"{subject}, shard {share}" if share else subject, reporter.warn) as usable:
-                if mirror.arch and mirror.referrers is not False:
-                    reporter.warn(
-                        "--arch takes one platform out of each index: signatures of the index itself do not apply to it"
-                    )
-                async with sources_with(reporter.warn) as sources:
-                    result = await run_sync(
-                        sources,
-                        structs.replace(how, state=usable),
-                        run_id=reporter.run_id,
-                        emit=reporter.emit,
-                        expect=reporter.expect,
-                        on_cut=lambda report: reporter.write(report, profile=profile),
-                    )
+        with (
+            open_reporter(output, secrets=secrets) as reporter,
+            hold_lock(state, order.subject, reporter.warn) as usable,
+        ):
+            order.warn(reporter.warn)
+            async with sources_with(reporter.warn) as sources:
+                result = await run_sync(
+                    sources,
+                    structs.replace(how, state=usable),
+                    run_id=reporter.run_id,
+                    emit=reporter.emit,
+                    expect=reporter.expect,
+                    on_cut=lambda report: reporter.write(report, profile=profile),
+                )
         reporter.summarize("Sync Summary", _outcome(file, result, share), result.report, profile=profile)
         return result.exit
 
     run(forecast if transfer.dry_run else job)
+
+
+def _check_dask(login: LoginOptions, *, is_forecast: bool, prunes: bool) -> None:
+    if is_forecast:
+        raise UsageError("--dry-run sends nothing, so that it needs no cluster", hint="leave --dask out")
+    if prunes:
+        raise UsageError(
+            "no worker knows all that the targets are to have, so that --dask prunes nothing",
+            hint="when the sync is through, prune in a run without --dask: what is there costs only HEAD requests",
+        )
+    login.refuse_for_workers()
+
+
+class SyncOrder(Struct, frozen=True, kw_only=True):
+    """The options that say what is mirrored, and how registries are spoken to."""
+
+    mirror: MirrorOptions
+    registry: tuple[RegistryAddress, ...]
+    connection: ConnectionOptions
+    upload: UploadOptions
+    shard: Shard | None
+
+    @property
+    def _named(self) -> str:
+        return ", ".join(sorted(map(str, self.registry)))
+
+    @property
+    def profile(self) -> str:
+        """The name of the job in the metrics."""
+        return self.mirror.config.stem if self.mirror.config else self._named
+
+    @property
+    def subject(self) -> str:
+        """The name of its lock."""
+        subject = str(self.mirror.config.resolve()) if self.mirror.config else self._named
+        return f"{subject}, shard {self.shard}" if self.shard else subject
+
+    def file(self) -> SyncFile:
+        """The sync file; raises ``UsageError`` and ``InvalidFile``."""
+        return find_sync_file(self.mirror, self.registry, os.environ)
+
+    def settings(self, file: SyncFile, login: LoginOptions | None = None) -> RegistrySettings:
+        """The settings of the registries of ``file``; raises ``UsageError`` and ``InvalidFile``."""
+        registries = registry_settings(
+            self.connection,
+            login,
+            find_login_target(login, file) if login else None,
+            self.upload,
+            everyone=self.mirror.everyone(self.registry),
+            include_foreign=self.mirror.include_foreign,
+        )
+        return sync_settings(file, registries, os.environ)
+
+    def for_workers(self) -> Self:
+        """The same for processes of another working directory."""
+        return replace(
+            self,
+            mirror=self.mirror.for_workers(),
+            connection=self.connection.for_workers(),
+            upload=self.upload.for_workers(),
+        )
+
+    def warn(self, warn: Warn) -> None:
+        """Warn of what the options do to signatures."""
+        if self.mirror.arch and self.mirror.referrers is not False:
+            warn("--arch takes one platform out of each index: signatures of the index itself do not apply to it")
+
+
+def sync_place(order: SyncOrder) -> SyncPlace:
+    """Make what a worker needs for a sync: the options of the command that began it, its own file and its own logins.
+
+    Raises ``UsageError`` and ``InvalidFile`` for what is not there.
+    """
+    allow_open_files()
+    mirror, file = order.mirror, order.file()
+    settings = order.settings(file)
+    hide(known_secrets(settings))  # whoever reads what is sent back does not know them
+
+    def open_leg(leg: Leg, say: Warn) -> AbstractAsyncContextManager[Sources]:
+        console = _console(settings, mirror.project_id) if file.asks_palette and not leg.registry else None
+        hide(console.secrets if console else ())
+        return open_named(mirror, file, settings, console, say, shard=order.shard, leg=leg)
+
+    return SyncPlace(file=file, state=state_directory(order.upload.state_dir), open=open_leg)
+
+
+async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirroring, output: OutputOptions) -> Exit:
+    """Have ``cluster`` mirror; also a run that is stopped tells how far it came."""
+    _, sync_there = import_dask(cluster)
+    ended: list[SyncResult] = []
+    try:
+        with (
+            open_reporter(output) as reporter,
+            hold_lock(state_directory(order.upload.state_dir), order.subject, reporter.warn),
+        ):
+            order.warn(reporter.warn)
+            result = await sync_there(
+                cluster,
+                partial(sync_place, order.for_workers()),
+                file,
+                how,
+                run_id=reporter.run_id,
+                emit=reporter.emit,
+                warn=reporter.warn,
+                expect=reporter.expect,
+                on_cut=ended.append,
+            )
+            ended.append(result)
+    finally:  # the display is over
+        for each in ended:
+            outcome = _outcome(file, each, order.shard)
+            reporter.summarize("Sync Summary", outcome, each.report, profile=order.profile)
+    return result.exit
 
 
 def _console(settings: RegistrySettings, project_id: str | None) -> PaletteConsole:
@@ -219,6 +333,7 @@ def open_named(
     say: Warn,
     *,
     shard: Shard | None = None,
+    leg: Leg | None = None,
 ) -> AbstractAsyncContextManager[Sources]:
     """Open the sources of ``file``, which the options name, with all that a command line has for them."""
     return open_sources(
@@ -230,6 +345,7 @@ def open_named(
         strict=options.strict,
         environment=os.environ,
         shard=shard,
+        leg=leg,
     )
 
 

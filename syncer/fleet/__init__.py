@@ -182,9 +182,11 @@ MakeWorkplace: TypeAlias = Callable[[], Workplace]
 class Runner(Protocol):
     """A place where sites are visited, instead of this process."""
 
-    def open(self, errand: Errand, sites: Sequence[Site]) -> AbstractAsyncContextManager[Visit]:
+    def open(
+        self, errand: Errand, sites: Sequence[Site], *, warn: Callable[[str], None] | None = None
+    ) -> AbstractAsyncContextManager[Visit]:
         """Make ready for ``errand`` at ``sites``; the function that visits one of them is good for the block.
 
-        Raises ``UsageError`` where it cannot be done there.
+        ``warn`` is told what works and may not be meant.  Raises ``UsageError`` where it cannot be done there.
         """
         ...

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -33,7 +33,7 @@ from syncer.bundle import Bundle
 from syncer.errors import SyncerError, Unreachable, UsageError
 from syncer.fleet import Errand, MakeWorkplace, Workplace
 from syncer.fleet.result import SiteResult, Stopped, outcome
-from syncer.fleet.visits import Ended, Visit, open_convoy, visit_alone
+from syncer.fleet.visits import Ended, Visit, open_convoy, pieces_in_flight, visit_alone
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import open_registries
 from syncer.report.summary import Reported
@@ -41,8 +41,6 @@ from syncer.transfer.events import Emit
 
 T = TypeVar("T")
 
-_IN_FLIGHT = 256  # pieces of content of all sites of a worker together
-_LEAST_IN_FLIGHT = 4  # of one site
 _LINGERS = 10.0  # seconds for which a worker keeps a bundle open that no task uses
 _LATE = 30.0  # seconds that a worker may take to tell of a site whose time is over
 _SECONDS_TO_CLOSE = 10.0
@@ -65,7 +63,6 @@ def check_cluster(text: str) -> str:
 
 
 _End: TypeAlias = tuple[SiteResult, Reported | None]  # of a visit
-_Task: TypeAlias = "distributed.Future[_End]"
 _GIVEN_UP = "the Dask cluster gave the task up"
 _GO_ON = "is its scheduler still there? the same command goes on"
 
@@ -83,53 +80,68 @@ class DaskRunner(Struct, frozen=True, kw_only=True):
 
     cluster: str
     workplace: MakeWorkplace = Workplace
-    warn: Callable[[str], None] | None = None  # is told what works and may not be meant
 
     @asynccontextmanager
-    async def open(self, errand: Errand, sites: Sequence[Site]) -> AsyncIterator[Visit]:
+    async def open(
+        self, errand: Errand, sites: Sequence[Site], *, warn: Callable[[str], None] | None = None
+    ) -> AsyncIterator[Visit]:
         """Connect to the cluster; raises ``UsageError`` for workers that have another syncer or bundle.
 
         Raises ``Unreachable`` for a scheduler that is not there.
         """
-        async with _connected(check_cluster(self.cluster), _at_once(errand, sites)) as client:
-            try:
-                await self._compare(client, errand)
-            except OSError as error:
-                raise Unreachable(f"the Dask scheduler {self.cluster} is gone: {error}") from None
+        async with connected(self.cluster, _at_once(errand, sites)) as client:
+            await compare_workers(client, errand.version, _look, errand, self.workplace, warn=warn)
             yield _Tasks(client, errand, self.workplace, sites).visit
             if client.status == "running":
                 with suppress(OSError), anyio.move_on_after(_SECONDS_TO_CLOSE):
                     await client.run(_clear, errand.options.run_id, on_error="ignore")
 
-    async def _compare(self, client: distributed.Client, errand: Errand) -> None:
-        """Look whether all workers can do ``errand``."""
+
+async def compare_workers(
+    client: distributed.Client,
+    version: str,
+    look: Callable[..., Awaitable[str | None]],
+    *arguments: Any,
+    warn: Callable[[str], None] | None,
+) -> None:
+    """Raise ``UsageError`` where a worker has another ``version`` of syncer, or a reason by ``look(*arguments)``.
+
+    Raises ``Unreachable`` for a scheduler that is gone.
+    """
+    try:
         versions = await client.run(_version, on_error="return")
-        if not versions and self.warn:
-            self.warn("the Dask cluster has no worker yet: the run begins with the first one that comes")
+        if not versions and warn:
+            warn("the Dask cluster has no worker yet: the run begins with the first one that comes")
         others = {
             worker: f"syncer cannot be run there: {of}" if isinstance(of, Exception) else f"it has syncer {of}"
             for worker, of in versions.items()
-            if of != errand.version and not isinstance(of, OSError)  # a worker that is gone has no task
+            if of != version and not isinstance(of, OSError)  # a worker that is gone has no task
         }
         if not others:
-            looked = await client.run(_look, errand, self.workplace, on_error="return")
+            looked = await client.run(look, *arguments, on_error="return")
             others = {
                 worker: f"{problem}"
                 for worker, problem in looked.items()
                 if problem is not None and not isinstance(problem, OSError)
             }
-        if others:
-            worker, problem = min(others.items())
-            more = f" (and {len(others) - 1:,} more of {len(versions):,} workers cannot)" if len(others) > 1 else ""
-            raise UsageError(
-                f"the Dask worker {worker} cannot take part: {problem}{more}",
-                hint=f"each worker needs syncer {errand.version}, and the bundle and other files at the same paths",
-            )
+    except OSError as error:
+        raise Unreachable(f"the Dask scheduler is gone: {error}") from None
+    if others:
+        worker, problem = min(others.items())
+        more = f" (and {len(others) - 1:,} more of {len(versions):,} workers cannot)" if len(others) > 1 else ""
+        raise UsageError(
+            f"the Dask worker {worker} cannot take part: {problem}{more}",
+            hint=f"each worker needs syncer {version}, and the files of the command at the same paths",
+        )
 
 
 @asynccontextmanager
-async def _connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Client]:
-    """A connection to ``cluster``, which is made here where it is a local one; ``at_once`` tasks are run there."""
+async def connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Client]:
+    """A connection to ``cluster``, which is made here where it is a local one; ``at_once`` tasks are run there.
+
+    Raises ``UsageError`` for what names no cluster, and ``Unreachable`` for a scheduler that is not there.
+    """
+    check_cluster(cluster)
     async with AsyncExitStack() as stack:
         place: Any = cluster
         if local := _LOCAL.fullmatch(cluster):
@@ -140,6 +152,7 @@ async def _connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Cl
                 processes=True,
                 asynchronous=True,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # or two clusters here would want port 8787
                 memory_limit=None,
                 silence_logs=logging.CRITICAL,
                 preload=[_LEAVE_SIGNALS_TO_US],
@@ -238,31 +251,38 @@ class _Tasks:
         told = Site(site.name, site.registry, mapping=site.mapping, bytes_per_second=self._shares[site.key])
         until = None if seconds is None else time.time() + seconds
         key = (f"syncer-{errand.command}-{errand.options.run_id}", site.name, self._visits[site.key])
-        with anyio.move_on_after(None if seconds is None else max(0.0, seconds) + _LATE):
-            async with self._task(key, errand, self._workplace, told, until) as task:
-                return await _end_of(task)
+        with anyio.move_on_after(time_for(seconds)):
+            return await do_task(self._client, visit_site, errand, self._workplace, told, until, key=key)
         raise ClusterError("no worker of the Dask cluster told of it in time")
 
-    @asynccontextmanager
-    async def _task(self, key: tuple[str, str, int], *arguments: Any) -> AsyncIterator[_Task]:
-        """A task of the cluster for the block, at whose end the scheduler forgets it."""
-        try:
-            task = self._client.submit(visit_site, *arguments, key=key, pure=False)
-        except ClosedClientError:
-            raise ClusterError(_GIVEN_UP, hint=_GO_ON) from None
-        try:
-            yield task
-        finally:
-            with suppress(ClosedClientError), anyio.move_on_after(_SECONDS_AFTER_A_SIGNAL, shield=True):
-                await task.cancel()  # type: ignore[no-untyped-call]
+
+def time_for(seconds: float | None) -> float | None:
+    """The seconds to wait for a task that may take ``seconds``."""
+    return None if seconds is None else max(0.0, seconds) + _LATE
 
 
-async def _end_of(task: _Task) -> _End:
+async def do_task(client: distributed.Client, work: Callable[..., T], *arguments: Any, key: tuple[str, str, int]) -> T:
+    """Have a worker do ``work(*arguments)``; however this ends, the scheduler forgets the task then.
+
+    Raises ``ClusterError`` where the task was given up.
+    """
     try:
-        end: _End = await task
+        task = client.submit(work, *arguments, key=key, pure=False)
+    except ClosedClientError:
+        raise ClusterError(_GIVEN_UP, hint=_GO_ON) from None
+    try:
+        return await _end_of(task)
+    finally:
+        with suppress(ClosedClientError), anyio.move_on_after(_SECONDS_AFTER_A_SIGNAL, shield=True):
+            await task.cancel()  # type: ignore[no-untyped-call]
+
+
+async def _end_of(task: distributed.Future[T]) -> T:
+    try:
+        end: T = await task
     except distributed.KilledWorker as killed:
         raise ClusterError(
-            f"{killed.allowed_failures + 1} workers died while they were at this site, the last one "
+            f"{killed.allowed_failures + 1} workers died while they were at this, the last one "
             f"{killed.last_worker.address}",
             hint="the logs of the workers tell why; the same command goes on",
         ) from None
@@ -305,14 +325,14 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
     """Do ``errand`` at ``site``, as a task of a worker, until ``until`` (seconds since 1970)."""
     began = time.monotonic()
     worker = distributed.get_worker()
-    workers = min(errand.options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // worker.state.nthreads))
+    workers = pieces_in_flight(worker.state.nthreads, errand.options.workers)
     seconds = None if until is None else until - time.time()
     try:
         if errand.version != __version__:
             raise UsageError(f"the Dask worker {worker.address} has syncer {__version__}, and not {errand.version}")
         with (
             _at_desk(errand, workplace, worker) as desk,
-            _given_up_with(worker, desk.begin(site, workers, seconds)) as visit,
+            given_up_with(worker, desk.begin(site, workers, seconds)) as visit,
         ):
             return visit.result()
     except SyncerError as error:
@@ -441,6 +461,8 @@ class _Watch(distributed.WorkerPlugin):
 
     def teardown(self, worker: distributed.Worker) -> None:  # noqa: ARG002
         """See ``WorkerPlugin``: end all when the worker ends."""
+        for visit in list(self.visits.values()):
+            visit.cancel()
         with _desks_lock:
             for desk in _desks.values():
                 desk.close()
@@ -455,7 +477,7 @@ def _watch(worker: distributed.Worker) -> _Watch:
 
 
 @contextmanager
-def _given_up_with(worker: distributed.Worker, visit: Future[T]) -> Iterator[Future[T]]:
+def given_up_with(worker: distributed.Worker, visit: Future[T]) -> Iterator[Future[T]]:
     """Cancel ``visit`` when the task that this thread does is taken from ``worker``."""
     watch = _watch(worker)
     key = worker.get_current_task()

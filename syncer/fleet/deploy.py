@@ -24,7 +24,17 @@ from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watch
 from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, SiteResult, SiteState
-from syncer.fleet.visits import Names, Planning, Pushing, Verifying, Visit, address_of, open_convoy, with_limits
+from syncer.fleet.visits import (
+    Names,
+    Planning,
+    Pushing,
+    Verifying,
+    Visit,
+    address_of,
+    open_convoy,
+    share_of_workers,
+    with_limits,
+)
 from syncer.formats.units import CountOrShare
 from syncer.naming import NameMapping
 from syncer.oci import Platform
@@ -32,9 +42,6 @@ from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.summary import Reported
 from syncer.transfer.run import WORKERS
-
-_IN_FLIGHT = 256  # pieces of content of all sites together
-_LEAST_IN_FLIGHT = 4  # of one site
 
 
 async def deploy(
@@ -130,7 +137,7 @@ async def push_fleet(
                 errand = Errand.of("push", bundle, given, settings, options)
                 await _visit_there(account, runner, errand, journal)
             else:
-                workers, convoy = _share_of_workers(sites, options), open_convoy(bundle, options, len(sites))
+                workers, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
                 pushing = Pushing(registries, bundle, chosen, names, options, workers, convoy)
                 await _visit_all(account, pushing.visit, registries, journal)
         if bundle.changed():
@@ -161,7 +168,7 @@ async def plan_fleet(
             if runner:
                 await _visit_there(account, runner, Errand.of("plan", bundle, given, settings, options))
             else:
-                planning = Planning(registries, chosen, options, _share_of_workers(sites, options))
+                planning = Planning(registries, chosen, options, share_of_workers(len(sites), options))
                 await _visit_all(account, planning.visit, registries)
     return account.result()
 
@@ -188,7 +195,7 @@ async def verify_fleet(
                 errand = Errand.of("verify", bundle, given, settings, options, check=check)
                 await _visit_there(account, runner, errand)
             else:
-                verifying = Verifying(registries, bundle, check, options, _share_of_workers(sites, options))
+                verifying = Verifying(registries, bundle, check, options, share_of_workers(len(sites), options))
                 await _visit_all(account, verifying.visit, registries)
     return account.result()
 
@@ -230,12 +237,6 @@ def _open_journal(bundle: Bundle, chosen: BundleSource, options: FleetOptions) -
     if options.trust_journal:
         journal.load()
     return journal
-
-
-def _share_of_workers(sites: Sequence[Site], options: FleetOptions) -> int:
-    """The pieces of content that may be in flight at one site, so that the connections of all stay within bounds."""
-    together = max(1, min(options.at_once, len(sites)))
-    return min(options.workers, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
 
 
 class _Account(Struct, frozen=True):
@@ -292,7 +293,7 @@ def _not_begun(site: Site) -> SiteResult:
 async def _visit_there(account: _Account, runner: Runner, errand: Errand, journal: FleetJournal | None = None) -> None:
     """Have ``runner`` do ``errand`` at each site."""
     if sites := account.waiting:
-        async with runner.open(errand, sites) as visit:
+        async with runner.open(errand, sites, warn=account.options.warn) as visit:
             await _visit_all(account, visit, None, journal)
 
 

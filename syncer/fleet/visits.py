@@ -33,6 +33,8 @@ from syncer.report.forecast import Forecast
 from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 
+_IN_FLIGHT = 256  # pieces of content of all sites of a process together
+_LEAST_IN_FLIGHT = 4  # of one site
 _LEAST_WINDOW = 64 * 1024 * 1024  # bytes
 _NAMES_KEPT = 16  # mappings and bases; each has the names of all images
 _ANY_REGISTRY = "any.invalid"
@@ -146,6 +148,19 @@ class Pushing(Struct, frozen=True):
             return
         with self.convoy.join() as place:
             yield BundleSource(lambda: self.chosen.definition, self.chosen.items, ConvoySource(self.bundle, place))
+
+
+def share_of_workers(sites: int, options: FleetOptions) -> int:
+    """The pieces of content that may be in flight at one of ``sites``.
+
+    So the connections of all that run together stay within bounds.
+    """
+    return pieces_in_flight(max(1, min(options.at_once, sites)), options.workers)
+
+
+def pieces_in_flight(together: int, most: int) -> int:
+    """The pieces of content that each of ``together`` transfers of a process may have in flight, ``most`` at most."""
+    return min(most, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
 
 
 def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:

@@ -148,6 +148,7 @@ class Account:
         )
 
     def _end(self, item: Item, status: Status, root: Descriptor | None = None) -> None:
+        now = self.clock()
         known = self._images.get(item) or ImageAccount(
             source=item.source, target=item.target, subject=item.subject, status=status
         )
@@ -156,7 +157,7 @@ class Account:
             status=status,
             error=None,
             digest=root.digest if root else known.digest,
-            seconds=self.clock() - self._found_at.get(item, self.clock()),
+            seconds=now - self._found_at.get(item, now),
         )
 
     def _totals(self, images: tuple[ImageAccount, ...], registries: tuple[RegistryAccount, ...]) -> Totals:
