@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -204,7 +203,7 @@ class SyncOrder(Struct, frozen=True, kw_only=True):
 
     def for_workers(self) -> Self:
         """The same for processes of another working directory."""
-        return replace(
+        return structs.replace(
             self,
             mirror=self.mirror.for_workers(),
             connection=self.connection.for_workers(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
@@ -132,7 +131,9 @@ class SyncFile(RegistriesFile):
         """This file with the target ``title`` alone, and the sources that go there."""
         target = next(target for target in self.targets if target.title == title)
         sources = tuple(source for source in self.sources if target in self.targets_of(source))
-        return replace(self, document=self.document.model_copy(update={"sources": sources, "targets": (target,)}))
+        return dataclasses.replace(
+            self, document=self.document.model_copy(update={"sources": sources, "targets": (target,)})
+        )
 
     @property
     def sources(self) -> tuple[Source, ...]:
