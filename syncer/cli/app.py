@@ -36,7 +36,7 @@ _EVERYWHERE = {
     "plan": "plan:plan",
     "list": "bundles:list_bundles",
     "import": "sync:import_",
-    "report": "report:report",
+    "report": "fleet:report",
     "upload": "edge:upload",
 }
 _EDGE = {

@@ -1,16 +1,19 @@
-"""Sites on the command line: the options that name them, and what is told of them while they run and afterwards."""
+"""Sites on the command line: the options that name them, and what is told of them while they run and afterwards.
+
+Also ``syncer report``, which tells of several runs as of one.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 import orjson
@@ -18,24 +21,34 @@ from msgspec import Struct, structs
 
 from syncer.api.delta import AssumedMissing, render_missing
 from syncer.bundle import BundleUrl, GivenName
-from syncer.cli.command import option, options
+from syncer.cli.command import argument, flag, option, options
 from syncer.cli.display import SitesDisplay, drawing
 from syncer.cli.job import allow_open_files, import_dask
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions, absolute
-from syncer.cli.output import EventLog, open_event_log, open_screen, print_json, warn, warn_above, write_metrics_file
+from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions, absolute, json_flag
+from syncer.cli.output import (
+    EventLog,
+    note,
+    open_event_log,
+    open_screen,
+    print_json,
+    warn,
+    warn_above,
+    write_metrics_file,
+)
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
 from syncer.fleet import Command, FleetOptions, Runner, Workplace, name_sites, read_targets
-from syncer.fleet.result import cause_of
+from syncer.fleet.result import FleetResult, cause_of, join_fleets
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
 from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import RegistryAddress, RegistrySettings
-from syncer.report import human_bytes, human_seconds, printable
+from syncer.report import Report, human_bytes, human_seconds, printable, summary
+from syncer.report.figures import Part, join_reports
 from syncer.report.summary import Reported, block, quantity, require_writable, write_account, write_report
 
 if TYPE_CHECKING:
-    from syncer.fleet.result import Cause, FleetResult, SiteResult
+    from syncer.fleet.result import Cause, SiteResult
     from syncer.transfer.events import Emit
 
 
@@ -356,3 +369,87 @@ def _line(result: SiteResult) -> str:
 def _file_stem(name: str) -> str:
     """The name of a file, without its ending, that says which site it is about."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:_LONGEST_STEM] or "_"
+
+
+Account: TypeAlias = Report | FleetResult
+
+
+def report(
+    *,
+    files: tuple[Path, ...] = argument(
+        "The reports that --report wrote, or --json printed.", metavar="FILE…", many=True
+    ),
+    json: bool = json_flag("Print the joined report as one JSON document instead of a summary."),
+    exit_code: bool = flag("Exit as one run would have done; else with 0 when the reports could be read."),
+) -> None:
+    """Tell what one run did, or what several did as if they were one, such as the shards of a fleet.
+
+    Of a site, or of an image at a target, that is in several reports, the last one counts.
+    """
+    accounts = [read_account(path) for path in files]
+    fleets = [account for account in accounts if isinstance(account, FleetResult)]
+    runs = [account for account in accounts if isinstance(account, Report)]
+    if fleets and runs:
+        run, fleet = (next(p for p, a in zip(files, accounts, strict=True) if a in kind) for kind in (runs, fleets))
+        raise UsageError(
+            f"{run} is the report of a run, and {fleet} that of a run over several sites, which are not one account",
+            hint="join them apart from each other",
+        )
+    joined: Account
+    if fleets:
+        joined, repeated = join_fleets(fleets)
+    else:
+        joined, repeated = join_reports(runs)
+    if repeated:
+        note(_repeated("site" if fleets else "image", repeated))
+    if json:
+        print_json(joined.to_json())
+    else:
+        click.echo(_told(joined))
+    if exit_code:
+        raise click.exceptions.Exit(joined.exit)
+
+
+def read_account(path: Path) -> Account:
+    """The account in the report at ``path``, of this version or the one before.
+
+    Raises ``UsageError`` for a file that is not there, or no report.
+    """
+    try:
+        document = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except orjson.JSONDecodeError:
+        raise _no_report(path, "it is no JSON document") from None
+    kind = document.get("kind", "run") if isinstance(document, Mapping) else None
+    if kind not in ("run", "fleet"):
+        raise _no_report(path, "it has another kind" if kind is not None else "it is no JSON object")
+    try:
+        return FleetResult.from_json(document) if kind == "fleet" else Report.from_json(document)
+    except KeyError as lacking:
+        raise _no_report(path, f"it has no {lacking}") from None
+    except (TypeError, ValueError, AttributeError, SyncerError):
+        raise _no_report(path, "some of it is no figure or no name where one belongs") from None
+
+
+def _no_report(path: Path, why: str) -> UsageError:
+    return UsageError(f"{path} is no report of a run: {why}", hint="give files that --report wrote, or --json printed")
+
+
+def _repeated(what: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN:,} more" if len(names) > _NAMES_SHOWN else ""
+    listed = printable(", ".join(names[:_NAMES_SHOWN]))
+    return f"of {quantity(len(names), what)} in more than one report the later entry counts: {listed}{more}"
+
+
+def _told(account: Account) -> str:
+    """The summary of ``account``, which begins with the runs that it is of."""
+    of = _runs(account.runs)
+    if isinstance(account, FleetResult):
+        return block(f"{account.command.capitalize()} Summary", [of, *fleet_lines(account)])
+    return summary("Summary", [of], account)
+
+
+def _runs(runs: Sequence[Part]) -> str:
+    began, ended = min(run.started for run in runs), max(run.ended for run in runs)
+    return f"{quantity(len(runs), 'run')} from {began:%Y-%m-%d %H:%M:%S} to {ended:%Y-%m-%d %H:%M:%S} UTC"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from syncer.api.sync import SyncResult
     from syncer.fleet.dask import DaskRunner
 
+
 _OPEN_FILES = 65_536  # more than the 256 connections, the files and the clients of a registry ever need
 _LEAST_OPEN_FILES = 20
 _SECONDS_TO_STOP = 1.8  # after a signal; a file under its final name is whole whenever the process ends
