@@ -33,7 +33,7 @@ newest: tools ## the registry and Palette's API once more, with the newest aioht
 	$(NEWEST)/bin/python -m pytest $(wildcard tests/test_serve_*.py) $(patsubst %,tests/test_palette_%.py,api login network round_trip) \
 		--deselect tests/test_palette_api.py::$(MOCKED)
 
-soak: $(VENV)/.tested tools ## the long tests: many random kills, of syncer and of registries, and a stalled scanner
+soak: $(VENV)/.tested tools ## the long tests: random kills of syncer and registries, a stalled scanner, a bundle larger than memory
 	$(PYTEST) -m soak --timeout 1800
 
 check: $(VENV)/.tested ## lint and types

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import json
 import shutil
 import socket
@@ -73,6 +74,8 @@ def run(scenario: Scenario, place: Place) -> dict[str, Any]:
                 place.tell(f"{NAME}: round {count} of {scenario.rounds}")
                 bench.beside_loops(count)
                 bench.beside_failures(count)
+                bench.synced(count)
+                bench.on_a_cluster(count)
         bench.simulated()
     return {
         "registries": scenario.registries,
@@ -156,6 +159,31 @@ class _Bench:
                 self._check(TOOLS["syncer"], self._jobs["syncer"], addresses)
                 ends[title] = _last_end(reports)
                 self._note("failures", title, count, cost, last_good=ends[title])
+            self._forget()
+
+    def synced(self, count: int) -> None:
+        """A sync from registry to registry: each blob is fetched once for all targets."""
+        job = self._jobs["syncer"]
+        report = self._directory / "sync.json"
+        with self._registries(self._scenario.registries) as (addresses, pids):
+            named = [word for address in addresses for word in ("--registry", f"{address}/{_BASE}")]
+            images = job.write("sync.txt", "".join(f"{job.at_source(image)}\n" for image in self._corpus.images))
+            argv = (*SYNCER, "sync", "--images-file", images, *named, "--no-progress", "--report", str(report))
+            cost = self._measure(Command(argv, self._environment), pids)
+            self._check(TOOLS["syncer"], job, addresses)
+        fetched = json.loads(report.read_text())["totals"]["bytes_fetched"]
+        self._note("sync", "syncer, one run", count, cost, fetched=fetched / sum(self._corpus.blobs.values()))
+        self._forget()
+
+    def on_a_cluster(self, count: int) -> None:
+        """A few registries by two processes of a Dask cluster on this machine, beside one process."""
+        if importlib.util.find_spec("distributed") is None:
+            return
+        for title, more in (("one process", ()), ("--dask local:2", ("--dask", "local:2"))):
+            with self._registries(min(4, self._scenario.registries)) as (addresses, pids):
+                cost = self._measure(self._fleet(addresses, *more), pids)
+                self._check(TOOLS["syncer"], self._jobs["syncer"], addresses)
+                self._note("a cluster", title, count, cost)
             self._forget()
 
     def simulated(self) -> None:
@@ -353,6 +381,7 @@ def _bounds(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         yield from _judged(f"wall, beside {other}", 0.5, _ratio(samples, "push", fleet, other, "wall"))
     yield from _judged(f"client CPU, beside {loop}", 0.45, _ratio(samples, "push", fleet, loop, "client_cpu"))
     yield from _judged("nothing to do, client CPU s", 0.5, _figure(samples, "nothing to do", fleet, "client_cpu"))
+    yield from _judged("sync, bytes fetched ÷ distinct", 1.02, _figure(samples, "sync", fleet, "fetched"))
     last = _ratio(samples, "failures", "beside failures", "good alone", "last_good")
     yield from _judged("last good site beside failures, ÷ good alone", 1.3, last)
     alone = {sample["round"]: sample["wall"] for sample in _of(samples, "good alone")}
