@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import anyio
-from msgspec import Struct
 
 from syncer.api.bundles import Warn, open_checked, parse_travelled
-from syncer.bundle import AssumedBlob, Assumption, Bundle, Witness
+from syncer.bundle import AssumedBlob, Assumption, Bundle, BundleView, Witness
 from syncer.content import Blob, Item
-from syncer.errors import InvalidContent, InvalidFile, NetworkError, SyncerError, UsageError, VerificationError
+from syncer.errors import InvalidContent, InvalidFile, SyncerError, UsageError, VerificationError
 from syncer.files import reading
 from syncer.formats.text import MAX_TEXT_SIZE, decode_text, parse_json
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest, Descent, Takes, never
 from syncer.profiles.definition.definition import DefinedChart, DefinedImage, Entry, name_of
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.report.figures import instant
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.memory import Have, InvalidHave, Memory
 from syncer.transfer.plan import Tree
@@ -49,9 +49,6 @@ class AssumedMissing(VerificationError):
         self.blobs = tuple(blobs)
         self.checked = checked
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.registry, self.blobs, self.checked)
-
 
 def render_missing(bundle: str, missing: Iterable[AssumedMissing]) -> dict[str, Any]:
     """The document ``syncer/missing@1``: blobs that registries lack, and which of them lack each (docs/delta.md)."""
@@ -62,7 +59,7 @@ def render_missing(bundle: str, missing: Iterable[AssumedMissing]) -> dict[str, 
     return {
         "kind": _MISSING,
         "bundle": bundle,
-        "date": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "date": instant(datetime.now(UTC), "seconds"),
         "blobs": [
             {"digest": str(digest), "size": size, "registries": registries}
             for digest, (size, registries) in sorted(lacking.items(), key=lambda each: str(each[0]))
@@ -70,21 +67,12 @@ def render_missing(bundle: str, missing: Iterable[AssumedMissing]) -> dict[str, 
     }
 
 
-class DeltaSource(Struct, frozen=True):
+class DeltaSource(BundleView, frozen=True):
     """A delta as a source: what it lacks is read where it was found, should a registry not mount it."""
 
-    bundle: Bundle
     registries: Registries
     host: str
     places: Mapping[Digest, str]  # the repository in which each assumed blob was found
-
-    async def resolve(self, reference: Reference) -> Descriptor:
-        """See ``content.Source``."""
-        return await self.bundle.resolve(reference)
-
-    async def manifest(self, reference: Reference) -> AnyManifest:
-        """See ``content.Source``."""
-        return await self.bundle.manifest(reference)
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         """See ``content.Source``."""
@@ -93,57 +81,46 @@ class DeltaSource(Struct, frozen=True):
             return self.bundle.blob(reference, descriptor)
         return self.registries.blob(Reference(self.host, place, digest=descriptor.digest), descriptor)
 
-    def brings(self, layer: Descriptor) -> bool:
-        """See ``content.Bringing``."""
-        return self.bundle.brings(layer)
+    @property
+    def left_out(self) -> dict[Digest, Descriptor]:
+        """The blobs that were found."""
+        assumed = self.bundle.assumed.blobs if self.bundle.assumed else {}
+        return {digest: assumed[digest].descriptor for digest in self.places}
 
 
-async def find_assumed(
-    bundle: Bundle,
+async def find_rest(
+    delta: Bundle,
     items: Sequence[Item],
     registries: Registries,
     address: RegistryAddress,
     *,
-    places: Mapping[Reference, Reference],
+    names: Mapping[Reference, Reference],
     workers: int,
-) -> dict[Digest, str]:
-    """The repository at ``address`` in which each blob is that ``bundle`` lacks and ``items`` need, by one HEAD each.
+) -> DeltaSource:
+    """Look at ``address`` for each blob that ``delta`` lacks and ``items`` need, by one HEAD each.
 
-    A blob that is not where an image needs it is looked for where the list of the delta says, and in ``places``: the
+    A blob that is not where an image needs it is looked for where the list of the delta says, and in ``names``: the
     names that original names have there.  Raises ``AssumedMissing`` with all that is nowhere, and what the registry
     raises when it does not tell.
     """
-    assert bundle.assumed is not None
+    assert delta.assumed is not None
+    assumed = delta.assumed.blobs
     registry = registries.registry(address.host, plain_http=address.plain_http)
-    repositories = {place.name: target.repository for place, target in places.items()}
-    wanted = await _needed(bundle, items)
+    repositories = {original.name: target.repository for original, target in names.items()}
+    wanted = await _needed(delta, items)
     found: dict[Digest, str] = {}
-    lacking: dict[Digest, AssumedBlob] = {}
-    limiter = anyio.CapacityLimiter(workers)
 
-    problems: list[SyncerError] = []
+    async def look(digest: Digest) -> None:
+        descriptor, spaces = wanted[digest]
+        for space in _candidates(assumed[digest], spaces, repositories):
+            if await registry.repository(space, "pull").find_blob(descriptor):
+                found[digest] = space
+                return
 
-    async def look(blob: AssumedBlob, descriptor: Descriptor, spaces: Iterable[str]) -> None:
-        async with limiter:
-            try:
-                for space in spaces if not problems else ():
-                    if await registry.repository(space, "pull").find_blob(descriptor):
-                        found[blob.digest] = space
-                        return
-                lacking[blob.digest] = blob
-            except SyncerError as error:  # kept, since leaving a task group would wrap it
-                problems.append(error)
-
-    async with anyio.create_task_group() as tasks:
-        for digest, (descriptor, spaces) in wanted.items():
-            blob = bundle.assumed.blobs[digest]
-            tasks.start_soon(look, blob, descriptor, _candidates(blob, spaces, repositories))
-    if problems:
-        raise problems[0]
-    if lacking:
-        missing = [blob for digest, blob in bundle.assumed.blobs.items() if digest in lacking]
+    await for_each(wanted, look, workers)
+    if missing := [blob for digest, blob in assumed.items() if digest in wanted and digest not in found]:
         raise AssumedMissing(str(address), missing, len(wanted))
-    return found
+    return DeltaSource(delta, registries, address.host, found)
 
 
 def _candidates(blob: AssumedBlob, spaces: Iterable[str], repositories: Mapping[str, str]) -> Iterable[str]:
@@ -162,7 +139,7 @@ async def _needed(bundle: Bundle, items: Sequence[Item]) -> dict[Digest, tuple[D
             case Tree(item):
                 content: Iterable[Descriptor] = found.content
             case DiscoveryFailure(item):  # the push tells why; of an image whose config is not here all is asked for
-                content = _content(bundle, item)
+                content = [blob async for blob in _blobs_of(bundle, await bundle.manifest(item.source))]
             case _:
                 return
         for each in content:
@@ -183,38 +160,25 @@ class _Nowhere:
         return None
 
 
-def _content(bundle: Bundle, item: Item) -> Iterator[Descriptor]:
-    """The content of one image, of all its platforms."""
-    root = next((image.descriptor for image in bundle.images if image.reference == item.source), None)
-    if root is None:
-        return
-    descent = Descent(takes=bundle.brings)
-    descent.enter(bundle.manifest_by_digest(root.digest, root.media_type))
-    for child, is_manifest in descent:
-        if is_manifest:
-            descent.enter(bundle.manifest_by_digest(child.digest, child.media_type))
-        yield child
-
-
 async def for_each(jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], workers: int) -> None:
-    """Do ``work`` for each of ``jobs``, several at a time; raises the first ``NetworkError``, which ends it."""
+    """Do ``work`` for each of ``jobs``, several at a time; raises its first ``SyncerError``, which ends it."""
     rest = iter(list(jobs))
-    silence: list[NetworkError] = []
+    problems: list[SyncerError] = []
 
     async def take() -> None:
         for job in rest:
-            if silence:
+            if problems:
                 return
             try:
                 await work(job)
-            except NetworkError as error:  # kept, since leaving a task group would wrap it
-                silence.append(error)
+            except SyncerError as error:  # kept, since leaving a task group would wrap it
+                problems.append(error)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(workers):
             tasks.start_soon(take)
-    if silence:
-        raise silence[0]
+    if problems:
+        raise problems[0]
 
 
 async def blobs_below(
@@ -228,6 +192,15 @@ async def blobs_below(
             yield child
         elif inner := await enter(child):
             descent.enter(inner)
+
+
+def _blobs_of(bundle: Bundle, root: AnyManifest) -> AsyncIterator[Descriptor]:
+    """The blobs below ``root``, of all platforms; their manifests are in ``bundle``."""
+
+    async def enter(child: Descriptor) -> AnyManifest:
+        return bundle.manifest_by_digest(child.digest, child.media_type)
+
+    return blobs_below(root, enter, takes=bundle.brings)
 
 
 def _read_json(path: Path) -> tuple[Any, str, str]:
@@ -336,14 +309,9 @@ def _combine(lists: Mapping[Path, tuple[Have, Witness]], warn: Warn) -> Assumpti
 
 async def _since_bundle(bundle: Bundle) -> Assumption:
     """The blobs of an older bundle, whose images were checked to be whole, with the repositories of these."""
-
-    async def enter(child: Descriptor) -> AnyManifest:
-        return bundle.manifest_by_digest(child.digest, child.media_type)
-
     names: dict[Digest, dict[str, None]] = {}
     for image in bundle.images:
-        root = bundle.manifest_by_digest(image.descriptor.digest, image.descriptor.media_type)
-        async for blob in blobs_below(root, enter, takes=bundle.brings):
+        async for blob in _blobs_of(bundle, await bundle.manifest(image.reference)):
             names.setdefault(blob.digest, {})[image.reference.name] = None
     return Assumption({}, _named(names), (Witness(str(bundle.index_digest)),))
 

@@ -17,6 +17,7 @@ from syncer.oci.manifest import AnyManifest
 from syncer.oci.reference import subject_tag
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries, repositories
 from syncer.registry.repository import Repository
+from syncer.report.figures import instant
 from syncer.transfer.memory import Have
 from syncer.transfer.run import WORKERS
 
@@ -167,7 +168,7 @@ class _Look(Struct):
         found = Have(
             registry=self.address.host,
             base=self.address.base,
-            date=_now(),
+            date=instant(datetime.now(UTC), "seconds"),
             mapping=rules.fingerprint if rules else None,
             problems=tuple(sorted(self._problems)),
             blobs=self._below(self.blobs),
@@ -322,7 +323,3 @@ class _Look(Struct):
         why = f" (status {error.status})" if isinstance(error, RegistryError) else ""
         self._problems.add(f"{problem}{why}")
         self._troubles[f"{problem}: {about}{error}"] = None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

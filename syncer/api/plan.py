@@ -10,7 +10,7 @@ from msgspec import structs
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
-from syncer.api.delta import DeltaSource, find_assumed
+from syncer.api.delta import find_rest
 from syncer.api.prune import prune
 from syncer.api.push import Delivery
 from syncer.api.sources import Sources
@@ -126,9 +126,8 @@ async def plan_delivery(
     items = delivery.place(bundle.items, names)
     source, left_out = bundle.source, {}
     if isinstance(source, Bundle) and source.assumed is not None:
-        places = await find_assumed(source, items, registries, delivery.address, places=names, workers=workers)
-        left_out = {digest: source.assumed.blobs[digest].descriptor for digest in places}
-        source = DeltaSource(source, registries, delivery.address.host, places)
+        source = await find_rest(source, items, registries, delivery.address, names=names, workers=workers)
+        left_out = source.left_out
     forecast = Forecast(fetches=False, sends=True, can_mount=True, left_out=left_out)
     target = registries.target(delivery.address, must_tell=must_tell)
     for found in await discover(items, source, target, workers=workers):

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
 from syncer.api.definitions import drop_details, record_stored_names
-from syncer.api.delta import DeltaSource, find_assumed
+from syncer.api.delta import DeltaSource, find_rest
 from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
 from syncer.bundle import Bundle, BundleUrl, GivenName, Witness, verify_bundle
@@ -162,7 +162,7 @@ async def deliver(
         items = delivery.place(bundle.items, names)
         source, there = bundle.source, None
         if isinstance(source, Bundle) and source.assumed is not None:
-            source, there = await _find_rest(source, items, registries, delivery, names=names, opened=opened, run=run)
+            source, there = await _locate_rest(source, items, registries, delivery, names=names, opened=opened, run=run)
         await run.transfer(items, source, opened.target, registries, opened.memory)
         report = run.report()
         if bundle.items and not report.failures:
@@ -180,7 +180,7 @@ async def deliver(
     )
 
 
-async def _find_rest(
+async def _locate_rest(
     delta: Bundle,
     items: Sequence[Item],
     registries: Registries,
@@ -190,20 +190,20 @@ async def _find_rest(
     opened: OpenTarget,
     run: Run,
 ) -> tuple[DeltaSource, AssumedThere]:
-    """Look for all that ``delta`` takes to be at the target; raises as ``find_assumed`` does."""
+    """Look for all that ``delta`` takes to be at the target, and remember where it is; raises as ``find_rest`` does."""
     assert delta.assumed is not None
     _warn_of_another_place(delta.assumed.witnesses, delivery, run)
     began = time.monotonic()
-    places = await find_assumed(delta, items, registries, delivery.address, places=names, workers=run.workers)
-    for digest, space in places.items():
+    source = await find_rest(delta, items, registries, delivery.address, names=names, workers=run.workers)
+    for digest, space in source.places.items():
         opened.target.note(space, digest)
         opened.memory.remember_location(digest, space)
     there = AssumedThere(
-        blobs=len(places),
-        bytes=sum(delta.assumed.blobs[digest].size for digest in places),
+        blobs=len(source.places),
+        bytes=sum(blob.size for blob in source.left_out.values()),
         seconds=time.monotonic() - began,
     )
-    return DeltaSource(delta, registries, delivery.address.host, places), there
+    return source, there
 
 
 def _warn_of_another_place(lists: Sequence[Witness], delivery: Delivery, run: Run) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from anyio import to_thread
-from msgspec import Struct, structs
+from msgspec import structs
 
 from syncer.api.build import BundleFile, check_name
 from syncer.api.bundles import (
@@ -25,10 +25,9 @@ from syncer.api.bundles import (
 from syncer.api.definitions import record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
-from syncer.bundle import Bundle, GivenName, find_level, open_archive
+from syncer.bundle import Bundle, BundleView, GivenName, find_level, open_archive
 from syncer.content import Blob
 from syncer.oci import Descriptor, Reference
-from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
@@ -136,24 +135,14 @@ async def list_bundles(repository: RegistryAddress, settings: RegistrySettings |
     return [f"{repository}:{tag}" for tag in tags]
 
 
-class _Merged(Struct, frozen=True):
+class _Merged(BundleView, frozen=True):
     """A delta as a source, with an older bundle for what it lacks."""
 
-    delta: Bundle
     base: Bundle
 
-    async def resolve(self, reference: Reference) -> Descriptor:
-        return await self.delta.resolve(reference)
-
-    async def manifest(self, reference: Reference) -> AnyManifest:
-        return await self.delta.manifest(reference)
-
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
-        bundle = self.delta if descriptor.digest in self.delta.digests else self.base
+        bundle = self.bundle if descriptor.digest in self.bundle.digests else self.base
         return bundle.blob(reference, descriptor)
-
-    def brings(self, layer: Descriptor) -> bool:
-        return self.delta.brings(layer)
 
 
 async def merge(base: Path, delta: Path, file: BundleFile, *, options: RunOptions | None = None) -> BuildResult:

@@ -3,7 +3,16 @@
 from syncer.bundle.delta import Assumed, AssumedBlob, Assumption, Witness
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import GivenName, Image, blob_name, shown, write_index
-from syncer.bundle.reader import Bundle, BundleUrl, bundle_place, find_level, open_archive, open_bundle, refuse_delta
+from syncer.bundle.reader import (
+    Bundle,
+    BundleUrl,
+    BundleView,
+    bundle_place,
+    find_level,
+    open_archive,
+    open_bundle,
+    refuse_delta,
+)
 from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, open_writer
@@ -16,6 +25,7 @@ __all__ = [
     "BundleCheck",
     "BundleSize",
     "BundleUrl",
+    "BundleView",
     "BundleWriter",
     "Format",
     "GivenName",

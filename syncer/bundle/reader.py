@@ -400,6 +400,24 @@ class Bundle(Struct):
             raise InvalidBundle(f"{self.path} cannot be read: {error.strerror}") from None
 
 
+class BundleView(Struct, frozen=True):
+    """A bundle as a source whose blobs are had in another way, which a subclass says."""
+
+    bundle: Bundle
+
+    async def resolve(self, reference: Reference) -> Descriptor:
+        """See ``content.Source``."""
+        return await self.bundle.resolve(reference)
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        """See ``content.Source``."""
+        return await self.bundle.manifest(reference)
+
+    def brings(self, layer: Descriptor) -> bool:
+        """See ``content.Bringing``."""
+        return self.bundle.brings(layer)
+
+
 def find_level(bundle: Bundle) -> int:
     """The level of zstd by which the small members of ``bundle`` were compressed, so that they can be so again."""
     members = list(bundle.packed(_TRIED))

@@ -69,7 +69,7 @@ class BundleWriter:
         self._assumption = assumption
         self._assumed: dict[Digest, Descriptor] = {}  # what is left out, in the order in which it was reserved
         self._slots = {slot.digest: slot for slot in partial.slots}
-        self._needed: dict[Digest, Descriptor] = {}  # of these, what committed manifests need
+        self._needed: set[Digest] = set()  # of these, what committed manifests need
         self._asked: dict[Digest, int] = {}  # what this run reserved, counted in its order
         self._kept: dict[Digest, Slot] = {}  # what committed manifests need
         self._manifests: set[Digest] = set()
@@ -137,7 +137,7 @@ class BundleWriter:
         """Remember ``names`` for ``index.json``; the manifest itself is in its slot since ``reserve``."""
         for descriptor in (manifest.descriptor, *manifest.children(self._takes)):
             if descriptor.digest in self._assumed:
-                self._needed[descriptor.digest] = descriptor
+                self._needed.add(descriptor.digest)
                 continue
             slot = self._slots.get(descriptor.digest)
             if slot is None or not slot.complete:
@@ -176,8 +176,8 @@ class BundleWriter:
             )
         roots = sorted(self._roots.items(), key=lambda root: self._asked[root[1].digest])
         tail = [(DEFINITION, definition), (INDEX, write_index(roots))]
-        if self.assumed is not None:
-            tail.insert(0, (ASSUMED, self.assumed.render()))
+        if (assumed := self.assumed) is not None:
+            tail.insert(0, (ASSUMED, assumed.render()))
         tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
         await to_thread.run_sync(self._partial.check, self._kept.values())
         await to_thread.run_sync(self._partial.finish, self._kept.values(), tail)

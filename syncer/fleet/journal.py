@@ -23,7 +23,6 @@ from msgspec import Struct, field
 from syncer.api.bundles import BundleSource, bundle_name
 from syncer.bundle import Bundle
 from syncer.files import lock, sync
-from syncer.naming import NameMapping
 from syncer.oci import Platform
 from syncer.profiles.syncfile.site import Site
 
@@ -75,7 +74,7 @@ class _Line(Struct, frozen=True):
     """One line of a file: a run at a site; times are in nanoseconds since 1970."""
 
     site: str  # its key
-    mapping: str
+    mapping: str  # the fingerprint of its rules of names
     begun: int
     ended: int  # when the site had everything; 0 in the line that was written before anything was sent
 
@@ -116,7 +115,7 @@ class FleetJournal(Struct):
     def has(self, site: Site) -> bool:
         """Tell whether ``site`` had everything when a run ended there, and nothing else was begun there since."""
         line = self._own.get(site.key)
-        names = _digest(site.mapping)
+        names = site.mapping.fingerprint
         if line is None or not line.ended or line.mapping != names:
             return False
         since = (time for mapping, time in self._others.get(site.key, {}).items() if mapping != names)
@@ -125,11 +124,11 @@ class FleetJournal(Struct):
     async def begin(self, site: Site) -> None:
         """Note that ``site`` is about to change; the note survives a power failure once this returns."""
         now = self._began[site.key] = self._now()
-        await to_thread.run_sync(partial(self._append, _Line(site.key, _digest(site.mapping), now, 0), is_safe=True))
+        await to_thread.run_sync(partial(self._append, _Line(site.key, site.mapping.fingerprint, now, 0), is_safe=True))
 
     async def finish(self, site: Site) -> None:
         """Note that ``site`` has everything."""
-        line = _Line(site.key, _digest(site.mapping), self._began.pop(site.key), self._now())
+        line = _Line(site.key, site.mapping.fingerprint, self._began.pop(site.key), self._now())
         await to_thread.run_sync(self._append, line)
 
     def noting(self, visit: Visit) -> Visit:
@@ -199,9 +198,3 @@ class FleetJournal(Struct):
             yield
         except OSError as error:
             self.lost(error)
-
-
-def _digest(mapping: NameMapping) -> str:
-    """A mapping's rules in 16 hexadecimal digits."""
-    rules = [[rule.prefix, rule.replacement] for rule in mapping.rules]
-    return hashlib.sha256(orjson.dumps(rules)).hexdigest()[:16]

@@ -12,13 +12,12 @@ from datetime import datetime
 import anyio
 from msgspec import Struct
 
-from syncer.bundle import Bundle
+from syncer.bundle import BundleView
 from syncer.bundle.reader import BundleBlob
 from syncer.content import Blob, FileBlob, Pieces
 from syncer.files import InPlace
 from syncer.formats.windows import closes_after, opens_after
 from syncer.oci import Descriptor, Reference
-from syncer.oci.manifest import AnyManifest
 from syncer.profiles.syncfile.site import Site
 from syncer.transfer.plan import LARGE
 
@@ -182,17 +181,10 @@ class Place:
             self._convoy.look()
 
 
-class ConvoySource(Struct, frozen=True):
+class ConvoySource(BundleView, frozen=True):
     """Implements ``Source``, ``Ranking`` and ``Bringing`` for a site that reads a bundle beside others."""
 
-    bundle: Bundle
     place: Place
-
-    async def resolve(self, reference: Reference) -> Descriptor:
-        return await self.bundle.resolve(reference)
-
-    async def manifest(self, reference: Reference) -> AnyManifest:
-        return await self.bundle.manifest(reference)
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         blob = self.bundle.blob(reference, descriptor)
@@ -200,9 +192,6 @@ class ConvoySource(Struct, frozen=True):
         if start is None or not isinstance(blob, BundleBlob):
             return blob
         return _ConvoyBlob(descriptor, blob, self.place, start)
-
-    def brings(self, layer: Descriptor) -> bool:
-        return self.bundle.brings(layer)
 
     def rank(self, descriptor: Descriptor) -> int:
         """Large blobs come in the order of the file, from where the others are."""

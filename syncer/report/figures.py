@@ -340,9 +340,9 @@ def reason(error: SyncerError) -> str:
     return _REASONS.get(error.exit, "failed")
 
 
-def instant(moment: datetime) -> str:
-    """``moment`` as reports write it."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def instant(moment: datetime, timespec: str = "milliseconds") -> str:
+    """``moment`` as reports write it, and with ``seconds`` as lists do."""
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def moment(text: str) -> datetime:
