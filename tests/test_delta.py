@@ -350,3 +350,21 @@ async def test_a_site_that_lost_something_is_listed_and_the_others_get_theirs(
         listed = orjson.loads(missing.read_bytes())
         assert listed["bundle"] == "edge.delta.tar.zst"
         assert {tuple(each["registries"]) for each in listed["blobs"]} == {(f"{empty.address}/base",)}
+
+
+async def test_what_was_found_is_neither_asked_for_nor_sent_again(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """Also where no image of a repository is known to be there, so that a small blob would be sent unasked."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        references = await publish(source, {"team/app:2": images.image("app june", layers=[BASE, NEW])})
+        await client.push(target, place(source, "team/app:2"), images.image("app", layers=[BASE]), "1")
+        there: dict[Digest, tuple[str, ...]] = {Digest.parse(images.digest_of(BASE.content)): ()}
+        delta = await built(tmp_path, references, "edge", Assumption(there, {}, ()))
+        async with fault_proxy(target) as proxy:
+            ran = await syncer("push", "--file", delta, "-r", f"{proxy.registry.address}/base", home=tmp_path)
+
+        assert ran.code == 0, ran.stderr
+        asked = [each for each in proxy.exchanges.of("HEAD blob") if each.path.endswith(images.digest_of(BASE.content))]
+        assert len(asked) == 1
+        assert len(NEW.content) <= proxy.exchanges.uploaded < len(NEW.content) + len(BASE.content)

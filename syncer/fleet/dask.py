@@ -189,11 +189,7 @@ async def _closing(place: Any) -> AsyncIterator[None]:
 
 def _at_once(errand: Errand, sites: Sequence[Site]) -> int:
     """The sites that can run at the same time: those of one host follow each other."""
-    return max(1, min(errand.options.at_once, len({_host(site) for site in sites})))
-
-
-def _host(site: Site) -> str:
-    return site.key.partition("/")[0]
+    return max(1, min(errand.options.at_once, len({site.host for site in sites})))
 
 
 def _shares(errand: Errand, sites: Sequence[Site]) -> dict[str, int | None]:
@@ -206,7 +202,7 @@ def _shares(errand: Errand, sites: Sequence[Site]) -> dict[str, int | None]:
     hosts: dict[str, set[str]] = {}
     for site in sites:
         if site.group:
-            hosts.setdefault(site.group.name, set()).add(_host(site))
+            hosts.setdefault(site.group.name, set()).add(site.host)
 
     def share(site: Site) -> int | None:
         limits = [site.bytes_per_second] if site.bytes_per_second else []

@@ -51,7 +51,7 @@ class SiteQueue:
                 waiting = self._waiting[key] = _waiting(known.site, now)
             if waiting.opens <= now and self._has_room(waiting.site):
                 del self._waiting[key]
-                self._hosts.add(_host(waiting.site))
+                self._hosts.add(waiting.site.host)
                 if waiting.site.group:
                     self._groups[waiting.site.group.name] += 1
                 return waiting.site, waiting.closes
@@ -59,7 +59,7 @@ class SiteQueue:
 
     def give_back(self, site: Site) -> None:
         """Note that a site that was taken has ended."""
-        self._hosts.discard(_host(site))
+        self._hosts.discard(site.host)
         if site.group:
             self._groups[site.group.name] -= 1
 
@@ -68,7 +68,7 @@ class SiteQueue:
         return min((waiting.opens for waiting in self._waiting.values()), default=None)
 
     def _has_room(self, site: Site) -> bool:
-        if _host(site) in self._hosts:
+        if site.host in self._hosts:
             return False
         group = site.group
         return group is None or group.at_once is None or self._groups[group.name] < group.at_once
@@ -76,10 +76,6 @@ class SiteQueue:
 
 def _waiting(site: Site, now: datetime) -> _Waiting:
     return _Waiting(site, opens_after(site.windows, now), closes_after(site.windows, now))
-
-
-def _host(site: Site) -> str:
-    return site.key.partition("/")[0]
 
 
 _PATIENCE = 30.0  # seconds for which a site may make others wait within one window

@@ -39,6 +39,11 @@ class Site:
         """``HOST[:PORT][/BASE]`` in one spelling, by which a site is known from run to run."""
         return registry_key(self.registry)
 
+    @property
+    def host(self) -> str:
+        """The host and port of its registry: sites of one host follow each other."""
+        return self.key.partition("/")[0]
+
 
 class LimitGroup(Struct, frozen=True):
     """Sites that share a limit, such as those behind one gateway."""
