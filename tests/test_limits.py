@@ -292,7 +292,7 @@ async def test_attempts_that_an_outage_cost_are_given_again_though_it_is_over() 
     """Two requests spend their attempts on one outage; the second one is told so when the first has seen it end."""
     troubles = [Unreachable("502"), Unreachable("502")]
     presence = Presence(QUICK)
-    presence.answered()
+    presence.answered(time.monotonic())
     began = time.monotonic()
 
     async def look() -> None:
@@ -303,6 +303,42 @@ async def test_attempts_that_an_outage_cost_are_given_again_though_it_is_over() 
     assert not troubles
     assert await presence.outlast(look, began)
     assert not await presence.outlast(look, time.monotonic())  # the trouble of one that began later is its own
+
+
+async def test_a_late_answer_to_a_request_of_before_an_outage_does_not_speak_against_it() -> None:
+    """It comes while one request looks whether the host is in trouble, and another waits for what that one sees."""
+    presence = Presence(QUICK)
+    presence.answered(before := time.monotonic())
+    looked = 0
+
+    async def look() -> None:
+        nonlocal looked
+        looked += 1
+        if looked == 1:
+            await anyio.sleep(0.01)
+            presence.answered(before)
+            raise Unreachable("502")
+
+    outlasted: list[bool] = []
+
+    async def outlast() -> None:
+        outlasted.append(await presence.outlast(look, before))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(outlast)
+        tasks.start_soon(outlast)
+
+    assert outlasted == [True, True]
+
+
+@pytest.mark.parametrize(("times", "last"), [(6, 404), (7, 502)])
+async def test_a_request_gets_one_more_attempt_at_a_host_that_was_found_well(times: int, last: int) -> None:
+    """The trouble may have ended between its last attempt and the look at the host."""
+    async with quirky_registry() as registry, transport_to(registry) as transport:
+        await transport.ask(get(registry))
+        registry.on("GET manifest", status(502), times=times)
+
+        assert (await transport.ask(get(registry, "/v2/app/manifests/1"))).status == last
 
 
 async def test_a_host_that_takes_connections_and_says_nothing_is_given_less_time() -> None:

@@ -51,6 +51,7 @@ class Budget:
         self.is_patient = attempts != 1
         self.failures = 0
         self.stalls = 0  # for which a blob was waited in vain
+        self.is_last = False  # whether the host was found well after these attempts, so that one more is the last
         self.began = time.monotonic()  # when the first of these attempts could be made
 
     @property
@@ -60,6 +61,7 @@ class Budget:
     def progressed(self) -> None:
         """Forget the failed attempts, because bytes were transferred."""
         self.failures = self.stalls = 0
+        self.is_last = False
         self.began = time.monotonic()
 
     def jitter(self) -> float:
@@ -208,12 +210,13 @@ class Transport:
         """Find out whether the trouble of ``request`` is its own, or that of a host which never answered well."""
         if traffic.presence.is_told:
             return
+        began = time.monotonic()
         try:
             await self._look(request, traffic)
         except Unreachable as error:
             traffic.presence.failed(error)
         else:
-            traffic.presence.answered()
+            traffic.presence.answered(began)
 
     async def _attempts(self, request: Request, budget: Budget) -> Response:
         """Send ``request`` until an answer is the last word, or no attempt is left."""
@@ -265,15 +268,20 @@ class Transport:
     async def outlast(self, request: Request, budget: Budget) -> bool:
         """Wait while nothing works at the host of ``request``, which answered with one of ``TROUBLE``.
 
-        Returns True when it works again; ``budget`` has all its attempts then.  Returns False when the trouble is that
-        of this request, or the host was in trouble from the start.  Raises ``Down`` after ``Limits.outage`` seconds.
+        Returns True when it works again; ``budget`` has all its attempts then.  A host that works may have begun to do
+        so after the attempts, so the request gets one more: True again.  Returns False when the trouble is that of this
+        request, or the host was in trouble from the start.  Raises ``Down`` after ``Limits.outage`` seconds.
         """
         if not budget.is_patient:
             return False
         traffic = self.of(request.url)
         try:
             if not await traffic.presence.outlast(partial(self._look, request, traffic), budget.began):
-                return False
+                if budget.is_last or not traffic.presence.is_known_well:
+                    return False
+                budget.is_last = True
+                traffic.retries += 1
+                return True
         except Down:
             traffic.errors += 1
             raise
@@ -423,6 +431,7 @@ class Transport:
         for _ in range(self.limits.attempts):
             if traffic.presence.is_doubtful:
                 await traffic.presence.wait(partial(self._wire.probe, request))
+            began = time.monotonic()
             try:
                 response, release = await self._attempt(request, sent, traffic)
                 break
@@ -436,7 +445,7 @@ class Transport:
             assert lost is not None
             raise Down(str(lost), hint=lost.hint)
         response.on_close = release
-        traffic.presence.answered(is_well=response.status not in TROUBLE)
+        traffic.presence.answered(began, is_well=response.status not in TROUBLE)
         if quota := read_quota(response.headers):
             traffic.heed(quota)
         if response.status not in OUTAGES:

@@ -183,7 +183,7 @@ class Presence:
         self._probes = 0  # of this outage, in vain
         self._is_probing = False
         self._changed = anyio.Event()
-        self._well_at = 0.0  # monotonic: when it last answered without trouble
+        self._well_at = 0.0  # monotonic: when the last request was begun that was answered without trouble
         self._look: Probe | None = None  # the probe of a host that takes connections, and does no work
         self._looking = anyio.Lock()
         self.is_told = False  # whether it does its work
@@ -212,17 +212,25 @@ class Presence:
         """False when nothing speaks against a request."""
         return self._away_since is not None or self._cause is not None
 
+    @property
+    def is_known_well(self) -> bool:
+        """Whether the host has answered without trouble."""
+        return self._well_at > 0
+
     def forget(self) -> None:
         """Ask a host that is down again, as one that never answered."""
         if self._cause is not None:
             self._cause, self._has_answered, self._well_at, self._look = None, False, 0.0, None
             self.is_told = False
 
-    def answered(self, *, is_well: bool = True) -> None:
-        """Note that the host is there; ``is_well`` is false for an answer that tells of trouble."""
+    def answered(self, since: float, *, is_well: bool = True) -> None:
+        """Note that the host is there: it answered a request begun at ``since`` (monotonic).
+
+        ``is_well`` is false for an answer that tells of trouble.
+        """
         self._has_answered = True
         if is_well:
-            self._well_at, self._look, self.is_told = time.monotonic(), None, True
+            self._well_at, self._look, self.is_told = max(since, self._well_at), None, True
         elif self._look is not None:
             return
         self._cause = None
