@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from syncer.errors import Denied, NotFound
 from syncer.registry import Credential, CredentialSettings, Registries
-from syncer.registry.challenges import Challenge, is_related, parse_challenges
+from syncer.registry.auth import Challenge, is_related, parse_challenges
 from tests.conftest import OpenRegistry, OpenTokenServer
 from tests.support import client, images
 from tests.support.registries import LOGIN, Registry

@@ -13,7 +13,7 @@ from syncer.errors import Denied, InvalidContent, ListIncomplete, NotFound, Sync
 from syncer.oci import Digest
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.registry import Credential, CredentialSettings, Registries, repositories
-from syncer.registry import pages as registry_pages
+from syncer.registry import answers as registry_pages
 from syncer.transport import HostSettings, TransportSettings
 from tests.support import images
 from tests.support.cli import weighed

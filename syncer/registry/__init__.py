@@ -4,8 +4,7 @@ from syncer.registry.credentials import AuthFile, Credential, CredentialSettings
 from syncer.registry.registries import Registries, RegistryAddress, RegistrySettings, check_login, open_registries
 from syncer.registry.repository import delete_tag, repositories
 from syncer.registry.target import RegistryTarget
-from syncer.registry.upload_journal import FileUploadJournal, Unfinished, UploadJournal, open_upload_journal
-from syncer.registry.upload_session import CHUNK_SIZE
+from syncer.registry.upload_session import CHUNK_SIZE, FileUploadJournal, Unfinished, UploadJournal, open_upload_journal
 
 __all__ = [
     "CHUNK_SIZE",

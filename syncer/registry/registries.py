@@ -24,8 +24,7 @@ from syncer.registry.download import RegistryBlob
 from syncer.registry.referrers import ReferrerSearch
 from syncer.registry.repository import Registry, Repository
 from syncer.registry.target import RegistryTarget
-from syncer.registry.upload_journal import UploadJournal
-from syncer.registry.upload_session import CHUNK_SIZE, Manner
+from syncer.registry.upload_session import CHUNK_SIZE, Manner, UploadJournal
 from syncer.transport import Authorizer, Request, Traffic, Transport, TransportSettings, open_transport
 from syncer.transport.guard import Scope, authority
 from syncer.transport.settings import HostSettings

@@ -26,9 +26,17 @@ from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, MAX_MANIFESTS, AnyManifest, Index
 from syncer.oci.reference import fallback_tag
-from syncer.registry.answers import is_web_page, problems_of, refusal, with_parameters
+from syncer.registry.answers import (
+    LARGEST_PAGE,
+    PAGE,
+    Pages,
+    is_web_page,
+    names_in,
+    problems_of,
+    refusal,
+    with_parameters,
+)
 from syncer.registry.auth import RegistryAuth
-from syncer.registry.pages import LARGEST_PAGE, PAGE, Pages, names_in
 from syncer.transport import Answer, Budget, Request, Transport
 
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))

@@ -15,8 +15,7 @@ from syncer.registry.body import Content, SourceFailed
 from syncer.registry.referrers import Referrers, ReferrerSearch
 from syncer.registry.repository import Registry, Repository
 from syncer.registry.upload import Upload
-from syncer.registry.upload_journal import UploadJournal
-from syncer.registry.upload_session import Manner, Session, opened
+from syncer.registry.upload_session import Manner, Session, UploadJournal, opened
 from syncer.transport import Budget, Request
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for

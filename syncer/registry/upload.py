@@ -14,8 +14,7 @@ from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, Sy
 from syncer.registry.answers import is_web_page, problems_of, uploaded, with_parameters
 from syncer.registry.body import Content
 from syncer.registry.repository import Repository, is_success, says_stored, unproven
-from syncer.registry.upload_journal import UploadJournal
-from syncer.registry.upload_session import Manner, Session, Way, continued, opened
+from syncer.registry.upload_session import Manner, Session, UploadJournal, Way, continued, opened
 from syncer.transport import PROGRESS, Answer, Body, Request
 from syncer.transport.client import TRANSIENT, TROUBLE
 

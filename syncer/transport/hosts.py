@@ -214,7 +214,7 @@ class Presence:
 
     @property
     def is_known_well(self) -> bool:
-        """Whether the host has answered without trouble."""
+        """True once the host has answered without trouble."""
         return self._well_at > 0
 
     def forget(self) -> None:

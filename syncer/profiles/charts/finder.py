@@ -24,8 +24,7 @@ from syncer.formats.semver import is_exact_version, newest
 from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Reference
 from syncer.profiles.charts.helm import chart_config, read_chart_metadata
-from syncer.profiles.charts.http import BasicLogin, Download, fetch
-from syncer.profiles.charts.index import ChartIndex, read_index
+from syncer.profiles.charts.index import BasicLogin, ChartIndex, Download, fetch, read_index
 from syncer.profiles.definition.artifacts import (
     CHART_CONFIG,
     CHART_LAYER,

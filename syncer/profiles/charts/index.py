@@ -1,19 +1,25 @@
 """The index.yaml of a classic chart repository, which is fetched once a run and cached by its ETag.
 
 An index may have hundreds of MiB, so it is read piece by piece.  The fields that find a chart, about a twentieth of
-it, go into a file of lines, and memory has only the place of each chart in that file.
+it, go into a file of lines, and memory has only the place of each chart in that file.  Requests to chart repositories
+are here too: their logins, their errors, and archives of charts that go to the disk.
 """
 
 from __future__ import annotations
 
+import base64
 import difflib
 import gzip
 import hashlib
 import os
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Self, cast
 
 import orjson
@@ -21,14 +27,133 @@ from anyio import to_thread
 from msgspec import Struct
 from yarl import URL
 
-from syncer.errors import InvalidContent, InvalidFile, ListIncomplete, NotFound, UsageError
+from syncer.errors import (
+    Denied,
+    Interrupted,
+    InvalidContent,
+    InvalidFile,
+    ListIncomplete,
+    NotFound,
+    RegistryError,
+    TargetError,
+    UsageError,
+)
 from syncer.files import saving, write_whole
 from syncer.formats.semver import Version, newest
 from syncer.formats.text import text_field
 from syncer.formats.yaml import Map, stream_yaml
-from syncer.profiles.charts.http import Download, fetch_changed, new_file
-from syncer.transport import Authorizer, Transport
+from syncer.oci import Digest
+from syncer.profiles.palette.edge_credentials import Login
+from syncer.transport import Authorizer, Request, Response, Transport
 from syncer.transport.guard import without_secrets
+from syncer.transport.message import Challenged
+
+MAX_ARCHIVE = 1024 * 1024 * 1024
+"""Bytes of one chart or file; charts have some hundred KiB, installers some hundred MiB."""
+
+_NOT_MODIFIED = 304
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class BasicLogin:
+    """An authorizer that sends its login with the first request, as Helm does: many repositories never ask for one."""
+
+    login: Login = field(repr=False)
+
+    async def authorization(self) -> str | None:
+        text = f"{self.login.username}:{self.login.password}"
+        return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+    async def challenged(self, answer: Challenged) -> bool:  # noqa: ARG002 - there is nothing else to say
+        return False
+
+    def elsewhere(self, url: URL) -> None:  # noqa: ARG002 - nobody gives out tokens for charts
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that was downloaded whole; the caller removes ``path``."""
+
+    path: Path
+    digest: Digest
+    size: int  # bytes
+    headers: Mapping[str, str] = field(repr=False)  # of the answer
+
+
+async def fetch(transport: Transport, url: URL, directory: Path, *, authorizer: Authorizer | None = None) -> Download:
+    """Download the archive at ``url``, of ``MAX_ARCHIVE`` bytes at most; see ``fetch_changed``."""
+    found = await fetch_changed(transport, url, directory, authorizer=authorizer, limit=MAX_ARCHIVE)
+    if found is None:
+        raise _refusal(url, _NOT_MODIFIED)
+    return found
+
+
+async def fetch_changed(
+    transport: Transport,
+    url: URL,
+    directory: Path,
+    *,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    authorizer: Authorizer | None = None,
+    limit: int,
+) -> Download | None:
+    """Download ``url`` into a new file in ``directory``; a download that is cut off begins again.
+
+    None when the server says that the content is what ``headers`` say that we have.  Raises ``Denied``, ``NotFound``
+    or another ``RegistryError``, a ``NetworkError``, ``InvalidContent`` for more than ``limit`` bytes, and
+    ``TargetError`` when the disk is full.
+    """
+    budget = transport.budget()
+    request = Request(method="GET", url=url, headers=headers, authorizer=authorizer)
+    while True:
+        try:
+            async with transport.open(request, budget=budget) as response:
+                if response.status == _NOT_MODIFIED and headers:
+                    return None
+                if response.status >= 300:
+                    raise _refusal(url, response.status)
+                return await _write(response, directory, limit)
+        except Interrupted:
+            if budget.is_spent:
+                raise
+            await budget.sleep()
+        except OSError as error:
+            raise TargetError(f"{directory} cannot be written: {error.strerror or error}") from None
+
+
+async def _write(response: Response, directory: Path, limit: int) -> Download:
+    hasher, size = hashlib.sha256(), 0
+    with new_file(directory, "fetching-") as file:
+        while piece := await response.piece():
+            size += len(piece)
+            if size > limit:
+                raise InvalidContent(f"{without_secrets(response.request.url)} is larger than {limit} bytes")
+            hasher.update(piece)
+            file.write(piece)
+    return Download(Path(file.name), Digest("sha256", hasher.hexdigest()), size, response.headers)
+
+
+@contextmanager
+def new_file(directory: Path, prefix: str) -> Iterator[IO[bytes]]:
+    """Open a new file with a unique name that begins with ``prefix``, which is removed when the block fails."""
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=prefix, delete=False) as file:
+        try:
+            yield file
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+
+
+def _refusal(url: URL, status: int) -> RegistryError:
+    request = f"GET {without_secrets(url)}"
+    if status in (401, 403):
+        return Denied(request, status, hint="give a login for this host with --cred-file-path or syncer registry-login")
+    if status in (404, 410):
+        return NotFound(request, status)
+    return RegistryError(request, status)
+
 
 MAX_INDEX = 256 * 1024 * 1024
 """Bytes.  The index.yaml of a large repository has tens of MiB."""
