@@ -34,7 +34,7 @@ from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.oci.reference import subject_tag
-from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
+from syncer.profiles.definition.artifacts import contents_layer, definition_artifact, definition_layer, tag_of
 from syncer.profiles.definition.definition import (
     AnEntry,
     DefinedChart,
@@ -45,6 +45,7 @@ from syncer.profiles.definition.definition import (
     render_definition,
 )
 from syncer.registry import Registries
+from syncer.transfer.memory import Contents
 
 Warn: TypeAlias = Callable[[str], None]
 _PACKED = re.compile(r"\.t(gz|xz|bz2?|zst)$")
@@ -288,13 +289,35 @@ def _listing(bundle: Bundle) -> Definition:
 async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
     """Fetch the definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
     reference = stored.at(registries)
-    layer = definition_layer(await registries.manifest(reference))
+    return await _read_definition(await registries.manifest(reference), reference, registries)
+
+
+async def read_contents_at(stored: StoredBundle, registries: Registries) -> tuple[tuple[Item, ...], Contents]:
+    """Fetch what a pushed definition names, and the list of what this consists of, which may be empty.
+
+    Raises as ``read_definition_at`` does.
+    """
+    reference = stored.at(registries)
+    manifest = await registries.manifest(reference)
+    definition = await _read_definition(manifest, reference, registries)
+    listed = contents_layer(manifest)
+    contents = Contents.parse(await _read_layer(listed, reference, registries)) if listed else Contents()
+    return tuple(_items(definition, stored.reference)), contents
+
+
+async def _read_definition(manifest: AnyManifest, reference: Reference, registries: Registries) -> Definition:
+    content = await _read_layer(definition_layer(manifest), reference, registries)
+    return parse_travelled(content, str(reference))
+
+
+async def _read_layer(layer: Descriptor, reference: Reference, registries: Registries) -> bytes:
+    """A layer of a definition's artifact; raises ``InvalidContent``."""
     if layer.size > _MAX_DEFINITION:
         raise InvalidContent(f"{reference}: a definition of {layer.size} bytes is larger than {_MAX_DEFINITION}")
     content = await read_whole(registries.blob(reference, layer))
     if Digest.of(content, layer.digest.algorithm) != layer.digest:
         raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
-    return parse_travelled(content, str(reference))
+    return content
 
 
 def parse_travelled(content: bytes | str, origin: Path | str) -> Definition:

@@ -11,12 +11,12 @@ from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
 from syncer.api.definitions import drop_details, record_stored_names
-from syncer.api.delta import DeltaSource, find_rest
+from syncer.api.delta import DeltaSource, contents_of, find_rest
 from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory
-from syncer.bundle import Bundle, BundleUrl, GivenName, Witness, verify_bundle
+from syncer.bundle import Bundle, BundleUrl, BundleView, GivenName, Witness, verify_bundle
 from syncer.bundle.remote import RemoteBundle
-from syncer.content import Item
+from syncer.content import Item, Source
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
 from syncer.oci import Platform, Reference
@@ -32,7 +32,7 @@ from syncer.registry import (
     open_upload_journal,
 )
 from syncer.transfer.events import Emit, Event, ImageFailed
-from syncer.transfer.memory import Memory
+from syncer.transfer.memory import Contents, Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 
 
@@ -170,8 +170,9 @@ async def deliver(
             definition = record_stored_names(bundle.definition, names, report.images)
             if not with_details:
                 definition = drop_details(definition)
+            contents = _contents_there(source, definition)
             try:
-                place = await _deliver_definition(definition, delivery.address, opened, run)
+                place = await _deliver_definition(definition, contents, delivery.address, opened, run)
             except SyncerError as error:
                 problem = error
         report = run.report(registries, registries.host_at(delivery.address))
@@ -220,8 +221,20 @@ def _warn_of_another_place(lists: Sequence[Witness], delivery: Delivery, run: Ru
         run.warn("the list that the delta was made with knows other --map rules, so more may have to be looked for")
 
 
+def _contents_there(source: Source, definition: Definition) -> Contents:
+    """What the images of ``definition`` consist of, but for those that were reduced to a platform on their way.
+
+    Only a bundle has all manifests at hand, so that the artifact of its definition is the same in every push.
+    """
+    bundle = source.bundle if isinstance(source, BundleView) else source
+    if not isinstance(bundle, Bundle):
+        return Contents()
+    digests = {entry.digest for entry in definition.entries}
+    return contents_of(bundle, [image.descriptor for image in bundle.images if image.descriptor.digest in digests])
+
+
 async def _deliver_definition(
-    definition: Definition, address: RegistryAddress, opened: OpenTarget, run: Run
+    definition: Definition, contents: Contents, address: RegistryAddress, opened: OpenTarget, run: Run
 ) -> Reference:
     """Push ``definition`` as an artifact, asking once where it is there already; raises ``SyncerError``.
 
@@ -229,7 +242,7 @@ async def _deliver_definition(
     """
     base = f"{address.base}/" if address.base else ""
     name = Reference(address.host, f"{base}{REPOSITORY}", tag_of(definition.name))
-    manifest, blobs = definition_artifact(render_definition(definition).encode())
+    manifest, blobs = definition_artifact(render_definition(definition).encode(), contents.render())
     failures: list[SyncerError] = []
 
     def note(event: Event) -> None:
