@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from syncer.api.push import OpenTarget, open_target
 from syncer.api.result import Failures, Run, RunOptions
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
-from syncer.api.state import Lost
+from syncer.api.state import Lost, read_memory
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, UsageError
@@ -25,7 +25,9 @@ from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.profiles.syncfile.tags import MOST_DELETED
 from syncer.registry import RegistrySettings
 from syncer.report import Report
+from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.blob_spool import BlobSpool, SpoolReader, SpoolSettings, open_spool
+from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, discover
 from syncer.transfer.events import Emit, Event, ImageFailed, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
 
@@ -178,13 +180,8 @@ class _Passes:
                 await self._pass([*self.failures.again(items), *found])
             self.was_cut = False
             if self.how.prune:
-                from syncer.api.prune import prune  # noqa: PLC0415  rarely used
-
                 names = [image.target for image in self.run.report().images]
-                how = self.how
-                self.pruned = await prune(
-                    self.sources, names, delete=how.delete, limit=how.max_delete, doubted=self.doubted
-                )
+                self.pruned = await _prune(self.sources, names, self.how, self.doubted)
 
     async def _find_more(self, items: Iterable[Item]) -> list[Item]:
         """Ask the sources again that could not be asked at first; names that contradict what is there already fail."""
@@ -256,3 +253,54 @@ class _Passes:
         self.failures(event)
         if self.how.fail_fast and isinstance(event, ImageFailed):
             self.scope.cancel()
+
+
+async def _prune(
+    sources: Sources, names: Collection[Reference], how: Mirroring, doubted: Collection[Reference] = ()
+) -> PruneOutcome:
+    """Find what the targets of ``sources`` have beside ``names``, and delete it if ``how`` says so."""
+    from syncer.api.prune import prune  # noqa: PLC0415  rarely used
+
+    return await prune(sources, names, delete=how.delete, limit=how.max_delete, doubted=doubted)
+
+
+async def plan_sync(
+    sources: Sources,
+    *,
+    state: Path | None = None,
+    workers: int = WORKERS,
+    with_prune: bool = False,
+    shares: bool = True,
+) -> ForecastReport:
+    """Foresee what a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
+
+    ``state`` is where earlier runs left their hints; ``shares`` says whether a blob is fetched once for all targets.
+    Raises ``UsageError`` for names that contradict each other, and for a prune of a shard.
+    """
+    if with_prune:
+        sources.require_all()
+    forecast = Forecast(fetches=True, sends=True, can_mount=True, shares=shares)
+    registries = sources.supplies.registries
+    targets = {address.host: registries.target(address) for address in sources.addresses.values()}
+    items = await sources.find_items()
+    snapshot = Snapshot(sources.supplies)
+    memories = {host: read_memory(state, host) for host in targets}
+    found: dict[str, list[DiscoveryResult]] = {}
+
+    async def look(host: str) -> None:
+        own = [item for item in items if item.target.registry == host]
+        found[host] = await discover(own, snapshot, targets[host], memory=memories[host], workers=workers)
+
+    async with anyio.create_task_group() as tasks:
+        for host in targets:
+            tasks.start_soon(look, host)
+    for host, target in targets.items():
+        for each in found[host]:
+            forecast.add(each, target.space(each.item.target), memories[host])
+    for item, error in sources.unknown.items():
+        forecast.add(DiscoveryFailure(item, error), "")
+    report = forecast.report()
+    if with_prune:
+        found_now = await _prune(sources, [image.target for image in report.images], Mirroring())
+        report = structs.replace(report, pruned=found_now.pruned)
+    return report

@@ -10,9 +10,10 @@ from msgspec import structs
 
 from syncer.api.build import BundleFile
 from syncer.api.palette import define
-from syncer.api.plan import plan_build, plan_push, plan_sync
+from syncer.api.plan import plan_build, plan_push
 from syncer.api.push import Delivery
 from syncer.api.sources import sync_settings
+from syncer.api.sync import plan_sync
 from syncer.bundle import BundleUrl, GivenName, bundle_place
 from syncer.cli.build_options import DeltaOptions, select_mirror
 from syncer.cli.command import flag, option

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import hold_lock
-from syncer.api.sync import Mirroring, SyncPlace, SyncResult, run_sync
+from syncer.api.sync import Mirroring, SyncPlace, SyncResult, plan_sync, run_sync
 from syncer.cli.command import argument, flag, option, options
 from syncer.cli.job import LONGER_TO_STOP, allow_open_files, import_dask, run
 from syncer.cli.options import (
@@ -119,8 +119,6 @@ def sync(
         return open_named(mirror, file, settings, console, say, shard=share)
 
     async def forecast() -> Exit:
-        from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
-
         async with sources_with(warn) as sources:
             report = await plan_sync(
                 sources, state=state, workers=connection.concurrency, with_prune=prune, shares=spool_size != 0
