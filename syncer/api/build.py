@@ -148,7 +148,7 @@ async def build(
         force=force,
         allow_partial=allow_partial,
         resume=resume,
-        platform=Platform.parse(platform) if isinstance(platform, str) else platform,
+        platform=Platform.of(platform),
         assumption=assumption,
     )
     return await build_file(

@@ -63,13 +63,13 @@ async def plan(
     *,
     mapping: NameMapping | None = None,
     annotations: Mapping[str, str] | None = None,
-    platform: Platform | None = None,
+    platform: str | Platform | None = None,
     settings: RegistrySettings | None = None,
     workers: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does."""
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    delivery = Delivery(address=address, mapping=mapping, platform=platform)
+    delivery = Delivery(address=address, mapping=mapping, platform=Platform.of(platform))
     return await plan_push(file, delivery, annotations=annotations, settings=settings, workers=workers)
 
 

@@ -62,7 +62,7 @@ async def push(
     *,
     mapping: NameMapping | None = None,
     annotations: Mapping[str, str] | None = None,
-    platform: Platform | None = None,
+    platform: str | Platform | None = None,
     settings: RegistrySettings | None = None,
     state: Path | None = None,
     rehash: bool = False,
@@ -85,7 +85,7 @@ async def push(
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     return await push_file(
         file,
-        Delivery(address=address, mapping=mapping, platform=platform, state=state),
+        Delivery(address=address, mapping=mapping, platform=Platform.of(platform), state=state),
         annotations=annotations,
         settings=settings,
         rehash=rehash,
