@@ -161,6 +161,8 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     report: Report
     assumed: Assumed | None = None  # of a delta that was published: what it lacks, since its target has it
     blobs: int = 0  # that are in the bundle that was published
+    size: int = 0  # bytes of the file that was published
+    padding: int = 0  # bytes of it that are no content, and no part of its form
 
     @property
     def exit(self) -> Exit:

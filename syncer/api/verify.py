@@ -70,6 +70,8 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
             "manifests": self.check.manifests,
             "blobs": self.check.blobs,
             "bytes": self.check.bytes,
+            "bytes_file": self.check.file_size,
+            "bytes_padding": self.check.padding,
             "unreferenced": [str(digest) for digest in self.check.unreferenced],
             "digests": self.check.has_digests,
             "nameless": list(self.check.nameless),

@@ -41,7 +41,7 @@ from syncer.cli.build_options import (
 )
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.output import Reporter, open_reporter, print_json, print_plan, push_outcome, summarize_push
+from syncer.cli.output import Reporter, open_reporter, print_json, print_plan, push_outcome, size_line, summarize_push
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.oci import Reference
@@ -344,6 +344,7 @@ def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator
         yield f"assumed at the target, and left out: {pieces}, {human_bytes(built.assumed.size)}"
         if not built.blobs:
             yield "it brings no new content, only manifests"
+    yield size_line(built)
     if signing.private_key:
         yield f"signature saved to {built.path.absolute()}.sig.bin"
 

@@ -13,7 +13,7 @@ import click
 import orjson
 from msgspec import Struct
 
-from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
+from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
@@ -131,6 +131,12 @@ def warn_above(screen: Screen | None) -> Callable[[str], None]:
 def note(text: str) -> None:
     """Print a note on stderr, about a consequence of the options."""
     click.echo(f"note: {text}", err=True)
+
+
+def size_line(built: BuildResult) -> str:
+    """The line of a summary that tells the size of the file that was published."""
+    padding = f", {human_bytes(built.padding)} of it padding" if built.padding else ""
+    return f"file:    {human_bytes(built.size)}{padding}"
 
 
 def push_outcome(result: PushResult, kind: str = "local") -> list[str]:
