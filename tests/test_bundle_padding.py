@@ -11,12 +11,13 @@ from typing import Any
 import anyio
 import pytest
 
+from syncer import failpoints
 from syncer.api.build import BundleFile
 from syncer.api.result import BuildResult
 from syncer.api.save import copy
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Item
-from syncer.errors import AlreadyThere
+from syncer.errors import AlreadyThere, TargetFull
 from syncer.report import human_bytes
 from syncer.transfer.events import Copied
 from syncer.transfer.run import Options, transfer
@@ -232,6 +233,31 @@ async def test_a_cancelled_build_leaves_no_copy(tmp_path: Path, monkeypatch: pyt
     assert beside(final) == ["bundle.journal", "bundle.partial"]
     await build(final, source, items=wanted(source))
     assert final.read_bytes() == expected
+
+
+@pytest.mark.parametrize("how", ["is made a hole", "is cut short", "is replaced"])
+async def test_a_partial_file_that_another_process_alters_while_it_is_copied_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Row 48: also where the copy was made before, or the other process's file would be removed."""
+    await interrupt(final := tmp_path / "bundle", "tar")
+    partial, source, reach = tmp_path / "bundle.partial", many_images(), failpoints.reach
+
+    def tampering(point: str) -> None:
+        if how == "is replaced" and point == "bundle.copied":
+            partial.rename(tmp_path / "away")
+            partial.write_bytes(b"another")
+        elif how != "is replaced" and point == "bundle.copying" and partial.stat().st_blocks > 16:
+            size = partial.stat().st_size
+            os.truncate(partial, 8192)
+            os.truncate(partial, size if how == "is made a hole" else 8192)
+        reach(point)
+
+    monkeypatch.setattr("syncer.bundle.partial.reach", tampering)
+    with pytest.raises(TargetFull, match="by another process, so nothing is published"):
+        await build(final, source, "tar", items=wanted(source))
+
+    assert beside(final) == ["bundle.journal", "bundle.partial"]
 
 
 @pytest.mark.parametrize("tells", [True, False])
