@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file, lacking_images, opened
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.delta import DeltaSource, find_rest
 from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
@@ -135,6 +135,7 @@ async def push_to(
     """
     chosen = find_in_file(bundle, annotations)
     run = Run(options, fetches=isinstance(bundle, RemoteBundle), sends=True)
+    run.notices += filter(None, [lacking_images(bundle)])
     return await deliver(chosen, registries, delivery, run, name=bundle_name(bundle))
 
 

@@ -51,6 +51,7 @@ class Run:
         self.recheck = options.recheck
         self.beside_others = options.beside_others
         self._on_cut = options.on_cut
+        self.notices: list[str] = []  # what is odd about the source, for the report
         self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
         self.emit = to_all(self.account, listener, options.emit)
 
@@ -102,11 +103,12 @@ class Run:
         Beside other runs that is the traffic of ``host`` alone.
         """
         if registries is None:
-            return self.account.report()
+            return self.account.report(warnings=self.notices)
         if self.beside_others:
             own = {name: traffic for name, traffic in registries.traffic.items() if name == host}
-            return self.account.report(_registry_accounts(own))
-        return self.account.report(_registry_accounts(registries.traffic), warnings=registries.notices)
+            return self.account.report(_registry_accounts(own), warnings=self.notices)
+        notices = [*self.notices, *registries.notices]
+        return self.account.report(_registry_accounts(registries.traffic), warnings=notices)
 
 
 class Failures:

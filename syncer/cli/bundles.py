@@ -40,7 +40,7 @@ from syncer.cli.options import (
     registry_option,
     selector_option,
 )
-from syncer.cli.output import note, open_reporter, print_json, push_outcome, size_line, warn
+from syncer.cli.output import note, open_reporter, print_json, push_outcome, saved_line, sent_line, size_line, warn
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
 from syncer.naming import NameMapping
@@ -203,7 +203,10 @@ def copy(
         if isinstance(result, BuildResult):
             outcome = _outcome(str(source), result)
         else:
-            outcome = [f"bundle {source} copied to {destination}", *push_outcome(result)[1:]]
+            outcome = [
+                sent_line(f"bundle {source}", "copy", str(destination), result.report),
+                *push_outcome(result)[1:],
+            ]
         reporter.summarize("Copy Summary", outcome, result.report, profile=str(source))
         return result.exit
 
@@ -250,7 +253,7 @@ def _file(source: Path | StoredBundle, target: Path, *, force: bool, platform: P
 def _outcome(source: str, result: BuildResult) -> list[str]:
     if result.path is None:
         return [f"bundle {source} is not complete and was not saved; run the same command again to go on"]
-    return [f"bundle {source} saved to {result.path.absolute()}", size_line(result)]
+    return [saved_line(f"bundle {source}", result.path, result.report), size_line(result)]
 
 
 def export(

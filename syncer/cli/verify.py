@@ -113,6 +113,8 @@ def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = 
         return
     lines = [*_bundle_lines(result, signed=signed), *_standing(result)]
     click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
+    if result.missing:
+        click.echo("hint: build the bundle again with --force, to have what it lacks", err=True)
     if result.check.padding * _MUCH > result.check.file_size:
         copy = f"syncer copy --source {result.bundle} --destination OTHER"
         click.echo(f"hint: {copy} writes the bundle without the padding", err=True)
@@ -132,6 +134,9 @@ def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
     yield f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})"
     if not check.images:
         yield "nothing: it holds no image"
+    if result.missing:
+        lacks = f"the bundle lacks {len(result.missing)} of {result.wanted} images, which could not be had"
+        yield f"missing: {lacks} when it was built: {shown([each.name for each in result.missing])}"
     yield from _apart_from_content(check)
     if check.nameless:
         yield f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}"
