@@ -26,11 +26,9 @@ def closed_port() -> str:
 async def test_what_failed_altogether_was_not_brought_anywhere(tmp_path: Path, command: str) -> None:
     await build(bundle := tmp_path / "edge.tar.zst", some_images())
     place = closed_port()
-    ends = (
-        ["--source", bundle, "--destination", place] if command == "copy" else ["--file", bundle, "--registry", place]
-    )
+    ends = ("--source", "--destination") if command == "copy" else ("--file", "--registry")
 
-    ran = await syncer(command, *ends, home=tmp_path)
+    ran = await syncer(command, ends[0], bundle, ends[1], place, home=tmp_path)
 
     what, done = (f"bundle {bundle}", "copied") if command == "copy" else ("local bundle edge", "pushed")
     assert ran.code == 1
