@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import anyio
-from msgspec import structs
+from msgspec import Struct, field, structs
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
@@ -21,7 +22,14 @@ from syncer.content import Along, Item, Referring, Source, TargetNames
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Platform
 from syncer.profiles.definition.definition import Definition, render_definition
-from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.registry import (
+    Registries,
+    RegistryAddress,
+    RegistrySettings,
+    RegistryTarget,
+    open_registries,
+    open_upload_journal,
+)
 from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
 from syncer.transfer.memory import Memory
@@ -72,11 +80,12 @@ async def plan(
     annotations: Mapping[str, str] | None = None,
     platform: Platform | None = None,
     settings: RegistrySettings | None = None,
+    state: Path | None = None,
     workers: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does."""
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    delivery = Delivery(address=address, mapping=mapping, platform=platform)
+    delivery = Delivery(address=address, mapping=mapping, platform=platform, state=state)
     return await plan_push(file, delivery, annotations=annotations, settings=settings, workers=workers)
 
 
@@ -129,9 +138,9 @@ async def plan_delivery(
         source = await find_rest(source, items, registries, delivery.address, names=names, workers=workers)
         left_out = source.left_out
     forecast = Forecast(fetches=False, sends=True, can_mount=True, left_out=left_out)
-    target = registries.target(delivery.address, must_tell=must_tell)
-    for found in await discover(items, source, target, workers=workers):
-        forecast.add(found, target.space(found.item.target))
+    with _look_at(registries, delivery.address, delivery.state, must_tell=must_tell) as look:
+        await look.discover(items, source, workers)
+        look.add_to(forecast)
     return forecast.report()
 
 
@@ -152,22 +161,17 @@ async def plan_sync(
         sources.require_all()
     forecast = Forecast(fetches=True, sends=True, can_mount=True, shares=shares)
     registries = sources.supplies.registries
-    targets = {address.host: registries.target(address) for address in sources.addresses.values()}
+    addresses = {address.host: address for address in sources.addresses.values()}
     items = await sources.find_items()
     snapshot = Snapshot(sources.supplies)
-    memories = {host: read_memory(state, host) for host in targets}
-    found: dict[str, list[DiscoveryResult]] = {}
-
-    async def look(host: str) -> None:
-        own = [item for item in items if item.target.registry == host]
-        found[host] = await discover(own, snapshot, targets[host], memory=memories[host], workers=workers)
-
-    async with anyio.create_task_group() as tasks:
-        for host in targets:
-            tasks.start_soon(look, host)
-    for host, target in targets.items():
-        for each in found[host]:
-            forecast.add(each, target.space(each.item.target), memories[host])
+    with ExitStack() as stack:
+        looks = {host: stack.enter_context(_look_at(registries, address, state)) for host, address in addresses.items()}
+        async with anyio.create_task_group() as tasks:
+            for host, look in looks.items():
+                own = [item for item in items if item.target.registry == host]
+                tasks.start_soon(look.discover, own, snapshot, workers)
+        for look in looks.values():
+            look.add_to(forecast)
     for item, error in sources.unknown.items():
         forecast.add(DiscoveryFailure(item, error), "")
     report = forecast.report()
@@ -175,6 +179,54 @@ async def plan_sync(
         names = [image.target for image in report.images]
         report = structs.replace(report, pruned=(await prune(sources, names, delete=False)).pruned)
     return report
+
+
+class _Look(Struct):
+    """The look at one registry as a push or a sync to it would find it, of which nothing is changed."""
+
+    target: RegistryTarget
+    memory: Memory
+    found: list[DiscoveryResult] = field(default_factory=list)
+    arrived: dict[tuple[str, Digest], int] = field(default_factory=dict)  # bytes of blobs, by their spaces
+
+    async def discover(self, items: Sequence[Item], source: Source, workers: int) -> None:
+        """Find out all that is to be known of ``items``, and what of their blobs a run brought that did not end."""
+        self.found = await discover(items, source, self.target, memory=self.memory, workers=workers)
+        trees = [each for each in self.found if isinstance(each, Tree)]
+        blobs = {
+            (self.target.space(tree.item.target), descriptor.digest): descriptor
+            for tree in trees
+            for descriptor in tree.content
+            if descriptor.digest not in tree.manifests
+        }
+        limiter = anyio.CapacityLimiter(workers)
+
+        async def ask(space: str, descriptor: Descriptor) -> None:
+            async with limiter:
+                if arrived := await self.target.arrived(space, descriptor):
+                    self.arrived[space, descriptor.digest] = arrived
+
+        async with anyio.create_task_group() as tasks:
+            for (space, _), descriptor in blobs.items() if self.target.may_have_begun else ():
+                tasks.start_soon(ask, space, descriptor)
+
+    def add_to(self, forecast: Forecast) -> None:
+        """Add all that was found."""
+        for each in self.found:
+            forecast.add(each, self.target.space(each.item.target), self.memory, self.arrived)
+
+
+@contextmanager
+def _look_at(
+    registries: Registries, address: RegistryAddress, state: Path | None, *, must_tell: bool = False
+) -> Iterator[_Look]:
+    """Look at the registry at ``address``, with what earlier runs left in the directory ``state``."""
+    if state is None:
+        yield _Look(registries.target(address, must_tell=must_tell), Memory())
+        return
+    with open_upload_journal(state / "uploads", address.host, looks=True) as journal:
+        target = registries.target(address, journal=journal, interrupted=journal.was_interrupted, must_tell=must_tell)
+        yield _Look(target, read_memory(state, address.host))
 
 
 async def discover(
