@@ -26,9 +26,13 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    Paused,
     ReferrersUnknown,
+    Retried,
     Skipped,
+    Stalled,
     Started,
+    WentAway,
 )
 
 _SECRET_KEYS = re.compile(r"passw|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE)
@@ -115,6 +119,8 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
                 logger.debug("blob_fetched", digest=descriptor.digest, bytes=descriptor.size)
             case Copied() | Mounted() | Skipped() | Failed() | Committed():
                 _tell_content(logger, event)
+            case Paused() | Retried() | WentAway() | Stalled():
+                _tell_wait(logger, event)
             case Started():
                 pass
             case _:
@@ -149,6 +155,18 @@ def _tell_content(logger: FilteringBoundLogger, event: Copied | Mounted | Skippe
             logger.warning("content_failed", **what, reason=reason(error), message=str(error))
         case Committed():
             logger.debug("manifest_committed", **what)
+
+
+def _tell_wait(logger: FilteringBoundLogger, event: Paused | Retried | WentAway | Stalled) -> None:
+    match event:
+        case Paused(host, seconds, why):
+            logger.warning("host_paused", host=host, seconds=round(seconds, 1), message=why)
+        case Retried(host, number, most, seconds, why):
+            logger.info("retried", host=host, retry=number, of=most, seconds=round(seconds, 1), message=why)
+        case WentAway(host, why):
+            logger.warning("host_away", host=host, message=why)
+        case Stalled(descriptor, image, seconds):
+            logger.warning("blob_stalled", digest=descriptor.digest, source=image, seconds=round(seconds))
 
 
 def _renderer(format: LogFormat) -> Processor:  # noqa: A002 - what the flag is called

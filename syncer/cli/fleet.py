@@ -44,8 +44,9 @@ from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
-from syncer.report.figures import Part, join_reports
-from syncer.report.summary import Reported, block, quantity, require_writable, write_account, write_report
+from syncer.report.account import join_reports
+from syncer.report.figures import Part
+from syncer.report.summary import Reported, block, bound_lines, quantity, require_writable, write_account, write_report
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, SiteResult
@@ -335,6 +336,7 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
         yield f"failed:  {_cause(cause)}"
     rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
     yield f"time:    {human_seconds(result.seconds)}{rate}"
+    yield from bound_lines(result.bound, result.seconds)
 
 
 def _foreseen(figures: Mapping[str, int]) -> str:

@@ -11,10 +11,12 @@ from typing import Any, TextIO
 
 import click
 import orjson
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from syncer import __version__
 from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
+from syncer.cli.job import code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
@@ -27,6 +29,7 @@ class Reporter(Struct, frozen=True):
     """The output of one run, under the run's id."""
 
     options: OutputOptions
+    command: str
     run_id: str
     emit: Emit
     warn: Callable[[str], None]
@@ -42,11 +45,14 @@ class Reporter(Struct, frozen=True):
             on_cut=lambda report, name: self.write(report, profile=name),
         )
 
-    def summarize(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
+    def summarize(
+        self, title: str, outcome: Sequence[str], report: Report, *, profile: str, code: Exit | None = None
+    ) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
 
-        ``profile`` is the name of the job in the metrics.
+        ``profile`` is the name of the job in reports and metrics; ``code`` is the exit code, if not the report's own.
         """
+        report = self.sign(report, profile, code)
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
         if self.options.json:
             print_json(report.to_json())
@@ -56,8 +62,16 @@ class Reporter(Struct, frozen=True):
             if self.options.log_format is None:
                 click.echo(f"hint: {hint}", err=True)
 
+    def sign(self, report: Report, name: str, code: Exit | None = None) -> Report:
+        """``report`` with this version and command, the ``name`` of the job, and the exit code."""
+        if report.version is not None:
+            return report
+        ended = code_of_signal() or (report.exit if code is None else code)
+        return structs.replace(report, version=__version__, command=self.command, name=name, exit_code=int(ended))
+
     def write(self, report: Report, *, profile: str) -> None:
         """Write the files that the options name."""
+        report = self.sign(report, profile)
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
@@ -86,14 +100,15 @@ def open_reporter(
     """
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
-    run_id = new_run_id()
+    run_id, command = new_run_id(), click.get_current_context().info_name or ""
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if options.log_format is not None:
         events = open_event_log(sys.stderr, options.log_format, run_id, secrets)
-        yield Reporter(options, run_id, to_all(events.emit(), besides), events.warn, _ignore)
+        yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
-        yield Reporter(options, run_id, to_all(display, besides), warn_above(display.screen), display.expect)
+        emit = to_all(display, besides)
+        yield Reporter(options, command, run_id, emit, warn_above(display.screen), display.expect)
 
 
 class EventLog(Struct, frozen=True):
@@ -156,7 +171,8 @@ def summarize_push(
     reporter: Reporter, title: str, result: PushResult, *, kind: str = "local", more: Sequence[str] = ()
 ) -> None:
     """Print what was brought to a registry; a definition that could not be pushed is told with ``--json`` as well."""
-    reporter.summarize(title, [*push_outcome(result, kind), *more], result.report, profile=result.bundle)
+    outcome = [*push_outcome(result, kind), *more]
+    reporter.summarize(title, outcome, result.report, profile=result.bundle, code=result.exit)
     if result.problem and reporter.options.json:
         reporter.warn(_definition_problem(result.problem))
 

@@ -22,9 +22,13 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    Paused,
     ReferrersUnknown,
+    Retried,
     Skipped,
+    Stalled,
     Started,
+    WentAway,
 )
 
 WINDOW = 10.0
@@ -127,7 +131,7 @@ class ProgressMeter(Struct):
                 self._active.setdefault(progress.descriptor.digest, []).append(progress)
             case Copied() | Skipped() | Mounted() | Failed():
                 self._take_blob(event)
-            case Committed() | Fetched():
+            case Committed() | Fetched() | Paused() | Retried() | WentAway() | Stalled():
                 pass
             case _:
                 assert_never(event)
