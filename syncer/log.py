@@ -15,6 +15,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from syncer.errors import HIDDEN, redacted
 from syncer.report.figures import reason
 from syncer.transfer.events import (
+    CameBack,
     Committed,
     Copied,
     Emit,
@@ -119,7 +120,7 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
                 logger.debug("blob_fetched", digest=descriptor.digest, bytes=descriptor.size)
             case Copied() | Mounted() | Skipped() | Failed() | Committed():
                 _tell_content(logger, event)
-            case Paused() | Retried() | WentAway() | Stalled():
+            case Paused() | Retried() | WentAway() | CameBack() | Stalled():
                 _tell_wait(logger, event)
             case Started():
                 pass
@@ -157,7 +158,7 @@ def _tell_content(logger: FilteringBoundLogger, event: Copied | Mounted | Skippe
             logger.debug("manifest_committed", **what)
 
 
-def _tell_wait(logger: FilteringBoundLogger, event: Paused | Retried | WentAway | Stalled) -> None:
+def _tell_wait(logger: FilteringBoundLogger, event: Paused | Retried | WentAway | CameBack | Stalled) -> None:
     match event:
         case Paused(host, seconds, why):
             logger.warning("host_paused", host=host, seconds=round(seconds, 1), message=why)
@@ -165,6 +166,8 @@ def _tell_wait(logger: FilteringBoundLogger, event: Paused | Retried | WentAway 
             logger.info("retried", host=host, retry=number, of=most, seconds=round(seconds, 1), message=why)
         case WentAway(host, why):
             logger.warning("host_away", host=host, message=why)
+        case CameBack(host):
+            logger.info("host_back", host=host)
         case Stalled(descriptor, image, seconds):
             logger.warning("blob_stalled", digest=descriptor.digest, source=image, seconds=round(seconds))
 

@@ -190,6 +190,27 @@ async def test_what_holds_a_run_up_is_in_its_log(debian_registry: OpenRegistry, 
     assert (1, 5, "429 Too Many Requests") in retries
 
 
+async def test_cron_hears_nothing_of_a_run_that_is_well_and_all_of_one_that_is_not(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry("source") as source:
+        for repository, image in MADE.items():
+            await client.push(source, repository, image, "1")
+        to = ("--output", tmp_path, "--force")
+        well = await syncer("build", "--image", f"{source.address}/app-1:1", *to, "-q", home=tmp_path)
+        ill = await syncer("build", "--image", f"{source.address}/app-1:none", *to, "-q", home=tmp_path)
+        told = await syncer("build", "--image", f"{source.address}/app-2:1", *to, "-v", home=tmp_path)
+        all_told = await syncer("build", "--image", f"{source.address}/app-2:1", *to, "-vv", home=tmp_path)
+
+    assert (well.code, well.stdout, well.stderr) == (0, "", "")
+    assert (ill.code, ill.stdout) == (4, "")
+    assert "is not complete and was not published" in ill.stderr
+    assert f"failed:  {source.address}/app-1:none" in ill.stderr
+    assert "image_copied" in told.stderr
+    assert "blob_" not in told.stderr
+    assert "blob_copied" in all_told.stderr
+
+
 def measured(**figures: float) -> Measured:
     return Measured(**{"workers": 32, "elapsed": 10.0, "cores": 2, **figures})  # type: ignore[arg-type]
 

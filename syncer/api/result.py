@@ -17,7 +17,17 @@ from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, Target
 from syncer.oci import Reference
 from syncer.registry import Registries, RegistryAddress
 from syncer.report import Account, RegistryAccount, Report
-from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped, Paused, Retried, WentAway
+from syncer.transfer.events import (
+    CameBack,
+    Emit,
+    Event,
+    ImageCopied,
+    ImageFailed,
+    ImageSkipped,
+    Paused,
+    Retried,
+    WentAway,
+)
 from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 from syncer.transport import Traffic, Wait, WaitKind
@@ -300,3 +310,5 @@ def _event_of(wait: Wait) -> Event:
             return Retried(wait.host, wait.retry, wait.retries, wait.seconds, wait.reason)
         case WaitKind.AWAY:
             return WentAway(wait.host, wait.reason)
+        case WaitKind.OVER:
+            return CameBack(wait.host)

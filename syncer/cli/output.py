@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.summary import quantity, require_writable, shown, write_report
+from syncer.report.summary import quantity, require_writable, shown, trouble, write_report
 from syncer.transfer.events import Emit
 
 
@@ -54,12 +55,15 @@ class Reporter(Struct, frozen=True):
         """
         report = self.sign(report, profile, code)
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
-        if self.options.json:
+        if self.options.quiet:
+            if report.exit_code:
+                click.echo(without_secrets("\n".join([*outcome, *trouble(report)])), err=True)
+        elif self.options.json:
             print_json(report.to_json())
         else:
             click.echo(without_secrets(summary(title, outcome, report)))
         for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
-            if self.options.log_format is None:
+            if self.options.log is None:
                 click.echo(f"hint: {hint}", err=True)
 
     def sign(self, report: Report, name: str, code: Exit | None = None) -> Report:
@@ -102,13 +106,14 @@ def open_reporter(
         require_writable(path)
     run_id, command = new_run_id(), click.get_current_context().info_name or ""
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
-    if options.log_format is not None:
-        events = open_event_log(sys.stderr, options.log_format, run_id, secrets)
+    if (form := options.log) is not None:
+        events = open_event_log(sys.stderr, form, run_id, secrets, is_full=options.verbose > 1)
         yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
         return
-    with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
+    with open_display(sys.stderr, mode=Mode.AUTO if options.shows_progress else Mode.OFF) as display:
         emit = to_all(display, besides)
-        yield Reporter(options, command, run_id, emit, warn_above(display.screen), display.expect)
+        tell = _ignore if options.quiet else warn_above(display.screen)  # a report has them all the same
+        yield Reporter(options, command, run_id, emit, tell, display.expect)
 
 
 class EventLog(Struct, frozen=True):
@@ -122,11 +127,17 @@ class EventLog(Struct, frozen=True):
         self.tell("warning", "warning", message=text)
 
 
-def open_event_log(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) -> EventLog:
-    """Open a log on ``stream``, each line of which has ``run_id``, and none a secret."""
+def open_event_log(
+    stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str], *, is_full: bool = False
+) -> EventLog:
+    """Open a log on ``stream``, each line of which has ``run_id``, and none a secret.
+
+    One that ``is_full`` has a line for each blob as well.
+    """
     from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
 
-    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), secrets=secrets)
+    level = logging.DEBUG if is_full else logging.INFO
+    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), level=level, secrets=secrets)
     return EventLog(
         emit=lambda **fields: log_events(log.bind(**fields)),
         tell=lambda level, event, **fields: getattr(log, level)(event, **fields),
@@ -182,8 +193,8 @@ def _definition_problem(problem: SyncerError) -> str:
     return f"its definition could not be pushed: {printable(str(problem))}{hint}"
 
 
-def _ignore(_: int) -> None:
-    """Do nothing: a log shows no number of images."""
+def _ignore(_: object) -> None:
+    """Do nothing: a log shows no number of images, and who wants it quiet no warning."""
 
 
 def print_json(document: Any) -> None:

@@ -28,6 +28,11 @@ def summary(title: str, outcome: Sequence[str], report: Report) -> str:
     return block(title, [*lines, *prune_lines(report.pruned, report.prune_refused)])
 
 
+def trouble(report: Report) -> list[str]:
+    """The lines of a summary about what went wrong."""
+    return [*_failures(report), *_warnings(report)]
+
+
 def block(title: str, lines: Sequence[str]) -> str:
     """``lines`` under a title between rules."""
     return "\n".join([_RULE, title, _RULE, *lines])

@@ -140,6 +140,12 @@ class WentAway(Struct, frozen=True):
     reason: str
 
 
+class CameBack(Struct, frozen=True):
+    """A host that was away is there again, or is not waited for any more."""
+
+    host: str
+
+
 class Stalled(Struct, frozen=True):
     """No byte of a blob has come or gone for so many ``seconds``; said again each time that they have doubled."""
 
@@ -164,6 +170,7 @@ Event: TypeAlias = (
     | Paused
     | Retried
     | WentAway
+    | CameBack
     | Stalled
 )
 Emit: TypeAlias = Callable[[Event], None]

@@ -161,6 +161,7 @@ class WaitKind(Enum):
     PAUSE = "pause"  # the host asks for none, for all requests
     RETRY = "retry"  # one request is sent again
     AWAY = "away"  # the host takes no connections, or says that it does no work
+    OVER = "over"  # it is back, or nobody waits for it any more
 
 
 class Wait(Struct, frozen=True, kw_only=True):

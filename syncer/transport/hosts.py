@@ -147,7 +147,7 @@ class Presence:
 
     def __init__(self, limits: Limits, tell: Callable[[str], None]) -> None:
         self._limits = limits
-        self._tell = tell  # hears why the host is away, as that begins
+        self._tell = tell  # hears why the host is away, as that begins, and of no reason as it ends
         self._has_answered = False
         self._cause: Unreachable | None = None  # of its being down
         self._look_at = 0.0  # monotonic: when a host that is down may be asked again
@@ -302,6 +302,8 @@ class Presence:
         self._back()
 
     def _back(self) -> None:
+        if self._away_since is not None:
+            self._tell("")
         self._away_since, self._back_at = None, time.monotonic()
         self._wake()
 
@@ -375,7 +377,8 @@ class Traffic:
             self.tell(Wait(host=self.host, kind=WaitKind.PAUSE, seconds=seconds, reason=reason))
 
     def _away(self, reason: str) -> None:
-        self.tell(Wait(host=self.host, kind=WaitKind.AWAY, seconds=0.0, reason=reason))
+        kind = WaitKind.AWAY if reason else WaitKind.OVER
+        self.tell(Wait(host=self.host, kind=kind, seconds=0.0, reason=reason))
 
     @property
     def pause_left(self) -> float:
