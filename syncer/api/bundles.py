@@ -369,19 +369,6 @@ async def find_in_registry(
     return BundleSource(lambda: definition, items, registries)
 
 
-def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
-    """Parse the values of ``--annotation-selector``, each ``KEY=VALUE``; raises ``UsageError``."""
-    wanted: dict[str, str] = {}
-    for text in texts:
-        if text in ("", "[]"):  # how Palette's help writes the default
-            continue
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise UsageError(f"{text[:80]!r} is not KEY=VALUE", hint="write it like org.example.tier=edge")
-        wanted[key.strip()] = value
-    return wanted
-
-
 def _items(definition: Definition, reference: Reference) -> Iterator[Item]:
     """The parts, at the registry of ``reference`` itself, whatever it was called when they were pushed."""
     base = reference.repository.removesuffix(REPOSITORY).strip("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from itertools import islice
@@ -331,10 +332,14 @@ class Landing(Struct):
             self._failure = error
 
     def _write(self, batch: Sequence[bytes | memoryview]) -> None:
+        began = time.monotonic()
         self.done = self.partial.write(self.slot, self.done, batch)
+        written = time.monotonic()
         for piece in batch:  # written first: what the disk refused must not be in the hash of what is there
             self.hasher.update(piece)
         self.progress.done = self.done
+        self.progress.writing += written - began
+        self.progress.hashing += time.monotonic() - written
 
     def _mark(self) -> None:
         self.partial.mark(self.slot, self.done, self.hasher)

@@ -144,7 +144,7 @@ async def run_build(options: BuildOptions) -> Exit:
     pushes = options.remote.push and built.path
     if not (pushes and options.output.json):
         outcome = [*_outcome(built, definition.name, options.signing), *notes]
-        reporter.summarize("Build Summary", outcome, built.report, profile=definition.name)
+        reporter.summarize("Build Summary", outcome, built.report, profile=definition.name, code=built.exit)
     if not pushes:
         return built.exit
     return await _push(built, pushes, options, means, reporter, profile=definition.name)
@@ -394,8 +394,9 @@ async def _push(
         run_options = pushing.run_options(options.connection.concurrency)
         pushed = await push_file(path, _delivery(options), settings=means.settings, options=run_options)
     if output.json:
-        print_json({"build": built.report.to_json(), "push": pushed.report.to_json()})
-        pushing.write(pushed.report, profile=profile)
+        report = pushing.sign(pushed.report, profile, pushed.exit)
+        print_json({"build": building.sign(built.report, profile, built.exit).to_json(), "push": report.to_json()})
+        pushing.write(report, profile=profile)
         if pushed.problem:
             building.warn(push_outcome(pushed)[-1])
     else:

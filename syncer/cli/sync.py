@@ -142,7 +142,8 @@ def sync(
                     expect=reporter.expect,
                     on_cut=lambda report: reporter.write(report, profile=profile),
                 )
-        reporter.summarize("Sync Summary", _outcome(file, result, share), result.report, profile=profile)
+        outcome = _outcome(file, result, share)
+        reporter.summarize("Sync Summary", outcome, result.report, profile=profile, code=result.exit)
         return result.exit
 
     run(forecast if transfer.dry_run else job)
@@ -257,7 +258,7 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
     finally:  # the display is over
         for each in ended:
             outcome = _outcome(file, each, order.shard)
-            reporter.summarize("Sync Summary", outcome, each.report, profile=order.profile)
+            reporter.summarize("Sync Summary", outcome, each.report, profile=order.profile, code=each.exit)
     return result.exit
 
 

@@ -12,9 +12,11 @@ import orjson
 from syncer.errors import SyncerError, UsageError, is_anything_hidden, without_secrets
 from syncer.files import saving, write_whole
 from syncer.report.figures import PrunedTag, PruneStatus, Report, Status
+from syncer.report.timeline import Bound
 
 _RULE = "-" * 29
 _FAILURES_SHOWN = 20
+_WORTH_TELLING = 1.0  # seconds of a run, from which on it is said what bounded it
 
 
 def summary(title: str, outcome: Sequence[str], report: Report) -> str:
@@ -24,6 +26,11 @@ def summary(title: str, outcome: Sequence[str], report: Report) -> str:
     """
     lines = [*outcome, *_figures(report), *_failures(report), *_warnings(report)]
     return block(title, [*lines, *prune_lines(report.pruned, report.prune_refused)])
+
+
+def trouble(report: Report) -> list[str]:
+    """The lines of a summary about what went wrong."""
+    return [*_failures(report), *_warnings(report)]
 
 
 def block(title: str, lines: Sequence[str]) -> str:
@@ -120,7 +127,12 @@ def _figures(report: Report) -> list[str]:
         lines.append(f"asked:   {quantity(totals.requests, 'request')}" + (f" ({', '.join(extra)})" if extra else ""))
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
-    return lines
+    return [*lines, *bound_lines(report.bound, totals.seconds)]
+
+
+def bound_lines(bound: Bound | None, seconds: float) -> list[str]:
+    """The line that says what bounded a run of so many seconds; none for one that was over at once."""
+    return [f"         {printable(bound.line)}"] if bound and seconds >= _WORTH_TELLING else []
 
 
 def _ends(report: Report) -> str:
