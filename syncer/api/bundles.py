@@ -288,7 +288,7 @@ def _listing(bundle: Bundle) -> Definition:
 async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
     """Fetch the definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
     reference = stored.at(registries)
-    layer = definition_layer(await registries.manifest(reference))
+    layer = definition_layer(await registries.manifest(reference), reference)
     if layer.size > _MAX_DEFINITION:
         raise InvalidContent(f"{reference}: a definition of {layer.size} bytes is larger than {_MAX_DEFINITION}")
     content = await read_whole(registries.blob(reference, layer))

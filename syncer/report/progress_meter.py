@@ -22,6 +22,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    Postponed,
     ReferrersUnknown,
     Skipped,
     Started,
@@ -119,7 +120,7 @@ class ProgressMeter(Struct):
 
     def _take(self, event: Event) -> None:
         match event:
-            case ReferrersUnknown():
+            case ReferrersUnknown() | Postponed():
                 pass  # the image is on its way all the same
             case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
                 self._take_image(event)
