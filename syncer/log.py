@@ -28,6 +28,7 @@ from syncer.transfer.events import (
     ImageSkipped,
     Mounted,
     Paused,
+    Postponed,
     ReferrersUnknown,
     Retried,
     Skipped,
@@ -114,7 +115,7 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
         match event:
             case ReferrersUnknown(item, error):
                 logger.warning("referrers_unknown", source=item.source, target=item.target, message=str(error))
-            case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
+            case Found() | ImageCopied() | ImageSkipped() | ImageFailed() | Postponed():
                 _tell_image(logger, event)
             case Fetched(descriptor):
                 logger.debug("blob_fetched", digest=descriptor.digest, bytes=descriptor.size)
@@ -130,7 +131,9 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
     return emit
 
 
-def _tell_image(logger: FilteringBoundLogger, event: Found | ImageCopied | ImageSkipped | ImageFailed) -> None:
+def _tell_image(
+    logger: FilteringBoundLogger, event: Found | ImageCopied | ImageSkipped | ImageFailed | Postponed
+) -> None:
     names = {"source": event.item.source, "target": event.item.target}
     match event:
         case ImageCopied(root=root):
@@ -139,6 +142,8 @@ def _tell_image(logger: FilteringBoundLogger, event: Found | ImageCopied | Image
             logger.info("image_unchanged", **names, digest=root.digest)
         case ImageFailed(error=error):
             logger.error("image_failed", **names, reason=reason(error), message=str(error))
+        case Postponed(error=error):
+            logger.warning("image_postponed", **names, reason=reason(error), message=str(error))
         case Found(root=root, bytes=size):
             logger.debug("image_found", **names, digest=root.digest, bytes=size)
 

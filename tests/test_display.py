@@ -235,7 +235,7 @@ def sites_rendered(look: FleetMeasurement, width: int, height: int) -> list[str]
 
 
 DEAD = tuple(f"edge {number}" for number in range(12))
-REFUSED = "cannot be reached: connection refused"
+REFUSED = "refused the connection"
 
 
 def test_the_view_of_a_fleet_has_totals_causes_and_the_sites_that_began_first() -> None:
@@ -244,7 +244,7 @@ def test_the_view_of_a_fleet_has_totals_causes_and_the_sites_that_began_first() 
     assert head.startswith("612 of 1,000 sites (13 failed) ━")
     assert head.endswith(" 1.84 TB · 850 MB/s · 12 min 05 s left")
     assert lines == [
-        "failed: cannot be reached: connection refused: 12 sites: edge 0 and 11 more",
+        "failed: refused the connection: 12 sites: edge 0, edge 1, edge 2 and 9 more",
         "failed: 507 no space left: 1 site: full",
         "  site                         done               bytes       rate    time left",
         *(

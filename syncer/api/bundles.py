@@ -330,7 +330,7 @@ async def read_contents_at(stored: StoredBundle, registries: Registries) -> tupl
 
 
 async def _read_definition(manifest: AnyManifest, reference: Reference, registries: Registries) -> Definition:
-    content = await _read_layer(definition_layer(manifest), reference, registries)
+    content = await _read_layer(definition_layer(manifest, reference), reference, registries)
     return parse_travelled(content, str(reference))
 
 

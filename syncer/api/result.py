@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 from syncer.bundle import Assumed
 from syncer.content import Item, Source, Target
-from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, TargetError
+from syncer.errors import Exit, NetworkError, SyncerError, refusal_in
 from syncer.oci import Reference
 from syncer.registry import Registries, RegistryAddress
 from syncer.report import Account, RegistryAccount, Report
@@ -25,6 +25,7 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Paused,
+    Postponed,
     Retried,
     WentAway,
 )
@@ -129,11 +130,12 @@ class Run:
         tried once more at the end; an image that fails is in the report.  Raises ``TargetFull``.
         """
         options = Options(workers=self.workers, memory=memory or Memory(), recheck=self.recheck)
-        failures = Failures(self.emit)
+        tries_again = registries is not None and not self.beside_others
+        failures = Failures(self.emit, may_pass if tries_again else _never)
         try:
             with self.watching(registries):
                 await transfer(items, source, target, options=options, emit=failures)
-                again = [] if self.beside_others else failures.again(items, may_pass)
+                again = [] if self.beside_others else failures.again(items)
                 if again and registries:
                     registries.transport.forget_outages()
                     await transfer(again, source, target, options=options, emit=failures)
@@ -197,30 +199,53 @@ class Run:
 
 
 class Failures:
-    """The images that failed, which ``emit`` hears of when that is the last word, and of all else at once."""
+    """The images that failed; ``emit`` hears of those that are not tried again at once, and of the others in the end.
 
-    def __init__(self, emit: Emit) -> None:
+    It hears of an image that is to be tried again as ``Postponed``, and of all other events as they come.
+    """
+
+    def __init__(self, emit: Emit, may_pass: Callable[[SyncerError], bool] = lambda _: True) -> None:
         self.errors: dict[Item, SyncerError] = {}  # not tried again yet, or in vain
         self._emit = emit
+        self._may_pass = may_pass
+        self._told: set[Item] = set()  # which failed for good
+        self._postponed: set[Item] = set()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ImageFailed):
-            self.errors[event.item] = event.error
+            self._note(event)
             return
         if isinstance(event, ImageCopied | ImageSkipped):
             self.errors.pop(event.item, None)
+            self._told.discard(event.item)
         self._emit(event)
 
-    def again(self, items: Iterable[Item], may_pass: Callable[[SyncerError], bool] = lambda _: True) -> list[Item]:
-        """Choose those of ``items`` to try again: they failed for what ``may_pass``, or their signatures did."""
-        failed = {item for item, error in self.errors.items() if may_pass(error)}
+    def _note(self, failed: ImageFailed) -> None:
+        self.errors[failed.item] = failed.error
+        if not self._may_pass(failed.error):
+            if failed.item not in self._told:
+                self._told.add(failed.item)
+                self._emit(failed)
+        elif failed.item not in self._postponed:
+            self._postponed.add(failed.item)
+            self._emit(Postponed(failed.item, failed.error))
+
+    def again(self, items: Iterable[Item]) -> list[Item]:
+        """Choose those of ``items`` to try again: they failed for what may pass, or their signatures did."""
+        failed = {item for item, error in self.errors.items() if self._may_pass(error)}
         about = {(item.subject, item.target.name) for item in failed if item.subject}
         return [item for item in items if item in failed or (item.source, item.target.name) in about]
 
     def tell(self) -> None:
-        """Tell what failed in the end."""
+        """Tell what failed in the end, and has not been told."""
         for item, error in self.errors.items():
-            self._emit(ImageFailed(item, error))
+            if item not in self._told:
+                self._emit(ImageFailed(item, error))
+
+
+def _never(_: SyncerError) -> bool:
+    """Take every failure for the last word."""
+    return False
 
 
 def may_pass(error: SyncerError) -> bool:
@@ -228,12 +253,6 @@ def may_pass(error: SyncerError) -> bool:
     if answered := refusal_in(error):
         return answered.status in TRANSIENT
     return isinstance(error, NetworkError)
-
-
-def refusal_in(error: SyncerError) -> RegistryError | None:
-    """The answer of a registry that ``error`` is, or that a target's error was made of; None where there is none."""
-    answered = error.__cause__ if isinstance(error, TargetError) else error
-    return answered if isinstance(answered, RegistryError) else None
 
 
 class BuildResult(Struct, frozen=True, kw_only=True):

@@ -144,7 +144,15 @@ async def run_build(options: BuildOptions) -> Exit:
     pushes = options.remote.push and built.path
     if not (pushes and options.output.json):
         outcome = [*_outcome(built, definition.name, options.signing), *notes]
-        reporter.summarize("Build Summary", outcome, built.report, profile=definition.name, code=built.exit)
+        reporter.summarize(
+            "Build Summary",
+            outcome,
+            built.report,
+            profile=definition.name,
+            code=built.exit,
+            lists=options.content.images_file,
+            may_be_partial=True,
+        )
     if not pushes:
         return built.exit
     return await _push(built, pushes, options, means, reporter, profile=definition.name)
@@ -345,7 +353,8 @@ async def _build(definition: Definition, options: BuildOptions, means: _Means, r
 
 def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator[str]:
     if built.path is None:
-        yield f"bundle {name} is not complete and was not published; run the same command again to go on"
+        goes_on = "" if built.exit is Exit.MISSING else "; run the same command again to go on"
+        yield f"bundle {name} is not complete and was not published{goes_on}"
         return
     yield saved_line(f"bundle {name}", built.path, built.report)
     if built.assumed is not None:

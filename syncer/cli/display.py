@@ -10,20 +10,22 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Protocol, TextIO
 
 from syncer.report import Measurement, ProgressMeter, human_bytes, human_seconds, printable
 from syncer.report.progress_meter import FleetMeasurement, FleetMeter, short_reason
-from syncer.transfer.events import CameBack, Emit, Event, ImageFailed, Paused, Retried, Stalled, WentAway
+from syncer.report.summary import NO_NAMES, cause_in, first_line, with_names
+from syncer.transfer.events import CameBack, Emit, Event, ImageFailed, Paused, Postponed, Retried, Stalled, WentAway
 
 _PLAIN_INTERVAL = 30.0  # seconds between two lines about how far a run is
 _SOON = 1.0  # seconds within which a line about a failure or a wait is written
 _WORTH_A_LINE = 5.0  # seconds of a wait
 _LIVE_INTERVAL = 0.125
 _SITES_INTERVAL = 0.25
+_MOST_CAUSES = 20  # of failures, that are told while a transfer runs
 
 
 class Mode(StrEnum):
@@ -67,12 +69,14 @@ class Display(ABC):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._meter = ProgressMeter()
-        self._failures: deque[ImageFailed] = deque()
+        self._failures: deque[ImageFailed | Postponed] = deque()
+        self._told: set[str] = set()  # causes of failures
         self._waits: deque[str] = deque()
+        self.names: Mapping[str, str] = NO_NAMES  # of hosts
 
     def __call__(self, event: Event) -> None:
         self._meter(event)
-        if isinstance(event, ImageFailed):
+        if isinstance(event, ImageFailed | Postponed):
             self._failures.append(event)
         elif line := wait_line(event):
             self._waits.append(line)
@@ -91,9 +95,19 @@ class Display(ABC):
         self.draw()
 
     def _show_failures(self) -> None:
+        """Say the first failure of each cause; the summary counts the others."""
         while self._failures:
             failed = self._failures.popleft()
-            self._say(f"failed: {failed.item.source}: {printable(str(failed.error))}")
+            cause = cause_in(failed.error, failed.item.source, failed.item.target)
+            if cause in self._told or len(self._told) > _MOST_CAUSES:
+                continue
+            self._told.add(cause)
+            if len(self._told) > _MOST_CAUSES:
+                self._say("failed: for more causes, which the summary tells")
+                continue
+            again = " (it is tried once more at the end)" if isinstance(failed, Postponed) else ""
+            line = first_line(failed.error, failed.item.source, failed.item.target)
+            self._say(f"failed: {with_names(line, self.names)}{again}")
 
     @abstractmethod
     def _say(self, line: str) -> None: ...

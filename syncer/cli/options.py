@@ -255,7 +255,7 @@ class UploadOptions(StateOptions):
     """Content on its way to a registry."""
 
     chunk_size: int = option(
-        "Of the requests that a large blob (more than two of them) is sent in.",
+        "Size of one upload request; a blob larger than twice this is split.",
         default="16MiB",
         metavar="BYTES",
         parse=byte_count,
@@ -295,7 +295,7 @@ class OutputOptions:
 class DryRunOptions:
     """A forecast instead of a transfer."""
 
-    dry_run: bool = flag("Say what would be fetched, sent, mounted and skipped, and do none of it.")
+    dry_run: bool = flag("Show what the command would do, and do none of it.")
     exit_code: bool = flag("With --dry-run: exit with 10 when there is work to do.")
 
 
@@ -335,9 +335,9 @@ class BundleOptions:
 
     output: Path | None = option("Where the bundle is put. Default: output/content-bundle", "-o", metavar="DIR")
     arch: Platform | None = arch_option()
-    format: BundleFormat = option("Frames of zstd, which most expect, or a plain tar.", default=BundleFormat.ZSTD)
+    format: BundleFormat = option("zstd (default) or plain tar.", default=BundleFormat.ZSTD)
     compression_level: int = option(
-        "Of zstd, for manifests; layers are stored, being compressed already.", default=3, min=1, max=19
+        "Level of zstd for manifests; layers are compressed already, and stored as they are.", default=3, min=1, max=19
     )
     include_foreign: bool = include_foreign_flag()
     force: bool = flag("Replace what is there.")

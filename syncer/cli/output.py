@@ -19,11 +19,14 @@ from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, t
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
 from syncer.cli.job import code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
-from syncer.errors import Exit, SyncerError, without_secrets
+from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
+from syncer.formats.text import read_images_file
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.summary import quantity, require_writable, shown, trouble, write_report
+from syncer.report.summary import NO_NAMES, failure_lines, quantity, require_writable, shown, trouble, write_report
 from syncer.transfer.events import Emit
+
+_PLACES_SHOWN = 5  # lines of lists
 
 
 class Reporter(Struct, frozen=True):
@@ -35,6 +38,7 @@ class Reporter(Struct, frozen=True):
     emit: Emit
     warn: Callable[[str], None]
     expect: Callable[[int], None]  # how many images more than so far
+    names: Mapping[str, str] = NO_NAMES  # of hosts
 
     def run_options(self, workers: int) -> RunOptions:
         """The options of a job whose events come here."""
@@ -47,24 +51,38 @@ class Reporter(Struct, frozen=True):
         )
 
     def summarize(
-        self, title: str, outcome: Sequence[str], report: Report, *, profile: str, code: Exit | None = None
+        self,
+        title: str,
+        outcome: Sequence[str],
+        report: Report,
+        *,
+        profile: str,
+        code: Exit | None = None,
+        lists: Sequence[Path] = (),
+        may_be_partial: bool = False,
     ) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
 
         ``profile`` is the name of the job in reports and metrics; ``code`` is the exit code, if not the report's own.
+        Hints name the lines of ``lists`` of images, and the flag for a bundle that ``may_be_partial``.  With JSON on
+        standard output, failures are told on standard error.
         """
         report = self.sign(report, profile, code)
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
         if self.options.quiet:
             if report.exit_code:
-                click.echo(without_secrets("\n".join([*outcome, *trouble(report)])), err=True)
+                click.echo(without_secrets("\n".join([*outcome, *trouble(report, self.names)])), err=True)
         elif self.options.json:
             print_json(report.to_json())
         else:
-            click.echo(without_secrets(summary(title, outcome, report)))
-        for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
-            if self.options.log is None:
-                click.echo(f"hint: {hint}", err=True)
+            click.echo(without_secrets(summary(title, outcome, report, self.names)))
+        if self.options.log is not None:
+            return
+        if self.options.json:
+            for line in failure_lines(report, self.names, least=2 if self.options.progress else 1):
+                click.echo(line, err=True)
+        for hint in hints_of(report, lists, may_be_partial=may_be_partial):
+            click.echo(f"hint: {hint}", err=True)
 
     def sign(self, report: Report, name: str, code: Exit | None = None) -> Report:
         """``report`` with this version and command, the ``name`` of the job, and the exit code."""
@@ -82,6 +100,19 @@ class Reporter(Struct, frozen=True):
             write_metrics_file(self.options.metrics_file, report, profile=profile)
 
 
+def hints_of(report: Report, lists: Sequence[Path], *, may_be_partial: bool) -> Iterator[str]:
+    """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``."""
+    yield from {image.error.hint: None for image in report.images if image.error and image.error.hint}
+    wrong = {image.source for image in report.failures if isinstance(image.error, NameMissing)}
+    if not wrong:
+        return
+    places = [f"{path}:{each.line}" for path in lists for each in read_images_file(path) if each.reference in wrong]
+    more = f" and {len(places) - _PLACES_SHOWN:,} more lines" if len(places) > _PLACES_SHOWN else ""
+    where = f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(wrong) == 1 else "the names")
+    rest = ", or publish the rest with --allow-partial" if may_be_partial and len(report.images) > len(wrong) else ""
+    yield f"correct {where}{rest}"
+
+
 def write_metrics_file(path: Path, report: Report | Mapping[str, Any], *, profile: str = "") -> None:
     """Write the metrics of a run under the name ``profile``, or those of the document of a run over many sites."""
     from syncer.report import metrics  # noqa: PLC0415  slow to import, rarely used
@@ -94,11 +125,15 @@ def write_metrics_file(path: Path, report: Report | Mapping[str, Any], *, profil
 
 @contextmanager
 def open_reporter(
-    options: OutputOptions, *, secrets: Iterable[str] = (), log: TextIO | None = None
+    options: OutputOptions,
+    *,
+    secrets: Iterable[str] = (),
+    log: TextIO | None = None,
+    names: Mapping[str, str] = NO_NAMES,
 ) -> Iterator[Reporter]:
     """Show the display, or a log on standard error, as long as the ``with`` block lasts; ``log`` is a further log.
 
-    ``secrets`` are shown in no log.
+    ``secrets`` are shown in no log; ``names`` are what the user calls hosts.
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
@@ -108,12 +143,13 @@ def open_reporter(
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if (form := options.log) is not None:
         events = open_event_log(sys.stderr, form, run_id, secrets, is_full=options.verbose > 1)
-        yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
+        yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore, names)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.shows_progress else Mode.OFF) as display:
+        display.names = names
         emit = to_all(display, besides)
         tell = _ignore if options.quiet else warn_above(display.screen)  # a report has them all the same
-        yield Reporter(options, command, run_id, emit, tell, display.expect)
+        yield Reporter(options, command, run_id, emit, tell, display.expect, names)
 
 
 class EventLog(Struct, frozen=True):

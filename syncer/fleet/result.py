@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from msgspec import Struct, field
 
-from syncer.api.result import refusal_in
-from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit
+from syncer import errors
+from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit, refusal_in
 from syncer.profiles.syncfile.site import registry_key
 from syncer.report.figures import (
     Part,
@@ -334,26 +334,25 @@ def cause_of(error: SyncerError, registry: str) -> str:
     """
     if isinstance(error, Told) and error.cause:
         return error.cause
-    if answered := refusal_in(error):
-        return str(answered).removeprefix(f"{answered.request}: ")
-    text = str(error)
     host = registry.rpartition("://")[2].partition("/")[0]
-    if isinstance(error, NetworkError):
-        _, found, after = text.partition(f"{host} ")
-        return after if found and text.startswith(host) else text.rpartition(": ")[2]
+    text = errors.cause_of(error)
+    starts = (f"{host}: ", f"{host} ") if isinstance(error, NetworkError) else (f"{host}: ",)
+    if start := next(filter(text.startswith, starts), None):
+        return text.removeprefix(start)
     return text.replace(host, "the site")
 
 
-def outcome(errors: Iterable[SyncerError], *, has_changed: bool) -> SiteState:
-    """The state of a site at which there were ``errors``; ``has_changed`` says that something was brought there."""
-    errors = tuple(errors)
-    if not errors:
+def outcome(failures: Iterable[SyncerError], *, has_changed: bool) -> SiteState:
+    """The state of a site at which there were ``failures``; ``has_changed`` says that something was brought there."""
+    failures = tuple(failures)
+    if not failures:
         return SiteState.DONE if has_changed else SiteState.UNCHANGED
     if has_changed:
         return SiteState.PARTIAL
-    if all(map(_is_outage, errors)):
+    if all(map(_is_outage, failures)):
         return SiteState.DOWN
-    return SiteState.REFUSED if all(error.exit in (Exit.DENIED, Exit.USAGE) for error in errors) else SiteState.PARTIAL
+    is_refused = all(error.exit in (Exit.DENIED, Exit.USAGE) for error in failures)
+    return SiteState.REFUSED if is_refused else SiteState.PARTIAL
 
 
 def _is_outage(error: SyncerError) -> bool:

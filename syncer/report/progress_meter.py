@@ -25,6 +25,7 @@ from syncer.transfer.events import (
     ImageSkipped,
     Mounted,
     Paused,
+    Postponed,
     ReferrersUnknown,
     Retried,
     Skipped,
@@ -218,7 +219,7 @@ class ProgressMeter(Struct):
 
     def _take(self, event: Event) -> None:
         match event:
-            case ReferrersUnknown():
+            case ReferrersUnknown() | Postponed():
                 pass  # the image is on its way all the same
             case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
                 self._take_image(event)

@@ -108,6 +108,13 @@ class ImageFailed(Struct, frozen=True):
     error: SyncerError
 
 
+class Postponed(Struct, frozen=True):
+    """An image failed for what may pass, and is tried once more when all others are done."""
+
+    item: Item
+    error: SyncerError
+
+
 class ReferrersUnknown(Struct, frozen=True):
     """Not all referrers of an image could be listed; said once for a repository on its way to another."""
 
@@ -166,6 +173,7 @@ Event: TypeAlias = (
     | ImageCopied
     | ImageSkipped
     | ImageFailed
+    | Postponed
     | ReferrersUnknown
     | Paused
     | Retried

@@ -169,7 +169,7 @@ def _failure(error: Exception, request: Request, proxy: URL | None) -> NetworkEr
             cause = error.__cause__
             assert isinstance(cause, OSError)
             is_proxy = proxy is not None and (error.host, error.port) == (proxy.raw_host, proxy.port)
-            return no_connection(cause, via if is_proxy else host, is_proxy=is_proxy)
+            return no_connection(cause, via if is_proxy else host, is_proxy=is_proxy, server="the console")
         case aiohttp.ConnectionTimeoutError():
             return no_tunnel(error, via, host) if proxy else no_connection(error, host)
         case aiohttp.ClientHttpProxyError():
