@@ -13,7 +13,7 @@ import pytest
 
 from syncer import failpoints
 from syncer.api.build import BundleFile
-from syncer.api.result import BuildResult
+from syncer.api.result import BuildResult, RunOptions
 from syncer.api.save import copy
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Item
@@ -289,6 +289,24 @@ async def test_a_disk_without_room_for_a_copy_gets_the_bundle_with_its_padding(
             await verify_bundle(bundle)
     finally:
         await anyio.run_process(["umount", str(disk)])
+
+
+async def test_a_run_that_is_cut_while_it_publishes_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await build(few := tmp_path / "few.tar.zst", source := many_images(), items=wanted(source))
+    told: list[tuple[int, str]] = []
+    options = RunOptions(on_cut=lambda report, name: told.append((report.totals.images, name)))
+    sync = os.fsync
+
+    with anyio.CancelScope() as scope:
+
+        def cancelling(file: int) -> None:
+            anyio.from_thread.run_sync(scope.cancel)
+            sync(file)
+
+        monkeypatch.setattr(os, "fsync", cancelling)
+        await copy(few, BundleFile(output=tmp_path / "out"), options=options)
+
+    assert told == [(WANTED, "few")]
 
 
 FULL = os.statvfs_result((4096, 4096, 1, 0, 0, 0, 0, 0, 0, 255))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 import click
@@ -17,6 +18,7 @@ from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, t
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
+from syncer.formats.units import Shard
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
 from syncer.report.summary import quantity, require_writable, shown, write_report
@@ -27,10 +29,13 @@ class Reporter(Struct, frozen=True):
     """The output of one run, under the run's id."""
 
     options: OutputOptions
+    command: str
     run_id: str
     emit: Emit
     warn: Callable[[str], None]
     expect: Callable[[int], None]  # how many images more than so far
+    targets: tuple[str, ...] = ()  # registries, or the file that is written, in the metrics
+    shard: str | None = None  # the share of a sync, in the metrics
 
     def run_options(self, workers: int) -> RunOptions:
         """The options of a job whose events come here."""
@@ -39,15 +44,17 @@ class Reporter(Struct, frozen=True):
             run_id=self.run_id,
             emit=self.emit,
             warn=self.warn,
-            on_cut=lambda report, name: self.write(report, profile=name),
+            on_cut=lambda report, name: self.write(report, profile=name, code=Exit.INTERRUPTED),
         )
 
-    def summarize(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
+    def summarize(
+        self, title: str, outcome: Sequence[str], report: Report, *, profile: str, code: Exit | None = None
+    ) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
 
-        ``profile`` is the name of the job in the metrics.
+        ``profile`` is the name of the job in the metrics; ``code`` is the exit code, if not the report's own.
         """
-        self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
+        self.write(report, profile=profile, code=code)  # first: they are there though nobody may read what is printed
         if self.options.json:
             print_json(report.to_json())
         else:
@@ -56,44 +63,50 @@ class Reporter(Struct, frozen=True):
             if self.options.log_format is None:
                 click.echo(f"hint: {hint}", err=True)
 
-    def write(self, report: Report, *, profile: str) -> None:
+    def write(self, report: Report, *, profile: str, code: Exit | None = None) -> None:
         """Write the files that the options name."""
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
-            write_metrics_file(self.options.metrics_file, report, profile=profile)
+            write = metrics_writer()
+            job = write.Job(profile=profile, command=self.command, targets=self.targets, shard=self.shard)
+            write.write_metrics(self.options.metrics_file, report, job, code=code)
 
 
-def write_metrics_file(path: Path, report: Report | Mapping[str, Any], *, profile: str = "") -> None:
-    """Write the metrics of a run under the name ``profile``, or those of the document of a run over many sites."""
+def metrics_writer() -> ModuleType:
+    """The functions that write metrics."""
     from syncer.report import metrics  # noqa: PLC0415  slow to import, rarely used
 
-    if isinstance(report, Report):
-        metrics.write_metrics(path, report, profile=profile)
-    else:
-        metrics.write_site_metrics(path, report)
+    return metrics
 
 
 @contextmanager
 def open_reporter(
-    options: OutputOptions, *, secrets: Iterable[str] = (), log: TextIO | None = None
+    options: OutputOptions,
+    *,
+    targets: Iterable[object] = (),
+    shard: Shard | None = None,
+    secrets: Iterable[str] = (),
+    log: TextIO | None = None,
 ) -> Iterator[Reporter]:
     """Show the display, or a log on standard error, as long as the ``with`` block lasts; ``log`` is a further log.
 
-    ``secrets`` are shown in no log.
+    ``targets`` and ``shard`` are labels of the metrics; ``secrets`` are shown in no log.
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
-    run_id = new_run_id()
+    run_id, command = new_run_id(), click.get_current_context().info_name or ""
+    told = tuple(map(str, targets)), str(shard) if shard else None
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if options.log_format is not None:
         events = open_event_log(sys.stderr, options.log_format, run_id, secrets)
-        yield Reporter(options, run_id, to_all(events.emit(), besides), events.warn, _ignore)
+        yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore, *told)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
-        yield Reporter(options, run_id, to_all(display, besides), warn_above(display.screen), display.expect)
+        emit = to_all(display, besides)
+        yield Reporter(options, command, run_id, emit, warn_above(display.screen), display.expect, *told)
 
 
 class EventLog(Struct, frozen=True):
@@ -189,7 +202,8 @@ def summarize_push(
     reporter: Reporter, title: str, result: PushResult, *, kind: str = "local", more: Sequence[str] = ()
 ) -> None:
     """Print what was brought to a registry; a definition that could not be pushed is told with ``--json`` as well."""
-    reporter.summarize(title, [*push_outcome(result, kind), *more], result.report, profile=result.bundle)
+    outcome = [*push_outcome(result, kind), *more]
+    reporter.summarize(title, outcome, result.report, profile=result.bundle, code=result.exit)
     if result.problem and reporter.options.json:
         reporter.warn(_definition_problem(result.problem))
 

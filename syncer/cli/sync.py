@@ -131,7 +131,7 @@ def sync(
         profile = order.profile
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
         with (
-            open_reporter(output, secrets=secrets) as reporter,
+            open_reporter(output, targets=targets_of(file), shard=share, secrets=secrets) as reporter,
             hold_lock(state, order.subject, reporter.warn) as usable,
         ):
             order.warn(reporter.warn)
@@ -142,9 +142,10 @@ def sync(
                     run_id=reporter.run_id,
                     emit=reporter.emit,
                     expect=reporter.expect,
-                    on_cut=lambda report: reporter.write(report, profile=profile),
+                    on_cut=lambda report: reporter.write(report, profile=profile, code=Exit.INTERRUPTED),
                 )
-        reporter.summarize("Sync Summary", _outcome(file, result, share), result.report, profile=profile)
+        outcome = _outcome(file, result, share)
+        reporter.summarize("Sync Summary", outcome, result.report, profile=profile, code=result.exit)
         return result.exit
 
     run(forecast if transfer.dry_run else job)
@@ -240,7 +241,7 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
     ended: list[SyncResult] = []
     try:
         with (
-            open_reporter(output) as reporter,
+            open_reporter(output, targets=targets_of(file), shard=order.shard) as reporter,
             hold_lock(state_directory(order.upload.state_dir), order.subject, reporter.warn),
         ):
             order.warn(reporter.warn)
@@ -259,7 +260,7 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
     finally:  # the display is over
         for each in ended:
             outcome = _outcome(file, each, order.shard)
-            reporter.summarize("Sync Summary", outcome, each.report, profile=order.profile)
+            reporter.summarize("Sync Summary", outcome, each.report, profile=order.profile, code=each.exit)
     return result.exit
 
 
@@ -267,6 +268,11 @@ def _console(settings: RegistrySettings, project_id: str | None) -> PaletteConso
     from syncer.cli.palette import open_console  # noqa: PLC0415  slow to import, and images need none of it
 
     return open_console(settings.transport, project_id=project_id)
+
+
+def targets_of(file: SyncFile) -> list[RegistryAddress]:
+    """The registries that ``file`` mirrors to."""
+    return [RegistryAddress.parse(target.registry) for target in file.targets]
 
 
 def _outcome(file: SyncFile, result: SyncResult, shard: Shard | None) -> list[str]:
