@@ -165,7 +165,7 @@ async def test_a_build_that_is_killed_while_it_drops_padding_fetches_nothing_aga
 
     assert run_build(final, log, "other", failpoint=failpoint) == -9
     assert not final.exists()
-    assert beside(final) == ["bundle.copy", "bundle.journal", "bundle.partial"]
+    assert beside(final) == ["bundle.journal", "bundle.partial", "bundle.partial.copy"]
     assert run_build(final, log, "other") == 0
 
     source = MemorySource()
@@ -221,7 +221,7 @@ async def test_a_cancelled_build_leaves_no_copy(tmp_path: Path, monkeypatch: pyt
     with anyio.CancelScope() as scope:
 
         def cancelling(*arguments: Any) -> Any:
-            if (tmp_path / "bundle.copy").exists():
+            if (tmp_path / "bundle.partial.copy").exists():
                 anyio.from_thread.run_sync(scope.cancel)
             return original(*arguments)
 
