@@ -18,6 +18,7 @@ from syncer.api.save import copy
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Item
 from syncer.errors import AlreadyThere, TargetFull
+from syncer.oci import Descriptor, Digest
 from syncer.report import human_bytes
 from syncer.transfer.events import Copied
 from syncer.transfer.run import Options, transfer
@@ -289,6 +290,18 @@ async def test_a_disk_without_room_for_a_copy_gets_the_bundle_with_its_padding(
             await verify_bundle(bundle)
     finally:
         await anyio.run_process(["umount", str(disk)])
+
+
+async def test_a_disk_without_room_is_told_with_what_an_earlier_build_left(tmp_path: Path) -> None:
+    await interrupt(final := tmp_path / "bundle")
+    left = (tmp_path / "bundle.partial").stat().st_size // 2**20
+    petabyte = Descriptor(images.OCI_LAYER, Digest.of(b"large"), 2**50)
+
+    async with open_writer(final) as writer:
+        with pytest.raises(TargetFull, match="more than its disk has free") as refused:
+            await writer.reserve("", petabyte, None)
+
+    assert f"removing {final}.partial gives back {left} MiB or less" in str(refused.value.hint)
 
 
 async def test_a_run_that_is_cut_while_it_publishes_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
