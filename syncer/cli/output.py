@@ -98,15 +98,16 @@ def open_reporter(
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
     run_id, command = new_run_id(), click.get_current_context().info_name or ""
-    told = tuple(map(str, targets)), str(shard) if shard else None
+    places, share = tuple(map(str, targets)), str(shard) if shard else None
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if options.log_format is not None:
         events = open_event_log(sys.stderr, options.log_format, run_id, secrets)
-        yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore, *told)
+        emit = to_all(events.emit(), besides)
+        yield Reporter(options, command, run_id, emit, events.warn, _ignore, targets=places, shard=share)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
-        emit = to_all(display, besides)
-        yield Reporter(options, command, run_id, emit, warn_above(display.screen), display.expect, *told)
+        emit, tell = to_all(display, besides), warn_above(display.screen)
+        yield Reporter(options, command, run_id, emit, tell, display.expect, targets=places, shard=share)
 
 
 class EventLog(Struct, frozen=True):
