@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections import UserDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -16,82 +16,141 @@ import click
 
 from syncer import __version__
 from syncer.cli.command import argument, make_command, make_group, option
+from syncer.cli.parser import Listing
 from syncer.errors import Exit, UsageError
-from syncer.transfer.memory import have_schema
 
-_EVERYWHERE = {
-    "build": "build:build",
-    "push": "push:push",
-    "verify": "verify:verify",
-    "definition": "bundles:definition",
-    "save": "bundles:save",
-    "copy": "bundles:copy",
-    "export": "bundles:export",
-    "merge": "bundles:merge",
-    "registry-login": "login:registry_login",
-    "registry-logout": "login:registry_logout",
-    "serve": "serve:serve",
-    "have": "bundles:have",
-    "sync": "sync:sync",
-    "plan": "plan:plan",
-    "list": "bundles:list_bundles",
-    "import": "sync:import_",
-    "report": "fleet:report",
-    "upload": "edge:upload",
+_MOVE = {
+    "build": ("build:build", "Download images and charts into one bundle file."),
+    "push": ("push:push", "Push a bundle into one registry, or into many."),
+    "sync": ("sync:sync", "Mirror images from registries to registries."),
+    "save": ("bundles:save", "Fetch a bundle back out of a registry."),
+    "copy": ("bundles:copy", "Copy a bundle from a file or a registry to another."),
+    "export": ("bundles:export", "Write images of a bundle as a file that other tools load."),
+    "merge": ("bundles:merge", "Make a whole bundle of a delta and an older bundle."),
+    "import": ("sync:import_", "Turn another tool's file into a sync file."),
 }
-_EDGE = {
-    "build": "edge:build",
-    "deploy": "edge:deploy",
-    "show": "edge:show",
-    "upload": "edge:upload",
-    "build-from-local": "edge:build_from_local",
+_LOOK = {
+    "plan": ("plan:plan", "Show what a build, push or sync would do."),
+    "verify": ("verify:verify", "Check a bundle, and that registries have all of it."),
+    "list": ("bundles:list_bundles", "List the bundles in a registry."),
+    "definition": ("bundles:definition", "Print what a bundle holds."),
+    "have": ("bundles:have", "List what a registry has, for the next delta."),
+    "report": ("fleet:report", "Show what a run did, or several runs as one."),
 }
-_AT_THE_TOP = {
-    **_EVERYWHERE,
-    "login": "login:login",
-    "logout": "login:logout",
-    "version": "app:version",
-    "schema": "app:schema",
-    "content": "app:content",
-    "edge": "edge:edge",
+_SERVE = {"serve": ("serve:serve", "Serve a bundle or a directory as a registry.")}
+_LOG_IN = {
+    "registry-login": ("login:registry_login", "Check a login for a registry and keep it."),
+    "registry-logout": ("login:registry_logout", "Forget the login for a registry."),
 }
-_INNER = {"syncer": _AT_THE_TOP, "content": _EVERYWHERE, "edge": _EDGE}
-_ONLY_SAY_WHY_NOT = {"upload", "show", "build-from-local"}  # whatever they are given
+_REFUSED = {
+    "upload": ("edge:upload", ""),
+}
+_LISTED = {
+    "syncer": {
+        "Move": _MOVE,
+        "Look": _LOOK,
+        "Serve": _SERVE,
+        "Log in": {
+            "login": ("login:login", "Log in to a registry, or to Palette."),
+            "logout": ("login:logout", "Forget the login for a registry, or for Palette."),
+            **_LOG_IN,
+        },
+        "Other": {
+            "schema": ("app:schema", "Print the JSON Schema of a file that people write."),
+            "content": ("app:content", "The same commands, as Palette's CLI calls them."),
+            "edge": ("edge:edge", "The commands of Palette's Edge CLI."),
+            "help": ("app:help_", "Show the help of a command."),
+            "version": ("app:version", "Print the version."),
+        },
+    },
+    "content": {"Move": _MOVE, "Look": _LOOK, "Serve": _SERVE, "Log in": _LOG_IN},
+    "edge": {
+        "Commands": {
+            "build": ("edge:build", "Download the content of cluster profiles into one bundle file."),
+            "deploy": ("edge:deploy", "Push a bundle into a registry."),
+        },
+    },
+}
+_UNLISTED = {
+    "syncer": _REFUSED,
+    "content": _REFUSED,
+    "edge": {"show": ("edge:show", ""), "build-from-local": ("edge:build_from_local", ""), **_REFUSED},
+}
+"""Commands that only say why they cannot be done, whatever they are given."""
+
+_SCHEMAS = {
+    "sync": "profiles.syncfile.document:sync_schema",
+    "definition": "profiles.definition.definition_file:definition_schema",
+    "sites": "profiles.syncfile.sites:sites_schema",
+    "have": "transfer.memory:have_schema",
+}
 
 
 class Commands(UserDict[str, click.Command]):
-    """Commands by their names, from ``module:function``; each is imported when it is asked for."""
+    """The commands of the group ``name`` by their names; each is imported when it is asked for."""
 
-    def __init__(self, places: Mapping[str, str]) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self._places = places
-        self.data = dict.fromkeys(places)  # type: ignore[assignment]  # the names, in their order
+        listed = [row for rows in _LISTED[name].values() for row in rows.items()]
+        self._places = {name: place for name, (place, _) in [*listed, *_UNLISTED[name].items()]}
+        self.data = dict.fromkeys(self._places)  # type: ignore[assignment]  # the names, in their order
+        self._refused = _UNLISTED[name]
 
     def __getitem__(self, name: str) -> click.Command:
         found = self.data[name]
         if found is None:
-            found = self.data[name] = command_at(self._places[name], name)
+            found = self.data[name] = _command_at(self._places[name], name, is_refused=name in self._refused)
         return found
 
 
-def command_at(place: str, name: str) -> click.Command:
+def _command_at(place: str, name: str, *, is_refused: bool = False) -> click.Command:
     """The function at ``module:function`` as the command ``name``, or as the group of commands of that name."""
-    module, _, called = place.partition(":")
-    function = getattr(importlib.import_module(f"syncer.cli.{module}"), called)
-    if name in _INNER:
-        return make_group(function, name, Commands(_INNER[name]))
-    return make_command(function, name, takes_anything=name in _ONLY_SAY_WHY_NOT)
+    function = _find(f"cli.{place}")
+    if name not in _LISTED:
+        return make_command(function, name, takes_anything=is_refused)
+    rows = {heading: [(each, text) for each, (_, text) in rows.items()] for heading, rows in _LISTED[name].items()}
+    return make_group(function, name, Commands(name), [Listing(heading, each) for heading, each in rows.items()])
+
+
+def _find(place: str) -> Callable[..., Any]:
+    """What ``module:name`` stands for, below our package; what few runs need is imported only so."""
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"syncer.{module}"), name)
+    return found
 
 
 def command_line() -> click.Command:
     """The whole command line as a group of commands of click."""
-    command = command_at("app:syncer", "syncer")
+    command = _command_at("app:syncer", "syncer")
     command.context_settings["help_option_names"] = ["-h", "--help"]
+    command.params.append(
+        click.Option(
+            ["-V", "--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            help="Print the version and exit.",
+            callback=lambda context, _, is_given: _print_version(context) if is_given else None,
+        )
+    )
     return command
 
 
-def syncer(*, log_level: str | None = option("Refused: see --log-format of each command.")) -> None:
-    """Move container images where they are needed: registries to one bundle file, the bundle into any registry."""
+def _print_version(context: click.Context) -> None:
+    version()
+    context.exit()
+
+
+def syncer(*, log_level: str | None = option("Refused: see --log-format of each command.", hidden=True)) -> None:
+    """Move container images where they are needed: from registries into one bundle file, and into any registry.
+
+    Examples:
+        syncer build docker.io/library/busybox:1.37 quay.io/cilium/cilium:v1.16.5
+        syncer push output/content-bundle/bundle.tar.zst 10.10.254.254:8000/images
+        syncer sync -c sync.yaml
+
+    More: docs/README.md, and syncer COMMAND --help
+    """
     if log_level is not None:
         raise UsageError(
             "--log-level cannot be done: syncer keeps no log of its own",
@@ -100,11 +159,23 @@ def syncer(*, log_level: str | None = option("Refused: see --log-format of each 
 
 
 def content() -> None:
-    """The same commands as Palette's CLI calls them."""
+    """The same commands, as Palette's CLI calls them.
+
+    Examples:
+        syncer content build --profiles ID,ID --project-id ID --name edge
+        syncer content push --file edge.tar.zst --registry 10.10.254.254:8000/images
+
+    More: docs/palette.md
+    """
 
 
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    Examples:
+        syncer version
+        syncer --version
+    """
     click.echo(__version__)
 
 
@@ -118,25 +189,44 @@ class Kind(StrEnum):
 
 
 def schema(*, kind: Kind = argument("The kind of file.", metavar="sync|definition|sites|have")) -> None:
-    """Print the JSON Schema of a file that people write or check, by which editors complete and check it."""
+    """Print the JSON Schema of a file that people write.
+
+    Editors complete and check such files by it.
+
+    Examples:
+        syncer schema sync > sync.schema.json
+        syncer schema sites > sites.schema.json
+
+    More: docs/sync.md
+    """
     click.echo(json.dumps(schema_of(kind), indent=2, ensure_ascii=False))
 
 
 def schema_of(kind: Kind) -> dict[str, Any]:
     """The JSON Schema of files of that kind; ``docs/KIND.schema.json`` holds the same."""
-    if kind is Kind.HAVE:
-        return have_schema()
-    if kind is Kind.DEFINITION:
-        from syncer.profiles.definition.definition_file import definition_schema  # noqa: PLC0415  slow to import
+    made: dict[str, Any] = _find(_SCHEMAS[kind])()
+    return made
 
-        return definition_schema()
-    if kind is Kind.SITES:
-        from syncer.profiles.syncfile.sites import sites_schema  # noqa: PLC0415  likewise
 
-        return sites_schema()
-    from syncer.profiles.syncfile.document import sync_schema  # noqa: PLC0415  likewise
+def help_(
+    *, names: tuple[str, ...] = argument("The command, such as push.", metavar="[COMMAND]", required=False, many=True)
+) -> None:
+    """Show the help of a command.
 
-    return sync_schema()
+    Examples:
+        syncer help push
+        syncer help edge build
+
+    More: docs/command-line.md
+    """
+    context = click.get_current_context().find_root()
+    for name in names:
+        if not isinstance(context.command, click.Group):
+            raise UsageError(f"{context.command_path} has no commands below it")
+        _, command, _ = context.command.resolve_command(context, [name])
+        assert command is not None
+        context = command.context_class(command, info_name=name, parent=context, **command.context_settings)
+    click.echo(context.get_help())
 
 
 def run_app(words: Sequence[str]) -> int:
