@@ -16,7 +16,7 @@ import click
 
 from syncer import __version__
 from syncer.cli.command import argument, make_command, make_group, option
-from syncer.cli.parser import Listing
+from syncer.cli.parser import DEFAULTS, Defaults, Listing
 from syncer.errors import Exit, UsageError
 
 _MOVE = {
@@ -56,6 +56,7 @@ _LISTED = {
             **_LOG_IN,
         },
         "Other": {
+            "config": ("settings:config", "Show the defaults of options, and where they are set."),
             "schema": ("app:schema", "Print the JSON Schema of a file that people write."),
             "content": ("app:content", "The same commands, as Palette's CLI calls them."),
             "edge": ("edge:edge", "The commands of Palette's Edge CLI."),
@@ -229,10 +230,16 @@ def help_(
     click.echo(context.get_help())
 
 
+def _make_defaults() -> Defaults:
+    made: Defaults = _find("cli.settings:defaults")()
+    return made
+
+
 def run_app(words: Sequence[str]) -> int:
     """Run one command line; returns its exit code, and raises ``SyncerError``."""
     try:
         with command_line().make_context("syncer", list(words)) as context:
+            context.meta[DEFAULTS] = _make_defaults
             context.command.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code

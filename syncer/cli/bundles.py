@@ -133,6 +133,7 @@ def save(
     source: StoredBundle = option(
         "The bundle to fetch.",
         "-s",
+        fixed=True,
         required=True,
         metavar="REF",
         parse=StoredBundle.parse,
@@ -187,6 +188,7 @@ def copy(
     source: Path | StoredBundle = option(
         "A bundle's file, an archive of another tool, or HOST/BASE/bundle-definition:NAME.",
         "-s",
+        fixed=True,
         required=True,
         metavar="PLACE",
         parse=source_place,
@@ -194,6 +196,7 @@ def copy(
     destination: Path | RegistryAddress = option(
         "A file, a directory, or a registry.",
         "-d",
+        fixed=True,
         required=True,
         metavar="PLACE",
         parse=target_place,
@@ -252,9 +255,13 @@ def copy(
 
 def merge(
     *,
-    base: Path = option("The older bundle, which has what the delta lacks.", required=True, metavar="BUNDLE"),
-    delta: Path = option("The delta.", required=True, metavar="BUNDLE"),
-    output: Path = option("The file to write.", "-o", required=True, metavar="FILE", heading=Heading.OUTPUT),
+    base: Path = option(
+        "The older bundle, which has what the delta lacks.", required=True, metavar="BUNDLE", fixed=True
+    ),
+    delta: Path = option("The delta.", required=True, metavar="BUNDLE", fixed=True),
+    output: Path = option(
+        "The file to write.", "-o", required=True, metavar="FILE", heading=Heading.OUTPUT, fixed=True
+    ),
     force: bool = flag("Replace a file that is there.", heading=Heading.OUTPUT),
     json: bool = json_flag(),
 ) -> None:
@@ -305,17 +312,25 @@ def _outcome(source: str, path: Path | None) -> str:
 @takes(bundle=Word(metavar="BUNDLE"))
 def export(
     *,
-    bundle: Path = option("The bundle, or an archive of another tool.", "-b", required=True, metavar="BUNDLE"),
+    bundle: Path = option(
+        "The bundle, or an archive of another tool.", "-b", required=True, metavar="BUNDLE", fixed=True
+    ),
     format: ExportFormat = option(  # noqa: A002  the word of the command line
         "For docker and podman; for containerd, k3s and RKE2 too; the same as a directory.",
         default=ExportFormat.OCI_ARCHIVE,
+        fixed=True,
         heading=Heading.OUTPUT,
     ),
     image: tuple[Reference, ...] = options(
-        "Only this image or chart. Repeatable.", "-i", metavar="REF", parse=Reference.parse
+        "Only this image or chart. Repeatable.", "-i", metavar="REF", parse=Reference.parse, fixed=True
     ),
     output: Path = option(
-        "The file to write; for oci-dir the directory.", "-o", required=True, metavar="PATH", heading=Heading.OUTPUT
+        "The file to write; for oci-dir the directory.",
+        "-o",
+        required=True,
+        metavar="PATH",
+        heading=Heading.OUTPUT,
+        fixed=True,
     ),
     arch: Platform | None = arch_option(),
     force: bool = flag("Replace a file that is there.", heading=Heading.OUTPUT),
@@ -353,7 +368,7 @@ def have(
     *,
     registry: RegistryAddress = registry_option("The registry, with the path that bundles go to.", required=True),
     output: Path | None = option(
-        "Write the list to this file, and not to stdout.", "-o", metavar="FILE", heading=Heading.OUTPUT
+        "Write the list to this file, and not to stdout.", "-o", metavar="FILE", heading=Heading.OUTPUT, fixed=True
     ),
     deep: bool = flag("Ask for every single blob, and for the signatures of every image."),
     tags: bool = flag("List the tags too.", heading=Heading.OUTPUT),

@@ -65,6 +65,8 @@ class _Declared(Struct, frozen=True, kw_only=True):
     collect: Callable[[Sequence[Any]], Any] | None = None
     heading: Heading | None = None
     is_hidden: bool = False
+    is_fixed: bool = False
+    is_read_elsewhere: bool = False
 
 
 def option(
@@ -78,6 +80,8 @@ def option(
     parse: Callable[[str], Any] | None = None,
     heading: Heading | None = None,
     hidden: bool = False,
+    fixed: bool = False,
+    read_elsewhere: bool = False,
 ) -> Any:
     """Declare an option, as a field of a dataclass or as the default of a command's parameter.
 
@@ -85,6 +89,10 @@ def option(
     its type: a text, a number, a path, or one word of a ``StrEnum``; anything else is made by ``parse``.  A
     ``UsageError`` of ``parse`` is told with the flag before it.  Help lists it below ``heading``, else below that of
     its dataclass, and not at all if it is ``hidden``.
+
+    Its default may come from the environment and from a file, unless it is ``fixed``: about one call alone, or about
+    another thing than the options of its name elsewhere.  ``read_elsewhere`` says that the command looks at its
+    variable itself.
     """
     value = parse(default) if parse and isinstance(default, str) else default
     declared = _Declared(
@@ -98,6 +106,8 @@ def option(
         parse=parse,
         heading=heading,
         is_hidden=hidden,
+        is_fixed=fixed,
+        is_read_elsewhere=read_elsewhere,
     )
     return dataclasses.field(default=value, metadata={_DECLARED: declared})
 
@@ -109,6 +119,7 @@ def options(
     parse: Callable[[str], Any] | None = None,
     collect: Callable[[Sequence[Any]], Any] = tuple,
     heading: Heading | None = None,
+    fixed: bool = False,
 ) -> Any:
     """Declare an option that may be given many times; its value is a tuple, or the result of ``collect``."""
     declared = _Declared(
@@ -120,6 +131,7 @@ def options(
         parse=parse,
         collect=collect,
         heading=heading,
+        is_fixed=fixed,
     )
     return dataclasses.field(default_factory=lambda: collect(()), metadata={_DECLARED: declared})
 
@@ -130,9 +142,10 @@ def flag(
     default: bool | None = False,
     heading: Heading | None = None,
     hidden: bool = False,
+    fixed: bool = False,
 ) -> Any:
     """Declare a flag, an option for a ``bool``; one that is not off by default has a ``--no-`` flag as well."""
-    return option(help, *flags, default=default, heading=heading, hidden=hidden)
+    return option(help, *flags, default=default, heading=heading, hidden=hidden, fixed=fixed)
 
 
 def argument(
@@ -256,6 +269,8 @@ def _parameter(name: str, annotation: Any, field: dataclasses.Field[Any], headin
         **optional,
     )
     made.heading = declared.heading or heading
+    made.is_read_elsewhere = declared.is_read_elsewhere
+    made.settle_key(is_fixed=declared.is_fixed)
     return made
 
 
@@ -292,7 +307,8 @@ def _make(param: click.Parameter | None, make: Callable[[Any], Any], value: Any)
     except InvalidFile:
         raise
     except UsageError as error:
-        name = param.opts[-1] if isinstance(param, click.Option) else param and param.human_readable_name
+        context = click.get_current_context(silent=True)
+        name = param.given_by(context) if isinstance(param, Option) else param and param.human_readable_name
         raise UsageError(f"{name}: {error}", hint=error.hint) from None
 
 

@@ -100,9 +100,9 @@ class UnpublishedOptions:
 def edge(
     *,
     config: Path | None = option("Refused: the form of that file is not public.", hidden=True),
-    debug: bool = flag("Log each event on stderr."),
-    trace: bool = flag("The same as --debug."),
-    logfile: Path | None = option("Append the log to this file.", metavar="FILE"),
+    debug: bool = flag("Log each event on stderr.", fixed=True),
+    trace: bool = flag("The same as --debug.", fixed=True),
+    logfile: Path | None = option("Append the log to this file.", metavar="FILE", fixed=True),
 ) -> None:
     """The commands of Palette's Edge CLI.
 
@@ -134,7 +134,9 @@ def build(
     cluster_profile_ids: tuple[str, ...] = option(
         "The profiles whose content the bundle holds.", default=(), metavar="ID,ID", parse=split_words
     ),
-    outfile: str = option("The bundle's name.", default=_FIRST_NAME, metavar="NAME", heading=Heading.OUTPUT),
+    outfile: str = option(
+        "The bundle's name.", default=_FIRST_NAME, metavar="NAME", heading=Heading.OUTPUT, fixed=True
+    ),
     cred_file_path: Path | None = cred_file_option(),
     signing: SigningOptions,
     cluster: ClusterDefinitionOptions,
@@ -180,8 +182,10 @@ def build(
 
 def deploy(
     *,
-    export: Path = option("The bundle.", required=True, metavar="BUNDLE"),
-    url: RegistryAddress = option("The registry.", required=True, metavar="HOST[/BASE]", parse=RegistryAddress.parse),
+    export: Path = option("The bundle.", required=True, metavar="BUNDLE", fixed=True),
+    url: RegistryAddress = option(
+        "The registry.", required=True, metavar="HOST[/BASE]", parse=RegistryAddress.parse, fixed=True
+    ),
     password: str | None = password_option(),
     login: LoginOptions,
     connection: ConnectionOptions,

@@ -389,7 +389,9 @@ def report(
     ),
     json: bool = json_flag("Print the joined report as one JSON document instead of a summary."),
     exit_code: bool = flag(
-        "Exit as one run would have done; else with 0 if the reports can be read.", heading=Heading.REPORTING
+        "Exit as one run would have done; else with 0 if the reports can be read.",
+        heading=Heading.REPORTING,
+        fixed=True,
     ),
 ) -> None:
     """Show what a run did, or several runs as one.

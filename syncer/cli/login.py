@@ -50,6 +50,7 @@ def login(
         "The console. Default: $SYNCER_CONSOLE_URL, then the terminal is asked.",
         metavar="URL",
         heading=Heading.PALETTE,
+        read_elsewhere=True,
     ),
     org: str = option("The organisation, kept for show only.", default="", metavar="NAME", heading=Heading.PALETTE),
     project: str = option("Work in this project: its name or id.", default="", metavar="NAME", heading=Heading.PALETTE),
@@ -155,7 +156,7 @@ def logout(
 
 def registry_login(
     *,
-    registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]"),
+    registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST", fixed=True),
     password: str | None = password_option("-p"),
     login: LoginOptions,
     palette: PaletteOptions,
@@ -198,7 +199,7 @@ def _log_in(
 
 
 def registry_logout(
-    *, registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]")
+    *, registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST", fixed=True)
 ) -> None:
     """Forget the login for a registry.
 

@@ -101,7 +101,10 @@ def password_option(*flags: str) -> Any:
 def project_id_option() -> Any:
     """``--project-id``: a text."""
     return option(
-        "The project that the profiles are in. Default: $SYNCER_PROJECT_ID.", metavar="ID", heading=Heading.PALETTE
+        "The project that the profiles are in. Default: $SYNCER_PROJECT_ID.",
+        metavar="ID",
+        heading=Heading.PALETTE,
+        read_elsewhere=True,
     )
 
 
@@ -132,9 +135,10 @@ def registry_option(
     required: bool = False,
     metavar: str = "HOST[/BASE]",
     parse: Callable[[str], Any] = RegistryAddress.parse,
+    fixed: bool = False,
 ) -> Any:
     """``--registry``: a ``RegistryAddress``."""
-    return option(help, "-r", required=required, metavar=metavar, parse=parse, heading=Heading.TARGET)
+    return option(help, "-r", required=required, metavar=metavar, parse=parse, heading=Heading.TARGET, fixed=fixed)
 
 
 def selector_option() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,20 @@ from msgspec import Struct
 from syncer.errors import UsageError
 
 ANY_WIDTH = 1000  # columns; click has at most 80 without a word
+DEFAULTS = "syncer.defaults"
+"""The key of a context's ``meta`` under which a function gives the ``Defaults``."""
+
+GIVEN_EACH_TIME = frozenset(
+    {
+        *("password", "password-stdin", "encryption-passphrase", "api-key"),
+        *("yes", "prune", "force", "insecure", "allow-realm"),
+    }
+)
+"""Options that neither a file nor the environment gives: secrets, and what does harm where nobody thinks of it."""
+
+_NOT_READ = frozenset({"host", "port"})
+"""Options whose variables Kubernetes sets in every pod, for a Service of our name."""
+
 _NO_BREAK = "\u00a0"
 _LEAST_WIDTH = 20  # columns of text, however narrow the terminal is
 
@@ -52,9 +66,33 @@ class Option(click.Option):
 
     heading = Heading.WHAT
     is_needed = False  # as an argument, if not by itself
+    key = ""  # its name in the file of defaults; empty: it has no default there, nor in the environment
+    is_read_elsewhere = False  # its variable, by the command itself
+
+    def settle_key(self, *, is_fixed: bool) -> None:
+        """Find out where a default may come from; from nowhere, for an option that is hidden or ``is_fixed``."""
+        name = next((each for each in self.opts if each.startswith("--")), "--")[2:]
+        if is_fixed or self.hidden or name in GIVEN_EACH_TIME:
+            return
+        self.key = name
+        if not self.is_read_elsewhere and name not in _NOT_READ:
+            self.envvar = self.variable
+
+    @property
+    def variable(self) -> str:
+        """The name of the variable that sets it."""
+        return f"SYNCER_{self.key.replace('-', '_').upper()}"
 
     def get_help_spec(self, ctx: click.Context) -> str:
         return ", ".join(self.secondary_opts) or super().get_help_spec(ctx)
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        return f"'{self.given_by(ctx)}'"
+
+    def given_by(self, ctx: click.Context | None) -> str:
+        """The name by which its value is given: the variable that sets it, or else its flag."""
+        is_set = ctx is not None and ctx.get_parameter_source(self.name) is ParameterSource.ENVIRONMENT
+        return self.variable if is_set else self.opts[-1]
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         extra = super().get_help_extra(ctx)
@@ -105,6 +143,22 @@ def _refuse_file(text: str, word: Word) -> None:
         raise UsageError(f"{text} is a file, and not {word.kind}", hint=word.file_hint and word.file_hint.format(text))
 
 
+class Defaults(Struct, frozen=True):
+    """The values that options have without being given: of a file, and which of them a command cannot use."""
+
+    read: Callable[[Command], dict[str, Any]]
+    drop: Callable[[Command, click.Context], None]
+
+
+_FROM_AFAR = (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+
+
+def is_default(name: str, context: click.Context | None = None) -> bool:
+    """Tell whether the option ``name`` of the command that runs is set by the environment or by the file."""
+    context = context or click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) in _FROM_AFAR
+
+
 class _Formatter(click.HelpFormatter):
     """Help in which no flag is broken at its dashes."""
 
@@ -151,11 +205,25 @@ class Command(click.Command):
         self.pages = pages
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        defaults = self._defaults(ctx, args)
+        if defaults:
+            ctx.default_map = defaults.read(self)
         rest = super().parse_args(ctx, list(self._without_values(args)))
+        if ctx.resilient_parsing:
+            return rest
         for param in self.params:
-            if isinstance(param, Argument) and not ctx.resilient_parsing:
+            if isinstance(param, Argument):
                 param.settle(ctx)
+        if defaults and any(is_default(param.name, ctx) for param in self.params):
+            defaults.drop(self, ctx)
         return rest
+
+    def _defaults(self, ctx: click.Context, args: Sequence[str]) -> Defaults | None:
+        """The defaults, where there may be any, and help is not all that is asked for."""
+        is_needed = any(getattr(param, "key", "") for param in self.params) and not {"-h", "--help"} & {*args}
+        find = ctx.meta.get(DEFAULTS)
+        found: Defaults | None = find() if find and is_needed and not ctx.resilient_parsing else None
+        return found
 
     def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write nothing: arguments stand among the options."""

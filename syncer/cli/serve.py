@@ -27,8 +27,8 @@ _LEAST_KEEP_SECONDS = 60
 
 def serve(
     *,
-    bundle: str | None = option("Serve this bundle, read-only.", "-b", metavar="BUNDLE"),
-    base: str | None = option("The older bundle that has what a delta lacks.", metavar="BUNDLE"),
+    bundle: str | None = option("Serve this bundle, read-only.", "-b", metavar="BUNDLE", fixed=True),
+    base: str | None = option("The older bundle that has what a delta lacks.", metavar="BUNDLE", fixed=True),
     disk: str | None = option("Serve this directory, and keep what is pushed in it.", "-d", metavar="DIR"),
     keep_unfinished: float = option(
         "With --disk: remove unfinished uploads and unused blobs after this time.",
@@ -39,8 +39,8 @@ def serve(
     host: str = option("The address to listen on.", default="127.0.0.1", metavar="ADDRESS"),
     port: int = option("The port to listen on.", "-p", default=8080, min=0, max=65535),
     htpasswd: Path | None = option("Ask for a password of this file, which htpasswd -B made.", metavar="FILE"),
-    tls_cert: Path | None = option("Certificate (PEM) to speak HTTPS with."),
-    tls_key: Path | None = option("Key of the certificate (PEM)."),
+    tls_cert: Path | None = option("Certificate (PEM) to speak HTTPS with.", fixed=True),
+    tls_key: Path | None = option("Key of the certificate (PEM).", fixed=True),
     palette: PaletteOptions,
     insecure: bool = flag("Palette's; changes nothing, since no registry is spoken to.", "-i", hidden=True),
     ca_cert: Path | None = option("Palette's; likewise.", hidden=True),

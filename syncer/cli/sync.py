@@ -321,7 +321,7 @@ def import_(
     ),
     auth: Path | None = option("The logins that belong to a file of image-syncer.", metavar="FILE"),
     names_like: Naming | None = option("Give images the names that this tool gives them."),
-    listing: bool = flag("List the files that are known.", "--list"),
+    listing: bool = flag("List the files that are known.", "--list", fixed=True),
 ) -> None:
     """Turn another tool's file into a sync file.
 

@@ -43,7 +43,7 @@ def verify(
     ),
     signature: Path | None = option("The signature. Default: BUNDLE.sig.bin.", metavar="FILE"),
     have: tuple[Path, ...] = options(
-        "Also check that a delta was made with this list. Repeatable.", metavar="FILE", parse=Path
+        "Also check that a delta was made with this list. Repeatable.", metavar="FILE", parse=Path, fixed=True
     ),
     to: SiteOptions,
     map: NameMapping = map_option("The rules that it was pushed with."),  # noqa: A002  the word of the command line
