@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ import syncer as package
 from syncer.cli.app import command_line
 from syncer.cli.parser import Command, Group
 from tests.support.cli import syncer
+from tests.support.programs import needs
 
 ROOT = Path(__file__).parent.parent
 SCREEN = 24  # lines
@@ -98,7 +101,7 @@ def test_a_list_of_commands_has_whole_sentences_and_those_of_each_command(path: 
     assert isinstance(group, Group)
     listed = {name: text for listing in group.listings for name, text in listing.rows}
 
-    assert set(group.commands) - set(listed) <= {"upload", "show", "build-from-local"}, "only what is refused is hidden"
+    assert set(group.commands) - set(listed) <= {"upload", "show", "build-from-local", "man"}
     for name, text in listed.items():
         first, _, _ = (group.commands[name].help or "").partition("\n")
         assert text == first
@@ -128,6 +131,36 @@ def test_what_is_refused_or_for_palettes_scripts_alone_is_not_listed_and_on_pale
         assert not re.search(rf"{flag}\b(?!-)", text), f"{path} {flag}"
         assert "docs/palette.md" in text
         assert flag in page
+
+
+async def test_the_manual_page_is_made_of_the_same_text(tmp_path: Path) -> None:
+    """``make man`` writes it."""
+    made = await syncer("man", home=tmp_path, COLUMNS="40")
+
+    assert made.stdout == (ROOT / "docs/syncer.1").read_text()
+
+
+def test_the_manual_page_can_be_read() -> None:
+    """By man without a warning; with every option that help lists, and the exit codes of the README."""
+    page = ROOT / "docs/syncer.1"
+    shown = subprocess.run(
+        [needs("man"), "--warnings", "-E", "UTF-8", "-l", page],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "MANWIDTH": "200", "LC_ALL": "C.UTF-8"},
+    )
+    text = re.sub(".\b", "", shown.stdout)
+    codes = re.findall(r"^\| (\d+)(?:, (\d+))? \| (.*?)[;:|]", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+    assert shown.stderr == ""
+    for context in CONTEXTS.values():
+        names = [flag for param in context.command.params if not getattr(param, "hidden", False) for flag in param.opts]
+        assert all(f"{name} " in text or f"{name}\n" in text for name in names if name.startswith("--no-"))
+    for code, other, meaning in codes:
+        assert re.search(rf"^ +{code} +{re.escape(meaning.strip())}", text, re.MULTILINE)
+        assert not other or re.search(rf"^ +{other} +", text, re.MULTILINE)
+    assert len(codes) == 10
 
 
 @pytest.mark.parametrize("words", [["version"], ["--version"], ["-V"]])

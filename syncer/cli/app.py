@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import textwrap
 from collections import UserDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from syncer import __version__
 from syncer.cli.command import argument, make_command, make_group, option
-from syncer.cli.parser import DEFAULTS, Defaults, Listing
+from syncer.cli.parser import DEFAULTS, Command, Defaults, Group, Listing
 from syncer.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import ShellComplete
 
 _MOVE = {
     "build": ("build:build", "Download images and charts into one bundle file."),
@@ -57,6 +63,7 @@ _LISTED = {
         },
         "Other": {
             "config": ("settings:config", "Show the defaults of options, and where they are set."),
+            "completion": ("app:completion", "Print a script by which a shell completes commands and options."),
             "schema": ("app:schema", "Print the JSON Schema of a file that people write."),
             "content": ("app:content", "The same commands, as Palette's CLI calls them."),
             "edge": ("edge:edge", "The commands of Palette's Edge CLI."),
@@ -73,11 +80,32 @@ _LISTED = {
     },
 }
 _UNLISTED = {
-    "syncer": _REFUSED,
+    "syncer": {**_REFUSED, "man": ("app:man", "")},
     "content": _REFUSED,
     "edge": {"show": ("edge:show", ""), "build-from-local": ("edge:build_from_local", ""), **_REFUSED},
 }
-"""Commands that only say why they cannot be done, whatever they are given."""
+"""Commands that help does not list: of developers, and those that only say why they cannot be done."""
+
+_WIDTH = 72  # columns of the source of the manual page, before dashes are marked
+_COMPLETE = "_SYNCER_COMPLETE"  # the variable in which a shell asks
+
+_EXIT_CODES = {
+    Exit.OK: "done, or nothing to do",
+    Exit.INCOMPLETE: "some items failed; the others are done",
+    Exit.USAGE: "the command or a file given to it is wrong",
+    Exit.DENIED: "not authorised",
+    Exit.MISSING: "everything that failed is missing at its source",
+    Exit.TARGET: "the target (a registry, a disk) refused or is full",
+    Exit.UNVERIFIED: "verification failed",
+    Exit.WORK_TO_DO: "there is work to do; only plan and --dry-run with --exit-code",
+    Exit.LOCKED: "another run holds the lock; try later",
+    Exit.INTERRUPTED: "interrupted; the same command again goes on",
+    Exit.TERMINATED: "ended by SIGTERM; the same command again goes on",
+}
+"""The exit codes as the manual page has them; the README has the same."""
+
+_OF_VARIABLES = "The default of --option, as SYNCER_CONCURRENCY is of --concurrency; syncer config shows those set."
+_OF_FILE = "Defaults of options; the environment beats it, and the command line beats both."
 
 _SCHEMAS = {
     "sync": "profiles.syncfile.document:sync_schema",
@@ -95,7 +123,7 @@ class Commands(UserDict[str, click.Command]):
         listed = [row for rows in _LISTED[name].values() for row in rows.items()]
         self._places = {name: place for name, (place, _) in [*listed, *_UNLISTED[name].items()]}
         self.data = dict.fromkeys(self._places)  # type: ignore[assignment]  # the names, in their order
-        self._refused = _UNLISTED[name]
+        self._refused = _UNLISTED[name].keys() - {"man"}
 
     def __getitem__(self, name: str) -> click.Command:
         found = self.data[name]
@@ -104,7 +132,7 @@ class Commands(UserDict[str, click.Command]):
         return found
 
 
-def _command_at(place: str, name: str, *, is_refused: bool = False) -> click.Command:
+def _command_at(place: str, name: str, *, is_refused: bool = False) -> Command:
     """The function at ``module:function`` as the command ``name``, or as the group of commands of that name."""
     function = _find(f"cli.{place}")
     if name not in _LISTED:
@@ -120,9 +148,16 @@ def _find(place: str) -> Callable[..., Any]:
     return found
 
 
-def command_line() -> click.Command:
+def _pages() -> Path:
+    """The directory of the pages that help names: it is in the wheel, and beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    return next(filter(Path.is_dir, (package / "docs", package.parent / "docs")), package / "docs")
+
+
+def command_line() -> Command:
     """The whole command line as a group of commands of click."""
     command = _command_at("app:syncer", "syncer")
+    command.pages = f"syncer COMMAND --help, and docs/README.md in {_pages().parent}"
     command.context_settings["help_option_names"] = ["-h", "--help"]
     command.params.append(
         click.Option(
@@ -149,8 +184,6 @@ def syncer(*, log_level: str | None = option("Refused: see --log-format of each 
         syncer build docker.io/library/busybox:1.37 quay.io/cilium/cilium:v1.16.5
         syncer push output/content-bundle/bundle.tar.zst 10.10.254.254:8000/images
         syncer sync -c sync.yaml
-
-    More: docs/README.md, and syncer COMMAND --help
     """
     if log_level is not None:
         raise UsageError(
@@ -235,8 +268,130 @@ def _make_defaults() -> Defaults:
     return made
 
 
+class Shell(StrEnum):
+    """The shells that complete our command line."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def completion(*, shell: Shell = argument("The shell.", metavar="bash|zsh|fish")) -> None:
+    """Print a script by which a shell completes commands and options.
+
+    Where the shell finds it is the shell's own: these are the usual places.
+
+    Examples:
+        syncer completion bash > ~/.local/share/bash-completion/completions/syncer
+        syncer completion zsh > "${fpath[1]}/_syncer"
+        syncer completion fish > ~/.config/fish/completions/syncer.fish
+
+    More: docs/command-line.md
+    """
+    made = _completing(shell)
+    assert made is not None
+    click.echo(made.source().replace('string split ","', 'string split -m 1 ","'))  # fish: the help may have commas
+
+
+def _completing(shell: str) -> ShellComplete | None:
+    from click.shell_completion import get_completion_class  # noqa: PLC0415  only a shell asks
+
+    kind = get_completion_class(shell)
+    return kind(command_line(), {}, "syncer", _COMPLETE) if kind else None
+
+
+def _answer_shell(asked: str) -> int:
+    """Print what a shell that sets our variable to ``asked``, as ``zsh_complete``, is to offer."""
+    answering = _completing(asked.partition("_")[0])
+    if answering is None:
+        return Exit.USAGE
+    click.echo(answering.complete())
+    return Exit.OK
+
+
+def man() -> None:
+    """Print the manual page, of the same text as help.
+
+    Examples:
+        syncer man | man -l -
+        syncer man > docs/syncer.1
+
+    More: docs/command-line.md
+    """
+    click.echo("\n".join(_manual(click.get_current_context().find_root())))
+
+
+def _manual(root: click.Context) -> Iterator[str]:
+    """The lines of the manual page, in the language of man."""
+    command = root.command
+    assert isinstance(command, Group)
+    yield f'.TH SYNCER 1 "" "syncer {__version__}" "User Commands"'
+    yield from (".SH NAME", r"syncer \- move container images where they are needed")
+    yield from (".SH SYNOPSIS", r".B syncer", r"\fICOMMAND\fR [\fIOPTIONS\fR] [\fIARGUMENTS\fR]")
+    yield from (".SH DESCRIPTION", *_paragraphs(command.help or ""))
+    for listing in command.listings:
+        yield from (f".SS {listing.heading}", *_terms(listing.rows))
+    for context in _contexts(root):
+        yield from _chapter(context)
+    yield from (".SH ENVIRONMENT", *_terms([("SYNCER_OPTION", _OF_VARIABLES)]))
+    yield from (".SH FILES", *_terms([("~/.config/syncer/config.toml", _OF_FILE)]))
+    yield from (".SH EXIT STATUS", *_terms((str(int(code)), meaning) for code, meaning in _EXIT_CODES.items()))
+
+
+def _contexts(parent: click.Context) -> Iterator[click.Context]:
+    """A context of each command that help lists, but of those that are there twice."""
+    assert isinstance(parent.command, Group)
+    for listing in parent.command.listings:
+        for name, _ in listing.rows:
+            command = parent.command.commands[name]
+            context = command.context_class(command, info_name=name, parent=parent, **command.context_settings)
+            yield context
+            if isinstance(command, Group) and name != "content":
+                yield from _contexts(context)
+
+
+def _chapter(context: click.Context) -> Iterator[str]:
+    command = context.command
+    assert isinstance(command, Command)
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield from (f".SH {context.command_path.upper()}", rf"\fB{context.command_path}\fR {_roff(usage)}")
+    yield from (".PP", *_paragraphs(command.help or ""))
+    if not isinstance(command, Group):
+        for heading, rows in command.sections(context):
+            yield from (f".SS {heading}", *_terms(rows))
+    if command.examples:
+        yield from (".SS Examples", ".EX", *map(_roff, command.examples), ".EE")
+    for line in command.endings():
+        yield from (".PP", *_filled(line))
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for number, paragraph in enumerate(text.split("\n\n")):
+        if number:
+            yield ".PP"
+        yield from _filled(paragraph)
+
+
+def _terms(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for term, text in rows:
+        yield from (".TP", rf"\fB{_roff(term)}\fR", *_filled(text))
+
+
+def _filled(text: str) -> Iterator[str]:
+    """The lines of a paragraph, whose ends man does not keep."""
+    return map(_roff, textwrap.wrap(text, _WIDTH, break_on_hyphens=False))
+
+
+def _roff(text: str) -> str:
+    """``text`` as it stands for itself on a line of a manual page."""
+    plain = text.replace("\\", r"\e").replace("-", r"\-").replace("…", r"\|.\|.\|.")
+    return rf"\&{plain}" if plain.startswith((".", "'")) else plain
+
+
 def run_app(words: Sequence[str]) -> int:
     """Run one command line; returns its exit code, and raises ``SyncerError``."""
+    if asked := os.environ.get(_COMPLETE):
+        return _answer_shell(asked)
     try:
         with command_line().make_context("syncer", list(words)) as context:
             context.meta[DEFAULTS] = _make_defaults

@@ -320,6 +320,9 @@ class _Parsed(click.ParamType[Any]):
     def __init__(self, parse: Callable[[str], Any]) -> None:
         self._parse = parse
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        return click.Path().shell_complete(ctx, param, incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         return _make(param, self._parse, value) if isinstance(value, str) else value
 

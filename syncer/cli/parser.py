@@ -120,6 +120,9 @@ class Argument(click.Argument):
                 _refuse_file(text, self._word)
         return super().type_cast_value(ctx, value)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        return [] if self._word and self._word.kind else super().shell_complete(ctx, incomplete)
+
     def settle(self, ctx: click.Context) -> None:
         """Give the value of this argument to its option; raises ``UsageError`` if that is given as well."""
         option = self.stands_for
@@ -166,7 +169,12 @@ class _Formatter(click.HelpFormatter):
         indent = " " * self.current_indent
         paragraphs = [
             textwrap.fill(
-                paragraph, self.width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+                paragraph,
+                self.width,
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_on_hyphens=False,
+                break_long_words=False,
             )
             for paragraph in text.split("\n\n")
         ]
@@ -179,7 +187,10 @@ class _Formatter(click.HelpFormatter):
         width = max(self.width - column - self.current_indent, _LEAST_WIDTH)
         for names, text in rows:
             whole = text.replace("[default: ", f"[default:{_NO_BREAK}")
-            lines = [line.replace(_NO_BREAK, " ") for line in textwrap.wrap(whole, width, break_on_hyphens=False)]
+            lines = [
+                line.replace(_NO_BREAK, " ")
+                for line in textwrap.wrap(whole, width, break_on_hyphens=False, break_long_words=False)
+            ]
             if len(names) > column - col_spacing:
                 lines.insert(0, "")
             for number, line in enumerate(lines or [""]):
