@@ -224,6 +224,10 @@ async def in_turn(directory: Path, *lines: str) -> subprocess.CompletedProcess[b
     )
 
 
+def test_a_name_may_be_longer_than_that_of_a_file() -> None:
+    assert given("a", "b" * 5000)["names"] == ("B" * 5000,)
+
+
 async def test_a_list_of_images_given_as_an_image_is_told(tmp_path: Path) -> None:
     (tmp_path / "images.txt").write_text("busybox:1.37\n")
     ran = await in_turn(tmp_path, "build images.txt")

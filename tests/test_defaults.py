@@ -105,6 +105,9 @@ def test_values_of_each_kind_come_from_a_file(tmp_path: Path, monkeypatch: pytes
         ({"SYNCER_CONCURRENCY": ""}, "push x", ("concurrency", 32)),
         ({"SYNCER_PROGRESS": "false"}, "push x", ("progress", False)),
         ({"SYNCER_DRY_RUN": "1"}, "push x", ("dry_run", True)),
+        ({"SYNCER_DRY_RUN": "1"}, "push x --dry-run=false", ("dry_run", False)),
+        ({"SYNCER_PROGRESS": "0"}, "push x --progress", ("progress", True)),
+        ({"SYNCER_PROGRESS": "1"}, "push x --progress=false", ("progress", False)),
         ({"SYNCER_IMAGES_FILE": "a.txt:b.txt"}, "build", ("images_file", (Path("a.txt"), Path("b.txt")))),
         ({"SYNCER_FILE": "e.tar"}, "verify", ("file", Path("e.tar"))),
         ({"SYNCER_FILE": "e.tar"}, "verify f.tar", ("file", Path("f.tar"))),
@@ -267,15 +270,17 @@ async def test_a_default_that_a_command_cannot_use_changes_nothing(tmp_path: Pat
     assert (ran.returncode, ran.stdout.decode()) == (0, ""), ran.stderr.decode()
 
 
-async def test_a_usual_certificate_leaves_plain_http_on_this_machine_as_it_is(
-    serve_disk: OpenRegistry, tmp_path: Path, authority: Authority
+@pytest.mark.parametrize("has_tls", [False, True])
+async def test_a_usual_certificate_says_nothing_of_a_registry_on_this_machine(
+    debian_registry: OpenRegistry, tmp_path: Path, authority: Authority, *, has_tls: bool
 ) -> None:
-    """On the command line it says that the registry has TLS."""
-    async with serve_disk() as registry:
+    """Such a registry is asked whether it speaks TLS; on the command line the certificate says that it does."""
+    settings: dict[str, Any] = {"tls": authority.server(), "authority": authority.certificate} if has_tls else {}
+    async with debian_registry(**settings) as registry:
         await client.push(registry, "app", images.image("a"), "1")
-        build = ("build", f"{registry.address}/app:1", "-o", tmp_path / "out")
+        build = ("build", f"{registry.address}/app:1", "-o", tmp_path / "out", "--force")
         usual = await syncer(*build, home=tmp_path, SYNCER_CA_CERT=str(authority.certificate))
-        given = await syncer(*build, "--force", "--ca-cert", authority.certificate, home=tmp_path)
+        given = await syncer(*build, "--ca-cert", authority.certificate, home=tmp_path)
 
     assert usual.code == 0, usual.stderr
-    assert given.code != 0
+    assert (given.code == 0) == has_tls

@@ -82,7 +82,7 @@ def test_help_ends_with_examples_that_can_be_typed_and_a_page_that_is_there(path
         with suppress(click.exceptions.Exit):  # of --version
             reach(words)
     pages = re.findall(r"docs/[\w.-]+", found.pages)
-    assert (pages or path in ("syncer version", "syncer logout", "syncer registry-logout")) or "registry-log" in path
+    assert pages
     assert all((ROOT / page).is_file() for page in pages)
 
 

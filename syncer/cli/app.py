@@ -209,6 +209,8 @@ def version() -> None:
     Examples:
         syncer version
         syncer --version
+
+    More: docs/command-line.md
     """
     click.echo(__version__)
 

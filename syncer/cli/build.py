@@ -61,7 +61,8 @@ if TYPE_CHECKING:
         metavar="[IMAGE…]",
         is_many=True,
         kind="the name of an image",
-        file_hint="syncer build --images-file {} reads a list of images, and --profile-file manifests and profiles",
+        file_hint="syncer build --images-file {} reads a list of images, and --profile-file manifests; "
+        "an image of that name is written with its registry",
     )
 )
 def build(

@@ -206,6 +206,8 @@ def registry_logout(
     Examples:
         syncer registry-logout --registry harbor.example.com
         syncer registry-logout -r harbor.example.com
+
+    More: docs/palette.md
     """
     _log_out(registry)
 

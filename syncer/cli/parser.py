@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -142,7 +143,11 @@ class Argument(click.Argument):
 
 
 def _refuse_file(text: str, word: Word) -> None:
-    if Path(text).is_file():
+    try:
+        is_file = Path(text).is_file()
+    except OSError:  # too long for the name of a file, say
+        is_file = False
+    if is_file:
         raise UsageError(f"{text} is a file, and not {word.kind}", hint=word.file_hint and word.file_hint.format(text))
 
 
@@ -225,6 +230,10 @@ class Command(click.Command):
         for param in self.params:
             if isinstance(param, Argument):
                 param.settle(ctx)
+        for flag in self._turned_off(args):
+            if is_default(flag, ctx):
+                ctx.params[flag] = False
+                ctx.set_parameter_source(flag, ParameterSource.COMMANDLINE)
         if defaults and any(is_default(param.name, ctx) for param in self.params):
             defaults.drop(self, ctx)
         return rest
@@ -285,6 +294,14 @@ class Command(click.Command):
 
         parser.parse_args = parse_once  # type: ignore[method-assign]
         return parser
+
+    def _turned_off(self, words: Sequence[str]) -> Iterator[str]:
+        """The names of the flags that stand as ``--flag=false``."""
+        flags = {name: param.name for param in self.params if getattr(param, "is_flag", False) for name in param.opts}
+        for word in itertools.takewhile(lambda each: each != "--", words):
+            name, _, value = word.partition("=")
+            if name in flags and value.lower() == "false":
+                yield flags[name]
 
     def _without_values(self, words: Sequence[str]) -> Iterator[str]:
         """``--flag=false`` becomes ``--no-flag`` where there is one, and nothing where the flag is off anyway."""
