@@ -37,6 +37,7 @@ _EVERYWHERE = {
     "list": "bundles:list_bundles",
     "import": "sync:import_",
     "report": "fleet:report",
+    "doctor": "doctor:doctor",
     "upload": "edge:upload",
 }
 _EDGE = {
