@@ -21,6 +21,9 @@ help: ## list these commands
 demo: $(VENV)/.installed ## build a bundle from an embedded registry, push it into another, verify it
 	@$(BIN)/python -m syncer.demo
 
+# The tests start the command hundreds of times, which would compile it anew each time where no bytecode is written.
+test test-cluster: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(VENV)/.tested tools ## set up what the tests need, and run them on all cores
 	$(PYTEST) --numprocesses auto
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from benchmarks import compare as comparing
-from benchmarks import fleet, works
+from benchmarks import delta, fleet, works
 from benchmarks import sweep as sweeping
 from benchmarks.generate import prepare
 from benchmarks.installed import make_bytecode
@@ -50,6 +50,7 @@ def run(
     name = "smoke" if smoke else "full" if full else "quick"
     servers = _chosen(server, {name: program.found for name, program in PROGRAMS.items()})
     names = _chosen(tool, {name: tool.found for name, tool in TOOLS.items()})
+    carried = delta.SMOKE if smoke else delta.Scenario(rounds=rounds)
     scenario = fleet.SMOKE if smoke else fleet.Scenario(rounds=rounds)
     plan = Plan(
         name,
@@ -58,9 +59,10 @@ def run(
         [TOOLS[name] for name in (names if full or smoke or tool else works.quick_tools(names))],
         rounds=1 if smoke else rounds,
         fleet=scenario if work in fleet.NAME and not step else None,
+        delta=carried if work in delta.NAME and not step else None,
         servers=servers,
     )
-    if not plan.works and plan.fleet is None:
+    if not plan.works and plan.fleet is None and plan.delta is None:
         raise click.BadParameter(f"this set has no work with {work!r} in its name and these steps")
     report = run_plan(
         plan, Places(places.cache, places.output), _read(places.output / "results.json") if keep else None

@@ -75,7 +75,7 @@ def merge(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
         **{name: both(name) for name in ("samples", "refusals")},
         **{name: earlier[name] | later[name] for name in ("servers", "tools", "corpora")},
         "sweeps": later["sweeps"] or earlier["sweeps"],
-        "fleet_push": later.get("fleet_push") or earlier.get("fleet_push"),
+        **{name: later.get(name) or earlier.get(name) for name in ("fleet_push", "delta")},
     }
 
 

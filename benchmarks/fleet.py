@@ -31,7 +31,7 @@ from benchmarks.tools import Syncer, Tool, for_each_image
 
 NAME = "fleet-push"
 _CONNECT_SECONDS = 15.0  # syncer's own timeout for a connection
-_BASE = "edge"
+BASE = "edge"
 _MB = 1_000_000
 
 
@@ -68,7 +68,7 @@ def run(scenario: Scenario, place: Place) -> dict[str, Any]:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         corpus = prepare(scenario.corpus, place.cache)
         bench = _Bench(scenario, place, directory, corpus, samples)
-        with run_server(place.program, _store(corpus, place.program, directory)) as source:
+        with run_server(place.program, prepared_store(corpus, place.program, directory)) as source:
             bench.build(source.address, place.program)
             for count in range(1, scenario.rounds + 1):
                 place.tell(f"{NAME}: round {count} of {scenario.rounds}")
@@ -86,9 +86,9 @@ def run(scenario: Scenario, place: Place) -> dict[str, Any]:
     }
 
 
-def _store(corpus: Corpus, program: Program, directory: Path) -> Path:
+def prepared_store(corpus: Corpus, program: Program, directory: Path) -> Path:
     """The storage of a registry that serves ``corpus``."""
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     if program.distribution_store:
         return corpus.store.root
     with run_server(program, directory / "source") as empty:
@@ -166,7 +166,7 @@ class _Bench:
         job = self._jobs["syncer"]
         report = self._directory / "sync.json"
         with self._registries(self._scenario.registries) as (addresses, pids):
-            named = [word for address in addresses for word in ("--registry", f"{address}/{_BASE}")]
+            named = [word for address in addresses for word in ("--registry", f"{address}/{BASE}")]
             images = job.write("sync.txt", "".join(f"{job.at_source(image)}\n" for image in self._corpus.images))
             argv = (*SYNCER, "sync", "--images-file", images, *named, "--no-progress", "--report", str(report))
             cost = self._measure(Command(argv, self._environment), pids)
@@ -191,7 +191,7 @@ class _Bench:
         (directory := self._directory / "small").mkdir()
         corpus = prepare(self._scenario.small, self._place.cache)
         program = self._place.program
-        with run_server(program, _store(corpus, program, directory / "store")) as source:
+        with run_server(program, prepared_store(corpus, program, directory / "store")) as source:
             job = Job(corpus, directory, source.address)
             measure(Syncer().build(job), [], self._directory / "log")
         for count in self._scenario.simulated:
@@ -251,11 +251,11 @@ class _Bench:
             yield [server.address for server in servers], [server.pid for server in servers]
 
     def _fleet(self, addresses: Sequence[str], *more: str) -> Command:
-        named = [word for address in addresses for word in ("--registry", f"{address}/{_BASE}")]
+        named = [word for address in addresses for word in ("--registry", f"{address}/{BASE}")]
         return Command((*self._push, *named, *more), self._environment)
 
     def _loop(self, addresses: Sequence[str]) -> Command:
-        lines = "".join(f"{address}/{_BASE}\n" for address in addresses)
+        lines = "".join(f"{address}/{BASE}\n" for address in addresses)
         return Command(("xargs", "-L", "1", *self._push, "--registry"), self._environment, lines)
 
     @property
@@ -266,7 +266,7 @@ class _Bench:
     def _imgpkg(self, addresses: Sequence[str]) -> Command:
         job = self._jobs["imgpkg"]
         copy = ("imgpkg", "copy", "--tar", str(TOOLS["imgpkg"].bundled(job)), "--concurrency", "16")
-        lines = "".join(f"{address}/{_BASE}/everything\n" for address in addresses)
+        lines = "".join(f"{address}/{BASE}/everything\n" for address in addresses)
         return Command(("xargs", "-L", "1", *copy, "--registry-insecure", "--to-repo"), job.environment, lines)
 
     def _crane(self, addresses: Sequence[str]) -> Command:
@@ -275,7 +275,7 @@ class _Bench:
             for_each_image(
                 job,
                 ("crane", "push"),
-                lambda image, address=address: (str(job.layout(image)), f"{address}/{_BASE}/{image.name}"),  # type: ignore[misc]
+                lambda image, address=address: (str(job.layout(image)), f"{address}/{BASE}/{image.name}"),  # type: ignore[misc]
             )
             for address in addresses
         )
@@ -284,12 +284,12 @@ class _Bench:
     def _check(self, tool: Tool, job: Job, addresses: Sequence[str]) -> None:
         for address in addresses:
             places = ((*tool.at_target(Step.PUSH, image, job), image) for image in self._corpus.images)
-            if wrong := lean.missing(((f"{_BASE}/{at}", tag, image) for at, tag, image in places), address):
+            if wrong := lean.missing(((f"{BASE}/{at}", tag, image) for at, tag, image in places), address):
                 raise WrongResult(f"{tool.name}: {len(wrong)} images are not at {address}, such as {wrong[0]}")
 
 
 def _targets(addresses: Sequence[str]) -> str:
-    return "targets:\n" + "".join(f"  - registry: {address}/{_BASE}\n" for address in addresses)
+    return "targets:\n" + "".join(f"  - registry: {address}/{BASE}\n" for address in addresses)
 
 
 def _last_end(reports: Path) -> float:
@@ -378,27 +378,28 @@ def _bounds(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     samples = found["samples"]
     fleet, loop = "syncer, one run", "syncer push, a loop"
     for other in (loop, "imgpkg copy, a loop", "crane push, a loop"):
-        yield from _judged(f"wall, beside {other}", 0.5, _ratio(samples, "push", fleet, other, "wall"))
-    yield from _judged(f"client CPU, beside {loop}", 0.45, _ratio(samples, "push", fleet, loop, "client_cpu"))
-    yield from _judged("nothing to do, client CPU s", 0.5, _figure(samples, "nothing to do", fleet, "client_cpu"))
-    yield from _judged("sync, bytes fetched ÷ distinct", 1.02, _figure(samples, "sync", fleet, "fetched"))
+        yield from judged(f"wall, beside {other}", 0.5, _ratio(samples, "push", fleet, other, "wall"))
+    yield from judged(f"client CPU, beside {loop}", 0.45, _ratio(samples, "push", fleet, loop, "client_cpu"))
+    yield from judged("nothing to do, client CPU s", 0.5, _figure(samples, "nothing to do", fleet, "client_cpu"))
+    yield from judged("sync, bytes fetched ÷ distinct", 1.02, _figure(samples, "sync", fleet, "fetched"))
     last = _ratio(samples, "failures", "beside failures", "good alone", "last_good")
-    yield from _judged("last good site beside failures, ÷ good alone", 1.3, last)
+    yield from judged("last good site beside failures, ÷ good alone", 1.3, last)
     alone = {sample["round"]: sample["wall"] for sample in _of(samples, "good alone")}
     rest = (
         (sample["wall"] - 2 * _CONNECT_SECONDS) / alone[sample["round"]] for sample in _of(samples, "beside failures")
     )
-    yield from _judged("that run without two connect timeouts, ÷ good alone", 1.3, Spread.of(rest))
+    yield from judged("that run without two connect timeouts, ÷ good alone", 1.3, Spread.of(rest))
     simulated = [sample for sample in samples if sample["part"] == "simulated"]
     if len(simulated) > 1:
         each = [sample["client_cpu"] / sample["sites"] for sample in simulated]
         growth = Spread.of([each[-1] / each[0]])
-        yield from _judged("client CPU a simulated site, among the most ÷ among the fewest", 1.1, growth)
+        yield from judged("client CPU a simulated site, among the most ÷ among the fewest", 1.1, growth)
         peak = max(sample["peak_memory"] or 0 for sample in simulated)
-        yield from _judged("simulated sites, peak MB", 250, Spread.of([peak / _MB]))
+        yield from judged("simulated sites, peak MB", 250, Spread.of([peak / _MB]))
 
 
-def _judged(goal: str, bound: float, value: Spread | None) -> Iterator[tuple[str, ...]]:
+def judged(goal: str, bound: float, value: Spread | None) -> Iterator[tuple[str, ...]]:
+    """A row of the table of bounds; none for what was not measured."""
     if value is not None:
         yield goal, f"≤ {bound:g}", spread(value), "met" if value.median <= bound else "**not met**"
 

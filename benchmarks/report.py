@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import fleet, judged
+from benchmarks import delta, fleet, judged
 from benchmarks.results import Row, Spread, fastest, rows_of
 from benchmarks.tables import number, spread, table
 
@@ -40,6 +40,8 @@ def markdown(document: Mapping[str, Any]) -> str:
         parts += [f"### {key[1]}: {key[0]}", _costs(group, document), *_refusals(key, document), *_kinds(group)]
     if found := document.get("fleet_push"):
         parts.append(fleet.section(found))
+    if found := document.get("delta"):
+        parts.append(delta.section(found))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import fleet, sweep
+from benchmarks import delta, fleet, sweep
 from benchmarks.certificates import make_certificates
 from benchmarks.document import merge, refusal_to_json, sample_to_json, to_text, work_to_json
 from benchmarks.floors import floors, machine
@@ -48,6 +48,7 @@ class Plan:
     tools: Sequence[Tool]
     rounds: int
     fleet: fleet.Scenario | None = None  # at the first of its servers
+    delta: delta.Scenario | None = None  # likewise
     servers: Sequence[str] = ()
 
 
@@ -79,9 +80,12 @@ def _progress(plan: Plan, bench: Bench, document: dict[str, Any]) -> Iterator[No
             elif (refusal := refusal_to_json(outcome)) not in document["refusals"]:
                 document["refusals"].append(refusal)
         yield
-    if plan.fleet is not None:
-        place = fleet.Place(bench.cache, bench.scratch, PROGRAMS[plan.servers[0]], _tell)
+    place = fleet.Place(bench.cache, bench.scratch, PROGRAMS[plan.servers[0]], _tell) if plan.servers else None
+    if plan.fleet is not None and place:
         document["fleet_push"] = fleet.run(plan.fleet, place)
+        yield
+    if plan.delta is not None and place:
+        document["delta"] = delta.run(plan.delta, place)
         yield
     for number, settings in enumerate(plan.sweeps):
         program = PROGRAMS[plan.works[0].server]

@@ -33,6 +33,8 @@ class Progress(Struct):
     done: int = 0  # bytes
     resumed: int = 0  # bytes of these that an earlier run had brought
     is_shared: bool = False  # its bytes were read from the source for several targets
+    writing: float = 0.0  # seconds that its bytes took to be written to a disk
+    hashing: float = 0.0  # seconds that they took to be hashed
 
 
 class Blob(Protocol):

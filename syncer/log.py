@@ -15,6 +15,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from syncer.errors import HIDDEN, redacted
 from syncer.report.figures import reason
 from syncer.transfer.events import (
+    CameBack,
     Committed,
     Copied,
     Emit,
@@ -26,10 +27,14 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    Paused,
     Postponed,
     ReferrersUnknown,
+    Retried,
     Skipped,
+    Stalled,
     Started,
+    WentAway,
 )
 
 _SECRET_KEYS = re.compile(r"passw|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE)
@@ -116,6 +121,8 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
                 logger.debug("blob_fetched", digest=descriptor.digest, bytes=descriptor.size)
             case Copied() | Mounted() | Skipped() | Failed() | Committed():
                 _tell_content(logger, event)
+            case Paused() | Retried() | WentAway() | CameBack() | Stalled():
+                _tell_wait(logger, event)
             case Started():
                 pass
             case _:
@@ -154,6 +161,20 @@ def _tell_content(logger: FilteringBoundLogger, event: Copied | Mounted | Skippe
             logger.warning("content_failed", **what, reason=reason(error), message=str(error))
         case Committed():
             logger.debug("manifest_committed", **what)
+
+
+def _tell_wait(logger: FilteringBoundLogger, event: Paused | Retried | WentAway | CameBack | Stalled) -> None:
+    match event:
+        case Paused(host, seconds, why):
+            logger.warning("host_paused", host=host, seconds=round(seconds, 1), message=why)
+        case Retried(host, number, most, seconds, why):
+            logger.info("retried", host=host, retry=number, of=most, seconds=round(seconds, 1), message=why)
+        case WentAway(host, why):
+            logger.warning("host_away", host=host, message=why)
+        case CameBack(host):
+            logger.info("host_back", host=host)
+        case Stalled(descriptor, image, seconds):
+            logger.warning("blob_stalled", digest=descriptor.digest, source=image, seconds=round(seconds))
 
 
 def _renderer(format: LogFormat) -> Processor:  # noqa: A002 - what the flag is called

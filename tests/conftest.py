@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -23,6 +24,11 @@ hypothesis.settings.load_profile("syncer")
 
 OpenRegistry: TypeAlias = Callable[..., AbstractAsyncContextManager[Registry]]
 OpenTokenServer: TypeAlias = Callable[..., AbstractAsyncContextManager[TokenServer]]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many processes again as there are cores, since tests wait for a good part of their time."""
+    return (cores := len(os.sched_getaffinity(0))) + cores // 2
 
 
 def pytest_asyncio_loop_factories(

@@ -1,4 +1,4 @@
-"""The scenario of many sites: the simulated ones keep what they should, and a report judges right."""
+"""The scenarios of many sites and of a delta: simulated sites keep what they should, and a report judges right."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import delta
 from benchmarks.document import merge
 from benchmarks.fleet import black_hole, section
 from benchmarks.sites import loopback, run_sites
@@ -90,3 +91,27 @@ def test_results_of_many_sites_are_kept_until_they_are_measured_again() -> None:
     earlier = {**none, "started": "then", "fleet_push": found()}
 
     assert merge(earlier, {**none, "started": "now"})["fleet_push"] == found()
+
+
+def test_a_delta_is_judged_without_the_time_of_its_questions() -> None:
+    def one(part: str, wall: float, asked: float | None = None) -> dict[str, Any]:
+        costs = {"client_cpu": 1.0, "server_cpu": 1.0, "peak_memory": 40_000_000}
+        return {"part": part, "round": 1, "wall": wall, "asked": asked, **costs}
+
+    said = delta.section(
+        {
+            "corpus": {"images": 200, "bytes": 300_000_000},
+            "samples": [one("push of delta", 1.9, asked=0.9), one("push of new", 1.0), one("push of all", 2.5)],
+            "figures": {
+                "new_bytes": 30_000_000,
+                "full_bytes": 330_000_000,
+                "delta_bytes": 30_900_000,
+                "have_bytes": 200_000,
+                "have_requests": 1.03,
+            },
+        }
+    )
+
+    assert "| size of the delta ÷ new content | ≤ 1.02 | 1.03 | **not met** |" in said
+    assert "| push without the questions, ÷ push of the new images alone | ≤ 1.1 | 1.00 | met |" in said
+    assert "| requests of have, an image | ≤ 1.1 | 1.03 | met |" in said

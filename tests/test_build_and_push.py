@@ -436,7 +436,7 @@ async def pushed_bundle(home: Path, source: Registry, target: Registry) -> Path:
     [
         ("", Reply(401, {"WWW-Authenticate": 'Basic realm="x"'}), 3, "401 Unauthorized"),
         ("", Reply(403), 3, "403 Forbidden"),
-        ("/blobs/", Reply(500), 1, "500 Internal Server Error"),
+        ("/blobs/", Reply(501), 1, "501 Not Implemented"),
         ("/manifests/", Reply(200, {"Content-Type": "text/html"}, b"<html>log in</html>"), 1, "a web page came"),
         ("/blobs/", Reply(200, {"Content-Type": "text/html"}, b"<html>log in</html>"), 1, "a web page came"),
     ],

@@ -17,8 +17,13 @@ from syncer.api.have import Inventory, have
 from syncer.api.push import push
 from syncer.bundle import open_bundle
 from syncer.errors import InvalidFile, Unreachable
+from syncer.fleet import FleetOptions
+from syncer.fleet.deploy import push_fleet
 from syncer.naming import NameMapping
 from syncer.oci import Digest
+from syncer.oci.descriptor import OCI_MANIFEST
+from syncer.profiles.definition.artifacts import CONTENTS, DEFINITION
+from syncer.profiles.syncfile.site import Site
 from syncer.transfer.memory import Have, have_schema
 from tests.conftest import OpenRegistry
 from tests.support import bundles, client, images
@@ -125,14 +130,16 @@ async def test_the_list_has_what_was_pushed_and_where(
     assert lines == [*sorted(lines[:6]), *sorted(lines[6:])]
 
 
-async def test_where_definitions_are_hardly_more_is_asked_than_one_manifest_an_image(
+async def test_where_definitions_are_hardly_more_is_asked_than_one_head_an_image(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:
-    """Nothing by HEAD but what may refer to an image, and no blob but the definition."""
+    """The push has left a list of the content beside the definition: also of images with several platforms."""
     source = MemorySource()
     for number in range(200):
         name = f"registry.example/team-{number % 3}/app-{number}:1"
-        source.add(name, images.image(f"app {number}", layers=[images.layer(f"{number % 10}", 300)]))
+        layer = images.layer(f"{number % 10}", 300)
+        make = images.multi_platform(f"app {number}", base=layer)
+        source.add(name, make if number % 5 == 0 else images.image(f"app {number}", layers=[layer]))
     await bundles.build(tmp_path / "many.tar.zst", source)
     async with debian_registry() as target, fault_proxy(target) as proxy:
         assert (await push(tmp_path / "many.tar.zst", f"{target.address}/base")).exit == 0
@@ -140,12 +147,11 @@ async def test_where_definitions_are_hardly_more_is_asked_than_one_manifest_an_i
         found = await look(proxy.registry)
 
     assert found.images == 200
+    assert len(found.have.manifests) == 200 + 40 * 3
     assert len(found.have.blobs) == len(source.blobs)
     assert len(proxy.exchanges.log) <= 1.1 * 200
-    assert proxy.exchanges.kinds()["GET manifest"] == 201
-    assert proxy.exchanges.kinds()["HEAD blob"] == 0
-    manifests = [exchange.path for exchange in proxy.exchanges.of("GET manifest")]
-    assert len(set(manifests)) == len(manifests)
+    asked = [exchange.path for exchange in proxy.exchanges.of("HEAD manifest")]
+    assert len(set(asked)) == len(asked)
 
 
 async def test_without_a_definition_the_catalog_and_the_tags_tell(any_registry: OpenRegistry) -> None:
@@ -200,7 +206,7 @@ async def test_what_could_not_be_seen_is_not_in_the_list(debian_registry: OpenRe
         await client.ask(target, "DELETE", f"/v2/base/{repository}/manifests/{gone.digest}")
 
         lacking = await look(target)
-        proxy.on("GET", f"/manifests/{refused.digest}", FORBIDDEN, times=None)
+        proxy.on(None, f"/manifests/{refused.digest}", FORBIDDEN, times=None)
         doubtful = await look(proxy.registry)
 
     left = [image for image in MAY.values() if image is not gone]
@@ -211,6 +217,59 @@ async def test_what_could_not_be_seen_is_not_in_the_list(debian_registry: OpenRe
     assert doubtful.have.blobs.keys() == blobs_of(MAY["team/tool:1"])
     site = repository.replace("team/app", "other/site")
     assert doubtful.have.problems == (f"not all manifests of base/{site} could be read (status 403)",)
+
+
+async def replace_contents(target: Registry, content: bytes | None) -> None:
+    """Put ``content`` in the place of the list that a push left beside the definition, or nothing at all."""
+    repository = "base/bundle-definition"
+    stored = await client.ask(target, "GET", f"/v2/{repository}/manifests/may", headers={"Accept": OCI_MANIFEST})
+    document = json.loads(stored.content)
+    *_, layer = document["layers"]
+    assert layer["mediaType"] == CONTENTS
+    if content is None:
+        document["layers"].remove(layer)
+    else:
+        layer |= {"digest": await client.push_blob(target, repository, content), "size": len(content)}
+    path = f"/v2/{repository}/manifests/may"
+    put = await client.ask(
+        target, "PUT", path, headers={"Content-Type": OCI_MANIFEST}, data=json.dumps(document).encode()
+    )
+    assert put.status == 201, put
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"{", b"[]", b'{"kind": "another"}', b'{"kind": "syncer/contents@1", "manifests": {"x": ["y"]}}']
+)
+async def test_without_a_usable_list_of_contents_the_manifests_are_read(
+    debian_registry: OpenRegistry, tmp_path: Path, content: bytes | None
+) -> None:
+    """A push by an earlier version left none."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await bring(source, target, tmp_path)
+        listed = await look(target)
+        await replace_contents(target, content)
+        read = await look(target)
+
+    assert (read.have.blobs, read.have.manifests) == (listed.have.blobs, listed.have.manifests)
+    assert read.have.blobs.keys() == OLD_BLOBS.keys()
+    assert not read.have.problems
+
+
+async def test_each_way_of_a_push_leaves_the_same_definition(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """Else the next push by another way would find it changed."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        built = await build(await fill(source, MAY), name="may", output=tmp_path)
+        assert built.path
+        sites = [Site(name=base, registry=f"{target.address}/{base}") for base in ("one", "two")]
+        path = "/v2/one/bundle-definition/manifests/may"
+        alone = await push(built.path, sites[0].registry)
+        definition = await client.ask(target, "GET", path, headers={"Accept": OCI_MANIFEST})
+        together = await push_fleet(built.path, sites, options=FleetOptions(read_window=1))
+        after = await client.ask(target, "GET", path, headers={"Accept": OCI_MANIFEST})
+
+    assert (alone.exit, together.exit) == (0, 0)
+    assert [layer["mediaType"] for layer in json.loads(definition.content)["layers"]] == [DEFINITION, CONTENTS]
+    assert after.content == definition.content
 
 
 async def test_a_definition_that_is_none_makes_the_list_incomplete(
@@ -242,7 +301,7 @@ async def test_a_registry_that_falls_silent_leaves_no_list(debian_registry: Open
         fault_proxy(target) as proxy,
     ):
         await bring(source, target, tmp_path)
-        proxy.on("GET", f"/manifests/{MAY['team/app:1'].digest}", Reply(429, {"Retry-After": "900"}), times=None)
+        proxy.on(None, f"/manifests/{MAY['team/app:1'].digest}", Reply(429, {"Retry-After": "900"}), times=None)
         place = f"{proxy.registry.address}/base"
 
         ran = await syncer("have", "-r", place, "-o", tmp_path / "have.json", home=tmp_path)

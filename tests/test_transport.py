@@ -24,9 +24,9 @@ from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageError, Waiting
 from syncer.transport import HostSettings, Limits, Proxies, Request, Sink, Transport, TransportSettings, open_transport
-from syncer.transport.client import retry_after
 from syncer.transport.connecting import tls_context
 from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
+from syncer.transport.message import retry_after
 from tests.support.quirky import Fault, Quirky, quirky_registry, reset, stall, status
 from tests.support.registry_end import QUICK
 

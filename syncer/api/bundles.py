@@ -34,20 +34,23 @@ from syncer.naming import REPOSITORY, complete_mapping, names_at
 from syncer.oci import Descriptor, Digest, Index, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.oci.reference import subject_tag
-from syncer.profiles.definition.artifacts import definition_artifact, definition_layer, tag_of
+from syncer.profiles.definition.artifacts import contents_layer, definition_artifact, definition_layer, tag_of
 from syncer.profiles.definition.definition import (
     AnEntry,
     DefinedChart,
     DefinedImage,
     Definition,
+    Missing,
     drop_stored_names,
     name_of,
     render_definition,
 )
 from syncer.registry import Registries
+from syncer.transfer.memory import Contents
 
 Warn: TypeAlias = Callable[[str], None]
 _PACKED = re.compile(r"\.t(gz|xz|bz2?|zst)$")
+_MISSING = b"\nmissing:\n"  # in a definition that has such a list
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
 
 
@@ -199,6 +202,28 @@ def oddities(bundle: Bundle) -> Iterator[str]:
     if extras := bundle.contents.extras:
         what = "member that is" if len(extras) == 1 else "members that are"
         yield f"{bundle.path} holds {len(extras)} {what} no part of an image layout, not read: {shown(extras)}"
+    if lacking := lacking_images(bundle):
+        yield lacking
+
+
+def missing_in(bundle: Bundle) -> tuple[Sequence[Missing], int]:
+    """The images that ``bundle`` was published without (``--allow-partial``), and how many it was to hold."""
+    if _MISSING not in (bundle.definition or b""):
+        return (), len(bundle.images)  # to parse a definition is slow
+    definition = read_usable_definition(bundle)
+    return definition.missing, len(definition.entries) + len(definition.missing)
+
+
+def lacking_images(bundle: Bundle) -> str | None:
+    """One sentence about the images that ``bundle`` was published without; None when it has all."""
+    missing, wanted = missing_in(bundle)
+    if not missing:
+        return None
+    names = shown([each.name for each in missing])
+    return (
+        f"{bundle.path} lacks {len(missing)} of {wanted} images, which could not be had when it was built: {names}; "
+        "to have them, build it again with --force"
+    )
 
 
 def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:
@@ -288,13 +313,35 @@ def _listing(bundle: Bundle) -> Definition:
 async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
     """Fetch the definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
     reference = stored.at(registries)
-    layer = definition_layer(await registries.manifest(reference), reference)
+    return await _read_definition(await registries.manifest(reference), reference, registries)
+
+
+async def read_contents_at(stored: StoredBundle, registries: Registries) -> tuple[tuple[Item, ...], Contents]:
+    """Fetch what a pushed definition names, and the list of what this consists of, which may be empty.
+
+    Raises as ``read_definition_at`` does.
+    """
+    reference = stored.at(registries)
+    manifest = await registries.manifest(reference)
+    definition = await _read_definition(manifest, reference, registries)
+    listed = contents_layer(manifest)
+    contents = Contents.parse(await _read_layer(listed, reference, registries)) if listed else Contents()
+    return tuple(_items(definition, stored.reference)), contents
+
+
+async def _read_definition(manifest: AnyManifest, reference: Reference, registries: Registries) -> Definition:
+    content = await _read_layer(definition_layer(manifest, reference), reference, registries)
+    return parse_travelled(content, str(reference))
+
+
+async def _read_layer(layer: Descriptor, reference: Reference, registries: Registries) -> bytes:
+    """A layer of a definition's artifact; raises ``InvalidContent``."""
     if layer.size > _MAX_DEFINITION:
         raise InvalidContent(f"{reference}: a definition of {layer.size} bytes is larger than {_MAX_DEFINITION}")
     content = await read_whole(registries.blob(reference, layer))
     if Digest.of(content, layer.digest.algorithm) != layer.digest:
         raise InvalidContent(f"{reference}: its definition is not the one that its digest names")
-    return parse_travelled(content, str(reference))
+    return content
 
 
 def parse_travelled(content: bytes | str, origin: Path | str) -> Definition:
@@ -320,19 +367,6 @@ async def find_in_registry(
         definition = _only(definition, [item.target for item in items])
     definition = drop_stored_names(definition)
     return BundleSource(lambda: definition, items, registries)
-
-
-def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
-    """Parse the values of ``--annotation-selector``, each ``KEY=VALUE``; raises ``UsageError``."""
-    wanted: dict[str, str] = {}
-    for text in texts:
-        if text in ("", "[]"):  # how Palette's help writes the default
-            continue
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise UsageError(f"{text[:80]!r} is not KEY=VALUE", hint="write it like org.example.tier=edge")
-        wanted[key.strip()] = value
-    return wanted
 
 
 def _items(definition: Definition, reference: Reference) -> Iterator[Item]:

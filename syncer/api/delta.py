@@ -13,16 +13,16 @@ import anyio
 from syncer.api.bundles import Warn, open_checked, parse_travelled
 from syncer.bundle import AssumedBlob, Assumption, Bundle, BundleView, Witness
 from syncer.content import Blob, Item
-from syncer.errors import InvalidContent, InvalidFile, SyncerError, UsageError, VerificationError
+from syncer.errors import InvalidContent, InvalidFile, NotFound, SyncerError, UsageError, VerificationError
 from syncer.files import reading
 from syncer.formats.text import MAX_TEXT_SIZE, decode_text, parse_json
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.oci.manifest import AnyManifest, Descent, Takes, never
+from syncer.oci.manifest import AnyManifest, Descent, Index, Takes, never
 from syncer.profiles.definition.definition import DefinedChart, DefinedImage, Entry, name_of
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report.figures import instant
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
-from syncer.transfer.memory import Have, InvalidHave, Memory
+from syncer.transfer.memory import Contents, Have, InvalidHave, Memory
 from syncer.transfer.plan import Tree
 from syncer.transfer.run import WORKERS
 
@@ -201,6 +201,27 @@ def _blobs_of(bundle: Bundle, root: AnyManifest) -> AsyncIterator[Descriptor]:
         return bundle.manifest_by_digest(child.digest, child.media_type)
 
     return blobs_below(root, enter, takes=bundle.brings)
+
+
+def contents_of(bundle: Bundle, roots: Iterable[Descriptor]) -> Contents:
+    """The content of the images ``roots`` of ``bundle``, without that of images which are not in it whole."""
+    below: dict[str, list[str]] = {}
+    for root in roots:
+        found: dict[str, list[str]] = {}
+        rest = [root]
+        try:
+            for descriptor in rest:
+                if str(descriptor.digest) in below or str(descriptor.digest) in found:
+                    continue
+                manifest = bundle.manifest_by_digest(descriptor.digest, descriptor.media_type)
+                children = manifest.children()  # and no foreign layers, which a registry need not have
+                found[str(descriptor.digest)] = [str(child.digest) for child in children]
+                if isinstance(manifest, Index):
+                    rest.extend(child for child in children if child.is_manifest)
+        except (NotFound, VerificationError):
+            continue
+        below |= found
+    return Contents(below)
 
 
 def _read_json(path: Path) -> tuple[Any, str, str]:

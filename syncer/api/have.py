@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field
 
-from syncer.api.bundles import StoredBundle, find_in_registry
+from syncer.api.bundles import StoredBundle, read_contents_at
 from syncer.api.delta import blobs_below, for_each
 from syncer.content import Item
 from syncer.errors import Denied, NetworkError, NotFound, RegistryError, SyncerError, UsageError
@@ -18,7 +18,7 @@ from syncer.oci.reference import subject_tag
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries, repositories
 from syncer.registry.repository import Repository
 from syncer.report.figures import instant
-from syncer.transfer.memory import Have
+from syncer.transfer.memory import Contents, Have
 from syncer.transfer.run import WORKERS
 
 _MANY = 3  # images, for which a list of tags costs less than a request for each name that a referrer may have
@@ -87,6 +87,7 @@ class _Look(Struct):
     lost: int = 0
     _images: list[_Image] = field(default_factory=list)
     _descriptors: dict[Digest, Descriptor] = field(default_factory=dict)  # of the blobs
+    _contents: list[Contents] = field(default_factory=list)  # that pushes left beside the definitions
     _met: set[tuple[str, str]] = field(default_factory=set)  # repositories, with what was asked for in them
     _problems: set[str] = field(default_factory=set)
     _troubles: dict[str, None] = field(default_factory=dict)  # the problems in the registry's own words
@@ -200,7 +201,9 @@ class _Look(Struct):
         async def ask(tag: str) -> None:
             stored = Reference(self.address.host, f"{self._prefix}{REPOSITORY}", tag)
             try:
-                read[tag] = (await find_in_registry(StoredBundle(stored), self.registries)).items
+                read[tag], contents = await read_contents_at(StoredBundle(stored), self.registries)
+                if not self.deep:
+                    self._contents.append(contents)
             except NotFound:
                 pass  # it was deleted meanwhile
             except NetworkError:
@@ -254,7 +257,9 @@ class _Look(Struct):
 
     async def _at_image(self, job: tuple[str, str]) -> None:
         repository, name = job
-        manifests = await self._at_manifest(repository, name)
+        manifests = await self._at_listed(repository, name)
+        if manifests is None:
+            manifests = await self._at_manifest(repository, name)
         if manifests is None:
             self.gone += 1
         elif manifests and not subject_tag(name):
@@ -278,6 +283,22 @@ class _Look(Struct):
             if not subjects:
                 break
         return has_any
+
+    async def _at_listed(self, repository: str, name: str) -> Sequence[Digest] | None:
+        """Ask for an image whose content a push has listed, and take that for what is there.
+
+        Returns its manifests, the root first; None where they must be read: nothing is listed, or it is not there.
+        """
+        root = Digest.parse(name) if ":" in name else None
+        listed = next((found for contents in self._contents if root and (found := contents.of(root))), None)
+        if listed is None or await self._repository(repository).current(name) != root:
+            return None
+        manifests, blobs = listed
+        self._met.update((repository, str(digest)) for digest in manifests)
+        for places, digests in ((self.manifests, manifests), (self.blobs, blobs)):
+            for digest in digests:
+                places.setdefault(digest, set()).add(repository)
+        return manifests
 
     async def _at_manifest(self, repository: str, name: str) -> list[Digest] | None:
         """Read the manifest under a tag or a digest and those below it, with all that they name.

@@ -1,30 +1,23 @@
-"""Forecasts of a build, a push and a sync: the same discovery, with a consumer that only adds up."""
+"""Forecasts of a build and of a push: the same discovery, with a consumer that only adds up."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-
-import anyio
-from msgspec import structs
 
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
 from syncer.api.delta import find_rest
-from syncer.api.prune import prune
-from syncer.api.push import Delivery
-from syncer.api.sources import Sources
-from syncer.api.state import read_memory
-from syncer.api.supplies import Snapshot, Supplies, open_supplies
+from syncer.api.push import Delivery, look_at
+from syncer.api.supplies import Supplies, open_supplies
 from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName
-from syncer.content import Along, Item, Referring, Source, TargetNames
+from syncer.content import Along
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Platform
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report.forecast import Forecast, ForecastReport
-from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult
-from syncer.transfer.memory import Memory
+from syncer.transfer.discovery import DiscoveryFailure, discover
 from syncer.transfer.plan import Tree
 from syncer.transfer.run import WORKERS
 
@@ -70,13 +63,14 @@ async def plan(
     *,
     mapping: NameMapping | None = None,
     annotations: Mapping[str, str] | None = None,
-    platform: Platform | None = None,
+    platform: str | Platform | None = None,
     settings: RegistrySettings | None = None,
+    state: Path | None = None,
     workers: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does."""
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    delivery = Delivery(address=address, mapping=mapping, platform=platform)
+    delivery = Delivery(address=address, mapping=mapping, platform=Platform.of(platform), state=state)
     return await plan_push(file, delivery, annotations=annotations, settings=settings, workers=workers)
 
 
@@ -129,63 +123,7 @@ async def plan_delivery(
         source = await find_rest(source, items, registries, delivery.address, names=names, workers=workers)
         left_out = source.left_out
     forecast = Forecast(fetches=False, sends=True, can_mount=True, left_out=left_out)
-    target = registries.target(delivery.address, must_tell=must_tell)
-    for found in await discover(items, source, target, workers=workers):
-        forecast.add(found, target.space(found.item.target))
+    with look_at(registries, delivery.address, delivery.state, must_tell=must_tell) as look:
+        await look.discover(items, source, workers)
+        look.add_to(forecast)
     return forecast.report()
-
-
-async def plan_sync(
-    sources: Sources,
-    *,
-    state: Path | None = None,
-    workers: int = WORKERS,
-    with_prune: bool = False,
-    shares: bool = True,
-) -> ForecastReport:
-    """Foresee what a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
-
-    ``state`` is where earlier runs left their hints; ``shares`` says whether a blob is fetched once for all targets.
-    Raises ``UsageError`` for names that contradict each other, and for a prune of a shard.
-    """
-    if with_prune:
-        sources.require_all()
-    forecast = Forecast(fetches=True, sends=True, can_mount=True, shares=shares)
-    registries = sources.supplies.registries
-    targets = {address.host: registries.target(address) for address in sources.addresses.values()}
-    items = await sources.find_items()
-    snapshot = Snapshot(sources.supplies)
-    memories = {host: read_memory(state, host) for host in targets}
-    found: dict[str, list[DiscoveryResult]] = {}
-
-    async def look(host: str) -> None:
-        own = [item for item in items if item.target.registry == host]
-        found[host] = await discover(own, snapshot, targets[host], memory=memories[host], workers=workers)
-
-    async with anyio.create_task_group() as tasks:
-        for host in targets:
-            tasks.start_soon(look, host)
-    for host, target in targets.items():
-        for each in found[host]:
-            forecast.add(each, target.space(each.item.target), memories[host])
-    for item, error in sources.unknown.items():
-        forecast.add(DiscoveryFailure(item, error), "")
-    report = forecast.report()
-    if with_prune:
-        names = [image.target for image in report.images]
-        report = structs.replace(report, pruned=(await prune(sources, names, delete=False)).pruned)
-    return report
-
-
-async def discover(
-    items: Sequence[Item], source: Source, target: TargetNames, *, memory: Memory | None = None, workers: int
-) -> list[DiscoveryResult]:
-    """Find out all that is to be known of ``items``, in their order; nothing is written."""
-    found: list[DiscoveryResult] = []
-
-    async def note(each: DiscoveryResult) -> None:
-        found.append(each)
-
-    referring = source if isinstance(source, Referring) else None
-    await Discovery(source, target, memory or Memory(), referring, concurrency=min(16, workers)).run(items, note)
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -12,7 +12,7 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct, structs
 
-from syncer.api.push import OpenTarget, open_target
+from syncer.api.push import OpenTarget, look_at, open_target
 from syncer.api.result import Failures, Run, RunOptions
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import Lost
@@ -25,7 +25,9 @@ from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.profiles.syncfile.tags import MOST_DELETED
 from syncer.registry import RegistrySettings
 from syncer.report import Report
+from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.blob_spool import BlobSpool, SpoolReader, SpoolSettings, open_spool
+from syncer.transfer.discovery import DiscoveryFailure
 from syncer.transfer.events import Emit, Event, ImageFailed, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
 
@@ -116,10 +118,11 @@ async def run_sync(
         sources.require_all()
     run = Run(RunOptions(workers=how.workers, run_id=run_id, emit=emit), fetches=True, sends=True)
     registries = sources.supplies.registries
+    run.goes_to(registries, *sources.addresses.values())
     with _open_targets(sources, how.state, Lost(how.state or Path(), sources.warn)) as targets:
         passes = _Passes(sources, targets, how, run, expect)
         try:
-            with anyio.move_on_after(how.timeout) as limit:
+            with anyio.move_on_after(how.timeout) as limit, run.watching(registries):
                 await passes.carry_out()
         except anyio.get_cancelled_exc_class():
             passes.close()
@@ -178,13 +181,8 @@ class _Passes:
                 await self._pass([*self.failures.again(items), *found])
             self.was_cut = False
             if self.how.prune:
-                from syncer.api.prune import prune  # noqa: PLC0415  rarely used
-
                 names = [image.target for image in self.run.report().images]
-                how = self.how
-                self.pruned = await prune(
-                    self.sources, names, delete=how.delete, limit=how.max_delete, doubted=self.doubted
-                )
+                self.pruned = await _prune(self.sources, names, self.how, self.doubted)
 
     async def _find_more(self, items: Iterable[Item]) -> list[Item]:
         """Ask the sources again that could not be asked at first; names that contradict what is there already fail."""
@@ -256,3 +254,49 @@ class _Passes:
         self.failures(event)
         if self.how.fail_fast and isinstance(event, ImageFailed):
             self.scope.cancel()
+
+
+async def _prune(
+    sources: Sources, names: Collection[Reference], how: Mirroring, doubted: Collection[Reference] = ()
+) -> PruneOutcome:
+    """Find what the targets of ``sources`` have beside ``names``, and delete it if ``how`` says so."""
+    from syncer.api.prune import prune  # noqa: PLC0415  rarely used
+
+    return await prune(sources, names, delete=how.delete, limit=how.max_delete, doubted=doubted)
+
+
+async def plan_sync(
+    sources: Sources,
+    *,
+    state: Path | None = None,
+    workers: int = WORKERS,
+    with_prune: bool = False,
+    shares: bool = True,
+) -> ForecastReport:
+    """Foresee what a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
+
+    ``state`` is where earlier runs left their hints; ``shares`` says whether a blob is fetched once for all targets.
+    Raises ``UsageError`` for names that contradict each other, and for a prune of a shard.
+    """
+    if with_prune:
+        sources.require_all()
+    forecast = Forecast(fetches=True, sends=True, can_mount=True, shares=shares)
+    registries = sources.supplies.registries
+    addresses = {address.host: address for address in sources.addresses.values()}
+    items = await sources.find_items()
+    snapshot = Snapshot(sources.supplies)
+    with ExitStack() as stack:
+        looks = {host: stack.enter_context(look_at(registries, address, state)) for host, address in addresses.items()}
+        async with anyio.create_task_group() as tasks:
+            for host, look in looks.items():
+                own = [item for item in items if item.target.registry == host]
+                tasks.start_soon(look.discover, own, snapshot, workers)
+        for look in looks.values():
+            look.add_to(forecast)
+    for item, error in sources.unknown.items():
+        forecast.add(DiscoveryFailure(item, error), "")
+    report = forecast.report()
+    if with_prune:
+        found_now = await _prune(sources, [image.target for image in report.images], Mirroring())
+        report = structs.replace(report, pruned=found_now.pruned)
+    return report

@@ -41,7 +41,16 @@ from syncer.cli.build_options import (
 )
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.output import Reporter, open_reporter, print_json, print_plan, push_outcome, summarize_push
+from syncer.cli.output import (
+    Reporter,
+    open_reporter,
+    print_json,
+    print_plan,
+    push_outcome,
+    saved_line,
+    size_line,
+    summarize_push,
+)
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.oci import Reference
@@ -140,6 +149,7 @@ async def run_build(options: BuildOptions) -> Exit:
             outcome,
             built.report,
             profile=definition.name,
+            code=built.exit,
             lists=options.content.images_file,
             may_be_partial=True,
         )
@@ -346,12 +356,13 @@ def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator
         goes_on = "" if built.exit is Exit.MISSING else "; run the same command again to go on"
         yield f"bundle {name} is not complete and was not published{goes_on}"
         return
-    yield f"bundle {name} saved to {built.path.absolute()}"
+    yield saved_line(f"bundle {name}", built.path, built.report)
     if built.assumed is not None:
         pieces = quantity(len(built.assumed.blobs), "piece")
         yield f"assumed at the target, and left out: {pieces}, {human_bytes(built.assumed.size)}"
         if not built.blobs:
             yield "it brings no new content, only manifests"
+    yield size_line(built)
     if signing.private_key:
         yield f"signature saved to {built.path.absolute()}.sig.bin"
 
@@ -392,8 +403,9 @@ async def _push(
         run_options = pushing.run_options(options.connection.concurrency)
         pushed = await push_file(path, _delivery(options), settings=means.settings, options=run_options)
     if output.json:
-        print_json({"build": built.report.to_json(), "push": pushed.report.to_json()})
-        pushing.write(pushed.report, profile=profile)
+        report = pushing.sign(pushed.report, profile, pushed.exit)
+        print_json({"build": building.sign(built.report, profile, built.exit).to_json(), "push": report.to_json()})
+        pushing.write(report, profile=profile)
         if pushed.problem:
             building.warn(push_outcome(pushed)[-1])
     else:

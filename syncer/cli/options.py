@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from syncer.api.bundles import parse_selectors
 from syncer.bundle import GivenName, bundle_place
-from syncer.cli.command import flag, option, options
+from syncer.cli.command import count, flag, option, options
 from syncer.content import Along
 from syncer.errors import UsageError
 from syncer.formats.units import byte_count
@@ -127,6 +126,19 @@ def registry_option(
 ) -> Any:
     """``--registry``: a ``RegistryAddress``."""
     return option(help, "-r", required=required, metavar=metavar, parse=parse)
+
+
+def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
+    """Parse the values of ``--annotation-selector``, each ``KEY=VALUE``; raises ``UsageError``."""
+    wanted: dict[str, str] = {}
+    for text in texts:
+        if text in ("", "[]"):  # how Palette's help writes the default
+            continue
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{text[:80]!r} is not KEY=VALUE", hint="write it like org.example.tier=edge")
+        wanted[key.strip()] = value
+    return wanted
 
 
 def selector_option() -> Any:
@@ -265,6 +277,18 @@ class OutputOptions:
         "Write Prometheus text for node_exporter's textfile collector here.", metavar="FILE"
     )
     log_format: LogForm | None = option("Log each event on stderr as a line of this form, instead of the display.")
+    quiet: bool = flag("Say nothing unless something fails; for cron.", "-q", "--quiet")
+    verbose: int = count("Log each image on stderr, instead of the display; -vv each blob too.", "-v", "--verbose")
+
+    @property
+    def log(self) -> LogForm | None:
+        """The form of the log, where there is one instead of the display."""
+        return self.log_format or (LogForm.TEXT if self.verbose else None)
+
+    @property
+    def shows_progress(self) -> bool:
+        """True when a display is wanted."""
+        return self.progress and not self.quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,16 +12,18 @@ from typing import Any, TextIO
 
 import click
 import orjson
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
+from syncer import __version__
+from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
+from syncer.cli.job import code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
 from syncer.formats.text import read_images_file
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.summary import NO_NAMES, failure_lines, quantity, require_writable, shown, write_report
+from syncer.report.summary import NO_NAMES, failure_lines, quantity, require_writable, shown, trouble, write_report
 from syncer.transfer.events import Emit
 
 _PLACES_SHOWN = 5  # lines of lists
@@ -30,6 +33,7 @@ class Reporter(Struct, frozen=True):
     """The output of one run, under the run's id."""
 
     options: OutputOptions
+    command: str
     run_id: str
     emit: Emit
     warn: Callable[[str], None]
@@ -53,29 +57,43 @@ class Reporter(Struct, frozen=True):
         report: Report,
         *,
         profile: str,
+        code: Exit | None = None,
         lists: Sequence[Path] = (),
         may_be_partial: bool = False,
     ) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
 
-        ``profile`` is the name of the job in the metrics.  Hints name the lines of ``lists`` of images, and the flag
-        for a bundle that ``may_be_partial``.  With JSON on standard output, failures are told on standard error.
+        ``profile`` is the name of the job in reports and metrics; ``code`` is the exit code, if not the report's own.
+        Hints name the lines of ``lists`` of images, and the flag for a bundle that ``may_be_partial``.  With JSON on
+        standard output, failures are told on standard error.
         """
+        report = self.sign(report, profile, code)
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
-        if self.options.json:
+        if self.options.quiet:
+            if report.exit_code:
+                click.echo(without_secrets("\n".join([*outcome, *trouble(report, self.names)])), err=True)
+        elif self.options.json:
             print_json(report.to_json())
         else:
             click.echo(without_secrets(summary(title, outcome, report, self.names)))
-        if self.options.log_format is not None:
+        if self.options.log is not None:
             return
-        if self.options.json:
-            for line in failure_lines(report, self.names, least=2 if self.options.progress else 1):
+        if self.options.json and not self.options.quiet:
+            for line in failure_lines(report, self.names, least=2 if self.options.shows_progress else 1):
                 click.echo(line, err=True)
         for hint in hints_of(report, lists, may_be_partial=may_be_partial):
             click.echo(f"hint: {hint}", err=True)
 
+    def sign(self, report: Report, name: str, code: Exit | None = None) -> Report:
+        """``report`` with this version and command, the ``name`` of the job, and the exit code."""
+        if report.version is not None:
+            return report
+        ended = code_of_signal() or (report.exit if code is None else code)
+        return structs.replace(report, version=__version__, command=self.command, name=name, exit_code=int(ended))
+
     def write(self, report: Report, *, profile: str) -> None:
         """Write the files that the options name."""
+        report = self.sign(report, profile)
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
@@ -121,15 +139,17 @@ def open_reporter(
     """
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
-    run_id = new_run_id()
+    run_id, command = new_run_id(), click.get_current_context().info_name or ""
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
-    if options.log_format is not None:
-        events = open_event_log(sys.stderr, options.log_format, run_id, secrets)
-        yield Reporter(options, run_id, to_all(events.emit(), besides), events.warn, _ignore, names)
+    if (form := options.log) is not None:
+        events = open_event_log(sys.stderr, form, run_id, secrets, is_full=options.verbose > 1)
+        yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore, names)
         return
-    with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
+    with open_display(sys.stderr, mode=Mode.AUTO if options.shows_progress else Mode.OFF) as display:
         display.names = names
-        yield Reporter(options, run_id, to_all(display, besides), warn_above(display.screen), display.expect, names)
+        emit = to_all(display, besides)
+        tell = _ignore if options.quiet else warn_above(display.screen)  # a report has them all the same
+        yield Reporter(options, command, run_id, emit, tell, display.expect, names)
 
 
 class EventLog(Struct, frozen=True):
@@ -143,11 +163,17 @@ class EventLog(Struct, frozen=True):
         self.tell("warning", "warning", message=text)
 
 
-def open_event_log(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) -> EventLog:
-    """Open a log on ``stream``, each line of which has ``run_id``, and none a secret."""
+def open_event_log(
+    stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str], *, is_full: bool = False
+) -> EventLog:
+    """Open a log on ``stream``, each line of which has ``run_id``, and none a secret.
+
+    One that ``is_full`` has a line for each blob as well.
+    """
     from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
 
-    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), secrets=secrets)
+    level = logging.DEBUG if is_full else logging.INFO
+    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), level=level, secrets=secrets)
     return EventLog(
         emit=lambda **fields: log_events(log.bind(**fields)),
         tell=lambda level, event, **fields: getattr(log, level)(event, **fields),
@@ -169,11 +195,44 @@ def note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
+def size_line(built: BuildResult) -> str:
+    """The line of a summary that tells the size of the file that was published."""
+    padding = f", {human_bytes(built.padding)} of it padding" if built.padding else ""
+    return f"file:    {human_bytes(built.size)}{padding}"
+
+
+_SENT = {"push": "pushed", "copy": "copied"}
+
+
+def sent_line(what: str, verb: str, place: str, report: Report) -> str:
+    """Say that ``what`` was brought to ``place``, which is to ``push`` or to ``copy``, or how much of it was not."""
+    failed, images = report.totals.images_failed, report.totals.images
+    if not report.images:
+        return f"{what} holds no image: there was nothing to {verb} to {place}"
+    if failed and failed == images:
+        every = "its only image" if images == 1 else f"all of its {images:,} images"
+        return f"{what} was not {_SENT[verb]} to {place}: {every} failed"
+    return f"{what} {_SENT[verb]} to {place}{_but(', but for', report)}"
+
+
+def saved_line(what: str, place: Path, report: Report) -> str:
+    """Say that ``what`` was saved to ``place``, and how much of it was not."""
+    return f"{what} saved to {place.absolute()}{_but(', without', report)}"
+
+
+def _but(word: str, report: Report) -> str:
+    totals = report.totals
+    failed = [f"{totals.images_failed:,} of {quantity(totals.images, 'image')}"] if totals.images_failed else []
+    if totals.referrers_failed:
+        failed.append(quantity(totals.referrers_failed, "signature or referrer", "signatures and referrers"))
+    return f"{word} {' and '.join(failed)} that failed" if failed else ""
+
+
 def push_outcome(result: PushResult, kind: str = "local") -> list[str]:
     """The lines of a summary about a bundle that was brought to a registry."""
+    lines = [sent_line(f"{kind} bundle {result.bundle}", "push", result.registry, result.report)]
     if not result.report.images:
-        return [f"{kind} bundle {result.bundle} holds no image: there was nothing to push to {result.registry}"]
-    lines = [f"{kind} bundle {result.bundle} pushed to {result.registry}"]
+        return lines
     if there := result.assumed:
         lines.append(
             f"{quantity(there.blobs, 'piece')} of content, {human_bytes(there.bytes)}, were there as the delta says; "
@@ -192,7 +251,8 @@ def summarize_push(
     reporter: Reporter, title: str, result: PushResult, *, kind: str = "local", more: Sequence[str] = ()
 ) -> None:
     """Print what was brought to a registry; a definition that could not be pushed is told with ``--json`` as well."""
-    reporter.summarize(title, [*push_outcome(result, kind), *more], result.report, profile=result.bundle)
+    outcome = [*push_outcome(result, kind), *more]
+    reporter.summarize(title, outcome, result.report, profile=result.bundle, code=result.exit)
     if result.problem and reporter.options.json:
         reporter.warn(_definition_problem(result.problem))
 
@@ -202,8 +262,8 @@ def _definition_problem(problem: SyncerError) -> str:
     return f"its definition could not be pushed: {printable(str(problem))}{hint}"
 
 
-def _ignore(_: int) -> None:
-    """Do nothing: a log shows no number of images."""
+def _ignore(_: object) -> None:
+    """Do nothing: a log shows no number of images, and who wants it quiet no warning."""
 
 
 def print_json(document: Any) -> None:

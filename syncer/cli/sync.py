@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import hold_lock
-from syncer.api.sync import Mirroring, SyncPlace, SyncResult, run_sync
+from syncer.api.sync import Mirroring, SyncPlace, SyncResult, plan_sync, run_sync
 from syncer.cli.command import argument, flag, option, options
 from syncer.cli.job import LONGER_TO_STOP, allow_open_files, import_dask, run
 from syncer.cli.options import (
@@ -119,8 +119,6 @@ def sync(
         return open_named(mirror, file, settings, console, say, shard=share)
 
     async def forecast() -> Exit:
-        from syncer.api.plan import plan_sync  # noqa: PLC0415  a sync without --dry-run needs none of it
-
         async with sources_with(warn) as sources:
             report = await plan_sync(
                 sources, state=state, workers=connection.concurrency, with_prune=prune, shares=spool_size != 0
@@ -145,7 +143,9 @@ def sync(
                     on_cut=lambda report: reporter.write(report, profile=profile),
                 )
         outcome = _outcome(file, result, share, how.timeout)
-        reporter.summarize("Sync Summary", outcome, result.report, profile=profile, lists=_lists(file))
+        reporter.summarize(
+            "Sync Summary", outcome, result.report, profile=profile, code=result.exit, lists=_lists(file)
+        )
         return result.exit
 
     run(forecast if transfer.dry_run else job)
@@ -260,7 +260,9 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
     finally:  # the display is over
         for each in ended:
             outcome = _outcome(file, each, order.shard, how.timeout)
-            reporter.summarize("Sync Summary", outcome, each.report, profile=order.profile, lists=_lists(file))
+            reporter.summarize(
+                "Sync Summary", outcome, each.report, profile=order.profile, code=each.exit, lists=_lists(file)
+            )
     return result.exit
 
 
@@ -398,7 +400,7 @@ def _make_sync_file(options: MirrorOptions, targets: Sequence[RegistryAddress]) 
     sources = tuple(_sources(options))
     if not sources or not targets:
         raise UsageError(
-            "there is nothing to mirror" if not sources else "it is not said where to mirror to",
+            "there is nothing to mirror" if not sources else "a sync needs a target",
             hint="name a sync file with --config, or images with --image and their target with --registry",
         )
     for number, address in enumerate(targets):

@@ -18,10 +18,12 @@ from syncer.files import saving, write_whole
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.report.figures import ImageAccount, PrunedTag, PruneStatus, Report
+from syncer.report.timeline import Bound
 
 _RULE = "-" * 29
 _FAILURES_SHOWN = 20  # causes
 _NAMES_SHOWN = 5  # of the images with one cause
+_WORTH_TELLING = 1.0  # seconds of a run, from which on it is said what bounded it
 
 
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -34,6 +36,11 @@ def summary(title: str, outcome: Sequence[str], report: Report, names: Mapping[s
     """
     lines = [*outcome, *_figures(report), *failure_lines(report, names), *_warnings(report)]
     return block(title, [*lines, *prune_lines(report.pruned, report.prune_refused)])
+
+
+def trouble(report: Report, names: Mapping[str, str] = NO_NAMES) -> list[str]:
+    """The lines of a summary about what went wrong; ``names`` are what the user calls hosts."""
+    return [*failure_lines(report, names), *_warnings(report)]
 
 
 def block(title: str, lines: Sequence[str]) -> str:
@@ -119,7 +126,12 @@ def _figures(report: Report) -> list[str]:
         lines.append(f"requests: {totals.requests:,}" + (f" ({', '.join(extra)})" if extra else ""))
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
-    return lines
+    return [*lines, *bound_lines(report.bound, totals.seconds)]
+
+
+def bound_lines(bound: Bound | None, seconds: float) -> list[str]:
+    """The line that says what bounded a run of so many seconds; none for one that was over at once."""
+    return [f"         {printable(bound.line)}"] if bound and seconds >= _WORTH_TELLING else []
 
 
 def _ends(report: Report) -> str:

@@ -357,3 +357,17 @@ class _Turns:
             if index not in self._arrived:
                 del self._waiting_for[index]
                 self._waiting_for[index] = None
+
+
+async def discover(
+    items: Sequence[Item], source: Source, target: TargetNames, *, memory: Memory | None = None, workers: int
+) -> list[DiscoveryResult]:
+    """Find out all that is to be known of ``items``, in their order; nothing is written."""
+    found: list[DiscoveryResult] = []
+
+    async def note(each: DiscoveryResult) -> None:
+        found.append(each)
+
+    referring = source if isinstance(source, Referring) else None
+    await Discovery(source, target, memory or Memory(), referring, concurrency=min(16, workers)).run(items, note)
+    return found

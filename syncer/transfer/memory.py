@@ -17,6 +17,7 @@ from msgspec import Struct, field, structs
 from syncer.errors import InvalidContent
 from syncer.oci import Digest, Platform
 
+_CONTENTS = "syncer/contents@1"
 _VERSION = 2
 _VERSION_BEFORE = 1  # had one space for each blob, under ``locations``
 
@@ -97,6 +98,48 @@ class Memory(Struct):
     def remember_subject(self, referrer: Digest, subject: Digest) -> None:
         """Remember that ``referrer`` refers to ``subject``."""
         self.subjects[str(referrer)] = str(subject)
+
+
+class Contents(Struct, frozen=True):
+    """The content right below each manifest of a bundle: blobs, and manifests that have an entry of their own.
+
+    A push leaves it beside the definition, so that ``syncer have`` need not read each manifest.
+    """
+
+    below: dict[str, list[str]] = field(default_factory=dict)
+
+    def render(self) -> bytes:
+        """The file; the same value always gives the same bytes.  Nothing below anything is no file at all."""
+        document = {"kind": _CONTENTS, "manifests": dict(sorted(self.below.items()))}
+        return orjson.dumps(document) if self.below else b""
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """Read what ``render`` wrote; anything else gives no contents, since they only save requests."""
+        try:
+            document = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            return cls()
+        if not isinstance(document, dict) or document.get("kind") != _CONTENTS:
+            return cls()
+        below = _lists(document.get("manifests"))
+        names = below.keys() | {name for names in below.values() for name in names}
+        return cls(below) if all(re.search(_DIGEST.pattern, name) for name in names) else cls()
+
+    def of(self, root: Digest) -> tuple[list[Digest], list[Digest]] | None:
+        """The manifests of an image, with ``root`` first, and its blobs; None where they are not known."""
+        if str(root) not in self.below:
+            return None
+        manifests: dict[str, None] = {str(root): None}
+        blobs: dict[str, None] = {}
+        for manifest in (rest := [str(root)]):
+            for name in self.below[manifest]:
+                if name not in self.below:
+                    blobs[name] = None
+                elif name not in manifests:
+                    manifests[name] = None
+                    rest.append(name)
+        return list(map(Digest.parse, manifests)), list(map(Digest.parse, blobs))
 
 
 def _texts(document: Any) -> dict[str, str]:

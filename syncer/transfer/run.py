@@ -223,7 +223,7 @@ class _Transfer:
 
     async def _write(self, node: Node, *, force: bool = False) -> None:
         progress = Progress(node.descriptor)
-        self.emit(Started(progress))
+        self.emit(Started(progress, node.origin, node.space))
         began = time.monotonic()
         blob = self.source.blob(node.origin, node.descriptor)
         if self.spool:

@@ -1,17 +1,27 @@
-"""The errors of the network: each failure that the operating system reports becomes one with a plain message."""
+"""The errors of the network: each failure that the operating system reports becomes one with a plain message.
+
+Also what is told of requests that are held up, and the attempts that work has.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import socket
 import ssl
+import time
+from enum import Enum
 from http import HTTPStatus
+
+import anyio
+from msgspec import Struct
 
 from syncer.errors import Interrupted, NetworkError, OutOfFiles, Unreachable, Unsafe, is_out_of_files
 from syncer.transport.guard import authority
 from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.message import Request
+from syncer.transport.settings import Limits
 
 
 class CertificateRefused(Unreachable):
@@ -55,6 +65,9 @@ HOPELESS = (CertificateRefused, OtherScheme, ProxyRefused)
 
 BROKEN = (OSError, CutOff, NotHTTP)
 """The errors that end an exchange on a connection; ``TimeoutError`` is an ``OSError``."""
+
+MOST_STALLS = 3
+"""The times that a blob is waited for in vain; each attempt may begin a virus scan, or a download of a cache, anew."""
 
 _PASSING = (408, 425, 429)  # by which a proxy says that it is busy
 _PLAIN_PROXY = "if it speaks plain HTTP, write http:// before its address in HTTPS_PROXY"
@@ -218,3 +231,66 @@ def _can_open_nothing() -> bool:
     except OSError as error:
         return is_out_of_files(error)
     return False
+
+
+class WaitKind(Enum):
+    """The kinds of what holds requests up."""
+
+    PAUSE = "pause"  # the host asks for none, for all requests
+    RETRY = "retry"  # one request is sent again
+    AWAY = "away"  # the host takes no connections, or says that it does no work
+    OVER = "over"  # it is back, or nobody waits for it any more
+
+
+class Wait(Struct, frozen=True, kw_only=True):
+    """Something that holds requests to a host up, told as it begins; ``seconds`` is how long it is at least."""
+
+    host: str
+    kind: WaitKind
+    seconds: float  # 0 where nobody knows
+    reason: str
+    retry: int = 0  # the number of a retry, and of how many at most
+    retries: int = 0
+
+
+class Budget:
+    """The attempts that one piece of work has left; after progress it has all of them again."""
+
+    def __init__(self, limits: Limits, attempts: int | None = None) -> None:
+        self._limits = limits
+        self._attempts = attempts or limits.attempts
+        self.is_patient = attempts != 1
+        self.failures = 0
+        self.stalls = 0  # for which a blob was waited in vain
+        self.is_last = False  # whether the host was found well after these attempts, so that one more is the last
+        self.began = time.monotonic()  # when the first of these attempts could be made
+
+    @property
+    def is_spent(self) -> bool:
+        return self.failures + 1 >= self._attempts or self.stalls >= MOST_STALLS
+
+    def progressed(self) -> None:
+        """Forget the failed attempts, because bytes were transferred."""
+        self.failures = self.stalls = 0
+        self.is_last = False
+        self.began = time.monotonic()
+
+    def jitter(self) -> float:
+        """Seconds to wait before the next attempt: full jitter below a ceiling that doubles."""
+        ceiling = min(self._limits.longest_backoff, self._limits.backoff * 2**self.failures)
+        return random.uniform(0, ceiling)  # noqa: S311  (jitter is no secret)
+
+    def fail(self, *, at_least: float = 0.0) -> float:
+        """Count one failed attempt; returns the seconds to wait before the next one, at least ``at_least``."""
+        seconds = max(at_least, self.jitter())
+        self.failures += 1
+        return seconds
+
+    async def sleep(self, *, at_least: float = 0.0) -> None:
+        """Count one failed attempt, and wait before the next one, for at least ``at_least`` seconds."""
+        await anyio.sleep(self.fail(at_least=at_least))
+
+    @property
+    def retries(self) -> int:
+        """The number of attempts after the first one, where none makes progress."""
+        return self._attempts - 1

@@ -31,7 +31,10 @@ FILE = "application/vnd.syncer.file.v1"
 """The artifact type of a file."""
 
 DEFINITION = "application/vnd.syncer.bundle-definition.v1+yaml"
-"""The artifact type of a bundle's definition, and the media type of its one layer."""
+"""The artifact type of a bundle's definition, and the media type of its first layer."""
+
+CONTENTS = "application/vnd.syncer.bundle-contents.v1+json"
+"""The media type of the layer that lists the content of the images in a definition (``transfer.memory.Contents``)."""
 
 
 TITLE = "org.opencontainers.image.title"
@@ -66,12 +69,21 @@ def artifact_manifest(
     return manifest
 
 
-def definition_artifact(content: bytes) -> tuple[Manifest, Mapping[Digest, bytes]]:
-    """Make an artifact of a definition, the bytes of its YAML; returns the manifest, and its blobs by digest."""
-    annotations = {TITLE: "bundle-definition.yaml"}
-    layer = Descriptor(DEFINITION, Digest.of(content), len(content), annotations=annotations)
-    manifest = artifact_manifest(EMPTY, [layer], artifact_type=DEFINITION)
-    return manifest, {EMPTY.digest: EMPTY_CONFIG, layer.digest: content}
+def definition_artifact(content: bytes, contents: bytes = b"") -> tuple[Manifest, Mapping[Digest, bytes]]:
+    """Make an artifact of a definition, the bytes of its YAML; returns the manifest, and its blobs by digest.
+
+    ``contents`` lists what the images consist of, and is a second layer, unless it is empty.
+    """
+    parts = {DEFINITION: ("bundle-definition.yaml", content)}
+    if contents:
+        parts[CONTENTS] = ("bundle-contents.json", contents)
+    layers = [
+        Descriptor(media_type, Digest.of(part), len(part), annotations={TITLE: title})
+        for media_type, (title, part) in parts.items()
+    ]
+    manifest = artifact_manifest(EMPTY, layers, artifact_type=DEFINITION)
+    blobs = {layer.digest: part for layer, (_, part) in zip(layers, parts.values(), strict=True)}
+    return manifest, {EMPTY.digest: EMPTY_CONFIG, **blobs}
 
 
 def definition_layer(manifest: AnyManifest, name: Reference) -> Descriptor:
@@ -88,6 +100,12 @@ def definition_layer(manifest: AnyManifest, name: Reference) -> Descriptor:
             hint=f"definitions of bundles are named …/{REPOSITORY}:NAME; syncer list lists them",
         )
     return found[0]
+
+
+def contents_layer(manifest: AnyManifest) -> Descriptor | None:
+    """The layer that lists what the images of a definition consist of; None where a push left no such list."""
+    layers = manifest.layers if isinstance(manifest, Manifest) else ()
+    return next((layer for layer in layers if layer.media_type == CONTENTS), None)
 
 
 def repository_of(*parts: str) -> str:
