@@ -67,7 +67,7 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     assert f"missing: the bundle {lacks}\n" in verified.stdout
     assert "hint: build the bundle again with --force" in verified.stderr
     assert [each["name"] for each in told.json["missing"]] == [gone]
-    assert "404" in told.json["missing"][0]["reason"]
+    assert "has no repository team/gone" in told.json["missing"][0]["reason"]
     assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in planned.stderr
     assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in pushed.stdout
     assert any(lacks in warning for warning in again.json["warnings"])

@@ -205,7 +205,7 @@ async def test_cron_hears_nothing_of_a_run_that_is_well_and_all_of_one_that_is_n
     assert (well.code, well.stdout, well.stderr) == (0, "", "")
     assert (ill.code, ill.stdout) == (4, "")
     assert "is not complete and was not published" in ill.stderr
-    assert f"failed:  {source.address}/app-1:none" in ill.stderr
+    assert f"failed:  {source.address}/app-1 has no tag none" in ill.stderr
     assert "image_copied" in told.stderr
     assert "blob_" not in told.stderr
     assert "blob_copied" in all_told.stderr

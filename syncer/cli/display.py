@@ -71,8 +71,8 @@ class Display(ABC):
         self._meter = ProgressMeter()
         self._failures: deque[ImageFailed | Postponed] = deque()
         self._told: set[str] = set()  # causes of failures
-        self.names: Mapping[str, str] = NO_NAMES  # of hosts
         self._waits: deque[str] = deque()
+        self.names: Mapping[str, str] = NO_NAMES  # of hosts
 
     def __call__(self, event: Event) -> None:
         self._meter(event)

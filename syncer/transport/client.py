@@ -274,12 +274,12 @@ class Transport:
         so after the attempts, so the request gets one more: True again.  Returns False when the trouble is that of this
         request, or the host was in trouble from the start.  Raises ``Down`` after ``Limits.outage`` seconds.
         """
-        if not budget.is_patient:
+        if not budget.is_patient or budget.is_last:
             return False
         traffic = self.of(request.url)
         try:
             if not await traffic.presence.outlast(partial(self._look, request, traffic), budget.began):
-                if budget.is_last or not traffic.presence.is_known_well:
+                if not traffic.presence.is_known_well:
                     return False
                 budget.is_last = True
                 traffic.retries += 1
