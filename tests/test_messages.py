@@ -85,9 +85,12 @@ async def test_a_host_that_speaks_https_is_told_from_one_that_speaks_http(
 
     assert (to_tls.code, to_plain.code, as_told.code) == (1, 1, 0)
     assert f"failed:  {tls.address} speaks HTTPS: 2 images not sent" in to_tls.stdout
-    assert says(to_tls, f"hint: write https://{tls.address}")
+    assert told(to_tls) == [f"failed: {tls.address} speaks HTTPS", f"hint: write https://{tls.address}"]
     assert f"failed:  {plain.address} speaks plain HTTP, and no HTTPS: 2 images not sent" in to_plain.stdout
-    assert says(to_plain, f"hint: write http://{plain.address}, or give --plain-http")
+    assert told(to_plain) == [
+        f"failed: {plain.address} speaks plain HTTP, and no HTTPS",
+        f"hint: write http://{plain.address}, or give --plain-http",
+    ]
 
 
 @pytest.mark.parametrize(
