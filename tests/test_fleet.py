@@ -204,7 +204,7 @@ async def test_a_site_that_takes_too_long_is_ended_and_goes_on_next_time(
 
 async def test_the_metrics_tell_since_when_a_site_is_stale(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     def value(metric: str, site: str) -> float | None:
-        line = rf'^{metric}{{command="push",site="{re.escape(site)}"}} (\S+)$'
+        line = rf'^{metric}{{command="push",profile="edge",site="{re.escape(site)}"}} (\S+)$'
         found = re.search(line, path.read_text(), re.MULTILINE)
         return float(found[1]) if found else None
 

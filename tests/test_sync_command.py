@@ -224,8 +224,10 @@ async def test_the_account_is_written_in_all_its_forms(debian_registry: OpenRegi
     assert {line["run_id"] for line in lines} == {report["run_id"]}
     assert {"image_copied", "image_failed", "warning"} <= {line["event"] for line in lines}
     metrics = (tmp_path / "syncer.prom").read_text()
-    assert 'syncer_last_run_images{profile="sync",status="failed"} 1.0' in metrics
-    assert 'syncer_last_run_success{profile="sync"} 0.0' in metrics
+    labels = 'command="sync",profile="sync",'
+    at = f'target="{target.address}"'
+    assert f'syncer_last_run_images{{{labels}status="failed",{at}}} 1.0' in metrics
+    assert f"syncer_last_run_success{{{labels}{at}}} 0.0" in metrics
 
 
 async def test_a_second_run_of_the_same_file_does_not_begin(debian_registry: OpenRegistry, tmp_path: Path) -> None:

@@ -207,7 +207,8 @@ async def build_file(
         def define() -> Definition:
             return drop_local_paths(describe_bundle(definition, parts, report, sizes.known))
 
-        return await file.publish(writer, name, report, define)
+        with run.telling_if_cut(opened.registries, name):  # to bring a large file to the disk takes its time
+            return await file.publish(writer, name, report, define)
 
 
 def _look_at(opened: OpenSupplies, run: Run) -> None:

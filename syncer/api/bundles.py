@@ -91,9 +91,10 @@ class BundleSource(Struct, frozen=True, dict=True):
         return self.read()
 
 
-def bundle_name(bundle: Bundle) -> str:
+def bundle_name(bundle: Bundle | Path | BundleUrl) -> str:
     """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst`` and for ``edge.tgz``."""
-    place = bundle.path.absolute() if isinstance(bundle.path, Path) else bundle.path
+    path = bundle.path if isinstance(bundle, Bundle) else bundle
+    place = path.absolute() if isinstance(path, Path) else path
     return _PACKED.sub("", place.name.partition(".tar")[0]) or "archive"
 
 

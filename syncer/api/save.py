@@ -74,7 +74,8 @@ async def _write(
             unchanged = {item.target: item.target for item in items}
             return drop_stored_names(record_stored_names(bundle.definition, unchanged, report.images))
 
-        return await file.publish(writer, name, report, define)
+        with run.telling_if_cut(registries, name):
+            return await file.publish(writer, name, report, define)
 
 
 async def copy(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ZEROS = bytes(1024 * 1024)
 _PADDING = 50  # a bundle may be padding to one part in so many: 2 %
 _PIECE = 4 * 1024 * 1024  # bytes that are copied between two chances to be cancelled
-_COPY = ".copy"
+_COPY = ".partial.copy"  # no name that a user gives to a copy of a bundle
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

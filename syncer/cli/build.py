@@ -123,10 +123,15 @@ async def run_build(options: BuildOptions) -> Exit:
         path = await _download_cluster_definition(options, means)
         click.echo(f"Downloaded cluster config at {path.absolute()}")
         return Exit.OK
-    with open_reporter(options.output, secrets=means.secrets, log=options.log) as reporter:
+    registry = options.remote.registry
+    targets = [registry] if registry else []
+    with open_reporter(options.output, targets=targets, secrets=means.secrets, log=options.log) as opened:
+        reporter = opened
         means = await _leave_out(options, means, reporter)
         definition, notes = await _define(options.content, means, reporter)
         definition = _entitle(definition, options, means)
+        if options.remote.build_type is not BuildType.REMOTE:
+            reporter = structs.replace(reporter, targets=(str(means.file.path(definition.name).absolute()),))
         if options.definition.metadata_only:
             return await _write_definition(definition, options, means, reporter, notes)
         if options.dry.dry_run:
@@ -398,10 +403,11 @@ async def _push(
         metrics_file=_name_of_push(options.output.metrics_file),
     )
     if output.json:
-        building.write(built.report, profile=profile)
-    with open_reporter(output, secrets=known_secrets(means.settings)) as pushing:
+        building.write(built.report, profile=profile, code=built.exit)
+    delivery = _delivery(options)
+    with open_reporter(output, targets=[delivery.address], secrets=known_secrets(means.settings)) as pushing:
         run_options = pushing.run_options(options.connection.concurrency)
-        pushed = await push_file(path, _delivery(options), settings=means.settings, options=run_options)
+        pushed = await push_file(path, delivery, settings=means.settings, options=run_options)
     if output.json:
         report = pushing.sign(pushed.report, profile, pushed.exit)
         print_json({"build": building.sign(built.report, profile, built.exit).to_json(), "push": report.to_json()})

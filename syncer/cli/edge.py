@@ -179,7 +179,7 @@ def deploy(
     logging = Logging.current()
 
     async def job() -> Exit:
-        with logging.open() as log, open_reporter(logging.change(output), log=log) as reporter:
+        with logging.open() as log, open_reporter(logging.change(output), targets=[url], log=log) as reporter:
             result = await push_file(
                 export,
                 Delivery(address=url, state=state_directory(upload.state_dir)),

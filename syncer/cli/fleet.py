@@ -28,13 +28,13 @@ from syncer.cli.job import allow_open_files, code_of_signal, import_dask
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions, absolute, json_flag
 from syncer.cli.output import (
     EventLog,
+    metrics_writer,
     note,
     open_event_log,
     open_screen,
     print_json,
     warn,
     warn_above,
-    write_metrics_file,
 )
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
@@ -317,7 +317,7 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
     if output.report:
         write_report(output.report, result)
     if output.metrics_file and result.command != "plan":
-        write_metrics_file(output.metrics_file, result.to_json())
+        metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
     if output.json and not output.quiet:
         print_json(result.to_json())
         return

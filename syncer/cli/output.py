@@ -7,7 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 import click
@@ -21,6 +23,7 @@ from syncer.cli.job import code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
 from syncer.formats.text import read_images_file
+from syncer.formats.units import Shard
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
 from syncer.report.summary import NO_NAMES, failure_lines, quantity, require_writable, shown, trouble, write_report
@@ -39,6 +42,8 @@ class Reporter(Struct, frozen=True):
     warn: Callable[[str], None]
     expect: Callable[[int], None]  # how many images more than so far
     names: Mapping[str, str] = NO_NAMES  # of hosts
+    targets: tuple[str, ...] = ()  # registries, or the file that is written, in the metrics
+    shard: str | None = None  # the share of a sync, in the metrics
 
     def run_options(self, workers: int) -> RunOptions:
         """The options of a job whose events come here."""
@@ -47,7 +52,7 @@ class Reporter(Struct, frozen=True):
             run_id=self.run_id,
             emit=self.emit,
             warn=self.warn,
-            on_cut=lambda report, name: self.write(report, profile=name),
+            on_cut=lambda report, name: self.write(report, profile=name, code=Exit.INTERRUPTED),
         )
 
     def summarize(
@@ -91,13 +96,15 @@ class Reporter(Struct, frozen=True):
         ended = code_of_signal() or (report.exit if code is None else code)
         return structs.replace(report, version=__version__, command=self.command, name=name, exit_code=int(ended))
 
-    def write(self, report: Report, *, profile: str) -> None:
+    def write(self, report: Report, *, profile: str, code: Exit | None = None) -> None:
         """Write the files that the options name."""
-        report = self.sign(report, profile)
+        report = self.sign(report, profile, code)
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
-            write_metrics_file(self.options.metrics_file, report, profile=profile)
+            write = metrics_writer()
+            job = write.Job(profile=profile, command=self.command, targets=self.targets, shard=self.shard)
+            write.write_metrics(self.options.metrics_file, report, job, code=Exit(report.exit_code or 0))
 
 
 def hints_of(report: Report, lists: Sequence[Path], *, may_be_partial: bool) -> Iterator[str]:
@@ -113,43 +120,44 @@ def hints_of(report: Report, lists: Sequence[Path], *, may_be_partial: bool) -> 
     yield f"correct {where}{rest}"
 
 
-def write_metrics_file(path: Path, report: Report | Mapping[str, Any], *, profile: str = "") -> None:
-    """Write the metrics of a run under the name ``profile``, or those of the document of a run over many sites."""
+def metrics_writer() -> ModuleType:
+    """The functions that write metrics."""
     from syncer.report import metrics  # noqa: PLC0415  slow to import, rarely used
 
-    if isinstance(report, Report):
-        metrics.write_metrics(path, report, profile=profile)
-    else:
-        metrics.write_site_metrics(path, report)
+    return metrics
 
 
 @contextmanager
 def open_reporter(
     options: OutputOptions,
     *,
+    targets: Iterable[object] = (),
+    shard: Shard | None = None,
     secrets: Iterable[str] = (),
     log: TextIO | None = None,
     names: Mapping[str, str] = NO_NAMES,
 ) -> Iterator[Reporter]:
     """Show the display, or a log on standard error, as long as the ``with`` block lasts; ``log`` is a further log.
 
-    ``secrets`` are shown in no log; ``names`` are what the user calls hosts.
+    ``targets`` and ``shard`` are labels of the metrics; ``secrets`` are shown in no log; ``names`` are what the user
+    calls hosts.
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
     run_id, command = new_run_id(), click.get_current_context().info_name or ""
+    make = partial(Reporter, names=names, targets=tuple(map(str, targets)), shard=str(shard) if shard else None)
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if (form := options.log) is not None:
         events = open_event_log(sys.stderr, form, run_id, secrets, is_full=options.verbose > 1)
-        yield Reporter(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore, names)
+        yield make(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.shows_progress else Mode.OFF) as display:
         display.names = names
         emit = to_all(display, besides)
         tell = _ignore if options.quiet else warn_above(display.screen)  # a report has them all the same
-        yield Reporter(options, command, run_id, emit, tell, display.expect, names)
+        yield make(options, command, run_id, emit, tell, display.expect)
 
 
 class EventLog(Struct, frozen=True):

@@ -129,7 +129,9 @@ def sync(
         profile = order.profile
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
         with (
-            open_reporter(output, secrets=secrets, names=_names(file)) as reporter,
+            open_reporter(
+                output, targets=targets_of(file), shard=share, secrets=secrets, names=_names(file)
+            ) as reporter,
             hold_lock(state, order.subject, reporter.warn) as usable,
         ):
             order.warn(reporter.warn)
@@ -140,7 +142,7 @@ def sync(
                     run_id=reporter.run_id,
                     emit=reporter.emit,
                     expect=reporter.expect,
-                    on_cut=lambda report: reporter.write(report, profile=profile),
+                    on_cut=lambda report: reporter.write(report, profile=profile, code=Exit.INTERRUPTED),
                 )
         outcome = _outcome(file, result, share, how.timeout)
         reporter.summarize(
@@ -241,7 +243,7 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
     ended: list[SyncResult] = []
     try:
         with (
-            open_reporter(output, names=_names(file)) as reporter,
+            open_reporter(output, targets=targets_of(file), shard=order.shard, names=_names(file)) as reporter,
             hold_lock(state_directory(order.upload.state_dir), order.subject, reporter.warn),
         ):
             order.warn(reporter.warn)
@@ -270,6 +272,11 @@ def _console(settings: RegistrySettings, project_id: str | None) -> PaletteConso
     from syncer.cli.palette import open_console  # noqa: PLC0415  slow to import, and images need none of it
 
     return open_console(settings.transport, project_id=project_id)
+
+
+def targets_of(file: SyncFile) -> list[RegistryAddress]:
+    """The registries that ``file`` mirrors to."""
+    return [RegistryAddress.parse(target.registry) for target in file.targets]
 
 
 def _outcome(file: SyncFile, result: SyncResult, shard: Shard | None, timeout: float | None) -> list[str]:
