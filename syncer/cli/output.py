@@ -83,8 +83,8 @@ class Reporter(Struct, frozen=True):
             click.echo(without_secrets(summary(title, outcome, report, self.names)))
         if self.options.log is not None:
             return
-        if self.options.json:
-            for line in failure_lines(report, self.names, least=2 if self.options.progress else 1):
+        if self.options.json and not self.options.quiet:
+            for line in failure_lines(report, self.names, least=2 if self.options.shows_progress else 1):
                 click.echo(line, err=True)
         for hint in hints_of(report, lists, may_be_partial=may_be_partial):
             click.echo(f"hint: {hint}", err=True)

@@ -39,7 +39,7 @@ def summary(title: str, outcome: Sequence[str], report: Report, names: Mapping[s
 
 
 def trouble(report: Report, names: Mapping[str, str] = NO_NAMES) -> list[str]:
-    """The lines of a summary about what went wrong."""
+    """The lines of a summary about what went wrong; ``names`` are what the user calls hosts."""
     return [*failure_lines(report, names), *_warnings(report)]
 
 
