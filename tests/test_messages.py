@@ -55,7 +55,7 @@ def says(ran: Ran, *sentences: str) -> bool:
 # who does not answer, or not as it should
 
 
-@pytest.mark.parametrize("scheme", ["", "http://", "https://"])
+@pytest.mark.parametrize("scheme", ["", "https://"])
 async def test_a_connection_that_is_refused_is_said_once_for_all_images(
     debian_registry: OpenRegistry, tmp_path: Path, scheme: str
 ) -> None:
@@ -288,23 +288,21 @@ async def test_a_bundle_that_is_cut_short_says_how_much_is_there(
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "content"),
     [
-        "build --metadata-file {file}",
-        "build --profile-file {file}",
-        "build --images-file {file}",
-        "build --image a --have {file}",
-        "build --image a --cred-file-path {file}",
-        "sync -c {file}",
-        "sync --image a -r b.io --map {file}",
-        "push --file x --targets-file {file}",
-        "import {file}",
+        ("build --metadata-file {file}", ""),
+        ("build --profile-file {file}", "# nothing\n"),
+        ("build --images-file {file}", "# nothing\n"),
+        ("build --image a --have {file}", ""),
+        ("build --image a --cred-file-path {file}", ""),
+        ("sync -c {file}", ""),
+        ("sync -c {file}", "# nothing\n"),
+        ("sync --image a -r b.io --map {file}", "# nothing\n"),
+        ("push --file x --targets-file {file}", ""),
+        ("import {file}", ""),
     ],
 )
-@pytest.mark.parametrize("content", ["", "# nothing\n"])
 async def test_an_empty_file_is_called_empty(tmp_path: Path, command: str, content: str) -> None:
-    if content and ("--have" in command or "--cred" in command):
-        pytest.skip("JSON has no comments")
     (file := tmp_path / "bad4.yaml").write_text(content)
 
     ran = await syncer(*command.format(file=file).split(), home=tmp_path)
