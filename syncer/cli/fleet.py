@@ -259,6 +259,11 @@ async def run_fleet(
     """
     from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
+    if output.trace:
+        raise UsageError(
+            "--trace is of one registry, and several sites are gone to",
+            hint="--report-dir writes a report of each site, whose timeline `syncer report --html` shows",
+        )
     for path in filter(None, (output.report, output.metrics_file)):
         require_writable(path)
     reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
@@ -392,12 +397,15 @@ def report(
         "The reports that --report wrote, or --json printed.", metavar="FILE…", many=True
     ),
     json: bool = json_flag("Print the joined report as one JSON document instead of a summary."),
+    html: Path | None = option("Also write it as one page for a browser, which needs no network.", metavar="PAGE"),
     exit_code: bool = flag("Exit as one run would have done; else with 0 when the reports could be read."),
 ) -> None:
     """Tell what one run did, or what several did as if they were one, such as the shards of a fleet.
 
     Of a site, or of an image at a target, that is in several reports, the last one counts.
     """
+    if html is not None:
+        require_writable(html)
     accounts = [read_account(path) for path in files]
     fleets = [account for account in accounts if isinstance(account, FleetResult)]
     runs = [account for account in accounts if isinstance(account, Report)]
@@ -412,6 +420,10 @@ def report(
         joined, repeated = join_fleets(fleets)
     else:
         joined, repeated = join_reports(runs)
+    if html is not None:
+        from syncer.report.page import write_page  # noqa: PLC0415  rarely used
+
+        write_page(html, joined.to_json())
     if repeated:
         note(_repeated("site" if fleets else "image", repeated))
     if json:

@@ -261,6 +261,7 @@ class OutputOptions:
     json: bool = json_flag()
     progress: bool = flag("Show on stderr how far it is: live on a terminal.", default=True)
     report: Path | None = option("Also write the full report (docs/report.md) here.", metavar="FILE")
+    trace: Path | None = option("Write what was under way when in Chrome's trace format, for Perfetto.", metavar="FILE")
     metrics_file: Path | None = option(
         "Write Prometheus text for node_exporter's textfile collector here.", metavar="FILE"
     )

@@ -22,7 +22,7 @@ from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.summary import quantity, require_writable, shown, trouble, write_report
+from syncer.report.summary import quantity, require_writable, shown, trouble, write_report, write_trace
 from syncer.transfer.events import Emit
 
 
@@ -78,6 +78,8 @@ class Reporter(Struct, frozen=True):
         report = self.sign(report, profile)
         if self.options.report:
             write_report(self.options.report, report)
+        if self.options.trace and report.timeline:
+            write_trace(self.options.trace, report)
         if self.options.metrics_file:
             write_metrics_file(self.options.metrics_file, report, profile=profile)
 
@@ -102,7 +104,7 @@ def open_reporter(
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
-    for path in filter(None, (options.report, options.metrics_file)):
+    for path in filter(None, (options.report, options.trace, options.metrics_file)):
         require_writable(path)
     run_id, command = new_run_id(), click.get_current_context().info_name or ""
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
