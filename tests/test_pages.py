@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import html
 import re
+import socket
 import subprocess
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+import anyio
 import orjson
 import pytest
+from aiohttp import web
 from msgspec import structs
 
 from syncer.content import Item, Progress
@@ -21,8 +27,10 @@ from syncer.report import Account, RegistryAccount, Report
 from syncer.report.page import render_page
 from syncer.report.summary import write_report
 from syncer.transfer.events import Copied, Found, ImageCopied, ImageFailed, Paused, Started
+from tests.conftest import OpenRegistry
 from tests.support.cli import syncer
 from tests.support.programs import needs
+from tests.test_fleet import bundle
 from tests.test_report import A_NIGHT, Clock, account, blob, root
 from tests.test_report_command import fleet, refused, site
 
@@ -157,6 +165,89 @@ def test_a_page_of_a_fleet_has_its_sites_and_their_causes(tmp_path: Path) -> Non
         ["b", "b.example.com/base", "down"],
     ]
     assert rows(document, "causes") == [["cannot be reached: connection refused", "1", "b"]]
+
+
+@pytest.mark.pages
+async def test_each_query_of_the_dashboard_finds_something_in_prometheus(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """Prometheus reads what a push, and a push to two sites, wrote for it."""
+    files = [tmp_path / "one.prom", tmp_path / "sites.prom"]
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        push = ("push", "--file", file, "--metrics-file")
+        ran = [await syncer(*push, files[0], "--registry", target.address, home=tmp_path)]
+        sites = [word for name in ("a", "b") for word in ("--registry", f"{target.address}/{name}")]
+        ran.append(await syncer(*push, files[1], *sites, home=tmp_path))
+    assert [each.code for each in ran] == [0, 0]
+    text = "".join(path.read_text() for path in files)
+    board = orjson.loads((Path(__file__).parent.parent / "docs" / "grafana.json").read_bytes())
+    queries = [query["expr"].replace("$profile", ".*") for panel in board["panels"] for query in panel["targets"]]
+
+    async with prometheus(text, tmp_path) as ask:
+        found = {query: await ask(query) for query in queries}
+
+    told = set(re.findall(r"^(syncer_\w+)", text, re.MULTILINE))
+    assert not {query for query, result in found.items() if not result}
+    assert set(re.findall(r"syncer_\w+", " ".join(queries))) <= told
+
+
+@asynccontextmanager
+async def prometheus(text: str, home: Path) -> AsyncIterator[Callable[[str], Awaitable[list[Any]]]]:
+    """Run a Prometheus that has read ``text``; yields a function that asks it a query."""
+
+    async def tell(_: web.Request) -> web.Response:
+        return web.Response(text=text, content_type="text/plain")
+
+    app = web.Application()
+    app.router.add_get("/metrics", tell)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port, own = runner.addresses[0][1], free_port()
+    config = home / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\n"
+        f"scrape_configs: [{{job_name: files, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
+    )
+    words = (f"--config.file={config}", f"--storage.tsdb.path={home / 'data'}", f"--web.listen-address=127.0.0.1:{own}")
+    process = await anyio.open_process(
+        [needs("prometheus"), *words, "--log.level=error"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(query: str) -> list[Any]:
+            address = f"http://127.0.0.1:{own}/api/v1/query"
+            async with session.get(address, params={"query": query}) as answer:
+                document = await answer.json()
+            assert document["status"] == "success", (query, document)
+            found: list[Any] = document["data"]["result"]
+            return found
+
+        try:
+            with anyio.fail_after(30):
+                while not await began(ask):  # noqa: ASYNC110  it tells nobody
+                    await anyio.sleep(0.1)
+            yield ask
+        finally:
+            process.terminate()
+            await process.wait()
+            await runner.cleanup()
+
+
+async def began(ask: Callable[[str], Awaitable[list[Any]]]) -> bool:
+    """Whether Prometheus is there, and has read the metrics once."""
+    try:
+        return bool(await ask("syncer_last_run_success"))
+    except aiohttp.ClientError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def hostile() -> dict[str, Any]:
