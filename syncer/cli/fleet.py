@@ -228,6 +228,9 @@ class _Watcher:
 
     def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
         if report is not None and self._reports is not None:
+            if isinstance(report, Report):
+                code = int(result.exit)
+                report = structs.replace(report, version=__version__, command="push", exit_code=code)
             self._reports.write(result.name, report)
         if self._log:
             fields = {key: value for key, value in result.to_json().items() if key not in ("name", "report")}
