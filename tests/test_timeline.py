@@ -246,6 +246,13 @@ def test_the_largest_share_of_the_time_bounds_a_run(
     assert (bound.by, round(bound.share, 3)) == (by, share)
 
 
+def test_a_run_that_asked_no_registry_may_be_bounded_by_its_disk() -> None:
+    bound = find_bound(measured(publishing=7.0), [])
+
+    assert bound
+    assert (bound.by, bound.share) == ("disk", 0.7)
+
+
 def test_nothing_is_claimed_of_a_run_of_which_too_little_is_known() -> None:
     assert find_bound(measured(cpu=5, loop=5), [HostTime(host="t.io", waited={"answers": 4.0})]) is None
     assert find_bound(measured(elapsed=0.0), []) is None
