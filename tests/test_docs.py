@@ -15,7 +15,8 @@ from benchmarks.__main__ import app as benchmarks
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "tests/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / name for name in ("benchmarks/README.md", "tests/README.md")),
     *sorted(DOCS.rglob("*.md")),
 ]
 OF_THE_SITE = {DOCS / "conf.py", DOCS / "site"}  # settings of Sphinx
