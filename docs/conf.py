@@ -41,11 +41,11 @@ html_copy_source = False
 html_show_sourcelink = False
 html_additional_pages = {"index": "index.html"}
 templates_path = ["site"]
+html_sidebars = {"**": ["pages.html"]}  # all pages at the side, and none in the head
 html_theme_options = {
-    "navbar_align": "left",
-    "navbar_end": ["theme-switcher"],
-    "show_nav_level": 1,
-    "show_toc_level": 2,
+    "navbar_center": [],
+    "navbar_persistent": [],
+    "navbar_end": ["search-button", "theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
