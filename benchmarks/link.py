@@ -23,13 +23,15 @@ _WINDOW = 1024 * 1024  # bytes of one connection in flight, as a receiver's wind
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How slow: a round trip in seconds, and bits a second in each direction, which all connections share."""
+    """How slow: a round trip in seconds, and bits a second in each direction, of each connection or of all together."""
 
     round_trip: float
     bits_per_second: float
+    for_each: bool = False  # connection, as object stores and long links give them
 
     def __str__(self) -> str:
-        return f"{self.round_trip * 1000:.0f} ms, {self.bits_per_second / 1e6:.0f} Mbit/s"
+        each = " a connection" if self.for_each else ""
+        return f"{self.round_trip * 1000:.0f} ms, {self.bits_per_second / 1e6:.0f} Mbit/s{each}"
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class _Relay:
         self._traffic = traffic
         self._link = link
         self._tap = tap
-        self._up, self._down = _Direction(link), _Direction(link)
+        self._up, self._down = _Direction(link, opens=True), _Direction(link)
         self.started = threading.Event()
         self.address = ""
 
@@ -105,9 +107,12 @@ class _Relay:
             with closing(writer):
                 upstream_reader, upstream_writer = await asyncio.open_connection(*self._server, limit=_PIECE)
                 with closing(upstream_writer):
+                    up, down = self._up, self._down
+                    if self._link and self._link.for_each:
+                        up, down = _Direction(self._link, opens=True), _Direction(self._link)
                     async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(self._carry(self._sent(reader), upstream_writer, self._up))
-                        tasks.create_task(self._carry(self._answered(upstream_reader), writer, self._down))
+                        tasks.create_task(self._carry(self._sent(reader), upstream_writer, up))
+                        tasks.create_task(self._carry(self._answered(upstream_reader), writer, down))
         except* OSError:
             pass
 
@@ -137,7 +142,7 @@ class _Relay:
         self, link: Link, pieces: AsyncIterator[bytes], writer: asyncio.StreamWriter, direction: _Direction
     ) -> None:
         loop = asyncio.get_running_loop()
-        opened = loop.time() + (link.round_trip if direction is self._up else 0.0)
+        opened = loop.time() + (link.round_trip if direction.opens else 0.0)
         flight: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_WINDOW // _PIECE)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_deliver(flight, writer))
@@ -149,9 +154,10 @@ class _Relay:
 
 
 class _Direction:
-    """One direction of a link, which all connections share: when what is sent now has left."""
+    """One direction of a link, of one connection or of all: when what is sent now has left."""
 
-    def __init__(self, link: Link | None) -> None:
+    def __init__(self, link: Link | None, *, opens: bool = False) -> None:
+        self.opens = opens  # a connection, for which the client's kernel shakes hands
         self._bytes_per_second = link.bits_per_second / 8 if link else float("inf")
         self._free = 0.0
 

@@ -56,6 +56,11 @@ def big() -> Iterator[Recipe]:
         yield Recipe(f"models/model-{number}", "v1", {"amd64": (Layer(str(number), 256 * MB),)})
 
 
+def huge() -> Iterator[Recipe]:
+    """One image of one layer of 1 GB, as models are: what several connections bring."""
+    yield Recipe("models/huge", "v1", {"amd64": (Layer("huge", 1000 * MB),)})
+
+
 def small() -> Iterator[Recipe]:
     """300 images of three layers of 8 KB, none shared: what a request costs."""
     for number in range(300):
@@ -102,6 +107,7 @@ def tiny() -> Iterator[Recipe]:
 RECIPES: dict[str, Callable[[], Iterator[Recipe]]] = {
     "fleet": fleet,
     "big": big,
+    "huge": huge,
     "small": small,
     "many": many,
     "many-1000": lambda: many(1000),

@@ -10,6 +10,8 @@ from benchmarks.link import Link
 from benchmarks.page_cache import CAN_FORGET
 
 WIDE_AREA = Link(round_trip=0.040, bits_per_second=200e6)
+CAPPED = Link(round_trip=0.040, bits_per_second=80e6, for_each=True)
+"""An object store far away, which gives each connection 10 MB a second."""
 
 _BUNDLE = (Step.BUILD, Step.VERIFY, Step.PUSH, Step.NOOP_PUSH)
 _SYNC = (Step.SYNC, Step.NOOP_SYNC)
@@ -83,6 +85,8 @@ def full(servers: list[str]) -> list[Work]:
         Work("big", (Step.BUILD, Step.PUSH), main, tls=True),
         Work("small", (Step.PUSH, Step.NOOP_PUSH), main, link=WIDE_AREA),
         Work("fleet", (Step.PUSH,), main, link=WIDE_AREA, tools=("syncer", "floor", "imgpkg")),
+        Work("huge", (Step.BUILD,), main),
+        Work("huge", (Step.BUILD,), main, link=CAPPED, tools=("syncer", *_RIVALS)),
         Work("fleet", (Step.BUILD, Step.VERIFY, Step.PUSH), main, cold=True),
         *(Work(corpus, _BUNDLE, main, tools=("syncer",)) for corpus in ("many-1000", "many-3000", "many")),
     ]

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from syncer.oci import Reference as Reference
     from syncer.profiles.syncfile.site import Site as Site
     from syncer.registry import RegistrySettings as RegistrySettings
+    from syncer.report.progress_meter import Measurement as Measurement
+    from syncer.report.progress_meter import ProgressMeter as ProgressMeter
+    from syncer.transfer import events as events
 
     open_bundle = open_checked
 
@@ -71,6 +74,9 @@ _HOMES = {
     "NameMapping": "syncer.naming",
     "Site": "syncer.profiles.syncfile.site",
     "RegistrySettings": "syncer.registry",
+    "Measurement": "syncer.report.progress_meter",
+    "ProgressMeter": "syncer.report.progress_meter",
+    "events": "syncer.transfer.events:",  # the module itself
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (the names above)
@@ -80,5 +86,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: ``syncer version`` needs none of them."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, known_as = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(module), known_as or name)
+    home, colon, known_as = _HOMES[name].partition(":")
+    module = importlib.import_module(home)
+    return module if colon and not known_as else getattr(module, known_as or name)

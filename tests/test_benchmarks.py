@@ -369,11 +369,11 @@ def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
         (["compare", "absent.json", "absent.json"], "No such file"),
         (["compare", "other.json", "other.json"], "holds no results"),
         (["report", "text.json"], "text.json"),
-        (["sweep", "--registry", "127.0.0.1:1", "--corpus", "huge"], "no corpus huge"),
+        (["sweep", "--registry", "127.0.0.1:1", "--corpus", "giant"], "no corpus giant"),
         (["sweep", "--registry", "127.0.0.1:1", "--concurrency", "8,"], "not a list of numbers"),
         (["sweep", "--registry", "127.0.0.1:1", "--concurrency", "0"], "below 1"),
-        (["run", "--work", "huge"], "no work with"),
-        (["run", "--tool", "huge"], "huge is not here"),
+        (["run", "--work", "giant"], "no work with"),
+        (["run", "--tool", "giant"], "giant is not here"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(

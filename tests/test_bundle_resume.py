@@ -719,22 +719,6 @@ async def test_what_another_process_appends_to_a_partial_file_is_no_part_of_the_
     assert final.read_bytes() == await undisturbed(tmp_path, "tar")
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="its file system makes no holes by itself")
-@pytest.mark.parametrize("form", FORMATS)
-async def test_the_place_of_what_never_came_takes_no_room_on_the_disk(tmp_path: Path, form: Format) -> None:
-    final, source = tmp_path / "bundle", large_images()
-    missing = Descriptor(images.OCI_LAYER, Digest.of(b"missing"), 64 * 2**20)
-
-    async with open_writer(final, format=form) as writer:
-        await writer.reserve("", missing, None)
-        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
-        await writer.publish(b"version: 1\n", allow_partial=True)
-
-    status = final.stat()
-    assert status.st_size > 64 * 2**20
-    assert status.st_blocks * 512 < 32 * 2**20
-
-
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("how", TAMPERING[:3])
 async def test_a_partial_file_that_is_cut_short_between_two_writes_is_not_published(

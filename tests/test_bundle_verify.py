@@ -43,20 +43,24 @@ async def test_a_sound_bundle_is_counted(tmp_path: Path, form: Format) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 async def test_a_partial_bundle_is_sound(tmp_path: Path, form: Format) -> None:
-    """The places of content that could not be had are filled with nothing, and held to be so."""
+    """The places of content that could not be had are filled with nothing, held to be so, and counted."""
     source = some_images()
-    source.blobs.pop(max(source.blobs, key=lambda digest: len(source.blobs[digest])))
+    small = images.layer("small", 3000)
+    source.add("small", images.image("small", layers=[small]))
+    del source.blobs[images.digest_of(small.content)]
     final = tmp_path / "bundle"
     events: list[Event] = []
     async with open_writer(final, format=form) as writer:
         await transfer(items_of(source), source, writer, options=Options(), emit=events.append)
-        await writer.publish(b"", allow_partial=True)
+        published = await writer.publish(b"", allow_partial=True)
 
     with open_bundle(final) as bundle:
         check = await verify_bundle(bundle)
         offset, length = max(bundle.contents.blanks, key=lambda blank: blank[1])
 
-    assert (check.images, check.unreferenced) == (1, ())
+    assert (check.images, check.unreferenced) == (4, ())
+    assert (check.file_size, check.padding) == (final.stat().st_size, published.padding)
+    assert 3000 < check.padding < 15_000
     alter(final, offset + length // 2)
     with pytest.raises(InvalidBundle, match="not empty"):
         await verify(final)

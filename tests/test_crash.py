@@ -6,17 +6,13 @@ A few kills here; ``make soak`` makes it sixty of each.
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import anyio
 import pytest
 
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import environment, syncer
+from tests.support.cli import run_until, syncer
 from tests.support.fault_proxy import FaultProxy, Link, fault_proxy
 from tests.support.images import Image
 from tests.support.registries import Registry
@@ -41,22 +37,6 @@ def large_images() -> dict[str, Image]:
 
 def blobs_of(made: dict[str, Image]) -> dict[str, bytes]:
     return {digest: blob for image in made.values() for digest, blob in image.all_blobs().items()}
-
-
-async def run_until(home: Path, enough: Callable[[], bool], *arguments: str | Path) -> int | None:
-    """Run a command and kill it when ``enough`` says so; its exit code if it ended before."""
-    async with await anyio.open_process(
-        [sys.executable, "-m", "syncer", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment(home),
-    ) as process:
-        while process.returncode is None and not enough():  # noqa: ASYNC110  (a proxy tells nobody)
-            await anyio.sleep(0.002)
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        return process.returncode if process.returncode != -9 else None
 
 
 async def publish(registry: Registry, made: dict[str, Image]) -> None:

@@ -46,6 +46,51 @@ async def test_a_program_builds_pushes_and_verifies(debian_registry: OpenRegistr
     assert events
 
 
+@pytest.mark.parametrize("platform", ["linux/arm64", syncer.Platform("linux", "arm64")])
+async def test_a_platform_is_a_text_or_a_value_in_each_call(
+    debian_registry: OpenRegistry, tmp_path: Path, platform: str | syncer.Platform
+) -> None:
+    image = images.multi_platform("a")
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await client.push(source, "app", image, "1")
+        built = await syncer.build([f"{source.address}/app:1"], output=tmp_path)
+        assert built.path
+
+        foreseen = await syncer.plan(built.path, f"{target.address}/alone", platform=platform)
+        pushed = await syncer.push(built.path, f"{target.address}/alone", platform=platform)
+        deployed = await syncer.deploy(built.path, [f"{target.address}/many"], platform=platform)
+
+        assert (pushed.exit, deployed.exit) == (0, 0)
+        assert foreseen.totals.bytes_to_send == pushed.report.totals.bytes_sent
+        for base in ("alone", "many"):
+            there = await client.manifest(target, f"{base}/{source.address.replace(':', '_')}/app", "1")
+            assert there.content == image.children[1].content
+
+
+async def test_a_program_sees_how_far_a_push_is(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    meter = syncer.ProgressMeter()
+    seen: list[syncer.events.Event] = []
+
+    def hear(event: syncer.events.Event) -> None:
+        seen.append(event)
+        meter(event)
+
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await client.push(source, "app", images.image("a", layers=[images.layer("a", 300_000)]), "1")
+        built = await syncer.build([f"{source.address}/app:1"], output=tmp_path)
+        assert built.path
+        began = meter.measure(0.0)
+        pushed = await syncer.push(built.path, target.address, emit=hear)
+        ended = meter.measure(2.0)
+
+    assert (began.images_done, began.rate, began.seconds_left) == (0, None, None)
+    assert (ended.images_done, ended.bytes_done) == (1, pushed.report.totals.bytes_sent)
+    assert ended.rate == pytest.approx(ended.bytes_moved / 2)
+    assert ended.seconds_left == 0
+    assert [type(event) for event in seen[:1]] == [syncer.events.Found]
+    assert isinstance(seen[-1], syncer.events.ImageCopied)
+
+
 async def test_a_verification_lists_what_a_registry_lacks(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry("source") as source, debian_registry("target") as target:
         await client.push(source, "app", images.image("a"), "1")

@@ -29,10 +29,11 @@ import syncer
 from syncer.bundle import Bundle, open_bundle
 from syncer.errors import InvalidFile, NotFound, SyncerError, TargetError
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
+from syncer.report import ProgressMeter
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 
-_LIVE = {Bundle}  # what is open belongs to its process
+_LIVE = {Bundle, ProgressMeter}  # what is open, or listens, belongs to its process
 
 
 _EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"

@@ -9,9 +9,14 @@ import yaml
 
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import syncer
+from tests.support.bundles import build
+from tests.support.cli import run_until, syncer
+from tests.support.fault_proxy import Link, fault_proxy
 from tests.support.images import Image
+from tests.support.memory import MemorySource
 from tests.support.registries import Registry
+
+MIB = 1024 * 1024
 
 BASE = images.layer("base", 700_000)
 SOME = {
@@ -146,3 +151,36 @@ async def test_a_plan_needs_something_to_plan(tmp_path: Path) -> None:
         ran = await syncer("plan", *options, home=tmp_path)
         assert (ran.code, ran.stdout) == (2, "")
         assert problem in ran.stderr
+
+
+CHUNKS = ["--chunk-size", "512KiB"]
+ONE_BY_ONE = ["--concurrency", "1"]
+
+
+@pytest.mark.parametrize(("plan", "options"), [(["plan"], []), (["push", "--dry-run"], CHUNKS)])
+async def test_a_plan_after_a_push_that_was_killed_comes_true(
+    any_registry: OpenRegistry, tmp_path: Path, plan: list[str], options: list[str]
+) -> None:
+    """What has arrived is not to be sent again: whole blobs, and the beginning of one where the registry keeps it."""
+    large = MemorySource()
+    for number in range(3):
+        layers = [images.layer(f"{number}-{size}", size * MIB) for size in (1, 3)]
+        large.add(f"app{number}", images.image(f"{number}", layers=layers))
+    await build(bundle := tmp_path / "bundle.tar.zst", large)
+    async with any_registry("target") as target, fault_proxy(target, link=Link(bytes_per_second=16 * MIB)) as proxy:
+        where: list[str | Path] = ["--file", bundle, "--registry", proxy.registry.address]
+        where += ["--state-dir", tmp_path / "state"]
+        push = run_until(tmp_path, lambda: proxy.exchanges.uploaded > 7 * MIB, "push", *where, *CHUNKS, *ONE_BY_ONE)
+        assert await push is None
+        before = len(proxy.exchanges.log)
+
+        planned = await syncer(*plan, *where, *options, "--json", home=tmp_path)
+        asked = {exchange.method for exchange in proxy.exchanges.log[before:]}
+        pushed = await syncer("push", *where, *options, "--json", home=tmp_path)
+
+    foreseen, report = planned.json["totals"], pushed.json["totals"]
+    assert asked <= {"GET", "HEAD"}
+    assert foreseen["bytes_to_send"] == report["bytes_sent"] < 6.1 * MIB
+    assert foreseen["bytes_resumed"] == report["bytes_resumed"]
+    if target.pid is None and options:  # ours keeps what arrived of an upload that was cut, Debian's does not
+        assert foreseen["bytes_resumed"] >= MIB // 2

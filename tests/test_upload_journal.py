@@ -82,6 +82,29 @@ async def test_a_killed_push_sends_only_what_the_registry_lacks(keeps: Keeps, tm
         assert not list((tmp_path / "journal").glob("*.upload"))
 
 
+@pytest.mark.parametrize("keeps", ["resumable", "strict"])
+async def test_a_look_at_an_unfinished_upload_costs_the_push_after_it_nothing(keeps: Keeps, tmp_path: Path) -> None:
+    """Also where the registry forgets all but the newest location; and a look leaves no mark of a push."""
+    content = images.noise("looked at", 6 * MIB)
+    blob = file_blob(tmp_path, content)
+    async with quirky_registry() as registry, registries_for(chunk_size=MIB) as registries:
+        registry.keeps = keeps
+        await push_until(registries, registry, blob, tmp_path / "journal", chunks=3)
+        for mark in (tmp_path / "journal").glob("*.running"):
+            mark.unlink()
+
+        with open_upload_journal(tmp_path / "journal", registry.address, looks=True) as journal:
+            target = target_at(registries, registry.url, journal=journal)
+            arrived = await target.arrived("app", blob.descriptor), await target.arrived("other", blob.descriptor)
+        await push_again(registries, registry, blob, tmp_path / "journal")
+
+        assert arrived == (3 * MIB, 0)
+        assert registry.received() == len(content)
+        assert not list((tmp_path / "journal").glob("*.upload"))
+    with open_upload_journal(tmp_path / "nowhere", registry.address, looks=True):
+        assert not (tmp_path / "nowhere").exists()
+
+
 async def test_what_arrived_of_the_last_chunk_is_not_sent_again(tmp_path: Path) -> None:
     """§0 fact 4: a registry that keeps the part of a chunk says how much it has."""
     content = images.noise("part", 6 * MIB)

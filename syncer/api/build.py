@@ -16,14 +16,14 @@ from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
-from syncer.bundle import Assumption, BundleWriter, Format, open_writer
+from syncer.bundle import Assumption, BundleWriter, Format, Published, open_writer
 from syncer.content import Along, Blob, Item, Progress
 from syncer.errors import Denied, NotFound, SyncerError, Unreachable, UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest, Index
 from syncer.profiles.definition.definition import DefinedImage, Definition, render_definition
 from syncer.registry import RegistrySettings
-from syncer.report import Report
+from syncer.report import Report, human_bytes
 from syncer.transfer.events import Emit, Event, Found
 from syncer.transfer.run import WORKERS
 
@@ -105,8 +105,25 @@ class BundleFile(Struct, frozen=True, kw_only=True):
         if report.failures and not self.allow_partial:
             return BuildResult(path=None, partial=path, report=report)
         # what an image left behind when its tag moved on is not needed, and is padding
-        await writer.publish(render_definition(define()).encode(), allow_partial=True)
-        return BuildResult(path=path, partial=None, report=report, assumed=writer.assumed, blobs=writer.blobs)
+        published = await writer.publish(render_definition(define()).encode(), allow_partial=True)
+        return BuildResult(
+            path=path,
+            partial=None,
+            report=_doubt(report, path, published),
+            assumed=writer.assumed,
+            blobs=writer.blobs,
+            size=published.size,
+            padding=published.padding,
+        )
+
+
+def _doubt(report: Report, path: Path, published: Published) -> Report:
+    """``report`` with a warning where the file at ``path`` has padding that its disk had no room to leave out."""
+    if not published.is_cramped:
+        return report
+    padded = f"{human_bytes(published.padding)} of the {human_bytes(published.size)} of {path} are padding"
+    why = "since its disk has no room for a copy without: syncer copy writes one to another disk"
+    return structs.replace(report, warnings=(*report.warnings, f"{padded}, {why}"))
 
 
 async def build(
@@ -148,7 +165,7 @@ async def build(
         force=force,
         allow_partial=allow_partial,
         resume=resume,
-        platform=Platform.parse(platform) if isinstance(platform, str) else platform,
+        platform=Platform.of(platform),
         assumption=assumption,
     )
     return await build_file(

@@ -40,6 +40,7 @@ from syncer.profiles.definition.definition import (
     DefinedChart,
     DefinedImage,
     Definition,
+    Missing,
     drop_stored_names,
     name_of,
     render_definition,
@@ -49,6 +50,7 @@ from syncer.transfer.memory import Contents
 
 Warn: TypeAlias = Callable[[str], None]
 _PACKED = re.compile(r"\.t(gz|xz|bz2?|zst)$")
+_MISSING = b"\nmissing:\n"  # in a definition that has such a list
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
 
 
@@ -200,6 +202,28 @@ def oddities(bundle: Bundle) -> Iterator[str]:
     if extras := bundle.contents.extras:
         what = "member that is" if len(extras) == 1 else "members that are"
         yield f"{bundle.path} holds {len(extras)} {what} no part of an image layout, not read: {shown(extras)}"
+    if lacking := lacking_images(bundle):
+        yield lacking
+
+
+def missing_in(bundle: Bundle) -> tuple[Sequence[Missing], int]:
+    """The images that ``bundle`` was published without (``--allow-partial``), and how many it was to hold."""
+    if _MISSING not in (bundle.definition or b""):
+        return (), len(bundle.images)  # to parse a definition is slow
+    definition = read_usable_definition(bundle)
+    return definition.missing, len(definition.entries) + len(definition.missing)
+
+
+def lacking_images(bundle: Bundle) -> str | None:
+    """One sentence about the images that ``bundle`` was published without; None when it has all."""
+    missing, wanted = missing_in(bundle)
+    if not missing:
+        return None
+    names = shown([each.name for each in missing])
+    return (
+        f"{bundle.path} lacks {len(missing)} of {wanted} images, which could not be had when it was built: {names}; "
+        "to have them, build it again with --force"
+    )
 
 
 def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:

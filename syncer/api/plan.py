@@ -8,7 +8,7 @@ from pathlib import Path
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
 from syncer.api.delta import find_rest
-from syncer.api.push import Delivery
+from syncer.api.push import Delivery, look_at
 from syncer.api.supplies import Supplies, open_supplies
 from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName
 from syncer.content import Along
@@ -63,13 +63,14 @@ async def plan(
     *,
     mapping: NameMapping | None = None,
     annotations: Mapping[str, str] | None = None,
-    platform: Platform | None = None,
+    platform: str | Platform | None = None,
     settings: RegistrySettings | None = None,
+    state: Path | None = None,
     workers: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does."""
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
-    delivery = Delivery(address=address, mapping=mapping, platform=platform)
+    delivery = Delivery(address=address, mapping=mapping, platform=Platform.of(platform), state=state)
     return await plan_push(file, delivery, annotations=annotations, settings=settings, workers=workers)
 
 
@@ -122,7 +123,7 @@ async def plan_delivery(
         source = await find_rest(source, items, registries, delivery.address, names=names, workers=workers)
         left_out = source.left_out
     forecast = Forecast(fetches=False, sends=True, can_mount=True, left_out=left_out)
-    target = registries.target(delivery.address, must_tell=must_tell)
-    for found in await discover(items, source, target, workers=workers):
-        forecast.add(found, target.space(found.item.target))
+    with look_at(registries, delivery.address, delivery.state, must_tell=must_tell) as look:
+        await look.discover(items, source, workers)
+        look.add_to(forecast)
     return forecast.report()

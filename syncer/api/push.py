@@ -6,20 +6,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from msgspec import Struct, structs
+import anyio
+from msgspec import Struct, field, structs
 
-from syncer.api.bundles import BundleSource, bundle_name, find_in_file, opened
+from syncer.api.bundles import BundleSource, bundle_name, find_in_file, lacking_images, opened
 from syncer.api.definitions import drop_details, record_stored_names
 from syncer.api.delta import DeltaSource, contents_of, find_rest
 from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
-from syncer.api.state import Lost, open_memory
+from syncer.api.state import Lost, open_memory, read_memory
 from syncer.bundle import Bundle, BundleUrl, BundleView, GivenName, Witness, verify_bundle
 from syncer.bundle.remote import RemoteBundle
 from syncer.content import Item, Source
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
-from syncer.oci import Platform, Reference
+from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, open_spool, tag_of
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import (
@@ -31,9 +33,14 @@ from syncer.registry import (
     open_registries,
     open_upload_journal,
 )
+from syncer.transfer.discovery import DiscoveryResult, discover
 from syncer.transfer.events import Emit, Event, ImageFailed
 from syncer.transfer.memory import Contents, Memory
+from syncer.transfer.plan import Tree
 from syncer.transfer.run import WORKERS, Options, transfer
+
+if TYPE_CHECKING:
+    from syncer.report.forecast import Forecast
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -62,7 +69,7 @@ async def push(
     *,
     mapping: NameMapping | None = None,
     annotations: Mapping[str, str] | None = None,
-    platform: Platform | None = None,
+    platform: str | Platform | None = None,
     settings: RegistrySettings | None = None,
     state: Path | None = None,
     rehash: bool = False,
@@ -85,7 +92,7 @@ async def push(
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     return await push_file(
         file,
-        Delivery(address=address, mapping=mapping, platform=platform, state=state),
+        Delivery(address=address, mapping=mapping, platform=Platform.of(platform), state=state),
         annotations=annotations,
         settings=settings,
         rehash=rehash,
@@ -135,6 +142,7 @@ async def push_to(
     """
     chosen = find_in_file(bundle, annotations)
     run = Run(options, fetches=isinstance(bundle, RemoteBundle), sends=True)
+    run.notices += filter(None, [lacking_images(bundle)])
     return await deliver(chosen, registries, delivery, run, name=bundle_name(bundle))
 
 
@@ -288,3 +296,51 @@ def open_target(
         memory = stack.enter_context(open_memory(state, address.host, lost))
         interrupted = journal is not None and journal.was_interrupted
         yield OpenTarget(registries.target(address, journal=journal, interrupted=interrupted), memory, journal)
+
+
+class Look(Struct):
+    """The look at one registry as a push or a sync to it would find it, of which nothing is changed."""
+
+    target: RegistryTarget
+    memory: Memory
+    found: list[DiscoveryResult] = field(default_factory=list)
+    arrived: dict[tuple[str, Digest], int] = field(default_factory=dict)  # bytes of blobs, by their spaces
+
+    async def discover(self, items: Sequence[Item], source: Source, workers: int) -> None:
+        """Find out all that is to be known of ``items``, and what of their blobs a run brought that did not end."""
+        self.found = await discover(items, source, self.target, memory=self.memory, workers=workers)
+        trees = [each for each in self.found if isinstance(each, Tree)]
+        blobs = {
+            (self.target.space(tree.item.target), descriptor.digest): descriptor
+            for tree in trees
+            for descriptor in tree.content
+            if descriptor.digest not in tree.manifests
+        }
+        limiter = anyio.CapacityLimiter(workers)
+
+        async def ask(space: str, descriptor: Descriptor) -> None:
+            async with limiter:
+                if arrived := await self.target.arrived(space, descriptor):
+                    self.arrived[space, descriptor.digest] = arrived
+
+        async with anyio.create_task_group() as tasks:
+            for (space, _), descriptor in blobs.items() if self.target.may_have_begun else ():
+                tasks.start_soon(ask, space, descriptor)
+
+    def add_to(self, forecast: Forecast) -> None:
+        """Add all that was found."""
+        for each in self.found:
+            forecast.add(each, self.target.space(each.item.target), self.memory, self.arrived)
+
+
+@contextmanager
+def look_at(
+    registries: Registries, address: RegistryAddress, state: Path | None, *, must_tell: bool = False
+) -> Iterator[Look]:
+    """Look at the registry at ``address``, with what earlier runs left in the directory ``state``."""
+    if state is None:
+        yield Look(registries.target(address, must_tell=must_tell), Memory())
+        return
+    with open_upload_journal(state / "uploads", address.host, looks=True) as journal:
+        target = registries.target(address, journal=journal, interrupted=journal.was_interrupted, must_tell=must_tell)
+        yield Look(target, read_memory(state, address.host))

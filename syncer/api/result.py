@@ -51,6 +51,7 @@ class Run:
         self.recheck = options.recheck
         self.beside_others = options.beside_others
         self._on_cut = options.on_cut
+        self.notices: list[str] = []  # what is odd about the source, for the report
         self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
         self.emit = to_all(self.account, listener, options.emit)
 
@@ -102,11 +103,12 @@ class Run:
         Beside other runs that is the traffic of ``host`` alone.
         """
         if registries is None:
-            return self.account.report()
+            return self.account.report(warnings=self.notices)
         if self.beside_others:
             own = {name: traffic for name, traffic in registries.traffic.items() if name == host}
-            return self.account.report(_registry_accounts(own))
-        return self.account.report(_registry_accounts(registries.traffic), warnings=registries.notices)
+            return self.account.report(_registry_accounts(own), warnings=self.notices)
+        notices = [*self.notices, *registries.notices]
+        return self.account.report(_registry_accounts(registries.traffic), warnings=notices)
 
 
 class Failures:
@@ -161,6 +163,8 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     report: Report
     assumed: Assumed | None = None  # of a delta that was published: what it lacks, since its target has it
     blobs: int = 0  # that are in the bundle that was published
+    size: int = 0  # bytes of the file that was published
+    padding: int = 0  # bytes of it that are no content, and no part of its form
 
     @property
     def exit(self) -> Exit:

@@ -167,5 +167,5 @@ async def merge(base: Path, delta: Path, file: BundleFile, *, options: RunOption
             path = file.path(name)
             if report.failures:
                 return BuildResult(path=None, partial=path, report=report)
-            await writer.publish(new.definition or b"")
-    return BuildResult(path=path, partial=None, report=report)
+            published = await writer.publish(new.definition or b"")
+    return BuildResult(path=path, partial=None, report=report, size=published.size, padding=published.padding)

@@ -12,10 +12,10 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct, structs
 
-from syncer.api.push import OpenTarget, open_target
+from syncer.api.push import OpenTarget, look_at, open_target
 from syncer.api.result import Failures, Run, RunOptions
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
-from syncer.api.state import Lost, read_memory
+from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, UsageError
@@ -27,7 +27,7 @@ from syncer.registry import RegistrySettings
 from syncer.report import Report
 from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.blob_spool import BlobSpool, SpoolReader, SpoolSettings, open_spool
-from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, discover
+from syncer.transfer.discovery import DiscoveryFailure
 from syncer.transfer.events import Emit, Event, ImageFailed, ReferrersUnknown
 from syncer.transfer.run import WORKERS, Options, transfer
 
@@ -281,22 +281,17 @@ async def plan_sync(
         sources.require_all()
     forecast = Forecast(fetches=True, sends=True, can_mount=True, shares=shares)
     registries = sources.supplies.registries
-    targets = {address.host: registries.target(address) for address in sources.addresses.values()}
+    addresses = {address.host: address for address in sources.addresses.values()}
     items = await sources.find_items()
     snapshot = Snapshot(sources.supplies)
-    memories = {host: read_memory(state, host) for host in targets}
-    found: dict[str, list[DiscoveryResult]] = {}
-
-    async def look(host: str) -> None:
-        own = [item for item in items if item.target.registry == host]
-        found[host] = await discover(own, snapshot, targets[host], memory=memories[host], workers=workers)
-
-    async with anyio.create_task_group() as tasks:
-        for host in targets:
-            tasks.start_soon(look, host)
-    for host, target in targets.items():
-        for each in found[host]:
-            forecast.add(each, target.space(each.item.target), memories[host])
+    with ExitStack() as stack:
+        looks = {host: stack.enter_context(look_at(registries, address, state)) for host, address in addresses.items()}
+        async with anyio.create_task_group() as tasks:
+            for host, look in looks.items():
+                own = [item for item in items if item.target.registry == host]
+                tasks.start_soon(look.discover, own, snapshot, workers)
+        for look in looks.values():
+            look.add_to(forecast)
     for item, error in sources.unknown.items():
         forecast.add(DiscoveryFailure(item, error), "")
     report = forecast.report()

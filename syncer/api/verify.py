@@ -13,13 +13,14 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec import Struct, structs
 
-from syncer.api.bundles import check_definition, open_place, require_names
+from syncer.api.bundles import check_definition, missing_in, open_place, require_names
 from syncer.api.push import Delivery
 from syncer.bundle import Bundle, BundleCheck, BundleUrl, GivenName, bundle_place, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, VerificationError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest, Descent
+from syncer.profiles.definition.definition import Missing
 from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.transfer.run import WORKERS
 
@@ -52,6 +53,8 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
 
     bundle: Path | BundleUrl
     check: BundleCheck
+    missing: tuple[Missing, ...] = ()  # images that the bundle was published without
+    wanted: int = 0  # images, charts and files that it was to hold
     registry: str | None = None
     checked: int = 0  # images and pieces of content that the registry was asked for
     lacking: tuple[Gap, ...] = ()
@@ -67,9 +70,12 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
         return {
             "bundle": str(self.bundle),
             "images": self.check.images,
+            "missing": [{"name": each.name, "reason": each.reason} for each in self.missing],
             "manifests": self.check.manifests,
             "blobs": self.check.blobs,
             "bytes": self.check.bytes,
+            "bytes_file": self.check.file_size,
+            "bytes_padding": self.check.padding,
             "unreferenced": [str(digest) for digest in self.check.unreferenced],
             "digests": self.check.has_digests,
             "nameless": list(self.check.nameless),
@@ -116,11 +122,12 @@ async def verify(
         require_names(bundle)
         check = await verify_bundle(bundle)
         await to_thread.run_sync(check_definition, bundle)
-        if address is None:
-            return VerifyResult(bundle=bundle.path, check=check, seconds=time.monotonic() - began)
-        delivery = Delivery(address=address, mapping=mapping)
-        result = await verify_at(registries, delivery, bundle, check, workers=workers)
-    return structs.replace(result, seconds=time.monotonic() - began)
+        missing, wanted = missing_in(bundle)
+        result = VerifyResult(bundle=bundle.path, check=check, seconds=0)
+        if address is not None:
+            delivery = Delivery(address=address, mapping=mapping)
+            result = await verify_at(registries, delivery, bundle, check, workers=workers)
+    return structs.replace(result, missing=tuple(missing), wanted=wanted, seconds=time.monotonic() - began)
 
 
 async def verify_at(

@@ -15,7 +15,7 @@ from syncer.bundle.reader import (
 )
 from syncer.bundle.slots import BundleSize
 from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
-from syncer.bundle.writer import BundleWriter, open_writer
+from syncer.bundle.writer import BundleWriter, Published, open_writer
 
 __all__ = [
     "Assumed",
@@ -30,6 +30,7 @@ __all__ = [
     "Format",
     "GivenName",
     "Image",
+    "Published",
     "Witness",
     "blob_name",
     "bundle_place",

@@ -6,13 +6,17 @@ altered line ends what is believed, and no byte of a slot counts before it was h
     5f1c2a90 ["syncer", 1, "tar.zst", 3, 94]
     0d3b66c1 ["slot", "sha256:9f…", 5312, 94, null]
     77ab0e42 ["mark", 0, 5312, "1b2c…"]
+    3b1d77f0 ["replaced", 20014, "6c00…"]
 
 A slot has its content's digest and size, its offset in the file, and its length where it is packed; a
-mark the slot's number, the bytes that are in place, and the start of these bytes' hash.
+mark the slot's number, the bytes that are in place, and the start of these bytes' hash.  The last line may say that a
+copy of the file, without what is not wanted of it, is about to get the bundle's name: the copy's size, and a hash of
+its end.  When a bundle of that size and end is there, the file is of no use.  Whoever goes on passes over that line.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -27,6 +31,7 @@ import orjson
 from syncer.bundle.framing import Framing
 from syncer.bundle.slots import Slot
 from syncer.errors import InvalidContent
+from syncer.files import sync
 from syncer.oci import Digest
 
 _VERSION = 1
@@ -57,6 +62,12 @@ class Journal:
             slots, self._slots = self._slots, []
             os.write(self._file, b"".join((*slots, line)))
 
+    def replaced(self, file: int) -> None:
+        """Remember for good that ``file`` is about to be the bundle."""
+        with self._lock:
+            os.write(self._file, line_of(["replaced", *_end_of(file)]))
+            sync(self._file)
+
     def close(self) -> None:
         with suppress(OSError):  # of a full disk, which was said already; a slot without a mark is worth little
             os.write(self._file, b"".join(self._slots))
@@ -79,6 +90,21 @@ def open_journal(path: Path, framing: Framing, start: int, *, resume: bool) -> t
         os.close(file)
         raise
     return Journal(file), slots
+
+
+def tells_of(path: Path, final: Path) -> bool:
+    """Tell whether the journal at ``path`` says that ``final`` was published in the place of its file."""
+    with suppress(OSError), path.open("rb") as journal, final.open("rb") as bundle:
+        journal.seek(max(0, os.fstat(journal.fileno()).st_size - _MAX_LINE))
+        *_, last = [b"", *journal.read().splitlines(keepends=True)]
+        return _record(last) == ["replaced", *_end_of(bundle.fileno())]
+    return False
+
+
+def _end_of(file: int) -> tuple[int, str]:
+    """The size of a file, and a hash of its end, which lists all that is in a bundle."""
+    size = os.fstat(file).st_size
+    return size, hashlib.sha256(os.pread(file, _READ, max(0, size - _READ))).hexdigest()
 
 
 def load(lines: Iterator[bytes], framing: Framing, start: int) -> tuple[list[Slot], int]:

@@ -72,6 +72,7 @@ class Contents(Struct):
     file: File  # that the stretches are in
     members: dict[str, Member] = field(default_factory=dict)
     blanks: list[tuple[int, int]] = field(default_factory=list)  # offset and length
+    padding: int = 0  # bytes of the blanks and their headers
     extras: list[str] = field(default_factory=list)  # what a tar holds besides; nobody reads it
     is_haul: bool = False  # hauler leaves oci-layout out
     notes: list[str] = field(default_factory=list)  # what was done to it that its user should know
@@ -86,6 +87,11 @@ class Contents(Struct):
         if most is not None and member.size > most:
             raise ValueError(f"its {member.name[:80]} of {member.size} bytes is larger than {most}")
         self.members[member.name] = member
+
+    def add_blank(self, offset: int, header: int, length: int) -> None:
+        """Take in padding of ``length`` bytes, ``header`` of them before the zeros."""
+        self.blanks.append((offset + header, length - header))
+        self.padding += length
 
     def read(self, member: Member) -> bytes:
         """The content of a small member that is not packed."""
@@ -113,7 +119,7 @@ def scan_zstd(file: File, size: int) -> Contents:
             raise ValueError("its seek table lists a frame that is too short")
         if not content:
             _check_bytes(file, offset, zstd.skippable_header(length))
-            contents.blanks.append((offset + zstd.SKIPPABLE_HEADER, length - zstd.SKIPPABLE_HEADER))
+            contents.add_blank(offset, zstd.SKIPPABLE_HEADER, length)
             taken = 1
         elif (member := _framed_member(file, offset, frames[number])) is None:
             ended, taken = True, 1
@@ -345,7 +351,7 @@ def _layout_at(root: str, found: Found) -> Contents:
         own = name.removeprefix(root)
         if name.startswith(root) and own.partition("/")[0] in _PARTS:
             if is_pad(own):
-                contents.blanks.append((member.start + member.header, member.total - member.header))
+                contents.add_blank(member.start, member.header, member.total)
             else:
                 contents.add(structs.replace(member, name=own))
         elif not is_plain(name):

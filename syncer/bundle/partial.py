@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from msgspec import Struct, field
 
 from syncer.bundle import layout, tar
 from syncer.bundle.framing import Framing, Stored, write_all
-from syncer.bundle.journal import Journal, open_journal
+from syncer.bundle.journal import Journal, open_journal, tells_of
 from syncer.bundle.slots import Slot, find_holes, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked, TargetFull
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 
 _ZEROS = bytes(1024 * 1024)
+_PADDING = 50  # a bundle may be padding to one part in so many: 2 %
+_PIECE = 4 * 1024 * 1024  # bytes that are copied between two chances to be cancelled
+_COPY = ".copy"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -40,6 +46,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
             final.parent.mkdir(parents=True, exist_ok=True)
             file = _open_locked(final, path, journal_path, force=force)
             stack.callback(os.close, file)  # and with it the lock
+            _beside(final, _COPY).unlink(missing_ok=True)  # of a run that was killed while it wrote that
             first, frames = _in_hand(framing, layout.OCI_LAYOUT, layout.LAYOUT_CONTENT)
             journal, slots = open_journal(journal_path, framing, len(first), resume=resume)
             stack.callback(journal.close)
@@ -70,6 +77,9 @@ class Partial(Struct):
     reached: int  # bytes that the file has at least
     room: int = 0  # bytes that the file may have, as of the last time that it was asked for
     is_published: bool = False
+    padding: int = 0  # bytes of the finished file that are no content, and no part of its form
+    is_cramped: bool = False  # the disk has no room for a copy without them
+    original: Partial | None = None  # the file that this is a copy of, without what is not wanted of it
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def allot(self, digest: Digest, size: int, packed: int | None = None) -> Slot:
@@ -139,7 +149,35 @@ class Partial(Struct):
             self._check_place()
             holes = find_holes(self.file)
             if not all(is_in_place(self.file, self.framing, slot, holes) for slot in kept):
-                raise self._altered()
+                raise self.altered()
+
+    @contextmanager
+    def finished(
+        self, kept: Sequence[Slot], tail: Sequence[tuple[str, bytes]], checkpoint: Callable[[], None] = lambda: None
+    ) -> Iterator[Partial]:
+        """The file as a bundle, see ``finish``: this one, or a copy that has ``kept`` alone, in that order.
+
+        It is a copy where more than 2 % of this file would be padding, and the disk has room for both; ``checkpoint``
+        is called now and then while it is made.  This file stays as it is until the copy is published, and is removed
+        then; a copy that is not published is removed instead.
+        """
+        content = sum(slot.length(self.framing) for slot in kept)
+        begin = sum(length for length, _ in self.first_frames)
+        copy = None
+        if (self.end - begin - content) * _PADDING > self.end:
+            copy = self._copy(kept, tail, begin + content, checkpoint)
+        if copy is None:
+            self.finish(kept, tail)
+            yield self
+            return
+        try:
+            yield copy
+        finally:
+            os.close(copy.file)
+            self.is_published = copy.is_published
+            with writing(self.final):  # what is not wanted any more, before the journal, which says what became of it
+                (self if copy.is_published else copy).path.unlink(missing_ok=True)
+            reach("bundle.dropped")
 
     def finish(self, kept: Iterable[Slot], tail: Sequence[tuple[str, bytes]]) -> None:
         """Make the file a bundle: ``kept`` slots are its content, ``tail`` its last members, nothing else is in it."""
@@ -153,6 +191,7 @@ class Partial(Struct):
                 else:
                     frames += self._pad(slot, pads)
                     pads += 1
+                    self.padding += slot.length(self.framing)
             end = self.end
             for content, more in (*(_in_hand(self.framing, *member) for member in tail), _end_of_tar(self.framing)):
                 write_all(self.file, [content], end)
@@ -178,7 +217,11 @@ class Partial(Struct):
         with writing(self.final):
             self._check_place()
             if os.fstat(self.file).st_size != self.reached:
-                raise self._altered()
+                raise self.altered()
+            if self.original is not None:
+                self.original.check(())  # no other process has put another file in its place
+                self.journal.replaced(self.file)
+                reach("bundle.replacing")
             self.path.replace(self.final)
             reach("bundle.renamed")
             sync_path(self.final.parent)
@@ -188,7 +231,7 @@ class Partial(Struct):
         """Raise ``TargetFull`` when the file is shorter than what was written before."""
         reached = self.reached  # looked up before the size: other threads write meanwhile
         if os.fstat(self.file).st_size < reached:
-            raise self._altered()
+            raise self.altered()
 
     def _reach(self, end: int) -> None:
         """Note that the file has been written up to the byte ``end``."""
@@ -201,13 +244,68 @@ class Partial(Struct):
             own = os.fstat(self.file)
             if os.path.samestat(own, self.path.lstat()) and own.st_size >= self.reached:
                 return
-        raise self._altered()
+        raise self.altered()
 
-    def _altered(self) -> TargetFull:
+    def altered(self) -> TargetFull:
+        """The error for a file that is not as it was left."""
         return TargetFull(
             f"{self.path} was cut short, replaced or written to by another process, so nothing is published",
             hint="run the same command again: what is there is hashed, and only the rest is fetched",
         )
+
+    def _copy(
+        self, kept: Sequence[Slot], tail: Sequence[tuple[str, bytes]], size: int, checkpoint: Callable[[], None]
+    ) -> Partial | None:
+        """A finished file of ``kept`` alone, of ``size`` bytes and the tail's; None when the disk has no room."""
+        path = _beside(self.final, _COPY)
+        with writing(self.final):
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        begin = sum(length for length, _ in self.first_frames)
+        copy = Partial(self.final, path, file, self.framing, self.journal, [], self.first_frames, begin, 0)
+        copy.original = self
+        is_whole = False
+        try:
+            copy.require_room(size)
+            copy.take(0, begin, 0, checkpoint)
+            for slot in kept:
+                length = slot.length(self.framing)
+                copy.take(slot.offset, length, copy.end, checkpoint)
+                copy.slots.append(dataclasses.replace(slot, number=len(copy.slots), offset=copy.end))
+                copy.end += length
+            self.check(kept)  # what was copied was there until now
+            copy.finish(copy.slots, tail)
+            reach("bundle.copied")
+            is_whole = True
+        except TargetFull as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _FULL:
+                raise
+            self.is_cramped = True
+        finally:
+            if not is_whole:
+                os.close(file)  # and with the name gone the disk has its room back
+                path.unlink(missing_ok=True)
+        return copy if is_whole else None
+
+    def require_room(self, size: int) -> None:
+        """Raise ``TargetFull``, as a full disk does, when the file cannot become ``size`` bytes large."""
+        room = room_for(self.file)
+        with writing(self.final):
+            if room is not None and size > room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def take(self, start: int, length: int, offset: int, checkpoint: Callable[[], None]) -> None:
+        """Write ``length`` bytes from ``start`` of the original at ``offset``: a slot has the same bytes anywhere."""
+        assert self.original is not None
+        buffer = memoryview(bytearray(min(_PIECE, length)))
+        with writing(self.final):
+            while length:
+                checkpoint()
+                got = os.preadv(self.original.file, [buffer[:length]], start)
+                if not got:
+                    raise self.original.altered()
+                write_all(self.file, [buffer[:got]], offset)
+                reach("bundle.copying")
+                start, length, offset = start + got, length - got, offset + got
 
     def _pad(self, slot: Slot, number: int) -> Iterator[Frame]:
         offset = slot.offset
@@ -248,8 +346,7 @@ def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
     """The partial file at ``path``, locked; raises ``AlreadyThere`` and ``Locked``."""
     while True:
         if final.exists() and not force:
-            if not path.exists():
-                journal.unlink(missing_ok=True)  # of a run that was killed right after it had published
+            _remove_leftovers(final, path, journal)
             raise AlreadyThere(f"{final} is already there", hint="replace it with --force, or choose another --name")
         file = try_lock(path)
         if file is None:
@@ -261,6 +358,20 @@ def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
         if not os.fstat(file).st_size:
             path.unlink()  # just made: the other process has published its own since we looked
         os.close(file)
+
+
+def _remove_leftovers(final: Path, path: Path, journal: Path) -> None:
+    """Remove what is left of a run that was killed right after it had published, and a copy that was never finished."""
+    copy = _beside(final, _COPY)
+    if (copy.exists() or tells_of(journal, final)) and (file := try_lock(path)) is not None:
+        try:
+            copy.unlink(missing_ok=True)
+            if tells_of(journal, final) or not os.fstat(file).st_size:
+                path.unlink()
+        finally:
+            os.close(file)
+    if not path.exists():
+        journal.unlink(missing_ok=True)
 
 
 def _beside(final: Path, suffix: str) -> Path:

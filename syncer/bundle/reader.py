@@ -19,7 +19,7 @@ from syncer.bundle import zstd
 from syncer.bundle.archives import find_contents, hint_for, is_bundle
 from syncer.bundle.compression import PIECE, Checkpoint, SpoolFile
 from syncer.bundle.delta import Assumed
-from syncer.bundle.framing import Damaged, File, read_at
+from syncer.bundle.framing import Damaged, File, RangedFile, read_at
 from syncer.bundle.layout import (
     ASSUMED,
     DEFINITION,
@@ -268,6 +268,11 @@ class Bundle(Struct):
             return None
         length = min(length, max(0, member.size - offset))
         return member.origin, tuple(self.contents.stored(member).extents(member.header + offset, length))
+
+    @property
+    def size_of_file(self) -> int:
+        """Bytes of the bundle's file, wherever it is; 0 for a directory."""
+        return self.file.size if isinstance(self.file, RangedFile) else self.file_size
 
     @property
     def file_size(self) -> int:

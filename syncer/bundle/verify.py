@@ -45,6 +45,8 @@ class BundleCheck(Struct, frozen=True):
     manifests: int
     blobs: int
     bytes: int  # of distinct content
+    file_size: int  # bytes; 0 for a directory
+    padding: int  # bytes of the file in which nothing is, where content was dropped
     unreferenced: tuple[Digest, ...]  # content that no image needs
     has_digests: bool  # of index.json and the definition; without them nothing tells whether these were altered
     nameless: tuple[str, ...] = ()  # entries of index.json without a full name
@@ -147,6 +149,8 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
         manifests=manifests,
         blobs=len(walk.blobs),
         bytes=size,
+        file_size=bundle.size_of_file,
+        padding=bundle.contents.padding,
         unreferenced=unreferenced,
         has_digests=bundle.has_digests,
         nameless=tuple(map(str, bundle.nameless)),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct, field
 
@@ -61,6 +61,14 @@ async def open_writer(
         yield BundleWriter(partial, assumption)
 
 
+class Published(Struct, frozen=True):
+    """The file that a bundle was published as."""
+
+    size: int  # bytes
+    padding: int  # bytes of it that are no content, and no part of its form
+    is_cramped: bool  # more of it is padding than should be, since the disk had no room for a copy without
+
+
 class BundleWriter:
     """The target of a build.  It has one space, and no names before it is published."""
 
@@ -95,10 +103,11 @@ class BundleWriter:
         first = descriptor.digest not in self._asked
         self._asked.setdefault(descriptor.digest, len(self._asked))
         slot = self._slots.get(descriptor.digest)
-        if slot is not None and first and slot.size != descriptor.size:
-            slot = None  # an earlier run was told another size
+        is_packed = slot is not None and slot.packed is not None
+        if slot is not None and first and (slot.size != descriptor.size or (is_packed and manifest is None)):
+            slot = None  # an earlier run was told something else of it
         if manifest is not None:
-            self._put(slot, manifest)
+            self._put(slot, manifest, first=first)
         elif slot is None:
             self._slots[descriptor.digest] = self._partial.allot(descriptor.digest, descriptor.size)
         self._partial.check_room()
@@ -161,12 +170,13 @@ class BundleWriter:
     def _takes(self, layer: Descriptor) -> bool:
         return layer.digest in self._asked or layer.digest in self._assumed
 
-    async def publish(self, definition: bytes, *, allow_partial: bool = False) -> None:
+    async def publish(self, definition: bytes, *, allow_partial: bool = False) -> Published:
         """Write ``bundle-definition.yaml``, ``index.json`` and their digests, and give the file its name.
 
-        Content that no committed manifest needs, as of a failed image, gives way to padding; unless
-        ``allow_partial`` is set, it is an error that anything was reserved and not committed.  Raises ``TargetFull``
-        when another process altered the unfinished file.
+        Content that no committed manifest needs, as of a failed image, gives way to padding, and where that would be
+        more than 2 % of the file, the rest is copied into a file without it.  Unless ``allow_partial`` is set, it is an
+        error that anything was reserved and not committed.  Raises ``TargetFull`` when another process altered the
+        unfinished file.
         """
         missing = len(self._asked.keys() - self._kept.keys())
         if missing and not allow_partial:
@@ -179,10 +189,14 @@ class BundleWriter:
         if (assumed := self.assumed) is not None:
             tail.insert(0, (ASSUMED, assumed.render()))
         tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
-        await to_thread.run_sync(self._partial.check, self._kept.values())
-        await to_thread.run_sync(self._partial.finish, self._kept.values(), tail)
-        await to_thread.run_sync(self._partial.sync, abandon_on_cancel=True)
-        await to_thread.run_sync(self._partial.publish)
+        kept = sorted(self._kept.values(), key=lambda slot: self._asked[slot.digest])
+        await to_thread.run_sync(self._partial.check, kept)
+        with ExitStack() as stack:
+            finished = self._partial.finished(kept, tail, from_thread.check_cancelled)
+            partial = await to_thread.run_sync(stack.enter_context, finished)
+            await to_thread.run_sync(partial.sync, abandon_on_cancel=True)
+            await to_thread.run_sync(partial.publish)
+        return Published(size=partial.reached, padding=partial.padding, is_cramped=partial.is_cramped)
 
     async def _proven(self, slot: Slot) -> tuple[int, _Hash]:
         """How many bytes of the slot's content are in place, and their hash."""
@@ -192,13 +206,16 @@ class BundleWriter:
             proven = steps[-1]
         return proven
 
-    def _put(self, slot: Slot | None, manifest: AnyManifest) -> None:
-        """Write a manifest into ``slot``, or into a new one where its compressed form does not fit."""
+    def _put(self, slot: Slot | None, manifest: AnyManifest, *, first: bool) -> None:
+        """Write a manifest into ``slot``, or into a new one where its compressed form does not fit.
+
+        Where this run asks for it for the ``first`` time, an earlier one may have taken it for a blob.
+        """
         digest, content = manifest.descriptor.digest, manifest.content
         draft = slot or Slot(0, digest, len(content), 0)
         packed = self._partial.framing.pack(draft.member(content))
         length = len(packed) if packed else None
-        if slot is None or slot.size != len(content) or slot.packed not in (length, None):
+        if slot is None or slot.size != len(content) or slot.packed not in (length, length if first else None):
             slot = self._slots[digest] = self._partial.allot(digest, len(content), length)
         if slot.packed is None or packed is None:
             self._partial.write(slot, 0, [content])

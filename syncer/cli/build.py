@@ -41,7 +41,16 @@ from syncer.cli.build_options import (
 )
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
-from syncer.cli.output import Reporter, open_reporter, print_json, print_plan, push_outcome, summarize_push
+from syncer.cli.output import (
+    Reporter,
+    open_reporter,
+    print_json,
+    print_plan,
+    push_outcome,
+    saved_line,
+    size_line,
+    summarize_push,
+)
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.oci import Reference
@@ -338,12 +347,13 @@ def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator
     if built.path is None:
         yield f"bundle {name} is not complete and was not published; run the same command again to go on"
         return
-    yield f"bundle {name} saved to {built.path.absolute()}"
+    yield saved_line(f"bundle {name}", built.path, built.report)
     if built.assumed is not None:
         pieces = quantity(len(built.assumed.blobs), "piece")
         yield f"assumed at the target, and left out: {pieces}, {human_bytes(built.assumed.size)}"
         if not built.blobs:
             yield "it brings no new content, only manifests"
+    yield size_line(built)
     if signing.private_key:
         yield f"signature saved to {built.path.absolute()}.sig.bin"
 

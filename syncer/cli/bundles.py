@@ -40,7 +40,7 @@ from syncer.cli.options import (
     registry_option,
     selector_option,
 )
-from syncer.cli.output import note, open_reporter, print_json, push_outcome, warn
+from syncer.cli.output import note, open_reporter, print_json, push_outcome, saved_line, sent_line, size_line, warn
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
 from syncer.naming import NameMapping
@@ -146,7 +146,7 @@ def save(
         with open_reporter(output) as reporter:
             options = reporter.run_options(connection.concurrency)
             result = await save_bundle(source, file, settings=settings, options=options)
-        outcome = [_outcome(str(source), result.path)]
+        outcome = _outcome(str(source), result)
         reporter.summarize("Save Summary", outcome, result.report, profile=source.reference.tag or "")
         return result.exit
 
@@ -201,9 +201,12 @@ def copy(
                 source, target, annotations=annotation_selector, given=as_name, settings=settings, options=options
             )
         if isinstance(result, BuildResult):
-            outcome = [_outcome(str(source), result.path)]
+            outcome = _outcome(str(source), result)
         else:
-            outcome = [f"bundle {source} copied to {destination}", *push_outcome(result)[1:]]
+            outcome = [
+                sent_line(f"bundle {source}", "copy", str(destination), result.report),
+                *push_outcome(result)[1:],
+            ]
         reporter.summarize("Copy Summary", outcome, result.report, profile=str(source))
         return result.exit
 
@@ -227,7 +230,7 @@ def merge(
     async def job() -> Exit:
         with open_reporter(options) as reporter:
             result = await merge_bundles(base, delta, file, options=reporter.run_options(WORKERS))
-        reporter.summarize("Merge Summary", [_outcome(str(delta), result.path)], result.report, profile=delta.name)
+        reporter.summarize("Merge Summary", _outcome(str(delta), result), result.report, profile=delta.name)
         return result.exit
 
     run(job)
@@ -247,10 +250,10 @@ def _file(source: Path | StoredBundle, target: Path, *, force: bool, platform: P
     )
 
 
-def _outcome(source: str, path: Path | None) -> str:
-    if path is None:
-        return f"bundle {source} is not complete and was not saved; run the same command again to go on"
-    return f"bundle {source} saved to {path.absolute()}"
+def _outcome(source: str, result: BuildResult) -> list[str]:
+    if result.path is None:
+        return [f"bundle {source} is not complete and was not saved; run the same command again to go on"]
+    return [saved_line(f"bundle {source}", result.path, result.report), size_line(result)]
 
 
 def export(

@@ -13,7 +13,7 @@ import click
 import orjson
 from msgspec import Struct
 
-from syncer.api.result import PushResult, RunOptions, new_run_id, to_all
+from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, SyncerError, without_secrets
@@ -133,11 +133,44 @@ def note(text: str) -> None:
     click.echo(f"note: {text}", err=True)
 
 
+def size_line(built: BuildResult) -> str:
+    """The line of a summary that tells the size of the file that was published."""
+    padding = f", {human_bytes(built.padding)} of it padding" if built.padding else ""
+    return f"file:    {human_bytes(built.size)}{padding}"
+
+
+_SENT = {"push": "pushed", "copy": "copied"}
+
+
+def sent_line(what: str, verb: str, place: str, report: Report) -> str:
+    """Say that ``what`` was brought to ``place``, which is to ``push`` or to ``copy``, or how much of it was not."""
+    failed, images = report.totals.images_failed, report.totals.images
+    if not report.images:
+        return f"{what} holds no image: there was nothing to {verb} to {place}"
+    if failed and failed == images:
+        every = "its only image" if images == 1 else f"all of its {images:,} images"
+        return f"{what} was not {_SENT[verb]} to {place}: {every} failed"
+    return f"{what} {_SENT[verb]} to {place}{_but(', but for', report)}"
+
+
+def saved_line(what: str, place: Path, report: Report) -> str:
+    """Say that ``what`` was saved to ``place``, and how much of it was not."""
+    return f"{what} saved to {place.absolute()}{_but(', without', report)}"
+
+
+def _but(word: str, report: Report) -> str:
+    totals = report.totals
+    failed = [f"{totals.images_failed:,} of {quantity(totals.images, 'image')}"] if totals.images_failed else []
+    if totals.referrers_failed:
+        failed.append(quantity(totals.referrers_failed, "signature or referrer", "signatures and referrers"))
+    return f"{word} {' and '.join(failed)} that failed" if failed else ""
+
+
 def push_outcome(result: PushResult, kind: str = "local") -> list[str]:
     """The lines of a summary about a bundle that was brought to a registry."""
+    lines = [sent_line(f"{kind} bundle {result.bundle}", "push", result.registry, result.report)]
     if not result.report.images:
-        return [f"{kind} bundle {result.bundle} holds no image: there was nothing to push to {result.registry}"]
-    lines = [f"{kind} bundle {result.bundle} pushed to {result.registry}"]
+        return lines
     if there := result.assumed:
         lines.append(
             f"{quantity(there.blobs, 'piece')} of content, {human_bytes(there.bytes)}, were there as the delta says; "

@@ -84,18 +84,18 @@ def plan(
     )
     fleet = to.fleet(login, settings, mirror.map) if file and to.is_fleet else None
     runner = to.runner(connection) if fleet else None
+    kept = state_directory(state.state_dir)
 
     async def job() -> Exit:
         if file and fleet:
-            sites = structs.replace(to.options(connection), platform=mirror.arch)
+            sites = structs.replace(to.options(connection), platform=mirror.arch, state=kept)
             return await run_fleet(
                 "plan", file, fleet, sites, output, given=as_name, runner=runner, tell_work=exit_code
             )
         if file:
-            forecast = await _plan_push(file, as_name, to.single, mirror, settings, workers=workers)
+            forecast = await _plan_push(file, as_name, to.single, mirror, settings, state=kept, workers=workers)
         elif sync_file:
             shard = Shard.parse(to.shard, os.environ) if to.shard else None
-            kept = state_directory(state.state_dir)
             forecast = await _plan_sync(sync_file, mirror, settings, kept, shard=shard, workers=workers)
         else:
             assumption = await delta.assumption(settings, workers=workers, warn=warn)
@@ -126,11 +126,12 @@ async def _plan_push(
     mirror: MirrorOptions,
     settings: RegistrySettings,
     *,
+    state: Path,
     workers: int,
 ) -> ForecastReport:
     if address is None:
         raise UsageError("it is not said where to push to", hint="name it with --registry")
-    delivery = Delivery(address=address, mapping=mirror.map, platform=mirror.arch)
+    delivery = Delivery(address=address, mapping=mirror.map, platform=mirror.arch, state=state)
     return await plan_push(file, delivery, given=given, settings=settings, workers=workers, warn=warn)
 
 

@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
-from syncer.bundle import BundleUrl, GivenName, shown
+from syncer.bundle import BundleCheck, BundleUrl, GivenName, shown
 from syncer.cli.command import option, options
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
@@ -23,6 +23,8 @@ from syncer.naming import NameMapping
 from syncer.oci import Digest, Reference
 from syncer.report import foreign_layers, human_bytes, human_seconds
 from syncer.report.summary import quantity
+
+_MUCH = 50  # padding is worth a copy from one part in so many of a file on
 
 
 def verify(
@@ -111,6 +113,11 @@ def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = 
         return
     lines = [*_bundle_lines(result, signed=signed), *_standing(result)]
     click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
+    if result.missing:
+        click.echo("hint: build the bundle again with --force, to have what it lacks", err=True)
+    if result.check.padding * _MUCH > result.check.file_size:
+        copy = f"syncer copy --source {result.bundle} --destination OTHER"
+        click.echo(f"hint: {copy} writes the bundle without the padding", err=True)
     if result.lacking:
         click.echo(f"hint: {_mend(result)}", err=True)
     for hint in {doubt.hint: None for doubt in result.unknown if doubt.hint}:
@@ -127,11 +134,10 @@ def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
     yield f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})"
     if not check.images:
         yield "nothing: it holds no image"
-    if check.assumed:
-        size = human_bytes(check.bytes_assumed)
-        yield f"assumed: {quantity(check.assumed, 'piece')} of content, {size}, assumed at the target"
-    if check.foreign:
-        yield f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle"
+    if result.missing:
+        lacks = f"the bundle lacks {len(result.missing)} of {result.wanted} images, which could not be had"
+        yield f"missing: {lacks} when it was built: {shown([each.name for each in result.missing])}"
+    yield from _apart_from_content(check)
     if check.nameless:
         yield f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}"
     if check.extras:
@@ -144,6 +150,20 @@ def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
         yield "signature: good"
     if check.unreferenced:
         yield f"unused:  {len(check.unreferenced)} pieces of content that no image needs"
+
+
+def _apart_from_content(check: BundleCheck) -> Iterator[str]:
+    """The parts of the file that are no content, and the content that is not in it."""
+    if check.padding:
+        share = (
+            f"{human_bytes(check.padding)} of {human_bytes(check.file_size)} ({check.padding / check.file_size:.1%})"
+        )
+        yield f"padding: {share}, in the place of content that was not wanted in the end"
+    if check.assumed:
+        size = human_bytes(check.bytes_assumed)
+        yield f"assumed: {quantity(check.assumed, 'piece')} of content, {size}, assumed at the target"
+    if check.foreign:
+        yield f"foreign: {foreign_layers(check.foreign, check.bytes_foreign)}, not in the bundle"
 
 
 def _standing(result: VerifyResult) -> Iterator[str]:

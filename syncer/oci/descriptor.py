@@ -40,6 +40,11 @@ class Platform(Struct, frozen=True, order=True):
         return cls(*parts)
 
     @classmethod
+    def of(cls, platform: str | Self | None) -> Self | None:
+        """Take a platform that is a text or a value already, or none; raises ``InvalidPlatform``."""
+        return cls.parse(platform) if isinstance(platform, str) else platform
+
+    @classmethod
     def from_json(cls, document: Any) -> Self | None:
         """Parse the ``platform`` of a descriptor; None when it names no operating system or no architecture.
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
 from msgspec import Struct, structs
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -17,7 +22,18 @@ from syncer.registry.answers import refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
 from syncer.transport.guard import Scope, authority, origin
+from syncer.transport.hosts import is_relayed
 from syncer.transport.message import content_range
+
+SPREAD_FROM = 64 * 1024 * 1024
+"""The bytes from which on a blob may come by several connections."""
+
+_RANGE = 2 * 1024 * 1024  # bytes asked for at a time: what a kill costs for each connection, and what memory holds
+_SPARE = 2  # ranges that may wait beyond one for each connection
+_LOOK = 1.0  # seconds after which it is looked whether more connections brought more
+_GAIN = 1.25  # the growth of the bytes a second for which twice as many connections are kept
+_WORTH = 3.0  # seconds that the rest must take for more connections to be tried
+_AHEAD = 0.2  # seconds of the one stream, after which the ranges begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +65,37 @@ class RegistryBlob(PourableBlob):
         return registry.transport.relay(registry.base)
 
     async def pour(self, sink: Sink, offset: int = 0) -> None:
-        """The bytes from ``offset`` on, given to ``sink`` in a worker thread; otherwise as ``open``."""
+        """The bytes from ``offset`` on, given to ``sink`` in a worker thread; otherwise as ``open``.
+
+        A large blob comes in ranges by several connections, while more of them bring more (``Limits.ranges``).
+        """
+        if self.descriptor.is_distributable and self.descriptor.size - offset >= SPREAD_FROM:
+            offset = await _Spread(self.descriptor, self.repository, sink, offset).run()
         await _Download(self.descriptor, self.repository, offset).pour(sink)
 
 
+class _NotInRanges(SyncerError):
+    """The registry gave something else than the range of a blob that it was asked for."""
+
+
 class _Download:
-    def __init__(self, descriptor: Descriptor, repository: Repository, offset: int) -> None:
+    """One way from byte ``offset`` of a blob to its end; or to ``end``, by nothing but ranges whose ETag is right."""
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        repository: Repository,
+        offset: int,
+        *,
+        end: int | None = None,
+        has_etag: Callable[[str | None], bool] | None = None,
+    ) -> None:
         self._descriptor = descriptor
         self._repository = repository
         self._position = self._mark = offset
+        self._end = descriptor.size if end is None else end
+        self._is_range = end is not None
+        self._has_etag = has_etag
         self._ranges = True  # until the registry answers one wrongly
         self._budget: Budget = repository.registry.transport.budget()
         self._places = [] if descriptor.is_distributable else list(descriptor.urls)  # that were not tried yet
@@ -67,7 +105,7 @@ class _Download:
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The bytes until the blob's end; nothing is asked for an empty rest, which some registries do not have."""
         transport = self._repository.registry.transport
-        while self._position < self._descriptor.size:
+        while self._position < self._end:
             try:
                 async with transport.open(self._request(), budget=self._budget) as response:
                     skip = self._skipped(response.request, response.status, response.headers)
@@ -91,7 +129,7 @@ class _Download:
             skip = self._skipped(request, status, headers)
             return None if skip is None else _Skipping(self, sink, request, skip)
 
-        while self._position < self._descriptor.size:
+        while self._position < self._end:
             try:
                 request = structs.replace(self._request(), pour=found)
                 async with transport.open(request, budget=self._budget) as response:
@@ -114,19 +152,24 @@ class _Download:
 
     def count(self, length: int, request: Request) -> None:
         self._position += length
-        if self._position > self._descriptor.size:
+        if self._position > self._end:
+            if self._is_range:
+                raise _NotInRanges(f"{request}: more bytes came than were asked for")
             raise DigestMismatch(f"{request}: more than the {self._descriptor.size} bytes of the blob came")
         if self._position - self._mark >= PROGRESS:
             self._mark = self._position
             self._budget.progressed()
 
     def _check_end(self, request: Request) -> None:
-        if self._position < self._descriptor.size:  # a body without a length just ends when it is cut off
+        if self._position < self._end:  # a body without a length just ends when it is cut off
             raise Interrupted(f"{request}: the answer was cut off")
 
     def _request(self) -> Request:
-        is_part = self._position > 0 and self._ranges
-        headers = {"Range": f"bytes={self._position}-"} if is_part else {}
+        headers = {}
+        if self._is_range:
+            headers = {"Range": f"bytes={self._position}-{self._end - 1}"}
+        elif self._position > 0 and self._ranges:
+            headers = {"Range": f"bytes={self._position}-"}
         return structs.replace(self._place, headers=headers) if self._place else self._own(headers)
 
     def _own(self, headers: Mapping[str, str]) -> Request:
@@ -161,7 +204,7 @@ class _Download:
 
         It is used only if it is exactly the blob, or exactly the part that was asked for.
         """
-        if status == 200:
+        if status == 200 and not self._is_range:
             self._check_length(request, headers)
             return self._position
         is_the_part = status == 206 and "Range" in request.headers and self._is_the_part(headers)
@@ -169,6 +212,8 @@ class _Download:
 
     async def _refused(self, response: Response) -> None:
         """Return when the blob is to be asked for in another way; else raise what the answer says."""
+        if self._is_range and response.status in (200, 206, 416):
+            raise _NotInRanges(f"{response.request}: a range was asked for, and something else came")
         if "Range" in response.request.headers and response.status in (206, 416):
             self._ranges = False
             return
@@ -186,9 +231,13 @@ class _Download:
     def _is_the_part(self, headers: CIMultiDictProxy[str]) -> bool:
         found = content_range(headers.get("Content-Range"))
         size = self._descriptor.size
-        if found is None or found.first != self._position or found.last != size - 1 or found.total not in (size, None):
+        if found is None or (found.first, found.last) != (self._position, self._end - 1):
             return False
-        return headers.get("Content-Length") in (None, str(size - self._position))
+        if found.total not in (size, None) or headers.get("Content-Encoding", "identity") != "identity":
+            return False
+        if self._has_etag is not None and not self._has_etag(headers.get("ETag")):
+            return False
+        return headers.get("Content-Length") in (None, str(self._end - self._position))
 
     def _check_length(self, request: Request, headers: CIMultiDictProxy[str]) -> None:
         """Raise before a byte is read if these cannot be the blob's."""
@@ -216,3 +265,160 @@ class _Skipping(Struct):
         self.download.count(len(wanted), self.request)
         if wanted:
             self.sink(wanted)
+
+
+class _Enough(Exception):
+    """The first connection has brought what the others do not."""
+
+
+class _Spread:
+    """One large blob by several connections, given to ``sink`` in its order, as long as more of them bring more.
+
+    It begins as one stream.  When that goes on for a while, what comes later is asked for in ranges by two connections,
+    then by twice as many, while the bytes a second of all that comes in grow: so neither a link that is full
+    nor a registry that is slow gets more connections than help it.  Ranges that came wait in memory until all before
+    them was taken.
+    """
+
+    def __init__(self, descriptor: Descriptor, repository: Repository, sink: Sink, offset: int) -> None:
+        self._descriptor = descriptor
+        self._repository = repository
+        self._sink = sink
+        self._done = offset  # bytes that the sink has
+        self._begun = offset  # bytes that it has or takes now
+        self._stop_at: int | None = None  # the byte at which the ranges begin
+        self._next = offset  # the byte at which the next range begins
+        self._ready: dict[int, bytearray] = {}  # ranges that came, by their first byte
+        self._wanted = 1  # connections
+        self._fetching = 0  # those that there are for ranges
+        self._etag: str | None = None
+        self._failure: SyncerError | None = None  # of a range
+        self._changed = anyio.Event()
+        self._lock = threading.Lock()
+        transport = repository.registry.transport
+        self._traffic = transport.of(repository.registry.base)
+        self._most = transport.limits.ranges
+
+    async def run(self) -> int:
+        """Fetch what is worth it in this way; returns the byte from which on one stream is to go on."""
+        if self._ceiling <= 1 or is_relayed():
+            return self._done
+        error: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._adjust, tasks)
+            try:
+                await _Download(self._descriptor, self._repository, self._done).pour(self._take_first)
+            except _Enough:
+                error = await self._take_in_order()
+            except Exception as failure:  # noqa: BLE001  kept, since leaving a task group would wrap it
+                error = failure
+            tasks.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        if self._failure is not None and not isinstance(self._failure, NetworkError):
+            self._traffic.most_ranges = 1  # it gives no ranges, or not to several at a time
+        return self._done
+
+    @property
+    def _ceiling(self) -> int:
+        """The connections that the host may have for one blob."""
+        return min(self._most, self._traffic.most_ranges or self._most)
+
+    def _take_first(self, piece: memoryview) -> None:
+        """Take a piece of the one stream, in its thread, up to where the ranges begin."""
+        with self._lock:
+            stop_at = self._stop_at
+            if stop_at is not None:
+                piece = piece[: stop_at - self._done]
+            self._begun = self._done + len(piece)
+        if piece:
+            self._sink(piece)
+        self._done += len(piece)
+        if self._done == stop_at:
+            raise _Enough
+
+    async def _adjust(self, tasks: TaskGroup) -> None:
+        """Look now and then whether more connections bring more."""
+        best, before = 0.0, 1
+        await anyio.sleep(_LOOK)  # in which a connection becomes as fast as it can
+        while True:
+            (moved, throttled), began = self._counted(), time.monotonic()
+            await anyio.sleep(_LOOK)
+            moved_now, throttled_now = self._counted()
+            rate = (moved_now - moved) / (time.monotonic() - began)
+            if throttled_now > throttled:
+                self._traffic.most_ranges = self._wanted = before
+                return
+            if self._wanted > before and rate < best * _GAIN:
+                self._wanted = before
+                return
+            if self._descriptor.size - max(self._begun, self._next) < rate * _WORTH:
+                return
+            best, before = rate, self._wanted
+            if before >= self._ceiling:
+                return
+            self._wanted = min(2 * before, self._ceiling, before + self._traffic.permits.free)
+            if self._wanted > before:
+                self._add_connections(tasks, rate)
+
+    def _counted(self) -> tuple[int, int]:
+        """Bytes that came from all hosts, since a registry sends us to others for blobs; and their answers of 429."""
+        traffic = self._repository.registry.transport.traffic.values()
+        return sum(host.bytes_in for host in traffic), sum(host.throttled for host in traffic)
+
+    def _add_connections(self, tasks: TaskGroup, rate: float) -> None:
+        if self._stop_at is None:
+            with self._lock:
+                self._next = self._stop_at = self._begun + max(_RANGE, int(rate * _AHEAD))
+        while self._fetching < self._wanted:
+            self._fetching += 1
+            tasks.start_soon(self._fetch)
+
+    async def _fetch(self) -> None:
+        """Fetch one range after another, as long as so many connections are wanted."""
+        assert self._stop_at is not None
+        size = self._descriptor.size
+        while 1 < self._wanted >= self._fetching and self._failure is None and self._next < size:
+            start = self._next
+            if start - max(self._done, self._stop_at) >= _RANGE * (self._wanted + _SPARE):
+                await self._changed.wait()
+                continue
+            end = self._next = min(start + _RANGE, size)
+            content = bytearray()
+            part = _Download(self._descriptor, self._repository, start, end=end, has_etag=self._is_of_etag)
+            try:
+                await part.pour(content.extend)
+            except SyncerError as error:
+                self._failure = error
+                break
+            self._ready[start] = content
+            self._wake()
+        self._fetching -= 1
+        self._wake()
+
+    def _is_of_etag(self, etag: str | None) -> bool:
+        """Whether a range is of the same content as those before it, as far as the server says."""
+        with self._lock:
+            self._etag = self._etag or etag
+        return etag in (None, self._etag)
+
+    async def _take_in_order(self) -> Exception | None:
+        """Give the ranges to the sink, up to the first one that does not come; returns the error of the sink."""
+        while self._done < self._descriptor.size:
+            content = self._ready.pop(self._done, None)
+            if content is None:
+                if self._failure is not None or self._fetching == 0 or self._wanted == 1:
+                    break
+                await self._changed.wait()
+                continue
+            try:
+                await to_thread.run_sync(self._sink, memoryview(content))
+            except Exception as error:  # noqa: BLE001  as above
+                return error
+            self._done += len(content)
+            self._wake()
+        return None
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

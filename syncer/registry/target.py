@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from http import HTTPStatus
 
+from anyio import to_thread
+
 from syncer.content import Blob, FileBlob, PourableBlob, Progress, SharedBlob, Withdrawn
-from syncer.errors import ChildrenUnknown, Denied, RegistryError, TargetError
+from syncer.errors import ChildrenUnknown, Denied, RegistryError, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.answers import hint_for, is_full
 from syncer.registry.body import Content, SourceFailed
 from syncer.registry.referrers import Referrers, ReferrerSearch
 from syncer.registry.repository import Registry, Repository
-from syncer.registry.upload import Upload
+from syncer.registry.upload import Upload, find_unfinished
 from syncer.registry.upload_session import Manner, Session, UploadJournal, opened
 from syncer.transport import Budget, Request
 
@@ -102,6 +104,32 @@ class RegistryTarget:
                 await self._send(repository, blob, progress, session)
         progress.done = blob.descriptor.size
         return True
+
+    @property
+    def may_have_begun(self) -> bool:
+        """True where ``arrived`` may tell of anything."""
+        return self._interrupted or self._journal is not None
+
+    async def arrived(self, space: str, descriptor: Descriptor) -> int:
+        """Bytes of a blob that ``write`` would not send, as far as the journal tells of a push that did not end.
+
+        They are all of it where such a push brought it, else those that an upload has which goes on.  Nothing is sent.
+        """
+        repository = self._repository(space)
+        try:
+            if self._interrupted and await repository.has_blob(descriptor):
+                return descriptor.size
+            if self._journal is None or descriptor.size <= self._manner.chunk_size:
+                return 0
+            budget = self._registry.transport.budget()
+            session = await find_unfinished(repository, descriptor, self._journal, budget)
+        except SyncerError:
+            return 0  # the push meets it again, and tells
+        if session is None:
+            return 0
+        # a registry may have forgotten the place that it told before
+        await to_thread.run_sync(self._journal.save, repository.name, descriptor.digest, session.state())
+        return session.offset
 
     async def _send_shared(
         self, repository: Repository, blob: SharedBlob, progress: Progress, session: Session | None

@@ -11,11 +11,12 @@ import anyio
 from msgspec import structs
 
 from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
+from syncer.oci import Descriptor
 from syncer.registry.answers import is_web_page, problems_of, uploaded, with_parameters
 from syncer.registry.body import Content
 from syncer.registry.repository import Repository, is_success, says_stored, unproven
 from syncer.registry.upload_session import Manner, Session, UploadJournal, Way, continued, opened
-from syncer.transport import PROGRESS, Answer, Body, Request
+from syncer.transport import PROGRESS, Answer, Body, Budget, Request
 from syncer.transport.client import TRANSIENT, TROUBLE
 
 _RESTARTS = 3
@@ -260,15 +261,7 @@ class Upload:
         self._count(session)
 
     async def _standing(self, session: Session) -> int:
-        """How many bytes the registry says it has; raises ``_StartOver`` when it does not know the session."""
-        answer = await self._transport.ask(
-            structs.replace(session.at, method="GET", repeatable=True), budget=self._budget
-        )
-        if not _is_accepted(answer):
-            error = await self._repository.refusal(answer)
-            raise error if isinstance(error, Denied) else _StartOver(error)
-        session.moved(answer)
-        return uploaded(answer.headers.get("Range"))
+        return await _standing(session, self._budget)
 
     async def _pause(self, error: SyncerError) -> None:
         if self._budget.is_spent:
@@ -290,21 +283,13 @@ class Upload:
         return await self._repository.find_blob(self._descriptor, budget=self._budget)
 
     async def _remembered(self) -> Session | None:
-        """The session of an earlier run, if the registry knows at least as much of it as we do."""
+        """The session of an earlier run; what the journal knows besides is forgotten."""
         if self._journal is None:
             return None
-        state = await anyio.to_thread.run_sync(self._journal.load, self._repository.name, self._descriptor.digest)
-        session = continued(self._repository, state, self._size) if state else None
-        if state is None or session is None:
-            return None
-        try:
-            session.offset = await self._standing(session)
-        except _StartOver:
-            session.offset = -1
-        if state.offset <= session.offset <= self._size:
-            return session
-        await self._forget()
-        return None
+        session = await find_unfinished(self._repository, self._descriptor, self._journal, self._budget)
+        if session is None:
+            await self._forget()
+        return session
 
     async def _forget(self) -> None:
         if self._journal:
@@ -325,6 +310,37 @@ class Upload:
                 )
             except SyncerError:
                 return
+
+
+async def find_unfinished(
+    repository: Repository, descriptor: Descriptor, journal: UploadJournal, budget: Budget
+) -> Session | None:
+    """The session of an earlier run, if the registry knows at least as much of it as the journal does.
+
+    It is where the registry says that it stands.  Raises a ``SyncerError`` when the registry does not tell.
+    """
+    state = await anyio.to_thread.run_sync(journal.load, repository.name, descriptor.digest)
+    session = continued(repository, state, descriptor.size) if state else None
+    if state is None or session is None:
+        return None
+    try:
+        session.offset = await _standing(session, budget)
+    except _StartOver:
+        return None
+    return session if state.offset <= session.offset <= descriptor.size else None
+
+
+async def _standing(session: Session, budget: Budget) -> int:
+    """How many bytes the registry says it has; raises ``_StartOver`` when it does not know the session."""
+    repository = session.repository
+    answer = await repository.registry.transport.ask(
+        structs.replace(session.at, method="GET", repeatable=True), budget=budget
+    )
+    if not _is_accepted(answer):
+        error = await repository.refusal(answer)
+        raise error if isinstance(error, Denied) else _StartOver(error)
+    session.moved(answer)
+    return uploaded(answer.headers.get("Range"))
 
 
 def _stretch(start: int, length: int) -> dict[str, str]:

@@ -63,19 +63,23 @@ class FileUploadJournal:
 
     A file is locked as long as we are at its upload; one that another process has locked is left alone, and
     that upload goes unremembered.  ``was_interrupted`` says that an earlier push to this host did not say
-    ``finished``.  What cannot be kept or removed is gone without, and ``lost`` is told why.
+    ``finished``; from now on this one has not, unless it only ``looks``.  What cannot be kept or removed is gone
+    without, and ``lost`` is told why.
     """
 
-    def __init__(self, directory: Path, host: str, lost: Callable[[OSError], None] | None = None) -> None:
+    def __init__(
+        self, directory: Path, host: str, lost: Callable[[OSError], None] | None = None, *, looks: bool = False
+    ) -> None:
         self._directory = directory
         self._host = host
         self._lost = lost or _ignore
         self._marker = directory / f"{_name(host)}.running"
         self.was_interrupted = os.path.lexists(self._marker)
-        with self._hint():
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _clean(directory)
-            os.close(os.open(self._marker, os.O_CREAT | os.O_WRONLY, 0o600))
+        if not looks:
+            with self._hint():
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _clean(directory)
+                os.close(os.open(self._marker, os.O_CREAT | os.O_WRONLY, 0o600))
         self._known: set[str] = set()
         with suppress(OSError):
             self._known = {path.name for path in directory.glob("*.upload")}
@@ -134,10 +138,10 @@ class FileUploadJournal:
 
 @contextmanager
 def open_upload_journal(
-    directory: Path, host: str, lost: Callable[[OSError], None] | None = None
+    directory: Path, host: str, lost: Callable[[OSError], None] | None = None, *, looks: bool = False
 ) -> Iterator[FileUploadJournal]:
-    """The journal of pushes to ``host``, in a directory that only this user can read."""
-    journal = FileUploadJournal(directory, host, lost)
+    """The journal of pushes to ``host``, in a directory that only this user can read; a plan only ``looks``."""
+    journal = FileUploadJournal(directory, host, lost, looks=looks)
     try:
         yield journal
     finally:

@@ -79,6 +79,7 @@ class ForecastTotals(Struct, frozen=True, kw_only=True):
     bytes_to_send: int
     bytes_to_mount: int
     bytes_deduplicated: int
+    bytes_resumed: int = 0  # of the blobs to copy, which an earlier run has brought already
     foreign_layers: int  # that stay where their vendors keep them
     bytes_foreign: int
     blobs_assumed: int = 0  # that a delta leaves out, since its target has them
@@ -137,15 +138,25 @@ class Forecast(Struct, kw_only=True):
     _registries: dict[str, RegistryForecast] = field(default_factory=dict)
     _known: set[tuple[str, Digest]] = field(default_factory=set)  # by space
     _moved: set[tuple[str, Digest]] = field(default_factory=set)  # by the target's registry
-    _fetched: set[Digest] = field(default_factory=set)
+    _fetched: dict[Digest, int] = field(default_factory=dict)
     _warnings: dict[str, None] = field(default_factory=dict)
     _blobs: int = 0
     _mounts: int = 0
     _deduplicated: int = 0
+    _resumed: int = 0
     _foreign: dict[Digest, int] = field(default_factory=dict)
 
-    def add(self, found: DiscoveryResult, space: str, memory: Memory | None = None) -> None:
-        """Add a result of discovery; ``space`` is the item's at the target, ``memory`` comes from earlier runs."""
+    def add(
+        self,
+        found: DiscoveryResult,
+        space: str,
+        memory: Memory | None = None,
+        arrived: Mapping[tuple[str, Digest], int] | None = None,
+    ) -> None:
+        """Add a result of discovery; ``space`` is the item's at the target, ``memory`` comes from earlier runs.
+
+        ``arrived`` are the bytes of blobs that a run which did not end has brought into spaces.
+        """
         match found:
             case Unchanged(item, root):
                 self._images.append(_image(item, Action.SKIP, digest=root.digest))
@@ -154,7 +165,7 @@ class Forecast(Struct, kw_only=True):
             case ReferrersDoubt(item, error):
                 self._warnings[f"what refers to the images of {item.source.name} cannot be told: {error}"] = None
             case Tree():
-                self._add_tree(found, space, memory or Memory())
+                self._add_tree(found, space, memory or Memory(), arrived or {})
 
     def report(self, *, disk_bytes: int | None = None) -> ForecastReport:
         """The report of the results so far; ``disk_bytes`` is the size of the bundle, if one is built."""
@@ -173,6 +184,7 @@ class Forecast(Struct, kw_only=True):
             bytes_to_send=sum(registry.bytes_sent for registry in registries),
             bytes_to_mount=sum(registry.bytes_mounted for registry in registries),
             bytes_deduplicated=self._deduplicated,
+            bytes_resumed=self._resumed,
             foreign_layers=len(self._foreign),
             bytes_foreign=sum(self._foreign.values()),
             blobs_assumed=len(self.left_out),
@@ -183,7 +195,7 @@ class Forecast(Struct, kw_only=True):
             totals=totals, images=tuple(self._images), registries=registries, warnings=tuple(self._warnings)
         )
 
-    def _add_tree(self, tree: Tree, space: str, memory: Memory) -> None:
+    def _add_tree(self, tree: Tree, space: str, memory: Memory, arrived: Mapping[tuple[str, Digest], int]) -> None:
         source, target = tree.item.source.registry, tree.item.target.registry
         own = f"{target}/{space}" if self.sends else space  # two registries may have repositories of one name
         self._foreign |= {layer.digest: layer.size for layer in tree.left_out}
@@ -204,11 +216,17 @@ class Forecast(Struct, kw_only=True):
                 self._mounts += 1
                 continue
             self._moved.add((target, descriptor.digest))
-            moved += descriptor.size
+            there = arrived.get((space, descriptor.digest), 0)
+            if there == descriptor.size:
+                continue
+            left = descriptor.size - there
+            self._resumed += there
+            moved += left
             self._blobs += 1
-            if self.fetches and not (self.shares and descriptor.digest in self._fetched):
-                self._fetched.add(descriptor.digest)
-                self._registry(source).bytes_fetched += descriptor.size
+            if self.fetches:
+                before = self._fetched.get(descriptor.digest, 0) if self.shares else 0
+                self._fetched[descriptor.digest] = max(before, left)
+                self._registry(source).bytes_fetched += max(0, left - before)
         if self.sends:
             self._registry(target).bytes_sent += moved
             self._registry(target).bytes_mounted += mounted
@@ -235,8 +253,9 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
             f"with:    {quantity(totals.referrers_to_copy, 'signature or referrer', 'signatures and referrers')}"
         )
     lines += [f"{registry.registry}: {_traffic(registry)}" for registry in report.registries if _traffic(registry)]
-    if totals.bytes_deduplicated:
-        lines.append(f"saved:   {human_bytes(totals.bytes_deduplicated)} shared between images")
+    saved = {"shared between images": totals.bytes_deduplicated, "brought by an earlier run": totals.bytes_resumed}
+    if any(saved.values()):
+        lines.append("saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size))
     if totals.foreign_layers:
         lines.append(f"foreign: {foreign_layers(totals.foreign_layers, totals.bytes_foreign)}, left out")
     if totals.blobs_assumed:

@@ -119,6 +119,11 @@ class in_lane:  # noqa: N801  it is used as a function is
         _lane.reset(self._token)
 
 
+def is_relayed() -> bool:
+    """Tell whether this task holds the permits for its requests already."""
+    return _lane.get() is Lane.RELAY
+
+
 class Permits:
     """The permits of one host, which limit the number of requests to it at a time.
 
@@ -137,6 +142,11 @@ class Permits:
         self._requests = anyio.Semaphore(limit, fast_acquire=True)
         self._errands = anyio.Semaphore(limit, fast_acquire=True)
         self._hoarding = anyio.Lock()
+
+    @property
+    def free(self) -> int:
+        """The permits that nobody has."""
+        return self._requests.value
 
     async def acquire(self) -> Release:
         """Wait for a permit; returns the function that gives it back."""
@@ -352,6 +362,7 @@ class Traffic:
     paused_seconds: float = 0.0
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
     shared_rates: Sequence[Rate] = ()  # of bytes, with other hosts
+    most_ranges: int | None = None  # connections that one blob may have, once the host has refused more
     held_back: set[str] = dataclasses.field(
         default_factory=set
     )  # blobs that never came, by the last part of their path

@@ -107,6 +107,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     idle: float = 60.0  # for the head of an answer, and without a byte of its body
     stall: float = 300.0  # as idle, for a blob: caches and virus scanners hold its first or last bytes back
     commit: float = 900.0  # for the head of the answer to an upload: some registries copy the blob first
+    ranges: int = 16  # connections by which one large blob may come; 1: one stream
     slowest: int = 1024  # bytes a second; a body that moves less over the whole window is given up
     window: float = 60.0  # at least as long as a byte of the body is waited for
 

@@ -1,6 +1,6 @@
-"""``python -m tests.support.bundle_builder FINAL FORM LOG``: a build that a test may kill.
+"""``python -m tests.support.bundle_builder FINAL FORM LOG [NAME…]``: a build that a test may kill.
 
-Every piece that is fetched is a line of ``LOG``: digest, offset, length.
+It is of all images, or of those named.  Every piece that is fetched is a line of ``LOG``: digest, offset, length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import anyio
 
 from syncer.bundle import Format
-from syncer.content import Blob, Pieces
+from syncer.content import Blob, Item, Pieces
 from syncer.oci import Descriptor, Reference
 from tests.support import images
 from tests.support.bundles import FORMATS, build
@@ -57,11 +57,13 @@ def add_large_images(source: MemorySource) -> None:
     source.add("other", images.multi_platform("other", base=shared))
 
 
-async def main(final: Path, form: Format, log: Path) -> None:
+async def main(final: Path, form: Format, log: Path, *names: str) -> None:
     source = LoggedSource(log=os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
     add_large_images(source)
-    await build(final, source, form)
+    items = [Item(name, name) for name in map(Reference.parse, names)]
+    await build(final, source, form, items=items or None)
 
 
 if __name__ == "__main__":
-    anyio.run(main, Path(sys.argv[1]), next(form for form in FORMATS if form == sys.argv[2]), Path(sys.argv[3]))
+    form = next(form for form in FORMATS if form == sys.argv[2])
+    anyio.run(main, Path(sys.argv[1]), form, Path(sys.argv[3]), *sys.argv[4:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ async def syncer(*arguments: str | Path, home: Path, stdin: str = "", **variable
     ran = Ran(process.returncode, process.stdout.decode(), process.stderr.decode())
     assert "Traceback" not in ran.stderr, ran.stderr
     return ran
+
+
+async def run_until(home: Path, enough: Callable[[], bool], *arguments: str | Path) -> int | None:
+    """Run a command and kill it when ``enough`` says so; its exit code if it ended before."""
+    async with await anyio.open_process(
+        [sys.executable, "-m", "syncer", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(home),
+    ) as process:
+        while process.returncode is None and not enough():  # noqa: ASYNC110  (a proxy tells nobody)
+            await anyio.sleep(0.002)
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        return process.returncode if process.returncode != -9 else None
 
 
 _WEIGHED = """

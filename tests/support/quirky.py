@@ -132,10 +132,10 @@ class Quirky:
         content = self.blobs.get(name, {}).get(digest)
         if content is None:
             return problem(404, "BLOB_UNKNOWN")
-        if found := re.fullmatch(r"bytes=([0-9]+)-", request.headers.get("Range", "")):
-            start = int(found[1])
-            headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-            return web.Response(status=206, body=content[start:], headers=headers)
+        if found := re.fullmatch(r"bytes=([0-9]+)-([0-9]*)", request.headers.get("Range", "")):
+            start, last = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)
+            headers = {"Content-Range": f"bytes {start}-{last}/{len(content)}"}
+            return web.Response(status=206, body=content[start : last + 1], headers=headers)
         return web.Response(body=content)
 
     async def _start(self, request: web.Request) -> web.StreamResponse:

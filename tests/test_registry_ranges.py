@@ -1,0 +1,266 @@
+"""A large blob by several connections: when that is done, what it brings, and what a server may do to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import pytest
+from aiohttp import web
+from msgspec import structs
+
+from syncer.registry import download
+from syncer.transport import Limits
+from tests.support import images, registry_end
+from tests.support.images import digest_of
+from tests.support.quirky import Handler, Quirky, problem, quirky_registry
+from tests.support.registry_end import QUICK, blob_of, name_at, registries_for
+
+MIB = 1024 * 1024
+CONTENT = images.noise("large", 6 * MIB)
+RANGE = 128 * 1024
+Misdeed: TypeAlias = Callable[[web.Request, web.Response], web.StreamResponse]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sizes and times are a fraction of those in earnest."""
+    monkeypatch.setattr(download, "SPREAD_FROM", MIB)
+    monkeypatch.setattr(download, "_RANGE", RANGE)
+    monkeypatch.setattr(download, "_LOOK", 0.15)
+    monkeypatch.setattr(download, "_WORTH", 0.5)
+
+
+@dataclass(slots=True)
+class Paced:
+    """A server that gives each connection so many bytes a second, and all of them together ``together``."""
+
+    each: float = 1_200_000.0
+    together: float = float("inf")
+    is_short: bool = False  # what comes in one stream after the ranges comes at once
+    misdeed: Misdeed | None = None  # what becomes of an answer to a range, the first of them excepted
+    ranges: list[str] = field(default_factory=list)  # that were asked for
+    now: int = 0
+    most: int = 0  # answers at a time
+    _free_at: float = 0.0
+
+    async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked = request.headers.get("Range", "")
+        self.ranges.append(asked)
+        answer = await handler(request)
+        is_over = self.is_short and bool(self.bounded) and not asked.rstrip("-").partition("-")[2]
+        if self.misdeed and asked and not asked.endswith("-") and len(self.bounded) > 1:
+            answer = self.misdeed(request, answer)  # type: ignore[arg-type]
+        if not isinstance(answer, web.Response) or not isinstance(answer.body, bytes):
+            return answer
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
+        response.content_length = len(answer.body)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await response.prepare(request)
+            for start in range(0, len(answer.body), 16384):
+                piece = answer.body[start : start + 16384]
+                await response.write(piece)
+                await asyncio.sleep(0 if is_over else max(len(piece) / self.each, self._turn(len(piece))))
+        except ConnectionError:
+            pass  # the client has enough
+        finally:
+            self.now -= 1
+        return response
+
+    def _turn(self, size: int) -> float:
+        """Seconds until the link that all connections share has carried so many bytes more."""
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(now, self._free_at) + size / self.together
+        return self._free_at - now
+
+    @property
+    def bounded(self) -> Sequence[str]:
+        """The ranges with an end."""
+        return [asked for asked in self.ranges if asked and not asked.endswith("-")]
+
+
+async def fetched(registry: Quirky, paced: Paced, *, times: int = 1, limits: Limits = QUICK) -> list[bytes]:
+    registry.add("app", CONTENT)
+    registry.on("GET blob", paced, times=9999)
+    async with registries_for(limits=limits) as registries:
+        blob = registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)
+        return [await registry_end.poured(blob) for _ in range(times)]
+
+
+async def test_a_large_blob_comes_by_as_many_connections_as_bring_more() -> None:
+    paced = Paced()
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced) == [CONTENT]
+
+    assert paced.most >= 6
+    assert paced.ranges[0] == ""
+    assert len(set(paced.bounded)) == len(paced.bounded)
+
+
+async def test_a_link_that_is_full_gets_no_more_connections() -> None:
+    """Some are tried, which bring no more than one; the rest comes as it began."""
+    paced = Paced(each=4_000_000, together=4_000_000, is_short=True)
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced) == [CONTENT]
+
+    assert paced.bounded
+    assert paced.ranges[-1].endswith("-")
+
+
+@pytest.mark.parametrize(("limits", "size"), [(structs.replace(QUICK, ranges=1), MIB), (QUICK, 7 * MIB)])
+async def test_one_stream_is_what_was_asked_for_or_is_enough(
+    monkeypatch: pytest.MonkeyPatch, limits: Limits, size: int
+) -> None:
+    """``--ranges 1``; and a blob that is smaller than what is spread."""
+    monkeypatch.setattr(download, "SPREAD_FROM", size)
+    paced = Paced(each=12_000_000)
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced, limits=limits) == [CONTENT]
+
+    assert paced.ranges == [""]
+
+
+async def test_no_more_connections_than_the_host_may_have() -> None:
+    paced = Paced()
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced, limits=structs.replace(QUICK, requests_per_host=3)) == [CONTENT]
+
+    assert 2 <= paced.most <= 1 + 3  # the server may still be at the one that was broken off
+
+
+def another(status: int, **headers: str) -> Misdeed:
+    """The same body under another status, or with other headers."""
+
+    def answer(_: web.Request, right: web.Response) -> web.StreamResponse:
+        changed = dict(right.headers) | {name.replace("_", "-"): value for name, value in headers.items()}
+        return web.Response(status=status, body=right.body, headers=changed)
+
+    return answer
+
+
+def refused(status: int) -> Misdeed:
+    return lambda *_: problem(status, "DENIED", "one connection at a time")
+
+
+def whole(*_: object) -> web.StreamResponse:
+    return web.Response(body=CONTENT)
+
+
+def shifted(_: web.Request, right: web.Response) -> web.StreamResponse:
+    assert isinstance(right.body, bytes)
+    start, last = map(int, right.headers["Content-Range"].partition(" ")[2].partition("/")[0].split("-"))
+    headers = {"Content-Range": f"bytes {start + 1}-{last}/{len(CONTENT)}"}
+    return web.Response(status=206, body=right.body[1:], headers=headers)
+
+
+def short(_: web.Request, right: web.Response) -> web.StreamResponse:
+    assert isinstance(right.body, bytes)
+    start = int(right.headers["Content-Range"].partition(" ")[2].partition("-")[0])
+    body = right.body[:1000]
+    headers = {"Content-Range": f"bytes {start}-{start + len(body) - 1}/{len(CONTENT)}"}
+    return web.Response(status=206, body=body, headers=headers)
+
+
+def longer(_: web.Request, right: web.Response) -> web.StreamResponse:
+    assert isinstance(right.body, bytes)
+    return web.Response(status=206, body=right.body + b"more", headers=right.headers)
+
+
+@pytest.mark.parametrize(
+    "misdeed",
+    [
+        whole,
+        shifted,
+        short,
+        longer,
+        another(206, Content_Encoding="gzip"),
+        another(206, Content_Range="bytes 0-9/10"),
+        another(200),
+        refused(401),
+        refused(403),
+        refused(404),
+        refused(416),
+    ],
+)
+async def test_a_server_that_gives_no_ranges_gives_one_stream_from_then_on(misdeed: Misdeed) -> None:
+    """Also to the next blob of the same run."""
+    paced = Paced(each=3_000_000, misdeed=misdeed, is_short=True)
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced, times=2) == [CONTENT, CONTENT]
+
+    assert 2 <= len(paced.bounded) <= 4
+    assert paced.ranges[-1] == ""
+    assert paced.ranges[-2].endswith("-")
+
+
+async def test_ranges_of_other_content_are_not_put_together() -> None:
+    """The ETag of a server changes in the middle."""
+    etags = iter(["one", *["other"] * 999])
+
+    def answer(_: web.Request, right: web.Response) -> web.StreamResponse:
+        right.headers["ETag"] = next(etags)
+        return right
+
+    paced = Paced(each=3_000_000, misdeed=answer, is_short=True)
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced) == [CONTENT]
+
+    assert paced.ranges[-1].endswith("-")
+
+
+async def test_a_server_that_asks_for_fewer_requests_gets_fewer() -> None:
+    """429 for the second connection: there is no more than one for the rest of the run."""
+    paced = Paced(each=3_000_000, is_short=True)
+
+    def answer(_: web.Request, right: web.Response) -> web.StreamResponse:
+        return problem(429, "TOOMANYREQUESTS") if paced.now else right
+
+    paced.misdeed = answer
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced, times=2) == [CONTENT, CONTENT]
+
+    assert paced.bounded
+    assert paced.ranges[-1] == ""
+
+
+@pytest.mark.parametrize("after", [0, 50_000])
+async def test_a_range_that_breaks_off_is_taken_up_again(after: int) -> None:
+    paced = Paced(each=3_000_000)
+    broken = 0
+
+    def answer(request: web.Request, right: web.Response) -> web.StreamResponse:
+        nonlocal broken
+        broken += 1
+        if broken % 4 == 0:
+            assert request.transport
+            assert isinstance(right.body, bytes)
+            head = "".join(f"{name}: {value}\r\n" for name, value in right.headers.items())
+            request.transport.write(f"HTTP/1.1 206 Part\r\n{head}\r\n".encode() + right.body[:after])
+            request.transport.close()
+        return right
+
+    paced.misdeed = answer
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced) == [CONTENT]
+
+    assert broken > 8
+    assert paced.ranges[-1] != ""
+
+
+async def test_the_content_is_checked_as_ever() -> None:
+    """A byte that is altered in a range is in what came, whose digest tells."""
+
+    def answer(_: web.Request, right: web.Response) -> web.StreamResponse:
+        assert isinstance(right.body, bytes)
+        return web.Response(status=206, body=right.body[:-1] + b"?", headers=right.headers)
+
+    paced = Paced(each=3_000_000, misdeed=answer)
+    async with quirky_registry() as registry:
+        (found,) = await fetched(registry, paced)
+
+    assert len(found) == len(CONTENT)
+    assert digest_of(found) != digest_of(CONTENT)

@@ -1,0 +1,89 @@
+"""The first line of a summary says what happened, and nobody takes a part for the whole."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.bundles import build, some_images
+from tests.support.cli import syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply
+
+
+def closed_port() -> str:
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("command", ["push", "copy"])
+async def test_what_failed_altogether_was_not_brought_anywhere(tmp_path: Path, command: str) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    place = closed_port()
+    ends = ("--source", "--destination") if command == "copy" else ("--file", "--registry")
+
+    ran = await syncer(command, ends[0], bundle, ends[1], place, home=tmp_path)
+
+    what, done = (f"bundle {bundle}", "copied") if command == "copy" else ("local bundle edge", "pushed")
+    assert ran.code == 1
+    assert ran.stdout.splitlines()[3] == f"{what} was not {done} to {place}: all of its 4 images failed"
+
+
+async def test_what_failed_in_part_was_brought_but_for_that(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        proxy.on("PUT", "/app1/manifests/", Reply(400), times=None)
+        ran = await syncer("push", "--file", bundle, "--registry", proxy.registry.address, home=tmp_path)
+
+    place = proxy.registry.address
+    assert ran.stdout.splitlines()[3] == f"local bundle edge pushed to {place}, but for 1 of 4 images that failed"
+
+
+async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """The build, verify, push and plan say what it lacks, in words and in JSON."""
+    bundle = tmp_path / "edge.tar.zst"
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await client.push(source, "team/app", images.image("app"), "1")
+        wanted = [f"--image={source.address}/team/{name}:1" for name in ("app", "gone")]
+        gone, place = f"{source.address}/team/gone:1", target.address
+
+        built = await syncer("build", *wanted, "--name", "edge", "--output", tmp_path, "--allow-partial", home=tmp_path)
+        verified = await syncer("verify", "--file", bundle, home=tmp_path)
+        told = await syncer("verify", "--file", bundle, "--registry", place, "--json", home=tmp_path)
+        planned = await syncer("plan", "--file", bundle, "--registry", place, home=tmp_path)
+        pushed = await syncer("push", "--file", bundle, "--registry", place, home=tmp_path)
+        again = await syncer("push", "--file", bundle, "--registry", place, "--json", home=tmp_path)
+
+    lacks = f"lacks 1 of 2 images, which could not be had when it was built: {gone}"
+    assert f"bundle edge saved to {bundle}, without 1 of 2 images that failed\n" in built.stdout
+    assert f"missing: the bundle {lacks}\n" in verified.stdout
+    assert "hint: build the bundle again with --force" in verified.stderr
+    assert [each["name"] for each in told.json["missing"]] == [gone]
+    assert "404" in told.json["missing"][0]["reason"]
+    assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in planned.stderr
+    assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in pushed.stdout
+    assert any(lacks in warning for warning in again.json["warnings"])
+    assert (verified.code, planned.code, pushed.code) == (0, 0, 0)
+
+
+async def test_a_whole_bundle_lacks_nothing(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        await client.push(registry, "team/app", images.image("app"), "1")
+        image = f"{registry.address}/team/app:1"
+        await syncer("build", "--image", image, "--output", tmp_path, home=tmp_path)
+        told = await syncer("verify", "--file", tmp_path / "bundle.tar.zst", "--json", home=tmp_path)
+        pushed = await syncer(
+            "push", "--file", tmp_path / "bundle.tar.zst", "--registry", registry.address, home=tmp_path
+        )
+
+    assert told.json["missing"] == []
+    assert "lacks" not in pushed.stdout + pushed.stderr
+    assert pushed.stdout.splitlines()[3] == f"local bundle bundle pushed to {registry.address}"
