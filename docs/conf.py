@@ -13,9 +13,13 @@ import re
 from typing import TYPE_CHECKING
 
 import syncer
+from syncer import content, oci
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
+
+# A value's signature is made of its annotations, whose names that module imports for types alone.
+vars(content).update({name: getattr(oci, name) for name in ("Descriptor", "Digest", "Platform", "Reference")})
 
 project = "syncer"
 author = "The syncer developers"
@@ -67,14 +71,23 @@ def toctrees(index: str) -> str:
 
 def reference() -> str:
     """The docstrings of all that ``import syncer`` offers, as directives."""
-    kinds = {True: ("autoclass", ":members:\n   :show-inheritance:"), False: ("autofunction", "")}
     parts = ["\n## Reference\n"]
     for name in syncer.__all__:
-        if not name.startswith("_"):
-            directive, options = kinds[inspect.isclass(getattr(syncer, name))]
-            parts.append(f"### {name}\n\n```{{eval-rst}}\n.. {directive}:: syncer.{name}\n   {options}\n```\n")
-    parts.append("### Errors\n\n```{eval-rst}\n.. automodule:: syncer.errors\n   :no-members:\n   :no-index:\n```\n")
+        offered = getattr(syncer, name)
+        if inspect.ismodule(offered):
+            parts.append(directive(name, f"automodule:: {offered.__name__}", ":members:"))
+        elif inspect.isclass(offered):
+            parts.append(directive(name, f"autoclass:: syncer.{name}", ":members:", ":show-inheritance:"))
+        elif callable(offered):
+            parts.append(directive(name, f"autofunction:: syncer.{name}"))
+    parts.append(directive("Errors", "automodule:: syncer.errors", ":no-members:"))
     return "\n".join(parts)
+
+
+def directive(title: str, first: str, *options: str) -> str:
+    """A heading, and below it a directive of reStructuredText."""
+    lines = "\n   ".join((f".. {first}", *options))
+    return f"### {title}\n\n```{{eval-rst}}\n{lines}\n```\n"
 
 
 def complete(_: Sphinx, page: str, text: list[str]) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
+import pytest
 
+import syncer
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import environment
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 def blocks(page: str) -> Iterator[tuple[str, list[str]]]:
@@ -56,3 +62,52 @@ async def test_the_first_bundle_comes_about_as_its_page_says(serve_disk: OpenReg
         repositories = await client.repositories(target)
     assert len(repositories) == 4  # of the images, and of the definition
     assert shown >= 6
+
+
+async def test_the_examples_of_the_library_run(
+    serve_disk: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, as in one program; only the hosts are others."""
+    page = (DOCS / "library.md").read_text()
+    names: dict[str, Any] = {"syncer": syncer, "anyio": anyio, "time": time}
+    async with serve_disk("source") as source, serve_disk("one") as one, serve_disk("two") as two:
+        await client.push(source, "app", images.multi_platform("app"), "1")
+        await syncer.build([f"{source.address}/app:1"], name="edge", output=tmp_path)
+        monkeypatch.chdir(tmp_path)
+        Path("sites.yaml").write_text(f"targets: [{{registry: '{two.address}/all'}}]")
+        page = re.sub(r"pilot\.example\.com|10\.0\.0\.1:8000", one.address, page)
+        page = re.sub(r"a\.example\.com|10\.0\.0\.2:8000", two.address, page)
+        page = page.replace(f'"{two.address}/images"', f'"{two.address}/more"')  # or two sites would be one
+
+        ran = [await executed("\n".join(lines), names) for kind, lines in blocks(page) if kind == "python"]
+
+        assert len(ran) >= 3
+        assert await client.repositories(one)
+    assert (names["deployed"].exit, names["pushed"].exit, names["result"].exit) == (0, 0, 0)
+
+
+async def executed(text: str, names: dict[str, Any]) -> bool:
+    """Run a block that may wait where a program's own function would."""
+    code = compile(text, "library.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    waiting = eval(code, names)
+    if waiting is not None:
+        await waiting
+    return True
+
+
+async def test_the_program_of_the_readme_runs(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    (program,) = (lines for kind, lines in blocks((ROOT / "README.md").read_text()) if kind == "python")
+    async with serve_disk("source") as source, serve_disk("target") as target:
+        await client.push(source, "cilium/cilium", images.image("cilium"), "v1.16.5")
+        await client.push(source, "busybox", images.image("busybox"), "1.37")
+        text = (
+            "\n".join(program)
+            .replace("quay.io/", f"{source.address}/")
+            .replace("busybox:", f"{source.address}/busybox:")
+        )
+        text = text.replace("10.10.254.254:8000", target.address)
+
+        ran = await anyio.run_process([sys.executable, "-c", text], cwd=tmp_path, env=environment(tmp_path))
+
+        assert len(await client.repositories(target)) == 3
+    assert "edge.tar.zst" in ran.stdout.decode()
