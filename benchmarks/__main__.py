@@ -97,7 +97,7 @@ def sweep(
     chunk_mib: str = option("Chunk sizes to try, in MiB, with commas.", default="16"),
     places: PlaceOptions,
 ) -> None:
-    """Find the flags that suit a registry and the link to it; more options go to ``syncer push`` as they are."""
+    """Find the flags that suit a registry and the link to it; more options go to syncer push as they are."""
     if corpus not in RECIPES:
         raise click.BadParameter(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
     parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)  # before a corpus is made for nothing

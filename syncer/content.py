@@ -16,7 +16,7 @@ from msgspec import Struct, field
 if TYPE_CHECKING:
     from yarl import URL
 
-    from syncer.errors import SyncerError
+    from syncer.errors import NotFound, SyncerError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
@@ -33,6 +33,8 @@ class Progress(Struct):
     done: int = 0  # bytes
     resumed: int = 0  # bytes of these that an earlier run had brought
     is_shared: bool = False  # its bytes were read from the source for several targets
+    writing: float = 0.0  # seconds that its bytes took to be written to a disk
+    hashing: float = 0.0  # seconds that they took to be hashed
 
 
 class Blob(Protocol):
@@ -166,6 +168,15 @@ class Source(Protocol):
 
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         """The blob that ``descriptor`` names, in the repository of ``reference``; nothing is read yet."""
+        ...
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A source that can say more about a name that it does not have."""
+
+    async def explain(self, reference: Reference, error: NotFound) -> NotFound:
+        """The error for ``reference``, which is not there as ``error`` says, in words that help.  Raises nothing."""
         ...
 
 

@@ -17,6 +17,7 @@
     ├── RegistryError                exit 1   the registry answered with an error status
     │   ├── Denied                   exit 3
     │   ├── NotFound                 exit 4
+    │   │   └── NameMissing                   a tag, a repository or a bundle, by its name
     │   └── ChildrenUnknown                   a manifest was refused because its content is missing
     ├── ListIncomplete               exit 1   a list that is not known to be whole
     ├── PlatformMissing              exit 4   an image does not exist for the requested platform
@@ -135,6 +136,17 @@ def redacted(text: str) -> str:
     return _LOGIN.sub(rf"\1:\2{HIDDEN}@", text) if "@" in text else text
 
 
+def human_bytes(count: float) -> str:
+    """``count`` bytes in decimal units, three digits at least: ``1.84 GB``."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        count /= 1000
+        if count < 999.5 or unit == "PB":
+            break
+    return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"
+
+
 class SyncerError(Exception):
     """The root of all errors: a message of one sentence, and a hint or None."""
 
@@ -154,6 +166,33 @@ def _remake(kind: type[SyncerError], args: tuple[Any, ...], cause: SyncerError |
     error = kind.__new__(kind, *args)
     error.__cause__ = cause
     return error
+
+
+def refusal_in(error: SyncerError) -> RegistryError | None:
+    """The answer of a registry that ``error`` is, or that a target's error was made of; None where there is none."""
+    answered = error.__cause__ if isinstance(error, TargetError) else error
+    return answered if isinstance(answered, RegistryError) else None
+
+
+_ASKED = re.compile(r"[A-Z]+ https?://([^/\s]+)/\S*: ")
+_OWN = re.compile(r"\b(?:sha(?:256|512):[0-9a-f]{12,}|[0-9][0-9.]* s\b)")  # digests, and seconds to wait
+
+
+def cause_of(error: SyncerError, names: Iterable[str] = ()) -> str:
+    """The cause that ``error`` tells, which is one text for all that fail for it.
+
+    Of a request that was answered badly only the server is left; ``names``, of what failed, become dots, as digests and
+    times to wait do.
+
+    >>> cause_of(RegistryError("HEAD http://10.0.0.1:5000/v2/a/manifests/1", 507, ["no space left"]))
+    '10.0.0.1:5000: 507 no space left'
+    >>> cause_of(PlatformMissing("quay.io/a:1 has no linux/arm64, only linux/amd64"), ["quay.io/a", "quay.io/a:1"])
+    '… has no linux/arm64, only linux/amd64'
+    """
+    text = _OWN.sub("…", _ASKED.sub(r"\1: ", str(error), count=1))
+    for name in sorted(names, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", "…", text)
+    return text
 
 
 def first_in(group: BaseExceptionGroup[_E]) -> _E:
@@ -307,6 +346,20 @@ class NotFound(RegistryError):
     """The registry does not have the requested content."""
 
     exit = Exit.MISSING
+
+
+class NameMissing(NotFound):
+    """A registry has no such tag, repository or bundle; the message says so in words of ours.
+
+    ``nearest`` are the tags that are most like the one that is missing.
+    """
+
+    def __init__(
+        self, message: str, answered: RegistryError, *, nearest: Sequence[str] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(answered.request, answered.status, answered.problems, codes=answered.codes, hint=hint)
+        self.args = (redacted(message),)
+        self.nearest = tuple(nearest)
 
 
 class ChildrenUnknown(RegistryError):

@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
-from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, is_out_of_files
+from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, human_bytes, is_out_of_files
 from syncer.failpoints import reach
 
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
@@ -171,6 +172,25 @@ def _open_locked(path: Path, mode: int, operation: int, flags: int = 0) -> int |
         os.close(file)  # its owner renamed or removed it before we had the lock
 
 
+def lock_holder(path: Path) -> str:
+    """The process that has locked the file ``path``, such as `` (process 4711, begun 22:01)``, for a message.
+
+    Empty where that cannot be told: by a system without ``/proc/locks``, or for a process in another container.
+    """
+    try:
+        file = path.stat()
+        place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+        locks = map(str.split, Path("/proc/locks").read_text().splitlines())
+        number = next(int(lock[4]) for lock in locks if lock[1] == "FLOCK" and lock[5] == place)
+        ticks = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19])  # proc(5): starttime
+        booted = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return ""
+    began = datetime.fromtimestamp(int(booted.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")).astimezone()
+    form = "%H:%M" if began.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M"
+    return f" (process {number}, begun {began:{form}})"
+
+
 def available_memory() -> int | None:
     """The bytes of memory that files may be kept in; None where the system does not tell.
 
@@ -191,6 +211,11 @@ def room_for(file: int) -> int | None:
     if not disk.f_blocks:
         return None
     return os.fstat(file).st_blocks * _STAT_BLOCK + disk.f_bavail * disk.f_frsize
+
+
+def no_room(path: Path, needed: int, room: int) -> TargetFull:
+    """The error for the file ``path`` of ``needed`` bytes or more, where its disk can hold ``room`` bytes of it."""
+    return TargetFull(f"{path} needs {human_bytes(needed)}, and {human_bytes(room)} are free", hint=MAKE_ROOM)
 
 
 class BlockFile:

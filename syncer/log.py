@@ -15,6 +15,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 from syncer.errors import HIDDEN, redacted
 from syncer.report.figures import reason
 from syncer.transfer.events import (
+    CameBack,
     Committed,
     Copied,
     Emit,
@@ -26,9 +27,14 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    Paused,
+    Postponed,
     ReferrersUnknown,
+    Retried,
     Skipped,
+    Stalled,
     Started,
+    WentAway,
 )
 
 _SECRET_KEYS = re.compile(r"passw|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE)
@@ -109,12 +115,14 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
         match event:
             case ReferrersUnknown(item, error):
                 logger.warning("referrers_unknown", source=item.source, target=item.target, message=str(error))
-            case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
+            case Found() | ImageCopied() | ImageSkipped() | ImageFailed() | Postponed():
                 _tell_image(logger, event)
             case Fetched(descriptor):
                 logger.debug("blob_fetched", digest=descriptor.digest, bytes=descriptor.size)
             case Copied() | Mounted() | Skipped() | Failed() | Committed():
                 _tell_content(logger, event)
+            case Paused() | Retried() | WentAway() | CameBack() | Stalled():
+                _tell_wait(logger, event)
             case Started():
                 pass
             case _:
@@ -123,7 +131,9 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
     return emit
 
 
-def _tell_image(logger: FilteringBoundLogger, event: Found | ImageCopied | ImageSkipped | ImageFailed) -> None:
+def _tell_image(
+    logger: FilteringBoundLogger, event: Found | ImageCopied | ImageSkipped | ImageFailed | Postponed
+) -> None:
     names = {"source": event.item.source, "target": event.item.target}
     match event:
         case ImageCopied(root=root):
@@ -132,6 +142,8 @@ def _tell_image(logger: FilteringBoundLogger, event: Found | ImageCopied | Image
             logger.info("image_unchanged", **names, digest=root.digest)
         case ImageFailed(error=error):
             logger.error("image_failed", **names, reason=reason(error), message=str(error))
+        case Postponed(error=error):
+            logger.warning("image_postponed", **names, reason=reason(error), message=str(error))
         case Found(root=root, bytes=size):
             logger.debug("image_found", **names, digest=root.digest, bytes=size)
 
@@ -149,6 +161,20 @@ def _tell_content(logger: FilteringBoundLogger, event: Copied | Mounted | Skippe
             logger.warning("content_failed", **what, reason=reason(error), message=str(error))
         case Committed():
             logger.debug("manifest_committed", **what)
+
+
+def _tell_wait(logger: FilteringBoundLogger, event: Paused | Retried | WentAway | CameBack | Stalled) -> None:
+    match event:
+        case Paused(host, seconds, why):
+            logger.warning("host_paused", host=host, seconds=round(seconds, 1), message=why)
+        case Retried(host, number, most, seconds, why):
+            logger.info("retried", host=host, retry=number, of=most, seconds=round(seconds, 1), message=why)
+        case WentAway(host, why):
+            logger.warning("host_away", host=host, message=why)
+        case CameBack(host):
+            logger.info("host_back", host=host)
+        case Stalled(descriptor, image, seconds):
+            logger.warning("blob_stalled", digest=descriptor.digest, source=image, seconds=round(seconds))
 
 
 def _renderer(format: LogFormat) -> Processor:  # noqa: A002 - what the flag is called

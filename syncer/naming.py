@@ -215,11 +215,11 @@ def read_mapping_file(path: Path) -> list[MappingRule]:
     """The rules in the YAML file at ``path``; raises ``InvalidFile``."""
     from syncer.formats.yaml import parse_yaml  # noqa: PLC0415  PyYAML is slow to import, and few runs map by a file
 
-    rules = _rules_in(parse_yaml(read_text(path), path))
+    tree = parse_yaml(read_text(path), path)
+    rules = _rules_in(tree)
     if rules is None:
-        raise InvalidFile(
-            path, f"it has no {_FIELD}", hint=f"write `{_FIELD}:` and below it lines like `quay.io/kairos: kairos`"
-        )
+        problem = "it is empty" if tree is None else f"it has no {_FIELD}"
+        raise InvalidFile(path, problem, hint=f"write `{_FIELD}:` and below it lines like `quay.io/kairos: kairos`")
     return [_rule_at(path, rules, prefix) for prefix in rules]
 
 

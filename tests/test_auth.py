@@ -59,7 +59,7 @@ async def test_no_login_is_denied_with_a_hint(debian_registry: OpenRegistry) -> 
         with pytest.raises(Denied) as caught:
             await registries.resolve(name_at(registry, "app"))
 
-    assert "docker login" in (caught.value.hint or "")
+    assert f"syncer registry-login --registry {registry.address}" in (caught.value.hint or "")
 
 
 async def test_a_login_is_for_its_registry_only(debian_registry: OpenRegistry) -> None:

@@ -26,7 +26,7 @@ def sentence(ran: Ran) -> str:
     [
         ("busybox:1\nquay.io/A/b:1\n", "images.txt:2: 'quay.io/A/b:1' is not an image reference"),
         ("a b c\n", "images.txt:1: 'a b c' is more than one word"),
-        ("# nothing\n\n", "there is no image to build from"),
+        ("# nothing\n\n", "it is empty, and names no image"),
     ],
 )
 async def test_a_list_that_says_nonsense_is_answered_with_file_and_line(
@@ -116,7 +116,8 @@ async def test_an_image_and_a_registry_that_are_not_there(debian_registry: OpenR
     unreachable = await syncer("build", "--image", f"{UNUSED}/app:1", "--output", tmp_path, home=tmp_path)
 
     assert (gone.code, no_repository.code, unreachable.code) == (4, 4, 1)
-    assert f"{registry.address}/app:2" in gone.stdout
+    assert f"{registry.address}/app has no tag 2 (nearest: 1)\n" in gone.stdout
+    assert f"{registry.address} has no repository no\n" in no_repository.stdout
     assert UNUSED in unreachable.stdout
 
 
@@ -126,7 +127,7 @@ async def test_wrong_credentials(debian_registry: OpenRegistry, tmp_path: Path) 
         ran = await syncer("build", "--image", f"{registry.address}/app:1", "--output", tmp_path, home=tmp_path)
 
     assert ran.code == 3
-    assert "docker login" in ran.stdout + ran.stderr
+    assert f"hint: log in: syncer registry-login --registry {registry.address} --username NAME\n" in ran.stderr
 
 
 async def made(debian_registry: OpenRegistry, tmp_path: Path, *options: str) -> Path:

@@ -391,6 +391,19 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert not Path("made").exists()
 
 
+@pytest.mark.parametrize("command", [[], *([name] for name in app.commands)], ids=" ".join)
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_every_help_is_shown_as_it_was_written(command: list[str], columns: int) -> None:
+    """Square brackets are no markup, and there is none left in the text of a terminal."""
+    ended = CliRunner().invoke(app, [*command, "--help"], terminal_width=columns)
+
+    shown = " ".join(ended.output.split())
+    assert ended.exit_code == 0, ended.output
+    assert "`" not in shown
+    if command == ["sweep"]:
+        assert "HOST[:PORT][/BASE]; what" in shown
+
+
 def test_plots_are_well_formed() -> None:
     drawn = [
         bars("Bars & more", {"build: fleet": {"imgpkg": 1.5, "crane": 3.0}}),

@@ -13,11 +13,12 @@ import pytest
 
 from syncer import failpoints
 from syncer.api.build import BundleFile
-from syncer.api.result import BuildResult
+from syncer.api.result import BuildResult, RunOptions
 from syncer.api.save import copy
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Item
 from syncer.errors import AlreadyThere, TargetFull
+from syncer.oci import Descriptor, Digest
 from syncer.report import human_bytes
 from syncer.transfer.events import Copied
 from syncer.transfer.run import Options, transfer
@@ -165,7 +166,7 @@ async def test_a_build_that_is_killed_while_it_drops_padding_fetches_nothing_aga
 
     assert run_build(final, log, "other", failpoint=failpoint) == -9
     assert not final.exists()
-    assert beside(final) == ["bundle.copy", "bundle.journal", "bundle.partial"]
+    assert beside(final) == ["bundle.journal", "bundle.partial", "bundle.partial.copy"]
     assert run_build(final, log, "other") == 0
 
     source = MemorySource()
@@ -221,7 +222,7 @@ async def test_a_cancelled_build_leaves_no_copy(tmp_path: Path, monkeypatch: pyt
     with anyio.CancelScope() as scope:
 
         def cancelling(*arguments: Any) -> Any:
-            if (tmp_path / "bundle.copy").exists():
+            if (tmp_path / "bundle.partial.copy").exists():
                 anyio.from_thread.run_sync(scope.cancel)
             return original(*arguments)
 
@@ -289,6 +290,36 @@ async def test_a_disk_without_room_for_a_copy_gets_the_bundle_with_its_padding(
             await verify_bundle(bundle)
     finally:
         await anyio.run_process(["umount", str(disk)])
+
+
+async def test_a_disk_without_room_is_told_with_what_an_earlier_build_left(tmp_path: Path) -> None:
+    await interrupt(final := tmp_path / "bundle")
+    left = (tmp_path / "bundle.partial").stat().st_size // 2**20
+    petabyte = Descriptor(images.OCI_LAYER, Digest.of(b"large"), 2**50)
+
+    async with open_writer(final) as writer:
+        with pytest.raises(TargetFull, match=r"needs .* are free") as refused:
+            await writer.reserve("", petabyte, None)
+
+    assert f"removing {final}.partial gives back {left} MiB or less" in str(refused.value.hint)
+
+
+async def test_a_run_that_is_cut_while_it_publishes_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await build(few := tmp_path / "few.tar.zst", source := many_images(), items=wanted(source))
+    told: list[tuple[int, str]] = []
+    options = RunOptions(on_cut=lambda report, name: told.append((report.totals.images, name)))
+    sync = os.fsync
+
+    with anyio.CancelScope() as scope:
+
+        def cancelling(file: int) -> None:
+            anyio.from_thread.run_sync(scope.cancel)
+            sync(file)
+
+        monkeypatch.setattr(os, "fsync", cancelling)
+        await copy(few, BundleFile(output=tmp_path / "out"), options=options)
+
+    assert told == [(WANTED, "few")]
 
 
 FULL = os.statvfs_result((4096, 4096, 1, 0, 0, 0, 0, 0, 0, 255))

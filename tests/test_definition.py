@@ -23,6 +23,7 @@ from syncer.profiles.definition.definition import (
 from syncer.profiles.definition.definition_file import parse_definition, read_definition
 
 _DIGEST = Digest.of(b"content")
+NAME = Reference.parse("example.com/bundle-definition:mine")
 
 
 def _definition() -> Definition:
@@ -182,10 +183,10 @@ def test_a_definition_goes_through_a_registry_as_an_artifact() -> None:
 
     assert manifest.artifact_type == "application/vnd.syncer.bundle-definition.v1+yaml"
     assert {child.digest for child in manifest.children()} == set(blobs)
-    assert blobs[definition_layer(parse_manifest(manifest.content)).digest] == content
+    assert blobs[definition_layer(parse_manifest(manifest.content), NAME).digest] == content
     assert definition_artifact(content)[0] == manifest
 
 
 def test_another_artifact_is_no_definition() -> None:
     with pytest.raises(InvalidContent, match="not a bundle definition"):
-        definition_layer(artifact_manifest(EMPTY, []))
+        definition_layer(artifact_manifest(EMPTY, []), NAME)

@@ -15,8 +15,8 @@ from syncer.cli.output import open_display
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.report.progress_meter import FleetMeasurement, InFlight, Measurement, SiteUnderWay
-from syncer.transfer.events import Copied, Found, ImageCopied, ImageFailed, Started
+from syncer.report.progress_meter import FleetMeasurement, InFlight, Measurement, SiteUnderWay, TargetUnderWay
+from syncer.transfer.events import Copied, Found, ImageCopied, ImageFailed, Paused, Retried, Stalled, Started
 from tests.support.terminal import Terminal
 
 ROOT = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"root"), 400)
@@ -51,35 +51,68 @@ def measurement(**figures: object) -> Measurement:
 def rendered(look: Measurement, width: int = 100) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
-        console.print(view(look))
+        console.print(view(look, width, 24))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
-def test_the_view_says_images_bytes_rate_and_time_left() -> None:
-    (line,) = rendered(measurement())
+def test_the_view_says_images_time_bytes_rate_and_time_left() -> None:
+    head, figures = rendered(measurement(seconds=42.0))
 
-    assert line.startswith("12 of 60 images")
-    assert line.endswith("1.20 GB of 3.40 GB · 85.0 MB/s · 26 s left")
+    assert head.startswith("12 of 60 images ━")
+    assert head.endswith(" 42 s")
+    assert figures == "35 % · 1.20 GB of 3.40 GB · 85.0 MB/s · 26 s left"
 
 
 def test_while_discovery_runs_totals_are_marked_as_growing() -> None:
-    (line,) = rendered(measurement(growing=True, images_failed=2))
+    head, figures = rendered(measurement(growing=True, images_failed=2))
 
-    assert "12 of 60 images (2 failed)" in line
-    assert line.endswith("1.20 GB of 3.40 GB+ · 85.0 MB/s · 26 s+ left")
+    assert head.startswith("12 of 60 images (2 failed) ━")
+    assert figures == "1.20 GB of 3.40 GB+ · 85.0 MB/s · 26 s+ left"
 
 
-def test_the_view_lists_the_blobs_with_the_most_to_come() -> None:
-    lines = rendered(measurement(in_flight=(InFlight(LAYER, 500_000),) * 7))
+def test_the_view_lists_the_images_whose_blobs_have_the_most_to_come() -> None:
+    still = InFlight(LAYER, 500_000, "quay.io/team/app:1", still=40.2)
+    lines = rendered(measurement(in_flight=(still, *(InFlight(LAYER, 500_000, "quay.io/team/b:1"),) * 6)))
 
-    assert len(lines) == 7
-    assert lines[1] == f"  {LAYER.digest.short}   25 % of 2.00 MB"
+    assert lines[2] == "  quay.io/team/app:1   25 % of 2.00 MB, no bytes for 40 s"
+    assert lines[3] == "  quay.io/team/b:1   25 % of 2.00 MB"
     assert lines[-1] == "  and 2 more"
+    assert len(lines) == 8
 
 
-@pytest.mark.parametrize("width", [20, 40, 200])
+def test_the_view_says_what_holds_a_run_up_and_has_a_row_for_each_target() -> None:
+    waits = ("registry-1.docker.io asks to wait (429 Too Many Requests): 12 s left", "quay.io: retry 3 of 5: 503")
+    targets = (TargetUnderWay("a.example.com", 30, 12, 0), TargetUnderWay("b.example.com:5000", 30, 30, 2))
+
+    lines = rendered(measurement(waits=waits, targets=targets), 79)
+
+    assert tuple(lines[2:4]) == waits
+    assert lines[4].startswith("  a.example.com ━")
+    assert lines[4].endswith(" 12 of 30 images")
+    assert lines[5].endswith("━ 30 of 30 images (2 failed)")
+
+
+@pytest.mark.parametrize("width", [20, 40, 79, 200])
 def test_the_view_fits_any_terminal(width: int) -> None:
-    assert all(len(line) <= width for line in rendered(measurement(in_flight=(InFlight(LAYER, 1),)), width))
+    """Nothing of what it says is cut, but names in their middle."""
+    look = measurement(
+        in_flight=(InFlight(LAYER, 1, "東京" * 30, still=9.0),) * 3,
+        waits=(f"{'registry.' * 4}com asks to wait (503 Service Unavailable): 12 s left",),
+        targets=(TargetUnderWay("edge." * 20, 3, 1, 0), TargetUnderWay("b", 3, 1, 0)),
+    )
+
+    lines = rendered(look, width)
+
+    assert all(cell_len(line) <= width for line in lines)
+    text = " ".join(" ".join(lines).split())
+    for said in (
+        "12 of 60 images",
+        "1.20 GB of 3.40 GB",
+        "26 s left",
+        "12 s left",
+        *(["1 of 3 images"] if width > 40 else []),
+    ):
+        assert said in text
 
 
 def test_elsewhere_a_line_is_written_only_when_there_is_news() -> None:
@@ -91,20 +124,30 @@ def test_elsewhere_a_line_is_written_only_when_there_is_news() -> None:
     display(Found(ALPHA, ROOT, 1, LAYER.size, 0))
     display(Started(progress))
     display.draw()
-    progress.done, clock.seconds = 1_000_000, 10.0
+    progress.done, clock.seconds = 500_000, 10.0
+    display(Paused("quay.io", 20.0, "429 Too Many Requests"))
+    display(Paused("quay.io", 2.0, "429 Too Many Requests"))
+    display(Retried("quay.io", 1, 5, 0.1, "503 Service Unavailable"))
+    display(Retried("quay.io", 3, 5, 0.1, "GET http://quay.io/v2/: the answer was cut off"))
+    display(Stalled(LAYER, ALPHA.source, 40.0))
+    display.draw()
+    progress.done, clock.seconds = 1_500_000, 30.0
     display.draw()
     display(Copied(LAYER, "alpha", 1.0))
     display(ImageCopied(ALPHA, ROOT))
     display(ImageFailed(BETA, SyncerError("gone\x1b[2J\nfor good")))
-    clock.seconds = 20.0
+    clock.seconds = 60.0
     display.draw()
     display.draw()
 
     assert stream.getvalue().splitlines() == [
         "0 of 2 images, 0 B of 2.00 MB+",
-        "0 of 2 images, 1.00 MB of 2.00 MB+, 100 kB/s, 10 s+ left",
+        "quay.io asks to wait for 20 s: 429 Too Many Requests",
+        "quay.io: retry 3 of 5: the answer was cut off",
+        f"quay.io/alpha:1: no bytes of {LAYER.digest.short} for 40 s",
+        "0 of 2 images, 1.50 MB of 2.00 MB+, 50.0 kB/s, 10 s+ left",
         "failed: quay.io/beta:1: gone [2J for good",
-        "2 of 2 images (1 failed), 2.00 MB of 2.00 MB, 100 kB/s",
+        "2 of 2 images (1 failed), 100 %, 2.00 MB of 2.00 MB, 16.7 kB/s",
     ]
 
 
@@ -192,7 +235,7 @@ def sites_rendered(look: FleetMeasurement, width: int, height: int) -> list[str]
 
 
 DEAD = tuple(f"edge {number}" for number in range(12))
-REFUSED = "cannot be reached: connection refused"
+REFUSED = "refused the connection"
 
 
 def test_the_view_of_a_fleet_has_totals_causes_and_the_sites_that_began_first() -> None:
@@ -201,7 +244,7 @@ def test_the_view_of_a_fleet_has_totals_causes_and_the_sites_that_began_first() 
     assert head.startswith("612 of 1,000 sites (13 failed) ━")
     assert head.endswith(" 1.84 TB · 850 MB/s · 12 min 05 s left")
     assert lines == [
-        "failed: cannot be reached: connection refused: 12 sites: edge 0 and 11 more",
+        "failed: refused the connection: 12 sites: edge 0, edge 1, edge 2 and 9 more",
         "failed: 507 no space left: 1 site: full",
         "  site                         done               bytes       rate    time left",
         *(
@@ -241,7 +284,29 @@ def test_a_long_name_keeps_its_beginning_and_its_end(name: str, width: int, shor
     assert shortened(name, width) == short
 
 
-@pytest.mark.parametrize("look", [measurement(in_flight=(InFlight(LAYER, 1),) * 3), fleet(64, (REFUSED, DEAD))])
+def test_nothing_is_left_of_a_view_that_was_drawn_before_a_narrower_window_was_heard_of() -> None:
+    """Tmux tells a program a quarter of a second after it has broken the lines anew."""
+    stream, terminal = io.StringIO(), Terminal(50)
+    known = [80]
+    screen = TerminalScreen(stream, lambda: os.terminal_size((known[0], 24)))
+    look = measurement(in_flight=(InFlight(LAYER, 1, "quay.io/a/very/long/name/of/an/application:1.2.3"),) * 3)
+
+    screen.show(look)
+    known[0] = 50
+    screen.show(look)
+    terminal.feed(stream.getvalue())
+
+    assert len(terminal.lines) == 5
+    assert terminal.lines[0].startswith("12 of 60 images")
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        measurement(in_flight=(InFlight(LAYER, 1, "quay.io/a/very/long/name/of/an/application:1.2.3"),) * 3),
+        fleet(64, (REFUSED, DEAD)),
+    ],
+)
 def test_nothing_is_left_of_a_view_when_the_window_narrows(look: Measurement | FleetMeasurement) -> None:
     """The terminal breaks the lines anew, and the next view is drawn over all of them."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from syncer import errors
-from syncer.errors import Denied, InvalidFile, SyncerError
+from syncer.errors import Denied, InvalidFile, NotFound, SyncerError
 from syncer.fleet.result import Lacking, OutOfTime
 from syncer.oci import Digest
 
@@ -24,6 +24,7 @@ def _made() -> Iterator[SyncerError]:
         "RegistryError": ("GET x", 500, ["no"]),
         "Denied": ("GET x", 401, ["no"]),
         "NotFound": ("GET x", 404),
+        "NameMissing": ("t.io/app has no tag 2", NotFound("GET x", 404)),
         "ChildrenUnknown": ("PUT x", 400, ["no"], [str(Digest.of(b""))]),
     }
     for name, kind in vars(errors).items():

@@ -88,7 +88,7 @@ async def test_a_site_that_cannot_be_asked_is_told_and_is_no_success(
         own = orjson.loads((tmp_path / f"{good.address.replace(':', '_')}.json").read_bytes())
         assert (planned.code, told.code, all_shut.code) == (1, 1, Exit.DENIED)
         assert states == ["down", "down", "refused", "partial", "behind"]
-        assert told.stdout.count("cannot be reached") == 1
+        assert told.stdout.count("refused the connection") == 1
         assert f": 2 sites: {NOBODY}/a, {NOBODY}/b\n" in told.stdout
         assert [image["action"] for image in own["images"]] == ["copy", "copy"]
         assert await client.repositories(good) == []

@@ -23,7 +23,8 @@ from syncer.registry import open_registries
 from syncer.transfer.events import Event, ImageCopied, ImageFailed
 from syncer.transfer.run import Options, transfer
 from syncer.transport import Challenged, HostSettings, Limits, Request, Transport, TransportSettings, open_transport
-from syncer.transport.hosts import Presence, Quota, Rate, read_quota
+from syncer.transport.hosts import Presence, Rate
+from syncer.transport.message import Quota, read_quota
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.memory import MemorySource, MemoryTarget
@@ -291,7 +292,7 @@ async def test_nothing_that_listens_is_asked_once() -> None:
 async def test_attempts_that_an_outage_cost_are_given_again_though_it_is_over() -> None:
     """Two requests spend their attempts on one outage; the second one is told so when the first has seen it end."""
     troubles = [Unreachable("502"), Unreachable("502")]
-    presence = Presence(QUICK)
+    presence = Presence(QUICK, print)
     presence.answered(time.monotonic())
     began = time.monotonic()
 
@@ -307,7 +308,7 @@ async def test_attempts_that_an_outage_cost_are_given_again_though_it_is_over() 
 
 async def test_a_late_answer_to_a_request_of_before_an_outage_does_not_speak_against_it() -> None:
     """It comes while one request looks whether the host is in trouble, and another waits for what that one sees."""
-    presence = Presence(QUICK)
+    presence = Presence(QUICK, print)
     presence.answered(before := time.monotonic())
     looked = 0
 

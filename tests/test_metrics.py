@@ -1,14 +1,24 @@
 import re
 from pathlib import Path
 
+from msgspec import structs
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from syncer.errors import SyncerError
+from syncer.content import Item
+from syncer.errors import Exit, SyncerError
+from syncer.oci import Reference
 from syncer.report import RegistryAccount, Report
-from syncer.report.metrics import metrics, site_metrics, write_metrics
+from syncer.report.metrics import Job, metrics, site_metrics, write_metrics
 from syncer.transfer.events import ImageFailed, ImageSkipped
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.bundles import build, some_images
+from tests.support.cli import syncer
 from tests.test_report import A_NIGHT, BETA, account, root
+
+NIGHTLY = Job(profile="nightly", command="sync", targets=("t.io",))
+SUCCESS = "syncer_last_success_timestamp_seconds"
 
 
 def night(*, failed: bool) -> Report:
@@ -19,9 +29,10 @@ def night(*, failed: bool) -> Report:
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Values by name and labels, the profile's left out."""
+    """Values by name and labels, those of the job left out."""
+    job = ("profile", "command", "target")
     return {
-        (sample.name, *(value for label, value in sorted(sample.labels.items()) if label != "profile")): sample.value
+        (sample.name, *(value for label, value in sorted(sample.labels.items()) if label not in job)): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -33,7 +44,7 @@ def families(text: str) -> list[Metric]:
 
 def test_the_figures_of_the_run_are_gauges() -> None:
     accounts = [RegistryAccount(registry="t.io:5000", requests=7, paused_seconds=1.5)]
-    values = samples(metrics(account(*A_NIGHT).report(accounts), profile="nightly").decode())
+    values = samples(metrics(account(*A_NIGHT).report(accounts), NIGHTLY).decode())
 
     assert values["syncer_last_run_images", "copied"] == 1
     assert values["syncer_last_run_images", "failed"] == 1
@@ -47,13 +58,14 @@ def test_the_figures_of_the_run_are_gauges() -> None:
 
 def test_names_and_units_are_as_prometheus_advises() -> None:
     """One prefix, base units at the end, no `total` on what is no counter, help for each."""
-    text = metrics(account(*A_NIGHT).report([RegistryAccount(registry="t.io")]), profile="nightly").decode()
+    text = metrics(account(*A_NIGHT).report([RegistryAccount(registry="t.io")]), NIGHTLY).decode()
     for family in families(text):
         assert re.fullmatch(r"syncer_[a-z_]+", family.name)
         assert family.type == "gauge"
         assert family.documentation
         assert not family.name.endswith(("_total", "_milliseconds", "_mb"))
-        assert all(sample.labels["profile"] == "nightly" for sample in family.samples)
+        named = {"profile": "nightly", "command": "sync", "target": "t.io"}
+        assert all(sample.labels.items() >= named.items() for sample in family.samples)
 
 
 def test_the_metrics_of_sites_are_as_prometheus_advises_whatever_the_sites_are_called() -> None:
@@ -63,7 +75,7 @@ def test_the_metrics_of_sites_are_as_prometheus_advises_whatever_the_sites_are_c
         {"name": name, "state": state, **figures}
         for name, state in zip(names, ("done", "unchanged", "partial", "down", "not begun"), strict=True)
     ]
-    document = {"command": "push", "ended": "2026-01-01T00:00:10.000Z", "sites": rows}
+    document = {"command": "push", "bundle": "edge", "ended": "2026-01-01T00:00:10.000Z", "sites": rows}
 
     found = families(site_metrics(document, {"東京": 5.0, "gone": 1.0}).decode())
 
@@ -72,7 +84,7 @@ def test_the_metrics_of_sites_are_as_prometheus_advises_whatever_the_sites_are_c
         assert re.fullmatch(r"syncer_site_[a-z_]+", family.name)
         assert (family.type, bool(family.documentation)) == ("gauge", True)
         assert not family.name.endswith(("_total", "_milliseconds", "_mb"))
-        assert all(sample.labels.keys() == {"site", "command"} for sample in family.samples)
+        assert all(sample.labels.keys() == {"site", "command", "profile"} for sample in family.samples)
         sites = [sample.labels["site"] for sample in family.samples]
         assert len(sites) == len(set(sites))
     values = {(family.name, each.labels["site"]): each.value for family in found for each in family.samples}
@@ -87,14 +99,14 @@ def test_the_metrics_of_sites_are_as_prometheus_advises_whatever_the_sites_are_c
 
 def test_the_time_of_the_last_success_outlives_failures(tmp_path: Path) -> None:
     path = tmp_path / "syncer.prom"
-    name = ("syncer_last_success_timestamp_seconds",)
+    name = (SUCCESS,)
 
-    write_metrics(path, night(failed=True), profile="nightly")
+    write_metrics(path, night(failed=True), NIGHTLY)
     assert name not in samples(path.read_text())
 
     good = night(failed=False)
-    write_metrics(path, good, profile="nightly")
-    write_metrics(path, night(failed=True), profile="nightly")
+    write_metrics(path, good, NIGHTLY)
+    write_metrics(path, night(failed=True), NIGHTLY)
 
     values = samples(path.read_text())
     assert values[name] == good.ended.timestamp()
@@ -104,5 +116,87 @@ def test_the_time_of_the_last_success_outlives_failures(tmp_path: Path) -> None:
 def test_a_broken_file_of_the_night_before_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "syncer.prom"
     path.write_bytes(b"{{{ no metrics \xff")
-    write_metrics(path, night(failed=False), profile="nightly")
+    write_metrics(path, night(failed=False), NIGHTLY)
     assert samples(path.read_text())["syncer_last_run_success",] == 1
+
+
+def stale(path: Path) -> dict[str, float]:
+    """The times of the last success in the file, by target."""
+    found = [family for family in families(path.read_text()) if family.name == SUCCESS]
+    return {sample.labels["target"]: sample.value for family in found for sample in family.samples}
+
+
+def test_each_target_has_its_own_last_success(tmp_path: Path) -> None:
+    """One that lacks an image keeps the time that the file of the run before has; one that is gone from it has none."""
+    path, ended = tmp_path / "syncer.prom", night(failed=False).ended.timestamp()
+    edges = structs.replace(NIGHTLY, targets=("edge1.example/base", "edge2.example", "edge3.example"))
+    items = [Item(BETA.source, Reference.parse(f"{target}/beta:1")) for target in edges.targets]
+    there = [ImageSkipped(item, root("beta")) for item in items]
+    before = account(*there)
+    before.now = lambda: night(failed=False).started
+    write_metrics(path, before.report(), structs.replace(edges, targets=(*edges.targets, "edge4.example")))
+    earlier = stale(path)
+
+    write_metrics(path, account(*there[:2], ImageFailed(items[2], SyncerError("gone"))).report(), edges)
+    assert stale(path) == {
+        "edge1.example/base": ended + 2,
+        "edge2.example": ended + 2,
+        "edge3.example": earlier["edge3.example"],
+    }
+
+    write_metrics(path, account(*there).report(), edges, code=Exit.INTERRUPTED)
+    assert stale(path)["edge1.example/base"] == ended + 2
+    assert samples(path.read_text())["syncer_last_run_success",] == 0
+
+
+def test_a_success_in_a_file_of_the_version_before_counts(tmp_path: Path) -> None:
+    """Whoever upgrades is not told of stale targets; what another job did counts for nothing."""
+    path = tmp_path / "syncer.prom"
+    path.write_text(f'# TYPE {SUCCESS} gauge\n{SUCCESS}{{profile="nightly"}} 5.0\n{SUCCESS}{{profile="other"}} 7.0\n')
+    write_metrics(path, night(failed=True), NIGHTLY)
+    assert stale(path) == {"t.io": 5.0}
+
+    write_metrics(path, night(failed=True), structs.replace(NIGHTLY, command="push"))
+    assert stale(path) == {}
+
+
+async def test_the_files_of_several_jobs_are_read_as_one(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """As node_exporter does, which refuses two values under one name with the same labels."""
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    (tmp_path / "broken.tar.zst").write_bytes(bundle.read_bytes()[:-100])
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.image("app"), "1")
+        place, image = registry.address, f"{registry.address}/app:1"
+        commands: list[list[str | Path]] = [
+            ["push", "--file", bundle, "--registry", f"{place}/one"],
+            ["push", "--file", bundle, "--registry", f"{place}/two"],
+            ["verify", "--file", bundle, "--registry", f"{place}/one"],
+            ["verify", "--file", tmp_path / "broken.tar.zst"],
+            ["build", "--image", image, "--output", tmp_path / "out"],
+            ["sync", "--image", image, "--registry", f"{place}/three"],
+        ]
+        for number, command in enumerate(commands):
+            await syncer(*command, "--metrics-file", tmp_path / f"{number}.prom", home=tmp_path)
+
+    found: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    for number in range(len(commands)):
+        for family in families((tmp_path / f"{number}.prom").read_text()):
+            for sample in family.samples:
+                key = sample.name, frozenset(sample.labels.items())
+                assert key not in found
+                found[key] = sample.value
+    ended = {
+        (dict(labels)["command"], dict(labels)["target"]): value
+        for (name, labels), value in found.items()
+        if name == "syncer_last_run_success"
+    }
+    assert ended == {
+        ("push", f"{place}/one"): 1,
+        ("push", f"{place}/two"): 1,
+        ("verify", f"{place}/one"): 1,
+        ("verify", ""): 0,
+        ("build", f"{tmp_path}/out/bundle.tar.zst"): 1,
+        ("sync", f"{place}/three"): 1,
+    }
+    good = {(dict(labels)["command"], dict(labels)["target"]) for name, labels in found if name == SUCCESS}
+    assert good == ended.keys() - {("verify", "")}

@@ -242,7 +242,7 @@ async def test_a_console_that_is_not_there_is_unreachable() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        with pytest.raises(Unreachable, match=f"127.0.0.1:{port} cannot be reached"):
+        with pytest.raises(Unreachable, match=f"127.0.0.1:{port} refused the connection"):
             await _ask(URL(f"http://127.0.0.1:{port}"))
     with pytest.raises(NameUnknown, match=r"there is no host console\.invalid"):
         await _ask(URL("https://console.invalid"))

@@ -1,9 +1,12 @@
+from msgspec import structs
+
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report import ProgressMeter
 from syncer.report.progress_meter import FleetMeter
 from syncer.transfer.events import (
+    CameBack,
     Copied,
     Failed,
     Found,
@@ -11,8 +14,11 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    Paused,
+    Retried,
     Skipped,
     Started,
+    WentAway,
 )
 
 ROOT = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"root"), 400)
@@ -34,11 +40,12 @@ def test_bytes_on_their_way_count_and_the_rate_is_that_between_two_looks() -> No
     meter.measure(0.0)
     progress.done = 400
 
-    measurement = meter.measure(2.0)
+    assert meter.measure(1.0).seconds_left is None  # nobody knows so early
+    measurement = meter.measure(4.0)
 
     assert (measurement.bytes_done, measurement.bytes) == (400, 1000)
-    assert measurement.rate == 200
-    assert measurement.seconds_left == 3
+    assert measurement.rate == 100
+    assert measurement.seconds_left == 6
     assert [(look.descriptor.size, look.done) for look in measurement.in_flight] == [(1000, 400)]
 
 
@@ -135,6 +142,7 @@ def test_a_fleet_is_as_far_as_its_sites_together() -> None:
     fleet.end("quick", 5.0, None)
     fleet.end("gone", 5.0, "connection refused")
     progress.done = 500
+    fleet.measure(2.0)
 
     measurement = fleet.measure(5.0)
 
@@ -172,3 +180,54 @@ def test_a_site_that_is_visited_again_counts_once_and_what_it_moved_counts_on() 
     measurement = fleet.measure(2.0)
 
     assert (measurement.ended, measurement.failed, measurement.bytes_moved) == (1, 0, 2000)
+
+
+def test_a_pause_and_an_outage_are_told_while_they_last_and_a_retry_for_a_moment() -> None:
+    meter = ProgressMeter()
+
+    def told(now: float) -> tuple[str, ...]:
+        return meter.measure(now).waits
+
+    assert told(0.0) == ()
+    meter(Paused("hub.io", 12.5, "429 Too Many Requests"))
+    meter(Retried("hub.io", 1, 5, 0.5, "429 Too Many Requests"))
+    meter(Retried("quay.io", 3, 5, 0.5, "GET https://quay.io/v2/: the answer was cut off"))
+    pause = "hub.io asks to wait (429 Too Many Requests): {} s left"
+    assert told(10.0) == (pause.format(13), "quay.io: retry 3 of 5: the answer was cut off")
+    assert told(20.0) == (pause.format(3),)
+    assert told(23.0) == ()
+    meter(WentAway("quay.io", "quay.io cannot be reached: connection refused"))
+    assert told(30.0) == ("quay.io is away for 0 s, and is asked again: quay.io cannot be reached: connection refused",)
+    meter(CameBack("quay.io"))
+    assert told(31.0) == ()
+
+
+def test_a_blob_says_for_how_long_it_stands_still() -> None:
+    meter, progress = ProgressMeter(), Progress(blob("a", 1000))
+    meter(Started(progress, item("a").source, "a"))
+
+    def still(now: float) -> float | None:
+        (look,) = meter.measure(now).in_flight
+        assert look.name == str(item("a").source)
+        return look.still
+
+    assert (still(0.0), still(4.0), still(40.0)) == (None, None, 40.0)
+    progress.done = 1
+    assert (still(41.0), still(45.0), still(46.0)) == (None, None, 5.0)
+
+
+def test_each_of_several_targets_has_its_images() -> None:
+    meter = ProgressMeter()
+    for host, ended in (("b.io", True), ("a.io", False)):
+        to = structs.replace(item("x"), target=Reference.parse(f"{host}/x:1"))
+        meter(Found(to, ROOT, 1, 1000, 0))
+        meter(Started(Progress(blob("x", 1000)), to.source, "x"))
+        if ended:
+            meter(ImageFailed(to, SyncerError("gone")))
+
+    targets = meter.measure(0.0).targets
+
+    assert [(each.name, each.images, each.images_done, each.images_failed) for each in targets] == [
+        ("a.io", 1, 0, 0),
+        ("b.io", 1, 1, 1),
+    ]

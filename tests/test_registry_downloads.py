@@ -416,7 +416,7 @@ async def test_a_vendor_that_cannot_be_reached_gives_way_to_the_next(read: Read)
 
         assert await read(registries.blob(name, foreign(nowhere, f"{vendor.url}{PATH}"))) == CONTENT
 
-        with pytest.raises(NetworkError, match=r"127\.0\.0\.1:9 cannot be reached"):
+        with pytest.raises(NetworkError, match=r"127\.0\.0\.1:9 refused the connection"):
             await read(registries.blob(name, foreign(nowhere)))
 
 

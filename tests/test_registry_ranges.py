@@ -37,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Paced:
     """A server that gives each connection so many bytes a second, and all of them together ``together``."""
 
-    each: float = 1_200_000.0
+    each: float = 600_000.0
     together: float = float("inf")
     is_short: bool = False  # what comes in one stream after the ranges comes at once
     misdeed: Misdeed | None = None  # what becomes of an answer to a range, the first of them excepted
@@ -96,7 +96,7 @@ async def test_a_large_blob_comes_by_as_many_connections_as_bring_more() -> None
     async with quirky_registry() as registry:
         assert await fetched(registry, paced) == [CONTENT]
 
-    assert paced.most >= 6
+    assert paced.most >= 4
     assert paced.ranges[0] == ""
     assert len(set(paced.bounded)) == len(paced.bounded)
 

@@ -181,7 +181,7 @@ def test_the_summary_reads_like_palettes() -> None:
         "images:  4 (1 copied, 1 unchanged, 1 failed, 1 unfinished)",
         "moved:   1.00 kB in 1 blob",
         "saved:   8.00 GB shared between images, 700 B mounted, 300 B there already",
-        "asked:   1,234 requests (1 retry, 2 × 429)",
+        "requests: 1,234 (1 retry, 2 × 429)",
         "time:    8.0 s, 125 B/s",
         "failed:  quay.io/gamma:1: GET quay.io/v2/a/manifests/1: 404 Not Found",
     ]

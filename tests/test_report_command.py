@@ -46,7 +46,7 @@ def fleet(*sites: SiteResult, minutes: int = 0, command: str = "push", bundle: s
 
 
 def refused(host: str) -> Unreachable:
-    return Unreachable(f"{host}.example.com cannot be reached: connection refused")
+    return Unreachable(f"{host}.example.com refused the connection")
 
 
 async def joined(tmp_path: Path, *reports: FleetResult | Report, code: int = 0) -> tuple[dict[str, Any], str]:
@@ -85,12 +85,12 @@ async def test_the_shards_of_a_fleet_are_one_account(debian_registry: OpenRegist
     assert document["totals"]["sites_done"] == 4
     for figure in ("bytes_sent", "requests", "images"):
         assert document["totals"][figure] == sum(part["totals"][figure] for part in own) > 0
-    assert document["causes"] == [{"cause": "cannot be reached: connection refused", "sites": [NOBODY]}]
+    assert document["causes"] == [{"cause": "refused the connection", "sites": [NOBODY]}]
     assert [part["run_id"] for part in document["parts"]] == [part["run_id"] for part in own]
     assert "2 runs from" in told.stdout
     assert "bundle edge is at 4 of 5 sites" in told.stdout
     assert "sites:   4 done, 1 down" in told.stdout
-    assert f"failed:  cannot be reached: connection refused: 1 site: {NOBODY}" in told.stdout
+    assert f"failed:  refused the connection: 1 site: {NOBODY}" in told.stdout
 
 
 async def test_the_later_run_at_a_site_counts_if_it_came_to_it(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_the_later_run_at_a_site_counts_if_it_came_to_it(tmp_path: Path) -
         ("b", "done", 5),
         ("a", "down", 0),
     ]
-    assert document["causes"] == [{"cause": "cannot be reached: connection refused", "sites": ["a"]}]
+    assert document["causes"] == [{"cause": "refused the connection", "sites": ["a"]}]
     assert document["totals"]["bytes_sent"] == 12
     assert document["run_id"] == "run-5"
     assert said == "note: of 2 sites in more than one report the later entry counts: c, b\n"

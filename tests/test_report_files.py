@@ -27,11 +27,19 @@ def test_the_report_is_what_its_schema_says(tmp_path: Path) -> None:
         "run_id",
         "started",
         "ended",
+        "version",
+        "command",
+        "name",
+        "exit_code",
+        "targets",
         "totals",
         "images",
         "registries",
         "referrers_unknown",
         "warnings",
+        "measured",
+        "bound",
+        "timeline",
     ]
     Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(document)
 

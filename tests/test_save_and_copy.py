@@ -196,7 +196,8 @@ async def test_an_image_is_no_definition(debian_registry: OpenRegistry, tmp_path
         nothing = await syncer("list", "-r", f"{registry.address}/bundle-definition", "--json", home=tmp_path)
 
     assert (ran.code, missing.code, nothing.code) == (6, 4, 4)
-    assert "this is not a bundle definition" in ran.stderr
+    assert "/app:1 is an image, not a bundle definition\nhint: " in ran.stderr
+    assert f"error: there are no bundles at {registry.address}/bundle-definition\n" in nothing.stderr
 
 
 async def test_a_definition_at_a_registry_cannot_name_a_place_on_this_machine(

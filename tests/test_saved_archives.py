@@ -607,7 +607,7 @@ async def test_room_is_asked_for_before_a_layer_is_unpacked(tmp_path: Path) -> N
     ran = await syncer("verify", "--file", path, home=tmp_path)
 
     assert ran.code == 5
-    assert "must be unpacked, which takes 16777217 MiB at least" in ran.stderr
+    assert "must be unpacked, which needs at least 17.6 TB, and " in ran.stderr
     assert "hint: set TMPDIR" in ran.stderr
 
 

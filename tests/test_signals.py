@@ -72,7 +72,8 @@ async def test_a_build_that_is_stopped_names_nothing_and_goes_on(
     assert "run the same command again to go on" in stderr
     assert left == {"bundle.tar.zst.partial", "bundle.tar.zst.journal"}
     assert [image["status"] for image in account["images"]] == ["unfinished"]
-    assert 'syncer_last_run_success{profile="bundle"} 0.0' in metrics
+    labels = f'command="build",profile="bundle",target="{out}/bundle.tar.zst"'
+    assert f"syncer_last_run_success{{{labels}}} 0.0" in metrics
     assert again.code == 0, again.stderr
     assert [path.name for path in out.iterdir()] == ["bundle.tar.zst"]
 
@@ -86,15 +87,16 @@ async def test_a_push_that_is_stopped_leaves_no_tag_and_no_session(
         await syncer("build", "--image", f"{source.address}/app:1", "--output", tmp_path, home=tmp_path)
         stalled = proxy.on("PUT", "/blobs/uploads/", Stall("request", at=2_000_000))
         to = f"{proxy.registry.address}/base"
-        told = ("--report", tmp_path / "run.json")
+        told = ("--report", tmp_path / "run.json", "--metrics-file", tmp_path / "run.prom")
         command = ("push", "--file", tmp_path / "bundle.tar.zst", "--registry", to, *told)
 
         ended, _, seconds = await signalled(tmp_path, stalled, signal.SIGTERM, *command)
         repository = f"base/{source.address.replace(':', '_')}/app"
         tags = await client.tags(target, repository)
-        account = report_at(tmp_path / "run.json")
+        account, metrics = report_at(tmp_path / "run.json"), (tmp_path / "run.prom").read_text()
         again = await syncer(*command, home=tmp_path)
 
+        assert f'syncer_last_run_success{{command="push",profile="bundle",target="{to}"}} 0.0' in metrics
         assert (ended, tags) == (143, [])
         assert seconds < 2
         assert account["totals"]["images_unfinished"] == 1
@@ -133,7 +135,8 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     assert later["report"] is None
     metrics = (tmp_path / "fleet.prom").read_text()
     success = [
-        f'syncer_site_success{{command="push",site="{row["name"]}"}} {row is done:.1f}' for row in fleet["sites"]
+        f'syncer_site_success{{command="push",profile="bundle",site="{row["name"]}"}} {row is done:.1f}'
+        for row in fleet["sites"]
     ]
     assert all(line in metrics for line in success)
     assert (again.code, [row["state"] for row in again.json["sites"]]) == (0, ["unchanged", "done", "done"])

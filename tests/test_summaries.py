@@ -6,6 +6,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.conftest import OpenRegistry
@@ -57,7 +58,8 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
 
         built = await syncer("build", *wanted, "--name", "edge", "--output", tmp_path, "--allow-partial", home=tmp_path)
         verified = await syncer("verify", "--file", bundle, home=tmp_path)
-        told = await syncer("verify", "--file", bundle, "--registry", place, "--json", home=tmp_path)
+        written = ("--report", tmp_path / "verify.json")
+        told = await syncer("verify", "--file", bundle, "--registry", place, "--json", *written, home=tmp_path)
         planned = await syncer("plan", "--file", bundle, "--registry", place, home=tmp_path)
         pushed = await syncer("push", "--file", bundle, "--registry", place, home=tmp_path)
         again = await syncer("push", "--file", bundle, "--registry", place, "--json", home=tmp_path)
@@ -67,7 +69,8 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     assert f"missing: the bundle {lacks}\n" in verified.stdout
     assert "hint: build the bundle again with --force" in verified.stderr
     assert [each["name"] for each in told.json["missing"]] == [gone]
-    assert "404" in told.json["missing"][0]["reason"]
+    assert orjson.loads((tmp_path / "verify.json").read_bytes()) == told.json
+    assert "has no repository team/gone" in told.json["missing"][0]["reason"]
     assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in planned.stderr
     assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in pushed.stdout
     assert any(lacks in warning for warning in again.json["warnings"])

@@ -23,7 +23,7 @@ from syncer.profiles.syncfile.document import (
 )
 from syncer.profiles.syncfile.sync_file import parse_sync_file, read_sync_file
 from syncer.report import RegistryAccount
-from syncer.report.metrics import metrics
+from syncer.report.metrics import Job, metrics
 from tests.test_distribution import instructions
 from tests.test_report import A_NIGHT, account
 
@@ -78,8 +78,8 @@ def test_every_key_of_a_report_is_described() -> None:
 
 
 def test_every_metric_is_described() -> None:
-    text = metrics(account(*A_NIGHT).report([RegistryAccount(registry="t.io")]), profile="p").decode()
-    for name in re.findall(r"^# HELP (\S+)", text, re.MULTILINE):
+    text = metrics(account(*A_NIGHT).report([RegistryAccount(registry="t.io")]), Job(profile="p", command="sync"))
+    for name in re.findall(r"^# HELP (\S+)", text.decode(), re.MULTILINE):
         short = name.replace("syncer_last_run_registry_", "…_")
         assert f"`{name}`" in REPORT or f"`{short}`" in REPORT, name
 

@@ -230,8 +230,8 @@ async def test_an_image_that_names_no_platform_is_for_any_and_an_index_that_name
 
     assert set(target.names) == {str(single)}
     failures = {e.item.source: str(e.error) for e in events if isinstance(e, ImageFailed)}
-    assert failures[nameless].endswith("for linux/arm64: it names no platform at all")
-    assert failures[partly].endswith("for linux/arm64: it has linux/s390x")
+    assert failures[nameless].endswith(" has no linux/arm64, and names no platform at all")
+    assert failures[partly].endswith(" has no linux/arm64, only linux/s390x")
 
 
 async def test_places_are_given_in_the_order_of_the_profile_whatever_order_answers_come_in() -> None:
@@ -1377,8 +1377,8 @@ async def test_an_image_that_is_there_for_other_platforms_only_is_refused(image:
     assert isinstance(event, ImageFailed)
     wanted = " or ".join(f"linux/{each}" for each in platforms)
     has = "linux/amd64, linux/arm64, linux/arm/v7" if image.children else "linux/amd64"
-    assert str(event.error) == f"example.com/app:1 is not there for {wanted}: it has {has}"
-    assert "ask for no platform" in (event.error.hint or "")
+    assert str(event.error) == f"example.com/app:1 has no {wanted}, only {has}"
+    assert "ask for a platform that the image has" in (event.error.hint or "")
 
 
 async def test_the_first_manifest_that_fits_a_platform_is_taken_whatever_indexes_it_lies_in() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -105,7 +106,9 @@ class BundleFile(Struct, frozen=True, kw_only=True):
         if report.failures and not self.allow_partial:
             return BuildResult(path=None, partial=path, report=report)
         # what an image left behind when its tag moved on is not needed, and is padding
+        began = time.monotonic()
         published = await writer.publish(render_definition(define()).encode(), allow_partial=True)
+        report = report.after_publishing(time.monotonic() - began)
         return BuildResult(
             path=path,
             partial=None,
@@ -204,7 +207,8 @@ async def build_file(
         def define() -> Definition:
             return drop_local_paths(describe_bundle(definition, parts, report, sizes.known))
 
-        return await file.publish(writer, name, report, define)
+        with run.telling_if_cut(opened.registries, name):  # to bring a large file to the disk takes its time
+            return await file.publish(writer, name, report, define)
 
 
 def _look_at(opened: OpenSupplies, run: Run) -> None:

@@ -91,9 +91,10 @@ class BundleSource(Struct, frozen=True, dict=True):
         return self.read()
 
 
-def bundle_name(bundle: Bundle) -> str:
+def bundle_name(bundle: Bundle | Path | BundleUrl) -> str:
     """The name of a bundle, by its file: ``edge`` for ``edge.tar.zst`` and for ``edge.tgz``."""
-    place = bundle.path.absolute() if isinstance(bundle.path, Path) else bundle.path
+    path = bundle.path if isinstance(bundle, Bundle) else bundle
+    place = path.absolute() if isinstance(path, Path) else path
     return _PACKED.sub("", place.name.partition(".tar")[0]) or "archive"
 
 
@@ -330,7 +331,7 @@ async def read_contents_at(stored: StoredBundle, registries: Registries) -> tupl
 
 
 async def _read_definition(manifest: AnyManifest, reference: Reference, registries: Registries) -> Definition:
-    content = await _read_layer(definition_layer(manifest), reference, registries)
+    content = await _read_layer(definition_layer(manifest, reference), reference, registries)
     return parse_travelled(content, str(reference))
 
 
@@ -367,19 +368,6 @@ async def find_in_registry(
         definition = _only(definition, [item.target for item in items])
     definition = drop_stored_names(definition)
     return BundleSource(lambda: definition, items, registries)
-
-
-def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
-    """Parse the values of ``--annotation-selector``, each ``KEY=VALUE``; raises ``UsageError``."""
-    wanted: dict[str, str] = {}
-    for text in texts:
-        if text in ("", "[]"):  # how Palette's help writes the default
-            continue
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise UsageError(f"{text[:80]!r} is not KEY=VALUE", hint="write it like org.example.tier=edge")
-        wanted[key.strip()] = value
-    return wanted
 
 
 def _items(definition: Definition, reference: Reference) -> Iterator[Item]:

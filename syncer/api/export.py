@@ -18,8 +18,8 @@ from msgspec import Struct, field
 from syncer.api.bundles import Warn, open_checked
 from syncer.bundle import Bundle, GivenName, Image, blob_name, shown, tar, write_index
 from syncer.bundle.layout import INDEX, LAYOUT_CONTENT, OCI_LAYOUT
-from syncer.errors import AlreadyThere, InvalidBundle, PlatformMissing, TargetFull, UsageError
-from syncer.files import MAKE_ROOM, make_directory, open_whole, room_for, sync_path, writing
+from syncer.errors import AlreadyThere, InvalidBundle, PlatformMissing, UsageError
+from syncer.files import make_directory, no_room, open_whole, room_for, sync_path, writing
 from syncer.oci import Descriptor, Digest, Index, Manifest, Platform, Reference
 from syncer.oci.manifest import AnyManifest, Descent
 from syncer.oci.reference import subject_tag
@@ -291,7 +291,7 @@ def _new_directory(path: Path) -> Iterator[Path]:
 def _check_room(file: int, path: Path, size: int) -> None:
     room = room_for(file)
     if room is not None and size > room:
-        raise TargetFull(f"{path} needs {-(-(size - room) // 2**20)} MiB more than its disk has free", hint=MAKE_ROOM)
+        raise no_room(path, size, room)
 
 
 def _write_all(file: Any, content: bytes | memoryview) -> None:

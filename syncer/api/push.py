@@ -167,6 +167,7 @@ async def deliver(
     lost = Lost(delivery.state or Path(), run.warn)
     target = open_target(registries, delivery.address, delivery.state, lost)
     with run.telling_if_cut(registries, name), target as opened:
+        run.goes_to(registries, delivery.address)
         items = delivery.place(bundle.items, names)
         source, there = bundle.source, None
         if isinstance(source, Bundle) and source.assumed is not None:

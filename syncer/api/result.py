@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from syncer.bundle import Assumed
 from syncer.content import Item, Source, Target
-from syncer.errors import Exit, NetworkError, RegistryError, SyncerError, TargetError
+from syncer.errors import Exit, NetworkError, SyncerError, refusal_in
 from syncer.oci import Reference
-from syncer.registry import Registries
+from syncer.registry import Registries, RegistryAddress
 from syncer.report import Account, RegistryAccount, Report
-from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
+from syncer.transfer.events import (
+    CameBack,
+    Emit,
+    Event,
+    ImageCopied,
+    ImageFailed,
+    ImageSkipped,
+    Paused,
+    Postponed,
+    Retried,
+    WentAway,
+)
 from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
-from syncer.transport import Traffic
+from syncer.transport import Traffic, Wait, WaitKind
 from syncer.transport.client import TRANSIENT
 
 
@@ -52,8 +64,52 @@ class Run:
         self.beside_others = options.beside_others
         self._on_cut = options.on_cut
         self.notices: list[str] = []  # what is odd about the source, for the report
-        self.account = Account(run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends)
+        self.account = Account(
+            run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends, workers=options.workers
+        )
         self.emit = to_all(self.account, listener, options.emit)
+        self._target_hosts: set[str] = set()
+
+    def goes_to(self, registries: Registries, *addresses: RegistryAddress) -> None:
+        """Note the registries that content goes to."""
+        self.account.targets += tuple(map(str, addresses))
+        self._target_hosts |= {registries.host_at(address) for address in addresses}
+
+    @contextmanager
+    def watching(self, registries: Registries | None) -> Iterator[None]:
+        """Hear of what holds requests to ``registries`` up, and look at their traffic, as long as the block lasts.
+
+        Beside other runs only the hosts count that content of this one goes to.
+        """
+        if registries is None:
+            yield
+            return
+        loop, recorder = asyncio.get_running_loop(), self.account.recorder
+        timer: list[asyncio.TimerHandle] = []
+
+        def look() -> None:
+            own = self._own_traffic(registries).values()
+            for stalled in recorder.look(sum(each.bytes_in for each in own), sum(each.bytes_out for each in own)):
+                self.emit(stalled)
+            timer[:] = [loop.call_later(recorder.width, look)]
+
+        def hear(wait: Wait) -> None:
+            if not self.beside_others or wait.host in self._target_hosts:
+                self.emit(_event_of(wait))
+
+        look()
+        with registries.transport.telling(hear):
+            try:
+                yield
+            finally:
+                timer[0].cancel()
+                look()
+                timer[0].cancel()
+
+    def _own_traffic(self, registries: Registries) -> Mapping[str, Traffic]:
+        if not self.beside_others:
+            return registries.traffic
+        return {host: traffic for host, traffic in registries.traffic.items() if host in self._target_hosts}
 
     def tell(self, events: Iterable[Event]) -> None:
         """Tell all listeners of ``events`` that came about outside a transfer."""
@@ -74,13 +130,15 @@ class Run:
         tried once more at the end; an image that fails is in the report.  Raises ``TargetFull``.
         """
         options = Options(workers=self.workers, memory=memory or Memory(), recheck=self.recheck)
-        failures = Failures(self.emit)
+        tries_again = registries is not None and not self.beside_others
+        failures = Failures(self.emit, may_pass if tries_again else _never)
         try:
-            await transfer(items, source, target, options=options, emit=failures)
-            again = [] if self.beside_others else failures.again(items, may_pass)
-            if again and registries:
-                registries.transport.forget_outages()
-                await transfer(again, source, target, options=options, emit=failures)
+            with self.watching(registries):
+                await transfer(items, source, target, options=options, emit=failures)
+                again = [] if self.beside_others else failures.again(items)
+                if again and registries:
+                    registries.transport.forget_outages()
+                    await transfer(again, source, target, options=options, emit=failures)
         except anyio.get_cancelled_exc_class():
             self.account.expect(items)
             raise
@@ -106,36 +164,88 @@ class Run:
             return self.account.report(warnings=self.notices)
         if self.beside_others:
             own = {name: traffic for name, traffic in registries.traffic.items() if name == host}
-            return self.account.report(_registry_accounts(own), warnings=self.notices)
+            return self.account.report(self._registry_accounts(own), warnings=self.notices)
         notices = [*self.notices, *registries.notices]
-        return self.account.report(_registry_accounts(registries.traffic), warnings=notices)
+        return self.account.report(self._registry_accounts(registries.traffic), warnings=notices)
+
+    def _registry_accounts(self, traffic: Mapping[str, Traffic]) -> list[RegistryAccount]:
+        """The transport's counters as a report has them."""
+        return [
+            RegistryAccount(
+                registry=host,
+                requests=counted.requests.total(),
+                requests_by_method=dict(counted.requests),
+                retries=counted.retries,
+                too_many_requests=counted.throttled,
+                pauses=counted.pauses,
+                paused_seconds=counted.paused_seconds,
+                errors=counted.errors,
+                bytes_received=counted.bytes_in,
+                bytes_sent=counted.bytes_out,
+                role=self._role_of(host),
+                waited=_rounded(structs.asdict(counted.spent) | {"pauses": counted.time_paused}),
+            )
+            for host, counted in traffic.items()
+        ]
+
+    def _role_of(self, host: str) -> str:
+        """The part that ``host`` has in the run; one of a run that reads and writes registries may have both."""
+        if not self.account.sends:
+            return "source"
+        if host in self._target_hosts or not self.account.fetches:
+            is_source_too = self.account.fetches and host in self.account.source_hosts
+            return "registry" if is_source_too else "target"
+        return "source"
 
 
 class Failures:
-    """The images that failed, which ``emit`` hears of when that is the last word, and of all else at once."""
+    """The images that failed; ``emit`` hears of those that are not tried again at once, and of the others in the end.
 
-    def __init__(self, emit: Emit) -> None:
+    It hears of an image that is to be tried again as ``Postponed``, and of all other events as they come.
+    """
+
+    def __init__(self, emit: Emit, may_pass: Callable[[SyncerError], bool] = lambda _: True) -> None:
         self.errors: dict[Item, SyncerError] = {}  # not tried again yet, or in vain
         self._emit = emit
+        self._may_pass = may_pass
+        self._told: set[Item] = set()  # which failed for good
+        self._postponed: set[Item] = set()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ImageFailed):
-            self.errors[event.item] = event.error
+            self._note(event)
             return
         if isinstance(event, ImageCopied | ImageSkipped):
             self.errors.pop(event.item, None)
+            self._told.discard(event.item)
         self._emit(event)
 
-    def again(self, items: Iterable[Item], may_pass: Callable[[SyncerError], bool] = lambda _: True) -> list[Item]:
-        """Choose those of ``items`` to try again: they failed for what ``may_pass``, or their signatures did."""
-        failed = {item for item, error in self.errors.items() if may_pass(error)}
+    def _note(self, failed: ImageFailed) -> None:
+        self.errors[failed.item] = failed.error
+        if not self._may_pass(failed.error):
+            if failed.item not in self._told:
+                self._told.add(failed.item)
+                self._emit(failed)
+        elif failed.item not in self._postponed:
+            self._postponed.add(failed.item)
+            self._emit(Postponed(failed.item, failed.error))
+
+    def again(self, items: Iterable[Item]) -> list[Item]:
+        """Choose those of ``items`` to try again: they failed for what may pass, or their signatures did."""
+        failed = {item for item, error in self.errors.items() if self._may_pass(error)}
         about = {(item.subject, item.target.name) for item in failed if item.subject}
         return [item for item in items if item in failed or (item.source, item.target.name) in about]
 
     def tell(self) -> None:
-        """Tell what failed in the end."""
+        """Tell what failed in the end, and has not been told."""
         for item, error in self.errors.items():
-            self._emit(ImageFailed(item, error))
+            if item not in self._told:
+                self._emit(ImageFailed(item, error))
+
+
+def _never(_: SyncerError) -> bool:
+    """Take every failure for the last word."""
+    return False
 
 
 def may_pass(error: SyncerError) -> bool:
@@ -143,12 +253,6 @@ def may_pass(error: SyncerError) -> bool:
     if answered := refusal_in(error):
         return answered.status in TRANSIENT
     return isinstance(error, NetworkError)
-
-
-def refusal_in(error: SyncerError) -> RegistryError | None:
-    """The answer of a registry that ``error`` is, or that a target's error was made of; None where there is none."""
-    answered = error.__cause__ if isinstance(error, TargetError) else error
-    return answered if isinstance(answered, RegistryError) else None
 
 
 class BuildResult(Struct, frozen=True, kw_only=True):
@@ -215,20 +319,19 @@ def to_all(*listeners: Callable[[Event], None] | None) -> Emit:
     return emit
 
 
-def _registry_accounts(traffic: Mapping[str, Traffic]) -> list[RegistryAccount]:
-    """The transport's counters as a report has them."""
-    return [
-        RegistryAccount(
-            registry=host,
-            requests=counted.requests.total(),
-            requests_by_method=dict(counted.requests),
-            retries=counted.retries,
-            too_many_requests=counted.throttled,
-            pauses=counted.pauses,
-            paused_seconds=counted.paused_seconds,
-            errors=counted.errors,
-            bytes_received=counted.bytes_in,
-            bytes_sent=counted.bytes_out,
-        )
-        for host, counted in traffic.items()
-    ]
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """``seconds`` as a report has them, so that its bound is found again by who reads it."""
+    return {state: round(value, 3) for state, value in seconds.items()}
+
+
+def _event_of(wait: Wait) -> Event:
+    """Something that holds requests up, as the listeners of a run hear of it."""
+    match wait.kind:
+        case WaitKind.PAUSE:
+            return Paused(wait.host, wait.seconds, wait.reason)
+        case WaitKind.RETRY:
+            return Retried(wait.host, wait.retry, wait.retries, wait.seconds, wait.reason)
+        case WaitKind.AWAY:
+            return WentAway(wait.host, wait.reason)
+        case WaitKind.OVER:
+            return CameBack(wait.host)

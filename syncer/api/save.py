@@ -27,6 +27,8 @@ from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.bundle import Bundle, BundleView, GivenName, find_level, open_archive
 from syncer.content import Blob
+from syncer.errors import NameMissing, NotFound
+from syncer.naming import REPOSITORY
 from syncer.oci import Descriptor, Reference
 from syncer.profiles.definition.definition import Definition, drop_stored_names
 from syncer.profiles.definition.definition_file import read_definition
@@ -72,7 +74,8 @@ async def _write(
             unchanged = {item.target: item.target for item in items}
             return drop_stored_names(record_stored_names(bundle.definition, unchanged, report.images))
 
-        return await file.publish(writer, name, report, define)
+        with run.telling_if_cut(registries, name):
+            return await file.publish(writer, name, report, define)
 
 
 async def copy(
@@ -131,8 +134,19 @@ async def list_bundles(repository: RegistryAddress, settings: RegistrySettings |
     """
     async with open_registries(settings or RegistrySettings()) as registries:
         registry = registries.registry(repository.host, plain_http=repository.plain_http)
-        tags = sorted([tag async for tag in registry.repository(repository.base).tags()])
+        try:
+            tags = sorted([tag async for tag in registry.repository(repository.base).tags()])
+        except NotFound as error:
+            raise _no_bundles(repository, error) from None
     return [f"{repository}:{tag}" for tag in tags]
+
+
+def _no_bundles(repository: RegistryAddress, answered: NotFound) -> NameMissing:
+    """The error for a place at which a registry has nothing, and so no bundles."""
+    message = f"there are no bundles at {repository}"
+    if repository.base.rpartition("/")[2] == REPOSITORY:
+        return NameMissing(message, answered, hint="a push of a bundle puts it there, at the path that it is pushed to")
+    return NameMissing(f"{message}; did you mean {repository}/{REPOSITORY}?", answered)
 
 
 class _Merged(BundleView, frozen=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from syncer.errors import Locked
-from syncer.files import remove_abandoned, try_lock, write_whole
+from syncer.files import lock_holder, remove_abandoned, try_lock, write_whole
 from syncer.transfer.memory import Memory
 
 _HINT = "--state-dir names another directory"
@@ -52,7 +52,9 @@ def hold_lock(directory: Path, subject: str, warn: Callable[[str], None]) -> Ite
         usable = None
         warn(f"{_why(directory, error)}: nothing is kept for the next run, nor another run kept away; {_HINT}")
     if usable and file is None:
-        raise Locked(f"another run is at {subject}", hint="wait for it to end; if it hangs, end that process")
+        raise Locked(
+            f"another run{lock_holder(path)} is using {subject}", hint="wait for it to end; if it hangs, end it"
+        )
     try:
         yield usable
     finally:

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from syncer.bundle import Bundle, open_archive
 from syncer.content import Blob, Referral, Referrals
-from syncer.errors import SyncerError, TargetError
+from syncer.errors import NotFound, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.oci.reference import fallback_tag, subject_tag
@@ -63,6 +63,10 @@ class OpenSupplies(Struct, frozen=True):
         if isinstance(holder, Bundle):
             return Referrals(tuple(find_referrers(holder, reference, subjects)))
         return await holder.referrers(reference, subjects, images)
+
+    async def explain(self, reference: Reference, error: NotFound) -> NotFound:
+        """Say what a registry has instead; see ``content.Explaining``."""
+        return error if self.has(reference) else await self.registries.explain(reference, error)
 
     def brings(self, layer: Descriptor) -> bool:
         return any(bundle.brings(layer) for bundle in self.bundles) or self.registries.brings(layer)
@@ -148,6 +152,9 @@ class Snapshot:
     async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
         asked = tuple(subjects)
         return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked, images))
+
+    async def explain(self, reference: Reference, error: NotFound) -> NotFound:
+        return await self._supplies.explain(reference, error)
 
     def brings(self, layer: Descriptor) -> bool:
         return self._supplies.brings(layer)

@@ -118,10 +118,11 @@ async def run_sync(
         sources.require_all()
     run = Run(RunOptions(workers=how.workers, run_id=run_id, emit=emit), fetches=True, sends=True)
     registries = sources.supplies.registries
+    run.goes_to(registries, *sources.addresses.values())
     with _open_targets(sources, how.state, Lost(how.state or Path(), sources.warn)) as targets:
         passes = _Passes(sources, targets, how, run, expect)
         try:
-            with anyio.move_on_after(how.timeout) as limit:
+            with anyio.move_on_after(how.timeout) as limit, run.watching(registries):
                 await passes.carry_out()
         except anyio.get_cancelled_exc_class():
             passes.close()

@@ -55,6 +55,7 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
     check: BundleCheck
     missing: tuple[Missing, ...] = ()  # images that the bundle was published without
     wanted: int = 0  # images, charts and files that it was to hold
+    signed: bool = False  # there is a signature, and it is good
     registry: str | None = None
     checked: int = 0  # images and pieces of content that the registry was asked for
     lacking: tuple[Gap, ...] = ()
@@ -92,6 +93,7 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
                 {"problem": doubt.problem, "names": [str(name) for name in doubt.names]} for doubt in self.unknown
             ],
             "seconds": round(self.seconds, 3),
+            "signed": self.signed,
         }
 
 

@@ -22,7 +22,7 @@ from msgspec import Struct, field
 
 from syncer.bundle import tar, zstd
 from syncer.bundle.framing import File, read_at, write_all
-from syncer.errors import TargetError, TargetFull
+from syncer.errors import TargetError, TargetFull, human_bytes
 from syncer.files import room_for
 
 PIECE = 1024 * 1024
@@ -131,10 +131,10 @@ class SpoolFile:
         """Raise ``TargetFull`` unless the file can grow to ``size`` bytes."""
         room = room_for(self.file)
         if room is not None and size + _KEPT_FREE > room:
-            needed, there = (-(-number // 2**20) for number in (size, max(0, room - _KEPT_FREE)))
+            free = human_bytes(max(0, room - _KEPT_FREE))
             raise TargetFull(
-                f"{self._path} must be unpacked, which takes {needed} MiB at least, and {self._directory} has room for "
-                f"{there} MiB",
+                f"{self._path} must be unpacked, which needs at least {human_bytes(size)}, and {free} are free in "
+                f"{self._directory}",
                 hint="set TMPDIR to a directory on a disk with more room",
             )
 

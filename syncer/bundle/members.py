@@ -12,6 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from msgspec import Struct, field, structs
@@ -105,7 +106,10 @@ class Contents(Struct):
 
 def scan_zstd(file: File, size: int) -> Contents:
     """The contents of a bundle of ``size`` bytes that is in zstd frames of its own."""
-    frames, end = _seek_table(file, size)
+    try:
+        frames, end = _seek_table(file, size)
+    except zstd.NoSeekTable:
+        raise _without_end(file, size) from None
     if isinstance(file, RangedFile):
         file.keep(_needed(frames))
     contents = Contents(ZstdFraming(), file)
@@ -131,6 +135,24 @@ def scan_zstd(file: File, size: int) -> Contents:
     if not ended or number != len(frames):
         raise ValueError("its tar has no end")
     return contents
+
+
+def _without_end(file: File, size: int) -> ValueError:
+    """The error for a bundle of ``size`` bytes without a seek table, which is cut short if all else is ours."""
+    reached = size if isinstance(file, RangedFile) else zstd.reach(partial(_read_some, file), size)
+    if reached is None:
+        return ValueError("something else than a bundle follows in it: it has no seek table at its end")
+    return cut_short(size, reached - size)
+
+
+def cut_short(size: int, missing: int) -> ValueError:
+    """The error for a file of ``size`` bytes of which at least ``missing`` bytes, or an unknown number, are missing."""
+    lacking = f"at least {missing:,} are missing" if missing > 1 else "its end is missing"
+    return ValueError(f"it is cut short ({size:,} bytes are there, and {lacking})")
+
+
+def _read_some(file: File, offset: int, length: int) -> bytes:
+    return read_at(file, length, offset)
 
 
 def _needed(frames: Iterable[Frame]) -> Iterator[tuple[int, int]]:
@@ -255,9 +277,9 @@ class TarWalk:
         """The files of the tar, which has ``size`` bytes; raises ``ValueError`` unless it ends as it must."""
         self.advance(size)
         if self.end > size:
-            raise ValueError("a member of its tar reaches beyond the end of the file: it is cut short")
+            raise cut_short(size, self.end - size)
         if not self.has_ended:
-            raise ValueError("it is cut short")
+            raise cut_short(size, 0)
         if self._extension:
             raise ValueError("an extended tar header has no member")
         length = size - self.end

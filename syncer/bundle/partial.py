@@ -20,7 +20,7 @@ from syncer.bundle.slots import Slot, find_holes, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked, TargetFull
 from syncer.failpoints import reach
-from syncer.files import MAKE_ROOM, room_for, sync, sync_path, try_lock, writing
+from syncer.files import lock_holder, no_room, room_for, sync, sync_path, try_lock, writing
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _ZEROS = bytes(1024 * 1024)
 _PADDING = 50  # a bundle may be padding to one part in so many: 2 %
 _PIECE = 4 * 1024 * 1024  # bytes that are copied between two chances to be cancelled
-_COPY = ".copy"
+_COPY = ".partial.copy"  # no name that a user gives to a copy of a bundle
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -98,8 +98,7 @@ class Partial(Struct):
         room = room_for(self.file)
         self.room = self.end if room is None else room
         if self.end > self.room:
-            lacking = -(-(self.end - self.room) // 2**20)
-            raise TargetFull(f"{self.final} needs {lacking} MiB more than its disk has free", hint=MAKE_ROOM)
+            raise no_room(self.final, self.end, self.room)
 
     def prove(self, slot: Slot) -> Iterator[tuple[int, _Hash]]:
         """See ``slots.prove``."""
@@ -351,7 +350,8 @@ def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
         file = try_lock(path)
         if file is None:
             raise Locked(
-                f"{final} is being written by another process", hint="wait for it to end, or choose another --name"
+                f"another run{lock_holder(path)} is writing {final}",
+                hint="wait for it to end, or choose another --name",
             )
         if force or not final.exists():
             return file

@@ -155,7 +155,8 @@ def explaining(place: Path | BundleUrl, file: File | None) -> Iterator[None]:
         raise
     except (ValueError, VerificationError) as error:
         if is_own:
-            raise InvalidBundle(f"{place} is not a whole bundle: {error}") from None
+            again = "copy it again, and compare the sizes of both files" if "cut short" in str(error) else None
+            raise InvalidBundle(f"{place} is not a whole bundle: {error}", hint=again) from None
         raise InvalidArchive(f"{place} is not a whole archive of images: {error}", hint=hint_for(error)) from None
     except OSError as error:
         raise InvalidBundle(f"{place} cannot be read: {error.strerror}") from None

@@ -495,5 +495,4 @@ class _Reading:
                 raise error
             self._was_lost, self._budget = True, transport.budget()
             return
-        transport.of(asked.url).retries += 1
-        await self._budget.sleep()
+        await transport.back_off(asked.url, self._budget, error)

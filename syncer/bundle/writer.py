@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from itertools import islice
@@ -20,7 +21,7 @@ from syncer.bundle.layout import ASSUMED, DEFINITION, INDEX, LAYOUT_CONTENT, OCI
 from syncer.bundle.partial import Partial, open_partial
 from syncer.bundle.slots import Slot
 from syncer.content import Blob, PourableBlob, Progress
-from syncer.errors import DigestMismatch, InvalidContent, SyncerError
+from syncer.errors import DigestMismatch, InvalidContent, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 
@@ -110,7 +111,7 @@ class BundleWriter:
             self._put(slot, manifest, first=first)
         elif slot is None:
             self._slots[descriptor.digest] = self._partial.allot(descriptor.digest, descriptor.size)
-        self._partial.check_room()
+        self._check_room()
 
     async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:  # noqa: ARG002
         """Bring ``blob`` into its slot; False when it is there, having been hashed by this run.
@@ -197,6 +198,18 @@ class BundleWriter:
             await to_thread.run_sync(partial.sync, abandon_on_cancel=True)
             await to_thread.run_sync(partial.publish)
         return Published(size=partial.reached, padding=partial.padding, is_cramped=partial.is_cramped)
+
+    def _check_room(self) -> None:
+        """Raise ``TargetFull``, which tells of what an earlier build left and this one has not asked for."""
+        try:
+            self._partial.check_room()
+        except TargetFull as full:
+            left = [slot for slot in self._partial.slots if slot.digest not in self._asked]
+            size = sum(slot.length(self._partial.framing) for slot in left) // 2**20
+            if not size:
+                raise
+            removed = f"removing {self._partial.path} gives back {size} MiB or less, of an earlier build"
+            raise TargetFull(str(full), hint=f"{full.hint}; {removed}") from None
 
     async def _proven(self, slot: Slot) -> tuple[int, _Hash]:
         """How many bytes of the slot's content are in place, and their hash."""
@@ -331,10 +344,14 @@ class Landing(Struct):
             self._failure = error
 
     def _write(self, batch: Sequence[bytes | memoryview]) -> None:
+        began = time.monotonic()
         self.done = self.partial.write(self.slot, self.done, batch)
+        written = time.monotonic()
         for piece in batch:  # written first: what the disk refused must not be in the hash of what is there
             self.hasher.update(piece)
         self.progress.done = self.done
+        self.progress.writing += written - began
+        self.progress.hashing += time.monotonic() - written
 
     def _mark(self) -> None:
         self.partial.mark(self.slot, self.done, self.hasher)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -27,8 +27,17 @@ MAX_RATIO = 200
 
 Error = zstd.ZstdError
 
+
+class NoSeekTable(ValueError):
+    """A file of frames does not end as those of syncer do."""
+
+    def __init__(self) -> None:
+        super().__init__("it has no seek table at its end")
+
+
 FRAME_HEADER = 10
 _BLOCK_HEADER = 3
+_CHECKSUM = 4
 _WINDOW_LOG = 17
 _MAX_WINDOW_LOG = 27  # 128 MiB, the most that `zstd -d` takes without being asked
 _MAGIC = b"\x28\xb5\x2f\xfd"
@@ -84,6 +93,36 @@ def header_before(position: int, total: int) -> bytes:
     if position % FRAME:
         return block
     return _STORED + left.to_bytes(4, "little") + block
+
+
+def reach(read: Callable[[int, int], bytes], size: int) -> int | None:
+    """The end of the frames that begin among the first ``size`` bytes, which lies beyond these where one is cut short.
+
+    ``read`` takes an offset and a number of bytes.  None for a file in which something else than our frames is met.
+    """
+    offset = 0
+    while offset < size:
+        head = read(offset, FRAME_HEADER)
+        if is_skippable(head) and len(head) >= SKIPPABLE_HEADER:
+            offset += SKIPPABLE_HEADER + int.from_bytes(head[4:SKIPPABLE_HEADER], "little")
+        elif is_stored(head) and len(head) == FRAME_HEADER:
+            offset += _frame_length(int.from_bytes(head[len(_STORED) :], "little"))
+        elif is_packed(head):
+            offset = _end_of_packed(read, offset + len(_PACKED), size)
+        else:
+            return size + 1 if size - offset < FRAME_HEADER else None
+    return offset
+
+
+def _end_of_packed(read: Callable[[int, int], bytes], offset: int, size: int) -> int:
+    """The end of a compressed frame, as far as it can be told, of which the first block begins at ``offset``."""
+    while offset < size:
+        header = read(offset, _BLOCK_HEADER)
+        number = int.from_bytes(header, "little")
+        offset += _BLOCK_HEADER + (1 if number >> 1 & 3 == 1 else number >> 3)  # a block of one byte, repeated
+        if len(header) == _BLOCK_HEADER and number & 1:
+            return offset + _CHECKSUM
+    return max(offset, size + 1)
 
 
 def is_zstd(header: bytes) -> bool:
@@ -180,10 +219,10 @@ def seek_table(frames: Sequence[Frame]) -> bytes:
 def seek_table_length(footer: bytes) -> int:
     """Bytes of the seek table that ends with ``footer``; raises ``ValueError`` if it is none of ours."""
     if len(footer) != _FOOTER.size:
-        raise ValueError("it has no seek table at its end")
+        raise NoSeekTable
     count, flags, magic = _FOOTER.unpack(footer)
     if magic != _SEEKABLE_MAGIC:
-        raise ValueError("it has no seek table at its end")
+        raise NoSeekTable
     if flags:
         raise ValueError("its seek table has flags that a bundle does not use")
     return seek_table_size(count)

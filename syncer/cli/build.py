@@ -123,10 +123,15 @@ async def run_build(options: BuildOptions) -> Exit:
         path = await _download_cluster_definition(options, means)
         click.echo(f"Downloaded cluster config at {path.absolute()}")
         return Exit.OK
-    with open_reporter(options.output, secrets=means.secrets, log=options.log) as reporter:
+    registry = options.remote.registry
+    targets = [registry] if registry else []
+    with open_reporter(options.output, targets=targets, secrets=means.secrets, log=options.log) as opened:
+        reporter = opened
         means = await _leave_out(options, means, reporter)
         definition, notes = await _define(options.content, means, reporter)
         definition = _entitle(definition, options, means)
+        if options.remote.build_type is not BuildType.REMOTE:
+            reporter = structs.replace(reporter, targets=(str(means.file.path(definition.name).absolute()),))
         if options.definition.metadata_only:
             return await _write_definition(definition, options, means, reporter, notes)
         if options.dry.dry_run:
@@ -144,7 +149,15 @@ async def run_build(options: BuildOptions) -> Exit:
     pushes = options.remote.push and built.path
     if not (pushes and options.output.json):
         outcome = [*_outcome(built, definition.name, options.signing), *notes]
-        reporter.summarize("Build Summary", outcome, built.report, profile=definition.name)
+        reporter.summarize(
+            "Build Summary",
+            outcome,
+            built.report,
+            profile=definition.name,
+            code=built.exit,
+            lists=options.content.images_file,
+            may_be_partial=True,
+        )
     if not pushes:
         return built.exit
     return await _push(built, pushes, options, means, reporter, profile=definition.name)
@@ -345,7 +358,8 @@ async def _build(definition: Definition, options: BuildOptions, means: _Means, r
 
 def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator[str]:
     if built.path is None:
-        yield f"bundle {name} is not complete and was not published; run the same command again to go on"
+        goes_on = "" if built.exit is Exit.MISSING else "; run the same command again to go on"
+        yield f"bundle {name} is not complete and was not published{goes_on}"
         return
     yield saved_line(f"bundle {name}", built.path, built.report)
     if built.assumed is not None:
@@ -389,13 +403,15 @@ async def _push(
         metrics_file=_name_of_push(options.output.metrics_file),
     )
     if output.json:
-        building.write(built.report, profile=profile)
-    with open_reporter(output, secrets=known_secrets(means.settings)) as pushing:
+        building.write(built.report, profile=profile, code=built.exit)
+    delivery = _delivery(options)
+    with open_reporter(output, targets=[delivery.address], secrets=known_secrets(means.settings)) as pushing:
         run_options = pushing.run_options(options.connection.concurrency)
-        pushed = await push_file(path, _delivery(options), settings=means.settings, options=run_options)
+        pushed = await push_file(path, delivery, settings=means.settings, options=run_options)
     if output.json:
-        print_json({"build": built.report.to_json(), "push": pushed.report.to_json()})
-        pushing.write(pushed.report, profile=profile)
+        report = pushing.sign(pushed.report, profile, pushed.exit)
+        print_json({"build": building.sign(built.report, profile, built.exit).to_json(), "push": report.to_json()})
+        pushing.write(report, profile=profile)
         if pushed.problem:
             building.warn(push_outcome(pushed)[-1])
     else:

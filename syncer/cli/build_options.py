@@ -34,7 +34,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import note
 from syncer.content import Along
-from syncer.errors import UsageError
+from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_images_file
 from syncer.naming import NameMapping
 from syncer.oci import Reference
@@ -248,7 +248,7 @@ def _check_remote(build: BuildOptions) -> None:
     """Raise ``UsageError`` for a registry that is missing, or has no use, and for what a remote build cannot do."""
     remote, login = build.remote, build.login
     if remote.registry is None and (remote.push or remote.build_type is BuildType.REMOTE):
-        raise UsageError("it is not said where to push to", hint="name it with --registry")
+        raise UsageError("a push needs a registry", hint="name it with --registry")
     if remote.registry and not remote.push and remote.build_type is BuildType.LOCAL:
         raise UsageError("--registry is for --push and --build-type remote", hint="add --push")
     if remote.registry is None and (login.username or login.password_stdin or remote.map.rules):
@@ -260,8 +260,8 @@ def _check_remote(build: BuildOptions) -> None:
     is_about_a_file = build.signing.private_key or build.bundle.allow_partial or build.dry.dry_run
     if remote.build_type is BuildType.REMOTE and is_about_a_file:
         raise UsageError(
-            "a remote build makes no file, so there is none to sign, to publish in part, or to foresee",
-            hint="foresee it with syncer plan, and --registry",
+            "a remote build makes no file, so there is none to sign, to publish in part, or to plan",
+            hint="syncer plan with --registry shows what it would do",
         )
 
 
@@ -278,7 +278,7 @@ def _refuse_unpublished(services: ServiceOptions, environ: Mapping[str, str]) ->
 
 
 def _refusal(flag_name: str, what: str) -> UsageError:
-    return UsageError(f"{flag_name} cannot be done: which images are {what} is not public", hint=_HINT)
+    return UsageError(f"{flag_name} cannot be done: the list of {what} is not public", hint=_HINT)
 
 
 def select_content(options: ContentOptions) -> Selection:
@@ -317,9 +317,13 @@ def select_mirror(options: MirrorOptions) -> Selection:
 
 
 def _images(options: SourceOptions) -> Iterator[tuple[Reference, str]]:
-    """Each image with what names it."""
+    """Each image with what names it; raises ``InvalidFile`` for lists that are empty, where nothing else is named."""
     for reference in options.image:
         yield reference, "--image"
-    for file in options.images_file:
-        for listed in read_images_file(file):
+    lists = {file: read_images_file(file) for file in options.images_file}
+    is_all = not (options.image or options.profiles or options.profile_file)
+    if lists and is_all and not any(lists.values()):
+        raise InvalidFile.of(InvalidFile(file, "it is empty, and names no image") for file in lists)
+    for file, images in lists.items():
+        for listed in images:
             yield listed.reference, file.name

@@ -143,11 +143,12 @@ def save(
         return Exit.OK
 
     async def job() -> Exit:
-        with open_reporter(output) as reporter:
+        name = source.reference.tag or ""
+        with open_reporter(output, targets=[file.path(name).absolute()]) as reporter:
             options = reporter.run_options(connection.concurrency)
             result = await save_bundle(source, file, settings=settings, options=options)
         outcome = _outcome(str(source), result)
-        reporter.summarize("Save Summary", outcome, result.report, profile=source.reference.tag or "")
+        reporter.summarize("Save Summary", outcome, result.report, profile=name, code=result.exit)
         return result.exit
 
     run(save_definition if definition_only else job)
@@ -194,8 +195,10 @@ def copy(
     everyone = [place for place in (source, destination) if not isinstance(place, Path)]
     settings = registry_settings(connection, login, address, upload, everyone=everyone, include_foreign=include_foreign)
 
+    place = destination.absolute() if isinstance(destination, Path) else destination
+
     async def job() -> Exit:
-        with open_reporter(output) as reporter:
+        with open_reporter(output, targets=[place]) as reporter:
             options = reporter.run_options(connection.concurrency)
             result = await copy_bundle(
                 source, target, annotations=annotation_selector, given=as_name, settings=settings, options=options
@@ -207,7 +210,7 @@ def copy(
                 sent_line(f"bundle {source}", "copy", str(destination), result.report),
                 *push_outcome(result)[1:],
             ]
-        reporter.summarize("Copy Summary", outcome, result.report, profile=str(source))
+        reporter.summarize("Copy Summary", outcome, result.report, profile=str(source), code=result.exit)
         return result.exit
 
     run(job)

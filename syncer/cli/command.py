@@ -37,6 +37,7 @@ class _Declared(Struct, frozen=True, kw_only=True):
     is_required: bool = False
     is_argument: bool = False
     is_many: bool = False
+    is_count: bool = False
     lowest: int | None = None
     highest: int | None = None
     parse: Callable[[str], Any] | None = None
@@ -90,6 +91,12 @@ def options(
 def flag(help: str, *flags: str, default: bool | None = False) -> Any:  # noqa: A002
     """Declare a flag, an option for a ``bool``; one that is not off by default has a ``--no-`` flag as well."""
     return option(help, *flags, default=default)
+
+
+def count(help: str, *flags: str) -> Any:  # noqa: A002
+    """Declare a flag whose value is the number of times that it is given."""
+    declared = _Declared(help=help, flags=flags, default=0, is_count=True)
+    return dataclasses.field(default=0, metadata={_DECLARED: declared})
 
 
 def argument(
@@ -148,7 +155,7 @@ def _refuse_repeated(order: Sequence[click.Parameter]) -> None:
     """Raise ``UsageError`` for an option of one value that is twice in ``order``, the options as they were met."""
     met: set[str | None] = set()
     for param in order:
-        is_single = isinstance(param, click.Option) and not param.multiple and not param.is_flag
+        is_single = isinstance(param, click.Option) and not (param.multiple or param.is_flag or param.count)
         if is_single and param.name in met:
             raise UsageError(f"{param.opts[-1]} takes one value, and is given more than once")
         met.add(param.name)
@@ -205,6 +212,8 @@ def _parameter(name: str, annotation: Any, field: dataclasses.Field[Any]) -> cli
             metavar=declared.metavar,
             help=declared.help,
         )
+    if declared.is_count:
+        return click.Option([name, *_flags(name, kind, declared)], count=True, help=declared.help)
     default = declared.default.value if isinstance(declared.default, StrEnum) else declared.default
     optional: dict[str, Any] = {} if declared.is_required else {"default": default}
     return click.Option(

@@ -10,18 +10,22 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Protocol, TextIO
 
 from syncer.report import Measurement, ProgressMeter, human_bytes, human_seconds, printable
-from syncer.report.progress_meter import FleetMeasurement, FleetMeter
-from syncer.transfer.events import Emit, Event, ImageFailed
+from syncer.report.progress_meter import FleetMeasurement, FleetMeter, short_reason
+from syncer.report.summary import NO_NAMES, cause_in, first_line, with_names
+from syncer.transfer.events import CameBack, Emit, Event, ImageFailed, Paused, Postponed, Retried, Stalled, WentAway
 
-_PLAIN_INTERVAL = 30.0  # seconds
+_PLAIN_INTERVAL = 30.0  # seconds between two lines about how far a run is
+_SOON = 1.0  # seconds within which a line about a failure or a wait is written
+_WORTH_A_LINE = 5.0  # seconds of a wait
 _LIVE_INTERVAL = 0.125
 _SITES_INTERVAL = 0.25
+_MOST_CAUSES = 20  # of failures, that are told while a transfer runs
 
 
 class Mode(StrEnum):
@@ -65,12 +69,17 @@ class Display(ABC):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._meter = ProgressMeter()
-        self._failures: deque[ImageFailed] = deque()
+        self._failures: deque[ImageFailed | Postponed] = deque()
+        self._told: set[str] = set()  # causes of failures
+        self._waits: deque[str] = deque()
+        self.names: Mapping[str, str] = NO_NAMES  # of hosts
 
     def __call__(self, event: Event) -> None:
         self._meter(event)
-        if isinstance(event, ImageFailed):
+        if isinstance(event, ImageFailed | Postponed):
             self._failures.append(event)
+        elif line := wait_line(event):
+            self._waits.append(line)
 
     def expect(self, images: int) -> None:
         """Announce more images, so that the view can show how many there are."""
@@ -86,9 +95,19 @@ class Display(ABC):
         self.draw()
 
     def _show_failures(self) -> None:
+        """Say the first failure of each cause; the summary counts the others."""
         while self._failures:
             failed = self._failures.popleft()
-            self._say(f"failed: {failed.item.source}: {printable(str(failed.error))}")
+            cause = cause_in(failed.error, failed.item.source, failed.item.target)
+            if cause in self._told or len(self._told) > _MOST_CAUSES:
+                continue
+            self._told.add(cause)
+            if len(self._told) > _MOST_CAUSES:
+                self._say("failed: for more causes, which the summary tells")
+                continue
+            again = " (it is tried once more at the end)" if isinstance(failed, Postponed) else ""
+            line = first_line(failed.error, failed.item.source, failed.item.target)
+            self._say(f"failed: {with_names(line, self.names)}{again}")
 
     @abstractmethod
     def _say(self, line: str) -> None: ...
@@ -114,26 +133,35 @@ class LiveDisplay(Display):
 
 
 class PlainDisplay(Display):
-    """A line every 30 seconds if there is news: for log files, pipes and cron."""
+    """A line every 30 seconds if there is news, and one for each wait: for log files, pipes and cron."""
 
-    interval = _PLAIN_INTERVAL
+    interval = _SOON
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
         self._stream = stream
         self._last = ""
+        self._due = clock()  # when the next line about how far it is may be written
 
     def end(self) -> None:
         self._show_failures()
+
+    def draw(self) -> None:
+        """Write what has not been written yet."""
+        while self._waits:
+            self._say(self._waits.popleft())
+        super().draw()
 
     def _say(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
 
     def _show(self, measurement: Measurement) -> None:
+        if self._clock() < self._due or not measurement.images:
+            return
         line = plain_line(measurement)
-        if measurement.images and line != self._last:
+        if line != self._last:
             self._say(line)
-            self._last = line
+            self._last, self._due = line, self._clock() + _PLAIN_INTERVAL
 
 
 class NoDisplay(Display):
@@ -208,6 +236,25 @@ def drawing(display: Drawn) -> Iterator[None]:
         display.end()
 
 
+def wait_line(event: Event) -> str | None:
+    """A line about something that holds a run up for long; None for other events."""
+    match event:
+        case Paused(host, seconds, reason) if seconds >= _WORTH_A_LINE:
+            return printable(f"{host} asks to wait for {human_seconds(seconds)}: {reason}")
+        case Retried(host, number, most, _, reason) if number > 1:
+            return printable(f"{host}: retry {number} of {most}: {short_reason(reason)}")
+        case WentAway(host, reason):
+            return printable(f"{host} is away, and is asked again: {short_reason(reason)}")
+        case CameBack(host):
+            return printable(f"{host} is back, or is not waited for any more")
+        case Stalled(descriptor, image, seconds):
+            return printable(
+                f"{str(image).partition('@')[0]}: no bytes of {descriptor.digest.short} for {seconds:.0f} s"
+            )
+        case _:
+            return None
+
+
 def plain_line(measurement: Measurement) -> str:
     """The transfer in one line of plain text."""
     return ", ".join([images_done(measurement), *figures(measurement)])
@@ -218,9 +265,19 @@ def images_done(measurement: Measurement) -> str:
     return f"{measurement.images_done} of {measurement.images} images{failed}"
 
 
+def share_done(measurement: Measurement) -> str:
+    """The share of the bytes that is there; nothing while nobody knows how many there will be."""
+    if measurement.growing or not measurement.bytes:
+        return ""
+    return f"{100 * measurement.bytes_done // measurement.bytes} %"
+
+
 def figures(measurement: Measurement) -> list[str]:
+    if not measurement.bytes:
+        return []  # nothing is known yet, or there is nothing to bring
     more = "+" if measurement.growing else ""
-    said = [f"{human_bytes(measurement.bytes_done)} of {human_bytes(measurement.bytes)}{more}"]
+    said = [share] if (share := share_done(measurement)) else []
+    said += [f"{human_bytes(measurement.bytes_done)} of {human_bytes(measurement.bytes)}{more}"]
     if measurement.rate is not None:
         said.append(f"{human_bytes(measurement.rate)}/s")
     if measurement.seconds_left is not None and measurement.bytes_done < measurement.bytes:

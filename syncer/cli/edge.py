@@ -78,18 +78,18 @@ class Logging(Struct, frozen=True):
 class UnpublishedOptions:
     """Flags of ``palette-edge`` for what is not public."""
 
-    include_core_images_only: bool = flag("Refused: which images are core is not public.")
+    include_core_images_only: bool = flag("Refused: the list of core images is not public.")
     iso: bool = flag("Refused: the layout of that ISO is not public.")
-    include_palette_content: bool = flag("Refused: what that is, is not public.")
-    export_for_connected: bool = flag("Refused: what it changes is not public.")
+    include_palette_content: bool = flag("Refused: the list of Palette's own content is not public.")
+    export_for_connected: bool = flag("Refused: its effect is not public.")
 
     def refuse(self) -> None:
         """Raise ``UsageError`` for each that is given."""
         reasons = {
-            "--include-core-images-only": (self.include_core_images_only, "which images are Palette's core images"),
-            "--iso": (self.iso, "the layout of an ISO that an installer takes content from"),
-            "--include-palette-content": (self.include_palette_content, "what counts as Palette's own content"),
-            "--export-for-connected": (self.export_for_connected, "what it changes in a bundle"),
+            "--include-core-images-only": (self.include_core_images_only, "the list of Palette's core images"),
+            "--iso": (self.iso, "the layout of that ISO"),
+            "--include-palette-content": (self.include_palette_content, "the list of Palette's own content"),
+            "--export-for-connected": (self.export_for_connected, "its effect on a bundle"),
         }
         for name, (is_given, what) in reasons.items():
             if is_given:
@@ -98,7 +98,7 @@ class UnpublishedOptions:
 
 def edge(
     *,
-    config: Path | None = option("Refused: the form of that file is not public."),
+    config: Path | None = option("Refused: the format of that file is not public."),
     debug: bool = flag("Log each event on stderr."),
     trace: bool = flag("Likewise."),
     logfile: Path | None = option("Append the log to this file.", metavar="FILE"),
@@ -106,7 +106,7 @@ def edge(
     """The commands of Palette's Edge CLI."""
     if config is not None:
         raise UsageError(
-            "--config cannot be read: the form of palette-edge's file is not public",
+            "--config cannot be read: the format of palette-edge's file is not public",
             hint="give flags, or SYNCER_API_KEY, SYNCER_CONSOLE_URL and SYNCER_PROJECT_ID",
         )
     click.get_current_context().obj = Logging(is_loud=debug or trace, file=logfile)
@@ -179,7 +179,7 @@ def deploy(
     logging = Logging.current()
 
     async def job() -> Exit:
-        with logging.open() as log, open_reporter(logging.change(output), log=log) as reporter:
+        with logging.open() as log, open_reporter(logging.change(output), targets=[url], log=log) as reporter:
             result = await push_file(
                 export,
                 Delivery(address=url, state=state_directory(upload.state_dir)),
@@ -194,19 +194,19 @@ def deploy(
 
 def show() -> None:
     """Refused: the lists of operating systems and Kubernetes versions are not public."""
-    raise UsageError("edge show cannot be done: where palette-edge has its lists of versions from is not public")
+    raise UsageError("edge show cannot be done: palette-edge's version lists are not public")
 
 
 def build_from_local() -> None:
     """Refused: its flags are not public."""
     raise UsageError(
-        "edge build-from-local cannot be done: what palette-edge takes for it is not public",
+        "edge build-from-local cannot be done: its input is not public",
         hint="syncer build takes local packs with --packs, profiles with --profile-file, lists with --images-file",
     )
 
 
 def upload() -> None:
-    """Refused: how an edge host takes bundles in is not public."""
+    """Refused: the upload protocol of edge hosts is not public."""
     raise UsageError(
         "uploading to an edge host cannot be done: the protocol of its port 5082 is not public",
         hint="push to a registry that the host can reach, or hand the file to the host's Local UI",

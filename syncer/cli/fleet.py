@@ -19,21 +19,22 @@ import click
 import orjson
 from msgspec import Struct, structs
 
+from syncer import __version__
 from syncer.api.delta import AssumedMissing, render_missing
 from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import argument, flag, option, options
 from syncer.cli.display import SitesDisplay, drawing
-from syncer.cli.job import allow_open_files, import_dask
+from syncer.cli.job import allow_open_files, code_of_signal, import_dask
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions, absolute, json_flag
 from syncer.cli.output import (
     EventLog,
+    metrics_writer,
     note,
     open_event_log,
     open_screen,
     print_json,
     warn,
     warn_above,
-    write_metrics_file,
 )
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
@@ -44,8 +45,9 @@ from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
-from syncer.report.figures import Part, join_reports
-from syncer.report.summary import Reported, block, quantity, require_writable, write_account, write_report
+from syncer.report.account import join_reports
+from syncer.report.figures import Part
+from syncer.report.summary import Reported, block, bound_lines, quantity, require_writable, write_account, write_report
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, SiteResult
@@ -290,12 +292,13 @@ def _watching(
     fleet: Fleet, output: OutputOptions, run_id: str, reports: SiteReports | None
 ) -> Iterator[tuple[_Watcher, Callable[[str], None]]]:
     """Show a display, or a log on standard error, as long as the block lasts; also gives who is told of warnings."""
-    if output.log_format is not None:
-        log = open_event_log(sys.stderr, output.log_format, run_id, known_secrets(fleet.settings))
+    if (form := output.log) is not None:
+        secrets = known_secrets(fleet.settings)
+        log = open_event_log(sys.stderr, form, run_id, secrets, is_full=output.verbose > 1)
         yield _Watcher(None, log, reports), log.warn
         return
-    if not output.progress:
-        yield _Watcher(None, None, reports), warn
+    if not output.shows_progress:
+        yield _Watcher(None, None, reports), _ignore if output.quiet else warn
         return
     with open_screen(sys.stderr) as screen:
         display = SitesDisplay(len(fleet.sites), screen, sys.stderr)
@@ -303,16 +306,24 @@ def _watching(
             yield _Watcher(display, None, reports), warn_above(screen)
 
 
+def _ignore(_: str) -> None:
+    """Do nothing with a warning."""
+
+
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:
     """Print what became of all sites, as a summary or as JSON, and write the files that the options name."""
+    ended = code_of_signal() or result.exit
+    result = structs.replace(result, version=__version__, exit_code=int(ended))
     if output.report:
         write_report(output.report, result)
     if output.metrics_file and result.command != "plan":
-        write_metrics_file(output.metrics_file, result.to_json())
-    if output.json:
+        metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
+    if output.json and not output.quiet:
         print_json(result.to_json())
         return
-    click.echo(without_secrets(block(title, list(fleet_lines(result)))))
+    if output.quiet and not result.exit:
+        return
+    click.echo(without_secrets(block(title, list(fleet_lines(result)))), err=output.quiet)
     for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint):
         click.echo(f"hint: {hint}", err=True)
 
@@ -335,6 +346,7 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
         yield f"failed:  {_cause(cause)}"
     rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
     yield f"time:    {human_seconds(result.seconds)}{rate}"
+    yield from bound_lines(result.bound, result.seconds)
 
 
 def _foreseen(figures: Mapping[str, int]) -> str:

@@ -28,6 +28,8 @@ _SECONDS_TO_STOP = 1.8  # after a signal; a file under its final name is whole w
 LONGER_TO_STOP = 10.0
 """Seconds after a signal for a run over many sites, each of which has an account to give and connections to close."""
 
+_stopped: list[Exit] = []  # the code of the signal that stopped the run, once one has
+
 _RESUMABLE = "stopped; run the same command again to go on"
 
 
@@ -85,28 +87,33 @@ def import_dask(cluster: str) -> tuple[type[DaskRunner], Callable[..., Awaitable
 
 
 async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | None, seconds_to_stop: float) -> Exit:
-    stopped: list[Exit] = []
+    _stopped.clear()
     result = Exit.INTERRUPTED
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_watch, tasks.cancel_scope, stopped, seconds_to_stop)
+            tasks.start_soon(_watch, tasks.cancel_scope, seconds_to_stop)
             result = await job()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if not stopped:
+        if not _stopped:
             raise _first(group) from None
-    if stopped and farewell:
+    if _stopped and farewell:
         click.echo(farewell, err=True)
-    return stopped[0] if stopped else result
+    return _stopped[0] if _stopped else result
 
 
-async def _watch(scope: anyio.CancelScope, stopped: list[Exit], seconds_to_stop: float) -> None:
+def code_of_signal() -> Exit | None:
+    """The exit code for the signal that has stopped this run; None while none has."""
+    return _stopped[0] if _stopped else None
+
+
+async def _watch(scope: anyio.CancelScope, seconds_to_stop: float) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
-            if stopped:
+            if _stopped:
                 os._exit(code)  # asked twice
-            stopped.append(code)
+            _stopped.append(code)
             deadline = threading.Timer(seconds_to_stop, os._exit, (code,))
             deadline.daemon = True
             deadline.start()

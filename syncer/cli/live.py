@@ -22,6 +22,7 @@ from syncer.report.progress_meter import LEAST, FleetMeasurement, InFlight, Site
 from syncer.report.summary import quantity
 
 _BLOBS_SHOWN = 5
+_WAITS_SHOWN = 3
 _INDENT = 2  # columns
 _GAP = 2
 _NAME = 26  # columns that a name gets before figures do, if it is as long
@@ -29,6 +30,7 @@ _LEAST_BAR = 10
 _LEAST_LINES = 8
 _ERASE_BELOW = "\x1b[J"
 _ERASE_RIGHT = "\x1b[K"
+_CUT, _BREAK = "\x1b[?7l", "\x1b[?7h"  # lines that are too long (DECAWM), which a terminal breaks as a rule
 
 
 class TerminalScreen:
@@ -63,13 +65,16 @@ class TerminalScreen:
         size = self._size()
         width, height = max(1, size.columns - 1), max(1, size.lines - 1)  # a full line would wrap
         drawn = (
-            sites_view(measurement, width, height) if isinstance(measurement, FleetMeasurement) else view(measurement)
+            sites_view(measurement, width, height)
+            if isinstance(measurement, FleetMeasurement)
+            else view(measurement, width, height)
         )
         with self._console.capture() as captured:
             self._console.print(drawn, width=width)
         lines = [line.rstrip() for line in captured.get().splitlines()][:height]
         up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
-        self._write("\r" + f"{_ERASE_RIGHT}\r\n".join(lines) + f"{_ERASE_BELOW}\r{up}")
+        body = f"{_ERASE_RIGHT}\r\n".join(lines) + _ERASE_BELOW
+        self._write(f"\r{_CUT}{body}{_BREAK}\r{up}")  # tmux says a quarter of a second late that it has narrowed
 
     def clear(self) -> None:
         """Leave nothing of the view."""
@@ -81,27 +86,54 @@ class TerminalScreen:
             self._stream.flush()
 
 
-def view(measurement: Measurement) -> RenderableType:
-    """A bar with the figures of the transfer, and below it the blobs with the most bytes to come."""
-    head = Table.grid(expand=True, padding=(0, 1))
-    head.add_column(no_wrap=True)
-    head.add_column(ratio=1, min_width=8)
-    head.add_column(no_wrap=True, justify="right")
-    head.add_row(
-        Text(images_done(measurement)),
-        ProgressBar(total=max(1, measurement.bytes), completed=measurement.bytes_done),
-        Text(" · ".join(figures(measurement))),
-    )
-    blobs = [_blob(blob) for blob in measurement.in_flight[:_BLOBS_SHOWN]]
-    if (more := len(measurement.in_flight) - _BLOBS_SHOWN) > 0:
-        blobs.append(Text(f"  and {more} more", style="dim"))
-    return Group(head, *blobs)
+def view(measurement: Measurement, width: int, height: int) -> RenderableType:
+    """Bars of all and of each target, what holds the run up, and the blobs with the most bytes to come.
+
+    The view takes half of the ``height`` at most, as ``sites_view`` does.
+    """
+    room = max(_LEAST_LINES, height // 2)
+    so_far = human_seconds(measurement.seconds) if measurement.seconds >= 1 else ""
+    lines = _bar(images_done(measurement), so_far, measurement.bytes, measurement.bytes_done, width)
+    lines += _wrapped(" · ".join(figures(measurement)), width, "")
+    lines += [line for wait in measurement.waits[:_WAITS_SHOWN] for line in _wrapped(printable(wait), width, "yellow")]
+    for target in measurement.targets[: max(0, room - len(lines) - 2)]:
+        failed = f" ({target.images_failed} failed)" if target.images_failed else ""
+        done = f"{target.images_done} of {target.images} images{failed}"
+        name = shortened(printable(target.name), max(1, width - len(done) - _LEAST_BAR - _INDENT - _GAP))
+        lines += _bar(f"  {name}", done, target.images, target.images_done, width)
+    room -= len(lines) + 1
+    shown = measurement.in_flight[: max(0, min(_BLOBS_SHOWN, room))]
+    lines += [Text(_blob(blob, width), style="dim", no_wrap=True, overflow="ellipsis") for blob in shown]
+    if shown and (more := len(measurement.in_flight) - len(shown)) > 0:
+        lines.append(Text(f"  and {more} more", style="dim"))
+    return Group(*lines)
 
 
-def _blob(blob: InFlight) -> Text:
-    descriptor = blob.descriptor
-    share = f"{100 * blob.done // descriptor.size if descriptor.size else 100:3} %"
-    return Text(f"  {descriptor.digest.short}  {share} of {human_bytes(descriptor.size)}", style="dim", no_wrap=True)
+def _bar(left: str, right: str, total: int, done: int, width: int) -> list[RenderableType]:
+    """A line of a bar between two texts; the texts alone where there is no room for one."""
+    if cell_len(left) + cell_len(right) + _LEAST_BAR > width:
+        return _wrapped(f"{left} · {right}" if right else left, width, "")
+    row = Table.grid(expand=True, padding=(0, 1))
+    row.add_column(no_wrap=True)
+    row.add_column(ratio=1)
+    row.add_column(no_wrap=True, justify="right")
+    row.add_row(Text(left), ProgressBar(total=max(1, total), completed=done), Text(right))
+    return [row]
+
+
+def _wrapped(text: str, width: int, style: str) -> list[RenderableType]:
+    return [Text(line, style) for line in textwrap.wrap(text, width)]
+
+
+def _blob(blob: InFlight, width: int) -> str:
+    """The name of a blob's image, and its figures; in a narrow window the figures go first."""
+    size = blob.descriptor.size
+    lacking = "answer" if blob.done >= size else "bytes"
+    still = f", no {lacking} for {blob.still:.0f} s" if blob.still is not None else ""
+    told = f"{100 * blob.done // size if size else 100:3} % of {human_bytes(size)}{still}"
+    room = width - len(told) - _INDENT - _GAP
+    name = shortened(printable(blob.name), room) if room >= _LEAST_BAR else ""
+    return f"  {name}  {told}" if name else f"  {told}"
 
 
 def sites_view(measurement: FleetMeasurement, width: int, height: int) -> RenderableType:
@@ -113,6 +145,8 @@ def sites_view(measurement: FleetMeasurement, width: int, height: int) -> Render
     height = max(_LEAST_LINES, height // 2)
     head = _fleet_head(measurement, width)
     causes = _cause_lines(measurement.causes, width, height // 3)
+    waits = [wait for site in measurement.under_way for wait in site.transfer.waits][:_WAITS_SHOWN]
+    causes += [Text(line, "yellow") for wait in waits for line in textwrap.wrap(printable(wait), width)][: height // 4]
     room = height - len(head) - len(causes) - 2  # the heading, and how many more there are
     shown = measurement.under_way[: max(0, room)]
     parts: list[RenderableType] = [*head, *causes]

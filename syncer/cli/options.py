@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from syncer.api.bundles import parse_selectors
 from syncer.bundle import GivenName, bundle_place
-from syncer.cli.command import flag, option, options
+from syncer.cli.command import count, flag, option, options
 from syncer.content import Along
 from syncer.errors import UsageError
 from syncer.formats.units import byte_count
@@ -129,6 +128,19 @@ def registry_option(
     return option(help, "-r", required=required, metavar=metavar, parse=parse)
 
 
+def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
+    """Parse the values of ``--annotation-selector``, each ``KEY=VALUE``; raises ``UsageError``."""
+    wanted: dict[str, str] = {}
+    for text in texts:
+        if text in ("", "[]"):  # how Palette's help writes the default
+            continue
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"{text[:80]!r} is not KEY=VALUE", hint="write it like org.example.tier=edge")
+        wanted[key.strip()] = value
+    return wanted
+
+
 def selector_option() -> Any:
     """``--annotation-selector``: keys and values."""
     return options("Only images with this annotation; repeatable.", metavar="KEY=VALUE", collect=parse_selectors)
@@ -243,7 +255,7 @@ class UploadOptions(StateOptions):
     """Content on its way to a registry."""
 
     chunk_size: int = option(
-        "Of the requests that a large blob (more than two of them) is sent in.",
+        "Size of one upload request; a blob larger than twice this is split.",
         default="16MiB",
         metavar="BYTES",
         parse=byte_count,
@@ -265,13 +277,25 @@ class OutputOptions:
         "Write Prometheus text for node_exporter's textfile collector here.", metavar="FILE"
     )
     log_format: LogForm | None = option("Log each event on stderr as a line of this form, instead of the display.")
+    quiet: bool = flag("Say nothing unless something fails; for cron.", "-q", "--quiet")
+    verbose: int = count("Log each image on stderr, instead of the display; -vv each blob too.", "-v", "--verbose")
+
+    @property
+    def log(self) -> LogForm | None:
+        """The form of the log, where there is one instead of the display."""
+        return self.log_format or (LogForm.TEXT if self.verbose else None)
+
+    @property
+    def shows_progress(self) -> bool:
+        """True when a display is wanted."""
+        return self.progress and not self.quiet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRunOptions:
     """A forecast instead of a transfer."""
 
-    dry_run: bool = flag("Say what would be fetched, sent, mounted and skipped, and do none of it.")
+    dry_run: bool = flag("Show what the command would do, and do none of it.")
     exit_code: bool = flag("With --dry-run: exit with 10 when there is work to do.")
 
 
@@ -311,9 +335,9 @@ class BundleOptions:
 
     output: Path | None = option("Where the bundle is put. Default: output/content-bundle", "-o", metavar="DIR")
     arch: Platform | None = arch_option()
-    format: BundleFormat = option("Frames of zstd, which most expect, or a plain tar.", default=BundleFormat.ZSTD)
+    format: BundleFormat = option("zstd (default) or plain tar.", default=BundleFormat.ZSTD)
     compression_level: int = option(
-        "Of zstd, for manifests; layers are stored, being compressed already.", default=3, min=1, max=19
+        "Level of zstd for manifests; layers are compressed already, and stored as they are.", default=3, min=1, max=19
     )
     include_foreign: bool = include_foreign_flag()
     force: bool = flag("Replace what is there.")

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 import click
 import orjson
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from syncer import __version__
 from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
+from syncer.cli.job import code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
-from syncer.errors import Exit, SyncerError, without_secrets
+from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
+from syncer.formats.text import read_images_file
+from syncer.formats.units import Shard
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.summary import quantity, require_writable, shown, write_report
+from syncer.report.summary import NO_NAMES, failure_lines, quantity, require_writable, shown, trouble, write_report
 from syncer.transfer.events import Emit
+
+_PLACES_SHOWN = 5  # lines of lists
 
 
 class Reporter(Struct, frozen=True):
     """The output of one run, under the run's id."""
 
     options: OutputOptions
+    command: str
     run_id: str
     emit: Emit
     warn: Callable[[str], None]
     expect: Callable[[int], None]  # how many images more than so far
+    names: Mapping[str, str] = NO_NAMES  # of hosts
+    targets: tuple[str, ...] = ()  # registries, or the file that is written, in the metrics
+    shard: str | None = None  # the share of a sync, in the metrics
 
     def run_options(self, workers: int) -> RunOptions:
         """The options of a job whose events come here."""
@@ -39,61 +52,112 @@ class Reporter(Struct, frozen=True):
             run_id=self.run_id,
             emit=self.emit,
             warn=self.warn,
-            on_cut=lambda report, name: self.write(report, profile=name),
+            on_cut=lambda report, name: self.write(report, profile=name, code=Exit.INTERRUPTED),
         )
 
-    def summarize(self, title: str, outcome: Sequence[str], report: Report, *, profile: str) -> None:
+    def summarize(
+        self,
+        title: str,
+        outcome: Sequence[str],
+        report: Report,
+        *,
+        profile: str,
+        code: Exit | None = None,
+        lists: Sequence[Path] = (),
+        may_be_partial: bool = False,
+    ) -> None:
         """Print what a transfer did, as a summary or as JSON, and write the files that the options name.
 
-        ``profile`` is the name of the job in the metrics.
+        ``profile`` is the name of the job in reports and metrics; ``code`` is the exit code, if not the report's own.
+        Hints name the lines of ``lists`` of images, and the flag for a bundle that ``may_be_partial``.  With JSON on
+        standard output, failures are told on standard error.
         """
+        report = self.sign(report, profile, code)
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
-        if self.options.json:
+        if self.options.quiet:
+            if report.exit_code:
+                click.echo(without_secrets("\n".join([*outcome, *trouble(report, self.names)])), err=True)
+        elif self.options.json:
             print_json(report.to_json())
         else:
-            click.echo(without_secrets(summary(title, outcome, report)))
-        for hint in {image.error.hint: None for image in report.images if image.error and image.error.hint}:
-            if self.options.log_format is None:
-                click.echo(f"hint: {hint}", err=True)
+            click.echo(without_secrets(summary(title, outcome, report, self.names)))
+        if self.options.log is not None:
+            return
+        if self.options.json:
+            for line in failure_lines(report, self.names, least=2 if self.options.progress else 1):
+                click.echo(line, err=True)
+        for hint in hints_of(report, lists, may_be_partial=may_be_partial):
+            click.echo(f"hint: {hint}", err=True)
 
-    def write(self, report: Report, *, profile: str) -> None:
+    def sign(self, report: Report, name: str, code: Exit | None = None) -> Report:
+        """``report`` with this version and command, the ``name`` of the job, and the exit code."""
+        if report.version is not None:
+            return report
+        ended = code_of_signal() or (report.exit if code is None else code)
+        return structs.replace(report, version=__version__, command=self.command, name=name, exit_code=int(ended))
+
+    def write(self, report: Report, *, profile: str, code: Exit | None = None) -> None:
         """Write the files that the options name."""
+        report = self.sign(report, profile, code)
         if self.options.report:
             write_report(self.options.report, report)
         if self.options.metrics_file:
-            write_metrics_file(self.options.metrics_file, report, profile=profile)
+            write = metrics_writer()
+            job = write.Job(profile=profile, command=self.command, targets=self.targets, shard=self.shard)
+            write.write_metrics(self.options.metrics_file, report, job, code=Exit(report.exit_code or 0))
 
 
-def write_metrics_file(path: Path, report: Report | Mapping[str, Any], *, profile: str = "") -> None:
-    """Write the metrics of a run under the name ``profile``, or those of the document of a run over many sites."""
+def hints_of(report: Report, lists: Sequence[Path], *, may_be_partial: bool) -> Iterator[str]:
+    """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``."""
+    yield from {image.error.hint: None for image in report.images if image.error and image.error.hint}
+    wrong = {image.source for image in report.failures if isinstance(image.error, NameMissing)}
+    if not wrong:
+        return
+    places = [f"{path}:{each.line}" for path in lists for each in read_images_file(path) if each.reference in wrong]
+    more = f" and {len(places) - _PLACES_SHOWN:,} more lines" if len(places) > _PLACES_SHOWN else ""
+    where = f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(wrong) == 1 else "the names")
+    rest = ", or publish the rest with --allow-partial" if may_be_partial and len(report.images) > len(wrong) else ""
+    yield f"correct {where}{rest}"
+
+
+def metrics_writer() -> ModuleType:
+    """The functions that write metrics."""
     from syncer.report import metrics  # noqa: PLC0415  slow to import, rarely used
 
-    if isinstance(report, Report):
-        metrics.write_metrics(path, report, profile=profile)
-    else:
-        metrics.write_site_metrics(path, report)
+    return metrics
 
 
 @contextmanager
 def open_reporter(
-    options: OutputOptions, *, secrets: Iterable[str] = (), log: TextIO | None = None
+    options: OutputOptions,
+    *,
+    targets: Iterable[object] = (),
+    shard: Shard | None = None,
+    secrets: Iterable[str] = (),
+    log: TextIO | None = None,
+    names: Mapping[str, str] = NO_NAMES,
 ) -> Iterator[Reporter]:
     """Show the display, or a log on standard error, as long as the ``with`` block lasts; ``log`` is a further log.
 
-    ``secrets`` are shown in no log.
+    ``targets`` and ``shard`` are labels of the metrics; ``secrets`` are shown in no log; ``names`` are what the user
+    calls hosts.
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
     for path in filter(None, (options.report, options.metrics_file)):
         require_writable(path)
-    run_id = new_run_id()
+    run_id, command = new_run_id(), click.get_current_context().info_name or ""
+    make = partial(Reporter, names=names, targets=tuple(map(str, targets)), shard=str(shard) if shard else None)
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
-    if options.log_format is not None:
-        events = open_event_log(sys.stderr, options.log_format, run_id, secrets)
-        yield Reporter(options, run_id, to_all(events.emit(), besides), events.warn, _ignore)
+    if (form := options.log) is not None:
+        events = open_event_log(sys.stderr, form, run_id, secrets, is_full=options.verbose > 1)
+        yield make(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
         return
-    with open_display(sys.stderr, mode=Mode.AUTO if options.progress else Mode.OFF) as display:
-        yield Reporter(options, run_id, to_all(display, besides), warn_above(display.screen), display.expect)
+    with open_display(sys.stderr, mode=Mode.AUTO if options.shows_progress else Mode.OFF) as display:
+        display.names = names
+        emit = to_all(display, besides)
+        tell = _ignore if options.quiet else warn_above(display.screen)  # a report has them all the same
+        yield make(options, command, run_id, emit, tell, display.expect)
 
 
 class EventLog(Struct, frozen=True):
@@ -107,11 +171,17 @@ class EventLog(Struct, frozen=True):
         self.tell("warning", "warning", message=text)
 
 
-def open_event_log(stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str]) -> EventLog:
-    """Open a log on ``stream``, each line of which has ``run_id``, and none a secret."""
+def open_event_log(
+    stream: TextIO, form: LogForm, run_id: str, secrets: Iterable[str], *, is_full: bool = False
+) -> EventLog:
+    """Open a log on ``stream``, each line of which has ``run_id``, and none a secret.
+
+    One that ``is_full`` has a line for each blob as well.
+    """
     from syncer.log import LogFormat, log_events, open_log  # noqa: PLC0415  slow to import, rarely used
 
-    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), secrets=secrets)
+    level = logging.DEBUG if is_full else logging.INFO
+    log = open_log(stream, run_id=run_id, format=LogFormat(form.value), level=level, secrets=secrets)
     return EventLog(
         emit=lambda **fields: log_events(log.bind(**fields)),
         tell=lambda level, event, **fields: getattr(log, level)(event, **fields),
@@ -189,7 +259,8 @@ def summarize_push(
     reporter: Reporter, title: str, result: PushResult, *, kind: str = "local", more: Sequence[str] = ()
 ) -> None:
     """Print what was brought to a registry; a definition that could not be pushed is told with ``--json`` as well."""
-    reporter.summarize(title, [*push_outcome(result, kind), *more], result.report, profile=result.bundle)
+    outcome = [*push_outcome(result, kind), *more]
+    reporter.summarize(title, outcome, result.report, profile=result.bundle, code=result.exit)
     if result.problem and reporter.options.json:
         reporter.warn(_definition_problem(result.problem))
 
@@ -199,8 +270,8 @@ def _definition_problem(problem: SyncerError) -> str:
     return f"its definition could not be pushed: {printable(str(problem))}{hint}"
 
 
-def _ignore(_: int) -> None:
-    """Do nothing: a log shows no number of images."""
+def _ignore(_: object) -> None:
+    """Do nothing: a log shows no number of images, and who wants it quiet no warning."""
 
 
 def print_json(document: Any) -> None:

@@ -43,7 +43,7 @@ from syncer.report.forecast import ForecastReport
 def plan(
     *,
     file: Path | BundleUrl | None = option(
-        "Foresee a push of this bundle, to --registry or the sites of --targets-file.",
+        "Plan a push of this bundle, to --registry or the sites of --targets-file.",
         "-f",
         metavar="BUNDLE|URL",
         parse=bundle_place,
@@ -61,7 +61,7 @@ def plan(
     login: LoginOptions,
     connection: ConnectionOptions,
 ) -> None:
-    """Say what would be fetched, sent, mounted and skipped, and do none of it.
+    """Show what a build, push or sync would do, and do none of it.
 
     With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push, to one
     registry or to many; with images alone a build, and how large its bundle would be, or with --have or --since the

@@ -120,7 +120,7 @@ def push(
         )
 
     async def job() -> Exit:
-        with open_reporter(output) as reporter:
+        with open_reporter(output, targets=to.registry) as reporter:
             try:
                 result = await push_file(
                     file,

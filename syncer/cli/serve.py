@@ -45,7 +45,7 @@ def serve(
     insecure: bool = flag("Palette's; changes nothing, since no registry is spoken to.", "-i"),
     ca_cert: Path | None = option("Palette's; likewise."),
 ) -> None:
-    """Be a registry: of a bundle (read-only), of a directory (writable), or of both together."""
+    """Serve a bundle (read-only) or a directory (writable) as a registry, or both together."""
     palette.refuse("serve", "what is served stays as it is: take a platform out with build --arch or copy --arch")
     if insecure or ca_cert:
         click.echo("note: serve speaks to no registry, so --insecure and --ca-cert change nothing", err=True)

@@ -34,7 +34,7 @@ from syncer.profiles.syncfile.document import Source, SyncDocument, Target, chec
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.profiles.syncfile.tags import MOST_DELETED
 from syncer.registry import RegistryAddress, RegistrySettings
-from syncer.report import ImageAccount, Status
+from syncer.report import ImageAccount, Status, human_seconds
 
 if TYPE_CHECKING:
     from syncer.api.palette import PaletteConsole
@@ -129,7 +129,9 @@ def sync(
         profile = order.profile
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
         with (
-            open_reporter(output, secrets=secrets) as reporter,
+            open_reporter(
+                output, targets=targets_of(file), shard=share, secrets=secrets, names=_names(file)
+            ) as reporter,
             hold_lock(state, order.subject, reporter.warn) as usable,
         ):
             order.warn(reporter.warn)
@@ -140,9 +142,12 @@ def sync(
                     run_id=reporter.run_id,
                     emit=reporter.emit,
                     expect=reporter.expect,
-                    on_cut=lambda report: reporter.write(report, profile=profile),
+                    on_cut=lambda report: reporter.write(report, profile=profile, code=Exit.INTERRUPTED),
                 )
-        reporter.summarize("Sync Summary", _outcome(file, result, share), result.report, profile=profile)
+        outcome = _outcome(file, result, share, how.timeout)
+        reporter.summarize(
+            "Sync Summary", outcome, result.report, profile=profile, code=result.exit, lists=_lists(file)
+        )
         return result.exit
 
     run(forecast if transfer.dry_run else job)
@@ -238,7 +243,7 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
     ended: list[SyncResult] = []
     try:
         with (
-            open_reporter(output) as reporter,
+            open_reporter(output, targets=targets_of(file), shard=order.shard, names=_names(file)) as reporter,
             hold_lock(state_directory(order.upload.state_dir), order.subject, reporter.warn),
         ):
             order.warn(reporter.warn)
@@ -256,8 +261,10 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
             ended.append(result)
     finally:  # the display is over
         for each in ended:
-            outcome = _outcome(file, each, order.shard)
-            reporter.summarize("Sync Summary", outcome, each.report, profile=order.profile)
+            outcome = _outcome(file, each, order.shard, how.timeout)
+            reporter.summarize(
+                "Sync Summary", outcome, each.report, profile=order.profile, code=each.exit, lists=_lists(file)
+            )
     return result.exit
 
 
@@ -267,13 +274,33 @@ def _console(settings: RegistrySettings, project_id: str | None) -> PaletteConso
     return open_console(settings.transport, project_id=project_id)
 
 
-def _outcome(file: SyncFile, result: SyncResult, shard: Shard | None) -> list[str]:
+def targets_of(file: SyncFile) -> list[RegistryAddress]:
+    """The registries that ``file`` mirrors to."""
+    return [RegistryAddress.parse(target.registry) for target in file.targets]
+
+
+def _outcome(file: SyncFile, result: SyncResult, shard: Shard | None, timeout: float | None) -> list[str]:
     """A sentence for each target, and one for a run that was of a share, or too slow."""
     lines = [f"this is shard {shard} of the source repositories"] if shard else []
     lines += [_standing(target, result) for target in file.targets]
-    if result.timed_out:
-        lines.append("the time was up first; run the same command again to go on")
+    if result.timed_out and timeout is not None:
+        lines.append(f"stopped by --timeout after {human_seconds(timeout)}; the next run goes on")
     return lines
+
+
+def _names(file: SyncFile) -> dict[str, str]:
+    """The names that ``file`` gives to hosts which have one target each."""
+    hosts = [RegistryAddress.parse(target.registry).host for target in file.targets]
+    return {
+        host: target.name
+        for host, target in zip(hosts, file.targets, strict=True)
+        if target.name and hosts.count(host) == 1
+    }
+
+
+def _lists(file: SyncFile) -> list[Path]:
+    """The lists of images that ``file`` names."""
+    return [file.beside(source.images_file) for source in file.sources if source.images_file is not None]
 
 
 def _standing(target: Target, result: SyncResult) -> str:

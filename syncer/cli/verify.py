@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 from anyio import to_thread
+from msgspec import structs
 
+from syncer.api.bundles import bundle_name
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import BundleCheck, BundleUrl, GivenName, shown
@@ -15,14 +19,15 @@ from syncer.cli.command import option, options
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, as_option, bundle_option, map_option
-from syncer.cli.output import print_json
+from syncer.cli.output import metrics_writer, print_json
 from syncer.cli.settings import everyone_of, registry_settings
 from syncer.errors import Exit, UsageError, VerificationError
 from syncer.files import reading
 from syncer.naming import NameMapping
 from syncer.oci import Digest, Reference
+from syncer.registry import RegistryAddress
 from syncer.report import foreign_layers, human_bytes, human_seconds
-from syncer.report.summary import quantity
+from syncer.report.summary import quantity, require_writable, write_report
 
 _MUCH = 50  # padding is worth a copy from one part in so many of a file on
 
@@ -66,23 +71,51 @@ def verify(
         return await run_fleet("verify", file, fleet, options, output, given=as_name, runner=runner)
 
     async def job() -> Exit:
-        await check_signature()
-        result = await verify_bundle(
-            file,
-            to.single,
-            mapping=map,
-            given=as_name,
-            settings=settings,
-            workers=connection.concurrency,
-        )
-        _check_lists(result, have)
-        print_check(result, output, signed=public_key is not None)
+        with _written_down(file, to.registry, output) as written:
+            await check_signature()
+            result = await verify_bundle(
+                file,
+                to.single,
+                mapping=map,
+                given=as_name,
+                settings=settings,
+                workers=connection.concurrency,
+            )
+            _check_lists(result, have)
+            result = structs.replace(result, signed=public_key is not None)
+            written.append(result)
+        print_check(result, output)
         return result.exit
 
     if to.is_fleet:
         run(verify_all, seconds_to_stop=LONGER_TO_STOP)
     else:
         run(job)
+
+
+@contextmanager
+def _written_down(
+    file: Path | BundleUrl, registry: Sequence[RegistryAddress], output: OutputOptions
+) -> Iterator[list[VerifyResult]]:
+    """Write the files that the options name when the block has ended, which puts the result into the list.
+
+    A check that fails, or that is stopped, has no result: then there are the metrics alone.
+    """
+    for path in filter(None, (output.report, output.metrics_file)):
+        require_writable(path)
+    results: list[VerifyResult] = []
+    began = time.monotonic()
+    try:
+        yield results
+    finally:
+        if output.report and results:
+            write_report(output.report, results[0])
+        if output.metrics_file:
+            write = metrics_writer()
+            job = write.Job(profile=bundle_name(file), command="verify", targets=tuple(map(str, registry)))
+            is_good = bool(results) and results[0].exit is Exit.OK
+            seconds = time.monotonic() - began
+            write.write_check_metrics(output.metrics_file, job, seconds=seconds, succeeded=is_good)
 
 
 def _check_lists(result: VerifyResult, files: Sequence[Path]) -> None:
@@ -106,12 +139,12 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
 
 
-def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = False) -> None:
-    """Print what a verification found; ``signed`` says that there was a signature, and that it is good."""
+def print_check(result: VerifyResult, options: OutputOptions) -> None:
+    """Print what a verification found."""
     if options.json:
-        print_json(result.to_json() | {"signed": signed})
+        print_json(result.to_json())
         return
-    lines = [*_bundle_lines(result, signed=signed), *_standing(result)]
+    lines = [*_bundle_lines(result), *_standing(result)]
     click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]))
     if result.missing:
         click.echo("hint: build the bundle again with --force, to have what it lacks", err=True)
@@ -124,7 +157,7 @@ def print_check(result: VerifyResult, options: OutputOptions, *, signed: bool = 
         click.echo(f"hint: {hint}", err=True)
 
 
-def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
+def _bundle_lines(result: VerifyResult) -> Iterator[str]:
     """What the file holds, and what of it is not taken."""
     check = result.check
     yield "-" * 29
@@ -146,7 +179,7 @@ def _bundle_lines(result: VerifyResult, *, signed: bool) -> Iterator[str]:
         yield f"note:    {note}"
     if not check.has_digests:
         yield "digests: it carries none of index.json and bundle-definition.yaml, which may have been altered"
-    if signed:
+    if result.signed:
         yield "signature: good"
     if check.unreferenced:
         yield f"unused:  {len(check.unreferenced)} pieces of content that no image needs"

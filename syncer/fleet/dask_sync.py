@@ -32,7 +32,8 @@ from syncer.oci import Descriptor
 from syncer.profiles.syncfile.sync_file import SyncFile
 from syncer.registry import RegistryAddress
 from syncer.report import Account, ImageAccount, Report, Status
-from syncer.report.figures import Told, join_reports, reason
+from syncer.report.account import join_reports
+from syncer.report.figures import Told, reason
 from syncer.report.summary import shown
 from syncer.transfer.events import Emit, Event, ImageCopied, ImageFailed, ImageSkipped
 

@@ -23,8 +23,9 @@ from syncer.errors import UsageError
 from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, SiteResult, SiteState
+from syncer.fleet.result import FleetResult, SiteResult, SiteState, sum_up
 from syncer.fleet.visits import (
+    IN_FLIGHT,
     Names,
     Planning,
     Pushing,
@@ -41,6 +42,7 @@ from syncer.oci import Platform
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.summary import Reported
+from syncer.report.timeline import Measured, available_cores
 from syncer.transfer.run import WORKERS
 
 
@@ -239,6 +241,11 @@ def _open_journal(bundle: Bundle, chosen: BundleSource, options: FleetOptions) -
     return journal
 
 
+def _read_clocks() -> tuple[float, float, float]:
+    """The time, and the CPU of this process and of this thread, in seconds."""
+    return time.monotonic(), time.process_time(), time.thread_time()
+
+
 class _Account(Struct, frozen=True):
     """The account of a run, as it grows."""
 
@@ -248,6 +255,7 @@ class _Account(Struct, frozen=True):
     bundle: str  # its name
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     results: dict[str, SiteResult] = field(default_factory=dict)  # by the keys of sites
+    clocks: tuple[float, float, float] = field(default_factory=_read_clocks)  # as it began
 
     @property
     def waiting(self) -> list[Site]:
@@ -273,6 +281,21 @@ class _Account(Struct, frozen=True):
             started=self.started,
             ended=datetime.now(UTC),
             sites=tuple(self.results.get(site.key) or _not_begun(site) for site in self.sites),
+            measured=self._measured(),
+            waited=sum_up(site.waited for site in self.results.values()),
+        )
+
+    def _measured(self) -> Measured:
+        elapsed, cpu, loop = (now - then for now, then in zip(_read_clocks(), self.clocks, strict=True))
+        workers = share_of_workers(len(self.sites), self.options)
+        return Measured(
+            # more of them would not be used where the sites together have as many as may be in flight
+            workers=workers if workers == self.options.workers else IN_FLIGHT,
+            elapsed=elapsed,
+            runs=sum(site.seconds for site in self.results.values()) / elapsed if elapsed else 1.0,
+            cpu=cpu,
+            loop=loop,
+            cores=available_cores(),
         )
 
     @contextmanager

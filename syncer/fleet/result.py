@@ -6,14 +6,27 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import reduce
 from typing import Any, Self
 
 from msgspec import Struct, field
 
-from syncer.api.result import refusal_in
-from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit
+from syncer import errors
+from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit, refusal_in
 from syncer.profiles.syncfile.site import registry_key
-from syncer.report.figures import Part, Told, instant, moment, number, parts_of, parts_to_json, reason, seconds_of
+from syncer.report.figures import (
+    Part,
+    Told,
+    instant,
+    moment,
+    number,
+    origin_of,
+    parts_of,
+    parts_to_json,
+    reason,
+    seconds_of,
+)
+from syncer.report.timeline import Bound, HostTime, Measured, find_bound
 
 NOTHING_FORESEEN: Mapping[str, int] = dict.fromkeys(
     ("images_to_copy", "images_to_skip", "blobs_to_copy", "blobs_to_mount", "bytes_to_send", "bytes_to_mount"), 0
@@ -54,6 +67,7 @@ class SiteResult(Struct, frozen=True, kw_only=True):
     error: SyncerError | None = None  # the first one
     report: str | None = None  # the name of the file that has the report of its own run
     foreseen: Mapping[str, int] = field(default_factory=lambda: NOTHING_FORESEEN)  # of a plan
+    waited: Mapping[str, float] = field(default_factory=dict)  # seconds of requests, by what they waited for
 
     @property
     def exit(self) -> Exit:
@@ -111,6 +125,16 @@ class FleetResult(Struct, frozen=True, kw_only=True):
     ended: datetime
     sites: tuple[SiteResult, ...]  # in the order of the file
     parts: tuple[Part, ...] = ()  # the runs, where this is the account of several
+    version: str | None = None  # of syncer
+    exit_code: int | None = None  # of the command
+    measured: Measured | None = None
+    waited: Mapping[str, float] = field(default_factory=dict)  # seconds of requests to all sites
+
+    @property
+    def bound(self) -> Bound | None:
+        """The bound of the run; None where too little was measured."""
+        times = [HostTime(host="the sites", role="target", waited=self.waited)]
+        return find_bound(self.measured, times, self.command) if self.measured else None
 
     @property
     def runs(self) -> tuple[Part, ...]:
@@ -161,6 +185,8 @@ class FleetResult(Struct, frozen=True, kw_only=True):
         is_plan = self.command == "plan"
         return {
             "kind": "fleet",
+            "version": self.version,
+            "exit_code": self.exit_code,
             "run_id": self.run_id,
             "command": self.command,
             "bundle": self.bundle,
@@ -178,6 +204,9 @@ class FleetResult(Struct, frozen=True, kw_only=True):
             },
             "causes": [{"cause": cause.text, "sites": list(cause.sites)} for cause in self.causes],
             "sites": [site.to_json() | (dict(site.foreseen) if is_plan else {}) for site in self.sites],
+            "measured": self.measured.to_json() if self.measured else None,
+            "waited": {state: round(seconds, 3) for state, seconds in self.waited.items()},
+            "bound": bound.to_json() if (bound := self.bound) else None,
             **parts_to_json(self.parts),
         }
 
@@ -188,6 +217,7 @@ class FleetResult(Struct, frozen=True, kw_only=True):
         Raises ``KeyError``, ``TypeError``, ``ValueError`` or ``AttributeError`` for another one.
         """
         causes = {name: str(cause["cause"]) for cause in document["causes"] for name in cause["sites"]}
+        origin = origin_of(document)
         return cls(
             run_id=str(document["run_id"]),
             command=str(document["command"]),
@@ -196,6 +226,10 @@ class FleetResult(Struct, frozen=True, kw_only=True):
             ended=moment(document["ended"]),
             sites=tuple(SiteResult.from_json(row, causes.get(row["name"])) for row in document["sites"]),
             parts=parts_of(document),
+            version=origin["version"],
+            exit_code=origin["exit_code"],
+            measured=Measured.from_json(measured) if (measured := document.get("measured")) else None,
+            waited={str(state): number(seconds) for state, seconds in document.get("waited", {}).items()},
         )
 
 
@@ -238,7 +272,20 @@ def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, 
         ended=last.ended,
         sites=tuple(rows[key] for key in order),
         parts=tuple(part for fleet in fleets for part in fleet.runs),
+        version=last.version,
+        exit_code=max((fleet.exit_code for fleet in fleets if fleet.exit_code is not None), default=None),
+        measured=reduce(Measured.plus, measured) if (measured := [f.measured for f in fleets if f.measured]) else None,
+        waited=sum_up(fleet.waited for fleet in fleets),
     ), tuple(repeated)
+
+
+def sum_up(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sums of figures of one name."""
+    sums: dict[str, float] = {}
+    for each in figures:
+        for name, figure in each.items():
+            sums[name] = round(sums.get(name, 0.0) + figure, 3)
+    return sums
 
 
 class Lacking(VerificationError):
@@ -287,26 +334,25 @@ def cause_of(error: SyncerError, registry: str) -> str:
     """
     if isinstance(error, Told) and error.cause:
         return error.cause
-    if answered := refusal_in(error):
-        return str(answered).removeprefix(f"{answered.request}: ")
-    text = str(error)
     host = registry.rpartition("://")[2].partition("/")[0]
-    if isinstance(error, NetworkError):
-        _, found, after = text.partition(f"{host} ")
-        return after if found and text.startswith(host) else text.rpartition(": ")[2]
+    text = errors.cause_of(error)
+    starts = (f"{host}: ", f"{host} ") if isinstance(error, NetworkError) else (f"{host}: ",)
+    if start := next(filter(text.startswith, starts), None):
+        return text.removeprefix(start)
     return text.replace(host, "the site")
 
 
-def outcome(errors: Iterable[SyncerError], *, has_changed: bool) -> SiteState:
-    """The state of a site at which there were ``errors``; ``has_changed`` says that something was brought there."""
-    errors = tuple(errors)
-    if not errors:
+def outcome(failures: Iterable[SyncerError], *, has_changed: bool) -> SiteState:
+    """The state of a site at which there were ``failures``; ``has_changed`` says that something was brought there."""
+    failures = tuple(failures)
+    if not failures:
         return SiteState.DONE if has_changed else SiteState.UNCHANGED
     if has_changed:
         return SiteState.PARTIAL
-    if all(map(_is_outage, errors)):
+    if all(map(_is_outage, failures)):
         return SiteState.DOWN
-    return SiteState.REFUSED if all(error.exit in (Exit.DENIED, Exit.USAGE) for error in errors) else SiteState.PARTIAL
+    is_refused = all(error.exit in (Exit.DENIED, Exit.USAGE) for error in failures)
+    return SiteState.REFUSED if is_refused else SiteState.PARTIAL
 
 
 def _is_outage(error: SyncerError) -> bool:

@@ -22,7 +22,7 @@ from syncer.errors import SyncerError, UsageError
 from syncer.files import available_memory
 from syncer.fleet import Errand, FleetOptions
 from syncer.fleet.queue import Convoy, ConvoySource
-from syncer.fleet.result import NOTHING_FORESEEN, Lacking, OutOfTime, SiteResult, SiteState, Stopped, outcome
+from syncer.fleet.result import NOTHING_FORESEEN, Lacking, OutOfTime, SiteResult, SiteState, Stopped, outcome, sum_up
 from syncer.naming import NameMapping, names_at
 from syncer.oci import Reference
 from syncer.oci.docker_hub import canonical_host
@@ -33,11 +33,13 @@ from syncer.report.forecast import Forecast
 from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 
-_IN_FLIGHT = 256  # pieces of content of all sites of a process together
 _LEAST_IN_FLIGHT = 4  # of one site
 _LEAST_WINDOW = 64 * 1024 * 1024  # bytes
 _NAMES_KEPT = 16  # mappings and bases; each has the names of all images
 _ANY_REGISTRY = "any.invalid"
+
+IN_FLIGHT = 256
+"""The pieces of content of all sites of a process together, at most."""
 
 Ended: TypeAlias = Callable[[SiteResult, Reported | None], None]
 Visit: TypeAlias = Callable[[Site, Emit | None, float | None, Ended], Awaitable[None]]
@@ -160,7 +162,7 @@ def share_of_workers(sites: int, options: FleetOptions) -> int:
 
 def pieces_in_flight(together: int, most: int) -> int:
     """The pieces of content that each of ``together`` transfers of a process may have in flight, ``most`` at most."""
-    return min(most, max(_LEAST_IN_FLIGHT, _IN_FLIGHT // together))
+    return min(most, max(_LEAST_IN_FLIGHT, IN_FLIGHT // together))
 
 
 def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
@@ -282,6 +284,7 @@ def _result(site: Site, state: SiteState, began: float, report: Report, errors: 
         requests=totals.requests,
         seconds=time.monotonic() - began,
         error=errors[0] if errors else None,
+        waited=sum_up(registry.waited for registry in report.registries),
     )
 
 

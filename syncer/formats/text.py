@@ -70,6 +70,8 @@ def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def parse_json(text: str, path: Path | str) -> Any:
     """Parse the JSON document ``text``; raises ``InvalidFile``, which names ``path`` and line."""
+    if not text.strip():
+        raise InvalidFile(path, "it is empty")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -37,6 +37,7 @@ MAX_MANIFEST_BYTES = 32 * 1024 * 1024
 Takes: TypeAlias = Callable[[Descriptor], bool]
 """Says of a foreign layer whether it comes along with its image."""
 
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, zstd
 _ATTESTED = "vnd.docker.reference.digest"  # the manifest that an attestation of BuildKit's is about
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 
@@ -223,6 +224,8 @@ def load_object(content: bytes) -> dict[str, Any]:
 
 def load_json(content: bytes) -> Any:
     """Parse JSON of any kind as strictly as ``load_object`` does."""
+    if content.startswith(_COMPRESSED):
+        raise InvalidContent("this is compressed data, and not JSON")
     try:
         return json.loads(content.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -264,7 +267,7 @@ def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
     if entries is None:
         return ()
     if not isinstance(entries, list):
-        raise InvalidContent(f"a manifest's {key} must be a list")
+        raise InvalidContent(f"a manifest's {key} must be a list, and what came is {json.dumps(entries):.80}")
     return tuple(map(Descriptor.from_json, entries))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -210,3 +211,58 @@ def subject_tag(tag: str) -> str | None:
     """
     match = _REFERRER_TAG.fullmatch(tag)
     return match[1] or match[2] if match else None
+
+
+_NUMBERS = re.compile(r"[0-9]+")
+_FEW_EDITS = 2
+
+
+def nearest_tags(tag: str, tags: Iterable[str], most: int = 3) -> tuple[str, ...]:
+    """The ``most`` of ``tags`` that somebody who wrote ``tag`` may have meant, the likeliest first.
+
+    Of tags with numbers these are the nearest versions of the same kind, and else those that differ in few letters.
+
+    >>> nearest_tags("1.38", ["1.36.1", "1.37", "1.37-glibc", "latest", "1.20"])
+    ('1.37', '1.36.1', '1.20')
+    >>> nearest_tags("lates", ["1.36.1", "1.37", "latest", "stable"])
+    ('latest',)
+    """
+    wanted, kind = _numbers(tag), _kind(tag)
+    near: list[tuple[int, tuple[int, ...], str]] = []
+    for other in tags:
+        edits = _edits(tag, other)
+        if edits <= _FEW_EDITS and not (wanted and _kind(other) == kind):
+            near.append((edits, (), other))
+        elif wanted and _kind(other) == kind:
+            near.append((0, _gap(wanted, _numbers(other)), other))
+    return tuple(other for _, _, other in sorted(near)[:most])
+
+
+def _numbers(tag: str) -> tuple[int, ...]:
+    return tuple(map(int, _NUMBERS.findall(tag)))
+
+
+def _kind(tag: str) -> str:
+    """``tag`` without its numbers: what is left of ``v1.2-alpine3`` and of ``1.2.3-alpine3`` is the same."""
+    return _NUMBERS.sub("", tag).replace(".", "").removeprefix("v")
+
+
+def _gap(wanted: tuple[int, ...], found: tuple[int, ...]) -> tuple[int, ...]:
+    """The differences of two versions, number by number."""
+    length = max(len(wanted), len(found))
+    pairs = zip(wanted + (0,) * (length - len(wanted)), found + (0,) * (length - len(found)), strict=True)
+    return tuple(abs(one - other) for one, other in pairs)
+
+
+def _edits(one: str, other: str) -> int:
+    """The number of letters to add, take away or replace (Levenshtein); more than a few are not counted exactly."""
+    if abs(len(one) - len(other)) > _FEW_EDITS:
+        return _FEW_EDITS + 1
+    row = list(range(len(other) + 1))
+    for line, letter in enumerate(one, 1):
+        corner, row[0] = row[0], line
+        for column, its in enumerate(other, 1):
+            corner, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, corner + (letter != its))
+        if min(row) > _FEW_EDITS:
+            break
+    return min(row[-1], _FEW_EDITS + 1)

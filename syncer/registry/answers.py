@@ -30,6 +30,7 @@ _LARGEST_CHUNK = 512 * 1024 * 1024
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 _MOST = 100  # problems and digests that are read of one answer
 _AMAZON = re.compile(r"(?P<account>[0-9]+)\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_GZIP = b"\x1f\x8b"
 _ERRORS = 400  # the statuses from here on say that something went wrong
 _FULL = ("quota", "storage limit", "no space")
 
@@ -135,6 +136,16 @@ def _in_words(problem: Problem) -> str:
 def is_web_page(answer: Answer) -> bool:
     """Tell whether something that is no registry answered: a page to log in at, say, which comes with status 200."""
     return answer.media_type == "text/html"
+
+
+COMPRESSED = "the registry sent compressed data that nobody asked for"
+COMPRESSED_HINT = "a proxy before the registry may compress what it passes on: it must not do so for a registry"
+
+
+def is_compressed(answer: Answer) -> bool:
+    """Tell whether what came is compressed, though every request says that it must not be."""
+    encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
+    return encoding not in ("", "identity") or answer.content.startswith(_GZIP)
 
 
 def _text(answer: Answer) -> tuple[str, ...]:
@@ -274,6 +285,8 @@ def names_in(answer: Answer, key: str) -> list[str]:
 
     An empty list may be null, and beside the name of its repository it may be left out.
     """
+    if is_compressed(answer):
+        raise InvalidContent(f"{answer.request}: {COMPRESSED}", hint=COMPRESSED_HINT)
     if not answer.is_whole:
         raise InvalidContent(f"{answer.request}: a page of the list has more than {LARGEST_PAGE:,} bytes")
     document = load_object(answer.content)

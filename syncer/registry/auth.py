@@ -273,7 +273,7 @@ class RegistryAuth:
         if note := self._credentials.notes.get(self.host):
             return note
         if await self._credentials.find(self.host, repository) is None:
-            return f"log in with `docker login {self.host}`, or give --username and --password-stdin, or --authfile"
+            return f"log in: syncer registry-login --registry {self.host} --username NAME"
         if self._realm and not self._trusts(self._realm):
             name = authority(self._realm.url)
             return f"the login was not shown to {name}, which {self.host} names for tokens: allow it with --allow-realm"

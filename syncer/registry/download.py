@@ -147,8 +147,7 @@ class _Download:
             if self._place is None or not self._goes_elsewhere(error):
                 raise error
             return
-        transport.of(self._repository.registry.base).retries += 1
-        await self._budget.sleep()
+        await transport.back_off(self._repository.registry.base, self._budget, error)
 
     def count(self, length: int, request: Request) -> None:
         self._position += length

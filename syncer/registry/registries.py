@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Self
 
+import anyio
 from msgspec import Struct, field
 from yarl import URL
 
 from syncer.content import Blob, Referral, Referrals
-from syncer.errors import Denied, InvalidReference, UsageError
+from syncer.errors import Denied, InvalidReference, NameMissing, NotFound, UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.docker_hub import api_host, canonical_host
 from syncer.oci.manifest import AnyManifest
+from syncer.oci.reference import nearest_tags
 from syncer.registry.answers import is_web_page, refusal
 from syncer.registry.auth import RegistryAuth
 from syncer.registry.credentials import Credential, Credentials, CredentialSettings
@@ -31,6 +33,8 @@ from syncer.transport.settings import HostSettings
 
 _USUAL = HostSettings()
 _TLS_RECORDS = (b"\x15", b"\x16")  # an alert, a handshake (RFC 8446 §5.1)
+_DIGEST = re.compile(r"sha[0-9]+:")
+_TAG = re.compile(r"\w[\w.-]*", re.ASCII)
 _SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
 
 _PACED_LANES = 8  # more would only wait for their turn
@@ -54,6 +58,7 @@ class RegistryAddress(Struct, frozen=True):
         rest = text[found.end() :] if found else text
         host, _, base = rest.partition("/")
         base = base.strip("/")
+        _refuse_tag(text, rest)
         if not host or "://" in rest or "@" in rest:
             raise UsageError(
                 f"{_without_login(text)!r} is not a registry", hint="write it like registry.example.com:5000/images"
@@ -126,6 +131,16 @@ def speaks_tls(host: str) -> bool:
     return answer in _TLS_RECORDS
 
 
+def _refuse_tag(text: str, rest: str) -> None:
+    """Raise ``UsageError`` for a registry, written as ``text``, that ends in a tag or a digest."""
+    name, _, digest = rest.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    if _DIGEST.match(digest):
+        raise UsageError(f"{text!r} has a digest, and a registry takes no digest", hint=f"leave out @{digest}")
+    if not digest and _TAG.fullmatch(tag) and ("/" in name or not tag.isdigit()):
+        raise UsageError(f"{text!r} has a tag, and a registry takes no tag", hint=f"leave out :{tag}")
+
+
 def _without_login(text: str) -> str:
     return text.rpartition("@")[2]
 
@@ -152,6 +167,9 @@ class Registries:
         self._registries: dict[str, Registry] = {}
         self._repositories: dict[str, Repository] = {}
         self._searches: dict[str, ReferrerSearch] = {}
+        self._tags: dict[str, Sequence[str] | None] = {}  # by repository, for messages
+        self._explaining: dict[str, anyio.Lock] = {}
+        self._mute: set[str] = set()  # registries that do not tell their tags
         self.notices: dict[str, None] = {}  # what is odd about registries and does no harm, each sentence once
 
     @property
@@ -220,6 +238,38 @@ class Registries:
         tags = [tag async for tag in repository.tags()]
         self._search(reference).told(repository, tags)
         return tags
+
+    async def explain(self, reference: Reference, error: NotFound) -> NotFound:
+        """Say of a name that its registry does not have what is there instead; see ``content.Explaining``.
+
+        The tags of a repository are asked for once, and no more at a registry that does not tell them.
+        """
+        name = reference.name
+        if reference.digest or reference.tag is None:
+            return NameMissing(f"{name} has no manifest {reference.digest}", error)
+        async with self._explaining.setdefault(name, anyio.Lock()):
+            if name not in self._tags:
+                self._tags[name] = await self._some_tags(reference)
+        tags = self._tags[name]
+        if tags is None:
+            return NameMissing(f"{name} has no tag {reference.tag}", error)
+        if not tags:
+            return NameMissing(f"{reference.registry} has no repository {reference.repository}", error)
+        nearest = nearest_tags(reference.tag, tags)
+        told = f" (nearest: {', '.join(nearest)})" if nearest else ""
+        return NameMissing(f"{name} has no tag {reference.tag}{told}", error, nearest=nearest)
+
+    async def _some_tags(self, reference: Reference) -> Sequence[str] | None:
+        """The tags of the repository of ``reference``; none if there is no such repository, None if it is not told."""
+        if reference.registry in self._mute:
+            return None
+        try:
+            tags = await self.repository(reference).some_tags()
+        except NotFound:
+            return ()
+        if tags is None:
+            self._mute.add(reference.registry)
+        return tags or None
 
     def _search(self, reference: Reference) -> ReferrerSearch:
         return self._searches.setdefault(reference.registry, ReferrerSearch())

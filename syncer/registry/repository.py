@@ -5,11 +5,13 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 
+import anyio
 from msgspec import Struct, field, structs
 from yarl import URL
 
@@ -27,9 +29,12 @@ from syncer.oci.descriptor import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, MAX_MANIFESTS, AnyManifest, Index
 from syncer.oci.reference import fallback_tag
 from syncer.registry.answers import (
+    COMPRESSED,
+    COMPRESSED_HINT,
     LARGEST_PAGE,
     PAGE,
     Pages,
+    is_compressed,
     is_web_page,
     names_in,
     problems_of,
@@ -41,6 +46,7 @@ from syncer.transport import Answer, Budget, Request, Transport
 
 _ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 _FIRST_PATIENCE = 15.0  # seconds to wait for a list that only may be cheaper than something else
+_SOME = 10_000  # tags, of which the nearest are looked for
 _NO_REFERRERS_API = frozenset({200, 400, 404, 405, 406, 410, 501})
 _CHILDREN_CODES = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN"})
 
@@ -92,6 +98,8 @@ class Repository:
             raise await self.refusal(answer)
         if is_web_page(answer):
             raise await self.refusal(answer)
+        if is_compressed(answer):
+            raise InvalidContent(f"{answer.request}: {COMPRESSED}", hint=COMPRESSED_HINT)
         try:
             return parse_manifest(answer.content, answer.media_type, expected=expected)
         except DigestMismatch as error:
@@ -199,7 +207,7 @@ class Repository:
         """DELETE of a tag or digest, whatever the status."""
         return await self._ask("DELETE", f"manifests/{reference}")
 
-    async def tags(self) -> AsyncIterator[str]:
+    async def tags(self) -> AsyncGenerator[str, None]:
         """Every tag, page by page; raises ``ListIncomplete`` where that may not be all."""
         bare = self.url("tags/list")
         request = self._request("GET", with_parameters(bare, ("n", str(PAGE))))
@@ -210,6 +218,22 @@ class Repository:
         async for page in pages.entries(answer):
             for tag in page:
                 yield tag
+
+    async def some_tags(self) -> list[str] | None:
+        """Tags for a message, as many as come soon; None where they are not told.  Raises ``NotFound``."""
+        found: list[str] = []
+        try:
+            with anyio.move_on_after(_FIRST_PATIENCE) as limit:
+                async with aclosing(self.tags()) as tags:
+                    async for tag in tags:
+                        found.append(tag)
+                        if len(found) == _SOME:
+                            break
+        except NotFound:
+            raise
+        except SyncerError:
+            return found or None
+        return None if limit.cancelled_caught and not found else found
 
     async def first_tags(self) -> frozenset[str] | None:
         """All tags, if one request can tell them; None if it cannot, whatever the reason.  Nothing is tried twice."""

@@ -269,8 +269,7 @@ class Upload:
             if is_trouble and self._session and await self._transport.outlast(self._session.at, self._budget):
                 return
             raise error
-        self._transport.of(self._repository.registry.base).retries += 1
-        await self._budget.sleep()
+        await self._transport.back_off(self._repository.registry.base, self._budget, error)
 
     async def _is_there(self) -> bool:
         """Whether the registry has the blob; False as well when it does not tell, since sending it again tells."""

@@ -1,17 +1,29 @@
-"""The account, which counts the events of a run while they happen."""
+"""The account, which counts the events of a run while they happen; and the reports of several runs as one."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import reduce
 
 from msgspec import Struct, structs
 
 from syncer.content import Item
-from syncer.oci import Descriptor, Digest
-from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status, Totals, UnknownReferrers, count_images
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.report.figures import (
+    ImageAccount,
+    RegistryAccount,
+    Report,
+    Status,
+    Totals,
+    UnknownReferrers,
+    common,
+    count_images,
+    seconds_of,
+)
+from syncer.report.timeline import Measured, Timeline, TimelineRecorder, available_cores, join_timelines
 from syncer.transfer.events import (
     Copied,
     Event,
@@ -53,6 +65,9 @@ class Account:
     run_id: str
     fetches: bool
     sends: bool
+    workers: int = 0
+    targets: tuple[str, ...] = ()  # registries, as they were named
+    recorder: TimelineRecorder = dataclasses.field(init=False)
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = _utc_now
     _started: datetime = dataclasses.field(init=False)
@@ -65,14 +80,18 @@ class Account:
     _fetched: int = 0
     _deduplicated: int = 0
     _foreign: dict[Digest, int] = dataclasses.field(default_factory=dict)  # layers left out, and their bytes
+    _cpu: tuple[float, float] = dataclasses.field(init=False)  # seconds of the process, and of this thread
     _images: dict[Item, ImageAccount] = dataclasses.field(default_factory=dict)
     _found_at: dict[Item, float] = dataclasses.field(default_factory=dict)
     _unknown: dict[str, UnknownReferrers] = dataclasses.field(default_factory=dict)  # by repository
 
     def __post_init__(self) -> None:
         self._started, self._began = self.now(), self.clock()
+        self._cpu = time.process_time(), time.thread_time()
+        self.recorder = TimelineRecorder(clock=self.clock)
 
     def __call__(self, event: Event) -> None:
+        self.recorder(event)
         match event:
             case Copied() | Fetched():
                 self._move(event)
@@ -101,6 +120,11 @@ class Account:
             case _:
                 pass  # only the display needs the others
 
+    @property
+    def source_hosts(self) -> set[str]:
+        """The registries that images come from, as references write them."""
+        return {image.source.registry for image in self._images.values()}
+
     def expect(self, items: Iterable[Item]) -> None:
         """Announce the items of the run: those that it does not reach are in the report as unfinished."""
         for item in items:
@@ -122,6 +146,21 @@ class Account:
             registries=accounts,
             referrers_unknown=tuple(self._unknown.values()),
             warnings=tuple(warnings),
+            targets=self.targets,
+            timeline=self.recorder.timeline(),
+            measured=self._measured(),
+        )
+
+    def _measured(self) -> Measured:
+        process, thread = self._cpu
+        return Measured(
+            workers=self.workers,
+            elapsed=self.clock() - self._began,
+            cpu=time.process_time() - process,
+            loop=max(0.0, time.thread_time() - thread),
+            cores=available_cores(),
+            disk=self.recorder.disk_seconds,
+            hashing=self.recorder.hashing_seconds,
         )
 
     def _move(self, event: Copied | Fetched) -> None:
@@ -180,3 +219,61 @@ class Account:
             too_many_requests=sum(registry.too_many_requests for registry in registries),
             seconds=self.clock() - self._began,
         )
+
+
+def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
+    """The report of several runs as of one, and the targets of the images that were in more than one of them.
+
+    Of an image that two runs brought to one target the entry of the later run counts, unless that one did not come
+    to it.  The id is that of the run that ended last.
+    """
+    if len(reports) == 1:
+        return reports[0], ()
+    by_end = sorted(reports, key=lambda report: report.ended)
+    images: dict[tuple[Reference, Reference], ImageAccount] = {}
+    order = {(image.source, image.target): None for report in reports for image in report.images}
+    repeated: dict[str, None] = {}
+    totals = by_end[0].totals
+    registries: dict[str, RegistryAccount] = {}
+    for report in by_end:
+        totals = totals.plus(report.totals) if report is not by_end[0] else totals
+        for image in report.images:
+            key = image.source, image.target
+            if key in images:
+                repeated[str(image.target)] = None
+            if key not in images or image.status is not Status.UNFINISHED:
+                images[key] = image
+        for registry in report.registries:
+            known = registries.get(registry.registry)
+            registries[registry.registry] = known.plus(registry) if known else registry
+    joined = tuple(images[key] for key in order)
+    parts = tuple(part for report in reports for part in report.runs)
+    pruned = {tag.name: tag for report in by_end for tag in report.pruned or ()}
+    return Report(
+        run_id=by_end[-1].run_id,
+        started=min(report.started for report in reports),
+        ended=by_end[-1].ended,
+        totals=structs.replace(totals, **count_images(joined), seconds=seconds_of(parts)),
+        images=joined,
+        registries=tuple(registries[name] for name in sorted(registries)),
+        referrers_unknown=tuple(
+            {unknown.repository: unknown for report in by_end for unknown in report.referrers_unknown}.values()
+        ),
+        pruned=tuple(pruned.values()) if any(report.pruned is not None for report in reports) else None,
+        prune_refused=tuple({str(error): error for report in by_end for error in report.prune_refused}.values()),
+        warnings=tuple(dict.fromkeys(text for report in reports for text in report.warnings)),
+        parts=parts,
+        version=by_end[-1].version,
+        command=common(report.command for report in reports),
+        name=common(report.name for report in reports),
+        exit_code=max((report.exit_code for report in reports if report.exit_code is not None), default=None),
+        targets=tuple(dict.fromkeys(target for report in reports for target in report.targets)),
+        timeline=_join_timelines(reports),
+        measured=reduce(Measured.plus, measured) if (measured := [r.measured for r in reports if r.measured]) else None,
+    ), tuple(repeated)
+
+
+def _join_timelines(reports: Sequence[Report]) -> Timeline | None:
+    first = min(report.started for report in reports)
+    own = [((report.started - first).total_seconds(), report.timeline) for report in reports if report.timeline]
+    return join_timelines(own) if own else None

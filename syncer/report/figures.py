@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from msgspec import Struct, field, structs
 
 from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Digest, Platform, Reference
+from syncer.report.timeline import Bound, HostTime, Measured, Timeline, find_bound
 
 
 class Status(StrEnum):
@@ -79,11 +80,14 @@ class RegistryAccount(Struct, frozen=True, kw_only=True):
     errors: int = 0  # requests that failed for good
     bytes_received: int = 0
     bytes_sent: int = 0
+    role: str = "registry"  # source, target, or registry for one that is both
+    waited: Mapping[str, float] = field(default_factory=dict)  # seconds of requests, by what they waited for
 
     def to_json(self) -> dict[str, Any]:
         return structs.asdict(self) | {
             "requests_by_method": dict(sorted(self.requests_by_method.items())),
             "paused_seconds": round(self.paused_seconds, 3),
+            "waited": {state: round(seconds, 3) for state, seconds in self.waited.items()},
         }
 
     @classmethod
@@ -91,13 +95,29 @@ class RegistryAccount(Struct, frozen=True, kw_only=True):
         """Read what ``to_json`` made, as ``Report.from_json`` does."""
         figures = {name: number(document[name]) for name in _OF_REGISTRIES}
         by_method = {method: number(count) for method, count in document["requests_by_method"].items()}
-        return cls(registry=document["registry"], requests_by_method=by_method, **figures)
+        return cls(
+            registry=document["registry"],
+            requests_by_method=by_method,
+            role=str(document.get("role", "registry")),
+            waited={str(state): number(seconds) for state, seconds in document.get("waited", {}).items()},
+            **figures,
+        )
+
+    @property
+    def time(self) -> HostTime:
+        """The time of the requests."""
+        return HostTime(host=self.registry, role=self.role, waited=self.waited)
 
     def plus(self, other: RegistryAccount) -> RegistryAccount:
         """The account of both runs."""
         figures = {name: getattr(self, name) + getattr(other, name) for name in _OF_REGISTRIES}
         by_method = Counter(self.requests_by_method) + Counter(other.requests_by_method)
-        return structs.replace(self, requests_by_method=dict(by_method), **figures)
+        waited = {
+            state: self.waited.get(state, 0.0) + other.waited.get(state, 0.0)
+            for state in {**self.waited, **other.waited}
+        }
+        role = self.role if self.role == other.role else "registry"
+        return structs.replace(self, requests_by_method=dict(by_method), role=role, waited=waited, **figures)
 
 
 _OF_REGISTRIES = (
@@ -242,6 +262,31 @@ class Report(Struct, frozen=True, kw_only=True):
     prune_refused: tuple[SyncerError, ...] = ()  # targets at which more would have gone than may
     warnings: tuple[str, ...] = ()  # what was odd, and did no harm
     parts: tuple[Part, ...] = ()  # the runs, where this is the report of several
+    version: str | None = None  # of syncer
+    command: str | None = None
+    name: str | None = None  # of the bundle or the file
+    exit_code: int | None = None  # of the command
+    targets: tuple[str, ...] = ()  # registries, as they were named
+    timeline: Timeline | None = None
+    measured: Measured | None = None
+
+    @property
+    def bound(self) -> Bound | None:
+        """The bound of the run; None where too little was measured."""
+        times = (registry.time for registry in self.registries)
+        return find_bound(self.measured, times, self.command) if self.measured else None
+
+    def after_publishing(self, seconds: float) -> Self:
+        """The report once so many more ``seconds`` were spent on bringing a file to its disk."""
+        measured = self.measured and structs.replace(
+            self.measured, elapsed=self.measured.elapsed + seconds, publishing=self.measured.publishing + seconds
+        )
+        return structs.replace(
+            self,
+            ended=self.ended + timedelta(seconds=seconds),
+            totals=structs.replace(self.totals, seconds=self.totals.seconds + seconds),
+            measured=measured,
+        )
 
     @property
     def failures(self) -> tuple[ImageAccount, ...]:
@@ -264,12 +309,20 @@ class Report(Struct, frozen=True, kw_only=True):
             "run_id": self.run_id,
             "started": instant(self.started),
             "ended": instant(self.ended),
+            "version": self.version,
+            "command": self.command,
+            "name": self.name,
+            "exit_code": self.exit_code,
+            "targets": list(self.targets),
             "totals": self.totals.to_json(),
             "images": [image.to_json() for image in self.images],
             "registries": [registry.to_json() for registry in self.registries],
             "referrers_unknown": [unknown.to_json() for unknown in self.referrers_unknown],
             "warnings": list(self.warnings),
             **({} if self.pruned is None else self._prune_to_json(self.pruned)),
+            "measured": self.measured.to_json() if self.measured else None,
+            "bound": bound.to_json() if (bound := self.bound) else None,
+            "timeline": self.timeline.to_json() if self.timeline else None,
             **parts_to_json(self.parts),
         }
 
@@ -292,6 +345,10 @@ class Report(Struct, frozen=True, kw_only=True):
             prune_refused=tuple(Told(text, "failed") for text in document.get("prune_refused", ())),
             warnings=tuple(map(str, document.get("warnings", ()))),
             parts=parts_of(document),
+            **origin_of(document),
+            targets=tuple(map(str, document.get("targets", ()))),
+            timeline=Timeline.from_json(timeline) if (timeline := document.get("timeline")) else None,
+            measured=Measured.from_json(measured) if (measured := document.get("measured")) else None,
         )
 
     @property
@@ -370,6 +427,13 @@ def parts_of(document: Mapping[str, Any]) -> tuple[Part, ...]:
     return tuple(map(Part.from_json, document.get("parts", ())))
 
 
+def origin_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The version, the command, the name and the exit code in a document, None for those that it does not have."""
+    code = document.get("exit_code")
+    texts = {key: None if (text := document.get(key)) is None else str(text) for key in ("version", "command", "name")}
+    return {**texts, "exit_code": None if code is None else number(code)}
+
+
 def seconds_of(parts: Iterable[Part]) -> float:
     """The seconds during which at least one of several runs was going on."""
     seconds, until = 0.0, None
@@ -380,49 +444,10 @@ def seconds_of(parts: Iterable[Part]) -> float:
     return seconds
 
 
-def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
-    """The report of several runs as of one, and the targets of the images that were in more than one of them.
-
-    Of an image that two runs brought to one target the entry of the later run counts, unless that one did not come
-    to it.  The id is that of the run that ended last.
-    """
-    if len(reports) == 1:
-        return reports[0], ()
-    by_end = sorted(reports, key=lambda report: report.ended)
-    images: dict[tuple[Reference, Reference], ImageAccount] = {}
-    order = {(image.source, image.target): None for report in reports for image in report.images}
-    repeated: dict[str, None] = {}
-    totals = by_end[0].totals
-    registries: dict[str, RegistryAccount] = {}
-    for report in by_end:
-        totals = totals.plus(report.totals) if report is not by_end[0] else totals
-        for image in report.images:
-            key = image.source, image.target
-            if key in images:
-                repeated[str(image.target)] = None
-            if key not in images or image.status is not Status.UNFINISHED:
-                images[key] = image
-        for registry in report.registries:
-            known = registries.get(registry.registry)
-            registries[registry.registry] = known.plus(registry) if known else registry
-    joined = tuple(images[key] for key in order)
-    parts = tuple(part for report in reports for part in report.runs)
-    pruned = {tag.name: tag for report in by_end for tag in report.pruned or ()}
-    return Report(
-        run_id=by_end[-1].run_id,
-        started=min(report.started for report in reports),
-        ended=by_end[-1].ended,
-        totals=structs.replace(totals, **count_images(joined), seconds=seconds_of(parts)),
-        images=joined,
-        registries=tuple(registries[name] for name in sorted(registries)),
-        referrers_unknown=tuple(
-            {unknown.repository: unknown for report in by_end for unknown in report.referrers_unknown}.values()
-        ),
-        pruned=tuple(pruned.values()) if any(report.pruned is not None for report in reports) else None,
-        prune_refused=tuple({str(error): error for report in by_end for error in report.prune_refused}.values()),
-        warnings=tuple(dict.fromkeys(text for report in reports for text in report.warnings)),
-        parts=parts,
-    ), tuple(repeated)
+def common(values: Iterable[str | None]) -> str | None:
+    """The one value that all have; None where they differ."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
 
 
 def count_images(images: Iterable[ImageAccount]) -> dict[str, int]:

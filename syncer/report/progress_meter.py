@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,10 @@ from typing import assert_never
 
 from msgspec import Struct, field
 
-from syncer.content import Item, Progress
+from syncer.content import Item
 from syncer.oci import Descriptor, Digest
 from syncer.transfer.events import (
+    CameBack,
     Committed,
     Copied,
     Event,
@@ -22,13 +24,25 @@ from syncer.transfer.events import (
     ImageFailed,
     ImageSkipped,
     Mounted,
+    Paused,
+    Postponed,
     ReferrersUnknown,
+    Retried,
     Skipped,
+    Stalled,
     Started,
+    WentAway,
 )
 
 WINDOW = 10.0
 """The seconds over which the rate is measured."""
+
+
+LEAST = 3.0
+"""The seconds before which it is not said how long a run still takes: nobody knows."""
+
+_STALL = 5.0  # seconds without a byte from which on that is said
+_AFTER_RETRY = 3.0  # seconds for which a retry is shown after it was made
 
 
 class InFlight(Struct, frozen=True):
@@ -36,6 +50,17 @@ class InFlight(Struct, frozen=True):
 
     descriptor: Descriptor
     done: int  # bytes
+    name: str = ""  # of an image that has it
+    still: float | None = None  # seconds for which no byte has come or gone, if that is worth telling
+
+
+class TargetUnderWay(Struct, frozen=True):
+    """One of several targets of a run, with the images that are known to go there."""
+
+    name: str
+    images: int
+    images_done: int  # failed ones among them
+    images_failed: int
 
 
 class Measurement(Struct, frozen=True, kw_only=True):
@@ -51,6 +76,9 @@ class Measurement(Struct, frozen=True, kw_only=True):
     seconds_left: float | None
     in_flight: tuple[InFlight, ...]  # largest remainder first
     bytes_moved: int = 0  # of ``bytes_done``, those that this run brought
+    seconds: float = 0.0  # since the first measurement
+    waits: tuple[str, ...] = ()  # what holds requests up now, a sentence each
+    targets: tuple[TargetUnderWay, ...] = ()  # where there are several
 
 
 class _Rate(Struct):
@@ -69,6 +97,47 @@ class _Rate(Struct):
         return max(0.0, (moved - before) / (now - then))
 
 
+class _Active(Struct):
+    """A blob that is under way."""
+
+    event: Started
+    done: int = -1  # bytes at the last measurement
+    moved: float = 0.0  # when that was another number for the last time
+
+    def measure(self, now: float) -> InFlight:
+        progress, image = self.event.progress, self.event.image
+        if progress.done != self.done:
+            self.done, self.moved = progress.done, now
+        still = now - self.moved
+        name = str(image).partition("@")[0] if image else progress.descriptor.digest.short
+        return InFlight(progress.descriptor, progress.done, name, still if still >= _STALL else None)
+
+
+class _Wait(Struct):
+    """Something that holds requests to a host up."""
+
+    event: Paused | Retried | WentAway
+    since: float | None = None  # the first measurement after it began
+
+    def text(self, now: float) -> str | None:
+        """The sentence about it; None when it is over."""
+        self.since = now if self.since is None else self.since
+        match self.event:
+            case Paused(host, seconds, reason):
+                left = self.since + seconds - now
+                return f"{host} asks to wait ({reason}): {math.ceil(left)} s left" if left > 0 else None
+            case Retried(host, number, most, seconds, reason):
+                is_shown = now < self.since + seconds + _AFTER_RETRY
+                return f"{host}: retry {number} of {most}: {short_reason(reason)}" if is_shown else None
+            case WentAway(host, reason):
+                return f"{host} is away for {now - self.since:.0f} s, and is asked again: {short_reason(reason)}"
+
+
+def short_reason(reason: str) -> str:
+    """A reason without the request that it tells of, where it begins with one."""
+    return reason.rpartition(": ")[2] if "://" in reason else reason
+
+
 class ProgressMeter(Struct):
     """An ``Emit`` that measures the progress of a transfer.
 
@@ -76,12 +145,16 @@ class ProgressMeter(Struct):
     """
 
     _expected: int = 0
+    _sends: bool = False  # whether content goes to registries, which are rows where there are several
     _found: set[Item] = field(default_factory=set)
     _done: dict[Item, bool] = field(default_factory=dict)  # whether it failed
     _total: int = 0
     _finished: int = 0  # bytes of blobs that are at the target: copied, mounted or there before
     _moved: int = 0  # bytes of those that were copied
-    _active: dict[Digest, list[Progress]] = field(default_factory=dict)
+    _active: dict[Digest, list[_Active]] = field(default_factory=dict)
+    _waits: dict[tuple[str, type], _Wait] = field(default_factory=dict)  # the newest of a kind at a host
+    _began: float | None = None
+    _first: float | None = None  # when bytes had moved for the first time
     _rate: _Rate = field(default_factory=_Rate)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -97,8 +170,9 @@ class ProgressMeter(Struct):
     def measure(self, now: float) -> Measurement:
         """The progress at ``now``, in seconds of a monotonic clock; the rate is the one since earlier measurements."""
         with self._lock:
-            active = [progress for group in self._active.values() for progress in group]
-            on_their_way = sum(progress.done for progress in active)
+            self._began = now if self._began is None else self._began
+            active = [each.measure(now) for group in self._active.values() for each in group]
+            on_their_way = sum(each.done for each in active)
             images = max(self._expected, len(self._found | self._done.keys()))
             seen = len(self._found | self._done.keys())
             moved = self._moved + on_their_way
@@ -112,22 +186,53 @@ class ProgressMeter(Struct):
                 bytes_done=done,
                 growing=seen < images or not images,
                 rate=rate,
-                seconds_left=(self._total - done) / rate if rate else None,
-                in_flight=_largest_remainder_first(active),
+                seconds_left=(self._total - done) / rate if rate and self._may_tell(now, moved) else None,
+                in_flight=tuple(sorted(active, key=lambda each: each.done - each.descriptor.size)),
                 bytes_moved=moved,
+                seconds=now - self._began,
+                waits=self._waits_at(now),
+                targets=self._targets(),
             )
+
+    def _may_tell(self, now: float, moved: int) -> bool:
+        """Whether bytes have moved for long enough to say how long the rest takes."""
+        if moved and self._first is None:
+            self._first = now
+        return self._first is not None and now - self._first >= LEAST
+
+    def _waits_at(self, now: float) -> tuple[str, ...]:
+        """A sentence for each thing that holds requests up now; a pause or an outage speaks for the retries as well."""
+        texts = {key: wait.text(now) for key, wait in self._waits.items()}
+        self._waits = {key: wait for key, wait in self._waits.items() if texts[key] is not None}
+        held = {host for host, kind in self._waits if kind is not Retried}
+        return tuple(text for (host, kind), text in texts.items() if text and (kind is not Retried or host not in held))
+
+    def _targets(self) -> tuple[TargetUnderWay, ...]:
+        counts: dict[str, list[int]] = {}
+        for item in self._found | self._done.keys():
+            count = counts.setdefault(item.target.registry, [0, 0, 0])
+            count[0] += 1
+            count[1] += item in self._done
+            count[2] += self._done.get(item, False)
+        several = len(counts) > 1 and self._sends
+        return tuple(TargetUnderWay(name, *counts[name]) for name in sorted(counts)) if several else ()
 
     def _take(self, event: Event) -> None:
         match event:
-            case ReferrersUnknown():
+            case ReferrersUnknown() | Postponed():
                 pass  # the image is on its way all the same
             case Found() | ImageCopied() | ImageSkipped() | ImageFailed():
                 self._take_image(event)
             case Started(progress):
-                self._active.setdefault(progress.descriptor.digest, []).append(progress)
+                self._active.setdefault(progress.descriptor.digest, []).append(_Active(event))
+                self._sends = self._sends or bool(event.space)
             case Copied() | Skipped() | Mounted() | Failed():
                 self._take_blob(event)
-            case Committed() | Fetched():
+            case Paused(host) | Retried(host) | WentAway(host):
+                self._waits[host, type(event)] = _Wait(event)
+            case CameBack(host):
+                self._waits.pop((host, WentAway), None)
+            case Committed() | Fetched() | Stalled():
                 pass
             case _:
                 assert_never(event)
@@ -156,18 +261,9 @@ class ProgressMeter(Struct):
         group = self._active.get(descriptor.digest)
         if not group:
             return
-        group.remove(max(group, key=lambda progress: progress.done))
+        group.remove(max(group, key=lambda active: active.event.progress.done))
         if not group:
             del self._active[descriptor.digest]
-
-
-def _largest_remainder_first(active: Sequence[Progress]) -> tuple[InFlight, ...]:
-    looks = [InFlight(progress.descriptor, progress.done) for progress in active]
-    return tuple(sorted(looks, key=lambda look: look.done - look.descriptor.size))
-
-
-LEAST = 3.0
-"""The seconds before which it is not said how long a fleet still takes: nobody knows."""
 
 
 class SiteUnderWay(Struct, frozen=True):

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import orjson
+from msgspec import Struct
 
-from syncer.errors import SyncerError, UsageError, is_anything_hidden, without_secrets
+from syncer.errors import NetworkError, SyncerError, UsageError, cause_of, is_anything_hidden, without_secrets
+from syncer.errors import human_bytes as human_bytes  # noqa: PLC0414  here are all figures for people
 from syncer.files import saving, write_whole
-from syncer.report.figures import PrunedTag, PruneStatus, Report, Status
+from syncer.oci import Reference
+from syncer.oci.docker_hub import api_host
+from syncer.report.figures import ImageAccount, PrunedTag, PruneStatus, Report
+from syncer.report.timeline import Bound
 
 _RULE = "-" * 29
-_FAILURES_SHOWN = 20
+_FAILURES_SHOWN = 20  # causes
+_NAMES_SHOWN = 5  # of the images with one cause
+_WORTH_TELLING = 1.0  # seconds of a run, from which on it is said what bounded it
 
 
-def summary(title: str, outcome: Sequence[str], report: Report) -> str:
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
+
+def summary(title: str, outcome: Sequence[str], report: Report, names: Mapping[str, str] = NO_NAMES) -> str:
     """A block of plain lines under ``title``, such as ``Build Summary``.
 
-    ``outcome`` are the command's own lines, such as the path of the bundle.
+    ``outcome`` are the command's own lines, such as the path of the bundle; ``names`` are what the user calls hosts.
     """
-    lines = [*outcome, *_figures(report), *_failures(report), *_warnings(report)]
+    lines = [*outcome, *_figures(report), *failure_lines(report, names), *_warnings(report)]
     return block(title, [*lines, *prune_lines(report.pruned, report.prune_refused)])
+
+
+def trouble(report: Report, names: Mapping[str, str] = NO_NAMES) -> list[str]:
+    """The lines of a summary about what went wrong."""
+    return [*failure_lines(report, names), *_warnings(report)]
 
 
 def block(title: str, lines: Sequence[str]) -> str:
     """``lines`` under a title between rules."""
     return "\n".join([_RULE, title, _RULE, *lines])
-
-
-def human_bytes(count: float) -> str:
-    """``count`` bytes in decimal units, three digits at least: ``1.84 GB``."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        count /= 1000
-        if count < 999.5 or unit == "PB":
-            break
-    return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"
 
 
 def human_seconds(seconds: float) -> str:
@@ -117,10 +123,15 @@ def _figures(report: Report) -> list[str]:
         extra = [quantity(totals.retries, "retry", "retries")] if totals.retries else []
         if totals.too_many_requests:
             extra.append(f"{totals.too_many_requests} × 429")
-        lines.append(f"asked:   {quantity(totals.requests, 'request')}" + (f" ({', '.join(extra)})" if extra else ""))
+        lines.append(f"requests: {totals.requests:,}" + (f" ({', '.join(extra)})" if extra else ""))
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
-    return lines
+    return [*lines, *bound_lines(report.bound, totals.seconds)]
+
+
+def bound_lines(bound: Bound | None, seconds: float) -> list[str]:
+    """The line that says what bounded a run of so many seconds; none for one that was over at once."""
+    return [f"         {printable(bound.line)}"] if bound and seconds >= _WORTH_TELLING else []
 
 
 def _ends(report: Report) -> str:
@@ -143,12 +154,88 @@ def _warnings(report: Report) -> list[str]:
     return [f"warning: {printable(text)}" for text in (*unknown, *report.warnings)]
 
 
-def _failures(report: Report) -> list[str]:
-    failed = [image for image in report.images if image.status is Status.FAILED]
-    lines = [f"failed:  {image.source}: {printable(str(image.error))}" for image in failed[:_FAILURES_SHOWN]]
-    if len(failed) > _FAILURES_SHOWN:
-        lines.append(f"         and {len(failed) - _FAILURES_SHOWN} more")
+def failure_lines(report: Report, names: Mapping[str, str] = NO_NAMES, *, least: int = 1) -> list[str]:
+    """One line for each cause for which ``least`` images failed or more, the first twenty of them."""
+    causes = [cause for cause in causes_of(report.failures) if len(cause.images) >= least]
+    lines = [f"failed:  {with_names(cause.line, names)}" for cause in causes[:_FAILURES_SHOWN]]
+    if left := causes[_FAILURES_SHOWN:]:
+        lines.append(f"         and {sum(len(cause.images) for cause in left)} more")
     return lines
+
+
+class Cause(Struct, frozen=True):
+    """One cause for which images failed, and those images."""
+
+    text: str  # as ``errors.cause_of`` has it
+    images: tuple[ImageAccount, ...]
+
+    @property
+    def line(self) -> str:
+        """The cause and its images in one line: of a single image in the words of its error."""
+        first = self.images[0]
+        if len(self.images) == 1:
+            return failure_line(first.source, first.error)
+        if lost := self._lost:
+            return printable(f"{self.text}: {self._count} {lost}")
+        names = ", ".join(str(image.source) for image in self.images[:_NAMES_SHOWN])
+        more = f" and {len(self.images) - _NAMES_SHOWN:,} more" if len(self.images) > _NAMES_SHOWN else ""
+        return printable(f"{names}{more}: {self.text.removeprefix('…').lstrip(': ')}")
+
+    @property
+    def _count(self) -> str:
+        referrers = sum(image.subject is not None for image in self.images)
+        counts = [quantity(len(self.images) - referrers, "image")] if len(self.images) > referrers else []
+        if referrers:
+            counts.append(quantity(referrers, "signature or referrer", "signatures and referrers"))
+        return " and ".join(counts)
+
+    @property
+    def _lost(self) -> str | None:
+        """The words for what did not happen because of a server; None where the images themselves are the cause."""
+        image = self.images[0]
+        if _speaks_of(self.text, image.source.registry):
+            return "not fetched"
+        return "not sent" if _speaks_of(self.text, image.target.registry) else None
+
+
+def _speaks_of(text: str, host: str) -> bool:
+    return any(word in text.split() for name in (host, api_host(host)) for word in (name, f"{name}:", f"{name},"))
+
+
+def causes_of(failed: Iterable[ImageAccount]) -> list[Cause]:
+    """The causes of images that failed, the most frequent one first."""
+    by_text: dict[str, list[ImageAccount]] = {}
+    for image in failed:
+        if image.error is not None:
+            by_text.setdefault(cause_in(image.error, image.source, image.target), []).append(image)
+    causes = [Cause(text, tuple(images)) for text, images in by_text.items()]
+    return sorted(causes, key=lambda cause: -len(cause.images))
+
+
+def cause_in(error: SyncerError, source: Reference, target: Reference) -> str:
+    """The cause of the ``error`` of an image that was on its way from ``source`` to ``target``."""
+    return cause_of(error, {part for name in (source, target) for part in (str(name), name.name, name.repository)})
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """``text`` with each host as the user calls it: ``edge3 (10.0.0.3:5000) refused the connection``."""
+    for host, name in names.items():
+        called = f"{name} ({host})".replace("\\", r"\\")
+        text = re.sub(rf"(?<![\w./:-]){re.escape(host)}(?![\w/-]|:\d|\.\w)", called, text)
+    return text
+
+
+def first_line(error: SyncerError, source: Reference, target: Reference) -> str:
+    """The failure of the first image of a cause, said as it happens: of a server without the image."""
+    if any(_speaks_of(str(error), name.registry) for name in (source, target)) and isinstance(error, NetworkError):
+        return printable(str(error))
+    return failure_line(source, error)
+
+
+def failure_line(source: Reference, error: SyncerError | None) -> str:
+    """An image, and why it failed; its name is said once."""
+    text = printable(str(error))
+    return text if source.name in text.partition(" has no ")[0] else f"{source}: {text}"
 
 
 def require_writable(path: Path) -> None:

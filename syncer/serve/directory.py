@@ -33,7 +33,7 @@ from threading import Lock
 from msgspec import Struct, field
 
 from syncer.errors import InvalidContent, Locked, SyncerError, UsageError
-from syncer.files import try_lock, write_whole
+from syncer.files import lock_holder, try_lock, write_whole
 from syncer.oci import Digest, parse_manifest
 from syncer.oci.manifest import Manifest
 
@@ -109,7 +109,8 @@ def _take(directory: Path) -> tuple[int, Layout]:
     _check(directory)
     lock = try_lock(directory / _LOCK)
     if lock is None:
-        raise Locked(f"another process serves {directory}", hint="end that one, or name another directory")
+        holder = lock_holder(directory / _LOCK)
+        raise Locked(f"another run{holder} serves {directory}", hint="end that one, or name another directory")
     try:
         if not _is_marked(directory):
             write_whole(directory / MARK, _MARK_CONTENT)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import anyio
 from msgspec import Struct
 
-from syncer.content import Bringing, Item, Listing, Referral, Referring, Source, TargetNames, read_whole
-from syncer.errors import InvalidContent, PlatformMissing, SyncerError
+from syncer.content import Bringing, Explaining, Item, Listing, Referral, Referring, Source, TargetNames, read_whole
+from syncer.errors import InvalidContent, NotFound, PlatformMissing, SyncerError
 from syncer.oci import Descriptor, Digest, Index, Platform, Reference
 from syncer.oci.manifest import MAX_MANIFESTS, AnyManifest, Descent, Takes, load_object, never, reduce_index
 from syncer.transfer.memory import Memory
@@ -194,8 +194,17 @@ class Discovery:
                 return tree
             subject = tree.manifests[current].subject
             return unchanged if subject is None or await self._is_listed(item, current) else tree
+        except NotFound as error:
+            return DiscoveryFailure(item, await self._explained(item, error))
         except SyncerError as error:
             return DiscoveryFailure(item, error)
+
+    async def _explained(self, item: Item, error: NotFound) -> NotFound:
+        """The error in better words, if it is the image itself that is not there, and no part of it."""
+        is_itself = error.request.endswith(f"/manifests/{item.source.digest or item.source.tag}")
+        if not is_itself or item.subject is not None or not isinstance(self.source, Explaining):
+            return error
+        return await self.source.explain(item.source, error)
 
     async def _is_listed(self, item: Item, root: Digest) -> bool:
         """Whether all that a commit of ``root`` does is done: for a referrer, that its subject lists it, too."""
@@ -279,10 +288,10 @@ class Discovery:
         else:
             return root  # a chart or another artifact has no platform
         wanted = " or ".join(map(str, item.platforms))
-        has = f"it has {', '.join(dict.fromkeys(map(str, offered)))}" if offered else "it names no platform at all"
+        has = f"only {', '.join(dict.fromkeys(map(str, offered)))}" if offered else "and names no platform at all"
         raise PlatformMissing(
-            f"{item.source} is not there for {wanted}: {has}",
-            hint="ask for no platform, or for one that the image has",
+            f"{item.source} has no {wanted}, {has}",
+            hint="ask for a platform that the image has, or for none, which takes all of them",
         )
 
     async def _platform_in_config(self, item: Item, config: Descriptor) -> Platform | None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from syncer.content import Item, Progress
 from syncer.errors import SyncerError
-from syncer.oci import Descriptor, Platform
+from syncer.oci import Descriptor, Platform, Reference
 
 
 class Found(Struct, frozen=True):
@@ -28,9 +28,14 @@ class Found(Struct, frozen=True):
 
 
 class Started(Struct, frozen=True):
-    """The transfer of a blob has begun; ``progress`` counts until one of the next four events."""
+    """The transfer of a blob has begun; ``progress`` counts until one of the next four events.
+
+    ``image`` is one at the source that has the blob, and ``space`` where it goes.
+    """
 
     progress: Progress
+    image: Reference | None = None
+    space: str = ""
 
 
 class Fetched(Struct, frozen=True):
@@ -103,11 +108,57 @@ class ImageFailed(Struct, frozen=True):
     error: SyncerError
 
 
+class Postponed(Struct, frozen=True):
+    """An image failed for what may pass, and is tried once more when all others are done."""
+
+    item: Item
+    error: SyncerError
+
+
 class ReferrersUnknown(Struct, frozen=True):
     """Not all referrers of an image could be listed; said once for a repository on its way to another."""
 
     item: Item
     error: SyncerError
+
+
+class Paused(Struct, frozen=True):
+    """A host asks for no requests for so many ``seconds``."""
+
+    host: str
+    seconds: float
+    reason: str
+
+
+class Retried(Struct, frozen=True):
+    """A request to a host failed, and is sent again after ``seconds``: the retry ``number`` of ``most``."""
+
+    host: str
+    number: int
+    most: int
+    seconds: float
+    reason: str
+
+
+class WentAway(Struct, frozen=True):
+    """A host that had answered takes no connections, or does no work; it is waited for."""
+
+    host: str
+    reason: str
+
+
+class CameBack(Struct, frozen=True):
+    """A host that was away is there again, or is not waited for any more."""
+
+    host: str
+
+
+class Stalled(Struct, frozen=True):
+    """No byte of a blob has come or gone for so many ``seconds``; said again each time that they have doubled."""
+
+    descriptor: Descriptor
+    image: Reference | None
+    seconds: float
 
 
 Event: TypeAlias = (
@@ -122,6 +173,12 @@ Event: TypeAlias = (
     | ImageCopied
     | ImageSkipped
     | ImageFailed
+    | Postponed
     | ReferrersUnknown
+    | Paused
+    | Retried
+    | WentAway
+    | CameBack
+    | Stalled
 )
 Emit: TypeAlias = Callable[[Event], None]

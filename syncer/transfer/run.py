@@ -93,6 +93,7 @@ class _Transfer:
         self.changed = anyio.Event()
         self.lost: dict[Item, ImageFailed] = {}
         self.is_second = is_second
+        self.full: TargetFull | None = None  # when the target will have no room for all
 
     async def run(self, items: Sequence[Item]) -> None:
         send, receive = anyio.create_memory_object_stream[Node](max_buffer_size=0)
@@ -102,6 +103,8 @@ class _Transfer:
                     tasks.start_soon(self._work, receive.clone())
             tasks.start_soon(self._feed, send)
             await self.discovery.run(items, self._deliver)
+            if self.full:
+                raise self.full
             self.plan.complete = True
             self.changed.set()
 
@@ -152,15 +155,27 @@ class _Transfer:
             needed = [node.descriptor.digest for node in added.new if node.manifest is None]
             self.spool.come_to(tree.item, tree.blobs, needed)
         for node in added.new:
-            await self.target.reserve(space, node.descriptor, node.manifest)
+            await self._reserve(node)
+        if self.full:
+            return
         if error := self.plan.start(tree, added, space):
             self.emit(ImageFailed(tree.item, error))
         self.changed.set()
 
+    async def _reserve(self, node: Node) -> None:
+        """Have the target make a place; after one that has no room, to know how much room all of it would need."""
+        try:
+            await self.target.reserve(node.space, node.descriptor, node.manifest)
+        except TargetFull as full:
+            is_foreseen = full.__cause__ is None  # and not said by the disk
+            if self.full is None and not is_foreseen:
+                raise
+            self.full = full if is_foreseen else self.full
+
     async def _feed(self, send: MemoryObjectSendStream[Node]) -> None:
         """Move nodes that are ready into the channel; nodes that wait are not in it yet."""
         async with send:
-            while not self.plan.finished:
+            while not (self.plan.finished or self.full):
                 if node := self.plan.take(self.pause, self.capacity):
                     await send.send(node)
                 else:
@@ -208,7 +223,7 @@ class _Transfer:
 
     async def _write(self, node: Node, *, force: bool = False) -> None:
         progress = Progress(node.descriptor)
-        self.emit(Started(progress))
+        self.emit(Started(progress, node.origin, node.space))
         began = time.monotonic()
         blob = self.source.blob(node.origin, node.descriptor)
         if self.spool:

@@ -87,7 +87,9 @@ class BlockingConnection:
         An error in the body is kept as ``failure``, since the answer to the request itself has come.
         """
         if self._socket is None:
+            began = time.monotonic()
             self._connect()
+            traffic.spent.answers += time.monotonic() - began
         self.was_poured, self.failure = False, None
         try:
             answer = self._ask(request, head, traffic)
@@ -127,10 +129,12 @@ class BlockingConnection:
         failure = None
         if isinstance(request.body, FileBody):
             failure = self._send(request, request.body, request.body.length, Meter(request, traffic, is_upload=True))
-        patience = request.head_patience(self._limits)
-        self._deadline = time.monotonic() + patience
+        patience, sent = request.head_patience(self._limits), time.monotonic()
+        self._deadline = sent + patience
         self._look_up_after(patience)
-        return self._receive_head(request, failure)
+        answered = self._receive_head(request, failure)
+        traffic.spent.answers += time.monotonic() - sent
+        return answered
 
     def _pour(self, sink: Sink) -> None:
         """Give the body to ``sink``, piece by piece; bytes that came before a failure are given first."""

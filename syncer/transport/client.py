@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import email.utils
-import random
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from itertools import groupby
 
@@ -16,10 +13,32 @@ from msgspec import structs
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
-from syncer.transport.failures import HOPELESS, Absent, Down, NameUnknown, Unanswered, spelt_status
+from syncer.transport.failures import (
+    HOPELESS,
+    MOST_STALLS,
+    Absent,
+    Budget,
+    Down,
+    NameUnknown,
+    Unanswered,
+    Wait,
+    WaitKind,
+    spelt_status,
+)
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.hosts import Lane, Rate, Release, Traffic, in_lane, read_quota
-from syncer.transport.message import SMALL, Answer, Challenged, Request, Response, is_redirect, leads_on, resolved
+from syncer.transport.hosts import Lane, Rate, Release, Traffic, in_lane
+from syncer.transport.message import (
+    SMALL,
+    Answer,
+    Challenged,
+    Request,
+    Response,
+    is_redirect,
+    leads_on,
+    read_quota,
+    resolved,
+    retry_after,
+)
 from syncer.transport.settings import Limits, TransportSettings
 from syncer.transport.wire import Wire
 
@@ -32,7 +51,6 @@ TRANSIENT = PAUSING | {408, 425, 499, 500, 502, 504, *range(520, 528)}
 PROGRESS = 1024 * 1024
 """Bytes that an attempt must have transferred to count as progress."""
 
-_MOST_STALLS = 3  # each attempt may begin a virus scan, or a download of a cache, anew
 _CREDENTIALS = frozenset({"ApiKey", "Authorization", "Cookie"})
 OUTAGES = frozenset({429, 502, 503, 504, *range(520, 528)})  # which speak for a whole host
 TROUBLE = OUTAGES - {429}  # by which a proxy says that the server behind it is not there
@@ -40,62 +58,6 @@ SILENCE = (Unreachable, Unanswered)
 MOST_REDIRECTS = 5
 _MOST_CHALLENGES = 2
 _NAME_ATTEMPTS = 2
-
-
-class Budget:
-    """The attempts that one piece of work has left; after progress it has all of them again."""
-
-    def __init__(self, limits: Limits, attempts: int | None = None) -> None:
-        self._limits = limits
-        self._attempts = attempts or limits.attempts
-        self.is_patient = attempts != 1
-        self.failures = 0
-        self.stalls = 0  # for which a blob was waited in vain
-        self.is_last = False  # whether the host was found well after these attempts, so that one more is the last
-        self.began = time.monotonic()  # when the first of these attempts could be made
-
-    @property
-    def is_spent(self) -> bool:
-        return self.failures + 1 >= self._attempts or self.stalls >= _MOST_STALLS
-
-    def progressed(self) -> None:
-        """Forget the failed attempts, because bytes were transferred."""
-        self.failures = self.stalls = 0
-        self.is_last = False
-        self.began = time.monotonic()
-
-    def jitter(self) -> float:
-        """Seconds to wait before the next attempt: full jitter below a ceiling that doubles."""
-        ceiling = min(self._limits.longest_backoff, self._limits.backoff * 2**self.failures)
-        return random.uniform(0, ceiling)  # noqa: S311  (jitter is no secret)
-
-    async def sleep(self, *, at_least: float = 0.0) -> None:
-        """Count one failed attempt, and wait before the next one, for at least ``at_least`` seconds."""
-        seconds = max(at_least, self.jitter())
-        self.failures += 1
-        await anyio.sleep(seconds)
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that ``Retry-After`` asks for; None when there is none, or it cannot be read.
-
-    A date is compared with the server's own ``Date``, so that neither clock needs to be right (RFC 9110 §10.2.3).
-    """
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:12])
-    until, now = _date(text), _date(headers.get("Date", ""))
-    if until is None:
-        return None
-    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        parsed = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 class Transport:
@@ -107,6 +69,7 @@ class Transport:
         self.traffic: dict[str, Traffic] = {}  # by host[:port]
         self._rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
         self._group_rates = {name: Rate(limit) for name, limit in settings.groups.items()}
+        self._listeners: list[Callable[[Wait], None]] = []
 
     @property
     def limits(self) -> Limits:
@@ -153,8 +116,46 @@ class Transport:
         if traffic is None:
             settings = self.settings.host(host)
             shared = tuple(filter(None, (self._rate, self._group_rates.get(settings.group or ""))))
-            traffic = self.traffic[host] = Traffic(host, settings, self.limits, shared_rates=shared)
+            traffic = Traffic(host, settings, self.limits, shared_rates=shared, tell=self._tell)
+            self.traffic[host] = traffic
         return traffic
+
+    @contextmanager
+    def telling(self, listener: Callable[[Wait], None]) -> Iterator[None]:
+        """Tell ``listener`` of what holds requests up, as long as the block lasts."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def _tell(self, wait: Wait) -> None:
+        for listener in self._listeners:
+            listener(wait)
+
+    async def back_off(
+        self, url: URL, budget: Budget, reason: object, *, at_least: float = 0.0, is_pause: bool = False
+    ) -> None:
+        """Count a retry at the host of ``url``, tell why, and wait before it, for at least ``at_least`` seconds.
+
+        ``is_pause`` says that the host asked to wait, which is counted already.
+        """
+        traffic = self.of(url)
+        traffic.retries += 1
+        seconds = budget.fail(at_least=at_least)
+        if not is_pause:
+            traffic.spent.retries += seconds
+        self._tell(
+            Wait(
+                host=traffic.host,
+                kind=WaitKind.RETRY,
+                seconds=seconds,
+                reason=str(reason),
+                retry=budget.failures,
+                retries=budget.retries,
+            )
+        )
+        await anyio.sleep(seconds)
 
     @asynccontextmanager
     async def relay(self, *hosts: URL) -> AsyncIterator[None]:
@@ -261,8 +262,9 @@ class Transport:
         if self._gives_up(request, budget, is_outage=response.status in OUTAGES):
             return response
         response.close()
-        self.of(request.url).retries += 1
-        await budget.sleep(at_least=0.0 if response.status in PAUSING else wait)
+        is_pause = response.status in PAUSING
+        reason = spelt_status(response.status)
+        await self.back_off(request.url, budget, reason, at_least=0.0 if is_pause else wait, is_pause=is_pause)
         return None
 
     async def outlast(self, request: Request, budget: Budget) -> bool:
@@ -272,12 +274,12 @@ class Transport:
         so after the attempts, so the request gets one more: True again.  Returns False when the trouble is that of this
         request, or the host was in trouble from the start.  Raises ``Down`` after ``Limits.outage`` seconds.
         """
-        if not budget.is_patient:
+        if not budget.is_patient or budget.is_last:
             return False
         traffic = self.of(request.url)
         try:
             if not await traffic.presence.outlast(partial(self._look, request, traffic), budget.began):
-                if budget.is_last or not traffic.presence.is_known_well:
+                if not traffic.presence.is_known_well:
                     return False
                 budget.is_last = True
                 traffic.retries += 1
@@ -321,16 +323,15 @@ class Transport:
             if isinstance(error, NameUnknown):
                 self.of(request.url).presence.unknown(error)
             raise error
-        self.of(request.url).retries += 1
-        await budget.sleep()
+        await self.back_off(request.url, budget, error)
 
     def note_stall(self, request: Request, budget: Budget, error: NetworkError) -> None:
         """Count a blob that was waited for in vain; one that never came is asked for once from then on."""
         if not (request.is_blob and isinstance(error, Unanswered)):
             return
         held_back = self.of(request.url).held_back
-        budget.stalls = _MOST_STALLS if request.url.name in held_back else budget.stalls + 1
-        if budget.stalls >= _MOST_STALLS:
+        budget.stalls = MOST_STALLS if request.url.name in held_back else budget.stalls + 1
+        if budget.stalls >= MOST_STALLS:
             held_back.add(request.url.name)
 
     def _gives_up(self, request: Request, budget: Budget, *, is_outage: bool, is_last: bool = False) -> bool:
@@ -355,7 +356,7 @@ class Transport:
         traffic.throttled += response.status == 429
         wait = retry_after(response.headers)
         if response.status in PAUSING:
-            traffic.pause(budget.jitter() if wait is None else wait)
+            traffic.pause(budget.jitter() if wait is None else wait, spelt_status(response.status))
         if wait is not None and wait > self.limits.max_wait:
             response.close()
             traffic.errors += 1

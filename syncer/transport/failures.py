@@ -1,20 +1,39 @@
-"""The errors of the network: each failure that the operating system reports becomes one with a plain message."""
+"""The errors of the network: each failure that the operating system reports becomes one with a plain message.
+
+Also what is told of requests that are held up, and the attempts that work has.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import socket
 import ssl
+import time
+from enum import Enum
 from http import HTTPStatus
+
+import anyio
+from msgspec import Struct
 
 from syncer.errors import Interrupted, NetworkError, OutOfFiles, Unreachable, Unsafe, is_out_of_files
 from syncer.transport.guard import authority
 from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.message import Request
+from syncer.transport.settings import Limits
 
 
 class CertificateRefused(Unreachable):
     """TLS failed, and another attempt would fail as well."""
+
+
+class NoTls(CertificateRefused):
+    """The server answers TLS with something else."""
+
+
+class OtherScheme(Unreachable):
+    """The server speaks HTTPS where it was spoken to by HTTP, or the other way round."""
 
 
 class ProxyRefused(Unreachable):
@@ -41,20 +60,36 @@ class OutOfReach(OSError):
     """A server sent syncer to a name with addresses that it may not send to, such as private ones."""
 
 
-HOPELESS = (CertificateRefused, ProxyRefused)
+HOPELESS = (CertificateRefused, OtherScheme, ProxyRefused)
 """What another attempt meets again."""
 
 BROKEN = (OSError, CutOff, NotHTTP)
 """The errors that end an exchange on a connection; ``TimeoutError`` is an ``OSError``."""
 
+MOST_STALLS = 3
+"""The times that a blob is waited for in vain; each attempt may begin a virus scan, or a download of a cache, anew."""
+
 _PASSING = (408, 425, 429)  # by which a proxy says that it is busy
 _PLAIN_PROXY = "if it speaks plain HTTP, write http:// before its address in HTTPS_PROXY"
 _PROXY_LOGIN = "write the login into HTTPS_PROXY (HTTP_PROXY for plain HTTP), as in http://USER:PASSWORD@HOST:PORT"
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+_NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
+
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+
+# the codes of OpenSSL (X509_V_ERR_…)
+_NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18
+_OTHER_NAMES = (62, 64)  # of a host, an address
+_UNKNOWN_AUTHORITIES = (2, 19, 20, 21)
 
 
-def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> NetworkError:  # noqa: PLR0911  (one for each cause)
-    """The error for a connection to ``host`` that could not be made because of ``cause``."""
+def no_connection(  # noqa: PLR0911  (one for each cause)
+    cause: OSError, host: str, *, is_proxy: bool = False, server: str = "a registry"
+) -> NetworkError:
+    """The error for a connection to ``host`` that could not be made because of ``cause``.
+
+    ``server`` says for a hint what should be there.
+    """
     if is_out_of_files(cause) or (isinstance(cause, socket.gaierror) and _can_open_nothing()):
         return OutOfFiles()
     name = f"the proxy {host}" if is_proxy else host
@@ -62,25 +97,81 @@ def no_connection(cause: OSError, host: str, *, is_proxy: bool = False) -> Netwo
         case OutOfReach():
             return Unsafe(f"a server sends us to {host}, which is in a network that it must not send us to")
         case ssl.SSLCertVerificationError():
-            return CertificateRefused(
-                f"the TLS certificate of {name} cannot be trusted: {cause.verify_message or cause}",
-                hint="give its authority with --ca-cert, or accept any certificate with --insecure",
-            )
+            return _wrong_certificate(cause, name)
         case ssl.SSLError():
-            return CertificateRefused(
+            kind = NoTls if cause.reason in _NOT_TLS else CertificateRefused
+            return kind(
                 f"{name} cannot be spoken to by TLS: {cause.reason or cause}",
                 hint=_PLAIN_PROXY if is_proxy else "if it speaks plain HTTP, say so with http:// or --plain-http",
             )
         case socket.gaierror() if cause.errno in _NO_SUCH_NAME:
-            return NameUnknown(f"there is no host {host}{', which is the proxy' if is_proxy else ''}")
+            return NameUnknown(
+                f"{name} cannot be found: there is no host of that name",
+                hint="is the name spelt right, and is this machine in the network that knows it?",
+            )
         case socket.gaierror():
-            return Unreachable(f"the name of {name} cannot be looked up: {cause.strerror}")
+            return Unreachable(
+                f"the name of {name} cannot be looked up: {cause.strerror}",
+                hint="the name server of this machine does not answer: see /etc/resolv.conf, and the network",
+            )
         case TimeoutError():
-            return Absent(f"{name} does not answer: the connection timed out")
+            return Absent(
+                f"{name} does not answer: the connection timed out",
+                hint="is the address right, and does a firewall let this machine through?",
+            )
+        case OSError() if cause.errno == errno.ECONNREFUSED:
+            expected = "the proxy" if is_proxy else server
+            return Absent(f"{name} refused the connection", hint=f"is {expected} running there?")
+        case OSError() if cause.errno in _NO_ROUTE:
+            return Absent(
+                f"there is no route to {name}",
+                hint="is the address right, and is the network or the VPN up on this machine?",
+            )
         case _:
             # what the event loop says names the address, by which no two hosts would have one cause
             told = os.strerror(cause.errno).lower() if cause.errno else cause
             return Absent(f"{name} cannot be reached: {told}")
+
+
+def _wrong_certificate(cause: ssl.SSLCertVerificationError, name: str) -> CertificateRefused:
+    """The error for a certificate of the server ``name`` that was not accepted."""
+    code = cause.verify_code
+    certificate = f"the TLS certificate of {name}"
+    hint = "give the certificate of its authority with --ca-cert, or accept any certificate with --insecure"
+    if code == _EXPIRED:
+        problem = f"{certificate} has expired"
+        hint = "have it renewed there, or accept any certificate with --insecure; is the clock of this machine right?"
+    elif code == _NOT_YET_VALID:
+        problem = f"{certificate} is not valid yet"
+        hint = "is the clock of this machine right?"
+    elif code in _OTHER_NAMES:
+        problem = f"{certificate} is for another name"
+        hint = "write the name that the certificate has, or accept any certificate with --insecure"
+    elif code == _SELF_SIGNED:
+        problem = f"{certificate} cannot be trusted: it is self-signed"
+        hint = "give that certificate with --ca-cert, or accept any certificate with --insecure"
+    elif code in _UNKNOWN_AUTHORITIES:
+        problem = f"{certificate} cannot be trusted: this machine does not know its authority"
+    else:
+        problem = f"{certificate} cannot be trusted: {cause.verify_message or cause}"
+    return CertificateRefused(problem, hint=hint)
+
+
+def speaks_http(host: str, port: int | None) -> OtherScheme:
+    """The error for the server at ``host`` that was to be spoken to by HTTPS, and speaks HTTP."""
+    return OtherScheme(
+        f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}, or give --plain-http"
+    )
+
+
+def speaks_https(host: str, port: int | None) -> OtherScheme:
+    """The error for the server at ``host`` that was to be spoken to by HTTP, and speaks HTTPS."""
+    return OtherScheme(f"{host} speaks HTTPS", hint=f"write https://{_written(host, port, 443)}")
+
+
+def _written(host: str, port: int | None, usual: int) -> str:
+    """``host`` with its ``port``, where that is not the ``usual`` one of the scheme before it."""
+    return host if port in (None, usual) or host.endswith(f":{port}") else f"{host}:{port}"
 
 
 def no_tunnel(reason: int | Exception, proxy: str, host: str) -> Unreachable:
@@ -140,3 +231,66 @@ def _can_open_nothing() -> bool:
     except OSError as error:
         return is_out_of_files(error)
     return False
+
+
+class WaitKind(Enum):
+    """The kinds of what holds requests up."""
+
+    PAUSE = "pause"  # the host asks for none, for all requests
+    RETRY = "retry"  # one request is sent again
+    AWAY = "away"  # the host takes no connections, or says that it does no work
+    OVER = "over"  # it is back, or nobody waits for it any more
+
+
+class Wait(Struct, frozen=True, kw_only=True):
+    """Something that holds requests to a host up, told as it begins; ``seconds`` is how long it is at least."""
+
+    host: str
+    kind: WaitKind
+    seconds: float  # 0 where nobody knows
+    reason: str
+    retry: int = 0  # the number of a retry, and of how many at most
+    retries: int = 0
+
+
+class Budget:
+    """The attempts that one piece of work has left; after progress it has all of them again."""
+
+    def __init__(self, limits: Limits, attempts: int | None = None) -> None:
+        self._limits = limits
+        self._attempts = attempts or limits.attempts
+        self.is_patient = attempts != 1
+        self.failures = 0
+        self.stalls = 0  # for which a blob was waited in vain
+        self.is_last = False  # whether the host was found well after these attempts, so that one more is the last
+        self.began = time.monotonic()  # when the first of these attempts could be made
+
+    @property
+    def is_spent(self) -> bool:
+        return self.failures + 1 >= self._attempts or self.stalls >= MOST_STALLS
+
+    def progressed(self) -> None:
+        """Forget the failed attempts, because bytes were transferred."""
+        self.failures = self.stalls = 0
+        self.is_last = False
+        self.began = time.monotonic()
+
+    def jitter(self) -> float:
+        """Seconds to wait before the next attempt: full jitter below a ceiling that doubles."""
+        ceiling = min(self._limits.longest_backoff, self._limits.backoff * 2**self.failures)
+        return random.uniform(0, ceiling)  # noqa: S311  (jitter is no secret)
+
+    def fail(self, *, at_least: float = 0.0) -> float:
+        """Count one failed attempt; returns the seconds to wait before the next one, at least ``at_least``."""
+        seconds = max(at_least, self.jitter())
+        self.failures += 1
+        return seconds
+
+    async def sleep(self, *, at_least: float = 0.0) -> None:
+        """Count one failed attempt, and wait before the next one, for at least ``at_least`` seconds."""
+        await anyio.sleep(self.fail(at_least=at_least))
+
+    @property
+    def retries(self) -> int:
+        """The number of attempts after the first one, where none makes progress."""
+        return self._attempts - 1

@@ -1,19 +1,13 @@
-"""Limits of one host: its counters, its pauses, its rate of requests and bytes, and the quota in its answers.
-
-Docker Hub sends ``ratelimit-remaining: 76;w=21600``, which counts manifests that are fetched by GET, and no HEAD
-requests (docs.docker.com, "Docker Hub pull usage and limits"); others follow the drafts of "RateLimit header
-fields for HTTP", or GitHub.  The headers are read leniently.
-"""
+"""Limits of one host: its counters, its pauses, its rate of requests and bytes, and the time that these have taken."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
-import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from contextvars import ContextVar
 from enum import Enum, auto
@@ -23,52 +17,30 @@ import anyio
 from msgspec import Struct
 
 from syncer.errors import Interrupted, Unreachable, Waiting
-from syncer.transport.failures import HOPELESS, Absent, Down
-from syncer.transport.message import Request
+from syncer.transport.failures import HOPELESS, Absent, Down, Wait, WaitKind
+from syncer.transport.message import Quota, Request
 from syncer.transport.settings import HostSettings, Limits
 
-_NUMBER = re.compile(r"\s*([0-9]{1,12})")
-_WINDOW = re.compile(r";\s*w\s*=\s*([0-9]{1,9})")
-_FIELDS = re.compile(r";\s*([rt])\s*=\s*([0-9]{1,12})")
-_AN_INSTANT = 1_000_000_000  # seconds since 1970; a smaller number is a time to wait
+_USED_UP = "its quota of requests is used up"
 _SPREAD = 1.0  # seconds over which those who waited come back, so that they do not all come at once
 
 Release: TypeAlias = Callable[[], None]
 """A function that gives a permit back."""
 
 
-class Quota(Struct, frozen=True):
-    """The number of requests that a host still answers, and the seconds until it answers more."""
+class Spent(Struct):
+    """The seconds that requests to one host have taken, added up over all of them, by what they waited for."""
 
-    remaining: int
-    seconds: float
-    is_of_pulls: bool  # only manifests that are fetched count
-
-
-def read_quota(headers: Mapping[str, str]) -> Quota | None:
-    """Read the quota in an answer's headers; None when they have none, or no time with it."""
-    remaining = headers.get("ratelimit-remaining") or headers.get("x-ratelimit-remaining") or ""
-    if not remaining and "ratelimit" not in headers:
-        return None
-    reset = _number(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset") or "")
-    fields = dict(_FIELDS.findall(headers.get("ratelimit") or ""))
-    if "r" in fields:
-        return Quota(int(fields["r"]), float(fields.get("t", 0)), is_of_pulls=False)
-    left = _number(remaining)
-    window = _WINDOW.search(remaining) or _WINDOW.search(headers.get("ratelimit-limit") or "")
-    if left is None or (reset is None and window is None):
-        return None
-    if reset is not None:
-        seconds = max(0.0, reset - time.time()) if reset > _AN_INSTANT else float(reset)
-    else:
-        assert window is not None
-        seconds = float(window[1])
-    return Quota(left, seconds, is_of_pulls="w=" in remaining)
+    answers: float = 0.0  # from the end of a request to the head of its answer; connections count too
+    receiving: float = 0.0  # the bytes of bodies
+    sending: float = 0.0
+    bytes_cap: float = 0.0  # for our own limit of bytes a second
+    requests_cap: float = 0.0  # for that of requests
+    retries: float = 0.0  # between two attempts, but for pauses that a host asks for
 
 
-def _number(text: str) -> int | None:
-    found = _NUMBER.match(text)
-    return int(found[1]) if found else None
+def _tell_nobody(_: Wait) -> None:
+    """Tell nobody of what holds requests up."""
 
 
 class Rate:
@@ -183,8 +155,9 @@ class Presence:
     answered is down at once.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, tell: Callable[[str], None]) -> None:
         self._limits = limits
+        self._tell = tell  # hears why the host is away, as that begins, and of no reason as it ends
         self._has_answered = False
         self._cause: Unreachable | None = None  # of its being down
         self._look_at = 0.0  # monotonic: when a host that is down may be asked again
@@ -260,6 +233,7 @@ class Presence:
             self._give_up(error)
         elif self._cause is None and self._away_since is None:
             self._away_since, self._probes = time.monotonic(), 0
+            self._tell(str(error))
         await self.wait(probe)
 
     async def outlast(self, look: Probe, since: float) -> bool:
@@ -280,8 +254,9 @@ class Presence:
                     await look()
                 except HOPELESS:
                     return False
-                except Unreachable:
+                except Unreachable as error:
                     self._away_since, self._probes, self._look = time.monotonic(), 0, look
+                    self._tell(str(error))
                 else:
                     self._well_at = time.monotonic()
                     return False
@@ -337,6 +312,8 @@ class Presence:
         self._back()
 
     def _back(self) -> None:
+        if self._away_since is not None:
+            self._tell("")
         self._away_since, self._back_at = None, time.monotonic()
         self._wake()
 
@@ -360,12 +337,12 @@ class Traffic:
     bytes_out: int = 0
     pauses: int = 0
     paused_seconds: float = 0.0
+    spent: Spent = dataclasses.field(default_factory=Spent)
+    tell: Callable[[Wait], None] = _tell_nobody  # hears of what holds requests up
     is_down: bool = False  # it failed all attempts of a request, and has not answered well since
     shared_rates: Sequence[Rate] = ()  # of bytes, with other hosts
     most_ranges: int | None = None  # connections that one blob may have, once the host has refused more
-    held_back: set[str] = dataclasses.field(
-        default_factory=set
-    )  # blobs that never came, by the last part of their path
+    held_back: set[str] = dataclasses.field(default_factory=set)  # the last parts of the paths of such blobs
     permits: Permits = dataclasses.field(init=False)
     presence: Presence = dataclasses.field(init=False)
     _until: float = 0.0  # monotonic
@@ -377,7 +354,7 @@ class Traffic:
         settings = self.settings
         most = self.limits.requests_per_host
         self.permits = Permits(min(most, settings.concurrency or most))
-        self.presence = Presence(self.limits)
+        self.presence = Presence(self.limits, self._away)
         self._requests_rate = Rate(settings.requests_per_second) if settings.requests_per_second else None
         self._bytes_rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
 
@@ -386,19 +363,31 @@ class Traffic:
         self.requests = Counter()
         self.retries = self.errors = self.throttled = self.bytes_in = self.bytes_out = self.pauses = 0
         self.paused_seconds = 0.0
+        self.spent = Spent()
+
+    @property
+    def time_paused(self) -> float:
+        """The seconds of pauses so far, without what is left of one that lasts."""
+        left = max(self._until, self._pulls_until) - time.monotonic()
+        return max(0.0, self.paused_seconds - max(0.0, left))
 
     @property
     def is_paced(self) -> bool:
         """True when the settings limit the requests or bytes a second of this host."""
         return self._requests_rate is not None or self._bytes_rate is not None or bool(self.shared_rates)
 
-    def pause(self, seconds: float) -> None:
-        """Start no request to this host for ``seconds``."""
+    def pause(self, seconds: float, reason: str = "it asks to wait") -> None:
+        """Start no request to this host for ``seconds``; ``reason`` says why, for people."""
         until = time.monotonic() + seconds
         if until > self._until:
             self.pauses += 1
             self.paused_seconds += until - max(self._until, time.monotonic())
             self._until = until
+            self.tell(Wait(host=self.host, kind=WaitKind.PAUSE, seconds=seconds, reason=reason))
+
+    def _away(self, reason: str) -> None:
+        kind = WaitKind.AWAY if reason else WaitKind.OVER
+        self.tell(Wait(host=self.host, kind=kind, seconds=0.0, reason=reason))
 
     @property
     def pause_left(self) -> float:
@@ -410,11 +399,12 @@ class Traffic:
         if quota.remaining > 0:
             return
         if not quota.is_of_pulls:
-            self.pause(quota.seconds)
+            self.pause(quota.seconds, _USED_UP)
         elif (until := time.monotonic() + quota.seconds) > self._pulls_until + _SPREAD:
             self.pauses += 1
             self.paused_seconds += quota.seconds
             self._pulls_until = until
+            self.tell(Wait(host=self.host, kind=WaitKind.PAUSE, seconds=quota.seconds, reason=_USED_UP))
 
     def owed(self, size: int) -> float:
         """The seconds to wait for ``size`` bytes of a body that were received or will be sent."""
@@ -433,7 +423,9 @@ class Traffic:
             try:
                 if self._paused_for(is_pull=is_pull) <= 0:
                     if self._requests_rate:
-                        await anyio.sleep(self._requests_rate.take(1))
+                        wait = self._requests_rate.take(1)
+                        self.spent.requests_cap += wait
+                        await anyio.sleep(wait)
                     return release
             except BaseException:
                 release()
@@ -476,18 +468,26 @@ class Meter:
 
     def due(self, size: int) -> float:
         """Seconds to wait before ``size`` bytes may go out."""
-        return self._traffic.owed(size)
+        return self._owed(size)
 
     def went(self, count: int, seconds: float) -> None:
         """Count bytes that were sent, after ``seconds`` of waiting for the server; raises ``Interrupted``."""
         self._traffic.bytes_out += count
+        self._traffic.spent.sending += seconds
         self._watch(count, seconds)
 
     def came(self, count: int, seconds: float) -> float:
         """Count bytes that were received, like ``went``; returns the seconds to wait before the next ones are read."""
         self._traffic.bytes_in += count
+        self._traffic.spent.receiving += seconds
         self._watch(count, seconds)
-        return self._traffic.owed(count)
+        return self._owed(count)
+
+    def _owed(self, size: int) -> float:
+        owed = self._traffic.owed(size)
+        if owed > 0:
+            self._traffic.spent.bytes_cap += owed
+        return owed
 
     def _watch(self, count: int, seconds: float) -> None:
         self._waited += seconds

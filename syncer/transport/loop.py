@@ -65,9 +65,11 @@ class Stream(asyncio.Protocol):
         else:
             self._transport.write(head)
             await self._send(request, content, Meter(request, traffic, is_upload=True))
-        deadline = time.monotonic() + request.head_patience(traffic.limits)
+        sent = time.monotonic()
+        deadline = sent + request.head_patience(traffic.limits)
         while answer.head is None:
             await self._wait(deadline - time.monotonic())
+        traffic.spent.answers += time.monotonic() - sent
         return answer.head
 
     async def piece(self, seconds: float) -> bytes:
@@ -251,7 +253,11 @@ class LoopWire:
 
     async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
-        stream = self._idle.take(route) or await self._connect(route)
+        stream = self._idle.take(route)
+        if stream is None:
+            began = time.monotonic()
+            stream = await self._connect(route)
+            traffic.spent.answers += time.monotonic() - began
         try:
             answer = await stream.ask(request, head, request.body, traffic)
         except BaseException as error:

@@ -1,10 +1,18 @@
-"""HTTP messages: a request with its body, and the answer to it, whose body may not have arrived yet."""
+"""HTTP messages: a request with its body, and the answer to it, whose body may not have arrived yet.
+
+Also the limits in an answer's headers.  Docker Hub sends ``ratelimit-remaining: 76;w=21600``, which counts manifests
+that are fetched by GET, and no HEAD requests (docs.docker.com, "Docker Hub pull usage and limits"); others follow the
+drafts of "RateLimit header fields for HTTP", or GitHub.  The headers are read leniently.
+"""
 
 from __future__ import annotations
 
+import email.utils
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
@@ -24,6 +32,10 @@ SMALL = 64 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_THE_METHOD = frozenset({307, 308})
 _CONTENT_RANGE = re.compile(r"[ \t]*bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)[ \t]*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*([0-9]{1,12})")
+_WINDOW = re.compile(r";\s*w\s*=\s*([0-9]{1,9})")
+_FIELDS = re.compile(r";\s*([rt])\s*=\s*([0-9]{1,12})")
+_AN_INSTANT = 1_000_000_000  # seconds since 1970; a smaller number is a time to wait
 
 Sink: TypeAlias = Callable[[memoryview], None]
 """A function that takes pieces of a body in a worker thread; a piece is not used any more when it returns."""
@@ -301,3 +313,59 @@ def is_redirect(method: str, status: int, headers: Mapping[str, str]) -> bool:
     if status not in _REDIRECTS or "Location" not in headers:
         return False
     return status in _KEEPING_THE_METHOD or method in ("GET", "HEAD")
+
+
+class Quota(Struct, frozen=True):
+    """The number of requests that a host still answers, and the seconds until it answers more."""
+
+    remaining: int
+    seconds: float
+    is_of_pulls: bool  # only manifests that are fetched count
+
+
+def read_quota(headers: Mapping[str, str]) -> Quota | None:
+    """Read the quota in an answer's headers; None when they have none, or no time with it."""
+    remaining = headers.get("ratelimit-remaining") or headers.get("x-ratelimit-remaining") or ""
+    if not remaining and "ratelimit" not in headers:
+        return None
+    reset = _number(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset") or "")
+    fields = dict(_FIELDS.findall(headers.get("ratelimit") or ""))
+    if "r" in fields:
+        return Quota(int(fields["r"]), float(fields.get("t", 0)), is_of_pulls=False)
+    left = _number(remaining)
+    window = _WINDOW.search(remaining) or _WINDOW.search(headers.get("ratelimit-limit") or "")
+    if left is None or (reset is None and window is None):
+        return None
+    if reset is not None:
+        seconds = max(0.0, reset - time.time()) if reset > _AN_INSTANT else float(reset)
+    else:
+        assert window is not None
+        seconds = float(window[1])
+    return Quota(left, seconds, is_of_pulls="w=" in remaining)
+
+
+def _number(text: str) -> int | None:
+    found = _NUMBER.match(text)
+    return int(found[1]) if found else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that ``Retry-After`` asks for; None when there is none, or it cannot be read.
+
+    A date is compared with the server's own ``Date``, so that neither clock needs to be right (RFC 9110 §10.2.3).
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    until, now = _date(text), _date(headers.get("Date", ""))
+    if until is None:
+        return None
+    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        parsed = email.utils.parsedate_to_datetime(text)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -7,11 +7,12 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 import anyio
+from msgspec import structs
 from yarl import URL
 
-from syncer.errors import Unsafe
+from syncer.errors import Interrupted, NetworkError, Unsafe
 from syncer.transport.connecting import Addresses, Route, tls_context, with_certificates
-from syncer.transport.failures import no_tunnel
+from syncer.transport.failures import Absent, NoTls, OtherScheme, Unanswered, no_tunnel, speaks_http, speaks_https
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import request_head
@@ -19,6 +20,9 @@ from syncer.transport.loop import LoopWire
 from syncer.transport.message import Request, Response
 from syncer.transport.settings import TransportSettings
 from syncer.transport.threads import ThreadWire, wants_thread
+
+_BAD_REQUEST = 400  # by which servers of HTTPS answer HTTP
+_PING = URL("http://registry.invalid/v2/")  # of which only the path is sent
 
 Place: TypeAlias = tuple[object, Scope | None]
 """An origin, and the nearest scope that its address may have."""
@@ -31,6 +35,8 @@ class Wire:
         self._settings = settings
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._routes: dict[Place, Route] = {}
+        self._proven: set[object] = set()  # origins that are known to speak as they are spoken to
+        self._checking: dict[object, anyio.Lock] = {}
         addresses = Addresses()
         self._loop = LoopWire(settings.limits, addresses)
         self._threads = ThreadWire(settings.limits, addresses)
@@ -52,8 +58,9 @@ class Wire:
     async def exchange(self, request: Request, authorization: str | None, traffic: Traffic) -> Response:
         """Send ``request`` once.
 
-        Raises ``Unreachable`` when nothing was sent (``ProxyRefused`` when a proxy does not pass it on), else
-        ``Interrupted``; and ``Unsafe`` for a header with a line break in it.
+        Raises ``Unreachable`` when nothing was sent (``ProxyRefused`` when a proxy does not pass it on, ``OtherScheme``
+        for HTTP to a server of HTTPS and the other way round), else ``Interrupted``; and ``Unsafe`` for a header with a
+        line break in it.
         """
         route = self._route(request)
         headers = {"Accept-Encoding": "identity", "User-Agent": self._settings.user_agent, **request.headers}
@@ -73,14 +80,62 @@ class Wire:
             meter = Meter(request, traffic)
             if wait := meter.due(len(request.body)):
                 await anyio.sleep(wait)
-        wire = self._threads if wants_thread(request) else self._loop
-        response = await wire.exchange(request, head, route, traffic)
+        response = await self._exchange(request, head, route, traffic)
         if meter is not None and isinstance(request.body, bytes):
             meter.went(len(request.body), 0.0)
         if response.status == 407 and route.proxy is not None and not route.is_tunnel:
             response.close()
             raise no_tunnel(407, authority(route.place), authority(request.url))
         return response
+
+    async def _exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
+        """Send ``request`` once, and look after the first failure whether its server speaks HTTP or HTTPS."""
+        wire = self._threads if wants_thread(request) else self._loop
+        try:
+            response = await wire.exchange(request, head, route, traffic)
+        except Unanswered:
+            raise
+        except (NoTls, Interrupted):
+            await self._check_scheme(request, route, traffic)
+            raise
+        except Absent as error:
+            if error.hint and not request.url.path.startswith("/v2/"):
+                error.hint = error.hint.replace("a registry", "a server")
+            raise
+        if response.status != _BAD_REQUEST:
+            self._proven.add(origin(request.url))
+            return response
+        try:
+            await self._check_scheme(request, route, traffic)
+        except OtherScheme:
+            response.close()
+            raise
+        return response
+
+    async def _check_scheme(self, request: Request, route: Route, traffic: Traffic) -> None:
+        """Raise ``OtherScheme`` if the server of ``request``, which did not go well, speaks the other one.
+
+        An origin is asked once, without a login; behind a proxy nobody is asked.
+        """
+        place = origin(request.url)
+        if route.proxy is not None or place in self._proven:
+            return
+        async with self._checking.setdefault(place, anyio.Lock()):
+            if place not in self._proven:
+                await self._ask_in_other_scheme(request, route, traffic)
+                self._proven.add(place)
+
+    async def _ask_in_other_scheme(self, request: Request, route: Route, traffic: Traffic) -> None:
+        """Raise ``OtherScheme`` if the server of ``request`` answers HTTPS instead of HTTP, or HTTP instead of it."""
+        host, port = authority(request.url), request.url.port
+        other = structs.replace(route, context=_any_certificate() if route.context is None else None)
+        ping = Request(method="GET", url=_PING, reach=request.reach, patience=self._settings.limits.connect)
+        head = request_head("GET", _PING.raw_path_qs, {"Host": host, "Connection": "close"}, None)
+        try:
+            (await self._loop.exchange(ping, head, other, traffic)).close()
+        except (NetworkError, ValueError):
+            return
+        raise speaks_http(host, port) if other.context is None else speaks_https(host, port)
 
     async def probe(self, request: Request) -> None:
         """Make a connection to where ``request`` goes, and drop it; raises ``Unreachable``."""
@@ -111,3 +166,11 @@ class Wire:
             settings = with_certificates(self._settings.host(host), self._settings.certificates, host)
             context = self._contexts[host] = tls_context(settings)
         return context
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """TLS with a server whose certificate is not looked at, since nothing but a ping is sent to it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

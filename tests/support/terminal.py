@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_TOKEN = re.compile(r"\x1b\[([\d;]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
+_TOKEN = re.compile(r"\x1b\[([\d;?]*)([A-Za-z])|\r|\n|[^\x1b\r\n]+")
 _MARK = "\x00"  # where the cursor is, while lines are broken anew
 
 
@@ -15,6 +15,7 @@ class Terminal:
         self.width = width
         self.row = self.column = 0
         self._rows = [""]
+        self._breaks = True  # lines that are too long; else they are cut
         self._joined: set[int] = set()  # rows that go on with the row before them
 
     @property
@@ -70,6 +71,8 @@ class Terminal:
                 self._rows[self.row] = self._rows[self.row][: self.column]
             case "m":
                 pass
+            case "h" | "l" if token[1] == "?7":
+                self._breaks = token[2] == "h"
             case text if token[2] is None:
                 self._print(text)
             case other:
@@ -77,6 +80,8 @@ class Terminal:
 
     def _print(self, text: str) -> None:
         row = self._rows[self.row].ljust(self.column)
+        if not self._breaks:
+            text = text[: max(0, self.width - 1 - self.column)]
         end = self.column + len(text)
         assert end < self.width, "a line that fills the terminal breaks where another one begins"
         self._rows[self.row] = row[: self.column] + text + row[end:]

@@ -62,6 +62,12 @@ class Authority:
         """A server's identity for ``names``, host names and addresses; loopback's unless given."""
         return self._issue(names or ("localhost", "127.0.0.1", "::1"), ExtendedKeyUsageOID.SERVER_AUTH, expired=expired)
 
+    def self_signed(self) -> Identity:
+        """A server's identity on loopback that no authority vouches for but itself."""
+        alone = self.create(self.directory / "alone", "127.0.0.1")
+        (key := alone.directory / "ca.key").write_bytes(private_pem(alone._key))
+        return Identity(alone.certificate, key)
+
     def client(self, name: str = "client") -> Identity:
         """A client's identity."""
         return self._issue([name], ExtendedKeyUsageOID.CLIENT_AUTH)

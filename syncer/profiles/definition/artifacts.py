@@ -20,8 +20,8 @@ from anyio import to_thread
 
 from syncer.content import Blob, FileBlob, Pieces
 from syncer.errors import InvalidContent, NotFound, TargetError
-from syncer.naming import PACKS, PACKS_HOST
-from syncer.oci import Descriptor, Digest, Manifest, Reference, parse_manifest
+from syncer.naming import PACKS, PACKS_HOST, REPOSITORY
+from syncer.oci import Descriptor, Digest, Index, Manifest, Reference, parse_manifest
 from syncer.oci.descriptor import OCI_MANIFEST
 from syncer.oci.manifest import AnyManifest
 
@@ -43,6 +43,7 @@ EMPTY_CONFIG = b"{}"
 EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(EMPTY_CONFIG), len(EMPTY_CONFIG))
 """The config of an artifact without a config (image-spec, "Guidance for an empty descriptor")."""
 
+_IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")  # of configs
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
 _NOT_IN_COMPONENT = re.compile(r"[^a-z0-9._-]+")
 _SEPARATORS = re.compile(r"[._-]*[.][._-]*|_{3,}|[_-]*-[_-]*_[_-]*|_+-[_-]*")
@@ -85,12 +86,19 @@ def definition_artifact(content: bytes, contents: bytes = b"") -> tuple[Manifest
     return manifest, {EMPTY.digest: EMPTY_CONFIG, **blobs}
 
 
-def definition_layer(manifest: object) -> Descriptor:
-    """The layer with the YAML of a definition; raises ``InvalidContent`` when ``manifest`` is not a definition's."""
+def definition_layer(manifest: AnyManifest, name: Reference) -> Descriptor:
+    """The layer with the YAML of a definition.
+
+    Raises ``InvalidContent`` when ``manifest``, which is called ``name``, is not a definition's.
+    """
     layers = manifest.layers if isinstance(manifest, Manifest) else ()
     found = [layer for layer in layers if layer.media_type == DEFINITION]
     if len(found) != 1:
-        raise InvalidContent("this is not a bundle definition: it has no layer of that type")
+        what = "an image" if isinstance(manifest, Index) or manifest.artifact_type in _IMAGES else "an artifact"
+        raise InvalidContent(
+            f"{name} is {what}, not a bundle definition",
+            hint=f"definitions of bundles are named …/{REPOSITORY}:NAME; syncer list lists them",
+        )
     return found[0]
 
 

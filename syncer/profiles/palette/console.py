@@ -14,13 +14,12 @@ from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
 from syncer.transport import Answer, Budget, Request, Traffic, Transport, TransportSettings
-from syncer.transport.client import MOST_REDIRECTS, OUTAGES, PAUSING, SILENCE, TRANSIENT, retry_after
+from syncer.transport.client import MOST_REDIRECTS, OUTAGES, PAUSING, SILENCE, TRANSIENT
 from syncer.transport.connecting import Route, scope_of, tls_context, with_certificates
 from syncer.transport.failures import HOPELESS, NameUnknown, OutOfReach, failure_of, no_connection, no_tunnel
 from syncer.transport.guard import Scope, authority
-from syncer.transport.hosts import read_quota
 from syncer.transport.http import CutOff, NotHTTP
-from syncer.transport.message import is_redirect
+from syncer.transport.message import is_redirect, read_quota, retry_after
 
 
 class _Names(aiohttp.ThreadedResolver):
@@ -170,7 +169,7 @@ def _failure(error: Exception, request: Request, proxy: URL | None) -> NetworkEr
             cause = error.__cause__
             assert isinstance(cause, OSError)
             is_proxy = proxy is not None and (error.host, error.port) == (proxy.raw_host, proxy.port)
-            return no_connection(cause, via if is_proxy else host, is_proxy=is_proxy)
+            return no_connection(cause, via if is_proxy else host, is_proxy=is_proxy, server="the console")
         case aiohttp.ConnectionTimeoutError():
             return no_tunnel(error, via, host) if proxy else no_connection(error, host)
         case aiohttp.ClientHttpProxyError():

@@ -1,0 +1,348 @@
+"""The words for what goes wrong: the thing and not the protocol, one cause once, and a hint that helps here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import orjson
+import pytest
+import yaml
+
+from tests.conftest import OpenRegistry
+from tests.support import client, images
+from tests.support.cli import Ran, syncer
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply
+from tests.support.registries import LOGIN, Registry
+from tests.support.tls import Authority
+
+NOBODY = "127.0.0.1:9"  # the discard port: nothing listens
+MANY = 12
+
+
+async def bundle(open_registry: OpenRegistry, directory: Path) -> Path:
+    """A bundle of two images, which are the same but for their names."""
+    async with open_registry("bundled") as source:
+        names = [word for name in ("a", "b") for word in ("--image", f"{source.address}/{name}:1")]
+        for name in ("a", "b"):
+            await client.push(source, name, images.image("same"), "1")
+        built = await syncer("build", *names, "--name", "two", "--output", directory, home=directory)
+    assert built.code == 0, built.stderr
+    return directory / "two.tar.zst"
+
+
+async def fill(registry: Registry, *tags: str) -> str:
+    """Push busybox under ``tags``; returns the name of its repository."""
+    for tag in tags:
+        await client.push(registry, "library/busybox", images.image("busybox"), tag)
+    return f"{registry.address}/library/busybox"
+
+
+def says(ran: Ran, *sentences: str) -> bool:
+    """Tell whether each of ``sentences`` is a whole line of standard error."""
+    return set(sentences) <= set(ran.stderr.splitlines())
+
+
+# who does not answer, or not as it should
+
+
+@pytest.mark.parametrize("scheme", ["", "http://", "https://"])
+async def test_a_connection_that_is_refused_is_said_once_for_all_images(
+    debian_registry: OpenRegistry, tmp_path: Path, scheme: str
+) -> None:
+    file = await bundle(debian_registry, tmp_path)
+    ran = await syncer("push", "--file", file, "--registry", f"{scheme}{NOBODY}/x", home=tmp_path)
+
+    assert ran.code == 1
+    assert ran.stderr.splitlines() == [
+        f"failed: {NOBODY} refused the connection (it is tried once more at the end)",
+        "hint: is a registry running there?",
+    ]
+    assert f"\nfailed:  {NOBODY} refused the connection: 2 images not sent\n" in ran.stdout
+    assert ran.stdout.count("refused") == 1
+
+
+@pytest.mark.parametrize("kind", ["debian_registry", "serve_disk"])
+async def test_a_host_that_speaks_https_is_told_from_one_that_speaks_http(
+    request: pytest.FixtureRequest, authority: Authority, tmp_path: Path, kind: str
+) -> None:
+    open_registry: OpenRegistry = request.getfixturevalue(kind)
+    file = await bundle(open_registry, tmp_path)
+    certified = {"tls": authority.server(), "authority": authority.certificate}
+    async with open_registry("plain") as plain, open_registry("tls", **certified) as tls:
+        to_tls = await syncer("push", "--file", file, "--registry", f"{tls.address}/x", home=tmp_path)
+        to_plain = await syncer("push", "--file", file, "--registry", f"https://{plain.address}/x", home=tmp_path)
+        as_told = await syncer("push", "--file", file, "--registry", f"http://{plain.address}/x", home=tmp_path)
+
+    assert (to_tls.code, to_plain.code, as_told.code) == (1, 1, 0)
+    assert f"failed:  {tls.address} speaks HTTPS: 2 images not sent" in to_tls.stdout
+    assert says(to_tls, f"hint: write https://{tls.address}")
+    assert f"failed:  {plain.address} speaks plain HTTP, and no HTTPS: 2 images not sent" in to_plain.stdout
+    assert says(to_plain, f"hint: write http://{plain.address}, or give --plain-http")
+
+
+@pytest.mark.parametrize(
+    ("names", "is_expired", "words", "hint"),
+    [
+        (["127.0.0.1"], True, "has expired", "have it renewed there, or accept any certificate with --insecure"),
+        (["registry.example.com"], False, "is for another name", "write the name that the certificate has"),
+    ],
+)
+async def test_a_certificate_is_wrong_in_its_own_words(  # noqa: PLR0917  (a row of a table)
+    debian_registry: OpenRegistry,
+    authority: Authority,
+    tmp_path: Path,
+    names: list[str],
+    is_expired: bool,
+    words: str,
+    hint: str,
+) -> None:
+    file = await bundle(debian_registry, tmp_path)
+    identity = authority.server(*names, expired=is_expired)
+    async with debian_registry(tls=identity, authority=authority.certificate) as registry:
+        push = ("push", "--file", file, "--registry", f"https://{registry.address}/x")
+        ran = await syncer(*push, "--ca-cert", authority.certificate, home=tmp_path)
+
+    assert f"failed:  the TLS certificate of {registry.address} {words}: 2 images not sent" in ran.stdout
+    assert f"hint: {hint}" in ran.stderr
+
+
+async def test_an_authority_that_nobody_knows_is_told_from_a_certificate_that_signs_itself(
+    debian_registry: OpenRegistry, authority: Authority, tmp_path: Path
+) -> None:
+    file = await bundle(debian_registry, tmp_path)
+    async with (
+        debian_registry("a", tls=authority.server(), authority=authority.certificate) as unknown,
+        debian_registry("b", tls=authority.self_signed(), authority=authority.certificate) as alone,
+    ):
+        ran = [
+            await syncer("push", "--file", file, "--registry", f"https://{registry.address}/x", home=tmp_path)
+            for registry in (unknown, alone)
+        ]
+
+    assert "cannot be trusted: this machine does not know its authority: 2 images not sent" in ran[0].stdout
+    assert "cannot be trusted: it is self-signed: 2 images not sent" in ran[1].stdout
+    assert all("--ca-cert" in each.stderr for each in ran)
+
+
+async def test_a_name_that_does_not_exist_is_said_of_its_host(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    file = await bundle(debian_registry, tmp_path)
+    ran = await syncer("push", "--file", file, "--registry", "no-such-host.invalid/x", home=tmp_path)
+
+    said = "no-such-host.invalid cannot be found: there is no host of that name"
+    if "cannot be looked up" not in ran.stdout:  # as on a machine without a name server
+        assert f"failed:  {said}: 2 images not sent" in ran.stdout
+
+
+async def test_a_registry_takes_no_tag(tmp_path: Path) -> None:
+    tagged = await syncer("push", "--file", "x", "--registry", f"{NOBODY}/x:tag", home=tmp_path)
+    digested = await syncer("push", "--file", "x", "--registry", f"{NOBODY}/x@sha256:{64 * '0'}", home=tmp_path)
+
+    assert (tagged.code, digested.code) == (2, 2)
+    assert says(
+        tagged, f"error: --registry: '{NOBODY}/x:tag' has a tag, and a registry takes no tag", "hint: leave out :tag"
+    )
+    assert "a registry takes no digest" in digested.stderr
+
+
+async def test_a_login_is_asked_for_by_the_command_that_keeps_it(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry(login=LOGIN) as registry:
+        ran = await syncer("build", "--image", f"{registry.address}/app:1", "--output", tmp_path, home=tmp_path)
+
+    assert ran.code == 3
+    assert says(ran, f"hint: log in: syncer registry-login --registry {registry.address} --username NAME")
+
+
+# names that are not there
+
+
+async def test_a_missing_tag_names_the_nearest_ones_and_its_line(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        busybox = await fill(registry, "1.36.1", "1.37", "1.37-glibc", "latest")
+        busybox = busybox.replace(registry.address, proxy.registry.address)
+        listed = tmp_path / "images.txt"
+        listed.write_text(f"# two of three are wrong\n{busybox}:1.37\n\n{busybox}:1.38\n{busybox}:lates\n")
+        ran = await syncer("build", "--no-referrers", "--images-file", listed, "--output", tmp_path, home=tmp_path)
+        asked = [one for one in proxy.exchanges.log if "/tags/list" in one.target]
+
+    assert ran.code == 4
+    assert says(
+        ran,
+        f"failed: {busybox} has no tag 1.38 (nearest: 1.37, 1.36.1)",
+        f"failed: {busybox} has no tag lates (nearest: latest)",
+        f"hint: correct {listed}:4, {listed}:5, or publish the rest with --allow-partial",
+    )
+    assert "bundle bundle is not complete and was not published\n" in ran.stdout
+    assert len(asked) == 1
+
+
+async def test_tags_that_are_not_told_fail_nothing_more(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        await fill(registry, "1.37")
+        proxy.on("GET", "/tags/list", Reply(403), times=None)
+        image = f"{proxy.registry.address}/library/busybox:1.38"
+        ran = await syncer("build", "--image", image, "--output", tmp_path, home=tmp_path)
+
+    assert ran.code == 4
+    assert says(ran, f"failed: {image.removesuffix(':1.38')} has no tag 1.38", "hint: correct the name")
+
+
+async def test_a_repository_that_is_not_there_is_no_missing_tag(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        ran = await syncer("build", "--image", f"{registry.address}/busybx:1", "--output", tmp_path, home=tmp_path)
+
+    assert ran.code == 4
+    assert f"{registry.address} has no repository busybx" in ran.stdout
+
+
+async def test_an_image_without_a_platform_says_which_it_has(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        busybox = await fill(registry, "1")
+        options = ("--arch", "arm64", "--output", tmp_path)
+        ran = await syncer("build", "--image", f"{busybox}:1", *options, home=tmp_path)
+
+    assert f"\nfailed:  {busybox}:1 has no linux/arm64, only linux/amd64\n" in ran.stdout
+
+
+async def test_a_place_without_bundles_says_where_they_may_be(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        await fill(registry, "1.37")
+        ran = await syncer("list", "--repo", f"{registry.address}/images", home=tmp_path)
+        image = await syncer("definition", f"{registry.address}/library/busybox:1.37", home=tmp_path)
+
+    at = f"{registry.address}/images"
+    assert (ran.code, image.code) == (4, 6)
+    assert says(ran, f"error: there are no bundles at {at}; did you mean {at}/bundle-definition?")
+    assert says(image, f"error: {registry.address}/library/busybox:1.37 is an image, not a bundle definition")
+
+
+# what came that should not have come
+
+
+async def test_what_a_registry_sends_is_named_with_its_request(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    index = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":"none"}'
+    kind = {"Content-Type": "application/vnd.oci.image.index.v1+json"}
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        image = f"{proxy.registry.address}/app:1"
+        build = ("build", "--image", image, "--output", tmp_path)
+        proxy.on("GET", "/manifests/1", Reply(200, kind, index))
+        listless = await syncer(*build, home=tmp_path)
+        proxy.on("GET", "/manifests/1", Reply(200, kind, b"\x1f\x8b\x08 and more"))
+        zipped = await syncer(*build, home=tmp_path)
+
+    request = f"GET http://{proxy.registry.address}/v2/app/manifests/1"
+    assert f'{request}: a manifest\'s manifests must be a list, and what came is "none"' in listless.stdout
+    assert f"{request}: the registry sent compressed data that nobody asked for" in zipped.stdout
+
+
+# files
+
+
+@pytest.mark.parametrize("form", ["tar.zst", "tar"])
+async def test_a_bundle_that_is_cut_short_says_how_much_is_there(
+    debian_registry: OpenRegistry, tmp_path: Path, form: str
+) -> None:
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.image("app"), "1")
+        options = ("--format", form, "--output", tmp_path)
+        await syncer("build", "--image", f"{registry.address}/app:1", *options, home=tmp_path)
+    whole = (tmp_path / f"bundle.{form}").read_bytes()
+    (cut := tmp_path / f"cut.{form}").write_bytes(whole[:3000])
+
+    ran = await syncer("verify", "--file", cut, home=tmp_path)
+
+    assert ran.code == 6
+    assert "it is cut short (3,000 bytes are there, and " in ran.stderr
+    if found := re.search(r"at least ([0-9,]+) are missing\)\n", ran.stderr):
+        assert 0 < int(found[1].replace(",", "")) <= len(whole) - 3000
+    else:
+        assert form == "tar"  # cut between two members
+        assert "its end is missing)\n" in ran.stderr
+    assert says(ran, "hint: copy it again, and compare the sizes of both files")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "build --metadata-file {file}",
+        "build --profile-file {file}",
+        "build --images-file {file}",
+        "build --image a --have {file}",
+        "build --image a --cred-file-path {file}",
+        "sync -c {file}",
+        "sync --image a -r b.io --map {file}",
+        "push --file x --targets-file {file}",
+        "import {file}",
+    ],
+)
+@pytest.mark.parametrize("content", ["", "# nothing\n"])
+async def test_an_empty_file_is_called_empty(tmp_path: Path, command: str, content: str) -> None:
+    if content and ("--have" in command or "--cred" in command):
+        pytest.skip("JSON has no comments")
+    (file := tmp_path / "bad4.yaml").write_text(content)
+
+    ran = await syncer(*command.format(file=file).split(), home=tmp_path)
+
+    assert ran.code == 2
+    assert "is empty" in ran.stderr
+
+
+# many failures
+
+
+async def test_a_cause_is_said_once_and_each_image_is_in_the_report(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """Of two targets one is down: it is named as the file names it, and the other one gets everything."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        for number in range(MANY):
+            await client.push(source, f"app{number}", images.image("same"), "1")
+        file = tmp_path / "sync.yaml"
+        document = {
+            "sources": [{"image": f"{source.address}/app{number}:1"} for number in range(MANY)],
+            "targets": [{"name": "edge3", "registry": NOBODY}, {"name": "office", "registry": target.address}],
+        }
+        file.write_text(yaml.safe_dump(document))
+        options = ("--state-dir", tmp_path / "state", "--report", tmp_path / "report.json")
+        ran = await syncer("sync", "-c", file, *options, home=tmp_path)
+        told = await syncer("sync", "-c", file, *options, "--json", home=tmp_path)
+
+    assert (ran.code, told.code) == (1, 1)
+    assert ran.stderr.splitlines() == [
+        f"failed: edge3 ({NOBODY}) refused the connection (it is tried once more at the end)",
+        "hint: is a registry running there?",
+    ]
+    assert f"failed:  edge3 ({NOBODY}) refused the connection: {MANY} images not sent" in ran.stdout
+    assert ran.stdout.count("refused") == 1
+    assert f"failed:  edge3 ({NOBODY}) refused the connection: {MANY} images not sent" in told.stderr
+    report = orjson.loads((tmp_path / "report.json").read_bytes())
+    failed = [image for image in report["images"] if image["status"] == "failed"]
+    assert len(failed) == MANY
+    assert {image["message"] for image in failed} == {f"{NOBODY} refused the connection"}
+
+
+async def test_images_that_fail_alike_share_a_line(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        for number in range(MANY):
+            await client.push(registry, f"app{number:02}", images.image("same"), "1")
+        names = [word for number in range(MANY) for word in ("--image", f"{registry.address}/app{number:02}:1")]
+        ran = await syncer("build", *names, "--arch", "s390x", "--output", tmp_path, home=tmp_path)
+
+    (line,) = re.findall("failed:  (.*)", ran.stdout)
+    assert line.startswith(f"{registry.address}/app")
+    assert line.endswith(f" and {MANY - 5} more: has no linux/s390x, only linux/amd64")
+    assert sum("has no linux/s390x" in said for said in ran.stderr.splitlines()) == 1
+
+
+async def test_a_registry_that_answers_badly_is_one_cause_whatever_it_was_asked(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    file = await bundle(debian_registry, tmp_path)
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        proxy.on("PUT", "/manifests/", Reply(507, body=b"no space left"), times=None)
+        ran = await syncer("push", "--file", file, "--registry", proxy.registry.address, home=tmp_path)
+
+    assert ran.code == 5
+    assert f"failed:  {proxy.registry.address}: 507 no space left: 2 images not sent" in ran.stdout
+    assert ran.stderr.count("hint: ") == 1
