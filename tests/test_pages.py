@@ -111,3 +111,28 @@ async def test_the_program_of_the_readme_runs(serve_disk: OpenRegistry, tmp_path
 
         assert len(await client.repositories(target)) == 3
     assert "edge.tar.zst" in ran.stdout.decode()
+
+
+HOLES = r"[A-Z]{2,}[A-Z/]*\b|\bN\b|…|\d[\w:]*(?: (?:[kMG]B|h))?|linux/\w+"
+"""What stands in a message of the page for something else each time."""
+
+
+def code(*places: Path) -> str:
+    """These modules as one text, in which a string that is written on several lines stands on one."""
+    return re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text() for path in places))
+
+
+def messages(page: str) -> Iterator[str]:
+    """The messages in the first column of its tables."""
+    for cell in re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE):
+        yield from re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_message_that_the_page_explains_is_one_of_syncers() -> None:
+    said = code(*(ROOT / "syncer").rglob("*.py"), ROOT / "tests/test_messages.py")
+    told = list(messages((DOCS / "troubleshooting.md").read_text()))
+
+    for message in told:
+        for words in filter(None, (part.strip() for part in re.split(rf"{HOLES}|[(),:]", message))):
+            assert words in said, f"{message}: {words}"
+    assert len(told) >= 20
