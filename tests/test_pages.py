@@ -16,6 +16,8 @@ import anyio
 import pytest
 
 import syncer
+from syncer.formats.yaml import parse_documents
+from syncer.profiles.syncfile.sync_file import check_sync_file
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import environment
@@ -136,3 +138,21 @@ def test_every_message_that_the_page_explains_is_one_of_syncers() -> None:
         for words in filter(None, (part.strip() for part in re.split(rf"{HOLES}|[(),:]", message))):
             assert words in said, f"{message}: {words}"
     assert len(told) >= 20
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: path.name)
+def test_every_yaml_of_a_page_can_be_read(page: Path) -> None:
+    """A sync file by its own parser, as far as it shows before its variables have values."""
+    for text in ("\n".join(lines) for kind, lines in blocks(page.read_text()) if kind == "yaml"):
+        parse_documents(text, page.name)
+        if re.search(r"^sources:", text, re.MULTILINE):
+            check_sync_file(text, page)
+
+
+async def test_the_page_for_those_who_come_from_elsewhere_names_each_file_that_is_imported(tmp_path: Path) -> None:
+    """By the first word of each line of ``import --list``: regsync, skopeo, …"""
+    listed = (await run("syncer import --list", tmp_path)).splitlines()
+    page = "\n".join((DOCS / name).read_text() for name in ("migration.md", "import.md", "sync.md"))
+
+    assert len(listed) > 10
+    assert [line for line in listed if not re.search(re.escape(line.split()[0]), page, re.IGNORECASE)] == []
