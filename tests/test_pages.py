@@ -156,3 +156,19 @@ async def test_the_page_for_those_who_come_from_elsewhere_names_each_file_that_i
 
     assert len(listed) > 10
     assert [line for line in listed if not re.search(re.escape(line.split()[0]), page, re.IGNORECASE)] == []
+
+
+def test_the_comparison_says_of_each_tool_what_was_read_and_of_syncer_where_it_stands() -> None:
+    page = (DOCS / "comparison.md").read_text()
+    read, *tables = re.findall(r"^\| .+\n\|[-|]+\|\n(?:\|.+\n)+", page, re.MULTILINE)
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for table in tables for row in table.splitlines()[2:]]
+    tools = [row.split("]")[0].removeprefix("| [") for row in read.splitlines()[2:]]
+    heads = {table.splitlines()[0] for table in tables}
+
+    assert len(rows) > 40
+    assert heads == {f"| | syncer | {' | '.join(tools)} | where |"}
+    for feature, ours, *theirs, where in rows:
+        assert len(theirs) == len(tools), feature
+        assert set(theirs) <= {"yes", "no", "part", "?", "–"}, feature
+        assert ours in {"yes", "no", "part"}, feature
+        assert ours == "no" or where.startswith("syncer: ["), feature
