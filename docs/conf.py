@@ -45,6 +45,8 @@ html_copy_source = False
 html_show_sourcelink = False
 html_additional_pages = {"index": "index.html"}
 templates_path = ["site"]
+html_static_path = ["site/static"]
+html_css_files = ["site.css"]
 html_sidebars = {"**": ["pages.html"]}  # all pages at the side, and none in the head
 html_theme_options = {
     "navbar_center": [],
