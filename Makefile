@@ -13,7 +13,7 @@ IMAGE ?= oci-syncer:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncer/__ini
 # It mocks aiohttp with aioresponses, which cannot mock the newest (see pyproject.toml).
 MOCKED := test_an_answer_that_is_no_answer_is_told_as_what_it_is
 
-.PHONY: help demo test test-cluster newest soak check site format bench bench-full wheel image clean
+.PHONY: help demo test test-cluster newest soak check site format bench bench-full man wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,9 @@ bench: $(VENV)/.tested tools ## what it costs, side by side with the peers on PA
 
 bench-full: $(VENV)/.tested tools ## every corpus and scenario, for the record: into benchmarks/results (an hour or two)
 	$(BIN)/python -m benchmarks run --full --output benchmarks/results
+
+man: $(VENV)/.installed ## docs/syncer.1, the manual page, of the text of --help
+	$(BIN)/python -m syncer man > docs/syncer.1
 
 wheel: $(VENV)/.installed ## dist/oci_syncer-VERSION-py3-none-any.whl, to be installed elsewhere
 	@rm -f dist/oci_syncer-*.whl

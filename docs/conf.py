@@ -30,6 +30,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "docs/README"
 include_patterns = ["*.md", "docs/**.md", "tests/README.md", "benchmarks/**.md"]
 exclude_patterns = [".*", "build", "dist", "output", "syncer", "tests/*/**", "benchmarks/.cache"]
+smartquotes = False  # which would make a dash of the two before a flag
 nitpicky = False  # annotations name types of single modules, which have no page
 
 myst_heading_anchors = 6  # headings are linked to by GitHub's rule, which MyST follows

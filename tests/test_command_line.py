@@ -15,7 +15,8 @@ import anyio
 import click
 import pytest
 
-from syncer.cli.command import argument, flag, make_command, option, options
+from syncer.cli.command import argument, flag, make_command, option, options, takes
+from syncer.cli.parser import Word
 from syncer.errors import UsageError
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -135,6 +136,115 @@ def test_flags_and_options_of_many_values_may_be_repeated() -> None:
     seen = called("here", *["--quiet", "--quiet", "--no-fine", "--fine", "--far", "a", "--far", "b"])
 
     assert (seen["quiet"], seen["fine"], seen["group"].far) == (True, True, (Path("a"), Path("b")))
+
+
+def given(*words: str) -> dict[str, Any]:
+    """The options of a command that takes them as arguments too, for these words."""
+    seen: dict[str, Any] = {}
+
+    @takes(
+        file=Word(metavar="FILE"),
+        names=Word(metavar="[NAME…]", is_many=True, kind="a name", file_hint="give --list {}"),
+    )
+    def function(
+        *,
+        file: Path = option("A path.", "-f", required=True),  # noqa: B008
+        names: tuple[str, ...] = options("Names.", "--name", metavar="NAME", parse=str.upper),
+    ) -> None:
+        """Do nothing."""
+        seen.update(file=file, names=names)
+
+    make_command(function, "do").main(list(words), standalone_mode=False)
+    return seen
+
+
+@pytest.mark.parametrize("words", ["a b c", "--file a --name b --name c", "a --name b --name c", "--name b a --name c"])
+def test_an_argument_says_the_same_as_its_option(words: str) -> None:
+    assert given(*words.split()) == {"file": Path("a"), "names": ("B", "C")}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("a -f b", "FILE is given as an argument, and by --file too"),
+        ("a b --name c", "NAME… is given as an argument, and by --name too"),
+    ],
+)
+def test_an_argument_and_its_option_are_not_given_together(words: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        given(*words.split())
+
+
+def test_an_argument_that_is_needed_is_named_where_it_is_missing() -> None:
+    with pytest.raises(click.UsageError) as raised:
+        given("--name", "b")
+
+    assert "Missing argument 'FILE'" in raised.value.format_message()
+
+
+def test_a_file_in_place_of_a_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "list").touch()
+    with pytest.raises(UsageError, match="is a file, and not a name") as raised:
+        given("a", str(tmp_path / "list"))
+
+    assert raised.value.hint == f"give --list {tmp_path / 'list'}"
+
+
+async def test_commands_take_as_arguments_what_peers_take(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """A bundle is built, pushed, verified, copied, listed, fetched back and exported without naming an option."""
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.image("a"), "1")
+        base, file = f"{registry.address}/base", "output/content-bundle/bundle.tar.zst"
+        ended = await in_turn(
+            tmp_path,
+            f"build {registry.address}/app:1",
+            f"push {file} {base}",
+            f"verify {file}",
+            f"verify {file} {base}",
+            f"copy {file} {base}2",
+            f"save {base}2/bundle-definition:bundle -o saved",
+            f"export {file} -o oci.tar",
+            f"have {base} -o have.json",
+            f"list {base}2/bundle-definition",
+        )
+        there = await client.tags(registry, f"base2/{registry.address.replace(':', '_')}/app")
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith(f"{base}2/bundle-definition:bundle\n".encode())
+    assert there == ["1"]
+    assert (tmp_path / "saved/bundle.tar.zst").read_bytes() == (tmp_path / file).read_bytes()
+
+
+async def in_turn(directory: Path, *lines: str) -> subprocess.CompletedProcess[bytes]:
+    """Run command lines of ours one after the other in one process, until one fails."""
+    ended = "next(filter(None, (main(line.split()) for line in sys.argv[1:])), 0)"
+    program = f"import sys; from syncer.cli import main; sys.exit({ended})"
+    return await anyio.run_process(
+        [sys.executable, "-W", "error", "-c", program, *lines], check=False, cwd=directory, env=environment(directory)
+    )
+
+
+def test_a_name_may_be_longer_than_that_of_a_file() -> None:
+    assert given("a", "b" * 5000)["names"] == ("B" * 5000,)
+
+
+async def test_a_list_of_images_given_as_an_image_is_told(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("busybox:1.37\n")
+    ran = await in_turn(tmp_path, "build images.txt")
+
+    assert ran.returncode == 2
+    assert b"error: images.txt is a file, and not the name of an image\n" in ran.stderr
+    assert b"hint: syncer build --images-file images.txt" in ran.stderr
+
+
+async def test_several_bundles_to_push_are_told(tmp_path: Path) -> None:
+    """As a pattern of the shell makes them."""
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).touch()
+    ran = await in_turn(tmp_path, "push a.tar b.tar")
+
+    assert ran.returncode == 2
+    assert b"error: b.tar is a file, and not a registry\n" in ran.stderr
 
 
 @pytest.mark.parametrize("words", ["push -f", "push -f x", "push -f x -r localhost:1 --concurrency 0", "build -x", ""])

@@ -18,6 +18,7 @@ import syncer
 from syncer.formats.yaml import parse_documents
 from tests.support.cli import environment
 from tests.support.programs import needs
+from tests.test_help import CONTEXTS
 
 ROOT = Path(__file__).parent.parent
 CONTAINERFILE = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
@@ -77,7 +78,25 @@ def test_the_wheel_brings_the_whole_package_and_nothing_beside_it(wheel: Path) -
 
     files = [path for path in (ROOT / "syncer").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     schemas = {f"syncer/schemas/{path.name}" for path in (ROOT / "docs").glob("*.schema.json")}
-    assert brought == {path.relative_to(ROOT).as_posix() for path in files} | schemas
+    man = f"oci_syncer-{syncer.__version__}.data/data/share/man/man1/syncer.1"
+    named = {page for context in CONTEXTS.values() for page in re.findall(r"docs/[\w.-]+\.md", context.get_help())}
+    pages = {f"syncer/{page}" for page in named}
+    assert brought == {path.relative_to(ROOT).as_posix() for path in files} | schemas | pages | {man}
+
+
+def test_the_pages_that_help_names_are_where_it_says(wheel: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "there"], check=True)
+    ran = subprocess.run(
+        [sys.executable, "-m", "syncer", "--help"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"PYTHONPATH": str(tmp_path / "there")},
+    )
+
+    assert str(tmp_path / "there/syncer") in ran.stdout
+    assert (tmp_path / "there/syncer/docs/README.md").read_text() == (ROOT / "docs/README.md").read_text()
 
 
 def test_the_wheel_brings_the_command(wheel: Path, tmp_path: Path) -> None:

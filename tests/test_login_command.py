@@ -168,15 +168,23 @@ def auth_file(home: Path) -> Path:
     return home / ".config/syncer/auth.json"
 
 
-@pytest.mark.parametrize("kind", ["basic", "bearer"])
+@pytest.mark.parametrize(
+    ("kind", "commands"),
+    [
+        ("basic", ["content registry-login -r HOST", "registry-logout -r HOST"]),
+        ("bearer", ["login HOST", "logout HOST"]),
+    ],
+)
 async def test_a_login_for_a_registry_is_checked_kept_used_and_forgotten(
-    debian_registry: OpenRegistry, token_server: OpenTokenServer, tmp_path: Path, kind: str
+    debian_registry: OpenRegistry, token_server: OpenTokenServer, tmp_path: Path, kind: str, commands: list[str]
 ) -> None:
+    login, logout = commands
     async with token_server(login=LOGIN) as tokens:
         settings: dict[str, Any] = {"tokens": tokens} if kind == "bearer" else {"login": LOGIN}
         async with debian_registry("source", **settings) as source:
             await client.push(source, "team/app", images.image("a"), "1")
-            log_in = ("content", "registry-login", "-r", source.address, "-u", LOGIN.username, "--password-stdin")
+            log_in = (*login.replace("HOST", source.address).split(), "-u", LOGIN.username, "--password-stdin")
+            log_out = logout.replace("HOST", source.address).split()
             build = ("build", "--image", f"{source.address}/team/app:1", "--output", tmp_path / "out", "--force")
 
             wrong = await syncer(*log_in, home=tmp_path, stdin="wrong\n")
@@ -184,9 +192,9 @@ async def test_a_login_for_a_registry_is_checked_kept_used_and_forgotten(
             right = await syncer(*log_in, home=tmp_path, stdin=f"{LOGIN.password}\n")
             mode = stat.S_IMODE(auth_file(tmp_path).stat().st_mode)
             built = await syncer(*build, home=tmp_path)
-            out = await syncer("registry-logout", "-r", source.address, home=tmp_path)
+            out = await syncer(*log_out, home=tmp_path)
             anonymous = await syncer(*build, home=tmp_path)
-            again = await syncer("registry-logout", "-r", source.address, home=tmp_path)
+            again = await syncer(*log_out, home=tmp_path)
 
     codes = [ran.code for ran in (wrong, right, built, out, anonymous, again)]
     assert codes == [3, 0, 0, 0, 3, 0], right.stderr + built.stderr
@@ -194,6 +202,22 @@ async def test_a_login_for_a_registry_is_checked_kept_used_and_forgotten(
     assert "there was no login" in again.stderr
     for ran in (wrong, right, built):
         assert LOGIN.password not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("a.io --api-key k", "--api-key is for a login to Palette"),
+        ("a.io --project p", "--project is for a login to Palette"),
+        ("--username me", "--username is for a registry"),
+        ("--plain-http --api-key k", "--plain-http is for a registry"),
+    ],
+)
+async def test_options_of_the_other_login_are_refused(words: str, said: str, tmp_path: Path) -> None:
+    ran = await syncer("login", *words.split(), home=tmp_path)
+
+    assert ran.code == 2
+    assert f"error: {said}\n" in ran.stderr
 
 
 async def test_a_password_on_the_command_line_is_taken_with_a_warning(

@@ -11,6 +11,8 @@ import pytest
 from aiohttp import web
 from msgspec import structs
 
+from syncer.cli.options import ConnectionOptions
+from syncer.cli.settings import registry_settings
 from syncer.registry import download
 from syncer.transport import Limits
 from tests.support import images, registry_end
@@ -91,7 +93,8 @@ async def fetched(registry: Quirky, paced: Paced, *, times: int = 1, limits: Lim
         return [await registry_end.poured(blob) for _ in range(times)]
 
 
-async def test_a_large_blob_comes_by_as_many_connections_as_bring_more() -> None:
+async def test_a_large_blob_comes_by_as_many_connections_as_bring_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_GAIN", 1.05)  # of 2.0, on a machine that does other things too
     paced = Paced()
     async with quirky_registry() as registry:
         assert await fetched(registry, paced) == [CONTENT]
@@ -101,8 +104,9 @@ async def test_a_large_blob_comes_by_as_many_connections_as_bring_more() -> None
     assert len(set(paced.bounded)) == len(paced.bounded)
 
 
-async def test_a_link_that_is_full_gets_no_more_connections() -> None:
+async def test_a_link_that_is_full_gets_no_more_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some are tried, which bring no more than one; the rest comes as it began."""
+    monkeypatch.setattr(download, "_GAIN", 1.8)  # of 1.0, as above
     paced = Paced(each=4_000_000, together=4_000_000, is_short=True)
     async with quirky_registry() as registry:
         assert await fetched(registry, paced) == [CONTENT]
@@ -228,7 +232,8 @@ async def test_a_server_that_asks_for_fewer_requests_gets_fewer() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 50_000])
-async def test_a_range_that_breaks_off_is_taken_up_again(after: int) -> None:
+async def test_a_range_that_breaks_off_is_taken_up_again(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    monkeypatch.setattr(download, "_GAIN", 0.0)  # each step is kept
     paced = Paced(each=3_000_000)
     broken = 0
 
@@ -264,3 +269,13 @@ async def test_the_content_is_checked_as_ever() -> None:
 
     assert len(found) == len(CONTENT)
     assert digest_of(found) != digest_of(CONTENT)
+
+
+@pytest.mark.parametrize("ranges", [1, 16])
+async def test_the_flag_says_whether_there_may_be_more_than_one(ranges: int) -> None:
+    limits = registry_settings(ConnectionOptions(ranges=ranges)).transport.limits
+    paced = Paced(each=3_000_000, is_short=True)
+    async with quirky_registry() as registry:
+        assert await fetched(registry, paced, limits=limits) == [CONTENT]
+
+    assert bool(paced.bounded) == (ranges > 1)

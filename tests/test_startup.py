@@ -80,6 +80,13 @@ def test_only_what_asks_palette_needs_the_client_for_it(words: str, tmp_path: Pa
     assert "aiohttp" not in imported
 
 
+def test_the_list_of_commands_imports_none_of_them(tmp_path: Path) -> None:
+    imported = imported_by("--help", home=tmp_path)
+
+    assert "click" in imported
+    assert not {name for name in imported if name.startswith(("syncer.api", "syncer.cli.push", "syncer.registry"))}
+
+
 def test_the_version_needs_no_parser(tmp_path: Path) -> None:
     assert imported_by("version", home=tmp_path).isdisjoint({*_SLOW, "click", "anyio"})
 

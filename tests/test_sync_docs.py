@@ -12,7 +12,6 @@ import pytest
 
 from syncer.cli.app import command_line
 from syncer.profiles.syncfile.sync_file import parse_sync_file
-from tests.support.cli import syncer
 from tests.test_sync_examples import commands as examples
 
 ROOT = Path(__file__).parent.parent
@@ -88,11 +87,3 @@ def test_the_file_in_the_readme_is_a_sync_file() -> None:
     file = parse_sync_file(shown, Path("README.md"))
     assert [target.title for target in file.targets] == ["office", "edge"]
     assert file.warnings == ()
-
-
-@pytest.mark.parametrize("command", ["sync", "plan", "import"])
-async def test_help_is_the_parsers(command: str, tmp_path: Path) -> None:
-    ran = await syncer(command, "--help", home=tmp_path)
-
-    assert ran.code == 0
-    assert all(flag in ran.stdout for flag in KNOWN[command] if flag.startswith("--") and len(flag) < 20)

@@ -134,8 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+_VERSION = ("version", "--version", "-V")
+
+
 def _run(words: Sequence[str]) -> int:
-    if words in (["version"], ["--version"]):  # the parser alone takes longer to import than scripts like to wait
+    if len(words) == 1 and words[0] in _VERSION:  # the parser alone takes longer to import than scripts like to wait
         print(__version__)  # noqa: T201
         return Exit.OK
     gc.disable()  # until a job runs: it would look through all modules again and again as they come in

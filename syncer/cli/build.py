@@ -39,6 +39,7 @@ from syncer.cli.build_options import (
     check_build,
     select_content,
 )
+from syncer.cli.command import takes
 from syncer.cli.job import run
 from syncer.cli.options import ConnectionOptions, DryRunOptions, LoginOptions, OutputOptions, UploadOptions
 from syncer.cli.output import (
@@ -51,6 +52,7 @@ from syncer.cli.output import (
     size_line,
     summarize_push,
 )
+from syncer.cli.parser import Word
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.oci import Reference
@@ -63,6 +65,15 @@ if TYPE_CHECKING:
     from syncer.api.palette import PaletteConsole
 
 
+@takes(
+    image=Word(
+        metavar="[IMAGE…]",
+        is_many=True,
+        kind="the name of an image",
+        file_hint="syncer build --images-file {} reads a list of images, and --profile-file manifests; "
+        "an image of that name is written with its registry",
+    )
+)
 def build(
     *,
     content: ContentOptions,
@@ -81,7 +92,16 @@ def build(
 ) -> None:
     """Download images and charts into one bundle file.
 
-    If an image fails, the others stay in NAME.tar.zst.partial and the same command goes on with them.
+    If an image fails, the others stay in NAME.tar.zst.partial, and the same command goes on with them.
+
+    Examples:
+        syncer build docker.io/library/busybox:1.37 quay.io/cilium/cilium:v1.16.5
+        syncer build --images-file images.txt --name edge
+        syncer build --profile-file deployment.yaml --scan
+        syncer build --images-file june.txt --name june --have have.json
+        syncer build --profiles ID,ID --name edge --push -r 10.10.254.254:8000/images
+
+    More: docs/bundle.md, docs/delta.md, docs/palette.md
     """
     options = BuildOptions(
         content=content,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from syncer.api.build import Selection
 from syncer.api.bundles import Warn
@@ -33,6 +33,7 @@ from syncer.cli.options import (
     split_words,
 )
 from syncer.cli.output import note
+from syncer.cli.parser import Heading
 from syncer.content import Along
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import read_images_file
@@ -55,24 +56,37 @@ class ContentOptions(SourceOptions):
     """The content of a bundle."""
 
     packs: tuple[Path, ...] = option(
-        "Packs, as directories or archives, with their archives.", default=(), metavar="PATH,PATH", parse=split_paths
+        "Packs, as directories or archives: a,b.",
+        default=(),
+        metavar="PATHS",
+        parse=split_paths,
+        heading=Heading.PALETTE,
     )
-    images_only: bool = flag("Leave out charts and the archives of packs.")
-    include_packs: bool = flag("Bring the archives of --profile-file packs along too.")
+    images_only: bool = flag("Leave out charts and the archives of packs.", heading=Heading.PALETTE)
+    include_packs: bool = flag("Also bring the archives of packs in --profile-file.", heading=Heading.PALETTE)
     exclude_profiles: tuple[str, ...] = option(
-        "Leave out whatever these profiles (ids or files) name.", default=(), metavar="ID,ID", parse=split_words
+        "Leave out what these profiles (ids or files: a,b) name.",
+        default=(),
+        metavar="IDS",
+        parse=split_words,
+        heading=Heading.PALETTE,
     )
     existing_bundles: tuple[Path, ...] = option(
-        "Bundles at hand: what they hold is not asked of the network.",
+        "Older bundles here, whose content is not fetched: a,b.",
         default=(),
-        metavar="PATH,PATH",
+        metavar="PATHS",
         parse=split_paths,
     )
     set_var: Mapping[str, str] = options(
-        "A value for a macro or variable. May be given many times.", metavar="NAME=VALUE", collect=parse_overrides
+        "The value of a macro or variable. Repeatable.",
+        metavar="NAME=VALUE",
+        collect=parse_overrides,
+        heading=Heading.PALETTE,
     )
-    scan: bool = flag("Also take the images that packs name in manifests, values and charts, unlisted.")
-    metadata_file: Path | None = option("Build what this bundle-definition.yaml says.", "-f", metavar="FILE")
+    scan: bool = flag(
+        "Also take images that manifests, values and charts name, and no list of a pack.", heading=Heading.PALETTE
+    )
+    metadata_file: Path | None = option("What this bundle-definition.yaml says.", "-f", metavar="FILE")
     cred_file_path: Path | None = cred_file_option()
 
 
@@ -80,14 +94,14 @@ class ContentOptions(SourceOptions):
 class BuiltBundleOptions(BundleOptions):
     """The bundle that is built."""
 
-    name: str | None = option("The bundle's name. Default: bundle, or bundle-PROJECT with --project-id.", "-n")
-    resume: bool = flag("Go on with what an interrupted build left, or start over.", default=True)
+    name: str | None = option("The bundle's name. Default: bundle, or bundle-PROJECT.", "-n", metavar="NAME")
+    resume: bool = flag("Start over, also where an interrupted build left something.", default=True)
     referrers: bool = referrers_flag()
     require_referrers: bool = require_referrers_flag()
-    skip_cleanup: bool = flag("Keep the charts and packs that were fetched, beside the bundle.")
-    application_release_name: str = option("Noted in the bundle's definition.", default="")
-    application_release_version: str = option("Noted in the bundle's definition.", default="")
-    application_release_notes: str = option("Noted in the bundle's definition.", default="")
+    skip_cleanup: bool = flag("Keep the charts and packs that were fetched, beside the bundle.", hidden=True)
+    application_release_name: str = option("Noted in the bundle's definition.", default="", hidden=True)
+    application_release_version: str = option("Noted in the bundle's definition.", default="", hidden=True)
+    application_release_notes: str = option("Noted in the bundle's definition.", default="", hidden=True)
 
     @property
     def along(self) -> Along:
@@ -108,16 +122,14 @@ class DeltaOptions:
     """A bundle without what its target has."""
 
     have: tuple[Path, ...] = options(
-        "Leave out what this list of syncer have says is at the target; of several lists what is in all of them.",
+        "Leave out what the target has, by this list of syncer have. Repeatable: what is in all lists.",
         metavar="FILE",
     )
     since: Path | None = option(
-        "Leave out what an older bundle brought there, or a bundle-definition.yaml with digests.",
-        metavar="BUNDLE|FILE",
+        "Leave out what this older bundle brought there.",
+        metavar="BUNDLE",
     )
-    missing: Path | None = option(
-        "Bring what push --missing-out lists: all else is there, or what --have and --since say.", metavar="FILE"
-    )
+    missing: Path | None = option("Bring only what push --missing-out listed.", metavar="FILE")
 
     @property
     def is_given(self) -> bool:
@@ -140,22 +152,20 @@ class DeltaOptions:
 class SigningOptions:
     """The signature of a bundle."""
 
-    private_key: Path | None = option(
-        "Sign the bundle with this RSA key (PEM), into a file of its name and .sig.bin.", metavar="FILE"
-    )
+    heading: ClassVar = Heading.OUTPUT
+    private_key: Path | None = option("Sign the bundle with this RSA key (PEM), into NAME.sig.bin.", metavar="FILE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterDefinitionOptions:
     """A cluster definition of Palette."""
 
-    cluster_definition_name: str | None = option(
-        "Download this cluster definition, NAME.tgz, and bring it along.", metavar="NAME"
-    )
+    heading: ClassVar = Heading.PALETTE
+    cluster_definition_name: str | None = option("Bring this cluster definition along (NAME.tgz).", metavar="NAME")
     cluster_definition_profile_ids: tuple[str, ...] = option(
-        "The profiles of the cluster definition. Default: those of the bundle.",
+        "Its profiles. Default: those of the bundle.",
         default=(),
-        metavar="ID,ID",
+        metavar="IDS",
         parse=split_words,
     )
 
@@ -164,20 +174,24 @@ class ClusterDefinitionOptions:
 class DefinitionOptions:
     """Definitions instead of bundles, and files beside the images."""
 
+    heading: ClassVar = Heading.OUTPUT
     metadata_only: bool = flag("Only write bundle-definition.yaml: what the bundle would hold.")
-    lock: bool = flag("With --metadata-only: record digests, platforms and sizes too.")
-    download_cluster_config_only: bool = flag("Download the cluster definition, and nothing else.")
-    custom_ui: Path | None = option("A widget archive (.tar, .tar.gz, .tar.zst) to bring along.", metavar="FILE")
+    lock: bool = flag("With --metadata-only: write digests, platforms and sizes too.")
+    download_cluster_config_only: bool = flag("Download the cluster definition, and nothing else.", hidden=True)
+    custom_ui: Path | None = option(
+        "A widget archive (.tar, .tar.gz, .tar.zst) to bring along.", metavar="FILE", heading=Heading.PALETTE
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteOptions:
     """A registry as the place where a build ends."""
 
+    heading: ClassVar = Heading.TARGET
     push: bool = flag("Push the bundle to --registry once it is built.", "-p")
-    registry: RegistryAddress | None = registry_option("With --push or remote builds.")
-    build_type: BuildType = option("remote: straight to --registry, with no file between.", default=BuildType.LOCAL)
-    map: NameMapping = map_option("With --registry: replace the start of original names.")
+    registry: RegistryAddress | None = registry_option("Where --push and --build-type remote push to.")
+    build_type: BuildType = option("remote: straight to --registry, without a file.", default=BuildType.LOCAL)
+    map: NameMapping = map_option("At --registry: replace the start of images' names.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,11 +199,15 @@ class ServiceOptions:
     """Flags of Palette's CLI about content that only Palette knows, and about its own keeping of secrets."""
 
     include_service_images: bool | None = flag(
-        "Palette's own service images: their list is not public, so they cannot be included.", default=None
+        "Palette's own service images: their list is not public, so they cannot be included.",
+        default=None,
+        hidden=True,
     )
-    include_core_palette_images_only: bool = flag("Refused: the list is not public.")
-    fips: bool = flag("Refused: the list of FIPS service images is not public.")
-    encryption_passphrase: str | None = option("Of the login that syncer keeps.", "-k", metavar="WORD")
+    include_core_palette_images_only: bool = flag("Refused: the list is not public.", hidden=True)
+    fips: bool = flag("Refused: the list of FIPS service images is not public.", hidden=True)
+    encryption_passphrase: str | None = option(
+        "The passphrase of the login that syncer keeps.", "-k", metavar="WORD", heading=Heading.PALETTE
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from syncer.api.save import list_bundles as bundles_at
 from syncer.api.save import merge as merge_bundles
 from syncer.api.save import save as save_bundle
 from syncer.bundle import GivenName
-from syncer.cli.command import argument, flag, option, options
+from syncer.cli.command import argument, flag, option, options, takes
 from syncer.cli.job import run
 from syncer.cli.options import (
     BundleFormat,
@@ -41,6 +41,7 @@ from syncer.cli.options import (
     selector_option,
 )
 from syncer.cli.output import note, open_reporter, print_json, push_outcome, saved_line, sent_line, size_line, warn
+from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
 from syncer.naming import NameMapping
@@ -55,14 +56,23 @@ from syncer.transfer.run import WORKERS
 def definition(
     *,
     place: Path | StoredBundle = argument(
-        "A bundle, a bundle-definition.yaml, or …/bundle-definition:NAME.", metavar="PATH|REF", parse=source_place
+        "A bundle, a bundle-definition.yaml, or HOST/BASE/bundle-definition:NAME.",
+        metavar="BUNDLE",
+        parse=source_place,
     ),
     json: bool = json_flag("Print JSON instead of YAML."),
     login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
-    """Print what a bundle holds."""
+    """Print what a bundle holds.
+
+    Examples:
+        syncer definition edge.tar.zst
+        syncer definition 10.10.254.254:8000/images/bundle-definition:edge --json
+
+    More: docs/bundle.md
+    """
     palette.refuse("definition", "it prints what is there")
 
     async def job() -> Exit:
@@ -79,13 +89,14 @@ def definition(
     run(job, farewell=None)
 
 
+@takes(repo=Word(metavar="HOST/BASE/bundle-definition", kind="a repository of a registry"))
 def list_bundles(
     *,
     repo: RegistryAddress = option(
-        "Where definitions are.",
+        "Where a push put the bundles' definitions.",
         "-r",
         required=True,
-        metavar="HOST[:PORT]/BASE/bundle-definition",
+        metavar="REPOSITORY",
         parse=RegistryAddress.parse,
     ),
     json: bool = json_flag("Print one JSON document."),
@@ -93,7 +104,14 @@ def list_bundles(
     palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
-    """List the bundles in a registry: one a line."""
+    """List the bundles in a registry.
+
+    Examples:
+        syncer list 10.10.254.254:8000/images/bundle-definition
+        syncer list harbor.example.com/mirror/bundle-definition --json
+
+    More: docs/palette.md
+    """
     palette.refuse("list", "bundles are listed by their names")
 
     async def job() -> Exit:
@@ -109,22 +127,33 @@ def list_bundles(
     run(job, farewell=None)
 
 
+@takes(source=Word(metavar="HOST/BASE/bundle-definition:NAME", kind="a bundle in a registry"))
 def save(
     *,
     source: StoredBundle = option(
-        "What to save.",
+        "The bundle to fetch.",
         "-s",
+        fixed=True,
         required=True,
-        metavar="HOST[:PORT]/BASE/bundle-definition:NAME",
+        metavar="REF",
         parse=StoredBundle.parse,
     ),
-    definition_only: bool = flag("Only save bundle-definition.yaml."),
+    definition_only: bool = flag("Only fetch bundle-definition.yaml."),
     bundle: BundleOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
     output: OutputOptions,
 ) -> None:
-    """Make a bundle file again out of the registry that the bundle was pushed to."""
+    """Fetch a bundle back out of a registry.
+
+    The file is the one that was pushed, byte for byte, if the registry kept all of it.
+
+    Examples:
+        syncer save 10.10.254.254:8000/images/bundle-definition:edge
+        syncer save 10.10.254.254:8000/images/bundle-definition:edge -o bundles
+
+    More: docs/palette.md
+    """
     file = BundleFile(
         output=bundle.output or DEFAULT_OUTPUT,
         format=bundle.format.value,
@@ -154,22 +183,29 @@ def save(
     run(save_definition if definition_only else job)
 
 
+@takes(source=Word(metavar="SOURCE"), destination=Word(metavar="DESTINATION"))
 def copy(
     *,
     source: Path | StoredBundle = option(
-        "A bundle, or …/bundle-definition:NAME.", "-s", required=True, metavar="PATH|REF", parse=source_place
+        "A bundle's file, an archive of another tool, or HOST/BASE/bundle-definition:NAME.",
+        "-s",
+        fixed=True,
+        required=True,
+        metavar="PLACE",
+        parse=source_place,
     ),
     destination: Path | RegistryAddress = option(
-        "A file, a directory, a registry.",
+        "A file, a directory, or a registry.",
         "-d",
+        fixed=True,
         required=True,
-        metavar="PATH|HOST[:PORT][/BASE]",
+        metavar="PLACE",
         parse=target_place,
     ),
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
-    map: NameMapping = map_option("Into a registry: replace the start of original names."),  # noqa: A002
-    force: bool = flag("Replace a file that is there."),
+    map: NameMapping = map_option("Into a registry: replace the start of images' names."),  # noqa: A002
+    force: bool = flag("Replace a file that is there.", heading=Heading.OUTPUT),
     include_foreign: bool = include_foreign_flag(),
     as_name: GivenName | None = as_option(),
     login: LoginOptions,
@@ -177,9 +213,16 @@ def copy(
     upload: UploadOptions,
     output: OutputOptions,
 ) -> None:
-    """Copy a bundle: from a file or a registry, to a file or a registry.
+    """Copy a bundle from a file or a registry to another.
 
     --username is for the registry that it goes to, or else for the one that it comes from.
+
+    Examples:
+        syncer copy haul.tar.zst edge.tar.zst
+        syncer copy edge.tar.zst 10.10.254.254:8000/images
+        syncer copy a.example.com/images/bundle-definition:edge b.example.com/images
+
+    More: docs/bundle.md
     """
     if as_name and isinstance(source, StoredBundle):
         raise UsageError("--as names what is in an archive, and the source is a registry")
@@ -218,13 +261,26 @@ def copy(
 
 def merge(
     *,
-    base: Path = option("The older bundle, which has what the delta lacks.", required=True, metavar="BUNDLE"),
-    delta: Path = option("The delta (docs/delta.md).", required=True, metavar="BUNDLE"),
-    output: Path = option("The file to write.", "-o", required=True, metavar="FILE"),
-    force: bool = flag("Replace a file that is there."),
-    json: bool = json_flag("Print the report as one JSON document."),
+    base: Path = option(
+        "The older bundle, which has what the delta lacks.", required=True, metavar="BUNDLE", fixed=True
+    ),
+    delta: Path = option("The delta.", required=True, metavar="BUNDLE", fixed=True),
+    output: Path = option(
+        "The file to write.", "-o", required=True, metavar="FILE", heading=Heading.OUTPUT, fixed=True
+    ),
+    force: bool = flag("Replace a file that is there.", heading=Heading.OUTPUT),
+    json: bool = json_flag(),
 ) -> None:
-    """Make a whole bundle again of a delta and an older bundle: the one that a build without --have makes."""
+    """Make a whole bundle of a delta and an older bundle.
+
+    The file is the one that a build without --have makes.
+
+    Examples:
+        syncer merge --base may.tar.zst --delta june.delta.tar.zst -o june.tar.zst
+        syncer merge --base may.tar --delta june.delta.tar --output june.tar --json
+
+    More: docs/delta.md
+    """
     if not is_bundle_name(output):
         raise UsageError(f"{output} is not the name of a bundle", hint="write NAME.tar.zst or NAME.tar")
     options = OutputOptions(json=json, progress=False)
@@ -259,26 +315,45 @@ def _outcome(source: str, result: BuildResult) -> list[str]:
     return [saved_line(f"bundle {source}", result.path, result.report), size_line(result)]
 
 
+@takes(bundle=Word(metavar="BUNDLE"))
 def export(
     *,
-    bundle: Path = option("The bundle, or an archive of another tool.", "-b", required=True, metavar="BUNDLE"),
+    bundle: Path = option(
+        "The bundle, or an archive of another tool.", "-b", required=True, metavar="BUNDLE", fixed=True
+    ),
     format: ExportFormat = option(  # noqa: A002  the word of the command line
-        "For docker, podman and skopeo; for containerd, k3s and RKE2 as well; the same as a directory.",
+        "For docker and podman; for containerd, k3s and RKE2 too; the same as a directory.",
         default=ExportFormat.OCI_ARCHIVE,
+        fixed=True,
+        heading=Heading.OUTPUT,
     ),
     image: tuple[Reference, ...] = options(
-        "Only this image; repeatable. Charts are named by it too.", "-i", metavar="REF", parse=Reference.parse
+        "Only this image or chart. Repeatable.", "-i", metavar="REF", parse=Reference.parse, fixed=True
     ),
-    output: Path = option("The file, or for oci-dir the directory, to write.", "-o", required=True, metavar="PATH"),
+    output: Path = option(
+        "The file to write; for oci-dir the directory.",
+        "-o",
+        required=True,
+        metavar="PATH",
+        heading=Heading.OUTPUT,
+        fixed=True,
+    ),
     arch: Platform | None = arch_option(),
-    force: bool = flag("Replace a file that is there."),
+    force: bool = flag("Replace a file that is there.", heading=Heading.OUTPUT),
     as_name: GivenName | None = as_option(),
-    json: bool = flag("Print what was written as one JSON document."),
+    json: bool = json_flag("Print what was written as one JSON document."),
 ) -> None:
     """Write images of a bundle as a file that other tools load.
 
     docker load -i FILE, podman load -i FILE, skopeo copy docker-archive:FILE:NAME, ctr images import FILE; k3s and RKE2
     load what lies in their directory of images.
+
+    Examples:
+        syncer export edge.tar.zst -o edge.oci.tar
+        syncer export edge.tar.zst -o pause.tar -i registry.k8s.io/pause:3.10
+        syncer export edge.tar.zst -o edge.docker.tar --format docker-archive
+
+    More: docs/bundle.md
     """
     written = output.absolute()
     file = ExportFile(path=output, format=format, force=force, platform=arch)
@@ -294,20 +369,30 @@ def export(
     run(job, farewell=None)
 
 
+@takes(registry=Word(metavar="REGISTRY", kind="a registry"))
 def have(
     *,
-    registry: RegistryAddress = registry_option("The registry, and the path in it that bundles go to.", required=True),
-    output: Path | None = option("Write the list here, and not to stdout.", "-o", metavar="FILE"),
-    deep: bool = flag("Ask for every single blob, and for what refers to every image."),
-    tags: bool = flag("List the tags too."),
-    map: NameMapping = map_option("The rules that pushes to it have, of which a hash is noted."),  # noqa: A002
+    registry: RegistryAddress = registry_option("The registry, with the path that bundles go to.", required=True),
+    output: Path | None = option(
+        "Write the list to this file, and not to stdout.", "-o", metavar="FILE", heading=Heading.OUTPUT, fixed=True
+    ),
+    deep: bool = flag("Ask for every single blob, and for the signatures of every image."),
+    tags: bool = flag("List the tags too.", heading=Heading.OUTPUT),
+    map: NameMapping = map_option("The rules that pushes to it have (noted as a hash)."),  # noqa: A002
     palette: PaletteOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
 ) -> None:
-    """List what a registry has, so that a bundle can be built elsewhere without that (docs/delta.md).
+    """List what a registry has, for the next delta.
 
-    The list names blobs and manifests by digest, and the repositories that have them: build --have takes it.
+    The list names blobs and manifests by digest, and the repositories that have them: build --have takes it, and
+    leaves that out.
+
+    Examples:
+        syncer have 10.10.254.254:8000/images -o have.json
+        syncer have 10.10.254.254:8000/images --deep --tags -o have.json
+
+    More: docs/delta.md
     """
     palette.refuse("have", "it lists what is there")
     if output is not None:

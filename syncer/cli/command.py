@@ -4,27 +4,49 @@
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class LoginOptions:
+        heading: ClassVar = Heading.LOGIN
         username: str | None = option("User of the registry.", "-u")
 
+    @takes(file=Word("FILE"))
     def push(*, file: Path = option("The bundle.", "-f", required=True), login: LoginOptions) -> None:
-        '''Push a bundle into a registry.'''
+        '''Push a bundle into a registry.
+
+        Examples:
+            syncer push edge.tar.zst 10.10.254.254:8000/images
+
+        More: docs/fleet.md
+        '''
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 from msgspec import Struct
 
+from syncer.cli.parser import ANY_WIDTH, Argument, Command, Group, Heading, Listing, Option, Word
 from syncer.errors import InvalidFile, UsageError
 
 _DECLARED = "option"
+_WORDS = "__words__"
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
+
+
+def takes(**words: Word) -> Callable[[_Function], _Function]:
+    """Let the command take options of these names as arguments too, in this order."""
+
+    def mark(function: _Function) -> _Function:
+        setattr(function, _WORDS, words)
+        return function
+
+    return mark
 
 
 class _Declared(Struct, frozen=True, kw_only=True):
@@ -42,6 +64,10 @@ class _Declared(Struct, frozen=True, kw_only=True):
     highest: int | None = None
     parse: Callable[[str], Any] | None = None
     collect: Callable[[Sequence[Any]], Any] | None = None
+    heading: Heading | None = None
+    is_hidden: bool = False
+    is_fixed: bool = False
+    is_read_elsewhere: bool = False
 
 
 def option(
@@ -53,12 +79,21 @@ def option(
     min: int | None = None,  # noqa: A002
     max: int | None = None,  # noqa: A002
     parse: Callable[[str], Any] | None = None,
+    heading: Heading | None = None,
+    hidden: bool = False,
+    fixed: bool = False,
+    read_elsewhere: bool = False,
 ) -> Any:
     """Declare an option, as a field of a dataclass or as the default of a command's parameter.
 
     Its flag is its name with dashes, unless ``flags``, which has the short one, has a long one too.  Its annotation is
     its type: a text, a number, a path, or one word of a ``StrEnum``; anything else is made by ``parse``.  A
-    ``UsageError`` of ``parse`` is told with the flag before it.
+    ``UsageError`` of ``parse`` is told with the flag before it.  Help lists it below ``heading``, else below that of
+    its dataclass, and not at all if it is ``hidden``.
+
+    Its default may come from the environment and from a file, unless it is ``fixed``: about one call alone, or about
+    another thing than the options of its name elsewhere.  ``read_elsewhere`` says that the command looks at its
+    variable itself.
     """
     value = parse(default) if parse and isinstance(default, str) else default
     declared = _Declared(
@@ -70,6 +105,10 @@ def option(
         lowest=min,
         highest=max,
         parse=parse,
+        heading=heading,
+        is_hidden=hidden,
+        is_fixed=fixed,
+        is_read_elsewhere=read_elsewhere,
     )
     return dataclasses.field(default=value, metadata={_DECLARED: declared})
 
@@ -80,17 +119,34 @@ def options(
     metavar: str,
     parse: Callable[[str], Any] | None = None,
     collect: Callable[[Sequence[Any]], Any] = tuple,
+    heading: Heading | None = None,
+    fixed: bool = False,
 ) -> Any:
     """Declare an option that may be given many times; its value is a tuple, or the result of ``collect``."""
     declared = _Declared(
-        help=help, flags=flags, metavar=metavar, default=(), is_many=True, parse=parse, collect=collect
+        help=help,
+        flags=flags,
+        metavar=metavar,
+        default=(),
+        is_many=True,
+        parse=parse,
+        collect=collect,
+        heading=heading,
+        is_fixed=fixed,
     )
     return dataclasses.field(default_factory=lambda: collect(()), metadata={_DECLARED: declared})
 
 
-def flag(help: str, *flags: str, default: bool | None = False) -> Any:  # noqa: A002
+def flag(
+    help: str,  # noqa: A002
+    *flags: str,
+    default: bool | None = False,
+    heading: Heading | None = None,
+    hidden: bool = False,
+    fixed: bool = False,
+) -> Any:
     """Declare a flag, an option for a ``bool``; one that is not off by default has a ``--no-`` flag as well."""
-    return option(help, *flags, default=default)
+    return option(help, *flags, default=default, heading=heading, hidden=hidden, fixed=fixed)
 
 
 def count(help: str, *flags: str) -> Any:  # noqa: A002
@@ -115,68 +171,41 @@ def argument(
     return dataclasses.field(metadata={_DECLARED: declared})
 
 
-class Command(click.Command):
-    """A command whose flags may be given as ``--flag=true`` and ``--flag=false`` as well, as Palette's CLI has them.
-
-    An option that takes one value is refused when it is given twice, where click would take the last.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(self._without_values(args)))
-
-    def make_parser(self, ctx: click.Context) -> Any:
-        parser = super().make_parser(ctx)
-        parse = parser.parse_args
-
-        def parse_once(args: list[str]) -> tuple[dict[str, Any], list[str], list[click.Parameter]]:
-            values, rest, order = parse(args)
-            _refuse_repeated(order)
-            return values, rest, order
-
-        parser.parse_args = parse_once  # type: ignore[method-assign]
-        return parser
-
-    def _without_values(self, words: Sequence[str]) -> Iterator[str]:
-        """``--flag=false`` becomes ``--no-flag`` where there is one, and nothing where the flag is off anyway."""
-        flags = {name: param for param in self.params if getattr(param, "is_flag", False) for name in param.opts}
-        end = words.index("--") if "--" in words else len(words)
-        for word in words[:end]:
-            name, _, value = word.partition("=")
-            if name not in flags or value.lower() not in ("true", "false"):
-                yield word
-            elif value.lower() == "true":
-                yield name
-            else:
-                yield from flags[name].secondary_opts[:1]
-        yield from words[end:]
-
-
-def _refuse_repeated(order: Sequence[click.Parameter]) -> None:
-    """Raise ``UsageError`` for an option of one value that is twice in ``order``, the options as they were met."""
-    met: set[str | None] = set()
-    for param in order:
-        is_single = isinstance(param, click.Option) and not (param.multiple or param.is_flag or param.count)
-        if is_single and param.name in met:
-            raise UsageError(f"{param.opts[-1]} takes one value, and is given more than once")
-        met.add(param.name)
-
-
-class Group(Command, click.Group):
-    """Commands that are listed in the order in which they were given."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        return list(self.commands)
-
-
-def make_command(function: Callable[..., None], name: str, *, takes_anything: bool = False) -> click.Command:
+def make_command(function: Callable[..., None], name: str, *, takes_anything: bool = False) -> Command:
     """``function`` as the command ``name``; one that ``takes_anything`` calls no option unknown."""
-    settings = {"ignore_unknown_options": True, "allow_extra_args": True} if takes_anything else {}
+    settings: dict[str, Any] = {"max_content_width": ANY_WIDTH}
+    if takes_anything:
+        settings |= {"ignore_unknown_options": True, "allow_extra_args": True}
     return Command(name, context_settings=settings, **_parts(function))
 
 
-def make_group(function: Callable[..., None], name: str, commands: Mapping[str, click.Command]) -> click.Group:
-    """``function``, which is called before each of ``commands``, as the group ``name``."""
-    return Group(name, commands=commands, no_args_is_help=True, **_parts(function))  # type: ignore[arg-type]
+def make_group(
+    function: Callable[..., None],
+    name: str,
+    commands: Mapping[str, click.Command],
+    listings: Sequence[Listing] = (),
+) -> Group:
+    """``function``, which is called before each of ``commands``, as the group ``name``.
+
+    Without ``listings`` all commands stand below one heading.
+    """
+    settings = {"max_content_width": ANY_WIDTH}
+    return Group(
+        name,
+        commands=commands,
+        listings=listings,
+        no_args_is_help=True,
+        context_settings=settings,
+        **_parts(function),
+    )
+
+
+def _told(function: Callable[..., None]) -> dict[str, Any]:
+    """The help of a command, its examples, and the pages that tell more, which its docstring ends with."""
+    text, _, pages = inspect.cleandoc(function.__doc__ or "").partition("\n\nMore: ")
+    text, _, examples = text.partition("\n\nExamples:\n")
+    lines = [line.removeprefix("    ") for line in examples.splitlines()]
+    return {"help": text, "examples": lines, "pages": pages.strip()}
 
 
 def _parts(function: Callable[..., None]) -> dict[str, Any]:
@@ -191,43 +220,69 @@ def _parts(function: Callable[..., None]) -> dict[str, Any]:
             values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
         function(**values)
 
-    params = [_parameter(name, types[name], field) for name, field in own.items()]
+    words: Mapping[str, Word] = getattr(function, _WORDS, {})
+    params = [_parameter(name, types[name], field, Heading.WHAT) for name, field in own.items()]
     for group in groups.values():
         types = get_type_hints(group)
-        params += [_parameter(field.name, types[field.name], field) for field in dataclasses.fields(group)]
-    return {"params": params, "callback": call, "help": function.__doc__}
+        heading = getattr(group, "heading", Heading.WHAT)
+        params += [_parameter(field.name, types[field.name], field, heading) for field in dataclasses.fields(group)]
+    by_name = {param.name: param for param in params}
+    params += [_argument_for(by_name[name], word) for name, word in words.items()]
+    return {"params": params, "callback": call, **_told(function)}
 
 
-def _parameter(name: str, annotation: Any, field: dataclasses.Field[Any]) -> click.Parameter:
+def _argument_for(option: click.Parameter, word: Word) -> Argument:
+    """The argument that may stand instead of ``option``, which is no longer required itself."""
+    assert isinstance(option, Option)
+    option.is_needed, option.required = option.required, False
+    return Argument(
+        f"{option.name}_word",
+        stands_for=option,
+        word=word,
+        type=option.type,
+        required=False,
+        nargs=-1 if word.is_many else 1,
+        metavar=word.metavar,
+    )
+
+
+def _parameter(name: str, annotation: Any, field: dataclasses.Field[Any], heading: Heading) -> click.Parameter:
     declared: _Declared = field.metadata[_DECLARED]
     kind = get_args(annotation)[0] if get_args(annotation) else annotation  # of ``str | None``, ``tuple[str, ...]``
     if declared.is_many and get_origin(annotation) is not tuple:
         kind = str  # of which ``collect`` makes something else
     if declared.is_argument:
-        return click.Argument(
-            [name],
+        return Argument(
+            name,
             type=_type(kind, declared),
             required=declared.is_required,
             nargs=-1 if declared.is_many else 1,
             metavar=declared.metavar,
             help=declared.help,
         )
-    if declared.is_count:
-        return click.Option([name, *_flags(name, kind, declared)], count=True, help=declared.help)
     default = declared.default.value if isinstance(declared.default, StrEnum) else declared.default
     optional: dict[str, Any] = {} if declared.is_required else {"default": default}
-    return click.Option(
+    made = Option(
         [name, *_flags(name, kind, declared)],
         type=_type(kind, declared),
         is_flag=kind is bool or None,  # click lets an option with False go without its value
         multiple=declared.is_many,
         callback=_collector(declared.collect) if declared.collect else None,
         required=declared.is_required,
-        show_default=default not in (None, "", ()),
+        show_default=default not in (None, "", ()) and not declared.is_count,
         help=declared.help,
-        metavar=declared.metavar,
+        metavar=declared.metavar or _METAVARS.get(kind),
+        hidden=declared.is_hidden,
+        count=declared.is_count,
         **optional,
     )
+    made.heading = declared.heading or heading
+    made.is_read_elsewhere = declared.is_read_elsewhere
+    made.settle_key(is_fixed=declared.is_fixed)
+    return made
+
+
+_METAVARS: dict[Any, str] = {int: "N", float: "SECONDS", Path: "FILE"}
 
 
 def _flags(name: str, kind: Any, declared: _Declared) -> list[str]:
@@ -260,7 +315,8 @@ def _make(param: click.Parameter | None, make: Callable[[Any], Any], value: Any)
     except InvalidFile:
         raise
     except UsageError as error:
-        name = param.opts[-1] if isinstance(param, click.Option) else param and param.human_readable_name
+        context = click.get_current_context(silent=True)
+        name = param.given_by(context) if isinstance(param, Option) else param and param.human_readable_name
         raise UsageError(f"{name}: {error}", hint=error.hint) from None
 
 
@@ -271,6 +327,9 @@ class _Parsed(click.ParamType[Any]):
 
     def __init__(self, parse: Callable[[str], Any]) -> None:
         self._parse = parse
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        return click.Path().shell_complete(ctx, param, incomplete)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         return _make(param, self._parse, value) if isinstance(value, str) else value

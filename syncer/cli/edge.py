@@ -37,6 +37,7 @@ from syncer.cli.options import (
     split_words,
 )
 from syncer.cli.output import open_reporter, summarize_push
+from syncer.cli.parser import Heading
 from syncer.cli.settings import registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.files import saving
@@ -78,10 +79,10 @@ class Logging(Struct, frozen=True):
 class UnpublishedOptions:
     """Flags of ``palette-edge`` for what is not public."""
 
-    include_core_images_only: bool = flag("Refused: the list of core images is not public.")
-    iso: bool = flag("Refused: the layout of that ISO is not public.")
-    include_palette_content: bool = flag("Refused: the list of Palette's own content is not public.")
-    export_for_connected: bool = flag("Refused: its effect is not public.")
+    include_core_images_only: bool = flag("Refused: the list of core images is not public.", hidden=True)
+    iso: bool = flag("Refused: the layout of that ISO is not public.", hidden=True)
+    include_palette_content: bool = flag("Refused: the list of Palette's own content is not public.", hidden=True)
+    export_for_connected: bool = flag("Refused: its effect is not public.", hidden=True)
 
     def refuse(self) -> None:
         """Raise ``UsageError`` for each that is given."""
@@ -98,12 +99,19 @@ class UnpublishedOptions:
 
 def edge(
     *,
-    config: Path | None = option("Refused: the format of that file is not public."),
-    debug: bool = flag("Log each event on stderr."),
-    trace: bool = flag("Likewise."),
-    logfile: Path | None = option("Append the log to this file.", metavar="FILE"),
+    config: Path | None = option("Refused: the format of that file is not public.", hidden=True),
+    debug: bool = flag("Log each event on stderr.", fixed=True),
+    trace: bool = flag("The same as --debug.", fixed=True),
+    logfile: Path | None = option("Append the log to this file.", metavar="FILE", fixed=True),
 ) -> None:
-    """The commands of Palette's Edge CLI."""
+    """The commands of Palette's Edge CLI.
+
+    Examples:
+        syncer edge build --cluster-profile-ids ID,ID --outfile edge
+        syncer edge deploy --export core-edge-1a2b3c4d.zst --url 10.10.254.254:8000
+
+    More: docs/palette.md
+    """
     if config is not None:
         raise UsageError(
             "--config cannot be read: the format of palette-edge's file is not public",
@@ -114,13 +122,21 @@ def edge(
 
 def build(
     *,
-    api_key: str | None = option("Default: $SYNCER_API_KEY, or the login.", metavar="KEY"),
-    palette_endpoint: str | None = option(f"With --api-key it is {_ENDPOINT}; else that of the login.", metavar="HOST"),
+    api_key: str | None = option(
+        "The API key. Default: $SYNCER_API_KEY, then that of syncer login.", metavar="KEY", heading=Heading.PALETTE
+    ),
+    palette_endpoint: str | None = option(
+        f"The console. Default: {_ENDPOINT} with --api-key, else that of the login.",
+        metavar="HOST",
+        heading=Heading.PALETTE,
+    ),
     project_id: str | None = project_id_option(),
     cluster_profile_ids: tuple[str, ...] = option(
         "The profiles whose content the bundle holds.", default=(), metavar="ID,ID", parse=split_words
     ),
-    outfile: str = option("The bundle's name.", default=_FIRST_NAME, metavar="NAME"),
+    outfile: str = option(
+        "The bundle's name.", default=_FIRST_NAME, metavar="NAME", heading=Heading.OUTPUT, fixed=True
+    ),
     cred_file_path: Path | None = cred_file_option(),
     signing: SigningOptions,
     cluster: ClusterDefinitionOptions,
@@ -128,7 +144,16 @@ def build(
     connection: ConnectionOptions,
     output: OutputOptions,
 ) -> None:
-    """Download the content of cluster profiles into content-XXXXXXXX/core-NAME-XXXXXXXX.zst."""
+    """Download the content of cluster profiles into one bundle file.
+
+    The file is content-XXXXXXXX/core-NAME-XXXXXXXX.zst.
+
+    Examples:
+        syncer edge build --cluster-profile-ids ID,ID --outfile edge
+        syncer edge build --cluster-profile-ids ID --project-id ID --api-key KEY
+
+    More: docs/palette.md
+    """
     unpublished.refuse()
     if not cluster_profile_ids:
         raise UsageError("it is not said what to build", hint="name profiles with --cluster-profile-ids")
@@ -157,9 +182,9 @@ def build(
 
 def deploy(
     *,
-    export: Path = option("The bundle.", required=True, metavar="BUNDLE"),
+    export: Path = option("The bundle.", required=True, metavar="BUNDLE", fixed=True),
     url: RegistryAddress = option(
-        "The registry.", required=True, metavar="HOST[:PORT][/BASE]", parse=RegistryAddress.parse
+        "The registry.", required=True, metavar="HOST[/BASE]", parse=RegistryAddress.parse, fixed=True
     ),
     password: str | None = password_option(),
     login: LoginOptions,
@@ -167,7 +192,14 @@ def deploy(
     upload: UploadOptions,
     output: OutputOptions,
 ) -> None:
-    """Push a bundle into a registry."""
+    """Push a bundle into a registry.
+
+    Examples:
+        syncer edge deploy --export core-edge-1a2b3c4d.zst --url 10.10.254.254:8000
+        syncer edge deploy --export a.tar.zst --url 10.0.0.1 -u me --password-stdin
+
+    More: docs/palette.md
+    """
     if login.username is None and (password is not None or login.password_stdin):
         raise UsageError("a password is given, and no user", hint="name the user with --username")
     settings = registry_settings(connection, upload=upload, everyone=[url])

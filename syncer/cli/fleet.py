@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import click
 import orjson
@@ -36,6 +36,7 @@ from syncer.cli.output import (
     warn,
     warn_above,
 )
+from syncer.cli.parser import Heading
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
 from syncer.fleet import Command, FleetOptions, Runner, Workplace, name_sites, read_targets
@@ -62,39 +63,46 @@ _LONGEST_STEM = 200  # characters; no file system takes much more
 class SiteOptions:
     """The registries that a bundle goes to."""
 
+    heading: ClassVar = Heading.TARGET
     registry: tuple[RegistryAddress, ...] = options(
-        "The registry; may be given many times, for several of them in one run.",
+        "The registry. -r is repeatable: several in one run.",
         "-r",
-        metavar="HOST[:PORT][/BASE]",
+        metavar="HOST[/BASE]",
         parse=RegistryAddress.parse,
     )
     targets_file: Path | None = option("A file that names many registries (docs/sites.md).", metavar="FILE")
     only: tuple[str, ...] = options(
-        "Of a targets file, the sites of such names, or with such a label; may be given many times.",
-        metavar="GLOB|LABEL=GLOB",
+        "Only these sites of the file, by name or label. Repeatable.", metavar="GLOB|LABEL=GLOB"
     )
-    excluded: tuple[str, ...] = options(
-        "Of a targets file, all sites but these.", "--except", metavar="GLOB|LABEL=GLOB"
-    )
+    excluded: tuple[str, ...] = options("All but these sites.", "--except", metavar="GLOB|LABEL=GLOB")
     shard: str | None = option(
-        "The I-th of N shares of the sites, for a run on several machines; auto finds I in a cluster.",
+        "The I-th of N shares, one for each machine; auto: as the cluster says.",
         metavar="I/N|auto",
+        heading=Heading.TRANSFER,
     )
-    at_once: int = option("Sites that run at the same time, where there are several.", default=64, min=1, max=1024)
+    at_once: int = option("Sites at the same time.", default=64, min=1, max=1024)
     max_failed: CountOrShare | None = option(
-        "Begin no more sites once more than so many have failed.", metavar="N|P%", parse=CountOrShare.parse
+        "Begin no more sites once more have failed.",
+        metavar="N|P%",
+        parse=CountOrShare.parse,
     )
-    limit_rate: int | None = option("Bytes a second to and from all sites together.", metavar="BYTES", parse=byte_count)
+    limit_rate: int | None = option(
+        "Bytes a second to all sites together.", metavar="BYTES", parse=byte_count, heading=Heading.TRANSFER
+    )
     timeout: float | None = option(
-        "Begin no site after this time, and end those that run; the same command goes on with them.",
+        "Stop after this time (90s, 30m, 5h); the same command goes on.",
         metavar="DURATION",
         parse=parse_duration,
+        heading=Heading.TRANSFER,
     )
     dask: str | None = option(
-        "Go to the sites from the workers of a Dask cluster, or from N processes of this machine.",
-        metavar="tls://HOST:PORT|local:N",
+        "Work from a Dask cluster (tls://HOST:PORT), or from N processes here (local:N).",
+        metavar="CLUSTER",
+        heading=Heading.TRANSFER,
     )
-    report_dir: Path | None = option("Also write the full report of each site into this directory.", metavar="DIR")
+    report_dir: Path | None = option(
+        "Write the report of each site into this directory.", metavar="DIR", heading=Heading.REPORTING
+    )
 
     @property
     def is_fleet(self) -> bool:
@@ -392,11 +400,21 @@ def report(
         "The reports that --report wrote, or --json printed.", metavar="FILE…", many=True
     ),
     json: bool = json_flag("Print the joined report as one JSON document instead of a summary."),
-    exit_code: bool = flag("Exit as one run would have done; else with 0 when the reports could be read."),
+    exit_code: bool = flag(
+        "Exit as one run would have done; else with 0 if the reports can be read.",
+        heading=Heading.REPORTING,
+        fixed=True,
+    ),
 ) -> None:
-    """Tell what one run did, or what several did as if they were one, such as the shards of a fleet.
+    """Show what a run did, or several runs as one.
 
-    Of a site, or of an image at a target, that is in several reports, the last one counts.
+    Several are, say, the shards of a fleet. Of an image or a site that is in several reports, the last one counts.
+
+    Examples:
+        syncer report run.json
+        syncer report part-*.json --json > whole.json
+
+    More: docs/report.md
     """
     accounts = [read_account(path) for path in files]
     fleets = [account for account in accounts if isinstance(account, FleetResult)]

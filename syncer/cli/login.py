@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from typing import Any
 
 import click
+from click.core import ParameterSource
 from msgspec import structs
 
 from syncer.api.palette import PaletteAccess, check_palette_login
-from syncer.cli.command import option
+from syncer.cli.command import argument, option
 from syncer.cli.job import run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -22,6 +23,7 @@ from syncer.cli.options import (
     registry_option,
 )
 from syncer.cli.palette import with_console
+from syncer.cli.parser import Heading
 from syncer.cli.settings import config_directory, login_store, registry_settings
 from syncer.errors import Exit, UsageError
 from syncer.profiles.palette import key as palette_key
@@ -35,23 +37,82 @@ _FIRST_CONSOLE = "https://console.spectrocloud.com"
 
 def login(
     *,
+    host: RegistryAddress | None = argument(
+        "The registry; without it the login is for Palette.",
+        metavar="[HOST]",
+        required=False,
+        parse=RegistryAddress.parse,
+    ),
     api_key: str | None = option(
-        "The API key. Without it $SYNCER_API_KEY is taken, or the terminal is asked.", metavar="KEY"
+        "The API key. Default: $SYNCER_API_KEY, then the terminal is asked.", metavar="KEY", heading=Heading.PALETTE
     ),
-    console_url: str | None = option("The console, or the API's host. Or $SYNCER_CONSOLE_URL.", metavar="URL"),
-    org: str = option("The organisation; only kept for show, since the key implies it.", default=""),
-    project: str = option("Work within this project: its name or id.", default="", metavar="NAME"),
+    console_url: str | None = option(
+        "The console. Default: $SYNCER_CONSOLE_URL, then the terminal is asked.",
+        metavar="URL",
+        heading=Heading.PALETTE,
+        read_elsewhere=True,
+    ),
+    org: str = option("The organisation, kept for show only.", default="", metavar="NAME", heading=Heading.PALETTE),
+    project: str = option("Work in this project: its name or id.", default="", metavar="NAME", heading=Heading.PALETTE),
     encryption_passphrase: str | None = option(
-        "Keep the key encrypted under this passphrase. Or $PALETTE_ENCRYPTION_PASSWORD.", "-k", metavar="WORD"
+        "Keep the key encrypted. Default: $PALETTE_ENCRYPTION_PASSWORD.",
+        "-k",
+        metavar="WORD",
+        heading=Heading.PALETTE,
     ),
+    login: LoginOptions,
+    connection: ConnectionOptions,
+) -> None:
+    """Log in to a registry, or to Palette.
+
+    A login is checked before it is kept: by Docker's credential helper where the user has one, else in a file that only
+    the user can read.
+
+    Examples:
+        syncer login harbor.example.com
+        echo "$PASSWORD" | syncer login harbor.example.com -u robot --password-stdin
+        syncer login --console-url https://console.spectrocloud.com --project Default
+
+    More: docs/palette.md
+    """
+    _refuse_others(host is not None)
+    if host is not None:
+        _log_in(host, None, login, connection)
+    else:
+        _log_in_to_palette(
+            api_key, console_url, organisation=org, project=project, passphrase=encryption_passphrase, trust=connection
+        )
+
+
+_OF_PALETTE = ("api_key", "console_url", "org", "project", "encryption_passphrase")
+
+
+def _refuse_others(is_registry: bool) -> None:
+    """Raise ``UsageError`` for options of the one login that are given with the other."""
+    context = click.get_current_context()
+    for param in context.command.params:
+        if context.get_parameter_source(param.name) is not ParameterSource.COMMANDLINE or param.name == "host":
+            continue
+        if is_registry and param.name in _OF_PALETTE:
+            raise UsageError(f"{param.opts[-1]} is for a login to Palette", hint="leave HOST out, or the option")
+        if not is_registry and param.name not in (*_OF_PALETTE, "insecure", "ca_cert"):
+            raise UsageError(f"{param.opts[-1]} is for a registry", hint="name it: syncer login HOST")
+
+
+def _log_in_to_palette(
+    api_key: str | None,
+    console: str | None,
+    *,
+    organisation: str,
+    project: str,
+    passphrase: str | None,
     trust: TrustOptions,
 ) -> None:
-    """Check an API key of Palette and keep it for builds."""
-    url = palette_key.console_url(_console(console_url, os.environ))
+    url = palette_key.console_url(_console(console, os.environ))
     account = palette_key.PaletteAccount(url=url, api_key=_key(api_key, os.environ))
     if url.scheme == "http" and not is_loopback(authority(url)):
         click.echo(f"warning: {url} is not encrypted, so others on the way can read the key", err=True)
-    certificates = asdict(trust)
+    certificates: dict[str, Any] = {"insecure": trust.insecure, "ca_cert": trust.ca_cert}
     transport = registry_settings(ConnectionOptions(ca_cert=trust.ca_cert)).transport
     access = PaletteAccess(account=account, transport=with_console(transport, account, **certificates))
 
@@ -59,9 +120,9 @@ def login(
         wanted = project or os.environ.get("SYNCER_PROJECT_ID", "")
         checked, project_name = await check_palette_login(access, wanted)
         path = save_login(
-            PaletteLogin(account=checked, project=project_name, organisation=org, **certificates),
+            PaletteLogin(account=checked, project=project_name, organisation=organisation, **certificates),
             config_directory(),
-            encryption_passphrase or os.environ.get("PALETTE_ENCRYPTION_PASSWORD"),
+            passphrase or os.environ.get("PALETTE_ENCRYPTION_PASSWORD"),
         )
         within = f"project {project_name}" if project_name else "no project"
         click.echo(f"logged in to {checked.url} with {within}; the key is kept in {path}", err=True)
@@ -70,24 +131,55 @@ def login(
     run(job, farewell=None)
 
 
-def logout() -> None:
-    """Forget the API key."""
-    click.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
+def logout(
+    *,
+    host: RegistryAddress | None = argument(
+        "The registry; without it the login at Palette is forgotten.",
+        metavar="[HOST]",
+        required=False,
+        parse=RegistryAddress.parse,
+    ),
+) -> None:
+    """Forget the login for a registry, or for Palette.
+
+    Examples:
+        syncer logout harbor.example.com
+        syncer logout
+
+    More: docs/palette.md
+    """
+    if host is not None:
+        _log_out(host)
+    else:
+        click.echo("logged out" if forget_login(config_directory()) else "there was no login", err=True)
 
 
 def registry_login(
     *,
-    registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]"),
+    registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST", fixed=True),
     password: str | None = password_option("-p"),
     login: LoginOptions,
     palette: PaletteOptions,
     connection: ConnectionOptions,
 ) -> None:
-    """Check a login for a registry and keep it for builds and pushes.
+    """Check a login for a registry and keep it.
 
     It is kept by Docker's credential helper where the user has one, else in a file that only the user can read.
+
+    Examples:
+        syncer registry-login --registry harbor.example.com
+        syncer registry-login -r a.example.com -u me --password-stdin < word.txt
+
+    More: docs/palette.md
     """
     palette.refuse("registry-login", "a login is for all that a registry has")
+    _log_in(registry, password, login, connection)
+
+
+def _log_in(
+    registry: RegistryAddress, password: str | None, login: LoginOptions, connection: ConnectionOptions
+) -> None:
+    """Check a login at ``registry`` and keep it; raises ``UsageError`` for one that is missing."""
     username = _user(login.username)
     credential = Credential(username=username, password=read_password(password, is_piped=login.password_stdin))
     settings = registry_settings(connection, everyone=[registry])
@@ -107,10 +199,20 @@ def registry_login(
 
 
 def registry_logout(
-    *, registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST[:PORT]")
+    *, registry: RegistryAddress = registry_option("The registry.", required=True, metavar="HOST", fixed=True)
 ) -> None:
-    """Forget the login for a registry."""
+    """Forget the login for a registry.
 
+    Examples:
+        syncer registry-logout --registry harbor.example.com
+        syncer registry-logout -r harbor.example.com
+
+    More: docs/palette.md
+    """
+    _log_out(registry)
+
+
+def _log_out(registry: RegistryAddress) -> None:
     async def job() -> Exit:
         was_there = await login_store().forget(registry.host)
         said = "logged out of" if was_there else "there was no login for"

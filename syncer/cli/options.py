@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from syncer.bundle import GivenName, bundle_place
 from syncer.cli.command import count, flag, option, options
+from syncer.cli.parser import Heading, Word
 from syncer.content import Along
 from syncer.errors import UsageError
 from syncer.formats.units import byte_count
@@ -17,6 +18,11 @@ from syncer.naming import NameMapping, read_mapping
 from syncer.oci import Platform, Reference
 from syncer.registry import RegistryAddress
 from syncer.transfer.run import WORKERS
+
+ONE_REGISTRY = Word(
+    metavar="[REGISTRY]", kind="a registry", file_hint="one bundle is named first, and then HOST[:PORT][/BASE]"
+)
+"""The argument that says the same as ``--registry``."""
 
 
 def absolute(path: Path | None) -> Path | None:
@@ -37,18 +43,18 @@ def split_paths(text: str) -> tuple[Path, ...]:
 def arch_option() -> Any:
     """``--arch``: a ``Platform``."""
     return option(
-        "Take this platform out of every multi-platform image (os/arch[/variant] is understood too). Without it images "
-        "keep their form and their digest.",
+        "Take only this platform, such as arm64 or linux/arm/v7. Else images keep their digests.",
         "-a",
-        metavar="amd64|arm64",
+        metavar="PLATFORM",
         parse=Platform.parse,
+        heading=Heading.WHAT,
     )
 
 
 def as_option() -> Any:
     """``--as``: a ``GivenName``."""
     return option(
-        "Names an archive's only image, or without a tag all that have a bare tag, as skopeo writes them.",
+        "The name of an archive's only image; without a tag, of all that have only a tag.",
         "--as",
         metavar="NAME[:TAG]",
         parse=GivenName.parse,
@@ -58,8 +64,7 @@ def as_option() -> Any:
 def bundle_option() -> Any:
     """``--file``: the path or the address of a bundle that is read."""
     return option(
-        "The bundle, or an archive or a directory of another tool; or the https:// address of a bundle, which is read "
-        "in parts, and not stored.",
+        "The bundle: a file, another tool's archive or directory, or an https:// address.",
         "-f",
         required=True,
         metavar="BUNDLE|URL",
@@ -69,45 +74,51 @@ def bundle_option() -> Any:
 
 def cred_file_option() -> Any:
     """``--cred-file-path``: a path."""
-    return option("Credentials in the form of Palette's Edge CLI (JSON).", metavar="FILE")
+    return option("Credentials in the form of Palette's Edge CLI (JSON).", metavar="FILE", heading=Heading.PALETTE)
 
 
 def include_foreign_flag() -> Any:
     """``--include-foreign``."""
-    return flag("Fetch foreign layers too, from the URLs at which their vendors keep them.")
+    return flag("Fetch foreign layers (of Windows images) from their vendors too.", heading=Heading.WHAT)
 
 
-def json_flag(help: str = "Print the result as one JSON document instead of a summary.") -> Any:  # noqa: A002
+def json_flag(help: str = "Print one JSON document instead of a summary.") -> Any:  # noqa: A002
     """``--json``."""
-    return flag(help)
+    return flag(help, heading=Heading.REPORTING)
 
 
-def map_option(help: str = "Replace the start of original names; the longest match wins.") -> Any:  # noqa: A002
+def map_option(help: str = "Replace the start of images' names.") -> Any:  # noqa: A002
     """``--map``: a ``NameMapping``."""
-    return options(f"{help} May be given many times.", metavar="PREFIX=REPLACEMENT", collect=read_mapping)
+    return options(f"{help} Repeatable.", metavar="PREFIX=NEW", collect=read_mapping, heading=Heading.TARGET)
 
 
 def password_option(*flags: str) -> Any:
     """``--password``: a text."""
-    return option("Anybody on this machine can see it: use --password-stdin.", *flags)
+    return option("Anybody on this machine can see it: use --password-stdin.", *flags, heading=Heading.LOGIN)
 
 
 def project_id_option() -> Any:
     """``--project-id``: a text."""
-    return option("The project that the profiles are in. Or $SYNCER_PROJECT_ID.", metavar="ID")
+    return option(
+        "The project that the profiles are in. Default: $SYNCER_PROJECT_ID.",
+        metavar="ID",
+        heading=Heading.PALETTE,
+        read_elsewhere=True,
+    )
 
 
 def referrers_flag(*, default: bool | None = True) -> Any:
     """``--referrers``, on by default; with ``default=None`` it is known whether it was given."""
     return flag(
-        "Bring along what refers to the images: signatures, attestations, SBOMs (cosign's and OCI 1.1).",
+        "Leave signatures, attestations and SBOMs behind.",
         default=default,
+        heading=Heading.WHAT,
     )
 
 
 def require_referrers_flag() -> Any:
     """``--require-referrers``."""
-    return flag("What a registry does not tell of them is a failure.")
+    return flag("Fail if a registry cannot tell which signatures there are.", heading=Heading.WHAT)
 
 
 def choose_referrers(*, referrers: bool, required: bool) -> Along:
@@ -121,11 +132,12 @@ def registry_option(
     help: str,  # noqa: A002
     *,
     required: bool = False,
-    metavar: str = "HOST[:PORT][/BASE]",
+    metavar: str = "HOST[/BASE]",
     parse: Callable[[str], Any] = RegistryAddress.parse,
+    fixed: bool = False,
 ) -> Any:
     """``--registry``: a ``RegistryAddress``."""
-    return option(help, "-r", required=required, metavar=metavar, parse=parse)
+    return option(help, "-r", required=required, metavar=metavar, parse=parse, heading=Heading.TARGET, fixed=fixed)
 
 
 def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
@@ -143,7 +155,7 @@ def parse_selectors(texts: Iterable[str]) -> dict[str, str]:
 
 def selector_option() -> Any:
     """``--annotation-selector``: keys and values."""
-    return options("Only images with this annotation; repeatable.", metavar="KEY=VALUE", collect=parse_selectors)
+    return options("Only images with this annotation. Repeatable.", metavar="KEY=VALUE", collect=parse_selectors)
 
 
 class BundleFormat(StrEnum):
@@ -164,8 +176,9 @@ class LogForm(StrEnum):
 class TrustOptions:
     """The certificates that a server may have."""
 
-    insecure: bool = flag("Do not verify the certificates of servers.", "-i")
-    ca_cert: Path | None = option("Certificates (PEM) to trust beside the system's.")
+    heading: ClassVar = Heading.LOGIN
+    insecure: bool = flag("Do not check the certificates of servers.", "-i")
+    ca_cert: Path | None = option("Also trust these certificates (PEM).")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,31 +186,33 @@ class ConnectionOptions(TrustOptions):
     """Connections to registries."""
 
     authfile: Path | None = option(
-        "Credentials, in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then what registry-login "
-        "kept, then the files of podman and Docker."
+        "Logins in the form of Docker's config.json. Default: $REGISTRY_AUTH_FILE, then those of syncer login, podman "
+        "and Docker."
     )
     plain_http: bool = flag(
-        "Speak HTTP to the registries. Loopback addresses need no flag: they are spoken to by HTTPS with --ca-cert or "
-        "--tls-cert, and with --insecure if their port takes it."
+        "Speak plain HTTP to the registries; to localhost without the flag, unless there is a --ca-cert or --tls-cert."
     )
     tls_cert: Path | None = option("Client certificate (PEM).")
     tls_key: Path | None = option("Key of the client certificate (PEM).")
     allow_realm: tuple[str, ...] = options(
-        "Show a registry's login to this token server, though it is another host.", metavar="HOST"
+        "Send a registry's login to this token server on another host. Repeatable.", metavar="HOST"
     )
     concurrency: int = option(
-        "Pieces of content in flight, and requests to one registry at a time.", default=WORKERS, min=1, max=256
+        "Blobs that move at a time, and requests to one registry.",
+        default=WORKERS,
+        min=1,
+        max=256,
+        heading=Heading.TRANSFER,
     )
     max_wait: float = option(
-        "Seconds that a registry may ask to wait (Retry-After) before we give up.", default=120.0, min=0
+        "How long a registry may ask to wait (Retry-After).", default=120.0, min=0, heading=Heading.TRANSFER
     )
     stall: float = option(
-        "Seconds to wait for the next byte of a blob, which a cache or a virus scanner may hold back.",
-        default=300.0,
-        min=1,
+        "How long to wait for the next byte of a blob.", default=300.0, min=1, heading=Heading.TRANSFER
     )
+    ranges: int = option("Connections for one large blob, at most.", default=16, min=1, heading=Heading.TRANSFER)
     outage: float = option(
-        "Seconds that a registry which has answered may be away, as when it restarts.", default=120.0, min=0
+        "How long a registry may be away, as when it restarts.", default=120.0, min=0, heading=Heading.TRANSFER
     )
 
     def for_workers(self) -> Self:
@@ -215,8 +230,9 @@ class ConnectionOptions(TrustOptions):
 class LoginOptions:
     """Credentials for the one registry that the command names."""
 
-    username: str | None = option("User of the registry.", "-u")
-    password_stdin: bool = flag("Read that user's password from standard input.")
+    heading: ClassVar = Heading.LOGIN
+    username: str | None = option("The user at the registry.", "-u", metavar="NAME")
+    password_stdin: bool = flag("Read the user's password from standard input.")
 
     @property
     def is_given(self) -> bool:
@@ -244,10 +260,8 @@ class LoginOptions:
 class StateOptions:
     """Hints of earlier runs."""
 
-    state_dir: Path | None = option(
-        "Where unfinished uploads and the like are remembered between runs; a run can do without it.",
-        metavar="DIR",
-    )
+    heading: ClassVar = Heading.TRANSFER
+    state_dir: Path | None = option("Where notes for the next run are kept.", metavar="DIR")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,15 +284,14 @@ class UploadOptions(StateOptions):
 class OutputOptions:
     """Summary, reports and display of a command."""
 
+    heading: ClassVar = Heading.REPORTING
     json: bool = json_flag()
-    progress: bool = flag("Show on stderr how far it is: live on a terminal.", default=True)
-    report: Path | None = option("Also write the full report (docs/report.md) here.", metavar="FILE")
-    metrics_file: Path | None = option(
-        "Write Prometheus text for node_exporter's textfile collector here.", metavar="FILE"
-    )
-    log_format: LogForm | None = option("Log each event on stderr as a line of this form, instead of the display.")
+    progress: bool = flag("Show no progress on stderr.", default=True)
+    report: Path | None = option("Write the full report (JSON) to this file.", metavar="FILE")
+    metrics_file: Path | None = option("Write metrics for node_exporter to this file.", metavar="FILE")
+    log_format: LogForm | None = option("Log each event on stderr instead of showing progress.")
     quiet: bool = flag("Say nothing unless something fails; for cron.", "-q", "--quiet")
-    verbose: int = count("Log each image on stderr, instead of the display; -vv each blob too.", "-v", "--verbose")
+    verbose: int = count("Log each image on stderr instead; -vv each blob too.", "-v", "--verbose")
 
     @property
     def log(self) -> LogForm | None:
@@ -295,6 +308,7 @@ class OutputOptions:
 class DryRunOptions:
     """A forecast instead of a transfer."""
 
+    heading: ClassVar = Heading.REPORTING
     dry_run: bool = flag("Show what the command would do, and do none of it.")
     exit_code: bool = flag("With --dry-run: exit with 10 when there is work to do.")
 
@@ -304,7 +318,7 @@ class TransferOptions(DryRunOptions):
     """A transfer to a registry, or its forecast."""
 
     recheck: bool = flag(
-        "Look for everything that an image needs at the registry, although its tag is right, and send what is lost."
+        "Look for everything below each tag at the registry, and send what it lost.", heading=Heading.TARGET
     )
 
     def refuse_recheck(self) -> None:
@@ -320,8 +334,8 @@ class TransferOptions(DryRunOptions):
 class PaletteOptions:
     """Flags that Palette's CLI has on every command, for commands that have no use for them."""
 
-    arch: str | None = option("Refused: this takes nothing out of images.", "-a")
-    progress: bool = flag("Palette's; there is no progress to show.", default=True)
+    arch: str | None = option("Refused: this takes nothing out of images.", "-a", hidden=True)
+    progress: bool = flag("Palette's; there is no progress to show.", default=True, hidden=True)
 
     def refuse(self, command: str, reason: str) -> None:
         """Raise ``UsageError`` for a platform."""
@@ -333,14 +347,15 @@ class PaletteOptions:
 class BundleOptions:
     """The bundle that is written."""
 
-    output: Path | None = option("Where the bundle is put. Default: output/content-bundle", "-o", metavar="DIR")
+    heading: ClassVar = Heading.OUTPUT
+    output: Path | None = option("The directory for the bundle. Default: output/content-bundle.", "-o", metavar="DIR")
     arch: Platform | None = arch_option()
     format: BundleFormat = option("zstd (default) or plain tar.", default=BundleFormat.ZSTD)
     compression_level: int = option(
-        "Level of zstd for manifests; layers are compressed already, and stored as they are.", default=3, min=1, max=19
+        "zstd's level for manifests; layers are left as they are.", default=3, min=1, max=19
     )
     include_foreign: bool = include_foreign_flag()
-    force: bool = flag("Replace what is there.")
+    force: bool = flag("Replace a file that is there.")
     allow_partial: bool = flag("Publish the bundle without the images that failed.")
 
 
@@ -349,23 +364,21 @@ class SourceOptions:
     """Images and profiles."""
 
     image: tuple[Reference, ...] = options(
-        "An image; may be given many times. http:// or https:// before it says how its registry is asked.",
+        "An image, such as quay.io/a/b:1. Repeatable. http:// or https:// may stand before it.",
         metavar="REF",
         parse=Reference.parse_address,
     )
-    images_file: tuple[Path, ...] = options(
-        "A list of images: one a line, # starts a comment. May be given many times.", metavar="FILE"
-    )
+    images_file: tuple[Path, ...] = options("A list of images, one a line. Repeatable.", metavar="FILE")
     profiles: tuple[str, ...] = option(
-        "Cluster profiles of Palette; a bundle holds at most one full or infra one.",
+        "Cluster profiles: ID,ID. At most one is full or infrastructure.",
         default=(),
-        metavar="ID,ID",
+        metavar="IDS",
         parse=split_words,
+        heading=Heading.PALETTE,
     )
     project_id: str | None = project_id_option()
     profile_file: tuple[Path, ...] = options(
-        "An exported profile, a pack or its values.yaml, Kubernetes manifests or a compose file, or a directory of "
-        "these. May be given many times.",
+        "Kubernetes manifests, a compose file, an exported profile, a pack, or a directory of these. Repeatable.",
         metavar="FILE",
     )
 
@@ -374,13 +387,13 @@ class SourceOptions:
 class MirrorOptions(SourceOptions):
     """A sync file, or images and profiles; and how they are mirrored."""
 
-    config: Path | None = option("A sync file (docs/sync.md).", "-c", metavar="FILE")
+    config: Path | None = option("A sync file (docs/sync.md) that names sources and targets.", "-c", metavar="FILE")
     map: NameMapping = map_option()
     arch: Platform | None = arch_option()
     referrers: bool | None = referrers_flag(default=None)
     include_foreign: bool = include_foreign_flag()
     require_referrers: bool = require_referrers_flag()
-    strict: bool = flag("A rule that fits no tag is an error.")
+    strict: bool = flag("Fail if a rule of the sync file fits no tag.")
 
     def everyone(self, targets: Sequence[RegistryAddress]) -> list[Reference | RegistryAddress]:
         """All whom a sync to ``targets`` speaks to; empty where not only these options tell."""

@@ -31,6 +31,7 @@ from syncer.cli.options import (
 )
 from syncer.cli.output import print_plan, warn
 from syncer.cli.palette import open_console
+from syncer.cli.parser import Heading
 from syncer.cli.settings import chart_supplies, everyone_of, registry_settings, state_directory
 from syncer.cli.sync import find_login_target, find_sync_file, open_named
 from syncer.errors import Exit, UsageError
@@ -43,7 +44,7 @@ from syncer.report.forecast import ForecastReport
 def plan(
     *,
     file: Path | BundleUrl | None = option(
-        "Plan a push of this bundle, to --registry or the sites of --targets-file.",
+        "Plan a push of this bundle.",
         "-f",
         metavar="BUNDLE|URL",
         parse=bundle_place,
@@ -53,19 +54,26 @@ def plan(
     mirror: MirrorOptions,
     delta: DeltaOptions,
     format: BundleFormat = option(  # noqa: A002  the word of the command line
-        "Of the bundle that would be built.", default=BundleFormat.ZSTD
+        "The form of the bundle that would be built.", default=BundleFormat.ZSTD, heading=Heading.OUTPUT
     ),
-    exit_code: bool = flag("Exit with 10 when there is work to do."),
+    exit_code: bool = flag("Exit with 10 if there is work to do.", heading=Heading.REPORTING),
     json: bool = json_flag(),
     state: StateOptions,
     login: LoginOptions,
     connection: ConnectionOptions,
 ) -> None:
-    """Show what a build, push or sync would do, and do none of it.
+    """Show what a build, push or sync would do.
 
-    With --config, or images and --registry, it is a sync that is foreseen; with --file and --registry a push, to one
-    registry or to many; with images alone a build, and how large its bundle would be, or with --have or --since the
-    delta.  --shard takes a share of the sites, or of the source repositories of a sync.
+    It tells what would be fetched, sent, mounted and skipped, and does none of it. With --config, or images and
+    --registry, it plans a sync; with --file and --registry or --targets-file a push; with images alone a build.
+
+    Examples:
+        syncer plan -c sync.yaml
+        syncer plan --file edge.tar.zst --registry 10.10.254.254:8000/images
+        syncer plan --file edge.tar.zst --targets-file sites.yaml
+        syncer plan --images-file images.txt --exit-code
+
+    More: docs/sync.md, docs/fleet.md
     """
     output = OutputOptions(json=json, progress=False)
     workers = connection.concurrency

@@ -10,10 +10,11 @@ from msgspec import structs
 from syncer.api.delta import AssumedMissing
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import BundleUrl, GivenName
-from syncer.cli.command import flag, option
+from syncer.cli.command import flag, option, takes
 from syncer.cli.fleet import SiteOptions, run_fleet, write_missing
 from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
+    ONE_REGISTRY,
     ConnectionOptions,
     LoginOptions,
     OutputOptions,
@@ -26,6 +27,7 @@ from syncer.cli.options import (
     selector_option,
 )
 from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
+from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import everyone_of, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.fleet import Command
@@ -35,6 +37,7 @@ from syncer.oci import Platform
 from syncer.report.summary import require_writable
 
 
+@takes(file=Word(metavar="FILE"), registry=ONE_REGISTRY)
 def push(
     *,
     file: Path | BundleUrl = bundle_option(),
@@ -42,19 +45,21 @@ def push(
     map: NameMapping = map_option(),  # noqa: A002  the word of the command line
     annotation_selector: Mapping[str, str] = selector_option(),
     arch: Platform | None = arch_option(),
-    verify_first: bool = flag("Hash the whole bundle before anything is sent.", "--verify"),
+    verify_first: bool = flag("Check the whole bundle before anything is sent.", "--verify"),
     trust_journal: bool = flag(
-        "Ask nothing of sites to which an earlier run on this machine brought all of this bundle."
+        "Ask nothing of sites to which an earlier run brought all of the bundle.", heading=Heading.TRANSFER
     ),
     read_window: int | None = option(
-        "How far one site may read ahead of another, in a file larger than memory; 0: any distance. Default: a quarter "
-        "of what memory is free, where the file does not fit in.",
+        "How far sites may be apart in the file; 0: any distance. Default: by the memory that is free.",
         metavar="BYTES",
         parse=byte_count_or_none,
+        heading=Heading.TRANSFER,
     ),
     as_name: GivenName | None = as_option(),
     missing_out: Path | None = option(
-        "Of a delta: list what registries lack after all in this file, for build --missing.", metavar="FILE"
+        "List here what registries lack for a delta, for build --missing.",
+        metavar="FILE",
+        heading=Heading.REPORTING,
     ),
     transfer: TransferOptions,
     login: LoginOptions,
@@ -62,9 +67,18 @@ def push(
     upload: UploadOptions,
     output: OutputOptions,
 ) -> None:
-    """Push a bundle into a registry, or into many.
+    """Push a bundle into one registry, or into many.
 
     quay.io/a/b:1 lands at HOST/BASE/quay.io/a/b:1. What is there already is skipped.
+
+    Examples:
+        syncer push edge.tar.zst 10.10.254.254:8000/images
+        syncer push edge.tar.zst 10.10.254.254:8000/images --dry-run
+        syncer push edge.tar.zst 10.10.254.254:8000 --map quay.io/cilium=mirror/cilium
+        syncer push edge.tar.zst -r a.example.com/images -r b.example.com/images
+        syncer push edge.tar.zst --targets-file sites.yaml --report fleet.json
+
+    More: docs/fleet.md, docs/sites.md
     """
     transfer.refuse_recheck()
     if missing_out:

@@ -27,25 +27,35 @@ _LEAST_KEEP_SECONDS = 60
 
 def serve(
     *,
-    bundle: str | None = option("Serve this bundle off the file.", "-b", metavar="BUNDLE"),
-    base: str | None = option("With a delta as --bundle: the older bundle that has the rest.", metavar="BUNDLE"),
-    disk: str | None = option("Serve this directory and keep in it what is pushed.", "-d", metavar="DIR"),
+    bundle: str | None = option("Serve this bundle, read-only.", "-b", metavar="BUNDLE", fixed=True),
+    base: str | None = option("The older bundle that has what a delta lacks.", metavar="BUNDLE", fixed=True),
+    disk: str | None = option("Serve this directory, and keep what is pushed in it.", "-d", metavar="DIR"),
     keep_unfinished: float = option(
-        "With --disk: remove uploads that got no byte, and blobs that no manifest lists, after so long.",
+        "With --disk: remove unfinished uploads and unused blobs after this time.",
         default="24h",
         metavar="DURATION",
         parse=parse_duration,
     ),
-    host: str = option("The address to listen on.", default="127.0.0.1"),
+    host: str = option("The address to listen on.", default="127.0.0.1", metavar="ADDRESS"),
     port: int = option("The port to listen on.", "-p", default=8080, min=0, max=65535),
-    htpasswd: Path | None = option("Ask for a password of this file (made by `htpasswd -B`).", metavar="FILE"),
-    tls_cert: Path | None = option("Certificate (PEM) to speak HTTPS with."),
-    tls_key: Path | None = option("Key of the certificate (PEM)."),
+    htpasswd: Path | None = option("Ask for a password of this file, which htpasswd -B made.", metavar="FILE"),
+    tls_cert: Path | None = option("Certificate (PEM) to speak HTTPS with.", fixed=True),
+    tls_key: Path | None = option("Key of the certificate (PEM).", fixed=True),
     palette: PaletteOptions,
-    insecure: bool = flag("Palette's; changes nothing, since no registry is spoken to.", "-i"),
-    ca_cert: Path | None = option("Palette's; likewise."),
+    insecure: bool = flag("Palette's; changes nothing, since no registry is spoken to.", "-i", hidden=True),
+    ca_cert: Path | None = option("Palette's; likewise.", hidden=True),
 ) -> None:
-    """Serve a bundle (read-only) or a directory (writable) as a registry, or both together."""
+    """Serve a bundle or a directory as a registry.
+
+    A bundle is read in place. With both, what is pushed lies in the directory, above what the bundle has.
+
+    Examples:
+        syncer serve --bundle edge.tar.zst
+        syncer serve --disk /srv/registry --port 5000 --htpasswd users
+        syncer serve --bundle edge.tar.zst --disk /srv/registry
+
+    More: docs/serve.md
+    """
     palette.refuse("serve", "what is served stays as it is: take a platform out with build --arch or copy --arch")
     if insecure or ca_cert:
         click.echo("note: serve speaks to no registry, so --insecure and --ca-cert change nothing", err=True)

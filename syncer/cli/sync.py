@@ -26,6 +26,7 @@ from syncer.cli.options import (
     UploadOptions,
 )
 from syncer.cli.output import open_reporter, print_plan, warn
+from syncer.cli.parser import Heading
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError, hide
 from syncer.formats.units import CountOrShare, Shard, byte_count_or_none, parse_duration
@@ -43,38 +44,48 @@ if TYPE_CHECKING:
 def sync(
     *,
     registry: tuple[RegistryAddress, ...] = options(
-        "Where the images go; may be given many times.",
+        "Where the images go. Repeatable.",
         "-r",
-        metavar="HOST[:PORT][/BASE]",
+        metavar="HOST[/BASE]",
         parse=RegistryAddress.parse,
+        heading=Heading.TARGET,
     ),
     mirror: MirrorOptions,
     shard: str | None = option(
-        "Mirror the I-th of N shares of the source repositories, for a run on several machines; auto finds I in a "
-        "cluster.",
+        "The I-th of N shares of the source repositories, one for each machine; auto: as the cluster says.",
         metavar="I/N|auto",
+        heading=Heading.TRANSFER,
     ),
-    keep_going: bool = flag("Whether the rest goes on when an image fails.", "--keep-going/--fail-fast", default=True),
-    prune: bool = flag("List the tags at the targets that the file no longer names."),
-    yes: bool = flag("With --prune: delete those tags."),
+    keep_going: bool = flag(
+        "Stop at the first image that fails.",
+        "--keep-going/--fail-fast",
+        default=True,
+        heading=Heading.TRANSFER,
+    ),
+    prune: bool = flag("List the tags at the targets that the file no longer names.", heading=Heading.TARGET),
+    yes: bool = flag("With --prune: delete those tags.", heading=Heading.TARGET),
     max_delete: CountOrShare | None = option(
-        "With --prune --yes: the most tags, or the largest share of a target's tags, that may go in one run. "
-        "Default: 10 tags, or 10 % if that is more.",
+        "With --yes: delete no more tags of a target than this. Default: 10, or 10 % if that is more.",
         metavar="N|P%",
         parse=CountOrShare.parse,
+        heading=Heading.TARGET,
     ),
     timeout: float | None = option(
-        "End the run after so long (90s, 30m, 5h); the next one goes on.", metavar="DURATION", parse=parse_duration
+        "Stop after this time (90s, 30m, 5h); the same command goes on.",
+        metavar="DURATION",
+        parse=parse_duration,
+        heading=Heading.TRANSFER,
     ),
     spool_size: int | None = option(
-        "The most bytes on this disk, in the state directory, of blobs that several targets need, so that each is "
-        "fetched once; 0 for none. Default: 10 GB, or half of what the disk has free if that is less.",
+        "Room on this disk for blobs that several targets need; 0: none. Default: 10 GB, or half of what is free.",
         metavar="BYTES",
         parse=byte_count_or_none,
+        heading=Heading.TRANSFER,
     ),
     dask: str | None = option(
-        "Mirror from the workers of a Dask cluster, or from N processes of this machine.",
-        metavar="tls://HOST:PORT|local:N",
+        "Work from a Dask cluster (tls://HOST:PORT), or from N processes here (local:N).",
+        metavar="CLUSTER",
+        heading=Heading.TRANSFER,
     ),
     transfer: TransferOptions,
     login: LoginOptions,
@@ -86,6 +97,14 @@ def sync(
 
     What is there already costs one question at its source and one at the target. What fails is tried once
     more at the end of the run; running again goes on.
+
+    Examples:
+        syncer sync -c sync.yaml
+        syncer sync -c sync.yaml --timeout 5h --report run.json
+        syncer sync -c sync.yaml --prune --yes
+        syncer sync --images-file images.txt -r harbor.example.com/mirror
+
+    More: docs/sync.md
     """
     if yes and not prune:
         raise UsageError("--yes says that what --prune lists may be deleted", hint="give both")
@@ -319,17 +338,26 @@ def _is_below(image: ImageAccount, address: RegistryAddress) -> bool:
 
 def import_(
     *,
-    file: Path | None = argument("The other tool's file; which tool's is found out.", metavar="FILE", required=False),
-    registry: str | None = option(
-        "Where to mirror to, if the file does not say.", "-r", metavar="HOST[:PORT][/BASE]", parse=check_registry
+    file: Path | None = argument(
+        "The other tool's file; syncer finds out which tool's.", metavar="[FILE]", required=False
     ),
-    auth: Path | None = option("The logins that belong to a file of image-syncer's.", metavar="FILE"),
-    names_like: Naming | None = option("Give images the names at the target that this tool gives them."),
-    listing: bool = flag("List the files that are known, and stop.", "--list"),
+    registry: str | None = option(
+        "Where to mirror to, if the file does not say.", "-r", metavar="HOST[/BASE]", parse=check_registry
+    ),
+    auth: Path | None = option("The logins that belong to a file of image-syncer.", metavar="FILE"),
+    names_like: Naming | None = option("Give images the names that this tool gives them."),
+    listing: bool = flag("List the files that are known.", "--list", fixed=True),
 ) -> None:
-    """Print a sync file that does what another tool's file does.
+    """Turn another tool's file into a sync file.
 
-    What cannot be carried over is named on stderr, and the exit code is 2.
+    The sync file is printed. What it cannot say is named on stderr, and the exit code is 2.
+
+    Examples:
+        syncer import regsync.yml > sync.yaml
+        syncer import imageset-config.yaml -r harbor.example.com/mirror > sync.yaml
+        syncer import --list
+
+    More: docs/import.md
     """
     if listing:
         width = max(map(len, FORMATS))

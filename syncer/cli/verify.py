@@ -15,11 +15,20 @@ from syncer.api.bundles import bundle_name
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import BundleCheck, BundleUrl, GivenName, shown
-from syncer.cli.command import option, options
+from syncer.cli.command import option, options, takes
 from syncer.cli.fleet import SiteOptions, run_fleet
 from syncer.cli.job import LONGER_TO_STOP, run
-from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, as_option, bundle_option, map_option
+from syncer.cli.options import (
+    ONE_REGISTRY,
+    ConnectionOptions,
+    LoginOptions,
+    OutputOptions,
+    as_option,
+    bundle_option,
+    map_option,
+)
 from syncer.cli.output import metrics_writer, print_json
+from syncer.cli.parser import Word
 from syncer.cli.settings import everyone_of, registry_settings
 from syncer.errors import Exit, UsageError, VerificationError
 from syncer.files import reading
@@ -32,24 +41,36 @@ from syncer.report.summary import quantity, require_writable, write_report
 _MUCH = 50  # padding is worth a copy from one part in so many of a file on
 
 
+@takes(file=Word(metavar="FILE"), registry=ONE_REGISTRY)
 def verify(
     *,
     file: Path | BundleUrl = bundle_option(),
     public_key: Path | None = option(
         "Also check the bundle's signature with this key or certificate (PEM).", metavar="FILE"
     ),
-    signature: Path | None = option("With --public-key. Default: BUNDLE.sig.bin", metavar="FILE"),
+    signature: Path | None = option("The signature. Default: BUNDLE.sig.bin.", metavar="FILE"),
     have: tuple[Path, ...] = options(
-        "Of a delta: also check that it was made with this list, and no other.", metavar="have.json", parse=Path
+        "Also check that a delta was made with this list. Repeatable.", metavar="FILE", parse=Path, fixed=True
     ),
     to: SiteOptions,
-    map: NameMapping = map_option("As it was pushed with."),  # noqa: A002  the word of the command line
+    map: NameMapping = map_option("The rules that it was pushed with."),  # noqa: A002  the word of the command line
     as_name: GivenName | None = as_option(),
     login: LoginOptions,
     connection: ConnectionOptions,
     output: OutputOptions,
 ) -> None:
-    """Hash a bundle again and account for every byte of it; check its signature, and that registries have it all."""
+    """Check a bundle, and that registries have all of it.
+
+    Every byte of the file is accounted for, and hashed where it has a digest.
+
+    Examples:
+        syncer verify edge.tar.zst
+        syncer verify edge.tar.zst 10.10.254.254:8000/images
+        syncer verify edge.tar.zst --public-key public.pem
+        syncer verify edge.tar.zst --targets-file sites.yaml
+
+    More: docs/fleet.md
+    """
     settings = registry_settings(connection, login, to.single, everyone=everyone_of(file, to.registry))
 
     if have and to.is_fleet:

@@ -89,14 +89,15 @@ def api_url(host: str, *, plain_http: bool | None, settings: HostSettings = _USU
     """The root of the registry's API, ``…/v2/``; ``plain_http`` is what was written, or else ``settings`` say it.
 
     Unless told, loopback speaks plain HTTP and all others TLS.  A certificate in ``settings`` tells, and where none
-    is to be verified loopback is asked.
+    is to be verified, or the same ones are for every run, loopback is asked.
     """
     name = api_host(host)
     if plain_http is None:
         plain_http = settings.plain_http
     if plain_http is None:
-        wants_tls = settings.ca_cert is not None or settings.client_cert is not None
-        plain_http = is_loopback(name) and not wants_tls and not (settings.insecure and speaks_tls(name))
+        wants_tls = (settings.ca_cert is not None or settings.client_cert is not None) and not settings.is_usual
+        asks = settings.insecure or settings.is_usual
+        plain_http = is_loopback(name) and not wants_tls and not (asks and speaks_tls(name))
     return URL(f"{'http' if plain_http else 'https'}://{name}/v2/")
 
 

@@ -117,6 +117,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
 
     plain_http: bool | None = None  # None: for loopback only
     insecure: bool = False  # do not verify its certificate
+    is_usual: bool = False  # certificates are those of every run, and say nothing of a host on loopback
     ca_cert: Path | None = None  # PEM, trusted beside the system's
     client_cert: Path | None = None
     client_key: Path | None = None
