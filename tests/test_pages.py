@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import click
 import pytest
 
 import syncer
@@ -21,6 +22,8 @@ from syncer.profiles.syncfile.sync_file import check_sync_file
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import environment
+from tests.test_defaults import parsed
+from tests.test_sync_docs import typed
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -172,3 +175,14 @@ def test_the_comparison_says_of_each_tool_what_was_read_and_of_syncer_where_it_s
         assert set(theirs) <= {"yes", "no", "part", "?", "–"}, feature
         assert ours in {"yes", "no", "part"}, feature
         assert ours == "no" or where.startswith("syncer: ["), feature
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda path: path.name)
+def test_every_command_line_of_a_page_can_be_typed(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its arguments and the values of its options; BASE and what stands before it are any name."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for _, *words in typed(page.read_text()):
+        try:
+            parsed(*(re.sub("[A-Z]+/BASE", "registry.example.com/base", word) for word in words))
+        except (click.ClickException, syncer.SyncerError) as wrong:
+            pytest.fail(f"{shlex.join(words)}: {wrong}")
