@@ -13,7 +13,7 @@ IMAGE ?= oci-syncer:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncer/__ini
 # It mocks aiohttp with aioresponses, which cannot mock the newest (see pyproject.toml).
 MOCKED := test_an_answer_that_is_no_answer_is_told_as_what_it_is
 
-.PHONY: help demo test test-cluster test-pages newest soak check format bench bench-full man wheel image clean
+.PHONY: help demo test test-cluster test-pages newest soak check site format bench bench-full man wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -43,10 +43,14 @@ newest: tools ## the registry and Palette's API once more, with the newest aioht
 soak: $(VENV)/.tested tools ## the long tests: random kills of syncer and registries, a stalled scanner, a bundle larger than memory
 	$(PYTEST) -m soak --timeout 1800
 
-check: $(VENV)/.tested ## lint and types
+check: $(VENV)/.tested ## lint, types, and whether the site of the pages builds
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory site
+
+site: $(VENV)/.tested ## the pages as a site, in build/site; a warning is an error
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning -c docs . build/site
 
 format: $(VENV)/.tested ## let ruff put the code in order
 	$(BIN)/ruff check --fix
@@ -80,7 +84,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check,docs]'
 	@touch $@
 
 clean: ## remove everything that these commands made

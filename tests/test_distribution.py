@@ -23,6 +23,7 @@ from tests.test_help import CONTEXTS
 ROOT = Path(__file__).parent.parent
 CONTAINERFILE = (ROOT / "Containerfile").read_text().replace("\\\n", " ")
 
+PAGES = ["README.md", "docs/install.md", "docs/examples/syncer-sync.cron", "docs/examples/syncer-sync.service"]
 _INSTALL = re.compile(r"\b(?:pip[\d.]*|pipx|uv\s+(?:pip|tool))\s+install\s+(?P<what>(?:\\\n|[^\n;&|#`])+)")
 _OURS = {"syncer", "oci-syncer"}
 
@@ -66,7 +67,7 @@ def test_the_wheel_is_called_oci_syncer(wheel: Path) -> None:
     assert (distribution.name, distribution.version) == ("oci-syncer", syncer.__version__)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/examples/syncer-sync.cron", "docs/examples/syncer-sync.service"])
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_that_names_the_wheel_names_the_one_of_this_version(page: str) -> None:
     assert set(re.findall(r"oci_syncer-([\d.]+)-", (ROOT / page).read_text())) == {syncer.__version__}
 

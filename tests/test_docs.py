@@ -15,9 +15,11 @@ from benchmarks.__main__ import app as benchmarks
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "tests/README.md")),
-    *sorted(DOCS.glob("*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / name for name in ("benchmarks/README.md", "tests/README.md")),
+    *sorted(DOCS.rglob("*.md")),
 ]
+OF_THE_SITE = {DOCS / "conf.py", DOCS / "site"}  # settings of Sphinx
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 BASES = [ROOT, ROOT / "syncer", ROOT / "tests", ROOT / "tests/support"]
 ROOMS = {path.name for base in BASES for path in base.iterdir() if path.is_dir()}
@@ -63,7 +65,8 @@ def test_the_index_of_the_pages_leads_to_each_of_them() -> None:
     index = DOCS / "README.md"
     linked = {(DOCS / target.partition("#")[0]).resolve() for target in links(index.read_text())}
 
-    assert {path for path in DOCS.iterdir() if path != index} <= linked
+    there = {path / "README.md" if path.is_dir() else path for path in set(DOCS.iterdir()) - OF_THE_SITE}
+    assert there | set(PAGES) <= linked | {index}
     assert index.relative_to(ROOT).as_posix() in links((ROOT / "README.md").read_text())
 
 

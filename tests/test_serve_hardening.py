@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,12 +16,14 @@ from pathlib import Path
 import anyio
 import pytest
 from anyio.abc import SocketStream
+from anyio.streams.text import TextReceiveStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from syncer.errors import InvalidFile, Locked, UsageError
 from syncer.serve import Tls, open_disk, serve
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.cli import environment
 from tests.support.disks import file_size_limit
 from tests.support.images import digest_of, noise
 from tests.support.registries import LOGIN, Registry, htpasswd
@@ -59,6 +62,23 @@ async def test_only_this_machine_reaches_it_by_default(tmp_path: Path) -> None:
     with open_disk(tmp_path) as disk:
         async with serve(disk) as address:
             assert address.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("host", "warned"), [("0.0.0.0", True), ("127.0.0.1", False)])
+async def test_an_address_that_others_reach_is_warned_of(tmp_path: Path, host: str, *, warned: bool) -> None:
+    """Threat: an operator who means one network and serves all of them, to everybody."""
+    command = [sys.executable, "-m", "syncer", "serve", "--disk", str(tmp_path / "disk"), "--host", host, "--port", "0"]
+    async with await anyio.open_process(command, env=environment(tmp_path)) as process:
+        assert process.stderr is not None
+        said = TextReceiveStream(process.stderr)
+        told = await said.receive()
+        while "serving on" not in told:
+            told += await said.receive()
+        process.terminate()
+        async for more in said:
+            told += more
+
+    assert ("warning: others can reach this address" in told) is warned, told
 
 
 async def test_no_path_leads_out_of_the_registry(serve_disk: OpenRegistry) -> None:

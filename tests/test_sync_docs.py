@@ -45,7 +45,7 @@ def typed(text: str) -> list[list[str]]:
         if line.startswith("```"):
             in_block = not in_block
         elif in_block and (match := re.match(r"(?:.*[;&|] *)?(?:/\S+/)?(syncer .*)", re.sub(r"(^|\s)#.*", "", line))):
-            found.append(shlex.split(match[1].partition(" > ")[0]))
+            found.append(shlex.split(re.split(r" [<>|] ", match[1])[0]))
     return found
 
 
@@ -59,7 +59,9 @@ def assert_known(words: list[str]) -> None:
     assert flags <= KNOWN[name], shlex.join(words)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: path.name
+)
 def test_every_command_line_is_one_that_the_parser_knows(page: Path) -> None:
     for words in typed(page.read_text()):
         assert_known(words)
