@@ -152,6 +152,15 @@ def test_the_pods_run_in_the_image_of_this_version_as_its_user(tmp_path: Path) -
         assert "/var/lib/syncer" in {mount["mountPath"] for mount in container["volumeMounts"]}
 
 
+async def test_every_command_of_a_pod_is_one_that_syncer_knows(tmp_path: Path) -> None:
+    """Unknown flags, and flags without their values, are told before the help is."""
+    for _, pod in pods(render(ALL, tmp_path)):
+        (container,) = pod["containers"]
+        if container["name"] == "syncer":
+            helped = await syncer(*container["args"], "--help", home=tmp_path)
+            assert helped.code == 0, helped.stderr
+
+
 def test_a_digest_beats_a_tag(tmp_path: Path) -> None:
     digest = f"sha256:{'0' * 64}"
     ((_, pod),) = pods(render({"image": IMAGE | {"tag": "x", "digest": digest}, "sync": SYNC}, tmp_path))
