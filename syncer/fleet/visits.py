@@ -169,7 +169,7 @@ def pieces_in_flight(together: int, most: int) -> int:
 
 def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
     """The order in which ``sites`` read; None where memory holds the bundle, or where nobody reads beside another."""
-    window, size = options.read_window, bundle.file_size
+    window, size = options.read_window, bundle.local_size
     if bundle.assumed is not None:
         return None  # a delta is small
     if window is None:
