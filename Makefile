@@ -33,7 +33,7 @@ test-cluster: $(VENV)/.tested tools ## the tests with processes of a Dask cluste
 
 test-ship: $(VENV)/.tested ship-tools ## the container image, run for real, the Helm chart, and the release workflow
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'kubernetes-validate>=1.33'
-	PATH="$(CURDIR)/build/bin:$$PATH" $(PYTEST) -m ship --timeout 600
+	PATH="$(CURDIR)/build/bin:$$PATH" $(PYTEST) -m ship --timeout 600 --numprocesses auto --dist loadfile
 
 newest: tools ## the registry and Palette's API once more, with the newest aiohttp
 	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
