@@ -37,7 +37,7 @@ test-pages: $(VENV)/.tested ## the page of a report in headless Chromium, and th
 
 test-ship: $(VENV)/.tested ship-tools ## the container image, run for real, the Helm chart, and the release workflow
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'kubernetes-validate>=1.33'
-	PATH="$(CURDIR)/build/bin:$$PATH" $(PYTEST) -m ship --timeout 600
+	PATH="$(CURDIR)/build/bin:$$PATH" $(PYTEST) -m ship --timeout 600 --numprocesses auto --dist loadfile
 
 newest: tools ## the registry and Palette's API once more, with the newest aiohttp
 	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)

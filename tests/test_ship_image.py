@@ -19,6 +19,7 @@ from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
 from tests.support.programs import needs
+from tests.support.programs import run as finish
 from tests.test_distribution import ROOT
 
 pytestmark = pytest.mark.ship
@@ -222,6 +223,31 @@ async def test_a_bundle_is_built_pushed_and_verified_in_it(
             assert ran.returncode == 0, ran.stderr.decode()
 
         await client.assert_holds(target, f"mirror/{source.address.replace(':', '_')}/app", image, "1")
+
+
+async def test_a_builder_takes_the_archive_and_runs_what_is_in_it(archive: Archive, tmp_path: Path) -> None:
+    """Buildah in a chroot, by the image's own user, home and entry."""
+    storage = ("--root", f"{tmp_path}/storage", "--runroot", f"{tmp_path}/run", "--storage-driver", "vfs")
+    made = await finish("buildah", *storage, "from", "--quiet", f"oci-archive:{archive.path}")
+    assert made.code == 0, made.stderr
+    probe = "import os; print(os.getuid(), os.environ['HOME'], os.getcwd())"
+    within = (*storage, "run", "--isolation", "chroot", made.stdout.strip(), "--")
+
+    version = await finish("buildah", *within, *archive.config["config"]["Entrypoint"], "version")
+    place = await finish("buildah", *within, "python3", "-c", probe)
+
+    assert version.stdout.strip() == package.__version__, version.stderr
+    assert place.stdout.split() == ["65532", "/var/lib/syncer", "/var/lib/syncer"], place.stderr
+
+
+async def test_skopeo_takes_the_archive(archive: Archive, debian_registry: OpenRegistry) -> None:
+    async with debian_registry() as registry:
+        at = f"docker://{registry.address}/tools/oci-syncer:1"
+        copied = await finish("skopeo", "copy", "--dest-tls-verify=false", f"oci-archive:{archive.path}", at)
+
+        assert copied.code == 0, copied.stderr
+        answer = await client.manifest(registry, "tools/oci-syncer", "1")
+        assert answer.content == archive.blob(archive.entry)
 
 
 async def test_syncer_itself_takes_the_image_where_it_is_needed(
