@@ -13,7 +13,7 @@ IMAGE ?= oci-syncer:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncer/__ini
 # It mocks aiohttp with aioresponses, which cannot mock the newest (see pyproject.toml).
 MOCKED := test_an_answer_that_is_no_answer_is_told_as_what_it_is
 
-.PHONY: help demo test test-cluster newest soak check site format bench bench-full man wheel image clean
+.PHONY: help demo test test-cluster test-pages newest soak check site format bench bench-full man wheel image clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,10 @@ test: $(VENV)/.tested tools ## set up what the tests need, and run them on all c
 
 test-cluster: $(VENV)/.tested tools ## the tests with processes of a Dask cluster
 	$(PYTEST) -m cluster --numprocesses auto
+
+test-pages: $(VENV)/.tested ## the page of a report in headless Chromium, and the queries of the dashboard in Prometheus
+	@sh tests/install-tools.sh chromium prometheus
+	$(PYTEST) -m pages
 
 newest: tools ## the registry and Palette's API once more, with the newest aiohttp
 	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)

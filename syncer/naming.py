@@ -220,7 +220,15 @@ def read_mapping_file(path: Path) -> list[MappingRule]:
     if rules is None:
         problem = "it is empty" if tree is None else f"it has no {_FIELD}"
         raise InvalidFile(path, problem, hint=f"write `{_FIELD}:` and below it lines like `quay.io/kairos: kairos`")
-    return [_rule_at(path, rules, prefix) for prefix in rules]
+    read, mistakes = [], []
+    for prefix in rules:
+        try:
+            read.append(_rule_at(path, rules, prefix))
+        except InvalidFile as mistake:
+            mistakes.append(mistake)
+    if mistakes:
+        raise InvalidFile.of(mistakes)
+    return read
 
 
 def _rules_in(tree: Any) -> Map | None:

@@ -1,10 +1,10 @@
 #!/bin/sh
 # The real programs that the tests talk to.  As root on Debian they are installed; elsewhere what is
-# missing is named, and the tests that need it are skipped by name.
+# missing is named, and the tests that need it are skipped by name.  Arguments are more programs to look for.
 set -eu
 
 missing=""
-for program in docker-registry skopeo zstd openssl tinyproxy buildah containerd nginx; do
+for program in docker-registry skopeo zstd openssl tinyproxy buildah containerd nginx "$@"; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 [ -n "$missing" ] || exit 0

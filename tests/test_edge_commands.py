@@ -64,7 +64,7 @@ async def test_an_edge_build_and_its_deployment(
         (["edge", "build", "--include-core-images-only"], "Palette's core images is not public"),
         (["edge", "build", "--include-palette-content"], "Palette's own content is not public"),
         (["edge", "build", "--export-for-connected"], "its effect on a bundle is not public"),
-        (["edge", "build"], "it is not said what to build"),
+        (["edge", "build"], "edge build needs profiles"),
         (["edge", "--config", "x", "show"], "the format of palette-edge's file is not public"),
         (["edge", "deploy", "--export", "x", "--url", UNUSED, "--password", "p"], "a password is given, and no user"),
         (["--log-level", "trace", "content", "build"], "--log-format"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -9,11 +11,12 @@ import orjson
 import pytest
 import yaml
 
+from syncer.transport.failures import no_connection
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
 from tests.support.fault_proxy import fault_proxy
-from tests.support.faults import Reply
+from tests.support.faults import Reply, Stall
 from tests.support.registries import LOGIN, Registry
 from tests.support.tls import Authority
 
@@ -39,6 +42,11 @@ async def fill(registry: Registry, *tags: str) -> str:
     return f"{registry.address}/library/busybox"
 
 
+def told(ran: Ran) -> list[str]:
+    """The lines of standard error about what went wrong, without those about how far the run is."""
+    return [line for line in ran.stderr.splitlines() if line.startswith(("failed:", "hint:", "error:"))]
+
+
 def says(ran: Ran, *sentences: str) -> bool:
     """Tell whether each of ``sentences`` is a whole line of standard error."""
     return set(sentences) <= set(ran.stderr.splitlines())
@@ -47,7 +55,7 @@ def says(ran: Ran, *sentences: str) -> bool:
 # who does not answer, or not as it should
 
 
-@pytest.mark.parametrize("scheme", ["", "http://", "https://"])
+@pytest.mark.parametrize("scheme", ["", "https://"])
 async def test_a_connection_that_is_refused_is_said_once_for_all_images(
     debian_registry: OpenRegistry, tmp_path: Path, scheme: str
 ) -> None:
@@ -55,7 +63,7 @@ async def test_a_connection_that_is_refused_is_said_once_for_all_images(
     ran = await syncer("push", "--file", file, "--registry", f"{scheme}{NOBODY}/x", home=tmp_path)
 
     assert ran.code == 1
-    assert ran.stderr.splitlines() == [
+    assert told(ran) == [
         f"failed: {NOBODY} refused the connection (it is tried once more at the end)",
         "hint: is a registry running there?",
     ]
@@ -77,9 +85,12 @@ async def test_a_host_that_speaks_https_is_told_from_one_that_speaks_http(
 
     assert (to_tls.code, to_plain.code, as_told.code) == (1, 1, 0)
     assert f"failed:  {tls.address} speaks HTTPS: 2 images not sent" in to_tls.stdout
-    assert says(to_tls, f"hint: write https://{tls.address}")
+    assert told(to_tls) == [f"failed: {tls.address} speaks HTTPS", f"hint: write https://{tls.address}"]
     assert f"failed:  {plain.address} speaks plain HTTP, and no HTTPS: 2 images not sent" in to_plain.stdout
-    assert says(to_plain, f"hint: write http://{plain.address}, or give --plain-http")
+    assert told(to_plain) == [
+        f"failed: {plain.address} speaks plain HTTP, and no HTTPS",
+        f"hint: write http://{plain.address}, or give --plain-http",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +163,20 @@ async def test_a_login_is_asked_for_by_the_command_that_keeps_it(debian_registry
 
     assert ran.code == 3
     assert says(ran, f"hint: log in: syncer registry-login --registry {registry.address} --username NAME")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ECONNREFUSED, "t.io:5000 refused the connection"),
+        (errno.EHOSTUNREACH, "there is no route to t.io:5000"),
+        (errno.ENETUNREACH, "there is no route to t.io:5000"),
+        (errno.ECONNRESET, "t.io:5000 cannot be reached: connection reset by peer"),
+    ],
+)
+def test_what_the_system_says_of_a_connection_has_words_of_its_own(number: int, words: str) -> None:
+    """A missing route cannot be had here."""
+    assert str(no_connection(OSError(number, os.strerror(number)), "t.io:5000")) == words
 
 
 # names that are not there
@@ -263,29 +288,50 @@ async def test_a_bundle_that_is_cut_short_says_how_much_is_there(
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "content"),
     [
-        "build --metadata-file {file}",
-        "build --profile-file {file}",
-        "build --images-file {file}",
-        "build --image a --have {file}",
-        "build --image a --cred-file-path {file}",
-        "sync -c {file}",
-        "sync --image a -r b.io --map {file}",
-        "push --file x --targets-file {file}",
-        "import {file}",
+        ("build --metadata-file {file}", ""),
+        ("build --profile-file {file}", "# nothing\n"),
+        ("build --images-file {file}", "# nothing\n"),
+        ("build --image a --have {file}", ""),
+        ("build --image a --cred-file-path {file}", ""),
+        ("sync -c {file}", ""),
+        ("sync -c {file}", "# nothing\n"),
+        ("sync --image a -r b.io --map {file}", "# nothing\n"),
+        ("push --file x --targets-file {file}", ""),
+        ("import {file}", ""),
     ],
 )
-@pytest.mark.parametrize("content", ["", "# nothing\n"])
 async def test_an_empty_file_is_called_empty(tmp_path: Path, command: str, content: str) -> None:
-    if content and ("--have" in command or "--cred" in command):
-        pytest.skip("JSON has no comments")
     (file := tmp_path / "bad4.yaml").write_text(content)
 
     ran = await syncer(*command.format(file=file).split(), home=tmp_path)
 
     assert ran.code == 2
     assert "is empty" in ran.stderr
+
+
+async def test_a_file_of_mappings_is_told_all_its_mistakes(tmp_path: Path) -> None:
+    (file := tmp_path / "map.yaml").write_text("registryMappingRules:\n  quay.io/a: [b]\n  quay.io/c: [d]\n")
+
+    ran = await syncer("sync", "--image", "a", "-r", "b.io", "--map", file, home=tmp_path)
+
+    assert ran.code == 2
+    assert [line.partition(" registry")[0] for line in told(ran)] == [f"error: {file}:2:", f"error: {file}:3:"]
+
+
+async def test_a_run_that_is_out_of_time_says_which_flag_ended_it(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        await fill(registry, "1")
+        proxy.on("GET", "/manifests/", Stall("answer"), times=None)
+        image = f"{proxy.registry.address}/library/busybox:1"
+        options = ("--timeout", "0.2s", "--state-dir", tmp_path)
+        ran = await syncer("sync", "--image", image, "-r", f"{registry.address}/x", *options, home=tmp_path)
+
+    assert ran.code == 1
+    assert "stopped by --timeout after 0.2 s; the next run goes on\n" in ran.stdout
 
 
 # many failures
@@ -306,16 +352,16 @@ async def test_a_cause_is_said_once_and_each_image_is_in_the_report(
         file.write_text(yaml.safe_dump(document))
         options = ("--state-dir", tmp_path / "state", "--report", tmp_path / "report.json")
         ran = await syncer("sync", "-c", file, *options, home=tmp_path)
-        told = await syncer("sync", "-c", file, *options, "--json", home=tmp_path)
+        printed = await syncer("sync", "-c", file, *options, "--json", home=tmp_path)
 
-    assert (ran.code, told.code) == (1, 1)
-    assert ran.stderr.splitlines() == [
+    assert (ran.code, printed.code) == (1, 1)
+    assert told(ran) == [
         f"failed: edge3 ({NOBODY}) refused the connection (it is tried once more at the end)",
         "hint: is a registry running there?",
     ]
     assert f"failed:  edge3 ({NOBODY}) refused the connection: {MANY} images not sent" in ran.stdout
     assert ran.stdout.count("refused") == 1
-    assert f"failed:  edge3 ({NOBODY}) refused the connection: {MANY} images not sent" in told.stderr
+    assert f"failed:  edge3 ({NOBODY}) refused the connection: {MANY} images not sent" in printed.stderr
     report = orjson.loads((tmp_path / "report.json").read_bytes())
     failed = [image for image in report["images"] if image["status"] == "failed"]
     assert len(failed) == MANY

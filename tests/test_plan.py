@@ -144,7 +144,7 @@ async def test_an_image_that_is_not_there_is_foreseen(debian_registry: OpenRegis
 async def test_a_plan_needs_something_to_plan(tmp_path: Path) -> None:
     for options, problem in (
         ([], "there is nothing to plan"),
-        (["--file", "x.tar.zst"], "it is not said where to push to"),
+        (["--file", "x.tar.zst"], "the plan of a push needs a registry"),
         (["--registry", "localhost:1"], "there is nothing to mirror"),
         (["--config", "x.yaml", "--image", "busybox"], "not by both"),
     ):

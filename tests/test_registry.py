@@ -361,7 +361,7 @@ async def test_a_host_that_does_not_exist_is_looked_up_twice(monkeypatch: pytest
 
     monkeypatch.setattr(anyio, "getaddrinfo", lookup)
     async with registries_for() as registries:
-        with pytest.raises(Unreachable, match=r"there is no host no-such-host\.invalid"):
+        with pytest.raises(Unreachable, match=r"no-such-host\.invalid cannot be found: there is no host of that name"):
             await registries.resolve(name_at("no-such-host.invalid", "app"))
 
     assert lookups == ["no-such-host.invalid"] * 2

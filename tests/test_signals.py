@@ -74,6 +74,7 @@ async def test_a_build_that_is_stopped_names_nothing_and_goes_on(
     assert [image["status"] for image in account["images"]] == ["unfinished"]
     labels = f'command="build",profile="bundle",target="{out}/bundle.tar.zst"'
     assert f"syncer_last_run_success{{{labels}}} 0.0" in metrics
+    assert account["exit_code"] == code
     assert again.code == 0, again.stderr
     assert [path.name for path in out.iterdir()] == ["bundle.tar.zst"]
 
@@ -100,6 +101,7 @@ async def test_a_push_that_is_stopped_leaves_no_tag_and_no_session(
         assert (ended, tags) == (143, [])
         assert seconds < 2
         assert account["totals"]["images_unfinished"] == 1
+        assert (account["exit_code"], account["targets"]) == (143, [to])
         assert again.code == 0, again.stderr
         await client.assert_holds(target, repository, image, "1")
 
@@ -128,10 +130,12 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     assert (ended, seconds < 2) == (130, True)
     assert [row["state"] for row in fleet["sites"]] == ["done", "partial", "not begun"]
     assert (under_way["images"], under_way["error"]) == (2, "it was stopped before all was there")
+    assert fleet["exit_code"] == 130
     assert fleet["causes"] == [{"cause": under_way["error"], "sites": [under_way["name"]]}]
     assert "run the same command again to go on" in stderr
     own = report_at(tmp_path / under_way["report"])
     assert own["totals"]["images_unfinished"] >= 1
+    assert (own["command"], own["exit_code"]) == ("push", 1)
     assert later["report"] is None
     metrics = (tmp_path / "fleet.prom").read_text()
     success = [

@@ -435,7 +435,7 @@ async def test_wrong_flags_are_told_with_what_to_do(tmp_path: Path) -> None:
     file = write_file(tmp_path, sources=[{"image": "a"}], targets=[{"registry": "localhost:9"}])
     for options, said in (
         ([], "there is nothing to mirror"),
-        (["--image", "busybox"], "it is not said where to mirror to"),
+        (["--image", "busybox"], "a sync needs a target"),
         (["-c", file, "--registry", "localhost:9"], "not by both"),
         (["-c", file, "--image", "busybox"], "not by both"),
         (["-c", file, "--no-referrers", "--require-referrers"], "contradict each other"),

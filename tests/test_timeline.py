@@ -85,7 +85,8 @@ async def push_through(
 async def test_a_report_says_which_run_it_is_of_and_what_was_in_flight_when(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:
-    report, _ = await push_through(debian_registry, tmp_path, link=Link(round_trip=0.03))
+    trace = tmp_path / "trace.json"
+    report, _ = await push_through(debian_registry, tmp_path, "--trace", trace, link=Link(round_trip=0.03))
 
     assert (report["version"], report["command"], report["name"]) == (__version__, "push", "edge")
     assert (report["exit_code"], report["targets"]) == (0, [report["registries"][0]["registry"]])
@@ -101,6 +102,14 @@ async def test_a_report_says_which_run_it_is_of_and_what_was_in_flight_when(
     assert sum(timeline["bytes_sent"]) >= 120_000
     assert max(timeline["in_flight"]) > 0
     assert len(timeline["in_flight"]) * timeline["bucket_seconds"] < report["totals"]["seconds"] + 0.2
+    bars = [event for event in orjson.loads(trace.read_bytes())["traceEvents"] if event["ph"] == "X"]
+    assert {bar["args"]["digest"] for bar in bars} == spans.keys()
+    for bar in bars:
+        span = spans[bar["args"]["digest"]]
+        assert (bar["name"], bar["ts"], bar["dur"]) == (span["image"], span["at"] * 1e6, span["seconds"] * 1e6)
+    for row in {bar["tid"] for bar in bars}:  # no two bars of a row lie on each other
+        times = sorted((bar["ts"], bar["ts"] + bar["dur"]) for bar in bars if bar["tid"] == row)
+        assert all(ended <= began for (_, ended), (began, _) in itertools.pairwise(times))
 
 
 async def test_a_failed_run_says_its_exit_code(debian_registry: OpenRegistry, tmp_path: Path) -> None:
@@ -235,6 +244,13 @@ def test_the_largest_share_of_the_time_bounds_a_run(
 
     assert bound
     assert (bound.by, round(bound.share, 3)) == (by, share)
+
+
+def test_a_run_that_asked_no_registry_may_be_bounded_by_its_disk() -> None:
+    bound = find_bound(measured(publishing=7.0), [])
+
+    assert bound
+    assert (bound.by, bound.share) == ("disk", 0.7)
 
 
 def test_nothing_is_claimed_of_a_run_of_which_too_little_is_known() -> None:

@@ -1188,6 +1188,32 @@ async def test_a_target_that_has_no_place_left_ends_the_run() -> None:
         await carry([source.add("example.com/app:1", images.image("a"))], source, target)
 
 
+@dataclass(slots=True)
+class NarrowTarget(MemoryTarget):
+    """A target with room for ``room`` bytes, which knows how much it needs for what it was told of."""
+
+    room: int = 0
+    needed: int = 0
+
+    async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
+        self.needed += descriptor.size
+        if self.needed > self.room:
+            raise TargetFull(f"{self.needed} bytes are needed")
+
+
+async def test_a_target_without_room_is_told_what_all_images_need() -> None:
+    """The first image that does not fit is not the last one: the message counts them all."""
+    source, made = MemorySource(), [images.image(f"{number}") for number in range(6)]
+    references = [source.add(f"example.com/{number}:1", image) for number, image in enumerate(made)]
+    size = sum(image.size + len(image.content) for image in made)
+    target = NarrowTarget(room=made[0].size)
+
+    with pytest.raises(TargetFull, match=f"^{size} bytes are needed$"):
+        await carry(references, source, target)
+
+    assert not target.names
+
+
 async def test_a_blob_is_mounted_from_where_it_was_seen_only() -> None:
     """What is not there after all is forgotten, and sent."""
 

@@ -18,7 +18,7 @@ from syncer.formats.archive import MAX_UNPACKED
 from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Manifest
-from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
+from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, file_reference, guess_reference
 from syncer.profiles.definition.artifacts import CHART_LAYER, Spool, pack_reference
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart, Definition
 from syncer.profiles.definition.local import spool_file, spool_pack
@@ -215,6 +215,11 @@ def _merged(trees: Sequence[Any]) -> Map:
             known = merged.get(key)
             merged[key] = _merged([known, value]) if isinstance(known, Map) and isinstance(value, Map) else value
     return merged
+
+
+def name_of_file(address: str, name: str | None) -> Reference:
+    """The name under which the file at ``address``, which ``name`` may call otherwise, travels."""
+    return file_reference(address, name)
 
 
 def chart_name(request: ChartRequest) -> Reference:

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 from syncer.bundle import Assumed
 from syncer.content import Item, Source, Target
-from syncer.errors import Exit, NetworkError, SyncerError, refusal_in
+from syncer.errors import Exit, NetworkError, SyncerError, Unsafe, refusal_in
 from syncer.oci import Reference
 from syncer.registry import Registries, RegistryAddress
 from syncer.report import Account, RegistryAccount, Report
@@ -33,6 +33,7 @@ from syncer.transfer.memory import Memory
 from syncer.transfer.run import WORKERS, Options, transfer
 from syncer.transport import Traffic, Wait, WaitKind
 from syncer.transport.client import TRANSIENT
+from syncer.transport.failures import HOPELESS
 
 
 class RunOptions(Struct, frozen=True, kw_only=True):
@@ -135,7 +136,7 @@ class Run:
         try:
             with self.watching(registries):
                 await transfer(items, source, target, options=options, emit=failures)
-                again = [] if self.beside_others else failures.again(items)
+                again = failures.again(items)
                 if again and registries:
                     registries.transport.forget_outages()
                     await transfer(again, source, target, options=options, emit=failures)
@@ -252,7 +253,7 @@ def may_pass(error: SyncerError) -> bool:
     """Tell whether ``error`` is trouble of the network or of a server, and no refusal."""
     if answered := refusal_in(error):
         return answered.status in TRANSIENT
-    return isinstance(error, NetworkError)
+    return isinstance(error, NetworkError) and not isinstance(error, (*HOPELESS, Unsafe))
 
 
 class BuildResult(Struct, frozen=True, kw_only=True):

@@ -369,14 +369,12 @@ def _stand_ins(source: Source) -> list[Reference]:
     """Names that stand for a source that could not be listed."""
     if source.profiles:
         return [Reference("palette.invalid", f"profiles/{plain_name(uid)}") for uid in source.profiles]
-    if source.chart is not None:
-        from syncer.api.charts import chart_name  # noqa: PLC0415  as above
+    if source.chart is not None or source.file is not None:
+        from syncer.api import charts  # noqa: PLC0415  as above
 
-        return [chart_name(_request(source))]
-    if source.file is not None:
-        from syncer.profiles.charts.finder import file_reference  # noqa: PLC0415  as above
-
-        return [file_reference(source.file.url, source.file.name)]
+        if source.chart is not None:
+            return [charts.chart_name(_request(source))]
+        return [charts.name_of_file(source.file.url, source.file.name)] if source.file else []
     named = source.repository or source.image
     return [dataclasses.replace(named, tag=None, digest=None)] if named else []
 

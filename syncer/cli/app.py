@@ -42,6 +42,7 @@ _LOOK = {
     "definition": ("bundles:definition", "Print what a bundle holds."),
     "have": ("bundles:have", "List what a registry has, for the next delta."),
     "report": ("fleet:report", "Show what a run did, or several runs as one."),
+    "doctor": ("doctor:doctor", "Examine a registry, and say what syncer does about it."),
 }
 _SERVE = {"serve": ("serve:serve", "Serve a bundle or a directory as a registry.")}
 _LOG_IN = {

@@ -156,7 +156,7 @@ def build(
     """
     unpublished.refuse()
     if not cluster_profile_ids:
-        raise UsageError("it is not said what to build", hint="name profiles with --cluster-profile-ids")
+        raise UsageError("edge build needs profiles", hint="name profiles with --cluster-profile-ids")
     directory, file_name = _places(outfile, palette_endpoint, project_id, cluster_profile_ids)
     logging = Logging.current()
     is_saas = api_key and not palette_endpoint and not os.environ.get("SYNCER_CONSOLE_URL")

@@ -236,6 +236,9 @@ class _Watcher:
 
     def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
         if report is not None and self._reports is not None:
+            if isinstance(report, Report):
+                code = int(result.exit)
+                report = structs.replace(report, version=__version__, command="push", exit_code=code)
             self._reports.write(result.name, report)
         if self._log:
             fields = {key: value for key, value in result.to_json().items() if key not in ("name", "report")}
@@ -267,6 +270,11 @@ async def run_fleet(
     """
     from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
+    if output.trace:
+        raise UsageError(
+            "--trace is of one registry, and several sites are gone to",
+            hint="--report-dir writes a report of each site, whose timeline `syncer report --html` shows",
+        )
     for path in filter(None, (output.report, output.metrics_file)):
         require_writable(path)
     reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
@@ -400,22 +408,21 @@ def report(
         "The reports that --report wrote, or --json printed.", metavar="FILE…", many=True
     ),
     json: bool = json_flag("Print the joined report as one JSON document instead of a summary."),
-    exit_code: bool = flag(
-        "Exit as one run would have done; else with 0 if the reports can be read.",
-        heading=Heading.REPORTING,
-        fixed=True,
-    ),
+    html: Path | None = option("Write it as a page too.", metavar="PAGE", heading=Heading.REPORTING, fixed=True),
+    exit_code: bool = flag("Exit as one run would have done.", heading=Heading.REPORTING, fixed=True),
 ) -> None:
     """Show what a run did, or several runs as one.
 
     Several are, say, the shards of a fleet. Of an image or a site that is in several reports, the last one counts.
 
     Examples:
-        syncer report run.json
+        syncer report run.json --html run.html
         syncer report part-*.json --json > whole.json
 
     More: docs/report.md
     """
+    if html is not None:
+        require_writable(html)
     accounts = [read_account(path) for path in files]
     fleets = [account for account in accounts if isinstance(account, FleetResult)]
     runs = [account for account in accounts if isinstance(account, Report)]
@@ -430,6 +437,10 @@ def report(
         joined, repeated = join_fleets(fleets)
     else:
         joined, repeated = join_reports(runs)
+    if html is not None:
+        from syncer.report.page import write_page  # noqa: PLC0415  rarely used
+
+        write_page(html, joined.to_json())
     if repeated:
         note(_repeated("site" if fleets else "image", repeated))
     if json:

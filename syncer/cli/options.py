@@ -288,6 +288,7 @@ class OutputOptions:
     json: bool = json_flag()
     progress: bool = flag("Show no progress on stderr.", default=True)
     report: Path | None = option("Write the full report (JSON) to this file.", metavar="FILE")
+    trace: Path | None = option("Write a trace for Perfetto (Chrome's format) to this file.", metavar="FILE")
     metrics_file: Path | None = option("Write metrics for node_exporter to this file.", metavar="FILE")
     log_format: LogForm | None = option("Log each event on stderr instead of showing progress.")
     quiet: bool = flag("Say nothing unless something fails; for cron.", "-q", "--quiet")

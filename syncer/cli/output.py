@@ -26,7 +26,16 @@ from syncer.formats.text import read_images_file
 from syncer.formats.units import Shard
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
-from syncer.report.summary import NO_NAMES, failure_lines, quantity, require_writable, shown, trouble, write_report
+from syncer.report.summary import (
+    NO_NAMES,
+    failure_lines,
+    quantity,
+    require_writable,
+    shown,
+    trouble,
+    write_report,
+    write_trace,
+)
 from syncer.transfer.events import Emit
 
 _PLACES_SHOWN = 5  # lines of lists
@@ -83,8 +92,8 @@ class Reporter(Struct, frozen=True):
             click.echo(without_secrets(summary(title, outcome, report, self.names)))
         if self.options.log is not None:
             return
-        if self.options.json:
-            for line in failure_lines(report, self.names, least=2 if self.options.progress else 1):
+        if self.options.json and not self.options.quiet:
+            for line in failure_lines(report, self.names, least=2 if self.options.shows_progress else 1):
                 click.echo(line, err=True)
         for hint in hints_of(report, lists, may_be_partial=may_be_partial):
             click.echo(f"hint: {hint}", err=True)
@@ -101,6 +110,8 @@ class Reporter(Struct, frozen=True):
         report = self.sign(report, profile, code)
         if self.options.report:
             write_report(self.options.report, report)
+        if self.options.trace and report.timeline:
+            write_trace(self.options.trace, report)
         if self.options.metrics_file:
             write = metrics_writer()
             job = write.Job(profile=profile, command=self.command, targets=self.targets, shard=self.shard)
@@ -144,7 +155,7 @@ def open_reporter(
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
-    for path in filter(None, (options.report, options.metrics_file)):
+    for path in filter(None, (options.report, options.trace, options.metrics_file)):
         require_writable(path)
     run_id, command = new_run_id(), click.get_current_context().info_name or ""
     make = partial(Reporter, names=names, targets=tuple(map(str, targets)), shard=str(shard) if shard else None)

@@ -126,7 +126,7 @@ async def download_definition(
     check_name(name)
     if not uids:
         raise UsageError(
-            "it is not said which profiles the cluster definition is of",
+            "a cluster definition needs its profiles",
             hint="name them with --cluster-definition-profile-ids",
         )
     path = directory / f"{name}.tgz"

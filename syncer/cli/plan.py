@@ -138,7 +138,7 @@ async def _plan_push(
     workers: int,
 ) -> ForecastReport:
     if address is None:
-        raise UsageError("it is not said where to push to", hint="name it with --registry")
+        raise UsageError("the plan of a push needs a registry", hint="name it with --registry")
     delivery = Delivery(address=address, mapping=mirror.map, platform=mirror.arch, state=state)
     return await plan_push(file, delivery, given=given, settings=settings, workers=workers, warn=warn)
 

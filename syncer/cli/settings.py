@@ -489,7 +489,7 @@ _NAMES = """
     output packs palette-endpoint plain-http port private-key profile-file profiles progress project
     project-id public-key push quiet ranges read-window recheck referrers registry repo report report-dir
     require-referrers resume scan set-var shard signature since spool-size stall state-dir strict tags
-    targets-file timeout tls-cert tls-key trust-journal username verbose verify
+    targets-file timeout tls-cert tls-key trace trust-journal username verbose verify
 """
 KEYS = frozenset(_NAMES.split())
 """The options that may have a default, of all commands; ``test_defaults`` compares them with those that there are."""

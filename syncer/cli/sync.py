@@ -435,7 +435,7 @@ def _make_sync_file(options: MirrorOptions, targets: Sequence[RegistryAddress]) 
     sources = tuple(_sources(options))
     if not sources or not targets:
         raise UsageError(
-            "there is nothing to mirror" if not sources else "it is not said where to mirror to",
+            "there is nothing to mirror" if not sources else "a sync needs a target",
             hint="name a sync file with --config, or images with --image and their target with --registry",
         )
     for number, address in enumerate(targets):

@@ -195,7 +195,7 @@ _MOST_PAGES = 10_000
 _MOST_ENTRIES = 1_000_000
 _MOST_BYTES = 32 * 1024 * 1024  # of all pages of a list
 
-_HINT = "nothing is taken for missing that such a list leaves out; what is wrong is the registry, or a proxy before it"
+_HINT = "the registry, or a proxy before it, is at fault; syncer deletes nothing because of such a list"
 
 
 class Pages(Struct, Generic[Entry], frozen=True):

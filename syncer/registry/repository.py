@@ -170,7 +170,7 @@ class Repository:
         if answer.status == 404:
             return False
         if answer.status == 200 and not is_web_page(answer):
-            raise RegistryError(str(request), answer.status, ["it is not said how large the blob is"])
+            raise RegistryError(str(request), answer.status, ["the registry does not say how large the blob is"])
         raise await self.refusal(answer)
 
     async def put_manifest(self, reference: str, manifest: AnyManifest, *, budget: Budget | None = None) -> Answer:

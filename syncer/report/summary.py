@@ -18,7 +18,7 @@ from syncer.files import saving, write_whole
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.report.figures import ImageAccount, PrunedTag, PruneStatus, Report
-from syncer.report.timeline import Bound
+from syncer.report.timeline import BlobSpan, Bound, Timeline, WaitSpan
 
 _RULE = "-" * 29
 _FAILURES_SHOWN = 20  # causes
@@ -39,7 +39,7 @@ def summary(title: str, outcome: Sequence[str], report: Report, names: Mapping[s
 
 
 def trouble(report: Report, names: Mapping[str, str] = NO_NAMES) -> list[str]:
-    """The lines of a summary about what went wrong."""
+    """The lines of a summary about what went wrong; ``names`` are what the user calls hosts."""
     return [*failure_lines(report, names), *_warnings(report)]
 
 
@@ -279,3 +279,51 @@ def write_account(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``."""
     with saving(path):
         write_whole(path, content, mode=0o644)
+
+
+def write_trace(path: Path, report: Report) -> None:
+    """Write the timeline of ``report`` to ``path``, in Chrome's trace format; raises ``TargetError``."""
+    name = " ".join(filter(None, ("syncer", report.command, report.name)))
+    write_account(path, orjson.dumps(shown(trace(report.timeline or Timeline(), name))))
+
+
+def trace(timeline: Timeline, name: str) -> dict[str, Any]:
+    """``timeline`` in Chrome's trace format, which Perfetto opens; ``name`` is what the run is called.
+
+    Blobs that are under way at one time are beside each other, in as few rows as that takes.
+    """
+    events: list[dict[str, Any]] = [
+        {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": name}},
+        {"ph": "M", "pid": 2, "name": "process_name", "args": {"name": "waits"}},
+    ]
+    rows: list[float] = []  # when each is free again
+    for blob in sorted(timeline.blobs, key=lambda blob: blob.at):
+        row = next((number for number, free in enumerate(rows) if free <= blob.at), len(rows))
+        rows[row : row + 1] = [blob.at + blob.seconds]
+        events.append(
+            _slice(1, row + 1, blob.image or blob.digest, blob)
+            | {"args": {key: value for key, value in blob.to_json().items() if key not in ("at", "seconds")}}
+        )
+    hosts: dict[str, int] = {}
+    for wait in timeline.waits:
+        row = hosts.setdefault(wait.host, len(hosts) + 1)
+        named = f"{wait.kind}: {wait.reason}" if wait.reason else wait.kind
+        events.append(_slice(2, row, named, wait) | {"args": {"host": wait.host, "count": wait.count}})
+    events += [
+        {"ph": "M", "pid": 2, "tid": row, "name": "thread_name", "args": {"name": host}} for host, row in hosts.items()
+    ]
+    for number, (received, sent, flying) in enumerate(
+        zip(timeline.bytes_received, timeline.bytes_sent, timeline.in_flight, strict=True)
+    ):
+        at = round(number * timeline.bucket_seconds * 1e6)
+        rates = {"received": received / timeline.bucket_seconds, "sent": sent / timeline.bucket_seconds}
+        events.append({"ph": "C", "pid": 1, "name": "bytes a second", "ts": at, "args": rates})
+        events.append({"ph": "C", "pid": 1, "name": "blobs in flight", "ts": at, "args": {"blobs": flying}})
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _slice(process: int, row: int, name: str, span: BlobSpan | WaitSpan) -> dict[str, Any]:
+    """One bar of a trace; times are in microseconds."""
+    times = {"ts": round(span.at * 1e6), "dur": round(span.seconds * 1e6)}
+    kind = "blob" if isinstance(span, BlobSpan) else "wait"
+    return {"ph": "X", "pid": process, "tid": row, "name": name, "cat": kind, **times}

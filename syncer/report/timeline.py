@@ -462,13 +462,15 @@ def find_bound(measured: Measured, hosts: Iterable[HostTime], command: str | Non
     in_flight = total / elapsed
     if busy := _busy(measured):
         text = f"bounded by the CPU of this machine, {100 * busy:.0f} % of it busy"
-        return Bound(by="cpu", share=busy, text=text, hint=_cpu_hint(command), worker_seconds=seconds)
+        shards = "--shard I/N on several machines" if command == "sync" else None
+        return Bound(by="cpu", share=busy, text=text, hint=shards, worker_seconds=seconds)
     if in_flight + limit + on_disk < _MEASURED:
         return None
     shares = {key: (1 - limit - on_disk) * value / total for key, value in seconds.items()}
     shares["disk"] = shares.get("disk", 0.0) + on_disk
     by, share = max(shares.items(), key=lambda each: each[1])
-    if limit >= min(share, in_flight * share):  # with less than one in flight, nothing was for some of the time
+    # with less than one in flight, nothing was for some of the time
+    if limit > 0 and limit >= (share if by == "disk" else min(share, in_flight * share)):
         host = max(pauses, key=lambda host: pauses[host])
         text = f"bounded by the limit of {host}, which asked to wait for {100 * limit:.0f} % of the time"
         login = "a login, which may have a higher limit"
@@ -483,10 +485,6 @@ def _busy(measured: Measured) -> float | None:
     """The share of one core, or of all, that was busy, if that is so much that nothing else can bound."""
     one, every = measured.loop / measured.elapsed, measured.cpu / measured.elapsed / max(1, measured.cores)
     return min(1.0, max(one, every)) if max(one, every) >= _BUSY else None
-
-
-def _cpu_hint(command: str | None) -> str | None:
-    return "--shard I/N on several machines" if command == "sync" else None
 
 
 def _hint(by: str, command: str | None, workers: int | None) -> str | None:
