@@ -7,13 +7,14 @@ NEWEST := $(VENV)-newest
 PYTEST := $(BIN)/python -m pytest
 
 BUILDER ?= $(firstword $(foreach name,podman buildah docker,$(shell command -v $(name))))
-BASE_IMAGE ?= docker.io/library/python:3.11-slim
-IMAGE ?= oci-syncer:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncer/__init__.py)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' syncer/__init__.py)
+IMAGE ?= oci-syncer:$(VERSION)
+IMAGE_FILE ?= dist/oci-syncer-$(VERSION).image.tar
 
 # It mocks aiohttp with aioresponses, which cannot mock the newest (see pyproject.toml).
 MOCKED := test_an_answer_that_is_no_answer_is_told_as_what_it_is
 
-.PHONY: help demo test test-cluster test-pages newest soak check site format bench bench-full man wheel image clean
+.PHONY: help demo test test-cluster test-pages test-ship newest soak check site format bench bench-full man wheel image image-lock clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +34,10 @@ test-cluster: $(VENV)/.tested tools ## the tests with processes of a Dask cluste
 test-pages: $(VENV)/.tested ## the page of a report in headless Chromium, and the queries of the dashboard in Prometheus
 	@sh tests/install-tools.sh chromium prometheus
 	$(PYTEST) -m pages
+
+test-ship: $(VENV)/.tested ship-tools ## the container image, run for real, the Helm chart, and the release workflow
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'kubernetes-validate>=1.33'
+	PATH="$(CURDIR)/build/bin:$$PATH" $(PYTEST) -m ship --timeout 600
 
 newest: tools ## the registry and Palette's API once more, with the newest aiohttp
 	@test -x $(NEWEST)/bin/python || $(PYTHON) -m venv $(NEWEST)
@@ -69,13 +74,25 @@ wheel: $(VENV)/.installed ## dist/oci_syncer-VERSION-py3-none-any.whl, to be ins
 	@rm -f dist/oci_syncer-*.whl
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
-image: wheel ## an image with that wheel, by podman, buildah or docker (BUILDER=…, IMAGE=NAME:TAG, BASE_IMAGE=…)
+image: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+image: wheel ## a small image with that wheel, from Debian's packages, into dist/ (IMAGE=NAME:TAG; BASE_IMAGE=… builds on that)
+ifdef BASE_IMAGE
 	@test -n "$(BUILDER)" || { echo "image: found none of podman, buildah and docker; name one: make image BUILDER=…" >&2; exit 1; }
 	$(BUILDER) build --file Containerfile --build-arg BASE=$(BASE_IMAGE) --tag $(IMAGE) dist
+else
+	$(BIN)/python scripts/image.py --wheel dist/oci_syncer-*.whl --name $(IMAGE) --output $(IMAGE_FILE)
+endif
+
+image-lock: $(VENV)/.installed ## write down the newest libraries for the image: scripts/image-requirements.txt
+	$(BIN)/python scripts/image.py --lock
 
 .PHONY: tools
 tools: ## Debian's registry, skopeo, zstd: installed when we may, else named by what skips
 	@sh tests/install-tools.sh
+
+.PHONY: ship-tools
+ship-tools: tools ## helm and actionlint, built by go into build/bin where they are not on PATH
+	@sh tests/install-ship-tools.sh build/bin
 
 $(VENV)/.installed: pyproject.toml
 	@echo "installing syncer into $(VENV)"

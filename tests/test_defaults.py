@@ -140,6 +140,26 @@ def test_a_variable_sets_an_option_that_may_have_a_default(
     assert parsed(*words.split())[name] == value
 
 
+@pytest.mark.parametrize(
+    ("variable", "key", "name"),
+    [
+        ("SYNCER_PROJECT_ID", "project-id", "project_id"),
+        ("REGISTRY_AUTH_FILE", "authfile", "authfile"),
+        ("STATE_DIRECTORY", "state-dir", "state_dir"),
+    ],
+)
+def test_a_variable_that_a_command_reads_itself_beats_the_file(
+    variable: str, key: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    write(tmp_path, f'{key} = "of-file"\n')
+    alone = parsed("build")[name]
+    monkeypatch.setenv(variable, "of-environment")
+
+    assert str(alone) == "of-file"
+    assert parsed("build")[name] is None, "so the command looks at the variable"
+
+
 async def test_all_mistakes_of_the_file_are_told_with_its_name_and_their_keys(tmp_path: Path) -> None:
     harm = "".join(f'{key} = "x"\n' for key in sorted(GIVEN_EACH_TIME))
     file = write(tmp_path, f'concurrency = 1000\njson = "yes"\nmap = "x"\nnosuch = 1\nconfig = {{a = 1}}\n{harm}')

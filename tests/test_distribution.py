@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
@@ -167,3 +168,44 @@ def test_nothing_of_ours_has_an_index_find_us() -> None:
     for path in tracked():
         if path != Path(__file__):
             assert not list(installed_from_an_index(path.read_text(errors="replace"))), path
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution of a release, unpacked."""
+    directory = tmp_path_factory.mktemp("sdist")
+    build = "import sys; from hatchling.build import build_sdist; print(build_sdist(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, directory], check=True, cwd=ROOT, capture_output=True)
+    (built,) = directory.iterdir()
+    assert built.name == f"oci_syncer-{syncer.__version__}.tar.gz"
+    with tarfile.open(built) as archive:
+        archive.extractall(directory, filter="data")
+    return directory / f"oci_syncer-{syncer.__version__}"
+
+
+def test_the_wheel_has_types_and_its_licence_and_no_tests(wheel: Path) -> None:
+    (distribution,) = distributions(path=[str(wheel)])
+    brought = {str(file) for file in distribution.files or ()}
+
+    assert "syncer/py.typed" in brought
+    assert distribution.metadata.get_all("License-File") == ["LICENSE"]
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in brought)
+    assert {name.partition("/")[0].partition("-")[0] for name in brought} == {"syncer", "oci_syncer"}
+    assert not [name for name in brought if "test" in name.casefold() or "benchmark" in name or name.endswith(".pyc")]
+
+
+def test_the_sources_bring_all_that_a_change_needs_and_nothing_that_was_made(sdist: Path) -> None:
+    brought = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
+    kept = {path.relative_to(ROOT).as_posix() for path in tracked()}
+
+    assert brought - kept <= {"PKG-INFO"}
+    assert {name for name in kept - brought if not name.startswith(".")} == set()
+
+
+def test_the_sources_build_that_very_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+    build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], check=True, cwd=sdist, capture_output=True)
+
+    (built,) = tmp_path.iterdir()
+    assert built.name == wheel.name
+    assert built.read_bytes() == wheel.read_bytes()

@@ -716,7 +716,7 @@ async def test_a_bad_list_of_what_is_missing_is_told_with_its_line(text: str, pr
         (["build", "--have", "have.json", "--build-type", "remote", "-r", "t.io"], "a remote build sends what"),
         (["plan", "--have", "have.json", "-r", "t.io"], "for a bundle that would be built"),
         (["edge", "build", "--have", "have.json"], "No such option"),
-        (["have"], "Missing option '-r' / '--registry'"),
+        (["have"], "Missing argument 'REGISTRY'"),
         (["have", "-r", "t.io", "-o", "absent/have.json"], "the directory absent does not exist"),
     ],
 )

@@ -45,7 +45,7 @@ def typed(text: str) -> list[list[str]]:
         if line.startswith("```"):
             in_block = not in_block
         elif in_block and (match := re.match(r"(?:.*[;&|] *)?(?:/\S+/)?(syncer .*)", re.sub(r"(^|\s)#.*", "", line))):
-            found.append(shlex.split(re.split(" [<>] ", match[1])[0]))
+            found.append(shlex.split(re.split(r" [<>|] ", match[1])[0]))
     return found
 
 

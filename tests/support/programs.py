@@ -25,6 +25,13 @@ def needs(program: str) -> str:
     return path
 
 
+def needs_built(program: str) -> str:
+    """The path of a ``program`` that go builds for `make test-ship`; where go is not, its tests are skipped by name."""
+    if shutil.which(program) is None and shutil.which("go") is None:
+        pytest.skip(f"needs {program}, or go to build it")
+    return needs(program)
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A program's exit code and what it wrote."""
