@@ -162,11 +162,11 @@ async def test_a_registry_that_restarts_in_mid_run_fails_nothing(
 
         async def run() -> None:
             if command == "build":
-                built = await api.build(references, output=tmp_path, settings=settings, workers=4, emit=note)
+                built = await api.build(references, output=tmp_path, settings=settings, concurrency=4, emit=note)
                 ran.append(built.exit)
             else:
                 to = running.address
-                pushed = await api.push(tmp_path / "bundle.tar.zst", to, settings=settings, workers=4, emit=note)
+                pushed = await api.push(tmp_path / "bundle.tar.zst", to, settings=settings, concurrency=4, emit=note)
                 ran.append(pushed.exit)
 
         if command == "push":
@@ -210,11 +210,11 @@ async def test_a_registry_that_restarts_behind_a_proxy_fails_nothing(
 
         async def run() -> None:
             if command == "build":
-                built = await api.build(references, output=tmp_path, settings=settings, workers=4, emit=note)
+                built = await api.build(references, output=tmp_path, settings=settings, concurrency=4, emit=note)
                 ran.append(built.exit)
             else:
                 to, bundle = proxy.registry.address, tmp_path / "bundle.tar.zst"
-                ran.append((await api.push(bundle, to, settings=settings, workers=4, emit=note)).exit)
+                ran.append((await api.push(bundle, to, settings=settings, concurrency=4, emit=note)).exit)
 
         with anyio.fail_after(40):
             async with anyio.create_task_group() as tasks:

@@ -270,7 +270,7 @@ async def test_large_blobs_go_in_the_order_of_the_file(debian_registry: OpenRegi
         file = await large_bundle(source, tmp_path)
         async with fault_proxy(target) as proxy:
             named = sites(f"{proxy.registry.address}/site", f"{target.address}/other")
-            options = FleetOptions(read_window=WINDOW, workers=1)
+            options = FleetOptions(read_window=WINDOW, concurrency=1)
 
             pushed = await push_fleet(file, named, options=options)
 

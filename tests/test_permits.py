@@ -104,7 +104,7 @@ CONCURRENCIES = pytest.mark.parametrize("concurrency", [1, 4, 32])
 async def test_a_build_from_a_registry_that_gives_out_its_own_tokens_ends(tmp_path: Path, concurrency: int) -> None:
     async with registry_with(OwnTokens(), stocked=True) as registry, watchdog():
         names = [f"{registry.address}/app{number}:v1" for number in range(IMAGES)]
-        built = await library.build(names, output=tmp_path, settings=with_places(concurrency), workers=concurrency)
+        built = await library.build(names, output=tmp_path, settings=with_places(concurrency), concurrency=concurrency)
 
     assert built.exit == 0
 
@@ -118,8 +118,8 @@ async def test_a_push_to_a_registry_that_gives_out_its_own_tokens_and_its_verifi
         built = await library.build([f"{source.address}/app{n}:v1" for n in range(IMAGES)], output=tmp_path)
         assert built.path is not None
         async with watchdog():
-            pushed = await library.push(built.path, target.address, settings=settings, workers=concurrency)
-            verified = await library.verify(built.path, target.address, settings=settings, workers=concurrency)
+            pushed = await library.push(built.path, target.address, settings=settings, concurrency=concurrency)
+            verified = await library.verify(built.path, target.address, settings=settings, concurrency=concurrency)
 
     assert (pushed.exit, verified.exit) == (0, 0), (pushed.report.failures, verified.lacking)
     assert pushed.report.totals.images_copied == IMAGES
@@ -136,7 +136,7 @@ async def test_a_sync_between_registries_that_give_out_their_own_tokens_ends(tmp
         file = tmp_path / "sync.yaml"
         listed = ", ".join(f"{{image: '{source.address}/app{number}:v1'}}" for number in range(IMAGES))
         file.write_text(f"sources: [{listed}]\ntargets: [{{registry: '{target.address}'}}]\n")
-        synced = await library.sync(file, Mirroring(workers=concurrency), settings=with_places(concurrency))
+        synced = await library.sync(file, Mirroring(concurrency=concurrency), settings=with_places(concurrency))
 
     assert synced.report.totals.images_copied == IMAGES
     assert source_tokens.most <= concurrency

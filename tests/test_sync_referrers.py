@@ -44,7 +44,7 @@ async def mirror_quickly(
         "targets": [{"registry": f"{target.address}/m"}],
     }
     (home / "sync.yaml").write_text(yaml.safe_dump(document | more))
-    settings, how = settings_for(source, target), Mirroring(workers=1)
+    settings, how = settings_for(source, target), Mirroring(concurrency=1)
     return await sync(home / "sync.yaml", how, settings=settings)
 
 

@@ -145,7 +145,7 @@ async def build(
     assumption: Assumption | None = None,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> BuildResult:
@@ -177,7 +177,7 @@ async def build(
         referrers=referrers,
         supplies=supplies,
         settings=settings,
-        options=RunOptions(workers=workers, run_id=run_id, emit=emit),
+        options=RunOptions(concurrency=concurrency, run_id=run_id, emit=emit),
     )
 
 

@@ -95,7 +95,7 @@ async def find_rest(
     address: RegistryAddress,
     *,
     names: Mapping[Reference, Reference],
-    workers: int,
+    concurrency: int,
 ) -> DeltaSource:
     """Look at ``address`` for each blob that ``delta`` lacks and ``items`` need, by one HEAD each.
 
@@ -117,7 +117,7 @@ async def find_rest(
                 found[digest] = space
                 return
 
-    await for_each(wanted, look, workers)
+    await for_each(wanted, look, concurrency)
     if missing := [blob for digest, blob in assumed.items() if digest in wanted and digest not in found]:
         raise AssumedMissing(str(address), missing, len(wanted))
     return DeltaSource(delta, registries, address.host, found)
@@ -160,7 +160,7 @@ class _Nowhere:
         return None
 
 
-async def for_each(jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], workers: int) -> None:
+async def for_each(jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], concurrency: int) -> None:
     """Do ``work`` for each of ``jobs``, several at a time; raises its first ``SyncerError``, which ends it."""
     rest = iter(list(jobs))
     problems: list[SyncerError] = []
@@ -175,7 +175,7 @@ async def for_each(jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], 
                 problems.append(error)
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(workers):
+        for _ in range(concurrency):
             tasks.start_soon(take)
     if problems:
         raise problems[0]
@@ -278,7 +278,7 @@ async def find_assumption(
     since: Path | None = None,
     missing: Path | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     warn: Warn | None = None,
 ) -> Assumption | None:
     """The blobs that a target has, by lists of ``syncer have`` or by what it got before; None where nothing is given.
@@ -297,7 +297,7 @@ async def find_assumption(
     if lists:
         found = _combine({path: read_have(path) for path in lists}, warn or _ignore)
     elif since and since.suffix in _YAML:
-        found = await _since_definition(since, settings or RegistrySettings(), workers, warn or _ignore)
+        found = await _since_definition(since, settings or RegistrySettings(), concurrency, warn or _ignore)
     elif since:
         async with open_checked(since, warn=warn) as bundle:
             found = await _since_bundle(bundle)
@@ -337,7 +337,7 @@ async def _since_bundle(bundle: Bundle) -> Assumption:
     return Assumption({}, _named(names), (Witness(str(bundle.index_digest)),))
 
 
-async def _since_definition(path: Path, settings: RegistrySettings, workers: int, warn: Warn) -> Assumption:
+async def _since_definition(path: Path, settings: RegistrySettings, concurrency: int, warn: Warn) -> Assumption:
     """The blobs of what a definition names by digest, as far as their sources still give the manifests."""
     content = _read_bytes(path)
     definition = parse_travelled(content, path)
@@ -363,7 +363,7 @@ async def _since_definition(path: Path, settings: RegistrySettings, workers: int
             except SyncerError as error:
                 unread[str(place)] = str(error)
 
-        await for_each(dict.fromkeys(named.values()), read, workers)
+        await for_each(dict.fromkeys(named.values()), read, concurrency)
     if unread:
         first = min(unread)
         warn(

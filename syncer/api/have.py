@@ -42,7 +42,7 @@ async def have(
     deep: bool = False,
     tags: bool = False,
     settings: RegistrySettings | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
 ) -> Inventory:
     """List the content at ``registry`` (``[http://]HOST[:PORT][/BASE]``), by its definitions or else by its catalog.
 
@@ -55,7 +55,7 @@ async def have(
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     async with open_registries(settings or RegistrySettings()) as registries:
         registries.registry(address.host, plain_http=address.plain_http)
-        look = _Look(registries, address, workers, deep=deep)
+        look = _Look(registries, address, concurrency, deep=deep)
         await look.at_images()
         await look.at_referrers()
         if deep:
@@ -77,7 +77,7 @@ class _Look(Struct):
 
     registries: Registries
     address: RegistryAddress
-    workers: int
+    concurrency: int
     deep: bool
     blobs: dict[Digest, set[str]] = field(default_factory=dict)  # with their repositories
     manifests: dict[Digest, set[str]] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class _Look(Struct):
         self.has_usual_names = all(self._is_named_by(usual, item) for item in items)
         places = [item.source for item in items if item.source.repository.startswith(self._prefix)]
         wanted = dict.fromkeys((place.repository, str(place.digest or place.tag)) for place in places)
-        await for_each(wanted, self._at_image, self.workers)
+        await for_each(wanted, self._at_image, self.concurrency)
 
     async def at_referrers(self) -> None:
         """Look at what refers to the images, wherever one image of the same origin has any; ``deep`` looks at all.
@@ -133,9 +133,9 @@ class _Look(Struct):
                 signed.add(image.repository)
 
         if not self.deep:
-            await for_each(first, try_first, self.workers)
+            await for_each(first, try_first, self.concurrency)
         rest = [images for images in origins.values() if self.deep or images[0].repository in signed]
-        await for_each([image for images in rest for image in images], self._at_all_referrers_of, self.workers)
+        await for_each([image for images in rest for image in images], self._at_all_referrers_of, self.concurrency)
 
     async def at_blobs(self) -> None:
         """Ask for each blob in each of its repositories, and forget those that are not said to be there."""
@@ -154,12 +154,12 @@ class _Look(Struct):
                 self.blobs[digest].discard(repository)
 
         jobs = [(digest, repository) for digest, places in self.blobs.items() for repository in sorted(places)]
-        await for_each(jobs, ask, self.workers)
+        await for_each(jobs, ask, self.concurrency)
 
     async def at_tags(self) -> None:
         """List the tags of all repositories that have anything."""
         names = {name for places in (self.blobs, self.manifests) for found in places.values() for name in found}
-        await for_each(sorted(names - self.tags.keys()), self._list_tags, self.workers)
+        await for_each(sorted(names - self.tags.keys()), self._list_tags, self.concurrency)
 
     def result(self, mapping: NameMapping | None, *, with_tags: bool) -> Inventory:
         """The list of all that was seen."""
@@ -211,7 +211,7 @@ class _Look(Struct):
             except SyncerError as error:
                 self._note("a definition could not be read", error, about=f"{stored}: ")
 
-        await for_each(definitions, ask, self.workers)
+        await for_each(definitions, ask, self.concurrency)
         return [item for tag in definitions if tag in read for item in read[tag]] if read else None
 
     def _is_named_by(self, mapping: NameMapping, item: Item) -> bool:
@@ -241,9 +241,9 @@ class _Look(Struct):
             problem = f"there is no definition, and the catalog has nothing {place}"
             self._problems.add(problem)
             self._troubles[f"{problem}: it may be empty, or not show all to this login"] = None
-        await for_each(names, self._list_tags, self.workers)
+        await for_each(names, self._list_tags, self.concurrency)
         tagged = [(name, tag) for name in names for tag in self.tags.get(name, ())]
-        await for_each(tagged, self._at_image, self.workers)
+        await for_each(tagged, self._at_image, self.concurrency)
 
     async def _list_tags(self, name: str) -> None:
         try:

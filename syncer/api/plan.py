@@ -29,7 +29,7 @@ async def plan_build(
     referrers: Along = True,
     supplies: Supplies | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     warn: Warn | None = None,
 ) -> ForecastReport:
     """Foresee what a build of ``definition`` would fetch, and the bytes of its bundle; raises as the build does."""
@@ -41,7 +41,7 @@ async def plan_build(
     async with open_supplies(settings, supplies) as opened:
         definition = await drop_lacking_guesses(definition, opened, warn, file.platform)
         parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
-        for found in await discover(parts.items, opened, size, workers=workers):
+        for found in await discover(parts.items, opened, size, concurrency=concurrency):
             if isinstance(found, Tree):
                 size.name(found.item.target, found.root)
                 for descriptor in found.content:
@@ -66,12 +66,12 @@ async def plan(
     platform: str | Platform | None = None,
     settings: RegistrySettings | None = None,
     state: Path | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does."""
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     delivery = Delivery(address=address, mapping=mapping, platform=Platform.of(platform), state=state)
-    return await plan_push(file, delivery, annotations=annotations, settings=settings, workers=workers)
+    return await plan_push(file, delivery, annotations=annotations, settings=settings, concurrency=concurrency)
 
 
 async def plan_push(
@@ -81,7 +81,7 @@ async def plan_push(
     annotations: Mapping[str, str] | None = None,
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     warn: Warn | None = None,
 ) -> ForecastReport:
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
@@ -89,7 +89,7 @@ async def plan_push(
         open_registries(settings or RegistrySettings()) as registries,
         opened(file, given, registries=registries, may_lack=True, warn=warn) as bundle,
     ):
-        return await plan_push_to(registries, delivery, bundle, annotations=annotations, workers=workers)
+        return await plan_push_to(registries, delivery, bundle, annotations=annotations, concurrency=concurrency)
 
 
 async def plan_push_to(
@@ -98,10 +98,10 @@ async def plan_push_to(
     bundle: Bundle,
     *,
     annotations: Mapping[str, str] | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
 ) -> ForecastReport:
     """Foresee what ``push_to`` with these arguments would send; raises as it does."""
-    return await plan_delivery(find_in_file(bundle, annotations), registries, delivery, workers=workers)
+    return await plan_delivery(find_in_file(bundle, annotations), registries, delivery, concurrency=concurrency)
 
 
 async def plan_delivery(
@@ -109,7 +109,7 @@ async def plan_delivery(
     registries: Registries,
     delivery: Delivery,
     *,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     must_tell: bool = False,
 ) -> ForecastReport:
     """Foresee what ``deliver`` would send of ``bundle``; raises as it does.
@@ -120,10 +120,10 @@ async def plan_delivery(
     items = delivery.place(bundle.items, names)
     source, left_out = bundle.source, {}
     if isinstance(source, Bundle) and source.assumed is not None:
-        source = await find_rest(source, items, registries, delivery.address, names=names, workers=workers)
+        source = await find_rest(source, items, registries, delivery.address, names=names, concurrency=concurrency)
         left_out = source.left_out
     forecast = Forecast(fetches=False, sends=True, can_mount=True, left_out=left_out)
     with look_at(registries, delivery.address, delivery.state, must_tell=must_tell) as look:
-        await look.discover(items, source, workers)
+        await look.discover(items, source, concurrency)
         look.add_to(forecast)
     return forecast.report()

@@ -74,7 +74,7 @@ async def push(
     state: Path | None = None,
     rehash: bool = False,
     recheck: bool = False,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     run_id: str | None = None,
     emit: Emit | None = None,
 ) -> PushResult:
@@ -96,7 +96,7 @@ async def push(
         annotations=annotations,
         settings=settings,
         rehash=rehash,
-        options=RunOptions(workers=workers, run_id=run_id, emit=emit, recheck=recheck),
+        options=RunOptions(concurrency=concurrency, run_id=run_id, emit=emit, recheck=recheck),
     )
 
 
@@ -204,7 +204,7 @@ async def _locate_rest(
     assert delta.assumed is not None
     _warn_of_another_place(delta.assumed.witnesses, delivery, run)
     began = time.monotonic()
-    source = await find_rest(delta, items, registries, delivery.address, names=names, workers=run.workers)
+    source = await find_rest(delta, items, registries, delivery.address, names=names, concurrency=run.concurrency)
     for digest, space in source.places.items():
         opened.target.note(space, digest)
         opened.memory.remember_location(digest, space)
@@ -262,7 +262,7 @@ async def _deliver_definition(
         for descriptor in manifest.children():
             spool.add_bytes(blobs[descriptor.digest], descriptor.media_type)
         item = Item(spool.add_artifact(name, manifest), name, referrers=False)
-        options = Options(workers=run.workers, memory=opened.memory, recheck=run.recheck)
+        options = Options(workers=run.concurrency, memory=opened.memory, recheck=run.recheck)
         await transfer([item], spool, opened.target, options=options, emit=note)
     if failures:
         raise failures[0]
@@ -307,9 +307,9 @@ class Look(Struct):
     found: list[DiscoveryResult] = field(default_factory=list)
     arrived: dict[tuple[str, Digest], int] = field(default_factory=dict)  # bytes of blobs, by their spaces
 
-    async def discover(self, items: Sequence[Item], source: Source, workers: int) -> None:
+    async def discover(self, items: Sequence[Item], source: Source, concurrency: int) -> None:
         """Find out all that is to be known of ``items``, and what of their blobs a run brought that did not end."""
-        self.found = await discover(items, source, self.target, memory=self.memory, workers=workers)
+        self.found = await discover(items, source, self.target, memory=self.memory, concurrency=concurrency)
         trees = [each for each in self.found if isinstance(each, Tree)]
         blobs = {
             (self.target.space(tree.item.target), descriptor.digest): descriptor
@@ -317,7 +317,7 @@ class Look(Struct):
             for descriptor in tree.content
             if descriptor.digest not in tree.manifests
         }
-        limiter = anyio.CapacityLimiter(workers)
+        limiter = anyio.CapacityLimiter(concurrency)
 
         async def ask(space: str, descriptor: Descriptor) -> None:
             async with limiter:

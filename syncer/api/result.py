@@ -37,9 +37,9 @@ from syncer.transport.failures import HOPELESS
 
 
 class RunOptions(Struct, frozen=True, kw_only=True):
-    """The options of a run: its id, its number of workers, and the listener to its events."""
+    """The options of a run: its id, its concurrency, and the listener to its events."""
 
-    workers: int = WORKERS  # pieces of content in flight
+    concurrency: int = WORKERS  # pieces of content in flight
     run_id: str | None = None  # None: a new one is made
     recheck: bool = False  # all content is looked for at a registry that is the target, whatever its tags say
     beside_others: bool = False  # other runs use its registries meanwhile, and somebody else tries again at the end
@@ -59,14 +59,14 @@ class Run:
         self, options: RunOptions | None = None, *, fetches: bool, sends: bool, listener: Emit | None = None
     ) -> None:
         options = options or RunOptions()
-        self.workers = options.workers
+        self.concurrency = options.concurrency
         self.warn = options.warn
         self.recheck = options.recheck
         self.beside_others = options.beside_others
         self._on_cut = options.on_cut
         self.notices: list[str] = []  # what is odd about the source, for the report
         self.account = Account(
-            run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends, workers=options.workers
+            run_id=options.run_id or new_run_id(), fetches=fetches, sends=sends, workers=options.concurrency
         )
         self.emit = to_all(self.account, listener, options.emit)
         self._target_hosts: set[str] = set()
@@ -130,7 +130,7 @@ class Run:
         ``memory`` is what earlier runs saw at the target.  Images that failed for trouble which may have passed are
         tried once more at the end; an image that fails is in the report.  Raises ``TargetFull``.
         """
-        options = Options(workers=self.workers, memory=memory or Memory(), recheck=self.recheck)
+        options = Options(workers=self.concurrency, memory=memory or Memory(), recheck=self.recheck)
         tries_again = registries is not None and not self.beside_others
         failures = Failures(self.emit, may_pass if tries_again else _never)
         try:

@@ -39,10 +39,10 @@ Expect: TypeAlias = Callable[[int], None]
 
 
 class Mirroring(Struct, frozen=True, kw_only=True):
-    """The options of a sync: its state directory, its workers and its limits, and whether it prunes."""
+    """The options of a sync: its state directory, its concurrency and its limits, and whether it prunes."""
 
     state: Path | None = None  # a directory in which hints are kept from run to run
-    workers: int = WORKERS  # pieces of content in flight to each target
+    concurrency: int = WORKERS  # pieces of content in flight to each target
     recheck: bool = False  # all content is looked for at the targets, whatever their tags say
     fail_fast: bool = False  # the first failure ends the run
     prune: bool = False  # list what the targets have and nobody names any more
@@ -116,7 +116,7 @@ async def run_sync(
     """
     if how.prune:
         sources.require_all()
-    run = Run(RunOptions(workers=how.workers, run_id=run_id, emit=emit), fetches=True, sends=True)
+    run = Run(RunOptions(concurrency=how.concurrency, run_id=run_id, emit=emit), fetches=True, sends=True)
     registries = sources.supplies.registries
     run.goes_to(registries, *sources.addresses.values())
     with _open_targets(sources, how.state, Lost(how.state or Path(), sources.warn)) as targets:
@@ -241,8 +241,8 @@ class _Passes:
     async def _bring(self, items: Sequence[Item], source: Snapshot, host: str, spool: BlobSpool | None) -> None:
         target = self.targets[host]
         reader = SpoolReader(spool, host) if spool else None
-        workers = min(self.run.workers, target.target.capacity)
-        options = Options(workers=workers, memory=target.memory, recheck=self.how.recheck, spool=reader)
+        concurrency = min(self.run.concurrency, target.target.capacity)
+        options = Options(workers=concurrency, memory=target.memory, recheck=self.how.recheck, spool=reader)
         await transfer(items, source, target.target, options=options, emit=self._note)
         if reader:
             reader.close()
@@ -269,7 +269,7 @@ async def plan_sync(
     sources: Sources,
     *,
     state: Path | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     with_prune: bool = False,
     shares: bool = True,
 ) -> ForecastReport:
@@ -290,7 +290,7 @@ async def plan_sync(
         async with anyio.create_task_group() as tasks:
             for host, look in looks.items():
                 own = [item for item in items if item.target.registry == host]
-                tasks.start_soon(look.discover, own, snapshot, workers)
+                tasks.start_soon(look.discover, own, snapshot, concurrency)
         for look in looks.values():
             look.add_to(forecast)
     for item, error in sources.unknown.items():

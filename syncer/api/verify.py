@@ -104,7 +104,7 @@ async def verify(
     mapping: NameMapping | None = None,
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
 ) -> VerifyResult:
     """Hash the bundle ``file``, a path, an address or an open one, again and account for every byte of it.
 
@@ -128,12 +128,12 @@ async def verify(
         result = VerifyResult(bundle=bundle.path, check=check, seconds=0)
         if address is not None:
             delivery = Delivery(address=address, mapping=mapping)
-            result = await verify_at(registries, delivery, bundle, check, workers=workers)
+            result = await verify_at(registries, delivery, bundle, check, concurrency=concurrency)
     return structs.replace(result, missing=tuple(missing), wanted=wanted, seconds=time.monotonic() - began)
 
 
 async def verify_at(
-    registries: Registries, delivery: Delivery, bundle: Bundle, check: BundleCheck, *, workers: int = WORKERS
+    registries: Registries, delivery: Delivery, bundle: Bundle, check: BundleCheck, *, concurrency: int = WORKERS
 ) -> VerifyResult:
     """Ask one registry for all of ``bundle``, which is open and whose ``check`` went well.
 
@@ -142,7 +142,7 @@ async def verify_at(
     began = time.monotonic()
     questions = list(_questions(bundle, delivery.names(image.reference for image in bundle.images)))
     registries.registry(delivery.address.host, plain_http=delivery.address.plain_http)
-    lacking, unknown = await _ask(questions, registries, workers)
+    lacking, unknown = await _ask(questions, registries, concurrency)
     return VerifyResult(
         bundle=bundle.path,
         check=check,
@@ -192,11 +192,11 @@ def _parts(bundle: Bundle, root: AnyManifest, name: Reference, asked: set[tuple[
 
 
 async def _ask(
-    questions: list[_Question], registries: Registries, workers: int
+    questions: list[_Question], registries: Registries, concurrency: int
 ) -> tuple[tuple[Gap, ...], tuple[Doubt, ...]]:
     gaps: dict[int, Gap] = {}
     failures: dict[int, SyncerError] = {}
-    send, receive = anyio.create_memory_object_stream[tuple[int, _Question]](max_buffer_size=workers)
+    send, receive = anyio.create_memory_object_stream[tuple[int, _Question]](max_buffer_size=concurrency)
 
     async def work(jobs: MemoryObjectReceiveStream[tuple[int, _Question]]) -> None:
         async with jobs:
@@ -211,7 +211,7 @@ async def _ask(
 
     async with anyio.create_task_group() as tasks, send:
         async with receive:
-            for _ in range(workers):
+            for _ in range(concurrency):
                 tasks.start_soon(work, receive.clone())
         for numbered in enumerate(questions):
             await send.send(numbered)

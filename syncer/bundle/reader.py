@@ -271,13 +271,13 @@ class Bundle(Struct):
         return member.origin, tuple(self.contents.stored(member).extents(member.header + offset, length))
 
     @property
-    def size_of_file(self) -> int:
+    def file_size(self) -> int:
         """Bytes of the bundle's file, wherever it is; 0 for a directory."""
-        return self.file.size if isinstance(self.file, RangedFile) else self.file_size
+        return self.file.size if isinstance(self.file, RangedFile) else self.local_size
 
     @property
-    def file_size(self) -> int:
-        """Bytes of the bundle's file on this machine; 0 for a directory."""
+    def local_size(self) -> int:
+        """Bytes of the bundle's file on this machine; 0 for a directory, and for a file elsewhere."""
         return self._opened.st_size if self._opened is not None and stat.S_ISREG(self._opened.st_mode) else 0
 
     def place(self, digest: Digest) -> int | None:

@@ -149,7 +149,7 @@ def _check_trees(bundle: Bundle, findings: _Findings) -> BundleCheck:
         manifests=manifests,
         blobs=len(walk.blobs),
         bytes=size,
-        file_size=bundle.size_of_file,
+        file_size=bundle.file_size,
         padding=bundle.contents.padding,
         unreferenced=unreferenced,
         has_digests=bundle.has_digests,

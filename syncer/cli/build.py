@@ -223,8 +223,8 @@ def _means(options: BuildOptions) -> _Means:
 
 async def _leave_out(options: BuildOptions, means: _Means, reporter: Reporter) -> _Means:
     """``means`` for a bundle without what its target has, where the options say that; raises ``UsageError``."""
-    workers = options.connection.concurrency
-    assumption = await options.delta.assumption(means.settings, workers=workers, warn=reporter.warn)
+    concurrency = options.connection.concurrency
+    assumption = await options.delta.assumption(means.settings, concurrency=concurrency, warn=reporter.warn)
     return structs.replace(means, file=structs.replace(means.file, assumption=assumption))
 
 
@@ -354,7 +354,7 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
         referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,
-        workers=options.connection.concurrency,
+        concurrency=options.connection.concurrency,
         warn=reporter.warn,
     )
     return print_plan(forecast, options.output, exit_code=options.dry.exit_code)

@@ -136,14 +136,14 @@ class DeltaOptions:
         """True when there is any of these options."""
         return bool(self.have or self.since or self.missing)
 
-    async def assumption(self, settings: RegistrySettings, *, workers: int, warn: Warn) -> Assumption | None:
+    async def assumption(self, settings: RegistrySettings, *, concurrency: int, warn: Warn) -> Assumption | None:
         """The content that the target has; raises ``UsageError`` and ``InvalidFile``."""
         return await find_assumption(
             lists=self.have,
             since=self.since,
             missing=self.missing,
             settings=settings,
-            workers=workers,
+            concurrency=concurrency,
             warn=warn,
         )
 

@@ -406,7 +406,7 @@ def have(
             deep=deep,
             tags=tags,
             settings=settings,
-            workers=connection.concurrency,
+            concurrency=connection.concurrency,
         )
         content = found.have.render()
         if output is None:

@@ -119,7 +119,7 @@ class SiteOptions:
         """The options of a run over several sites."""
         return FleetOptions(
             at_once=self.at_once,
-            workers=connection.concurrency,
+            concurrency=connection.concurrency,
             most_failed=self.max_failed,
             timeout=self.timeout,
         )

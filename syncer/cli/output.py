@@ -54,10 +54,10 @@ class Reporter(Struct, frozen=True):
     targets: tuple[str, ...] = ()  # registries, or the file that is written, in the metrics
     shard: str | None = None  # the share of a sync, in the metrics
 
-    def run_options(self, workers: int) -> RunOptions:
+    def run_options(self, concurrency: int) -> RunOptions:
         """The options of a job whose events come here."""
         return RunOptions(
-            workers=workers,
+            concurrency=concurrency,
             run_id=self.run_id,
             emit=self.emit,
             warn=self.warn,

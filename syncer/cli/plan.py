@@ -76,7 +76,7 @@ def plan(
     More: docs/sync.md, docs/fleet.md
     """
     output = OutputOptions(json=json, progress=False)
-    workers = connection.concurrency
+    concurrency = connection.concurrency
     is_sync = file is None and bool(mirror.config or to.registry)
     if file is None:
         _refuse_sites(to, as_name, is_sync=is_sync)
@@ -101,14 +101,14 @@ def plan(
                 "plan", file, fleet, sites, output, given=as_name, runner=runner, tell_work=exit_code
             )
         if file:
-            forecast = await _plan_push(file, as_name, to.single, mirror, settings, state=kept, workers=workers)
+            forecast = await _plan_push(file, as_name, to.single, mirror, settings, state=kept, concurrency=concurrency)
         elif sync_file:
             shard = Shard.parse(to.shard, os.environ) if to.shard else None
-            forecast = await _plan_sync(sync_file, mirror, settings, kept, shard=shard, workers=workers)
+            forecast = await _plan_sync(sync_file, mirror, settings, kept, shard=shard, concurrency=concurrency)
         else:
-            assumption = await delta.assumption(settings, workers=workers, warn=warn)
+            assumption = await delta.assumption(settings, concurrency=concurrency, warn=warn)
             bundle = BundleFile(format=format.value, platform=mirror.arch, assumption=assumption)
-            forecast = await _plan_build(bundle, mirror, settings, workers=workers)
+            forecast = await _plan_build(bundle, mirror, settings, concurrency=concurrency)
         return print_plan(forecast, output, exit_code=exit_code)
 
     run(job)
@@ -135,12 +135,12 @@ async def _plan_push(
     settings: RegistrySettings,
     *,
     state: Path,
-    workers: int,
+    concurrency: int,
 ) -> ForecastReport:
     if address is None:
         raise UsageError("the plan of a push needs a registry", hint="name it with --registry")
     delivery = Delivery(address=address, mapping=mirror.map, platform=mirror.arch, state=state)
-    return await plan_push(file, delivery, given=given, settings=settings, workers=workers, warn=warn)
+    return await plan_push(file, delivery, given=given, settings=settings, concurrency=concurrency, warn=warn)
 
 
 async def _plan_sync(
@@ -150,16 +150,16 @@ async def _plan_sync(
     state: Path,
     *,
     shard: Shard | None,
-    workers: int,
+    concurrency: int,
 ) -> ForecastReport:
     settings = sync_settings(file, settings, os.environ)
     console = open_console(settings.transport, project_id=mirror.project_id) if file.asks_palette else None
     async with open_named(mirror, file, settings, console, warn, shard=shard) as sources:
-        return await plan_sync(sources, state=state, workers=workers)
+        return await plan_sync(sources, state=state, concurrency=concurrency)
 
 
 async def _plan_build(
-    bundle: BundleFile, mirror: MirrorOptions, settings: RegistrySettings, *, workers: int
+    bundle: BundleFile, mirror: MirrorOptions, settings: RegistrySettings, *, concurrency: int
 ) -> ForecastReport:
     selection, referrers = select_mirror(mirror), mirror.along  # a mistake in them is told before any request
     console = open_console(settings.transport, project_id=mirror.project_id) if selection.uids else None
@@ -172,6 +172,6 @@ async def _plan_build(
         referrers=referrers,
         supplies=chart_supplies(),
         settings=settings,
-        workers=workers,
+        concurrency=concurrency,
         warn=warn,
     )

@@ -104,7 +104,7 @@ def push(
             annotations=annotation_selector,
             given=as_name,
             settings=settings,
-            workers=connection.concurrency,
+            concurrency=connection.concurrency,
             warn=warn,
         )
         return print_plan(report, output, exit_code=transfer.exit_code)

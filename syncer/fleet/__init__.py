@@ -114,7 +114,7 @@ class FleetOptions(Struct, frozen=True, kw_only=True):
     """The options of a run over many sites."""
 
     at_once: int = AT_ONCE  # sites that run at the same time
-    workers: int = WORKERS  # pieces of content in flight at one site, at most
+    concurrency: int = WORKERS  # pieces of content in flight at one site, at most
     most_failed: CountOrShare | None = None  # None: however many fail, the others are begun
     timeout: float | None = None  # seconds, after which no site is begun, and what runs is ended at its next request
     platform: Platform | None = None  # taken out of every index

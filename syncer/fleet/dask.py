@@ -321,14 +321,14 @@ def visit_site(errand: Errand, workplace: MakeWorkplace, site: Site, until: floa
     """Do ``errand`` at ``site``, as a task of a worker, until ``until`` (seconds since 1970)."""
     began = time.monotonic()
     worker = distributed.get_worker()
-    workers = pieces_in_flight(worker.state.nthreads, errand.options.workers)
+    concurrency = pieces_in_flight(worker.state.nthreads, errand.options.concurrency)
     seconds = None if until is None else until - time.time()
     try:
         if errand.version != __version__:
             raise UsageError(f"the Dask worker {worker.address} has syncer {__version__}, and not {errand.version}")
         with (
             _at_desk(errand, workplace, worker) as desk,
-            given_up_with(worker, desk.begin(site, workers, seconds)) as visit,
+            given_up_with(worker, desk.begin(site, concurrency, seconds)) as visit,
         ):
             return visit.result()
     except SyncerError as error:
@@ -361,7 +361,7 @@ class _Desk:
                 self._errand, options=structs.replace(self._errand.options, state=workplace.state)
             )
 
-    def begin(self, site: Site, workers: int, seconds: float | None) -> Future[_End]:
+    def begin(self, site: Site, concurrency: int, seconds: float | None) -> Future[_End]:
         """Begin a visit to ``site``; the future can be cancelled."""
 
         async def visit() -> _End:
@@ -370,7 +370,7 @@ class _Desk:
                 site,
                 self._bundle,
                 self._settings,
-                workers=workers,
+                concurrency=concurrency,
                 seconds=seconds,
                 convoy=self._convoy,
             )

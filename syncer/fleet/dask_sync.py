@@ -277,7 +277,7 @@ def bring_leg(errand: SyncErrand, make_place: MakeSyncPlace, leg: Leg, until: fl
         how = structs.replace(
             errand.how,
             state=place.state,
-            workers=pieces_in_flight(worker.state.nthreads, errand.how.workers),
+            concurrency=pieces_in_flight(worker.state.nthreads, errand.how.concurrency),
             timeout=None if until is None else max(0.0, until - time.time()),
         )
         job = partial(_bring, place, leg, how, errand.run_id, warnings.append)

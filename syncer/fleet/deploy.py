@@ -63,7 +63,7 @@ async def deploy(
     rehash: bool = False,
     recheck: bool = False,
     trust_journal: bool = False,
-    workers: int = WORKERS,
+    concurrency: int = WORKERS,
     run_id: str | None = None,
     watcher: Watcher | None = None,
     warn: Warn | None = None,
@@ -95,7 +95,7 @@ async def deploy(
         raise UsageError("no registry is named")
     options = FleetOptions(
         at_once=at_once,
-        workers=workers,
+        concurrency=concurrency,
         most_failed=most_failed,
         timeout=timeout,
         platform=Platform.of(platform),
@@ -139,8 +139,8 @@ async def push_fleet(
                 errand = Errand.of("push", bundle, given, settings, options)
                 await _visit_there(account, runner, errand, journal)
             else:
-                workers, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
-                pushing = Pushing(registries, bundle, chosen, names, options, workers, convoy)
+                concurrency, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
+                pushing = Pushing(registries, bundle, chosen, names, options, concurrency, convoy)
                 await _visit_all(account, pushing.visit, registries, journal)
         if bundle.changed():
             raise changed_meanwhile(bundle)
@@ -287,10 +287,10 @@ class _Account(Struct, frozen=True):
 
     def _measured(self) -> Measured:
         elapsed, cpu, loop = (now - then for now, then in zip(_read_clocks(), self.clocks, strict=True))
-        workers = share_of_workers(len(self.sites), self.options)
+        concurrency = share_of_workers(len(self.sites), self.options)
         return Measured(
             # more of them would not be used where the sites together have as many as may be in flight
-            workers=workers if workers == self.options.workers else IN_FLIGHT,
+            workers=concurrency if concurrency == self.options.concurrency else IN_FLIGHT,
             elapsed=elapsed,
             runs=sum(site.seconds for site in self.results.values()) / elapsed if elapsed else 1.0,
             cpu=cpu,

@@ -55,14 +55,14 @@ async def visit_alone(
     bundle: Bundle,
     settings: RegistrySettings,
     *,
-    workers: int,
+    concurrency: int,
     seconds: float | None,
     convoy: Convoy | None = None,
 ) -> tuple[SiteResult, Reported | None]:
     """Do ``errand`` at ``site`` within ``seconds``, with connections of its own, in another process than the run."""
     ends: list[tuple[SiteResult, Reported | None]] = []
     async with open_registries(with_limits(settings, [site])) as registries:
-        visit = _visit_for(errand, registries, bundle, workers, convoy)
+        visit = _visit_for(errand, registries, bundle, concurrency, convoy)
         await visit(site, None, seconds, lambda result, report: ends.append((result, report)))
     ((result, report),) = ends
     if bundle.changed() and not result.error:
@@ -70,14 +70,16 @@ async def visit_alone(
     return result, report
 
 
-def _visit_for(errand: Errand, registries: Registries, bundle: Bundle, workers: int, convoy: Convoy | None) -> Visit:
+def _visit_for(
+    errand: Errand, registries: Registries, bundle: Bundle, concurrency: int, convoy: Convoy | None
+) -> Visit:
     options = errand.options
     if errand.check is not None:
-        return Verifying(registries, bundle, errand.check, options, workers).visit
+        return Verifying(registries, bundle, errand.check, options, concurrency).visit
     chosen = find_in_file(bundle, options.annotations)
     if errand.command == "plan":
-        return Planning(registries, chosen, options, workers).visit
-    return Pushing(registries, bundle, chosen, Names(chosen, options), options, workers, convoy).visit
+        return Planning(registries, chosen, options, concurrency).visit
+    return Pushing(registries, bundle, chosen, Names(chosen, options), options, concurrency, convoy).visit
 
 
 class Names:
@@ -112,14 +114,14 @@ class Pushing(Struct, frozen=True):
     chosen: BundleSource  # of it
     names: Names
     options: FleetOptions
-    workers: int
+    concurrency: int
     convoy: Convoy | None = None
 
     async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
         """Push to ``site`` within ``seconds``; whatever fails there is its result."""
         began = time.monotonic()
         options = RunOptions(
-            workers=self.workers,
+            concurrency=self.concurrency,
             run_id=self.options.run_id,
             recheck=self.options.recheck,
             beside_others=True,
@@ -157,7 +159,7 @@ def share_of_workers(sites: int, options: FleetOptions) -> int:
 
     So the connections of all that run together stay within bounds.
     """
-    return pieces_in_flight(max(1, min(options.at_once, sites)), options.workers)
+    return pieces_in_flight(max(1, min(options.at_once, sites)), options.concurrency)
 
 
 def pieces_in_flight(together: int, most: int) -> int:
@@ -167,7 +169,7 @@ def pieces_in_flight(together: int, most: int) -> int:
 
 def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
     """The order in which ``sites`` read; None where memory holds the bundle, or where nobody reads beside another."""
-    window, size = options.read_window, bundle.file_size
+    window, size = options.read_window, bundle.local_size
     if bundle.assumed is not None:
         return None  # a delta is small
     if window is None:
@@ -182,7 +184,7 @@ class Planning(Struct, frozen=True):
     registries: Registries
     chosen: BundleSource
     options: FleetOptions
-    workers: int
+    concurrency: int
 
     async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
         """Ask ``site`` for the names of all images within ``seconds``."""
@@ -207,7 +209,9 @@ class Planning(Struct, frozen=True):
 
         with _within(seconds, errors, end):
             delivery = delivery_at(site, self.options)
-            report = await plan_delivery(self.chosen, self.registries, delivery, workers=self.workers, must_tell=True)
+            report = await plan_delivery(
+                self.chosen, self.registries, delivery, concurrency=self.concurrency, must_tell=True
+            )
             errors += [image.error for image in report.images if image.error]
 
     def _requests(self, site: Site) -> int:
@@ -223,7 +227,7 @@ class Verifying(Struct, frozen=True):
     bundle: Bundle
     check: BundleCheck
     options: FleetOptions
-    workers: int
+    concurrency: int
 
     async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
         """Ask ``site`` for everything within ``seconds``."""
@@ -245,7 +249,7 @@ class Verifying(Struct, frozen=True):
 
         with _within(seconds, errors, end):
             delivery = delivery_at(site, self.options)
-            found = await verify_at(self.registries, delivery, self.bundle, self.check, workers=self.workers)
+            found = await verify_at(self.registries, delivery, self.bundle, self.check, concurrency=self.concurrency)
             images, failed = self.check.images, len({gap.name for gap in found.lacking})
             if found.lacking:
                 errors.append(Lacking(len(found.lacking), found.checked))

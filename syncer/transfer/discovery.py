@@ -360,7 +360,7 @@ class _Turns:
 
 
 async def discover(
-    items: Sequence[Item], source: Source, target: TargetNames, *, memory: Memory | None = None, workers: int
+    items: Sequence[Item], source: Source, target: TargetNames, *, memory: Memory | None = None, concurrency: int
 ) -> list[DiscoveryResult]:
     """Find out all that is to be known of ``items``, in their order; nothing is written."""
     found: list[DiscoveryResult] = []
@@ -369,5 +369,5 @@ async def discover(
         found.append(each)
 
     referring = source if isinstance(source, Referring) else None
-    await Discovery(source, target, memory or Memory(), referring, concurrency=min(16, workers)).run(items, note)
+    await Discovery(source, target, memory or Memory(), referring, concurrency=min(16, concurrency)).run(items, note)
     return found
