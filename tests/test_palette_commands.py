@@ -475,8 +475,8 @@ async def test_flags_that_say_false_are_taken(tmp_path: Path) -> None:
     [
         (["--lock"], "--lock records digests"),
         (["--metadata-only", "--dry-run"], "--dry-run writes none"),
-        (["--push"], "not said where to push to"),
-        (["--build-type", "remote"], "not said where to push to"),
+        (["--push"], "a push needs a registry"),
+        (["--build-type", "remote"], "a push needs a registry"),
         (["--registry", UNUSED], "--registry is for --push"),
         (["--username", "u"], "about the registry that --registry names"),
         (["--metadata-file", "none.yaml"], "so do other flags"),

@@ -126,7 +126,7 @@ async def test_a_registry_that_is_down_is_asked_once_for_each_other_blob(read: R
     address = "127.0.0.1:9"
     async with registries_for() as registries:
         for failed in (1, 2, 3):
-            with pytest.raises(NetworkError, match="cannot be reached"):
+            with pytest.raises(NetworkError, match="refused the connection"):
                 await read(registries.blob(name_at(address, "app"), blob_of(CONTENT).descriptor))
             assert registries.traffic[address].errors == failed
 

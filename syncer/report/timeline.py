@@ -444,9 +444,9 @@ def find_bound(measured: Measured, hosts: Iterable[HostTime], command: str | Non
     The time of workers counts by what they waited for; that for which a whole run stood still, since a host asked for
     a pause or a file was brought to its disk, counts before it.  ``command`` is the one whose flag helps.
     """
-    if measured.elapsed <= 0:
-        return None
     hosts, elapsed = tuple(hosts), measured.elapsed * measured.runs
+    if elapsed <= 0:  # a run over sites all of which were left alone
+        return None
     pauses = {each.host: min(1.0, each.waited.get("pauses", 0.0) / elapsed) for each in hosts}
     seconds: dict[str, float] = {name: getattr(measured, name) for name in _LOCAL if getattr(measured, name)}
     words = dict(_LOCAL)
