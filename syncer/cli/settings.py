@@ -410,7 +410,8 @@ class _Set(Struct, frozen=True):
 def config(*, json: bool = flag("Print one JSON document.", heading=Heading.REPORTING, fixed=True)) -> None:
     """Show the defaults of options, and where they are set.
 
-    The command line beats a variable of the environment, which beats the file.
+    The command line beats a variable of the environment (SYNCER_CONCURRENCY=16), which beats the file config.toml
+    (concurrency = 16): one line for each option, by its name without dashes.
 
     Examples:
         syncer config

@@ -185,7 +185,8 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
     yield "Verify Summary"
     yield "-" * 29
     yield f"bundle {result.bundle} is sound: every byte of the file is accounted for"
-    yield f"images:  {check.images} ({check.manifests:,} manifests, {check.blobs:,} blobs, {human_bytes(check.bytes)})"
+    content = f"{quantity(check.manifests, 'manifest')}, {quantity(check.blobs, 'blob')}, {human_bytes(check.bytes)}"
+    yield f"images:  {check.images} ({content})"
     if not check.images:
         yield "nothing: it holds no image"
     if result.missing:
