@@ -17,7 +17,7 @@ from syncer.errors import human_bytes as human_bytes  # noqa: PLC0414  here are 
 from syncer.files import saving, write_whole
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
-from syncer.report.figures import ImageAccount, PrunedTag, PruneStatus, Report
+from syncer.report.figures import PrunedTag, PruneStatus, Report
 from syncer.report.timeline import BlobSpan, Bound, Timeline, WaitSpan
 
 _RULE = "-" * 29
@@ -157,17 +157,43 @@ def _warnings(report: Report) -> list[str]:
 def failure_lines(report: Report, names: Mapping[str, str] = NO_NAMES, *, least: int = 1) -> list[str]:
     """One line for each cause for which ``least`` images failed or more, the first twenty of them."""
     causes = [cause for cause in causes_of(report.failures) if len(cause.images) >= least]
-    lines = [f"failed:  {with_names(cause.line, names)}" for cause in causes[:_FAILURES_SHOWN]]
+    return _cause_lines(causes, [with_names(cause.line, names) for cause in causes[:_FAILURES_SHOWN]])
+
+
+def doubt_lines(images: Iterable[Failed], lost: str) -> list[str]:
+    """One line for each cause for which ``images`` are not foreseen, as ``failure_lines`` has them.
+
+    ``lost`` are the words for what a server did not let happen.
+    """
+    causes = causes_of(images)
+    return _cause_lines(causes, [cause.without(lost) for cause in causes[:_FAILURES_SHOWN]])
+
+
+def _cause_lines(causes: Sequence[Cause], said: Sequence[str]) -> list[str]:
+    lines = [f"failed:  {text}" for text in said]
     if left := causes[_FAILURES_SHOWN:]:
         lines.append(f"         and {sum(len(cause.images) for cause in left)} more")
     return lines
+
+
+class Failed(Protocol):
+    """An image with the error for which it failed, in a report or in a forecast."""
+
+    @property
+    def source(self) -> Reference: ...
+    @property
+    def target(self) -> Reference: ...
+    @property
+    def subject(self) -> Reference | None: ...
+    @property
+    def error(self) -> SyncerError | None: ...
 
 
 class Cause(Struct, frozen=True):
     """One cause for which images failed, and those images."""
 
     text: str  # as ``errors.cause_of`` has it
-    images: tuple[ImageAccount, ...]
+    images: tuple[Failed, ...]
 
     @property
     def line(self) -> str:
@@ -180,6 +206,12 @@ class Cause(Struct, frozen=True):
         names = ", ".join(str(image.source) for image in self.images[:_NAMES_SHOWN])
         more = f" and {len(self.images) - _NAMES_SHOWN:,} more" if len(self.images) > _NAMES_SHOWN else ""
         return printable(f"{names}{more}: {self.text.removeprefix('…').lstrip(': ')}")
+
+    def without(self, lost: str) -> str:
+        """The cause as ``line`` has it; of a server without the images, which are ``lost``, even of a single one."""
+        if self._lost and (len(self.images) > 1 or isinstance(self.images[0].error, NetworkError)):
+            return printable(f"{self.text}: {self._count} {lost}")
+        return self.line
 
     @property
     def _count(self) -> str:
@@ -202,9 +234,9 @@ def _speaks_of(text: str, host: str) -> bool:
     return any(word in text.split() for name in (host, api_host(host)) for word in (name, f"{name}:", f"{name},"))
 
 
-def causes_of(failed: Iterable[ImageAccount]) -> list[Cause]:
+def causes_of(failed: Iterable[Failed]) -> list[Cause]:
     """The causes of images that failed, the most frequent one first."""
-    by_text: dict[str, list[ImageAccount]] = {}
+    by_text: dict[str, list[Failed]] = {}
     for image in failed:
         if image.error is not None:
             by_text.setdefault(cause_in(image.error, image.source, image.target), []).append(image)
