@@ -43,7 +43,7 @@ async def test_what_failed_in_part_was_brought_but_for_that(debian_registry: Ope
         ran = await syncer("push", "--file", bundle, "--registry", proxy.registry.address, home=tmp_path)
 
     place = proxy.registry.address
-    assert ran.stdout.splitlines()[3] == f"local bundle edge pushed to {place}, but for 1 of 4 images that failed"
+    assert ran.stdout.splitlines()[3] == f"local bundle edge pushed to {place}, but for 1 of its 4 images, which failed"
 
 
 async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
@@ -65,7 +65,8 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
         again = await syncer("push", "--file", bundle, "--registry", place, "--json", home=tmp_path)
 
     lacks = f"lacks 1 of 2 images, which could not be had when it was built: {gone}"
-    assert f"bundle edge saved to {bundle}, without 1 of 2 images that failed\n" in built.stdout
+    assert f"bundle edge saved to {bundle}, without 1 of its 2 images, which failed\n" in built.stdout
+    assert "hint: correct the name\n" in built.stderr
     assert f"missing: the bundle {lacks}\n" in verified.stdout
     assert "hint: build the bundle again with --force" in verified.stderr
     assert [each["name"] for each in told.json["missing"]] == [gone]

@@ -242,10 +242,10 @@ def saved_line(what: str, place: Path, report: Report) -> str:
 
 def _but(word: str, report: Report) -> str:
     totals = report.totals
-    failed = [f"{totals.images_failed:,} of {quantity(totals.images, 'image')}"] if totals.images_failed else []
+    failed = [f"{totals.images_failed:,} of its {quantity(totals.images, 'image')}"] if totals.images_failed else []
     if totals.referrers_failed:
         failed.append(quantity(totals.referrers_failed, "signature or referrer", "signatures and referrers"))
-    return f"{word} {' and '.join(failed)} that failed" if failed else ""
+    return f"{word} {' and '.join(failed)}, which failed" if failed else ""
 
 
 def push_outcome(result: PushResult, kind: str = "local") -> list[str]:
