@@ -9,6 +9,7 @@ import orjson
 import pytest
 import yaml
 
+from syncer.errors import human_bytes
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
@@ -89,6 +90,10 @@ async def test_a_bundle_goes_from_anywhere_to_anywhere(debian_registry: OpenRegi
             for name, image in content.items():
                 await client.assert_holds(target, place(source, name, base), image, name.partition(":")[2])
     assert "Copy Summary" in across.stdout
+    every = [part for image in content.values() for part in (image, *image.children)]
+    blobs = {digest: len(blob) for image in every for digest, blob in image.blobs.items()}
+    moved = [line.partition(": ")[2].strip() for line in plain.stdout.splitlines() if line.startswith("moved:")]
+    assert moved == [f"{human_bytes(sum(blobs.values()))} in {len(blobs)} blobs"]
     for copied in ("back/edge.tar.zst", "again/edge.tar.zst"):
         assert (tmp_path / copied).read_bytes() == bundle.read_bytes()
 

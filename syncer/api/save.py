@@ -180,6 +180,8 @@ async def merge(base: Path, delta: Path, file: BundleFile, *, options: RunOption
             report = run.report()
             path = file.path(name)
             if report.failures:
-                return BuildResult(path=None, partial=path, report=report)
+                return BuildResult(path=None, partial=path, report=report, bundle=name)
             published = await writer.publish(new.definition or b"")
-    return BuildResult(path=path, partial=None, report=report, size=published.size, padding=published.padding)
+    return BuildResult(
+        path=path, partial=None, report=report, bundle=name, size=published.size, padding=published.padding
+    )

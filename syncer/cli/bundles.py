@@ -289,7 +289,7 @@ def merge(
     async def job() -> Exit:
         with open_reporter(options) as reporter:
             result = await merge_bundles(base, delta, file, options=reporter.run_options(WORKERS))
-        reporter.summarize("Merge Summary", _outcome(str(delta), result), result.report, profile=delta.name)
+        reporter.summarize("Merge Summary", _outcome(result.bundle, result), result.report, profile=delta.name)
         return result.exit
 
     run(job)

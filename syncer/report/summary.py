@@ -100,14 +100,14 @@ def prune_lines(pruned: Sequence[PrunedTag] | None, refused: Sequence[SyncerErro
 
 def _figures(report: Report) -> list[str]:
     totals = report.totals
-    copied = max(totals.bytes_fetched, totals.bytes_sent)
+    copied = totals.bytes_moved if totals.blobs_copied else 0
     lines = [f"images:  {_ends(report)}"]
     if totals.referrers:
         failed = f", {totals.referrers_failed} failed" if totals.referrers_failed else ""
         lines.append(
             f"with:    {quantity(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
         )
-    if totals.blobs_copied or totals.blobs_skipped or totals.blobs_mounted:
+    if totals.blobs_copied:
         lines.append(f"moved:   {human_bytes(copied)} in {quantity(totals.blobs_copied, 'blob')}")
     saved = {
         "shared between images": totals.bytes_deduplicated,
