@@ -117,5 +117,5 @@ async def test_a_forecast_calls_missing_what_is_missing(debian_registry: OpenReg
         dry = await syncer("build", "--dry-run", *names, home=tmp_path)
 
     assert "images:  2 (1 to copy, 1 not found)\n" in dry.stdout
-    assert "has no repository team/gone\n" in dry.stdout
+    assert f"failed:  {registry.address} has no repository team/gone\n" in dry.stdout
     assert "hint: correct the name\n" in dry.stderr

@@ -122,12 +122,15 @@ class Reporter(Struct, frozen=True):
 def hints_of(images: Sequence[Failed], lists: Sequence[Path] = (), *, may_be_partial: bool = False) -> Iterator[str]:
     """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``."""
     yield from {image.error.hint: None for image in images if image.error and image.error.hint}
-    wrong = {image.source for image in images if isinstance(image.error, NameMissing)}
+    missing = [image for image in images if isinstance(image.error, NameMissing)]
+    wrong, causes = {image.source for image in missing}, {str(image.error) for image in missing}
     if not wrong:
         return
     places = [f"{path}:{each.line}" for path in lists for each in read_images_file(path) if each.reference in wrong]
     more = f" and {len(places) - _PLACES_SHOWN:,} more lines" if len(places) > _PLACES_SHOWN else ""
-    where = f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(wrong) == 1 else "the names")
+    where = (
+        f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(causes) == 1 else "the names")
+    )
     rest = ", or publish the rest with --allow-partial" if may_be_partial and len(images) > len(wrong) else ""
     yield f"correct {where}{rest}"
 

@@ -12,7 +12,15 @@ from typing import Any, Protocol
 import orjson
 from msgspec import Struct
 
-from syncer.errors import NetworkError, SyncerError, UsageError, cause_of, is_anything_hidden, without_secrets
+from syncer.errors import (
+    NetworkError,
+    SyncerError,
+    UsageError,
+    cause_of,
+    is_anything_hidden,
+    no_repository,
+    without_secrets,
+)
 from syncer.errors import human_bytes as human_bytes  # noqa: PLC0414  here are all figures for people
 from syncer.files import saving, write_whole
 from syncer.oci import Reference
@@ -199,7 +207,7 @@ class Cause(Struct, frozen=True):
     def line(self) -> str:
         """The cause and its images in one line: of a single image in the words of its error."""
         first = self.images[0]
-        if len(self.images) == 1:
+        if len(self.images) == 1 or self._is_repository:
             return failure_line(first.source, first.error)
         if lost := self._lost:
             return printable(f"{self.text}: {self._count} {lost}")
@@ -214,6 +222,12 @@ class Cause(Struct, frozen=True):
         return self.line
 
     @property
+    def _is_repository(self) -> bool:
+        """Whether the cause is that there is no such repository: how many names were sought in it says nothing."""
+        source = self.images[0].source
+        return self.text == no_repository(source.registry, source.repository)
+
+    @property
     def _count(self) -> str:
         referrers = sum(image.subject is not None for image in self.images)
         counts = [quantity(len(self.images) - referrers, "image")] if len(self.images) > referrers else []
@@ -225,6 +239,8 @@ class Cause(Struct, frozen=True):
     def _lost(self) -> str | None:
         """The words for what did not happen because of a server; None where the images themselves are the cause."""
         image = self.images[0]
+        if self._is_repository:
+            return None
         if _speaks_of(self.text, image.source.registry):
             return "not fetched"
         return "not sent" if _speaks_of(self.text, image.target.registry) else None
@@ -246,6 +262,8 @@ def causes_of(failed: Iterable[Failed]) -> list[Cause]:
 
 def cause_in(error: SyncerError, source: Reference, target: Reference) -> str:
     """The cause of the ``error`` of an image that was on its way from ``source`` to ``target``."""
+    if str(error) == no_repository(source.registry, source.repository):
+        return str(error)
     return cause_of(error, {part for name in (source, target) for part in (str(name), name.name, name.repository)})
 
 
@@ -267,7 +285,8 @@ def first_line(error: SyncerError, source: Reference, target: Reference) -> str:
 def failure_line(source: Reference, error: SyncerError | None) -> str:
     """An image, and why it failed; its name is said once."""
     text = printable(str(error))
-    return text if source.name in text.partition(" has no ")[0] else f"{source}: {text}"
+    is_named = text == no_repository(source.registry, source.repository) or source.name in text.partition(" has no ")[0]
+    return text if is_named else f"{source}: {text}"
 
 
 def require_writable(path: Path) -> None:
