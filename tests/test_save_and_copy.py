@@ -12,6 +12,7 @@ import yaml
 from syncer.errors import human_bytes
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import build, some_images
 from tests.support.cli import syncer
 from tests.support.images import Image
 from tests.support.registries import LOGIN, Registry
@@ -191,6 +192,21 @@ async def test_a_registry_that_asks_who_we_are_gets_a_login(debian_registry: Ope
         ]
 
     assert codes == [0, 0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("base", ["", "/images"])
+async def test_a_list_takes_the_registry_of_a_push(debian_registry: OpenRegistry, tmp_path: Path, base: str) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    async with debian_registry() as registry:
+        where = f"{registry.address}{base}"
+        pushed = await syncer("push", bundle, where, home=tmp_path)
+        ran = await syncer("list", where, home=tmp_path)
+        named = await syncer("list", f"{where}/bundle-definition", home=tmp_path)
+
+    assert (pushed.code, ran.code, named.code) == (0, 0, 0), pushed.stderr + ran.stderr
+    assert ran.stdout == named.stdout == f"{where}/bundle-definition:edge\n"
+    assert f"note: the bundles that were pushed to {where} are at {where}/bundle-definition\n" in ran.stderr
+    assert "note:" not in named.stderr
 
 
 async def test_an_image_is_no_definition(debian_registry: OpenRegistry, tmp_path: Path) -> None:
