@@ -362,6 +362,11 @@ class NameMissing(NotFound):
         self.nearest = tuple(nearest)
 
 
+def no_repository(registry: str, repository: str) -> str:
+    """The message of the ``NameMissing`` for a repository, which is the same for all of its tags."""
+    return f"{registry} has no repository {repository}"
+
+
 class ChildrenUnknown(RegistryError):
     """The registry refused a manifest because content that the manifest names is not in the repository.
 

@@ -178,6 +178,9 @@ async def test_a_delta_and_the_older_bundle_make_the_whole_one_byte_for_byte(
 
     assert ran.code == 0, ran.stderr
     assert digest(merged) == digest(full)
+    said = ran.stdout.splitlines()
+    assert said[3] == f"bundle edge saved to {merged}"
+    assert not any(line.startswith("moved:   0 B") for line in said)
 
 
 def digest(path: Path) -> str:

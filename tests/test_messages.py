@@ -238,7 +238,7 @@ async def test_a_place_without_bundles_says_where_they_may_be(debian_registry: O
 
     at = f"{registry.address}/images"
     assert (ran.code, image.code) == (4, 6)
-    assert says(ran, f"error: there are no bundles at {at}; did you mean {at}/bundle-definition?")
+    assert says(ran, f"error: there are no bundles at {at} or {at}/bundle-definition")
     assert says(image, f"error: {registry.address}/library/busybox:1.37 is an image, not a bundle definition")
 
 

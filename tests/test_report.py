@@ -13,6 +13,7 @@ from syncer.transfer.events import (
     Copied,
     Event,
     Failed,
+    Fetched,
     Found,
     ImageCopied,
     ImageFailed,
@@ -185,6 +186,14 @@ def test_the_summary_reads_like_palettes() -> None:
         "time:    8.0 s, 125 B/s",
         "failed:  quay.io/gamma:1: GET quay.io/v2/a/manifests/1: 404 Not Found",
     ]
+
+
+def test_a_run_that_moved_no_blob_has_no_line_of_blobs() -> None:
+    report = account(Fetched(blob("one", 321)), Skipped(blob("three", 300), "alpha")).report()
+
+    said = summary("Sync Summary", [], report)
+    assert "moved:" not in said
+    assert "300 B there already" in said
 
 
 def test_a_failed_blob_is_counted() -> None:

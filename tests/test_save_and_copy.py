@@ -9,8 +9,10 @@ import orjson
 import pytest
 import yaml
 
+from syncer.errors import human_bytes
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import build, some_images
 from tests.support.cli import syncer
 from tests.support.images import Image
 from tests.support.registries import LOGIN, Registry
@@ -89,6 +91,10 @@ async def test_a_bundle_goes_from_anywhere_to_anywhere(debian_registry: OpenRegi
             for name, image in content.items():
                 await client.assert_holds(target, place(source, name, base), image, name.partition(":")[2])
     assert "Copy Summary" in across.stdout
+    every = [part for image in content.values() for part in (image, *image.children)]
+    blobs = {digest: len(blob) for image in every for digest, blob in image.blobs.items()}
+    moved = [line.partition(": ")[2].strip() for line in plain.stdout.splitlines() if line.startswith("moved:")]
+    assert moved == [f"{human_bytes(sum(blobs.values()))} in {len(blobs)} blobs"]
     for copied in ("back/edge.tar.zst", "again/edge.tar.zst"):
         assert (tmp_path / copied).read_bytes() == bundle.read_bytes()
 
@@ -186,6 +192,21 @@ async def test_a_registry_that_asks_who_we_are_gets_a_login(debian_registry: Ope
         ]
 
     assert codes == [0, 0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("base", ["", "/images"])
+async def test_a_list_takes_the_registry_of_a_push(debian_registry: OpenRegistry, tmp_path: Path, base: str) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    async with debian_registry() as registry:
+        where = f"{registry.address}{base}"
+        pushed = await syncer("push", bundle, where, home=tmp_path)
+        ran = await syncer("list", where, home=tmp_path)
+        named = await syncer("list", f"{where}/bundle-definition", home=tmp_path)
+
+    assert (pushed.code, ran.code, named.code) == (0, 0, 0), pushed.stderr + ran.stderr
+    assert ran.stdout == named.stdout == f"{where}/bundle-definition:edge\n"
+    assert f"note: the bundles that were pushed to {where} are at {where}/bundle-definition\n" in ran.stderr
+    assert "note:" not in named.stderr
 
 
 async def test_an_image_is_no_definition(debian_registry: OpenRegistry, tmp_path: Path) -> None:

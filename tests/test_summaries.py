@@ -43,7 +43,7 @@ async def test_what_failed_in_part_was_brought_but_for_that(debian_registry: Ope
         ran = await syncer("push", "--file", bundle, "--registry", proxy.registry.address, home=tmp_path)
 
     place = proxy.registry.address
-    assert ran.stdout.splitlines()[3] == f"local bundle edge pushed to {place}, but for 1 of 4 images that failed"
+    assert ran.stdout.splitlines()[3] == f"local bundle edge pushed to {place}, but for 1 of its 4 images, which failed"
 
 
 async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
@@ -65,7 +65,8 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
         again = await syncer("push", "--file", bundle, "--registry", place, "--json", home=tmp_path)
 
     lacks = f"lacks 1 of 2 images, which could not be had when it was built: {gone}"
-    assert f"bundle edge saved to {bundle}, without 1 of 2 images that failed\n" in built.stdout
+    assert f"bundle edge saved to {bundle}, without 1 of its 2 images, which failed\n" in built.stdout
+    assert "hint: correct the name\n" in built.stderr
     assert f"missing: the bundle {lacks}\n" in verified.stdout
     assert "hint: build the bundle again with --force" in verified.stderr
     assert [each["name"] for each in told.json["missing"]] == [gone]
@@ -90,3 +91,31 @@ async def test_a_whole_bundle_lacks_nothing(debian_registry: OpenRegistry, tmp_p
     assert told.json["missing"] == []
     assert "lacks" not in pushed.stdout + pushed.stderr
     assert pushed.stdout.splitlines()[3] == f"local bundle bundle pushed to {registry.address}"
+
+
+async def test_a_forecast_says_once_what_was_not_compared(tmp_path: Path) -> None:
+    """Images are not missing because their target cannot be reached."""
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    place = closed_port()
+
+    planned = await syncer("plan", "--file", bundle, "--registry", f"{place}/x", home=tmp_path)
+    dry = await syncer("push", "--dry-run", bundle, f"{place}/x", home=tmp_path)
+
+    for told in (planned, dry):
+        assert told.code == 1
+        assert "images:  4 (4 not compared)\n" in told.stdout
+        failed = [line for line in told.stdout.splitlines() if line.startswith("failed:")]
+        assert failed == [f"failed:  {place} refused the connection: 4 images not compared"]
+        assert "not found" not in told.stdout
+        assert "hint: is a registry running there?" in told.stderr
+
+
+async def test_a_forecast_calls_missing_what_is_missing(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        await client.push(registry, "team/app", images.image("app"), "1")
+        names = [f"{registry.address}/team/{name}:1" for name in ("app", "gone")]
+        dry = await syncer("build", "--dry-run", *names, home=tmp_path)
+
+    assert "images:  2 (1 to copy, 1 not found)\n" in dry.stdout
+    assert f"failed:  {registry.address} has no repository team/gone\n" in dry.stdout
+    assert "hint: correct the name\n" in dry.stderr

@@ -563,3 +563,24 @@ async def test_a_login_of_the_command_line_is_for_the_one_target_of_a_file(
 
         assert ran.code == 0, ran.stderr
         await client.assert_holds(target, landed(source, "a", "m"), images.image("a"), "1")
+
+
+async def test_a_repository_that_is_not_there_is_named_once(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """However many rules and targets it has, and also where only failures are told."""
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        await publish(source, {"prometheus/node-exporter:1": images.image("exporter")})
+        wrong = {"repository": f"{source.address}/promtheus/node-exporter"}
+        file = write_file(
+            tmp_path,
+            version=1,
+            targets=[{"registry": f"{target.address}/{base}"} for base in ("one", "two")],
+            sources=[wrong | {"tags": "all"}, wrong | {"tags": {"regex": ["^v"]}}],
+        )
+        ran = await sync(tmp_path, "-c", file, "-q")
+
+    assert ran.code == 4
+    said = [line for line in ran.stderr.splitlines() if line.startswith(("failed:", "hint:"))]
+    assert said == [
+        f"failed:  {source.address} has no repository promtheus/node-exporter",
+        "hint: correct the name",
+    ]

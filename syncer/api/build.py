@@ -104,7 +104,7 @@ class BundleFile(Struct, frozen=True, kw_only=True):
         """
         path = self.path(name)
         if report.failures and not self.allow_partial:
-            return BuildResult(path=None, partial=path, report=report)
+            return BuildResult(path=None, partial=path, report=report, bundle=name)
         # what an image left behind when its tag moved on is not needed, and is padding
         began = time.monotonic()
         published = await writer.publish(render_definition(define()).encode(), allow_partial=True)
@@ -113,6 +113,7 @@ class BundleFile(Struct, frozen=True, kw_only=True):
             path=path,
             partial=None,
             report=_doubt(report, path, published),
+            bundle=name,
             assumed=writer.assumed,
             blobs=writer.blobs,
             size=published.size,

@@ -266,6 +266,7 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     path: Path | None
     partial: Path | None
     report: Report
+    bundle: str  # its name
     assumed: Assumed | None = None  # of a delta that was published: what it lacks, since its target has it
     blobs: int = 0  # that are in the bundle that was published
     size: int = 0  # bytes of the file that was published

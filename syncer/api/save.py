@@ -130,23 +130,27 @@ async def find_definition(
 async def list_bundles(repository: RegistryAddress, settings: RegistrySettings | None = None) -> list[str]:
     """The bundles whose definitions were pushed to ``repository`` (``HOST/BASE/bundle-definition``), sorted.
 
-    Raises ``NotFound`` and ``Denied``.
+    ``repository`` may be the registry of a push as well (``HOST/BASE``): where it has no tags itself, those of its
+    ``bundle-definition`` are listed.  Raises ``NotFound`` and ``Denied``.
     """
+    places = [repository] if repository.base else []
+    if repository.base.rpartition("/")[2] != REPOSITORY:
+        places.append(structs.replace(repository, base=f"{repository.base}/{REPOSITORY}".strip("/")))
+    missing: NotFound | None = None
     async with open_registries(settings or RegistrySettings()) as registries:
         registry = registries.registry(repository.host, plain_http=repository.plain_http)
-        try:
-            tags = sorted([tag async for tag in registry.repository(repository.base).tags()])
-        except NotFound as error:
-            raise _no_bundles(repository, error) from None
-    return [f"{repository}:{tag}" for tag in tags]
-
-
-def _no_bundles(repository: RegistryAddress, answered: NotFound) -> NameMissing:
-    """The error for a place at which a registry has nothing, and so no bundles."""
-    message = f"there are no bundles at {repository}"
-    if repository.base.rpartition("/")[2] == REPOSITORY:
-        return NameMissing(message, answered, hint="a push of a bundle puts it there, at the path that it is pushed to")
-    return NameMissing(f"{message}; did you mean {repository}/{REPOSITORY}?", answered)
+        for place in places:
+            try:
+                tags = sorted([tag async for tag in registry.repository(place.base).tags()])
+            except NotFound as error:
+                missing = error
+                continue
+            if tags:
+                return [f"{place}:{tag}" for tag in tags]
+    if missing:
+        message = f"there are no bundles at {' or '.join(map(str, places))}"
+        raise NameMissing(message, missing, hint="a push of a bundle puts it there, at the path that it is pushed to")
+    return []
 
 
 class _Merged(BundleView, frozen=True):
@@ -180,6 +184,8 @@ async def merge(base: Path, delta: Path, file: BundleFile, *, options: RunOption
             report = run.report()
             path = file.path(name)
             if report.failures:
-                return BuildResult(path=None, partial=path, report=report)
+                return BuildResult(path=None, partial=path, report=report, bundle=name)
             published = await writer.publish(new.definition or b"")
-    return BuildResult(path=path, partial=None, report=report, size=published.size, padding=published.padding)
+    return BuildResult(
+        path=path, partial=None, report=report, bundle=name, size=published.size, padding=published.padding
+    )

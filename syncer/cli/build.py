@@ -176,7 +176,7 @@ async def run_build(options: BuildOptions) -> Exit:
             profile=definition.name,
             code=built.exit,
             lists=options.content.images_file,
-            may_be_partial=True,
+            may_be_partial=not means.file.allow_partial,
         )
     if not pushes:
         return built.exit

@@ -107,7 +107,7 @@ def list_bundles(
     """List the bundles in a registry.
 
     Examples:
-        syncer list 10.10.254.254:8000/images/bundle-definition
+        syncer list 10.10.254.254:8000/images
         syncer list harbor.example.com/mirror/bundle-definition --json
 
     More: docs/palette.md
@@ -120,6 +120,8 @@ def list_bundles(
             print_json({"bundles": found})
         else:
             click.echo("Listing bundles", err=True)
+            if found and not found[0].startswith(f"{repo}:"):
+                note(f"the bundles that were pushed to {repo} are at {found[0].rpartition(':')[0]}")
             for bundle in found:
                 click.echo(bundle)
         return Exit.OK
@@ -289,7 +291,7 @@ def merge(
     async def job() -> Exit:
         with open_reporter(options) as reporter:
             result = await merge_bundles(base, delta, file, options=reporter.run_options(WORKERS))
-        reporter.summarize("Merge Summary", _outcome(str(delta), result), result.report, profile=delta.name)
+        reporter.summarize("Merge Summary", _outcome(result.bundle, result), result.report, profile=delta.name)
         return result.exit
 
     run(job)

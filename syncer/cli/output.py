@@ -28,6 +28,7 @@ from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
 from syncer.report.summary import (
     NO_NAMES,
+    Failed,
     failure_lines,
     quantity,
     require_writable,
@@ -95,7 +96,7 @@ class Reporter(Struct, frozen=True):
         if self.options.json and not self.options.quiet:
             for line in failure_lines(report, self.names, least=2 if self.options.shows_progress else 1):
                 click.echo(line, err=True)
-        for hint in hints_of(report, lists, may_be_partial=may_be_partial):
+        for hint in hints_of(report.images, lists, may_be_partial=may_be_partial):
             click.echo(f"hint: {hint}", err=True)
 
     def sign(self, report: Report, name: str, code: Exit | None = None) -> Report:
@@ -118,16 +119,19 @@ class Reporter(Struct, frozen=True):
             write.write_metrics(self.options.metrics_file, report, job, code=Exit(report.exit_code or 0))
 
 
-def hints_of(report: Report, lists: Sequence[Path], *, may_be_partial: bool) -> Iterator[str]:
+def hints_of(images: Sequence[Failed], lists: Sequence[Path] = (), *, may_be_partial: bool = False) -> Iterator[str]:
     """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``."""
-    yield from {image.error.hint: None for image in report.images if image.error and image.error.hint}
-    wrong = {image.source for image in report.failures if isinstance(image.error, NameMissing)}
+    yield from {image.error.hint: None for image in images if image.error and image.error.hint}
+    missing = [image for image in images if isinstance(image.error, NameMissing)]
+    wrong, causes = {image.source for image in missing}, {str(image.error) for image in missing}
     if not wrong:
         return
     places = [f"{path}:{each.line}" for path in lists for each in read_images_file(path) if each.reference in wrong]
     more = f" and {len(places) - _PLACES_SHOWN:,} more lines" if len(places) > _PLACES_SHOWN else ""
-    where = f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(wrong) == 1 else "the names")
-    rest = ", or publish the rest with --allow-partial" if may_be_partial and len(report.images) > len(wrong) else ""
+    where = (
+        f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(causes) == 1 else "the names")
+    )
+    rest = ", or publish the rest with --allow-partial" if may_be_partial and len(images) > len(wrong) else ""
     yield f"correct {where}{rest}"
 
 
@@ -241,10 +245,10 @@ def saved_line(what: str, place: Path, report: Report) -> str:
 
 def _but(word: str, report: Report) -> str:
     totals = report.totals
-    failed = [f"{totals.images_failed:,} of {quantity(totals.images, 'image')}"] if totals.images_failed else []
+    failed = [f"{totals.images_failed:,} of its {quantity(totals.images, 'image')}"] if totals.images_failed else []
     if totals.referrers_failed:
         failed.append(quantity(totals.referrers_failed, "signature or referrer", "signatures and referrers"))
-    return f"{word} {' and '.join(failed)} that failed" if failed else ""
+    return f"{word} {' and '.join(failed)}, which failed" if failed else ""
 
 
 def push_outcome(result: PushResult, kind: str = "local") -> list[str]:
@@ -329,4 +333,6 @@ def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: boo
         print_json(report.to_json())
     else:
         click.echo(without_secrets(plan_summary(report)))
+    for hint in hints_of(report.images):
+        click.echo(f"hint: {hint}", err=True)
     return report.exit(tell_work=exit_code)

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from yarl import URL
 
 from syncer.content import Blob, Referral, Referrals
-from syncer.errors import Denied, InvalidReference, NameMissing, NotFound, UsageError
+from syncer.errors import Denied, InvalidReference, NameMissing, NotFound, UsageError, no_repository
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.docker_hub import api_host, canonical_host
 from syncer.oci.manifest import AnyManifest
@@ -234,9 +234,12 @@ class Registries:
         return await self._search(name).lists(self.repository(name), subject, referrer)
 
     async def tags(self, reference: Reference) -> list[str]:
-        """All tags of the repository that ``reference`` is in; raises ``NotFound`` or ``Denied``."""
+        """All tags of the repository that ``reference`` is in; raises ``NameMissing`` or ``Denied``."""
         repository = self.repository(reference)
-        tags = [tag async for tag in repository.tags()]
+        try:
+            tags = [tag async for tag in repository.tags()]
+        except NotFound as error:
+            raise NameMissing(no_repository(reference.registry, reference.repository), error) from None
         self._search(reference).told(repository, tags)
         return tags
 
@@ -255,7 +258,7 @@ class Registries:
         if tags is None:
             return NameMissing(f"{name} has no tag {reference.tag}", error)
         if not tags:
-            return NameMissing(f"{reference.registry} has no repository {reference.repository}", error)
+            return NameMissing(no_repository(reference.registry, reference.repository), error)
         nearest = nearest_tags(reference.tag, tags)
         told = f" (nearest: {', '.join(nearest)})" if nearest else ""
         return NameMissing(f"{name} has no tag {reference.tag}{told}", error, nearest=nearest)

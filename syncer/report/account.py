@@ -206,6 +206,7 @@ class Account:
             blobs_mounted=self._mounted.blobs,
             blobs_skipped=self._skipped.blobs,
             blobs_failed=self._failed.blobs,
+            bytes_copied=self._copied.bytes - self._resumed,
             bytes_fetched=self._fetched if self.fetches else 0,
             bytes_sent=self._copied.bytes - self._resumed if self.sends else 0,
             bytes_resumed=self._resumed,

@@ -200,6 +200,7 @@ class Totals(Struct, frozen=True, kw_only=True):
     blobs_mounted: int
     blobs_skipped: int
     blobs_failed: int
+    bytes_copied: int  # of blobs that were copied, also from file to file; without ``bytes_resumed``
     bytes_fetched: int  # from a registry
     bytes_sent: int  # to a registry
     bytes_resumed: int  # of blobs that were copied now, which an earlier run had brought already
@@ -222,6 +223,11 @@ class Totals(Struct, frozen=True, kw_only=True):
         figures = {**dict.fromkeys(_SINCE_LAST_VERSION, 0), **document}
         return cls(**{name: number(figures[name]) for name in cls.__struct_fields__})
 
+    @property
+    def bytes_moved(self) -> int:
+        """The bytes of blobs that came or went, whichever are more."""
+        return max(self.bytes_fetched, self.bytes_sent, self.bytes_copied)
+
     def plus(self, other: Totals) -> Totals:
         """The sums of both runs."""
         return structs.replace(
@@ -229,7 +235,7 @@ class Totals(Struct, frozen=True, kw_only=True):
         )
 
 
-_SINCE_LAST_VERSION = ("bytes_resumed", "foreign_layers", "bytes_foreign")
+_SINCE_LAST_VERSION = ("bytes_copied", "bytes_resumed", "foreign_layers", "bytes_foreign")
 
 
 class Part(Struct, frozen=True, kw_only=True):

@@ -12,12 +12,13 @@ from syncer.content import Item
 from syncer.errors import Exit, SyncerError, common_exit
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report.figures import PrunedTag, reason
-from syncer.report.summary import block, foreign_layers, human_bytes, printable, prune_lines, quantity
+from syncer.report.summary import block, doubt_lines, foreign_layers, human_bytes, printable, prune_lines, quantity
 from syncer.transfer.discovery import DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
 from syncer.transfer.memory import Memory
 from syncer.transfer.plan import Tree
 
 _LARGEST = 10
+_LOST = "not compared"  # an image, when a server did not let it
 
 
 class Action(StrEnum):
@@ -25,7 +26,7 @@ class Action(StrEnum):
 
     COPY = "copy"
     SKIP = "skip"  # the target has it
-    FAIL = "fail"  # it could not be found
+    FAIL = "fail"  # it could not be found, or not be compared
 
 
 class ImageForecast(Struct, frozen=True, kw_only=True):
@@ -241,10 +242,15 @@ class Forecast(Struct, kw_only=True):
 def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
     """The summary of a forecast for people; ``outcome`` are lines at its top."""
     totals = report.totals
+    missing = sum(
+        image.subject is None and image.error is not None and image.error.exit is Exit.MISSING
+        for image in report.images
+    )
     ends = {
         "to copy": totals.images_to_copy,
         "unchanged": totals.images_to_skip,
-        "not found": totals.images_failed,
+        "not found": missing,
+        _LOST: totals.images_failed - missing,
     }
     said = ", ".join(f"{number} {end}" for end, number in ends.items() if number)
     lines = [*outcome, f"images:  {totals.images} ({said})" if said else "images:  none"]
@@ -264,7 +270,7 @@ def plan_summary(report: ForecastReport, outcome: Sequence[str] = ()) -> str:
     if totals.disk_bytes is not None:
         lines.append(f"disk:    {human_bytes(totals.disk_bytes)}")
     lines += [f"largest: {human_bytes(image.size)}  {image.source}" for image in report.largest]
-    lines += [f"failed:  {image.source}: {printable(str(image.error))}" for image in report.images if image.error]
+    lines += doubt_lines(report.images, _LOST)
     lines += [f"warning: {printable(text)}" for text in report.warnings]
     lines += prune_lines(report.pruned)
     return block("Plan Summary", lines)

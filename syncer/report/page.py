@@ -96,7 +96,7 @@ def _columns(*named: tuple[str, str]) -> list[dict[str, Any]]:
 
 def _run_data(document: Mapping[str, Any]) -> dict[str, Any]:
     totals, images = document["totals"], document["images"]
-    moved = max(totals["bytes_fetched"], totals["bytes_sent"])
+    moved = max(totals["bytes_fetched"], totals["bytes_sent"], totals.get("bytes_copied", 0))
     ends = {
         "copied": totals["images_copied"],
         "unchanged": totals["images_skipped"],

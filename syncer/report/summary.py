@@ -12,12 +12,20 @@ from typing import Any, Protocol
 import orjson
 from msgspec import Struct
 
-from syncer.errors import NetworkError, SyncerError, UsageError, cause_of, is_anything_hidden, without_secrets
+from syncer.errors import (
+    NetworkError,
+    SyncerError,
+    UsageError,
+    cause_of,
+    is_anything_hidden,
+    no_repository,
+    without_secrets,
+)
 from syncer.errors import human_bytes as human_bytes  # noqa: PLC0414  here are all figures for people
 from syncer.files import saving, write_whole
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
-from syncer.report.figures import ImageAccount, PrunedTag, PruneStatus, Report
+from syncer.report.figures import PrunedTag, PruneStatus, Report
 from syncer.report.timeline import BlobSpan, Bound, Timeline, WaitSpan
 
 _RULE = "-" * 29
@@ -100,14 +108,14 @@ def prune_lines(pruned: Sequence[PrunedTag] | None, refused: Sequence[SyncerErro
 
 def _figures(report: Report) -> list[str]:
     totals = report.totals
-    copied = max(totals.bytes_fetched, totals.bytes_sent)
+    copied = totals.bytes_moved if totals.blobs_copied else 0
     lines = [f"images:  {_ends(report)}"]
     if totals.referrers:
         failed = f", {totals.referrers_failed} failed" if totals.referrers_failed else ""
         lines.append(
             f"with:    {quantity(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
         )
-    if totals.blobs_copied or totals.blobs_skipped or totals.blobs_mounted:
+    if totals.blobs_copied:
         lines.append(f"moved:   {human_bytes(copied)} in {quantity(totals.blobs_copied, 'blob')}")
     saved = {
         "shared between images": totals.bytes_deduplicated,
@@ -157,29 +165,67 @@ def _warnings(report: Report) -> list[str]:
 def failure_lines(report: Report, names: Mapping[str, str] = NO_NAMES, *, least: int = 1) -> list[str]:
     """One line for each cause for which ``least`` images failed or more, the first twenty of them."""
     causes = [cause for cause in causes_of(report.failures) if len(cause.images) >= least]
-    lines = [f"failed:  {with_names(cause.line, names)}" for cause in causes[:_FAILURES_SHOWN]]
+    return _cause_lines(causes, [with_names(cause.line, names) for cause in causes[:_FAILURES_SHOWN]])
+
+
+def doubt_lines(images: Iterable[Failed], lost: str) -> list[str]:
+    """One line for each cause for which ``images`` are not foreseen, as ``failure_lines`` has them.
+
+    ``lost`` are the words for what a server did not let happen.
+    """
+    causes = causes_of(images)
+    return _cause_lines(causes, [cause.without(lost) for cause in causes[:_FAILURES_SHOWN]])
+
+
+def _cause_lines(causes: Sequence[Cause], said: Sequence[str]) -> list[str]:
+    lines = [f"failed:  {text}" for text in said]
     if left := causes[_FAILURES_SHOWN:]:
         lines.append(f"         and {sum(len(cause.images) for cause in left)} more")
     return lines
+
+
+class Failed(Protocol):
+    """An image with the error for which it failed, in a report or in a forecast."""
+
+    @property
+    def source(self) -> Reference: ...
+    @property
+    def target(self) -> Reference: ...
+    @property
+    def subject(self) -> Reference | None: ...
+    @property
+    def error(self) -> SyncerError | None: ...
 
 
 class Cause(Struct, frozen=True):
     """One cause for which images failed, and those images."""
 
     text: str  # as ``errors.cause_of`` has it
-    images: tuple[ImageAccount, ...]
+    images: tuple[Failed, ...]
 
     @property
     def line(self) -> str:
         """The cause and its images in one line: of a single image in the words of its error."""
         first = self.images[0]
-        if len(self.images) == 1:
+        if len(self.images) == 1 or self._is_repository:
             return failure_line(first.source, first.error)
         if lost := self._lost:
             return printable(f"{self.text}: {self._count} {lost}")
         names = ", ".join(str(image.source) for image in self.images[:_NAMES_SHOWN])
         more = f" and {len(self.images) - _NAMES_SHOWN:,} more" if len(self.images) > _NAMES_SHOWN else ""
         return printable(f"{names}{more}: {self.text.removeprefix('…').lstrip(': ')}")
+
+    def without(self, lost: str) -> str:
+        """The cause as ``line`` has it; of a server without the images, which are ``lost``, even of a single one."""
+        if self._lost and (len(self.images) > 1 or isinstance(self.images[0].error, NetworkError)):
+            return printable(f"{self.text}: {self._count} {lost}")
+        return self.line
+
+    @property
+    def _is_repository(self) -> bool:
+        """Whether the cause is that there is no such repository: how many names were sought in it says nothing."""
+        source = self.images[0].source
+        return self.text == no_repository(source.registry, source.repository)
 
     @property
     def _count(self) -> str:
@@ -193,6 +239,8 @@ class Cause(Struct, frozen=True):
     def _lost(self) -> str | None:
         """The words for what did not happen because of a server; None where the images themselves are the cause."""
         image = self.images[0]
+        if self._is_repository:
+            return None
         if _speaks_of(self.text, image.source.registry):
             return "not fetched"
         return "not sent" if _speaks_of(self.text, image.target.registry) else None
@@ -202,9 +250,9 @@ def _speaks_of(text: str, host: str) -> bool:
     return any(word in text.split() for name in (host, api_host(host)) for word in (name, f"{name}:", f"{name},"))
 
 
-def causes_of(failed: Iterable[ImageAccount]) -> list[Cause]:
+def causes_of(failed: Iterable[Failed]) -> list[Cause]:
     """The causes of images that failed, the most frequent one first."""
-    by_text: dict[str, list[ImageAccount]] = {}
+    by_text: dict[str, list[Failed]] = {}
     for image in failed:
         if image.error is not None:
             by_text.setdefault(cause_in(image.error, image.source, image.target), []).append(image)
@@ -214,6 +262,8 @@ def causes_of(failed: Iterable[ImageAccount]) -> list[Cause]:
 
 def cause_in(error: SyncerError, source: Reference, target: Reference) -> str:
     """The cause of the ``error`` of an image that was on its way from ``source`` to ``target``."""
+    if str(error) == no_repository(source.registry, source.repository):
+        return str(error)
     return cause_of(error, {part for name in (source, target) for part in (str(name), name.name, name.repository)})
 
 
@@ -235,7 +285,8 @@ def first_line(error: SyncerError, source: Reference, target: Reference) -> str:
 def failure_line(source: Reference, error: SyncerError | None) -> str:
     """An image, and why it failed; its name is said once."""
     text = printable(str(error))
-    return text if source.name in text.partition(" has no ")[0] else f"{source}: {text}"
+    is_named = text == no_repository(source.registry, source.repository) or source.name in text.partition(" has no ")[0]
+    return text if is_named else f"{source}: {text}"
 
 
 def require_writable(path: Path) -> None:
