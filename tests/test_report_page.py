@@ -164,7 +164,7 @@ def test_a_page_of_a_fleet_has_its_sites_and_their_causes(tmp_path: Path) -> Non
         ["a", "a.example.com/base", "done"],
         ["b", "b.example.com/base", "down"],
     ]
-    assert rows(document, "causes") == [["cannot be reached: connection refused", "1", "b"]]
+    assert rows(document, "causes") == [["refused the connection", "1", "b"]]
 
 
 @pytest.mark.pages
