@@ -90,3 +90,15 @@ async def test_a_whole_bundle_lacks_nothing(debian_registry: OpenRegistry, tmp_p
     assert told.json["missing"] == []
     assert "lacks" not in pushed.stdout + pushed.stderr
     assert pushed.stdout.splitlines()[3] == f"local bundle bundle pushed to {registry.address}"
+
+
+async def test_a_quiet_verification_tells_of_failures_alone(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    async with debian_registry() as registry:
+        for form in ([], ["--json"]):
+            well = await syncer("verify", bundle, "-q", *form, home=tmp_path)
+            ill = await syncer("verify", bundle, registry.address, "-q", *form, home=tmp_path)
+
+            assert (well.code, well.stdout, well.stderr) == (0, "", "")
+            assert (ill.code, ill.stdout) == (6, "")
+            assert f"registry {registry.address} lacks " in ill.stderr
