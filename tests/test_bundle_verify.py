@@ -127,11 +127,27 @@ async def test_a_bundle_that_is_cut_short_anywhere_is_refused(tmp_path: Path, fo
 @pytest.mark.parametrize("form", FORMATS)
 async def test_what_follows_a_bundle_is_refused(tmp_path: Path, form: Format) -> None:
     await build(final := tmp_path / "bundle", some_images(), form)
-    with final.open("ab") as file:
-        file.write(b"more")
+    whole = final.read_bytes()
+    said = "more than the bundle" if form == "tar.zst" else "something follows the end"
 
-    with pytest.raises(InvalidBundle):
-        await verify(final)
+    for more in (b"m", b"more", b"m" * 5000):
+        final.write_bytes(whole + more)
+        with pytest.raises(InvalidBundle, match=said) as caught:
+            await verify(final)
+        assert "cut short" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+async def test_an_unfinished_bundle_is_called_that(tmp_path: Path, form: Format) -> None:
+    """The file of a build that was stopped: it lacks no more than what the same build adds."""
+    source, final = some_images(), tmp_path / "bundle"
+    async with open_writer(final, format=form) as writer:
+        await transfer(items_of(source), source, writer, options=Options(), emit=lambda _: None)
+
+    with pytest.raises(InvalidBundle, match="is the unfinished file of a build") as caught:
+        await verify(tmp_path / "bundle.partial")
+
+    assert "run the same build again" in (caught.value.hint or "")
 
 
 async def test_everything_that_is_wrong_is_listed(tmp_path: Path) -> None:

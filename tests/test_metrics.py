@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import orjson
 from msgspec import structs
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +16,7 @@ from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import build, some_images
 from tests.support.cli import syncer
+from tests.support.disks import file_size_limit
 from tests.test_report import A_NIGHT, BETA, account, root
 
 NIGHTLY = Job(profile="nightly", command="sync", targets=("t.io",))
@@ -200,3 +202,32 @@ async def test_the_files_of_several_jobs_are_read_as_one(debian_registry: OpenRe
     }
     good = {(dict(labels)["command"], dict(labels)["target"]) for name, labels in found if name == SUCCESS}
     assert good == ended.keys() - {("verify", "")}
+
+
+async def test_a_run_that_an_error_ends_is_accounted_for(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """A disk that is full, and a bundle that is not sound: the time of the last success stays as it was."""
+    out, prom, account = tmp_path / "out", tmp_path / "run.prom", tmp_path / "run.json"
+    told = ("--metrics-file", prom, "--report", account)
+    async with debian_registry() as registry:
+        image = images.image("app", layers=[images.layer("large", 3_000_000)])
+        await client.push(registry, "app", image, "1")
+        command = ("build", f"{registry.address}/app:1", "--output", out, "--force", *told)
+        good = await syncer(*command, home=tmp_path)
+        before = stale(prom)
+        with file_size_limit(1_000_000):
+            full = await syncer(*command, home=tmp_path)
+        after, document = stale(prom), orjson.loads(account.read_bytes())
+
+        (broken := tmp_path / "broken.tar.zst").write_bytes((out / "bundle.tar.zst").read_bytes()[:-100])
+        cut = await syncer("push", broken, f"{registry.address}/two", *told, home=tmp_path)
+
+    assert (good.code, full.code) == (0, 5), full.stderr
+    assert before == after != {}
+    assert document["exit_code"] == 5
+    assert [image["status"] for image in document["images"]] == ["unfinished"]
+    assert document["warnings"][-1].startswith("the run ended early: ")
+    document = orjson.loads(account.read_bytes())
+    assert cut.code == document["exit_code"] == 6
+    assert (document["command"], document["name"]) == ("push", "broken")
+    labels = f'command="push",profile="broken",target="{registry.address}/two"'
+    assert f"syncer_last_run_success{{{labels}}} 0.0" in prom.read_text()

@@ -20,6 +20,7 @@ from syncer.report.figures import PrunedTag, PruneStatus, UnknownReferrers
 from syncer.report.summary import write_report
 from syncer.transfer.events import ImageCopied, ImageFailed, ImageSkipped
 from tests.conftest import OpenRegistry
+from tests.support.bundles import build, some_images
 from tests.support.cli import syncer
 from tests.test_fleet import NOBODY, bundle
 from tests.test_report import A_NIGHT, ALPHA, BETA, GAMMA, account, missing, root
@@ -286,3 +287,14 @@ async def test_what_cannot_be_one_account_is_refused(tmp_path: Path) -> None:
         ran = await syncer("report", *(paths[name] for name in names), home=tmp_path)
         assert (ran.code, ran.stdout) == (2, "")
         assert said in ran.stderr
+
+
+async def test_the_report_of_a_verification_is_called_that(tmp_path: Path) -> None:
+    await build(file := tmp_path / "edge.tar.zst", some_images())
+    assert (await syncer("verify", file, "--report", tmp_path / "v.json", home=tmp_path)).code == 0
+
+    ran = await syncer("report", tmp_path / "v.json", home=tmp_path)
+
+    assert ran.code == 2
+    assert "v.json is the report of a verification, which is neither shown nor joined" in ran.stderr
+    assert "--report wrote" not in ran.stderr

@@ -119,3 +119,15 @@ async def test_a_forecast_calls_missing_what_is_missing(debian_registry: OpenReg
     assert "images:  2 (1 to copy, 1 not found)\n" in dry.stdout
     assert f"failed:  {registry.address} has no repository team/gone\n" in dry.stdout
     assert "hint: correct the name\n" in dry.stderr
+
+
+async def test_a_quiet_verification_tells_of_failures_alone(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    async with debian_registry() as registry:
+        for form in ([], ["--json"]):
+            well = await syncer("verify", bundle, "-q", *form, home=tmp_path)
+            ill = await syncer("verify", bundle, registry.address, "-q", *form, home=tmp_path)
+
+            assert (well.code, well.stdout, well.stderr) == (0, "", "")
+            assert (ill.code, ill.stdout) == (6, "")
+            assert f"registry {registry.address} lacks " in ill.stderr

@@ -45,7 +45,7 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     beside_others: bool = False  # other runs use its registries meanwhile, and somebody else tries again at the end
     emit: Emit | None = None  # hears of every event
     warn: Callable[[str], None] | None = None  # is told what works and may not be meant
-    on_cut: Callable[[Report, str], None] | None = None  # is told how far a run came that was cancelled, and its name
+    on_cut: Callable[[Report, str], None] | None = None  # is told how far a run came that was cut short, and its name
 
 
 class Run:
@@ -148,10 +148,13 @@ class Run:
 
     @contextmanager
     def telling_if_cut(self, registries: Registries | None, name: str) -> Iterator[None]:
-        """Tell ``options.on_cut`` how far this run, which is called ``name``, has come when the block is cancelled."""
+        """Tell ``options.on_cut`` how far this run, which is called ``name``, has come when the block is cut short.
+
+        A cancellation does that, or an error.
+        """
         try:
             yield
-        except anyio.get_cancelled_exc_class():
+        except BaseException:
             if self._on_cut:
                 self._on_cut(self.report(registries), name)
             raise

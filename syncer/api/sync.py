@@ -112,7 +112,7 @@ async def run_sync(
 
     Images that failed, and sources that could not be listed, are tried once more at the end.  Raises ``UsageError``
     before anything is sent when the file asks for something impossible.  ``expect`` is called with the number of
-    images, once it is known; ``on_cut`` with the result so far, when the run is cancelled.
+    images, once it is known; ``on_cut`` with the result so far, when a cancellation or an error cuts the run short.
     """
     if how.prune:
         sources.require_all()
@@ -124,7 +124,7 @@ async def run_sync(
         try:
             with anyio.move_on_after(how.timeout) as limit, run.watching(registries):
                 await passes.carry_out()
-        except anyio.get_cancelled_exc_class():
+        except BaseException:
             passes.close()
             if on_cut:
                 on_cut(run.report(registries))

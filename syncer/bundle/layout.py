@@ -21,6 +21,7 @@ INDEX = "index.json"
 DEFINITION = "bundle-definition.yaml"
 ASSUMED = "assumed.json"
 LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
+UNFINISHED = ".partial"  # after the name of a bundle whose build has not ended
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"

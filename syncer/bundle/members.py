@@ -139,7 +139,11 @@ def scan_zstd(file: File, size: int) -> Contents:
 
 def _without_end(file: File, size: int) -> ValueError:
     """The error for a bundle of ``size`` bytes without a seek table, which is cut short if all else is ours."""
-    reached = size if isinstance(file, RangedFile) else zstd.reach(partial(_read_some, file), size)
+    if isinstance(file, RangedFile):  # to look at each frame would take many requests
+        return ValueError("it has no seek table at its end: it is cut short, or something follows the bundle in it")
+    reached = zstd.reach(partial(_read_some, file), size)
+    if reached is not None and reached < size:
+        return ValueError(f"it has {size - reached:,} bytes more than the bundle, which ends before them")
     if reached is None:
         return ValueError("something else than a bundle follows in it: it has no seek table at its end")
     return cut_short(size, reached - size)
@@ -271,7 +275,7 @@ class TarWalk:
             if not self._step(there):
                 return
         if self.has_ended and there - self.end > _MAX_TRAILING_ZEROS:
-            raise ValueError("its tar has no proper end")
+            raise ValueError(f"more than {_MAX_TRAILING_ZEROS:,} bytes follow the end of its tar")
 
     def finish(self, size: int) -> Found:
         """The files of the tar, which has ``size`` bytes; raises ``ValueError`` unless it ends as it must."""
@@ -285,7 +289,10 @@ class TarWalk:
         length = size - self.end
         if length < len(tar.END):
             raise ValueError("its tar has no proper end: it is cut short")
-        if any(_read(self.file, self.end, length)):
+        end = _read(self.file, self.end, length)
+        if any(end):
+            if end.startswith(tar.END):
+                raise ValueError("something follows the end of its tar")
             raise ValueError("its tar has no proper end")
         return self.found
 

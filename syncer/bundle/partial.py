@@ -40,7 +40,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
 
     File and journal stay when the block ends without ``publish``, unless nothing is in them to go on with.
     """
-    path, journal_path = _beside(final, ".partial"), _beside(final, ".journal")
+    path, journal_path = _beside(final, layout.UNFINISHED), _beside(final, ".journal")
     with ExitStack() as stack:
         with writing(final):
             final.parent.mkdir(parents=True, exist_ok=True)

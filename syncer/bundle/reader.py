@@ -25,6 +25,7 @@ from syncer.bundle.layout import (
     DEFINITION,
     INDEX,
     OCI_LAYOUT,
+    UNFINISHED,
     GivenName,
     Image,
     Nameless,
@@ -52,6 +53,7 @@ from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
 from syncer.transport.guard import without_secrets
 
 _SMALL = (OCI_LAYOUT, DEFINITION, INDEX, ASSUMED)
+_OF_OTHER_SIZE = ("cut short", "more than the bundle", " follow")  # in errors about the length of a file
 _TRIED = 16  # members
 _LEVELS = (3, *range(1, 20))  # of zstd; the default first
 _MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
@@ -154,8 +156,14 @@ def explaining(place: Path | BundleUrl, file: File | None) -> Iterator[None]:
     except InvalidBundle:
         raise
     except (ValueError, VerificationError) as error:
+        if is_own and isinstance(place, Path) and place.name.endswith(UNFINISHED):
+            raise InvalidBundle(
+                f"{place} is the unfinished file of a build, and no bundle yet",
+                hint="run the same build again: it goes on with the file, and takes the ending off when all is there",
+            ) from None
         if is_own:
-            again = "copy it again, and compare the sizes of both files" if "cut short" in str(error) else None
+            is_of_other_size = any(word in str(error) for word in _OF_OTHER_SIZE)
+            again = "copy it again, and compare the sizes of both files" if is_of_other_size else None
             raise InvalidBundle(f"{place} is not a whole bundle: {error}", hint=again) from None
         raise InvalidArchive(f"{place} is not a whole archive of images: {error}", hint=hint_for(error)) from None
     except OSError as error:

@@ -98,13 +98,16 @@ def header_before(position: int, total: int) -> bytes:
 def reach(read: Callable[[int, int], bytes], size: int) -> int | None:
     """The end of the frames that begin among the first ``size`` bytes, which lies beyond these where one is cut short.
 
-    ``read`` takes an offset and a number of bytes.  None for a file in which something else than our frames is met.
+    A seek table that is whole is the last of them, whatever follows.  ``read`` takes an offset and a number of bytes.
+    None for a file in which something else than our frames is met.
     """
     offset = 0
     while offset < size:
         head = read(offset, FRAME_HEADER)
         if is_skippable(head) and len(head) >= SKIPPABLE_HEADER:
             offset += SKIPPABLE_HEADER + int.from_bytes(head[4:SKIPPABLE_HEADER], "little")
+            if int.from_bytes(head[:4], "little") == _SEEK_TABLE_MAGIC and offset <= size:
+                return offset
         elif is_stored(head) and len(head) == FRAME_HEADER:
             offset += _frame_length(int.from_bytes(head[len(_STORED) :], "little"))
         elif is_packed(head):

@@ -22,6 +22,7 @@ from syncer.api.build import (
     make_definition,
     resolve_definition,
 )
+from syncer.api.bundles import bundle_name
 from syncer.api.push import Delivery, push_file
 from syncer.api.result import BuildResult
 from syncer.api.supplies import Supplies
@@ -152,6 +153,8 @@ async def run_build(options: BuildOptions) -> Exit:
         definition = _entitle(definition, options, means)
         if options.remote.build_type is not BuildType.REMOTE:
             reporter = structs.replace(reporter, targets=(str(means.file.path(definition.name).absolute()),))
+        if not (options.definition.metadata_only or options.dry.dry_run):
+            reporter.account_for(definition.name)
         if options.definition.metadata_only:
             return await _write_definition(definition, options, means, reporter, notes)
         if options.dry.dry_run:
@@ -425,7 +428,8 @@ async def _push(
     if output.json:
         building.write(built.report, profile=profile, code=built.exit)
     delivery = _delivery(options)
-    with open_reporter(output, targets=[delivery.address], secrets=known_secrets(means.settings)) as pushing:
+    secrets = known_secrets(means.settings)
+    with open_reporter(output, name=bundle_name(path), targets=[delivery.address], secrets=secrets) as pushing:
         run_options = pushing.run_options(options.connection.concurrency)
         pushed = await push_file(path, delivery, settings=means.settings, options=run_options)
     if output.json:

@@ -175,7 +175,7 @@ def save(
 
     async def job() -> Exit:
         name = source.reference.tag or ""
-        with open_reporter(output, targets=[file.path(name).absolute()]) as reporter:
+        with open_reporter(output, name=name, targets=[file.path(name).absolute()]) as reporter:
             options = reporter.run_options(connection.concurrency)
             result = await save_bundle(source, file, settings=settings, options=options)
         outcome = _outcome(str(source), result)
@@ -243,7 +243,7 @@ def copy(
     place = destination.absolute() if isinstance(destination, Path) else destination
 
     async def job() -> Exit:
-        with open_reporter(output, targets=[place]) as reporter:
+        with open_reporter(output, name=str(source), targets=[place]) as reporter:
             options = reporter.run_options(connection.concurrency)
             result = await copy_bundle(
                 source, target, annotations=annotation_selector, given=as_name, settings=settings, options=options

@@ -13,6 +13,7 @@ from typing import TextIO
 import click
 from msgspec import Struct, structs
 
+from syncer.api.bundles import bundle_name
 from syncer.api.push import Delivery, push_file
 from syncer.cli.build import run_build
 from syncer.cli.build_options import (
@@ -211,7 +212,10 @@ def deploy(
     logging = Logging.current()
 
     async def job() -> Exit:
-        with logging.open() as log, open_reporter(logging.change(output), targets=[url], log=log) as reporter:
+        with (
+            logging.open() as log,
+            open_reporter(logging.change(output), name=bundle_name(export), targets=[url], log=log) as reporter,
+        ):
             result = await push_file(
                 export,
                 Delivery(address=url, state=state_directory(upload.state_dir)),

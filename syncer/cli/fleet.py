@@ -401,6 +401,9 @@ def _file_stem(name: str) -> str:
 
 Account: TypeAlias = Report | FleetResult
 
+_OF_VERIFICATION = frozenset({"bundle", "manifests", "bytes_file", "lacking"})
+"""Keys that together are in the report of a verification alone, which has no kind."""
+
 
 def report(
     *,
@@ -463,6 +466,11 @@ def read_account(path: Path) -> Account:
     except orjson.JSONDecodeError:
         raise _no_report(path, "it is no JSON document") from None
     kind = document.get("kind", "run") if isinstance(document, Mapping) else None
+    if isinstance(document, Mapping) and document.keys() >= _OF_VERIFICATION:
+        raise UsageError(
+            f"{path} is the report of a verification, which is neither shown nor joined",
+            hint="its `missing`, `lacking` and `unknown` name what was not found; give reports of build, push or sync",
+        )
     if kind not in ("run", "fleet"):
         raise _no_report(path, "it has another kind" if kind is not None else "it is no JSON object")
     try:

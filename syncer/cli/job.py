@@ -107,6 +107,19 @@ def code_of_signal() -> Exit | None:
     return _stopped[0] if _stopped else None
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """The error that a user is told of: ``error``, or the first of a group of our own."""
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def code_of(error: BaseException) -> Exit:
+    """The exit code of a run that ``error`` ends, unless a signal has stopped it."""
+    error = cause_of(error)
+    if isinstance(error, SyncerError):
+        return error.exit
+    return Exit.INCOMPLETE if isinstance(error, Exception) else Exit.INTERRUPTED
+
+
 async def _watch(scope: anyio.CancelScope, seconds_to_stop: float) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:

@@ -19,12 +19,12 @@ from msgspec import Struct, structs
 from syncer import __version__
 from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, to_all
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
-from syncer.cli.job import code_of_signal
+from syncer.cli.job import cause_of, code_of, code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
 from syncer.formats.text import read_images_file
 from syncer.formats.units import Shard
-from syncer.report import Report, human_bytes, human_seconds, printable, summary
+from syncer.report import Account, Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
 from syncer.report.summary import (
     NO_NAMES,
@@ -42,6 +42,16 @@ from syncer.transfer.events import Emit
 _PLACES_SHOWN = 5  # lines of lists
 
 
+class _Ending(Struct):
+    """The account of a run that has not ended yet, for the case that an error ends it."""
+
+    account: Account  # of nothing but the time
+    name: str | None = None  # of the job; None: no account is given of an error
+    targets: tuple[str, ...] = ()
+    report: Report | None = None  # how far it came, where the run has said that
+    is_written: bool = False
+
+
 class Reporter(Struct, frozen=True):
     """The output of one run, under the run's id."""
 
@@ -51,6 +61,7 @@ class Reporter(Struct, frozen=True):
     emit: Emit
     warn: Callable[[str], None]
     expect: Callable[[int], None]  # how many images more than so far
+    ending: _Ending
     names: Mapping[str, str] = NO_NAMES  # of hosts
     targets: tuple[str, ...] = ()  # registries, or the file that is written, in the metrics
     shard: str | None = None  # the share of a sync, in the metrics
@@ -62,8 +73,36 @@ class Reporter(Struct, frozen=True):
             run_id=self.run_id,
             emit=self.emit,
             warn=self.warn,
-            on_cut=lambda report, name: self.write(report, profile=name, code=Exit.INTERRUPTED),
+            on_cut=self.cut,
         )
+
+    def account_for(self, name: str) -> None:
+        """Account from now on for an error that ends the job, which is called ``name`` and has these targets."""
+        self.ending.name, self.ending.targets = name, self.targets
+
+    def cut(self, report: Report, name: str) -> None:
+        """Keep ``report`` of the run ``name`` that is being cut short; after a signal there is time for it only now."""
+        self.ending.report = report
+        if code_of_signal():
+            self.write(report, profile=self.ending.name or name, code=Exit.INTERRUPTED)
+
+    @contextmanager
+    def accounting(self) -> Iterator[None]:
+        """Write the files that the options name where an error ends the block, unless they are written by then.
+
+        The account of a run that holds the lock, which is why this one ended, is left to that run.
+        """
+        try:
+            yield
+        except BaseException as error:
+            ending, code = self.ending, code_of(error)
+            if ending.name is None or ending.is_written or code is Exit.LOCKED:
+                raise
+            report = ending.report or ending.account.report()
+            if isinstance(cause := cause_of(error), SyncerError):
+                report = structs.replace(report, warnings=(*report.warnings, f"the run ended early: {cause}"))
+            structs.replace(self, targets=ending.targets).write_all_the_same(report, profile=ending.name, code=code)
+            raise
 
     def summarize(
         self,
@@ -107,16 +146,29 @@ class Reporter(Struct, frozen=True):
         return structs.replace(report, version=__version__, command=self.command, name=name, exit_code=int(ended))
 
     def write(self, report: Report, *, profile: str, code: Exit | None = None) -> None:
-        """Write the files that the options name."""
-        report = self.sign(report, profile, code)
+        """Write the files that the options name; raises ``TargetError``."""
+        for write in self._writers(self.sign(report, profile, code), profile):
+            write()
+
+    def write_all_the_same(self, report: Report, *, profile: str, code: Exit) -> None:
+        """Write them after an error that is told; where one cannot be written, that is a warning."""
+        for write in self._writers(self.sign(report, profile, code), profile):
+            try:
+                write()
+            except SyncerError as error:
+                self.warn(str(error))
+
+    def _writers(self, report: Report, profile: str) -> Iterator[Callable[[], None]]:
+        self.ending.is_written = True
         if self.options.report:
-            write_report(self.options.report, report)
+            yield partial(write_report, self.options.report, report)
         if self.options.trace and report.timeline:
-            write_trace(self.options.trace, report)
+            yield partial(write_trace, self.options.trace, report)
         if self.options.metrics_file:
             write = metrics_writer()
             job = write.Job(profile=profile, command=self.command, targets=self.targets, shard=self.shard)
-            write.write_metrics(self.options.metrics_file, report, job, code=Exit(report.exit_code or 0))
+            code = Exit(report.exit_code or 0)
+            yield partial(write.write_metrics, self.options.metrics_file, report, job, code=code)
 
 
 def hints_of(images: Sequence[Failed], lists: Sequence[Path] = (), *, may_be_partial: bool = False) -> Iterator[str]:
@@ -146,6 +198,7 @@ def metrics_writer() -> ModuleType:
 def open_reporter(
     options: OutputOptions,
     *,
+    name: str | None = None,
     targets: Iterable[object] = (),
     shard: Shard | None = None,
     secrets: Iterable[str] = (),
@@ -154,25 +207,33 @@ def open_reporter(
 ) -> Iterator[Reporter]:
     """Show the display, or a log on standard error, as long as the ``with`` block lasts; ``log`` is a further log.
 
-    ``targets`` and ``shard`` are labels of the metrics; ``secrets`` are shown in no log; ``names`` are what the user
-    calls hosts.
+    An error that ends the block is accounted for in the files that the options name, once the job has a ``name``, as
+    reports and metrics call it.  ``targets`` and ``shard`` are labels of the metrics; ``secrets`` are shown in no log;
+    ``names`` are what the user calls hosts.
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
     for path in filter(None, (options.report, options.trace, options.metrics_file)):
         require_writable(path)
     run_id, command = new_run_id(), click.get_current_context().info_name or ""
-    make = partial(Reporter, names=names, targets=tuple(map(str, targets)), shard=str(shard) if shard else None)
+    labels = tuple(map(str, targets))
+    ending = _Ending(Account(run_id=run_id, fetches=False, sends=False), name, labels)
+    share = str(shard) if shard else None
+    make = partial(Reporter, ending=ending, names=names, targets=labels, shard=share)
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if (form := options.log) is not None:
         events = open_event_log(sys.stderr, form, run_id, secrets, is_full=options.verbose > 1)
-        yield make(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
+        reporter = make(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
+        with reporter.accounting():
+            yield reporter
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.shows_progress else Mode.OFF) as display:
         display.names = names
         emit = to_all(display, besides)
         tell = _ignore if options.quiet else warn_above(display.screen)  # a report has them all the same
-        yield make(options, command, run_id, emit, tell, display.expect)
+        reporter = make(options, command, run_id, emit, tell, display.expect)
+        with reporter.accounting():
+            yield reporter
 
 
 class EventLog(Struct, frozen=True):

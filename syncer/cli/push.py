@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from syncer.api.bundles import bundle_name
 from syncer.api.delta import AssumedMissing
 from syncer.api.push import Delivery, push_file
 from syncer.bundle import BundleUrl, GivenName
@@ -134,7 +135,7 @@ def push(
         )
 
     async def job() -> Exit:
-        with open_reporter(output, targets=to.registry) as reporter:
+        with open_reporter(output, name=bundle_name(file), targets=to.registry) as reporter:
             try:
                 result = await push_file(
                     file,

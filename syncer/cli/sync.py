@@ -149,7 +149,7 @@ def sync(
         secrets = [*known_secrets(settings), *(console.secrets if console else ())]
         with (
             open_reporter(
-                output, targets=targets_of(file), shard=share, secrets=secrets, names=_names(file)
+                output, name=profile, targets=targets_of(file), shard=share, secrets=secrets, names=_names(file)
             ) as reporter,
             hold_lock(state, order.subject, reporter.warn) as usable,
         ):
@@ -161,7 +161,7 @@ def sync(
                     run_id=reporter.run_id,
                     emit=reporter.emit,
                     expect=reporter.expect,
-                    on_cut=lambda report: reporter.write(report, profile=profile, code=Exit.INTERRUPTED),
+                    on_cut=lambda report: reporter.cut(report, profile),
                 )
         outcome = _outcome(file, result, share, how.timeout)
         reporter.summarize(
@@ -262,7 +262,9 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
     ended: list[SyncResult] = []
     try:
         with (
-            open_reporter(output, targets=targets_of(file), shard=order.shard, names=_names(file)) as reporter,
+            open_reporter(
+                output, name=order.profile, targets=targets_of(file), shard=order.shard, names=_names(file)
+            ) as reporter,
             hold_lock(state_directory(order.upload.state_dir), order.subject, reporter.warn),
         ):
             order.warn(reporter.warn)
