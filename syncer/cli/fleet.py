@@ -20,6 +20,7 @@ import orjson
 from msgspec import Struct, structs
 
 from syncer import __version__
+from syncer.api.bundles import bundle_name
 from syncer.api.delta import AssumedMissing, render_missing
 from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import argument, flag, option, options
@@ -268,7 +269,7 @@ async def run_fleet(
     whether a site lacks anything.  What sites lack that a delta takes to be there is listed in ``missing_out``.  Raises
     ``UsageError`` for files that cannot be written.
     """
-    from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
+    from syncer.fleet.deploy import failed_fleet, plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
     if output.trace:
         raise UsageError(
@@ -288,6 +289,10 @@ async def run_fleet(
                 file, fleet.sites, given=given, settings=fleet.settings, options=options, runner=runner
             )
             ended.append(result)
+    except SyncerError as error:
+        if not ended and error.exit is not Exit.LOCKED:
+            _write_files(failed_fleet(command, bundle_name(file), fleet.sites, options, error), output)
+        raise
     finally:  # the display is over
         for account in ended:
             linked = reports.link(account) if reports else account
@@ -328,12 +333,7 @@ def _ignore(_: str) -> None:
 
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:
     """Print what became of all sites, as a summary or as JSON, and write the files that the options name."""
-    ended = code_of_signal() or result.exit
-    result = structs.replace(result, version=__version__, exit_code=int(ended))
-    if output.report:
-        write_report(output.report, result)
-    if output.metrics_file and result.command != "plan":
-        metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
+    result = _write_files(result, output)
     if output.json and not output.quiet:
         print_json(result.to_json())
         return
@@ -343,6 +343,17 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
     said = GO_ON if code_of_signal() else None  # as the run takes its leave
     for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint and cause.hint != said):
         click.echo(f"hint: {hint}", err=True)
+
+
+def _write_files(result: FleetResult, output: OutputOptions) -> FleetResult:
+    """Write the files that the options name; returns the account with this version and the exit code."""
+    ended = code_of_signal() or result.exit_code or result.exit
+    result = structs.replace(result, version=__version__, exit_code=int(ended))
+    if output.report:
+        write_report(output.report, result)
+    if output.metrics_file and result.command != "plan":
+        metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
+    return result
 
 
 def fleet_lines(result: FleetResult) -> Iterator[str]:
