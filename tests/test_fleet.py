@@ -225,6 +225,24 @@ async def test_the_metrics_tell_since_when_a_site_is_stale(debian_registry: Open
     assert value("syncer_site_last_success_timestamp_seconds", NOBODY) is None
 
 
+async def test_a_bundle_that_is_not_sound_is_accounted_for_at_every_site(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as source:
+        file = await bundle(source, tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
+    files = ("--metrics-file", tmp_path / "x.prom", "--report", tmp_path / "x.json")
+
+    pushed = await push(file, [NOBODY, "127.0.0.2:9"], *files, home=tmp_path)
+
+    document = orjson.loads((tmp_path / "x.json").read_bytes())
+    Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(document)
+    assert (pushed.code, document["exit_code"]) == (6, 6)
+    assert [(row["state"], "cut short" in row["error"]) for row in document["sites"]] == [("not begun", True)] * 2
+    line = f'syncer_site_success{{command="push",profile="edge",site="{NOBODY}"}} 0.0'
+    assert line in (tmp_path / "x.prom").read_text()
+
+
 async def on_a_terminal(columns: int, lines: int, *arguments: str | Path, home: Path) -> tuple[str, str]:
     """Run ``syncer`` with its standard error on a terminal: what it wrote there, and its standard output."""
     ours, theirs = pty.openpty()

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 import click
 import orjson
 from msgspec import Struct, structs
 
 from syncer import __version__
+from syncer.api.bundles import bundle_name
 from syncer.api.delta import AssumedMissing, render_missing
 from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.command import argument, flag, option, options
@@ -40,7 +41,7 @@ from syncer.cli.parser import Heading
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
 from syncer.fleet import Command, FleetOptions, Runner, Workplace, name_sites, read_targets
-from syncer.fleet.result import FleetResult, cause_of, join_fleets
+from syncer.fleet.result import GO_ON, Account, FleetResult, cause_of, join_fleets, read_account
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
 from syncer.naming import NameMapping
 from syncer.profiles.syncfile.site import Site
@@ -268,7 +269,7 @@ async def run_fleet(
     whether a site lacks anything.  What sites lack that a delta takes to be there is listed in ``missing_out``.  Raises
     ``UsageError`` for files that cannot be written.
     """
-    from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
+    from syncer.fleet.deploy import failed_fleet, plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
     if output.trace:
         raise UsageError(
@@ -288,6 +289,10 @@ async def run_fleet(
                 file, fleet.sites, given=given, settings=fleet.settings, options=options, runner=runner
             )
             ended.append(result)
+    except SyncerError as error:
+        if not ended and error.exit is not Exit.LOCKED:
+            _write_files(failed_fleet(command, bundle_name(file), fleet.sites, options, error), output)
+        raise
     finally:  # the display is over
         for account in ended:
             linked = reports.link(account) if reports else account
@@ -328,20 +333,27 @@ def _ignore(_: str) -> None:
 
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:
     """Print what became of all sites, as a summary or as JSON, and write the files that the options name."""
-    ended = code_of_signal() or result.exit
-    result = structs.replace(result, version=__version__, exit_code=int(ended))
-    if output.report:
-        write_report(output.report, result)
-    if output.metrics_file and result.command != "plan":
-        metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
+    result = _write_files(result, output)
     if output.json and not output.quiet:
         print_json(result.to_json())
         return
     if output.quiet and not result.exit:
         return
     click.echo(without_secrets(block(title, list(fleet_lines(result)))), err=output.quiet)
-    for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint):
+    said = GO_ON if code_of_signal() else None  # as the run takes its leave
+    for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint and cause.hint != said):
         click.echo(f"hint: {hint}", err=True)
+
+
+def _write_files(result: FleetResult, output: OutputOptions) -> FleetResult:
+    """Write the files that the options name; returns the account with this version and the exit code."""
+    ended = code_of_signal() or result.exit_code or result.exit
+    result = structs.replace(result, version=__version__, exit_code=int(ended))
+    if output.report:
+        write_report(output.report, result)
+    if output.metrics_file and result.command != "plan":
+        metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
+    return result
 
 
 def fleet_lines(result: FleetResult) -> Iterator[str]:
@@ -356,11 +368,13 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
         for site in result.sites:
             figures = f", {_foreseen(site.foreseen)}" if site.state is site.state.BEHIND else ""
             yield f"site:    {printable(site.name)}: {site.state}{figures}"
+    is_partial = any(site.state is site.state.PARTIAL for site in result.sites)
     if sent:
-        yield f"moved:   {human_bytes(sent)}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
+        whole = " in blobs that are whole there" if is_partial else ""
+        yield f"moved:   {human_bytes(sent)}{whole}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
-    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
+    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 and not is_partial else ""
     yield f"time:    {human_seconds(result.seconds)}{rate}"
     yield from bound_lines(result.bound, result.seconds)
 
@@ -397,12 +411,6 @@ def _line(result: SiteResult) -> str:
 def _file_stem(name: str) -> str:
     """The name of a file, without its ending, that says which site it is about."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:_LONGEST_STEM] or "_"
-
-
-Account: TypeAlias = Report | FleetResult
-
-_OF_VERIFICATION = frozenset({"bundle", "manifests", "bytes_file", "lacking"})
-"""Keys that together are in the report of a verification alone, which has no kind."""
 
 
 def report(
@@ -452,37 +460,6 @@ def report(
         click.echo(_told(joined))
     if exit_code:
         raise click.exceptions.Exit(joined.exit)
-
-
-def read_account(path: Path) -> Account:
-    """The account in the report at ``path``, of this version or the one before.
-
-    Raises ``UsageError`` for a file that is not there, or no report.
-    """
-    try:
-        document = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    except orjson.JSONDecodeError:
-        raise _no_report(path, "it is no JSON document") from None
-    kind = document.get("kind", "run") if isinstance(document, Mapping) else None
-    if isinstance(document, Mapping) and document.keys() >= _OF_VERIFICATION:
-        raise UsageError(
-            f"{path} is the report of a verification, which is neither shown nor joined",
-            hint="its `missing`, `lacking` and `unknown` name what was not found; give reports of build, push or sync",
-        )
-    if kind not in ("run", "fleet"):
-        raise _no_report(path, "it has another kind" if kind is not None else "it is no JSON object")
-    try:
-        return FleetResult.from_json(document) if kind == "fleet" else Report.from_json(document)
-    except KeyError as lacking:
-        raise _no_report(path, f"it has no {lacking}") from None
-    except (TypeError, ValueError, AttributeError, SyncerError):
-        raise _no_report(path, "some of it is no figure or no name where one belongs") from None
-
-
-def _no_report(path: Path, why: str) -> UsageError:
-    return UsageError(f"{path} is no report of a run: {why}", hint="give files that --report wrote, or --json printed")
 
 
 def _repeated(what: str, names: Sequence[str]) -> str:

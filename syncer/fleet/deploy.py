@@ -19,7 +19,7 @@ from syncer.api.push import changed_meanwhile
 from syncer.api.result import may_pass, new_run_id
 from syncer.api.state import Lost
 from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
-from syncer.errors import UsageError
+from syncer.errors import SyncerError, UsageError
 from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
@@ -307,6 +307,15 @@ class _Account(Struct, frozen=True):
             if self.options.on_cut:
                 self.options.on_cut(self.result())
             raise
+
+
+def failed_fleet(
+    command: str, bundle: str, sites: Sequence[Site], options: FleetOptions, error: SyncerError
+) -> FleetResult:
+    """The account of a run that ``error`` ended before any of ``sites`` was gone to, as a damaged bundle does."""
+    result = _Account(sites, options, command, bundle).result()
+    rows = tuple(structs.replace(site, error=error) for site in result.sites)
+    return structs.replace(result, sites=rows, exit_code=int(error.exit), measured=None)
 
 
 def _not_begun(site: Site) -> SiteResult:

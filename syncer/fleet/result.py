@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TypeAlias
 
+import orjson
 from msgspec import Struct, field
 
 from syncer import errors
@@ -16,6 +18,7 @@ from syncer.errors import Exit, NetworkError, SyncerError, UsageError, Verificat
 from syncer.profiles.syncfile.site import registry_key
 from syncer.report.figures import (
     Part,
+    Report,
     Told,
     instant,
     moment,
@@ -32,6 +35,9 @@ NOTHING_FORESEEN: Mapping[str, int] = dict.fromkeys(
     ("images_to_copy", "images_to_skip", "blobs_to_copy", "blobs_to_mount", "bytes_to_send", "bytes_to_mount"), 0
 )
 """The figures of a plan for a site that did not tell, as the document names them."""
+
+
+GO_ON = "run the same command again to go on"
 
 
 class SiteState(StrEnum):
@@ -302,14 +308,14 @@ class OutOfTime(SyncerError):
     """The window of a site, or the time of a run, was over before all was there."""
 
     def __init__(self) -> None:
-        super().__init__("its time was over before all was there", hint="run the same command again to go on")
+        super().__init__("its time was over before all was there", hint=GO_ON)
 
 
 class Stopped(SyncerError):
     """A run was stopped, as by Ctrl-C, before all was at a site."""
 
     def __init__(self) -> None:
-        super().__init__("it was stopped before all was there", hint="run the same command again to go on")
+        super().__init__("it was stopped before all was there", hint=GO_ON)
 
 
 def causes_of(sites: Iterable[SiteResult]) -> tuple[Cause, ...]:
@@ -359,3 +365,40 @@ def _is_outage(error: SyncerError) -> bool:
     if answered := refusal_in(error):
         return answered.status in (502, 503, 504)
     return isinstance(error, NetworkError)
+
+
+Account: TypeAlias = Report | FleetResult
+
+_OF_VERIFICATION = frozenset({"bundle", "manifests", "bytes_file", "lacking"})
+"""Keys that together are in the report of a verification alone, which has no kind."""
+
+
+def read_account(path: Path) -> Account:
+    """The account in the report at ``path``, of this version or the one before.
+
+    Raises ``UsageError`` for a file that is not there, or no report.
+    """
+    try:
+        document = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    except orjson.JSONDecodeError:
+        raise _no_report(path, "it is no JSON document") from None
+    kind = document.get("kind", "run") if isinstance(document, Mapping) else None
+    if isinstance(document, Mapping) and document.keys() >= _OF_VERIFICATION:
+        raise UsageError(
+            f"{path} is the report of a verification, which is neither shown nor joined",
+            hint="its `missing`, `lacking` and `unknown` name what was not found; give reports of build, push or sync",
+        )
+    if kind not in ("run", "fleet"):
+        raise _no_report(path, "it has another kind" if kind is not None else "it is no JSON object")
+    try:
+        return FleetResult.from_json(document) if kind == "fleet" else Report.from_json(document)
+    except KeyError as lacking:
+        raise _no_report(path, f"it has no {lacking}") from None
+    except (TypeError, ValueError, AttributeError, SyncerError):
+        raise _no_report(path, "some of it is no figure or no name where one belongs") from None
+
+
+def _no_report(path: Path, why: str) -> UsageError:
+    return UsageError(f"{path} is no report of a run: {why}", hint="give files that --report wrote, or --json printed")
