@@ -157,6 +157,25 @@ async def test_a_registry_takes_no_tag(tmp_path: Path) -> None:
     assert "a registry takes no digest" in digested.stderr
 
 
+async def test_the_address_of_a_registry_holds_no_login(tmp_path: Path) -> None:
+    digest = f"sha256:{64 * '0'}"
+    (tmp_path / "sync.yaml").write_text(
+        f"version: 1\nsources: [{{image: '{NOBODY}/a:1'}}]\ntargets: [{{registry: 'http://me:p/wd@{NOBODY}/x'}}]\n"
+    )
+    rans = [
+        await syncer("push", "x", f"me:p/wd@{NOBODY}/x", home=tmp_path),
+        await syncer("push", "x", f"http://me:p@wd@{NOBODY}/x", home=tmp_path),
+        await syncer("push", "x", f"me:pwd@{NOBODY}/x@{digest}", home=tmp_path),
+        await syncer("sync", "-c", tmp_path / "sync.yaml", home=tmp_path),
+    ]
+
+    for ran in rans:
+        assert ran.code == 2
+        assert f"'{NOBODY}/x' is written with a login, and the address of a registry holds none" in ran.stderr
+        assert f"leave it out, and log in with syncer login {NOBODY}\n" in ran.stderr
+        assert "wd" not in ran.stderr
+
+
 async def test_a_login_is_asked_for_by_the_command_that_keeps_it(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry(login=LOGIN) as registry:
         ran = await syncer("build", "--image", f"{registry.address}/app:1", "--output", tmp_path, home=tmp_path)

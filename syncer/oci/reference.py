@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from syncer.errors import HIDDEN, InvalidContent, InvalidReference
+from syncer.errors import HIDDEN, InvalidContent, InvalidReference, UsageError
 from syncer.oci.descriptor import Digest
 from syncer.oci.docker_hub import DOCKER_HUB, canonical_host, full_repository
 
@@ -133,11 +133,28 @@ def _tag_problem(tag: str) -> str:
     return f"the tag {tag[:60]!r} may hold letters, digits, dots, dashes and underscores only"
 
 
-def _check_no_login(text: str) -> None:
-    """Refuse ``user:password@`` before any part of it could be shown as the part that is wrong."""
+def refuse_login(place: str) -> None:
+    """Raise ``UsageError`` when ``place``, the address of a registry without its scheme, holds a login."""
+    before, after = _split_login(place)
+    if before:
+        host = after.partition("/")[0] or "HOST"
+        raise UsageError(
+            f"{after!r} is written with a login, and the address of a registry holds none",
+            hint=f"leave it out, and log in with syncer login {host}",
+        )
+
+
+def _split_login(text: str) -> tuple[str, str]:
+    """The login that ``text`` may begin with, and the rest without a digest at its end."""
     before, _, after = text.rpartition("@")
     if _DIGEST_LIKE.fullmatch(after):
         before, _, after = before.rpartition("@")
+    return before, after
+
+
+def _check_no_login(text: str) -> None:
+    """Refuse ``user:password@`` before any part of it could be shown as the part that is wrong."""
+    before, after = _split_login(text)
     if before and ("@" in before or "://" in before or "/" in after):
         raise InvalidReference(f"{HIDDEN}@{after}", "it holds a login, which no name of an image has")
 

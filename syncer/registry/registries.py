@@ -18,7 +18,7 @@ from syncer.errors import Denied, InvalidReference, NameMissing, NotFound, Usage
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.docker_hub import api_host, canonical_host
 from syncer.oci.manifest import AnyManifest
-from syncer.oci.reference import nearest_tags
+from syncer.oci.reference import nearest_tags, refuse_login
 from syncer.registry.answers import is_web_page, refusal
 from syncer.registry.auth import RegistryAuth
 from syncer.registry.credentials import Credential, Credentials, CredentialSettings
@@ -58,10 +58,11 @@ class RegistryAddress(Struct, frozen=True):
         rest = text[found.end() :] if found else text
         host, _, base = rest.partition("/")
         base = base.strip("/")
+        refuse_login(rest)
         _refuse_tag(text, rest)
         if not host or "://" in rest or "@" in rest:
             raise UsageError(
-                f"{_without_login(text)!r} is not a registry", hint="write it like registry.example.com:5000/images"
+                f"{text.rpartition('@')[2]!r} is not a registry", hint="write it like registry.example.com:5000/images"
             )
         host = canonical_host(host.lower())
         plain_http = found[1].lower() == "http" if found else None
@@ -140,10 +141,6 @@ def _refuse_tag(text: str, rest: str) -> None:
         raise UsageError(f"{text!r} has a digest, and a registry takes no digest", hint=f"leave out @{digest}")
     if not digest and _TAG.fullmatch(tag) and ("/" in name or not tag.isdigit()):
         raise UsageError(f"{text!r} has a tag, and a registry takes no tag", hint=f"leave out :{tag}")
-
-
-def _without_login(text: str) -> str:
-    return text.rpartition("@")[2]
 
 
 class RegistrySettings(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from syncer.formats.units import byte_count
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
+from syncer.oci.reference import refuse_login
 from syncer.profiles.syncfile.tags import TagPattern, TagRules
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
@@ -79,6 +80,7 @@ def check_registry(text: str) -> str:
 
 def parse_registry_host(text: str) -> str:
     """Parse ``host`` or ``host:port`` into the spelling of references; raises ``UsageError``."""
+    refuse_login(text)
     if not text or "/" in text or "@" in text:
         shown = text.rpartition("@")[2]
         raise UsageError(f"{shown!r} is not a registry", hint="write it like registry.example.com:5000")
