@@ -138,7 +138,7 @@ async def test_an_image_that_is_not_there_is_foreseen(debian_registry: OpenRegis
         ran = await syncer("plan", "--image", f"{source.address}/lost:1", "--exit-code", home=tmp_path)
 
     assert ran.code == 4
-    assert f"failed:  {source.address}/lost:1: " in ran.stdout
+    assert f"failed:  {source.address} has no repository lost\n" in ran.stdout
 
 
 async def test_a_plan_needs_something_to_plan(tmp_path: Path) -> None:
