@@ -289,7 +289,7 @@ async def test_a_lock_of_what_is_not_there_writes_nothing(debian_registry: OpenR
         )  # fmt: skip
 
     assert ran.code == 4
-    assert f"{source.address}/gone:1" in ran.stdout
+    assert f"failed:  {source.address} has no repository gone\n" in ran.stdout
     assert not (tmp_path / "out").exists()
 
 
