@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 
 _E = TypeVar("_E", bound=BaseException)
+_T = TypeVar("_T")
 
 
 class Exit(IntEnum):
@@ -193,6 +194,14 @@ def cause_of(error: SyncerError, names: Iterable[str] = ()) -> str:
     for name in sorted(names, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./-]){re.escape(name)}(?![\w/-])", "…", text)
     return text
+
+
+def by_cause(told: Iterable[tuple[str, _T]]) -> list[tuple[str, list[_T]]]:
+    """Put what failed together by its causes, each of which is told beside it: the most frequent first."""
+    found: dict[str, list[_T]] = {}
+    for cause, each in told:
+        found.setdefault(cause, []).append(each)
+    return sorted(found.items(), key=lambda cause: -len(cause[1]))
 
 
 def first_in(group: BaseExceptionGroup[_E]) -> _E:

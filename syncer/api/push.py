@@ -8,12 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
 from msgspec import Struct, field, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, lacking_images, opened
 from syncer.api.definitions import drop_details, record_stored_names
-from syncer.api.delta import DeltaSource, contents_of, find_rest
+from syncer.api.delta import DeltaSource, contents_of, find_rest, for_each
 from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
 from syncer.api.state import Lost, open_memory, read_memory
 from syncer.bundle import Bundle, BundleUrl, BundleView, GivenName, Witness, verify_bundle
@@ -21,7 +20,7 @@ from syncer.bundle.remote import RemoteBundle
 from syncer.content import Item, Source
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
-from syncer.oci import Descriptor, Digest, Platform, Reference
+from syncer.oci import Digest, Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, open_spool, tag_of
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import (
@@ -310,23 +309,21 @@ class Look(Struct):
     async def discover(self, items: Sequence[Item], source: Source, concurrency: int) -> None:
         """Find out all that is to be known of ``items``, and what of their blobs a run brought that did not end."""
         self.found = await discover(items, source, self.target, memory=self.memory, concurrency=concurrency)
-        trees = [each for each in self.found if isinstance(each, Tree)]
+        if not self.target.may_have_begun:
+            return
         blobs = {
             (self.target.space(tree.item.target), descriptor.digest): descriptor
-            for tree in trees
+            for tree in self.found
+            if isinstance(tree, Tree)
             for descriptor in tree.content
             if descriptor.digest not in tree.manifests
         }
-        limiter = anyio.CapacityLimiter(concurrency)
 
-        async def ask(space: str, descriptor: Descriptor) -> None:
-            async with limiter:
-                if arrived := await self.target.arrived(space, descriptor):
-                    self.arrived[space, descriptor.digest] = arrived
+        async def ask(blob: tuple[str, Digest]) -> None:
+            if arrived := await self.target.arrived(blob[0], blobs[blob]):
+                self.arrived[blob] = arrived
 
-        async with anyio.create_task_group() as tasks:
-            for (space, _), descriptor in blobs.items() if self.target.may_have_begun else ():
-                tasks.start_soon(ask, space, descriptor)
+        await for_each(blobs, ask, concurrency)
 
     def add_to(self, forecast: Forecast) -> None:
         """Add all that was found."""

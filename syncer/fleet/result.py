@@ -320,15 +320,11 @@ class Stopped(SyncerError):
 
 def causes_of(sites: Iterable[SiteResult]) -> tuple[Cause, ...]:
     """Why some of ``sites`` did not end well, the most frequent cause first."""
-    by_text: dict[str, list[SiteResult]] = {}
-    for site in sites:
-        if site.error is not None:
-            by_text.setdefault(cause_of(site.error, site.registry), []).append(site)
-    causes = [
+    told = ((cause_of(site.error, site.registry), site) for site in sites if site.error is not None)
+    return tuple(
         Cause(text, tuple(site.name for site in alike), alike[0].error.hint if alike[0].error else None)
-        for text, alike in by_text.items()
-    ]
-    return tuple(sorted(causes, key=lambda cause: -len(cause.sites)))
+        for text, alike in errors.by_cause(told)
+    )
 
 
 def cause_of(error: SyncerError, registry: str) -> str:

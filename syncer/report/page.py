@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from syncer.errors import redacted
+from syncer.errors import by_cause, redacted
 from syncer.report.summary import human_bytes, human_seconds, quantity, shown, write_account
 
 Row: TypeAlias = list[Any]
@@ -224,10 +224,7 @@ def _bound(document: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _causes(failed: Iterable[tuple[str, str]]) -> list[Row]:
     """The failures by what they say without the request that they tell of, the most frequent first."""
-    names: dict[str, list[str]] = {}
-    for message, name in failed:
-        names.setdefault(_REQUEST.sub("", message), []).append(name)
-    return [_cause(cause, alike) for cause, alike in sorted(names.items(), key=lambda each: -len(each[1]))]
+    return [_cause(*cause) for cause in by_cause((_REQUEST.sub("", message), name) for message, name in failed)]
 
 
 def _cause(cause: str, names: Sequence[str]) -> Row:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import assert_never
 
 from msgspec import Struct, field
 
 from syncer.content import Item
+from syncer.errors import by_cause
 from syncer.oci import Descriptor, Digest
 from syncer.transfer.events import (
     CameBack,
@@ -332,6 +333,7 @@ class FleetMeter:
                 SiteUnderWay(name, now - begun.at, begun.meter.measure(now)) for name, begun in self._under_way.items()
             )
             ended = {name: cause for name, cause in self._ended.items() if name not in self._under_way}
+            told = ((cause, name) for name, cause in ended.items() if cause is not None)
             moved = self._moved + sum(site.transfer.bytes_moved for site in under_way)
             return FleetMeasurement(
                 sites=self._sites,
@@ -341,7 +343,7 @@ class FleetMeter:
                 rate=self._rate.measure(now, moved),
                 seconds_left=self._seconds_left(now, len(ended), under_way),
                 under_way=under_way,
-                causes=_by_cause(ended),
+                causes=tuple((cause, tuple(names)) for cause, names in by_cause(told)),
             )
 
     def _seconds_left(self, now: float, ended: int, under_way: Sequence[SiteUnderWay]) -> float | None:
@@ -356,11 +358,3 @@ class FleetMeter:
 
 def _share(transfer: Measurement) -> float:
     return transfer.bytes_done / transfer.bytes if transfer.bytes else 0.0
-
-
-def _by_cause(ended: Mapping[str, str | None]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    causes: dict[str, list[str]] = {}
-    for name, cause in ended.items():
-        if cause is not None:
-            causes.setdefault(cause, []).append(name)
-    return tuple(sorted(((cause, tuple(names)) for cause, names in causes.items()), key=lambda each: -len(each[1])))

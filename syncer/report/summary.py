@@ -16,6 +16,7 @@ from syncer.errors import (
     NetworkError,
     SyncerError,
     UsageError,
+    by_cause,
     cause_of,
     is_anything_hidden,
     no_repository,
@@ -252,12 +253,8 @@ def _speaks_of(text: str, host: str) -> bool:
 
 def causes_of(failed: Iterable[Failed]) -> list[Cause]:
     """The causes of images that failed, the most frequent one first."""
-    by_text: dict[str, list[Failed]] = {}
-    for image in failed:
-        if image.error is not None:
-            by_text.setdefault(cause_in(image.error, image.source, image.target), []).append(image)
-    causes = [Cause(text, tuple(images)) for text, images in by_text.items()]
-    return sorted(causes, key=lambda cause: -len(cause.images))
+    told = ((cause_in(each.error, each.source, each.target), each) for each in failed if each.error is not None)
+    return [Cause(text, tuple(images)) for text, images in by_cause(told)]
 
 
 def cause_in(error: SyncerError, source: Reference, target: Reference) -> str:
