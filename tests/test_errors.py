@@ -49,3 +49,10 @@ def test_what_an_error_carries_survives_pickle() -> None:
 
     assert (again.line, again.hint, [str(each) for each in again.more]) == (2, "do it", ["a.yaml:3: two"])
     assert (denied.status, denied.problems, denied.codes, denied.hint) == (401, ("no",), ("DENIED",), "log in")
+
+
+def test_the_cause_of_most_failures_is_told_first() -> None:
+    """Of a run, a fleet, a page and the live table; causes of as many failures stay as they came."""
+    told = [("down", "a"), ("full", "b"), ("denied", "c"), ("full", "d")]
+
+    assert errors.by_cause(told) == [("full", ["b", "d"]), ("down", ["a"]), ("denied", ["c"])]
