@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncer.formats.yaml_writer import yaml_text
+from syncer.profiles.definition.definition import yaml_text
 
 _TEXTS = st.text(max_size=12) | st.sampled_from(
     ["No", "on", "null", "1.10", "1:30", "10.0.0.1:5000/a:1", "1/2", "a:", "a: b", "a #b", " a\nb\n", "~"]
