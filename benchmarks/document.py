@@ -30,6 +30,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
             "bytes_down": sample.traffic.down,
             "connections": sample.traffic.connections,
             "requests": dict(sample.traffic.requests),
+            "refused": sample.traffic.refused,
         }
     return document
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.results import Row, Spread
-from benchmarks.works import WIDE_AREA
+from benchmarks.works import THROTTLED, WIDE_AREA
 
 _MB = 1_000_000
 _LINK = str(WIDE_AREA)
@@ -19,7 +19,7 @@ class Goal:
 
     corpus: str
     step: str
-    measure: str  # wall, client_cpu, growth, requests, wire, memory, link or start
+    measure: str  # wall, client_cpu, growth, requests, wire, memory, link, refused, paced or start
     bound: float
     against: str = ""  # a tool whose cost ours is divided by; for growth, a smaller corpus
     tls: bool = False
@@ -52,6 +52,8 @@ _MEASURES = {
     "memory": "peak memory, MB",
     "growth": "wall time per image",
     "link": "payload ÷ what the link carries",
+    "refused": "answers of 429 ÷ requests",
+    "paced": "wall time ÷ what the limit allows",
     "start": "seconds",
 }
 
@@ -69,6 +71,12 @@ GOALS = (
     Goal("small", "push", "wall", 0.50, "imgpkg"),
     Goal("small", "push", "wall", 0.60, "imgpkg", link=_LINK),
     Goal("fleet", "push", "link", 0.90, link=_LINK, at_least=True),
+    *(
+        Goal("small", step, measure, bound, link=str(throttle))
+        for throttle in THROTTLED
+        for step in ("build", "push")
+        for measure, bound in (("refused", 0.01), ("paced", 1.10))
+    ),
     Goal("fleet", "no-op push", "wall", 1.00, "crane"),
     Goal("fleet", "push", "requests", 16),
     Goal("fleet", "no-op push", "requests", 1.1),
@@ -124,15 +132,16 @@ def _found(goal: Goal, row: Row, rows: Sequence[Row], document: Mapping[str, Any
             smaller = next((other for other in rows if _is_smaller(other, row, goal.against)), None)
             ratio = row.ratio_to(smaller, "wall") if smaller else None
             return ratio.times(document["corpora"][goal.against]["images"] / corpus["images"]) if ratio else None
-        case "requests":
-            count = sum(row.requests().values())
-            return Spread.of([count / corpus["images"]]) if count else None
-        case "wire":
-            moved = row.bytes_moved()
-            return Spread.of([moved / corpus["bytes"]]) if moved else None
-        case "memory":
-            peak = row.peak_memory()
-            return Spread.of([peak / _MB]) if peak else None
+        case "requests" | "wire" | "memory":
+            amount, unit = {
+                "requests": (sum(row.requests().values()), corpus["images"]),
+                "wire": (row.bytes_moved(), corpus["bytes"]),
+                "memory": (row.peak_memory(), _MB),
+            }[goal.measure]
+            return Spread.of([amount / unit]) if amount else None
+        case "refused" | "paced":
+            per_second = next(throttle.per_second for throttle in THROTTLED if str(throttle) == row.link)
+            return Spread.of(row.paces(per_second) if goal.measure == "paced" else row.refused())
         case _:
             wall = row.spread("wall")
             ideal = corpus["bytes"] * 8 / WIDE_AREA.bits_per_second

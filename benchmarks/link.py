@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from benchmarks.requests import RequestTap
+from benchmarks.throttle import Gate, Throttle, Throttled
 
 _PIECE = 64 * 1024
 _WINDOW = 1024 * 1024  # bytes of one connection in flight, as a receiver's window would allow
@@ -42,19 +43,25 @@ class Traffic:
     down: int = 0
     connections: int = 0
     requests: Counter[str] = field(default_factory=Counter)
+    refused: int = 0  # of these, by a throttle
 
     def clear(self) -> None:
-        self.up = self.down = self.connections = 0
+        self.up = self.down = self.connections = self.refused = 0
         self.requests.clear()
 
 
 @contextmanager
-def run_relay(address: str, traffic: Traffic, link: Link | None = None, *, tap: bool = True) -> Iterator[str]:
+def run_relay(
+    address: str, traffic: Traffic, link: Link | Throttle | None = None, *, tap: bool = True
+) -> Iterator[str]:
     """The address of a relay to ``address``, at full speed without a ``link``, that counts into ``traffic``.
 
-    ``tap`` reads the requests, which TLS hides.
+    ``tap`` reads the requests, which TLS hides, and without which nothing is throttled.
     """
-    relay = _Relay(address, traffic, link, tap=tap)
+    if isinstance(link, Throttle):
+        relay = _Relay(address, traffic, None, gate=Gate(link))
+    else:
+        relay = _Relay(address, traffic, link, tap=tap)
     thread = threading.Thread(target=lambda: asyncio.run(relay.serve()), daemon=True)
     thread.start()
     relay.started.wait()
@@ -66,12 +73,15 @@ def run_relay(address: str, traffic: Traffic, link: Link | None = None, *, tap: 
 
 
 class _Relay:
-    def __init__(self, address: str, traffic: Traffic, link: Link | None, *, tap: bool) -> None:
+    def __init__(
+        self, address: str, traffic: Traffic, link: Link | None, *, tap: bool = True, gate: Gate | None = None
+    ) -> None:
         host, _, port = address.rpartition(":")
         self._server = (host, int(port))
         self._traffic = traffic
         self._link = link
         self._tap = tap
+        self._gate = gate
         self._up, self._down = _Direction(link, opens=True), _Direction(link)
         self.started = threading.Event()
         self.address = ""
@@ -107,6 +117,10 @@ class _Relay:
             with closing(writer):
                 upstream_reader, upstream_writer = await asyncio.open_connection(*self._server, limit=_PIECE)
                 with closing(upstream_writer):
+                    if self._gate:
+                        ends = (reader, writer, upstream_reader, upstream_writer)
+                        await Throttled(self._gate, self._traffic, *ends).serve()
+                        return
                     up, down = self._up, self._down
                     if self._link and self._link.for_each:
                         up, down = _Direction(self._link, opens=True), _Direction(self._link)

@@ -65,6 +65,17 @@ class Row:
         counted = self.counted()
         return counted["requests"] if counted else {}
 
+    def refused(self) -> list[float]:
+        """The part of its requests that was answered by 429, in each round that was counted."""
+        counted = [sample for sample in self._timed() if sample.get("requests")]
+        return [sample.get("refused", 0) / sum(sample["requests"].values()) for sample in counted]
+
+    def paces(self, per_second: int) -> list[float]:
+        """The wall time, divided by that of so many requests a second, in each round that was counted."""
+        counted = [sample for sample in self._timed() if sample.get("requests")]
+        taken = (sum(sample["requests"].values()) - sample.get("refused", 0) for sample in counted)
+        return [sample["wall"] * per_second / number for sample, number in zip(counted, taken, strict=True)]
+
     def ratio_to(self, other: Row, measure: str) -> Spread | None:
         """Ours divided by the other's, round by round, so that what slowed both does not count."""
         theirs = {sample["round"]: sample[measure] for sample in other._timed()}

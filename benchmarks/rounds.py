@@ -19,6 +19,7 @@ from benchmarks.link import Link, Traffic, run_relay
 from benchmarks.page_cache import forget
 from benchmarks.resources import CommandFailed, Cost, measure
 from benchmarks.servers import PROGRAMS, Server, run_server
+from benchmarks.throttle import Throttle
 from benchmarks.tools import Tool
 from benchmarks.works import Work
 
@@ -113,7 +114,7 @@ class Bench:
         stack.callback(shutil.rmtree, directory)
         targeted = any(step.needs_target for step in work.steps)
 
-        def reach(server: Server, link: Link | None) -> str:
+        def reach(server: Server, link: Link | Throttle | None) -> str:
             if traffic is None:
                 return server.address
             return stack.enter_context(run_relay(server.address, traffic, link, tap=not work.tls))

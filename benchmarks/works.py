@@ -8,10 +8,14 @@ from dataclasses import dataclass, replace
 from benchmarks.jobs import Step
 from benchmarks.link import Link
 from benchmarks.page_cache import CAN_FORGET
+from benchmarks.throttle import Throttle
 
 WIDE_AREA = Link(round_trip=0.040, bits_per_second=200e6)
 CAPPED = Link(round_trip=0.040, bits_per_second=80e6, for_each=True)
 """An object store far away, which gives each connection 10 MB a second."""
+
+THROTTLED = Throttle(50), Throttle(50, told=True)
+"""A registry that takes 50 requests a second, and says so by 429 alone, or in headers as well."""
 
 _BUNDLE = (Step.BUILD, Step.VERIFY, Step.PUSH, Step.NOOP_PUSH)
 _SYNC = (Step.SYNC, Step.NOOP_SYNC)
@@ -26,7 +30,7 @@ class Work:
     steps: tuple[Step, ...]
     server: str
     tls: bool = False
-    link: Link | None = None
+    link: Link | Throttle | None = None
     cold: bool = False  # what a step reads is not in the page cache when it begins
     tools: tuple[str, ...] = ()  # only these; all that are found when empty
     counted: tuple[str, ...] = ()  # only these go through relays that count; all when empty
@@ -85,6 +89,7 @@ def full(servers: list[str]) -> list[Work]:
         Work("big", (Step.BUILD, Step.PUSH), main, tls=True),
         Work("small", (Step.PUSH, Step.NOOP_PUSH), main, link=WIDE_AREA),
         Work("fleet", (Step.PUSH,), main, link=WIDE_AREA, tools=("syncer", "floor", "imgpkg")),
+        *(Work("small", (Step.BUILD, Step.PUSH), main, link=link, tools=("syncer",)) for link in THROTTLED),
         Work("huge", (Step.BUILD,), main),
         Work("huge", (Step.BUILD,), main, link=CAPPED, tools=("syncer", *_RIVALS)),
         Work("fleet", (Step.BUILD, Step.VERIFY, Step.PUSH), main, cold=True),

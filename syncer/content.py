@@ -202,6 +202,16 @@ class Limiting(Protocol):
 
 
 @runtime_checkable
+class Taking(Protocol):
+    """A target that limits how many pieces of content it takes at once."""
+
+    @property
+    def lanes(self) -> int:
+        """The number of them that it takes now."""
+        ...
+
+
+@runtime_checkable
 class Ranking(Protocol):
     """A source that wants large blobs to be read in an order of its own."""
 

@@ -102,7 +102,7 @@ def test_values_of_each_kind_come_from_a_file(tmp_path: Path, monkeypatch: pytes
     ("variables", "words", "name_and_value"),
     [
         ({"SYNCER_CONCURRENCY": "8"}, "push x", ("concurrency", 8)),
-        ({"SYNCER_CONCURRENCY": ""}, "push x", ("concurrency", 32)),
+        ({"SYNCER_CONCURRENCY": ""}, "push x", ("concurrency", None)),
         ({"SYNCER_PROGRESS": "false"}, "push x", ("progress", False)),
         ({"SYNCER_DRY_RUN": "1"}, "push x", ("dry_run", True)),
         ({"SYNCER_DRY_RUN": "1"}, "push x --dry-run=false", ("dry_run", False)),

@@ -23,8 +23,9 @@ from syncer.registry import open_registries
 from syncer.transfer.events import Event, ImageCopied, ImageFailed
 from syncer.transfer.run import Options, transfer
 from syncer.transport import Challenged, HostSettings, Limits, Request, Transport, TransportSettings, open_transport
-from syncer.transport.hosts import Presence, Rate
+from syncer.transport.hosts import Presence
 from syncer.transport.message import Quota, read_quota
+from syncer.transport.permits import Rate
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.memory import MemorySource, MemoryTarget
@@ -204,14 +205,37 @@ def test_a_rate_is_never_exceeded(per_second: float, takes: list[tuple[float, fl
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"}, Quota(76, 21600, is_of_pulls=True)),
-        ({"ratelimit-remaining": "0;w=21600"}, Quota(0, 21600, is_of_pulls=True)),
+        (
+            {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "76;w=21600"},
+            Quota(76, 21600, is_of_pulls=True, limit=100, window=21600),
+        ),
+        ({"ratelimit-remaining": "0;w=21600"}, Quota(0, 21600, is_of_pulls=True, limit=None, window=21600)),
         ({"ratelimit-limit": ";w=21600", "ratelimit-remaining": ";w=21600"}, None),
         ({"ratelimit-remaining": "0", "ratelimit-reset": "30"}, Quota(0, 30, is_of_pulls=False)),
-        ({"ratelimit-limit": "10, 10;w=1", "ratelimit-remaining": "0"}, Quota(0, 1, is_of_pulls=False)),
+        (
+            {"ratelimit-limit": "10, 10;w=1", "ratelimit-remaining": "0"},
+            Quota(0, 1, is_of_pulls=False, limit=10, window=1),
+        ),
+        (
+            {"ratelimit-limit": "50", "ratelimit-remaining": "7", "ratelimit-reset": "1"},
+            Quota(7, 1, is_of_pulls=False, limit=50),
+        ),
         ({"x-ratelimit-remaining": "5", "x-ratelimit-reset": "12"}, Quota(5, 12, is_of_pulls=False)),
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1000000001"}, Quota(0, 0, is_of_pulls=False)),
         ({"ratelimit": '"default";r=0;t=7'}, Quota(0, 7, is_of_pulls=False)),
+        (
+            {"ratelimit": '"a";r=9;t=7', "ratelimit-policy": '"b";q=5;w=1, "a";q=50;w=60'},
+            Quota(9, 7, is_of_pulls=False, limit=50, window=60),
+        ),
+        (
+            {"ratelimit": '"a";r=9;t=7, "b";r=3;t=1', "ratelimit-policy": '"b";q=5;w=1'},
+            Quota(3, 1, is_of_pulls=False, limit=5, window=1),
+        ),
+        (
+            {"ratelimit": "limit=50, remaining=20, reset=1", "ratelimit-policy": "50;w=2"},
+            Quota(20, 1, is_of_pulls=False, limit=50, window=2),
+        ),
+        ({"ratelimit": "limit=50, remaining=20"}, None),
         ({"ratelimit-remaining": "0"}, None),
         ({"ratelimit-remaining": "unlimited", "ratelimit-reset": "soon"}, None),
         ({}, None),

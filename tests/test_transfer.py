@@ -906,7 +906,7 @@ async def many_turns() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-@pytest.mark.parametrize(("workers", "questions"), [(3, 3), (16, 16), (40, 16)])
+@pytest.mark.parametrize(("workers", "questions"), [(3, 3), (16, 16), (40, 20)])
 async def test_a_source_is_asked_so_much_at_once_and_no_more(workers: int, questions: int) -> None:
     source, target = Busy(), MemoryTarget()
     references = [source.add(f"example.com/app{n}:1", images.image(str(n))) for n in range(40)]

@@ -15,7 +15,7 @@ from syncer.errors import TargetError
 from syncer.oci import Descriptor, Digest, Platform, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest, Takes, never
 from syncer.transfer.memory import Memory
-from syncer.transfer.plan import Addition, Node, Plan, State, Tree
+from syncer.transfer.plan import Addition, Node, Plan, State, Tree, any_number, no_pause
 from tests.support import images
 from tests.support.images import Image
 
@@ -60,10 +60,12 @@ def enter(plan: Plan, name: str, *blobs: tuple[str, int], image: Image | None = 
     return added
 
 
-def taken(plan: Plan, **asked: Callable[[Reference], float]) -> list[Node]:
+def taken(
+    plan: Plan, pause: Callable[[Reference], float] = no_pause, capacity: Callable[[Reference], float] = any_number
+) -> list[Node]:
     """All that may be begun now, while nothing of it ends."""
     nodes: list[Node] = []
-    while node := plan.take(**asked):
+    while node := plan.take(pause, capacity):
         nodes.append(node)
     return nodes
 

@@ -188,6 +188,7 @@ class Run:
                 bytes_sent=counted.bytes_out,
                 role=self._role_of(host),
                 waited=_rounded(structs.asdict(counted.spent) | {"pauses": counted.time_paused}),
+                concurrency=counted.permits.reached,
             )
             for host, counted in traffic.items()
         ]

@@ -241,8 +241,7 @@ class _Passes:
     async def _bring(self, items: Sequence[Item], source: Snapshot, host: str, spool: BlobSpool | None) -> None:
         target = self.targets[host]
         reader = SpoolReader(spool, host) if spool else None
-        concurrency = min(self.run.concurrency, target.target.capacity)
-        options = Options(workers=concurrency, memory=target.memory, recheck=self.how.recheck, spool=reader)
+        options = Options(workers=self.run.concurrency, memory=target.memory, recheck=self.how.recheck, spool=reader)
         await transfer(items, source, target.target, options=options, emit=self._note)
         if reader:
             reader.close()

@@ -134,7 +134,7 @@ class RemoteBlob(PourableBlob):
 
     def permit(self) -> AbstractAsyncContextManager[None]:
         """See ``content.PourableBlob``: the block holds what the server's limit of requests asks for."""
-        return nullcontext() if self.server is None else self.bundle.remote.transport.relay(self.server)
+        return nullcontext() if self.server is None else self.bundle.remote.transport.relay(download=self.server)
 
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:

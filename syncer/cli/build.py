@@ -226,7 +226,7 @@ def _means(options: BuildOptions) -> _Means:
 
 async def _leave_out(options: BuildOptions, means: _Means, reporter: Reporter) -> _Means:
     """``means`` for a bundle without what its target has, where the options say that; raises ``UsageError``."""
-    concurrency = options.connection.concurrency
+    concurrency = options.connection.workers
     assumption = await options.delta.assumption(means.settings, concurrency=concurrency, warn=reporter.warn)
     return structs.replace(means, file=structs.replace(means.file, assumption=assumption))
 
@@ -323,7 +323,7 @@ async def _write_definition(
             platform=means.file.platform,
             supplies=means.supplies,
             settings=means.settings,
-            options=reporter.run_options(options.connection.concurrency),
+            options=reporter.run_options(options.connection.workers),
         )
         if resolution.report.failures:
             nothing = "not everything that the definition names could be found, so nothing was written"
@@ -357,7 +357,7 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
         referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,
-        concurrency=options.connection.concurrency,
+        concurrency=options.connection.workers,
         warn=reporter.warn,
     )
     return print_plan(forecast, options.output, exit_code=options.dry.exit_code)
@@ -370,7 +370,7 @@ async def _build(definition: Definition, options: BuildOptions, means: _Means, r
         referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,
-        options=reporter.run_options(options.connection.concurrency),
+        options=reporter.run_options(options.connection.workers),
     )
     if result.path and options.signing.private_key:
         from syncer.bundle.signature import sign_file  # noqa: PLC0415  cryptography is slow to import
@@ -404,7 +404,7 @@ async def _build_remote(
         referrers=options.bundle.along,
         supplies=means.supplies,
         settings=means.settings,
-        options=reporter.run_options(options.connection.concurrency),
+        options=reporter.run_options(options.connection.workers),
     )
     summarize_push(reporter, "Build Summary", result, kind="remote", more=notes)
     return result.exit
@@ -430,7 +430,7 @@ async def _push(
     delivery = _delivery(options)
     secrets = known_secrets(means.settings)
     with open_reporter(output, name=bundle_name(path), targets=[delivery.address], secrets=secrets) as pushing:
-        run_options = pushing.run_options(options.connection.concurrency)
+        run_options = pushing.run_options(options.connection.workers)
         pushed = await push_file(path, delivery, settings=means.settings, options=run_options)
     if output.json:
         report = pushing.sign(pushed.report, profile, pushed.exit)

@@ -176,7 +176,7 @@ def save(
     async def job() -> Exit:
         name = source.reference.tag or ""
         with open_reporter(output, name=name, targets=[file.path(name).absolute()]) as reporter:
-            options = reporter.run_options(connection.concurrency)
+            options = reporter.run_options(connection.workers)
             result = await save_bundle(source, file, settings=settings, options=options)
         outcome = _outcome(str(source), result)
         reporter.summarize("Save Summary", outcome, result.report, profile=name, code=result.exit)
@@ -244,7 +244,7 @@ def copy(
 
     async def job() -> Exit:
         with open_reporter(output, name=str(source), targets=[place]) as reporter:
-            options = reporter.run_options(connection.concurrency)
+            options = reporter.run_options(connection.workers)
             result = await copy_bundle(
                 source, target, annotations=annotation_selector, given=as_name, settings=settings, options=options
             )
@@ -408,7 +408,7 @@ def have(
             deep=deep,
             tags=tags,
             settings=settings,
-            concurrency=connection.concurrency,
+            concurrency=connection.workers,
         )
         content = found.have.render()
         if output is None:

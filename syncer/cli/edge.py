@@ -220,7 +220,7 @@ def deploy(
                 export,
                 Delivery(address=url, state=state_directory(upload.state_dir)),
                 settings=settings,
-                options=reporter.run_options(connection.concurrency),
+                options=reporter.run_options(connection.workers),
             )
             summarize_push(reporter, "Deploy Summary", result)
         return result.exit

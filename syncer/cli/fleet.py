@@ -120,7 +120,7 @@ class SiteOptions:
         """The options of a run over several sites."""
         return FleetOptions(
             at_once=self.at_once,
-            concurrency=connection.concurrency,
+            concurrency=connection.workers,
             most_failed=self.max_failed,
             timeout=self.timeout,
         )

@@ -197,9 +197,8 @@ class ConnectionOptions(TrustOptions):
     allow_realm: tuple[str, ...] = options(
         "Send a registry's login to this token server on another host. Repeatable.", metavar="HOST"
     )
-    concurrency: int = option(
-        "Blobs that move at a time, and requests to one registry.",
-        default=WORKERS,
+    concurrency: int | None = option(
+        "Blobs that move at a time, and requests to one registry. Default: found out at each, from 16 to 128.",
         min=1,
         max=256,
         heading=Heading.TRANSFER,
@@ -214,6 +213,11 @@ class ConnectionOptions(TrustOptions):
     outage: float = option(
         "How long a registry may be away, as when it restarts.", default=120.0, min=0, heading=Heading.TRANSFER
     )
+
+    @property
+    def workers(self) -> int:
+        """The pieces of content that may be in flight."""
+        return self.concurrency or WORKERS
 
     def for_workers(self) -> Self:
         """The same for processes of another working directory."""

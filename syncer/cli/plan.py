@@ -76,7 +76,7 @@ def plan(
     More: docs/sync.md, docs/fleet.md
     """
     output = OutputOptions(json=json, progress=False)
-    concurrency = connection.concurrency
+    concurrency = connection.workers
     is_sync = file is None and bool(mirror.config or to.registry)
     if file is None:
         _refuse_sites(to, as_name, is_sync=is_sync)

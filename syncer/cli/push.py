@@ -105,7 +105,7 @@ def push(
             annotations=annotation_selector,
             given=as_name,
             settings=settings,
-            concurrency=connection.concurrency,
+            concurrency=connection.workers,
             warn=warn,
         )
         return print_plan(report, output, exit_code=transfer.exit_code)
@@ -144,7 +144,7 @@ def push(
                     given=as_name,
                     settings=settings,
                     rehash=verify_first,
-                    options=structs.replace(reporter.run_options(connection.concurrency), recheck=transfer.recheck),
+                    options=structs.replace(reporter.run_options(connection.workers), recheck=transfer.recheck),
                 )
             except AssumedMissing as missing:
                 if missing_out:

@@ -119,7 +119,7 @@ def sync(
     state = state_directory(upload.state_dir)
     how = Mirroring(
         state=state,
-        concurrency=connection.concurrency,
+        concurrency=connection.workers,
         recheck=transfer.recheck,
         fail_fast=not keep_going,
         prune=prune,
@@ -140,7 +140,7 @@ def sync(
     async def forecast() -> Exit:
         async with sources_with(warn) as sources:
             report = await plan_sync(
-                sources, state=state, concurrency=connection.concurrency, with_prune=prune, shares=spool_size != 0
+                sources, state=state, concurrency=connection.workers, with_prune=prune, shares=spool_size != 0
             )
         return print_plan(report, output, exit_code=transfer.exit_code)
 

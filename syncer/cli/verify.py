@@ -100,7 +100,7 @@ def verify(
                 mapping=map,
                 given=as_name,
                 settings=settings,
-                concurrency=connection.concurrency,
+                concurrency=connection.workers,
             )
             _check_lists(result, have)
             result = structs.replace(result, signed=public_key is not None)

@@ -22,8 +22,7 @@ from syncer.registry.answers import refusal
 from syncer.registry.repository import Repository
 from syncer.transport import PROGRESS, Budget, Request, Response, Sink
 from syncer.transport.guard import Scope, authority, origin
-from syncer.transport.hosts import is_relayed
-from syncer.transport.message import content_range
+from syncer.transport.message import Kind, content_range, is_relayed
 
 SPREAD_FROM = 64 * 1024 * 1024
 """The bytes from which on a blob may come by several connections."""
@@ -62,7 +61,7 @@ class RegistryBlob(PourableBlob):
     def permit(self) -> AbstractAsyncContextManager[None]:
         """A block that holds what the registry's limit of requests asks for."""
         registry = self.repository.registry
-        return registry.transport.relay(registry.base)
+        return registry.transport.relay(download=registry.base)
 
     async def pour(self, sink: Sink, offset: int = 0) -> None:
         """The bytes from ``offset`` on, given to ``sink`` in a worker thread; otherwise as ``open``.
@@ -147,7 +146,7 @@ class _Download:
             if self._place is None or not self._goes_elsewhere(error):
                 raise error
             return
-        await transport.back_off(self._repository.registry.base, self._budget, error)
+        await transport.back_off(self._repository.registry.base, self._budget, error, kind=Kind.BLOBS)
 
     def count(self, length: int, request: Request) -> None:
         self._position += length
@@ -356,7 +355,7 @@ class _Spread:
             best, before = rate, self._wanted
             if before >= self._ceiling:
                 return
-            self._wanted = min(2 * before, self._ceiling, before + self._traffic.permits.free)
+            self._wanted = min(2 * before, self._ceiling, before + self._traffic.permits.free(Kind.BLOBS))
             if self._wanted > before:
                 self._add_connections(tasks, rate)
 

@@ -16,7 +16,7 @@ from yarl import URL
 from syncer.content import Blob, Referral, Referrals
 from syncer.errors import Denied, InvalidReference, NameMissing, NotFound, UsageError, no_repository
 from syncer.oci import Descriptor, Digest, Reference
-from syncer.oci.docker_hub import api_host, canonical_host
+from syncer.oci.docker_hub import DOCKER_HUB, api_host, canonical_host
 from syncer.oci.manifest import AnyManifest
 from syncer.oci.reference import nearest_tags, refuse_login
 from syncer.registry.answers import is_web_page, refusal
@@ -29,7 +29,8 @@ from syncer.registry.target import RegistryTarget
 from syncer.registry.upload_session import CHUNK_SIZE, Manner, UploadJournal
 from syncer.transport import Authorizer, Request, Traffic, Transport, TransportSettings, open_transport
 from syncer.transport.guard import Scope, authority
-from syncer.transport.settings import HostSettings
+from syncer.transport.message import Kind
+from syncer.transport.settings import Ceiling, HostSettings
 
 _USUAL = HostSettings()
 _TLS_RECORDS = (b"\x15", b"\x16")  # an alert, a handshake (RFC 8446 §5.1)
@@ -100,6 +101,36 @@ def api_url(host: str, *, plain_http: bool | None, settings: HostSettings = _USU
         asks = settings.insecure or settings.is_usual
         plain_http = is_loopback(name) and not wants_tls and not (asks and speaks_tls(name))
     return URL(f"{'http' if plain_http else 'https'}://{name}/v2/")
+
+
+_CEILINGS = (
+    (re.compile(r".*\.dkr\.ecr(?:-fips)?\..*\.amazonaws\.com(?:\.cn)?"), Ceiling(writes=200, manifests=10)),
+    (re.compile(r"public\.ecr\.aws"), Ceiling(writes=20, manifests=10)),
+    (re.compile(r"(?:.*\.)?(?:pkg\.dev|gcr\.io)"), Ceiling(requests=60_000 / 60, writes=18_000 / 60)),
+    (re.compile(r".*\.azurecr\.(?:io|cn|us)"), Ceiling(requests=12_000 / 60, writes=2000 / 60)),
+    (re.compile(re.escape(DOCKER_HUB)), Ceiling(requests=5000 / 60)),
+)
+
+
+def ceiling_of(host: str) -> Ceiling:
+    """The requests a second that the operator of the registry ``host`` documents as the most that it takes.
+
+    They are those of the largest tier and of one region, before anybody asked for more:
+
+    - Amazon ECR: 10 PutImage, 100 InitiateLayerUpload and 100 CompleteLayerUpload a second; of its public registry 10
+      each (docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html, …/public/public-service-quotas.html).
+    - Google Artifact Registry: 60,000 requests a minute, 18,000 of them writes
+      (cloud.google.com/artifact-registry/quotas).
+    - Azure Container Registry, Premium: 10,000 reads and 2,000 writes a minute
+      (learn.microsoft.com/azure/container-registry/container-registry-skus).
+    - Docker Hub: thousands of requests a minute, which is taken for 5,000 here
+      (docs.docker.com/docker-hub/usage, "Abuse rate limit"); its limit of pulls it tells in headers.
+
+    >>> ceiling_of("1.dkr.ecr.eu-west-1.amazonaws.com").manifests, ceiling_of("quay.io").requests
+    (10, None)
+    """
+    name = canonical_host(host.lower())
+    return next((ceiling for pattern, ceiling in _CEILINGS if pattern.fullmatch(name)), Ceiling())
 
 
 def is_loopback(host: str) -> bool:
@@ -284,7 +315,8 @@ class Registries:
         """The number of blobs that the registry of ``reference`` may deliver at once; see ``content.Limiting``."""
         traffic = self._transport.of(self.registry(reference.registry).base)
         is_slow = traffic.is_paced and not traffic.settings.concurrency
-        return min(traffic.permits.limit, _PACED_LANES) if is_slow else traffic.permits.limit
+        room = traffic.permits.room(Kind.BLOBS)
+        return min(room, _PACED_LANES) if is_slow else room
 
     def target(
         self,
@@ -313,6 +345,7 @@ class Registries:
         if registry is None:
             base = api_url(host, plain_http=plain_http, settings=self._settings.transport.host(host))
             auth = RegistryAuth(self._transport, base, host, self._credentials, self._settings.trusted_realms)
+            self._transport.of(base).keep_below(ceiling_of(host))
             registry = self._registries[host] = Registry(host, base, self._transport, auth, self.notices)
         elif plain_http is not None and plain_http != (registry.base.scheme == "http"):
             raise UsageError(

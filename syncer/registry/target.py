@@ -19,6 +19,7 @@ from syncer.registry.repository import Registry, Repository
 from syncer.registry.upload import Upload, find_unfinished
 from syncer.registry.upload_session import Manner, Session, UploadJournal, opened
 from syncer.transport import Budget, Request
+from syncer.transport.message import Kind
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for
 _MOUNTABLE = "sha256"
@@ -60,9 +61,9 @@ class RegistryTarget:
         self._search = ReferrerSearch()
 
     @property
-    def capacity(self) -> int:
-        """The number of pieces of content that the registry may take at once."""
-        return self._registry.transport.of(self._registry.base).permits.limit
+    def lanes(self) -> int:
+        """The number of pieces of content that the registry may take at once now; see ``content.Taking``."""
+        return self._registry.transport.of(self._registry.base).permits.room(Kind.UPLOADS)
 
     def space(self, name: Reference) -> str:
         return name.repository
@@ -161,7 +162,7 @@ class RegistryTarget:
         """A block that may send ``blob``: one that is fetched from a server meanwhile holds a request to each."""
         if not isinstance(blob, PourableBlob) or (server := blob.server) is None:
             return nullcontext()
-        return self._registry.transport.relay(self._registry.base, server)
+        return self._registry.transport.relay(download=server, upload=self._registry.base)
 
     async def mount(self, space: str, descriptor: Descriptor, origin: str) -> bool:
         """Ask for a mount; anything but 201 means that the blob must be written.

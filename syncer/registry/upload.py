@@ -18,6 +18,7 @@ from syncer.registry.repository import Repository, is_success, says_stored, unpr
 from syncer.registry.upload_session import Manner, Session, UploadJournal, Way, continued, opened
 from syncer.transport import PROGRESS, Answer, Body, Budget, Request
 from syncer.transport.client import TRANSIENT, TROUBLE
+from syncer.transport.message import Kind
 
 _RESTARTS = 3
 _PUTS = 2  # with a body that fail, after which the bytes go in a PATCH, and an empty PUT ends the upload
@@ -269,7 +270,7 @@ class Upload:
             if is_trouble and self._session and await self._transport.outlast(self._session.at, self._budget):
                 return
             raise error
-        await self._transport.back_off(self._repository.registry.base, self._budget, error)
+        await self._transport.back_off(self._repository.registry.base, self._budget, error, kind=Kind.UPLOADS)
 
     async def _is_there(self) -> bool:
         """Whether the registry has the blob; False as well when it does not tell, since sending it again tells."""

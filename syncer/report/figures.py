@@ -82,6 +82,7 @@ class RegistryAccount(Struct, frozen=True, kw_only=True):
     bytes_sent: int = 0
     role: str = "registry"  # source, target, or registry for one that is both
     waited: Mapping[str, float] = field(default_factory=dict)  # seconds of requests, by what they waited for
+    concurrency: Mapping[str, int] = field(default_factory=dict)  # most requests at a time: by kind, or one for all
 
     def to_json(self) -> dict[str, Any]:
         return structs.asdict(self) | {
@@ -100,6 +101,7 @@ class RegistryAccount(Struct, frozen=True, kw_only=True):
             requests_by_method=by_method,
             role=str(document.get("role", "registry")),
             waited={str(state): number(seconds) for state, seconds in document.get("waited", {}).items()},
+            concurrency={str(kind): number(most) for kind, most in document.get("concurrency", {}).items()},
             **figures,
         )
 
@@ -117,7 +119,13 @@ class RegistryAccount(Struct, frozen=True, kw_only=True):
             for state in {**self.waited, **other.waited}
         }
         role = self.role if self.role == other.role else "registry"
-        return structs.replace(self, requests_by_method=dict(by_method), role=role, waited=waited, **figures)
+        most = {
+            kind: max(self.concurrency.get(kind, 0), other.concurrency.get(kind, 0))
+            for kind in {**self.concurrency, **other.concurrency}
+        }
+        return structs.replace(
+            self, requests_by_method=dict(by_method), role=role, waited=waited, concurrency=most, **figures
+        )
 
 
 _OF_REGISTRIES = (

@@ -424,6 +424,7 @@ _WORDS = {
     "answers": "the {role}'s answers",
     "receiving": "the bytes that come from the {role}",
     "sending": "the bytes that go to the {role}",
+    "quota": "the {role}'s own limit of requests a second",
     "retries": "failed requests to the {role}, which are sent again",
 }
 _CAPS = {"bytes_cap": "the bandwidth cap", "requests_cap": "the cap of requests a second"}

@@ -54,6 +54,14 @@ DiscoveryResult = Tree | Unchanged | DiscoveryFailure | ReferrersDoubt
 Deliver = Callable[[DiscoveryResult], Awaitable[None]]
 
 
+def walkers(concurrency: int) -> int:
+    """The images of one registry to walk at the same time, where so many pieces of content may be in flight.
+
+    What is asked of the registry at a time is its own affair.
+    """
+    return max(min(16, concurrency), concurrency // 2)
+
+
 @dataclasses.dataclass(slots=True)
 class Discovery:
     """The walk from images to their manifests and blobs; the source is asked for each manifest once."""
@@ -369,5 +377,5 @@ async def discover(
         found.append(each)
 
     referring = source if isinstance(source, Referring) else None
-    await Discovery(source, target, memory or Memory(), referring, concurrency=min(16, concurrency)).run(items, note)
+    await Discovery(source, target, memory or Memory(), referring, concurrency=walkers(concurrency)).run(items, note)
     return found

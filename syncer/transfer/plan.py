@@ -121,7 +121,7 @@ class Plan:
     _ready: ReadyQueue = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self._ready = ReadyQueue(self.workers, self.rank)
+        self._ready = ReadyQueue(self.rank)
 
     @property
     def finished(self) -> bool:
@@ -170,9 +170,9 @@ class Plan:
             self._name_again(root)
         return root.error
 
-    def take(self, pause: Ask = no_pause, capacity: Ask = any_number) -> Node | None:
+    def take(self, pause: Ask = no_pause, capacity: Ask = any_number, lanes: int | None = None) -> Node | None:
         """Take the node to work on next; see ``ReadyQueue.take``."""
-        return self._ready.take(pause, capacity)
+        return self._ready.take(pause, capacity, lanes or self.workers)
 
     def shortest_pause(self, pause: Ask) -> float:
         """Seconds until a node that is passed over now may be taken; infinite when there is none."""
@@ -348,7 +348,6 @@ class ReadyQueue(Struct):
     blobs leave some workers to the small ones.
     """
 
-    workers: int
     rank: Rank = largest_first
     _commits: deque[Node] = field(default_factory=deque)
     _mounts: deque[tuple[int, Node]] = field(default_factory=deque)
@@ -367,8 +366,8 @@ class ReadyQueue(Struct):
         else:
             self._queue(node).small.append((self._tickets, node))
 
-    def take(self, pause: Ask, capacity: Ask) -> Node | None:
-        """Take the node to work on next; None when there is none.
+    def take(self, pause: Ask, capacity: Ask, lanes: int) -> Node | None:
+        """Take the node to work on next, where ``lanes`` may be under way together; None when there is none.
 
         Blobs of a registry are passed over while ``pause`` says that it is paused, and while it delivers as many as
         ``capacity`` says: no worker waits for it.
@@ -376,7 +375,7 @@ class ReadyQueue(Struct):
         if self._commits:
             return self._commits.popleft()
         queues = [queue for queue in self._queues.values() if queue and _may_be_asked(queue, pause, capacity)]
-        if self._large_at_work < self._large_capacity():
+        if self._large_at_work < _large_capacity(lanes, (capacity(queue.origin) for queue in queues)):
             large = min((queue for queue in queues if queue.large), key=lambda queue: queue.large[0], default=None)
             if large is not None:
                 self._large_at_work += 1
@@ -408,8 +407,10 @@ class ReadyQueue(Struct):
             queue = self._queues[node.origin.registry] = _Queue(node.origin)
         return queue
 
-    def _large_capacity(self) -> int:
-        return max(1, min(self.workers - self.workers // 4, max(_MAX_LARGE_AT_ONCE, self.workers // 4)))
+
+def _large_capacity(lanes: int, capacities: Iterable[float]) -> int:
+    most = int(min(lanes, max(capacities, default=lanes)))
+    return max(1, min(most - most // 4, max(_MAX_LARGE_AT_ONCE, most // 4)))
 
 
 def _may_be_asked(queue: _Queue, pause: Ask, capacity: Ask) -> bool:

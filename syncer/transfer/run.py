@@ -10,11 +10,30 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from msgspec import Struct, field
 
-from syncer.content import Inspectable, Item, Limiting, Mounting, Pausing, Progress, Ranking, Referring, Source, Target
+from syncer.content import (
+    Inspectable,
+    Item,
+    Limiting,
+    Mounting,
+    Pausing,
+    Progress,
+    Ranking,
+    Referring,
+    Source,
+    Taking,
+    Target,
+)
 from syncer.errors import BundleChanged, ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull, first_in
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
-from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
+from syncer.transfer.discovery import (
+    Discovery,
+    DiscoveryFailure,
+    DiscoveryResult,
+    ReferrersDoubt,
+    Unchanged,
+    walkers,
+)
 from syncer.transfer.events import (
     Committed,
     Copied,
@@ -37,14 +56,14 @@ if TYPE_CHECKING:
     from syncer.transfer.blob_spool import SpoolReader
 
 
-WORKERS = 32
-"""The default number of blobs and manifests that are transferred at the same time."""
+WORKERS = 128
+"""The number of blobs and manifests that are transferred at the same time, where both ends take so many."""
 
 
 class Options(Struct, frozen=True, kw_only=True):
     """The options of a transfer."""
 
-    workers: int = WORKERS  # blobs and manifests that are transferred at the same time
+    workers: int = WORKERS  # blobs and manifests that are transferred at the same time, at most
     memory: Memory = field(default_factory=Memory)  # from earlier runs to this target
     recheck: bool = False  # each piece of content is looked for at the target, whatever its names say
     spool: SpoolReader | None = None  # the target's part in the spool of a run to several
@@ -83,13 +102,15 @@ class _Transfer:
             target,
             options.memory,
             source if isinstance(source, Referring) else None,
-            concurrency=min(16, options.workers),
+            concurrency=walkers(options.workers),
             recheck=self.inspected is not None,
             spool=options.spool,
         )
         self.spool = options.spool
         self.pause = source.pause if isinstance(source, Pausing) else no_pause
         self.capacity = source.capacity if isinstance(source, Limiting) else any_number
+        self.taking = target if isinstance(target, Taking) else None
+        self.at_work = 0  # nodes that workers have, or are about to have
         self.changed = anyio.Event()
         self.lost: dict[Item, ImageFailed] = {}
         self.is_second = is_second
@@ -176,7 +197,9 @@ class _Transfer:
         """Move nodes that are ready into the channel; nodes that wait are not in it yet."""
         async with send:
             while not (self.plan.finished or self.full):
-                if node := self.plan.take(self.pause, self.capacity):
+                lanes = min(self.workers, self.taking.lanes) if self.taking else self.workers
+                if self.at_work < lanes and (node := self.plan.take(self.pause, self.capacity, lanes)):
+                    self.at_work += 1
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
@@ -199,6 +222,7 @@ class _Transfer:
                     self.plan.done(node)
                 if is_blob and self.spool:
                     self.spool.done(node.descriptor.digest)
+                self.at_work -= 1
                 self.changed.set()
 
     async def _perform(self, node: Node) -> None:

@@ -65,6 +65,7 @@ class BlockingConnection:
         self._waits: float | None = None  # seconds after which the kernel lets us look at the clock
         self._deadline = 0.0  # monotonic: for the head, or for the next byte of the body
         self._body_failure: Exception | None = None  # which came after bytes that were handed out first
+        self.answered_in = 0.0  # seconds, the last time
         self.was_poured = False  # somebody had the body as it came
         self.failure: SyncerError | None = None  # of that
 
@@ -133,7 +134,8 @@ class BlockingConnection:
         self._deadline = sent + patience
         self._look_up_after(patience)
         answered = self._receive_head(request, failure)
-        traffic.spent.answers += time.monotonic() - sent
+        self.answered_in = time.monotonic() - sent
+        traffic.spent.answers += self.answered_in
         return answered
 
     def _pour(self, sink: Sink) -> None:

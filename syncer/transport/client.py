@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
-from itertools import groupby
 
 import anyio
 from msgspec import structs
@@ -26,19 +25,23 @@ from syncer.transport.failures import (
     spelt_status,
 )
 from syncer.transport.guard import Scope, authority, check_hop, origin
-from syncer.transport.hosts import Lane, Rate, Release, Traffic, in_lane
+from syncer.transport.hosts import Traffic, spare_permits
 from syncer.transport.message import (
     SMALL,
     Answer,
     Challenged,
+    Kind,
+    Lane,
     Request,
     Response,
+    in_lane,
     is_redirect,
     leads_on,
     read_quota,
     resolved,
     retry_after,
 )
+from syncer.transport.permits import Permit, Rate
 from syncer.transport.settings import Limits, TransportSettings
 from syncer.transport.wire import Wire
 
@@ -69,6 +72,7 @@ class Transport:
         self.traffic: dict[str, Traffic] = {}  # by host[:port]
         self._rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
         self._group_rates = {name: Rate(limit) for name, limit in settings.groups.items()}
+        self._spare = spare_permits()
         self._listeners: list[Callable[[Wait], None]] = []
 
     @property
@@ -116,7 +120,7 @@ class Transport:
         if traffic is None:
             settings = self.settings.host(host)
             shared = tuple(filter(None, (self._rate, self._group_rates.get(settings.group or ""))))
-            traffic = Traffic(host, settings, self.limits, shared_rates=shared, tell=self._tell)
+            traffic = Traffic(host, settings, self.limits, shared_rates=shared, tell=self._tell, spare=self._spare)
             self.traffic[host] = traffic
         return traffic
 
@@ -134,9 +138,18 @@ class Transport:
             listener(wait)
 
     async def back_off(
-        self, url: URL, budget: Budget, reason: object, *, at_least: float = 0.0, is_pause: bool = False
+        self,
+        url: URL,
+        budget: Budget,
+        reason: object,
+        *,
+        at_least: float = 0.0,
+        is_pause: bool = False,
+        kind: Kind = Kind.MANIFESTS,
     ) -> None:
         """Count a retry at the host of ``url``, tell why, and wait before it, for at least ``at_least`` seconds.
+
+        A connection that broke says that the host gets too many requests of ``kind``.
 
         ``is_pause`` says that the host asked to wait, which is counted already.
         """
@@ -145,6 +158,8 @@ class Transport:
         seconds = budget.fail(at_least=at_least)
         if not is_pause:
             traffic.spent.retries += seconds
+        if isinstance(reason, Interrupted) and not isinstance(reason, Unanswered):
+            traffic.permits.push_back(kind, time.monotonic(), budget.began, is_reset=True)
         self._tell(
             Wait(
                 host=traffic.host,
@@ -158,16 +173,18 @@ class Transport:
         await anyio.sleep(seconds)
 
     @asynccontextmanager
-    async def relay(self, *hosts: URL) -> AsyncIterator[None]:
-        """Hold a permit of each of ``hosts``, which may be the same host, for the requests in the block.
+    async def relay(self, *, download: URL, upload: URL | None = None) -> AsyncIterator[None]:
+        """Hold permits for a ``download``, and for the ``upload`` that it feeds, which may be at the same host.
 
         A download that feeds an upload needs both at the same time.  Such work waits here, before it holds anything
         that other work needs, and not later.
         """
         async with AsyncExitStack() as stack:
-            for _, same in groupby(sorted(hosts, key=authority), key=authority):
-                first, *others = same
-                await self.of(first).permits.hold(stack, 1 + len(others))
+            wanted = {authority(download): [Kind.BLOBS]}
+            if upload is not None:
+                wanted.setdefault(authority(upload), []).append(Kind.UPLOADS)
+            for host, kinds in sorted(wanted.items()):
+                await self.of(upload if upload and host == authority(upload) else download).permits.hold(stack, kinds)
             with in_lane(Lane.RELAY):
                 yield
 
@@ -298,10 +315,10 @@ class Transport:
         )
         try:
             with in_lane(Lane.ERRAND):
-                response, release = await self._attempt(ping, None, traffic)
+                response, permit = await self._attempt(ping, None, traffic)
         except Interrupted as error:
             raise Absent(str(error)) from None
-        release()
+        permit()
         response.close()
         if response.status in TROUBLE:
             raise Absent(f"{traffic.host} answers {spelt_status(response.status)}")
@@ -323,7 +340,7 @@ class Transport:
             if isinstance(error, NameUnknown):
                 self.of(request.url).presence.unknown(error)
             raise error
-        await self.back_off(request.url, budget, error)
+        await self.back_off(request.url, budget, error, kind=request.kind)
 
     def note_stall(self, request: Request, budget: Budget, error: NetworkError) -> None:
         """Count a blob that was waited for in vain; one that never came is asked for once from then on."""
@@ -356,6 +373,7 @@ class Transport:
         traffic.throttled += response.status == 429
         wait = retry_after(response.headers)
         if response.status in PAUSING:
+            traffic.push_back(response, wait)
             traffic.pause(budget.jitter() if wait is None else wait, spelt_status(response.status))
         if wait is not None and wait > self.limits.max_wait:
             response.close()
@@ -434,7 +452,7 @@ class Transport:
                 await traffic.presence.wait(partial(self._wire.probe, request))
             began = time.monotonic()
             try:
-                response, release = await self._attempt(request, sent, traffic)
+                response, permit = await self._attempt(request, sent, traffic)
                 break
             except HOPELESS:
                 raise
@@ -445,7 +463,7 @@ class Transport:
         else:
             assert lost is not None
             raise Down(str(lost), hint=lost.hint)
-        response.on_close = release
+        response.on_close = permit
         traffic.presence.answered(began, is_well=response.status not in TROUBLE)
         if quota := read_quota(response.headers):
             traffic.heed(quota)
@@ -453,16 +471,20 @@ class Transport:
             traffic.is_down = False
         return response
 
-    async def _attempt(self, request: Request, sent: str | None, traffic: Traffic) -> tuple[Response, Release]:
-        """One request when the host may be asked; its answer, and the function that gives its permit back."""
-        release = await traffic.admit(is_pull=request.method == "GET" and "/manifests/" in request.url.path)
+    async def _attempt(self, request: Request, sent: str | None, traffic: Traffic) -> tuple[Response, Permit]:
+        """One request when the host may be asked; its answer, and its permit, which is to be given back."""
+        permit = await traffic.admit(request)
         if traffic.is_down and request.body is None:
             request = structs.replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
         try:
-            return await self._wire.exchange(request, sent, traffic), release
+            response = await self._wire.exchange(request, sent, traffic)
         except BaseException:
-            release()
+            traffic.ended(request)
+            permit()
             raise
+        response.began = permit.began
+        traffic.answered(permit, response)
+        return response, permit
 
 
 @asynccontextmanager

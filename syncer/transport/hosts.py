@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, nullcontext
-from contextvars import ContextVar
-from enum import Enum, auto
 from typing import TypeAlias
 
 import anyio
@@ -18,14 +15,14 @@ from msgspec import Struct
 
 from syncer.errors import Interrupted, Unreachable, Waiting
 from syncer.transport.failures import HOPELESS, Absent, Down, Wait, WaitKind
-from syncer.transport.message import Quota, Request
-from syncer.transport.settings import HostSettings, Limits
+from syncer.transport.message import Kind, Lane, Quota, Request, Response, current_lane
+from syncer.transport.permits import Moved, Pace, Permit, Permits, Rate, Release, Spare
+from syncer.transport.settings import Ceiling, HostSettings, Limits
 
 _USED_UP = "its quota of requests is used up"
+_TOO_MANY = 429
+_AT_ONCE = 0.001  # seconds
 _SPREAD = 1.0  # seconds over which those who waited come back, so that they do not all come at once
-
-Release: TypeAlias = Callable[[], None]
-"""A function that gives a permit back."""
 
 
 class Spent(Struct):
@@ -36,104 +33,12 @@ class Spent(Struct):
     sending: float = 0.0
     bytes_cap: float = 0.0  # for our own limit of bytes a second
     requests_cap: float = 0.0  # for that of requests
+    quota: float = 0.0  # for the host's own limit of requests a second
     retries: float = 0.0  # between two attempts, but for pauses that a host asks for
 
 
 def _tell_nobody(_: Wait) -> None:
     """Tell nobody of what holds requests up."""
-
-
-class Rate:
-    """A limit of requests or bytes a second, evenly spread; worker threads may use it too."""
-
-    def __init__(self, per_second: float) -> None:
-        self._per_second = per_second
-        self._next = 0.0  # monotonic: when the next one may go
-        self._lock = threading.Lock()
-
-    def take(self, amount: float, now: float | None = None) -> float:
-        """Take ``amount``; returns the seconds to wait for it.
-
-        >>> rate = Rate(4)
-        >>> [rate.take(1, now=100.0) for _ in range(3)]
-        [0.0, 0.25, 0.5]
-        """
-        now = time.monotonic() if now is None else now
-        with self._lock:
-            begin = max(self._next, now)
-            self._next = begin + amount / self._per_second
-        return begin - now
-
-
-class Lane(Enum):
-    """The kind of a request, which decides where its permit comes from."""
-
-    REQUEST = auto()
-    ERRAND = auto()  # for another request, or for all that wait for one token
-    RELAY = auto()  # of work that has its permits already
-
-
-_lane: ContextVar[Lane] = ContextVar("lane", default=Lane.REQUEST)
-
-
-class in_lane:  # noqa: N801  it is used as a function is
-    """Set the lane of the requests that this task, and the tasks that it starts, make in the ``with`` block."""
-
-    __slots__ = ("_lane", "_token")
-
-    def __init__(self, lane: Lane) -> None:
-        self._lane = lane
-
-    def __enter__(self) -> None:
-        self._token = _lane.set(self._lane)
-
-    def __exit__(self, *_: object) -> None:
-        _lane.reset(self._token)
-
-
-def is_relayed() -> bool:
-    """Tell whether this task holds the permits for its requests already."""
-    return _lane.get() is Lane.RELAY
-
-
-class Permits:
-    """The permits of one host, which limit the number of requests to it at a time.
-
-    No work that holds a permit may wait for other work that needs one:
-
-    - A request holds one permit, and gives it up before another request is made for it, to follow a redirect or to
-      fetch a token.
-    - An errand (for a token, a ping) has permits of its own, since those who wait for a token share what it brings,
-      and may hold all of the others.  It waits for nothing but the network.
-    - A relay, a download that feeds an upload, takes the permits of both hosts before it begins, the hosts in an order
-      that is the same for all, and its requests take none, wherever they are sent.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._requests = anyio.Semaphore(limit, fast_acquire=True)
-        self._errands = anyio.Semaphore(limit, fast_acquire=True)
-        self._hoarding = anyio.Lock()
-
-    @property
-    def free(self) -> int:
-        """The permits that nobody has."""
-        return self._requests.value
-
-    async def acquire(self) -> Release:
-        """Wait for a permit; returns the function that gives it back."""
-        lane = _lane.get()
-        if lane is Lane.RELAY:
-            return _nothing
-        permits = self._requests if lane is Lane.REQUEST else self._errands
-        await permits.acquire()
-        return permits.release
-
-    async def hold(self, stack: AsyncExitStack, count: int) -> None:
-        """Wait for ``count`` permits, or for all if there are fewer; they are given back when ``stack`` ends."""
-        async with self._hoarding if count > 1 else nullcontext():  # or two of them could wait for each other's
-            for _ in range(min(count, self.limit)):
-                await stack.enter_async_context(self._requests)
 
 
 def _nothing() -> None:
@@ -177,7 +82,7 @@ class Presence:
 
         So one request goes at a time, until the host has answered well or is down.
         """
-        if self.is_told or _lane.get() is not Lane.REQUEST:
+        if self.is_told or current_lane() is not Lane.REQUEST:
             return _nothing
         await self._first.acquire()
         if self.is_told:
@@ -322,6 +227,12 @@ class Presence:
         self._changed = anyio.Event()
 
 
+def spare_permits() -> Spare:
+    """The permits that all hosts of a process may have beyond their first ones, by the files that it may open."""
+    most = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 0  # Windows has none
+    return Spare(most // 4) if most > 0 else Spare()
+
+
 @dataclasses.dataclass(slots=True)
 class Traffic:
     """The counters of one host, which a report reads, and its limits."""
@@ -343,17 +254,22 @@ class Traffic:
     shared_rates: Sequence[Rate] = ()  # of bytes, with other hosts
     most_ranges: int | None = None  # connections that one blob may have, once the host has refused more
     held_back: set[str] = dataclasses.field(default_factory=set)  # the last parts of the paths of such blobs
+    spare: Spare | None = None  # permits that it shares with other hosts
+    pace: Pace = dataclasses.field(default_factory=Pace)
     permits: Permits = dataclasses.field(init=False)
     presence: Presence = dataclasses.field(init=False)
     _until: float = 0.0  # monotonic
     _pulls_until: float = 0.0  # likewise, for what a quota of pulls counts
     _requests_rate: Rate | None = dataclasses.field(init=False)
     _bytes_rate: Rate | None = dataclasses.field(init=False)
+    _held_up: int = 0  # requests that wait until others are answered
+    _gate: anyio.Lock = dataclasses.field(default_factory=anyio.Lock)  # through which requests go at a pace
+    _news: anyio.Event = dataclasses.field(default_factory=anyio.Event)
 
     def __post_init__(self) -> None:
         settings = self.settings
-        most = self.limits.requests_per_host
-        self.permits = Permits(min(most, settings.concurrency or most))
+        fixed = [most for most in (self.limits.requests_per_host, settings.concurrency) if most]
+        self.permits = Permits(min(fixed, default=None), self.spare)
         self.presence = Presence(self.limits, self._away)
         self._requests_rate = Rate(settings.requests_per_second) if settings.requests_per_second else None
         self._bytes_rate = Rate(settings.bytes_per_second) if settings.bytes_per_second else None
@@ -394,9 +310,15 @@ class Traffic:
         """Seconds until requests may start again."""
         return max(0.0, self._until - time.monotonic())
 
+    def keep_below(self, ceiling: Ceiling) -> None:
+        """Send no more requests a second than ``ceiling`` says, unless the settings of the host say how many."""
+        if not self.settings.requests_per_second:
+            self.pace = Pace(ceiling)
+
     def heed(self, quota: Quota) -> None:
-        """Pause the host when its quota is used up."""
-        if quota.remaining > 0:
+        """Send no more than the host says that it takes, and pause it when its quota is used up."""
+        self.pace.heed(quota, time.monotonic())
+        if quota.remaining > 0 or (self.pace.told and not quota.is_of_pulls):
             return
         if not quota.is_of_pulls:
             self.pause(quota.seconds, _USED_UP)
@@ -406,38 +328,96 @@ class Traffic:
             self._pulls_until = until
             self.tell(Wait(host=self.host, kind=WaitKind.PAUSE, seconds=quota.seconds, reason=_USED_UP))
 
+    def answered(self, permit: Permit, response: Response) -> None:
+        """Learn from an answer how many requests at a time are of use."""
+        self.ended(response.request)
+        now = time.monotonic()
+        if response.status != _TOO_MANY:
+            self.pace.accepted(now, permit.began)
+        if response.waited is not None and permit.round >= 0:
+            spent = self.spent
+            moved = Moved(now, self.bytes_in + self.bytes_out, spent.receiving + spent.sending, spent.answers)
+            self.permits.answered(permit, (response.request.method, response.is_first), response.waited, moved)
+
+    def push_back(self, response: Response, wait: float | None) -> None:
+        """Send fewer requests, after an answer of 429 or 503 that asks to ``wait`` for so many seconds."""
+        now = time.monotonic()
+        is_known = self.pace.is_known
+        if response.status == _TOO_MANY:
+            self.pace.refused(now, response.began, wait)
+        if response.status != _TOO_MANY or not is_known:  # else fewer at a time would not help
+            self.permits.push_back(response.request.kind, now, response.began)
+
+    def ended(self, request: Request) -> None:
+        """Note that ``request`` was answered, or will not be."""
+        self.pace.unanswered -= 1
+        self.pace.unanswered_pulls -= request.is_pull
+        if self._held_up:
+            self._news.set()
+            self._news = anyio.Event()
+
     def owed(self, size: int) -> float:
         """The seconds to wait for ``size`` bytes of a body that were received or will be sent."""
         own = self._bytes_rate.take(size) if self._bytes_rate else 0.0
         return max(own, *(rate.take(size) for rate in self.shared_rates)) if self.shared_rates else own
 
-    async def admit(self, *, is_pull: bool = False) -> Release:
-        """Wait until a request may go to the host; returns the function to call when its answer is read or closed.
+    async def admit(self, request: Request) -> Permit:
+        """Wait until ``request`` may go to the host; returns its permit, to be given back when its answer is read.
 
-        ``is_pull`` marks a request that a quota of pulls counts.  Raises ``Waiting`` for a pause of more than
+        Whoever asks for it calls ``answered`` or ``ended`` later on.  Raises ``Waiting`` for a pause of more than
         ``Limits.max_wait`` seconds.
         """
+        kind, is_pull = request.kind, request.is_pull
         while True:
             await self._end_of_pause(is_pull=is_pull)
-            release = await self.permits.acquire()
+            permit = await self.permits.acquire(kind)
             try:
                 if self._paused_for(is_pull=is_pull) <= 0:
-                    if self._requests_rate:
-                        wait = self._requests_rate.take(1)
-                        self.spent.requests_cap += wait
-                        await anyio.sleep(wait)
-                    return release
+                    held_up = await self._turn(request, kind)
+                    if held_up == 0 or self._paused_for(is_pull=is_pull) <= 0:
+                        self.pace.unanswered += 1
+                        self.pace.unanswered_pulls += is_pull
+                        self.permits.begin(permit, time.monotonic(), was_held_up=held_up > 0)
+                        return permit
             except BaseException:
-                release()
+                permit()
                 raise
-            release()  # it was paused while this waited for its turn
+            permit()  # it was paused while this waited for its turn
+
+    async def _turn(self, request: Request, kind: Kind) -> float:
+        """Wait until the limits of requests a second let ``request`` go; returns the seconds that this took."""
+        now = time.monotonic()
+        is_write = request.method not in ("GET", "HEAD")
+        own = self._requests_rate.take(1, now) if self._requests_rate else 0.0
+        theirs = self.pace.take(now, is_write=is_write, is_manifest=kind is Kind.MANIFESTS)
+        self.spent.requests_cap += own
+        if (wait := max(own, theirs)) > 0:
+            self.spent.quota += wait - own
+            await anyio.sleep(wait)
+        if self.pace.is_known:
+            async with self._gate:
+                while (gap := self.pace.gap(time.monotonic())) > 0:  # noqa: ASYNC110  it is for the time
+                    await anyio.sleep(gap)
+                self.pace.sent(time.monotonic())
+        while not self.pace.may_ask(time.monotonic(), is_pull=request.is_pull):
+            self._held_up += 1
+            try:
+                await self._news.wait()
+            finally:
+                self._held_up -= 1
+        held_up = time.monotonic() - now - wait
+        if self.pace.is_known or held_up > _AT_ONCE:
+            self.spent.quota += held_up
+            wait += held_up
+        return wait if wait > _AT_ONCE else 0.0
 
     async def _end_of_pause(self, *, is_pull: bool) -> None:
         while (left := self._paused_for(is_pull=is_pull)) > 0:
             if left > self.limits.max_wait:
                 self.errors += 1
                 raise Waiting(self.host, left, self.limits.max_wait)
-            await anyio.sleep(left + random.uniform(0, min(left, _SPREAD)))  # noqa: S311  (jitter is no secret)
+            spread = 0.0 if self.pace.is_known else min(left, _SPREAD)  # the pace spreads them
+            await anyio.sleep(left + random.uniform(0, spread))  # noqa: S311  (jitter is no secret)
 
     def _paused_for(self, *, is_pull: bool) -> float:
         """The seconds of pause that are left; zero or less without a pause."""

@@ -18,7 +18,7 @@ from syncer.transport.failures import BROKEN, failure_of, no_connection
 from syncer.transport.guard import Scope, authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
-from syncer.transport.message import Body, Request, Response
+from syncer.transport.message import SMALL, Body, Request, Response
 from syncer.transport.settings import Limits
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
@@ -35,6 +35,7 @@ class Stream(asyncio.Protocol):
         self.route = route
         self.peer = ""
         self.idle_since = 0.0
+        self.answered_in = 0.0  # seconds, the last time
         self.is_open = False
         self._is_tls = False
         self._answer: AnswerParser | None = None  # to the request that was sent last
@@ -69,7 +70,8 @@ class Stream(asyncio.Protocol):
         deadline = sent + request.head_patience(traffic.limits)
         while answer.head is None:
             await self._wait(deadline - time.monotonic())
-        traffic.spent.answers += time.monotonic() - sent
+        self.answered_in = time.monotonic() - sent
+        traffic.spent.answers += self.answered_in
         return answer.head
 
     async def piece(self, seconds: float) -> bytes:
@@ -254,7 +256,7 @@ class LoopWire:
     async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
         stream = self._idle.take(route)
-        if stream is None:
+        if is_first := stream is None:
             began = time.monotonic()
             stream = await self._connect(route)
             traffic.spent.answers += time.monotonic() - began
@@ -265,7 +267,11 @@ class LoopWire:
             if isinstance(error, BROKEN):
                 raise failure_of(error, request) from None
             raise
-        return _LoopResponse(self._idle, stream, request, answer, traffic)
+        response = _LoopResponse(self._idle, stream, request, answer, traffic)
+        response.is_first = is_first
+        if (request.length or 0) <= SMALL:  # else the time for what is still on its way is a part of it
+            response.waited = stream.answered_in
+        return response
 
     async def probe(self, route: Route) -> None:
         """Make a connection and drop it; raises ``Unreachable``."""

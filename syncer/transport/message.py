@@ -1,4 +1,4 @@
-"""HTTP messages: a request with its body, and the answer to it, whose body may not have arrived yet.
+"""HTTP messages: a request with its body, its kind and its lane, and the answer, whose body may still be to come.
 
 Also the limits in an answer's headers.  Docker Hub sends ``ratelimit-remaining: 76;w=21600``, which counts manifests
 that are fetched by GET, and no HEAD requests (docs.docker.com, "Docker Hub pull usage and limits"); others follow the
@@ -11,8 +11,10 @@ import email.utils
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
@@ -34,7 +36,9 @@ _KEEPING_THE_METHOD = frozenset({307, 308})
 _CONTENT_RANGE = re.compile(r"[ \t]*bytes[ \t]+([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)[ \t]*", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*([0-9]{1,12})")
 _WINDOW = re.compile(r";\s*w\s*=\s*([0-9]{1,9})")
-_FIELDS = re.compile(r";\s*([rt])\s*=\s*([0-9]{1,12})")
+_FIELDS = re.compile(r";\s*([qrtw])\s*=\s*([0-9]{1,12})")
+_POLICY = re.compile(r'\s*("[^"]*"|[^";,=\s]+)((?:\s*;[^;,]*)+)')
+_PAIRS = re.compile(r"\b(limit|remaining|reset)\s*=\s*([0-9]{1,12})")
 _AN_INSTANT = 1_000_000_000  # seconds since 1970; a smaller number is a time to wait
 
 Sink: TypeAlias = Callable[[memoryview], None]
@@ -45,6 +49,50 @@ Pour: TypeAlias = Callable[["Request", int, CIMultiDictProxy[str]], Sink | None]
 
 The thread that reads the answer calls it.
 """
+
+
+class Kind(Enum):
+    """The kinds of requests, each of which has a budget of its own at a host."""
+
+    MANIFESTS = "manifests"  # and tags, lists, pings
+    BLOBS = "blobs"
+    UPLOADS = "uploads"
+
+
+class Lane(Enum):
+    """The kind of a request, which decides where its permit comes from."""
+
+    REQUEST = auto()
+    ERRAND = auto()  # for another request, or for all that wait for one token
+    RELAY = auto()  # of work that has its permits already
+
+
+_lane: ContextVar[Lane] = ContextVar("lane", default=Lane.REQUEST)
+
+
+class in_lane:  # noqa: N801  it is used as a function is
+    """Set the lane of the requests that this task, and the tasks that it starts, make in the ``with`` block."""
+
+    __slots__ = ("_lane", "_token")
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def __enter__(self) -> None:
+        self._token = _lane.set(self._lane)
+
+    def __exit__(self, *_: object) -> None:
+        _lane.reset(self._token)
+
+
+def is_relayed() -> bool:
+    """Tell whether this task holds the permits for its requests already."""
+    return _lane.get() is Lane.RELAY
+
+
+def current_lane() -> Lane:
+    """The lane of the requests of this task."""
+    return _lane.get()
 
 
 class Body(Protocol):
@@ -130,6 +178,19 @@ class Request(Struct, frozen=True, kw_only=True):
             return None if self.body is None else len(self.body)
         return self.body.length
 
+    @property
+    def kind(self) -> Kind:
+        """The kind, wherever a redirect or a registry's own address for an upload leads."""
+        is_read = self.method in ("GET", "HEAD")
+        if self.is_blob or (is_read and "/blobs/" in self.url.raw_path):
+            return Kind.BLOBS
+        return Kind.MANIFESTS if is_read or "/manifests/" in self.url.raw_path else Kind.UPLOADS
+
+    @property
+    def is_pull(self) -> bool:
+        """True for one that a quota of pulls counts."""
+        return self.method == "GET" and "/manifests/" in self.url.raw_path
+
     def body_patience(self, limits: Limits) -> float:
         """Seconds to wait for the next byte of the answer's body."""
         return limits.stall if self.is_blob else limits.idle
@@ -167,6 +228,9 @@ class Response(ABC):
         self.status = status
         self.headers = headers
         self.on_close: Callable[[], None] | None = None
+        self.began = 0.0  # monotonic: when the request was sent
+        self.waited: float | None = None  # seconds for the head, where other answers of its kind take about the same
+        self.is_first = False  # on its connection
         self.told: Answer | None = None  # the answer, if it had to be read to judge it
 
     @property
@@ -246,7 +310,7 @@ class _InMemory(Response):
 
     def __init__(self, answer: Response, content: bytes) -> None:
         super().__init__(answer.request, answer.status, answer.headers)
-        self.told = answer.told
+        self.began, self.told = answer.began, answer.told
         self._scope = answer.scope
         self._content = content
 
@@ -321,27 +385,61 @@ class Quota(Struct, frozen=True):
     remaining: int
     seconds: float
     is_of_pulls: bool  # only manifests that are fetched count
+    limit: int | None = None  # the requests that it answers in each ``window``
+    window: float | None = None  # seconds
 
 
 def read_quota(headers: Mapping[str, str]) -> Quota | None:
-    """Read the quota in an answer's headers; None when they have none, or no time with it."""
+    """Read the quota in an answer's headers; None when they have none, or no time with it.
+
+    Of several policies it is the one that leaves the fewest requests.
+    """
+    combined = headers.get("ratelimit")
     remaining = headers.get("ratelimit-remaining") or headers.get("x-ratelimit-remaining") or ""
-    if not remaining and "ratelimit" not in headers:
+    if not remaining and combined is None:
         return None
+    if combined and (quotas := list(_policies(combined, headers.get("ratelimit-policy") or ""))):
+        return min(quotas, key=lambda quota: (quota.remaining, -quota.seconds))
+    allowed = headers.get("ratelimit-limit") or headers.get("x-ratelimit-limit") or ""
     reset = _number(headers.get("ratelimit-reset") or headers.get("x-ratelimit-reset") or "")
-    fields = dict(_FIELDS.findall(headers.get("ratelimit") or ""))
-    if "r" in fields:
-        return Quota(int(fields["r"]), float(fields.get("t", 0)), is_of_pulls=False)
     left = _number(remaining)
-    window = _WINDOW.search(remaining) or _WINDOW.search(headers.get("ratelimit-limit") or "")
+    found = _WINDOW.search(remaining) or _WINDOW.search(allowed)
+    window = float(found[1]) if found else None
     if left is None or (reset is None and window is None):
         return None
     if reset is not None:
         seconds = max(0.0, reset - time.time()) if reset > _AN_INSTANT else float(reset)
     else:
         assert window is not None
-        seconds = float(window[1])
-    return Quota(left, seconds, is_of_pulls="w=" in remaining)
+        seconds = window
+    return Quota(left, seconds, "w=" in remaining, _number(allowed), window)
+
+
+def _policies(combined: str, policies: str) -> Iterator[Quota]:
+    """The quotas of a ``RateLimit`` header, of the drafts since 8 (``"name";r=1;t=2``), and of 7 and before."""
+    named = {name: dict(_FIELDS.findall(rest)) for name, rest in _POLICY.findall(policies)}
+    for name, rest in _POLICY.findall(combined):
+        fields = dict(_FIELDS.findall(rest))
+        if "r" in fields:
+            policy = named.get(name, {})
+            limit, window = policy.get("q"), policy.get("w")
+            yield Quota(
+                int(fields["r"]),
+                float(fields.get("t", 0)),
+                is_of_pulls=False,
+                limit=int(limit) if limit else None,
+                window=float(window) if window else None,
+            )
+    older = dict(_PAIRS.findall(combined))
+    if "remaining" in older and "reset" in older:
+        limit, window = older.get("limit"), _WINDOW.search(policies)
+        yield Quota(
+            int(older["remaining"]),
+            float(older["reset"]),
+            is_of_pulls=False,
+            limit=int(limit) if limit else None,
+            window=float(window[1]) if window else None,
+        )
 
 
 def _number(text: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -97,7 +97,7 @@ def _is_loopback(host: str) -> bool:
 class Limits(Struct, frozen=True, kw_only=True):
     """The limits of requests, retries and waiting that hold for all hosts.  Times are in seconds."""
 
-    requests_per_host: int = 32  # at a time; a link of 40 ms needs that many (small blobs, one round trip each)
+    requests_per_host: int | None = None  # at a time; None: as many as its answers show to be of use
     attempts: int = 6  # without progress
     backoff: float = 0.5  # before the second attempt at most; doubles from there
     longest_backoff: float = 30.0
@@ -112,6 +112,20 @@ class Limits(Struct, frozen=True, kw_only=True):
     window: float = 60.0  # at least as long as a byte of the body is waited for
 
 
+class Ceiling(Struct, frozen=True, kw_only=True):
+    """The requests a second that a host is known to take, where its operator says so; None is no limit."""
+
+    requests: float | None = None  # of all kinds
+    writes: float | None = None  # of these, those that write
+    manifests: float | None = None  # of these, those that write a manifest
+
+    def each(self) -> Iterator[tuple[str, float]]:
+        """The limits that there are, by their names."""
+        for name in self.__struct_fields__:
+            if (limit := getattr(self, name)) is not None:
+                yield name, limit
+
+
 class HostSettings(Struct, frozen=True, kw_only=True):
     """The settings for one host: its protocol, certificates and limits."""
 
@@ -121,7 +135,7 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     ca_cert: Path | None = None  # PEM, trusted beside the system's
     client_cert: Path | None = None
     client_key: Path | None = None
-    concurrency: int | None = None  # requests at a time, where that is to be less than Limits.requests_per_host
+    concurrency: int | None = None  # requests at a time, where that is not to be found out, or fewer than for all hosts
     requests_per_second: float | None = None
     bytes_per_second: float | None = None  # of bodies, both ways together
     group: str | None = None  # of hosts that share a limit; see TransportSettings

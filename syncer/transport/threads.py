@@ -25,7 +25,7 @@ from syncer.transport.connecting import Addresses, Idle, Route
 from syncer.transport.guard import Scope
 from syncer.transport.hosts import Traffic
 from syncer.transport.http import Head
-from syncer.transport.message import FileBody, Request, Response
+from syncer.transport.message import SMALL, FileBody, Request, Response
 from syncer.transport.settings import Limits
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ class ThreadWire:
     async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
         connection = self._idle.take(route)
-        if connection is None:
+        if is_first := connection is None:
             found = await self._addresses.of(route)  # in a thread the look-up could not be broken off
             connection = BlockingConnection(route, self._limits, found)
         try:
@@ -156,7 +156,11 @@ class ThreadWire:
         except BaseException:
             connection.close()
             raise
-        return _ThreadResponse(self, connection, request, answer)
+        response = _ThreadResponse(self, connection, request, answer)
+        response.is_first = is_first
+        if (request.length or 0) <= SMALL:  # else the time for what is still on its way is a part of it
+            response.waited = connection.answered_in
+        return response
 
     async def piece(self, connection: BlockingConnection) -> bytes:
         """The next bytes of a body that was not given to a sink."""

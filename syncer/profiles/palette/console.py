@@ -62,7 +62,7 @@ class ConsoleClient:
         budget = Budget(self._settings.limits, 1 if traffic.is_down else None)
         while True:
             wait = 0.0
-            release = await traffic.admit()
+            release = await traffic.admit(request)
             try:
                 answer = await self._follow(request, limit)
             except (Unreachable, Interrupted) as error:
@@ -76,6 +76,7 @@ class ConsoleClient:
                     traffic.is_down = answer.status in OUTAGES
                     return answer
             finally:
+                traffic.ended(request)
                 release()
             await budget.sleep(at_least=wait)
 
