@@ -337,7 +337,8 @@ class Traffic:
         if response.waited is not None and permit.round >= 0:
             spent = self.spent
             moved = Moved(now, self.bytes_in + self.bytes_out, spent.receiving + spent.sending, spent.answers)
-            self.permits.answered(permit, (response.request.method, response.is_first), response.waited, moved)
+            method, is_first = response.request.method, response.is_first
+            self.permits.answered(permit, method, response.waited, moved, is_first=is_first)
 
     def push_back(self, response: Response, wait: float | None) -> None:
         """Send fewer requests, after an answer of 429 or 503 that asks to ``wait`` for so many seconds."""

@@ -83,7 +83,7 @@ class Moved(Struct, frozen=True):
 
 
 _LEAST_ROUND = 8  # answers
-_GAIN = 0.5  # the part of the growth that the throughput must grow by
+_GAIN = 0.5  # the part of the growth by which the throughput must grow
 _PATIENCE = 16  # rounds after which growth that did not pay is tried again
 _LONGEST_PATIENCE = 256
 _LEAST_AFTER_RESETS = 4
@@ -116,17 +116,20 @@ class Allowance:
         self._usual_rate = 0.0  # bytes a second likewise
         self._seconds: dict[object, list[float]] = {}  # of this round
         self._began: Moved | None = None
+        self._firsts = 0  # answers that were the first on their connections, one after the other
         self._pushed_back = -inf
 
-    def answered(self, its_round: int, key: object, seconds: float, moved: Moved) -> None:
-        """Take in an answer that came after ``seconds``, and while all permits were taken.
+    def answered(self, its_round: int, key: object, seconds: float, moved: Moved, *, is_first: bool = False) -> None:
+        """Take in an answer, ``seconds`` after its request was sent in ``its_round``, while all permits were taken.
 
-        Its request was sent in ``its_round``; answers of one ``key`` usually take the same time.
+        Answers of one ``key`` usually take the same time; ``is_first`` marks the first one on a connection.
         """
         if its_round != self.round or self.limit >= self._most == self._kept:
             return
-        if self._began is None:
-            self._began = moved
+        if is_first and self._firsts < 4 * self.limit:  # new connections say little, unless there are no others
+            self._firsts += 1
+            return
+        self._firsts, self._began = self._firsts if is_first else 0, self._began or moved
         self._seconds.setdefault(key, []).append(seconds)
         known = self._seconds if self.limit == self._kept else self._seconds.keys() & self._usual.keys()
         if sum(len(self._seconds[key]) for key in known) >= max(_LEAST_ROUND, self.limit // 4):
@@ -287,12 +290,12 @@ class Permits:
         """Note that the request of ``permit`` is sent now; one that ``was_held_up`` says nothing about the others."""
         permit.began, permit.round = now, -1 if was_held_up else self._pools[permit.kind].allowance.round
 
-    def answered(self, permit: Permit, key: object, seconds: float, moved: Moved) -> None:
+    def answered(self, permit: Permit, key: object, seconds: float, moved: Moved, *, is_first: bool) -> None:
         """Take in that the answer to a request came after ``seconds``; see ``Allowance.answered``."""
         pool = self._pools[permit.kind]
         allowance, before = pool.allowance, pool.allowance.limit
         if self.fixed is None and (8 * pool.used >= 7 * before or 8 * self._used >= 7 * self._most):
-            allowance.answered(permit.round, key, seconds, moved)
+            allowance.answered(permit.round, key, seconds, moved, is_first=is_first)
             if allowance.limit > before:
                 self._wake()
 
