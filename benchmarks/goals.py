@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.results import Row, Spread
+from benchmarks.sweep import default_to_best
 from benchmarks.works import THROTTLED, WIDE_AREA
 
 _MB = 1_000_000
@@ -19,7 +20,7 @@ class Goal:
 
     corpus: str
     step: str
-    measure: str  # wall, client_cpu, growth, requests, wire, memory, link, refused, paced or start
+    measure: str  # wall, client_cpu, growth, requests, wire, memory, link, refused, paced, default or start
     bound: float
     against: str = ""  # a tool whose cost ours is divided by; for growth, a smaller corpus
     tls: bool = False
@@ -54,6 +55,7 @@ _MEASURES = {
     "link": "payload ÷ what the link carries",
     "refused": "answers of 429 ÷ requests",
     "paced": "wall time ÷ what the limit allows",
+    "default": "seconds without flags ÷ with the best",
     "start": "seconds",
 }
 
@@ -86,6 +88,7 @@ GOALS = (
     *(Goal(corpus, step, "memory", 100) for corpus in ("big", "small") for step in ("build", "push")),
     *(Goal("many", step, "memory", 300) for step in ("build", "push")),
     *(Goal("many", step, "growth", 1.1, "many-3000") for step in ("build", "push")),
+    Goal("small", "push", "default", 1.05, link=_LINK),
     Goal("", "syncer version", "start", 0.2),
 )
 
@@ -116,7 +119,10 @@ def verdicts(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Verdi
             floors = document["floors"]
             if ours := Spread.of(floors["syncer_version_seconds"]):
                 yield Verdict(goal, "–", ours, Spread.of(floors["python_start_seconds"]))
-        for row in rows:
+        for swept in document.get("sweeps", ()) if goal.measure == "default" else ():
+            if swept["corpus"] == goal.corpus and (ratio := default_to_best(swept["trials"])) is not None:
+                yield Verdict(goal, "–", Spread(ratio, ratio, ratio), None)
+        for row in rows if goal.measure != "default" else ():
             if row.tool == "syncer" and goal.covers(row) and (found := _found(goal, row, rows, document)):
                 lean = next((other for other in rows if other.key == row.key and other.tool == "floor"), None)
                 yield Verdict(goal, row.server, found, _found(goal, lean, rows, document) if lean else None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Sequence
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from benchmarks.works import Sweep
 
 _MIB = 1024 * 1024
 
+FOUND_OUT = 0
+"""Stands for no ``--concurrency``: each host finds out how many requests it is good for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -35,7 +40,11 @@ class Trial:
 
     @property
     def flags(self) -> str:
-        return f"--concurrency {self.concurrency} --chunk-size {self.chunk_mib}MiB"
+        return " ".join((*_concurrency(self.concurrency), "--chunk-size", f"{self.chunk_mib}MiB"))
+
+
+def _concurrency(number: int) -> tuple[str, ...]:
+    return () if number == FOUND_OUT else ("--concurrency", str(number))
 
 
 def sweep(
@@ -57,7 +66,7 @@ def sweep(
     for chunk in chunk_mib:
         for parallel in concurrency:
             place = f"{registry}/syncer-sweep/{run}/{parallel}-{chunk}"
-            settings = ("--concurrency", str(parallel), "--chunk-size", str(chunk * _MIB))
+            settings = (*_concurrency(parallel), "--chunk-size", str(chunk * _MIB))
             forgetful = ("--state-dir", str(directory / f"state-{parallel}-{chunk}"))  # else it mounts what it pushed
             command = ("push", "--file", str(bundle), "--registry", place, *settings, *forgetful, *options)
             cost = measure(Command((*SYNCER, *command)), [], directory / "log")
@@ -65,19 +74,40 @@ def sweep(
 
 
 def sweep_here(settings: Sweep, corpus: Corpus, program: Program, directory: Path) -> Iterator[Trial]:
-    """The same against a registry that is started for it, over the link that the settings name."""
-    with ExitStack() as stack:
-        address = stack.enter_context(run_server(program, directory / "registry")).address
-        if settings.link:
-            address = stack.enter_context(run_relay(address, Traffic(), settings.link))
-        yield from sweep(
-            corpus,
-            address,
-            concurrency=settings.concurrency,
-            chunk_mib=settings.chunk_mib,
-            options=(),
-            directory=directory,
-        )
+    """The same against a registry that is started for it, over the link that the settings name.
+
+    Of several rounds, each of which begins with another setting, the median is what counts.
+    """
+    trials: list[Trial] = []
+    for number in range(settings.rounds):
+        start = number % len(settings.concurrency)
+        with ExitStack() as stack:
+            place = directory / f"round-{number}"
+            place.mkdir()
+            stack.callback(shutil.rmtree, place)
+            address = stack.enter_context(run_server(program, place / "registry")).address
+            if settings.link:
+                address = stack.enter_context(run_relay(address, Traffic(), settings.link))
+            trials += sweep(
+                corpus,
+                address,
+                concurrency=(*settings.concurrency[start:], *settings.concurrency[:start]),
+                chunk_mib=settings.chunk_mib,
+                options=(),
+                directory=place,
+            )
+    for chunk in settings.chunk_mib:
+        for parallel in settings.concurrency:
+            same = [trial for trial in trials if (trial.concurrency, trial.chunk_mib) == (parallel, chunk)]
+            seconds, cpu = (statistics.median(getattr(trial, name) for trial in same) for name in ("seconds", "cpu"))
+            yield replace(same[0], seconds=seconds, cpu=cpu, megabytes_per_second=corpus.size / seconds / 1e6)
+
+
+def default_to_best(trials: Sequence[Mapping[str, Any]]) -> float | None:
+    """The seconds without any flag, divided by those of the quickest setting; None where that was not tried."""
+    others = [trial["seconds"] for trial in trials if trial["concurrency"] != FOUND_OUT]
+    without = [trial["seconds"] for trial in trials if trial["concurrency"] == FOUND_OUT]
+    return min(without) / min(others) if without and others else None
 
 
 def best(trials: Sequence[Trial]) -> Trial:
@@ -95,7 +125,9 @@ def plot(trials: Sequence[Trial], title: str) -> str:
     """Throughput by concurrency, a line for each chunk size."""
     series = {
         f"{chunk} MiB chunks": [
-            (float(trial.concurrency), trial.megabytes_per_second) for trial in trials if trial.chunk_mib == chunk
+            (float(trial.concurrency), trial.megabytes_per_second)
+            for trial in trials
+            if trial.chunk_mib == chunk and trial.concurrency != FOUND_OUT
         ]
         for chunk in dict.fromkeys(trial.chunk_mib for trial in trials)
     }

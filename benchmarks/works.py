@@ -57,13 +57,14 @@ class Sweep:
     concurrency: tuple[int, ...]
     chunk_mib: tuple[int, ...]
     link: Link | None = None
+    rounds: int = 1
 
 
 SWEEPS = (
     Sweep("fleet", (4, 8, 16, 32, 64), (4, 16, 64)),
-    Sweep("small", (8, 16, 32, 64), (16,), WIDE_AREA),
+    Sweep("small", (0, 8, 16, 32, 64, 96, 128), (16,), WIDE_AREA, rounds=3),
 )
-"""What a full run tries against its first server."""
+"""What a full run tries against its first server; a concurrency of 0 is none that is given."""
 
 
 def quick(servers: list[str]) -> list[Work]:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 import time
+import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -40,9 +41,10 @@ from benchmarks.resources import Command, measure
 from benchmarks.results import rows_of
 from benchmarks.rounds import Bench, Refusal, Sample
 from benchmarks.servers import PROGRAMS, Program, run_server
-from benchmarks.sweep import Trial, best, sweep
+from benchmarks.sweep import Trial, best, sweep, to_json
+from benchmarks.throttle import Throttle
 from benchmarks.tools import Syncer, Tool
-from benchmarks.works import Work
+from benchmarks.works import THROTTLED, Work
 
 
 def test_a_corpus_is_the_same_wherever_it_is_made(tmp_path: Path) -> None:
@@ -157,6 +159,26 @@ def test_a_slow_link_takes_the_time_that_it_says() -> None:
     assert seconds >= 0.3  # the handshake, the request's round trip, the body
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_throttle_takes_so_many_requests_a_second_and_counts_the_others(told: bool) -> None:
+    traffic, refusals = Traffic(), []
+
+    with _server() as address, run_relay(address, traffic, Throttle(3, told=told)) as relayed:
+        began = time.monotonic()
+        for _ in range(15):
+            try:
+                with urllib.request.urlopen(f"http://{relayed}/v2/a/manifests/v1") as answer:
+                    assert len(answer.read()) == 100_000
+                    assert answer.headers.get("RateLimit-Policy") == ('"second";q=3;w=1' if told else None)
+            except urllib.error.HTTPError as error:
+                refusals.append((error.code, error.headers["Retry-After"], error.headers["RateLimit"]))
+        seconds = time.monotonic() - began
+
+    assert set(refusals) <= {(429, "1", '"second";r=0;t=1' if told else None)}
+    assert 3 <= 15 - len(refusals) <= 3 * (seconds + 2)
+    assert (traffic.refused, traffic.requests) == (len(refusals), {"GET manifest": 15})
+
+
 def test_a_layout_that_lacks_a_blob_or_has_it_wrong_is_not_taken(tmp_path: Path) -> None:
     corpus = prepare("tiny", tmp_path / "cache")
     blobs = tmp_path / "layout" / "blobs" / "sha256"
@@ -191,6 +213,22 @@ def test_a_goal_says_whether_it_is_met() -> None:
     for document, is_met in ((met, True), (missed, False)):
         judged = {verdict.goal.name: verdict.is_met for verdict in verdicts(document, rows_of(document))}
         assert judged["fleet build: wall time"] is is_met
+
+
+def test_goals_judge_what_a_throttle_refused_and_what_no_flag_costs() -> None:
+    document = _document({"syncer": [21.0, 22.0, 23.0]}, corpus="small")
+    (work,) = document["works"].values()
+    work["link"] = str(THROTTLED[0])
+    for sample in document["samples"]:
+        sample |= {"requests": {"GET blob": 1010}, "refused": 10, "bytes_up": 1, "bytes_down": 1}
+    trials = [Trial(0, 16, 5.5, 1.0, 1.0), Trial(16, 16, 6.0, 1.0, 1.0), Trial(64, 16, 5.0, 1.0, 1.0)]
+    document["sweeps"] = [{"corpus": "small", "title": "", "trials": to_json(trials)}]
+
+    found = {verdict.goal.name: verdict.found.median for verdict in verdicts(document, rows_of(document))}
+
+    assert found["small build, 50 requests a second: answers of 429 ÷ requests"] == pytest.approx(10 / 1010)
+    assert found["small build, 50 requests a second: wall time ÷ what the limit allows"] == pytest.approx(1.1)
+    assert found["small push, 40 ms, 200 Mbit/s: seconds without flags ÷ with the best"] == pytest.approx(1.1)
 
 
 def test_a_slower_machine_is_no_regression() -> None:
