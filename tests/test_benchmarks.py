@@ -218,7 +218,7 @@ def test_a_goal_says_whether_it_is_met() -> None:
 def test_goals_judge_what_a_throttle_refused_and_what_no_flag_costs() -> None:
     document = _document({"syncer": [21.0, 22.0, 23.0]}, corpus="small")
     (work,) = document["works"].values()
-    work["link"] = str(THROTTLED[0])
+    work["link"] = str(THROTTLED[1])
     for sample in document["samples"]:
         sample |= {"requests": {"GET blob": 1010}, "refused": 10, "bytes_up": 1, "bytes_down": 1}
     trials = [Trial(0, 16, 5.5, 1.0, 1.0), Trial(16, 16, 6.0, 1.0, 1.0), Trial(64, 16, 5.0, 1.0, 1.0)]
@@ -226,8 +226,8 @@ def test_goals_judge_what_a_throttle_refused_and_what_no_flag_costs() -> None:
 
     found = {verdict.goal.name: verdict.found.median for verdict in verdicts(document, rows_of(document))}
 
-    assert found["small build, 50 requests a second: answers of 429 ÷ requests"] == pytest.approx(10 / 1010)
-    assert found["small build, 50 requests a second: wall time ÷ what the limit allows"] == pytest.approx(1.1)
+    assert found["small build, 50 requests a second, told: answers of 429 ÷ requests"] == pytest.approx(10 / 1010)
+    assert found["small build, 50 requests a second, told: wall time ÷ what the limit allows"] == pytest.approx(1.1)
     assert found["small push, 40 ms, 200 Mbit/s: seconds without flags ÷ with the best"] == pytest.approx(1.1)
 
 
