@@ -374,7 +374,8 @@ class Traffic:
             permit = await self.permits.acquire(kind)
             try:
                 if self._paused_for(is_pull=is_pull) <= 0:
-                    held_up = await self._turn(request, kind)
+                    is_free = self._requests_rate is None and self.pace.is_free
+                    held_up = 0.0 if is_free else await self._turn(request, kind)
                     if held_up == 0 or self._paused_for(is_pull=is_pull) <= 0:
                         self.pace.unanswered += 1
                         self.pace.unanswered_pulls += is_pull

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, nullcontext
 from math import inf
-from statistics import median
 from typing import TypeAlias
 
 import anyio
@@ -22,11 +21,8 @@ from msgspec import Struct
 from syncer.transport.message import Kind, Lane, Quota, current_lane
 from syncer.transport.settings import Ceiling
 
-FIRST = 16
-"""The requests of one kind that a host gets at a time in the beginning."""
-
-MOST = 128
-"""The requests that it gets at a time at most."""
+FIRST, MOST = 16, 128
+"""The requests of one kind that a host gets at a time in the beginning, and at most."""
 
 _RESERVED = 8  # of each kind, which do not wait for those of others
 _ERRANDS = 32
@@ -146,7 +142,7 @@ class Allowance:
         self._next_round()
 
     def _end_round(self, known: Iterable[object], moved: Moved) -> None:
-        now = {key: median(self._seconds[key]) for key in self._seconds}
+        now = {key: sorted(seconds)[len(seconds) // 2] for key, seconds in self._seconds.items()}  # about the median
         assert self._began is not None
         rate = (moved.bytes - self._began.bytes) / max(moved.at - self._began.at, 1e-6)
         if self.limit == self._kept:
@@ -247,7 +243,7 @@ class Permits:
         self._errands = anyio.Semaphore(_ERRANDS if fixed is None else fixed, fast_acquire=True)
         self._hoarding = anyio.Lock()
         self._used = 0
-        self._tickets = 0
+        self._waiting = self._tickets = 0
 
     def limit(self, kind: Kind) -> int:
         """The requests of ``kind`` that may be under way now."""
@@ -318,12 +314,14 @@ class Permits:
         def release() -> None:
             pool.used -= 1
             self._used -= 1
-            self._wake()
+            if self._waiting:
+                self._wake()
 
         return Permit(kind, release)
 
     async def _wait(self, pool: _Pool) -> None:
         self._tickets += 1
+        self._waiting += 1
         turn = asyncio.get_running_loop().create_future()
         pool.waiting.append((self._tickets, turn))
         try:
@@ -334,6 +332,8 @@ class Permits:
                 self._used -= 1
                 self._wake()
             raise
+        finally:
+            self._waiting -= 1
 
     def _may_go(self, pool: _Pool) -> bool:
         if pool.used >= pool.allowance.limit:
@@ -373,14 +373,6 @@ _STEP = 1.5  # by which a rate grows at most
 _HOLD = 60.0  # seconds for which a limit is believed that was met again
 
 
-class _Left(Struct):
-    """The requests that a host still takes until some time."""
-
-    count: int
-    until: float  # monotonic
-    limit: int | None = None
-
-
 class Pace:
     """The requests that a host takes in a second, as far as it said so, or answers of 429 tell.
 
@@ -395,7 +387,9 @@ class Pace:
         self.learnt: float | None = None
         self.unanswered = 0
         self.unanswered_pulls = 0
-        self._left: dict[bool, _Left] = {}  # of pulls, and of all requests
+        self._left: dict[
+            bool, tuple[int, float, int | None]
+        ] = {}  # of pulls and all: how many until when, then how many
         self._longest = 0.0  # seconds until a quota was to be full again
         self._next = self._resumes_at = -inf  # when the next request may be sent, and when any may
         self._first = 0.0  # what was found at the first 429
@@ -411,6 +405,11 @@ class Pace:
     def is_known(self) -> bool:
         """True when the host has a limit of requests a second."""
         return self.told is not None or self.learnt is not None
+
+    @property
+    def is_free(self) -> bool:
+        """True when nothing is known that limits requests."""
+        return not (self._rates or self._left or self.told or self.learnt)
 
     def take(self, now: float, *, is_write: bool, is_manifest: bool) -> float:
         """Take a request's turn by the documented ceilings; returns the seconds until it may be sent."""
@@ -433,17 +432,18 @@ class Pace:
         """True when the host takes one more than those that it has not answered yet; a single one may always go."""
         for of_pulls in (False, True) if is_pull else (False,):
             if left := self._left.get(of_pulls):
-                if now >= left.until and left.limit is None:
+                count, until, limit = left
+                if now >= until and limit is None:
                     del self._left[of_pulls]
                     continue
-                count = left.count if now < left.until else left.limit or 1
+                count = count if now < until else limit or 1
                 if (self.unanswered_pulls if of_pulls else self.unanswered) >= max(1, count):
                     return False
         return True
 
     def heed(self, quota: Quota, now: float) -> None:
         """Take in what the host says that it still takes."""
-        self._left[quota.is_of_pulls] = _Left(quota.remaining, now + quota.seconds, quota.limit)
+        self._left[quota.is_of_pulls] = quota.remaining, now + quota.seconds, quota.limit
         if quota.is_of_pulls or not quota.limit:
             return
         self._longest = max(self._longest, quota.seconds)
