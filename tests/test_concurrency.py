@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import time
 from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import dataclass
@@ -371,8 +372,8 @@ async def ask_all(transport: Transport, registry: Quirky, count: int, path: str 
 
 
 async def test_a_server_sees_more_requests_at_once_where_that_brings_more() -> None:
-    """The first sixteen take longer than all others, which wait until thirty-two are there."""
-    crowd = Crowd(slow=16, awaited=32)
+    """The first of each connection, and the next ones, take longer than all others, which wait for each other."""
+    crowd = Crowd(slow=32, awaited=32)
     async with quirky_registry() as registry, open_transport(TransportSettings(limits=QUICK)) as transport, watchdog():
         registry.on("*", crowd, times=999)
         await ask_all(transport, registry, 80)
@@ -397,6 +398,18 @@ async def test_a_number_that_is_given_stays() -> None:
         await ask_all(transport, registry, 80)
 
     assert crowd.most <= 20
+
+
+async def test_a_number_that_is_given_stays_after_trouble() -> None:
+    crowd = Crowd(awaited=20)
+    limits = structs.replace(QUICK, requests_per_host=20)
+    async with quirky_registry() as registry, open_transport(TransportSettings(limits=limits)) as transport, watchdog():
+        registry.on("*", status(503))
+        await ask_all(transport, registry, 1)
+        registry.on("*", crowd, times=999)
+        await ask_all(transport, registry, 20)
+
+    assert crowd.most == 20
 
 
 def broken(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
@@ -439,6 +452,24 @@ async def test_no_more_requests_are_unanswered_than_a_host_still_takes(told: dic
 
     assert crowd.most <= 2
     assert crowd.seen == 21
+
+
+async def test_a_quota_of_a_short_time_is_used_evenly() -> None:
+    async def tells(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers.update({"RateLimit": '"a";r=9;t=1', "RateLimit-Policy": '"a";q=10;w=1'})
+        return response
+
+    async with quirky_registry() as registry, open_transport(TransportSettings(limits=QUICK)) as transport, watchdog():
+        registry.on("*", tells, times=999)
+        await ask_all(transport, registry, 1)
+        began = time.monotonic()
+        await ask_all(transport, registry, 6)
+        seconds = time.monotonic() - began
+
+    assert seconds >= 4 / 10
+    assert transport.traffic[registry.address].spent.quota >= 0.4
+    assert transport.traffic[registry.address].pauses == 0
 
 
 async def test_a_registry_whose_operator_documents_its_limits_is_kept_to_them() -> None:
