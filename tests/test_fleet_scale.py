@@ -206,13 +206,19 @@ async def large_bundle(source: Registry, home: Path) -> Path:
 async def sent_while_the_other_stands_still(
     open_registry: OpenRegistry, home: Path, window: int
 ) -> tuple[int, int, FleetResult]:
-    """The number of large blobs that one site got while another one took nothing of its first, and in the end."""
+    """The number of large blobs that one site got while another one took nothing of its first, and in the end.
+
+    Neither gets any before both are under way: a site that begins later would begin where the first one is.
+    """
     async with AsyncExitStack() as stack:
         source, target = [await stack.enter_async_context(open_registry(name)) for name in ("source", "target")]
         file = await large_bundle(source, home)
         fast, slow = [await stack.enter_async_context(fault_proxy(target)) for _ in range(2)]
-        go_on = anyio.Event()
-        slow.on("PUT", "/blobs/uploads/", Stall("request", until=go_on), times=None)
+        stands_still, go_on = anyio.Event(), anyio.Event()
+        fast.on("PUT", "/blobs/uploads/", Stall("request", at=LAYER // 3, until=stands_still), times=None)
+        slow.on(
+            "PUT", "/blobs/uploads/", Stall("request", at=LAYER // 3, until=go_on, reached=stands_still), times=None
+        )
         named = sites(f"{fast.registry.address}/fast", f"{slow.registry.address}/slow")
         arrivals = Arrivals(named[0])
         found: list[FleetResult] = []
