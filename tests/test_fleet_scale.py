@@ -30,7 +30,7 @@ from tests.support.registries import LOGIN, Registry
 from tests.support.registry_end import QUICK, settings_for
 
 IMAGES = 8
-PATIENT = structs.replace(QUICK, idle=60.0, commit=60.0)
+IN_TURN = structs.replace(QUICK, idle=60.0, stall=60.0, commit=60.0, requests_per_host=1)
 
 
 async def bundle(source: Registry, home: Path, *, images_in_it: int = IMAGES) -> Path:
@@ -208,7 +208,8 @@ async def sent_while_the_other_stands_still(
 ) -> tuple[int, int, FleetResult]:
     """The number of large blobs that one site got while another one took nothing of its first, and in the end.
 
-    Neither gets any before both are under way: a site that begins later would begin where the first one is.
+    Neither gets any before both are under way: a site that begins later would begin where the first one is.  And one
+    request at a time goes to each, so that the blobs begin one after the other.
     """
     async with AsyncExitStack() as stack:
         source, target = [await stack.enter_async_context(open_registry(name)) for name in ("source", "target")]
@@ -225,7 +226,7 @@ async def sent_while_the_other_stands_still(
 
         async def push() -> None:
             options = FleetOptions(read_window=window, watcher=arrivals)
-            found.append(await push_fleet(file, named, settings=settings_for(limits=PATIENT), options=options))
+            found.append(await push_fleet(file, named, settings=settings_for(limits=IN_TURN), options=options))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(push)

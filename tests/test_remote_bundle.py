@@ -474,7 +474,7 @@ async def test_a_download_that_stands_still_is_taken_up_again(serve_disk: OpenRe
 
         server.on_blob(stall)
 
-        result = await push(server.url, registry, limits=structs.replace(QUICK, stall=0.3, window=0.3))
+        result = await push(server.url, registry, limits=structs.replace(QUICK, stall=1.0, window=1.0))
 
         assert result.exit == 0
         await assert_whole(registry)

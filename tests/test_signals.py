@@ -69,7 +69,7 @@ async def test_a_build_that_is_stopped_names_nothing_and_goes_on(
         again = await syncer(*command, home=tmp_path)
 
     assert ended == code
-    assert seconds < 2
+    assert seconds < 10  # what stands still does so for good
     assert "run the same command again to go on" in stderr
     assert left == {"bundle.tar.zst.partial", "bundle.tar.zst.journal"}
     assert [image["status"] for image in account["images"]] == ["unfinished"]
@@ -100,7 +100,7 @@ async def test_a_push_that_is_stopped_leaves_no_tag_and_no_session(
 
         assert f'syncer_last_run_success{{command="push",profile="bundle",target="{to}"}} 0.0' in metrics
         assert (ended, tags) == (143, [])
-        assert seconds < 2
+        assert seconds < 10  # what stands still does so for good
         assert account["totals"]["images_unfinished"] == 1
         assert (account["exit_code"], account["targets"]) == (143, [to])
         assert again.code == 0, again.stderr
@@ -128,7 +128,7 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
         again = await syncer(*command, "--json", home=tmp_path)
 
     done, under_way, later = fleet["sites"]
-    assert (ended, seconds < 2) == (130, True)
+    assert (ended, seconds < 10) == (130, True)
     assert [row["state"] for row in fleet["sites"]] == ["done", "partial", "not begun"]
     assert (under_way["images"], under_way["error"]) == (2, "it was stopped before all was there")
     assert fleet["exit_code"] == 130

@@ -98,10 +98,10 @@ async def test_a_report_says_which_run_it_is_of_and_what_was_in_flight_when(
         assert spans[digest]["outcome"] == "copied"
         assert spans[digest]["bytes"] > 60_000
         assert "/app-" in spans[digest]["image"]
-        assert 0 < spans[digest]["at"] + spans[digest]["seconds"] <= report["totals"]["seconds"] + 0.1
+        assert 0 < spans[digest]["at"] + spans[digest]["seconds"] <= report["totals"]["seconds"] + 1
     assert sum(timeline["bytes_sent"]) >= 120_000
     assert max(timeline["in_flight"]) > 0
-    assert len(timeline["in_flight"]) * timeline["bucket_seconds"] < report["totals"]["seconds"] + 0.2
+    assert len(timeline["in_flight"]) * timeline["bucket_seconds"] < report["totals"]["seconds"] + 1
     bars = [event for event in orjson.loads(trace.read_bytes())["traceEvents"] if event["ph"] == "X"]
     assert {bar["args"]["digest"] for bar in bars} == spans.keys()
     for bar in bars:
