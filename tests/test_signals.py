@@ -16,6 +16,7 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
+from syncer.report import human_bytes
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import syncer
@@ -135,10 +136,12 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     assert fleet["causes"] == [{"cause": under_way["error"], "sites": [under_way["name"]]}]
     assert stderr.count("run the same command again to go on") == 1
     moved, spent = re.findall("^(?:moved|time): .*", stderr, re.MULTILINE)
-    assert moved.endswith(" in blobs that are whole there")
-    assert not spent.endswith("/s")
+    assert under_way["bytes_sent"] > 1_000_000  # also of the blob that was under way
+    total = human_bytes(done["bytes_sent"] + under_way["bytes_sent"])
+    assert (moved, spent.endswith("/s")) == (f"moved:   {total}", True)
     own = report_at(tmp_path / under_way["report"])
     assert own["totals"]["images_unfinished"] >= 1
+    assert own["totals"]["bytes_unfinished"] > 1_000_000
     assert (own["command"], own["exit_code"]) == ("push", 1)
     assert later["report"] is None
     metrics = (tmp_path / "fleet.prom").read_text()

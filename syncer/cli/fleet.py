@@ -368,13 +368,11 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
         for site in result.sites:
             figures = f", {_foreseen(site.foreseen)}" if site.state is site.state.BEHIND else ""
             yield f"site:    {printable(site.name)}: {site.state}{figures}"
-    is_partial = any(site.state is site.state.PARTIAL for site in result.sites)
     if sent:
-        whole = " in blobs that are whole there" if is_partial else ""
-        yield f"moved:   {human_bytes(sent)}{whole}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
+        yield f"moved:   {human_bytes(sent)}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
-    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 and not is_partial else ""
+    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
     yield f"time:    {human_seconds(result.seconds)}{rate}"
     yield from bound_lines(result.bound, result.seconds)
 

@@ -200,15 +200,20 @@ class Account:
         )
 
     def _totals(self, images: tuple[ImageAccount, ...], registries: tuple[RegistryAccount, ...]) -> Totals:
+        under_way = [(blob.done - blob.resumed, blob) for blob in self.recorder.under_way if blob.done > blob.resumed]
+        unfinished = sum(size for size, _ in under_way)
+        fetched = self._fetched + sum(size for size, blob in under_way if not blob.is_shared)
+        copied = self._copied.bytes - self._resumed + unfinished
         return Totals(
             **count_images(images),
             blobs_copied=self._copied.blobs,
             blobs_mounted=self._mounted.blobs,
             blobs_skipped=self._skipped.blobs,
             blobs_failed=self._failed.blobs,
-            bytes_copied=self._copied.bytes - self._resumed,
-            bytes_fetched=self._fetched if self.fetches else 0,
-            bytes_sent=self._copied.bytes - self._resumed if self.sends else 0,
+            bytes_copied=copied,
+            bytes_fetched=fetched if self.fetches else 0,
+            bytes_sent=copied if self.sends else 0,
+            bytes_unfinished=unfinished,
             bytes_resumed=self._resumed,
             bytes_mounted=self._mounted.bytes,
             bytes_skipped=self._skipped.bytes,

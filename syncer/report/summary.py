@@ -109,15 +109,15 @@ def prune_lines(pruned: Sequence[PrunedTag] | None, refused: Sequence[SyncerErro
 
 def _figures(report: Report) -> list[str]:
     totals = report.totals
-    copied = totals.bytes_moved if totals.blobs_copied else 0
+    copied = totals.bytes_moved if totals.blobs_copied or totals.bytes_unfinished else 0
     lines = [f"images:  {_ends(report)}"]
     if totals.referrers:
         failed = f", {totals.referrers_failed} failed" if totals.referrers_failed else ""
         lines.append(
             f"with:    {quantity(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
         )
-    if totals.blobs_copied:
-        lines.append(f"moved:   {human_bytes(copied)} in {quantity(totals.blobs_copied, 'blob')}")
+    if copied:
+        lines.append(f"moved:   {moved(copied, totals.blobs_copied, totals.bytes_unfinished)}")
     saved = {
         "shared between images": totals.bytes_deduplicated,
         "mounted": totals.bytes_mounted,
@@ -136,6 +136,24 @@ def _figures(report: Report) -> list[str]:
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
     return [*lines, *bound_lines(report.bound, totals.seconds)]
+
+
+def moved(size: int, blobs: int, unfinished: int) -> str:
+    """Say that ``size`` bytes of so many whole ``blobs`` came or went; ``unfinished`` are those of others.
+
+    >>> moved(0, 0, 0), moved(3_000_000, 2, 0), moved(1_000_000, 0, 1_000_000)
+    ('nothing', '3.00 MB in 2 blobs', '1.00 MB of blobs that are not whole yet')
+    >>> moved(3_000_000, 2, 1_000_000)
+    '3.00 MB in 2 blobs, 1.00 MB of it in more that are not whole yet'
+    """
+    if not size:
+        return "nothing"
+    if not unfinished:
+        return f"{human_bytes(size)} in {quantity(blobs, 'blob')}"
+    if not blobs:
+        return f"{human_bytes(size)} of blobs that are not whole yet"
+    whole = f"{human_bytes(size)} in {quantity(blobs, 'blob')}"
+    return f"{whole}, {human_bytes(unfinished)} of it in more that are not whole yet"
 
 
 def bound_lines(bound: Bound | None, seconds: float) -> list[str]:

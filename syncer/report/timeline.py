@@ -234,6 +234,11 @@ class TimelineRecorder(Struct):
         elif kind in _WAITING:
             self._note_wait(event)
 
+    @property
+    def under_way(self) -> list[Progress]:
+        """The progress of each blob that has begun and not ended."""
+        return [active.event.progress for group in self._active.values() for active in group]
+
     def _begin(self, event: Started) -> None:
         now = self.clock()
         self._active.setdefault(event.progress.descriptor.digest.hex, []).append(_Active(event, now, moved=now))
