@@ -25,7 +25,7 @@ from jsonschema import Draft202012Validator
 from syncer.bundle import Bundle, BundleCheck, verify_bundle
 from syncer.errors import Interrupted, RegistryError, SyncerError, TargetError, Unreachable
 from syncer.fleet import FleetOptions
-from syncer.fleet.deploy import push_fleet, verify_fleet
+from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of
 from syncer.formats.windows import Window
@@ -34,6 +34,7 @@ from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import build, some_images
 from tests.support.cli import Ran, environment, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply, Stall
@@ -375,6 +376,20 @@ async def test_a_run_that_is_stopped_while_the_bundle_is_hashed_has_begun_no_sit
         ("b.io", SiteState.NOT_BEGUN),
     ]
     assert (result.bundle, result.exit) == ("edge", 1)
+
+
+@pytest.mark.parametrize("visit", [push_fleet, plan_fleet, verify_fleet])
+async def test_a_run_that_is_stopped_before_its_bundle_is_open_tells_where_it_stands(
+    visit: Any, tmp_path: Path
+) -> None:
+    await build(file := tmp_path / "edge.tar.zst", some_images())
+    told: list[FleetResult] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await visit(file, sites("a.io", "b.io"), options=FleetOptions(on_cut=told.append))
+
+    (result,) = told
+    assert (result.bundle, result.states, result.exit) == ("edge", {SiteState.NOT_BEGUN: 2}, 1)
 
 
 @pytest.mark.parametrize(

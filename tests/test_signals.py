@@ -19,7 +19,7 @@ from jsonschema import Draft202012Validator
 from syncer.report import human_bytes
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import syncer
+from tests.support.cli import environment, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Rule, Stall
 
@@ -151,3 +151,41 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     ]
     assert all(line in metrics for line in success)
     assert (again.code, [row["state"] for row in again.json["sites"]]) == (0, ["unchanged", "done", "done"])
+
+
+async def test_a_command_that_is_stopped_before_it_begins_says_so(tmp_path: Path) -> None:
+    """Its files are read before anything else is done."""
+    os.mkfifo(targets := tmp_path / "sites.yaml")
+    command = ("push", "--file", tmp_path / "edge.tar.zst", "--targets-file", targets)
+    process = await anyio.open_process(
+        [sys.executable, "-m", "syncer", *map(str, command)], stderr=subprocess.PIPE, env=environment(tmp_path)
+    )
+    async with process, await anyio.open_file(targets, "wb"):  # which is open once the command reads
+        process.send_signal(signal.SIGINT)
+        code = await process.wait()
+        assert process.stderr is not None
+        stderr = b"".join([chunk async for chunk in process.stderr]).decode()
+
+    assert (code, stderr) == (130, "stopped before anything was done\n")
+
+
+_STOPPED_AT_ONCE = """
+import os, signal
+import anyio, click
+from syncer.cli.job import run
+
+async def job():
+    os.kill(os.getpid(), signal.SIGINT)  # as while it imports what it needs
+    await anyio.sleep_forever()
+
+try:
+    run(job)
+except click.exceptions.Exit as ended:
+    raise SystemExit(ended.exit_code)
+"""
+
+
+async def test_a_job_that_is_stopped_in_its_first_moment_says_how_to_go_on(tmp_path: Path) -> None:
+    ran = await anyio.run_process([sys.executable, "-c", _STOPPED_AT_ONCE], check=False, env=environment(tmp_path))
+
+    assert (ran.returncode, ran.stderr.decode()) == (130, "stopped; run the same command again to go on\n")

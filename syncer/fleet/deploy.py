@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, op
 from syncer.api.push import changed_meanwhile
 from syncer.api.result import may_pass, new_run_id
 from syncer.api.state import Lost
-from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
+from syncer.bundle import Bundle, BundleUrl, GivenName, bundle_place, verify_bundle
 from syncer.errors import SyncerError, UsageError
 from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.journal import Cargo, FleetJournal
@@ -127,21 +127,20 @@ async def push_fleet(
     collide at one of the sites.
     """
     options = options or FleetOptions()
-    async with _opened(file, given, settings, sites, options) as (registries, bundle):
+    account = _Account(sites, options, "push", _name_of(file))
+    async with _opened(file, given, settings, account) as (registries, bundle):
         chosen, names = _choose(bundle, sites, options)
-        account = _Account(sites, options, "push", bundle_name(bundle))
         journal = _open_journal(bundle, chosen, options)
-        with account.told_if_cut():
-            if options.rehash:
-                await verify_bundle(bundle)
-            account.trust(journal, len(chosen.items))
-            if runner:
-                errand = Errand.of("push", bundle, given, settings, options)
-                await _visit_there(account, runner, errand, journal)
-            else:
-                concurrency, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
-                pushing = Pushing(registries, bundle, chosen, names, options, concurrency, convoy)
-                await _visit_all(account, pushing.visit, registries, journal)
+        if options.rehash:
+            await verify_bundle(bundle)
+        account.trust(journal, len(chosen.items))
+        if runner:
+            errand = Errand.of("push", bundle, given, settings, options)
+            await _visit_there(account, runner, errand, journal)
+        else:
+            concurrency, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
+            pushing = Pushing(registries, bundle, chosen, names, options, concurrency, convoy)
+            await _visit_all(account, pushing.visit, registries, journal)
         if bundle.changed():
             raise changed_meanwhile(bundle)
     return account.result()
@@ -162,16 +161,15 @@ async def plan_fleet(
     """
     options = options or FleetOptions()
     sites = [replace(site, windows=()) for site in sites]
-    async with _opened(file, given, settings, sites, options) as (registries, bundle):
+    account = _Account(sites, options, "plan", _name_of(file))
+    async with _opened(file, given, settings, account) as (registries, bundle):
         chosen, _ = _choose(bundle, sites, options)
-        account = _Account(sites, options, "plan", bundle_name(bundle))
-        with account.told_if_cut():
-            account.trust(_open_journal(bundle, chosen, options), len(chosen.items))
-            if runner:
-                await _visit_there(account, runner, Errand.of("plan", bundle, given, settings, options))
-            else:
-                planning = Planning(registries, chosen, options, share_of_workers(len(sites), options))
-                await _visit_all(account, planning.visit, registries)
+        account.trust(_open_journal(bundle, chosen, options), len(chosen.items))
+        if runner:
+            await _visit_there(account, runner, Errand.of("plan", bundle, given, settings, options))
+        else:
+            planning = Planning(registries, chosen, options, share_of_workers(len(sites), options))
+            await _visit_all(account, planning.visit, registries)
     return account.result()
 
 
@@ -189,16 +187,15 @@ async def verify_fleet(
     Raises as ``verify`` does.
     """
     options = options or FleetOptions()
-    async with _opened(file, given, settings, sites, options) as (registries, bundle):
-        account = _Account(sites, options, "verify", bundle_name(bundle))
-        with account.told_if_cut():
-            check = await verify_bundle(bundle)
-            if runner:
-                errand = Errand.of("verify", bundle, given, settings, options, check=check)
-                await _visit_there(account, runner, errand)
-            else:
-                verifying = Verifying(registries, bundle, check, options, share_of_workers(len(sites), options))
-                await _visit_all(account, verifying.visit, registries)
+    account = _Account(sites, options, "verify", _name_of(file))
+    async with _opened(file, given, settings, account) as (registries, bundle):
+        check = await verify_bundle(bundle)
+        if runner:
+            errand = Errand.of("verify", bundle, given, settings, options, check=check)
+            await _visit_there(account, runner, errand)
+        else:
+            verifying = Verifying(registries, bundle, check, options, share_of_workers(len(sites), options))
+            await _visit_all(account, verifying.visit, registries)
     return account.result()
 
 
@@ -207,15 +204,18 @@ async def _opened(
     file: str | Path | BundleUrl | Bundle,
     given: GivenName | None,
     settings: RegistrySettings | None,
-    sites: Sequence[Site],
-    options: FleetOptions,
+    account: _Account,
 ) -> AsyncIterator[tuple[Registries, Bundle]]:
-    """The registries of all sites, and the bundle, which may come by way of them."""
-    async with (
-        open_registries(with_limits(settings, sites)) as registries,
-        opened(file, given, registries=registries, may_lack=True, warn=options.warn) as bundle,
-    ):
-        yield registries, bundle
+    """The registries of all sites, and the bundle, which may come by way of them; a run that is cut is told of."""
+    async with AsyncExitStack() as stack:
+        with account.told_if_cut():
+            registries = await stack.enter_async_context(open_registries(with_limits(settings, account.sites)))
+            place = opened(file, given, registries=registries, may_lack=True, warn=account.options.warn)
+            yield registries, await stack.enter_async_context(place)
+
+
+def _name_of(file: str | Path | BundleUrl | Bundle) -> str:
+    return bundle_name(bundle_place(file) if isinstance(file, str) else file)
 
 
 def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> tuple[BundleSource, Names]:
