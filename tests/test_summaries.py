@@ -49,7 +49,7 @@ async def test_what_failed_in_part_was_brought_but_for_that(debian_registry: Ope
 async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:
-    """The build, verify, push and plan say what it lacks, in words and in JSON."""
+    """The build, verify, push and plan say what it lacks, once, in words and in JSON, and also who is to be quiet."""
     bundle = tmp_path / "edge.tar.zst"
     async with debian_registry("source") as source, debian_registry("target") as target:
         await client.push(source, "team/app", images.image("app"), "1")
@@ -63,6 +63,8 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
         planned = await syncer("plan", "--file", bundle, "--registry", place, home=tmp_path)
         pushed = await syncer("push", "--file", bundle, "--registry", place, home=tmp_path)
         again = await syncer("push", "--file", bundle, "--registry", place, "--json", home=tmp_path)
+        quiet = await syncer("push", "--file", bundle, "--registry", place, "-q", home=tmp_path)
+        calm = await syncer("verify", "--file", bundle, "-q", home=tmp_path)
 
     lacks = f"lacks 1 of 2 images, which could not be had when it was built: {gone}"
     assert f"bundle edge saved to {bundle}, without 1 of its 2 images, which failed\n" in built.stdout
@@ -73,8 +75,12 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     assert orjson.loads((tmp_path / "verify.json").read_bytes()) == told.json
     assert "has no repository team/gone" in told.json["missing"][0]["reason"]
     assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in planned.stderr
-    assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in pushed.stdout
-    assert any(lacks in warning for warning in again.json["warnings"])
+    warning = f"warning: {bundle} {lacks}; to have them, build it again with --force\n"
+    assert pushed.stderr.count(warning) == 1
+    assert "lacks" not in pushed.stdout
+    assert [lacks in warning for warning in again.json["warnings"]] == [True]
+    assert (quiet.code, quiet.stdout, quiet.stderr) == (0, "", warning)
+    assert (calm.code, calm.stdout, calm.stderr) == (0, "", f"warning: {bundle}: the bundle {lacks}\n")
     assert (verified.code, planned.code, pushed.code) == (0, 0, 0)
 
 

@@ -319,16 +319,12 @@ def _watching(
         yield _Watcher(None, log, reports), log.warn
         return
     if not output.shows_progress:
-        yield _Watcher(None, None, reports), _ignore if output.quiet else warn
+        yield _Watcher(None, None, reports), warn
         return
     with open_screen(sys.stderr) as screen:
         display = SitesDisplay(len(fleet.sites), screen, sys.stderr)
         with drawing(display):
             yield _Watcher(display, None, reports), warn_above(screen)
-
-
-def _ignore(_: str) -> None:
-    """Do nothing with a warning."""
 
 
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:

@@ -27,7 +27,7 @@ from syncer.cli.options import (
     bundle_option,
     map_option,
 )
-from syncer.cli.output import metrics_writer, print_json
+from syncer.cli.output import metrics_writer, print_json, warn
 from syncer.cli.parser import Word
 from syncer.cli.settings import everyone_of, registry_settings
 from syncer.errors import Exit, UsageError, VerificationError
@@ -163,6 +163,8 @@ def _read(file: Path) -> bytes:
 def print_check(result: VerifyResult, options: OutputOptions) -> None:
     """Print what a verification found; when it is to be quiet, only a failure, and that on standard error."""
     if options.quiet and result.exit is Exit.OK:
+        for line in _lacking_lines(result):
+            warn(f"{result.bundle}: {line}")
         return
     if options.json and not options.quiet:
         print_json(result.to_json())
@@ -191,9 +193,8 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
     yield f"images:  {check.images} ({content})"
     if not check.images:
         yield "nothing: it holds no image"
-    if result.missing:
-        lacks = f"the bundle lacks {len(result.missing)} of {result.wanted} images, which could not be had"
-        yield f"missing: {lacks} when it was built: {shown([each.name for each in result.missing])}"
+    for line in _lacking_lines(result):
+        yield f"missing: {line}"
     yield from _apart_from_content(check)
     if check.nameless:
         yield f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}"
@@ -207,6 +208,13 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
         yield "signature: good"
     if check.unreferenced:
         yield f"unused:  {len(check.unreferenced)} pieces of content that no image needs"
+
+
+def _lacking_lines(result: VerifyResult) -> Iterator[str]:
+    """The line about images that the bundle was published without, if there are any."""
+    if result.missing:
+        lacks = f"the bundle lacks {len(result.missing)} of {result.wanted} images, which could not be had"
+        yield f"{lacks} when it was built: {shown([each.name for each in result.missing])}"
 
 
 def _apart_from_content(check: BundleCheck) -> Iterator[str]:
