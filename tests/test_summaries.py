@@ -9,6 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from syncer.bundle import open_writer
+from syncer.profiles.definition.definition import Definition, Missing, render_definition
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import build, some_images
@@ -82,6 +84,35 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     assert (quiet.code, quiet.stdout, quiet.stderr) == (0, "", warning)
     assert (calm.code, calm.stdout, calm.stderr) == (0, "", f"warning: {bundle}: the bundle {lacks}\n")
     assert (verified.code, planned.code, pushed.code) == (0, 0, 0)
+
+
+async def test_a_build_of_which_nothing_arrived_publishes_no_bundle(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """A script that pushes what a build left behind would bring nothing, and call it well done."""
+    async with debian_registry() as registry:
+        wanted = [f"{registry.address}/team/{name}:1" for name in ("app", "gone")]
+        built = await syncer("build", *wanted, "--output", tmp_path / "out", "--allow-partial", home=tmp_path)
+
+    assert built.code == 4
+    assert "bundle bundle was not published, not even in part, since nothing of it could be had\n" in built.stdout
+    assert not (tmp_path / "out" / "bundle.tar.zst").exists()
+
+
+async def test_a_bundle_that_was_to_hold_images_and_holds_none_is_good_for_nothing(tmp_path: Path) -> None:
+    """Versions before this one published such bundles."""
+    missing = tuple(Missing(name=f"quay.io/team/{name}:1", reason="it is not there") for name in ("app", "web"))
+    async with open_writer(bundle := tmp_path / "edge.tar.zst") as writer:
+        await writer.publish(render_definition(Definition(name="edge", missing=missing)).encode())
+    place = closed_port()
+
+    for command, *words in (["push", place], ["push", "-r", place, "-r", f"{place}/b"], ["verify"]):
+        ran = await syncer(command, bundle, *words, home=tmp_path)
+
+        assert ran.code == 6
+        lacks = f"error: {bundle} lacks 2 of 2 images, which could not be had when it was built: quay.io/team/app:1"
+        assert lacks in ran.stderr
+        assert "build it again with --force" in ran.stderr
 
 
 async def test_a_whole_bundle_lacks_nothing(debian_registry: OpenRegistry, tmp_path: Path) -> None:

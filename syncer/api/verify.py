@@ -13,7 +13,7 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec import Struct, structs
 
-from syncer.api.bundles import check_definition, missing_in, open_place, require_names
+from syncer.api.bundles import check_definition, missing_in, open_place, require_content, require_names
 from syncer.api.push import Delivery
 from syncer.bundle import Bundle, BundleCheck, BundleUrl, GivenName, bundle_place, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, VerificationError, common_exit
@@ -122,6 +122,7 @@ async def verify(
         else open_place(bundle_place(file), given, registries, may_lack=True) as bundle,
     ):
         require_names(bundle)
+        require_content(bundle)
         check = await verify_bundle(bundle)
         await to_thread.run_sync(check_definition, bundle)
         missing, wanted = missing_in(bundle)
