@@ -15,16 +15,17 @@ from jsonschema import Draft202012Validator
 from syncer import __version__
 from syncer.content import Progress
 from syncer.oci import Descriptor, Digest, Reference
+from syncer.report.account import join_timelines
 from syncer.report.timeline import (
     BUCKETS,
     MOST_BLOBS,
+    MOST_BLOBS_OF_SITES,
     STALL,
     HostTime,
     Measured,
     Timeline,
     TimelineRecorder,
     find_bound,
-    join_timelines,
 )
 from syncer.transfer.events import Copied, Paused, Retried, Started
 from tests.conftest import OpenRegistry
@@ -289,6 +290,46 @@ def test_a_timeline_has_a_bounded_size_however_long_the_run_is() -> None:
     retries = [wait for wait in timeline.waits if wait.kind == "retry"]
     assert sum(wait.count for wait in retries) == 10_000
     assert Timeline.from_json(orjson.loads(orjson.dumps(timeline.to_json()))) == timeline
+
+
+def test_a_timeline_of_many_sites_is_no_larger() -> None:
+    """A day of 2,000 sites with long names, each of which has a wait, with one blob at all of them at the same time."""
+    clock = Clock()
+    recorder = TimelineRecorder(clock=clock, most_blobs=MOST_BLOBS_OF_SITES)
+    image = Reference("r.example.com:5000", "/".join(["x" * 80] * 3), "t" * 128)
+    layer = blob(1, 1_000)
+    names = [f"{'very-long-' * 20}{number}" for number in range(2_000)]
+    for name in names:
+        recorder.at(name)(Started(Progress(layer), image, image.repository))
+        recorder.at(name)(Retried(f"{name}.example.com", 1, 5, 0.5, "because " * 100))
+        clock.seconds += 40.0
+    recorder.look(0, 2_000_000)
+    for name in names[:1_000]:
+        recorder.at(name)(Copied(layer, image.repository, 60.0))
+    for name in names:
+        recorder.left(name, 0.0, 0)
+    before = clock.seconds
+    clock.seconds += before
+    recorder.look(0, 2_000_000)
+
+    timeline = recorder.timeline()
+
+    assert len(orjson.dumps(timeline.to_json(), option=orjson.OPT_INDENT_2)) < 1_000_000
+    assert (len(timeline.blobs), timeline.blobs_left_out) == (MOST_BLOBS_OF_SITES, 1_000 - MOST_BLOBS_OF_SITES)
+    assert {span.at for span in timeline.blobs} <= {number * 40.0 for number in range(1_000)}  # each its own
+    assert timeline.in_flight[-1] == 0  # nothing is under way where a visit was cut short
+    assert Timeline.from_json(orjson.loads(orjson.dumps(timeline.to_json()))) == timeline
+
+
+def test_bytes_that_nobody_saw_go_are_spread_over_the_time_of_their_visit() -> None:
+    """Those of another machine, of which only the sum is told."""
+    clock = Clock()
+    recorder = TimelineRecorder(clock=clock, width=1.0)
+    clock.seconds += 4.0
+
+    recorder.left("a", 1.0, 300)
+
+    assert recorder.timeline().bytes_sent == (0, 100, 100, 100)
 
 
 def test_a_blob_that_stands_still_is_told_each_time_that_the_seconds_have_doubled() -> None:

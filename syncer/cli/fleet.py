@@ -49,7 +49,17 @@ from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.account import join_reports
 from syncer.report.figures import Part
-from syncer.report.summary import Reported, block, bound_lines, quantity, require_writable, write_account, write_report
+from syncer.report.summary import (
+    Reported,
+    Visit,
+    block,
+    bound_lines,
+    quantity,
+    require_writable,
+    write_account,
+    write_report,
+    write_trace,
+)
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, SiteResult
@@ -271,12 +281,7 @@ async def run_fleet(
     """
     from syncer.fleet.deploy import failed_fleet, plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
-    if output.trace:
-        raise UsageError(
-            "--trace is of one registry, and several sites are gone to",
-            hint="--report-dir writes a report of each site, whose timeline `syncer report --html` shows",
-        )
-    for path in filter(None, (output.report, output.metrics_file)):
+    for path in filter(None, (output.report, output.trace, output.metrics_file)):
         require_writable(path)
     reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
     visit = {"push": push_fleet, "plan": plan_fleet, "verify": verify_fleet}[command]
@@ -347,6 +352,11 @@ def _write_files(result: FleetResult, output: OutputOptions) -> FleetResult:
     result = structs.replace(result, version=__version__, exit_code=int(ended))
     if output.report:
         write_report(output.report, result)
+    if output.trace and result.timeline:
+        visits = [
+            Visit(site.name, visit.at, visit.seconds, site.state) for site in result.sites for visit in site.visits
+        ]
+        write_trace(output.trace, result.timeline, result.command, result.bundle, visits)
     if output.metrics_file and result.command != "plan":
         metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
     return result

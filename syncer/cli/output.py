@@ -173,7 +173,7 @@ class Reporter(Struct, frozen=True):
         if self.options.report:
             yield partial(write_report, self.options.report, report)
         if self.options.trace and report.timeline:
-            yield partial(write_trace, self.options.trace, report)
+            yield partial(write_trace, self.options.trace, report.timeline, report.command, report.name)
         if self.options.metrics_file:
             write = metrics_writer()
             job = write.Job(profile=profile, command=self.command, targets=self.targets, shard=self.shard)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import reduce
+from typing import Any, Protocol
 
 from msgspec import Struct, structs
 
 from syncer.content import Item
+from syncer.files import available_cores
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report.figures import (
     ImageAccount,
@@ -23,7 +26,17 @@ from syncer.report.figures import (
     count_images,
     seconds_of,
 )
-from syncer.report.timeline import Measured, Timeline, TimelineRecorder, available_cores, join_timelines
+from syncer.report.timeline import (
+    BUCKETS,
+    MOST_BLOBS,
+    MOST_BLOBS_OF_SITES,
+    MOST_WAITS,
+    WIDTH,
+    Measured,
+    Timeline,
+    TimelineRecorder,
+    spread,
+)
 from syncer.transfer.events import (
     Copied,
     Event,
@@ -274,12 +287,66 @@ def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
         name=common(report.name for report in reports),
         exit_code=max((report.exit_code for report in reports if report.exit_code is not None), default=None),
         targets=tuple(dict.fromkeys(target for report in reports for target in report.targets)),
-        timeline=_join_timelines(reports),
+        timeline=join_courses(reports),
         measured=reduce(Measured.plus, measured) if (measured := [r.measured for r in reports if r.measured]) else None,
     ), tuple(repeated)
 
 
-def _join_timelines(reports: Sequence[Report]) -> Timeline | None:
-    first = min(report.started for report in reports)
-    own = [((report.started - first).total_seconds(), report.timeline) for report in reports if report.timeline]
+class Timed(Protocol):
+    """A run with a start, and a timeline that counts from there."""
+
+    @property
+    def started(self) -> datetime: ...
+    @property
+    def timeline(self) -> Timeline | None: ...
+
+
+def join_courses(runs: Sequence[Timed]) -> Timeline | None:
+    """One timeline of those of several runs, from the start of the first on; None where none has any."""
+    first = min(run.started for run in runs)
+    own = [((run.started - first).total_seconds(), run.timeline) for run in runs if run.timeline]
     return join_timelines(own) if own else None
+
+
+def join_timelines(parts: Sequence[tuple[float, Timeline]]) -> Timeline:
+    """One timeline of several, each of which began so many seconds after the first."""
+    width = max((timeline.bucket_seconds for _, timeline in parts), default=WIDTH)
+    ends = [offset + timeline.bucket_seconds * len(timeline.in_flight) for offset, timeline in parts]
+    while max(ends, default=0.0) / width > BUCKETS:
+        width *= 2
+    count = math.ceil(max(ends, default=0.0) / width)
+    series = {name: [0.0] * count for name in ("bytes_received", "bytes_sent", "in_flight")}
+    for offset, timeline in parts:
+        for name, buckets in series.items():
+            own = timeline.bucket_seconds
+            per_second = own if name == "in_flight" else 1.0  # an average is one of seconds of blobs
+            for number, figure in enumerate(getattr(timeline, name)):
+                spread(buckets, offset + number * own, own, figure * per_second, width)
+    is_of_sites = any(blob.site for _, timeline in parts for blob in timeline.blobs)
+    most_blobs = MOST_BLOBS_OF_SITES if is_of_sites else MOST_BLOBS
+    blobs, blobs_left_out = _largest(parts, "blobs", most_blobs, lambda blob: blob.bytes)
+    waits, waits_left_out = _largest(parts, "waits", MOST_WAITS, lambda wait: wait.seconds)
+    return Timeline(
+        bucket_seconds=width,
+        bytes_received=tuple(map(round, series["bytes_received"])),
+        bytes_sent=tuple(map(round, series["bytes_sent"])),
+        in_flight=tuple(round(figure / width, 2) for figure in series["in_flight"]),
+        blobs=blobs,
+        blobs_left_out=blobs_left_out,
+        waits=waits,
+        waits_left_out=waits_left_out,
+    )
+
+
+def _largest(
+    parts: Sequence[tuple[float, Timeline]], kind: str, most: int, size: Callable[[Any], float]
+) -> tuple[tuple[Any, ...], int]:
+    """The largest spans of a ``kind`` of several timelines as they began, and the number of those left out."""
+    spans = [
+        structs.replace(span, at=round(span.at + offset, 3))
+        for offset, timeline in parts
+        for span in getattr(timeline, kind)
+    ]
+    kept = sorted(spans, key=size, reverse=True)[:most]
+    left_out = sum(getattr(timeline, f"{kind}_left_out") for _, timeline in parts) + len(spans) - len(kept)
+    return tuple(sorted(kept, key=lambda span: span.at)), left_out

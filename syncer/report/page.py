@@ -183,7 +183,12 @@ def _fleet_data(document: Mapping[str, Any]) -> dict[str, Any]:
         "bound": _bound(document),
         "causes": [_cause(cause["cause"], cause["sites"]) for cause in document["causes"]],
         "warnings": [],
-        "timeline": None,
+        "timeline": document.get("timeline"),
+        "visits": [
+            [site["name"], visit["at"], visit["seconds"], site["state"]]
+            for site in sites
+            for visit in site.get("visits", ())
+        ],
         "tables": [
             {
                 "title": "Sites",

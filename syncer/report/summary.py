@@ -347,16 +347,27 @@ def write_account(path: Path, content: bytes) -> None:
         write_whole(path, content, mode=0o644)
 
 
-def write_trace(path: Path, report: Report) -> None:
-    """Write the timeline of ``report`` to ``path``, in Chrome's trace format; raises ``TargetError``."""
-    name = " ".join(filter(None, ("syncer", report.command, report.name)))
-    write_account(path, orjson.dumps(shown(trace(report.timeline or Timeline(), name))))
+class Visit(Struct, frozen=True):
+    """A visit to a site of a run, as its trace shows it; times are in seconds after the run began."""
+
+    site: str
+    at: float
+    seconds: float
+    state: str  # of the site, in the end
 
 
-def trace(timeline: Timeline, name: str) -> dict[str, Any]:
+def write_trace(
+    path: Path, timeline: Timeline, command: str | None, name: str | None, visits: Iterable[Visit] = ()
+) -> None:
+    """Write the ``timeline`` of a run to ``path``, in Chrome's trace format; raises ``TargetError``."""
+    title = " ".join(filter(None, ("syncer", command, name)))
+    write_account(path, orjson.dumps(shown(trace(timeline, title, visits))))
+
+
+def trace(timeline: Timeline, name: str, visits: Iterable[Visit] = ()) -> dict[str, Any]:
     """``timeline`` in Chrome's trace format, which Perfetto opens; ``name`` is what the run is called.
 
-    Blobs that are under way at one time are beside each other, in as few rows as that takes.
+    Blobs that are under way at one time are beside each other, in as few rows as that takes; each site has a row.
     """
     events: list[dict[str, Any]] = [
         {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": name}},
@@ -375,8 +386,16 @@ def trace(timeline: Timeline, name: str) -> dict[str, Any]:
         row = hosts.setdefault(wait.host, len(hosts) + 1)
         named = f"{wait.kind}: {wait.reason}" if wait.reason else wait.kind
         events.append(_slice(2, row, named, wait) | {"args": {"host": wait.host, "count": wait.count}})
+    sites: dict[str, int] = {}
+    for visit in visits:
+        row = sites.setdefault(visit.site, len(sites) + 1)
+        events.append(_slice(3, row, visit.state, visit) | {"args": {"site": visit.site}})
+    if sites:
+        events.append({"ph": "M", "pid": 3, "name": "process_name", "args": {"name": "sites"}})
     events += [
-        {"ph": "M", "pid": 2, "tid": row, "name": "thread_name", "args": {"name": host}} for host, row in hosts.items()
+        {"ph": "M", "pid": process, "tid": row, "name": "thread_name", "args": {"name": named}}
+        for process, rows_of in ((2, hosts), (3, sites))
+        for named, row in rows_of.items()
     ]
     for number, (received, sent, flying) in enumerate(
         zip(timeline.bytes_received, timeline.bytes_sent, timeline.in_flight, strict=True)
@@ -388,8 +407,8 @@ def trace(timeline: Timeline, name: str) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def _slice(process: int, row: int, name: str, span: BlobSpan | WaitSpan) -> dict[str, Any]:
+def _slice(process: int, row: int, name: str, span: BlobSpan | WaitSpan | Visit) -> dict[str, Any]:
     """One bar of a trace; times are in microseconds."""
     times = {"ts": round(span.at * 1e6), "dur": round(span.seconds * 1e6)}
-    kind = "blob" if isinstance(span, BlobSpan) else "wait"
+    kind = {BlobSpan: "blob", WaitSpan: "wait"}.get(type(span), "site")
     return {"ph": "X", "pid": process, "tid": row, "name": name, "cat": kind, **times}
