@@ -450,16 +450,7 @@ class _Visits:
         self._account.recorder.left(site.name, at, 0 if self._registries else result.bytes_sent)
         result = structs.replace(result, visits=(Visited(at=at, seconds=time.monotonic() - began),))
         if before := self._results.get(site.key):
-            result = structs.replace(
-                result,
-                bytes_sent=before.bytes_sent + result.bytes_sent,
-                bytes_mounted=before.bytes_mounted + result.bytes_mounted,
-                bytes_resumed=before.bytes_resumed + result.bytes_resumed,
-                requests=before.requests + result.requests,
-                seconds=before.seconds + result.seconds,
-                visits=before.visits + result.visits,
-                state=SiteState.DONE if result.state is SiteState.UNCHANGED and before.bytes_sent else result.state,
-            )
+            result = result.after(before)
         elif not result.state.is_good and result.error is not None and may_pass(result.error):
             self._maybe_again[site.key] = site
             is_last = False

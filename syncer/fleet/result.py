@@ -16,7 +16,7 @@ from msgspec import Struct, field, structs
 from syncer import errors
 from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit, refusal_in
 from syncer.profiles.syncfile.site import registry_key
-from syncer.report.account import join_courses
+from syncer.report.account import join_codes, join_courses
 from syncer.report.figures import (
     Part,
     Report,
@@ -98,6 +98,12 @@ class SiteResult(Struct, frozen=True, kw_only=True):
         if self.state.is_good:
             return Exit.OK
         return self.error.exit if self.error else Exit.INCOMPLETE
+
+    def after(self, before: SiteResult) -> Self:
+        """This end of a site together with the visit ``before``: what both of them did is added up."""
+        figures = {name: getattr(before, name) + getattr(self, name) for name in (*_SUMS, "seconds", "visits")}
+        has_changed = self.state is SiteState.UNCHANGED and (before.state is SiteState.DONE or before.bytes_sent)
+        return structs.replace(self, state=SiteState.DONE if has_changed else self.state, **figures)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -272,8 +278,8 @@ class Cause(Struct, frozen=True):
 def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, ...]]:
     """The account of several runs as of one, and the names of the sites that were in more than one of them.
 
-    Of such a site the row of the later run counts, unless that one did not begin it.  The id is that of the run
-    that ended last.  Raises ``UsageError`` for runs of several commands, or of several bundles.
+    Of such a site the end of the later run counts, unless that one did not begin it, and what both of them brought.
+    The id is that of the run that ended last.  Raises ``UsageError`` for runs of several commands or bundles.
     """
     for what in ("command", "bundle"):
         found = sorted({getattr(fleet, what) for fleet in fleets})
@@ -292,11 +298,13 @@ def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, 
             key = registry_key(site.registry)
             if key in rows:
                 repeated[site.name] = None
-            if key not in rows or site.state is not SiteState.NOT_BEGUN:
+            if key not in rows:
                 rows[key] = site
+            elif site.state is not SiteState.NOT_BEGUN:
+                rows[key] = site.after(rows[key])
     order = dict.fromkeys(registry_key(site.registry) for fleet in fleets for site in fleet.sites)
     last = max(fleets, key=lambda fleet: fleet.ended)
-    return FleetResult(
+    joined = FleetResult(
         run_id=last.run_id,
         command=last.command,
         bundle=last.bundle,
@@ -305,11 +313,11 @@ def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, 
         sites=tuple(rows[key] for key in order),
         parts=tuple(part for fleet in fleets for part in fleet.runs),
         version=last.version,
-        exit_code=max((fleet.exit_code for fleet in fleets if fleet.exit_code is not None), default=None),
         measured=reduce(Measured.plus, measured) if (measured := [f.measured for f in fleets if f.measured]) else None,
         waited=sum_up(fleet.waited for fleet in fleets),
         timeline=join_courses(fleets),
-    ), tuple(repeated)
+    )
+    return structs.replace(joined, exit_code=join_codes(fleets, joined.exit)), tuple(repeated)
 
 
 def sum_up(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:

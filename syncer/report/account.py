@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from msgspec import Struct, structs
 
 from syncer.content import Item
+from syncer.errors import Exit
 from syncer.files import available_cores
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report.figures import (
@@ -268,7 +269,7 @@ def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
     joined = tuple(images[key] for key in order)
     parts = tuple(part for report in reports for part in report.runs)
     pruned = {tag.name: tag for report in by_end for tag in report.pruned or ()}
-    return Report(
+    result = Report(
         run_id=by_end[-1].run_id,
         started=min(report.started for report in reports),
         ended=by_end[-1].ended,
@@ -285,11 +286,37 @@ def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
         version=by_end[-1].version,
         command=common(report.command for report in reports),
         name=common(report.name for report in reports),
-        exit_code=max((report.exit_code for report in reports if report.exit_code is not None), default=None),
         targets=tuple(dict.fromkeys(target for report in reports for target in report.targets)),
         timeline=join_courses(reports),
         measured=reduce(Measured.plus, measured) if (measured := [r.measured for r in reports if r.measured]) else None,
-    ), tuple(repeated)
+    )
+    return structs.replace(result, exit_code=join_codes(reports, result.exit)), tuple(repeated)
+
+
+class Ended(Protocol):
+    """A run with the exit code that its command ended with, and the one that its account explains."""
+
+    @property
+    def ended(self) -> datetime: ...
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def exit(self) -> Exit: ...
+
+
+def join_codes(runs: Sequence[Ended], code: Exit) -> int | None:
+    """The exit code of several ``runs`` as of one, whose joined account explains ``code``.
+
+    What failed in one of them and went well in a later one counts no more, nor that one was stopped before the last.  A
+    code that the account of its run does not explain, as that of a definition which was refused, does.  None where none
+    of them told.
+    """
+    last = max(runs, key=lambda run: run.ended)
+    told = [run for run in runs if run.exit_code is not None]
+    unexplained = [
+        run.exit_code or 0 for run in told if not run.exit and (run is last or (run.exit_code or 0) < Exit.INTERRUPTED)
+    ]
+    return int(code) or max(unexplained, default=0) if told else None
 
 
 class Timed(Protocol):
