@@ -200,6 +200,33 @@ async def test_what_holds_a_run_up_is_in_its_log(debian_registry: OpenRegistry, 
     assert (1, 5, "429 Too Many Requests") in retries
 
 
+async def test_what_holds_a_look_up_is_told_as_it_is_of_a_transfer(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """Plans and verifications, of one registry and of several, and a plan of a build."""
+    async with debian_registry("source") as source, fault_proxy(source) as proxy:
+        for repository, image in MADE.items():
+            await client.push(source, repository, image, "1")
+        await bundle(source, tmp_path)
+        at, file = proxy.registry.address, tmp_path / "edge.tar.zst"
+        looks: list[tuple[str | Path, ...]] = [
+            ("plan", "--file", file, "--registry", at),
+            ("plan", "--file", file, "--registry", f"{at}/a", "--registry", f"{at}/b"),
+            ("plan", "--image", f"{at}/app-1:1"),
+            ("plan", "--image", f"{at}/app-1:1", "--registry", f"{source.address}/there"),
+            ("verify", file, at),
+            ("verify", file, "-r", f"{at}/a", "-r", f"{at}/b", "-v"),
+        ]
+        said = []
+        for look in looks:
+            proxy.on(None, "/app-1/manifests/", Reply(500), times=2)
+            said.append((await syncer(*look, home=tmp_path)).stderr)
+
+    for look, told in zip(looks, said, strict=True):
+        line = "retry=2" if "-v" in look else f"{at}: retry 2 of 5: 500 Internal Server Error"
+        assert line in told, look
+
+
 async def test_cron_hears_nothing_of_a_run_that_is_well_and_all_of_one_that_is_not(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:

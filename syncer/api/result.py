@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -15,7 +15,7 @@ from syncer.bundle import Assumed
 from syncer.content import Item, Source, Target
 from syncer.errors import Exit, NetworkError, SyncerError, Unsafe, refusal_in
 from syncer.oci import Reference
-from syncer.registry import Registries, RegistryAddress
+from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Account, RegistryAccount, Report
 from syncer.report.timeline import TimelineRecorder
 from syncer.transfer.events import (
@@ -229,6 +229,14 @@ def hearing(
 
     with registries.transport.telling(hear):
         yield
+
+
+@asynccontextmanager
+async def open_heard(settings: RegistrySettings | None, emit: Emit | None) -> AsyncIterator[Registries]:
+    """Open registries for a look at them; ``emit`` hears of what holds requests up."""
+    async with open_registries(settings or RegistrySettings()) as registries:
+        with hearing(registries, emit):
+            yield registries
 
 
 def bytes_of(traffic: Iterable[Traffic]) -> tuple[int, int]:

@@ -360,6 +360,7 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
         settings=means.settings,
         concurrency=options.connection.concurrency,
         warn=reporter.warn,
+        emit=reporter.emit,
     )
     return print_plan(forecast, options.output, exit_code=options.dry.exit_code)
 

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -34,6 +34,7 @@ from syncer.cli.output import (
     open_event_log,
     open_screen,
     print_json,
+    tell_waits,
     warn,
     warn_above,
 )
@@ -234,7 +235,14 @@ class SiteReports:
 class _Watcher:
     """A ``fleet.Watcher`` that passes on to a display, or else to a log, what it hears, and writes sites' reports."""
 
-    def __init__(self, display: SitesDisplay | None, log: EventLog | None, reports: SiteReports | None) -> None:
+    def __init__(
+        self,
+        display: SitesDisplay | None,
+        log: EventLog | None,
+        reports: SiteReports | None,
+        tell: Emit | None = None,
+    ) -> None:
+        self._tell = tell
         self._display = display
         self._log = log
         self._reports = reports
@@ -243,7 +251,7 @@ class _Watcher:
         if self._log:
             self._log.tell("info", "site_begun", site=site.name, registry=site.registry)
             return self._log.emit(site=site.name)
-        return self._display.begin(site.name) if self._display else None
+        return self._display.begin(site.name) if self._display else self._tell
 
     def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
         if report is not None and self._reports is not None:
@@ -285,10 +293,9 @@ async def run_fleet(
         require_writable(path)
     reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
     visit = {"push": push_fleet, "plan": plan_fleet, "verify": verify_fleet}[command]
-    shown = replace(output, progress=False) if command == "plan" else output  # what a plan finds is on stdout
     ended: list[FleetResult] = []
     try:
-        with _watching(fleet, shown, options.run_id, reports) as (watcher, say):
+        with _watching(command, fleet, output, options.run_id, reports) as (watcher, say):
             options = structs.replace(options, watcher=watcher, warn=say, on_cut=ended.append)
             result = await visit(
                 file, fleet.sites, given=given, settings=fleet.settings, options=options, runner=runner
@@ -315,7 +322,7 @@ def write_missing(path: Path, bundle: str, errors: Iterable[SyncerError | None])
 
 @contextmanager
 def _watching(
-    fleet: Fleet, output: OutputOptions, run_id: str, reports: SiteReports | None
+    command: Command, fleet: Fleet, output: OutputOptions, run_id: str, reports: SiteReports | None
 ) -> Iterator[tuple[_Watcher, Callable[[str], None]]]:
     """Show a display, or a log on standard error, as long as the block lasts; also gives who is told of warnings."""
     if (form := output.log) is not None:
@@ -323,8 +330,8 @@ def _watching(
         log = open_event_log(sys.stderr, form, run_id, secrets, is_full=output.verbose > 1)
         yield _Watcher(None, log, reports), log.warn
         return
-    if not output.shows_progress:
-        yield _Watcher(None, None, reports), warn
+    if command == "plan" or not output.shows_progress:  # what a plan finds is on stdout
+        yield _Watcher(None, None, reports, tell_waits(output)), warn
         return
     with open_screen(sys.stderr) as screen:
         display = SitesDisplay(len(fleet.sites), screen, sys.stderr)

@@ -18,7 +18,7 @@ from msgspec import Struct, field, structs
 
 from syncer import __version__
 from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, to_all
-from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
+from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing, wait_line
 from syncer.cli.job import cause_of, code_of, code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
@@ -37,7 +37,7 @@ from syncer.report.summary import (
     write_report,
     write_trace,
 )
-from syncer.transfer.events import Emit
+from syncer.transfer.events import Emit, Event
 
 _PLACES_SHOWN = 5  # lines of lists
 
@@ -366,6 +366,20 @@ def _definition_problem(problem: SyncerError) -> str:
 
 def _ignore(_: object) -> None:
     """Do nothing: a log shows no number of images."""
+
+
+def tell_waits(options: OutputOptions, secrets: Iterable[str] = ()) -> Emit | None:
+    """Make who says on standard error what holds requests up, of a command without a view; None: nobody is to."""
+    if (form := options.log) is not None:
+        return open_event_log(sys.stderr, form, new_run_id(), secrets).emit()
+    if not options.shows_progress:
+        return None
+
+    def tell(event: Event) -> None:
+        if line := wait_line(event):
+            click.echo(line, err=True)
+
+    return tell
 
 
 def print_json(document: Any) -> None:

@@ -27,9 +27,9 @@ from syncer.cli.options import (
     bundle_option,
     map_option,
 )
-from syncer.cli.output import metrics_writer, print_json, warn
+from syncer.cli.output import metrics_writer, print_json, tell_waits, warn
 from syncer.cli.parser import Word
-from syncer.cli.settings import everyone_of, registry_settings
+from syncer.cli.settings import everyone_of, known_secrets, registry_settings
 from syncer.errors import Exit, UsageError, VerificationError
 from syncer.files import reading
 from syncer.naming import NameMapping
@@ -101,6 +101,7 @@ def verify(
                 given=as_name,
                 settings=settings,
                 concurrency=connection.concurrency,
+                emit=tell_waits(output, known_secrets(settings)),
             )
             _check_lists(result, have)
             result = structs.replace(result, signed=public_key is not None)
