@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from syncer.report import human_bytes
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import build, some_images
 from tests.support.cli import environment, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Rule, Stall
@@ -151,6 +152,31 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     ]
     assert all(line in metrics for line in success)
     assert (again.code, [row["state"] for row in again.json["sites"]]) == (0, ["unchanged", "done", "done"])
+
+
+async def test_a_verification_that_is_stopped_or_fails_has_a_report(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    report = tmp_path / "verify.json"
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        stalled = proxy.on("HEAD", "/v2/", Stall("head"))
+        place = proxy.registry.address
+        ended, _, _ = await signalled(tmp_path, stalled, signal.SIGINT, "verify", bundle, place, "--report", report)
+        stopped = orjson.loads(report.read_bytes())
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    bundle.write_bytes(content)
+    failed = await syncer("verify", bundle, "--report", report, home=tmp_path)
+    told = orjson.loads(report.read_bytes())
+    refused = await syncer("report", report, home=tmp_path)
+
+    assert (ended, stopped["exit_code"], stopped["registry"]) == (130, 130, place)
+    assert (stopped["kind"], stopped["error"]) == ("verify", "it was stopped before its end")
+    assert (failed.code, told["exit_code"], told["bundle"], told["registry"]) == (6, 6, str(bundle), None)
+    assert failed.stderr.startswith(f"error: {told['error']}\n")
+    assert len(told["findings"]) == 1
+    assert f"{report} is the report of a verification" in refused.stderr
 
 
 async def test_a_command_that_is_stopped_before_it_begins_says_so(tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "kind": "verify",
+            "exit_code": int(self.exit),
+            "error": None,
+            "findings": [],
             "bundle": str(self.bundle),
             "images": self.check.images,
             "missing": [{"name": each.name, "reason": each.reason} for each in self.missing],

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from anyio import to_thread
-from msgspec import structs
+from msgspec import Struct, structs
 
 from syncer.api.bundles import bundle_name
 from syncer.api.verify import VerifyResult
@@ -17,7 +18,7 @@ from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import BundleCheck, BundleUrl, GivenName, shown
 from syncer.cli.command import option, options, takes
 from syncer.cli.fleet import SiteOptions, run_fleet
-from syncer.cli.job import LONGER_TO_STOP, run
+from syncer.cli.job import LONGER_TO_STOP, cause_of, code_of, code_of_signal, run
 from syncer.cli.options import (
     ONE_REGISTRY,
     ConnectionOptions,
@@ -30,7 +31,7 @@ from syncer.cli.options import (
 from syncer.cli.output import metrics_writer, print_json, tell_waits, warn
 from syncer.cli.parser import Word
 from syncer.cli.settings import everyone_of, known_secrets, registry_settings
-from syncer.errors import Exit, UsageError, VerificationError
+from syncer.errors import Exit, InvalidBundle, SyncerError, UsageError, VerificationError
 from syncer.files import reading
 from syncer.naming import NameMapping
 from syncer.oci import Digest, Reference
@@ -121,23 +122,56 @@ def _written_down(
 ) -> Iterator[list[VerifyResult]]:
     """Write the files that the options name when the block has ended, which puts the result into the list.
 
-    A check that fails, or that is stopped, has no result: then there are the metrics alone.
+    Of a check that fails, or that is stopped, the report has what is known of that.
     """
     for path in filter(None, (output.report, output.metrics_file)):
         require_writable(path)
     results: list[VerifyResult] = []
     began = time.monotonic()
+    failure: BaseException | None = None
     try:
         yield results
+    except BaseException as error:
+        failure = error
+        raise
     finally:
-        if output.report and results:
-            write_report(output.report, results[0])
+        if output.report and (failure or results):
+            place = str(registry[0]) if registry else None
+            seconds = time.monotonic() - began
+            try:
+                write_report(output.report, _Failed(file, place, failure, seconds) if failure else results[0])
+            except SyncerError as unwritten:
+                if failure is None:
+                    raise
+                warn(str(unwritten))
         if output.metrics_file:
             write = metrics_writer()
             job = write.Job(profile=bundle_name(file), command="verify", targets=tuple(map(str, registry)))
             is_good = bool(results) and results[0].exit is Exit.OK
             seconds = time.monotonic() - began
             write.write_check_metrics(output.metrics_file, job, seconds=seconds, succeeded=is_good)
+
+
+class _Failed(Struct, frozen=True):
+    """A check that came to no result."""
+
+    file: Path | BundleUrl
+    registry: str | None
+    failure: BaseException
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        error = cause_of(self.failure)
+        told = str(error) if isinstance(error, SyncerError) else "it was stopped before its end"
+        return {
+            "kind": "verify",
+            "exit_code": int(code_of_signal() or code_of(error)),
+            "error": told,
+            "findings": list(error.findings) if isinstance(error, InvalidBundle) else [],
+            "bundle": str(self.file),
+            "registry": self.registry,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def _check_lists(result: VerifyResult, files: Sequence[Path]) -> None:

@@ -401,7 +401,7 @@ def _is_outage(error: SyncerError) -> bool:
 Account: TypeAlias = Report | FleetResult
 
 _OF_VERIFICATION = frozenset({"bundle", "manifests", "bytes_file", "lacking"})
-"""Keys that together are in the report of a verification alone, which has no kind."""
+"""Keys that together are in the report of a verification alone, which had no kind in the version before."""
 
 
 def read_account(path: Path) -> Account:
@@ -416,7 +416,7 @@ def read_account(path: Path) -> Account:
     except orjson.JSONDecodeError:
         raise _no_report(path, "it is no JSON document") from None
     kind = document.get("kind", "run") if isinstance(document, Mapping) else None
-    if isinstance(document, Mapping) and document.keys() >= _OF_VERIFICATION:
+    if kind == "verify" or (isinstance(document, Mapping) and document.keys() >= _OF_VERIFICATION):
         raise UsageError(
             f"{path} is the report of a verification, which is neither shown nor joined",
             hint="its `missing`, `lacking` and `unknown` name what was not found; give reports of build, push or sync",
