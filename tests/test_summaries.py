@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from syncer.bundle import open_writer
+from syncer.content import Item
+from syncer.errors import NotFound, SyncerError, TargetError, Unreachable
+from syncer.oci import Reference
 from syncer.profiles.definition.definition import Definition, Missing, render_definition
+from syncer.report.summary import failure_lines
+from syncer.transfer.events import ImageFailed
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import build, some_images
 from tests.support.cli import syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply
+from tests.test_report import account
 
 
 def closed_port() -> str:
@@ -168,3 +175,21 @@ async def test_a_quiet_verification_tells_of_failures_alone(debian_registry: Ope
             assert (well.code, well.stdout, well.stderr) == (0, "", "")
             assert (ill.code, ill.stdout) == (6, "")
             assert f"registry {registry.address} lacks " in ill.stderr
+
+
+def test_what_cannot_be_had_is_named_once_however_many_targets_want_it() -> None:
+    def wanted(name: str, error: SyncerError) -> list[ImageFailed]:
+        source = Reference.parse(f"quay.io/{name}:1")
+        return [ImageFailed(Item(source, replace(source, registry=target)), error) for target in ("a.io", "b.io")]
+
+    gone = NotFound("GET https://quay.io/v2/team/app/manifests/1", 404)
+    down = Unreachable("quay.io refused the connection")
+    other = TargetError("the disk is full")
+
+    told = account(*wanted("team/app", gone), *wanted("x", down), *wanted("y", down), *wanted("z", other)).report()
+
+    assert failure_lines(told) == [
+        "failed:  quay.io refused the connection: 2 images not fetched",
+        f"failed:  quay.io/team/app:1: {gone}",
+        "failed:  quay.io/z:1: the disk is full",
+    ]

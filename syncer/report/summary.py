@@ -32,6 +32,7 @@ from syncer.report.timeline import BlobSpan, Bound, Timeline, WaitSpan
 _RULE = "-" * 29
 _FAILURES_SHOWN = 20  # causes
 _NAMES_SHOWN = 5  # of the images with one cause
+_NOT_FETCHED = "not fetched"
 _WORTH_TELLING = 1.0  # seconds of a run, from which on it is said what bounded it
 
 
@@ -224,14 +225,14 @@ class Cause(Struct, frozen=True):
 
     @property
     def line(self) -> str:
-        """The cause and its images in one line: of a single image in the words of its error."""
-        first = self.images[0]
-        if len(self.images) == 1 or self._is_repository:
+        """The cause and its images in one line: of a single one, for however many targets, in the words of its error."""
+        first, sources = self.images[0], list(dict.fromkeys(str(image.source) for image in self.images))
+        if len(sources) == 1 or self._is_repository:
             return failure_line(first.source, first.error)
         if lost := self._lost:
             return printable(f"{self.text}: {self._count} {lost}")
-        names = ", ".join(str(image.source) for image in self.images[:_NAMES_SHOWN])
-        more = f" and {len(self.images) - _NAMES_SHOWN:,} more" if len(self.images) > _NAMES_SHOWN else ""
+        names = ", ".join(sources[:_NAMES_SHOWN])
+        more = f" and {len(sources) - _NAMES_SHOWN:,} more" if len(sources) > _NAMES_SHOWN else ""
         return printable(f"{names}{more}: {self.text.removeprefix('…').lstrip(': ')}")
 
     def without(self, lost: str) -> str:
@@ -248,8 +249,12 @@ class Cause(Struct, frozen=True):
 
     @property
     def _count(self) -> str:
-        referrers = sum(image.subject is not None for image in self.images)
-        counts = [quantity(len(self.images) - referrers, "image")] if len(self.images) > referrers else []
+        """What was lost: of what was not fetched each image once, however many targets want it."""
+        lost = list(self.images)
+        if self._lost == _NOT_FETCHED:
+            lost = list({image.source: image for image in lost}.values())
+        referrers = sum(image.subject is not None for image in lost)
+        counts = [quantity(len(lost) - referrers, "image")] if len(lost) > referrers else []
         if referrers:
             counts.append(quantity(referrers, "signature or referrer", "signatures and referrers"))
         return " and ".join(counts)
@@ -261,7 +266,7 @@ class Cause(Struct, frozen=True):
         if self._is_repository:
             return None
         if _speaks_of(self.text, image.source.registry):
-            return "not fetched"
+            return _NOT_FETCHED
         return "not sent" if _speaks_of(self.text, image.target.registry) else None
 
 
