@@ -225,15 +225,26 @@ class Cause(Struct, frozen=True):
 
     @property
     def line(self) -> str:
-        """The cause and its images in one line: of a single one, for however many targets, in the words of its error."""
-        first, sources = self.images[0], list(dict.fromkeys(str(image.source) for image in self.images))
+        """The cause and its images in one line: of a single one, whatever its targets, in the words of its error."""
+        first, sources = self.images[0], self.sources
         if len(sources) == 1 or self._is_repository:
             return failure_line(first.source, first.error)
         if lost := self._lost:
             return printable(f"{self.text}: {self._count} {lost}")
         names = ", ".join(sources[:_NAMES_SHOWN])
         more = f" and {len(sources) - _NAMES_SHOWN:,} more" if len(sources) > _NAMES_SHOWN else ""
-        return printable(f"{names}{more}: {self.text.removeprefix('…').lstrip(': ')}")
+        return printable(f"{names}{more}: {self.said}")
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of the images at their source, each once however many targets it goes to."""
+        return list(dict.fromkeys(str(image.source) for image in self.images))
+
+    @property
+    def said(self) -> str:
+        """The cause in words that stand for themselves: of a single image those of its error."""
+        error = self.images[0].error
+        return str(error) if error and len(self.sources) == 1 else self.text.removeprefix("…").lstrip(": ")
 
     def without(self, lost: str) -> str:
         """The cause as ``line`` has it; of a server without the images, which are ``lost``, even of a single one."""
