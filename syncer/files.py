@@ -191,6 +191,11 @@ def lock_holder(path: Path) -> str:
     return f" (process {number}, begun {began:{form}})"
 
 
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_memory() -> int | None:
     """The bytes of memory that files may be kept in; None where the system does not tell.
 

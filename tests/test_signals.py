@@ -16,9 +16,11 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
+from syncer.report import human_bytes
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import syncer
+from tests.support.bundles import build, some_images
+from tests.support.cli import environment, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Rule, Stall
 
@@ -135,10 +137,12 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     assert fleet["causes"] == [{"cause": under_way["error"], "sites": [under_way["name"]]}]
     assert stderr.count("run the same command again to go on") == 1
     moved, spent = re.findall("^(?:moved|time): .*", stderr, re.MULTILINE)
-    assert moved.endswith(" in blobs that are whole there")
-    assert not spent.endswith("/s")
+    assert under_way["bytes_sent"] > 1_000_000  # also of the blob that was under way
+    total = human_bytes(done["bytes_sent"] + under_way["bytes_sent"])
+    assert (moved, spent.endswith("/s")) == (f"moved:   {total}", True)
     own = report_at(tmp_path / under_way["report"])
     assert own["totals"]["images_unfinished"] >= 1
+    assert own["totals"]["bytes_unfinished"] > 1_000_000
     assert (own["command"], own["exit_code"]) == ("push", 1)
     assert later["report"] is None
     metrics = (tmp_path / "fleet.prom").read_text()
@@ -148,3 +152,66 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     ]
     assert all(line in metrics for line in success)
     assert (again.code, [row["state"] for row in again.json["sites"]]) == (0, ["unchanged", "done", "done"])
+
+
+async def test_a_verification_that_is_stopped_or_fails_has_a_report(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    await build(bundle := tmp_path / "edge.tar.zst", some_images())
+    report = tmp_path / "verify.json"
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        stalled = proxy.on("HEAD", "/v2/", Stall("head"))
+        place = proxy.registry.address
+        ended, _, _ = await signalled(tmp_path, stalled, signal.SIGINT, "verify", bundle, place, "--report", report)
+        stopped = orjson.loads(report.read_bytes())
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    bundle.write_bytes(content)
+    failed = await syncer("verify", bundle, "--report", report, home=tmp_path)
+    told = orjson.loads(report.read_bytes())
+    refused = await syncer("report", report, home=tmp_path)
+
+    assert (ended, stopped["exit_code"], stopped["registry"]) == (130, 130, place)
+    assert (stopped["kind"], stopped["error"]) == ("verify", "it was stopped before its end")
+    assert (failed.code, told["exit_code"], told["bundle"], told["registry"]) == (6, 6, str(bundle), None)
+    assert failed.stderr.startswith(f"error: {told['error']}\n")
+    assert len(told["findings"]) == 1
+    assert f"{report} is the report of a verification" in refused.stderr
+
+
+async def test_a_command_that_is_stopped_before_it_begins_says_so(tmp_path: Path) -> None:
+    """Its files are read before anything else is done."""
+    os.mkfifo(targets := tmp_path / "sites.yaml")
+    command = ("push", "--file", tmp_path / "edge.tar.zst", "--targets-file", targets)
+    process = await anyio.open_process(
+        [sys.executable, "-m", "syncer", *map(str, command)], stderr=subprocess.PIPE, env=environment(tmp_path)
+    )
+    async with process, await anyio.open_file(targets, "wb"):  # which is open once the command reads
+        process.send_signal(signal.SIGINT)
+        code = await process.wait()
+        assert process.stderr is not None
+        stderr = b"".join([chunk async for chunk in process.stderr]).decode()
+
+    assert (code, stderr) == (130, "stopped before anything was done\n")
+
+
+_STOPPED_AT_ONCE = """
+import os, signal
+import anyio, click
+from syncer.cli.job import run
+
+async def job():
+    os.kill(os.getpid(), signal.SIGINT)  # as while it imports what it needs
+    await anyio.sleep_forever()
+
+try:
+    run(job)
+except click.exceptions.Exit as ended:
+    raise SystemExit(ended.exit_code)
+"""
+
+
+async def test_a_job_that_is_stopped_in_its_first_moment_says_how_to_go_on(tmp_path: Path) -> None:
+    ran = await anyio.run_process([sys.executable, "-c", _STOPPED_AT_ONCE], check=False, env=environment(tmp_path))
+
+    assert (ran.returncode, ran.stderr.decode()) == (130, "stopped; run the same command again to go on\n")

@@ -100,10 +100,11 @@ class BundleFile(Struct, frozen=True, kw_only=True):
     ) -> BuildResult:
         """Give the bundle its name, with the definition that ``define`` makes, unless images failed.
 
-        With ``allow_partial`` it gets its name all the same.  Raises ``TargetFull``.
+        With ``allow_partial`` it gets its name all the same, unless nothing arrived.  Raises ``TargetFull``.
         """
         path = self.path(name)
-        if report.failures and not self.allow_partial:
+        nothing = report.totals.images_failed == report.totals.images
+        if report.failures and (nothing or not self.allow_partial):
             return BuildResult(path=None, partial=path, report=report, bundle=name)
         # what an image left behind when its tag moved on is not needed, and is padding
         began = time.monotonic()

@@ -291,7 +291,7 @@ class OutputOptions:
     trace: Path | None = option("Write a trace for Perfetto (Chrome's format) to this file.", metavar="FILE")
     metrics_file: Path | None = option("Write metrics for node_exporter to this file.", metavar="FILE")
     log_format: LogForm | None = option("Log each event on stderr instead of showing progress.")
-    quiet: bool = flag("Say nothing unless something fails; for cron.", "-q", "--quiet")
+    quiet: bool = flag("Say nothing but warnings and failures; for cron.", "-q", "--quiet")
     verbose: int = count("Log each image on stderr instead; -vv each blob too.", "-v", "--verbose")
 
     @property

@@ -25,7 +25,7 @@ from syncer.cli.options import (
     TransferOptions,
     UploadOptions,
 )
-from syncer.cli.output import open_reporter, print_plan, warn
+from syncer.cli.output import open_reporter, print_plan, tell_waits, warn
 from syncer.cli.parser import Heading
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError, hide
@@ -140,7 +140,12 @@ def sync(
     async def forecast() -> Exit:
         async with sources_with(warn) as sources:
             report = await plan_sync(
-                sources, state=state, concurrency=connection.concurrency, with_prune=prune, shares=spool_size != 0
+                sources,
+                state=state,
+                concurrency=connection.concurrency,
+                with_prune=prune,
+                shares=spool_size != 0,
+                emit=tell_waits(output, known_secrets(settings)),
             )
         return print_plan(report, output, exit_code=transfer.exit_code)
 
