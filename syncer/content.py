@@ -317,6 +317,15 @@ class Inspectable(Protocol):
         ...
 
 
+@runtime_checkable
+class Roomy(Protocol):
+    """A target that knows how much room it has."""
+
+    def is_roomy(self, times: float) -> bool:
+        """Tell whether there would be room for ``times`` as much as has been reserved."""
+        ...
+
+
 Along: TypeAlias = Literal["require"] | bool
 """Whether referrers come along with images; ``require``: that they cannot be told is a failure."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from syncer.bundle.slots import Slot, find_holes, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
 from syncer.errors import AlreadyThere, Locked, TargetFull
 from syncer.failpoints import reach
-from syncer.files import lock_holder, no_room, room_for, sync, sync_path, try_lock, writing
+from syncer.files import lock_holder, no_room, room_at, room_for, sync, sync_path, try_lock, writing
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
                 path.unlink(missing_ok=True)
 
 
+def check_disk(final: Path, size: int) -> None:
+    """Raise ``TargetFull`` when the disk of ``final`` has no room for that bundle of ``size`` bytes, begun or not."""
+    room = room_at(_beside(final, layout.UNFINISHED))
+    if room is not None and size > room:
+        raise no_room(final, size, room)
+
+
 class Partial(Struct):
     """An unfinished bundle.  ``write`` may run in several threads at once, each for a slot of its own."""
 
@@ -91,14 +99,18 @@ class Partial(Struct):
         self.end = slot.end(self.framing)
         return slot
 
-    def check_room(self) -> None:
-        """Raise ``TargetFull`` when the disk cannot hold the slots that were allotted."""
-        if self.end <= self.room:
-            return
-        room = room_for(self.file)
-        self.room = self.end if room is None else room
-        if self.end > self.room:
-            raise no_room(self.final, self.end, self.room)
+    def check_room(self, tail: int) -> None:
+        """Raise ``TargetFull`` when the disk cannot hold the slots that were allotted, and ``tail`` bytes more."""
+        needed = self.end + tail
+        if not self.has_room(needed):
+            raise no_room(self.final, needed, self.room)
+
+    def has_room(self, needed: float) -> bool:
+        """Tell whether the disk can hold a file of ``needed`` bytes; True where it does not tell."""
+        if needed > self.room:
+            room = room_for(self.file)
+            self.room = math.ceil(needed) if room is None else room
+        return needed <= self.room
 
     def prove(self, slot: Slot) -> Iterator[tuple[int, _Hash]]:
         """See ``slots.prove``."""
