@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from syncer.cli import main
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
@@ -98,12 +99,38 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
     assert value in sentence(ran)
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["push"], ["build", "--concurrency", "0"]])
-async def test_the_parser_refuses_what_it_does_not_know(tmp_path: Path, arguments: list[str]) -> None:
-    ran = await syncer(*arguments, home=tmp_path)
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("--nonsense", "syncer has no option --nonsense", "syncer --help lists its commands"),
+        ("psh", "syncer has no command psh", "did you mean push? syncer --help lists its commands"),
+        ("edge nonsense", "syncer edge has no command nonsense", "syncer edge --help lists its commands"),
+        ("help nonsense", "syncer has no command nonsense", "syncer --help lists its commands"),
+        ("push --regstry a", "syncer push has no option --regstry", "did you mean --registry? syncer push --help …"),
+        ("push", "FILE (or --file) is missing", "syncer push --help lists its options"),
+        ("export a.tar", "--output is missing", "syncer export --help lists its options"),
+        ("build --concurrency 0", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
+        ("build --concurrency many", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
+        ("build --name", "--name needs a value", "syncer build --help lists its options"),
+        ("build --quiet=maybe", "--quiet does not take a value", "syncer build --help lists its options"),
+        ("build --format rar", "--format: rar is not one of tar.zst, tar", "syncer build --help lists its options"),
+        ("push a b.io c", "syncer push cannot take another argument: c", "give each by --registry, the first …"),
+        ("list a.io/b c", "syncer list cannot take another argument: c", "syncer list --help lists its options"),
+        ("push a b", "REGISTRY: 'b' is not a registry", "give its port too, or http:// or https:// before it"),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_told_as_any_other(
+    words: str, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence and one hint, in the form of all errors."""
+    code = main(words.split())
 
-    assert ran.code == 2
-    assert "Usage: syncer" in ran.stderr
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    told, helps = said.err.splitlines()
+    assert told == f"error: {error}"
+    assert helps.startswith(f"hint: {hint.removesuffix('…')}")
+    assert hint.endswith("…") or helps == f"hint: {hint}"
 
 
 async def test_an_image_and_a_registry_that_are_not_there(debian_registry: OpenRegistry, tmp_path: Path) -> None:

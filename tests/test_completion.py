@@ -90,4 +90,4 @@ async def test_another_shell_is_a_mistake(tmp_path: Path) -> None:
     ran = await syncer("completion", "csh", home=tmp_path)
 
     assert (ran.code, ran.stdout) == (2, "")
-    assert "'bash', 'zsh', 'fish'" in ran.stderr
+    assert "error: SHELL: csh is not one of bash, zsh, fish" in ran.stderr

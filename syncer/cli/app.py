@@ -19,8 +19,8 @@ import click
 
 from syncer import __version__
 from syncer.cli.command import argument, make_command, make_group, option
-from syncer.cli.parser import DEFAULTS, Command, Defaults, Group, Listing
-from syncer.errors import Exit, UsageError
+from syncer.cli.parser import DEFAULTS, Command, Defaults, Group, Listing, usage_error
+from syncer.errors import Exit, SyncerError, UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import ShellComplete
@@ -401,10 +401,11 @@ def run_app(words: Sequence[str]) -> int:
             context.command.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as bare:
+        bare.show()
+        return bare.exit_code
     except click.ClickException as wrong:
-        wrong.show()
-        return wrong.exit_code
-    except click.Abort:  # of a question that nobody answers
-        click.echo("Aborted!", err=True)
-        return Exit.INCOMPLETE
+        raise usage_error(wrong) from None
+    except click.Abort:
+        raise SyncerError("the question was not answered, so nothing was done") from None
     return Exit.OK

@@ -317,6 +317,7 @@ def _make(param: click.Parameter | None, make: Callable[[Any], Any], value: Any)
     except UsageError as error:
         context = click.get_current_context(silent=True)
         name = param.given_by(context) if isinstance(param, Option) else param and param.human_readable_name
+        name = param.called(context) if isinstance(param, Argument) else name
         raise UsageError(f"{name}: {error}", hint=error.hint) from None
 
 

@@ -21,7 +21,7 @@ from syncer.api.supplies import Supplies
 from syncer.bundle import BundleUrl
 from syncer.cli.command import flag
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
-from syncer.cli.parser import GIVEN_EACH_TIME, Defaults, Heading, Option, is_default
+from syncer.cli.parser import GIVEN_EACH_TIME, Defaults, Heading, Option, is_default, range_of
 from syncer.errors import HIDDEN, InvalidFile, UsageError, redacted
 from syncer.files import reading
 from syncer.oci import Reference
@@ -279,7 +279,7 @@ def _checked(path: Path, option: Option, value: Any, command: click.Command) -> 
         try:
             option.process_value(context, made)
         except click.UsageError as error:
-            problem = _range(option.type) or error.message.rstrip(".")
+            problem = range_of(option.type) or error.message.rstrip(".")
             raise InvalidFile(path, problem, field=option.key) from None
         except InvalidFile:  # another file, which this one names
             raise
@@ -287,14 +287,6 @@ def _checked(path: Path, option: Option, value: Any, command: click.Command) -> 
             problem = str(error).removeprefix(f"{option.opts[-1]}: ")
             raise InvalidFile(path, problem, field=option.key, hint=error.hint) from None
     return {option.name: made}
-
-
-def _range(kind: click.ParamType[Any]) -> str | None:
-    """The numbers that ``kind`` takes, as a sentence; None unless it takes numbers."""
-    if not isinstance(kind, click.IntRange | click.FloatRange):
-        return None
-    above = f" to {kind.max:g}" if kind.max is not None else " on"
-    return f"it must be a number from {kind.min or 0:g}{above}"
 
 
 def _is_of_kind(option: Option, value: Any) -> bool:
