@@ -42,7 +42,7 @@ _LOOK = {
     "definition": ("bundles:definition", "Print what a bundle holds."),
     "have": ("bundles:have", "List what a registry has, for the next delta."),
     "report": ("fleet:report", "Show what a run did, or several runs as one."),
-    "doctor": ("doctor:doctor", "Examine a registry, and say what syncer does about it."),
+    "doctor": ("login:doctor", "Examine a registry, and say what syncer does about it."),
 }
 _SERVE = {"serve": ("serve:serve", "Serve a bundle or a directory as a registry.")}
 _LOG_IN = {
@@ -63,7 +63,7 @@ _LISTED = {
             **_LOG_IN,
         },
         "Other": {
-            "config": ("settings:config", "Show the defaults of options, and where they are set."),
+            "config": ("defaults:config", "Show the defaults of options, and where they are set."),
             "completion": ("app:completion", "Print a script by which a shell completes commands and options."),
             "schema": ("app:schema", "Print the JSON Schema of a file that people write."),
             "content": ("app:content", "The same commands, as Palette's CLI calls them."),
@@ -267,7 +267,7 @@ def help_(
 
 
 def _make_defaults() -> Defaults:
-    made: Defaults = _find("cli.settings:defaults")()
+    made: Defaults = _find("cli.defaults:defaults")()
     return made
 
 

@@ -17,6 +17,9 @@ from msgspec import Struct
 from syncer.errors import UsageError
 
 ANY_WIDTH = 1000  # columns; click has at most 80 without a word
+PREFIX = "SYNCER_"
+"""The beginning of the names of variables that set options."""
+
 DEFAULTS = "syncer.defaults"
 """The key of a context's ``meta`` under which a function gives the ``Defaults``."""
 
@@ -60,6 +63,11 @@ class Word(Struct, frozen=True, kw_only=True):
     file_hint: str | None = None
 
 
+def variable_of(key: str) -> str:
+    """The name of the variable that sets the option of that name."""
+    return f"{PREFIX}{key.replace('-', '_').upper()}"
+
+
 class Option(click.Option):
     """An option that help lists below a heading, with its default and without the range of a number.
 
@@ -83,7 +91,7 @@ class Option(click.Option):
     @property
     def variable(self) -> str:
         """The name of the variable that sets it."""
-        return f"SYNCER_{self.key.replace('-', '_').upper()}"
+        return variable_of(self.key)
 
     def get_help_spec(self, ctx: click.Context) -> str:
         return ", ".join(self.secondary_opts) or super().get_help_spec(ctx)
@@ -232,6 +240,7 @@ class Defaults(Struct, frozen=True):
 
     read: Callable[[Command], dict[str, Any]]
     drop: Callable[[Command, click.Context], None]
+    doubts: Callable[[], Iterable[str]]  # sentences about what seems to be a mistake
 
 
 _FROM_AFAR = (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
@@ -314,9 +323,17 @@ class Command(click.Command):
             if is_default(flag, ctx):
                 ctx.params[flag] = False
                 ctx.set_parameter_source(flag, ParameterSource.COMMANDLINE)
-        if defaults and any(is_default(param.name, ctx) for param in self.params):
-            defaults.drop(self, ctx)
+        if defaults:
+            self._look_through(defaults, ctx)
         return rest
+
+    def _look_through(self, defaults: Defaults, ctx: click.Context) -> None:
+        """Warn of what seems to be a mistake in the defaults, and forget those that are of no use as it is called."""
+        if not ctx.params.get("quiet"):
+            for doubt in defaults.doubts():
+                click.echo(f"warning: {doubt}", err=True)
+        if any(is_default(param.name, ctx) for param in self.params):
+            defaults.drop(self, ctx)
 
     def _defaults(self, ctx: click.Context, args: Sequence[str]) -> Defaults | None:
         """The defaults, where there may be any, and help is not all that is asked for."""
