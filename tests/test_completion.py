@@ -54,6 +54,10 @@ def bash(*words: str, home: Path) -> list[str]:
         (["syncer", "edge", ""], ["build", "deploy"]),
         (["syncer", "schema", "si"], ["sites"]),
         (["syncer", "build", "a"], []),
+        (["syncer", "help", "pu"], ["push"]),
+        (["syncer", "help", "edge", ""], ["build", "deploy"]),
+        (["syncer", "help", "push", ""], []),
+        (["syncer", "help", "nonsense", ""], []),
     ],
 )
 def test_bash_is_offered_commands_options_and_their_words(words: list[str], offered: list[str], tmp_path: Path) -> None:
@@ -74,6 +78,19 @@ async def test_a_file_is_completed_by_each_shell_itself(shell: str, line: str, w
     assert ran.code == 0
     assert ran.stdout.startswith("plain" if word else "file")
     assert ("--targets-file" in ran.stdout) == bool(word)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_help_is_offered_commands_by_each_shell(shell: str, tmp_path: Path) -> None:
+    ran = await syncer(
+        home=tmp_path,
+        COMP_WORDS="syncer help pu" if shell != "fish" else "syncer help",
+        COMP_CWORD="pu" if shell == "fish" else "2",
+        _SYNCER_COMPLETE=f"{shell}_complete",
+    )
+
+    assert ran.code == 0
+    assert ran.stdout.replace(",", "\n").replace("\t", "\n").split("\n")[:2] == ["plain", "push"]
 
 
 @pytest.mark.parametrize(

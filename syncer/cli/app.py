@@ -245,8 +245,23 @@ def schema_of(kind: Kind) -> dict[str, Any]:
     return made
 
 
+def _complete_command(context: click.Context, _: click.Parameter, start: str) -> list[Any]:
+    """The commands that begin with ``start``, below those whose names ``help`` has got so far."""
+    command: click.Command | None = context.find_root().command
+    for name in context.params.get("names") or ():
+        command = command.commands.get(name) if isinstance(command, click.Group) else None
+    return command.shell_complete(context, start) if isinstance(command, Group) else []
+
+
 def help_(
-    *, names: tuple[str, ...] = argument("The command, such as push.", metavar="[COMMAND]", required=False, many=True)
+    *,
+    names: tuple[str, ...] = argument(
+        "The command, such as push.",
+        metavar="[COMMAND]",
+        required=False,
+        many=True,
+        complete=_complete_command,
+    ),
 ) -> None:
     """Show the help of a command.
 
