@@ -82,7 +82,13 @@ async def test_a_host_that_speaks_https_is_told_from_one_that_speaks_http(
         to_tls = await syncer("push", "--file", file, "--registry", f"{tls.address}/x", home=tmp_path)
         to_plain = await syncer("push", "--file", file, "--registry", f"https://{plain.address}/x", home=tmp_path)
         as_told = await syncer("push", "--file", file, "--registry", f"http://{plain.address}/x", home=tmp_path)
+        certificate = ("--ca-cert", authority.certificate)
+        with_one = await syncer("push", "-f", file, "-r", f"https://{plain.address}/x", *certificate, home=tmp_path)
+        built = await syncer("build", f"https://{plain.address}/x:1", "--output", tmp_path / "built", home=tmp_path)
 
+    assert told(with_one)[1:] == [f"hint: write http://{plain.address} and leave the certificates out"]
+    assert told(built)[1:] == [f"hint: write http://{plain.address}, or give --plain-http"]
+    assert "bundle bundle is not complete and was not published\n" in built.stdout
     assert (to_tls.code, to_plain.code, as_told.code) == (1, 1, 0)
     assert f"failed:  {tls.address} speaks HTTPS: 2 images not sent" in to_tls.stdout
     assert told(to_tls) == [f"failed: {tls.address} speaks HTTPS", f"hint: write https://{tls.address}"]

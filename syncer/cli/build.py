@@ -381,7 +381,7 @@ async def _build(definition: Definition, options: BuildOptions, means: _Means, r
 
 def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator[str]:
     if built.path is None:
-        goes_on = "" if built.exit is Exit.MISSING else "; run the same command again to go on"
+        goes_on = "; run the same command again to go on" if built.may_go_on else ""
         yield f"bundle {name} is not complete and was not published{goes_on}"
         return
     yield saved_line(f"bundle {name}", built.path, built.report)
