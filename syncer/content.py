@@ -16,7 +16,7 @@ from msgspec import Struct, field
 if TYPE_CHECKING:
     from yarl import URL
 
-    from syncer.errors import NotFound, SyncerError
+    from syncer.errors import NotFound, SyncerError, VerificationError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
@@ -177,6 +177,15 @@ class Explaining(Protocol):
 
     async def explain(self, reference: Reference, error: NotFound) -> NotFound:
         """The error for ``reference``, which is not there as ``error`` says, in words that help.  Raises nothing."""
+        ...
+
+
+@runtime_checkable
+class Vouching(Protocol):
+    """A source that keeps content itself, and can say where it is wrong."""
+
+    def damaged(self, descriptor: Descriptor) -> VerificationError:
+        """The error for content that was read whole, and is not what its digest names."""
         ...
 
 

@@ -21,7 +21,7 @@ from syncer.bundle.layout import ASSUMED, DEFINITION, INDEX, LAYOUT_CONTENT, OCI
 from syncer.bundle.partial import Partial, open_partial
 from syncer.bundle.slots import Slot
 from syncer.content import Blob, PourableBlob, Progress
-from syncer.errors import DigestMismatch, InvalidContent, SyncerError, TargetFull
+from syncer.errors import DamagedAtSource, DigestMismatch, InvalidContent, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 
@@ -146,7 +146,7 @@ class BundleWriter:
                 return True
             progress.resumed, done, hasher = 0, 0, slot.digest.hasher()
             self._partial.mark(slot, done, hasher)
-        raise DigestMismatch(
+        raise DamagedAtSource(
             f"{slot.digest.short} arrived twice with bytes that are not those of its digest",
             hint="the registry, or something on the way to it, alters content; try another source",
         )

@@ -22,8 +22,18 @@ from syncer.content import (
     Roomy,
     Source,
     Target,
+    Vouching,
 )
-from syncer.errors import BundleChanged, ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull, first_in
+from syncer.errors import (
+    BundleChanged,
+    ChildrenUnknown,
+    DamagedAtSource,
+    NotFound,
+    SyncerError,
+    TargetError,
+    TargetFull,
+    first_in,
+)
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import Discovery, DiscoveryFailure, DiscoveryResult, ReferrersDoubt, Unchanged
@@ -102,6 +112,7 @@ class _Transfer:
             spool=options.spool,
         )
         self.spool = options.spool
+        self.vouching = source if isinstance(source, Vouching) else None
         self.pause = source.pause if isinstance(source, Pausing) else no_pause
         self.capacity = source.capacity if isinstance(source, Limiting) else any_number
         self.changed = anyio.Event()
@@ -218,7 +229,8 @@ class _Transfer:
                     await self._perform(node)
                 except (TargetFull, BundleChanged):
                     raise
-                except SyncerError as error:
+                except SyncerError as met:
+                    error = self._explained(met, node)
                     self.emit(Failed(node.descriptor, node.space, error))
                     for item in self.plan.fail(node, error):
                         self.emit(ImageFailed(item, error))
@@ -227,6 +239,10 @@ class _Transfer:
                 if is_blob and self.spool:
                     self.spool.done(node.descriptor.digest)
                 self.changed.set()
+
+    def _explained(self, error: SyncerError, node: Node) -> SyncerError:
+        """``error`` in the words of a source that knows better where the content of ``node`` is wrong."""
+        return self.vouching.damaged(node.descriptor) if self.vouching and isinstance(error, DamagedAtSource) else error
 
     async def _perform(self, node: Node) -> None:
         if node.manifest is not None:

@@ -163,9 +163,7 @@ def speaks_http(host: str, port: int | None, *, has_certificates: bool = False) 
     ``has_certificates`` says that the user gave some, which go together with HTTPS alone.
     """
     rest = " and leave the certificates out" if has_certificates else ", or give --plain-http"
-    return OtherScheme(
-        f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}{rest}"
-    )
+    return OtherScheme(f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}{rest}")
 
 
 def speaks_https(host: str, port: int | None) -> OtherScheme:
