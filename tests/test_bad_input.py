@@ -243,3 +243,63 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
     assert len(lines) == 101
     assert lines[99].startswith(f"error: {file}:101: sources[99].image: ")
     assert lines[100] == "error: there are 1,134 more mistakes"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("build a.io/b --output file", "--output: file is a file, and not a directory", "give the directory by …"),
+        (
+            "build a.io/b --dry-run --output sub/new.tar.zst",
+            "--output: sub/new.tar.zst is the name of a bundle, where its directory is wanted",
+            "give --output sub --name new",
+        ),
+        ("save a.io/bundle-definition:b -o file", "--output: file is a file, and not a directory", "give the …"),
+        ("plan sync.yaml", "syncer plan cannot take another argument: sync.yaml", "… syncer plan --config sync.yaml"),
+        ("plan file", "syncer plan cannot take another argument: file", "… syncer plan --file file"),
+        ("sync sync.yaml -r a.io", "what to mirror is said by --config or by other flags, not by both", "put it …"),
+    ],
+)
+def test_a_file_in_another_place_is_told_with_the_place_for_it(  # noqa: PLR0917  (a row of a table)
+    words: str,
+    error: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("file", "sync.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert main(words.split()) == 2
+
+    told, helps = capsys.readouterr().err.splitlines()
+    start, _, end = hint.partition("…")
+    assert told == f"error: {error}"
+    assert helps.startswith(f"hint: {start}")
+    assert helps.endswith(end)
+
+
+def test_a_name_like_a_bundles_may_be_that_of_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.tar").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    main(["build", "A", "--output", "old.tar"])
+
+    assert "--output" not in capsys.readouterr().err
+
+
+def test_a_sync_takes_its_file_as_an_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sync.yaml").write_text("sources: 1\n")
+    monkeypatch.chdir(tmp_path)
+
+    by_flag = main(["sync", "-c", "sync.yaml"]), capsys.readouterr().err
+    by_word = main(["sync", "sync.yaml"]), capsys.readouterr().err
+
+    assert by_word == by_flag
+    assert by_word[1].startswith("error: sync.yaml:1: sources")

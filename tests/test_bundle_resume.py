@@ -18,7 +18,7 @@ import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Blob, Pieces, Progress
-from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
+from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull, UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.events import Copied, Event, Failed, Skipped
@@ -617,8 +617,12 @@ async def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> 
     """Row 43: also when a file is where a directory must be."""
     (tmp_path / "file").write_text("")
 
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match=f"{directory} is to be a directory, and a file is there"):
+            async with open_writer(directory / "bundle"):
+                pass
     with pytest.raises(TargetFull, match="cannot write"):
-        async with open_writer(tmp_path / "file" / "bundle"):
+        async with open_writer(Path("/proc/bundle")):
             pass
 
 

@@ -19,7 +19,7 @@ from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal, tells_of
 from syncer.bundle.slots import Slot, find_holes, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
-from syncer.errors import AlreadyThere, Locked, TargetFull
+from syncer.errors import AlreadyThere, Locked, TargetFull, UsageError
 from syncer.failpoints import reach
 from syncer.files import lock_holder, no_room, room_at, room_for, sync, sync_path, try_lock, writing
 from syncer.oci import Digest
@@ -44,7 +44,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
     path, journal_path = _beside(final, layout.UNFINISHED), _beside(final, ".journal")
     with ExitStack() as stack:
         with writing(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            _make_directory(final.parent)
             file = _open_locked(final, path, journal_path, force=force)
             stack.callback(os.close, file)  # and with it the lock
             _beside(final, _COPY).unlink(missing_ok=True)  # of a run that was killed while it wrote that
@@ -62,6 +62,14 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
                 journal_path.unlink(missing_ok=True)
             if not partial.is_published and not partial.slots:
                 path.unlink(missing_ok=True)
+
+
+def _make_directory(path: Path) -> None:
+    """Make the directory ``path``, if need be; raises ``UsageError`` where a file is in its place, and ``OSError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{path} is to be a directory, and a file is there", hint="choose another directory") from None
 
 
 def check_disk(final: Path, size: int) -> None:

@@ -189,10 +189,11 @@ def usage_error(wrong: click.ClickException) -> UsageError:
             said = _plain(wrong.format_message())
             if extra := _EXTRA.search(said):
                 said = f"{path} cannot take another argument: {extra[1]}"
-                hint = (context and _several(context, extra[1].split())) or hint
+                hint = (context and (_for_file(context, extra[1]) or _several(context, extra[1].split()))) or hint
     return UsageError(said, hint=hint)
 
 
+_YAML = (".yaml", ".yml")
 _EXTRA = re.compile(r"unexpected extra arguments? \((.*)\)")
 
 
@@ -214,6 +215,16 @@ def _name_of(wrong: click.BadParameter) -> str:
         case Option() as option:
             return option.given_by(wrong.ctx)
     return wrong.param.opts[-1] if wrong.param else "the command line"
+
+
+def _for_file(context: click.Context, word: str) -> str | None:
+    """The flag for ``word``, where it is a file and the command takes such files by flags alone."""
+    option = next(
+        (each for each in context.command.params if each.name == ("config" if word.endswith(_YAML) else "file")), None
+    )
+    if option is None or not Path(word).is_file():
+        return None
+    return f"give the file by its flag: {context.command_path} {option.opts[-1]} {word}"
 
 
 def _several(context: click.Context, words: Sequence[str]) -> str | None:
