@@ -16,7 +16,7 @@ from msgspec import Struct, field
 if TYPE_CHECKING:
     from yarl import URL
 
-    from syncer.errors import NotFound, SyncerError
+    from syncer.errors import NotFound, SyncerError, VerificationError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
@@ -181,6 +181,15 @@ class Explaining(Protocol):
 
 
 @runtime_checkable
+class Vouching(Protocol):
+    """A source that keeps content itself, and can say where it is wrong."""
+
+    def damaged(self, descriptor: Descriptor) -> VerificationError:
+        """The error for content that was read whole, and is not what its digest names."""
+        ...
+
+
+@runtime_checkable
 class Pausing(Protocol):
     """A source that knows when one of its registries asks for a pause."""
 
@@ -314,6 +323,15 @@ class Inspectable(Protocol):
 
     async def holds(self, space: str, descriptor: Descriptor) -> bool:
         """Tell whether ``space`` has the content in its right size.  Raises when the target does not tell."""
+        ...
+
+
+@runtime_checkable
+class Roomy(Protocol):
+    """A target that knows how much room it has."""
+
+    def is_roomy(self, times: float) -> bool:
+        """Tell whether there would be room for ``times`` as much as has been reserved."""
         ...
 
 

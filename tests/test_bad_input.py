@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from syncer.cli import main
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
@@ -98,12 +99,38 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
     assert value in sentence(ran)
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["push"], ["build", "--concurrency", "0"]])
-async def test_the_parser_refuses_what_it_does_not_know(tmp_path: Path, arguments: list[str]) -> None:
-    ran = await syncer(*arguments, home=tmp_path)
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("--nonsense", "syncer has no option --nonsense", "syncer --help lists its commands"),
+        ("psh", "syncer has no command psh", "did you mean push? syncer --help lists its commands"),
+        ("edge nonsense", "syncer edge has no command nonsense", "syncer edge --help lists its commands"),
+        ("help nonsense", "syncer has no command nonsense", "syncer --help lists its commands"),
+        ("push --regstry a", "syncer push has no option --regstry", "did you mean --registry? syncer push --help …"),
+        ("push", "FILE (or --file) is missing", "syncer push --help lists its options"),
+        ("export a.tar", "--output is missing", "syncer export --help lists its options"),
+        ("build --concurrency 0", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
+        ("build --concurrency many", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
+        ("build --name", "--name needs a value", "syncer build --help lists its options"),
+        ("build --quiet=maybe", "--quiet does not take a value", "syncer build --help lists its options"),
+        ("build --format rar", "--format: rar is not one of tar.zst, tar", "syncer build --help lists its options"),
+        ("push a b.io c", "syncer push cannot take another argument: c", "give each by --registry, the first …"),
+        ("list a.io/b c", "syncer list cannot take another argument: c", "syncer list --help lists its options"),
+        ("push a b", "REGISTRY: 'b' is not a registry", "give its port too, or http:// or https:// before it"),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_told_as_any_other(
+    words: str, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence and one hint, in the form of all errors."""
+    code = main(words.split())
 
-    assert ran.code == 2
-    assert "Usage: syncer" in ran.stderr
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    told, helps = said.err.splitlines()
+    assert told == f"error: {error}"
+    assert helps.startswith(f"hint: {hint.removesuffix('…')}")
+    assert hint.endswith("…") or helps == f"hint: {hint}"
 
 
 async def test_an_image_and_a_registry_that_are_not_there(debian_registry: OpenRegistry, tmp_path: Path) -> None:
@@ -216,3 +243,63 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
     assert len(lines) == 101
     assert lines[99].startswith(f"error: {file}:101: sources[99].image: ")
     assert lines[100] == "error: there are 1,134 more mistakes"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("build a.io/b --output file", "--output: file is a file, and not a directory", "give the directory by …"),
+        (
+            "build a.io/b --dry-run --output sub/new.tar.zst",
+            "--output: sub/new.tar.zst is the name of a bundle, where its directory is wanted",
+            "give --output sub --name new",
+        ),
+        ("save a.io/bundle-definition:b -o file", "--output: file is a file, and not a directory", "give the …"),
+        ("plan sync.yaml", "syncer plan cannot take another argument: sync.yaml", "… syncer plan --config sync.yaml"),
+        ("plan file", "syncer plan cannot take another argument: file", "… syncer plan --file file"),
+        ("sync sync.yaml -r a.io", "what to mirror is said by --config or by other flags, not by both", "put it …"),
+    ],
+)
+def test_a_file_in_another_place_is_told_with_the_place_for_it(  # noqa: PLR0917  (a row of a table)
+    words: str,
+    error: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("file", "sync.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert main(words.split()) == 2
+
+    told, helps = capsys.readouterr().err.splitlines()
+    start, _, end = hint.partition("…")
+    assert told == f"error: {error}"
+    assert helps.startswith(f"hint: {start}")
+    assert helps.endswith(end)
+
+
+def test_a_name_like_a_bundles_may_be_that_of_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.tar").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    main(["build", "A", "--output", "old.tar"])
+
+    assert "--output" not in capsys.readouterr().err
+
+
+def test_a_sync_takes_its_file_as_an_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sync.yaml").write_text("sources: 1\n")
+    monkeypatch.chdir(tmp_path)
+
+    by_flag = main(["sync", "-c", "sync.yaml"]), capsys.readouterr().err
+    by_word = main(["sync", "sync.yaml"]), capsys.readouterr().err
+
+    assert by_word == by_flag
+    assert by_word[1].startswith("error: sync.yaml:1: sources")

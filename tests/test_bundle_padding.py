@@ -322,7 +322,7 @@ async def test_a_run_that_is_cut_while_it_publishes_is_told_of(tmp_path: Path, m
     assert told == [(WANTED, "few")]
 
 
-FULL = os.statvfs_result((4096, 4096, 1, 0, 0, 0, 0, 0, 0, 255))
+FULL = os.statvfs_result((4096, 4096, 9, 9, 9, 0, 0, 0, 0, 255))
 
 
 async def test_a_file_that_keeps_its_padding_is_told_with_the_way_to_one_without(

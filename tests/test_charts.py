@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,16 @@ import pytest
 from yarl import URL
 
 from syncer.content import FileBlob
-from syncer.errors import Denied, DigestMismatch, InvalidContent, ListIncomplete, NotFound, SyncerError, UsageError
+from syncer.errors import (
+    Denied,
+    DigestMismatch,
+    InvalidContent,
+    ListIncomplete,
+    NotFound,
+    SyncerError,
+    TargetError,
+    UsageError,
+)
 from syncer.oci import Descriptor, Digest, Manifest, Reference
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
 from syncer.profiles.charts.index import read_index
@@ -259,6 +269,27 @@ async def test_an_archive_that_was_cut_off_is_fetched_again() -> None:
 
             assert isinstance(found, ResolvedChart)
             assert [path.name.partition("-")[0] for path in sorted(spool.directory.iterdir())] == ["index", "sha256"]
+
+
+async def test_an_archive_without_room_for_it_is_told_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with chart_repository() as repository:
+        archive = repository.add_chart("nginx", "1.0.0")
+        repository.add_chart("other", "1.0.0")
+        repository.index()
+        with open_spool() as spool:
+            async with _charts(spool) as charts:
+                request = ChartRequest(str(repository.url), "nginx", "1.0.0")
+                await charts.resolve(ChartRequest(str(repository.url), "other", "1.0.0"))  # and with it the index
+                before = sorted(spool.directory.iterdir())
+                free = os.statvfs_result((1, 1, 4096, len(archive) - 1, len(archive) - 1, 0, 0, 0, 0, 255))
+                monkeypatch.setattr(os, "fstatvfs", lambda _: free)
+                (found,) = await charts.resolve_all([request])
+
+            assert isinstance(found, FailedChart)
+            assert isinstance(found.error, TargetError)
+            assert f"nginx-1.0.0.tgz needs {len(archive)} B in {spool.directory}, and" in str(found.error)
+            assert found.error.hint == "set TMPDIR to a directory on a disk with more room"
+            assert sorted(spool.directory.iterdir()) == before
 
 
 async def test_another_archive_than_the_indexs_is_refused() -> None:

@@ -14,6 +14,7 @@ import yaml
 from syncer.transport.failures import no_connection
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import build, some_images
 from tests.support.cli import Ran, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply, Stall
@@ -82,7 +83,13 @@ async def test_a_host_that_speaks_https_is_told_from_one_that_speaks_http(
         to_tls = await syncer("push", "--file", file, "--registry", f"{tls.address}/x", home=tmp_path)
         to_plain = await syncer("push", "--file", file, "--registry", f"https://{plain.address}/x", home=tmp_path)
         as_told = await syncer("push", "--file", file, "--registry", f"http://{plain.address}/x", home=tmp_path)
+        certificate = ("--ca-cert", authority.certificate)
+        with_one = await syncer("push", "-f", file, "-r", f"https://{plain.address}/x", *certificate, home=tmp_path)
+        built = await syncer("build", f"https://{plain.address}/x:1", "--output", tmp_path / "built", home=tmp_path)
 
+    assert told(with_one)[1:] == [f"hint: write http://{plain.address} and leave the certificates out"]
+    assert told(built)[1:] == [f"hint: write http://{plain.address}, or give --plain-http"]
+    assert "bundle bundle is not complete and was not published\n" in built.stdout
     assert (to_tls.code, to_plain.code, as_told.code) == (1, 1, 0)
     assert f"failed:  {tls.address} speaks HTTPS: 2 images not sent" in to_tls.stdout
     assert told(to_tls) == [f"failed: {tls.address} speaks HTTPS", f"hint: write https://{tls.address}"]
@@ -411,3 +418,27 @@ async def test_a_registry_that_answers_badly_is_one_cause_whatever_it_was_asked(
     assert ran.code == 5
     assert f"failed:  {proxy.registry.address}: 507 no space left: 2 images not sent" in ran.stdout
     assert ran.stderr.count("hint: ") == 1
+
+
+async def test_a_damaged_bundle_is_named_with_what_tells_a_whole_copy(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    """However it is read, and whoever notices: a registry that refuses a blob, or syncer itself."""
+    await build(whole := tmp_path / "whole.tar", some_images(), "tar")
+    content = bytearray(whole.read_bytes())
+    content[content.index(images.layer("base", 700_000).content) + 300_000] ^= 1
+    (damaged := tmp_path / "damaged.tar").write_bytes(content)
+    async with serve_disk() as registry:
+        ran = [
+            await syncer("push", damaged, f"{registry.address}/x", home=tmp_path),
+            await syncer("copy", damaged, tmp_path / "copy.tar", home=tmp_path),
+            await syncer("verify", damaged, home=tmp_path),
+            await syncer("export", damaged, "-o", tmp_path / "out.tar", home=tmp_path),
+        ]
+
+    for each in ran:
+        assert each.code == 6
+        hints = [line for line in each.stderr.splitlines() if line.startswith("hint: ")]
+        assert hints == [
+            "hint: copy the file again from where it was built; syncer verify FILE says whether a copy is whole"
+        ]
+        assert str(damaged) in each.stdout + each.stderr
+        assert "alters content" not in each.stdout + each.stderr

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import structs
+
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
 from syncer.api.delta import find_rest
 from syncer.api.push import Delivery, look_at
 from syncer.api.result import hearing, open_heard
 from syncer.api.supplies import Supplies, open_supplies
-from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName
+from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName, check_disk
 from syncer.content import Along
+from syncer.errors import TargetFull
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Platform
 from syncer.profiles.definition.definition import Definition, render_definition
@@ -62,7 +65,17 @@ async def plan_build(
     for failure in parts.failures:
         forecast.add(DiscoveryFailure(failure.item, failure.error), "")
     assumed = Assumed.of(left_out.values(), assumption).render() if assumption else None
-    return forecast.report(disk_bytes=size.total(render_definition(definition).encode(), assumed))
+    needed = size.total(render_definition(definition).encode(), assumed)
+    return _doubt(forecast.report(disk_bytes=needed), file.path(definition.name), needed)
+
+
+def _doubt(report: ForecastReport, path: Path, needed: int) -> ForecastReport:
+    """``report`` with a warning where the bundle of ``needed`` bytes at ``path`` has no room on its disk."""
+    try:
+        check_disk(path, needed)
+    except TargetFull as full:
+        return structs.replace(report, warnings=(*report.warnings, str(full)))
+    return report
 
 
 async def plan(

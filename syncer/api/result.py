@@ -322,6 +322,11 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     padding: int = 0  # bytes of it that are no content, and no part of its form
 
     @property
+    def may_go_on(self) -> bool:
+        """True when nothing was published for trouble that may have passed when the same is run again."""
+        return self.path is None and any(image.error and may_pass(image.error) for image in self.report.failures)
+
+    @property
     def exit(self) -> Exit:
         """The common code of all failures, else 1; 1 also for a bundle that was published without some images."""
         return Exit.INCOMPLETE if self.path and self.report.failures else self.report.exit

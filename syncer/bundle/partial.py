@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +19,9 @@ from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal, tells_of
 from syncer.bundle.slots import Slot, find_holes, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
-from syncer.errors import AlreadyThere, Locked, TargetFull
+from syncer.errors import AlreadyThere, Locked, TargetFull, UsageError
 from syncer.failpoints import reach
-from syncer.files import lock_holder, no_room, room_for, sync, sync_path, try_lock, writing
+from syncer.files import lock_holder, no_room, room_at, room_for, sync, sync_path, try_lock, writing
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
     path, journal_path = _beside(final, layout.UNFINISHED), _beside(final, ".journal")
     with ExitStack() as stack:
         with writing(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            _make_directory(final.parent)
             file = _open_locked(final, path, journal_path, force=force)
             stack.callback(os.close, file)  # and with it the lock
             _beside(final, _COPY).unlink(missing_ok=True)  # of a run that was killed while it wrote that
@@ -61,6 +62,21 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
                 journal_path.unlink(missing_ok=True)
             if not partial.is_published and not partial.slots:
                 path.unlink(missing_ok=True)
+
+
+def _make_directory(path: Path) -> None:
+    """Make the directory ``path``, if need be; raises ``UsageError`` where a file is in its place, and ``OSError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{path} is to be a directory, and a file is there", hint="choose another directory") from None
+
+
+def check_disk(final: Path, size: int) -> None:
+    """Raise ``TargetFull`` when the disk of ``final`` has no room for that bundle of ``size`` bytes, begun or not."""
+    room = room_at(_beside(final, layout.UNFINISHED))
+    if room is not None and size > room:
+        raise no_room(final, size, room)
 
 
 class Partial(Struct):
@@ -91,14 +107,18 @@ class Partial(Struct):
         self.end = slot.end(self.framing)
         return slot
 
-    def check_room(self) -> None:
-        """Raise ``TargetFull`` when the disk cannot hold the slots that were allotted."""
-        if self.end <= self.room:
-            return
-        room = room_for(self.file)
-        self.room = self.end if room is None else room
-        if self.end > self.room:
-            raise no_room(self.final, self.end, self.room)
+    def check_room(self, tail: int) -> None:
+        """Raise ``TargetFull`` when the disk cannot hold the slots that were allotted, and ``tail`` bytes more."""
+        needed = self.end + tail
+        if not self.has_room(needed):
+            raise no_room(self.final, needed, self.room)
+
+    def has_room(self, needed: float) -> bool:
+        """Tell whether the disk can hold a file of ``needed`` bytes; True where it does not tell."""
+        if needed > self.room:
+            room = room_for(self.file)
+            self.room = math.ceil(needed) if room is None else room
+        return needed <= self.room
 
     def prove(self, slot: Slot) -> Iterator[tuple[int, _Hash]]:
         """See ``slots.prove``."""

@@ -29,6 +29,7 @@ from syncer.bundle.layout import (
     GivenName,
     Image,
     Nameless,
+    blob_name,
     check_layout,
     check_values,
     digest_of_name,
@@ -249,6 +250,10 @@ class Bundle(Struct):
     def names(self, reference: Reference) -> bool:
         """Tell whether the bundle has an image under exactly that name."""
         return reference in self._roots
+
+    def damaged(self, descriptor: Descriptor) -> InvalidBundle:
+        """See ``content.Vouching``."""
+        return InvalidBundle(f"{self.path} is damaged inside {blob_name(descriptor.digest)}")
 
     def size(self, digest: Digest) -> int:
         """Bytes of some content; raises ``NotFound``."""

@@ -21,7 +21,7 @@ from syncer.bundle.layout import ASSUMED, DEFINITION, INDEX, LAYOUT_CONTENT, OCI
 from syncer.bundle.partial import Partial, open_partial
 from syncer.bundle.slots import Slot
 from syncer.content import Blob, PourableBlob, Progress
-from syncer.errors import DigestMismatch, InvalidContent, SyncerError, TargetFull
+from syncer.errors import DamagedAtSource, DigestMismatch, InvalidContent, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 
@@ -37,6 +37,8 @@ BATCH = 512 * 1024
 _AT_RISK = 2 * BATCH  # bytes, at most, that a killed build has to fetch again of each blob that was under way
 _WORTH_A_THREAD = 128 * 1024  # bytes from which on a blob is read, hashed and written in one thread
 _INLINE = 64 * 1024  # what is done faster than a thread is woken
+
+_TOLD = 512  # bytes that the last members of a bundle tell of each manifest, more or less
 
 
 @asynccontextmanager
@@ -80,6 +82,7 @@ class BundleWriter:
         self._slots = {slot.digest: slot for slot in partial.slots}
         self._needed: set[Digest] = set()  # of these, what committed manifests need
         self._asked: dict[Digest, int] = {}  # what this run reserved, counted in its order
+        self._reserved = 0  # bytes of the file that it takes
         self._kept: dict[Digest, Slot] = {}  # what committed manifests need
         self._manifests: set[Digest] = set()
         self._roots: dict[Reference, Descriptor] = {}
@@ -111,7 +114,12 @@ class BundleWriter:
             self._put(slot, manifest, first=first)
         elif slot is None:
             self._slots[descriptor.digest] = self._partial.allot(descriptor.digest, descriptor.size)
+        if first:
+            self._reserved += self._slots[descriptor.digest].length(self._partial.framing)
         self._check_room()
+
+    def is_roomy(self, times: float) -> bool:
+        return self._partial.has_room(self._partial.end + self._reserved * (times - 1))
 
     async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:  # noqa: ARG002
         """Bring ``blob`` into its slot; False when it is there, having been hashed by this run.
@@ -138,7 +146,7 @@ class BundleWriter:
                 return True
             progress.resumed, done, hasher = 0, 0, slot.digest.hasher()
             self._partial.mark(slot, done, hasher)
-        raise DigestMismatch(
+        raise DamagedAtSource(
             f"{slot.digest.short} arrived twice with bytes that are not those of its digest",
             hint="the registry, or something on the way to it, alters content; try another source",
         )
@@ -202,7 +210,7 @@ class BundleWriter:
     def _check_room(self) -> None:
         """Raise ``TargetFull``, which tells of what an earlier build left and this one has not asked for."""
         try:
-            self._partial.check_room()
+            self._partial.check_room(_TOLD * len(self._manifests))
         except TargetFull as full:
             left = [slot for slot in self._partial.slots if slot.digest not in self._asked]
             size = sum(slot.length(self._partial.framing) for slot in left) // 2**20

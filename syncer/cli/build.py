@@ -383,7 +383,7 @@ async def _build(definition: Definition, options: BuildOptions, means: _Means, r
 
 def _outcome(built: BuildResult, name: str, signing: SigningOptions, *, may_lack: bool) -> Iterator[str]:
     if built.path is None:
-        goes_on = "" if built.exit is Exit.MISSING else "; run the same command again to go on"
+        goes_on = "; run the same command again to go on" if built.may_go_on else ""
         if may_lack:
             yield f"bundle {name} was not published, not even in part, since nothing of it could be had{goes_on}"
             return

@@ -359,6 +359,20 @@ class BundleOptions:
     force: bool = flag("Replace a file that is there.")
     allow_partial: bool = flag("Publish the bundle without the images that failed.")
 
+    def __post_init__(self) -> None:
+        """Raise ``UsageError`` where the directory is a file, or is called as a bundle would be."""
+        if self.output is None or self.output.is_dir():
+            return
+        if self.output.is_file():
+            hint = "give the directory by --output, and the name of the bundle in it by --name"
+            raise UsageError(f"--output: {self.output} is a file, and not a directory", hint=hint)
+        name, dot, _ = self.output.name.partition(".tar")
+        if dot and name and self.output.suffix in (".tar", ".zst"):
+            raise UsageError(
+                f"--output: {self.output} is the name of a bundle, where its directory is wanted",
+                hint=f"give --output {self.output.parent} --name {name}",
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:

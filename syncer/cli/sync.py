@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncPlace, SyncResult, plan_sync, run_sync
-from syncer.cli.command import argument, flag, option, options
+from syncer.cli.command import argument, flag, option, options, takes
 from syncer.cli.job import LONGER_TO_STOP, allow_open_files, import_dask, run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -26,7 +26,7 @@ from syncer.cli.options import (
     UploadOptions,
 )
 from syncer.cli.output import open_reporter, print_plan, tell_waits, warn
-from syncer.cli.parser import Heading
+from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError, hide
 from syncer.formats.units import CountOrShare, Shard, byte_count_or_none, parse_duration
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from syncer.api.palette import PaletteConsole
 
 
+@takes(config=Word(metavar="[FILE]"))
 def sync(
     *,
     registry: tuple[RegistryAddress, ...] = options(
@@ -99,9 +100,9 @@ def sync(
     more at the end of the run; running again goes on.
 
     Examples:
-        syncer sync -c sync.yaml
-        syncer sync -c sync.yaml --timeout 5h --report run.json
-        syncer sync -c sync.yaml --prune --yes
+        syncer sync sync.yaml
+        syncer sync sync.yaml --timeout 5h --report run.json
+        syncer sync sync.yaml --prune --yes
         syncer sync --images-file images.txt -r harbor.example.com/mirror
 
     More: docs/sync.md
@@ -420,7 +421,7 @@ def find_sync_file(
     if options.image or options.images_file or options.profiles or options.profile_file or targets:
         raise UsageError(
             "what to mirror is said by --config or by other flags, not by both",
-            hint="put it into the file (docs/sync.md)",
+            hint="put it into the file (docs/sync.md); a list of images is given by --images-file",
         )
     along = options.along if options.says_along else None
     file = read_sync_file(options.config, environment)

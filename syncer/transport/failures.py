@@ -157,11 +157,13 @@ def _wrong_certificate(cause: ssl.SSLCertVerificationError, name: str) -> Certif
     return CertificateRefused(problem, hint=hint)
 
 
-def speaks_http(host: str, port: int | None) -> OtherScheme:
-    """The error for the server at ``host`` that was to be spoken to by HTTPS, and speaks HTTP."""
-    return OtherScheme(
-        f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}, or give --plain-http"
-    )
+def speaks_http(host: str, port: int | None, *, has_certificates: bool = False) -> OtherScheme:
+    """The error for the server at ``host`` that was to be spoken to by HTTPS, and speaks HTTP.
+
+    ``has_certificates`` says that the user gave some, which go together with HTTPS alone.
+    """
+    rest = " and leave the certificates out" if has_certificates else ", or give --plain-http"
+    return OtherScheme(f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}{rest}")
 
 
 def speaks_https(host: str, port: int | None) -> OtherScheme:

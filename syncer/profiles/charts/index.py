@@ -38,7 +38,7 @@ from syncer.errors import (
     TargetError,
     UsageError,
 )
-from syncer.files import saving, write_whole
+from syncer.files import require_room, saving, write_whole
 from syncer.formats.semver import Version, newest
 from syncer.formats.text import text_field
 from syncer.formats.yaml import Map, stream_yaml
@@ -125,6 +125,9 @@ async def fetch_changed(
 
 async def _write(response: Response, directory: Path, limit: int) -> Download:
     hasher, size = hashlib.sha256(), 0
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) <= limit:
+        require_room(directory, int(length), without_secrets(response.request.url))
     with new_file(directory, "fetching-") as file:
         while piece := await response.piece():
             size += len(piece)
