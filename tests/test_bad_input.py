@@ -203,16 +203,20 @@ async def test_a_bundle_that_is_there_is_replaced_only_by_force(debian_registry:
     assert kept == before != bundle.stat().st_ino
 
 
-async def test_an_output_that_cannot_be_written(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+async def test_an_output_below_a_file_is_told_before_anything_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    async with debian_registry() as registry:
-        await client.push(registry, "app", images.image("a"), "1")
-        ran = await syncer(
-            "build", "--image", f"{registry.address}/app:1", "--output", tmp_path / "file/below", home=tmp_path
-        )
+    ran = await syncer("build", "--image", f"{UNUSED}/app:1", "--output", tmp_path / "file/below", home=tmp_path)
+
+    assert ran.code == 2
+    assert "below is to be a directory" in sentence(ran)
+
+
+@pytest.mark.parametrize("place", ["/proc/1/bundles", "/sys/bundles"])
+async def test_an_output_that_cannot_be_written(place: str, tmp_path: Path) -> None:
+    ran = await syncer("build", "--image", f"{UNUSED}/app:1", "--output", place, home=tmp_path)
 
     assert ran.code == 5
-    assert "below" in sentence(ran)
+    assert place in sentence(ran)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
