@@ -37,6 +37,13 @@ class Progress(Struct):
     hashing: float = 0.0  # seconds that they took to be hashed
 
 
+class FileProgress(Struct):
+    """The progress of a file that is written again, which its writer counts as ``Progress`` is counted."""
+
+    size: int  # bytes
+    done: int = 0
+
+
 class Blob(Protocol):
     """One blob at a source; it can be read from any byte, any number of times."""
 

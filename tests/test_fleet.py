@@ -81,6 +81,7 @@ def assert_has_course(document: dict[str, Any], trace: list[dict[str, Any]]) -> 
     large = {digest for image in MADE.values() for digest, blob in image.all_blobs().items() if len(blob) > 50_000}
     spans = {(blob["site"], blob["digest"]) for blob in timeline["blobs"]}
     assert {(row["name"], digest) for row in sites for digest in large} <= spans
+    assert {blob["outcome"] for blob in timeline["blobs"]} == {"copied"}
     assert sum(timeline["bytes_sent"]) >= document["totals"]["bytes_sent"]
     assert max(timeline["in_flight"]) > 0
     seconds = document["totals"]["seconds"]

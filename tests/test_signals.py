@@ -143,6 +143,10 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     own = report_at(tmp_path / under_way["report"])
     assert own["totals"]["images_unfinished"] >= 1
     assert own["totals"]["bytes_unfinished"] > 1_000_000
+    assert [span["outcome"] for span in own["timeline"]["blobs"] if span["bytes"] > 2_000_000] == ["unfinished"]
+    assert {span["site"] for span in fleet["timeline"]["blobs"] if span["outcome"] == "unfinished"} == {
+        under_way["name"]
+    }
     assert (own["command"], own["exit_code"]) == ("push", 1)
     assert later["report"] is None
     metrics = (tmp_path / "fleet.prom").read_text()

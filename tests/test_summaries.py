@@ -89,7 +89,7 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     assert "lacks" not in pushed.stdout
     assert [lacks in warning for warning in again.json["warnings"]] == [True]
     assert (quiet.code, quiet.stdout, quiet.stderr) == (0, "", warning)
-    assert (calm.code, calm.stdout, calm.stderr) == (0, "", f"warning: {bundle}: the bundle {lacks}\n")
+    assert (calm.code, calm.stdout, calm.stderr) == (0, "", f"warning: {bundle} {lacks}\n")
     assert (verified.code, planned.code, pushed.code) == (0, 0, 0)
 
 

@@ -342,8 +342,8 @@ def test_a_timeline_of_many_sites_is_no_larger() -> None:
     timeline = recorder.timeline()
 
     assert len(orjson.dumps(timeline.to_json(), option=orjson.OPT_INDENT_2)) < 1_000_000
-    assert (len(timeline.blobs), timeline.blobs_left_out) == (MOST_BLOBS_OF_SITES, 1_000 - MOST_BLOBS_OF_SITES)
-    assert {span.at for span in timeline.blobs} <= {number * 40.0 for number in range(1_000)}  # each its own
+    assert (len(timeline.blobs), timeline.blobs_left_out) == (MOST_BLOBS_OF_SITES, 2_000 - MOST_BLOBS_OF_SITES)
+    assert {span.at for span in timeline.blobs} <= {number * 40.0 for number in range(2_000)}  # each its own
     assert timeline.in_flight[-1] == 0  # nothing is under way where a visit was cut short
     assert Timeline.from_json(orjson.loads(orjson.dumps(timeline.to_json()))) == timeline
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from syncer.bundle.framing import Format, PlainFraming, ZstdFraming
 from syncer.bundle.layout import ASSUMED, DEFINITION, INDEX, LAYOUT_CONTENT, OCI_LAYOUT, digests_member, write_index
 from syncer.bundle.partial import Partial, open_partial
 from syncer.bundle.slots import Slot
-from syncer.content import Blob, PourableBlob, Progress
+from syncer.content import Blob, FileProgress, PourableBlob, Progress
 from syncer.errors import DamagedAtSource, DigestMismatch, InvalidContent, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
@@ -179,13 +179,19 @@ class BundleWriter:
     def _takes(self, layer: Descriptor) -> bool:
         return layer.digest in self._asked or layer.digest in self._assumed
 
-    async def publish(self, definition: bytes, *, allow_partial: bool = False) -> Published:
+    async def publish(
+        self,
+        definition: bytes,
+        *,
+        allow_partial: bool = False,
+        begun: Callable[[FileProgress], None] = lambda _: None,
+    ) -> Published:
         """Write ``bundle-definition.yaml``, ``index.json`` and their digests, and give the file its name.
 
         Content that no committed manifest needs, as of a failed image, gives way to padding, and where that would be
-        more than 2 % of the file, the rest is copied into a file without it.  Unless ``allow_partial`` is set, it is an
-        error that anything was reserved and not committed.  Raises ``TargetFull`` when another process altered the
-        unfinished file.
+        more than 2 % of the file, the rest is copied into a file without it: ``begun`` is told of that.  Unless
+        ``allow_partial`` is set, it is an error that anything was reserved and not committed.  Raises ``TargetFull``
+        when another process altered the unfinished file.
         """
         missing = len(self._asked.keys() - self._kept.keys())
         if missing and not allow_partial:
@@ -199,9 +205,13 @@ class BundleWriter:
             tail.insert(0, (ASSUMED, assumed.render()))
         tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
         kept = sorted(self._kept.values(), key=lambda slot: self._asked[slot.digest])
+
+        def tell(progress: FileProgress) -> None:
+            from_thread.run_sync(begun, progress)
+
         await to_thread.run_sync(self._partial.check, kept)
         with ExitStack() as stack:
-            finished = self._partial.finished(kept, tail, from_thread.check_cancelled)
+            finished = self._partial.finished(kept, tail, from_thread.check_cancelled, tell)
             partial = await to_thread.run_sync(stack.enter_context, finished)
             await to_thread.run_sync(partial.sync, abandon_on_cancel=True)
             await to_thread.run_sync(partial.publish)

@@ -382,7 +382,9 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
             figures = f", {_foreseen(site.foreseen)}" if site.state is site.state.BEHIND else ""
             yield f"site:    {printable(site.name)}: {site.state}{figures}"
     if sent:
-        yield f"moved:   {human_bytes(sent)}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
+        yield f"moved:   {human_bytes(sent)}"
+    if mounted:
+        yield f"saved:   {human_bytes(mounted)} mounted"
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
     rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""

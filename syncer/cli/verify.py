@@ -198,8 +198,8 @@ def _read(file: Path) -> bytes:
 def print_check(result: VerifyResult, options: OutputOptions) -> None:
     """Print what a verification found; when it is to be quiet, only a failure, and that on standard error."""
     if options.quiet and result.exit is Exit.OK:
-        for line in _lacking_lines(result):
-            warn(f"{result.bundle}: {line}")
+        for line in _lacking_lines(result, str(result.bundle)):
+            warn(line)
         return
     if options.json and not options.quiet:
         print_json(result.to_json())
@@ -228,7 +228,7 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
     yield f"images:  {check.images} ({content})"
     if not check.images:
         yield "nothing: it holds no image"
-    for line in _lacking_lines(result):
+    for line in _lacking_lines(result, "the bundle"):
         yield f"missing: {line}"
     yield from _apart_from_content(check)
     if check.nameless:
@@ -245,10 +245,10 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
         yield f"unused:  {len(check.unreferenced)} pieces of content that no image needs"
 
 
-def _lacking_lines(result: VerifyResult) -> Iterator[str]:
-    """The line about images that the bundle was published without, if there are any."""
+def _lacking_lines(result: VerifyResult, what: str) -> Iterator[str]:
+    """The line about images that ``what``, the bundle, was published without, if there are any."""
     if result.missing:
-        lacks = f"the bundle lacks {len(result.missing)} of {result.wanted} images, which could not be had"
+        lacks = f"{what} lacks {len(result.missing)} of {result.wanted} images, which could not be had"
         yield f"{lacks} when it was built: {shown([each.name for each in result.missing])}"
 
 

@@ -61,7 +61,7 @@ function table(id, columns, rows, { search = true } = {}) {
       const value = rows[number][at];
       const isNumber = column.kind !== "text";
       const cell = make("td", isNumber ? { class: "number" } : {}, value === null ? "" : FORMATS[column.kind](value));
-      if (column.isState) cell.className = String(value).replace(/[^a-z]/g, "");
+      if (column.isState) cell.className = `state ${String(value).replace(/[^a-z]/g, "")}`;
       return cell;
     }))));
     const last = first + found.length;
@@ -235,7 +235,9 @@ if (data.causes.length) {
 if (data.warnings.length) section("Warnings", make("ul", {}, ...data.warnings.map((text) => make("li", {}, text))));
 if (data.timeline && data.timeline.in_flight.length) {
   const legend = make("p", { class: "legend dim" }, make("span", { class: "a" }, "received "), make("span", { class: "b" }, "sent"));
-  section("Throughput over time", throughput(data.timeline), legend);
+  if ([...data.timeline.bytes_received, ...data.timeline.bytes_sent].some((count) => count > 0)) {
+    section("Throughput over time", throughput(data.timeline), legend);
+  }
   if (data.timeline.blobs.length || data.timeline.waits.length) {
     const left = data.timeline.blobs_left_out;
     const said = left ? `The ${data.timeline.blobs.length} largest blobs; ${left.toLocaleString("en")} smaller ones are left out. ` : "";

@@ -20,6 +20,7 @@ from syncer.report.summary import causes_of, human_bytes, human_seconds, moved, 
 Row: TypeAlias = list[Any]
 
 _NAMES_SHOWN = 5  # of what failed for one cause
+_LEAST = 0.05  # seconds that are told: less is 0.0
 _MARKUP = re.compile(rb"[<>&]")  # what could end the element that the data are in
 _SAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"}
 _BOUNDS = {
@@ -231,7 +232,7 @@ def _bound(document: Mapping[str, Any]) -> dict[str, Any] | None:
     if not bound:
         return None
     seconds = sorted(bound["worker_seconds"].items(), key=lambda each: -each[1])
-    told = [(_BOUNDS.get(by, by.replace("_", ": ")), value) for by, value in seconds if value > 0]
+    told = [(_BOUNDS.get(by, by.replace("_", ": ")), value) for by, value in seconds if value >= _LEAST]
     text = str(bound["text"])
     return {"text": f"{text[:1].upper()}{text[1:]}.", "hint": bound["hint"], "seconds": told}
 

@@ -145,7 +145,7 @@ def moved(size: int, blobs: int, unfinished: int) -> str:
     >>> moved(0, 0, 0), moved(3_000_000, 2, 0), moved(1_000_000, 0, 1_000_000)
     ('nothing', '3.00 MB in 2 blobs', '1.00 MB of blobs that are not whole yet')
     >>> moved(3_000_000, 2, 1_000_000)
-    '3.00 MB in 2 blobs, 1.00 MB of it in more that are not whole yet'
+    '3.00 MB: 2.00 MB in 2 blobs, 1.00 MB of others that are not whole yet'
     """
     if not size:
         return "nothing"
@@ -153,8 +153,8 @@ def moved(size: int, blobs: int, unfinished: int) -> str:
         return f"{human_bytes(size)} in {quantity(blobs, 'blob')}"
     if not blobs:
         return f"{human_bytes(size)} of blobs that are not whole yet"
-    whole = f"{human_bytes(size)} in {quantity(blobs, 'blob')}"
-    return f"{whole}, {human_bytes(unfinished)} of it in more that are not whole yet"
+    whole = f"{human_bytes(size - unfinished)} in {quantity(blobs, 'blob')}"
+    return f"{human_bytes(size)}: {whole}, {human_bytes(unfinished)} of others that are not whole yet"
 
 
 def bound_lines(bound: Bound | None, seconds: float) -> list[str]:

@@ -48,7 +48,7 @@ class BlobSpan(Struct, frozen=True, kw_only=True):
     bytes: int
     at: float
     seconds: float
-    outcome: str  # copied or failed
+    outcome: str  # copied, failed, or unfinished where the run ended first
     image: str = ""  # one that has it, at the source
     space: str = ""  # its repository at the target
     resumed: int = 0  # bytes that an earlier run had brought
@@ -217,7 +217,9 @@ class TimelineRecorder(Struct):
         ``sent`` are its bytes that no ``look`` sees, since they came from another machine.
         """
         for key in [key for key in self._active if key[0] == site]:
-            self._flying -= len(self._active.pop(key))
+            group = self._active.pop(key)
+            self._flying -= len(group)
+            self._blobs += [self._end(active, "unfinished", site) for active in group]
         end = self.clock() - self._began
         if sent and end > at:
             self._reach(end)
@@ -263,10 +265,13 @@ class TimelineRecorder(Struct):
         outcome = _LANDING[type(event)]
         if outcome is None:
             return
-        seconds = self.clock() - active.began
-        self._blobs.append(_Ended(descriptor.size, active.began - self._began, seconds, active.event, outcome, site))
+        self._blobs.append(self._end(active, outcome, site))
         if len(self._blobs) >= 2 * self.most_blobs:
             self._keep_largest()
+
+    def _end(self, active: _Active, outcome: str, site: str) -> _Ended:
+        size, at = active.event.progress.descriptor.size, active.began - self._began
+        return _Ended(size, at, self.clock() - active.began, active.event, outcome, site)
 
     def _keep_largest(self) -> None:
         self._blobs.sort(key=lambda blob: -blob.size)
@@ -323,8 +328,11 @@ class TimelineRecorder(Struct):
 
     def timeline(self) -> Timeline:
         """The timeline so far, as of the last look."""
-        self._keep_largest()
-        blobs = sorted(self._blobs, key=lambda blob: blob.at)
+        under_way = [
+            self._end(active, "unfinished", site) for (site, _), group in self._active.items() for active in group
+        ]
+        known = sorted([*self._blobs, *under_way], key=lambda blob: -blob.size)
+        blobs = sorted(known[: self.most_blobs], key=lambda blob: blob.at)
         received, sent, flying = self._series
         return Timeline(
             bucket_seconds=self.width,
@@ -332,7 +340,7 @@ class TimelineRecorder(Struct):
             bytes_sent=tuple(map(round, sent)),
             in_flight=tuple(round(figure / self.width, 2) for figure in flying),
             blobs=tuple(blob.span() for blob in blobs),
-            blobs_left_out=self._left_out,
+            blobs_left_out=self._left_out + len(known) - len(blobs),
             waits=tuple(
                 structs.replace(wait, at=round(wait.at, _DIGITS), seconds=round(wait.seconds, _DIGITS))
                 for wait in sorted(self._waits.values(), key=lambda wait: wait.at)
