@@ -228,6 +228,53 @@ async def test_a_missing_tag_names_the_nearest_ones_and_its_line(debian_registry
     assert len(asked) == 1
 
 
+async def test_a_name_that_is_not_there_has_its_line_in_every_file(
+    serve_disk: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it stands whole, and where its tag or version stands apart; a name that is right elsewhere is not told."""
+    async with serve_disk() as registry:
+        busybox = await fill(registry, "1.36.1", "1.37")
+        await client.push(registry, "charts/app", images.chart("app"), "1.0.0")
+        files = {
+            "images.txt": f"{busybox}:1.37\nhttp://{busybox}:1.1  # {busybox}:1.2\n",
+            "deploy.yaml": "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n"
+            f"    - image: {busybox}:1.37\n    - {{name: b, image: '{busybox}:1.2'}}\n",
+            "sync.yaml": f"""
+                sources:
+                  - images_file: images.txt
+                  - profile_file: deploy.yaml
+                  - image: {busybox}:1.3
+                  - repository: {busybox}
+                    tags:
+                      - "1.37"
+                      - "1.4"
+                  - chart:
+                      repository: oci://{registry.address}/charts
+                      name: app
+                      version: 9.9.9
+                targets: [{{registry: {registry.address}/to}}]
+            """,
+            "definition.yaml": "apiVersion: syncer/v1\nkind: BundleDefinition\nname: b\nimages:\n"
+            f"  - image: {busybox}:1.37\n  - image: {busybox}:1.5\n",
+        }
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        monkeypatch.chdir(tmp_path)
+        where = {
+            ("build", "--images-file", "images.txt"): "images.txt:2",
+            ("build", "--profile-file", "deploy.yaml"): "deploy.yaml:6",
+            ("build", "--dry-run", "--metadata-file", "definition.yaml"): "definition.yaml:6",
+            ("sync", "sync.yaml"): "sync.yaml:5, sync.yaml:9, sync.yaml:13, images.txt:2, deploy.yaml:6",
+            ("plan", "-c", "sync.yaml"): "sync.yaml:5, sync.yaml:9, sync.yaml:13, images.txt:2, deploy.yaml:6",
+        }
+        for words, lines in where.items():
+            ran = await syncer(*words, home=tmp_path)
+            hints = [line for line in ran.stderr.splitlines() if line.startswith("hint: ")]
+            may_be_partial = words[0] == "build" and "--dry-run" not in words
+            rest = ", or publish the rest with --allow-partial" if may_be_partial else ""
+            assert (ran.code, hints) == (4, [f"hint: correct {lines}{rest}"])
+
+
 async def test_tags_that_are_not_told_fail_nothing_more(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry() as registry, fault_proxy(registry) as proxy:
         await fill(registry, "1.37")

@@ -178,7 +178,7 @@ async def run_build(options: BuildOptions) -> Exit:
             built.report,
             profile=definition.name,
             code=built.exit,
-            lists=options.content.images_file,
+            lists=options.content.files,
             may_be_partial=not means.file.allow_partial,
         )
     if not pushes:
@@ -360,7 +360,7 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
         concurrency=options.connection.concurrency,
         warn=reporter.warn,
     )
-    return print_plan(forecast, options.output, exit_code=options.dry.exit_code)
+    return print_plan(forecast, options.output, exit_code=options.dry.exit_code, lists=options.content.files)
 
 
 async def _build(definition: Definition, options: BuildOptions, means: _Means, reporter: Reporter) -> BuildResult:
