@@ -11,6 +11,7 @@ import orjson
 import pytest
 import yaml
 
+from syncer.cli import main
 from syncer.transport.failures import no_connection
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -489,3 +490,44 @@ async def test_a_damaged_bundle_is_named_with_what_tells_a_whole_copy(serve_disk
         ]
         assert str(damaged) in each.stdout + each.stderr
         assert "alters content" not in each.stdout + each.stderr
+
+
+async def test_a_bundle_that_is_not_there_names_the_nearest_and_how_they_are_listed(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    await build(file := tmp_path / "edge.tar", some_images(), "tar")
+    async with serve_disk() as registry:
+        place = f"{registry.address}/base"
+        assert (await syncer("push", file, place, home=tmp_path)).code == 0
+        ran = [
+            await syncer(command, f"{place}/bundle-definition:egde", home=tmp_path)
+            for command in ("save", "definition")
+        ]
+        base_alone = await syncer("definition", place, home=tmp_path)
+
+    hint = f"hint: syncer list {place} lists the bundles that are there, as HOST/BASE/bundle-definition:NAME"
+    for each in ran:
+        assert (each.code, told(each)) == (
+            4,
+            [f"error: {place}/bundle-definition has no tag egde (nearest: edge)", hint],
+        )
+    assert told(base_alone) == [f"error: {registry.address} has no repository base", hint]
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "hint"),
+    [
+        ("", "it is empty", "copy it again from where it was built"),
+        ("busybox:1\n", "it is a text, such as a definition or a list of images", "syncer build --images-file {} "),
+    ],
+)
+def test_a_file_that_is_no_bundle_is_told_with_what_may_be_done(
+    tmp_path: Path, content: str, what: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "file").write_text(content)
+
+    assert main(["verify", str(file)]) == 2
+
+    error, helps = capsys.readouterr().err.splitlines()
+    assert error == f"error: {file} is no whole bundle or archive of images: {what}"
+    assert helps.startswith(f"hint: {hint.format(file)}")
