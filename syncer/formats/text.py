@@ -116,9 +116,9 @@ class ListedImage(Struct, frozen=True):
 def read_images_file(path: Path) -> list[ListedImage]:
     """Read the images of the text file at ``path``, one a line, in its order; duplicates stay.
 
-    Blank lines and comments (``#`` at the start or after white space) are skipped, and so is skopeo's prefix
-    ``docker://``; ``http://`` and ``https://`` say how a registry is asked.  Raises ``InvalidFile`` with all lines that
-    are wrong.
+    Blank lines and comments (``#`` at the start or after white space) are skipped, and so are skopeo's prefix
+    ``docker://`` and Helm's ``oci://``; ``http://`` and ``https://`` say how a registry is asked.  Raises
+    ``InvalidFile`` with all lines that are wrong.
     """
     return parse_images(read_text(path), path)
 
