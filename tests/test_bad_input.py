@@ -311,3 +311,31 @@ def test_a_sync_takes_its_file_as_an_argument(
 
     assert by_word == by_flag
     assert by_word[1].startswith("error: sync.yaml:1: sources")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("sources:\n\t- image: a\n", 2, "a tab does not indent, blanks do; a text that begins with @, ` or % stands …"),
+        ("sources:\n  - image: a\n    as: a: b\n", 3, "a text with a colon and a blank in it stands in quotes"),
+        ("sources:\n  - {repository: a, tags: {glob: *}}\n", 2, "a text that begins with * stands in quotes"),
+    ],
+)
+def test_a_slip_in_yaml_is_told_with_what_yaml_wants(
+    tmp_path: Path, text: str, line: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "sync.yaml").write_text(text)
+
+    assert main(["sync", str(file)]) == 2
+
+    told, helps = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {file}:{line}: column ")
+    assert helps.startswith(f"hint: {hint.removesuffix('…')}")
+
+
+def test_a_file_of_logins_that_is_named_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = tmp_path / "absent.json"
+
+    assert main(["list", UNUSED, "--authfile", str(absent)]) == 2
+
+    assert capsys.readouterr().err == f"error: {absent}: there is no such file\n"
