@@ -78,7 +78,10 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
     except OSError as error:
         if is_out_of_files(error):
             raise OutOfFiles from None
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}", hint=hint) from None
+        problem = f"it cannot be read: {error.strerror or error}"
+        if isinstance(error, IsADirectoryError):
+            problem = "it is a directory, where a file is wanted"
+        raise InvalidFile(path, problem, hint=hint) from None
 
 
 def write_whole(

@@ -107,6 +107,11 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
         ("edge nonsense", "syncer edge has no command nonsense", "syncer edge --help lists its commands"),
         ("help nonsense", "syncer has no command nonsense", "syncer --help lists its commands"),
         ("push --regstry a", "syncer push has no option --regstry", "did you mean --registry? syncer push --help …"),
+        (
+            "edge build --core-images",
+            "syncer edge build has no option --core-images",
+            "syncer edge build --help lists …",
+        ),
         ("push", "FILE (or --file) is missing", "syncer push --help lists its options"),
         ("export a.tar", "--output is missing", "syncer export --help lists its options"),
         ("build --concurrency 0", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
@@ -116,6 +121,8 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
         ("build --format rar", "--format: rar is not one of tar.zst, tar", "syncer build --help lists its options"),
         ("push a b.io c", "syncer push cannot take another argument: c", "give each by --registry, the first …"),
         ("list a.io/b c", "syncer list cannot take another argument: c", "syncer list --help lists its options"),
+        ("push a oci://b.io/c", "REGISTRY: 'oci://b.io/c' is not a registry", "write b.io/c, with http:// or …"),
+        ("push a https:/b.io/c", "REGISTRY: 'https:/b.io/c' is not a registry", "write b.io/c, with http:// or …"),
         ("push a b", "REGISTRY: 'b' is not a registry", "give its port too, or http:// or https:// before it"),
     ],
 )
@@ -260,6 +267,7 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
         ),
         ("save a.io/bundle-definition:b -o file", "--output: file is a file, and not a directory", "give the …"),
         ("plan sync.yaml", "syncer plan cannot take another argument: sync.yaml", "… syncer plan --config sync.yaml"),
+        ("serve file", "syncer serve cannot take another argument: file", "… syncer serve --bundle file"),
         ("plan file", "syncer plan cannot take another argument: file", "… syncer plan --file file"),
         ("sync sync.yaml -r a.io", "what to mirror is said by --config or by other flags, not by both", "put it …"),
     ],
@@ -307,3 +315,31 @@ def test_a_sync_takes_its_file_as_an_argument(
 
     assert by_word == by_flag
     assert by_word[1].startswith("error: sync.yaml:1: sources")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("sources:\n\t- image: a\n", 2, "a tab does not indent, blanks do; a text that begins with @, ` or % stands …"),
+        ("sources:\n  - image: a\n    as: a: b\n", 3, "a text with a colon and a blank in it stands in quotes"),
+        ("sources:\n  - {repository: a, tags: {glob: *}}\n", 2, "a text that begins with * stands in quotes"),
+    ],
+)
+def test_a_slip_in_yaml_is_told_with_what_yaml_wants(
+    tmp_path: Path, text: str, line: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "sync.yaml").write_text(text)
+
+    assert main(["sync", str(file)]) == 2
+
+    told, helps = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {file}:{line}: column ")
+    assert helps.startswith(f"hint: {hint.removesuffix('…')}")
+
+
+def test_a_file_of_logins_that_is_named_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = tmp_path / "absent.json"
+
+    assert main(["list", UNUSED, "--authfile", str(absent)]) == 2
+
+    assert capsys.readouterr().err == f"error: {absent}: there is no such file\n"

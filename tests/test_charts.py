@@ -17,6 +17,7 @@ from syncer.errors import (
     DigestMismatch,
     InvalidContent,
     ListIncomplete,
+    NameMissing,
     NotFound,
     SyncerError,
     TargetError,
@@ -190,10 +191,44 @@ async def test_a_version_that_is_not_there_names_the_nearest() -> None:
 
         error = await _error(ChartRequest(str(repository.url), "nginx", "1.3.0"))
         assert isinstance(error, NotFound)
-        assert "chart nginx 1.3.0 of http://127.0.0.1" in str(error)
-        assert "the nearest are 1.1.0, 1.2.0, 1.4.0, 2.0.0, 3.0.0" in str(error)
-        assert "the nearest are 3.0.0, 2.0.0" in str(await _error(ChartRequest(str(repository.url), "nginx", "latest")))
-        assert "the nearest are nginx" in str(await _error(ChartRequest(str(repository.url), "ngnix", "1.0.0")))
+        near = "1.1.0, 1.2.0, 1.4.0, 2.0.0, 3.0.0"
+        assert str(error) == f"{repository.url} has no chart nginx 1.3.0 (nearest: {near})"
+        other = await _error(ChartRequest(str(repository.url), "nginx", "latest"))
+        assert str(other) == f"{repository.url} has no chart nginx latest (nearest: 3.0.0, 2.0.0, 1.4.0, 1.2.0, 1.1.0)"
+        other = await _error(ChartRequest(str(repository.url), "ngnix", "1.0.0"))
+        assert str(other) == f"{repository.url} has no chart ngnix (nearest: nginx)"
+
+
+@pytest.mark.parametrize(
+    ("repo", "name", "version", "told"),
+    [
+        ("oci://r.io/charts", "nginx", "1.3.0", "oci://r.io/charts has no chart nginx 1.3.0 (nearest: 1.1.0, 1.4.0+b)"),
+        ("oci://r.io/charts", "nginx", ">=2", "oci://r.io/charts has no chart nginx >=2 (nearest: 1.4.0+b, 1.1.0)"),
+        (
+            "oci://r.io/charts/nginx",
+            "",
+            "9.0.0",
+            "oci://r.io/charts/nginx has no chart nginx 9.0.0 (nearest: …",
+        ),
+        ("oci://r.io/charts/nginx:9", "nginx", None, "oci://r.io/charts/nginx:9 has no chart nginx 9 (nearest: …"),
+        ("oci://r.io/charts", "ngnix", "1.0.0", "oci://r.io/charts has no chart ngnix"),
+    ],
+)
+async def test_a_version_that_a_registry_lacks_names_the_nearest(
+    repo: str, name: str, version: str | None, told: str
+) -> None:
+    error = await _error(ChartRequest(repo, name, version), registry=_Registry(charts__nginx=["1.1.0", "1.4.0_b"]))
+
+    assert isinstance(error, NameMissing)
+    assert str(error).startswith(told.removesuffix("…"))
+    assert told.endswith("…") or str(error) == told
+
+
+async def test_a_registry_that_denies_a_chart_is_not_said_to_lack_it() -> None:
+    registry = _Registry(charts__nginx=["1.0.0"])
+    registry.forbidden = "charts/nginx"
+
+    assert isinstance(await _error(ChartRequest("oci://r.io/charts/nginx", "", "1.0.0"), registry=registry), Denied)
 
 
 @pytest.mark.parametrize("absolute", [True, False])

@@ -11,6 +11,7 @@ import orjson
 import pytest
 import yaml
 
+from syncer.cli import main
 from syncer.transport.failures import no_connection
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -228,6 +229,53 @@ async def test_a_missing_tag_names_the_nearest_ones_and_its_line(debian_registry
     assert len(asked) == 1
 
 
+async def test_a_name_that_is_not_there_has_its_line_in_every_file(
+    serve_disk: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it stands whole, and where its tag or version stands apart; a name that is right elsewhere is not told."""
+    async with serve_disk() as registry:
+        busybox = await fill(registry, "1.36.1", "1.37")
+        await client.push(registry, "charts/app", images.chart("app"), "1.0.0")
+        files = {
+            "images.txt": f"{busybox}:1.37\nhttp://{busybox}:1.1  # {busybox}:1.2\n",
+            "deploy.yaml": "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n"
+            f"    - image: {busybox}:1.37\n    - {{name: b, image: '{busybox}:1.2'}}\n",
+            "sync.yaml": f"""
+                sources:
+                  - images_file: images.txt
+                  - profile_file: deploy.yaml
+                  - image: {busybox}:1.3
+                  - repository: {busybox}
+                    tags:
+                      - "1.37"
+                      - "1.4"
+                  - chart:
+                      repository: oci://{registry.address}/charts
+                      name: app
+                      version: 9.9.9
+                targets: [{{registry: {registry.address}/to}}]
+            """,
+            "definition.yaml": "apiVersion: syncer/v1\nkind: BundleDefinition\nname: b\nimages:\n"
+            f"  - image: {busybox}:1.37\n  - image: {busybox}:1.5\n",
+        }
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        monkeypatch.chdir(tmp_path)
+        where = {
+            ("build", "--images-file", "images.txt"): "images.txt:2",
+            ("build", "--profile-file", "deploy.yaml"): "deploy.yaml:6",
+            ("build", "--dry-run", "--metadata-file", "definition.yaml"): "definition.yaml:6",
+            ("sync", "sync.yaml"): "sync.yaml:5, sync.yaml:9, sync.yaml:13, images.txt:2, deploy.yaml:6",
+            ("plan", "-c", "sync.yaml"): "sync.yaml:5, sync.yaml:9, sync.yaml:13, images.txt:2, deploy.yaml:6",
+        }
+        for words, lines in where.items():
+            ran = await syncer(*words, home=tmp_path)
+            hints = [line for line in ran.stderr.splitlines() if line.startswith("hint: ")]
+            may_be_partial = words[0] == "build" and "--dry-run" not in words
+            rest = ", or publish the rest with --allow-partial" if may_be_partial else ""
+            assert (ran.code, hints) == (4, [f"hint: correct {lines}{rest}"])
+
+
 async def test_tags_that_are_not_told_fail_nothing_more(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry() as registry, fault_proxy(registry) as proxy:
         await fill(registry, "1.37")
@@ -442,3 +490,44 @@ async def test_a_damaged_bundle_is_named_with_what_tells_a_whole_copy(serve_disk
         ]
         assert str(damaged) in each.stdout + each.stderr
         assert "alters content" not in each.stdout + each.stderr
+
+
+async def test_a_bundle_that_is_not_there_names_the_nearest_and_how_they_are_listed(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    await build(file := tmp_path / "edge.tar", some_images(), "tar")
+    async with serve_disk() as registry:
+        place = f"{registry.address}/base"
+        assert (await syncer("push", file, place, home=tmp_path)).code == 0
+        ran = [
+            await syncer(command, f"{place}/bundle-definition:egde", home=tmp_path)
+            for command in ("save", "definition")
+        ]
+        base_alone = await syncer("definition", place, home=tmp_path)
+
+    hint = f"hint: syncer list {place} lists the bundles that are there, as HOST/BASE/bundle-definition:NAME"
+    for each in ran:
+        assert (each.code, told(each)) == (
+            4,
+            [f"error: {place}/bundle-definition has no tag egde (nearest: edge)", hint],
+        )
+    assert told(base_alone) == [f"error: {registry.address} has no repository base", hint]
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "hint"),
+    [
+        ("", "it is empty", "copy it again from where it was built"),
+        ("busybox:1\n", "it is a text, such as a definition or a list of images", "syncer build --images-file {} "),
+    ],
+)
+def test_a_file_that_is_no_bundle_is_told_with_what_may_be_done(
+    tmp_path: Path, content: str, what: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "file").write_text(content)
+
+    assert main(["verify", str(file)]) == 2
+
+    error, helps = capsys.readouterr().err.splitlines()
+    assert error == f"error: {file} is no whole bundle or archive of images: {what}"
+    assert helps.startswith(f"hint: {hint.format(file)}")

@@ -13,7 +13,7 @@ from typing import Self, TypeAlias
 from anyio import to_thread
 from msgspec import Struct
 
-from syncer.api.definitions import drop_local_paths
+from syncer.api.definitions import drop_local_paths, find_artifact
 from syncer.api.supplies import find_referrers
 from syncer.bundle import (
     AssumedBlob,
@@ -318,7 +318,7 @@ def _listing(bundle: Bundle) -> Definition:
 async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
     """Fetch the definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
     reference = stored.at(registries)
-    return await _read_definition(await registries.manifest(reference), reference, registries)
+    return await _read_definition(await find_artifact(reference, registries), reference, registries)
 
 
 async def read_contents_at(stored: StoredBundle, registries: Registries) -> tuple[tuple[Item, ...], Contents]:
@@ -327,7 +327,7 @@ async def read_contents_at(stored: StoredBundle, registries: Registries) -> tupl
     Raises as ``read_definition_at`` does.
     """
     reference = stored.at(registries)
-    manifest = await registries.manifest(reference)
+    manifest = await find_artifact(reference, registries)
     definition = await _read_definition(manifest, reference, registries)
     listed = contents_layer(manifest)
     contents = Contents.parse(await _read_layer(listed, reference, registries)) if listed else Contents()

@@ -389,7 +389,7 @@ def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
     while True:
         if final.exists() and not force:
             _remove_leftovers(final, path, journal)
-            raise AlreadyThere(f"{final} is already there", hint="replace it with --force, or choose another --name")
+            raise AlreadyThere(f"{final} is already there", hint="replace it with --force, or choose another name")
         file = try_lock(path)
         if file is None:
             raise Locked(

@@ -166,7 +166,9 @@ def explaining(place: Path | BundleUrl, file: File | None) -> Iterator[None]:
             is_of_other_size = any(word in str(error) for word in _OF_OTHER_SIZE)
             again = "copy it again, and compare the sizes of both files" if is_of_other_size else None
             raise InvalidBundle(f"{place} is not a whole bundle: {error}", hint=again) from None
-        raise InvalidArchive(f"{place} is not a whole archive of images: {error}", hint=hint_for(error)) from None
+        raise InvalidArchive(
+            f"{place} is no whole bundle or archive of images: {error}", hint=hint_for(error, place)
+        ) from None
     except OSError as error:
         raise InvalidBundle(f"{place} cannot be read: {error.strerror}") from None
 

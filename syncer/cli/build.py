@@ -179,7 +179,7 @@ async def run_build(options: BuildOptions) -> Exit:
             built.report,
             profile=definition.name,
             code=built.exit,
-            lists=options.content.images_file,
+            lists=options.content.files,
             may_be_partial=not may_lack,
         )
     if not pushes:
@@ -362,7 +362,7 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
         warn=reporter.warn,
         emit=reporter.emit,
     )
-    return print_plan(forecast, options.output, exit_code=options.dry.exit_code)
+    return print_plan(forecast, options.output, exit_code=options.dry.exit_code, lists=options.content.files)
 
 
 async def _build(definition: Definition, options: BuildOptions, means: _Means, reporter: Reporter) -> BuildResult:

@@ -397,6 +397,11 @@ class SourceOptions:
         metavar="FILE",
     )
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that say what is wanted."""
+        return (*self.images_file, *self.profile_file)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorOptions(SourceOptions):

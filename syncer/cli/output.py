@@ -22,7 +22,7 @@ from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDispl
 from syncer.cli.job import cause_of, code_of, code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
-from syncer.formats.text import read_images_file
+from syncer.formats.text import find_lines
 from syncer.formats.units import Shard
 from syncer.report import Account, Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
@@ -182,18 +182,25 @@ class Reporter(Struct, frozen=True):
 
 
 def hints_of(images: Sequence[Failed], lists: Sequence[Path] = (), *, may_be_partial: bool = False) -> Iterator[str]:
-    """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``."""
+    """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``.
+
+    Those are all files that say what is wanted.
+    """
     yield from {image.error.hint: None for image in images if image.error and image.error.hint}
     missing = [image for image in images if isinstance(image.error, NameMissing)]
     wrong, causes = {image.source for image in missing}, {str(image.error) for image in missing}
     if not wrong:
         return
-    places = [f"{path}:{each.line}" for path in lists for each in read_images_file(path) if each.reference in wrong]
+    places = [f"{path}:{line}" for path, line in find_lines(lists, wrong)]
     more = f" and {len(places) - _PLACES_SHOWN:,} more lines" if len(places) > _PLACES_SHOWN else ""
     where = (
         f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(causes) == 1 else "the names")
     )
-    rest = ", or publish the rest with --allow-partial" if may_be_partial and len(images) > len(wrong) else ""
+    rest = (
+        ", or publish the rest with --allow-partial"
+        if may_be_partial and any(image.error is None for image in images)
+        else ""
+    )
     yield f"correct {where}{rest}"
 
 
@@ -418,14 +425,17 @@ def open_screen(stream: TextIO, mode: Mode = Mode.AUTO) -> Iterator[Screen | Non
         screen.clear()
 
 
-def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:
-    """Print what a transfer would do; with ``exit_code`` the result says whether there is work."""
+def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool, lists: Sequence[Path] = ()) -> Exit:
+    """Print what a transfer would do; with ``exit_code`` the result says whether there is work.
+
+    Hints name the lines of ``lists``.
+    """
     if options.report:
         write_report(options.report, report)
     if options.json:
         print_json(report.to_json())
     else:
         click.echo(without_secrets(plan_summary(report)))
-    for hint in hints_of(report.images):
+    for hint in hints_of(report.images, lists):
         click.echo(f"hint: {hint}", err=True)
     return report.exit(tell_work=exit_code)

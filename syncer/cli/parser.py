@@ -175,7 +175,7 @@ def usage_error(wrong: click.ClickException) -> UsageError:
     match wrong:
         case click.NoSuchOption():
             said = f"{path} has no option {wrong.option_name}"
-            hint = f"{_meant(wrong.possibilities)}{hint}"
+            hint = f"{_meant(_near_flags(context, wrong))}{hint}"
         case click.NoSuchCommand():
             said = f"{path} has no command {wrong.command_name}"
             hint = f"{_meant(wrong.possibilities)}{hint}"
@@ -202,6 +202,15 @@ def _plain(text: str) -> str:
     return re.sub(r"'([^'\s]*)'", r"\1", text).rstrip(".")
 
 
+def _near_flags(context: click.Context | None, wrong: click.NoSuchOption) -> list[str]:
+    """The flags that help lists, are nearly what was written, and begin with the same letter: two at most."""
+    params = context.command.params if context else []
+    hidden = {flag for param in params if getattr(param, "hidden", False) for flag in param.opts}
+    first = wrong.option_name.lstrip("-")[:1]
+    near = [flag for flag in wrong.possibilities or () if flag.lstrip("-").startswith(first)]
+    return [flag for flag in near if flag not in hidden][:2]
+
+
 def _meant(names: Sequence[str] | None) -> str:
     return f"did you mean {' or '.join(names)}? " if names else ""
 
@@ -219,9 +228,8 @@ def _name_of(wrong: click.BadParameter) -> str:
 
 def _for_file(context: click.Context, word: str) -> str | None:
     """The flag for ``word``, where it is a file and the command takes such files by flags alone."""
-    option = next(
-        (each for each in context.command.params if each.name == ("config" if word.endswith(_YAML) else "file")), None
-    )
+    wanted = ("config",) if word.endswith(_YAML) else ("file", "bundle")
+    option = next((each for each in context.command.params if each.name in wanted), None)
     if option is None or not Path(word).is_file():
         return None
     return f"give the file by its flag: {context.command_path} {option.opts[-1]} {word}"

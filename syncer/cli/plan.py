@@ -33,7 +33,7 @@ from syncer.cli.output import print_plan, tell_waits, warn
 from syncer.cli.palette import open_console
 from syncer.cli.parser import Heading
 from syncer.cli.settings import chart_supplies, everyone_of, registry_settings, state_directory
-from syncer.cli.sync import find_login_target, find_sync_file, open_named
+from syncer.cli.sync import find_login_target, find_sync_file, lists_of, open_named
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import Shard
 from syncer.profiles.syncfile.sync_file import SyncFile
@@ -115,7 +115,8 @@ def plan(
             assumption = await delta.assumption(settings, concurrency=concurrency, warn=warn)
             bundle = BundleFile(format=format.value, platform=mirror.arch, assumption=assumption)
             forecast = await _plan_build(bundle, mirror, settings, concurrency=concurrency, emit=emit)
-        return print_plan(forecast, output, exit_code=exit_code)
+        lists = lists_of(sync_file) if sync_file else () if file else mirror.files
+        return print_plan(forecast, output, exit_code=exit_code, lists=lists)
 
     run(job)
 

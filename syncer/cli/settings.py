@@ -61,7 +61,8 @@ def registry_settings(
         client_key=_require_file(connection.tls_key),
         is_usual=is_default("ca_cert") or is_default("tls_cert"),
     )
-    files = (AuthFile(connection.authfile, is_required=True),) if connection.authfile else ()
+    given = _require_file(connection.authfile)
+    files = (AuthFile(given, is_required=True),) if given else ()
     return RegistrySettings(
         transport=TransportSettings(
             limits=Limits(

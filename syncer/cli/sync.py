@@ -148,7 +148,7 @@ def sync(
                 shares=spool_size != 0,
                 emit=tell_waits(output, known_secrets(settings)),
             )
-        return print_plan(report, output, exit_code=transfer.exit_code)
+        return print_plan(report, output, exit_code=transfer.exit_code, lists=lists_of(file))
 
     async def job() -> Exit:
         profile = order.profile
@@ -171,7 +171,7 @@ def sync(
                 )
         outcome = _outcome(file, result, share, how.timeout)
         reporter.summarize(
-            "Sync Summary", outcome, result.report, profile=profile, code=result.exit, lists=_lists(file)
+            "Sync Summary", outcome, result.report, profile=profile, code=result.exit, lists=lists_of(file)
         )
         return result.exit
 
@@ -290,7 +290,7 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
         for each in ended:
             outcome = _outcome(file, each, order.shard, how.timeout)
             reporter.summarize(
-                "Sync Summary", outcome, each.report, profile=order.profile, code=each.exit, lists=_lists(file)
+                "Sync Summary", outcome, each.report, profile=order.profile, code=each.exit, lists=lists_of(file)
             )
     return result.exit
 
@@ -325,9 +325,10 @@ def _names(file: SyncFile) -> dict[str, str]:
     }
 
 
-def _lists(file: SyncFile) -> list[Path]:
-    """The lists of images that ``file`` names."""
-    return [file.beside(source.images_file) for source in file.sources if source.images_file is not None]
+def lists_of(file: SyncFile) -> list[Path]:
+    """The files that say what is mirrored: ``file`` itself, unless it was made of flags, and those that it names."""
+    named = [path for source in file.sources for path in (source.images_file, source.profile_file) if path is not None]
+    return [*([file.path] if file.path.is_file() else []), *map(file.beside, named)]
 
 
 def _standing(target: Target, result: SyncResult) -> str:

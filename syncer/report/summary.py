@@ -13,6 +13,7 @@ import orjson
 from msgspec import Struct
 
 from syncer.errors import (
+    NameMissing,
     NetworkError,
     SyncerError,
     UsageError,
@@ -316,7 +317,7 @@ def first_line(error: SyncerError, source: Reference, target: Reference) -> str:
 def failure_line(source: Reference, error: SyncerError | None) -> str:
     """An image, and why it failed; its name is said once."""
     text = printable(str(error))
-    is_named = text == no_repository(source.registry, source.repository) or source.name in text.partition(" has no ")[0]
+    is_named = isinstance(error, NameMissing) or source.name in text.partition(" has no ")[0]
     return text if is_named else f"{source}: {text}"
 
 

@@ -121,7 +121,9 @@ def no_connection(  # noqa: PLR0911  (one for each cause)
             )
         case OSError() if cause.errno == errno.ECONNREFUSED:
             expected = "the proxy" if is_proxy else server
-            return Absent(f"{name} refused the connection", hint=f"is {expected} running there?")
+            is_usual = not is_proxy and ":" not in name.rpartition("]")[2]
+            port = "; without a port, 443 or 80 is meant" if is_usual else ""
+            return Absent(f"{name} refused the connection", hint=f"is {expected} running there?{port}")
         case OSError() if cause.errno in _NO_ROUTE:
             return Absent(
                 f"there is no route to {name}",
