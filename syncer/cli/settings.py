@@ -183,7 +183,13 @@ def source_place(text: str) -> Path | StoredBundle:
 def target_place(text: str) -> Path | RegistryAddress:
     """The place that a bundle goes to; raises ``UsageError``."""
     path = _path(text)
-    return path if path is not None else RegistryAddress.parse(text)
+    if path is not None:
+        return path
+    try:
+        return RegistryAddress.parse(text)
+    except UsageError as error:
+        hint = f"{error.hint}; the name of a file ends with .tar.zst or .tar" if error.hint else error.hint
+        raise UsageError(str(error), hint=hint) from None
 
 
 def is_bundle_name(path: Path) -> bool:
