@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from syncer.cli import main
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import Ran, syncer
+from tests.support.cli import Ran, environment, syncer
 from tests.support.registries import LOGIN
 
 UNUSED = "127.0.0.1:9"  # the discard port: nothing listens
@@ -343,3 +347,27 @@ def test_a_file_of_logins_that_is_named_must_be_there(tmp_path: Path, capsys: py
     assert main(["list", UNUSED, "--authfile", str(absent)]) == 2
 
     assert capsys.readouterr().err == f"error: {absent}: there is no such file\n"
+
+
+def test_a_certificate_that_is_none_is_told_before_any_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "ca.pem").write_text("busybox:1\n")
+
+    assert main(["list", f"https://{UNUSED}", "--ca-cert", str(file)]) == 2
+
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {file}: it is no PEM file"
+
+
+@pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may read every file")
+async def test_a_file_that_may_not_be_read_is_told_in_these_words(tmp_path: Path) -> None:
+    (file := tmp_path / "images.txt").write_text("busybox:1\n")
+    if os.getuid() == 0:
+        os.chown(file, 65534, 65534)
+    file.chmod(0)
+    words = [sys.executable, "-m", "syncer", "build", "--images-file", str(file)]
+    without_rights = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+
+    ran = await anyio.run_process([*without_rights, *words], check=False, env=environment(tmp_path))
+
+    assert (ran.returncode, ran.stderr.decode()) == (2, f"error: {file}: it cannot be read: Permission denied\n")

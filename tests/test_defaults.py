@@ -242,25 +242,21 @@ async def test_config_shows_which_variables_have_a_value_that_is_wrong(tmp_path:
 _KUBERNETES = ("SYNCER_PORT", "SYNCER_PORT_8000_TCP", "SYNCER_HOST", "SYNCER_SERVICE_HOST", "SYNCER_SERVICE_PORT_HTTP")
 
 
-@pytest.mark.parametrize("is_quiet", [False, True])
+@pytest.mark.parametrize("more", [[], ["--quiet"]])
 def test_a_variable_that_is_nearly_an_options_is_warned_of_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_quiet: bool
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     """What is nobody's slip stays untold: Kubernetes' variables, a password that a sync file names, other people's."""
     own = ("SYNCER_PASSWORD", "SYNCER_HARBOR_TOKEN", "SYNCER_TAG", *_KUBERNETES)
     for name in ("SYNCER_CONCURENCY", "SYNCER_PRUNE", *own):
         monkeypatch.setenv(name, "1")
 
-    parsed("push", "missing", UNUSED, *(["--quiet"] if is_quiet else []))
+    parsed("push", "missing", UNUSED, *more)
 
-    assert capsys.readouterr().err.splitlines() == (
-        []
-        if is_quiet
-        else [
-            "warning: SYNCER_CONCURENCY sets no option; did you mean SYNCER_CONCURRENCY?",
-            "warning: SYNCER_PRUNE sets nothing: --prune is given on the command line, each time",
-        ]
-    )
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: SYNCER_CONCURENCY sets no option; did you mean SYNCER_CONCURRENCY?",
+        "warning: SYNCER_PRUNE sets nothing: --prune is given on the command line, each time",
+    ]
 
 
 def test_a_table_of_the_file_is_for_the_command_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

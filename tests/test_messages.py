@@ -531,3 +531,25 @@ def test_a_file_that_is_no_bundle_is_told_with_what_may_be_done(
     error, helps = capsys.readouterr().err.splitlines()
     assert error == f"error: {file} is no whole bundle or archive of images: {what}"
     assert helps.startswith(f"hint: {hint.format(file)}")
+
+
+async def test_a_registry_that_lacks_everything_is_told_in_twenty_lines(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    await build(file := tmp_path / "edge.tar", some_images(), "tar")
+    async with serve_disk() as registry:
+        ran = await syncer("verify", file, f"{registry.address}/nothing", home=tmp_path)
+        document = await syncer("verify", file, f"{registry.address}/nothing", "--json", home=tmp_path)
+
+    lacking = len(document.json["lacking"])
+    assert lacking > 20
+    assert ran.stdout.count("lacking: ") == 20
+    assert f"         and {lacking - 20} more, all of which --json lists\n" in ran.stdout
+
+
+def test_a_destination_that_is_neither_names_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["copy", "a.tar", "b"]) == 2
+
+    assert capsys.readouterr().err.splitlines()[1] == (
+        "hint: give its port too, or http:// or https:// before it; the name of a file ends with .tar.zst or .tar"
+    )

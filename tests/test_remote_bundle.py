@@ -224,7 +224,7 @@ def cut(server: FileServer, stop: int) -> Fault:
     [
         (whole, UsageError, "gives it as a whole only"),
         (zipped, UsageError, "encodes it as 'gzip'"),
-        (status(404), NotFound, "404"),
+        (status(404), NotFound, "there is no file at http"),
         (status(403), Denied, "403"),
         (status(401), Denied, "401"),
         (status(400), RegistryError, "400"),

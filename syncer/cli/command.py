@@ -308,7 +308,7 @@ def _type(kind: Any, declared: _Declared) -> Any:
     if declared.parse:
         return _Parsed(declared.parse)
     if kind is Path:
-        return click.Path(path_type=Path)
+        return click.Path(path_type=Path, readable=False)  # reading it says so in words of ours
     if declared.lowest is not None or declared.highest is not None:
         number_range = click.IntRange if kind is int else click.FloatRange
         return number_range(declared.lowest, declared.highest)

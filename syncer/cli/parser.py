@@ -348,9 +348,8 @@ class Command(click.Command):
 
     def _look_through(self, defaults: Defaults, ctx: click.Context) -> None:
         """Warn of what seems to be a mistake in the defaults, and forget those that are of no use as it is called."""
-        if not ctx.params.get("quiet"):
-            for doubt in defaults.doubts():
-                click.echo(f"warning: {doubt}", err=True)
+        for doubt in defaults.doubts():
+            click.echo(f"warning: {doubt}", err=True)
         if any(is_default(param.name, ctx) for param in self.params):
             defaults.drop(self, ctx)
 

@@ -18,6 +18,7 @@ from syncer.bundle import BundleUrl
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions
 from syncer.cli.parser import is_default
 from syncer.errors import InvalidFile, UsageError
+from syncer.files import reading
 from syncer.oci import Reference
 from syncer.registry import (
     CHUNK_SIZE,
@@ -56,9 +57,9 @@ def registry_settings(
     host = HostSettings(
         plain_http=connection.plain_http or None,
         insecure=connection.insecure,
-        ca_cert=_require_file(connection.ca_cert),
-        client_cert=_require_file(connection.tls_cert),
-        client_key=_require_file(connection.tls_key),
+        ca_cert=_require_pem(connection.ca_cert),
+        client_cert=_require_pem(connection.tls_cert),
+        client_key=_require_pem(connection.tls_key),
         is_usual=is_default("ca_cert") or is_default("tls_cert"),
     )
     given = _require_file(connection.authfile)
@@ -137,6 +138,17 @@ def _read_login(login: LoginOptions, address: RegistryAddress) -> dict[str, Cred
     return {address.host: Credential(username=login.username, password=sys.stdin.readline().rstrip("\r\n"))}
 
 
+def _require_pem(path: Path | None) -> Path | None:
+    """Raise ``InvalidFile`` unless ``path`` is a file that certificates or keys can be in."""
+    if _require_file(path) is not None:
+        assert path is not None
+        with reading(path):
+            content = path.read_bytes()
+        if b"-----BEGIN " not in content:
+            raise InvalidFile(path, "it is no PEM file", hint="such a file has lines like -----BEGIN CERTIFICATE-----")
+    return path
+
+
 def _require_file(path: Path | None) -> Path | None:
     if path is not None and not path.is_file():
         raise InvalidFile(path, "there is no such file")
@@ -171,7 +183,13 @@ def source_place(text: str) -> Path | StoredBundle:
 def target_place(text: str) -> Path | RegistryAddress:
     """The place that a bundle goes to; raises ``UsageError``."""
     path = _path(text)
-    return path if path is not None else RegistryAddress.parse(text)
+    if path is not None:
+        return path
+    try:
+        return RegistryAddress.parse(text)
+    except UsageError as error:
+        hint = f"{error.hint}; the name of a file ends with .tar.zst or .tar" if error.hint else error.hint
+        raise UsageError(str(error), hint=hint) from None
 
 
 def is_bundle_name(path: Path) -> bool:

@@ -39,6 +39,7 @@ from syncer.registry import RegistryAddress
 from syncer.report import foreign_layers, human_bytes, human_seconds
 from syncer.report.summary import quantity, require_writable, write_report
 
+_GAPS_SHOWN = 20  # lines about what a registry lacks
 _MUCH = 50  # padding is worth a copy from one part in so many of a file on
 
 
@@ -278,8 +279,10 @@ def _standing(result: VerifyResult) -> Iterator[str]:
     if result.unknown:
         untold = sum(len(doubt.names) for doubt in result.unknown)
         yield f"registry {result.registry} did not tell of {untold:,} of {every}"
-    for gap in result.lacking:
+    for gap in result.lacking[:_GAPS_SHOWN]:
         yield f"lacking: {gap.name}: {gap.problem}"
+    if left := len(result.lacking[_GAPS_SHOWN:]):
+        yield f"         and {left:,} more, all of which --json lists"
     for doubt in result.unknown:
         yield f"unknown: {doubt.names[0]}{_and_more(doubt.names)}: {doubt.problem}"
 
