@@ -118,7 +118,7 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
             await client.push(source, name, image, "1")
         named = [word for name in "ab" for word in ("--image", f"{source.address}/{name}:1")]
         await syncer("build", *named, "--output", tmp_path, home=tmp_path)
-        stalled = proxy.on("PUT", "/blobs/uploads/", Stall("request", at=2_000_000))
+        stalled = proxy.on("PUT", "/blobs/uploads/", Stall("request"), times=None)
         sites = [f"{target.address}/done", f"{proxy.registry.address}/under-way", f"{target.address}/later"]
         to = [word for site in sites for word in ("-r", site)]
         command: list[str | Path] = ["push", "--file", tmp_path / "bundle.tar.zst", *to]
@@ -127,6 +127,7 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
 
         ended, stderr, seconds = await signalled(tmp_path, stalled, signal.SIGINT, *command, *told)
         fleet = report_at(tmp_path / "fleet.json")
+        proxy.rules.remove(stalled)
         again = await syncer(*command, "--json", home=tmp_path)
 
     done, under_way, later = fleet["sites"]
@@ -137,13 +138,12 @@ async def test_a_fleet_that_is_stopped_tells_how_far_each_site_is(
     assert fleet["causes"] == [{"cause": under_way["error"], "sites": [under_way["name"]]}]
     assert stderr.count("run the same command again to go on") == 1
     moved, spent = re.findall("^(?:moved|time): .*", stderr, re.MULTILINE)
-    assert under_way["bytes_sent"] > 1_000_000  # also of the blob that was under way
     total = human_bytes(done["bytes_sent"] + under_way["bytes_sent"])
     assert (moved, spent.endswith("/s")) == (f"moved:   {total}", True)
     own = report_at(tmp_path / under_way["report"])
     assert own["totals"]["images_unfinished"] >= 1
-    assert own["totals"]["bytes_unfinished"] > 1_000_000
-    assert [span["outcome"] for span in own["timeline"]["blobs"] if span["bytes"] > 2_000_000] == ["unfinished"]
+    assert own["totals"]["bytes_sent"] == under_way["bytes_sent"]
+    assert "unfinished" in {span["outcome"] for span in own["timeline"]["blobs"]}
     assert {span["site"] for span in fleet["timeline"]["blobs"] if span["outcome"] == "unfinished"} == {
         under_way["name"]
     }
