@@ -14,7 +14,7 @@ IMAGE_FILE ?= dist/oci-syncer-$(VERSION).image.tar
 # It mocks aiohttp with aioresponses, which cannot mock the newest (see pyproject.toml).
 MOCKED := test_an_answer_that_is_no_answer_is_told_as_what_it_is
 
-.PHONY: help demo test test-cluster test-pages test-ship newest soak check site format bench bench-full man wheel image image-lock clean
+.PHONY: help demo test test-cluster test-pages test-ship test-again newest soak check site format bench bench-full man wheel image image-lock clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,10 +23,14 @@ demo: $(VENV)/.installed ## build a bundle from an embedded registry, push it in
 	@$(BIN)/python -m syncer.demo
 
 # The tests start the command hundreds of times, which would compile it anew each time where no bytecode is written.
-test test-cluster: export PYTHONDONTWRITEBYTECODE :=
+test test-again test-cluster: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(VENV)/.tested tools ## set up what the tests need, and run them on all cores
 	$(PYTEST) --numprocesses auto
+
+test-again: ## what failed in the last `make test`, each test alone: three at most, which are to be mended all the same
+	@test "$$(grep -c :: .pytest_cache/v/cache/lastfailed)" -le 3
+	$(PYTEST) --last-failed --last-failed-no-failures none --timeout 300
 
 test-cluster: $(VENV)/.tested tools ## the tests with processes of a Dask cluster
 	$(PYTEST) -m cluster --numprocesses auto

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 if TYPE_CHECKING:
     from yarl import URL
 
-    from syncer.errors import NotFound, SyncerError
+    from syncer.errors import NotFound, SyncerError, VerificationError
     from syncer.files import InPlace
     from syncer.oci import Descriptor, Digest, Platform, Reference
     from syncer.oci.manifest import AnyManifest
@@ -35,6 +35,13 @@ class Progress(Struct):
     is_shared: bool = False  # its bytes were read from the source for several targets
     writing: float = 0.0  # seconds that its bytes took to be written to a disk
     hashing: float = 0.0  # seconds that they took to be hashed
+
+
+class FileProgress(Struct):
+    """The progress of a file that is written again, which its writer counts as ``Progress`` is counted."""
+
+    size: int  # bytes
+    done: int = 0
 
 
 class Blob(Protocol):
@@ -177,6 +184,15 @@ class Explaining(Protocol):
 
     async def explain(self, reference: Reference, error: NotFound) -> NotFound:
         """The error for ``reference``, which is not there as ``error`` says, in words that help.  Raises nothing."""
+        ...
+
+
+@runtime_checkable
+class Vouching(Protocol):
+    """A source that keeps content itself, and can say where it is wrong."""
+
+    def damaged(self, descriptor: Descriptor) -> VerificationError:
+        """The error for content that was read whole, and is not what its digest names."""
         ...
 
 
@@ -324,6 +340,15 @@ class Inspectable(Protocol):
 
     async def holds(self, space: str, descriptor: Descriptor) -> bool:
         """Tell whether ``space`` has the content in its right size.  Raises when the target does not tell."""
+        ...
+
+
+@runtime_checkable
+class Roomy(Protocol):
+    """A target that knows how much room it has."""
+
+    def is_roomy(self, times: float) -> bool:
+        """Tell whether there would be room for ``times`` as much as has been reserved."""
         ...
 
 

@@ -25,6 +25,7 @@
     │   └── TargetFull                        the target cannot store anything more
     ├── VerificationError            exit 6
     │   ├── DigestMismatch
+    │   │   └── DamagedAtSource               a source gives other bytes than the digest names, each time
     │   ├── InvalidContent                    a digest, descriptor or manifest that breaks the spec
     │   └── InvalidBundle
     │       ├── BundleChanged                 the file of a bundle became another one; the run ends
@@ -417,6 +418,10 @@ class DigestMismatch(VerificationError):
     """The digest or the length of some bytes is not the expected one."""
 
 
+class DamagedAtSource(DigestMismatch):
+    """A source gives content that its digest does not name, and gives it again."""
+
+
 class InvalidContent(VerificationError):
     """A digest, descriptor or manifest breaks the OCI specification."""
 
@@ -427,13 +432,19 @@ class InvalidBundle(VerificationError):
     ``findings`` has one sentence for each problem that a check found.
     """
 
+    remedy: ClassVar[str | None] = (
+        "copy the file again from where it was built; syncer verify FILE says whether a copy is whole"
+    )
+
     def __init__(self, message: str, *, findings: Sequence[str] = (), hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint or self.remedy)
         self.findings = tuple(map(redacted, findings))
 
 
 class BundleChanged(InvalidBundle):
     """The file of a bundle became another one while it was read from a server; the run ends."""
+
+    remedy = None
 
 
 class InvalidArchive(InvalidBundle):
@@ -443,6 +454,7 @@ class InvalidArchive(InvalidBundle):
     """
 
     exit = Exit.USAGE
+    remedy = None
 
 
 class Locked(SyncerError):

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import heapq
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,7 +78,10 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
     except OSError as error:
         if is_out_of_files(error):
             raise OutOfFiles from None
-        raise InvalidFile(path, f"it cannot be read: {error.strerror or error}", hint=hint) from None
+        problem = f"it cannot be read: {error.strerror or error}"
+        if isinstance(error, IsADirectoryError):
+            problem = "it is a directory, where a file is wanted"
+        raise InvalidFile(path, problem, hint=hint) from None
 
 
 def write_whole(
@@ -191,6 +195,11 @@ def lock_holder(path: Path) -> str:
     return f" (process {number}, begun {began:{form}})"
 
 
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_memory() -> int | None:
     """The bytes of memory that files may be kept in; None where the system does not tell.
 
@@ -210,12 +219,39 @@ def room_for(file: int) -> int | None:
     disk = os.fstatvfs(file)
     if not disk.f_blocks:
         return None
-    return os.fstat(file).st_blocks * _STAT_BLOCK + disk.f_bavail * disk.f_frsize
+    found = os.fstat(file)
+    own = found.st_blocks * _STAT_BLOCK if stat.S_ISREG(found.st_mode) else 0
+    return own + disk.f_bavail * disk.f_frsize
 
 
-def no_room(path: Path, needed: int, room: int) -> TargetFull:
+def room_at(path: Path) -> int | None:
+    """The size in bytes that the file ``path``, or a new one in the directory ``path``, can reach.
+
+    The file need not be there, nor its directory.  None when the file system does not know, or nobody may look.
+    """
+    with suppress(OSError):
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+        file = os.open(there, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return room_for(file)
+        finally:
+            os.close(file)
+    return None
+
+
+def no_room(path: Path, needed: int, room: int, *, hint: str = MAKE_ROOM) -> TargetFull:
     """The error for the file ``path`` of ``needed`` bytes or more, where its disk can hold ``room`` bytes of it."""
-    return TargetFull(f"{path} needs {human_bytes(needed)}, and {human_bytes(room)} are free", hint=MAKE_ROOM)
+    return TargetFull(f"{path} needs {human_bytes(needed)}, and {human_bytes(room)} are free", hint=hint)
+
+
+def require_room(directory: Path, needed: int, what: str) -> None:
+    """Raise ``TargetError`` unless a new file in ``directory``, one of temporary files, can hold ``what``."""
+    room = room_at(directory)
+    if room is not None and needed > room:
+        raise TargetError(
+            f"{what} needs {human_bytes(needed)} in {directory}, and {human_bytes(room)} are free",
+            hint="set TMPDIR to a directory on a disk with more room",
+        )
 
 
 class BlockFile:

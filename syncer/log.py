@@ -17,6 +17,8 @@ from syncer.report.figures import reason
 from syncer.transfer.events import (
     CameBack,
     Committed,
+    Compacted,
+    Compacting,
     Copied,
     Emit,
     Event,
@@ -123,6 +125,10 @@ def log_events(logger: FilteringBoundLogger) -> Emit:
                 _tell_content(logger, event)
             case Paused() | Retried() | WentAway() | CameBack() | Stalled():
                 _tell_wait(logger, event)
+            case Compacting(path, progress):
+                logger.info("file_compacting", file=path, bytes=progress.size)
+            case Compacted(path, seconds):
+                logger.info("file_compacted", file=path, seconds=round(seconds, 3))
             case Started():
                 pass
             case _:

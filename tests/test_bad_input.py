@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
+from syncer.cli import main
 from tests.conftest import OpenRegistry
 from tests.support import client, images
-from tests.support.cli import Ran, syncer
+from tests.support.cli import Ran, environment, syncer
 from tests.support.registries import LOGIN
 
 UNUSED = "127.0.0.1:9"  # the discard port: nothing listens
@@ -98,12 +103,45 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
     assert value in sentence(ran)
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["nonsense"], ["push"], ["build", "--concurrency", "0"]])
-async def test_the_parser_refuses_what_it_does_not_know(tmp_path: Path, arguments: list[str]) -> None:
-    ran = await syncer(*arguments, home=tmp_path)
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("--nonsense", "syncer has no option --nonsense", "syncer --help lists its commands"),
+        ("psh", "syncer has no command psh", "did you mean push? syncer --help lists its commands"),
+        ("edge nonsense", "syncer edge has no command nonsense", "syncer edge --help lists its commands"),
+        ("help nonsense", "syncer has no command nonsense", "syncer --help lists its commands"),
+        ("push --regstry a", "syncer push has no option --regstry", "did you mean --registry? syncer push --help …"),
+        (
+            "edge build --core-images",
+            "syncer edge build has no option --core-images",
+            "syncer edge build --help lists …",
+        ),
+        ("push", "FILE (or --file) is missing", "syncer push --help lists its options"),
+        ("export a.tar", "--output is missing", "syncer export --help lists its options"),
+        ("build --concurrency 0", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
+        ("build --concurrency many", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
+        ("build --name", "--name needs a value", "syncer build --help lists its options"),
+        ("build --quiet=maybe", "--quiet does not take a value", "syncer build --help lists its options"),
+        ("build --format rar", "--format: rar is not one of tar.zst, tar", "syncer build --help lists its options"),
+        ("push a b.io c", "syncer push cannot take another argument: c", "give each by --registry, the first …"),
+        ("list a.io/b c", "syncer list cannot take another argument: c", "syncer list --help lists its options"),
+        ("push a oci://b.io/c", "REGISTRY: 'oci://b.io/c' is not a registry", "write b.io/c, with http:// or …"),
+        ("push a https:/b.io/c", "REGISTRY: 'https:/b.io/c' is not a registry", "write b.io/c, with http:// or …"),
+        ("push a b", "REGISTRY: 'b' is not a registry", "give its port too, or http:// or https:// before it"),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_told_as_any_other(
+    words: str, error: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence and one hint, in the form of all errors."""
+    code = main(words.split())
 
-    assert ran.code == 2
-    assert "Usage: syncer" in ran.stderr
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    told, helps = said.err.splitlines()
+    assert told == f"error: {error}"
+    assert helps.startswith(f"hint: {hint.removesuffix('…')}")
+    assert hint.endswith("…") or helps == f"hint: {hint}"
 
 
 async def test_an_image_and_a_registry_that_are_not_there(debian_registry: OpenRegistry, tmp_path: Path) -> None:
@@ -176,16 +214,20 @@ async def test_a_bundle_that_is_there_is_replaced_only_by_force(debian_registry:
     assert kept == before != bundle.stat().st_ino
 
 
-async def test_an_output_that_cannot_be_written(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+async def test_an_output_below_a_file_is_told_before_anything_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    async with debian_registry() as registry:
-        await client.push(registry, "app", images.image("a"), "1")
-        ran = await syncer(
-            "build", "--image", f"{registry.address}/app:1", "--output", tmp_path / "file/below", home=tmp_path
-        )
+    ran = await syncer("build", "--image", f"{UNUSED}/app:1", "--output", tmp_path / "file/below", home=tmp_path)
+
+    assert ran.code == 2
+    assert "below is to be a directory" in sentence(ran)
+
+
+@pytest.mark.parametrize("place", ["/proc/1/bundles", "/sys/bundles"])
+async def test_an_output_that_cannot_be_written(place: str, tmp_path: Path) -> None:
+    ran = await syncer("build", "--image", f"{UNUSED}/app:1", "--output", place, home=tmp_path)
 
     assert ran.code == 5
-    assert "below" in sentence(ran)
+    assert place in sentence(ran)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -216,3 +258,116 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
     assert len(lines) == 101
     assert lines[99].startswith(f"error: {file}:101: sources[99].image: ")
     assert lines[100] == "error: there are 1,134 more mistakes"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        ("build a.io/b --output file", "--output: file is a file, and not a directory", "give the directory by …"),
+        (
+            "build a.io/b --dry-run --output sub/new.tar.zst",
+            "--output: sub/new.tar.zst is the name of a bundle, where its directory is wanted",
+            "give --output sub --name new",
+        ),
+        ("save a.io/bundle-definition:b -o file", "--output: file is a file, and not a directory", "give the …"),
+        ("plan sync.yaml", "syncer plan cannot take another argument: sync.yaml", "… syncer plan --config sync.yaml"),
+        ("serve file", "syncer serve cannot take another argument: file", "… syncer serve --bundle file"),
+        ("plan file", "syncer plan cannot take another argument: file", "… syncer plan --file file"),
+        ("sync sync.yaml -r a.io", "what to mirror is said by --config or by other flags, not by both", "put it …"),
+    ],
+)
+def test_a_file_in_another_place_is_told_with_the_place_for_it(  # noqa: PLR0917  (a row of a table)
+    words: str,
+    error: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("file", "sync.yaml"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert main(words.split()) == 2
+
+    told, helps = capsys.readouterr().err.splitlines()
+    start, _, end = hint.partition("…")
+    assert told == f"error: {error}"
+    assert helps.startswith(f"hint: {start}")
+    assert helps.endswith(end)
+
+
+def test_a_name_like_a_bundles_may_be_that_of_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.tar").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    main(["build", "A", "--output", "old.tar"])
+
+    assert "--output" not in capsys.readouterr().err
+
+
+def test_a_sync_takes_its_file_as_an_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sync.yaml").write_text("sources: 1\n")
+    monkeypatch.chdir(tmp_path)
+
+    by_flag = main(["sync", "-c", "sync.yaml"]), capsys.readouterr().err
+    by_word = main(["sync", "sync.yaml"]), capsys.readouterr().err
+
+    assert by_word == by_flag
+    assert by_word[1].startswith("error: sync.yaml:1: sources")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("sources:\n\t- image: a\n", 2, "a tab does not indent, blanks do; a text that begins with @, ` or % stands …"),
+        ("sources:\n  - image: a\n    as: a: b\n", 3, "a text with a colon and a blank in it stands in quotes"),
+        ("sources:\n  - {repository: a, tags: {glob: *}}\n", 2, "a text that begins with * stands in quotes"),
+    ],
+)
+def test_a_slip_in_yaml_is_told_with_what_yaml_wants(
+    tmp_path: Path, text: str, line: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "sync.yaml").write_text(text)
+
+    assert main(["sync", str(file)]) == 2
+
+    told, helps = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {file}:{line}: column ")
+    assert helps.startswith(f"hint: {hint.removesuffix('…')}")
+
+
+def test_a_file_of_logins_that_is_named_must_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = tmp_path / "absent.json"
+
+    assert main(["list", UNUSED, "--authfile", str(absent)]) == 2
+
+    assert capsys.readouterr().err == f"error: {absent}: there is no such file\n"
+
+
+def test_a_certificate_that_is_none_is_told_before_any_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "ca.pem").write_text("busybox:1\n")
+
+    assert main(["list", f"https://{UNUSED}", "--ca-cert", str(file)]) == 2
+
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {file}: it is no PEM file"
+
+
+@pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may read every file")
+async def test_a_file_that_may_not_be_read_is_told_in_these_words(tmp_path: Path) -> None:
+    (file := tmp_path / "images.txt").write_text("busybox:1\n")
+    if os.getuid() == 0:
+        os.chown(file, 65534, 65534)
+    file.chmod(0)
+    words = [sys.executable, "-m", "syncer", "build", "--images-file", str(file)]
+    without_rights = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+
+    ran = await anyio.run_process([*without_rights, *words], check=False, env=environment(tmp_path))
+
+    assert (ran.returncode, ran.stderr.decode()) == (2, f"error: {file}: it cannot be read: Permission denied\n")

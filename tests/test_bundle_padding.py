@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +15,16 @@ import pytest
 
 from syncer import failpoints
 from syncer.api.build import BundleFile
-from syncer.api.result import BuildResult, RunOptions
+from syncer.api.result import BuildResult, RunOptions, to_all
 from syncer.api.save import copy
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
-from syncer.content import Item
+from syncer.content import FileProgress, Item
 from syncer.errors import AlreadyThere, TargetFull
+from syncer.log import log_events, open_log
 from syncer.oci import Descriptor, Digest
-from syncer.report import human_bytes
-from syncer.transfer.events import Copied
+from syncer.profiles.definition.definition import Definition
+from syncer.report import Account, ProgressMeter, human_bytes
+from syncer.transfer.events import Compacted, Compacting, Copied, Event
 from syncer.transfer.run import Options, transfer
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -83,6 +87,30 @@ async def test_a_bundle_of_less_than_an_interrupted_build_began_has_nothing_of_t
     assert final.read_bytes() == expected
     assert not [event for event in events if isinstance(event, Copied)]
     assert beside(final) == ["bundle"]
+
+
+async def test_whoever_waits_for_the_copy_hears_how_far_it_is(tmp_path: Path) -> None:
+    """It takes minutes where tens of GB are copied, long after the last byte has come."""
+    await interrupt(tmp_path / "edge.tar.zst")
+    source, file = many_images(), BundleFile(output=tmp_path)
+    account, display, log = Account(run_id="r", fetches=True, sends=False), ProgressMeter(), io.StringIO()
+    events: list[Event] = []
+    async with file.open("edge") as writer:
+        await transfer(wanted(source), source, writer, options=Options(), emit=account)
+        tell = to_all(events.append, display, log_events(open_log(log, run_id="r")))
+        built = await file.publish(writer, "edge", account.report(), lambda: Definition(name="edge"), tell)
+
+    began, ended = events
+    assert isinstance(began, Compacting)
+    assert isinstance(ended, Compacted)
+    assert began.path == ended.path == built.path
+    assert built.size * 0.9 < began.progress.size == began.progress.done < built.size
+    assert re.findall("file_compact(?:ing|ed)", log.getvalue()) == ["file_compacting", "file_compacted"]
+    assert display.measure(1.0).step is None
+    display(Compacting(Path("/out/edge.tar.zst"), FileProgress(40_000_000_000, done=10_000_000_000)))
+    assert display.measure(2.0).step == (
+        "edge.tar.zst is copied without what is not wanted of it: 10.0 GB of 40.0 GB, 25 %"
+    )
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -322,7 +350,7 @@ async def test_a_run_that_is_cut_while_it_publishes_is_told_of(tmp_path: Path, m
     assert told == [(WANTED, "few")]
 
 
-FULL = os.statvfs_result((4096, 4096, 1, 0, 0, 0, 0, 0, 0, 255))
+FULL = os.statvfs_result((4096, 4096, 9, 9, 9, 0, 0, 0, 0, 255))
 
 
 async def test_a_file_that_keeps_its_padding_is_told_with_the_way_to_one_without(

@@ -18,8 +18,9 @@ import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer, verify_bundle
 from syncer.content import Blob, Pieces, Progress
-from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull
+from syncer.errors import AlreadyThere, DigestMismatch, Interrupted, Locked, SyncerError, TargetFull, UsageError
 from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.manifest import AnyManifest
 from syncer.transfer.events import Copied, Event, Failed, Skipped
 from syncer.transfer.run import Options, transfer
 from tests.support import images
@@ -444,6 +445,36 @@ async def test_a_bundle_that_cannot_fit_is_refused_before_anything_is_fetched(tm
     assert refused.value.hint
 
 
+@dataclass(slots=True)
+class LateSource(FaultySource):
+    """Says nothing of the image ``late`` before whoever wants to fetch others has had every opportunity to."""
+
+    async def manifest(self, reference: Reference) -> AnyManifest:
+        if reference.path.endswith("late"):
+            for _ in range(500):
+                await anyio.lowlevel.checkpoint()
+        return self._find(reference)
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_nothing_is_fetched_before_all_of_a_bundle_is_known_to_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_begun: bool
+) -> None:
+    """Row 43: though what was found first would fit, and an earlier build has brought some of it."""
+    if is_begun:
+        await break_off(tmp_path / "bundle", 1_500_000)
+    source = LateSource()
+    add_large_images(source)
+    source.add("late", images.image("late", layers=[images.layer("late", 5_000_000)]))
+    free = os.statvfs_result((4096, 4096, 4096, 1500, 1500, 0, 0, 0, 0, 255))  # 6 MB
+    monkeypatch.setattr(os, "fstatvfs", lambda _: free)
+
+    with pytest.raises(TargetFull, match=r"bundle needs 8\.\d\d MB, and [67]\.\d\d MB are free"):
+        await build(tmp_path / "bundle", source)
+
+    assert source.opened == []
+
+
 async def test_a_cancelled_build_leaves_all_that_landed_and_no_lock(tmp_path: Path) -> None:
     """Row 45: whatever is under way ends, and the next build goes on."""
     final = tmp_path / "bundle"
@@ -586,8 +617,12 @@ async def test_a_directory_that_cannot_be_written_is_said_so(tmp_path: Path) -> 
     """Row 43: also when a file is where a directory must be."""
     (tmp_path / "file").write_text("")
 
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match=f"{directory} is to be a directory, and a file is there"):
+            async with open_writer(directory / "bundle"):
+                pass
     with pytest.raises(TargetFull, match="cannot write"):
-        async with open_writer(tmp_path / "file" / "bundle"):
+        async with open_writer(Path("/proc/bundle")):
             pass
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,17 @@ import pytest
 from yarl import URL
 
 from syncer.content import FileBlob
-from syncer.errors import Denied, DigestMismatch, InvalidContent, ListIncomplete, NotFound, SyncerError, UsageError
+from syncer.errors import (
+    Denied,
+    DigestMismatch,
+    InvalidContent,
+    ListIncomplete,
+    NameMissing,
+    NotFound,
+    SyncerError,
+    TargetError,
+    UsageError,
+)
 from syncer.oci import Descriptor, Digest, Manifest, Reference
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, guess_reference
 from syncer.profiles.charts.index import read_index
@@ -180,10 +191,44 @@ async def test_a_version_that_is_not_there_names_the_nearest() -> None:
 
         error = await _error(ChartRequest(str(repository.url), "nginx", "1.3.0"))
         assert isinstance(error, NotFound)
-        assert "chart nginx 1.3.0 of http://127.0.0.1" in str(error)
-        assert "the nearest are 1.1.0, 1.2.0, 1.4.0, 2.0.0, 3.0.0" in str(error)
-        assert "the nearest are 3.0.0, 2.0.0" in str(await _error(ChartRequest(str(repository.url), "nginx", "latest")))
-        assert "the nearest are nginx" in str(await _error(ChartRequest(str(repository.url), "ngnix", "1.0.0")))
+        near = "1.1.0, 1.2.0, 1.4.0, 2.0.0, 3.0.0"
+        assert str(error) == f"{repository.url} has no chart nginx 1.3.0 (nearest: {near})"
+        other = await _error(ChartRequest(str(repository.url), "nginx", "latest"))
+        assert str(other) == f"{repository.url} has no chart nginx latest (nearest: 3.0.0, 2.0.0, 1.4.0, 1.2.0, 1.1.0)"
+        other = await _error(ChartRequest(str(repository.url), "ngnix", "1.0.0"))
+        assert str(other) == f"{repository.url} has no chart ngnix (nearest: nginx)"
+
+
+@pytest.mark.parametrize(
+    ("repo", "name", "version", "told"),
+    [
+        ("oci://r.io/charts", "nginx", "1.3.0", "oci://r.io/charts has no chart nginx 1.3.0 (nearest: 1.1.0, 1.4.0+b)"),
+        ("oci://r.io/charts", "nginx", ">=2", "oci://r.io/charts has no chart nginx >=2 (nearest: 1.4.0+b, 1.1.0)"),
+        (
+            "oci://r.io/charts/nginx",
+            "",
+            "9.0.0",
+            "oci://r.io/charts/nginx has no chart nginx 9.0.0 (nearest: …",
+        ),
+        ("oci://r.io/charts/nginx:9", "nginx", None, "oci://r.io/charts/nginx:9 has no chart nginx 9 (nearest: …"),
+        ("oci://r.io/charts", "ngnix", "1.0.0", "oci://r.io/charts has no chart ngnix"),
+    ],
+)
+async def test_a_version_that_a_registry_lacks_names_the_nearest(
+    repo: str, name: str, version: str | None, told: str
+) -> None:
+    error = await _error(ChartRequest(repo, name, version), registry=_Registry(charts__nginx=["1.1.0", "1.4.0_b"]))
+
+    assert isinstance(error, NameMissing)
+    assert str(error).startswith(told.removesuffix("…"))
+    assert told.endswith("…") or str(error) == told
+
+
+async def test_a_registry_that_denies_a_chart_is_not_said_to_lack_it() -> None:
+    registry = _Registry(charts__nginx=["1.0.0"])
+    registry.forbidden = "charts/nginx"
+
+    assert isinstance(await _error(ChartRequest("oci://r.io/charts/nginx", "", "1.0.0"), registry=registry), Denied)
 
 
 @pytest.mark.parametrize("absolute", [True, False])
@@ -259,6 +304,27 @@ async def test_an_archive_that_was_cut_off_is_fetched_again() -> None:
 
             assert isinstance(found, ResolvedChart)
             assert [path.name.partition("-")[0] for path in sorted(spool.directory.iterdir())] == ["index", "sha256"]
+
+
+async def test_an_archive_without_room_for_it_is_told_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with chart_repository() as repository:
+        archive = repository.add_chart("nginx", "1.0.0")
+        repository.add_chart("other", "1.0.0")
+        repository.index()
+        with open_spool() as spool:
+            async with _charts(spool) as charts:
+                request = ChartRequest(str(repository.url), "nginx", "1.0.0")
+                await charts.resolve(ChartRequest(str(repository.url), "other", "1.0.0"))  # and with it the index
+                before = sorted(spool.directory.iterdir())
+                free = os.statvfs_result((1, 1, 4096, len(archive) - 1, len(archive) - 1, 0, 0, 0, 0, 255))
+                monkeypatch.setattr(os, "fstatvfs", lambda _: free)
+                (found,) = await charts.resolve_all([request])
+
+            assert isinstance(found, FailedChart)
+            assert isinstance(found.error, TargetError)
+            assert f"nginx-1.0.0.tgz needs {len(archive)} B in {spool.directory}, and" in str(found.error)
+            assert found.error.hint == "set TMPDIR to a directory on a disk with more room"
+            assert sorted(spool.directory.iterdir()) == before
 
 
 async def test_another_archive_than_the_indexs_is_refused() -> None:

@@ -252,7 +252,7 @@ async def test_wrong_usage_ends_with_two_and_leaves_stdout_alone(words: str, tmp
     ran = await syncer(*words.split(), home=tmp_path)
 
     assert (ran.code, ran.stdout) == (2, "")
-    assert "rror: " in ran.stderr or ran.stderr.startswith("Usage: syncer")
+    assert "error: " in ran.stderr or ran.stderr.startswith("Usage: syncer")
 
 
 def test_a_reader_that_leaves_early_hears_no_complaint(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def bash(*words: str, home: Path) -> list[str]:
         (["syncer", "edge", ""], ["build", "deploy"]),
         (["syncer", "schema", "si"], ["sites"]),
         (["syncer", "build", "a"], []),
+        (["syncer", "help", "pu"], ["push"]),
+        (["syncer", "help", "edge", ""], ["build", "deploy"]),
+        (["syncer", "help", "push", ""], []),
+        (["syncer", "help", "nonsense", ""], []),
     ],
 )
 def test_bash_is_offered_commands_options_and_their_words(words: list[str], offered: list[str], tmp_path: Path) -> None:
@@ -76,6 +80,19 @@ async def test_a_file_is_completed_by_each_shell_itself(shell: str, line: str, w
     assert ("--targets-file" in ran.stdout) == bool(word)
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_help_is_offered_commands_by_each_shell(shell: str, tmp_path: Path) -> None:
+    ran = await syncer(
+        home=tmp_path,
+        COMP_WORDS="syncer help pu" if shell != "fish" else "syncer help",
+        COMP_CWORD="pu" if shell == "fish" else "2",
+        _SYNCER_COMPLETE=f"{shell}_complete",
+    )
+
+    assert ran.code == 0
+    assert ran.stdout.replace(",", "\n").replace("\t", "\n").split("\n")[:2] == ["plain", "push"]
+
+
 @pytest.mark.parametrize(
     ("shell", "part"), [("bash", "complete -o nosort"), ("zsh", "#compdef syncer"), ("fish", "string split -m 1")]
 )
@@ -90,4 +107,4 @@ async def test_another_shell_is_a_mistake(tmp_path: Path) -> None:
     ran = await syncer("completion", "csh", home=tmp_path)
 
     assert (ran.code, ran.stdout) == (2, "")
-    assert "'bash', 'zsh', 'fish'" in ran.stderr
+    assert "error: SHELL: csh is not one of bash, zsh, fish" in ran.stderr

@@ -4,6 +4,7 @@ import os
 import pty
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -12,11 +13,21 @@ from rich.console import Console
 from syncer.cli.display import Mode, PlainDisplay
 from syncer.cli.live import TerminalScreen, shortened, sites_view, view
 from syncer.cli.output import open_display
-from syncer.content import Item, Progress
+from syncer.content import FileProgress, Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report.progress_meter import FleetMeasurement, InFlight, Measurement, SiteUnderWay, TargetUnderWay
-from syncer.transfer.events import Copied, Found, ImageCopied, ImageFailed, Paused, Retried, Stalled, Started
+from syncer.transfer.events import (
+    Compacting,
+    Copied,
+    Found,
+    ImageCopied,
+    ImageFailed,
+    Paused,
+    Retried,
+    Stalled,
+    Started,
+)
 from tests.support.terminal import Terminal
 
 ROOT = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"root"), 400)
@@ -139,7 +150,11 @@ def test_elsewhere_a_line_is_written_only_when_there_is_news() -> None:
     clock.seconds = 60.0
     display.draw()
     display.draw()
+    display(Compacting(Path("/out/edge.tar.zst"), FileProgress(4_000_000, done=1_000_000)))
+    clock.seconds = 90.0
+    display.draw()
 
+    copied = "edge.tar.zst is copied without what is not wanted of it"
     assert stream.getvalue().splitlines() == [
         "0 of 2 images, 0 B of 2.00 MB+",
         "quay.io asks to wait for 20 s: 429 Too Many Requests",
@@ -148,6 +163,7 @@ def test_elsewhere_a_line_is_written_only_when_there_is_news() -> None:
         "0 of 2 images, 1.50 MB of 2.00 MB+, 50.0 kB/s, 10 s+ left",
         "failed: quay.io/beta:1: gone [2J for good",
         "2 of 2 images (1 failed), 100 %, 2.00 MB of 2.00 MB, 16.7 kB/s",
+        f"2 of 2 images (1 failed), {copied}: 1.00 MB of 4.00 MB, 25 %",
     ]
 
 

@@ -209,3 +209,13 @@ def test_the_sources_build_that_very_wheel(sdist: Path, wheel: Path, tmp_path: P
     (built,) = tmp_path.iterdir()
     assert built.name == wheel.name
     assert built.read_bytes() == wheel.read_bytes()
+
+
+def test_every_action_of_a_workflow_is_named_by_a_commit_and_its_version() -> None:
+    """A tag or a branch of an action can be moved to other code, and runs then with the rights of a release."""
+    workflows = sorted((ROOT / ".github/workflows").glob("*.y*ml"))
+    used = [line for file in workflows for line in file.read_text().splitlines() if re.match(r"[\s-]*uses\s*:", line)]
+
+    assert used
+    pinned = re.compile(r"[\s-]*uses: [\w.-]+/[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+")
+    assert [line for line in used if not pinned.fullmatch(line)] == []

@@ -25,7 +25,7 @@ from jsonschema import Draft202012Validator
 from syncer.bundle import Bundle, BundleCheck, verify_bundle
 from syncer.errors import Interrupted, RegistryError, SyncerError, TargetError, Unreachable
 from syncer.fleet import FleetOptions
-from syncer.fleet.deploy import push_fleet, verify_fleet
+from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of
 from syncer.formats.windows import Window
@@ -34,6 +34,7 @@ from syncer.report.summary import Reported
 from syncer.transfer.events import Emit
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import build, some_images
 from tests.support.cli import Ran, environment, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply, Stall
@@ -74,6 +75,26 @@ def rows(report: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in orjson.loads(report.read_bytes())["sites"]}
 
 
+def assert_has_course(document: dict[str, Any], trace: list[dict[str, Any]]) -> None:
+    """Each blob is in the timeline with its site, each visit in the row of the site, and all bytes are seen."""
+    sites, timeline = document["sites"], document["timeline"]
+    large = {digest for image in MADE.values() for digest, blob in image.all_blobs().items() if len(blob) > 50_000}
+    spans = {(blob["site"], blob["digest"]) for blob in timeline["blobs"]}
+    assert {(row["name"], digest) for row in sites for digest in large} <= spans
+    assert {blob["outcome"] for blob in timeline["blobs"]} == {"copied"}
+    assert sum(timeline["bytes_sent"]) >= document["totals"]["bytes_sent"]
+    assert max(timeline["in_flight"]) > 0
+    seconds = document["totals"]["seconds"]
+    assert all(visit["at"] + visit["seconds"] <= seconds + 0.1 for row in sites for visit in row["visits"])
+    bars = [(bar["args"]["site"], bar["ts"], bar["name"]) for bar in trace if bar.get("cat") == "site"]
+    assert bars == [
+        (row["name"], pytest.approx(visit["at"] * 1e6, abs=1000), row["state"])
+        for row in sites
+        for visit in row["visits"]
+    ]
+    assert {bar["args"]["site"] for bar in trace if bar.get("cat") == "blob"} == {row["name"] for row in sites}
+
+
 async def test_one_run_brings_a_bundle_to_several_registries(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         source, one, two = [await stack.enter_async_context(debian_registry(name)) for name in ("source", "one", "two")]
@@ -81,10 +102,12 @@ async def test_one_run_brings_a_bundle_to_several_registries(debian_registry: Op
         sites = [f"{one.address}/mirror", f"http://{two.address}"]
         report = tmp_path / "fleet.json"
 
-        pushed = await push(file, sites, "--report", report, home=tmp_path)
+        trace = tmp_path / "trace.json"
+        pushed = await push(file, sites, "--report", report, "--trace", trace, home=tmp_path)
 
         assert pushed.code == 0, pushed.stderr
         assert "bundle edge is at 2 of 2 sites" in pushed.stdout
+        assert_has_course(orjson.loads(report.read_bytes()), orjson.loads(trace.read_bytes())["traceEvents"])
         await assert_whole(one, source, "mirror/")
         await assert_whole(two, source)
         Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(orjson.loads(report.read_bytes()))
@@ -375,6 +398,20 @@ async def test_a_run_that_is_stopped_while_the_bundle_is_hashed_has_begun_no_sit
         ("b.io", SiteState.NOT_BEGUN),
     ]
     assert (result.bundle, result.exit) == ("edge", 1)
+
+
+@pytest.mark.parametrize("visit", [push_fleet, plan_fleet, verify_fleet])
+async def test_a_run_that_is_stopped_before_its_bundle_is_open_tells_where_it_stands(
+    visit: Any, tmp_path: Path
+) -> None:
+    await build(file := tmp_path / "edge.tar.zst", some_images())
+    told: list[FleetResult] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await visit(file, sites("a.io", "b.io"), options=FleetOptions(on_cut=told.append))
+
+    (result,) = told
+    assert (result.bundle, result.states, result.exit) == ("edge", {SiteState.NOT_BEGUN: 2}, 1)
 
 
 @pytest.mark.parametrize(

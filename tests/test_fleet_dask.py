@@ -239,7 +239,7 @@ async def test_a_run_that_is_stopped_leaves_nobody_behind(debian_registry: OpenR
         (row,) = orjson.loads(report.read_bytes())["sites"]
         assert code == 130
         assert (row["state"], row["error"]) == ("partial", "it was stopped before all was there")
-        assert seconds < 2.5
+        assert seconds < 10  # the request stands still for good
         assert "run the same command again to go on" in stderr
         assert "Traceback" not in stderr
         assert gone

@@ -30,7 +30,7 @@ from tests.support.registries import LOGIN, Registry
 from tests.support.registry_end import QUICK, settings_for
 
 IMAGES = 8
-PATIENT = structs.replace(QUICK, idle=60.0, commit=60.0)
+IN_TURN = structs.replace(QUICK, idle=60.0, stall=60.0, commit=60.0, requests_per_host=1)
 
 
 async def bundle(source: Registry, home: Path, *, images_in_it: int = IMAGES) -> Path:
@@ -206,20 +206,27 @@ async def large_bundle(source: Registry, home: Path) -> Path:
 async def sent_while_the_other_stands_still(
     open_registry: OpenRegistry, home: Path, window: int
 ) -> tuple[int, int, FleetResult]:
-    """The number of large blobs that one site got while another one took nothing of its first, and in the end."""
+    """The number of large blobs that one site got while another one took nothing of its first, and in the end.
+
+    Neither gets any before both are under way: a site that begins later would begin where the first one is.  And one
+    request at a time goes to each, so that the blobs begin one after the other.
+    """
     async with AsyncExitStack() as stack:
         source, target = [await stack.enter_async_context(open_registry(name)) for name in ("source", "target")]
         file = await large_bundle(source, home)
         fast, slow = [await stack.enter_async_context(fault_proxy(target)) for _ in range(2)]
-        go_on = anyio.Event()
-        slow.on("PUT", "/blobs/uploads/", Stall("request", until=go_on), times=None)
+        stands_still, go_on = anyio.Event(), anyio.Event()
+        fast.on("PUT", "/blobs/uploads/", Stall("request", at=LAYER // 3, until=stands_still), times=None)
+        slow.on(
+            "PUT", "/blobs/uploads/", Stall("request", at=LAYER // 3, until=go_on, reached=stands_still), times=None
+        )
         named = sites(f"{fast.registry.address}/fast", f"{slow.registry.address}/slow")
         arrivals = Arrivals(named[0])
         found: list[FleetResult] = []
 
         async def push() -> None:
             options = FleetOptions(read_window=window, watcher=arrivals)
-            found.append(await push_fleet(file, named, settings=settings_for(limits=PATIENT), options=options))
+            found.append(await push_fleet(file, named, settings=settings_for(limits=IN_TURN), options=options))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(push)

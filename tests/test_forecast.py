@@ -118,3 +118,13 @@ async def test_the_plan_says_bytes_by_registry_and_the_largest_images() -> None:
     assert lines[3] == "images:  3 (3 to copy)"
     assert any(line.startswith("t.io: ") and "to send" in line and "to mount" in line for line in lines)
     assert any(line.startswith("largest: ") and line.endswith("quay.io/app:1") for line in lines)
+
+
+async def test_an_image_that_goes_to_several_targets_is_among_the_largest_once() -> None:
+    source, items = seeded()
+    elsewhere = [Item(item.source, replace(item.source, registry="u.io")) for item in items]
+
+    report = await foreseen([*items, *elsewhere], source, MountingTarget())
+
+    assert [str(image.source) for image in report.largest] == ["quay.io/app:1", "quay.io/app:2", "ghcr.io/tool:1"]
+    assert plan_summary(report).count("largest: ") == 3

@@ -715,8 +715,8 @@ async def test_a_bad_list_of_what_is_missing_is_told_with_its_line(text: str, pr
         (["build", "--have", "have.json", "--metadata-only"], "and none is made"),
         (["build", "--have", "have.json", "--build-type", "remote", "-r", "t.io"], "a remote build sends what"),
         (["plan", "--have", "have.json", "-r", "t.io"], "for a bundle that would be built"),
-        (["edge", "build", "--have", "have.json"], "No such option"),
-        (["have"], "Missing argument 'REGISTRY'"),
+        (["edge", "build", "--have", "have.json"], "error: syncer edge build has no option --have"),
+        (["have"], "error: REGISTRY (or --registry) is missing"),
         (["have", "-r", "t.io", "-o", "absent/have.json"], "the directory absent does not exist"),
     ],
 )

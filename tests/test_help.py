@@ -178,7 +178,9 @@ async def test_help_of_a_command_is_what_the_command_says_of_itself(words: list[
     assert said.stdout.startswith(f"Usage: syncer {' '.join(words)}".rstrip())
 
 
-@pytest.mark.parametrize(("words", "said"), [(["pussh"], "'push'"), (["push", "x"], "has no commands below it")])
+@pytest.mark.parametrize(
+    ("words", "said"), [(["pussh"], "did you mean push?"), (["push", "x"], "has no commands below it")]
+)
 async def test_help_of_no_command_is_a_mistake(words: list[str], said: str, tmp_path: Path) -> None:
     ran = await syncer("help", *words, home=tmp_path)
 

@@ -74,5 +74,5 @@ def test_a_bomb_is_refused_in_flat_memory(tmp_path: Path, threat: str) -> None:
     )
     said, peak = ended.stdout.splitlines()
 
-    assert said.startswith(f"{path} is not ")
+    assert said.startswith(f"{path} is no")
     assert int(peak) < 150, said  # megabytes, of which the interpreter takes some 40

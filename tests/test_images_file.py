@@ -86,7 +86,7 @@ def test_a_file_that_is_not_there_is_a_wrong_command(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_list(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFile, match="cannot be read"):
+    with pytest.raises(InvalidFile, match="it is a directory, where a file is wanted"):
         read_images_file(tmp_path)
 
 

@@ -367,7 +367,7 @@ async def test_a_request_gets_one_more_attempt_at_a_host_that_was_found_well(tim
 
 
 async def test_a_host_that_takes_connections_and_says_nothing_is_given_less_time() -> None:
-    limits = Limits(backoff=0.001, longest_backoff=0.001, idle=0.2, connect=0.1)
+    limits = Limits(backoff=0.001, longest_backoff=0.001, idle=0.4, connect=0.1)
     release = asyncio.Event()
     async with quirky_registry() as registry:
         settings = TransportSettings(limits=limits)
@@ -385,7 +385,7 @@ async def test_a_host_that_takes_connections_and_says_nothing_is_given_less_time
             assert (await transport.ask(get(registry))).status == 200
 
     assert (first, len(registry.seen)) == (6, 9)
-    assert seconds < 2 * 0.2
+    assert seconds < 2 * 0.4
 
 
 async def test_one_failing_thing_does_not_make_a_host_down() -> None:

@@ -11,9 +11,11 @@ import orjson
 import pytest
 import yaml
 
+from syncer.cli import main
 from syncer.transport.failures import no_connection
 from tests.conftest import OpenRegistry
 from tests.support import client, images
+from tests.support.bundles import build, some_images
 from tests.support.cli import Ran, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply, Stall
@@ -82,7 +84,13 @@ async def test_a_host_that_speaks_https_is_told_from_one_that_speaks_http(
         to_tls = await syncer("push", "--file", file, "--registry", f"{tls.address}/x", home=tmp_path)
         to_plain = await syncer("push", "--file", file, "--registry", f"https://{plain.address}/x", home=tmp_path)
         as_told = await syncer("push", "--file", file, "--registry", f"http://{plain.address}/x", home=tmp_path)
+        certificate = ("--ca-cert", authority.certificate)
+        with_one = await syncer("push", "-f", file, "-r", f"https://{plain.address}/x", *certificate, home=tmp_path)
+        built = await syncer("build", f"https://{plain.address}/x:1", "--output", tmp_path / "built", home=tmp_path)
 
+    assert told(with_one)[1:] == [f"hint: write http://{plain.address} and leave the certificates out"]
+    assert told(built)[1:] == [f"hint: write http://{plain.address}, or give --plain-http"]
+    assert "bundle bundle is not complete and was not published\n" in built.stdout
     assert (to_tls.code, to_plain.code, as_told.code) == (1, 1, 0)
     assert f"failed:  {tls.address} speaks HTTPS: 2 images not sent" in to_tls.stdout
     assert told(to_tls) == [f"failed: {tls.address} speaks HTTPS", f"hint: write https://{tls.address}"]
@@ -219,6 +227,53 @@ async def test_a_missing_tag_names_the_nearest_ones_and_its_line(debian_registry
     )
     assert "bundle bundle is not complete and was not published\n" in ran.stdout
     assert len(asked) == 1
+
+
+async def test_a_name_that_is_not_there_has_its_line_in_every_file(
+    serve_disk: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it stands whole, and where its tag or version stands apart; a name that is right elsewhere is not told."""
+    async with serve_disk() as registry:
+        busybox = await fill(registry, "1.36.1", "1.37")
+        await client.push(registry, "charts/app", images.chart("app"), "1.0.0")
+        files = {
+            "images.txt": f"{busybox}:1.37\nhttp://{busybox}:1.1  # {busybox}:1.2\n",
+            "deploy.yaml": "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n"
+            f"    - image: {busybox}:1.37\n    - {{name: b, image: '{busybox}:1.2'}}\n",
+            "sync.yaml": f"""
+                sources:
+                  - images_file: images.txt
+                  - profile_file: deploy.yaml
+                  - image: {busybox}:1.3
+                  - repository: {busybox}
+                    tags:
+                      - "1.37"
+                      - "1.4"
+                  - chart:
+                      repository: oci://{registry.address}/charts
+                      name: app
+                      version: 9.9.9
+                targets: [{{registry: {registry.address}/to}}]
+            """,
+            "definition.yaml": "apiVersion: syncer/v1\nkind: BundleDefinition\nname: b\nimages:\n"
+            f"  - image: {busybox}:1.37\n  - image: {busybox}:1.5\n",
+        }
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+        monkeypatch.chdir(tmp_path)
+        where = {
+            ("build", "--images-file", "images.txt"): "images.txt:2",
+            ("build", "--profile-file", "deploy.yaml"): "deploy.yaml:6",
+            ("build", "--dry-run", "--metadata-file", "definition.yaml"): "definition.yaml:6",
+            ("sync", "sync.yaml"): "sync.yaml:5, sync.yaml:9, sync.yaml:13, images.txt:2, deploy.yaml:6",
+            ("plan", "-c", "sync.yaml"): "sync.yaml:5, sync.yaml:9, sync.yaml:13, images.txt:2, deploy.yaml:6",
+        }
+        for words, lines in where.items():
+            ran = await syncer(*words, home=tmp_path)
+            hints = [line for line in ran.stderr.splitlines() if line.startswith("hint: ")]
+            may_be_partial = words[0] == "build" and "--dry-run" not in words
+            rest = ", or publish the rest with --allow-partial" if may_be_partial else ""
+            assert (ran.code, hints) == (4, [f"hint: correct {lines}{rest}"])
 
 
 async def test_tags_that_are_not_told_fail_nothing_more(debian_registry: OpenRegistry, tmp_path: Path) -> None:
@@ -411,3 +466,90 @@ async def test_a_registry_that_answers_badly_is_one_cause_whatever_it_was_asked(
     assert ran.code == 5
     assert f"failed:  {proxy.registry.address}: 507 no space left: 2 images not sent" in ran.stdout
     assert ran.stderr.count("hint: ") == 1
+
+
+async def test_a_damaged_bundle_is_named_with_what_tells_a_whole_copy(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    """However it is read, and whoever notices: a registry that refuses a blob, or syncer itself."""
+    await build(whole := tmp_path / "whole.tar", some_images(), "tar")
+    content = bytearray(whole.read_bytes())
+    content[content.index(images.layer("base", 700_000).content) + 300_000] ^= 1
+    (damaged := tmp_path / "damaged.tar").write_bytes(content)
+    async with serve_disk() as registry:
+        ran = [
+            await syncer("push", damaged, f"{registry.address}/x", home=tmp_path),
+            await syncer("copy", damaged, tmp_path / "copy.tar", home=tmp_path),
+            await syncer("verify", damaged, home=tmp_path),
+            await syncer("export", damaged, "-o", tmp_path / "out.tar", home=tmp_path),
+        ]
+
+    for each in ran:
+        assert each.code == 6
+        hints = [line for line in each.stderr.splitlines() if line.startswith("hint: ")]
+        assert hints == [
+            "hint: copy the file again from where it was built; syncer verify FILE says whether a copy is whole"
+        ]
+        assert str(damaged) in each.stdout + each.stderr
+        assert "alters content" not in each.stdout + each.stderr
+
+
+async def test_a_bundle_that_is_not_there_names_the_nearest_and_how_they_are_listed(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    await build(file := tmp_path / "edge.tar", some_images(), "tar")
+    async with serve_disk() as registry:
+        place = f"{registry.address}/base"
+        assert (await syncer("push", file, place, home=tmp_path)).code == 0
+        ran = [
+            await syncer(command, f"{place}/bundle-definition:egde", home=tmp_path)
+            for command in ("save", "definition")
+        ]
+        base_alone = await syncer("definition", place, home=tmp_path)
+
+    hint = f"hint: syncer list {place} lists the bundles that are there, as HOST/BASE/bundle-definition:NAME"
+    for each in ran:
+        assert (each.code, told(each)) == (
+            4,
+            [f"error: {place}/bundle-definition has no tag egde (nearest: edge)", hint],
+        )
+    assert told(base_alone) == [f"error: {registry.address} has no repository base", hint]
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "hint"),
+    [
+        ("", "it is empty", "copy it again from where it was built"),
+        ("busybox:1\n", "it is a text, such as a definition or a list of images", "syncer build --images-file {} "),
+    ],
+)
+def test_a_file_that_is_no_bundle_is_told_with_what_may_be_done(
+    tmp_path: Path, content: str, what: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "file").write_text(content)
+
+    assert main(["verify", str(file)]) == 2
+
+    error, helps = capsys.readouterr().err.splitlines()
+    assert error == f"error: {file} is no whole bundle or archive of images: {what}"
+    assert helps.startswith(f"hint: {hint.format(file)}")
+
+
+async def test_a_registry_that_lacks_everything_is_told_in_twenty_lines(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    await build(file := tmp_path / "edge.tar", some_images(), "tar")
+    async with serve_disk() as registry:
+        ran = await syncer("verify", file, f"{registry.address}/nothing", home=tmp_path)
+        document = await syncer("verify", file, f"{registry.address}/nothing", "--json", home=tmp_path)
+
+    lacking = len(document.json["lacking"])
+    assert lacking > 20
+    assert ran.stdout.count("lacking: ") == 20
+    assert f"         and {lacking - 20} more, all of which --json lists\n" in ran.stdout
+
+
+def test_a_destination_that_is_neither_names_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["copy", "a.tar", "b"]) == 2
+
+    assert capsys.readouterr().err.splitlines()[1] == (
+        "hint: give its port too, or http:// or https:// before it; the name of a file ends with .tar.zst or .tar"
+    )

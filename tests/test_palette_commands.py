@@ -570,7 +570,7 @@ async def test_a_chart_version_that_is_not_in_the_index(tmp_path: Path) -> None:
         ran = await syncer("build", "--profile-file", exported, "--output", tmp_path / "out", home=tmp_path)
 
     assert ran.code == 4
-    assert "has no such version; the nearest are 1.0.0, 1.2.0, 2.0.0" in ran.stdout
+    assert "(nearest: 1.0.0, 1.2.0, 2.0.0)" in ran.stdout
 
 
 async def test_charts_and_packs_that_were_fetched_are_kept_on_demand(tmp_path: Path) -> None:

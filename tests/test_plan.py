@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
+from syncer.api.build import BundleFile, make_definition
+from syncer.api.plan import plan_build
+from syncer.report.forecast import plan_summary
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import build
@@ -67,6 +71,23 @@ async def test_a_dry_run_of_a_build_writes_nothing(debian_registry: OpenRegistry
     assert "disk:" in ran.stdout
     assert ran.stdout.partition("largest: ")[2].splitlines()[0].endswith(f"  {source.address}/team/other:1")
     assert not (tmp_path / "out").exists()
+
+
+async def test_a_plan_of_a_build_warns_of_a_disk_without_room(
+    serve_disk: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve_disk() as source:
+        definition = make_definition("edge", await publish(source))
+        free = os.statvfs_result((4096, 4096, 4096, 500, 500, 0, 0, 0, 0, 255))
+        monkeypatch.setattr(os, "fstatvfs", lambda _: free)
+        planned = await plan_build(definition, BundleFile(output=tmp_path / "not" / "there"))
+        monkeypatch.undo()
+        fits = await plan_build(definition, BundleFile(output=tmp_path / "not" / "there"))
+
+    needed = f"{tmp_path}/not/there/edge.tar.zst needs 2.27 MB, and 2.05 MB are free"
+    assert planned.warnings == (needed,)
+    assert f"warning: {needed}" in plan_summary(planned)
+    assert fits.warnings == ()
 
 
 @pytest.mark.parametrize("command", [["plan"], ["push", "--dry-run"]])

@@ -119,6 +119,7 @@ def test_a_login_in_a_reference_is_refused_and_not_shown(text: str, shown: str) 
         ("https://10.0.0.1:5000/app:1", "10.0.0.1:5000/app:1", False),
         ("HTTPS://quay.io/a/b", "quay.io/a/b:latest", False),
         ("docker://quay.io/a/b", "quay.io/a/b:latest", None),
+        ("oci://quay.io/charts/a:1", "quay.io/charts/a:1", None),
         ("Docker://busybox", "docker.io/library/busybox:latest", None),
         ("quay.io/a/b:2", "quay.io/a/b:2", None),
         ("docker", "docker.io/library/docker:latest", None),
@@ -134,7 +135,7 @@ def test_a_reference_that_a_person_types_may_begin_with_a_protocol(
     assert (typed, repr(typed)) == (Reference.parse(name), repr(Reference.parse(name)))
 
 
-@pytest.mark.parametrize("text", ["ftp://quay.io/a", "oci://quay.io/a", "://quay.io/a", "http://http://quay.io/a"])
+@pytest.mark.parametrize("text", ["ftp://quay.io/a", "oci:quay.io/a", "://quay.io/a", "http://http://quay.io/a"])
 def test_another_protocol_before_a_reference_is_refused(text: str) -> None:
     with pytest.raises(InvalidReference):
         Reference.parse_address(text)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from msgspec import structs
 
-from syncer.content import Item
+from syncer.content import Item, Progress
 from syncer.errors import Denied, Exit, NotFound, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.report import Account, RegistryAccount, human_bytes, human_seconds, summary
@@ -20,6 +20,7 @@ from syncer.transfer.events import (
     ImageSkipped,
     Mounted,
     Skipped,
+    Started,
 )
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -168,6 +169,22 @@ def test_requests_are_added_up_over_registries() -> None:
     assert (report.totals.requests, report.totals.retries, report.totals.too_many_requests) == (10, 1, 2)
     assert [registry["registry"] for registry in report.to_json()["registries"]] == ["quay.io", "t.io"]
     assert report.to_json()["registries"][0]["paused_seconds"] == 1.235
+
+
+@pytest.mark.parametrize(("shared", "fetched"), [(False, 3000), (True, 1000)])
+def test_bytes_of_blobs_that_are_under_way_as_a_run_ends_are_counted(*, shared: bool, fetched: int) -> None:
+    """But for those that an earlier run had brought; of what is read for several targets the spool tells."""
+    run = account(*A_NIGHT)
+    big = Progress(blob("big", 9000), done=3000, resumed=1000, is_shared=shared)
+    run(Started(big, ALPHA.source, "alpha"))
+
+    totals = run.report().totals
+
+    assert (totals.bytes_sent, totals.bytes_copied, totals.bytes_fetched) == (3000, 3000, fetched)
+    assert (totals.bytes_unfinished, totals.blobs_copied) == (2000, 1)
+    assert "moved:   3.00 kB: 1.00 kB in 1 blob, 2.00 kB of others that are not whole yet" in summary(
+        "Summary", [], run.report()
+    )
 
 
 def test_the_summary_reads_like_palettes() -> None:

@@ -14,8 +14,9 @@ from msgspec import structs
 
 from syncer.content import Item
 from syncer.errors import Denied, NotFound, TargetError, Unreachable
-from syncer.fleet.result import FleetResult, SiteResult, SiteState
+from syncer.fleet.result import FleetResult, SiteResult, SiteState, Stopped
 from syncer.report import RegistryAccount, Report
+from syncer.report.account import join_reports
 from syncer.report.figures import PrunedTag, PruneStatus, UnknownReferrers
 from syncer.report.summary import write_report
 from syncer.transfer.events import ImageCopied, ImageFailed, ImageSkipped
@@ -113,6 +114,47 @@ async def test_the_later_run_at_a_site_counts_if_it_came_to_it(tmp_path: Path) -
     assert document["totals"]["bytes_sent"] == 12
     assert document["run_id"] == "run-5"
     assert said == "note: of 2 sites in more than one report the later entry counts: c, b\n"
+
+
+async def test_what_a_run_that_was_stopped_brought_is_added_to_what_the_next_one_did(tmp_path: Path) -> None:
+    """And where all is well in the end, so is the code of both."""
+    half = {"bytes_sent": 5, "bytes_mounted": 1, "requests": 3, "seconds": 20.0}
+    stopped = fleet(site("a", SiteState.PARTIAL, error=Stopped(), **half), site("b", SiteState.NOT_BEGUN))
+    later = fleet(site("a", bytes_sent=7, requests=4, seconds=10.0), site("b", bytes_sent=12, requests=9), minutes=20)
+    noon_after = fleet(site("a", SiteState.UNCHANGED, requests=2), minutes=60)
+    runs = [structs.replace(run, exit_code=code) for run, code in ((stopped, 130), (later, 0), (noon_after, 0))]
+
+    document, _ = await joined(tmp_path, *runs)
+
+    totals = document["totals"]
+    assert document["exit_code"] == 0
+    assert (totals["bytes_sent"], totals["bytes_mounted"], totals["requests"]) == (24, 1, 18)
+    assert totals["seconds"] == 30 * 60
+    first, _ = document["sites"]
+    assert (first["state"], first["bytes_sent"], first["seconds"]) == ("done", 12, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        ((ImageFailed(ALPHA, missing()), 4), (ImageCopied(ALPHA, root("alpha")), 0), 0),
+        ((ImageFailed(ALPHA, missing()), 4), (ImageCopied(BETA, root("beta")), 0), 4),
+        ((ImageCopied(ALPHA, root("alpha")), 130), (ImageCopied(BETA, root("beta")), 0), 0),
+        ((ImageCopied(ALPHA, root("alpha")), 0), (ImageCopied(BETA, root("beta")), 130), 130),
+        ((ImageCopied(ALPHA, root("alpha")), 3), (ImageCopied(ALPHA, root("alpha")), 0), 3),  # it has another cause
+    ],
+)
+def test_the_code_of_several_runs_is_that_of_what_is_not_well_in_the_end(
+    first: tuple[Any, int], second: tuple[Any, int], code: int
+) -> None:
+    runs = [
+        structs.replace(night(event), exit_code=own, ended=NOON + timedelta(minutes=number))
+        for number, (event, own) in enumerate((first, second))
+    ]
+
+    joined, _ = join_reports(runs)
+
+    assert joined.exit_code == code
 
 
 async def test_the_time_of_several_runs_is_that_during_which_one_was_going_on(tmp_path: Path) -> None:
@@ -282,7 +324,7 @@ async def test_what_cannot_be_one_account_is_refused(tmp_path: Path) -> None:
             f"{paths['run']} is the report of a run, and {paths['push']} that of a run over several sites",
         ),
         (("push", "absent"), f"{paths['absent']} cannot be read: No such file or directory"),
-        ((), "Missing argument"),
+        ((), "is missing"),
     ):
         ran = await syncer("report", *(paths[name] for name in names), home=tmp_path)
         assert (ran.code, ran.stdout) == (2, "")

@@ -20,8 +20,8 @@ from aiohttp import web
 from msgspec import structs
 
 from syncer.content import Item, Progress
-from syncer.errors import SyncerError, hide
-from syncer.fleet.result import SiteState
+from syncer.errors import SyncerError, TargetError, hide
+from syncer.fleet.result import SiteState, Visited
 from syncer.oci import Reference
 from syncer.report import Account, RegistryAccount, Report
 from syncer.report.page import render_page
@@ -31,7 +31,7 @@ from tests.conftest import OpenRegistry
 from tests.support.cli import syncer
 from tests.support.programs import needs
 from tests.test_fleet import bundle
-from tests.test_report import A_NIGHT, Clock, account, blob, root
+from tests.test_report import A_NIGHT, ALPHA, Clock, account, blob, root
 from tests.test_report_command import fleet, refused, site
 
 ATTACK = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
@@ -155,7 +155,8 @@ def test_nothing_that_others_wrote_is_markup_in_a_browser(tmp_path: Path) -> Non
 
 @pytest.mark.pages
 def test_a_page_of_a_fleet_has_its_sites_and_their_causes(tmp_path: Path) -> None:
-    account = fleet(site("a", bytes_sent=5000), site("b", SiteState.DOWN, error=refused("b")))
+    down = site("b", SiteState.DOWN, error=refused("b"), visits=(Visited(at=1, seconds=2), Visited(at=9, seconds=1)))
+    account = fleet(site("a", bytes_sent=5000, visits=(Visited(at=0, seconds=8),)), down)
 
     document = browse(render_page(account.to_json()), tmp_path)
 
@@ -165,6 +166,9 @@ def test_a_page_of_a_fleet_has_its_sites_and_their_causes(tmp_path: Path) -> Non
         ["b", "b.example.com/base", "down"],
     ]
     assert rows(document, "causes") == [["refused the connection", "1", "b"]]
+    chart = document.partition('aria-label="Sites over time"')[2].partition("</svg>")[0]
+    assert re.findall('<rect class="(.*?)"', chart) == ["blob", "blob bad", "blob bad"]
+    assert re.findall('<text x="70" y="[0-9]+" text-anchor="start">([ab])</text>', chart) == ["a", "b"]
 
 
 @pytest.mark.pages
@@ -254,7 +258,8 @@ def hostile() -> dict[str, Any]:
     """A report in which each text that others may write is an attack."""
     report: dict[str, Any] = orjson.loads(orjson.dumps(night(3).to_json()))
     report["name"] = report["run_id"] = ATTACK
-    report["images"][0] |= {"source": ATTACK, "target": ATTACK, "message": ATTACK, "status": "failed"}
+    report["images"][0] |= {"source": ATTACK, "target": ATTACK}
+    report["images"][1] |= {"message": ATTACK, "status": "failed"}
     report["registries"][0]["registry"] = ATTACK
     report["warnings"] = [ATTACK]
     report["timeline"]["blobs"][0]["image"] = ATTACK
@@ -269,6 +274,32 @@ def test_a_page_is_one_file_that_loads_nothing_and_lets_nothing_in() -> None:
     assert "<img" not in page
     assert page.count("<script") == page.count("</script>") == 2
     assert not re.search(r"<[a-z][^>]*\s(src|href)=", page.partition('<script type="application/json"')[0])
+
+
+def data_in(page: bytes) -> Any:
+    """What the script of a page draws."""
+    return orjson.loads(page.partition(b'<script type="application/json" id="data">')[2].partition(b"</script>")[0])
+
+
+def test_a_page_puts_together_what_failed_alike_as_a_summary_does() -> None:
+    items = [Item(Reference.parse(f"quay.io/app-{n}:1"), Reference.parse(f"t.io/app-{n}:1")) for n in range(3)]
+    full = [TargetError(f"PUT https://t.io/v2/app-{number}/manifests/1: 507 no space left") for number in range(2)]
+    failed = [ImageFailed(item, error) for item, error in zip(items, full, strict=False)]
+    events = [*failed, ImageFailed(items[2], SyncerError("quay.io/app-2 has no tag 1"))]
+
+    data = data_in(render_page(account(*events).report().to_json()))
+
+    assert data["causes"] == [
+        ["t.io: 507 no space left", 2, "quay.io/app-0:1, quay.io/app-1:1"],
+        ["quay.io/app-2 has no tag 1", 1, "quay.io/app-2:1"],
+    ]
+
+
+def test_a_page_says_in_words_that_nothing_was_moved() -> None:
+    page = html.unescape(render_page(account(ImageFailed(ALPHA, SyncerError("gone"))).report().to_json()).decode())
+
+    assert "<dt>Moved</dt><dd>nothing</dd>" in page
+    assert "0 B" not in page.partition("</header>")[2].partition("</dl>")[0]
 
 
 def test_a_page_shows_no_secret() -> None:

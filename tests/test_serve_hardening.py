@@ -511,7 +511,7 @@ async def test_it_ends_at_once_and_keeps_what_arrived(serve_disk: OpenRegistry) 
         await stream.send(head.encode() + BLOB[:70_000])
         await client.ask(registry, "GET", "/v2/")
         ending = time.monotonic()
-    assert time.monotonic() - ending < 2
+    assert time.monotonic() - ending < 10
     await stream.aclose()
 
     async with serve_disk() as registry:

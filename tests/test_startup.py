@@ -96,4 +96,4 @@ async def test_a_mistyped_command_is_told_which_one_is_near(place: list[str], tm
     ran = await syncer(*place, "pussh", home=tmp_path)
 
     assert ran.code == 2
-    assert ran.stderr.count("'push'") == 1
+    assert ran.stderr.count("did you mean push?") == 1

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
+from syncer.bundle import open_writer
+from syncer.content import Item
+from syncer.errors import NotFound, SyncerError, TargetError, Unreachable
+from syncer.oci import Reference
+from syncer.profiles.definition.definition import Definition, Missing, render_definition
+from syncer.report.summary import failure_lines
+from syncer.transfer.events import ImageFailed
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import build, some_images
 from tests.support.cli import syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply
+from tests.test_report import account
 
 
 def closed_port() -> str:
@@ -49,7 +58,7 @@ async def test_what_failed_in_part_was_brought_but_for_that(debian_registry: Ope
 async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:
-    """The build, verify, push and plan say what it lacks, in words and in JSON."""
+    """The build, verify, push and plan say what it lacks, once, in words and in JSON, and also who is to be quiet."""
     bundle = tmp_path / "edge.tar.zst"
     async with debian_registry("source") as source, debian_registry("target") as target:
         await client.push(source, "team/app", images.image("app"), "1")
@@ -63,6 +72,8 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
         planned = await syncer("plan", "--file", bundle, "--registry", place, home=tmp_path)
         pushed = await syncer("push", "--file", bundle, "--registry", place, home=tmp_path)
         again = await syncer("push", "--file", bundle, "--registry", place, "--json", home=tmp_path)
+        quiet = await syncer("push", "--file", bundle, "--registry", place, "-q", home=tmp_path)
+        calm = await syncer("verify", "--file", bundle, "-q", home=tmp_path)
 
     lacks = f"lacks 1 of 2 images, which could not be had when it was built: {gone}"
     assert f"bundle edge saved to {bundle}, without 1 of its 2 images, which failed\n" in built.stdout
@@ -73,9 +84,42 @@ async def test_a_bundle_that_lacks_images_is_never_taken_for_a_whole_one(
     assert orjson.loads((tmp_path / "verify.json").read_bytes()) == told.json
     assert "has no repository team/gone" in told.json["missing"][0]["reason"]
     assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in planned.stderr
-    assert f"warning: {bundle} {lacks}; to have them, build it again with --force\n" in pushed.stdout
-    assert any(lacks in warning for warning in again.json["warnings"])
+    warning = f"warning: {bundle} {lacks}; to have them, build it again with --force\n"
+    assert pushed.stderr.count(warning) == 1
+    assert "lacks" not in pushed.stdout
+    assert [lacks in warning for warning in again.json["warnings"]] == [True]
+    assert (quiet.code, quiet.stdout, quiet.stderr) == (0, "", warning)
+    assert (calm.code, calm.stdout, calm.stderr) == (0, "", f"warning: {bundle} {lacks}\n")
     assert (verified.code, planned.code, pushed.code) == (0, 0, 0)
+
+
+async def test_a_build_of_which_nothing_arrived_publishes_no_bundle(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """A script that pushes what a build left behind would bring nothing, and call it well done."""
+    async with debian_registry() as registry:
+        wanted = [f"{registry.address}/team/{name}:1" for name in ("app", "gone")]
+        built = await syncer("build", *wanted, "--output", tmp_path / "out", "--allow-partial", home=tmp_path)
+
+    assert built.code == 4
+    assert "bundle bundle was not published, not even in part, since nothing of it could be had\n" in built.stdout
+    assert not (tmp_path / "out" / "bundle.tar.zst").exists()
+
+
+async def test_a_bundle_that_was_to_hold_images_and_holds_none_is_good_for_nothing(tmp_path: Path) -> None:
+    """Versions before this one published such bundles."""
+    missing = tuple(Missing(name=f"quay.io/team/{name}:1", reason="it is not there") for name in ("app", "web"))
+    async with open_writer(bundle := tmp_path / "edge.tar.zst") as writer:
+        await writer.publish(render_definition(Definition(name="edge", missing=missing)).encode())
+    place = closed_port()
+
+    for command, *words in (["push", place], ["push", "-r", place, "-r", f"{place}/b"], ["verify"]):
+        ran = await syncer(command, bundle, *words, home=tmp_path)
+
+        assert ran.code == 6
+        lacks = f"error: {bundle} lacks 2 of 2 images, which could not be had when it was built: quay.io/team/app:1"
+        assert lacks in ran.stderr
+        assert "build it again with --force" in ran.stderr
 
 
 async def test_a_whole_bundle_lacks_nothing(debian_registry: OpenRegistry, tmp_path: Path) -> None:
@@ -131,3 +175,21 @@ async def test_a_quiet_verification_tells_of_failures_alone(debian_registry: Ope
             assert (well.code, well.stdout, well.stderr) == (0, "", "")
             assert (ill.code, ill.stdout) == (6, "")
             assert f"registry {registry.address} lacks " in ill.stderr
+
+
+def test_what_cannot_be_had_is_named_once_however_many_targets_want_it() -> None:
+    def wanted(name: str, error: SyncerError) -> list[ImageFailed]:
+        source = Reference.parse(f"quay.io/{name}:1")
+        return [ImageFailed(Item(source, replace(source, registry=target)), error) for target in ("a.io", "b.io")]
+
+    gone = NotFound("GET https://quay.io/v2/team/app/manifests/1", 404)
+    down = Unreachable("quay.io refused the connection")
+    other = TargetError("the disk is full")
+
+    told = account(*wanted("team/app", gone), *wanted("x", down), *wanted("y", down), *wanted("z", other)).report()
+
+    assert failure_lines(told) == [
+        "failed:  quay.io refused the connection: 2 images not fetched",
+        f"failed:  quay.io/team/app:1: {gone}",
+        "failed:  quay.io/z:1: the disk is full",
+    ]

@@ -576,11 +576,12 @@ async def test_a_repository_that_is_not_there_is_named_once(debian_registry: Ope
             targets=[{"registry": f"{target.address}/{base}"} for base in ("one", "two")],
             sources=[wrong | {"tags": "all"}, wrong | {"tags": {"regex": ["^v"]}}],
         )
+        lines = [number for number, line in enumerate(file.read_text().splitlines(), 1) if "promtheus" in line]
         ran = await sync(tmp_path, "-c", file, "-q")
 
     assert ran.code == 4
     said = [line for line in ran.stderr.splitlines() if line.startswith(("failed:", "hint:"))]
     assert said == [
         f"failed:  {source.address} has no repository promtheus/node-exporter",
-        "hint: correct the name",
+        f"hint: correct {', '.join(f'{file}:{line}' for line in lines)}",
     ]

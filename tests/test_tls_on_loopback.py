@@ -105,7 +105,7 @@ def answering(content: bytes) -> Iterator[str]:
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", b""])
 async def test_what_is_no_tls_is_taken_for_http(tmp_path: Path, answer: bytes) -> None:
     with answering(answer) as address:
-        ran = await build(tmp_path, f"{address}/app:1", "--insecure")
+        ran = await build(tmp_path, f"{address}/app:1", "--insecure", "--outage", "1")
 
     assert ran.code == 1
     assert "TLS" not in ran.stdout + ran.stderr

@@ -956,7 +956,7 @@ async def test_a_registry_that_takes_no_more_bytes_is_given_up() -> None:
 
 async def test_a_slow_source_is_not_a_slow_registry() -> None:
     """§3 row 29: waiting for the content to send is not the registry's fault."""
-    impatient = Limits(backoff=0.001, attempts=2, window=0.06, slowest=1_000_000_000)
+    impatient = Limits(backoff=0.001, attempts=2, window=0.2, slowest=1_000_000_000)
     content = images.noise("slow", 300_000)
 
     class Slow(StreamBlob):
@@ -970,7 +970,7 @@ async def test_a_slow_source_is_not_a_slow_registry() -> None:
 
                 async def late() -> Pieces:
                     async for piece in pieces:
-                        await anyio.sleep(0.12)
+                        await anyio.sleep(0.4)
                         yield piece
 
                 yield late()
@@ -1014,10 +1014,10 @@ async def test_the_source_is_let_go_of_however_an_upload_ends(number: int) -> No
 async def test_a_commit_may_take_its_time() -> None:
     """§3 row 5: an answer to an upload is waited for longer than any other."""
     release = asyncio.Event()
-    limits = Limits(backoff=0.001, idle=0.05, commit=30.0)
+    limits = Limits(backoff=0.001, idle=0.4, commit=30.0)
 
     async def late(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asyncio.get_running_loop().call_later(0.3, release.set)
+        asyncio.get_running_loop().call_later(1.2, release.set)
         await release.wait()
         return await handler(request)
 

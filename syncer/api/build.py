@@ -18,14 +18,14 @@ from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
 from syncer.bundle import Assumption, BundleWriter, Format, Published, open_writer
-from syncer.content import Along, Blob, Item, Progress
+from syncer.content import Along, Blob, FileProgress, Item, Progress
 from syncer.errors import Denied, NotFound, SyncerError, Unreachable, UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
 from syncer.oci.manifest import AnyManifest, Index
 from syncer.profiles.definition.definition import DefinedImage, Definition, render_definition
 from syncer.registry import RegistrySettings
 from syncer.report import Report, human_bytes
-from syncer.transfer.events import Emit, Event, Found
+from syncer.transfer.events import Compacted, Compacting, Emit, Event, Found
 from syncer.transfer.run import WORKERS
 
 
@@ -96,18 +96,28 @@ class BundleFile(Struct, frozen=True, kw_only=True):
         )
 
     async def publish(
-        self, writer: BundleWriter, name: str, report: Report, define: Callable[[], Definition]
+        self, writer: BundleWriter, name: str, report: Report, define: Callable[[], Definition], emit: Emit
     ) -> BuildResult:
         """Give the bundle its name, with the definition that ``define`` makes, unless images failed.
 
-        With ``allow_partial`` it gets its name all the same.  Raises ``TargetFull``.
+        With ``allow_partial`` it gets its name all the same, unless nothing arrived; ``emit`` hears of a copy that is
+        made for it.  Raises ``TargetFull``.
         """
         path = self.path(name)
-        if report.failures and not self.allow_partial:
+        nothing = report.totals.images_failed == report.totals.images
+        if report.failures and (nothing or not self.allow_partial):
             return BuildResult(path=None, partial=path, report=report, bundle=name)
         # what an image left behind when its tag moved on is not needed, and is padding
         began = time.monotonic()
-        published = await writer.publish(render_definition(define()).encode(), allow_partial=True)
+        copies: list[FileProgress] = []
+
+        def begun(progress: FileProgress) -> None:
+            copies.append(progress)
+            emit(Compacting(path, progress))
+
+        published = await writer.publish(render_definition(define()).encode(), allow_partial=True, begun=begun)
+        if copies:
+            emit(Compacted(path, time.monotonic() - began))
         report = report.after_publishing(time.monotonic() - began)
         return BuildResult(
             path=path,
@@ -209,7 +219,7 @@ async def build_file(
             return drop_local_paths(describe_bundle(definition, parts, report, sizes.known))
 
         with run.telling_if_cut(opened.registries, name):  # to bring a large file to the disk takes its time
-            return await file.publish(writer, name, report, define)
+            return await file.publish(writer, name, report, define, run.emit)
 
 
 def _look_at(opened: OpenSupplies, run: Run) -> None:

@@ -13,7 +13,7 @@ from typing import Self, TypeAlias
 from anyio import to_thread
 from msgspec import Struct
 
-from syncer.api.definitions import drop_local_paths
+from syncer.api.definitions import drop_local_paths, find_artifact
 from syncer.api.supplies import find_referrers
 from syncer.bundle import (
     AssumedBlob,
@@ -137,13 +137,14 @@ async def open_checked(
 
     ``given`` names the images of another tool's archive that have no full name; ``warn`` is told what is not taken.
     Raises ``UsageError`` when there is no such file, for a delta unless it ``may_lack`` what its target has, and when
-    no image in it has a name; ``InvalidBundle``; and as ``open_place`` does.
+    no image in it has a name; ``InvalidBundle``, also for one that lacks all of its images; and as ``open_place`` does.
     """
     async with open_place(bundle_place(place), given, registries, may_lack=may_lack) as bundle:
         await to_thread.run_sync(check_structure, bundle)
         if not bundle.has_digests:  # then only the definition tells whether a name in index.json was altered
             await to_thread.run_sync(check_definition, bundle)
         require_names(bundle)
+        require_content(bundle)
         if warn:
             for warning in oddities(bundle):
                 warn(warning)
@@ -194,6 +195,12 @@ def require_names(bundle: Bundle) -> None:
         )
 
 
+def require_content(bundle: Bundle) -> None:
+    """Raise ``InvalidBundle`` for a bundle that was to hold images, and was published without any."""
+    if not bundle.images and (lacking := lacking_images(bundle)):
+        raise InvalidBundle(lacking)
+
+
 def oddities(bundle: Bundle) -> Iterator[str]:
     """The parts of the file of ``bundle`` that are not taken, and what was made anew, one sentence each."""
     yield from (f"{bundle.path}: {note}" for note in bundle.contents.notes)
@@ -220,11 +227,8 @@ def lacking_images(bundle: Bundle) -> str | None:
     missing, wanted = missing_in(bundle)
     if not missing:
         return None
-    names = shown([each.name for each in missing])
-    return (
-        f"{bundle.path} lacks {len(missing)} of {wanted} images, which could not be had when it was built: {names}; "
-        "to have them, build it again with --force"
-    )
+    lacks = f"{bundle.path} lacks {len(missing)} of {wanted} images, which could not be had when it was built"
+    return f"{lacks}: {shown([each.name for each in missing])}; to have them, build it again with --force"
 
 
 def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:
@@ -314,7 +318,7 @@ def _listing(bundle: Bundle) -> Definition:
 async def read_definition_at(stored: StoredBundle, registries: Registries) -> Definition:
     """Fetch the definition that was pushed; raises ``NotFound``, ``Denied`` and ``InvalidContent``."""
     reference = stored.at(registries)
-    return await _read_definition(await registries.manifest(reference), reference, registries)
+    return await _read_definition(await find_artifact(reference, registries), reference, registries)
 
 
 async def read_contents_at(stored: StoredBundle, registries: Registries) -> tuple[tuple[Item, ...], Contents]:
@@ -323,7 +327,7 @@ async def read_contents_at(stored: StoredBundle, registries: Registries) -> tupl
     Raises as ``read_definition_at`` does.
     """
     reference = stored.at(registries)
-    manifest = await registries.manifest(reference)
+    manifest = await find_artifact(reference, registries)
     definition = await _read_definition(manifest, reference, registries)
     listed = contents_layer(manifest)
     contents = Contents.parse(await _read_layer(listed, reference, registries)) if listed else Contents()

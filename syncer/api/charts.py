@@ -19,7 +19,7 @@ from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import Manifest
 from syncer.profiles.charts.finder import Charts, FailedChart, ResolvedChart, file_reference, guess_reference
-from syncer.profiles.definition.artifacts import CHART_LAYER, Spool, pack_reference
+from syncer.profiles.definition.artifacts import CHART_LAYER, Spool, pack_reference, tag_of
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart, Definition
 from syncer.profiles.definition.local import spool_file, spool_pack
 from syncer.profiles.palette.edge_credentials import Login
@@ -104,7 +104,7 @@ def _name_at_hand(chart: DefinedChart, supplies: OpenSupplies) -> Reference | No
 
 def _name_of(chart: DefinedChart) -> Reference:
     """The name that stands for a chart that could not be found."""
-    return chart.artifact or guess_reference(chart.request) or Reference("charts.invalid", chart.name or "chart")
+    return chart.artifact or chart_name(chart.request)
 
 
 async def fetch_charts(
@@ -224,4 +224,5 @@ def name_of_file(address: str, name: str | None) -> Reference:
 
 def chart_name(request: ChartRequest) -> Reference:
     """The name that stands for a chart whose repository could not be read."""
-    return guess_reference(request) or Reference("charts.invalid", plain_name(request.name))
+    tag = tag_of(request.version) if request.version else None
+    return guess_reference(request) or Reference("charts.invalid", plain_name(request.name), tag)

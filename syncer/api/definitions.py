@@ -9,7 +9,10 @@ from typing import TypeVar
 from msgspec import Struct, field
 
 from syncer.content import Item
+from syncer.errors import NotFound
+from syncer.naming import REPOSITORY
 from syncer.oci import Reference
+from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.definition import (
     AnEntry,
     ChartRequest,
@@ -22,6 +25,7 @@ from syncer.profiles.definition.definition import (
     Missing,
     name_of,
 )
+from syncer.registry import Registries
 from syncer.report import ImageAccount, Report, Status
 from syncer.transfer.events import ImageFailed
 
@@ -128,3 +132,14 @@ _UNKNOWN = Reference("unknown.invalid", "unknown")
 
 def _key(entry: Entry) -> Reference:
     return name_of(entry) or _UNKNOWN
+
+
+async def find_artifact(reference: Reference, registries: Registries) -> AnyManifest:
+    """The artifact of a definition that was pushed as ``reference``; raises ``NameMissing``, and ``Denied``."""
+    try:
+        return await registries.manifest(reference)
+    except NotFound as error:
+        missing = await registries.explain(reference, error)
+        place = reference.name.removesuffix(f"/{REPOSITORY}")
+        missing.hint = f"syncer list {place} lists the bundles that are there, as HOST/BASE/{REPOSITORY}:NAME"
+        raise missing from None

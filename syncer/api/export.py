@@ -291,7 +291,7 @@ def _new_directory(path: Path) -> Iterator[Path]:
 def _check_room(file: int, path: Path, size: int) -> None:
     room = room_for(file)
     if room is not None and size > room:
-        raise no_room(path, size, room)
+        raise no_room(path, size, room, hint="make room, or choose another --output")
 
 
 def _write_all(file: Any, content: bytes | memoryview) -> None:

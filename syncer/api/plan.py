@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import structs
+
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
 from syncer.api.delta import find_rest
 from syncer.api.push import Delivery, look_at
+from syncer.api.result import hearing, open_heard
 from syncer.api.supplies import Supplies, open_supplies
-from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName
+from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName, check_disk
 from syncer.content import Along
+from syncer.errors import TargetFull
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Platform
 from syncer.profiles.definition.definition import Definition, render_definition
-from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.registry import Registries, RegistryAddress, RegistrySettings
 from syncer.report.forecast import Forecast, ForecastReport
 from syncer.transfer.discovery import DiscoveryFailure, discover
+from syncer.transfer.events import Emit
 from syncer.transfer.plan import Tree
 from syncer.transfer.run import WORKERS
 
@@ -31,17 +36,23 @@ async def plan_build(
     settings: RegistrySettings | None = None,
     concurrency: int = WORKERS,
     warn: Warn | None = None,
+    emit: Emit | None = None,
 ) -> ForecastReport:
-    """Foresee what a build of ``definition`` would fetch, and the bytes of its bundle; raises as the build does."""
+    """Foresee what a build of ``definition`` would fetch, and the bytes of its bundle; raises as the build does.
+
+    ``emit`` hears of what holds requests up.
+    """
     check_buildable(definition)
     assumption = file.assumption
     left_out: dict[Digest, Descriptor] = {}
     forecast = Forecast(fetches=True, sends=False, can_mount=False, left_out=left_out)
     size = BundleSize(file.format, file.compression_level)
     async with open_supplies(settings, supplies) as opened:
-        definition = await drop_lacking_guesses(definition, opened, warn, file.platform)
-        parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
-        for found in await discover(parts.items, opened, size, concurrency=concurrency):
+        with hearing(opened.registries, emit):
+            definition = await drop_lacking_guesses(definition, opened, warn, file.platform)
+            parts = await find_parts(definition, opened, platform=file.platform, referrers=referrers)
+            discovered = await discover(parts.items, opened, size, concurrency=concurrency)
+        for found in discovered:
             if isinstance(found, Tree):
                 size.name(found.item.target, found.root)
                 for descriptor in found.content:
@@ -54,7 +65,17 @@ async def plan_build(
     for failure in parts.failures:
         forecast.add(DiscoveryFailure(failure.item, failure.error), "")
     assumed = Assumed.of(left_out.values(), assumption).render() if assumption else None
-    return forecast.report(disk_bytes=size.total(render_definition(definition).encode(), assumed))
+    needed = size.total(render_definition(definition).encode(), assumed)
+    return _doubt(forecast.report(disk_bytes=needed), file.path(definition.name), needed)
+
+
+def _doubt(report: ForecastReport, path: Path, needed: int) -> ForecastReport:
+    """``report`` with a warning where the bundle of ``needed`` bytes at ``path`` has no room on its disk."""
+    try:
+        check_disk(path, needed)
+    except TargetFull as full:
+        return structs.replace(report, warnings=(*report.warnings, str(full)))
+    return report
 
 
 async def plan(
@@ -67,11 +88,17 @@ async def plan(
     settings: RegistrySettings | None = None,
     state: Path | None = None,
     concurrency: int = WORKERS,
+    emit: Emit | None = None,
 ) -> ForecastReport:
-    """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does."""
+    """Foresee what ``syncer.push`` with these arguments would send; nothing is written.  Raises as it does.
+
+    ``emit`` hears of what holds requests up.
+    """
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     delivery = Delivery(address=address, mapping=mapping, platform=Platform.of(platform), state=state)
-    return await plan_push(file, delivery, annotations=annotations, settings=settings, concurrency=concurrency)
+    return await plan_push(
+        file, delivery, annotations=annotations, settings=settings, concurrency=concurrency, emit=emit
+    )
 
 
 async def plan_push(
@@ -83,10 +110,11 @@ async def plan_push(
     settings: RegistrySettings | None = None,
     concurrency: int = WORKERS,
     warn: Warn | None = None,
+    emit: Emit | None = None,
 ) -> ForecastReport:
     """Foresee what ``push_file`` with these arguments would send; raises as it does."""
     async with (
-        open_registries(settings or RegistrySettings()) as registries,
+        open_heard(settings, emit) as registries,
         opened(file, given, registries=registries, may_lack=True, warn=warn) as bundle,
     ):
         return await plan_push_to(registries, delivery, bundle, annotations=annotations, concurrency=concurrency)

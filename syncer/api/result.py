@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -15,8 +15,9 @@ from syncer.bundle import Assumed
 from syncer.content import Item, Source, Target
 from syncer.errors import Exit, NetworkError, SyncerError, Unsafe, refusal_in
 from syncer.oci import Reference
-from syncer.registry import Registries, RegistryAddress
+from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
 from syncer.report import Account, RegistryAccount, Report
+from syncer.report.timeline import TimelineRecorder
 from syncer.transfer.events import (
     CameBack,
     Emit,
@@ -85,27 +86,15 @@ class Run:
         if registries is None:
             yield
             return
-        loop, recorder = asyncio.get_running_loop(), self.account.recorder
-        timer: list[asyncio.TimerHandle] = []
 
-        def look() -> None:
-            own = self._own_traffic(registries).values()
-            for stalled in recorder.look(sum(each.bytes_in for each in own), sum(each.bytes_out for each in own)):
-                self.emit(stalled)
-            timer[:] = [loop.call_later(recorder.width, look)]
+        def seen() -> tuple[int, int]:
+            return bytes_of(self._own_traffic(registries).values())
 
-        def hear(wait: Wait) -> None:
-            if not self.beside_others or wait.host in self._target_hosts:
-                self.emit(_event_of(wait))
+        def is_own(host: str) -> bool:
+            return not self.beside_others or host in self._target_hosts
 
-        look()
-        with registries.transport.telling(hear):
-            try:
-                yield
-            finally:
-                timer[0].cancel()
-                look()
-                timer[0].cancel()
+        with looking(self.account.recorder, seen, self.emit), hearing(registries, self.emit, is_own):
+            yield
 
     def _own_traffic(self, registries: Registries) -> Mapping[str, Traffic]:
         if not self.beside_others:
@@ -203,6 +192,63 @@ class Run:
         return "source"
 
 
+@contextmanager
+def looking(recorder: TimelineRecorder, seen: Callable[[], tuple[int, int]], emit: Emit) -> Iterator[None]:
+    """Have ``recorder`` look at the bytes that were ``seen`` now and then, and at the end of the block.
+
+    ``emit`` is told of blobs that stand still.
+    """
+    loop = asyncio.get_running_loop()
+    timer: list[asyncio.TimerHandle] = []
+
+    def look() -> None:
+        for stalled in recorder.look(*seen()):
+            emit(stalled)
+        timer[:] = [loop.call_later(recorder.width, look)]
+
+    look()
+    try:
+        yield
+    finally:
+        timer[0].cancel()
+        look()
+        timer[0].cancel()
+
+
+@contextmanager
+def hearing(
+    registries: Registries, emit: Emit | None, is_own: Callable[[str], bool] = lambda _: True
+) -> Iterator[None]:
+    """Tell ``emit`` of what holds requests to ``registries`` up, at hosts that are its own, while the block lasts."""
+    if emit is None:
+        yield
+        return
+
+    def hear(wait: Wait) -> None:
+        if is_own(wait.host):
+            emit(_event_of(wait))
+
+    with registries.transport.telling(hear):
+        yield
+
+
+@asynccontextmanager
+async def open_heard(settings: RegistrySettings | None, emit: Emit | None) -> AsyncIterator[Registries]:
+    """Open registries for a look at them; ``emit`` hears of what holds requests up."""
+    async with open_registries(settings or RegistrySettings()) as registries:
+        with hearing(registries, emit):
+            yield registries
+
+
+def bytes_of(traffic: Iterable[Traffic]) -> tuple[int, int]:
+    """The bytes that came and that went."""
+    received = sent = 0
+    for each in traffic:
+        received += each.bytes_in
+        sent += each.bytes_out
+    return received, sent
+
+
 class Failures:
     """The images that failed; ``emit`` hears of those that are not tried again at once, and of the others in the end.
 
@@ -275,6 +321,11 @@ class BuildResult(Struct, frozen=True, kw_only=True):
     blobs: int = 0  # that are in the bundle that was published
     size: int = 0  # bytes of the file that was published
     padding: int = 0  # bytes of it that are no content, and no part of its form
+
+    @property
+    def may_go_on(self) -> bool:
+        """True when nothing was published for trouble that may have passed when the same is run again."""
+        return self.path is None and any(image.error and may_pass(image.error) for image in self.report.failures)
 
     @property
     def exit(self) -> Exit:

@@ -75,7 +75,7 @@ async def _write(
             return drop_stored_names(record_stored_names(bundle.definition, unchanged, report.images))
 
         with run.telling_if_cut(registries, name):
-            return await file.publish(writer, name, report, define)
+            return await file.publish(writer, name, report, define, run.emit)
 
 
 async def copy(

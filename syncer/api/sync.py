@@ -13,7 +13,7 @@ from anyio import to_thread
 from msgspec import Struct, structs
 
 from syncer.api.push import OpenTarget, look_at, open_target
-from syncer.api.result import Failures, Run, RunOptions
+from syncer.api.result import Failures, Run, RunOptions, hearing
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import Lost
 from syncer.api.supplies import Snapshot
@@ -271,20 +271,23 @@ async def plan_sync(
     concurrency: int = WORKERS,
     with_prune: bool = False,
     shares: bool = True,
+    emit: Emit | None = None,
 ) -> ForecastReport:
     """Foresee what a sync of ``sources`` would fetch, send and mount, and ``with_prune`` what it would delete.
 
-    ``state`` is where earlier runs left their hints; ``shares`` says whether a blob is fetched once for all targets.
-    Raises ``UsageError`` for names that contradict each other, and for a prune of a shard.
+    ``state`` is where earlier runs left their hints; ``shares`` says whether a blob is fetched once for all targets;
+    ``emit`` hears of what holds requests up.  Raises ``UsageError`` for names that contradict each other, and for a
+    prune of a shard.
     """
     if with_prune:
         sources.require_all()
     forecast = Forecast(fetches=True, sends=True, can_mount=True, shares=shares)
     registries = sources.supplies.registries
     addresses = {address.host: address for address in sources.addresses.values()}
-    items = await sources.find_items()
-    snapshot = Snapshot(sources.supplies)
     with ExitStack() as stack:
+        stack.enter_context(hearing(registries, emit))
+        items = await sources.find_items()
+        snapshot = Snapshot(sources.supplies)
         looks = {host: stack.enter_context(look_at(registries, address, state)) for host, address in addresses.items()}
         async with anyio.create_task_group() as tasks:
             for host, look in looks.items():

@@ -13,15 +13,17 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream
 from msgspec import Struct, structs
 
-from syncer.api.bundles import check_definition, missing_in, open_place, require_names
+from syncer.api.bundles import check_definition, missing_in, open_place, require_content, require_names
 from syncer.api.push import Delivery
+from syncer.api.result import open_heard
 from syncer.bundle import Bundle, BundleCheck, BundleUrl, GivenName, bundle_place, verify_bundle
 from syncer.errors import Exit, NotFound, SyncerError, VerificationError, common_exit
 from syncer.naming import NameMapping
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest, Descent
 from syncer.profiles.definition.definition import Missing
-from syncer.registry import Registries, RegistryAddress, RegistrySettings, open_registries
+from syncer.registry import Registries, RegistryAddress, RegistrySettings
+from syncer.transfer.events import Emit
 from syncer.transfer.run import WORKERS
 
 
@@ -69,6 +71,10 @@ class VerifyResult(Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "kind": "verify",
+            "exit_code": int(self.exit),
+            "error": None,
+            "findings": [],
             "bundle": str(self.bundle),
             "images": self.check.images,
             "missing": [{"name": each.name, "reason": each.reason} for each in self.missing],
@@ -105,23 +111,26 @@ async def verify(
     given: GivenName | None = None,
     settings: RegistrySettings | None = None,
     concurrency: int = WORKERS,
+    emit: Emit | None = None,
 ) -> VerifyResult:
     """Hash the bundle ``file``, a path, an address or an open one, again and account for every byte of it.
 
     With ``registry`` each image, with all its children and blobs, must be there under its digest, and each referrer
     among those that its subject lists; what is not is listed in the result, and apart from it what the registry did
-    not tell.  ``given`` names what has no full name in the file.  Raises ``InvalidBundle`` with all that is wrong with
-    the file, ``UsageError`` for a missing file, one in which no image has a name, or names that collide.
+    not tell.  ``given`` names what has no full name in the file, and ``emit`` hears of what holds requests up.  Raises
+    ``InvalidBundle`` with all that is wrong with the file, ``UsageError`` for a missing file, one in which no image has
+    a name, or names that collide.
     """
     began = time.monotonic()
     address = RegistryAddress.parse(registry) if isinstance(registry, str) else registry
     async with (
-        open_registries(settings or RegistrySettings()) as registries,
+        open_heard(settings, emit) as registries,
         nullcontext(file)
         if isinstance(file, Bundle)
         else open_place(bundle_place(file), given, registries, may_lack=True) as bundle,
     ):
         require_names(bundle)
+        require_content(bundle)
         check = await verify_bundle(bundle)
         await to_thread.run_sync(check_definition, bundle)
         missing, wanted = missing_in(bundle)

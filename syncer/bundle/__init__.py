@@ -3,6 +3,7 @@
 from syncer.bundle.delta import Assumed, AssumedBlob, Assumption, Witness
 from syncer.bundle.framing import Format
 from syncer.bundle.layout import GivenName, Image, blob_name, shown, write_index
+from syncer.bundle.partial import check_disk
 from syncer.bundle.reader import (
     Bundle,
     BundleUrl,
@@ -34,6 +35,7 @@ __all__ = [
     "Witness",
     "blob_name",
     "bundle_place",
+    "check_disk",
     "check_structure",
     "find_level",
     "open_archive",

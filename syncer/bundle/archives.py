@@ -114,10 +114,20 @@ def _reduced(contents: Contents, root: Descriptor, spool: SpoolFile) -> Descript
     return smaller.descriptor
 
 
-def hint_for(error: Exception) -> str:
-    """Say what may be done about a file that is no whole archive of images."""
+_EMPTY = "it is empty"
+_TEXT = "it is a text"
+
+
+def hint_for(error: Exception, place: object) -> str:
+    """Say what may be done about the file at ``place``, which is no whole archive of images."""
     if _CUT_SHORT in str(error):
         return "copy or save it again: its sha256 must be that of the original"
+    if _EMPTY in str(error):
+        return "copy it again from where it was built"
+    if _TEXT in str(error):
+        return (
+            f"syncer build --images-file {place} builds a bundle of a list of images, and --profile-file of manifests"
+        )
     return _HINT
 
 
@@ -148,12 +158,12 @@ def _unpack(streams: Streams, compression: str, spool: SpoolFile) -> Found:
 def _guess(start: bytes) -> str:
     """Say what a file may be that is no tar."""
     kinds = (
-        (not start, "it is empty"),
+        (not start, _EMPTY),
         (not any(start), "there is nothing in it"),
         (start.startswith(b"PK\x03\x04"), "it is a zip file"),
         (start.startswith(b"hsqs"), "it is a squashfs image"),
         (start.startswith(b"\x04\x22\x4d\x18"), "it is compressed by lz4: unpack it first"),
-        (start.isascii() and b"\0" not in start, "it is a text, such as a definition or a list of images, and no tar"),
+        (start.isascii() and b"\0" not in start, f"{_TEXT}, such as a definition or a list of images"),
     )
     otherwise = "it is neither a tar nor compressed by gzip, zstd, xz or bzip2"
     return next((guess for is_it, guess in kinds if is_it), otherwise)

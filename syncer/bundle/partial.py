@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +19,10 @@ from syncer.bundle.framing import Framing, Stored, write_all
 from syncer.bundle.journal import Journal, open_journal, tells_of
 from syncer.bundle.slots import Slot, find_holes, is_in_place, proof_of, prove
 from syncer.bundle.zstd import Frame
-from syncer.errors import AlreadyThere, Locked, TargetFull
+from syncer.content import FileProgress
+from syncer.errors import AlreadyThere, Locked, TargetFull, UsageError
 from syncer.failpoints import reach
-from syncer.files import lock_holder, no_room, room_for, sync, sync_path, try_lock, writing
+from syncer.files import lock_holder, no_room, room_at, room_for, sync, sync_path, try_lock, writing
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
     path, journal_path = _beside(final, layout.UNFINISHED), _beside(final, ".journal")
     with ExitStack() as stack:
         with writing(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
+            _make_directory(final.parent)
             file = _open_locked(final, path, journal_path, force=force)
             stack.callback(os.close, file)  # and with it the lock
             _beside(final, _COPY).unlink(missing_ok=True)  # of a run that was killed while it wrote that
@@ -61,6 +63,21 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
                 journal_path.unlink(missing_ok=True)
             if not partial.is_published and not partial.slots:
                 path.unlink(missing_ok=True)
+
+
+def _make_directory(path: Path) -> None:
+    """Make the directory ``path``, if need be; raises ``UsageError`` where a file is in its place, and ``OSError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{path} is to be a directory, and a file is there", hint="choose another directory") from None
+
+
+def check_disk(final: Path, size: int) -> None:
+    """Raise ``TargetFull`` when the disk of ``final`` has no room for that bundle of ``size`` bytes, begun or not."""
+    room = room_at(_beside(final, layout.UNFINISHED))
+    if room is not None and size > room:
+        raise no_room(final, size, room)
 
 
 class Partial(Struct):
@@ -91,14 +108,18 @@ class Partial(Struct):
         self.end = slot.end(self.framing)
         return slot
 
-    def check_room(self) -> None:
-        """Raise ``TargetFull`` when the disk cannot hold the slots that were allotted."""
-        if self.end <= self.room:
-            return
-        room = room_for(self.file)
-        self.room = self.end if room is None else room
-        if self.end > self.room:
-            raise no_room(self.final, self.end, self.room)
+    def check_room(self, tail: int) -> None:
+        """Raise ``TargetFull`` when the disk cannot hold the slots that were allotted, and ``tail`` bytes more."""
+        needed = self.end + tail
+        if not self.has_room(needed):
+            raise no_room(self.final, needed, self.room)
+
+    def has_room(self, needed: float) -> bool:
+        """Tell whether the disk can hold a file of ``needed`` bytes; True where it does not tell."""
+        if needed > self.room:
+            room = room_for(self.file)
+            self.room = math.ceil(needed) if room is None else room
+        return needed <= self.room
 
     def prove(self, slot: Slot) -> Iterator[tuple[int, _Hash]]:
         """See ``slots.prove``."""
@@ -152,19 +173,29 @@ class Partial(Struct):
 
     @contextmanager
     def finished(
-        self, kept: Sequence[Slot], tail: Sequence[tuple[str, bytes]], checkpoint: Callable[[], None] = lambda: None
+        self,
+        kept: Sequence[Slot],
+        tail: Sequence[tuple[str, bytes]],
+        checkpoint: Callable[[], None] = lambda: None,
+        begun: Callable[[FileProgress], None] = lambda _: None,
     ) -> Iterator[Partial]:
         """The file as a bundle, see ``finish``: this one, or a copy that has ``kept`` alone, in that order.
 
-        It is a copy where more than 2 % of this file would be padding, and the disk has room for both; ``checkpoint``
-        is called now and then while it is made.  This file stays as it is until the copy is published, and is removed
-        then; a copy that is not published is removed instead.
+        It is a copy where more than 2 % of this file would be padding, and the disk has room for both; ``begun`` is
+        called when it is begun, and ``checkpoint`` now and then while it is made.  This file stays as it is until the
+        copy is published, and is removed then; a copy that is not published is removed instead.
         """
         content = sum(slot.length(self.framing) for slot in kept)
         begin = sum(length for length, _ in self.first_frames)
         copy = None
         if (self.end - begin - content) * _PADDING > self.end:
-            copy = self._copy(kept, tail, begin + content, checkpoint)
+            progress = FileProgress(begin + content)
+
+            def count(size: int) -> None:
+                progress.done += size
+                checkpoint()
+
+            copy = self._copy(kept, tail, progress.size, count, lambda: begun(progress))
         if copy is None:
             self.finish(kept, tail)
             yield self
@@ -253,9 +284,17 @@ class Partial(Struct):
         )
 
     def _copy(
-        self, kept: Sequence[Slot], tail: Sequence[tuple[str, bytes]], size: int, checkpoint: Callable[[], None]
+        self,
+        kept: Sequence[Slot],
+        tail: Sequence[tuple[str, bytes]],
+        size: int,
+        count: Callable[[int], None],
+        begun: Callable[[], None],
     ) -> Partial | None:
-        """A finished file of ``kept`` alone, of ``size`` bytes and the tail's; None when the disk has no room."""
+        """A finished file of ``kept`` alone, of ``size`` bytes and the tail's; None when the disk has no room.
+
+        ``begun`` is called once it is known to have room, and ``count`` is told of the bytes of each piece.
+        """
         path = _beside(self.final, _COPY)
         with writing(self.final):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
@@ -265,10 +304,11 @@ class Partial(Struct):
         is_whole = False
         try:
             copy.require_room(size)
-            copy.take(0, begin, 0, checkpoint)
+            begun()
+            copy.take(0, begin, 0, count)
             for slot in kept:
                 length = slot.length(self.framing)
-                copy.take(slot.offset, length, copy.end, checkpoint)
+                copy.take(slot.offset, length, copy.end, count)
                 copy.slots.append(dataclasses.replace(slot, number=len(copy.slots), offset=copy.end))
                 copy.end += length
             self.check(kept)  # what was copied was there until now
@@ -292,18 +332,21 @@ class Partial(Struct):
             if room is not None and size > room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def take(self, start: int, length: int, offset: int, checkpoint: Callable[[], None]) -> None:
-        """Write ``length`` bytes from ``start`` of the original at ``offset``: a slot has the same bytes anywhere."""
+    def take(self, start: int, length: int, offset: int, count: Callable[[int], None]) -> None:
+        """Write ``length`` bytes from ``start`` of the original at ``offset``: a slot has the same bytes anywhere.
+
+        ``count`` is told of the bytes of each piece.
+        """
         assert self.original is not None
         buffer = memoryview(bytearray(min(_PIECE, length)))
         with writing(self.final):
             while length:
-                checkpoint()
                 got = os.preadv(self.original.file, [buffer[:length]], start)
                 if not got:
                     raise self.original.altered()
                 write_all(self.file, [buffer[:got]], offset)
                 reach("bundle.copying")
+                count(got)
                 start, length, offset = start + got, length - got, offset + got
 
     def _pad(self, slot: Slot, number: int) -> Iterator[Frame]:
@@ -346,7 +389,7 @@ def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
     while True:
         if final.exists() and not force:
             _remove_leftovers(final, path, journal)
-            raise AlreadyThere(f"{final} is already there", hint="replace it with --force, or choose another --name")
+            raise AlreadyThere(f"{final} is already there", hint="replace it with --force, or choose another name")
         file = try_lock(path)
         if file is None:
             raise Locked(

@@ -29,6 +29,7 @@ from syncer.bundle.layout import (
     GivenName,
     Image,
     Nameless,
+    blob_name,
     check_layout,
     check_values,
     digest_of_name,
@@ -165,7 +166,9 @@ def explaining(place: Path | BundleUrl, file: File | None) -> Iterator[None]:
             is_of_other_size = any(word in str(error) for word in _OF_OTHER_SIZE)
             again = "copy it again, and compare the sizes of both files" if is_of_other_size else None
             raise InvalidBundle(f"{place} is not a whole bundle: {error}", hint=again) from None
-        raise InvalidArchive(f"{place} is not a whole archive of images: {error}", hint=hint_for(error)) from None
+        raise InvalidArchive(
+            f"{place} is no whole bundle or archive of images: {error}", hint=hint_for(error, place)
+        ) from None
     except OSError as error:
         raise InvalidBundle(f"{place} cannot be read: {error.strerror}") from None
 
@@ -249,6 +252,10 @@ class Bundle(Struct):
     def names(self, reference: Reference) -> bool:
         """Tell whether the bundle has an image under exactly that name."""
         return reference in self._roots
+
+    def damaged(self, descriptor: Descriptor) -> InvalidBundle:
+        """See ``content.Vouching``."""
+        return InvalidBundle(f"{self.path} is damaged inside {blob_name(descriptor.digest)}")
 
     def size(self, digest: Digest) -> int:
         """Bytes of some content; raises ``NotFound``."""

@@ -35,6 +35,7 @@ from syncer.errors import (
     Interrupted,
     InvalidArchive,
     InvalidBundle,
+    NameMissing,
     NetworkError,
     NotFound,
     RegistryError,
@@ -349,7 +350,7 @@ class RemoteFile(RangedFile):
                 hint = "a signed address may have expired: ask for a new one"
             return Denied(str(request), status, hint=hint)
         if status in (404, 410):
-            return NotFound(str(request), status)
+            return NameMissing(f"there is no file at {self.place}", NotFound(str(request), status))
         why = {200: "gives it as a whole only", 206: "gives other parts than those that are asked for"}.get(status)
         if why and (encoding := headers.get("Content-Encoding", "identity")) != "identity":
             why = f"encodes it as {encoding[:20]!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from itertools import islice
 from pathlib import Path
@@ -20,8 +20,8 @@ from syncer.bundle.framing import Format, PlainFraming, ZstdFraming
 from syncer.bundle.layout import ASSUMED, DEFINITION, INDEX, LAYOUT_CONTENT, OCI_LAYOUT, digests_member, write_index
 from syncer.bundle.partial import Partial, open_partial
 from syncer.bundle.slots import Slot
-from syncer.content import Blob, PourableBlob, Progress
-from syncer.errors import DigestMismatch, InvalidContent, SyncerError, TargetFull
+from syncer.content import Blob, FileProgress, PourableBlob, Progress
+from syncer.errors import DamagedAtSource, DigestMismatch, InvalidContent, SyncerError, TargetFull
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 
@@ -37,6 +37,8 @@ BATCH = 512 * 1024
 _AT_RISK = 2 * BATCH  # bytes, at most, that a killed build has to fetch again of each blob that was under way
 _WORTH_A_THREAD = 128 * 1024  # bytes from which on a blob is read, hashed and written in one thread
 _INLINE = 64 * 1024  # what is done faster than a thread is woken
+
+_TOLD = 512  # bytes that the last members of a bundle tell of each manifest, more or less
 
 
 @asynccontextmanager
@@ -80,6 +82,7 @@ class BundleWriter:
         self._slots = {slot.digest: slot for slot in partial.slots}
         self._needed: set[Digest] = set()  # of these, what committed manifests need
         self._asked: dict[Digest, int] = {}  # what this run reserved, counted in its order
+        self._reserved = 0  # bytes of the file that it takes
         self._kept: dict[Digest, Slot] = {}  # what committed manifests need
         self._manifests: set[Digest] = set()
         self._roots: dict[Reference, Descriptor] = {}
@@ -111,7 +114,12 @@ class BundleWriter:
             self._put(slot, manifest, first=first)
         elif slot is None:
             self._slots[descriptor.digest] = self._partial.allot(descriptor.digest, descriptor.size)
+        if first:
+            self._reserved += self._slots[descriptor.digest].length(self._partial.framing)
         self._check_room()
+
+    def is_roomy(self, times: float) -> bool:
+        return self._partial.has_room(self._partial.end + self._reserved * (times - 1))
 
     async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:  # noqa: ARG002
         """Bring ``blob`` into its slot; False when it is there, having been hashed by this run.
@@ -138,7 +146,7 @@ class BundleWriter:
                 return True
             progress.resumed, done, hasher = 0, 0, slot.digest.hasher()
             self._partial.mark(slot, done, hasher)
-        raise DigestMismatch(
+        raise DamagedAtSource(
             f"{slot.digest.short} arrived twice with bytes that are not those of its digest",
             hint="the registry, or something on the way to it, alters content; try another source",
         )
@@ -171,13 +179,19 @@ class BundleWriter:
     def _takes(self, layer: Descriptor) -> bool:
         return layer.digest in self._asked or layer.digest in self._assumed
 
-    async def publish(self, definition: bytes, *, allow_partial: bool = False) -> Published:
+    async def publish(
+        self,
+        definition: bytes,
+        *,
+        allow_partial: bool = False,
+        begun: Callable[[FileProgress], None] = lambda _: None,
+    ) -> Published:
         """Write ``bundle-definition.yaml``, ``index.json`` and their digests, and give the file its name.
 
         Content that no committed manifest needs, as of a failed image, gives way to padding, and where that would be
-        more than 2 % of the file, the rest is copied into a file without it.  Unless ``allow_partial`` is set, it is an
-        error that anything was reserved and not committed.  Raises ``TargetFull`` when another process altered the
-        unfinished file.
+        more than 2 % of the file, the rest is copied into a file without it: ``begun`` is told of that.  Unless
+        ``allow_partial`` is set, it is an error that anything was reserved and not committed.  Raises ``TargetFull``
+        when another process altered the unfinished file.
         """
         missing = len(self._asked.keys() - self._kept.keys())
         if missing and not allow_partial:
@@ -191,9 +205,13 @@ class BundleWriter:
             tail.insert(0, (ASSUMED, assumed.render()))
         tail.append(digests_member([(OCI_LAYOUT, LAYOUT_CONTENT), *tail]))
         kept = sorted(self._kept.values(), key=lambda slot: self._asked[slot.digest])
+
+        def tell(progress: FileProgress) -> None:
+            from_thread.run_sync(begun, progress)
+
         await to_thread.run_sync(self._partial.check, kept)
         with ExitStack() as stack:
-            finished = self._partial.finished(kept, tail, from_thread.check_cancelled)
+            finished = self._partial.finished(kept, tail, from_thread.check_cancelled, tell)
             partial = await to_thread.run_sync(stack.enter_context, finished)
             await to_thread.run_sync(partial.sync, abandon_on_cancel=True)
             await to_thread.run_sync(partial.publish)
@@ -202,7 +220,7 @@ class BundleWriter:
     def _check_room(self) -> None:
         """Raise ``TargetFull``, which tells of what an earlier build left and this one has not asked for."""
         try:
-            self._partial.check_room()
+            self._partial.check_room(_TOLD * len(self._manifests))
         except TargetFull as full:
             left = [slot for slot in self._partial.slots if slot.digest not in self._asked]
             size = sum(slot.length(self._partial.framing) for slot in left) // 2**20

@@ -121,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SyncerError as error:
             complain(error)
             return error.exit
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # a job that runs hears of signals itself
+            print("stopped before anything was done", file=sys.stderr)  # noqa: T201
             return Exit.INTERRUPTED
         except Exception as error:  # noqa: BLE001  a bug, which is shown here, since logins are hidden here
             if is_out_of_files(error):

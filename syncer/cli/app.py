@@ -19,8 +19,8 @@ import click
 
 from syncer import __version__
 from syncer.cli.command import argument, make_command, make_group, option
-from syncer.cli.parser import DEFAULTS, Command, Defaults, Group, Listing
-from syncer.errors import Exit, UsageError
+from syncer.cli.parser import DEFAULTS, Command, Defaults, Group, Listing, usage_error
+from syncer.errors import Exit, SyncerError, UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import ShellComplete
@@ -42,7 +42,7 @@ _LOOK = {
     "definition": ("bundles:definition", "Print what a bundle holds."),
     "have": ("bundles:have", "List what a registry has, for the next delta."),
     "report": ("fleet:report", "Show what a run did, or several runs as one."),
-    "doctor": ("doctor:doctor", "Examine a registry, and say what syncer does about it."),
+    "doctor": ("login:doctor", "Examine a registry, and say what syncer does about it."),
 }
 _SERVE = {"serve": ("serve:serve", "Serve a bundle or a directory as a registry.")}
 _LOG_IN = {
@@ -63,7 +63,7 @@ _LISTED = {
             **_LOG_IN,
         },
         "Other": {
-            "config": ("settings:config", "Show the defaults of options, and where they are set."),
+            "config": ("defaults:config", "Show the defaults of options, and where they are set."),
             "completion": ("app:completion", "Print a script by which a shell completes commands and options."),
             "schema": ("app:schema", "Print the JSON Schema of a file that people write."),
             "content": ("app:content", "The same commands, as Palette's CLI calls them."),
@@ -245,8 +245,23 @@ def schema_of(kind: Kind) -> dict[str, Any]:
     return made
 
 
+def _complete_command(context: click.Context, _: click.Parameter, start: str) -> list[Any]:
+    """The commands that begin with ``start``, below those whose names ``help`` has got so far."""
+    command: click.Command | None = context.find_root().command
+    for name in context.params.get("names") or ():
+        command = command.commands.get(name) if isinstance(command, click.Group) else None
+    return command.shell_complete(context, start) if isinstance(command, Group) else []
+
+
 def help_(
-    *, names: tuple[str, ...] = argument("The command, such as push.", metavar="[COMMAND]", required=False, many=True)
+    *,
+    names: tuple[str, ...] = argument(
+        "The command, such as push.",
+        metavar="[COMMAND]",
+        required=False,
+        many=True,
+        complete=_complete_command,
+    ),
 ) -> None:
     """Show the help of a command.
 
@@ -267,7 +282,7 @@ def help_(
 
 
 def _make_defaults() -> Defaults:
-    made: Defaults = _find("cli.settings:defaults")()
+    made: Defaults = _find("cli.defaults:defaults")()
     return made
 
 
@@ -401,10 +416,11 @@ def run_app(words: Sequence[str]) -> int:
             context.command.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
+    except click.exceptions.NoArgsIsHelpError as bare:
+        bare.show()
+        return bare.exit_code
     except click.ClickException as wrong:
-        wrong.show()
-        return wrong.exit_code
-    except click.Abort:  # of a question that nobody answers
-        click.echo("Aborted!", err=True)
-        return Exit.INCOMPLETE
+        raise usage_error(wrong) from None
+    except click.Abort:
+        raise SyncerError("the question was not answered, so nothing was done") from None
     return Exit.OK

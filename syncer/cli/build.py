@@ -171,15 +171,16 @@ async def run_build(options: BuildOptions) -> Exit:
         built = await _build(definition, options, means, reporter)
     pushes = options.remote.push and built.path
     if not (pushes and options.output.json):
-        outcome = [*_outcome(built, definition.name, options.signing), *notes]
+        may_lack = means.file.allow_partial
+        outcome = [*_outcome(built, definition.name, options.signing, may_lack=may_lack), *notes]
         reporter.summarize(
             "Build Summary",
             outcome,
             built.report,
             profile=definition.name,
             code=built.exit,
-            lists=options.content.images_file,
-            may_be_partial=not means.file.allow_partial,
+            lists=options.content.files,
+            may_be_partial=not may_lack,
         )
     if not pushes:
         return built.exit
@@ -359,8 +360,9 @@ async def _forecast(definition: Definition, options: BuildOptions, means: _Means
         settings=means.settings,
         concurrency=options.connection.workers,
         warn=reporter.warn,
+        emit=reporter.emit,
     )
-    return print_plan(forecast, options.output, exit_code=options.dry.exit_code)
+    return print_plan(forecast, options.output, exit_code=options.dry.exit_code, lists=options.content.files)
 
 
 async def _build(definition: Definition, options: BuildOptions, means: _Means, reporter: Reporter) -> BuildResult:
@@ -379,9 +381,12 @@ async def _build(definition: Definition, options: BuildOptions, means: _Means, r
     return result
 
 
-def _outcome(built: BuildResult, name: str, signing: SigningOptions) -> Iterator[str]:
+def _outcome(built: BuildResult, name: str, signing: SigningOptions, *, may_lack: bool) -> Iterator[str]:
     if built.path is None:
-        goes_on = "" if built.exit is Exit.MISSING else "; run the same command again to go on"
+        goes_on = "; run the same command again to go on" if built.may_go_on else ""
+        if may_lack:
+            yield f"bundle {name} was not published, not even in part, since nothing of it could be had{goes_on}"
+            return
         yield f"bundle {name} is not complete and was not published{goes_on}"
         return
     yield saved_line(f"bundle {name}", built.path, built.report)

@@ -89,6 +89,11 @@ class ContentOptions(SourceOptions):
     metadata_file: Path | None = option("What this bundle-definition.yaml says.", "-f", metavar="FILE")
     cred_file_path: Path | None = cred_file_option()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        own = (self.metadata_file,) if self.metadata_file else ()
+        return (*self.images_file, *self.profile_file, *self.packs, *own)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltBundleOptions(BundleOptions):

@@ -313,7 +313,8 @@ def _file(source: Path | StoredBundle, target: Path, *, force: bool, platform: P
 
 def _outcome(source: str, result: BuildResult) -> list[str]:
     if result.path is None:
-        return [f"bundle {source} is not complete and was not saved; run the same command again to go on"]
+        goes_on = "; run the same command again to go on" if result.may_go_on else ""
+        return [f"bundle {source} is not complete and was not saved{goes_on}"]
     return [saved_line(f"bundle {source}", result.path, result.report), size_line(result)]
 
 

@@ -59,6 +59,7 @@ class _Declared(Struct, frozen=True, kw_only=True):
     is_required: bool = False
     is_argument: bool = False
     is_many: bool = False
+    complete: Callable[[click.Context, click.Parameter, str], list[Any]] | None = None
     is_count: bool = False
     lowest: int | None = None
     highest: int | None = None
@@ -162,12 +163,21 @@ def argument(
     required: bool = True,
     many: bool = False,
     parse: Callable[[str], Any] | None = None,
+    complete: Callable[[click.Context, click.Parameter, str], list[Any]] | None = None,
 ) -> Any:
     """Declare an argument, a word without a flag; one that is not ``required`` is None when it is absent.
 
-    With ``many`` it is a tuple of all words.
+    With ``many`` it is a tuple of all words.  ``complete`` finds what a shell offers for the beginning of one.
     """
-    declared = _Declared(help=help, metavar=metavar, is_argument=True, is_required=required, is_many=many, parse=parse)
+    declared = _Declared(
+        help=help,
+        metavar=metavar,
+        is_argument=True,
+        is_required=required,
+        is_many=many,
+        parse=parse,
+        complete=complete,
+    )
     return dataclasses.field(metadata={_DECLARED: declared})
 
 
@@ -259,6 +269,7 @@ def _parameter(name: str, annotation: Any, field: dataclasses.Field[Any], headin
             nargs=-1 if declared.is_many else 1,
             metavar=declared.metavar,
             help=declared.help,
+            shell_complete=declared.complete,
         )
     default = declared.default.value if isinstance(declared.default, StrEnum) else declared.default
     optional: dict[str, Any] = {} if declared.is_required else {"default": default}
@@ -297,7 +308,7 @@ def _type(kind: Any, declared: _Declared) -> Any:
     if declared.parse:
         return _Parsed(declared.parse)
     if kind is Path:
-        return click.Path(path_type=Path)
+        return click.Path(path_type=Path, readable=False)  # reading it says so in words of ours
     if declared.lowest is not None or declared.highest is not None:
         number_range = click.IntRange if kind is int else click.FloatRange
         return number_range(declared.lowest, declared.highest)
@@ -317,6 +328,7 @@ def _make(param: click.Parameter | None, make: Callable[[Any], Any], value: Any)
     except UsageError as error:
         context = click.get_current_context(silent=True)
         name = param.given_by(context) if isinstance(param, Option) else param and param.human_readable_name
+        name = param.called(context) if isinstance(param, Argument) else name
         raise UsageError(f"{name}: {error}", hint=error.hint) from None
 
 

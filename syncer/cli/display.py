@@ -257,7 +257,8 @@ def wait_line(event: Event) -> str | None:
 
 def plain_line(measurement: Measurement) -> str:
     """The transfer in one line of plain text."""
-    return ", ".join([images_done(measurement), *figures(measurement)])
+    told = [printable(measurement.step)] if measurement.step else figures(measurement)
+    return ", ".join([images_done(measurement), *told])
 
 
 def images_done(measurement: Measurement) -> str:

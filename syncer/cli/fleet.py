@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -34,6 +34,7 @@ from syncer.cli.output import (
     open_event_log,
     open_screen,
     print_json,
+    tell_waits,
     warn,
     warn_above,
 )
@@ -49,7 +50,17 @@ from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report import Report, human_bytes, human_seconds, printable, summary
 from syncer.report.account import join_reports
 from syncer.report.figures import Part
-from syncer.report.summary import Reported, block, bound_lines, quantity, require_writable, write_account, write_report
+from syncer.report.summary import (
+    Reported,
+    Visit,
+    block,
+    bound_lines,
+    quantity,
+    require_writable,
+    write_account,
+    write_report,
+    write_trace,
+)
 
 if TYPE_CHECKING:
     from syncer.fleet.result import Cause, SiteResult
@@ -224,7 +235,14 @@ class SiteReports:
 class _Watcher:
     """A ``fleet.Watcher`` that passes on to a display, or else to a log, what it hears, and writes sites' reports."""
 
-    def __init__(self, display: SitesDisplay | None, log: EventLog | None, reports: SiteReports | None) -> None:
+    def __init__(
+        self,
+        display: SitesDisplay | None,
+        log: EventLog | None,
+        reports: SiteReports | None,
+        tell: Emit | None = None,
+    ) -> None:
+        self._tell = tell
         self._display = display
         self._log = log
         self._reports = reports
@@ -233,7 +251,7 @@ class _Watcher:
         if self._log:
             self._log.tell("info", "site_begun", site=site.name, registry=site.registry)
             return self._log.emit(site=site.name)
-        return self._display.begin(site.name) if self._display else None
+        return self._display.begin(site.name) if self._display else self._tell
 
     def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
         if report is not None and self._reports is not None:
@@ -271,19 +289,13 @@ async def run_fleet(
     """
     from syncer.fleet.deploy import failed_fleet, plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
-    if output.trace:
-        raise UsageError(
-            "--trace is of one registry, and several sites are gone to",
-            hint="--report-dir writes a report of each site, whose timeline `syncer report --html` shows",
-        )
-    for path in filter(None, (output.report, output.metrics_file)):
+    for path in filter(None, (output.report, output.trace, output.metrics_file)):
         require_writable(path)
     reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
     visit = {"push": push_fleet, "plan": plan_fleet, "verify": verify_fleet}[command]
-    shown = replace(output, progress=False) if command == "plan" else output  # what a plan finds is on stdout
     ended: list[FleetResult] = []
     try:
-        with _watching(fleet, shown, options.run_id, reports) as (watcher, say):
+        with _watching(command, fleet, output, options.run_id, reports) as (watcher, say):
             options = structs.replace(options, watcher=watcher, warn=say, on_cut=ended.append)
             result = await visit(
                 file, fleet.sites, given=given, settings=fleet.settings, options=options, runner=runner
@@ -310,7 +322,7 @@ def write_missing(path: Path, bundle: str, errors: Iterable[SyncerError | None])
 
 @contextmanager
 def _watching(
-    fleet: Fleet, output: OutputOptions, run_id: str, reports: SiteReports | None
+    command: Command, fleet: Fleet, output: OutputOptions, run_id: str, reports: SiteReports | None
 ) -> Iterator[tuple[_Watcher, Callable[[str], None]]]:
     """Show a display, or a log on standard error, as long as the block lasts; also gives who is told of warnings."""
     if (form := output.log) is not None:
@@ -318,17 +330,13 @@ def _watching(
         log = open_event_log(sys.stderr, form, run_id, secrets, is_full=output.verbose > 1)
         yield _Watcher(None, log, reports), log.warn
         return
-    if not output.shows_progress:
-        yield _Watcher(None, None, reports), _ignore if output.quiet else warn
+    if command == "plan" or not output.shows_progress:  # what a plan finds is on stdout
+        yield _Watcher(None, None, reports, tell_waits(output)), warn
         return
     with open_screen(sys.stderr) as screen:
         display = SitesDisplay(len(fleet.sites), screen, sys.stderr)
         with drawing(display):
             yield _Watcher(display, None, reports), warn_above(screen)
-
-
-def _ignore(_: str) -> None:
-    """Do nothing with a warning."""
 
 
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:
@@ -351,6 +359,11 @@ def _write_files(result: FleetResult, output: OutputOptions) -> FleetResult:
     result = structs.replace(result, version=__version__, exit_code=int(ended))
     if output.report:
         write_report(output.report, result)
+    if output.trace and result.timeline:
+        visits = [
+            Visit(site.name, visit.at, visit.seconds, site.state) for site in result.sites for visit in site.visits
+        ]
+        write_trace(output.trace, result.timeline, result.command, result.bundle, visits)
     if output.metrics_file and result.command != "plan":
         metrics_writer().write_site_metrics(output.metrics_file, result.to_json())
     return result
@@ -368,13 +381,13 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
         for site in result.sites:
             figures = f", {_foreseen(site.foreseen)}" if site.state is site.state.BEHIND else ""
             yield f"site:    {printable(site.name)}: {site.state}{figures}"
-    is_partial = any(site.state is site.state.PARTIAL for site in result.sites)
     if sent:
-        whole = " in blobs that are whole there" if is_partial else ""
-        yield f"moved:   {human_bytes(sent)}{whole}" + (f", {human_bytes(mounted)} mounted" if mounted else "")
+        yield f"moved:   {human_bytes(sent)}"
+    if mounted:
+        yield f"saved:   {human_bytes(mounted)} mounted"
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
-    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 and not is_partial else ""
+    rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""
     yield f"time:    {human_seconds(result.seconds)}{rate}"
     yield from bound_lines(result.bound, result.seconds)
 

@@ -18,6 +18,8 @@ import click
 from syncer.errors import Exit, OutOfFiles, SyncerError, UsageError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from syncer.api.sync import SyncResult
     from syncer.fleet.dask import DaskRunner
 
@@ -91,7 +93,7 @@ async def _run_until_signal(job: Callable[[], Awaitable[Exit]], farewell: str | 
     result = Exit.INTERRUPTED
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_watch, tasks.cancel_scope, seconds_to_stop)
+            await tasks.start(_watch, tasks.cancel_scope, seconds_to_stop)  # before the job imports what it needs
             result = await job()
             tasks.cancel_scope.cancel()
     except BaseExceptionGroup as group:
@@ -120,8 +122,11 @@ def code_of(error: BaseException) -> Exit:
     return Exit.INCOMPLETE if isinstance(error, Exception) else Exit.INTERRUPTED
 
 
-async def _watch(scope: anyio.CancelScope, seconds_to_stop: float) -> None:
+async def _watch(
+    scope: anyio.CancelScope, seconds_to_stop: float, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for number in signals:
             code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
             if _stopped:

@@ -94,7 +94,7 @@ def view(measurement: Measurement, width: int, height: int) -> RenderableType:
     room = max(_LEAST_LINES, height // 2)
     so_far = human_seconds(measurement.seconds) if measurement.seconds >= 1 else ""
     lines = _bar(images_done(measurement), so_far, measurement.bytes, measurement.bytes_done, width)
-    lines += _wrapped(" · ".join(figures(measurement)), width, "")
+    lines += _wrapped(printable(measurement.step or " · ".join(figures(measurement))), width, "")
     lines += [line for wait in measurement.waits[:_WAITS_SHOWN] for line in _wrapped(printable(wait), width, "yellow")]
     for target in measurement.targets[: max(0, room - len(lines) - 2)]:
         failed = f" ({target.images_failed} failed)" if target.images_failed else ""

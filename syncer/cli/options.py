@@ -295,7 +295,7 @@ class OutputOptions:
     trace: Path | None = option("Write a trace for Perfetto (Chrome's format) to this file.", metavar="FILE")
     metrics_file: Path | None = option("Write metrics for node_exporter to this file.", metavar="FILE")
     log_format: LogForm | None = option("Log each event on stderr instead of showing progress.")
-    quiet: bool = flag("Say nothing unless something fails; for cron.", "-q", "--quiet")
+    quiet: bool = flag("Say nothing but warnings and failures; for cron.", "-q", "--quiet")
     verbose: int = count("Log each image on stderr instead; -vv each blob too.", "-v", "--verbose")
 
     @property
@@ -363,6 +363,20 @@ class BundleOptions:
     force: bool = flag("Replace a file that is there.")
     allow_partial: bool = flag("Publish the bundle without the images that failed.")
 
+    def __post_init__(self) -> None:
+        """Raise ``UsageError`` where the directory is a file, or is called as a bundle would be."""
+        if self.output is None or self.output.is_dir():
+            return
+        if self.output.is_file():
+            hint = "give the directory by --output, and the name of the bundle in it by --name"
+            raise UsageError(f"--output: {self.output} is a file, and not a directory", hint=hint)
+        name, dot, _ = self.output.name.partition(".tar")
+        if dot and name and self.output.suffix in (".tar", ".zst"):
+            raise UsageError(
+                f"--output: {self.output} is the name of a bundle, where its directory is wanted",
+                hint=f"give --output {self.output.parent} --name {name}",
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
@@ -386,6 +400,11 @@ class SourceOptions:
         "Kubernetes manifests, a compose file, an exported profile, a pack, or a directory of these. Repeatable.",
         metavar="FILE",
     )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that say what is wanted."""
+        return (*self.images_file, *self.profile_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

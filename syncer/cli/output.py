@@ -14,15 +14,15 @@ from typing import Any, TextIO
 
 import click
 import orjson
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from syncer import __version__
 from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, to_all
-from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing
+from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing, wait_line
 from syncer.cli.job import cause_of, code_of, code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
-from syncer.formats.text import read_images_file
+from syncer.formats.text import find_lines
 from syncer.formats.units import Shard
 from syncer.report import Account, Report, human_bytes, human_seconds, printable, summary
 from syncer.report.forecast import ForecastReport, plan_summary
@@ -37,7 +37,7 @@ from syncer.report.summary import (
     write_report,
     write_trace,
 )
-from syncer.transfer.events import Emit
+from syncer.transfer.events import Emit, Event
 
 _PLACES_SHOWN = 5  # lines of lists
 
@@ -49,6 +49,7 @@ class _Ending(Struct):
     name: str | None = None  # of the job; None: no account is given of an error
     targets: tuple[str, ...] = ()
     report: Report | None = None  # how far it came, where the run has said that
+    warned: dict[str, None] = field(default_factory=dict)  # what was said while it ran
     is_written: bool = False
 
 
@@ -125,11 +126,12 @@ class Reporter(Struct, frozen=True):
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
         if self.options.quiet:
             if report.exit_code:
-                click.echo(without_secrets("\n".join([*outcome, *trouble(report, self.names)])), err=True)
+                said = [*outcome, *trouble(self._unsaid(report), self.names)]
+                click.echo(without_secrets("\n".join(said)), err=True)
         elif self.options.json:
             print_json(report.to_json())
         else:
-            click.echo(without_secrets(summary(title, outcome, report, self.names)))
+            click.echo(without_secrets(summary(title, outcome, self._unsaid(report), self.names)))
         if self.options.log is not None:
             return
         if self.options.json and not self.options.quiet:
@@ -139,11 +141,19 @@ class Reporter(Struct, frozen=True):
             click.echo(f"hint: {hint}", err=True)
 
     def sign(self, report: Report, name: str, code: Exit | None = None) -> Report:
-        """``report`` with this version and command, the ``name`` of the job, and the exit code."""
+        """``report`` with this version and command, the ``name`` of the job, the exit code, and all warnings."""
         if report.version is not None:
             return report
         ended = code_of_signal() or (report.exit if code is None else code)
-        return structs.replace(report, version=__version__, command=self.command, name=name, exit_code=int(ended))
+        warnings = tuple(dict.fromkeys((*self.ending.warned, *report.warnings)))
+        origin = {"version": __version__, "command": self.command, "name": name, "exit_code": int(ended)}
+        return structs.replace(report, warnings=warnings, **origin)
+
+    def _unsaid(self, report: Report) -> Report:
+        """``report`` without the warnings that were said while the job ran."""
+        return structs.replace(
+            report, warnings=tuple(text for text in report.warnings if text not in self.ending.warned)
+        )
 
     def write(self, report: Report, *, profile: str, code: Exit | None = None) -> None:
         """Write the files that the options name; raises ``TargetError``."""
@@ -163,7 +173,7 @@ class Reporter(Struct, frozen=True):
         if self.options.report:
             yield partial(write_report, self.options.report, report)
         if self.options.trace and report.timeline:
-            yield partial(write_trace, self.options.trace, report)
+            yield partial(write_trace, self.options.trace, report.timeline, report.command, report.name)
         if self.options.metrics_file:
             write = metrics_writer()
             job = write.Job(profile=profile, command=self.command, targets=self.targets, shard=self.shard)
@@ -172,18 +182,25 @@ class Reporter(Struct, frozen=True):
 
 
 def hints_of(images: Sequence[Failed], lists: Sequence[Path] = (), *, may_be_partial: bool = False) -> Iterator[str]:
-    """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``."""
+    """The hints for the failures of a run, each once; of names that are not there, with their lines in ``lists``.
+
+    Those are all files that say what is wanted.
+    """
     yield from {image.error.hint: None for image in images if image.error and image.error.hint}
     missing = [image for image in images if isinstance(image.error, NameMissing)]
     wrong, causes = {image.source for image in missing}, {str(image.error) for image in missing}
     if not wrong:
         return
-    places = [f"{path}:{each.line}" for path in lists for each in read_images_file(path) if each.reference in wrong]
+    places = [f"{path}:{line}" for path, line in find_lines(lists, wrong)]
     more = f" and {len(places) - _PLACES_SHOWN:,} more lines" if len(places) > _PLACES_SHOWN else ""
     where = (
         f"{', '.join(places[:_PLACES_SHOWN])}{more}" if places else ("the name" if len(causes) == 1 else "the names")
     )
-    rest = ", or publish the rest with --allow-partial" if may_be_partial and len(images) > len(wrong) else ""
+    rest = (
+        ", or publish the rest with --allow-partial"
+        if may_be_partial and any(image.error is None for image in images)
+        else ""
+    )
     yield f"correct {where}{rest}"
 
 
@@ -220,18 +237,26 @@ def open_reporter(
     ending = _Ending(Account(run_id=run_id, fetches=False, sends=False), name, labels)
     share = str(shard) if shard else None
     make = partial(Reporter, ending=ending, names=names, targets=labels, shard=share)
+
+    def noting(tell: Callable[[str], None]) -> Callable[[str], None]:
+        def warn_once(text: str) -> None:
+            if text not in ending.warned:
+                ending.warned[text] = None
+                tell(text)
+
+        return warn_once
+
     besides = open_event_log(log, LogForm.TEXT, run_id, secrets).emit() if log else None
     if (form := options.log) is not None:
         events = open_event_log(sys.stderr, form, run_id, secrets, is_full=options.verbose > 1)
-        reporter = make(options, command, run_id, to_all(events.emit(), besides), events.warn, _ignore)
+        reporter = make(options, command, run_id, to_all(events.emit(), besides), noting(events.warn), _ignore)
         with reporter.accounting():
             yield reporter
         return
     with open_display(sys.stderr, mode=Mode.AUTO if options.shows_progress else Mode.OFF) as display:
         display.names = names
         emit = to_all(display, besides)
-        tell = _ignore if options.quiet else warn_above(display.screen)  # a report has them all the same
-        reporter = make(options, command, run_id, emit, tell, display.expect)
+        reporter = make(options, command, run_id, emit, noting(warn_above(display.screen)), display.expect)
         with reporter.accounting():
             yield reporter
 
@@ -347,7 +372,21 @@ def _definition_problem(problem: SyncerError) -> str:
 
 
 def _ignore(_: object) -> None:
-    """Do nothing: a log shows no number of images, and who wants it quiet no warning."""
+    """Do nothing: a log shows no number of images."""
+
+
+def tell_waits(options: OutputOptions, secrets: Iterable[str] = ()) -> Emit | None:
+    """Make who says on standard error what holds requests up, of a command without a view; None: nobody is to."""
+    if (form := options.log) is not None:
+        return open_event_log(sys.stderr, form, new_run_id(), secrets).emit()
+    if not options.shows_progress:
+        return None
+
+    def tell(event: Event) -> None:
+        if line := wait_line(event):
+            click.echo(line, err=True)
+
+    return tell
 
 
 def print_json(document: Any) -> None:
@@ -386,14 +425,17 @@ def open_screen(stream: TextIO, mode: Mode = Mode.AUTO) -> Iterator[Screen | Non
         screen.clear()
 
 
-def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool) -> Exit:
-    """Print what a transfer would do; with ``exit_code`` the result says whether there is work."""
+def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: bool, lists: Sequence[Path] = ()) -> Exit:
+    """Print what a transfer would do; with ``exit_code`` the result says whether there is work.
+
+    Hints name the lines of ``lists``.
+    """
     if options.report:
         write_report(options.report, report)
     if options.json:
         print_json(report.to_json())
     else:
         click.echo(without_secrets(plan_summary(report)))
-    for hint in hints_of(report.images):
+    for hint in hints_of(report.images, lists):
         click.echo(f"hint: {hint}", err=True)
     return report.exit(tell_work=exit_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
@@ -16,6 +17,9 @@ from msgspec import Struct
 from syncer.errors import UsageError
 
 ANY_WIDTH = 1000  # columns; click has at most 80 without a word
+PREFIX = "SYNCER_"
+"""The beginning of the names of variables that set options."""
+
 DEFAULTS = "syncer.defaults"
 """The key of a context's ``meta`` under which a function gives the ``Defaults``."""
 
@@ -59,6 +63,11 @@ class Word(Struct, frozen=True, kw_only=True):
     file_hint: str | None = None
 
 
+def variable_of(key: str) -> str:
+    """The name of the variable that sets the option of that name."""
+    return f"{PREFIX}{key.replace('-', '_').upper()}"
+
+
 class Option(click.Option):
     """An option that help lists below a heading, with its default and without the range of a number.
 
@@ -82,7 +91,7 @@ class Option(click.Option):
     @property
     def variable(self) -> str:
         """The name of the variable that sets it."""
-        return f"SYNCER_{self.key.replace('-', '_').upper()}"
+        return variable_of(self.key)
 
     def get_help_spec(self, ctx: click.Context) -> str:
         return ", ".join(self.secondary_opts) or super().get_help_spec(ctx)
@@ -124,6 +133,11 @@ class Argument(click.Argument):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         return [] if self._word and self._word.kind else super().shell_complete(ctx, incomplete)
 
+    def called(self, ctx: click.Context | None) -> str:
+        """Its name as help writes it, without the brackets of what may be absent."""
+        metavar = (self.metavar or (self.make_metavar(ctx) if ctx else self.name)).strip("[]")
+        return self.name.upper() if "|" in metavar else metavar  # that of one word of several lists them
+
     def settle(self, ctx: click.Context) -> None:
         """Give the value of this argument to its option; raises ``UsageError`` if that is given as well."""
         option = self.stands_for
@@ -134,8 +148,9 @@ class Argument(click.Argument):
             if option.is_needed and ctx.params[option.name] is None:
                 raise click.MissingParameter(ctx=ctx, param=self)
         elif ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
-            name = self.make_metavar(ctx).strip("[]")
-            raise UsageError(f"{name} is given as an argument, and by {option.opts[-1]} too", hint="give it once")
+            raise UsageError(
+                f"{self.called(ctx)} is given as an argument, and by {option.opts[-1]} too", hint="give it once"
+            )
         else:
             values = value if self.nargs == -1 or not option.multiple else (value,)
             ctx.params[option.name] = option.callback(ctx, option, values) if option.callback else values
@@ -151,11 +166,100 @@ def _refuse_file(text: str, word: Word) -> None:
         raise UsageError(f"{text} is a file, and not {word.kind}", hint=word.file_hint and word.file_hint.format(text))
 
 
+def usage_error(wrong: click.ClickException) -> UsageError:
+    """The mistake of a command line that click found, as an error of ours, whose hint names what helps."""
+    context = getattr(wrong, "ctx", None)
+    path = context.command_path if context else "syncer"
+    what = "commands" if context and isinstance(context.command, click.Group) else "options"
+    hint = f"{path} --help lists its {what}"
+    match wrong:
+        case click.NoSuchOption():
+            said = f"{path} has no option {wrong.option_name}"
+            hint = f"{_meant(_near_flags(context, wrong))}{hint}"
+        case click.NoSuchCommand():
+            said = f"{path} has no command {wrong.command_name}"
+            hint = f"{_meant(wrong.possibilities)}{hint}"
+        case click.MissingParameter():
+            said = f"{_name_of(wrong)} is missing"
+        case click.BadParameter(param=param):
+            said = f"{_name_of(wrong)}: {(param and range_of(param.type)) or _plain(wrong.message)}"
+        case click.BadOptionUsage():
+            said = _plain(wrong.message).replace("Option ", "", 1).replace("requires an argument", "needs a value")
+        case _:
+            said = _plain(wrong.format_message())
+            if extra := _EXTRA.search(said):
+                said = f"{path} cannot take another argument: {extra[1]}"
+                hint = (context and (_for_file(context, extra[1]) or _several(context, extra[1].split()))) or hint
+    return UsageError(said, hint=hint)
+
+
+_YAML = (".yaml", ".yml")
+_EXTRA = re.compile(r"unexpected extra arguments? \((.*)\)")
+
+
+def _plain(text: str) -> str:
+    """A message of click's without quotes around names, and without its full stop."""
+    return re.sub(r"'([^'\s]*)'", r"\1", text).rstrip(".")
+
+
+def _near_flags(context: click.Context | None, wrong: click.NoSuchOption) -> list[str]:
+    """The flags that help lists, are nearly what was written, and begin with the same letter: two at most."""
+    params = context.command.params if context else []
+    hidden = {flag for param in params if getattr(param, "hidden", False) for flag in param.opts}
+    first = wrong.option_name.lstrip("-")[:1]
+    near = [flag for flag in wrong.possibilities or () if flag.lstrip("-").startswith(first)]
+    return [flag for flag in near if flag not in hidden][:2]
+
+
+def _meant(names: Sequence[str] | None) -> str:
+    return f"did you mean {' or '.join(names)}? " if names else ""
+
+
+def _name_of(wrong: click.BadParameter) -> str:
+    """The flag, the argument or the variable that ``wrong`` is about."""
+    match wrong.param:
+        case Argument() as argument:
+            flag = f" (or {argument.stands_for.opts[-1]})" if argument.stands_for else ""
+            return argument.called(wrong.ctx) + (flag if isinstance(wrong, click.MissingParameter) else "")
+        case Option() as option:
+            return option.given_by(wrong.ctx)
+    return wrong.param.opts[-1] if wrong.param else "the command line"
+
+
+def _for_file(context: click.Context, word: str) -> str | None:
+    """The flag for ``word``, where it is a file and the command takes such files by flags alone."""
+    wanted = ("config",) if word.endswith(_YAML) else ("file", "bundle")
+    option = next((each for each in context.command.params if each.name in wanted), None)
+    if option is None or not Path(word).is_file():
+        return None
+    return f"give the file by its flag: {context.command_path} {option.opts[-1]} {word}"
+
+
+def _several(context: click.Context, words: Sequence[str]) -> str | None:
+    """The way to give more of what the last argument of a command stands for, if its option may be repeated."""
+    last = [param for param in context.command.params if isinstance(param, Argument)][-1:]
+    option = last[0].stands_for if last else None
+    if option is None or not option.multiple:
+        return None
+    return (
+        f"give each by {option.opts[-1]}, the first one too: {' '.join(f'{option.opts[-1]} {word}' for word in words)}"
+    )
+
+
+def range_of(kind: click.ParamType[Any]) -> str | None:
+    """The numbers that ``kind`` takes, as a sentence; None unless it takes numbers."""
+    if not isinstance(kind, click.IntRange | click.FloatRange):
+        return None
+    above = f" to {kind.max:g}" if kind.max is not None else " on"
+    return f"it must be a number from {kind.min or 0:g}{above}"
+
+
 class Defaults(Struct, frozen=True):
     """The values that options have without being given: of a file, and which of them a command cannot use."""
 
     read: Callable[[Command], dict[str, Any]]
     drop: Callable[[Command, click.Context], None]
+    doubts: Callable[[], Iterable[str]]  # sentences about what seems to be a mistake
 
 
 _FROM_AFAR = (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
@@ -224,7 +328,11 @@ class Command(click.Command):
         defaults = self._defaults(ctx, args)
         if defaults:
             ctx.default_map = defaults.read(self)
-        rest = super().parse_args(ctx, list(self._without_values(args)))
+        try:
+            rest = super().parse_args(ctx, list(self._without_values(args)))
+        except click.UsageError as wrong:
+            wrong.ctx = wrong.ctx or ctx  # click does not say it of an option without its value
+            raise
         if ctx.resilient_parsing:
             return rest
         for param in self.params:
@@ -234,9 +342,16 @@ class Command(click.Command):
             if is_default(flag, ctx):
                 ctx.params[flag] = False
                 ctx.set_parameter_source(flag, ParameterSource.COMMANDLINE)
-        if defaults and any(is_default(param.name, ctx) for param in self.params):
-            defaults.drop(self, ctx)
+        if defaults:
+            self._look_through(defaults, ctx)
         return rest
+
+    def _look_through(self, defaults: Defaults, ctx: click.Context) -> None:
+        """Warn of what seems to be a mistake in the defaults, and forget those that are of no use as it is called."""
+        for doubt in defaults.doubts():
+            click.echo(f"warning: {doubt}", err=True)
+        if any(is_default(param.name, ctx) for param in self.params):
+            defaults.drop(self, ctx)
 
     def _defaults(self, ctx: click.Context, args: Sequence[str]) -> Defaults | None:
         """The defaults, where there may be any, and help is not all that is asked for."""

@@ -29,16 +29,17 @@ from syncer.cli.options import (
     as_option,
     json_flag,
 )
-from syncer.cli.output import print_plan, warn
+from syncer.cli.output import print_plan, tell_waits, warn
 from syncer.cli.palette import open_console
 from syncer.cli.parser import Heading
 from syncer.cli.settings import chart_supplies, everyone_of, registry_settings, state_directory
-from syncer.cli.sync import find_login_target, find_sync_file, open_named
+from syncer.cli.sync import find_login_target, find_sync_file, lists_of, open_named
 from syncer.errors import Exit, UsageError
 from syncer.formats.units import Shard
 from syncer.profiles.syncfile.sync_file import SyncFile
 from syncer.registry import RegistryAddress, RegistrySettings
 from syncer.report.forecast import ForecastReport
+from syncer.transfer.events import Emit
 
 
 def plan(
@@ -75,7 +76,8 @@ def plan(
 
     More: docs/sync.md, docs/fleet.md
     """
-    output = OutputOptions(json=json, progress=False)
+    output = OutputOptions(json=json)
+    emit = tell_waits(output)
     concurrency = connection.workers
     is_sync = file is None and bool(mirror.config or to.registry)
     if file is None:
@@ -101,15 +103,20 @@ def plan(
                 "plan", file, fleet, sites, output, given=as_name, runner=runner, tell_work=exit_code
             )
         if file:
-            forecast = await _plan_push(file, as_name, to.single, mirror, settings, state=kept, concurrency=concurrency)
+            forecast = await _plan_push(
+                file, as_name, to.single, mirror, settings, state=kept, concurrency=concurrency, emit=emit
+            )
         elif sync_file:
             shard = Shard.parse(to.shard, os.environ) if to.shard else None
-            forecast = await _plan_sync(sync_file, mirror, settings, kept, shard=shard, concurrency=concurrency)
+            forecast = await _plan_sync(
+                sync_file, mirror, settings, kept, shard=shard, concurrency=concurrency, emit=emit
+            )
         else:
             assumption = await delta.assumption(settings, concurrency=concurrency, warn=warn)
             bundle = BundleFile(format=format.value, platform=mirror.arch, assumption=assumption)
-            forecast = await _plan_build(bundle, mirror, settings, concurrency=concurrency)
-        return print_plan(forecast, output, exit_code=exit_code)
+            forecast = await _plan_build(bundle, mirror, settings, concurrency=concurrency, emit=emit)
+        lists = lists_of(sync_file) if sync_file else () if file else mirror.files
+        return print_plan(forecast, output, exit_code=exit_code, lists=lists)
 
     run(job)
 
@@ -136,11 +143,14 @@ async def _plan_push(
     *,
     state: Path,
     concurrency: int,
+    emit: Emit | None,
 ) -> ForecastReport:
     if address is None:
         raise UsageError("the plan of a push needs a registry", hint="name it with --registry")
     delivery = Delivery(address=address, mapping=mirror.map, platform=mirror.arch, state=state)
-    return await plan_push(file, delivery, given=given, settings=settings, concurrency=concurrency, warn=warn)
+    return await plan_push(
+        file, delivery, given=given, settings=settings, concurrency=concurrency, warn=warn, emit=emit
+    )
 
 
 async def _plan_sync(
@@ -151,15 +161,16 @@ async def _plan_sync(
     *,
     shard: Shard | None,
     concurrency: int,
+    emit: Emit | None,
 ) -> ForecastReport:
     settings = sync_settings(file, settings, os.environ)
     console = open_console(settings.transport, project_id=mirror.project_id) if file.asks_palette else None
     async with open_named(mirror, file, settings, console, warn, shard=shard) as sources:
-        return await plan_sync(sources, state=state, concurrency=concurrency)
+        return await plan_sync(sources, state=state, concurrency=concurrency, emit=emit)
 
 
 async def _plan_build(
-    bundle: BundleFile, mirror: MirrorOptions, settings: RegistrySettings, *, concurrency: int
+    bundle: BundleFile, mirror: MirrorOptions, settings: RegistrySettings, *, concurrency: int, emit: Emit | None
 ) -> ForecastReport:
     selection, referrers = select_mirror(mirror), mirror.along  # a mistake in them is told before any request
     console = open_console(settings.transport, project_id=mirror.project_id) if selection.uids else None
@@ -174,4 +185,5 @@ async def _plan_build(
         settings=settings,
         concurrency=concurrency,
         warn=warn,
+        emit=emit,
     )

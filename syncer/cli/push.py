@@ -27,9 +27,9 @@ from syncer.cli.options import (
     map_option,
     selector_option,
 )
-from syncer.cli.output import open_reporter, print_plan, summarize_push, warn
+from syncer.cli.output import open_reporter, print_plan, summarize_push, tell_waits, warn
 from syncer.cli.parser import Heading, Word
-from syncer.cli.settings import everyone_of, registry_settings, state_directory
+from syncer.cli.settings import everyone_of, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError
 from syncer.fleet import Command
 from syncer.formats.units import byte_count_or_none
@@ -107,6 +107,7 @@ def push(
             settings=settings,
             concurrency=connection.workers,
             warn=warn,
+            emit=tell_waits(output, known_secrets(settings)),
         )
         return print_plan(report, output, exit_code=transfer.exit_code)
 

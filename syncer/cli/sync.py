@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
 from syncer.api.state import hold_lock
 from syncer.api.sync import Mirroring, SyncPlace, SyncResult, plan_sync, run_sync
-from syncer.cli.command import argument, flag, option, options
+from syncer.cli.command import argument, flag, option, options, takes
 from syncer.cli.job import LONGER_TO_STOP, allow_open_files, import_dask, run
 from syncer.cli.options import (
     ConnectionOptions,
@@ -25,8 +25,8 @@ from syncer.cli.options import (
     TransferOptions,
     UploadOptions,
 )
-from syncer.cli.output import open_reporter, print_plan, warn
-from syncer.cli.parser import Heading
+from syncer.cli.output import open_reporter, print_plan, tell_waits, warn
+from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError, hide
 from syncer.formats.units import CountOrShare, Shard, byte_count_or_none, parse_duration
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from syncer.api.palette import PaletteConsole
 
 
+@takes(config=Word(metavar="[FILE]"))
 def sync(
     *,
     registry: tuple[RegistryAddress, ...] = options(
@@ -99,9 +100,9 @@ def sync(
     more at the end of the run; running again goes on.
 
     Examples:
-        syncer sync -c sync.yaml
-        syncer sync -c sync.yaml --timeout 5h --report run.json
-        syncer sync -c sync.yaml --prune --yes
+        syncer sync sync.yaml
+        syncer sync sync.yaml --timeout 5h --report run.json
+        syncer sync sync.yaml --prune --yes
         syncer sync --images-file images.txt -r harbor.example.com/mirror
 
     More: docs/sync.md
@@ -140,9 +141,14 @@ def sync(
     async def forecast() -> Exit:
         async with sources_with(warn) as sources:
             report = await plan_sync(
-                sources, state=state, concurrency=connection.workers, with_prune=prune, shares=spool_size != 0
+                sources,
+                state=state,
+                concurrency=connection.workers,
+                with_prune=prune,
+                shares=spool_size != 0,
+                emit=tell_waits(output, known_secrets(settings)),
             )
-        return print_plan(report, output, exit_code=transfer.exit_code)
+        return print_plan(report, output, exit_code=transfer.exit_code, lists=lists_of(file))
 
     async def job() -> Exit:
         profile = order.profile
@@ -165,7 +171,7 @@ def sync(
                 )
         outcome = _outcome(file, result, share, how.timeout)
         reporter.summarize(
-            "Sync Summary", outcome, result.report, profile=profile, code=result.exit, lists=_lists(file)
+            "Sync Summary", outcome, result.report, profile=profile, code=result.exit, lists=lists_of(file)
         )
         return result.exit
 
@@ -284,7 +290,7 @@ async def _sync_there(cluster: str, order: SyncOrder, file: SyncFile, how: Mirro
         for each in ended:
             outcome = _outcome(file, each, order.shard, how.timeout)
             reporter.summarize(
-                "Sync Summary", outcome, each.report, profile=order.profile, code=each.exit, lists=_lists(file)
+                "Sync Summary", outcome, each.report, profile=order.profile, code=each.exit, lists=lists_of(file)
             )
     return result.exit
 
@@ -319,9 +325,10 @@ def _names(file: SyncFile) -> dict[str, str]:
     }
 
 
-def _lists(file: SyncFile) -> list[Path]:
-    """The lists of images that ``file`` names."""
-    return [file.beside(source.images_file) for source in file.sources if source.images_file is not None]
+def lists_of(file: SyncFile) -> list[Path]:
+    """The files that say what is mirrored: ``file`` itself, unless it was made of flags, and those that it names."""
+    named = [path for source in file.sources for path in (source.images_file, source.profile_file) if path is not None]
+    return [*([file.path] if file.path.is_file() else []), *map(file.beside, named)]
 
 
 def _standing(target: Target, result: SyncResult) -> str:
@@ -415,7 +422,7 @@ def find_sync_file(
     if options.image or options.images_file or options.profiles or options.profile_file or targets:
         raise UsageError(
             "what to mirror is said by --config or by other flags, not by both",
-            hint="put it into the file (docs/sync.md)",
+            hint="put it into the file (docs/sync.md); a list of images is given by --images-file",
         )
     along = options.along if options.says_along else None
     file = read_sync_file(options.config, environment)

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from anyio import to_thread
-from msgspec import structs
+from msgspec import Struct, structs
 
 from syncer.api.bundles import bundle_name
 from syncer.api.verify import VerifyResult
@@ -17,7 +18,7 @@ from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import BundleCheck, BundleUrl, GivenName, shown
 from syncer.cli.command import option, options, takes
 from syncer.cli.fleet import SiteOptions, run_fleet
-from syncer.cli.job import LONGER_TO_STOP, run
+from syncer.cli.job import LONGER_TO_STOP, cause_of, code_of, code_of_signal, run
 from syncer.cli.options import (
     ONE_REGISTRY,
     ConnectionOptions,
@@ -27,10 +28,10 @@ from syncer.cli.options import (
     bundle_option,
     map_option,
 )
-from syncer.cli.output import metrics_writer, print_json
+from syncer.cli.output import metrics_writer, print_json, tell_waits, warn
 from syncer.cli.parser import Word
-from syncer.cli.settings import everyone_of, registry_settings
-from syncer.errors import Exit, UsageError, VerificationError
+from syncer.cli.settings import everyone_of, known_secrets, registry_settings
+from syncer.errors import Exit, InvalidBundle, SyncerError, UsageError, VerificationError
 from syncer.files import reading
 from syncer.naming import NameMapping
 from syncer.oci import Digest, Reference
@@ -38,6 +39,7 @@ from syncer.registry import RegistryAddress
 from syncer.report import foreign_layers, human_bytes, human_seconds
 from syncer.report.summary import quantity, require_writable, write_report
 
+_GAPS_SHOWN = 20  # lines about what a registry lacks
 _MUCH = 50  # padding is worth a copy from one part in so many of a file on
 
 
@@ -101,6 +103,7 @@ def verify(
                 given=as_name,
                 settings=settings,
                 concurrency=connection.workers,
+                emit=tell_waits(output, known_secrets(settings)),
             )
             _check_lists(result, have)
             result = structs.replace(result, signed=public_key is not None)
@@ -120,23 +123,56 @@ def _written_down(
 ) -> Iterator[list[VerifyResult]]:
     """Write the files that the options name when the block has ended, which puts the result into the list.
 
-    A check that fails, or that is stopped, has no result: then there are the metrics alone.
+    Of a check that fails, or that is stopped, the report has what is known of that.
     """
     for path in filter(None, (output.report, output.metrics_file)):
         require_writable(path)
     results: list[VerifyResult] = []
     began = time.monotonic()
+    failure: BaseException | None = None
     try:
         yield results
+    except BaseException as error:
+        failure = error
+        raise
     finally:
-        if output.report and results:
-            write_report(output.report, results[0])
+        if output.report and (failure or results):
+            place = str(registry[0]) if registry else None
+            seconds = time.monotonic() - began
+            try:
+                write_report(output.report, _Failed(file, place, failure, seconds) if failure else results[0])
+            except SyncerError as unwritten:
+                if failure is None:
+                    raise
+                warn(str(unwritten))
         if output.metrics_file:
             write = metrics_writer()
             job = write.Job(profile=bundle_name(file), command="verify", targets=tuple(map(str, registry)))
             is_good = bool(results) and results[0].exit is Exit.OK
             seconds = time.monotonic() - began
             write.write_check_metrics(output.metrics_file, job, seconds=seconds, succeeded=is_good)
+
+
+class _Failed(Struct, frozen=True):
+    """A check that came to no result."""
+
+    file: Path | BundleUrl
+    registry: str | None
+    failure: BaseException
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        error = cause_of(self.failure)
+        told = str(error) if isinstance(error, SyncerError) else "it was stopped before its end"
+        return {
+            "kind": "verify",
+            "exit_code": int(code_of_signal() or code_of(error)),
+            "error": told,
+            "findings": list(error.findings) if isinstance(error, InvalidBundle) else [],
+            "bundle": str(self.file),
+            "registry": self.registry,
+            "seconds": round(self.seconds, 3),
+        }
 
 
 def _check_lists(result: VerifyResult, files: Sequence[Path]) -> None:
@@ -163,6 +199,8 @@ def _read(file: Path) -> bytes:
 def print_check(result: VerifyResult, options: OutputOptions) -> None:
     """Print what a verification found; when it is to be quiet, only a failure, and that on standard error."""
     if options.quiet and result.exit is Exit.OK:
+        for line in _lacking_lines(result, str(result.bundle)):
+            warn(line)
         return
     if options.json and not options.quiet:
         print_json(result.to_json())
@@ -191,9 +229,8 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
     yield f"images:  {check.images} ({content})"
     if not check.images:
         yield "nothing: it holds no image"
-    if result.missing:
-        lacks = f"the bundle lacks {len(result.missing)} of {result.wanted} images, which could not be had"
-        yield f"missing: {lacks} when it was built: {shown([each.name for each in result.missing])}"
+    for line in _lacking_lines(result, "the bundle"):
+        yield f"missing: {line}"
     yield from _apart_from_content(check)
     if check.nameless:
         yield f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}"
@@ -207,6 +244,13 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
         yield "signature: good"
     if check.unreferenced:
         yield f"unused:  {len(check.unreferenced)} pieces of content that no image needs"
+
+
+def _lacking_lines(result: VerifyResult, what: str) -> Iterator[str]:
+    """The line about images that ``what``, the bundle, was published without, if there are any."""
+    if result.missing:
+        lacks = f"{what} lacks {len(result.missing)} of {result.wanted} images, which could not be had"
+        yield f"{lacks} when it was built: {shown([each.name for each in result.missing])}"
 
 
 def _apart_from_content(check: BundleCheck) -> Iterator[str]:
@@ -235,8 +279,10 @@ def _standing(result: VerifyResult) -> Iterator[str]:
     if result.unknown:
         untold = sum(len(doubt.names) for doubt in result.unknown)
         yield f"registry {result.registry} did not tell of {untold:,} of {every}"
-    for gap in result.lacking:
+    for gap in result.lacking[:_GAPS_SHOWN]:
         yield f"lacking: {gap.name}: {gap.problem}"
+    if left := len(result.lacking[_GAPS_SHOWN:]):
+        yield f"         and {left:,} more, all of which --json lists"
     for doubt in result.unknown:
         yield f"unknown: {doubt.names[0]}{_and_more(doubt.names)}: {doubt.problem}"
 

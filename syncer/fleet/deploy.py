@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,14 +16,15 @@ from msgspec import Struct, field, structs
 
 from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
 from syncer.api.push import changed_meanwhile
-from syncer.api.result import may_pass, new_run_id
+from syncer.api.result import bytes_of, looking, may_pass, new_run_id, to_all
 from syncer.api.state import Lost
-from syncer.bundle import Bundle, BundleUrl, GivenName, verify_bundle
+from syncer.bundle import Bundle, BundleUrl, GivenName, bundle_place, verify_bundle
 from syncer.errors import SyncerError, UsageError
+from syncer.files import available_cores
 from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, SiteResult, SiteState, sum_up
+from syncer.fleet.result import FleetResult, SiteResult, SiteState, Visited, sum_up
 from syncer.fleet.visits import (
     IN_FLIGHT,
     Names,
@@ -42,7 +43,8 @@ from syncer.oci import Platform
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistrySettings, open_registries
 from syncer.report.summary import Reported
-from syncer.report.timeline import Measured, available_cores
+from syncer.report.timeline import MOST_BLOBS_OF_SITES, Measured, TimelineRecorder
+from syncer.transfer.events import Event
 from syncer.transfer.run import WORKERS
 
 
@@ -127,21 +129,20 @@ async def push_fleet(
     collide at one of the sites.
     """
     options = options or FleetOptions()
-    async with _opened(file, given, settings, sites, options) as (registries, bundle):
+    account = _Account(sites, options, "push", _name_of(file))
+    async with _opened(file, given, settings, account) as (registries, bundle):
         chosen, names = _choose(bundle, sites, options)
-        account = _Account(sites, options, "push", bundle_name(bundle))
         journal = _open_journal(bundle, chosen, options)
-        with account.told_if_cut():
-            if options.rehash:
-                await verify_bundle(bundle)
-            account.trust(journal, len(chosen.items))
-            if runner:
-                errand = Errand.of("push", bundle, given, settings, options)
-                await _visit_there(account, runner, errand, journal)
-            else:
-                concurrency, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
-                pushing = Pushing(registries, bundle, chosen, names, options, concurrency, convoy)
-                await _visit_all(account, pushing.visit, registries, journal)
+        if options.rehash:
+            await verify_bundle(bundle)
+        account.trust(journal, len(chosen.items))
+        if runner:
+            errand = Errand.of("push", bundle, given, settings, options)
+            await _visit_there(account, runner, errand, journal)
+        else:
+            concurrency, convoy = share_of_workers(len(sites), options), open_convoy(bundle, options, len(sites))
+            pushing = Pushing(registries, bundle, chosen, names, options, concurrency, convoy)
+            await _visit_all(account, pushing.visit, registries, journal)
         if bundle.changed():
             raise changed_meanwhile(bundle)
     return account.result()
@@ -162,16 +163,15 @@ async def plan_fleet(
     """
     options = options or FleetOptions()
     sites = [replace(site, windows=()) for site in sites]
-    async with _opened(file, given, settings, sites, options) as (registries, bundle):
+    account = _Account(sites, options, "plan", _name_of(file))
+    async with _opened(file, given, settings, account) as (registries, bundle):
         chosen, _ = _choose(bundle, sites, options)
-        account = _Account(sites, options, "plan", bundle_name(bundle))
-        with account.told_if_cut():
-            account.trust(_open_journal(bundle, chosen, options), len(chosen.items))
-            if runner:
-                await _visit_there(account, runner, Errand.of("plan", bundle, given, settings, options))
-            else:
-                planning = Planning(registries, chosen, options, share_of_workers(len(sites), options))
-                await _visit_all(account, planning.visit, registries)
+        account.trust(_open_journal(bundle, chosen, options), len(chosen.items))
+        if runner:
+            await _visit_there(account, runner, Errand.of("plan", bundle, given, settings, options))
+        else:
+            planning = Planning(registries, chosen, options, share_of_workers(len(sites), options))
+            await _visit_all(account, planning.visit, registries)
     return account.result()
 
 
@@ -189,16 +189,15 @@ async def verify_fleet(
     Raises as ``verify`` does.
     """
     options = options or FleetOptions()
-    async with _opened(file, given, settings, sites, options) as (registries, bundle):
-        account = _Account(sites, options, "verify", bundle_name(bundle))
-        with account.told_if_cut():
-            check = await verify_bundle(bundle)
-            if runner:
-                errand = Errand.of("verify", bundle, given, settings, options, check=check)
-                await _visit_there(account, runner, errand)
-            else:
-                verifying = Verifying(registries, bundle, check, options, share_of_workers(len(sites), options))
-                await _visit_all(account, verifying.visit, registries)
+    account = _Account(sites, options, "verify", _name_of(file))
+    async with _opened(file, given, settings, account) as (registries, bundle):
+        check = await verify_bundle(bundle)
+        if runner:
+            errand = Errand.of("verify", bundle, given, settings, options, check=check)
+            await _visit_there(account, runner, errand)
+        else:
+            verifying = Verifying(registries, bundle, check, options, share_of_workers(len(sites), options))
+            await _visit_all(account, verifying.visit, registries)
     return account.result()
 
 
@@ -207,15 +206,24 @@ async def _opened(
     file: str | Path | BundleUrl | Bundle,
     given: GivenName | None,
     settings: RegistrySettings | None,
-    sites: Sequence[Site],
-    options: FleetOptions,
+    account: _Account,
 ) -> AsyncIterator[tuple[Registries, Bundle]]:
-    """The registries of all sites, and the bundle, which may come by way of them."""
-    async with (
-        open_registries(with_limits(settings, sites)) as registries,
-        opened(file, given, registries=registries, may_lack=True, warn=options.warn) as bundle,
-    ):
-        yield registries, bundle
+    """The registries of all sites, and the bundle, which may come by way of them; a run that is cut is told of."""
+    async with AsyncExitStack() as stack:
+        with account.told_if_cut():
+            registries = await stack.enter_async_context(open_registries(with_limits(settings, account.sites)))
+            place = opened(file, given, registries=registries, may_lack=True, warn=account.options.warn)
+            bundle = await stack.enter_async_context(place)
+            with looking(account.recorder, partial(account.seen, registries), _ignore):
+                yield registries, bundle
+
+
+def _ignore(_: Event) -> None:
+    """Do nothing with a blob that stands still: the run at its site tells of it."""
+
+
+def _name_of(file: str | Path | BundleUrl | Bundle) -> str:
+    return bundle_name(bundle_place(file) if isinstance(file, str) else file)
 
 
 def _choose(bundle: Bundle, sites: Iterable[Site], options: FleetOptions) -> tuple[BundleSource, Names]:
@@ -256,6 +264,8 @@ class _Account(Struct, frozen=True):
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     results: dict[str, SiteResult] = field(default_factory=dict)  # by the keys of sites
     clocks: tuple[float, float, float] = field(default_factory=_read_clocks)  # as it began
+    recorder: TimelineRecorder = field(default_factory=lambda: TimelineRecorder(most_blobs=MOST_BLOBS_OF_SITES))
+    gone: list[int] = field(default_factory=lambda: [0, 0])  # bytes received from, and sent to, hosts that were left
 
     @property
     def waiting(self) -> list[Site]:
@@ -283,7 +293,21 @@ class _Account(Struct, frozen=True):
             sites=tuple(self.results.get(site.key) or _not_begun(site) for site in self.sites),
             measured=self._measured(),
             waited=sum_up(site.waited for site in self.results.values()),
+            timeline=self.recorder.timeline(),
         )
+
+    def seen(self, registries: Registries) -> tuple[int, int]:
+        """The bytes so far that came from ``registries``, and that went there."""
+        received, sent = bytes_of(registries.traffic.values())
+        return self.gone[0] + received, self.gone[1] + sent
+
+    def leave(self, registries: Registries, site: Site) -> None:
+        """Close the connections to ``site``, whose requests and bytes count from 0 again, and keep its bytes."""
+        host = registries.host_at(address_of(site))
+        if traffic := registries.traffic.get(host):
+            received, sent = bytes_of([traffic])
+            self.gone[:] = self.gone[0] + received, self.gone[1] + sent
+        registries.transport.leave(host)
 
     def _measured(self) -> Measured:
         elapsed, cpu, loop = (now - then for now, then in zip(_read_clocks(), self.clocks, strict=True))
@@ -315,7 +339,7 @@ def failed_fleet(
     """The account of a run that ``error`` ended before any of ``sites`` was gone to, as a damaged bundle does."""
     result = _Account(sites, options, command, bundle).result()
     rows = tuple(structs.replace(site, error=error) for site in result.sites)
-    return structs.replace(result, sites=rows, exit_code=int(error.exit), measured=None)
+    return structs.replace(result, sites=rows, exit_code=int(error.exit), measured=None, timeline=None)
 
 
 def _not_begun(site: Site) -> SiteResult:
@@ -350,6 +374,7 @@ class _Visits:
 
     def __init__(self, account: _Account, visit: Visit, registries: Registries | None) -> None:
         options = account.options
+        self._account = account
         self._results = account.results
         self._sites = account.sites
         self._visit = visit
@@ -412,29 +437,24 @@ class _Visits:
 
     async def _go_to(self, site: Site, closes: datetime | None) -> None:
         began = time.monotonic()
-        emit = self._options.watcher.begin(site)
+        emit = to_all(self._account.recorder.at(site.name), self._options.watcher.begin(site))
         limits = [self._ends - began] if self._ends is not None else []
         if closes is not None:
             limits.append((closes - datetime.now(UTC)).total_seconds())
-        await self._visit(site, emit, min(limits, default=None), partial(self._note, site))
+        await self._visit(site, emit, min(limits, default=None), partial(self._note, site, began))
 
-    def _note(self, site: Site, result: SiteResult, report: Reported | None) -> None:
-        """Note that a visit to ``site`` has ended."""
+    def _note(self, site: Site, began: float, result: SiteResult, report: Reported | None) -> None:
+        """Note that a visit to ``site``, which began at ``began``, has ended."""
         is_last = True
+        at = began - self._account.clocks[0]
+        self._account.recorder.left(site.name, at, 0 if self._registries else result.bytes_sent)
+        result = structs.replace(result, visits=(Visited(at=at, seconds=time.monotonic() - began),))
         if before := self._results.get(site.key):
-            result = structs.replace(
-                result,
-                bytes_sent=before.bytes_sent + result.bytes_sent,
-                bytes_mounted=before.bytes_mounted + result.bytes_mounted,
-                bytes_resumed=before.bytes_resumed + result.bytes_resumed,
-                requests=before.requests + result.requests,
-                seconds=before.seconds + result.seconds,
-                state=SiteState.DONE if result.state is SiteState.UNCHANGED and before.bytes_sent else result.state,
-            )
+            result = result.after(before)
         elif not result.state.is_good and result.error is not None and may_pass(result.error):
             self._maybe_again[site.key] = site
             is_last = False
         self._results[site.key] = result
         if self._registries:
-            self._registries.transport.leave(self._registries.host_at(address_of(site)))
+            self._account.leave(self._registries, site)
         self._options.watcher.end(result, report, is_last=is_last)

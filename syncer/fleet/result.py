@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import orjson
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from syncer import errors
 from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit, refusal_in
 from syncer.profiles.syncfile.site import registry_key
+from syncer.report.account import join_codes, join_courses
 from syncer.report.figures import (
     Part,
     Report,
@@ -29,7 +30,7 @@ from syncer.report.figures import (
     reason,
     seconds_of,
 )
-from syncer.report.timeline import Bound, HostTime, Measured, find_bound
+from syncer.report.timeline import Bound, HostTime, Measured, Timeline, find_bound
 
 NOTHING_FORESEEN: Mapping[str, int] = dict.fromkeys(
     ("images_to_copy", "images_to_skip", "blobs_to_copy", "blobs_to_mount", "bytes_to_send", "bytes_to_mount"), 0
@@ -57,6 +58,21 @@ class SiteState(StrEnum):
         return self in (SiteState.DONE, SiteState.UNCHANGED, SiteState.BEHIND)
 
 
+class Visited(Struct, frozen=True, kw_only=True):
+    """A visit to a site: when it began, in seconds after the run did, and how many it took."""
+
+    at: float
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"at": round(self.at, 3), "seconds": round(self.seconds, 3)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` made, as ``FleetResult.from_json`` does."""
+        return cls(at=number(document["at"]), seconds=number(document["seconds"]))
+
+
 class SiteResult(Struct, frozen=True, kw_only=True):
     """The end of one site, and its figures; sizes are in bytes."""
 
@@ -74,6 +90,7 @@ class SiteResult(Struct, frozen=True, kw_only=True):
     report: str | None = None  # the name of the file that has the report of its own run
     foreseen: Mapping[str, int] = field(default_factory=lambda: NOTHING_FORESEEN)  # of a plan
     waited: Mapping[str, float] = field(default_factory=dict)  # seconds of requests, by what they waited for
+    visits: tuple[Visited, ...] = ()
 
     @property
     def exit(self) -> Exit:
@@ -81,6 +98,12 @@ class SiteResult(Struct, frozen=True, kw_only=True):
         if self.state.is_good:
             return Exit.OK
         return self.error.exit if self.error else Exit.INCOMPLETE
+
+    def after(self, before: SiteResult) -> Self:
+        """This end of a site together with the visit ``before``: what both of them did is added up."""
+        figures = {name: getattr(before, name) + getattr(self, name) for name in (*_SUMS, "seconds", "visits")}
+        has_changed = self.state is SiteState.UNCHANGED and (before.state is SiteState.DONE or before.bytes_sent)
+        return structs.replace(self, state=SiteState.DONE if has_changed else self.state, **figures)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -97,6 +120,7 @@ class SiteResult(Struct, frozen=True, kw_only=True):
             "reason": reason(self.error) if self.error else None,
             "error": str(self.error) if self.error else None,
             "report": self.report,
+            "visits": [visit.to_json() for visit in self.visits],
         }
 
     @classmethod
@@ -114,6 +138,7 @@ class SiteResult(Struct, frozen=True, kw_only=True):
             error=error,
             report=document.get("report"),
             foreseen={name: number(document.get(name, 0)) for name in NOTHING_FORESEEN},
+            visits=tuple(map(Visited.from_json, document.get("visits", ()))),
             **figures,
         )
 
@@ -135,6 +160,7 @@ class FleetResult(Struct, frozen=True, kw_only=True):
     exit_code: int | None = None  # of the command
     measured: Measured | None = None
     waited: Mapping[str, float] = field(default_factory=dict)  # seconds of requests to all sites
+    timeline: Timeline | None = None
 
     @property
     def bound(self) -> Bound | None:
@@ -213,6 +239,7 @@ class FleetResult(Struct, frozen=True, kw_only=True):
             "measured": self.measured.to_json() if self.measured else None,
             "waited": {state: round(seconds, 3) for state, seconds in self.waited.items()},
             "bound": bound.to_json() if (bound := self.bound) else None,
+            "timeline": self.timeline.to_json() if self.timeline else None,
             **parts_to_json(self.parts),
         }
 
@@ -236,6 +263,7 @@ class FleetResult(Struct, frozen=True, kw_only=True):
             exit_code=origin["exit_code"],
             measured=Measured.from_json(measured) if (measured := document.get("measured")) else None,
             waited={str(state): number(seconds) for state, seconds in document.get("waited", {}).items()},
+            timeline=Timeline.from_json(timeline) if (timeline := document.get("timeline")) else None,
         )
 
 
@@ -250,8 +278,8 @@ class Cause(Struct, frozen=True):
 def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, ...]]:
     """The account of several runs as of one, and the names of the sites that were in more than one of them.
 
-    Of such a site the row of the later run counts, unless that one did not begin it.  The id is that of the run
-    that ended last.  Raises ``UsageError`` for runs of several commands, or of several bundles.
+    Of such a site the end of the later run counts, unless that one did not begin it, and what both of them brought.
+    The id is that of the run that ended last.  Raises ``UsageError`` for runs of several commands or bundles.
     """
     for what in ("command", "bundle"):
         found = sorted({getattr(fleet, what) for fleet in fleets})
@@ -261,28 +289,35 @@ def join_fleets(fleets: Sequence[FleetResult]) -> tuple[FleetResult, tuple[str, 
         return fleets[0], ()
     rows: dict[str, SiteResult] = {}
     repeated: dict[str, None] = {}
+    started = min(fleet.started for fleet in fleets)
     for fleet in sorted(fleets, key=lambda fleet: fleet.ended):
-        for site in fleet.sites:
+        later = (fleet.started - started).total_seconds()
+        for row in fleet.sites:
+            visits = tuple(structs.replace(visit, at=visit.at + later) for visit in row.visits)
+            site = structs.replace(row, visits=visits)
             key = registry_key(site.registry)
             if key in rows:
                 repeated[site.name] = None
-            if key not in rows or site.state is not SiteState.NOT_BEGUN:
+            if key not in rows:
                 rows[key] = site
+            elif site.state is not SiteState.NOT_BEGUN:
+                rows[key] = site.after(rows[key])
     order = dict.fromkeys(registry_key(site.registry) for fleet in fleets for site in fleet.sites)
     last = max(fleets, key=lambda fleet: fleet.ended)
-    return FleetResult(
+    joined = FleetResult(
         run_id=last.run_id,
         command=last.command,
         bundle=last.bundle,
-        started=min(fleet.started for fleet in fleets),
+        started=started,
         ended=last.ended,
         sites=tuple(rows[key] for key in order),
         parts=tuple(part for fleet in fleets for part in fleet.runs),
         version=last.version,
-        exit_code=max((fleet.exit_code for fleet in fleets if fleet.exit_code is not None), default=None),
         measured=reduce(Measured.plus, measured) if (measured := [f.measured for f in fleets if f.measured]) else None,
         waited=sum_up(fleet.waited for fleet in fleets),
-    ), tuple(repeated)
+        timeline=join_courses(fleets),
+    )
+    return structs.replace(joined, exit_code=join_codes(fleets, joined.exit)), tuple(repeated)
 
 
 def sum_up(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -366,7 +401,7 @@ def _is_outage(error: SyncerError) -> bool:
 Account: TypeAlias = Report | FleetResult
 
 _OF_VERIFICATION = frozenset({"bundle", "manifests", "bytes_file", "lacking"})
-"""Keys that together are in the report of a verification alone, which has no kind."""
+"""Keys that together are in the report of a verification alone, which had no kind in the version before."""
 
 
 def read_account(path: Path) -> Account:
@@ -381,7 +416,7 @@ def read_account(path: Path) -> Account:
     except orjson.JSONDecodeError:
         raise _no_report(path, "it is no JSON document") from None
     kind = document.get("kind", "run") if isinstance(document, Mapping) else None
-    if isinstance(document, Mapping) and document.keys() >= _OF_VERIFICATION:
+    if kind == "verify" or (isinstance(document, Mapping) and document.keys() >= _OF_VERIFICATION):
         raise UsageError(
             f"{path} is the report of a verification, which is neither shown nor joined",
             hint="its `missing`, `lacking` and `unknown` name what was not found; give reports of build, push or sync",

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file
 from syncer.api.plan import plan_delivery
 from syncer.api.push import Delivery, changed_meanwhile, deliver
-from syncer.api.result import Run, RunOptions
+from syncer.api.result import Run, RunOptions, hearing
 from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck
 from syncer.bundle.remote import RemoteBundle
@@ -186,7 +186,7 @@ class Planning(Struct, frozen=True):
     options: FleetOptions
     concurrency: int
 
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
         """Ask ``site`` for the names of all images within ``seconds``."""
         began, asked = time.monotonic(), self._requests(site)
         errors: list[SyncerError] = []
@@ -207,7 +207,7 @@ class Planning(Struct, frozen=True):
             )
             ended(result, report)
 
-        with _within(seconds, errors, end):
+        with _within(seconds, errors, end), hearing(self.registries, emit, _at_host_of(self.registries, site)):
             delivery = delivery_at(site, self.options)
             report = await plan_delivery(
                 self.chosen, self.registries, delivery, concurrency=self.concurrency, must_tell=True
@@ -229,7 +229,7 @@ class Verifying(Struct, frozen=True):
     options: FleetOptions
     concurrency: int
 
-    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:  # noqa: ARG002
+    async def visit(self, site: Site, emit: Emit | None, seconds: float | None, ended: Ended) -> None:
         """Ask ``site`` for everything within ``seconds``."""
         began = time.monotonic()
         errors: list[SyncerError] = []
@@ -247,13 +247,19 @@ class Verifying(Struct, frozen=True):
             )
             ended(result, None)
 
-        with _within(seconds, errors, end):
+        with _within(seconds, errors, end), hearing(self.registries, emit, _at_host_of(self.registries, site)):
             delivery = delivery_at(site, self.options)
             found = await verify_at(self.registries, delivery, self.bundle, self.check, concurrency=self.concurrency)
             images, failed = self.check.images, len({gap.name for gap in found.lacking})
             if found.lacking:
                 errors.append(Lacking(len(found.lacking), found.checked))
             errors += [doubt.error for doubt in found.unknown]
+
+
+def _at_host_of(registries: Registries, site: Site) -> Callable[[str], bool]:
+    """Whether a host is that of ``site``."""
+    own = registries.host_at(address_of(site))
+    return lambda host: host == own
 
 
 @contextmanager

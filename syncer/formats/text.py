@@ -7,9 +7,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -115,9 +116,9 @@ class ListedImage(Struct, frozen=True):
 def read_images_file(path: Path) -> list[ListedImage]:
     """Read the images of the text file at ``path``, one a line, in its order; duplicates stay.
 
-    Blank lines and comments (``#`` at the start or after white space) are skipped, and so is skopeo's prefix
-    ``docker://``; ``http://`` and ``https://`` say how a registry is asked.  Raises ``InvalidFile`` with all lines that
-    are wrong.
+    Blank lines and comments (``#`` at the start or after white space) are skipped, and so are skopeo's prefix
+    ``docker://`` and Helm's ``oci://``; ``http://`` and ``https://`` say how a registry is asked.  Raises
+    ``InvalidFile`` with all lines that are wrong.
     """
     return parse_images(read_text(path), path)
 
@@ -181,3 +182,63 @@ def _reference(name: str) -> Reference:
             hint="name it with --chart, or as a `chart` in a sync file; an image has no oci:// before it",
         )
     return Reference.parse_address(name)
+
+
+_WORD = re.compile(r"[A-Za-z0-9][\w.+:/@-]*")
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+_APART = 4  # lines between the name of an image, or of a chart, and its tag or version
+_LARGEST_DOCUMENT = 16 * 1024 * 1024  # bytes; to find a line is no more than a help
+_DOCUMENTS = (".yaml", ".yml", ".json")
+
+
+_Place: TypeAlias = tuple[Path, int]
+
+
+def find_lines(paths: Iterable[Path], wanted: Iterable[Reference]) -> list[_Place]:
+    """Find the lines that write one of ``wanted`` in the texts at ``paths``, or in documents below such a directory.
+
+    A name may stand whole, as in a list, or apart from its tag or version, as in a sync file and in values of Helm; at
+    last the lines that have the name alone are taken.  What is no text, or a large one, has no lines.
+    """
+    texts = {file: words for path in dict.fromkeys(paths) for file, words in _words_of(path)}
+    found = {place for name in wanted for place in _places_of(name, texts)}
+    files = {file: number for number, file in enumerate(texts)}
+    return sorted(found, key=lambda place: (files[place[0]], place[1]))
+
+
+def _words_of(path: Path) -> Iterator[tuple[Path, list[list[str]]]]:
+    """Each text at or below ``path``, with the words of its lines."""
+    for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix in _DOCUMENTS):
+        with suppress(InvalidFile):
+            text = read_text(file, limit=_LARGEST_DOCUMENT)
+            yield file, [_WORD.findall(_COMMENT.sub("", line)) for line in text.splitlines()]
+
+
+def _places_of(wanted: Reference, texts: Mapping[Path, Sequence[Sequence[str]]]) -> set[_Place]:
+    last = wanted.repository.rpartition("/")[2]
+    whole: set[_Place] = set()
+    of_name: set[_Place] = set()
+    of_tag: set[_Place] = set()
+    for file, lines in texts.items():
+        for number, words in enumerate(lines, 1):
+            if any(last in word and _means(word, wanted, is_whole=True) for word in words):
+                whole.add((file, number))
+            if any(word == last or (last in word and _means(word, wanted, is_whole=False)) for word in words):
+                of_name.add((file, number))
+            if wanted.tag and wanted.tag in [word.replace("+", "_") for word in words]:
+                of_tag.add((file, number))
+    near = {
+        (file, number)
+        for file, number in of_tag
+        if any((file, number + step) in of_name for step in range(-_APART, _APART + 1))
+    }
+    return whole or near or of_name
+
+
+def _means(word: str, wanted: Reference, *, is_whole: bool) -> bool:
+    """Tell whether ``word`` is a reference to ``wanted``, or without ``is_whole`` one to its repository alone."""
+    try:
+        found = Reference.parse(re.sub(r"^\w+://", "", word).rstrip(":"))
+    except UsageError:
+        return False
+    return found.name == wanted.name and (not is_whole or found.tag == wanted.tag)

@@ -332,9 +332,20 @@ class _BoundedReader:
         return piece
 
 
+_SLIPS = (
+    ("scanning an alias", "a text that begins with * stands in quotes"),
+    ("cannot start any token", "a tab does not indent, blanks do; a text that begins with @, ` or % stands in quotes"),
+    ("did not find expected", "entries of one list, or of one mapping, begin in the same column"),
+    ("mapping values are not allowed", "a text with a colon and a blank in it stands in quotes"),
+)
+"""What people write who meet these words of the parser."""
+
+
 def _syntax_error(error: yaml.MarkedYAMLError, origin: Path | str) -> InvalidFile:
     mark = error.problem_mark or error.context_mark
     problem = ", ".join(filter(None, (error.context, error.problem)))
     if mark is None:
         return InvalidFile(origin, f"this is not YAML: {problem}")
-    return InvalidFile(origin, f"column {mark.column + 1}: this is not YAML: {problem}", line=mark.line + 1)
+    hint = next((hint for words, hint in _SLIPS if words in problem), None)
+    said = f"column {mark.column + 1}: this is not YAML: {problem}"
+    return InvalidFile(origin, said, line=mark.line + 1, hint=hint)

@@ -19,6 +19,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9]
 _PORT = re.compile(r"[0-9]{1,5}")
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_NO_SCHEMES = ("docker", "oci")  # words of other tools, which say nothing of how a registry is spoken to
 _MAX_REPOSITORY = 255
 _DIGEST_LIKE = re.compile(r"(?:sha|md|blake)\w*:[^/]*", re.ASCII)
 
@@ -58,15 +59,17 @@ class Reference:
 
     @classmethod
     def parse_address(cls, text: str) -> Self:
-        """Parse a text that people type: ``http://``, ``https://`` or skopeo's ``docker://`` may be before it.
+        """Parse a text that people type.
+
+        ``http://``, ``https://``, skopeo's ``docker://`` or Helm's ``oci://`` may be before it.
 
         >>> Reference.parse_address("http://10.0.0.1:5000/app").plain_http
         True
         """
         scheme, found, rest = text.partition("://")
-        if not found or scheme.lower() not in ("http", "https", "docker"):
+        if not found or scheme.lower() not in ("http", "https", *_NO_SCHEMES):
             return cls.parse(text)
-        plain_http = None if scheme.lower() == "docker" else scheme.lower() == "http"
+        plain_http = None if scheme.lower() in _NO_SCHEMES else scheme.lower() == "http"
         return replace(cls.parse(rest), plain_http=plain_http)
 
     def at(self, digest: Digest) -> Self:
@@ -191,6 +194,8 @@ def _check_repository(text: str, path: str) -> None:
                 if not component
                 else f"must be lower case, but has {component[:60]!r}"
                 if component != component.lower()
+                else f"has a colon in {component[:60]!r}, and one stands before the tag alone"
+                if ":" in component
                 else f"has {component[:60]!r}, which is not letters and digits joined by dots, dashes or underscores"
             )
             raise InvalidReference(text, f"its repository {problem}")

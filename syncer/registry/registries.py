@@ -37,6 +37,7 @@ _TLS_RECORDS = (b"\x15", b"\x16")  # an alert, a handshake (RFC 8446 §5.1)
 _DIGEST = re.compile(r"sha[0-9]+:")
 _TAG = re.compile(r"\w[\w.-]*", re.ASCII)
 _SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
+_ANY_SCHEME = re.compile(r"([A-Za-z]+):/+(.+)")  # of other tools, or with a slash too few
 
 _PACED_LANES = 8  # more would only wait for their turn
 
@@ -61,10 +62,11 @@ class RegistryAddress(Struct, frozen=True):
         base = base.strip("/")
         refuse_login(rest)
         _refuse_tag(text, rest)
-        if not host or "://" in rest or "@" in rest:
-            raise UsageError(
-                f"{text.rpartition('@')[2]!r} is not a registry", hint="write it like registry.example.com:5000/images"
-            )
+        if not host or "://" in rest or "@" in rest or host.lower() in ("http:", "https:"):
+            hint = "write it like registry.example.com:5000/images"
+            if found is None and (scheme := _ANY_SCHEME.match(text)):
+                hint = f"write {scheme[2]}, with http:// or https:// before it, or nothing"
+            raise UsageError(f"{text.rpartition('@')[2]!r} is not a registry", hint=hint)
         host = canonical_host(host.lower())
         plain_http = found[1].lower() == "http" if found else None
         if found and not set(host) & set(".:") and host != "localhost":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import anyio
 from msgspec import structs
 
-from syncer.errors import Denied, DigestMismatch, Interrupted, RegistryError, SyncerError
+from syncer.errors import DamagedAtSource, Denied, Interrupted, RegistryError, SyncerError
 from syncer.oci import Descriptor
 from syncer.registry.answers import is_web_page, problems_of, uploaded, with_parameters
 from syncer.registry.body import Content
@@ -235,7 +235,7 @@ class Upload:
     async def _blame(self, error: RegistryError, way: Way) -> None:
         """The registry says that the bytes are not the digest's: find out who is wrong, and try each other way."""
         if not await self._content.is_intact():
-            raise DigestMismatch(f"the content of {self._descriptor} at its source is not what its digest says")
+            raise DamagedAtSource(f"the content of {self._descriptor} at its source is not what its digest says")
         is_first = not self._misread
         self._misread.add(way)
         if is_first or self._way() not in self._misread:

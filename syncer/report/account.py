@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import reduce
+from typing import Any, Protocol
 
 from msgspec import Struct, structs
 
 from syncer.content import Item
+from syncer.errors import Exit
+from syncer.files import available_cores
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report.figures import (
     ImageAccount,
@@ -23,7 +27,17 @@ from syncer.report.figures import (
     count_images,
     seconds_of,
 )
-from syncer.report.timeline import Measured, Timeline, TimelineRecorder, available_cores, join_timelines
+from syncer.report.timeline import (
+    BUCKETS,
+    MOST_BLOBS,
+    MOST_BLOBS_OF_SITES,
+    MOST_WAITS,
+    WIDTH,
+    Measured,
+    Timeline,
+    TimelineRecorder,
+    spread,
+)
 from syncer.transfer.events import (
     Copied,
     Event,
@@ -200,15 +214,20 @@ class Account:
         )
 
     def _totals(self, images: tuple[ImageAccount, ...], registries: tuple[RegistryAccount, ...]) -> Totals:
+        under_way = [(blob.done - blob.resumed, blob) for blob in self.recorder.under_way if blob.done > blob.resumed]
+        unfinished = sum(size for size, _ in under_way)
+        fetched = self._fetched + sum(size for size, blob in under_way if not blob.is_shared)
+        copied = self._copied.bytes - self._resumed + unfinished
         return Totals(
             **count_images(images),
             blobs_copied=self._copied.blobs,
             blobs_mounted=self._mounted.blobs,
             blobs_skipped=self._skipped.blobs,
             blobs_failed=self._failed.blobs,
-            bytes_copied=self._copied.bytes - self._resumed,
-            bytes_fetched=self._fetched if self.fetches else 0,
-            bytes_sent=self._copied.bytes - self._resumed if self.sends else 0,
+            bytes_copied=copied,
+            bytes_fetched=fetched if self.fetches else 0,
+            bytes_sent=copied if self.sends else 0,
+            bytes_unfinished=unfinished,
             bytes_resumed=self._resumed,
             bytes_mounted=self._mounted.bytes,
             bytes_skipped=self._skipped.bytes,
@@ -250,7 +269,7 @@ def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
     joined = tuple(images[key] for key in order)
     parts = tuple(part for report in reports for part in report.runs)
     pruned = {tag.name: tag for report in by_end for tag in report.pruned or ()}
-    return Report(
+    result = Report(
         run_id=by_end[-1].run_id,
         started=min(report.started for report in reports),
         ended=by_end[-1].ended,
@@ -267,14 +286,94 @@ def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
         version=by_end[-1].version,
         command=common(report.command for report in reports),
         name=common(report.name for report in reports),
-        exit_code=max((report.exit_code for report in reports if report.exit_code is not None), default=None),
         targets=tuple(dict.fromkeys(target for report in reports for target in report.targets)),
-        timeline=_join_timelines(reports),
+        timeline=join_courses(reports),
         measured=reduce(Measured.plus, measured) if (measured := [r.measured for r in reports if r.measured]) else None,
-    ), tuple(repeated)
+    )
+    return structs.replace(result, exit_code=join_codes(reports, result.exit)), tuple(repeated)
 
 
-def _join_timelines(reports: Sequence[Report]) -> Timeline | None:
-    first = min(report.started for report in reports)
-    own = [((report.started - first).total_seconds(), report.timeline) for report in reports if report.timeline]
+class Ended(Protocol):
+    """A run with the exit code that its command ended with, and the one that its account explains."""
+
+    @property
+    def ended(self) -> datetime: ...
+    @property
+    def exit_code(self) -> int | None: ...
+    @property
+    def exit(self) -> Exit: ...
+
+
+def join_codes(runs: Sequence[Ended], code: Exit) -> int | None:
+    """The exit code of several ``runs`` as of one, whose joined account explains ``code``.
+
+    What failed in one of them and went well in a later one counts no more, nor that one was stopped before the last.  A
+    code that the account of its run does not explain, as that of a definition which was refused, does.  None where none
+    of them told.
+    """
+    last = max(runs, key=lambda run: run.ended)
+    told = [run for run in runs if run.exit_code is not None]
+    unexplained = [
+        run.exit_code or 0 for run in told if not run.exit and (run is last or (run.exit_code or 0) < Exit.INTERRUPTED)
+    ]
+    return int(code) or max(unexplained, default=0) if told else None
+
+
+class Timed(Protocol):
+    """A run with a start, and a timeline that counts from there."""
+
+    @property
+    def started(self) -> datetime: ...
+    @property
+    def timeline(self) -> Timeline | None: ...
+
+
+def join_courses(runs: Sequence[Timed]) -> Timeline | None:
+    """One timeline of those of several runs, from the start of the first on; None where none has any."""
+    first = min(run.started for run in runs)
+    own = [((run.started - first).total_seconds(), run.timeline) for run in runs if run.timeline]
     return join_timelines(own) if own else None
+
+
+def join_timelines(parts: Sequence[tuple[float, Timeline]]) -> Timeline:
+    """One timeline of several, each of which began so many seconds after the first."""
+    width = max((timeline.bucket_seconds for _, timeline in parts), default=WIDTH)
+    ends = [offset + timeline.bucket_seconds * len(timeline.in_flight) for offset, timeline in parts]
+    while max(ends, default=0.0) / width > BUCKETS:
+        width *= 2
+    count = math.ceil(max(ends, default=0.0) / width)
+    series = {name: [0.0] * count for name in ("bytes_received", "bytes_sent", "in_flight")}
+    for offset, timeline in parts:
+        for name, buckets in series.items():
+            own = timeline.bucket_seconds
+            per_second = own if name == "in_flight" else 1.0  # an average is one of seconds of blobs
+            for number, figure in enumerate(getattr(timeline, name)):
+                spread(buckets, offset + number * own, own, figure * per_second, width)
+    is_of_sites = any(blob.site for _, timeline in parts for blob in timeline.blobs)
+    most_blobs = MOST_BLOBS_OF_SITES if is_of_sites else MOST_BLOBS
+    blobs, blobs_left_out = _largest(parts, "blobs", most_blobs, lambda blob: blob.bytes)
+    waits, waits_left_out = _largest(parts, "waits", MOST_WAITS, lambda wait: wait.seconds)
+    return Timeline(
+        bucket_seconds=width,
+        bytes_received=tuple(map(round, series["bytes_received"])),
+        bytes_sent=tuple(map(round, series["bytes_sent"])),
+        in_flight=tuple(round(figure / width, 2) for figure in series["in_flight"]),
+        blobs=blobs,
+        blobs_left_out=blobs_left_out,
+        waits=waits,
+        waits_left_out=waits_left_out,
+    )
+
+
+def _largest(
+    parts: Sequence[tuple[float, Timeline]], kind: str, most: int, size: Callable[[Any], float]
+) -> tuple[tuple[Any, ...], int]:
+    """The largest spans of a ``kind`` of several timelines as they began, and the number of those left out."""
+    spans = [
+        structs.replace(span, at=round(span.at + offset, 3))
+        for offset, timeline in parts
+        for span in getattr(timeline, kind)
+    ]
+    kept = sorted(spans, key=size, reverse=True)[:most]
+    left_out = sum(getattr(timeline, f"{kind}_left_out") for _, timeline in parts) + len(spans) - len(kept)
+    return tuple(sorted(kept, key=lambda span: span.at)), left_out

@@ -211,6 +211,7 @@ class Totals(Struct, frozen=True, kw_only=True):
     bytes_copied: int  # of blobs that were copied, also from file to file; without ``bytes_resumed``
     bytes_fetched: int  # from a registry
     bytes_sent: int  # to a registry
+    bytes_unfinished: int  # of ``bytes_copied``, those of blobs that were under way as the run ended
     bytes_resumed: int  # of blobs that were copied now, which an earlier run had brought already
     bytes_mounted: int
     bytes_skipped: int  # of blobs that the target had
@@ -243,7 +244,7 @@ class Totals(Struct, frozen=True, kw_only=True):
         )
 
 
-_SINCE_LAST_VERSION = ("bytes_copied", "bytes_resumed", "foreign_layers", "bytes_foreign")
+_SINCE_LAST_VERSION = ("bytes_copied", "bytes_unfinished", "bytes_resumed", "foreign_layers", "bytes_foreign")
 
 
 class Part(Struct, frozen=True, kw_only=True):

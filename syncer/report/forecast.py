@@ -103,9 +103,9 @@ class ForecastReport(Struct, frozen=True, kw_only=True):
 
     @property
     def largest(self) -> list[ImageForecast]:
-        """The images with the most bytes to copy or to share."""
-        copied = [image for image in self.images if image.action is Action.COPY and image.subject is None]
-        return sorted(copied, key=lambda image: -image.size)[:_LARGEST]
+        """The images with the most bytes to copy or to share, each once however many targets it goes to."""
+        copied = {image.source: image for image in self.images if image.action is Action.COPY and image.subject is None}
+        return sorted(copied.values(), key=lambda image: -image.size)[:_LARGEST]
 
     def exit(self, *, tell_work: bool) -> Exit:
         """The exit code that the failures share, else 0; with ``tell_work`` it is 10 when there is work to do."""

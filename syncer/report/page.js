@@ -61,7 +61,7 @@ function table(id, columns, rows, { search = true } = {}) {
       const value = rows[number][at];
       const isNumber = column.kind !== "text";
       const cell = make("td", isNumber ? { class: "number" } : {}, value === null ? "" : FORMATS[column.kind](value));
-      if (column.isState) cell.className = String(value).replace(/[^a-z]/g, "");
+      if (column.isState) cell.className = `state ${String(value).replace(/[^a-z]/g, "")}`;
       return cell;
     }))));
     const last = first + found.length;
@@ -176,7 +176,8 @@ function spans(timeline) {
   timeline.blobs.forEach((blob, number) => {
     const place = { x: x(blob.at), y: 10 + step * placed[number], height: step - 2 };
     place.width = Math.max(1, x(blob.at + blob.seconds) - place.x);
-    const told = `${blob.image || blob.digest}\n${bytes(blob.bytes)} in ${seconds(blob.seconds)}, ${blob.outcome}`;
+    const to = blob.site ? ` to ${blob.site}` : "";
+    const told = `${blob.image || blob.digest}${to}\n${bytes(blob.bytes)} in ${seconds(blob.seconds)}, ${blob.outcome}`;
     svg.append(draw("rect", { class: blob.outcome === "failed" ? "blob bad" : "blob", rx: 1, ...place }, told));
   });
   hosts.forEach((host, number) => {
@@ -189,6 +190,34 @@ function spans(timeline) {
     }
     svg.append(label(LEFT, y - 4, host));
   });
+  return svg;
+}
+
+// a row for each site where they are few, else as few rows as it takes, of which each bar tells its own name
+function sites(timeline, visits) {
+  const names = [...new Set(visits.map(([name]) => name))];
+  const isNamed = names.length <= 30;
+  const step = isNamed ? 28 : 9;
+  const rows = [];
+  const placed = [...visits].sort((a, b) => a[1] - b[1]).map(([name, at, taken, state]) => {
+    let row = isNamed ? names.indexOf(name) : rows.findIndex((free) => free <= at);
+    if (row < 0) row = rows.push(0) - 1;
+    if (!isNamed) rows[row] = at + taken;
+    return { name, at, taken, state, row };
+  });
+  const height = 40 + step * (isNamed ? names.length : rows.length);
+  const width = timeline ? timeline.bucket_seconds * timeline.in_flight.length : 0;
+  const end = visits.reduce((most, [, at, taken]) => Math.max(most, at + taken), Math.max(width, 0.001));
+  const x = (at) => LEFT + (at * (WIDE - LEFT - RIGHT)) / end;
+  const svg = draw("svg", { viewBox: `0 0 ${WIDE} ${height}`, role: "img", "aria-label": "Sites over time" });
+  axis(svg, height, end);
+  for (const { name, at, taken, state, row } of placed) {
+    const place = { x: x(at), y: (isNamed ? 24 : 10) + step * row, height: isNamed ? 10 : 7, rx: 1 };
+    place.width = Math.max(1, x(at + taken) - place.x);
+    const isGood = ["done", "unchanged", "behind"].includes(state);
+    svg.append(draw("rect", { class: isGood ? "blob" : "blob bad", ...place }, `${name}: ${state}\n${seconds(taken)}`));
+  }
+  if (isNamed) names.forEach((name, row) => svg.append(label(LEFT, 20 + step * row, name)));
   return svg;
 }
 
@@ -206,7 +235,9 @@ if (data.causes.length) {
 if (data.warnings.length) section("Warnings", make("ul", {}, ...data.warnings.map((text) => make("li", {}, text))));
 if (data.timeline && data.timeline.in_flight.length) {
   const legend = make("p", { class: "legend dim" }, make("span", { class: "a" }, "received "), make("span", { class: "b" }, "sent"));
-  section("Throughput over time", throughput(data.timeline), legend);
+  if ([...data.timeline.bytes_received, ...data.timeline.bytes_sent].some((count) => count > 0)) {
+    section("Throughput over time", throughput(data.timeline), legend);
+  }
   if (data.timeline.blobs.length || data.timeline.waits.length) {
     const left = data.timeline.blobs_left_out;
     const said = left ? `The ${data.timeline.blobs.length} largest blobs; ${left.toLocaleString("en")} smaller ones are left out. ` : "";
@@ -214,6 +245,11 @@ if (data.timeline && data.timeline.in_flight.length) {
     const marks = words.map(([name, text]) => make("span", { class: name }, text));
     section("Blobs over time", spans(data.timeline), make("p", { class: "legend dim" }, said, ...marks));
   }
+}
+if (data.visits && data.visits.length) {
+  const words = [["a", "visit "], ["d", "visit to a site that did not end well"]];
+  const marks = words.map(([name, text]) => make("span", { class: name }, text));
+  section("Sites over time", sites(data.timeline, data.visits), make("p", { class: "legend dim" }, ...marks));
 }
 for (const each of data.tables) section(each.title, table(each.id, each.columns, each.rows, { search: each.search }));
 document.documentElement.dataset.ready = "yes";

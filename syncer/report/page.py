@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from syncer.errors import by_cause, redacted
-from syncer.report.summary import human_bytes, human_seconds, quantity, shown, write_account
+from syncer.errors import redacted
+from syncer.report.figures import ImageAccount
+from syncer.report.summary import causes_of, human_bytes, human_seconds, moved, quantity, shown, write_account
 
 Row: TypeAlias = list[Any]
 
 _NAMES_SHOWN = 5  # of what failed for one cause
-_REQUEST = re.compile(r"^[A-Z]+ \S+: ")
+_LEAST = 0.05  # seconds that are told: less is 0.0
 _MARKUP = re.compile(rb"[<>&]")  # what could end the element that the data are in
 _SAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"}
 _BOUNDS = {
@@ -96,7 +97,7 @@ def _columns(*named: tuple[str, str]) -> list[dict[str, Any]]:
 
 def _run_data(document: Mapping[str, Any]) -> dict[str, Any]:
     totals, images = document["totals"], document["images"]
-    moved = max(totals["bytes_fetched"], totals["bytes_sent"], totals.get("bytes_copied", 0))
+    size = max(totals["bytes_fetched"], totals["bytes_sent"], totals.get("bytes_copied", 0))
     ends = {
         "copied": totals["images_copied"],
         "unchanged": totals["images_skipped"],
@@ -106,14 +107,14 @@ def _run_data(document: Mapping[str, Any]) -> dict[str, Any]:
     saved = totals["bytes_mounted"] + totals["bytes_skipped"] + totals["bytes_deduplicated"]
     facts = [
         ("Images", _listed(totals["images"], ends)),
-        ("Moved", f"{human_bytes(moved)} in {quantity(totals['blobs_copied'], 'blob')}"),
-        ("Saved", human_bytes(saved)),
-        ("Brought by an earlier run", human_bytes(totals.get("bytes_resumed", 0))),
+        ("Moved", moved(size, totals["blobs_copied"], totals.get("bytes_unfinished", 0))),
+        ("Saved", _size(saved)),
+        *_resumed(totals),
         ("Requests", f"{totals['requests']:,}, {quantity(totals['retries'], 'retry', 'retries')}"),
-        ("Time", _time(totals["seconds"], moved)),
+        ("Time", _time(totals["seconds"], size)),
         *_ending(document),
     ]
-    failed = [(image["message"], image["source"]) for image in images if image["message"] is not None]
+    failed = [ImageAccount.from_json(image) for image in images if image["message"] is not None]
     rows = [
         [
             image["source"],
@@ -132,7 +133,7 @@ def _run_data(document: Mapping[str, Any]) -> dict[str, Any]:
         "kind": "run",
         "facts": facts,
         "bound": _bound(document),
-        "causes": _causes(failed),
+        "causes": [_cause(cause.said, cause.sources) for cause in causes_of(failed)],
         "warnings": [*unknown, *document.get("warnings", ())],
         "timeline": document.get("timeline"),
         "tables": [
@@ -169,8 +170,8 @@ def _fleet_data(document: Mapping[str, Any]) -> dict[str, Any]:
     facts = [
         ("Sites", _listed(totals["sites"], {name.replace("_", " "): count for name, count in states.items()})),
         ("Images", f"{totals['images']:,}"),
-        ("Sent", human_bytes(totals["bytes_sent"])),
-        ("Brought by an earlier run", human_bytes(totals.get("bytes_resumed", 0))),
+        ("Sent", _size(totals["bytes_sent"])),
+        *_resumed(totals),
         ("Time", _time(totals["seconds"], totals["bytes_sent"])),
         *_ending(document),
     ]
@@ -183,7 +184,12 @@ def _fleet_data(document: Mapping[str, Any]) -> dict[str, Any]:
         "bound": _bound(document),
         "causes": [_cause(cause["cause"], cause["sites"]) for cause in document["causes"]],
         "warnings": [],
-        "timeline": None,
+        "timeline": document.get("timeline"),
+        "visits": [
+            [site["name"], visit["at"], visit["seconds"], site["state"]]
+            for site in sites
+            for visit in site.get("visits", ())
+        ],
         "tables": [
             {
                 "title": "Sites",
@@ -194,6 +200,15 @@ def _fleet_data(document: Mapping[str, Any]) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _size(count: int) -> str:
+    return human_bytes(count) if count else "nothing"
+
+
+def _resumed(totals: Mapping[str, Any]) -> list[tuple[str, str]]:
+    resumed = totals.get("bytes_resumed", 0)
+    return [("Brought by an earlier run", human_bytes(resumed))] if resumed else []
 
 
 def _listed(total: int, ends: Mapping[str, int]) -> str:
@@ -217,14 +232,9 @@ def _bound(document: Mapping[str, Any]) -> dict[str, Any] | None:
     if not bound:
         return None
     seconds = sorted(bound["worker_seconds"].items(), key=lambda each: -each[1])
-    told = [(_BOUNDS.get(by, by.replace("_", ": ")), value) for by, value in seconds if value > 0]
+    told = [(_BOUNDS.get(by, by.replace("_", ": ")), value) for by, value in seconds if value >= _LEAST]
     text = str(bound["text"])
     return {"text": f"{text[:1].upper()}{text[1:]}.", "hint": bound["hint"], "seconds": told}
-
-
-def _causes(failed: Iterable[tuple[str, str]]) -> list[Row]:
-    """The failures by what they say without the request that they tell of, the most frequent first."""
-    return [_cause(*cause) for cause in by_cause((_REQUEST.sub("", message), name) for message, name in failed)]
 
 
 def _cause(cause: str, names: Sequence[str]) -> Row:

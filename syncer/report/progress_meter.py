@@ -11,11 +11,13 @@ from typing import assert_never
 from msgspec import Struct, field
 
 from syncer.content import Item
-from syncer.errors import by_cause
+from syncer.errors import by_cause, human_bytes
 from syncer.oci import Descriptor, Digest
 from syncer.transfer.events import (
     CameBack,
     Committed,
+    Compacted,
+    Compacting,
     Copied,
     Event,
     Failed,
@@ -80,6 +82,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0  # since the first measurement
     waits: tuple[str, ...] = ()  # what holds requests up now, a sentence each
     targets: tuple[TargetUnderWay, ...] = ()  # where there are several
+    step: str | None = None  # what is done with the file once all is there, a sentence
 
 
 class _Rate(Struct):
@@ -154,6 +157,7 @@ class ProgressMeter(Struct):
     _moved: int = 0  # bytes of those that were copied
     _active: dict[Digest, list[_Active]] = field(default_factory=dict)
     _waits: dict[tuple[str, type], _Wait] = field(default_factory=dict)  # the newest of a kind at a host
+    _compacting: Compacting | None = None
     _began: float | None = None
     _first: float | None = None  # when bytes had moved for the first time
     _rate: _Rate = field(default_factory=_Rate)
@@ -193,7 +197,16 @@ class ProgressMeter(Struct):
                 seconds=now - self._began,
                 waits=self._waits_at(now),
                 targets=self._targets(),
+                step=self._step(),
             )
+
+    def _step(self) -> str | None:
+        if self._compacting is None:
+            return None
+        name, progress = self._compacting.path.name, self._compacting.progress
+        share = 100 * progress.done // max(1, progress.size)
+        done = f"{human_bytes(progress.done)} of {human_bytes(progress.size)}, {share} %"
+        return f"{name} is copied without what is not wanted of it: {done}"
 
     def _may_tell(self, now: float, moved: int) -> bool:
         """Whether bytes have moved for long enough to say how long the rest takes."""
@@ -233,6 +246,10 @@ class ProgressMeter(Struct):
                 self._waits[host, type(event)] = _Wait(event)
             case CameBack(host):
                 self._waits.pop((host, WentAway), None)
+            case Compacting():
+                self._compacting = event
+            case Compacted():
+                self._compacting = None
             case Committed() | Fetched() | Stalled():
                 pass
             case _:

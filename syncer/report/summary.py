@@ -13,6 +13,7 @@ import orjson
 from msgspec import Struct
 
 from syncer.errors import (
+    NameMissing,
     NetworkError,
     SyncerError,
     UsageError,
@@ -32,6 +33,7 @@ from syncer.report.timeline import BlobSpan, Bound, Timeline, WaitSpan
 _RULE = "-" * 29
 _FAILURES_SHOWN = 20  # causes
 _NAMES_SHOWN = 5  # of the images with one cause
+_NOT_FETCHED = "not fetched"
 _WORTH_TELLING = 1.0  # seconds of a run, from which on it is said what bounded it
 
 
@@ -109,15 +111,15 @@ def prune_lines(pruned: Sequence[PrunedTag] | None, refused: Sequence[SyncerErro
 
 def _figures(report: Report) -> list[str]:
     totals = report.totals
-    copied = totals.bytes_moved if totals.blobs_copied else 0
+    copied = totals.bytes_moved if totals.blobs_copied or totals.bytes_unfinished else 0
     lines = [f"images:  {_ends(report)}"]
     if totals.referrers:
         failed = f", {totals.referrers_failed} failed" if totals.referrers_failed else ""
         lines.append(
             f"with:    {quantity(totals.referrers, 'signature or referrer', 'signatures and referrers')}{failed}"
         )
-    if totals.blobs_copied:
-        lines.append(f"moved:   {human_bytes(copied)} in {quantity(totals.blobs_copied, 'blob')}")
+    if copied:
+        lines.append(f"moved:   {moved(copied, totals.blobs_copied, totals.bytes_unfinished)}")
     saved = {
         "shared between images": totals.bytes_deduplicated,
         "mounted": totals.bytes_mounted,
@@ -136,6 +138,24 @@ def _figures(report: Report) -> list[str]:
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
     return [*lines, *bound_lines(report.bound, totals.seconds)]
+
+
+def moved(size: int, blobs: int, unfinished: int) -> str:
+    """Say that ``size`` bytes of so many whole ``blobs`` came or went; ``unfinished`` are those of others.
+
+    >>> moved(0, 0, 0), moved(3_000_000, 2, 0), moved(1_000_000, 0, 1_000_000)
+    ('nothing', '3.00 MB in 2 blobs', '1.00 MB of blobs that are not whole yet')
+    >>> moved(3_000_000, 2, 1_000_000)
+    '3.00 MB: 2.00 MB in 2 blobs, 1.00 MB of others that are not whole yet'
+    """
+    if not size:
+        return "nothing"
+    if not unfinished:
+        return f"{human_bytes(size)} in {quantity(blobs, 'blob')}"
+    if not blobs:
+        return f"{human_bytes(size)} of blobs that are not whole yet"
+    whole = f"{human_bytes(size - unfinished)} in {quantity(blobs, 'blob')}"
+    return f"{human_bytes(size)}: {whole}, {human_bytes(unfinished)} of others that are not whole yet"
 
 
 def bound_lines(bound: Bound | None, seconds: float) -> list[str]:
@@ -206,15 +226,26 @@ class Cause(Struct, frozen=True):
 
     @property
     def line(self) -> str:
-        """The cause and its images in one line: of a single image in the words of its error."""
-        first = self.images[0]
-        if len(self.images) == 1 or self._is_repository:
+        """The cause and its images in one line: of a single one, whatever its targets, in the words of its error."""
+        first, sources = self.images[0], self.sources
+        if len(sources) == 1 or self._is_repository:
             return failure_line(first.source, first.error)
         if lost := self._lost:
             return printable(f"{self.text}: {self._count} {lost}")
-        names = ", ".join(str(image.source) for image in self.images[:_NAMES_SHOWN])
-        more = f" and {len(self.images) - _NAMES_SHOWN:,} more" if len(self.images) > _NAMES_SHOWN else ""
-        return printable(f"{names}{more}: {self.text.removeprefix('…').lstrip(': ')}")
+        names = ", ".join(sources[:_NAMES_SHOWN])
+        more = f" and {len(sources) - _NAMES_SHOWN:,} more" if len(sources) > _NAMES_SHOWN else ""
+        return printable(f"{names}{more}: {self.said}")
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of the images at their source, each once however many targets it goes to."""
+        return list(dict.fromkeys(str(image.source) for image in self.images))
+
+    @property
+    def said(self) -> str:
+        """The cause in words that stand for themselves: of a single image those of its error."""
+        error = self.images[0].error
+        return str(error) if error and len(self.sources) == 1 else self.text.removeprefix("…").lstrip(": ")
 
     def without(self, lost: str) -> str:
         """The cause as ``line`` has it; of a server without the images, which are ``lost``, even of a single one."""
@@ -230,8 +261,12 @@ class Cause(Struct, frozen=True):
 
     @property
     def _count(self) -> str:
-        referrers = sum(image.subject is not None for image in self.images)
-        counts = [quantity(len(self.images) - referrers, "image")] if len(self.images) > referrers else []
+        """What was lost: of what was not fetched each image once, however many targets want it."""
+        lost = list(self.images)
+        if self._lost == _NOT_FETCHED:
+            lost = list({image.source: image for image in lost}.values())
+        referrers = sum(image.subject is not None for image in lost)
+        counts = [quantity(len(lost) - referrers, "image")] if len(lost) > referrers else []
         if referrers:
             counts.append(quantity(referrers, "signature or referrer", "signatures and referrers"))
         return " and ".join(counts)
@@ -243,7 +278,7 @@ class Cause(Struct, frozen=True):
         if self._is_repository:
             return None
         if _speaks_of(self.text, image.source.registry):
-            return "not fetched"
+            return _NOT_FETCHED
         return "not sent" if _speaks_of(self.text, image.target.registry) else None
 
 
@@ -282,7 +317,7 @@ def first_line(error: SyncerError, source: Reference, target: Reference) -> str:
 def failure_line(source: Reference, error: SyncerError | None) -> str:
     """An image, and why it failed; its name is said once."""
     text = printable(str(error))
-    is_named = text == no_repository(source.registry, source.repository) or source.name in text.partition(" has no ")[0]
+    is_named = isinstance(error, NameMissing) or source.name in text.partition(" has no ")[0]
     return text if is_named else f"{source}: {text}"
 
 
@@ -329,16 +364,27 @@ def write_account(path: Path, content: bytes) -> None:
         write_whole(path, content, mode=0o644)
 
 
-def write_trace(path: Path, report: Report) -> None:
-    """Write the timeline of ``report`` to ``path``, in Chrome's trace format; raises ``TargetError``."""
-    name = " ".join(filter(None, ("syncer", report.command, report.name)))
-    write_account(path, orjson.dumps(shown(trace(report.timeline or Timeline(), name))))
+class Visit(Struct, frozen=True):
+    """A visit to a site of a run, as its trace shows it; times are in seconds after the run began."""
+
+    site: str
+    at: float
+    seconds: float
+    state: str  # of the site, in the end
 
 
-def trace(timeline: Timeline, name: str) -> dict[str, Any]:
+def write_trace(
+    path: Path, timeline: Timeline, command: str | None, name: str | None, visits: Iterable[Visit] = ()
+) -> None:
+    """Write the ``timeline`` of a run to ``path``, in Chrome's trace format; raises ``TargetError``."""
+    title = " ".join(filter(None, ("syncer", command, name)))
+    write_account(path, orjson.dumps(shown(trace(timeline, title, visits))))
+
+
+def trace(timeline: Timeline, name: str, visits: Iterable[Visit] = ()) -> dict[str, Any]:
     """``timeline`` in Chrome's trace format, which Perfetto opens; ``name`` is what the run is called.
 
-    Blobs that are under way at one time are beside each other, in as few rows as that takes.
+    Blobs that are under way at one time are beside each other, in as few rows as that takes; each site has a row.
     """
     events: list[dict[str, Any]] = [
         {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": name}},
@@ -357,8 +403,16 @@ def trace(timeline: Timeline, name: str) -> dict[str, Any]:
         row = hosts.setdefault(wait.host, len(hosts) + 1)
         named = f"{wait.kind}: {wait.reason}" if wait.reason else wait.kind
         events.append(_slice(2, row, named, wait) | {"args": {"host": wait.host, "count": wait.count}})
+    sites: dict[str, int] = {}
+    for visit in visits:
+        row = sites.setdefault(visit.site, len(sites) + 1)
+        events.append(_slice(3, row, visit.state, visit) | {"args": {"site": visit.site}})
+    if sites:
+        events.append({"ph": "M", "pid": 3, "name": "process_name", "args": {"name": "sites"}})
     events += [
-        {"ph": "M", "pid": 2, "tid": row, "name": "thread_name", "args": {"name": host}} for host, row in hosts.items()
+        {"ph": "M", "pid": process, "tid": row, "name": "thread_name", "args": {"name": named}}
+        for process, rows_of in ((2, hosts), (3, sites))
+        for named, row in rows_of.items()
     ]
     for number, (received, sent, flying) in enumerate(
         zip(timeline.bytes_received, timeline.bytes_sent, timeline.in_flight, strict=True)
@@ -370,8 +424,8 @@ def trace(timeline: Timeline, name: str) -> dict[str, Any]:
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def _slice(process: int, row: int, name: str, span: BlobSpan | WaitSpan) -> dict[str, Any]:
+def _slice(process: int, row: int, name: str, span: BlobSpan | WaitSpan | Visit) -> dict[str, Any]:
     """One bar of a trace; times are in microseconds."""
     times = {"ts": round(span.at * 1e6), "dur": round(span.seconds * 1e6)}
-    kind = "blob" if isinstance(span, BlobSpan) else "wait"
+    kind = {BlobSpan: "blob", WaitSpan: "wait"}.get(type(span), "site")
     return {"ph": "X", "pid": process, "tid": row, "name": name, "cat": kind, **times}

@@ -9,9 +9,8 @@ many of them, the smaller blobs are left out, and waits of one kind at one host 
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 from msgspec import Struct, field, structs
@@ -28,6 +27,9 @@ WIDTH = 0.125
 MOST_BLOBS = 1000
 """The blobs with a span, at most: the largest ones."""
 
+MOST_BLOBS_OF_SITES = 500
+"""Likewise, of a run over several sites, whose names are told too."""
+
 MOST_WAITS = 500
 """The waits that are told, at most."""
 
@@ -35,6 +37,7 @@ STALL = 10.0
 """Seconds without a byte of a blob after which that is said."""
 
 _LONGEST_TEXT = 200  # characters
+_LONGEST_NAME = 80  # of a site, of which there are many
 _DIGITS = 3  # of seconds, after the point
 
 
@@ -45,13 +48,14 @@ class BlobSpan(Struct, frozen=True, kw_only=True):
     bytes: int
     at: float
     seconds: float
-    outcome: str  # copied or failed
+    outcome: str  # copied, failed, or unfinished where the run ended first
     image: str = ""  # one that has it, at the source
     space: str = ""  # its repository at the target
     resumed: int = 0  # bytes that an earlier run had brought
+    site: str = ""  # where the run goes to several
 
     def to_json(self) -> dict[str, Any]:
-        return structs.asdict(self)
+        return {name: value for name, value in structs.asdict(self).items() if name != "site" or value}
 
 
 class WaitSpan(Struct, frozen=True, kw_only=True):
@@ -83,8 +87,7 @@ class Timeline(Struct, frozen=True, kw_only=True):
     def to_json(self) -> dict[str, Any]:
         return structs.asdict(self) | {
             **{name: list(getattr(self, name)) for name in ("bytes_received", "bytes_sent", "in_flight")},
-            "blobs": [blob.to_json() for blob in self.blobs],
-            "waits": [wait.to_json() for wait in self.waits],
+            **{name: [span.to_json() for span in getattr(self, name)] for name in ("blobs", "waits")},
         }
 
     @classmethod
@@ -105,7 +108,7 @@ class Timeline(Struct, frozen=True, kw_only=True):
         )
 
 
-_TEXTS = frozenset({"digest", "outcome", "image", "space", "host", "kind", "reason"})
+_TEXTS = frozenset({"digest", "outcome", "image", "space", "host", "kind", "reason", "site"})
 
 
 def _figure(value: Any) -> Any:
@@ -115,51 +118,18 @@ def _figure(value: Any) -> Any:
 
 
 def _read(kind: Any, document: Mapping[str, Any]) -> Any:
+    known = {"site": "", **document}
     return kind(**{
-        name: str(document[name]) if name in _TEXTS else _figure(document[name]) for name in kind.__struct_fields__
+        name: str(known[name]) if name in _TEXTS else _figure(known[name]) for name in kind.__struct_fields__
     })  # fmt: skip
 
 
-def join_timelines(parts: Sequence[tuple[float, Timeline]]) -> Timeline:
-    """One timeline of several, each of which began so many seconds after the first."""
-    width = max((timeline.bucket_seconds for _, timeline in parts), default=WIDTH)
-    ends = [offset + timeline.bucket_seconds * len(timeline.in_flight) for offset, timeline in parts]
-    while max(ends, default=0.0) / width > BUCKETS:
-        width *= 2
-    count = math.ceil(max(ends, default=0.0) / width)
-    series = {name: [0.0] * count for name in ("bytes_received", "bytes_sent", "in_flight")}
-    for offset, timeline in parts:
-        for name, buckets in series.items():
-            own = timeline.bucket_seconds
-            per_second = own if name == "in_flight" else 1.0  # an average is one of seconds of blobs
-            for number, figure in enumerate(getattr(timeline, name)):
-                _spread(buckets, offset + number * own, own, figure * per_second, width)
-    blobs = [_later(blob, offset) for offset, timeline in parts for blob in timeline.blobs]
-    waits = [_later(wait, offset) for offset, timeline in parts for wait in timeline.waits]
-    largest = sorted(blobs, key=lambda blob: -blob.bytes)[:MOST_BLOBS]
-    longest = sorted(waits, key=lambda wait: -wait.seconds)[:MOST_WAITS]
-    return Timeline(
-        bucket_seconds=width,
-        bytes_received=tuple(map(round, series["bytes_received"])),
-        bytes_sent=tuple(map(round, series["bytes_sent"])),
-        in_flight=tuple(round(figure / width, 2) for figure in series["in_flight"]),
-        blobs=tuple(sorted(largest, key=lambda blob: blob.at)),
-        blobs_left_out=sum(timeline.blobs_left_out for _, timeline in parts) + len(blobs) - len(largest),
-        waits=tuple(sorted(longest, key=lambda wait: wait.at)),
-        waits_left_out=sum(timeline.waits_left_out for _, timeline in parts) + len(waits) - len(longest),
-    )
-
-
-def _spread(buckets: list[float], at: float, seconds: float, figure: float, width: float) -> None:
+def spread(buckets: list[float], at: float, seconds: float, figure: float, width: float) -> None:
     """Add ``figure``, which is of the ``seconds`` from ``at`` on, to the buckets that these are in."""
     first, last = int(at / width), int((at + seconds) / width)
     for number in range(first, min(last, len(buckets) - 1) + 1):
         share = (min(at + seconds, (number + 1) * width) - max(at, number * width)) / seconds
         buckets[number] += figure * max(0.0, share)
-
-
-def _later(span: Any, seconds: float) -> Any:
-    return structs.replace(span, at=round(span.at + seconds, _DIGITS))
 
 
 class _Active(Struct):
@@ -180,6 +150,7 @@ class _Ended(Struct, frozen=True):
     seconds: float
     event: Started
     outcome: str
+    site: str
 
     def span(self) -> BlobSpan:
         image = self.event.image
@@ -192,6 +163,7 @@ class _Ended(Struct, frozen=True):
             image="" if image is None else str(image)[:_LONGEST_TEXT],
             space=self.event.space[:_LONGEST_TEXT],
             resumed=self.event.progress.resumed,
+            site=self.site[:_LONGEST_NAME],
         )
 
 
@@ -206,6 +178,7 @@ class TimelineRecorder(Struct):
     """
 
     clock: Callable[[], float] = time.monotonic
+    most_blobs: int = MOST_BLOBS  # with a span
     width: float = WIDTH
     disk_seconds: float = 0.0  # that blobs took to be written
     hashing_seconds: float = 0.0
@@ -214,7 +187,7 @@ class TimelineRecorder(Struct):
     _received: int = 0  # bytes, when that was looked at
     _sent: int = 0
     _series: tuple[list[float], list[float], list[float]] = field(default_factory=lambda: ([], [], []))
-    _active: dict[str, list[_Active]] = field(default_factory=dict)
+    _active: dict[tuple[str, str], list[_Active]] = field(default_factory=dict)  # by site and digest
     _flying: int = 0
     _blobs: list[_Ended] = field(default_factory=list)
     _left_out: int = 0
@@ -225,18 +198,41 @@ class TimelineRecorder(Struct):
     def __post_init__(self) -> None:
         self._began = self._looked = self.clock()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, site: str = "") -> None:
         kind = type(event)  # several times as fast as patterns, of which each is tried
         if kind is Started:
-            self._begin(event)  # type: ignore[arg-type]
+            self._begin(event, site)  # type: ignore[arg-type]
         elif kind in _LANDING:
-            self._land(event)  # type: ignore[arg-type]
+            self._land(event, site)  # type: ignore[arg-type]
         elif kind in _WAITING:
             self._note_wait(event)
 
-    def _begin(self, event: Started) -> None:
+    def at(self, site: str) -> Callable[[Event], None]:
+        """The listener to the events of a visit to ``site``, where the run goes to several."""
+        return lambda event: self(event, site)
+
+    def left(self, site: str, at: float, sent: int) -> None:
+        """Note that a visit to ``site``, which began at ``at``, has ended: what it left under way is so no more.
+
+        ``sent`` are its bytes that no ``look`` sees, since they came from another machine.
+        """
+        for key in [key for key in self._active if key[0] == site]:
+            group = self._active.pop(key)
+            self._flying -= len(group)
+            self._blobs += [self._end(active, "unfinished", site) for active in group]
+        end = self.clock() - self._began
+        if sent and end > at:
+            self._reach(end)
+            spread(self._series[1], at, end - at, sent, self.width)
+
+    @property
+    def under_way(self) -> list[Progress]:
+        """The progress of each blob that has begun and not ended."""
+        return [active.event.progress for group in self._active.values() for active in group]
+
+    def _begin(self, event: Started, site: str) -> None:
         now = self.clock()
-        self._active.setdefault(event.progress.descriptor.digest.hex, []).append(_Active(event, now, moved=now))
+        self._active.setdefault((site, event.progress.descriptor.digest.hex), []).append(_Active(event, now, moved=now))
         self._flying += 1
 
     def _note_wait(self, event: Event) -> None:
@@ -250,14 +246,15 @@ class TimelineRecorder(Struct):
             case Stalled(_, image, seconds):
                 self._wait(image.registry if image else "", "stall", seconds, str(image or ""))
 
-    def _land(self, event: Copied | Failed | Skipped | Mounted) -> None:
+    def _land(self, event: Copied | Failed | Skipped | Mounted, site: str) -> None:
         descriptor = event.descriptor
-        group = self._active.get(descriptor.digest.hex)
+        key = site, descriptor.digest.hex
+        group = self._active.get(key)
         if group is None:
             return
         if len(group) == 1:
             active = group[0]
-            del self._active[descriptor.digest.hex]
+            del self._active[key]
         else:
             active = next((each for each in group if each.event.space == event.space), group[-1])
             group.remove(active)
@@ -268,15 +265,18 @@ class TimelineRecorder(Struct):
         outcome = _LANDING[type(event)]
         if outcome is None:
             return
-        seconds = self.clock() - active.began
-        self._blobs.append(_Ended(descriptor.size, active.began - self._began, seconds, active.event, outcome))
-        if len(self._blobs) >= 2 * MOST_BLOBS:
+        self._blobs.append(self._end(active, outcome, site))
+        if len(self._blobs) >= 2 * self.most_blobs:
             self._keep_largest()
+
+    def _end(self, active: _Active, outcome: str, site: str) -> _Ended:
+        size, at = active.event.progress.descriptor.size, active.began - self._began
+        return _Ended(size, at, self.clock() - active.began, active.event, outcome, site)
 
     def _keep_largest(self) -> None:
         self._blobs.sort(key=lambda blob: -blob.size)
-        self._left_out += max(0, len(self._blobs) - MOST_BLOBS)
-        del self._blobs[MOST_BLOBS:]
+        self._left_out += max(0, len(self._blobs) - self.most_blobs)
+        del self._blobs[self.most_blobs :]
 
     def _wait(self, host: str, kind: str, seconds: float, reason: str) -> None:
         span = WaitSpan(
@@ -310,25 +310,29 @@ class TimelineRecorder(Struct):
         seconds = now - self._looked
         if seconds <= 0:
             return []
-        end = now - self._began
-        while end / self.width > BUCKETS:
-            self._double()
-        count = math.ceil(end / self.width)
+        self._reach(now - self._began)
         for series, figure in zip(self._series, figures, strict=True):
-            series.extend([0.0] * (count - len(series)))
-            _spread(series, self._looked - self._began, seconds, max(0.0, figure), self.width)
+            spread(series, self._looked - self._began, seconds, max(0.0, figure), self.width)
         self._received, self._sent, self._looked = received, sent, now
         return [stalled for group in self._active.values() for active in group for stalled in _stalled(active, now)]
 
-    def _double(self) -> None:
-        self.width *= 2
+    def _reach(self, end: float) -> None:
+        """Have buckets until ``end``, which are twice as wide where there would be too many."""
+        while end / self.width > BUCKETS:
+            self.width *= 2
+            for series in self._series:
+                series[:] = [sum(series[number : number + 2]) for number in range(0, len(series), 2)]
+        count = math.ceil(end / self.width)
         for series in self._series:
-            series[:] = [sum(series[number : number + 2]) for number in range(0, len(series), 2)]
+            series.extend([0.0] * (count - len(series)))
 
     def timeline(self) -> Timeline:
         """The timeline so far, as of the last look."""
-        self._keep_largest()
-        blobs = sorted(self._blobs, key=lambda blob: blob.at)
+        under_way = [
+            self._end(active, "unfinished", site) for (site, _), group in self._active.items() for active in group
+        ]
+        known = sorted([*self._blobs, *under_way], key=lambda blob: -blob.size)
+        blobs = sorted(known[: self.most_blobs], key=lambda blob: blob.at)
         received, sent, flying = self._series
         return Timeline(
             bucket_seconds=self.width,
@@ -336,7 +340,7 @@ class TimelineRecorder(Struct):
             bytes_sent=tuple(map(round, sent)),
             in_flight=tuple(round(figure / self.width, 2) for figure in flying),
             blobs=tuple(blob.span() for blob in blobs),
-            blobs_left_out=self._left_out,
+            blobs_left_out=self._left_out + len(known) - len(blobs),
             waits=tuple(
                 structs.replace(wait, at=round(wait.at, _DIGITS), seconds=round(wait.seconds, _DIGITS))
                 for wait in sorted(self._waits.values(), key=lambda wait: wait.at)
@@ -387,11 +391,6 @@ class Measured(Struct, frozen=True, kw_only=True):
         sums = {name: value + getattr(other, name) for name, value in structs.asdict(self).items()}
         largest = {name: max(getattr(self, name), getattr(other, name)) for name in ("workers", "cores", "runs")}
         return Measured(**sums | largest)
-
-
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Bound(Struct, frozen=True, kw_only=True):

@@ -25,8 +25,8 @@ from anyio.abc import TaskGroup
 from msgspec import Struct, field
 
 from syncer.content import Blob, FileBlob, Item, Pieces, PourableBlob, SharedBlob, WaitingBlob, Withdrawn
-from syncer.errors import DigestMismatch, SyncerError
-from syncer.files import BlockFile, InPlace
+from syncer.errors import DigestMismatch, SyncerError, human_bytes
+from syncer.files import BlockFile, InPlace, room_for
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Emit, Fetched
 from syncer.transfer.plan import Needs
@@ -314,7 +314,7 @@ class BlobSpool:
         except OSError as refusal:  # of the file: a source raises none
             assert self._file is not None
             self._file.shrink()
-            self._tell(refusal)
+            self._cannot(refusal)
         except SyncerError as error:
             failure = error
         finally:
@@ -352,22 +352,25 @@ class BlobSpool:
                 with tempfile.TemporaryFile(dir=directory, buffering=0) as unnamed:
                     file = os.dup(unnamed.fileno())
                 self._files.callback(os.close, file)
-                disk = os.fstatvfs(file)
-                free = disk.f_bavail * disk.f_frsize
-                self._file = BlockFile(file, min(MOST, free // 2) if size is None else size)
+                free = room_for(file)
+                wanted = size if size is not None else MOST if free is None else min(MOST, free // 2)
+                limit = wanted if free is None else min(wanted, free)
+                if limit < wanted:
+                    self._tell(f"has room for {human_bytes(limit)} and not {human_bytes(wanted)}: what does not fit")
+                self._file = BlockFile(file, limit)
             except OSError as error:
                 self._is_off = True
-                self._tell(error)
+                self._cannot(error)
         return self._file
 
-    def _tell(self, error: OSError) -> None:
-        warn, self._warn = self._warn, None
-        if warn:
-            why = error.strerror or error
-            warn(
-                f"the spool in {self._settings.directory} cannot be written ({why}): what several targets need is "
-                "read from its source again; --state-dir names another directory"
-            )
+    def _cannot(self, error: OSError) -> None:
+        self._tell(f"cannot be written ({error.strerror or error}): what several targets need")
+
+    def _tell(self, why: str) -> None:
+        if warn := self._warn:
+            again = "is read from its source again; --state-dir names another directory"
+            warn(f"the spool in {self._settings.directory} {why} {again}")
+        self._warn = None
 
     def _withdraw(self, lacking: int, *, by_idle: bool) -> None:
         """Withdraw blobs from those who are left behind, so that ``lacking`` blocks become free; unread ones first."""

@@ -6,11 +6,12 @@ The callable must not block, and since it is not awaited, a display cannot stall
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from msgspec import Struct
 
-from syncer.content import Item, Progress
+from syncer.content import FileProgress, Item, Progress
 from syncer.errors import SyncerError
 from syncer.oci import Descriptor, Platform, Reference
 
@@ -161,6 +162,23 @@ class Stalled(Struct, frozen=True):
     seconds: float
 
 
+class Compacting(Struct, frozen=True):
+    """The file at ``path``, all of which has arrived, is copied without what is not wanted of it.
+
+    ``progress`` counts the bytes until ``Compacted``.
+    """
+
+    path: Path
+    progress: FileProgress
+
+
+class Compacted(Struct, frozen=True):
+    """The copy is there and on its disk, after so many ``seconds``."""
+
+    path: Path
+    seconds: float
+
+
 Event: TypeAlias = (
     Found
     | Started
@@ -180,5 +198,7 @@ Event: TypeAlias = (
     | WentAway
     | CameBack
     | Stalled
+    | Compacting
+    | Compacted
 )
 Emit: TypeAlias = Callable[[Event], None]

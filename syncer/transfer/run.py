@@ -19,11 +19,22 @@ from syncer.content import (
     Progress,
     Ranking,
     Referring,
+    Roomy,
     Source,
     Taking,
     Target,
+    Vouching,
 )
-from syncer.errors import BundleChanged, ChildrenUnknown, NotFound, SyncerError, TargetError, TargetFull, first_in
+from syncer.errors import (
+    BundleChanged,
+    ChildrenUnknown,
+    DamagedAtSource,
+    NotFound,
+    SyncerError,
+    TargetError,
+    TargetFull,
+    first_in,
+)
 from syncer.oci import Index, Platform, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.transfer.discovery import (
@@ -58,6 +69,8 @@ if TYPE_CHECKING:
 
 WORKERS = 128
 """The number of blobs and manifests that are transferred at the same time, where both ends take so many."""
+
+_PLENTY = 4  # times the room that the images still to be found would need, if they were as those that are found
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -107,6 +120,7 @@ class _Transfer:
             spool=options.spool,
         )
         self.spool = options.spool
+        self.vouching = source if isinstance(source, Vouching) else None
         self.pause = source.pause if isinstance(source, Pausing) else no_pause
         self.capacity = source.capacity if isinstance(source, Limiting) else any_number
         self.taking = target if isinstance(target, Taking) else None
@@ -115,8 +129,11 @@ class _Transfer:
         self.lost: dict[Item, ImageFailed] = {}
         self.is_second = is_second
         self.full: TargetFull | None = None  # when the target will have no room for all
+        self.roomy = target if isinstance(target, Roomy) else None
+        self.wanted = self.found = 0  # images
 
     async def run(self, items: Sequence[Item]) -> None:
+        self.wanted = len(items)
         send, receive = anyio.create_memory_object_stream[Node](max_buffer_size=0)
         async with anyio.create_task_group() as tasks:
             async with receive:
@@ -155,6 +172,7 @@ class _Transfer:
         return is_tag and isinstance(failed.error, NotFound) and not self.is_second
 
     async def _deliver(self, found: DiscoveryResult) -> None:
+        self.found += 1
         if self.spool and isinstance(found, Unchanged | DiscoveryFailure):
             self.spool.come_to(found.item)
         match found:
@@ -198,13 +216,23 @@ class _Transfer:
         async with send:
             while not (self.plan.finished or self.full):
                 lanes = min(self.workers, self.taking.lanes) if self.taking else self.workers
-                if self.at_work < lanes and (node := self.plan.take(self.pause, self.capacity, lanes)):
+                has_room = self.at_work < lanes and self._may_fetch()
+                if has_room and (node := self.plan.take(self.pause, self.capacity, lanes)):
                     self.at_work += 1
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
                     with anyio.move_on_after(self.plan.shortest_pause(self.pause)):
                         await self.changed.wait()
+
+    def _may_fetch(self) -> bool:
+        """Tell whether the target has plenty of room for all, as far as what was found of it lets foresee.
+
+        Else nothing is fetched before all is found, so that a disk that is too small is told of first.
+        """
+        if self.roomy is None or self.plan.complete:
+            return True
+        return self.found > 0 and self.roomy.is_roomy(_PLENTY * max(1, self.wanted / self.found))
 
     async def _work(self, jobs: MemoryObjectReceiveStream[Node]) -> None:
         async with jobs:
@@ -214,7 +242,8 @@ class _Transfer:
                     await self._perform(node)
                 except (TargetFull, BundleChanged):
                     raise
-                except SyncerError as error:
+                except SyncerError as met:
+                    error = self._explained(met, node)
                     self.emit(Failed(node.descriptor, node.space, error))
                     for item in self.plan.fail(node, error):
                         self.emit(ImageFailed(item, error))
@@ -224,6 +253,10 @@ class _Transfer:
                     self.spool.done(node.descriptor.digest)
                 self.at_work -= 1
                 self.changed.set()
+
+    def _explained(self, error: SyncerError, node: Node) -> SyncerError:
+        """``error`` in the words of a source that knows better where the content of ``node`` is wrong."""
+        return self.vouching.damaged(node.descriptor) if self.vouching and isinstance(error, DamagedAtSource) else error
 
     async def _perform(self, node: Node) -> None:
         if node.manifest is not None:

@@ -121,7 +121,9 @@ def no_connection(  # noqa: PLR0911  (one for each cause)
             )
         case OSError() if cause.errno == errno.ECONNREFUSED:
             expected = "the proxy" if is_proxy else server
-            return Absent(f"{name} refused the connection", hint=f"is {expected} running there?")
+            is_usual = not is_proxy and ":" not in name.rpartition("]")[2]
+            port = "; without a port, 443 or 80 is meant" if is_usual else ""
+            return Absent(f"{name} refused the connection", hint=f"is {expected} running there?{port}")
         case OSError() if cause.errno in _NO_ROUTE:
             return Absent(
                 f"there is no route to {name}",
@@ -157,11 +159,13 @@ def _wrong_certificate(cause: ssl.SSLCertVerificationError, name: str) -> Certif
     return CertificateRefused(problem, hint=hint)
 
 
-def speaks_http(host: str, port: int | None) -> OtherScheme:
-    """The error for the server at ``host`` that was to be spoken to by HTTPS, and speaks HTTP."""
-    return OtherScheme(
-        f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}, or give --plain-http"
-    )
+def speaks_http(host: str, port: int | None, *, has_certificates: bool = False) -> OtherScheme:
+    """The error for the server at ``host`` that was to be spoken to by HTTPS, and speaks HTTP.
+
+    ``has_certificates`` says that the user gave some, which go together with HTTPS alone.
+    """
+    rest = " and leave the certificates out" if has_certificates else ", or give --plain-http"
+    return OtherScheme(f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}{rest}")
 
 
 def speaks_https(host: str, port: int | None) -> OtherScheme:

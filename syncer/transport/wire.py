@@ -135,7 +135,11 @@ class Wire:
             (await self._loop.exchange(ping, head, other, traffic)).close()
         except (NetworkError, ValueError):
             return
-        raise speaks_http(host, port) if other.context is None else speaks_https(host, port)
+        if other.context is not None:
+            raise speaks_https(host, port)
+        settings = self._settings.host(host)
+        certificates = settings.ca_cert or settings.client_cert or settings.client_key
+        raise speaks_http(host, port, has_certificates=bool(certificates) and not settings.is_usual)
 
     async def probe(self, request: Request) -> None:
         """Make a connection to where ``request`` goes, and drop it; raises ``Unreachable``."""

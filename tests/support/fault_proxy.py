@@ -388,6 +388,8 @@ class _Connection:
         raise _Cut(mark)
 
     async def _stall(self, stall: Stall) -> None:
+        if stall.reached:
+            stall.reached.set()
         await self._unless_gone(stall.until.wait() if stall.until else anyio.sleep_forever())
 
     async def _unless_gone(self, awaitable: Awaitable[T]) -> T:

@@ -47,7 +47,7 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """Nothing moves after ``at`` bytes of a body, until ``until`` is set if given.
+    """Nothing moves after ``at`` bytes of a body, until ``until`` is set if given; ``reached`` is set then.
 
     With ``where="head"`` the registry has answered, and the client does not hear of it.
     """
@@ -55,6 +55,7 @@ class Stall:
     where: Where | Literal["head"] = "answer"
     at: int = 0
     until: anyio.Event | None = None
+    reached: anyio.Event | None = None
 
 
 @dataclass(frozen=True, slots=True)

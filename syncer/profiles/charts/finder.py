@@ -10,7 +10,7 @@ artifact already and keeps its name.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,15 @@ from syncer.formats.semver import is_exact_version, newest
 from syncer.formats.yaml import Map
 from syncer.oci import Descriptor, Reference
 from syncer.profiles.charts.helm import chart_config, read_chart_metadata
-from syncer.profiles.charts.index import BasicLogin, ChartIndex, Download, fetch, read_index
+from syncer.profiles.charts.index import (
+    BasicLogin,
+    ChartIndex,
+    Download,
+    fetch,
+    nearest_versions,
+    no_chart,
+    read_index,
+)
 from syncer.profiles.definition.artifacts import (
     CHART_CONFIG,
     CHART_LAYER,
@@ -232,7 +240,25 @@ class Charts:
                 failures.append(error)
             else:
                 return ResolvedChart(request=request, reference=repository.tagged(found), version=found)
-        raise failures[0]
+        raise await self._missing(request, version, candidates, failures)
+
+    async def _missing(
+        self,
+        request: ChartRequest,
+        version: str | None,
+        candidates: Sequence[str],
+        failures: Sequence[NotFound | Denied],
+    ) -> NotFound | Denied:
+        """The error for a chart that is at none of ``candidates``, for the reasons in ``failures``."""
+        if not all(isinstance(failure, NotFound) for failure in failures):
+            return failures[0]
+        tags: list[str] = []
+        for candidate in candidates:
+            with contextlib.suppress(SyncerError):
+                tags = tags or await self._registry.tags(Reference.parse(candidate))
+        name = request.name or candidates[0].rpartition("/")[2]
+        near = nearest_versions([tag.replace("_", "+") for tag in tags], version or "")
+        return no_chart(request.repo, name, version if tags else None, near, failures[0])
 
     async def _tag(self, repository: Reference, version: str | None) -> str:
         """The tag for ``version``: the same text, with or without ``v``, or the newest tag in it as a range."""

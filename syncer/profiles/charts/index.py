@@ -33,12 +33,13 @@ from syncer.errors import (
     InvalidContent,
     InvalidFile,
     ListIncomplete,
+    NameMissing,
     NotFound,
     RegistryError,
     TargetError,
     UsageError,
 )
-from syncer.files import saving, write_whole
+from syncer.files import require_room, saving, write_whole
 from syncer.formats.semver import Version, newest
 from syncer.formats.text import text_field
 from syncer.formats.yaml import Map, stream_yaml
@@ -125,6 +126,9 @@ async def fetch_changed(
 
 async def _write(response: Response, directory: Path, limit: int) -> Download:
     hasher, size = hashlib.sha256(), 0
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) <= limit:
+        require_room(directory, int(length), without_secrets(response.request.url))
     with new_file(directory, "fetching-") as file:
         while piece := await response.piece():
             size += len(piece)
@@ -207,7 +211,7 @@ class ChartIndex(Struct, frozen=True):
         """
         if name not in self.places:
             near = difflib.get_close_matches(name, self.places, n=_NEAREST)
-            raise self._missing(f"chart {name}", "has no such chart", near)
+            raise self._missing(name, None, near)
         by_version: dict[str, IndexedChart] = {}
         for number, chart in enumerate(self._versions(name)):
             if number == _MAX_VERSIONS:
@@ -224,7 +228,7 @@ class ChartIndex(Struct, frozen=True):
         if found is None and version is None:
             found = newest(by_version, ">=0-0")  # pre-releases only
         if found is None:
-            raise self._missing(f"chart {name} {version}", "has no such version", _nearest(by_version, version or ""))
+            raise self._missing(name, version, nearest_versions(by_version, version or ""))
         return by_version[found]
 
     def _versions(self, name: str) -> Iterator[IndexedChart]:
@@ -234,9 +238,15 @@ class ChartIndex(Struct, frozen=True):
             while file.tell() < end:
                 yield IndexedChart(*orjson.loads(file.readline())[1:])
 
-    def _missing(self, what: str, problem: str, near: Sequence[str]) -> NotFound:
-        words = f"the index {problem}; the nearest are {', '.join(near)}" if near else f"the index {problem}"
-        return NotFound(f"{what} of {without_secrets(self.url)}", 404, [words])
+    def _missing(self, name: str, version: str | None, near: Sequence[str]) -> NameMissing:
+        place = without_secrets(self.url).rstrip("/")
+        return no_chart(place, name, version, near, NotFound(f"GET {place}/index.yaml", 404))
+
+
+def no_chart(place: str, name: str, version: str | None, near: Sequence[str], answered: RegistryError) -> NameMissing:
+    """The error for a chart, or a version of one, that the repository at ``place`` lacks; ``near`` are like it."""
+    told = f" (nearest: {', '.join(near)})" if near else ""
+    return NameMissing(f"{place} has no chart {f'{name} {version or str()}'.strip()}{told}", answered, nearest=near)
 
 
 async def read_index(
@@ -253,7 +263,11 @@ async def read_index(
     headers = {"Accept-Encoding": "gzip"}
     if kept:
         headers["If-None-Match"] = kept[0]
-    found = await fetch_changed(transport, url, directory, headers=headers, authorizer=authorizer, limit=MAX_INDEX)
+    try:
+        found = await fetch_changed(transport, url, directory, headers=headers, authorizer=authorizer, limit=MAX_INDEX)
+    except NotFound as error:
+        place = without_secrets(repository).rstrip("/")
+        raise NameMissing(f"{place} is no repository of charts: it has no index.yaml", error) from None
     if found is None:
         if kept is None:
             raise InvalidContent(f"{without_secrets(url)} is not given, as if we had it already")
@@ -342,7 +356,7 @@ def _indexed_chart(entry: Mapping[str, Any]) -> IndexedChart:
     return IndexedChart(*(text if len(text) < _LONGEST_FIELD else "" for text in fields))
 
 
-def _nearest(versions: Mapping[str, object], wanted: str) -> list[str]:
+def nearest_versions(versions: Iterable[str], wanted: str) -> list[str]:
     """The versions around ``wanted``, or the newest ones when ``wanted`` is not a version."""
     parsed = sorted((version, text) for text in versions if (version := Version.parse(text)))
     place = Version.parse(wanted)

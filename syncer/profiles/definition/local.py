@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from syncer.errors import InvalidFile, TargetError
-from syncer.files import reading
+from syncer.files import reading, require_room
 from syncer.naming import FILES_HOST
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.profiles.definition.artifacts import (
@@ -82,6 +82,8 @@ def spool_pack(archive: DefinedArchive, spool: Spool) -> Reference:
 
 def _spool_layer(source: Path, spool: Spool, media_type: str, *, title: str) -> Descriptor:
     """Copy the file ``source``, or pack the directory, into ``spool`` as a layer; raises ``OSError``."""
+    if source.is_file():
+        require_room(spool.directory, source.stat().st_size, str(source))
     with tempfile.NamedTemporaryFile(dir=spool.directory, prefix="adding-", delete=False) as file:
         if source.is_dir():
             _pack_up(source, title.removesuffix(".tar.gz"), file)
