@@ -135,7 +135,7 @@ class Argument(click.Argument):
 
     def called(self, ctx: click.Context | None) -> str:
         """Its name as help writes it, without the brackets of what may be absent."""
-        metavar = (self.metavar or (self.make_metavar(ctx) if ctx else self.name)).strip("[]")
+        metavar = _without_brackets(self.metavar or (self.make_metavar(ctx) if ctx else self.name))
         return self.name.upper() if "|" in metavar else metavar  # that of one word of several lists them
 
     def settle(self, ctx: click.Context) -> None:
@@ -155,6 +155,11 @@ class Argument(click.Argument):
             values = value if self.nargs == -1 or not option.multiple else (value,)
             ctx.params[option.name] = option.callback(ctx, option, values) if option.callback else values
             ctx.set_parameter_source(option.name, ParameterSource.COMMANDLINE)
+
+
+def _without_brackets(metavar: str) -> str:
+    """``metavar`` without the brackets around all of it; those of a part of it stay, as in ``HOST[:PORT]``."""
+    return re.sub(r"^\[([^][]*)\]$", r"\1", metavar)
 
 
 def _refuse_file(text: str, word: Word) -> None:
@@ -447,7 +452,7 @@ def _row(ctx: click.Context, param: click.Parameter, instead: Argument | None) -
     """The names and the help of an option, and of the argument that may stand instead of it."""
     names, text = param.get_help_record(ctx) or ("", "")
     if instead is not None and instead is not param:
-        names = f"{instead.make_metavar(ctx).strip('[]')} or {', '.join(sorted(param.opts, key=len))}"
+        names = f"{_without_brackets(instead.make_metavar(ctx))} or {', '.join(sorted(param.opts, key=len))}"
     return names, text
 
 
