@@ -275,6 +275,11 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
         ("plan sync.yaml", "syncer plan cannot take another argument: sync.yaml", "… syncer plan --config sync.yaml"),
         ("serve file", "syncer serve cannot take another argument: file", "… syncer serve --bundle file"),
         ("plan file", "syncer plan cannot take another argument: file", "… syncer plan --file file"),
+        (
+            "plan file a.io/b",
+            "syncer plan cannot take another argument: file a.io/b",
+            "give each by its flag: syncer plan --file file --registry a.io/b",
+        ),
         ("sync sync.yaml -r a.io", "what to mirror is said by --config or by other flags, not by both", "put it …"),
     ],
 )

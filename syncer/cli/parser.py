@@ -194,7 +194,8 @@ def usage_error(wrong: click.ClickException) -> UsageError:
             said = _plain(wrong.format_message())
             if extra := _EXTRA.search(said):
                 said = f"{path} cannot take another argument: {extra[1]}"
-                hint = (context and (_for_file(context, extra[1]) or _several(context, extra[1].split()))) or hint
+                words = [extra[1]] if Path(extra[1]).is_file() else extra[1].split()
+                hint = (context and (_for_file(context, *words) or _several(context, words))) or hint
     return UsageError(said, hint=hint)
 
 
@@ -231,13 +232,17 @@ def _name_of(wrong: click.BadParameter) -> str:
     return wrong.param.opts[-1] if wrong.param else "the command line"
 
 
-def _for_file(context: click.Context, word: str) -> str | None:
-    """The flag for ``word``, where it is a file and the command takes such files by flags alone."""
+def _for_file(context: click.Context, word: str, *registries: str) -> str | None:
+    """The flags for ``word``, where it is a file and the command takes such files by flags alone, and what follows."""
+    flags = {each.name: each.opts[-1] for each in context.command.params}
     wanted = ("config",) if word.endswith(_YAML) else ("file", "bundle")
-    option = next((each for each in context.command.params if each.name in wanted), None)
-    if option is None or not Path(word).is_file():
+    flag = next((flags[name] for name in wanted if name in flags), None)
+    if flag is None or not Path(word).is_file():
         return None
-    return f"give the file by its flag: {context.command_path} {option.opts[-1]} {word}"
+    if registries and "registry" in flags and wanted != ("config",):
+        places = " ".join(f"{flags['registry']} {each}" for each in registries)
+        return f"give each by its flag: {context.command_path} {flag} {word} {places}"
+    return f"give the file by its flag: {context.command_path} {flag} {word}"
 
 
 def _several(context: click.Context, words: Sequence[str]) -> str | None:
