@@ -292,6 +292,29 @@ async def test_mistakes_in_tables_are_told_with_their_places(tmp_path: Path) -> 
     ]
 
 
+async def test_a_list_where_one_value_is_wanted_is_a_mistake(tmp_path: Path) -> None:
+    """Commands that push to one registry pass over several of them, which are for those that push to many."""
+    file = write(tmp_path, 'concurrency = [4, 8]\nregistry = ["a.io", "b.io"]\n[push]\nstall = [1, 2, 3]\n')
+
+    ran = await syncer("push", "missing", UNUSED, home=tmp_path)
+
+    assert ran.code == 2
+    assert ran.stderr.splitlines() == [
+        f"error: {file}: concurrency: it takes one value, and 2 are given",
+        f"error: {file}: push.stall: it takes one value, and 3 are given",
+    ]
+
+
+def test_registry_alone_is_taken_once_by_some_commands_and_often_by_others() -> None:
+    often: dict[str, set[bool]] = {}
+    for context in CONTEXTS.values():
+        for param in context.command.params:
+            if key := getattr(param, "key", ""):
+                often.setdefault(key, set()).add(param.multiple or param.default == ())
+
+    assert [key for key, kinds in often.items() if len(kinds) > 1] == ["registry"]
+
+
 async def test_config_shows_what_a_table_sets(tmp_path: Path) -> None:
     file = write(tmp_path, "concurrency = 9\n[push]\nconcurrency = 4\n")
 
