@@ -292,6 +292,17 @@ async def test_mistakes_in_tables_are_told_with_their_places(tmp_path: Path) -> 
     ]
 
 
+async def test_config_notes_what_a_table_sets_for_a_command_that_does_not_have_it(tmp_path: Path) -> None:
+    file = write(tmp_path, '[push]\nstall = 9\nimages-file = "list.txt"\n[deploy]\nconcurrency = 2\n')
+
+    told = await syncer("config", home=tmp_path)
+
+    assert (told.code, told.stderr.splitlines()[1:]) == (
+        0,
+        [f"note: push.images-file in {file} sets nothing: push has no option --images-file"],
+    )
+
+
 async def test_a_list_where_one_value_is_wanted_is_a_mistake(tmp_path: Path) -> None:
     """Commands that push to one registry pass over several of them, which are for those that push to many."""
     file = write(tmp_path, 'concurrency = [4, 8]\nregistry = ["a.io", "b.io"]\n[push]\nstall = [1, 2, 3]\n')

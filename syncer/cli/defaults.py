@@ -366,10 +366,24 @@ def _print(path: Path, found: Sequence[_Set]) -> None:
     doubts = {doubt.partition(" ")[0]: doubt for doubt in doubtful_variables()}
     for doubt in doubts.values():
         click.echo(f"warning: {doubt}", err=True)
+    for field in _unheard(path):
+        table, _, key = field.partition(".")
+        click.echo(f"note: {field} in {path} sets nothing: {table} has no option --{key}", err=True)
     told = {*doubts, *(each.place for each in found)}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in told and not _is_of_service(name):
             click.echo(f"note: {name} sets no option", err=True)
+
+
+def _unheard(path: Path) -> Iterator[str]:
+    """The places in tables of the file of options that the command of the table has not, though others have them."""
+    if not path.is_file():
+        return
+    root = click.get_current_context().find_root().command
+    heard = {f"{command.name}.{option.key}" for command in _commands_of(root) for option in _options_of(command)}
+    for table, own in _read_file(path)[0].items():
+        if isinstance(own, dict):
+            yield from (place for key in own if (place := f"{table}.{key}") not in heard)
 
 
 def _all_set() -> Iterator[_Set]:
