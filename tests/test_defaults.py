@@ -194,8 +194,10 @@ async def test_a_wrong_file_stops_a_command_and_not_its_help(text: str, tmp_path
 async def test_a_mistake_in_a_variable_names_the_variable(tmp_path: Path) -> None:
     number = await syncer("push", "x", "a.io", home=tmp_path, SYNCER_CONCURRENCY="many")
     rule = await syncer("push", "x", "a.io", home=tmp_path, SYNCER_MAP="many")
+    switch = await syncer("push", "x", "a.io", home=tmp_path, SYNCER_QUIET="maybe")
 
-    assert (number.code, rule.code) == (2, 2)
+    assert (number.code, rule.code, switch.code) == (2, 2, 2)
+    assert "error: SYNCER_QUIET: it must be true or false\n" in switch.stderr
     assert "error: SYNCER_CONCURRENCY: it must be a number from 1 to 256\n" in number.stderr
     assert "error: SYNCER_MAP: " in rule.stderr
 

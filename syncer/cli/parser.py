@@ -257,7 +257,9 @@ def _several(context: click.Context, words: Sequence[str]) -> str | None:
 
 
 def range_of(kind: click.ParamType[Any]) -> str | None:
-    """The numbers that ``kind`` takes, as a sentence; None unless it takes numbers."""
+    """The numbers that ``kind`` takes, or what a flag's variable may be, as a sentence; None for other kinds."""
+    if isinstance(kind, click.types.BoolParamType):
+        return "it must be true or false"
     if not isinstance(kind, click.IntRange | click.FloatRange):
         return None
     above = f" to {kind.max:g}" if kind.max is not None else " on"
