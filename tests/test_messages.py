@@ -518,6 +518,11 @@ async def test_a_bundle_that_is_not_there_names_the_nearest_and_how_they_are_lis
     ("content", "what", "hint"),
     [
         ("", "it is empty", "copy it again from where it was built"),
+        (
+            "\n<!DOCTYPE html>\n<p>é",
+            "it is a web page, and not what was asked for",
+            "download it again, and look what ",
+        ),
         ("busybox:1\n", "it is a text, such as a definition or a list of images", "syncer build --images-file {} "),
     ],
 )
