@@ -202,6 +202,22 @@ async def test_a_mistake_in_a_variable_names_the_variable(tmp_path: Path) -> Non
     assert "error: SYNCER_MAP: " in rule.stderr
 
 
+@pytest.mark.parametrize("option", ["ca-cert", "authfile"])
+async def test_a_file_that_a_default_names_and_that_is_not_there_is_told_with_the_option(
+    option: str, tmp_path: Path
+) -> None:
+    write(tmp_path, f'{option} = "/absent.pem"\n')
+
+    by_default = await syncer("list", f"https://{UNUSED}", home=tmp_path)
+    given = await syncer("list", f"https://{UNUSED}", f"--{option}", "/absent.pem", home=tmp_path)
+
+    assert (by_default.code, given.code) == (2, 2)
+    assert given.stderr == "error: /absent.pem: there is no such file\n"
+    assert by_default.stderr == (
+        f"{given.stderr}hint: it is the default of --{option}; syncer config shows where that is set\n"
+    )
+
+
 async def test_config_shows_what_is_set_and_where_and_no_secret(tmp_path: Path) -> None:
     file = write(tmp_path, f'concurrency = 8\nstall = 9\nset-var = ["TOKEN={SECRET}"]\n')
     variables = {
