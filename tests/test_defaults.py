@@ -306,7 +306,7 @@ async def test_mistakes_in_tables_are_told_with_their_places(tmp_path: Path) -> 
         "hint: give --force on the command line",
         f"error: {file}: [pusch]: no command is called so",
         "hint: did you mean push?",
-        f"error: {file}: push.stall: it must be a number from 1 on",
+        f"error: {file}: push.stall: it must be a number of seconds from 1 on",
     ]
 
 

@@ -263,7 +263,8 @@ def range_of(kind: click.ParamType[Any]) -> str | None:
     if not isinstance(kind, click.IntRange | click.FloatRange):
         return None
     above = f" to {kind.max:g}" if kind.max is not None else " on"
-    return f"it must be a number from {kind.min or 0:g}{above}"
+    unit = " of seconds" if isinstance(kind, click.FloatRange) else ""  # a fraction of anything else is no use
+    return f"it must be a number{unit} from {kind.min or 0:g}{above}"
 
 
 class Defaults(Struct, frozen=True):
