@@ -272,6 +272,11 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
             "--output: sub/new.tar.zst is the name of a bundle, where its directory is wanted",
             "give --output sub --name new",
         ),
+        (
+            "build a.io/b --name new.tar.zst",
+            "--name: new.tar.zst is the name of a file, and its ending is added",
+            "give --name new",
+        ),
         ("save a.io/bundle-definition:b -o file", "--output: file is a file, and not a directory", "give the …"),
         ("plan sync.yaml", "syncer plan cannot take another argument: sync.yaml", "… syncer plan --config sync.yaml"),
         ("serve file", "syncer serve cannot take another argument: file", "… syncer serve --bundle file"),
