@@ -362,6 +362,43 @@ def test_a_file_of_logins_that_is_named_must_be_there(tmp_path: Path, capsys: py
     assert capsys.readouterr().err == f"error: {absent}: there is no such file\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "path", "flags"),
+    [
+        ("sync sync.yaml --report sync.yaml", "sync.yaml", "--report and by --config"),
+        ("build --images-file list.txt --metrics-file ./list.txt", "list.txt", "--metrics-file and by --images-file"),
+        ("push edge.tar a.io --report edge.tar", "edge.tar", "--report and by --file"),
+        ("push edge.tar --targets-file sites.yaml --trace sites.yaml", "sites.yaml", "--trace and by --targets-file"),
+        ("verify edge.tar --report link", "link", "--report and by --file"),
+        ("sync sync.yaml --report new --trace new", "new", "--report and by --trace"),
+    ],
+)
+def test_no_report_is_written_over_what_another_option_names(
+    words: str,
+    path: str,
+    flags: str,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "sync.yaml": f"sources: [{{image: {UNUSED}/a}}]\ntargets: [{{registry: {UNUSED}}}]\n",
+        "list.txt": f"{UNUSED}/a\n",
+        "sites.yaml": f"targets: [{{registry: {UNUSED}}}]\n",
+        "edge.tar": "",
+    }
+    for name, content in files.items():
+        Path(name).write_text(content)
+    Path("link").symlink_to("edge.tar")
+
+    assert main(words.split()) == 2
+
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {path} is given by {flags}"
+    assert {name: Path(name).read_text() for name in files} == files
+
+
 def test_a_certificate_that_is_none_is_told_before_any_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
