@@ -106,7 +106,8 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
 @pytest.mark.parametrize(
     ("words", "error", "hint"),
     [
-        ("--nonsense", "syncer has no option --nonsense", "syncer --help lists its commands"),
+        ("--nonsense", "syncer has no option --nonsense", "those of a command stand behind it; syncer --help …"),
+        ("-v push a b.io", "syncer has no option -v", "those of a command stand behind it; syncer --help …"),
         ("psh", "syncer has no command psh", "did you mean push? syncer --help lists its commands"),
         ("edge nonsense", "syncer edge has no command nonsense", "syncer edge --help lists its commands"),
         ("help nonsense", "syncer has no command nonsense", "syncer --help lists its commands"),

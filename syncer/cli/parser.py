@@ -180,6 +180,7 @@ def usage_error(wrong: click.ClickException) -> UsageError:
     match wrong:
         case click.NoSuchOption():
             said = f"{path} has no option {wrong.option_name}"
+            hint = f"those of a command stand behind it; {hint}" if what == "commands" else hint
             hint = f"{_meant(_near_flags(context, wrong))}{hint}"
         case click.NoSuchCommand():
             said = f"{path} has no command {wrong.command_name}"
