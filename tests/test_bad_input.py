@@ -106,7 +106,8 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
 @pytest.mark.parametrize(
     ("words", "error", "hint"),
     [
-        ("--nonsense", "syncer has no option --nonsense", "syncer --help lists its commands"),
+        ("--nonsense", "syncer has no option --nonsense", "those of a command stand behind it; syncer --help …"),
+        ("-v push a b.io", "syncer has no option -v", "those of a command stand behind it; syncer --help …"),
         ("psh", "syncer has no command psh", "did you mean push? syncer --help lists its commands"),
         ("edge nonsense", "syncer edge has no command nonsense", "syncer edge --help lists its commands"),
         ("help nonsense", "syncer has no command nonsense", "syncer --help lists its commands"),
@@ -117,9 +118,12 @@ async def test_a_wrong_value_is_told_with_its_flag(tmp_path: Path, command: str,
             "syncer edge build --help lists …",
         ),
         ("push", "FILE (or --file) is missing", "syncer push --help lists its options"),
+        ("doctor", "HOST[:PORT][/BASE] is missing", "syncer doctor --help lists its options"),
+        ("login a/b", "HOST: 'a/b' is not a registry", "give its port too, or …"),
         ("export a.tar", "--output is missing", "syncer export --help lists its options"),
         ("build --concurrency 0", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
         ("build --concurrency many", "--concurrency: it must be a number from 1 to 256", "syncer build --help …"),
+        ("push --outage 5m", "--outage: it must be a number of seconds from 0 on", "syncer push --help …"),
         ("build --name", "--name needs a value", "syncer build --help lists its options"),
         ("build --quiet=maybe", "--quiet does not take a value", "syncer build --help lists its options"),
         ("build --format rar", "--format: rar is not one of tar.zst, tar", "syncer build --help lists its options"),
@@ -269,10 +273,20 @@ async def test_every_mistake_of_a_sync_file_is_told_in_one_run(tmp_path: Path) -
             "--output: sub/new.tar.zst is the name of a bundle, where its directory is wanted",
             "give --output sub --name new",
         ),
+        (
+            "build a.io/b --name new.tar.zst",
+            "--name: new.tar.zst is the name of a file, and its ending is added",
+            "give --name new",
+        ),
         ("save a.io/bundle-definition:b -o file", "--output: file is a file, and not a directory", "give the …"),
         ("plan sync.yaml", "syncer plan cannot take another argument: sync.yaml", "… syncer plan --config sync.yaml"),
         ("serve file", "syncer serve cannot take another argument: file", "… syncer serve --bundle file"),
         ("plan file", "syncer plan cannot take another argument: file", "… syncer plan --file file"),
+        (
+            "plan file a.io/b",
+            "syncer plan cannot take another argument: file a.io/b",
+            "give each by its flag: syncer plan --file file --registry a.io/b",
+        ),
         ("sync sync.yaml -r a.io", "what to mirror is said by --config or by other flags, not by both", "put it …"),
     ],
 )
@@ -347,6 +361,43 @@ def test_a_file_of_logins_that_is_named_must_be_there(tmp_path: Path, capsys: py
     assert main(["list", UNUSED, "--authfile", str(absent)]) == 2
 
     assert capsys.readouterr().err == f"error: {absent}: there is no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "path", "flags"),
+    [
+        ("sync sync.yaml --report sync.yaml", "sync.yaml", "--report and by --config"),
+        ("build --images-file list.txt --metrics-file ./list.txt", "list.txt", "--metrics-file and by --images-file"),
+        ("push edge.tar a.io --report edge.tar", "edge.tar", "--report and by --file"),
+        ("push edge.tar --targets-file sites.yaml --trace sites.yaml", "sites.yaml", "--trace and by --targets-file"),
+        ("verify edge.tar --report link", "link", "--report and by --file"),
+        ("sync sync.yaml --report new --trace new", "new", "--report and by --trace"),
+    ],
+)
+def test_no_report_is_written_over_what_another_option_names(
+    words: str,
+    path: str,
+    flags: str,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "sync.yaml": f"sources: [{{image: {UNUSED}/a}}]\ntargets: [{{registry: {UNUSED}}}]\n",
+        "list.txt": f"{UNUSED}/a\n",
+        "sites.yaml": f"targets: [{{registry: {UNUSED}}}]\n",
+        "edge.tar": "",
+    }
+    for name, content in files.items():
+        Path(name).write_text(content)
+    Path("link").symlink_to("edge.tar")
+
+    assert main(words.split()) == 2
+
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {path} is given by {flags}"
+    assert {name: Path(name).read_text() for name in files} == files
 
 
 def test_a_certificate_that_is_none_is_told_before_any_request(

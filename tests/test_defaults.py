@@ -194,10 +194,28 @@ async def test_a_wrong_file_stops_a_command_and_not_its_help(text: str, tmp_path
 async def test_a_mistake_in_a_variable_names_the_variable(tmp_path: Path) -> None:
     number = await syncer("push", "x", "a.io", home=tmp_path, SYNCER_CONCURRENCY="many")
     rule = await syncer("push", "x", "a.io", home=tmp_path, SYNCER_MAP="many")
+    switch = await syncer("push", "x", "a.io", home=tmp_path, SYNCER_QUIET="maybe")
 
-    assert (number.code, rule.code) == (2, 2)
+    assert (number.code, rule.code, switch.code) == (2, 2, 2)
+    assert "error: SYNCER_QUIET: it must be true or false\n" in switch.stderr
     assert "error: SYNCER_CONCURRENCY: it must be a number from 1 to 256\n" in number.stderr
     assert "error: SYNCER_MAP: " in rule.stderr
+
+
+@pytest.mark.parametrize("option", ["ca-cert", "authfile"])
+async def test_a_file_that_a_default_names_and_that_is_not_there_is_told_with_the_option(
+    option: str, tmp_path: Path
+) -> None:
+    write(tmp_path, f'{option} = "/absent.pem"\n')
+
+    by_default = await syncer("list", f"https://{UNUSED}", home=tmp_path)
+    given = await syncer("list", f"https://{UNUSED}", f"--{option}", "/absent.pem", home=tmp_path)
+
+    assert (by_default.code, given.code) == (2, 2)
+    assert given.stderr == "error: /absent.pem: there is no such file\n"
+    assert by_default.stderr == (
+        f"{given.stderr}hint: it is the default of --{option}; syncer config shows where that is set\n"
+    )
 
 
 async def test_config_shows_what_is_set_and_where_and_no_secret(tmp_path: Path) -> None:
@@ -288,8 +306,42 @@ async def test_mistakes_in_tables_are_told_with_their_places(tmp_path: Path) -> 
         "hint: give --force on the command line",
         f"error: {file}: [pusch]: no command is called so",
         "hint: did you mean push?",
-        f"error: {file}: push.stall: it must be a number from 1 on",
+        f"error: {file}: push.stall: it must be a number of seconds from 1 on",
     ]
+
+
+async def test_config_notes_what_a_table_sets_for_a_command_that_does_not_have_it(tmp_path: Path) -> None:
+    file = write(tmp_path, '[push]\nstall = 9\nimages-file = "list.txt"\n[deploy]\nconcurrency = 2\n')
+
+    told = await syncer("config", home=tmp_path)
+
+    assert (told.code, told.stderr.splitlines()[1:]) == (
+        0,
+        [f"note: push.images-file in {file} sets nothing: push has no option --images-file"],
+    )
+
+
+async def test_a_list_where_one_value_is_wanted_is_a_mistake(tmp_path: Path) -> None:
+    """Commands that push to one registry pass over several of them, which are for those that push to many."""
+    file = write(tmp_path, 'concurrency = [4, 8]\nregistry = ["a.io", "b.io"]\n[push]\nstall = [1, 2, 3]\n')
+
+    ran = await syncer("push", "missing", UNUSED, home=tmp_path)
+
+    assert ran.code == 2
+    assert ran.stderr.splitlines() == [
+        f"error: {file}: concurrency: it takes one value, and 2 are given",
+        f"error: {file}: push.stall: it takes one value, and 3 are given",
+    ]
+
+
+def test_registry_alone_is_taken_once_by_some_commands_and_often_by_others() -> None:
+    often: dict[str, set[bool]] = {}
+    for context in CONTEXTS.values():
+        for param in context.command.params:
+            if key := getattr(param, "key", ""):
+                often.setdefault(key, set()).add(param.multiple or param.default == ())
+
+    assert [key for key, kinds in often.items() if len(kinds) > 1] == ["registry"]
 
 
 async def test_config_shows_what_a_table_sets(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 import yaml
 
+from syncer.api.build import DEFAULT_OUTPUT
 from syncer.cli import main
 from syncer.transport.failures import no_connection
 from tests.conftest import OpenRegistry
@@ -518,6 +519,11 @@ async def test_a_bundle_that_is_not_there_names_the_nearest_and_how_they_are_lis
     ("content", "what", "hint"),
     [
         ("", "it is empty", "copy it again from where it was built"),
+        (
+            "\n<!DOCTYPE html>\n<p>é",
+            "it is a web page, and not what was asked for",
+            "download it again, and look what ",
+        ),
         ("busybox:1\n", "it is a text, such as a definition or a list of images", "syncer build --images-file {} "),
     ],
 )
@@ -531,6 +537,23 @@ def test_a_file_that_is_no_bundle_is_told_with_what_may_be_done(
     error, helps = capsys.readouterr().err.splitlines()
     assert error == f"error: {file} is no whole bundle or archive of images: {what}"
     assert helps.startswith(f"hint: {hint.format(file)}")
+
+
+@pytest.mark.parametrize("name", ["edge", "edge.tar.zst"])
+@pytest.mark.parametrize("command", ["push -r a.io/b -f", "verify", "plan -r a.io/b -f"])
+def test_a_bundle_that_a_build_put_elsewhere_is_told_with_its_place(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (built := tmp_path / DEFAULT_OUTPUT / "edge.tar.zst").parent.mkdir(parents=True)
+    built.touch()
+    monkeypatch.chdir(tmp_path)
+
+    assert main([*command.split(), name]) == 2
+
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {name}: there is no such file",
+        "hint: a build has made output/content-bundle/edge.tar.zst",
+    ]
 
 
 async def test_a_registry_that_lacks_everything_is_told_in_twenty_lines(

@@ -235,7 +235,8 @@ def _by_cause(failed: Iterable[tuple[Reference, SyncerError]]) -> tuple[Doubt, .
         cause = str(error).partition(": ")[2] or str(error)
         causes.setdefault((name.registry, cause), []).append((name, error))
     return tuple(
-        Doubt(f"{host}: {cause}", tuple(name for name, _ in same), same[0][1]) for (host, cause), same in causes.items()
+        Doubt(cause if host in cause else f"{host}: {cause}", tuple(name for name, _ in same), same[0][1])
+        for (host, cause), same in causes.items()
     )
 
 

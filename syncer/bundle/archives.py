@@ -116,6 +116,7 @@ def _reduced(contents: Contents, root: Descriptor, spool: SpoolFile) -> Descript
 
 _EMPTY = "it is empty"
 _TEXT = "it is a text"
+_PAGE = "it is a web page"
 
 
 def hint_for(error: Exception, place: object) -> str:
@@ -124,6 +125,8 @@ def hint_for(error: Exception, place: object) -> str:
         return "copy or save it again: its sha256 must be that of the original"
     if _EMPTY in str(error):
         return "copy it again from where it was built"
+    if _PAGE in str(error):
+        return "download it again, and look what its address shows: a page to log in at, or of an error"
     if _TEXT in str(error):
         return (
             f"syncer build --images-file {place} builds a bundle of a list of images, and --profile-file of manifests"
@@ -163,6 +166,7 @@ def _guess(start: bytes) -> str:
         (start.startswith(b"PK\x03\x04"), "it is a zip file"),
         (start.startswith(b"hsqs"), "it is a squashfs image"),
         (start.startswith(b"\x04\x22\x4d\x18"), "it is compressed by lz4: unpack it first"),
+        (start.lstrip().lower().startswith((b"<!doctype html", b"<html")), f"{_PAGE}, and not what was asked for"),
         (start.isascii() and b"\0" not in start, f"{_TEXT}, such as a definition or a list of images"),
     )
     otherwise = "it is neither a tar nor compressed by gzip, zstd, xz or bzip2"

@@ -95,11 +95,21 @@ class ContentOptions(SourceOptions):
         return (*self.images_file, *self.profile_file, *self.packs, *own)
 
 
+def _name_without_ending(text: str) -> str:
+    """``text``; raises ``UsageError`` where it ends as the file does, which would have the ending twice."""
+    for ending in (".tar.zst", ".tar"):
+        if (name := text.removesuffix(ending)) not in ("", text):
+            raise UsageError(f"{text} is the name of a file, and its ending is added", hint=f"give --name {name}")
+    return text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltBundleOptions(BundleOptions):
     """The bundle that is built."""
 
-    name: str | None = option("The bundle's name. Default: bundle, or bundle-PROJECT.", "-n", metavar="NAME")
+    name: str | None = option(
+        "The bundle's name. Default: bundle, or bundle-PROJECT.", "-n", metavar="NAME", parse=_name_without_ending
+    )
     resume: bool = flag("Start over, also where an interrupted build left something.", default=True)
     referrers: bool = referrers_flag()
     require_referrers: bool = require_referrers_flag()

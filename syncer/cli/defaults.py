@@ -24,6 +24,9 @@ _OTHER_VARIABLES = {"authfile": "REGISTRY_AUTH_FILE", "state-dir": "STATE_DIRECT
 """Variables of other programs, which beat the file as well."""
 
 
+_ONCE_OR_OFTEN = "registry"
+"""The option that some commands take once, and others many times."""
+
 _SECRETS = frozenset({"password", "password-stdin", "encryption-passphrase", "api-key"})
 _LEAST = 5  # letters of a variable's name that may be a slip
 _MOST_WRONG = 2  # letters too many or too few
@@ -178,7 +181,7 @@ def _refusal(path: Path, key: str, table: str = "") -> InvalidFile:
 
 
 def _checked(path: Path, option: Option, value: Any, command: click.Command, field: str) -> Iterator[Any]:
-    """The value as the command line would give it; nothing where there are several, and the option takes one.
+    """The value as the command line would give it; nothing of several registries, where the command takes one.
 
     Raises ``InvalidFile``.
     """
@@ -188,8 +191,12 @@ def _checked(path: Path, option: Option, value: Any, command: click.Command, fie
         raise InvalidFile(path, problem, field=field)
     texts = [each if option.is_flag else _written(option, each) for each in values]
     takes_commas = option.default == () and not option.multiple
-    if not texts or (len(texts) > 1 and not option.multiple and not takes_commas):
+    if not texts:
         return
+    if len(texts) > 1 and not option.multiple and not takes_commas:
+        if option.key == _ONCE_OR_OFTEN:
+            return
+        raise InvalidFile(path, f"it takes one value, and {len(texts)} are given", field=field)
     made = texts if option.multiple else ",".join(texts) if takes_commas else texts[0]
     with click.Context(command, info_name=command.name) as context:
         refused = _refusal_of(option, made, context)
@@ -359,10 +366,24 @@ def _print(path: Path, found: Sequence[_Set]) -> None:
     doubts = {doubt.partition(" ")[0]: doubt for doubt in doubtful_variables()}
     for doubt in doubts.values():
         click.echo(f"warning: {doubt}", err=True)
+    for field in _unheard(path):
+        table, _, key = field.partition(".")
+        click.echo(f"note: {field} in {path} sets nothing: {table} has no option --{key}", err=True)
     told = {*doubts, *(each.place for each in found)}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in told and not _is_of_service(name):
             click.echo(f"note: {name} sets no option", err=True)
+
+
+def _unheard(path: Path) -> Iterator[str]:
+    """The places in tables of the file of options that the command of the table has not, though others have them."""
+    if not path.is_file():
+        return
+    root = click.get_current_context().find_root().command
+    heard = {f"{command.name}.{option.key}" for command in _commands_of(root) for option in _options_of(command)}
+    for table, own in _read_file(path)[0].items():
+        if isinstance(own, dict):
+            yield from (place for key in own if (place := f"{table}.{key}") not in heard)
 
 
 def _all_set() -> Iterator[_Set]:

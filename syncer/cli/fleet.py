@@ -34,6 +34,7 @@ from syncer.cli.output import (
     open_event_log,
     open_screen,
     print_json,
+    require_outputs,
     tell_waits,
     warn,
     warn_above,
@@ -289,8 +290,7 @@ async def run_fleet(
     """
     from syncer.fleet.deploy import failed_fleet, plan_fleet, push_fleet, verify_fleet  # noqa: PLC0415  one registry needs none of it
 
-    for path in filter(None, (output.report, output.trace, output.metrics_file)):
-        require_writable(path)
+    require_outputs(output)
     reports = SiteReports(fleet.report_dir, fleet.sites) if fleet.report_dir else None
     visit = {"push": push_fleet, "plan": plan_fleet, "verify": verify_fleet}[command]
     ended: list[FleetResult] = []

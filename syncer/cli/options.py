@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from syncer.bundle import GivenName, bundle_place
+from syncer.bundle import BundleUrl, GivenName, bundle_place
 from syncer.cli.command import count, flag, option, options
 from syncer.cli.parser import Heading, Word
 from syncer.content import Along
-from syncer.errors import UsageError
+from syncer.errors import InvalidFile, UsageError
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping, read_mapping
 from syncer.oci import Platform, Reference
@@ -68,8 +69,23 @@ def bundle_option() -> Any:
         "-f",
         required=True,
         metavar="BUNDLE|URL",
-        parse=bundle_place,
+        parse=place_of_bundle,
     )
+
+
+_BUILT = Path("output/content-bundle")  # where a build puts its bundles; its module is slow to import
+_ENDINGS = ("", ".tar.zst", ".tar", ".delta.tar.zst", ".delta.tar")
+
+
+def place_of_bundle(text: str) -> Path | BundleUrl:
+    """The place of a bundle; raises ``InvalidFile`` for one that is not here, and is where a build has put it."""
+    place = bundle_place(text)
+    with suppress(OSError):  # a name may be too long for one
+        if isinstance(place, Path) and place.name == text and not place.exists():
+            built = next((each for end in _ENDINGS if (each := _BUILT / f"{text}{end}").is_file()), None)
+            if built:
+                raise InvalidFile(place, "there is no such file", hint=f"a build has made {built}")
+    return place
 
 
 def cred_file_option() -> Any:

@@ -21,7 +21,7 @@ from syncer.api.result import BuildResult, PushResult, RunOptions, new_run_id, t
 from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDisplay, Screen, drawing, wait_line
 from syncer.cli.job import cause_of, code_of, code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
-from syncer.errors import Exit, NameMissing, SyncerError, without_secrets
+from syncer.errors import Exit, NameMissing, SyncerError, UsageError, without_secrets
 from syncer.formats.text import find_lines
 from syncer.formats.units import Shard
 from syncer.report import Account, Report, human_bytes, human_seconds, printable, summary
@@ -211,6 +211,28 @@ def metrics_writer() -> ModuleType:
     return metrics
 
 
+def require_outputs(options: OutputOptions) -> None:
+    """Raise ``UsageError`` for a file of ``options`` that cannot be written, or that another option names as well."""
+    context = click.get_current_context()
+    outputs = {"report": options.report, "trace": options.trace, "metrics_file": options.metrics_file}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        require_writable(path)
+        if path.exists() and not path.is_file():  # /dev/null, or a pipe
+            continue
+        for param in context.command.params:
+            value = context.params.get(param.name)
+            others = value if isinstance(value, tuple) else (value,)
+            if param.name != name and any(isinstance(each, Path) and _is_same(each, path) for each in others):
+                flags = f"--{name.replace('_', '-')} and by {param.opts[-1]}"
+                raise UsageError(f"{path} is given by {flags}", hint="what is written needs a file of its own")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 @contextmanager
 def open_reporter(
     options: OutputOptions,
@@ -230,8 +252,7 @@ def open_reporter(
 
     Raises ``UsageError`` for files that cannot be written, before the work and not after it.
     """
-    for path in filter(None, (options.report, options.trace, options.metrics_file)):
-        require_writable(path)
+    require_outputs(options)
     run_id, command = new_run_id(), click.get_current_context().info_name or ""
     labels = tuple(map(str, targets))
     ending = _Ending(Account(run_id=run_id, fetches=False, sends=False), name, labels)

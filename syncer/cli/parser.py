@@ -135,7 +135,7 @@ class Argument(click.Argument):
 
     def called(self, ctx: click.Context | None) -> str:
         """Its name as help writes it, without the brackets of what may be absent."""
-        metavar = (self.metavar or (self.make_metavar(ctx) if ctx else self.name)).strip("[]")
+        metavar = _without_brackets(self.metavar or (self.make_metavar(ctx) if ctx else self.name))
         return self.name.upper() if "|" in metavar else metavar  # that of one word of several lists them
 
     def settle(self, ctx: click.Context) -> None:
@@ -157,6 +157,11 @@ class Argument(click.Argument):
             ctx.set_parameter_source(option.name, ParameterSource.COMMANDLINE)
 
 
+def _without_brackets(metavar: str) -> str:
+    """``metavar`` without the brackets around all of it; those of a part of it stay, as in ``HOST[:PORT]``."""
+    return re.sub(r"^\[([^][]*)\]$", r"\1", metavar)
+
+
 def _refuse_file(text: str, word: Word) -> None:
     try:
         is_file = Path(text).is_file()
@@ -175,6 +180,7 @@ def usage_error(wrong: click.ClickException) -> UsageError:
     match wrong:
         case click.NoSuchOption():
             said = f"{path} has no option {wrong.option_name}"
+            hint = f"those of a command stand behind it; {hint}" if what == "commands" else hint
             hint = f"{_meant(_near_flags(context, wrong))}{hint}"
         case click.NoSuchCommand():
             said = f"{path} has no command {wrong.command_name}"
@@ -189,7 +195,8 @@ def usage_error(wrong: click.ClickException) -> UsageError:
             said = _plain(wrong.format_message())
             if extra := _EXTRA.search(said):
                 said = f"{path} cannot take another argument: {extra[1]}"
-                hint = (context and (_for_file(context, extra[1]) or _several(context, extra[1].split()))) or hint
+                words = [extra[1]] if Path(extra[1]).is_file() else extra[1].split()
+                hint = (context and (_for_file(context, *words) or _several(context, words))) or hint
     return UsageError(said, hint=hint)
 
 
@@ -226,13 +233,17 @@ def _name_of(wrong: click.BadParameter) -> str:
     return wrong.param.opts[-1] if wrong.param else "the command line"
 
 
-def _for_file(context: click.Context, word: str) -> str | None:
-    """The flag for ``word``, where it is a file and the command takes such files by flags alone."""
+def _for_file(context: click.Context, word: str, *registries: str) -> str | None:
+    """The flags for ``word``, where it is a file and the command takes such files by flags alone, and what follows."""
+    flags = {each.name: each.opts[-1] for each in context.command.params}
     wanted = ("config",) if word.endswith(_YAML) else ("file", "bundle")
-    option = next((each for each in context.command.params if each.name in wanted), None)
-    if option is None or not Path(word).is_file():
+    flag = next((flags[name] for name in wanted if name in flags), None)
+    if flag is None or not Path(word).is_file():
         return None
-    return f"give the file by its flag: {context.command_path} {option.opts[-1]} {word}"
+    if registries and "registry" in flags and wanted != ("config",):
+        places = " ".join(f"{flags['registry']} {each}" for each in registries)
+        return f"give each by its flag: {context.command_path} {flag} {word} {places}"
+    return f"give the file by its flag: {context.command_path} {flag} {word}"
 
 
 def _several(context: click.Context, words: Sequence[str]) -> str | None:
@@ -247,11 +258,14 @@ def _several(context: click.Context, words: Sequence[str]) -> str | None:
 
 
 def range_of(kind: click.ParamType[Any]) -> str | None:
-    """The numbers that ``kind`` takes, as a sentence; None unless it takes numbers."""
+    """The numbers that ``kind`` takes, or what a flag's variable may be, as a sentence; None for other kinds."""
+    if isinstance(kind, click.types.BoolParamType):
+        return "it must be true or false"
     if not isinstance(kind, click.IntRange | click.FloatRange):
         return None
     above = f" to {kind.max:g}" if kind.max is not None else " on"
-    return f"it must be a number from {kind.min or 0:g}{above}"
+    unit = " of seconds" if isinstance(kind, click.FloatRange) else ""  # a fraction of anything else is no use
+    return f"it must be a number{unit} from {kind.min or 0:g}{above}"
 
 
 class Defaults(Struct, frozen=True):
@@ -447,7 +461,7 @@ def _row(ctx: click.Context, param: click.Parameter, instead: Argument | None) -
     """The names and the help of an option, and of the argument that may stand instead of it."""
     names, text = param.get_help_record(ctx) or ("", "")
     if instead is not None and instead is not param:
-        names = f"{instead.make_metavar(ctx).strip('[]')} or {', '.join(sorted(param.opts, key=len))}"
+        names = f"{_without_brackets(instead.make_metavar(ctx))} or {', '.join(sorted(param.opts, key=len))}"
     return names, text
 
 

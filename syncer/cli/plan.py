@@ -14,7 +14,7 @@ from syncer.api.plan import plan_build, plan_push
 from syncer.api.push import Delivery
 from syncer.api.sources import sync_settings
 from syncer.api.sync import plan_sync
-from syncer.bundle import BundleUrl, GivenName, bundle_place
+from syncer.bundle import BundleUrl, GivenName
 from syncer.cli.build_options import DeltaOptions, select_mirror
 from syncer.cli.command import flag, option
 from syncer.cli.fleet import SiteOptions, run_fleet
@@ -28,6 +28,7 @@ from syncer.cli.options import (
     StateOptions,
     as_option,
     json_flag,
+    place_of_bundle,
 )
 from syncer.cli.output import print_plan, tell_waits, warn
 from syncer.cli.palette import open_console
@@ -48,7 +49,7 @@ def plan(
         "Plan a push of this bundle.",
         "-f",
         metavar="BUNDLE|URL",
-        parse=bundle_place,
+        parse=place_of_bundle,
     ),
     as_name: GivenName | None = as_option(),
     to: SiteOptions,

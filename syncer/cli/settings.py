@@ -57,12 +57,12 @@ def registry_settings(
     host = HostSettings(
         plain_http=connection.plain_http or None,
         insecure=connection.insecure,
-        ca_cert=_require_pem(connection.ca_cert),
-        client_cert=_require_pem(connection.tls_cert),
-        client_key=_require_pem(connection.tls_key),
+        ca_cert=_require_pem(connection.ca_cert, "ca_cert"),
+        client_cert=_require_pem(connection.tls_cert, "tls_cert"),
+        client_key=_require_pem(connection.tls_key, "tls_key"),
         is_usual=is_default("ca_cert") or is_default("tls_cert"),
     )
-    given = _require_file(connection.authfile)
+    given = _require_file(connection.authfile, "authfile")
     files = (AuthFile(given, is_required=True),) if given else ()
     return RegistrySettings(
         transport=TransportSettings(
@@ -138,9 +138,9 @@ def _read_login(login: LoginOptions, address: RegistryAddress) -> dict[str, Cred
     return {address.host: Credential(username=login.username, password=sys.stdin.readline().rstrip("\r\n"))}
 
 
-def _require_pem(path: Path | None) -> Path | None:
-    """Raise ``InvalidFile`` unless ``path`` is a file that certificates or keys can be in."""
-    if _require_file(path) is not None:
+def _require_pem(path: Path | None, name: str) -> Path | None:
+    """Raise ``InvalidFile`` unless ``path``, of the option ``name``, is a file that certificates or keys can be in."""
+    if _require_file(path, name) is not None:
         assert path is not None
         with reading(path):
             content = path.read_bytes()
@@ -149,9 +149,11 @@ def _require_pem(path: Path | None) -> Path | None:
     return path
 
 
-def _require_file(path: Path | None) -> Path | None:
+def _require_file(path: Path | None, name: str) -> Path | None:
     if path is not None and not path.is_file():
-        raise InvalidFile(path, "there is no such file")
+        option = name.replace("_", "-")
+        hint = f"it is the default of --{option}; syncer config shows where that is set" if is_default(name) else None
+        raise InvalidFile(path, "there is no such file", hint=hint)
     return path
 
 

@@ -28,7 +28,7 @@ from syncer.cli.options import (
     bundle_option,
     map_option,
 )
-from syncer.cli.output import metrics_writer, print_json, tell_waits, warn
+from syncer.cli.output import metrics_writer, print_json, require_outputs, tell_waits, warn
 from syncer.cli.parser import Word
 from syncer.cli.settings import everyone_of, known_secrets, registry_settings
 from syncer.errors import Exit, InvalidBundle, SyncerError, UsageError, VerificationError
@@ -37,7 +37,7 @@ from syncer.naming import NameMapping
 from syncer.oci import Digest, Reference
 from syncer.registry import RegistryAddress
 from syncer.report import foreign_layers, human_bytes, human_seconds
-from syncer.report.summary import quantity, require_writable, write_report
+from syncer.report.summary import quantity, write_report
 
 _GAPS_SHOWN = 20  # lines about what a registry lacks
 _MUCH = 50  # padding is worth a copy from one part in so many of a file on
@@ -125,8 +125,7 @@ def _written_down(
 
     Of a check that fails, or that is stopped, the report has what is known of that.
     """
-    for path in filter(None, (output.report, output.metrics_file)):
-        require_writable(path)
+    require_outputs(output)
     results: list[VerifyResult] = []
     began = time.monotonic()
     failure: BaseException | None = None
