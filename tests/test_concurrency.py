@@ -27,8 +27,8 @@ import syncer
 from syncer.registry import RegistrySettings, open_registries
 from syncer.report import Report
 from syncer.transport import HostSettings, Request, Transport, TransportSettings, open_transport
-from syncer.transport.message import Quota
-from syncer.transport.permits import MOST, Allowance, Moved, Pace, Spare
+from syncer.transport.message import Kind, Quota
+from syncer.transport.permits import FIRST, MOST, Allowance, Moved, Pace, Permits, Spare
 from syncer.transport.settings import Ceiling
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -388,6 +388,21 @@ async def test_nothing_grows_for_requests_beside_which_others_could_have_gone() 
             await ask_all(transport, registry, 12)
 
     assert transport.traffic[registry.address].permits.reached["manifests"] == 16
+
+
+@pytest.mark.parametrize("fixed", [None, 1])
+async def test_one_that_is_cancelled_while_it_waits_is_in_nobodys_way(fixed: int | None) -> None:
+    permits = Permits(fixed)
+    had = [await permits.acquire(Kind.BLOBS) for _ in range(fixed or FIRST)]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(permits.acquire, Kind.BLOBS)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    for permit in had:
+        permit()
+
+    with anyio.fail_after(10):
+        await permits.acquire(Kind.BLOBS)
 
 
 async def test_a_number_that_is_given_stays() -> None:

@@ -180,6 +180,7 @@ class Run:
                 concurrency=counted.permits.reached,
             )
             for host, counted in traffic.items()
+            if counted.requests or counted.errors
         ]
 
     def _role_of(self, host: str) -> str:

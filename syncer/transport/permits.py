@@ -60,8 +60,7 @@ class Spare(Struct):
 
     def take(self, wanted: int) -> int:
         """Take up to ``wanted``; returns how many there were."""
-        taken = max(0, min(wanted, self.left))
-        self.left -= taken
+        self.left -= (taken := max(0, min(wanted, self.left)))
         return taken
 
     def give(self, count: int) -> None:
@@ -324,6 +323,7 @@ class Permits:
         self._waiting += 1
         turn = asyncio.get_running_loop().create_future()
         pool.waiting.append((self._tickets, turn))
+        self._wake()  # in case that all before it were cancelled, and nobody has a permit to give back
         try:
             await turn
         except asyncio.CancelledError:
