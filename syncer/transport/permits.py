@@ -242,7 +242,8 @@ class Permits:
         self._errands = anyio.Semaphore(_ERRANDS if fixed is None else fixed, fast_acquire=True)
         self._hoarding = anyio.Lock()
         self._used = 0
-        self._waiting = self._tickets = 0
+        self._queues = tuple(pool.waiting for pool in self._pools.values())
+        self._tickets = 0
 
     def limit(self, kind: Kind) -> int:
         """The requests of ``kind`` that may be under way now."""
@@ -313,17 +314,15 @@ class Permits:
         def release() -> None:
             pool.used -= 1
             self._used -= 1
-            if self._waiting:
+            if any(self._queues):
                 self._wake()
 
         return Permit(kind, release)
 
     async def _wait(self, pool: _Pool) -> None:
         self._tickets += 1
-        self._waiting += 1
         turn = asyncio.get_running_loop().create_future()
         pool.waiting.append((self._tickets, turn))
-        self._wake()  # in case that all before it were cancelled, and nobody has a permit to give back
         try:
             await turn
         except asyncio.CancelledError:
@@ -332,8 +331,6 @@ class Permits:
                 self._used -= 1
                 self._wake()
             raise
-        finally:
-            self._waiting -= 1
 
     def _may_go(self, pool: _Pool) -> bool:
         if pool.used >= pool.allowance.limit:
