@@ -493,8 +493,7 @@ async def test_a_registry_whose_operator_documents_its_limits_is_kept_to_them() 
     async with open_registries(RegistrySettings(transport=TransportSettings(limits=QUICK, hosts=hosts))) as registries:
         waits = {}
         for host in (ecr, "own." + ecr, "quay.io"):
-            registries.registry(host)
-            pace = registries.traffic[host].pace
+            pace = registries.transport.of(registries.registry(host).base).pace
             waits[host] = [pace.take(0.0, is_write=True, is_manifest=True) for _ in range(11)][-1]
 
     assert waits == {ecr: pytest.approx(1.0), "own." + ecr: 0, "quay.io": 0}

@@ -180,7 +180,6 @@ class Run:
                 concurrency=counted.permits.reached,
             )
             for host, counted in traffic.items()
-            if counted.requests or counted.errors
         ]
 
     def _role_of(self, host: str) -> str:

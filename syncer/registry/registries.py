@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import anyio
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from yarl import URL
 
 from syncer.content import Blob, Referral, Referrals
@@ -347,7 +347,6 @@ class Registries:
         if registry is None:
             base = api_url(host, plain_http=plain_http, settings=self._settings.transport.host(host))
             auth = RegistryAuth(self._transport, base, host, self._credentials, self._settings.trusted_realms)
-            self._transport.of(base).keep_below(ceiling_of(host))
             registry = self._registries[host] = Registry(host, base, self._transport, auth, self.notices)
         elif plain_http is not None and plain_http != (registry.base.scheme == "http"):
             raise UsageError(
@@ -377,7 +376,7 @@ class Registries:
 @asynccontextmanager
 async def open_registries(settings: RegistrySettings) -> AsyncIterator[Registries]:
     """The connections to registries live exactly as long as the ``async with`` block."""
-    async with open_transport(settings.transport) as transport:
+    async with open_transport(structs.replace(settings.transport, ceiling_of=ceiling_of)) as transport:
         yield Registries(transport, settings)
 
 

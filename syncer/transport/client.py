@@ -120,8 +120,10 @@ class Transport:
         if traffic is None:
             settings = self.settings.host(host)
             shared = tuple(filter(None, (self._rate, self._group_rates.get(settings.group or ""))))
-            traffic = Traffic(host, settings, self.limits, shared_rates=shared, tell=self._tell, spare=self._spare)
-            self.traffic[host] = traffic
+            ceiling = self.settings.ceiling_of(host)
+            traffic = self.traffic[host] = Traffic(
+                host, settings, self.limits, tell=self._tell, shared_rates=shared, spare=self._spare, ceiling=ceiling
+            )
         return traffic
 
     @contextmanager

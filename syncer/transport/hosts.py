@@ -255,7 +255,8 @@ class Traffic:
     most_ranges: int | None = None  # connections that one blob may have, once the host has refused more
     held_back: set[str] = dataclasses.field(default_factory=set)  # the last parts of the paths of such blobs
     spare: Spare | None = None  # permits that it shares with other hosts
-    pace: Pace = dataclasses.field(default_factory=Pace)
+    ceiling: Ceiling | None = None  # of requests a second, unless the settings say how many
+    pace: Pace = dataclasses.field(init=False)
     permits: Permits = dataclasses.field(init=False)
     presence: Presence = dataclasses.field(init=False)
     _until: float = 0.0  # monotonic
@@ -268,6 +269,7 @@ class Traffic:
 
     def __post_init__(self) -> None:
         settings = self.settings
+        self.pace = Pace(None if settings.requests_per_second else self.ceiling)
         fixed = [most for most in (self.limits.requests_per_host, settings.concurrency) if most]
         self.permits = Permits(min(fixed, default=None), self.spare)
         self.presence = Presence(self.limits, self._away)
@@ -309,11 +311,6 @@ class Traffic:
     def pause_left(self) -> float:
         """Seconds until requests may start again."""
         return max(0.0, self._until - time.monotonic())
-
-    def keep_below(self, ceiling: Ceiling) -> None:
-        """Send no more requests a second than ``ceiling`` says, unless the settings of the host say how many."""
-        if not self.settings.requests_per_second:
-            self.pace = Pace(ceiling)
 
     def heed(self, quota: Quota) -> None:
         """Send no more than the host says that it takes, and pause it when its quota is used up."""

@@ -422,24 +422,16 @@ def _policies(combined: str, policies: str) -> Iterator[Quota]:
         fields = dict(_FIELDS.findall(rest))
         if "r" in fields:
             policy = named.get(name, {})
-            limit, window = policy.get("q"), policy.get("w")
-            yield Quota(
-                int(fields["r"]),
-                float(fields.get("t", 0)),
-                is_of_pulls=False,
-                limit=int(limit) if limit else None,
-                window=float(window) if window else None,
-            )
+            yield _policy(fields["r"], fields.get("t", "0"), policy.get("q"), policy.get("w"))
     older = dict(_PAIRS.findall(combined))
     if "remaining" in older and "reset" in older:
-        limit, window = older.get("limit"), _WINDOW.search(policies)
-        yield Quota(
-            int(older["remaining"]),
-            float(older["reset"]),
-            is_of_pulls=False,
-            limit=int(limit) if limit else None,
-            window=float(window[1]) if window else None,
-        )
+        window = _WINDOW.search(policies)
+        yield _policy(older["remaining"], older["reset"], older.get("limit"), window and window[1])
+
+
+def _policy(remaining: str, seconds: str, limit: str | None, window: str | None) -> Quota:
+    allowed, every = int(limit) if limit else None, float(window) if window else None
+    return Quota(int(remaining), float(seconds), is_of_pulls=False, limit=allowed, window=every)
 
 
 def _number(text: str) -> int | None:

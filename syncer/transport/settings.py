@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -141,6 +141,10 @@ class HostSettings(Struct, frozen=True, kw_only=True):
     group: str | None = None  # of hosts that share a limit; see TransportSettings
 
 
+def _no_ceiling(_: str) -> None:
+    """Know of no limit that the operator of a host documents."""
+
+
 class TransportSettings(Struct, frozen=True, kw_only=True):
     """All settings of the transport; hosts are written ``host[:port]``."""
 
@@ -152,6 +156,7 @@ class TransportSettings(Struct, frozen=True, kw_only=True):
     groups: Mapping[str, float] = field(default_factory=dict)  # bytes a second of each group
     certificates: tuple[Path, ...] = ()  # directories laid out like /etc/docker/certs.d
     user_agent: str = "syncer"
+    ceiling_of: Callable[[str], Ceiling | None] = _no_ceiling  # of a host whose settings do not say how many requests
     one_first: bool = (
         False  # until a host has answered well, one request goes to it at a time, whose failure is its end
     )
