@@ -11,7 +11,7 @@ import orjson
 import pytest
 import yaml
 
-from syncer.api.build import DEFAULT_OUTPUT
+from syncer.bundle import DEFAULT_OUTPUT
 from syncer.cli import main
 from syncer.transport.failures import no_connection
 from tests.conftest import OpenRegistry

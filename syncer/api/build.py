@@ -17,7 +17,7 @@ from syncer.api.definitions import Parts, describe_bundle, drop_local_paths
 from syncer.api.push import Delivery, deliver
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.api.supplies import OpenSupplies, Supplies, open_supplies
-from syncer.bundle import Assumption, BundleWriter, Format, Published, open_writer
+from syncer.bundle import DEFAULT_OUTPUT, Assumption, BundleWriter, Format, Published, open_writer
 from syncer.content import Along, Blob, FileProgress, Item, Progress
 from syncer.errors import Denied, NotFound, SyncerError, Unreachable, UsageError
 from syncer.oci import Descriptor, Digest, Platform, Reference
@@ -59,8 +59,6 @@ class Selection:
         """True when the selection needs answers of Palette."""
         return bool(self.uids or self.excluded)
 
-
-DEFAULT_OUTPUT = Path("output/content-bundle")
 
 _GUESSES_AT_ONCE = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")

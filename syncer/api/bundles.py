@@ -13,7 +13,7 @@ from typing import Self, TypeAlias
 from anyio import to_thread
 from msgspec import Struct
 
-from syncer.api.definitions import drop_local_paths, find_artifact
+from syncer.api.definitions import drop_local_paths, find_artifact, lacking
 from syncer.api.supplies import find_referrers
 from syncer.bundle import (
     AssumedBlob,
@@ -197,8 +197,8 @@ def require_names(bundle: Bundle) -> None:
 
 def require_content(bundle: Bundle) -> None:
     """Raise ``InvalidBundle`` for a bundle that was to hold images, and was published without any."""
-    if not bundle.images and (lacking := lacking_images(bundle)):
-        raise InvalidBundle(lacking)
+    if not bundle.images and (problem := lacking_images(bundle)):
+        raise InvalidBundle(problem)
 
 
 def oddities(bundle: Bundle) -> Iterator[str]:
@@ -210,8 +210,7 @@ def oddities(bundle: Bundle) -> Iterator[str]:
     if extras := bundle.contents.extras:
         what = "member that is" if len(extras) == 1 else "members that are"
         yield f"{bundle.path} holds {len(extras)} {what} no part of an image layout, not read: {shown(extras)}"
-    if lacking := lacking_images(bundle):
-        yield lacking
+    yield from filter(None, [lacking_images(bundle)])
 
 
 def missing_in(bundle: Bundle) -> tuple[Sequence[Missing], int]:
@@ -225,10 +224,8 @@ def missing_in(bundle: Bundle) -> tuple[Sequence[Missing], int]:
 def lacking_images(bundle: Bundle) -> str | None:
     """One sentence about the images that ``bundle`` was published without; None when it has all."""
     missing, wanted = missing_in(bundle)
-    if not missing:
-        return None
-    lacks = f"{bundle.path} lacks {len(missing)} of {wanted} images, which could not be had when it was built"
-    return f"{lacks}: {shown([each.name for each in missing])}; to have them, build it again with --force"
+    more = "to have them, build it again with --force"
+    return f"{lacking(str(bundle.path), missing, wanted)}; {more}" if missing else None
 
 
 def find_in_file(bundle: Bundle, annotations: Mapping[str, str] | None = None) -> BundleSource:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from msgspec import Struct, field
 
+from syncer.bundle import shown
 from syncer.content import Item
 from syncer.errors import NotFound
 from syncer.naming import REPOSITORY
@@ -143,3 +144,9 @@ async def find_artifact(reference: Reference, registries: Registries) -> AnyMani
         place = reference.name.removesuffix(f"/{REPOSITORY}")
         missing.hint = f"syncer list {place} lists the bundles that are there, as HOST/BASE/{REPOSITORY}:NAME"
         raise missing from None
+
+
+def lacking(what: str, missing: Sequence[Missing], wanted: int) -> str:
+    """Say that ``what``, a bundle, was published without images that are ``missing`` of all that were ``wanted``."""
+    names = shown([each.name for each in missing])
+    return f"{what} lacks {len(missing)} of {wanted} images, which could not be had when it was built: {names}"

@@ -2,7 +2,7 @@
 
 from syncer.bundle.delta import Assumed, AssumedBlob, Assumption, Witness
 from syncer.bundle.framing import Format
-from syncer.bundle.layout import GivenName, Image, blob_name, shown, write_index
+from syncer.bundle.layout import DEFAULT_OUTPUT, GivenName, Image, blob_name, shown, write_index
 from syncer.bundle.partial import check_disk
 from syncer.bundle.reader import (
     Bundle,
@@ -19,6 +19,7 @@ from syncer.bundle.verify import BundleCheck, check_structure, verify_bundle
 from syncer.bundle.writer import BundleWriter, Published, open_writer
 
 __all__ = [
+    "DEFAULT_OUTPUT",
     "Assumed",
     "AssumedBlob",
     "Assumption",

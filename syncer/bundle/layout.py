@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import orjson
@@ -21,6 +22,7 @@ INDEX = "index.json"
 DEFINITION = "bundle-definition.yaml"
 ASSUMED = "assumed.json"
 LAYOUT_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
+DEFAULT_OUTPUT = Path("output/content-bundle")  # the directory of bundles that are built, as Palette's CLI has it
 UNFINISHED = ".partial"  # after the name of a bundle whose build has not ended
 
 REF_NAME = "org.opencontainers.image.ref.name"

@@ -13,7 +13,6 @@ from anyio import to_thread
 from msgspec import Struct, structs
 
 from syncer.api.build import (
-    DEFAULT_OUTPUT,
     BundleFile,
     Selection,
     build_file,
@@ -26,6 +25,7 @@ from syncer.api.bundles import bundle_name
 from syncer.api.push import Delivery, push_file
 from syncer.api.result import BuildResult
 from syncer.api.supplies import Supplies
+from syncer.bundle import DEFAULT_OUTPUT
 from syncer.cli.build_options import (
     BuildOptions,
     BuildType,

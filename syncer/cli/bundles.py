@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from anyio import to_thread
 
-from syncer.api.build import DEFAULT_OUTPUT, BundleFile
+from syncer.api.build import BundleFile
 from syncer.api.bundles import StoredBundle
 from syncer.api.export import ExportFile, ExportFormat
 from syncer.api.export import export as export_images
@@ -21,7 +21,7 @@ from syncer.api.save import find_definition
 from syncer.api.save import list_bundles as bundles_at
 from syncer.api.save import merge as merge_bundles
 from syncer.api.save import save as save_bundle
-from syncer.bundle import GivenName
+from syncer.bundle import DEFAULT_OUTPUT, GivenName
 from syncer.cli.command import argument, flag, option, options, takes
 from syncer.cli.job import run
 from syncer.cli.options import (

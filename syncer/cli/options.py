@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from syncer.bundle import BundleUrl, GivenName, bundle_place
+from syncer.bundle import DEFAULT_OUTPUT, BundleUrl, GivenName, bundle_place
 from syncer.cli.command import count, flag, option, options
 from syncer.cli.parser import Heading, Word
 from syncer.content import Along
@@ -73,7 +73,6 @@ def bundle_option() -> Any:
     )
 
 
-_BUILT = Path("output/content-bundle")  # where a build puts its bundles; its module is slow to import
 _ENDINGS = ("", ".tar.zst", ".tar", ".delta.tar.zst", ".delta.tar")
 
 
@@ -82,7 +81,7 @@ def place_of_bundle(text: str) -> Path | BundleUrl:
     place = bundle_place(text)
     with suppress(OSError):  # a name may be too long for one
         if isinstance(place, Path) and place.name == text and not place.exists():
-            built = next((each for end in _ENDINGS if (each := _BUILT / f"{text}{end}").is_file()), None)
+            built = next((each for end in _ENDINGS if (each := DEFAULT_OUTPUT / f"{text}{end}").is_file()), None)
             if built:
                 raise InvalidFile(place, "there is no such file", hint=f"a build has made {built}")
     return place

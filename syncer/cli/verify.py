@@ -13,6 +13,7 @@ from anyio import to_thread
 from msgspec import Struct, structs
 
 from syncer.api.bundles import bundle_name
+from syncer.api.definitions import lacking
 from syncer.api.verify import VerifyResult
 from syncer.api.verify import verify as verify_bundle
 from syncer.bundle import BundleCheck, BundleUrl, GivenName, shown
@@ -198,8 +199,8 @@ def _read(file: Path) -> bytes:
 def print_check(result: VerifyResult, options: OutputOptions) -> None:
     """Print what a verification found; when it is to be quiet, only a failure, and that on standard error."""
     if options.quiet and result.exit is Exit.OK:
-        for line in _lacking_lines(result, str(result.bundle)):
-            warn(line)
+        if result.missing:
+            warn(lacking(str(result.bundle), result.missing, result.wanted))
         return
     if options.json and not options.quiet:
         print_json(result.to_json())
@@ -228,8 +229,8 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
     yield f"images:  {check.images} ({content})"
     if not check.images:
         yield "nothing: it holds no image"
-    for line in _lacking_lines(result, "the bundle"):
-        yield f"missing: {line}"
+    if result.missing:
+        yield f"missing: {lacking('the bundle', result.missing, result.wanted)}"
     yield from _apart_from_content(check)
     if check.nameless:
         yield f"unnamed: {len(check.nameless)} images without a full name, not taken: {shown(check.nameless)}"
@@ -243,13 +244,6 @@ def _bundle_lines(result: VerifyResult) -> Iterator[str]:
         yield "signature: good"
     if check.unreferenced:
         yield f"unused:  {len(check.unreferenced)} pieces of content that no image needs"
-
-
-def _lacking_lines(result: VerifyResult, what: str) -> Iterator[str]:
-    """The line about images that ``what``, the bundle, was published without, if there are any."""
-    if result.missing:
-        lacks = f"{what} lacks {len(result.missing)} of {result.wanted} images, which could not be had"
-        yield f"{lacks} when it was built: {shown([each.name for each in result.missing])}"
 
 
 def _apart_from_content(check: BundleCheck) -> Iterator[str]:
