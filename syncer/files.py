@@ -8,10 +8,12 @@ import heapq
 import os
 import stat
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
@@ -30,6 +32,7 @@ _HINTS = {
     errno.EIO: "the disk may be failing; look into the kernel's log (dmesg)",
 }
 
+_FLUSHED = 32 * 1024 * 1024  # bytes that are brought to the disk at once
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 _UNFINISHED = ".unfinished"
 _ABANDONED = 3600.0  # seconds; a file that is in memory already is written in far less
@@ -321,6 +324,69 @@ class BlockFile:
                     raise OSError(errno.EIO, "the file was cut short")
                 done += count
             buffer = buffer[length:]
+
+
+def allocate(file: int, offset: int, length: int) -> None:
+    """Have the file system allocate ``length`` bytes of ``file`` from ``offset`` on, which then read as zeros.
+
+    A file system that looks for room with every write may take several times as long for them (benchmarks/README.md).
+    Nothing happens where the system or the file system has no ``fallocate``, or the disk is full, which the writes
+    will say.
+    """
+    if (fallocate := _fallocate()) is not None:
+        fallocate(file, 0, offset, length)
+
+
+@cache
+def _fallocate() -> Callable[[int, int, int, int], int] | None:
+    """The system's ``fallocate`` (fallocate(2)).
+
+    Not ``os.posix_fallocate``: where a file system cannot allocate, as an NFS share, the C library then writes into
+    every block.
+    """
+    import ctypes  # noqa: PLC0415  only large content needs it
+
+    library = ctypes.CDLL(None)
+    for name in ("fallocate64", "fallocate"):  # of 64 bits everywhere; musl has the second alone
+        with suppress(AttributeError):
+            function = getattr(library, name)
+            function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+            return function  # type: ignore[no-any-return]
+    return None
+
+
+class Flusher:
+    """Brings a file to the disk while it is written, so that the ``sync`` at its end has little to do.
+
+    Any thread may tell of what was written.  One flush at a time runs in a thread of its own.  The file is opened
+    anew for it, since a lock on the file would last as long as a flush that nobody waits for, and Linux tells an
+    error of the disk once to each opening of a file: the ``sync`` at the end still gets it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0  # bytes, since the last flush began
+        self._is_busy = False
+        self._lock = threading.Lock()
+
+    def wrote(self, size: int) -> None:
+        """Count ``size`` bytes that were written, and begin a flush when there are enough of them."""
+        with self._lock:
+            self._written += size
+            if self._written < _FLUSHED or self._is_busy:
+                return
+            self._written, self._is_busy = 0, True
+        with suppress(RuntimeError):  # no thread is to be had: the end brings everything
+            threading.Thread(target=self._flush, name="flush", daemon=True).start()
+
+    def _flush(self) -> None:
+        with suppress(OSError):
+            file = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                (os.fsync if sys.platform == "darwin" else os.fdatasync)(file)
+            finally:
+                os.close(file)
+        self._is_busy = False
 
 
 def sync(file: int) -> None:

@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from syncer.transfer.run import Options, transfer
 from tests.support import images
 from tests.support.bundle_builder import PIECE, add_large_images
 from tests.support.bundles import FORMATS, build, items_of
-from tests.support.disks import file_size_limit
+from tests.support.disks import can_allocate, file_size_limit
 from tests.support.memory import MemorySource
 
 LARGEST = 2_100_000  # bytes
@@ -226,6 +227,45 @@ async def test_a_bundle_is_on_the_disk_before_it_gets_its_name_and_the_name_befo
     named = asked.index(("replace", bundle.st_ino, bundle.st_size))
     assert ("fsync", bundle.st_ino, bundle.st_size) in asked[:named]
     assert ("fsync", directory.st_ino) in [event[:2] for event in asked[named:]]
+
+
+async def test_a_large_blob_is_allocated_as_a_whole_and_flushed_while_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``du`` and the disk see it before the blob is whole; the last half waits for the first to be on the disk."""
+    content, final = bytes(80 * 2**20), tmp_path / "bundle"
+    flushed: list[tuple[int, int]] = []  # of what the operating system was asked for: the file's inode, its blocks
+    is_flushed, fdatasync = threading.Event(), os.fdatasync
+
+    def recorded(file: int) -> None:
+        fdatasync(file)
+        status = os.fstat(file)
+        flushed.append((status.st_ino, status.st_blocks * 512))
+        is_flushed.set()
+
+    @dataclass(slots=True)
+    class Waiting:
+        descriptor: Descriptor
+
+        @asynccontextmanager
+        async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
+            async def pieces() -> Pieces:
+                for start in range(offset, len(content), 2**20):
+                    if start == len(content) // 2:
+                        assert await anyio.to_thread.run_sync(is_flushed.wait, 50)
+                    yield content[start : start + 2**20]
+
+            yield pieces()
+
+    monkeypatch.setattr(os, "fdatasync", recorded)
+    descriptor = Descriptor(media_type="application/octet-stream", digest=Digest.of(content), size=len(content))
+    async with open_writer(final, format="tar") as writer:
+        await writer.reserve("", descriptor, None)
+        assert await writer.write("", Waiting(descriptor), Progress(descriptor))
+        partial = (tmp_path / "bundle.partial").stat()
+
+    assert flushed[0][0] == partial.st_ino
+    assert flushed[0][1] >= len(content) or not can_allocate(tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -466,10 +506,14 @@ async def test_nothing_is_fetched_before_all_of_a_bundle_is_known_to_fit(
     source = LateSource()
     add_large_images(source)
     source.add("late", images.image("late", layers=[images.layer("late", 5_000_000)]))
-    free = os.statvfs_result((4096, 4096, 4096, 1500, 1500, 0, 0, 0, 0, 255))  # 6 MB
-    monkeypatch.setattr(os, "fstatvfs", lambda _: free)
 
-    with pytest.raises(TargetFull, match=r"bundle needs 8\.\d\d MB, and [67]\.\d\d MB are free"):
+    def small_disk(file: int) -> os.statvfs_result:
+        free = 1600 - os.fstat(file).st_blocks // 8  # of 6.5 MB in all
+        return os.statvfs_result((4096, 4096, 4096, free, free, 0, 0, 0, 0, 255))
+
+    monkeypatch.setattr(os, "fstatvfs", small_disk)
+
+    with pytest.raises(TargetFull, match=r"bundle needs 8\.\d\d MB, and 6\.\d\d MB are free"):
         await build(tmp_path / "bundle", source)
 
     assert source.opened == []

@@ -22,7 +22,7 @@ from syncer.bundle.zstd import Frame
 from syncer.content import FileProgress
 from syncer.errors import AlreadyThere, Locked, TargetFull, UsageError
 from syncer.failpoints import reach
-from syncer.files import lock_holder, no_room, room_at, room_for, sync, sync_path, try_lock, writing
+from syncer.files import Flusher, allocate, lock_holder, no_room, room_at, room_for, sync, sync_path, try_lock, writing
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def open_partial(final: Path, framing: Framing, *, resume: bool, force: bool) ->
             end = slots[-1].end(framing) if slots else len(first)
             os.ftruncate(file, end)  # what lies beyond belongs to no slot that is known
             write_all(file, [first], 0)
-        partial = Partial(final, path, file, framing, journal, slots, frames, end, reached=end)
+        partial = Partial(final, path, file, framing, journal, slots, frames, end, Flusher(path), reached=end)
         try:
             yield partial
         finally:
@@ -91,6 +91,7 @@ class Partial(Struct):
     slots: list[Slot]
     first_frames: list[Frame]  # of what stands before the slots
     end: int  # where the next slot will start
+    flusher: Flusher
     reached: int  # bytes that the file has at least
     room: int = 0  # bytes that the file may have, as of the last time that it was asked for
     is_published: bool = False
@@ -126,12 +127,17 @@ class Partial(Struct):
         with writing(self.final):
             yield from prove(self.file, self.framing, slot)
 
+    def allocate(self, slot: Slot) -> None:
+        """Have the file system allocate the place of ``slot``, which is cheaper than as its bytes come."""
+        allocate(self.file, slot.offset, slot.length(self.framing))
+
     def write_packed(self, slot: Slot, packed: bytes) -> None:
         """Write all of a packed slot."""
         with writing(self.final):
             self._check_length()
             write_all(self.file, [packed], slot.offset)
             self._reach(slot.offset + len(packed))
+            self.flusher.wrote(len(packed))
 
     def write(self, slot: Slot, done: int, pieces: Sequence[bytes | memoryview]) -> int:
         """Write the bytes that follow the first ``done`` of a stored slot's content; returns how many are done.
@@ -147,7 +153,9 @@ class Partial(Struct):
         with writing(self.final):
             self._check_length()
             stored.write(self.file, position, whole)
-            self._reach(stored.end_of(position + sum(map(len, whole))))
+            length = sum(map(len, whole))
+            self._reach(stored.end_of(position + length))
+            self.flusher.wrote(length)
         reach("bundle.written")
         return done
 
@@ -299,7 +307,8 @@ class Partial(Struct):
         with writing(self.final):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         begin = sum(length for length, _ in self.first_frames)
-        copy = Partial(self.final, path, file, self.framing, self.journal, [], self.first_frames, begin, 0)
+        flusher = Flusher(path)
+        copy = Partial(self.final, path, file, self.framing, self.journal, [], self.first_frames, begin, flusher, 0)
         copy.original = self
         is_whole = False
         try:
@@ -345,6 +354,7 @@ class Partial(Struct):
                 if not got:
                     raise self.original.altered()
                 write_all(self.file, [buffer[:got]], offset)
+                self.flusher.wrote(got)
                 reach("bundle.copying")
                 count(got)
                 start, length, offset = start + got, length - got, offset + got

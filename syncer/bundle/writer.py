@@ -36,6 +36,7 @@ BATCH = 512 * 1024
 
 _AT_RISK = 2 * BATCH  # bytes, at most, that a killed build has to fetch again of each blob that was under way
 _WORTH_A_THREAD = 128 * 1024  # bytes from which on a blob is read, hashed and written in one thread
+_WORTH_ALLOCATING = 1024 * 1024  # bytes from which on the place of a blob is allocated as a whole
 _INLINE = 64 * 1024  # what is done faster than a thread is woken
 
 _TOLD = 512  # bytes that the last members of a bundle tell of each manifest, more or less
@@ -139,6 +140,8 @@ class BundleWriter:
             slot.complete = True
             return False
         progress.resumed = done
+        if slot.size >= _WORTH_ALLOCATING:
+            await to_thread.run_sync(self._partial.allocate, slot, limiter=self._threads)
         for _ in range(2):
             landing = Landing(self._partial, slot, done, hasher, progress, self._threads)
             slot.complete = await landing.receive(blob)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import resource
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -16,3 +18,9 @@ def file_size_limit(limit: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def can_allocate(directory: Path) -> bool:
+    """Tell whether the file system of ``directory`` allocates room that nobody has written to (fallocate(1))."""
+    command = ["fallocate", "--length", "65536", str(directory / "allocated")]
+    return subprocess.run(command, check=False, capture_output=True, timeout=50).returncode == 0
