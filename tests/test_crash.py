@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from syncer.bundle import open_bundle, verify_bundle
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import run_until, syncer
@@ -44,11 +45,13 @@ async def publish(registry: Registry, made: dict[str, Image]) -> None:
         await client.push(registry, name, image, "1")
 
 
-async def build_through_kills(home: Path, proxy: FaultProxy, made: dict[str, Image], *, kills: int) -> int:
+async def build_through_kills(
+    home: Path, proxy: FaultProxy, made: dict[str, Image], *, kills: int, at_once: int = WORKERS
+) -> int:
     """Kill a build again and again; the number of kills that struck."""
     listing = home / "images.txt"
     listing.write_text("".join(f"{proxy.registry.address}/{name}:1\n" for name in made))
-    command = ("build", "--images-file", listing, "--output", home, "--concurrency", str(WORKERS), "--no-referrers")
+    command = ("build", "--images-file", listing, "--output", home, "--concurrency", str(at_once), "--no-referrers")
     dice = random.Random(kills)
     total = sum(map(len, blobs_of(made).values()))
     struck = 0
@@ -85,6 +88,32 @@ async def test_a_build_killed_at_random_instants_ends_in_the_same_bytes(
     assert bundles[0].read_bytes() == bundles[1].read_bytes()
     assert {path.name for path in (tmp_path / "killed").iterdir()} == {"bundle.tar.zst", "images.txt"}
     assert arrived(proxy) - before <= total + struck * WORKERS * MIB
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+async def test_a_build_of_a_blob_that_comes_in_ranges_killed_at_random_instants_ends_in_its_bytes(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """Each connection is slow, so that more are opened; a kill costs what all of them had in hand."""
+    size, kills, connections = 240 * MIB, 8, 16
+    made = {"model": images.image("model", layers=[images.layer("model", size)])}
+    in_hand = connections * 2 * 2 * MIB  # a range that comes, and one that waits for those before it
+    async with (
+        debian_registry() as registry,
+        fault_proxy(registry, link=Link(answer_bytes_per_second=4 * MIB)) as proxy,
+    ):
+        await publish(registry, made)
+        (tmp_path / "killed").mkdir()
+        struck = await build_through_kills(tmp_path / "killed", proxy, made, kills=kills, at_once=connections)
+        exchanges = list(proxy.exchanges.of("GET blob"))
+
+    ranges = [asked for each in exchanges if (asked := each.headers.get("range", "")) and not asked.endswith("-")]
+    assert struck
+    assert len(ranges) > size // (4 * MIB)  # of 2 MiB each: more came by these than in one stream
+    assert sum(each.received for each in exchanges) <= size + MIB + struck * in_hand
+    with open_bundle(tmp_path / "killed" / "bundle.tar.zst") as bundle:
+        assert (await verify_bundle(bundle)).blobs == 2  # each of which has its digest
 
 
 async def push_through_kills(home: Path, proxy: FaultProxy, bundle: Path, *, kills: int, total: int) -> int:

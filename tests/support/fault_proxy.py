@@ -72,11 +72,12 @@ class Link:
     """A line between the client and the registry that all connections share.
 
     Each request, and each new connection, costs one ``round_trip``, in seconds; each direction carries
-    ``bytes_per_second``.
+    ``bytes_per_second``, and one answer alone ``answer_bytes_per_second`` of them.
     """
 
     round_trip: float = 0.0
     bytes_per_second: float | None = None
+    answer_bytes_per_second: float | None = None
     _free: dict[Where, float] = field(default_factory=lambda: {"request": 0.0, "answer": 0.0})
 
     async def carry(self, size: int, where: Where) -> None:
@@ -318,6 +319,8 @@ class _Connection:
         self.writer.write(head.encode())
         async for piece in pieces:
             await self.proxy.link.carry(len(piece), "answer")
+            if each := self.proxy.link.answer_bytes_per_second:
+                await anyio.sleep(len(piece) / each)
             if self.writer.transport.is_closing():  # the client went away while the line was busy
                 raise ConnectionResetError
             self.writer.write(encode_piece(piece, framing))
