@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from syncer.errors import InvalidFile, InvalidReference, UsageError
 from syncer.formats.text import read_text
+from syncer.formats.yaml import parse_yaml
 from syncer.oci import Reference
 from syncer.oci.docker_hub import canonical_host, meanings
 
@@ -26,6 +28,15 @@ _ANY_REGISTRY = "registry.invalid"
 """This name stands for the target while a repository's name is checked: a target may be a bare host name, and the
 parser would read that as part of a Docker Hub name.
 """
+
+
+class Naming(StrEnum):
+    """The tools whose names at a target can be had by rules of ``map``."""
+
+    HAULER = "hauler"
+    OC_MIRROR = "oc-mirror"
+    SKOPEO = "skopeo"
+    REGSYNC = "regsync"
 
 
 class MappingRule(Struct, frozen=True):
@@ -213,8 +224,6 @@ _PLACES = ((), ("externalRegistries",), ("stylus", "externalRegistries"))
 
 def read_mapping_file(path: Path) -> list[MappingRule]:
     """The rules in the YAML file at ``path``; raises ``InvalidFile``."""
-    from syncer.formats.yaml import parse_yaml  # noqa: PLC0415  PyYAML is slow to import, and few runs map by a file
-
     tree = parse_yaml(read_text(path), path)
     rules = _rules_in(tree)
     if rules is None:

@@ -8,7 +8,8 @@ import yaml
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.re2 import whole_match
-from syncer.profiles.imports.importers import ImportResult, Naming, import_file
+from syncer.naming import Naming
+from syncer.profiles.imports.importers import ImportResult, import_file
 from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file, select_images
 from syncer.profiles.syncfile.tags import TagPattern
 

@@ -16,7 +16,6 @@ VERIFY = "verify --file missing"
 SYNC = "sync --images-file missing -r localhost:1"
 
 _SLOW = {
-    "pydantic",
     "yaml",
     "rich",
     "cryptography",
@@ -69,7 +68,16 @@ def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path
     imported = imported_by(*SYNC.split(), home=tmp_path)
 
     assert "syncer.api.sync" in imported
-    assert imported.isdisjoint({*_SLOW - {"pydantic", "yaml"}, *_OF_PROFILES})
+    assert imported.isdisjoint({*_SLOW, *_OF_PROFILES, "syncer.profiles.imports"})
+
+
+def test_a_sync_file_needs_yaml_beside_that(tmp_path: Path) -> None:
+    (tmp_path / "sync.yaml").write_text("sources: [{image: localhost:1/a}]\ntargets: [{registry: localhost:1/b}]\n")
+
+    imported = imported_by("sync", "-c", "sync.yaml", home=tmp_path)
+
+    assert "yaml" in imported
+    assert imported.isdisjoint({*_SLOW - {"yaml"}, *_OF_PROFILES, "syncer.profiles.imports"})
 
 
 @pytest.mark.parametrize("words", ["logout", "registry-logout --registry a.io", "plan --profile-file missing -r a.io"])

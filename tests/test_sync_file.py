@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from msgspec import structs
 
 from syncer.api.sources import sync_settings
 from syncer.content import Item
 from syncer.errors import InvalidFile, UsageError
+from syncer.formats.models import check
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_file import (
@@ -358,7 +359,7 @@ def test_a_file_that_says_nothing_is_refused(text: str) -> None:
 
 
 def credentials(**fields: str) -> Credentials:
-    return Credentials.model_validate(fields)
+    return check(Credentials, fields, "sync.yaml")
 
 
 def test_credentials_are_found_where_the_file_says(tmp_path: Path) -> None:
@@ -422,7 +423,7 @@ def test_the_only_source_that_is_wrong_is_told_what_is_wrong_with_it(tmp_path: P
 
 
 def test_a_document_that_a_program_makes_is_the_one_that_a_file_says() -> None:
-    """Values stand where a file has texts; what is neither is refused."""
+    """Values stand where a file has texts; fields that do not fit each other are refused all the same."""
     image = Reference.parse("quay.io/a/b:1")
     target = Target(registry="registry.local:5000/mirror")
     made = SyncDocument(sources=(Source(image=image),), targets=(target,), platforms=(Platform.parse("arm64"),))
@@ -435,7 +436,13 @@ def test_a_document_that_a_program_makes_is_the_one_that_a_file_says() -> None:
     assert made == parse_sync_file(text, Path("sync.yaml")).document
     assert SyncFile.of(made, Path("here")).place(made.sources[0]) == "here"
     with pytest.raises(InvalidFile, match="targets"):
-        SyncFile.of(made.model_copy(update={"targets": (target, target)}), Path("here"))
-    for wrong in (1, None, ["quay.io/a/b:1"], Platform.parse("arm64")):
-        with pytest.raises(ValidationError):
-            SyncDocument.model_validate({"sources": [{"image": wrong}], "targets": [{"registry": "x.y"}]})
+        SyncFile.of(structs.replace(made, targets=(target, target)), Path("here"))
+    with pytest.raises(UsageError, match="it names image and images_file"):
+        Source(image=image, images_file=Path("images.txt"))
+
+
+def test_no_password_of_a_file_is_in_the_words_of_its_document() -> None:
+    document = parse().document
+
+    assert document.registries["docker.io"].credentials == credentials(username="robot", password="hunter2")
+    assert "hunter2" not in f"{document} {document!r}"

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -181,7 +181,7 @@ async def build(
         assumption=assumption,
     )
     return await build_file(
-        replace(definition, name=name),
+        structs.replace(definition, name=name),
         file,
         referrers=referrers,
         supplies=supplies,
@@ -287,7 +287,7 @@ async def drop_lacking_guesses(
         names = ", ".join(str(image.image) for image in definition.images if image.image in lacking)
         them = f"them for {platform}" if platform else "them"
         warn(f"{len(lacking)} images that were only guessed are left out, since no registry gives {them}: {names}")
-    left = replace(definition, images=tuple(image for image in definition.images if image.image not in lacking))
+    left = structs.replace(definition, images=tuple(image for image in definition.images if image.image not in lacking))
     check_buildable(left)
     return left
 
@@ -363,8 +363,8 @@ async def build_remote(
 
 def _with_chart_names(definition: Definition, parts: Parts) -> Definition:
     """``definition`` with the names of its charts, and without the places of files on this machine."""
-    charts = (replace(chart, artifact=parts.charts.get(chart.request)) for chart in definition.charts)
-    return drop_local_paths(replace(definition, charts=tuple(charts)))
+    charts = (structs.replace(chart, artifact=parts.charts.get(chart.request)) for chart in definition.charts)
+    return drop_local_paths(structs.replace(definition, charts=tuple(charts)))
 
 
 class Resolution(Struct, frozen=True):

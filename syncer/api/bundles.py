@@ -45,6 +45,7 @@ from syncer.profiles.definition.definition import (
     name_of,
     render_definition,
 )
+from syncer.profiles.definition.definition_file import parse_definition
 from syncer.registry import Registries
 from syncer.transfer.memory import Contents
 
@@ -348,8 +349,6 @@ async def _read_layer(layer: Descriptor, reference: Reference, registries: Regis
 
 def parse_travelled(content: bytes | str, origin: Path | str) -> Definition:
     """Parse a definition that came from elsewhere: nothing in it leads to a file here.  Raises ``InvalidFile``."""
-    from syncer.profiles.definition.definition_file import parse_definition  # noqa: PLC0415  needs yaml, and a push only at its end
-
     return drop_local_paths(parse_definition(content, origin))
 
 

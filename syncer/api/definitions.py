@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncer.bundle import shown
 from syncer.content import Item

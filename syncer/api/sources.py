@@ -244,9 +244,9 @@ class Sources:
             self._say(source, f"chart {chart.name}: {problem}")
         request = _request(source)
         definition = make_definition("scan", images)
-        guesses = dataclasses.replace(
+        guesses = structs.replace(
             definition,
-            images=tuple(dataclasses.replace(image, guessed=True) for image in definition.images),
+            images=tuple(structs.replace(image, guessed=True) for image in definition.images),
             charts=(DefinedChart(repo=request.repo, name=request.name),),
         )
         platforms = self.file.document.platforms if source.platforms is None else source.platforms

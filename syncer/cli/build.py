@@ -58,6 +58,7 @@ from syncer.cli.settings import chart_supplies, known_secrets, registry_settings
 from syncer.errors import Exit, UsageError
 from syncer.oci import Reference
 from syncer.profiles.definition.definition import FILE_NAME, Definition, Release
+from syncer.profiles.definition.definition_file import read_definition, write_definition
 from syncer.profiles.palette.edge_credentials import EdgeCredentials, read_cred_file
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.report.summary import human_bytes, quantity
@@ -256,8 +257,6 @@ def _settings(options: BuildOptions, credentials: EdgeCredentials, selection: Se
 async def _define(content: ContentOptions, means: _Means, reporter: Reporter) -> tuple[Definition, list[str]]:
     """The definition of all that is wanted, and lines for the summary."""
     if content.metadata_file:
-        from syncer.profiles.definition.definition_file import read_definition  # noqa: PLC0415  yaml is slow to import
-
         definition = read_definition(content.metadata_file)
         if definition.missing:
             reporter.warn(f"{len(definition.missing)} things that the definition calls missing are left out")
@@ -281,7 +280,7 @@ def _entitle(definition: Definition, options: BuildOptions, means: _Means) -> De
         name = f"bundle-{project}" if project else "bundle"
     check_name(name)
     release = options.bundle.release
-    return replace(definition, name=name, release=definition.release if release == Release() else release)
+    return structs.replace(definition, name=name, release=definition.release if release == Release() else release)
 
 
 async def _add_files(definition: Definition, options: BuildOptions, means: _Means) -> Definition:
@@ -297,7 +296,7 @@ async def _add_files(definition: Definition, options: BuildOptions, means: _Mean
         from syncer.cli.palette import read_widgets  # noqa: PLC0415  slow to import, and rarely used
 
         files.append(read_widgets(options.definition.custom_ui))
-    return replace(definition, files=tuple(files))
+    return structs.replace(definition, files=tuple(files))
 
 
 async def _download_cluster_definition(options: BuildOptions, means: _Means) -> Path:
@@ -316,8 +315,6 @@ async def _write_definition(
     definition: Definition, options: BuildOptions, means: _Means, reporter: Reporter, notes: list[str]
 ) -> Exit:
     """Write the definition into a file of its own; with ``--lock`` only when all that it names was found."""
-    from syncer.profiles.definition.definition_file import write_definition  # noqa: PLC0415  yaml is slow to import
-
     if options.definition.lock:
         resolution = await resolve_definition(
             definition,
@@ -344,9 +341,10 @@ async def _write_definition(
 def _with_absolute_paths(definition: Definition) -> Definition:
     """``definition`` as it can be built from any directory."""
     archives = (
-        replace(archive, path=archive.path.absolute()) if archive.path else archive for archive in definition.archives
+        structs.replace(archive, path=archive.path.absolute()) if archive.path else archive
+        for archive in definition.archives
     )
-    return replace(definition, archives=tuple(archives))
+    return structs.replace(definition, archives=tuple(archives))
 
 
 async def _forecast(definition: Definition, options: BuildOptions, means: _Means, reporter: Reporter) -> Exit:

@@ -30,7 +30,7 @@ from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import chart_supplies, known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, UsageError, hide
 from syncer.formats.units import CountOrShare, Shard, byte_count_or_none, parse_duration
-from syncer.profiles.imports.importers import FORMATS, Naming, import_file
+from syncer.naming import Naming
 from syncer.profiles.syncfile.document import Source, SyncDocument, Target, check_registry
 from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
 from syncer.profiles.syncfile.tags import MOST_DELETED
@@ -368,6 +368,8 @@ def import_(
 
     More: docs/import.md
     """
+    from syncer.profiles.imports.importers import FORMATS, import_file  # noqa: PLC0415  a sync needs no importers
+
     if listing:
         width = max(map(len, FORMATS))
         click.echo("\n".join(f"{name:{width}}  {what}" for name, what in FORMATS.items()))

@@ -76,7 +76,7 @@ def read_targets(
     Without ``settings`` those of the file are looked up elsewhere, and its logins need not be here.
     Raises ``InvalidFile`` with all its mistakes, and as ``select_sites`` does.
     """
-    from syncer.api.sources import read_targets as read  # noqa: PLC0415  pydantic is slow to import
+    from syncer.api.sources import read_targets as read  # noqa: PLC0415  few runs read such a file
 
     file, settings = read(path, settings, environment)
     if warn:

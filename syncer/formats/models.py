@@ -1,173 +1,148 @@
-"""Checking documents that people write against pydantic models; an error names file, line and field."""
+"""Checking documents that people write against models; an error names file, line and field, and all are told at once.
+
+A ``Model`` is a Struct whose annotations say how its fields are read::
+
+    class Chart(Model):
+        repository: Annotated[str, parsed(check_chart_repository)]
+        version: Annotated[str, not_empty] | None = None
+        values_files: Annotated[tuple[FilePath, ...], one_or_many] = ()
+
+``Annotated`` holds the ``Reader`` of a field, or functions that make another one of the reader that the type has by
+itself.  A rule for several fields stands in ``__post_init__``, and raises ``UsageError``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
+from inspect import cleandoc
 from pathlib import Path
-from types import NoneType
-from typing import Any, TypeAlias, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from msgspec import Struct, field
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+from msgspec import NODEFAULT, Struct, field
 
 from syncer.errors import InvalidFile, SyncerError
 from syncer.formats.yaml import Step, line_of, nearest, spell_path, unknown_field
 
-Model = TypeVar("Model", bound="StrictModel")
 Schema: TypeAlias = dict[str, Any]
 """A JSON Schema, or a part of one."""
 
-_WORDS = {
-    "missing": "it is required",
-    "model_type": "it must be a mapping",
-    "dict_type": "it must be a mapping",
-    "tuple_type": "it must be a list",
-    "list_type": "it must be a list",
-    "string_type": "it must be a text",
-    "int_type": "it must be a whole number",
-    "int_parsing": "it must be a whole number",
-    "float_type": "it must be a number",
-    "float_parsing": "it must be a number",
-    "bool_type": "it must be true or false",
-    "bool_parsing": "it must be true or false",
-    "too_short": "it must not be empty",
-    "string_too_short": "it must not be empty",
-    "greater_than_equal": "it must be {ge} or more",
-    "greater_than": "it must be more than {gt}",
-    "less_than_equal": "it must be {le} or less",
-    "literal_error": "it must be {expected}",
-}
-_OWN = "syncer"
-_NO_TEXT = (dict, list, int, float, NoneType)  # what else a document can hold
+Place: TypeAlias = tuple[Step, ...]
+"""The way from the root of a document to a value."""
 
 
-class StrictModel(BaseModel):
-    """The base class of these models: frozen, and without unknown fields."""
+class Model(Struct, frozen=True, kw_only=True):
+    """The base class of these models; ``more`` is what the JSON Schema says beside the fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+    more: ClassVar[Schema] = {}
+
+    @classmethod
+    def longhand(cls, node: Any) -> Any:
+        """The mapping that ``node`` stands for, where something shorter may be written."""
+        return node
 
 
-def check(model: type[Model], tree: Any, origin: Path | str, *, line: int | None = None) -> Model:
+AModel = TypeVar("AModel", bound=Model)
+
+
+def check(model: type[AModel], tree: Any, origin: Path | str, *, line: int | None = None) -> AModel:
     """Turn ``tree``, a result of ``parse_yaml``, into a ``model``; raises ``InvalidFile`` with all its mistakes.
 
     ``line`` is where the tree begins, for mistakes that have no line of their own.
     """
+    made: AModel = read_document(_model(model), tree, origin, line=line)
+    return made
+
+
+class Mistake(Struct, frozen=True):
+    """A mistake in the value at ``place``."""
+
+    place: Place
+    problem: str
+    hint: str | None = None
+
+
+class Mistakes(Exception):
+    """All that is wrong with one value."""
+
+    def __init__(self, found: Sequence[Mistake]) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+class Reader(Struct, frozen=True, eq=False):
+    """A reader of one kind of value.
+
+    ``value`` makes it of a node of the document and its place, and raises ``Mistakes``; ``schema`` says the same as a
+    JSON Schema, for YAML's own types: a text may look like a number there.
+    """
+
+    value: Callable[[Any, Place], Any]
+    schema: Schema
+
+    def __call__(self, node: Any, place: Place) -> Any:
+        return self.value(node, place)
+
+
+def read_document(read: Reader, tree: Any, origin: Path | str, *, line: int | None = None) -> Any:
+    """Turn ``tree`` into what ``read`` makes of it; raises ``InvalidFile`` as ``check`` does."""
     try:
-        return model.model_validate(tree)
-    except ValidationError as invalid:
-        errors = invalid.errors(include_url=False, include_input=False)
-        raise InvalidFile.of(_told(model, tree, origin, error, line) for error in _causes(errors)) from None
+        return read(tree, ())
+    except Mistakes as mistakes:
+        raise InvalidFile.of(_told(each, tree, origin, line) for each in mistakes.found) from None
 
 
-def _causes(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """``errors`` without those that follow from others.
-
-    A field that is unknown explains one of a similar name that is missing, and an entry that is wrong a list that is
-    too short.
-    """
-    unknown: defaultdict[tuple[Step, ...], list[str]] = defaultdict(list)
-    for error in errors:
-        if error["type"] == "extra_forbidden":
-            unknown[error["loc"][:-1]].append(str(error["loc"][-1]))
-    above = {error["loc"][:length] for error in errors for length in range(len(error["loc"]))}
-
-    def follows(error: ErrorDetails) -> bool:
-        *parent, last = error["loc"] or ("",)
-        if error["type"] == "missing":
-            return any(nearest(name, [str(last)]) for name in unknown[tuple(parent)])
-        return error["type"] == "too_short" and error["loc"] in above
-
-    return [error for error in errors if not follows(error)]
+def _told(mistake: Mistake, tree: Any, origin: Path | str, line: int | None) -> InvalidFile:
+    at = line_of(tree, mistake.place) or line
+    return InvalidFile(origin, mistake.problem, line=at, field=spell_path(mistake.place), hint=mistake.hint)
 
 
-def _told(model: type[BaseModel], tree: Any, origin: Path | str, error: ErrorDetails, line: int | None) -> InvalidFile:
-    path = tuple(step for step in error["loc"] if step != "[key]")
-    hint = error.get("ctx", {}).get("hint")
-    return InvalidFile(
-        origin, _problem(model, path, error), line=line_of(tree, path) or line, field=spell_path(path), hint=hint
-    )
+def wrong(place: Place, problem: str, hint: str | None = None) -> Mistakes:
+    """Make the exception for one mistake."""
+    return Mistakes([Mistake(place, problem, hint)])
 
 
-class parsed(Struct, frozen=True, eq=False):  # noqa: N801  it reads as a function where it is used
-    """The validator for a field whose text ``parse``, which raises ``SyncerError``, turns into a value.
+class _Collector(Struct):
+    """The mistakes in what is read one after the other."""
 
-    A program may give the value itself; ``may_be`` is its type if a document could hold it too.  ``schema`` is what a
-    JSON Schema says of the field.
-    """
+    mistakes: list[Mistake] = field(default_factory=list)
 
-    parse: Callable[[str], Any]
-    may_be: type | tuple[()] = ()
-    schema: Schema = field(default_factory=lambda: text_schema())  # noqa: PLW0108  it stands below
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._value, handler(source))
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        return dict(self.schema)
-
-    def _value(self, given: Any) -> Any:
-        if isinstance(given, _NO_TEXT) and not isinstance(given, self.may_be):
-            raise PydanticCustomError("string_type", "")
+    def read(self, read: Reader, node: Any, place: Place) -> Any:
         try:
-            return self.parse(given) if isinstance(given, str) else given
-        except SyncerError as error:
-            raise mistake(str(error), hint=error.hint) from None
+            return read(node, place)
+        except Mistakes as mistakes:
+            self.mistakes += mistakes.found
+            return None
+
+    def finish(self) -> None:
+        if self.mistakes:
+            raise Mistakes(self.mistakes)
 
 
-class OneOrMany:
-    """The mark of a list that may be one text as well."""
+# Readers
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(
-            lambda given: [given] if isinstance(given, str) else given, handler(source)
-        )
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        many = handler(core)
-        return {"anyOf": [many["items"], many]}
-
-
-def mistake(problem: str, *, hint: str | None = None) -> PydanticCustomError:
-    """Make the error that a validator raises: a sentence, and a hint or None."""
-    return PydanticCustomError(_OWN, "{problem}", {"problem": problem, "hint": hint})
-
-
-def _problem(model: type[BaseModel], path: tuple[Step, ...], error: ErrorDetails) -> str:
-    if error["type"] == "extra_forbidden":
-        return unknown_field(str(path[-1]), _fields(model, path[:-1]))
-    words = _WORDS.get(error["type"])
-    return words.format(**error.get("ctx", {})) if words else error["msg"]
-
-
-def _fields(model: type[BaseModel], path: tuple[Step, ...]) -> list[str]:
-    """The names of the fields of the model that ``path`` leads to, entries of lists and mappings passed through."""
-    for step in path:
-        field = model.model_fields.get(str(step))
-        model = (_inner_model(field.annotation) if field else None) or model
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """The model inside ``tuple[Model, ...]``, ``dict[str, Model]`` or ``Model | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for model in map(_inner_model, get_args(annotation)) if model), None)
-
-
-# What an editor knows of such a document.  A parsed file holds nothing but texts, mappings and lists; a schema is held
-# against what YAML's own types make of the same text, so that a text may look like a number there.
-
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_YES_AND_NO = ("true", "false", "yes", "no", "on", "off", "t", "f", "y", "n")
-YES_OR_NO = "|".join([*("".join(f"[{a.upper()}{a}]" for a in word) for word in _YES_AND_NO), "0", "1"])
-"""A pattern for the words that are true or false."""
-
-_SPELT_OTHERWISE = r"\$[{$]"  # a variable, or a dollar that is written twice (profiles/syncfile/variables.py)
 _TEXT_TYPES = ("string", "number", "boolean")
+_SPELT_OTHERWISE = r"\$[{$]"  # a variable, or a dollar that is written twice (profiles/syncfile/variables.py)
+FLAGS = {
+    "true": True,
+    "false": False,
+    "yes": True,
+    "no": False,
+    "on": True,
+    "off": False,
+    "t": True,
+    "f": False,
+    "y": True,
+    "n": False,
+    "0": False,
+    "1": True,
+}
+"""The words that are true or false, in any case."""
+
+YES_OR_NO = "|".join("".join(f"[{a.upper()}{a}]" if a.isalpha() else a for a in word) for word in FLAGS)
+"""A pattern for these words."""
 
 
 def text_schema(means: str = "", *, pattern: str = "", **more: Any) -> Schema:
@@ -184,6 +159,261 @@ def one_of_kinds(*kinds: Schema, pattern: str, **more: Any) -> Schema:
     return {"anyOf": [*kinds, text_schema(pattern=pattern, type="string")]} | more
 
 
+def _read_text(node: Any, place: Place) -> str:
+    if not isinstance(node, str):
+        raise wrong(place, "it must be a text")
+    return node
+
+
+def _read_flag(node: Any, place: Place) -> bool:
+    is_set = FLAGS.get(node.lower()) if isinstance(node, str) else None
+    if is_set is None:
+        raise wrong(place, "it must be true or false")
+    return is_set
+
+
+def _read_whole_number(node: Any, place: Place) -> int:
+    try:
+        return int(re.sub(r"\.0*\s*$", "", _read_text(node, place)))
+    except (Mistakes, ValueError):
+        raise wrong(place, "it must be a whole number") from None
+
+
+def _read_number(node: Any, place: Place) -> float:
+    try:
+        return float(_read_text(node, place))
+    except (Mistakes, ValueError):
+        raise wrong(place, "it must be a number") from None
+
+
+text = Reader(_read_text, text_schema())
+_OF_TYPES = {
+    str: text,
+    bool: Reader(_read_flag, one_of_kinds({"type": "boolean"}, {"enum": [0, 1]}, pattern=YES_OR_NO)),
+    int: Reader(_read_whole_number, one_of_kinds({"type": "integer"}, pattern=r"\s*[+-]?[0-9]+\s*")),
+    float: Reader(_read_number, one_of_kinds({"type": "number"}, pattern=r"\s*[+-]?[0-9.]+([eE][+-]?[0-9]+)?\s*")),
+}
+
+
+def parsed(parse: Callable[[str], Any], schema: Schema | None = None) -> Reader:
+    """A reader of texts that ``parse``, which raises ``SyncerError``, turns into values."""
+    return Reader(
+        lambda node, place: _taken(parse, _read_text(node, place), place), text_schema() if schema is None else schema
+    )
+
+
+def _taken(make: Callable[[Any], Any], given: Any, place: Place) -> Any:
+    try:
+        return make(given)
+    except SyncerError as error:
+        raise wrong(place, str(error), error.hint) from None
+
+
+def one_of(*words: str) -> Reader:
+    """A reader of one of ``words``."""
+
+    def read(node: Any, place: Place) -> str:
+        if node not in words:
+            raise wrong(place, f"it must be {' or '.join(map(repr, words))}")
+        return str(node)
+
+    numbers = [{"const": int(word)} for word in words if word.isdigit()]
+    return Reader(read, one_of_kinds(*numbers, pattern="|".join(map(re.escape, words))))
+
+
+def or_nothing(inner: Reader) -> Reader:
+    """A reader that takes nothing at all as well, for None."""
+    kinds = inner.schema["anyOf"] if inner.schema.keys() == {"anyOf"} else [inner.schema]
+    return Reader(
+        lambda node, place: None if node is None else inner(node, place), {"anyOf": [*kinds, {"type": "null"}]}
+    )
+
+
+def list_of(inner: Reader) -> Reader:
+    """A reader of lists, of which it makes tuples."""
+
+    def read(node: Any, place: Place) -> tuple[Any, ...]:
+        if not isinstance(node, list):
+            raise wrong(place, "it must be a list")
+        collector = _Collector()
+        values = [collector.read(inner, each, (*place, index)) for index, each in enumerate(node)]
+        collector.finish()
+        return tuple(values)
+
+    return Reader(read, {"type": "array", "items": inner.schema})
+
+
+def _dict_of(names: Reader, values: Reader) -> Reader:
+    def read(node: Any, place: Place) -> dict[Any, Any]:
+        collector = _Collector()
+        made = {
+            collector.read(names, name, (*place, name)): collector.read(values, each, (*place, name))
+            for name, each in _mapping(node, place).items()
+        }
+        collector.finish()
+        return made
+
+    named = {"propertyNames": names.schema} if "pattern" in names.schema else {}
+    return Reader(read, {"type": "object", "additionalProperties": values.schema} | named)
+
+
+def _mapping(node: Any, place: Place) -> dict[str, Any]:
+    if not isinstance(node, dict):
+        raise wrong(place, "it must be a mapping")
+    return node
+
+
+def fields_of(node: Any, place: Place, readers: Mapping[str, Reader], required: Collection[str]) -> dict[str, Any]:
+    """The values of the fields of the mapping ``node``; raises ``Mistakes``.
+
+    A field that is unknown explains one of a similar name that is missing.
+    """
+    given, collector = _mapping(node, place), _Collector()
+    unknown = [name for name in given if name not in readers]
+    values: dict[str, Any] = {}
+    for name, read in readers.items():
+        if name in given:
+            values[name] = collector.read(read, given[name], (*place, name))
+        elif name in required and not any(nearest(other, [name]) for other in unknown):
+            collector.mistakes.append(Mistake((*place, name), "it is required"))
+    for name in unknown:
+        collector.mistakes.append(Mistake((*place, name), unknown_field(name, list(readers))))
+    collector.finish()
+    return values
+
+
+# Functions that stand in ``Annotated``
+
+
+def one_or_many(many: Reader) -> Reader:
+    """A reader of a list that may be one text as well."""
+    return Reader(
+        lambda node, place: many([node] if isinstance(node, str) else node, place),
+        {"anyOf": [many.schema["items"], many.schema]},
+    )
+
+
+def _refusing(inner: Reader, problem: Callable[[Any], str | None], schema: Schema) -> Reader:
+    """A reader of the values of ``inner``, but of those with a problem."""
+
+    def read(node: Any, place: Place) -> Any:
+        value = inner(node, place)
+        if said := problem(value):
+            raise wrong(place, said)
+        return value
+
+    return Reader(read, schema)
+
+
+def not_empty(inner: Reader) -> Reader:
+    """A reader of a text or a list that has something in it."""
+    least = "minItems" if "items" in inner.schema else "minLength"
+    return _refusing(inner, lambda value: None if value else "it must not be empty", inner.schema | {least: 1})
+
+
+def within(least: int, most: int | None = None) -> Callable[[Reader], Reader]:
+    """A reader of a number that is neither less than ``least`` nor more than ``most``."""
+
+    def problem(value: float) -> str | None:
+        if value < least:
+            return f"it must be {least} or more"
+        return f"it must be {most} or less" if most is not None and value > most else None
+
+    bounds = {"minimum": least} | ({"maximum": most} if most is not None else {})
+    return lambda inner: _refusing(inner, problem, _bounded(inner, bounds))
+
+
+def positive(inner: Reader) -> Reader:
+    """A reader of a number that is more than 0."""
+    bounded = _bounded(inner, {"exclusiveMinimum": 0})
+    return _refusing(inner, lambda value: None if value > 0 else "it must be more than 0", bounded)
+
+
+def _bounded(inner: Reader, bounds: Schema) -> Schema:
+    number, written = inner.schema["anyOf"]
+    return {"anyOf": [number | bounds, written]}
+
+
+def checked(require: Callable[[Any], object], schema: Schema) -> Callable[[Reader], Reader]:
+    """A reader of values that ``require`` takes, which raises ``SyncerError``."""
+
+    def with_check(inner: Reader) -> Reader:
+        def read(node: Any, place: Place) -> Any:
+            value = inner(node, place)
+            _taken(require, value, place)
+            return value
+
+        return Reader(read, schema)
+
+    return with_check
+
+
+# Readers of models
+
+
+@cache
+def _model(model: type[Model]) -> Reader:
+    def read(node: Any, place: Place) -> Any:
+        names = names_of_fields(model)
+        values = fields_of(model.longhand(node), place, _readers(model), required_fields(model))
+        return _taken(lambda given: model(**given), {names[name]: each for name, each in values.items()}, place)
+
+    return Reader(read, {"$ref": f"#/$defs/{model.__name__}"})
+
+
+@cache
+def _readers(model: type[Model]) -> Mapping[str, Reader]:
+    hints = _hints(model)
+    return {name: reader_of(hints[each]) for name, each in names_of_fields(model).items()}
+
+
+@cache
+def _hints(model: type[Model]) -> Mapping[str, Any]:
+    return get_type_hints(model, include_extras=True)
+
+
+@cache
+def names_of_fields(model: type[Model]) -> Mapping[str, str]:
+    """The fields of ``model`` by their names in documents, in the order in which they stand there."""
+    written = dict(zip(model.__struct_fields__, model.__struct_encode_fields__, strict=True))
+    return {written[name]: name for name in _hints(model) if name in written}
+
+
+@cache
+def required_fields(kind: type[Struct]) -> list[str]:
+    """The fields of ``kind`` that have no default, by their names in documents."""
+    names, defaults = kind.__struct_encode_fields__, kind.__struct_defaults__  # these are of the last fields
+    given = (NODEFAULT,) * (len(names) - len(defaults)) + defaults
+    return [name for name, default in zip(names, given, strict=True) if default is NODEFAULT]
+
+
+def reader_of(hint: Any) -> Reader:
+    """The reader that the annotation of a field asks for."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        of_type, *marks = arguments
+        made = marks.pop(0) if isinstance(marks[0], Reader) else reader_of(of_type)
+        for mark in marks:
+            made = mark(made)
+        return made
+    if origin in (Union, UnionType):
+        (inner,) = (each for each in arguments if each is not NoneType)
+        return or_nothing(reader_of(inner))
+    if origin is tuple:
+        return list_of(reader_of(arguments[0]))
+    if origin is dict:
+        return _dict_of(*map(reader_of, arguments))
+    if origin is Literal:
+        return one_of(*arguments)
+    return _OF_TYPES.get(hint) or _model(hint)
+
+
+# What an editor knows of such a document.  A parsed file holds nothing but texts, mappings and lists; a schema is held
+# against what YAML's own types make of the same text, so that a text may look like a number there.
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
 def given(name: str) -> Schema:
     """The condition that a mapping has the field ``name``, and something in it."""
     return {"required": [name], "properties": {name: {"not": {"enum": [None, [], {}]}}}}
@@ -194,39 +424,39 @@ def only_with(name: str, condition: Schema) -> Schema:
     return {"if": given(name), "then": condition}
 
 
-def json_schema(model: type[StrictModel], title: str) -> Schema:
+def json_schema(model: type[Model], title: str) -> Schema:
     """The JSON Schema (2020-12) of the documents that ``check`` takes for a ``model``, as far as one can say it."""
-    made = model.model_json_schema(by_alias=True, schema_generator=_Generator)
-    return {"$schema": _DIALECT, "title": title} | {key: made[key] for key in made if key != "title"}
+    inner = {each.__name__: _schema(each) for each in _inner_models(model)}
+    schema: Schema = _in_order({"$defs": inner} | _schema(model) | {"title": title})
+    return {"$schema": _DIALECT, "title": title} | schema
 
 
-class _Generator(GenerateJsonSchema):
-    """pydantic's schemas, for documents whose values are texts."""
+def _in_order(schema: Any) -> Any:
+    """``schema`` with its keys in alphabetical order, but for the names of fields: the text is always the same."""
+    if isinstance(schema, list):
+        return [_in_order(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    fields = {name: _in_order(each) for name, each in schema.get("properties", {}).items()}
+    return {key: fields if key == "properties" else _in_order(schema[key]) for key in sorted(schema)}
 
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  the names of fields say it
-        return False
 
-    def default_schema(self, schema: Any) -> Schema:
-        return self.generate_inner(schema["schema"])
+def _schema(model: type[Model]) -> Schema:
+    required = [name for name in names_of_fields(model) if name in required_fields(model)]
+    return {
+        "additionalProperties": False,
+        "description": cleandoc(model.__doc__ or ""),
+        "properties": {name: read.schema for name, read in _readers(model).items()},
+        **({"required": required} if required else {}),
+        "title": model.__name__,
+        "type": "object",
+    } | model.more
 
-    def str_schema(self, schema: Any) -> Schema:
-        return text_schema() | ({"minLength": schema["min_length"]} if "min_length" in schema else {})
 
-    def int_schema(self, schema: Any) -> Schema:
-        return one_of_kinds(super().int_schema(schema), pattern=r"\s*[+-]?[0-9]+\s*")
-
-    def float_schema(self, schema: Any) -> Schema:
-        return one_of_kinds(super().float_schema(schema), pattern=r"\s*[+-]?[0-9.]+([eE][+-]?[0-9]+)?\s*")
-
-    def bool_schema(self, schema: Any) -> Schema:
-        return one_of_kinds(super().bool_schema(schema), {"enum": [0, 1]}, pattern=YES_OR_NO)
-
-    def literal_schema(self, schema: Any) -> Schema:
-        words = schema["expected"]
-        numbers = [{"const": int(word)} for word in words if word.isdigit()]
-        return one_of_kinds(*numbers, pattern="|".join(map(re.escape, words)))
-
-    def dict_schema(self, schema: Any) -> Schema:
-        made: Schema = {"type": "object", "additionalProperties": self.generate_inner(schema["values_schema"])}
-        names = self.generate_inner(schema["keys_schema"])
-        return made | ({"propertyNames": names} if "pattern" in names else {})
+def _inner_models(hint: Any) -> Iterator[type[Model]]:
+    """The models inside an annotation, such as ``dict[str, Model]``, or inside a model."""
+    is_model = isinstance(hint, type) and issubclass(hint, Model)
+    for each in _hints(hint).values() if is_model else get_args(hint):
+        if isinstance(each, type) and issubclass(each, Model):
+            yield each
+        yield from _inner_models(each)

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.files import reading
+from syncer.formats.yaml import Map, Seq, parse_documents
 from syncer.oci import Platform, Reference
 
 MAX_TEXT_SIZE = 64 * 1024 * 1024
@@ -151,8 +152,6 @@ def parse_images(text: str, path: Path | str) -> list[ListedImage]:
 
 def _is_yaml(text: str, path: Path | str) -> bool:
     """Tell whether ``text`` is a document that says something; a line such as ``busybox:`` is a slip in a list."""
-    from syncer.formats.yaml import Map, Seq, parse_documents  # noqa: PLC0415  PyYAML is slow to import
-
     try:
         documents = parse_documents(text, path)
     except InvalidFile:

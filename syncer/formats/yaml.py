@@ -11,12 +11,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import yaml
 from msgspec import Struct, field
 
 from syncer.errors import InvalidFile
+
+if TYPE_CHECKING:
+    import yaml
 
 Step: TypeAlias = str | int
 
@@ -30,7 +32,6 @@ _MAX_SILENCE = 8 * 1024 * 1024  # bytes from which the parser makes no value
 _TOO_DEEP = f"it is nested deeper than {_MAX_DEPTH} levels"
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _KEY_PROBLEM = "a key must be a text; a value that begins with { needs quotes"
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is absent from some builds of PyYAML
 
 
 class Map(dict[str, Any]):
@@ -106,8 +107,11 @@ def stream_yaml(
 
 
 def _events(source: str | Readable, origin: Path | str) -> Iterator[Any]:
+    import yaml  # noqa: PLC0415  slow to import, and most runs read no YAML
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser is absent from some builds of PyYAML
     try:
-        yield from yaml.parse(source, Loader=_LOADER)  # type: ignore[arg-type]  # it reads bytes, as files do
+        yield from yaml.parse(source, Loader=loader)  # type: ignore[arg-type]  # it reads bytes, as files do
     except yaml.MarkedYAMLError as error:
         if "nesting depth" in str(error.problem):  # libyaml's own limit, which some versions meet before ours
             raise InvalidFile(origin, _TOO_DEEP) from None
@@ -173,17 +177,19 @@ class _Builder:
         self._anchors: dict[str, tuple[Any, int]] = {}  # the value and its number of nodes
 
     def take(self, event: Any) -> None:
-        kind = type(event)
-        if kind is yaml.ScalarEvent:
-            self._scalar(event)
-        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-            self._begin(event, Map() if kind is yaml.MappingStartEvent else Seq())
-        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-            self._end(event)
-        elif kind is yaml.AliasEvent:
-            self._alias(event)
-        elif kind is yaml.DocumentStartEvent:
-            self._anchors.clear()
+        match type(event).__name__:
+            case "ScalarEvent":
+                self._scalar(event)
+            case "MappingStartEvent":
+                self._begin(event, Map())
+            case "SequenceStartEvent":
+                self._begin(event, Seq())
+            case "MappingEndEvent" | "SequenceEndEvent":
+                self._end(event)
+            case "AliasEvent":
+                self._alias(event)
+            case "DocumentStartEvent":
+                self._anchors.clear()
 
     def _scalar(self, event: Any) -> None:
         self._grow(event, 1)
@@ -283,7 +289,7 @@ class _Streaming(_Builder):
 
     def _grow(self, event: Any, nodes: int) -> None:
         super()._grow(event, nodes)
-        self._built += _VALUE + (len(event.value) if type(event) is yaml.ScalarEvent else 0)
+        self._built += _VALUE + len(getattr(event, "value", ""))
         if self._kept + self._built > _MAX_HELD:
             raise self._error(event, "it cannot be read piece by piece, since one of its parts is too large")
 

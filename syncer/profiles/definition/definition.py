@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
+
+from msgspec import Struct, structs
 
 from syncer.oci import Digest, Reference
 from syncer.profiles.definition.artifacts import pack_reference
@@ -35,8 +37,7 @@ _PLAIN = re.compile(r"(?:[A-Za-z]|[0-9](?=[^/]*/))[A-Za-z0-9._/@+-]*(?::[A-Za-z0
 _OTHERS = frozenset({"true", "false", "yes", "no", "on", "off", "null"})  # what YAML 1.1 takes for something else
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ChartRequest:
+class ChartRequest(Struct, frozen=True, order=True):
     """A chart that a pack requests; without a version, the newest one is meant.
 
     A name may be written as Helm's commands take it, ``ALIAS/NAME``, with this user's alias of the repository: the
@@ -49,22 +50,20 @@ class ChartRequest:
 
     def __post_init__(self) -> None:
         if "/" in self.name and not self.repo.strip().startswith("oci://"):
-            object.__setattr__(self, "name", self.name.rpartition("/")[2])
+            structs.force_setattr(self, "name", self.name.rpartition("/")[2])
 
     def __str__(self) -> str:
         return f"{self.name} {self.version or '(newest)'} from {self.repo}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinedPack:
+class DefinedPack(Struct, frozen=True, kw_only=True):
     """A pack of a profile."""
 
     name: str
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinedProfile:
+class DefinedProfile(Struct, frozen=True, kw_only=True):
     """A profile at the time when the definition was made."""
 
     name: str
@@ -74,8 +73,7 @@ class DefinedProfile:
     packs: tuple[DefinedPack, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinedImage:
+class DefinedImage(Struct, frozen=True, kw_only=True):
     """An image, the packs that want it, and, once it is resolved, its digest and size.
 
     ``size`` counts the bytes of all content below the digest.  ``stored`` is the name that a push gave the image.
@@ -96,8 +94,7 @@ class DefinedImage:
         return replace(self.image, digest=self.digest or self.image.digest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinedChart:
+class DefinedChart(Struct, frozen=True, kw_only=True):
     """A chart, the packs that want it, and, once it is resolved, its name and digest as an artifact."""
 
     repo: str
@@ -114,8 +111,7 @@ class DefinedChart:
         return ChartRequest(self.repo, self.name, self.version)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinedArchive:
+class DefinedArchive(Struct, frozen=True, kw_only=True):
     """The archive of a pack itself, which a primary registry serves; ``path`` is the file on this machine."""
 
     name: str
@@ -126,8 +122,7 @@ class DefinedArchive:
     stored: Reference | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefinedFile:
+class DefinedFile(Struct, frozen=True, kw_only=True):
     """A file that is put into a bundle as it is, such as a cluster definition; ``path`` is the file on this machine."""
 
     artifact: Reference
@@ -147,16 +142,14 @@ class Change(Protocol):
     def __call__(self, entry: AnEntry, /) -> AnEntry | None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
+class Missing(Struct, frozen=True, kw_only=True):
     """An entry that a partial bundle lacks, and the reason."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(Struct, frozen=True, kw_only=True):
     """The values of ``--application-release-name``, ``-version`` and ``-notes``."""
 
     name: str = ""
@@ -164,8 +157,7 @@ class Release:
     notes: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Definition:
+class Definition(Struct, frozen=True, kw_only=True):
     """All content that a bundle is to hold, in the order of the profiles."""
 
     name: str
@@ -184,7 +176,7 @@ class Definition:
 
     def map_entries(self, change: Change) -> Definition:
         """A definition with the results of ``change`` for each entry; entries for which it gives None are left out."""
-        return replace(
+        return structs.replace(
             self,
             images=_map_entries(self.images, change),
             charts=_map_entries(self.charts, change),
@@ -207,9 +199,11 @@ def _map_entries(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry,
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, Reference | Digest):
-        given = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: _plain(each) for field, each in given if field.default is MISSING or each != field.default}
+    if isinstance(value, Struct) and not isinstance(value, Digest):
+        names = value.__struct_fields__
+        defaults = dict(zip(reversed(names), reversed(value.__struct_defaults__), strict=False))  # of the last ones
+        given = ((name, getattr(value, name)) for name in names)
+        return {name: _plain(each) for name, each in given if name not in defaults or each != defaults[name]}
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return value if isinstance(value, int) else str(value)
@@ -230,7 +224,7 @@ def drop_stored_names(definition: Definition) -> Definition:
     """``definition`` without stored names, as it travels in a bundle: it does not tell where it was pushed before."""
 
     def unstored(entry: AnEntry) -> AnEntry:
-        return replace(entry, stored=None)
+        return structs.replace(entry, stored=None)
 
     return definition.map_entries(unstored)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from msgspec import Struct
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.text import ListedImage, read_lines, read_text
 from syncer.formats.yaml import Map, Seq, parse_documents
-from syncer.naming import MappingRule
+from syncer.naming import MappingRule, Naming
 from syncer.oci import Reference
 from syncer.profiles.imports.deployments import import_helmfile, import_zarf, is_helmfile, is_template, is_zarf
 from syncer.profiles.imports.draft import (
@@ -107,15 +106,6 @@ FORMATS = {
     "list of images": "a plain list, one image a line",
 }
 """What each format is, for people."""
-
-
-class Naming(StrEnum):
-    """The tools whose names at a target can be had by rules of ``map``."""
-
-    HAULER = "hauler"
-    OC_MIRROR = "oc-mirror"
-    SKOPEO = "skopeo"
-    REGSYNC = "regsync"
 
 
 class ImportResult(Struct, frozen=True):

@@ -5,24 +5,29 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from msgspec import Struct
-from pydantic import AfterValidator, ConfigDict, Field, GetJsonSchemaHandler, SecretStr, WithJsonSchema, model_validator
-from pydantic_core import CoreSchema
+from msgspec import Struct, field
 
 from syncer.errors import InvalidReference, UsageError
 from syncer.formats.models import (
+    FLAGS,
     YES_OR_NO,
-    OneOrMany,
-    StrictModel,
+    Model,
+    Reader,
+    Schema,
+    checked,
     given,
     json_schema,
-    mistake,
+    not_empty,
     one_of_kinds,
+    one_or_many,
     only_with,
     parsed,
+    positive,
+    reader_of,
     text_schema,
+    within,
 )
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping
@@ -43,6 +48,15 @@ def parse_repository(text: str) -> Reference:
             hint="put tags into `tags`, or write `image` instead of `repository`",
         )
     return replace(reference, tag=None, digest=None)
+
+
+class Secret(Struct, frozen=True):
+    """A text that ``repr`` does not show."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
 
 
 class CustomName(Struct, frozen=True):
@@ -107,25 +121,13 @@ def check_file_url(text: str) -> str:
     return text
 
 
-_YES = ("true", "yes", "on", "y", "t", "1")
-_NO = ("false", "no", "off", "n", "f", "0")
-
-
 def parse_referrers(text: str) -> bool | Literal["require"]:
     """Parse the choice whether signatures travel along: ``true``, ``false`` or ``require``; raises ``UsageError``."""
     if text == "require":
         return "require"
-    if text.lower() in _YES + _NO:
-        return text.lower() in _YES
-    raise UsageError("it must be true, false or require")
-
-
-def _name_rules(rules: dict[str, str]) -> dict[str, str]:
-    try:
-        NameMapping.from_document(rules)
-    except UsageError as error:
-        raise mistake(str(error), hint=error.hint) from None
-    return rules
+    if text.lower() not in FLAGS:
+        raise UsageError("it must be true, false or require")
+    return FLAGS[text.lower()]
 
 
 # Patterns for JSON Schemas.  They take all that the parsers above take, and refuse what is plainly something else.
@@ -140,30 +142,28 @@ ImageName: TypeAlias = Annotated[
     Reference,
     parsed(
         Reference.parse,
-        schema=text_schema(
+        text_schema(
             "An image by its full reference: a tag, a digest, or both.",
             pattern=rf"({_REPOSITORY})(:{_TAG})?(@[a-z0-9]+:[0-9a-f]+)?",
         ),
     ),
 ]
 RepositoryName: TypeAlias = Annotated[
-    Reference, parsed(parse_repository, schema=text_schema("A repository, without a tag.", pattern=_REPOSITORY))
+    Reference, parsed(parse_repository, text_schema("A repository, without a tag.", pattern=_REPOSITORY))
 ]
 CustomNameField: TypeAlias = Annotated[
     CustomName,
-    parsed(CustomName.parse, schema=text_schema("The path below the target's base, and perhaps a tag: `team/app:v2`.")),
+    parsed(CustomName.parse, text_schema("The path below the target's base, and perhaps a tag: `team/app:v2`.")),
 ]
 PlatformName: TypeAlias = Annotated[
     Platform,
-    parsed(
-        Platform.parse, schema=text_schema(pattern=r"[\w-]+(/[\w-]+){0,2}", examples=["linux/amd64", "linux/arm64"])
-    ),
+    parsed(Platform.parse, text_schema(pattern=r"[\w-]+(/[\w-]+){0,2}", examples=["linux/amd64", "linux/arm64"])),
 ]
 RegistryName: TypeAlias = Annotated[
     str,
     parsed(
         check_registry,
-        schema=text_schema(
+        text_schema(
             "A registry and perhaps a path: `[http://|https://]HOST[:PORT][/BASE]`.",
             pattern=rf"([Hh][Tt][Tt][Pp][Ss]?://)?{_HOST}(/+({_PATH})?/*)?",
         ),
@@ -173,8 +173,7 @@ ReferrersChoice: TypeAlias = Annotated[
     bool | Literal["require"],
     parsed(
         parse_referrers,
-        may_be=bool,
-        schema=one_of_kinds(
+        one_of_kinds(
             {"type": "boolean"},
             {"enum": [0, 1]},
             pattern=f"{YES_OR_NO}|require",
@@ -183,97 +182,89 @@ ReferrersChoice: TypeAlias = Annotated[
         ),
     ),
 ]
-RegistryHost: TypeAlias = Annotated[str, parsed(parse_registry_host, schema=text_schema(pattern=_HOST))]
+RegistryHost: TypeAlias = Annotated[str, parsed(parse_registry_host, text_schema(pattern=_HOST))]
 ChartRepository: TypeAlias = Annotated[
     str,
     parsed(
         check_chart_repository,
-        schema=text_schema("`https://…` of a classic repository, or `oci://…`.", pattern=r"(https?|oci)://[^/@]+.*"),
+        text_schema("`https://…` of a classic repository, or `oci://…`.", pattern=r"(https?|oci)://[^/@]+.*"),
     ),
 ]
 FileUrl: TypeAlias = Annotated[
-    str,
-    parsed(check_file_url, schema=text_schema("The address of a file: `https://…`.", pattern=r"https?://[^/@]+(/.*)?")),
+    str, parsed(check_file_url, text_schema("The address of a file: `https://…`.", pattern=r"https?://[^/@]+(/.*)?"))
 ]
 ByteCount: TypeAlias = Annotated[
     int,
     parsed(
         byte_count,
-        schema=one_of_kinds(
+        one_of_kinds(
             {"type": "number", "minimum": 1},
             pattern=_BYTES,
             description="Bytes a second: `50M`, `64MiB`, `200Mbit`.",
         ),
     ),
 ]
-FilePath: TypeAlias = Annotated[
-    Path, Field(strict=False), WithJsonSchema(text_schema("A path, relative to the directory of the file."))
-]
-Name: TypeAlias = Annotated[str, Field(min_length=1)]
-Secret: TypeAlias = Annotated[SecretStr, WithJsonSchema(text_schema("Rather name a variable, or a file."))]
+FilePath: TypeAlias = Annotated[Path, parsed(Path, text_schema("A path, relative to the directory of the file."))]
+Name: TypeAlias = Annotated[str, not_empty]
+SecretField: TypeAlias = Annotated[Secret, parsed(Secret, text_schema("Rather name a variable, or a file."))]
 
 NameRules: TypeAlias = Annotated[
     dict[str, str],
-    AfterValidator(_name_rules),
-    WithJsonSchema(
+    checked(
+        NameMapping.from_document,
         {
             "description": "Names at the targets, `PREFIX: REPLACEMENT`; the longest prefix that ends at a `/` wins.",
             "type": "object",
             "propertyNames": text_schema(pattern=r"\s*/*([^/]*[.:\[][^/]*|localhost)(/[^:@]*)?"),
             "additionalProperties": text_schema(),
-        }
+        },
     ),
 ]
 
-ExactTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.name, schema=text_schema(pattern=_TAG))]
+ExactTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.name, text_schema(pattern=_TAG))]
 GlobTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.glob)]
-RegexTag: TypeAlias = Annotated[
-    TagPattern, parsed(TagPattern.regex, schema=text_schema(format="regex", maxLength=1000))
-]
-VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver, schema=text_schema(pattern=_RANGE))]
+RegexTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.regex, text_schema(format="regex", maxLength=1000))]
+VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver, text_schema(pattern=_RANGE))]
 RegclientVersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver_regclient)]
 
 
 _KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart", "file")
 
 
-class TagChoice(StrictModel):
+class TagChoice(Model, frozen=True, kw_only=True):
     """Rules that select tags; a tag is selected when one of them matches."""
 
-    names: Annotated[tuple[ExactTag, ...], OneOrMany()] = ()
-    glob: Annotated[tuple[GlobTag, ...], OneOrMany()] = ()
-    regex: Annotated[tuple[RegexTag, ...], OneOrMany()] = ()
-    semver: Annotated[tuple[VersionTag, ...], OneOrMany()] = ()
-    semver_regclient: Annotated[tuple[RegclientVersionTag, ...], OneOrMany()] = ()
+    names: Annotated[tuple[ExactTag, ...], one_or_many] = ()
+    glob: Annotated[tuple[GlobTag, ...], one_or_many] = ()
+    regex: Annotated[tuple[RegexTag, ...], one_or_many] = ()
+    semver: Annotated[tuple[VersionTag, ...], one_or_many] = ()
+    semver_regclient: Annotated[tuple[RegclientVersionTag, ...], one_or_many] = ()
 
     @property
     def patterns(self) -> tuple[TagPattern, ...]:
         return (*self.glob, *self.regex, *self.semver, *self.semver_regclient)
 
 
-class Tags(TagChoice):
+class Tags(TagChoice, frozen=True, kw_only=True):
     """The ``tags`` of a repository: ``all``, a list of names, or a mapping of rules."""
 
-    newest: Annotated[int, Field(ge=1)] | None = None
-    exclude: TagChoice = Field(default_factory=TagChoice)
+    newest: Annotated[int, within(1)] | None = None
+    exclude: TagChoice = field(default_factory=TagChoice)
     all: bool = False
 
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [given(rule) for rule in (*TagChoice.model_fields, "newest", "exclude", "all")]}
-    )
+    more: ClassVar[Schema] = {
+        "anyOf": [given(rule) for rule in (*TagChoice.__struct_fields__, "newest", "exclude", "all")]
+    }
 
-    @model_validator(mode="before")
     @classmethod
-    def _shorthand(cls, tree: Any) -> Any:
-        if tree == "all":
-            return {"all": True}
-        return {"names": tree} if isinstance(tree, (list, str)) else tree
+    def longhand(cls, node: Any) -> Any:
+        if node == "all":
+            return {"all": "true"}
+        return {"names": node} if isinstance(node, (list, str)) else node
 
-    @model_validator(mode="after")
-    def _something(self) -> Tags:
+    def __post_init__(self) -> None:
         if not (self.all or self.names or self.patterns or self.newest or self.exclude != TagChoice()):
-            raise mistake("it selects no tag", hint="write `tags: all` for every tag")
-        return self
+            raise UsageError("it selects no tag", hint="write `tags: all` for every tag")
 
     def rules(self) -> TagRules:
         """The rules of these fields; ``newest`` and ``exclude`` alone apply to all tags."""
@@ -286,100 +277,90 @@ class Tags(TagChoice):
         )
 
 
-class _ShortTags:
-    """The mark of tags that need not be a mapping; see ``Tags``."""
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        names = TagChoice.model_json_schema()["properties"]["names"]["anyOf"]
-        return {
-            "description": "`all`, a list of names, or rules.",
-            "anyOf": [names[0], names[1] | {"minItems": 1}, handler(core)],
-        }
+def _maybe_short(tags: Reader) -> Reader:
+    """The reader of tags that need not be a mapping, which ``Tags`` is; only an editor must be told."""
+    one, many = reader_of(Annotated[tuple[ExactTag, ...], one_or_many]).schema["anyOf"]
+    kinds = [one, many | {"minItems": 1}, tags.schema]
+    return Reader(tags.value, {"description": "`all`, a list of names, or rules.", "anyOf": kinds})
 
 
-class Chart(StrictModel):
+class Chart(Model, frozen=True, kw_only=True):
     """A Helm chart: in a classic repository (``https://…``) or below a path of a registry (``oci://…``)."""
 
     repository: ChartRepository
     name: Name
     version: Name | None = None  # a version or a range; None: the newest release
     scan: bool = False  # the images that its templates name are mirrored too
-    values_files: Annotated[tuple[FilePath, ...], OneOrMany()] = ()  # what its templates are rendered with for that
+    values_files: Annotated[tuple[FilePath, ...], one_or_many] = ()  # what its templates are rendered with for that
 
-    model_config = ConfigDict(json_schema_extra={"allOf": [only_with("values_files", given("scan"))]})
+    more: ClassVar[Schema] = {"allOf": [only_with("values_files", given("scan"))]}
 
-    @model_validator(mode="after")
-    def _values_for_scan(self) -> Chart:
+    def __post_init__(self) -> None:
         if self.values_files and not self.scan:
-            raise mistake("`values_files` are for a `scan` of the chart's images")
-        return self
+            raise UsageError("`values_files` are for a `scan` of the chart's images")
 
 
-class File(StrictModel):
+class File(Model, frozen=True, kw_only=True):
     """A file at a web server, which becomes an artifact; ``name`` replaces the last part of its URL."""
 
     url: FileUrl
     name: Name | None = None
 
 
-class Source(StrictModel):
+class Source(Model, frozen=True, kw_only=True):
     """One entry of ``sources``: one of the seven kinds of content, and the settings for it alone."""
 
     image: ImageName | None = None
     repository: RepositoryName | None = None
-    tags: Annotated[Tags, _ShortTags()] | None = None  # of the repository
+    tags: Annotated[Tags, _maybe_short] | None = None  # of the repository
     images_file: FilePath | None = None
     profile_file: FilePath | None = None
-    profiles: Annotated[tuple[Name, ...], OneOrMany()] = ()  # uids at Palette
+    profiles: Annotated[tuple[Name, ...], one_or_many] = ()  # uids at Palette
     project_id: Name | None = None  # of those profiles
     chart: Chart | None = None
     file: File | None = None
-    platforms: Annotated[tuple[PlatformName, ...], OneOrMany()] | None = None  # None: as for the whole file
+    platforms: Annotated[tuple[PlatformName, ...], one_or_many] | None = None  # None: as for the whole file
     referrers: ReferrersChoice | None = None  # likewise
-    targets: Annotated[tuple[Name, ...], OneOrMany()] = ()  # names of targets; none: all
+    targets: Annotated[tuple[Name, ...], one_or_many] = ()  # names of targets; none: all
     imgpkg: bool = False  # the image may be a bundle of imgpkg's, whose images are mirrored too
-    custom_name: CustomNameField | None = Field(default=None, alias="as")  # of an image or a repository
+    custom_name: CustomNameField | None = field(default=None, name="as")  # of an image or a repository
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [given(kind) for kind in _KINDS],
-            "allOf": [
-                only_with("repository", given("tags")),
-                only_with("tags", given("repository")),
-                only_with("as", {"anyOf": [given("image"), given("repository")]}),
-                only_with("project_id", given("profiles")),
-                only_with("imgpkg", given("image")),
-            ],
-        }
-    )
+    more: ClassVar[Schema] = {
+        "oneOf": [given(kind) for kind in _KINDS],
+        "allOf": [
+            only_with("repository", given("tags")),
+            only_with("tags", given("repository")),
+            only_with("as", {"anyOf": [given("image"), given("repository")]}),
+            only_with("project_id", given("profiles")),
+            only_with("imgpkg", given("image")),
+        ],
+    }
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> Source:
+    def __post_init__(self) -> None:
         given = [kind for kind in _KINDS if getattr(self, kind)]
         if len(given) != 1:
             said = f"it names {' and '.join(given)}" if given else "it names nothing to mirror"
-            raise mistake(said, hint=f"each source has exactly one of {', '.join(_KINDS)}")
+            raise UsageError(said, hint=f"each source has exactly one of {', '.join(_KINDS)}")
         if self.repository and self.tags is None:
-            raise mistake("a repository needs `tags`", hint="write `tags: all` for every tag")
+            raise UsageError("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
-            raise mistake("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
+            raise UsageError("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
         if self.imgpkg and not self.image:
-            raise mistake("`imgpkg` belongs to an `image`")
+            raise UsageError("`imgpkg` belongs to an `image`")
         if self.custom_name and not (self.image or self.repository):
-            raise mistake("`as` belongs to an `image` or a `repository`")
+            raise UsageError("`as` belongs to an `image` or a `repository`")
         if self.custom_name and self.custom_name.tag and not self.image:
-            raise mistake("`as` can name a tag for an `image` only")
+            raise UsageError("`as` can name a tag for an `image` only")
         if self.project_id and not self.profiles:
-            raise mistake("`project_id` belongs to `profiles`")
-        return self
+            raise UsageError("`project_id` belongs to `profiles`")
 
 
-class Target(StrictModel):
+class Target(Model, frozen=True, kw_only=True):
     """One entry of ``targets``: a registry to mirror to."""
 
     registry: RegistryName
     name: Name | None = None  # what sources call it; None: the registry's own
-    map: NameRules = Field(default_factory=dict)
+    map: NameRules = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -390,41 +371,37 @@ _USERS = ("username", "username_env")
 _PASSWORDS = ("password", "password_env", "password_file")
 
 
-class Credentials(StrictModel):
+class Credentials(Model, frozen=True, kw_only=True):
     """The places of a registry's credentials: variables, files or a helper; a password itself causes a warning."""
 
     username: Name | None = None
     username_env: Name | None = None
-    password: Secret | None = None
+    password: SecretField | None = None
     password_env: Name | None = None
     password_file: FilePath | None = None
     helper: Name | None = None  # the part after docker-credential-
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "if": given("helper"),
-            "then": {"not": {"anyOf": [given(each) for each in (*_USERS, *_PASSWORDS)]}},
-            "else": {
-                "allOf": [{"oneOf": [given(each) for each in _USERS]}, {"oneOf": [given(each) for each in _PASSWORDS]}]
-            },
-        }
-    )
+    more: ClassVar[Schema] = {
+        "if": given("helper"),
+        "then": {"not": {"anyOf": [given(each) for each in (*_USERS, *_PASSWORDS)]}},
+        "else": {
+            "allOf": [{"oneOf": [given(each) for each in _USERS]}, {"oneOf": [given(each) for each in _PASSWORDS]}]
+        },
+    }
 
-    @model_validator(mode="after")
-    def _one_way(self) -> Credentials:
+    def __post_init__(self) -> None:
         users, passwords = ([getattr(self, name) for name in names] for names in (_USERS, _PASSWORDS))
         if self.helper:
             if any(part is not None for part in (*users, *passwords)):
-                raise mistake("a `helper` knows user and password itself")
+                raise UsageError("a `helper` knows user and password itself")
         elif [sum(part is not None for part in parts) for parts in (users, passwords)] != [1, 1]:
-            raise mistake(
+            raise UsageError(
                 "it needs one user and one password",
                 hint="`username` or `username_env` with `password_env` or `password_file`, or a `helper` alone",
             )
-        return self
 
 
-class Registry(StrictModel):
+class Registry(Model, frozen=True, kw_only=True):
     """The settings of one registry: credentials, TLS and limits."""
 
     credentials: Credentials | None = None
@@ -433,21 +410,21 @@ class Registry(StrictModel):
     client_key: FilePath | None = None
     plain_http: bool | None = None
     insecure: bool = False
-    concurrency: Annotated[int, Field(ge=1, le=256)] | None = None  # requests at a time
-    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    concurrency: Annotated[int, within(1, 256)] | None = None  # requests at a time
+    requests_per_second: Annotated[float, positive] | None = None
     bytes_per_second: ByteCount | None = None
 
 
-class SyncDocument(StrictModel):
+class SyncDocument(Model, frozen=True, kw_only=True):
     """The whole sync file."""
 
     version: Literal["1"] = "1"
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    targets: Annotated[tuple[Target, ...], Field(min_length=1)]
-    platforms: Annotated[tuple[PlatformName, ...], OneOrMany()] = ()  # none: images keep their form
+    sources: Annotated[tuple[Source, ...], not_empty]
+    targets: Annotated[tuple[Target, ...], not_empty]
+    platforms: Annotated[tuple[PlatformName, ...], one_or_many] = ()  # none: images keep their form
     referrers: ReferrersChoice = True
-    map: NameRules = Field(default_factory=dict)  # for all targets; a target's own rules come first
-    registries: dict[RegistryHost, Registry] = Field(default_factory=dict)
+    map: NameRules = field(default_factory=dict)  # for all targets; a target's own rules come first
+    registries: dict[RegistryHost, Registry] = field(default_factory=dict)
 
 
 def sync_schema() -> dict[str, Any]:

@@ -15,22 +15,24 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Struct, field, structs
-from pydantic import ConfigDict, Field, model_validator
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.models import (
-    OneOrMany,
-    StrictModel,
+    Model,
+    Schema,
     check,
     given,
     json_schema,
-    mistake,
+    names_of_fields,
+    not_empty,
+    one_or_many,
     only_with,
     parsed,
     text_schema,
+    within,
 )
 from syncer.formats.text import read_table, read_text
 from syncer.formats.units import Braces
@@ -78,25 +80,22 @@ def _check_registries(pattern: str) -> str:
 
 
 _PLACE = r"([Hh][Tt][Tt][Pp][Ss]?://)?[A-Za-z0-9.\[\]:{}-]+(/[a-z0-9._/{}-]*)?"
-_Names: TypeAlias = Annotated[
-    str, Field(min_length=1), parsed(lambda names: Braces.parse(names) and names, schema=text_schema(minLength=1))
-]
+_Names: TypeAlias = Annotated[str, parsed(lambda names: Braces.parse(names) and names), not_empty]
 _CLOCK = r"[0-9]{1,2}:[0-5][0-9]"
 _EXAMPLE = "A time of each day: `22:00-05:00 Europe/Berlin`."
 _Time: TypeAlias = Annotated[
-    Window, parsed(Window.parse, schema=text_schema(_EXAMPLE, pattern=rf"\s*{_CLOCK}\s*-\s*{_CLOCK}\s+\S+\s*"))
+    Window, parsed(Window.parse, text_schema(_EXAMPLE, pattern=rf"\s*{_CLOCK}\s*-\s*{_CLOCK}\s+\S+\s*"))
 ]
-_Text: TypeAlias = Annotated[str, parsed(str)]
 
 
-class SiteTarget(Target):
+class SiteTarget(Target, frozen=True, kw_only=True):
     """One entry of ``targets``: a site, or as many as the ranges in its registry have numbers."""
 
     registry: Annotated[
         str,
         parsed(
             _check_registries,
-            schema=text_schema(
+            text_schema(
                 "A registry and perhaps a path, `[http://|https://]HOST[:PORT][/BASE]`; with ranges, as in "
                 "`10.{1..250}.0.4:8000`, it stands for many.",
                 pattern=_PLACE,
@@ -104,46 +103,42 @@ class SiteTarget(Target):
         ),
     ]
     name: _Names | None = None  # with as many ranges as the registry
-    labels: dict[str, _Text] = Field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     enabled: bool = True
     bytes_per_second: ByteCount | None = None  # of the site; with a group, of all its sites together
     limit_group: Name | None = None
-    at_once: Annotated[int, Field(ge=1)] | None = None  # sites of the group
-    windows: Annotated[tuple[_Time, ...], OneOrMany()] = ()
+    at_once: Annotated[int, within(1)] | None = None  # sites of the group
+    windows: Annotated[tuple[_Time, ...], one_or_many] = ()
 
-    model_config = ConfigDict(json_schema_extra=only_with("at_once", given("limit_group")))
+    more: ClassVar[Schema] = only_with("at_once", given("limit_group"))
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def __post_init__(self) -> None:
         if self.at_once is not None and self.limit_group is None:
-            raise mistake(
+            raise UsageError(
                 "`at_once` belongs to a `limit_group`", hint="for all sites of a run it is the flag --at-once"
             )
         wanted, named = Braces.parse(self.registry).count, Braces.parse(self.name or self.registry).count
         if wanted != named:
-            raise mistake(
+            raise UsageError(
                 f"its registry stands for {wanted:,} sites and its name for {named:,}",
                 hint="give the name the same ranges, or leave it out",
             )
-        return self
 
 
-class SitesDocument(StrictModel):
+class SitesDocument(Model, frozen=True, kw_only=True):
     """The whole targets file."""
 
     version: Literal["1"] = "1"
     targets: tuple[SiteTarget, ...] = ()
     targets_csv: FilePath | None = None  # a table of further targets; its columns are called like their fields
-    map: NameRules = Field(default_factory=dict)  # for all sites; a target's own rules come first
-    registries: dict[RegistryHost, Registry] = Field(default_factory=dict)
+    map: NameRules = field(default_factory=dict)  # for all sites; a target's own rules come first
+    registries: dict[RegistryHost, Registry] = field(default_factory=dict)
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [given("targets"), given("targets_csv")]})
+    more: ClassVar[Schema] = {"anyOf": [given("targets"), given("targets_csv")]}
 
-    @model_validator(mode="after")
-    def _some(self) -> Self:
+    def __post_init__(self) -> None:
         if not self.targets and self.targets_csv is None:
-            raise mistake("it names no target", hint="put sites into `targets`, or name a table as `targets_csv`")
-        return self
+            raise UsageError("it names no target", hint="put sites into `targets`, or name a table as `targets_csv`")
 
 
 def sites_schema() -> dict[str, Any]:
@@ -308,7 +303,8 @@ class _Collected(Struct):
         return NameMapping.of(rules.values())
 
 
-_COLUMNS = [name for name in SiteTarget.model_fields if name not in ("map", "labels")]
+def _columns() -> list[str]:
+    return [name for name in names_of_fields(SiteTarget) if name not in ("map", "labels")]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Map]]:
@@ -326,9 +322,10 @@ def _rows(path: Path) -> Iterator[tuple[int, Map]]:
 
 
 def _header(names: list[str], path: Path, line: int) -> list[str]:
-    known = f"{', '.join(_COLUMNS)} and label.NAME"
+    columns = _columns()
+    known = f"{', '.join(columns)} and label.NAME"
     for name in names:
-        if name not in _COLUMNS and not re.fullmatch(r"label\..+", name):
+        if name not in columns and not re.fullmatch(r"label\..+", name):
             hint = "separate columns with commas" if ";" in name or "\t" in name else None
             raise InvalidFile(path, f"there is no column {name[:80]!r}; known: {known}", line=line, hint=hint)
         if names.count(name) > 1:

@@ -13,7 +13,7 @@ from msgspec import Struct, structs
 
 from syncer.content import Along, Item
 from syncer.errors import InvalidFile, UsageError, hide
-from syncer.formats.models import StrictModel, check
+from syncer.formats.models import Model, check, names_of_fields
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
 from syncer.naming import NameMapping, rename_reference, require_distinct
@@ -125,15 +125,13 @@ class SyncFile(RegistriesFile):
             "referrers": document.referrers if referrers is None else referrers,
             "map": {rule.prefix: rule.replacement for rule in kept} | rules,
         }
-        return dataclasses.replace(self, document=document.model_copy(update=changes))
+        return dataclasses.replace(self, document=structs.replace(document, **changes))
 
     def for_target(self, title: str) -> Self:
         """This file with the target ``title`` alone, and the sources that go there."""
         target = next(target for target in self.targets if target.title == title)
         sources = tuple(source for source in self.sources if target in self.targets_of(source))
-        return dataclasses.replace(
-            self, document=self.document.model_copy(update={"sources": sources, "targets": (target,)})
-        )
+        return dataclasses.replace(self, document=structs.replace(self.document, sources=sources, targets=(target,)))
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -228,7 +226,7 @@ def _draft(text: str, path: Path, environment: Mapping[str, str] | None) -> Draf
     return draft
 
 
-Document = TypeVar("Document", bound=StrictModel)
+Document = TypeVar("Document", bound=Model)
 
 
 class Draft(Struct, Generic[Document]):
@@ -335,7 +333,7 @@ def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
         is_second = title in titles
         if is_second:
             yield mistake_at(tree, path, f"{title!r} is the second target of that name", "targets", index)
-        are_all_known &= not is_second and target.keys() <= Target.model_fields.keys()
+        are_all_known &= not is_second and target.keys() <= names_of_fields(Target).keys()
         titles.add(title)
     for index, source in _entries(tree, "sources") if titles and are_all_known else ():
         named = source.get("targets")
@@ -399,7 +397,7 @@ def find_login(
         return Helper(credentials.helper)
     username = credentials.username or _variable(credentials.username_env, host, environment)
     if credentials.password is not None:
-        return Login(username, credentials.password.get_secret_value())
+        return Login(username, credentials.password.text)
     if credentials.password_file is not None:
         return Login(username, _content(directory / credentials.password_file.expanduser(), host))
     return Login(username, _variable(credentials.password_env, host, environment))
