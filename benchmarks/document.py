@@ -32,6 +32,8 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
             "requests": dict(sample.traffic.requests),
             "refused": sample.traffic.refused,
         }
+    if sample.account:
+        document["account"] = dict(sample.account)
     return document
 
 

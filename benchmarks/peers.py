@@ -9,7 +9,7 @@ import yaml
 from benchmarks.corpus import Corpus, Image
 from benchmarks.jobs import Job, Step, flat_name
 from benchmarks.resources import Command
-from benchmarks.tools import PROCESSES, Floor, Syncer, Tool, for_each_image, said
+from benchmarks.tools import PROCESSES, Floor, Syncer, SyncerOneRange, Tool, for_each_image, said
 
 
 class Imgpkg(Tool):
@@ -220,6 +220,7 @@ TOOLS: dict[str, Tool] = {
     tool.name: tool
     for tool in (
         Syncer(),
+        SyncerOneRange(),
         Floor(),
         Imgpkg(),
         Crane(),
