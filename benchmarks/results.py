@@ -49,8 +49,8 @@ class Row:
         return self.work, self.step
 
     def spread(self, measure: str) -> Spread | None:
-        """Of ``wall``, ``client_cpu``, ``server_cpu`` or ``other_cpu``, over the timed rounds."""
-        return Spread.of(sample[measure] for sample in self._timed())
+        """Of ``wall``, or of ``client_cpu``, ``server_cpu``, ``other_cpu`` or ``own_cpu``, over the timed rounds."""
+        return Spread.of(sample.get(measure) for sample in self._timed())
 
     def account(self) -> Mapping[str, Any] | None:
         """The figures that the tool measured about itself, of the round whose wall time is nearest to the median."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
-import math
+import subprocess
 import sys
 import tarfile
 import threading
@@ -23,6 +23,7 @@ from click.testing import CliRunner
 
 from benchmarks import lean, works
 from benchmarks.__main__ import app
+from benchmarks.bounds import bounds_of
 from benchmarks.certificates import make_certificates
 from benchmarks.compare import changes
 from benchmarks.document import merge, to_text
@@ -34,7 +35,7 @@ from benchmarks.link import Link, Traffic, run_relay
 from benchmarks.outputs import problem_with
 from benchmarks.page_cache import forget
 from benchmarks.peers import TOOLS
-from benchmarks.plot import bars, lines
+from benchmarks.plots import plots
 from benchmarks.recipes import RECIPES, Layer, fleet
 from benchmarks.report import markdown
 from benchmarks.requests import RequestTap
@@ -516,18 +517,63 @@ def test_every_help_is_shown_as_it_was_written(command: list[str], columns: int)
         assert "HOST[:PORT][/BASE]; what" in shown
 
 
-def test_plots_are_well_formed() -> None:
-    drawn = [
-        bars("Bars & more", {"build: fleet": {"imgpkg": 1.5, "crane": 3.0}}),
-        bars("Cut", {"push: small": {"crane": 2.0, "skopeo": 30.0}}),
-        lines("Lines", "x", "y", {"a": [(1, 2.0), (10, 3.0)], "b": [(1, 1.0)]}),
-        lines("Logarithmic", "x", "y", {"a": [(1, 2.0), (10, 3.0)]}, axis=math.log),
-        lines("Nothing", "x", "y", {}),
-    ]
+def test_each_plot_says_what_it_shows_and_is_the_same_when_drawn_again() -> None:
+    document = _document({"syncer": [1.0, 1.1, 1.0], "imgpkg": [2.0, 2.2, 2.0], "floor": [0.9, 0.9, 0.9]})
+    for corpus, images in (("many-1000", 1000), ("many", 10_000)):
+        document = merge(document, _document({"syncer": [images / 1000]}, corpus=corpus, images=images))
+    trials = [Trial(0, 16, 5.5, 1.0, 1.1), Trial(16, 16, 6.0, 1.0, 1.0), Trial(64, 16, 5.0, 1.0, 1.2)]
+    document["sweeps"] = [{"corpus": "small", "title": "Push of small & more", "trials": to_json(trials)}]
 
-    assert "30.00 (bar cut)" in drawn[1]
-    for svg in drawn:
-        assert ET.fromstring(svg).tag.endswith("svg")
+    drawn = dict(plots(document))
+
+    assert list(drawn) == ["costs.svg", "ratios.svg", "bounds.svg", "growth.svg", "sweep-small.svg"]
+    headlines = {
+        "costs.svg": "Where the fastest peer takes 1 s, syncer takes 0.50 to build",
+        "ratios.svg": "No other tool is faster than syncer in 1 of 1 works",
+        "bounds.svg": "The CPU takes most of the time in 3 of 3 works",
+        "growth.svg": "Where an image among 1,000 costs 1, one among 10,000 costs 1.00 to build",
+        "sweep-small.svg": "Push of small & more",
+    }
+    for name, svg in drawn.items():
+        said = "".join(ET.fromstring(svg).itertext())
+        assert headlines[name] in said, name
+    assert "the default" in drawn["sweep-small.svg"]
+    assert dict(plots(document)) == drawn
+
+
+def test_a_run_that_measured_nothing_to_compare_has_no_plots() -> None:
+    assert not dict(plots({**_document({}), "sweeps": []}))
+
+
+def test_nothing_that_draws_is_loaded_before_something_is_drawn() -> None:
+    said = "import sys, benchmarks.__main__; sys.exit(' '.join({'matplotlib', 'numpy'} & set(sys.modules)) or 0)"
+
+    subprocess.run([sys.executable, "-c", said], check=True)
+
+
+def test_what_was_idle_is_divided_by_what_syncer_waited_for() -> None:
+    document = _document({"syncer": [10.0]})
+    (sample,) = document["samples"]
+    sample |= {"client_cpu": 4.0, "server_cpu": 6.0, "other_cpu": 1.0, "own_cpu": 1.0}
+    (row,) = rows_of(document)
+    untold = bounds_of(row, 2)
+    waited = {"answers": 30.0, "receiving": 10.0, "retries": 0.0, "pauses": 0.0}
+    sample["account"] = {"elapsed": 9.0, "publishing": 0.9, "disk": 20.0, "waited": waited}
+    (row,) = rows_of(document)
+    told = bounds_of(row, 2)
+
+    assert untold
+    assert untold.busy == pytest.approx(0.6)
+    assert untold.shares["nothing that is told"] == pytest.approx(0.4)
+    assert told
+    assert told.shares["waiting for answers"] == pytest.approx(0.15)  # half of what is left beside the tenth
+    assert told.shares["bytes on their way"] == pytest.approx(0.05)
+    assert told.shares["the disk"] == pytest.approx(0.1 + 0.1)
+    assert sum(told.shares.values()) == pytest.approx(1)
+    assert told.most == "the CPU"
+    assert str(told) == (
+        "cores 60% busy (syncer 20%, registries 30%), the disk 20%, waiting for answers 15%, bytes on their way 5%"
+    )
 
 
 def test_a_sweep_advises_the_gentlest_of_the_quick_settings() -> None:
