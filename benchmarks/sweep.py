@@ -131,7 +131,8 @@ def plot(trials: Sequence[Trial], title: str) -> str:
         ]
         for chunk in dict.fromkeys(trial.chunk_mib for trial in trials)
     }
-    return lines(title, "concurrency", "MB/s", series, axis=math.log)
+    without = [trial.megabytes_per_second for trial in trials if trial.concurrency == FOUND_OUT]
+    return lines(title, "concurrency", "MB/s", series, axis=math.log, default=max(without, default=None))
 
 
 def _bundle(corpus: Corpus, directory: Path) -> Path:
