@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -84,36 +84,3 @@ def ticks(axes: Axes, at: Sequence[float], *, across: bool = True) -> None:
     axis = axes.xaxis if across else axes.yaxis
     axis.set_ticks(at, [f"{value:g}" for value in at])
     axis.set_ticks([], minor=True)
-
-
-def lines(
-    title: str,
-    across: str,
-    up: str,
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    *,
-    axis: Callable[[float], float] | None = None,
-    default: float | None = None,
-) -> str:
-    """A line for each series of (x, y), as SVG; y begins at 0.
-
-    An ``axis``, such as ``math.log``, has x lie along a logarithm.  ``default`` is the y that no setting at all brings.
-    """
-    with drawing(title, f"{up} by {across}.", lines=14) as made:
-        axes = made.figure.add_subplot()
-        for number, (name, points) in enumerate(series.items()):
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            axes.plot([x for x, _ in points], [y for _, y in points], label=name, color=colour, marker=marker)
-        if axis:
-            axes.set_xscale("log")
-        if points := [point for line in series.values() for point in line]:
-            ticks(axes, sorted({x for x, _ in points}))
-        if default is not None:
-            axes.axhline(default, color=OURS, linestyle="--", label="the default")
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(across)
-        axes.set_ylabel(up)
-        axes.grid(visible=True, axis="y")
-        if series:
-            axes.legend()
-    return made.svg

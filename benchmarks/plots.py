@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import sweep
 from benchmarks.bounds import PARTS, bounds_of
+from benchmarks.heat_map import heat_map
 from benchmarks.plot import COLOURS, MARKERS, OURS, QUIET, drawing, ticks, whiskers
 from benchmarks.results import OWN, Row, Spread, fastest, rows_of
+from benchmarks.sweep import Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,8 +31,8 @@ def plots(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if svg := draw():
             yield name, svg
     for tried in document["sweeps"]:
-        trials = [sweep.Trial(**trial) for trial in tried["trials"]]
-        yield f"sweep-{tried['corpus']}.svg", sweep.plot(trials, tried["title"])
+        trials = [Trial(**trial) for trial in tried["trials"]]
+        yield f"sweep-{tried['corpus']}.svg", heat_map(trials, tried["title"])
 
 
 def _is_peer(row: Row) -> bool:

@@ -94,7 +94,7 @@ def _progress(plan: Plan, bench: Bench, document: dict[str, Any]) -> Iterator[No
         _tell(f"sweep: {title}")
         directory = bench.scratch / f"sweep-{number}"
         directory.mkdir()
-        trials = list(sweep.sweep_here(settings, prepare(settings.corpus, bench.cache), program, directory))
+        trials = sweep.sweep_here(settings, prepare(settings.corpus, bench.cache), program, directory)
         shutil.rmtree(directory)
         document["sweeps"].append({"corpus": settings.corpus, "title": title, "trials": sweep.to_json(trials)})
         yield

@@ -71,7 +71,7 @@ class Sweep:
 
 
 SWEEPS = (
-    Sweep("fleet", (4, 8, 16, 32, 64), (4, 16, 64)),
+    Sweep("fleet", (0, 4, 8, 16, 32, 64), (4, 16, 64)),
     Sweep("small", (0, 8, 16, 32, 64, 96, 128), (16,), WIDE_AREA, rounds=3),
 )
 """What a full run tries against its first server; a concurrency of 0 is none that is given."""

@@ -29,6 +29,7 @@ from benchmarks.compare import changes
 from benchmarks.document import merge, to_text
 from benchmarks.generate import prepare
 from benchmarks.goals import verdicts
+from benchmarks.heat_map import headline, heat_map
 from benchmarks.jobs import Job, Step
 from benchmarks.layers import write_layer
 from benchmarks.link import Link, Traffic, run_relay
@@ -43,7 +44,7 @@ from benchmarks.resources import Command, CommandFailed, measure
 from benchmarks.results import rows_of
 from benchmarks.rounds import Bench, Refusal, Sample
 from benchmarks.servers import PROGRAMS, Program, run_server
-from benchmarks.sweep import Trial, best, sweep, to_json
+from benchmarks.sweep import FOUND_OUT, Trial, best, joined, sweep, to_json
 from benchmarks.throttle import Throttle
 from benchmarks.tools import Syncer, Tool
 from benchmarks.works import THROTTLED, Work
@@ -464,15 +465,23 @@ def test_a_variant_takes_part_where_a_work_names_it() -> None:
 def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
     corpus = prepare("tiny", tmp_path / "cache")
     traffic = Traffic()
-    sent = []
+    sent, tried = [], []
 
     with run_server(_registry(), tmp_path / "target") as target, run_relay(target.address, traffic) as address:
-        for _ in sweep(
-            corpus, address, concurrency=[4, 8], chunk_mib=[16], options=["--no-progress"], directory=tmp_path
+        for trial in sweep(
+            corpus,
+            address,
+            concurrency=[FOUND_OUT, 8],
+            chunk_mib=[16],
+            rounds=range(2),
+            options=["--no-progress"],
+            directory=tmp_path,
         ):
+            tried.append(trial.flags)
             sent.append(traffic.up)
             traffic.clear()
 
+    assert tried == ["", "--concurrency 8", "--concurrency 8", ""]
     assert all(corpus.size < count < 1.5 * corpus.size for count in sent)
 
 
@@ -532,12 +541,12 @@ def test_each_plot_says_what_it_shows_and_is_the_same_when_drawn_again() -> None
         "ratios.svg": "No other tool is faster than syncer in 1 of 1 works",
         "bounds.svg": "The CPU takes most of the time in 3 of 3 works",
         "growth.svg": "Where an image among 1,000 costs 1, one among 10,000 costs 1.00 to build",
-        "sweep-small.svg": "Push of small & more",
+        "sweep-small.svg": "--concurrency 64 pushes 1.09 times as fast as no flag",
     }
     for name, svg in drawn.items():
         said = "".join(ET.fromstring(svg).itertext())
         assert headlines[name] in said, name
-    assert "the default" in drawn["sweep-small.svg"]
+    assert "Push of small & more: MB/s of one push each" in "".join(ET.fromstring(drawn["sweep-small.svg"]).itertext())
     assert dict(plots(document)) == drawn
 
 
@@ -577,9 +586,48 @@ def test_what_was_idle_is_divided_by_what_syncer_waited_for() -> None:
 
 
 def test_a_sweep_advises_the_gentlest_of_the_quick_settings() -> None:
-    trials = [Trial(4, 16, 9.0, 1.0, 1.0), Trial(16, 16, 5.1, 1.0, 1.8), Trial(64, 16, 5.0, 1.0, 1.9)]
+    trials = [_trial(4, 11), _trial(16, 50), _trial(64, 51), _trial(128, 52)]
 
-    assert best(trials).flags == "--concurrency 16 --chunk-size 16MiB"
+    assert best(trials).flags == "--concurrency 16"
+    assert best([*trials, _trial(FOUND_OUT, 50)]).flags == ""
+    assert headline(trials) == "--concurrency 16 pushes 4.55 times as fast as --concurrency 4, the slowest setting"
+
+
+def test_a_sweep_claims_no_gain_within_the_spread_of_its_rounds() -> None:
+    rounds = [_trial(FOUND_OUT, 40), _trial(64, 45), _trial(FOUND_OUT, 46), _trial(64, 50), _trial(FOUND_OUT, 42)]
+
+    default, other = joined(rounds)
+
+    assert (default.rates.median, other.rates.median) == pytest.approx((42, 47.4), abs=0.2)
+    assert default.rates.spread == pytest.approx((40, 46))
+    assert best([default, other]) is default
+    assert headline([default, other]).startswith("No flag is needed")
+
+
+def test_a_heat_map_marks_the_best_cell_and_that_of_no_flag() -> None:
+    trials = [_trial(parallel, 10 + parallel, chunk) for parallel in (FOUND_OUT, 8, 64) for chunk in (4, 16)]
+
+    said = list(ET.fromstring(heat_map(trials, "")).itertext())
+
+    assert headline(trials) == "--concurrency 64 pushes 7.40 times as fast as no flag"
+    assert [said.count(text) for text in ("best", "no flag", "4 MiB", "16 MiB", "74", "18")] == [1, 2, 1, 1, 2, 2]
+
+
+def test_sweeps_of_earlier_runs_are_drawn_still() -> None:
+    """They have no rounds, and no push without a flag."""
+    trials = [Trial(**each) for each in json.loads(_EARLIER)]
+
+    assert "the slowest setting" in heat_map(trials, "Push of fleet")
+
+
+_EARLIER = """[
+    {"concurrency": 4, "chunk_mib": 16, "seconds": 9.0, "cpu": 3.0, "megabytes_per_second": 200.0},
+    {"concurrency": 8, "chunk_mib": 16, "seconds": 6.0, "cpu": 3.0, "megabytes_per_second": 300.0}
+]"""
+
+
+def _trial(concurrency: int, rate: float, chunk_mib: int = 16) -> Trial:
+    return Trial(concurrency, chunk_mib, 1000 / rate, 1.0, rate)
 
 
 def _registry() -> Program:
