@@ -15,9 +15,11 @@ from benchmarks import compare as comparing
 from benchmarks import delta, fleet, works
 from benchmarks import sweep as sweeping
 from benchmarks.generate import prepare
+from benchmarks.heat_map import heat_map
 from benchmarks.installed import make_bytecode
 from benchmarks.jobs import Step
 from benchmarks.peers import TOOLS
+from benchmarks.plot import CAN_DRAW
 from benchmarks.recipes import RECIPES
 from benchmarks.resources import CommandFailed
 from benchmarks.running import Places, Plan, work_directory, write
@@ -93,11 +95,15 @@ def sweep(
     *,
     registry: str = option("HOST[:PORT][/BASE]; what is pushed there stays there.", required=True),
     corpus: str = option(f"One of {', '.join(RECIPES)}.", default="small"),
-    concurrency: str = option("Values to try, with commas.", default="4,8,16,32,64"),
+    concurrency: str = option("Values to try beside no flag, with commas.", default="4,8,16,32,64"),
     chunk_mib: str = option("Chunk sizes to try, in MiB, with commas.", default="16"),
+    rounds: int = option("Pushes with each pair; at least 3 for a spread.", default=3, min=1),
     places: PlaceOptions,
 ) -> None:
-    """Find the flags that suit a registry and the link to it; more options go to syncer push as they are."""
+    """Push one corpus with each pair of settings, and draw what that brings; more options go to syncer push.
+
+    Which flags suit a registry is told by syncer tune, which needs no corpus and leaves nothing behind.
+    """
     if corpus not in RECIPES:
         raise click.BadParameter(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
     parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)  # before a corpus is made for nothing
@@ -108,20 +114,24 @@ def sweep(
             for trial in sweeping.sweep(
                 prepare(corpus, places.cache),
                 registry,
-                concurrency=parallel,
+                concurrency=[sweeping.FOUND_OUT, *parallel],
                 chunk_mib=chunks,
+                rounds=range(rounds),
                 options=click.get_current_context().args,
                 directory=directory,
             ):
                 trials.append(trial)
-                print(f"{trial.flags}: {trial.seconds:.2f} s, {trial.megabytes_per_second:.1f} MB/s", flush=True)
+                said = trial.flags or "no flag"
+                print(f"{said}: {trial.seconds:.2f} s, {trial.megabytes_per_second:.1f} MB/s", flush=True)
         except (CommandFailed, ServerFailed) as error:
             print(f"error: {error}", file=sys.stderr)
             raise click.exceptions.Exit(1) from None
     places.output.mkdir(parents=True, exist_ok=True)
-    (places.output / "sweep.json").write_text(json.dumps(sweeping.to_json(trials), indent=1) + "\n")
-    (places.output / "sweep.svg").write_text(sweeping.plot(trials, f"Push to {registry}"))
-    print(f"use: {sweeping.best(trials).flags}")
+    medians = sweeping.joined(trials)
+    (places.output / "sweep.json").write_text(json.dumps(sweeping.to_json(medians), indent=1) + "\n")
+    if CAN_DRAW:
+        (places.output / "sweep.svg").write_text(heat_map(medians, f"Push of {corpus} to {registry}"))
+    print(f"use: {sweeping.best(medians).flags or 'no flag'}")
 
 
 def _chosen(wanted: Sequence[str], found: dict[str, bool]) -> list[str]:

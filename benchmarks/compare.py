@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.results import Row, Spread, fastest, rows_of
 
+_OURS = ("syncer", "syncer-one-range")  # which get slower with it
+
 TOLERANCE = 0.10
 """How much worse a median ratio may be before it counts, if the spreads do not touch either."""
 
@@ -46,7 +48,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
         earlier = _same(row, before)
         if row.tool != "syncer" or earlier is None:
             continue
-        shared = [other for other in before if other.key == row.key and other.tool != "syncer" and _same(other, after)]
+        others = (other for other in before if other.key == row.key and other.tool not in _OURS)
+        shared = [other for other in others if _same(other, after)]
         other = fastest(shared, lambda _: True)
         if other is None:
             continue

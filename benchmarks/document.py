@@ -22,6 +22,7 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
         "client_cpu": round(cost.client_cpu, 3),
         "server_cpu": _rounded(cost.server_cpu),
         "other_cpu": _rounded(cost.other_cpu),
+        "own_cpu": round(cost.own_cpu, 3),
         "peak_memory": cost.peak_memory,
     }
     if sample.traffic:
@@ -32,6 +33,8 @@ def sample_to_json(sample: Sample) -> dict[str, Any]:
             "requests": dict(sample.traffic.requests),
             "refused": sample.traffic.refused,
         }
+    if sample.account:
+        document["account"] = dict(sample.account)
     return document
 
 

@@ -9,7 +9,7 @@ import yaml
 from benchmarks.corpus import Corpus, Image
 from benchmarks.jobs import Job, Step, flat_name
 from benchmarks.resources import Command
-from benchmarks.tools import PROCESSES, Floor, Syncer, Tool, for_each_image, said
+from benchmarks.tools import PROCESSES, Floor, Syncer, SyncerOneRange, Tool, for_each_image, said
 
 
 class Imgpkg(Tool):
@@ -174,6 +174,26 @@ class Hauler(Tool):
         return Command(("hauler", "store", *arguments, "--store", str(self.bundled(job))), job.environment)
 
 
+class Regsync(Tool):
+    """A whole list from one file, as many images at a time as imgpkg is told to take."""
+
+    name = "regsync"
+
+    def sync(self, job: Job) -> Command:
+        tls = "enabled" if job.authority else "disabled"
+        settings = {
+            "version": 1,
+            "creds": [{"registry": end, "tls": tls} for end in (job.source, job.target)],
+            "defaults": {"parallel": 16},
+            "sync": [
+                {"source": job.at_source(image), "target": job.to_target(image), "type": "image"}
+                for image in job.corpus.images
+            ],
+        }
+        listed = job.write("regsync.yaml", yaml.safe_dump(settings))
+        return Command(("regsync", "--verbosity", "warn", "once", "--config", listed), job.environment)
+
+
 class Ocync(Tool):
     name = "ocync"
 
@@ -197,6 +217,19 @@ class Ocync(Tool):
 
 
 TOOLS: dict[str, Tool] = {
-    tool.name: tool for tool in (Syncer(), Floor(), Imgpkg(), Crane(), Skopeo(), Regctl(), Oras(), Hauler(), Ocync())
+    tool.name: tool
+    for tool in (
+        Syncer(),
+        SyncerOneRange(),
+        Floor(),
+        Imgpkg(),
+        Crane(),
+        Skopeo(),
+        Regctl(),
+        Oras(),
+        Regsync(),
+        Hauler(),
+        Ocync(),
+    )
 }
 """By the name on the command line."""

@@ -1,93 +1,86 @@
-"""Plots as SVG, without a library: bars of ratios, and lines."""
+"""How plots look, whatever they show: one style, colours that all can tell apart, the same bytes for the same figures.
+
+matplotlib draws them.  It is imported when something is drawn, since that takes a second, and the extra ``bench``
+brings it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from xml.sax.saxutils import escape
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-_LONGEST = 8.0  # of a bar, times 1: one slow tool would make the others too short to compare
-_WIDTH, _LEFT, _RIGHT, _LINE = 900, 300, 120, 18
-_COLOURS = ("#0b6fa4", "#d1495b", "#edae49", "#3a7d44", "#7d5ba6", "#8a8a8a", "#2e4057", "#c06c84")
+from benchmarks.results import Spread
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def bars(title: str, groups: Mapping[str, Mapping[str, float]]) -> str:
-    """For each group a bar for each name; the longest bar fills the width, and 1 is marked by a line."""
-    longest = min(_LONGEST, max((value for group in groups.values() for value in group.values()), default=1.0))
-    names = list(dict.fromkeys(name for group in groups.values() for name in group))
-    scale = (_WIDTH - _LEFT - _RIGHT) / longest
-    parts = []
-    y = 50
-    for heading, group in groups.items():
-        parts.append(_text(10, y + 13, heading, weight="bold"))
-        for name, value in group.items():
-            y += _LINE
-            width = min(value, longest) * scale
-            cut = " (bar cut)" if value > longest else ""
-            parts.append(_text(_LEFT - 8, y + 13, name, anchor="end"))
-            parts.append(
-                f'<rect x="{_LEFT}" y="{y + 2}" width="{width:.1f}" height="{_LINE - 4}" '
-                f'fill="{_COLOURS[names.index(name) % len(_COLOURS)]}"/>'
-            )
-            parts.append(_text(_LEFT + width + 5, y + 13, f"{value:.2f}{cut}"))
-        y += 2 * _LINE
-    one = _LEFT + scale
-    parts.insert(0, f'<line x1="{one:.1f}" y1="40" x2="{one:.1f}" y2="{y}" stroke="#444" stroke-dasharray="4 3"/>')
-    return _document(title, y + 10, parts)
+CAN_DRAW = find_spec("matplotlib") is not None
 
+OURS, QUIET = "#0072b2", "#9a9a9a"
+COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31", "#5e4fa2", "#66a61e")
+"""Of the peers: the colours of Okabe and Ito (https://jfly.uni-koeln.de/color), and three more beyond them."""
+MARKERS = "os^Dv<>Ph"
 
-def lines(
-    title: str,
-    across: str,
-    up: str,
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    *,
-    axis: Callable[[float], float] = float,
-) -> str:
-    """A line for each series of (x, y); x lies along ``axis``, such as ``math.log``, and y begins at 0."""
-    points = [point for line in series.values() for point in line]
-    if not points:
-        return _document(title, 60, [])
-    height, top, left = 420, 50, 90
-    low, high = (axis(pick(x for x, _ in points)) for pick in (min, max))
-    most = max(y for _, y in points) or 1.0
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        along = (axis(x) - low) / (high - low) if high > low else 0.5
-        return left + along * (_WIDTH - left - 220), top + (1 - y / most) * (height - top - 50)
-
-    bottom = place(points[0][0], 0)[1]
-    parts = [
-        f'<line x1="{left}" y1="{bottom:.1f}" x2="{_WIDTH - 220}" y2="{bottom:.1f}" stroke="#444"/>',
-        f'<line x1="{left}" y1="{top}" x2="{left}" y2="{bottom:.1f}" stroke="#444"/>',
-        _text((left + _WIDTH - 220) / 2, height - 8, across, anchor="middle"),
-        _text(left, top - 8, up),
-    ]
-    parts += [_text(place(x, 0)[0], bottom + 18, f"{x:g}", anchor="middle") for x in sorted({x for x, _ in points})]
-    parts += [
-        _text(left - 6, place(points[0][0], most * part)[1] + 4, f"{most * part:.3g}", anchor="end")
-        for part in (0, 0.5, 1)
-    ]
-    for number, (name, line) in enumerate(series.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in (place(*at) for at in line)]
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(_text(_WIDTH - 205, top + 10 + number * _LINE, name, colour=colour))
-    return _document(title, height, parts)
+_WIDTH = 10.0  # inches
+_LINE = 0.27  # inches of one row of a plot
+_LETTERS = 92  # of a headline's line
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "syncer",  # or each drawing would name its parts anew
+    "svg.fonttype": "none",  # text stays text
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid.axis": "x",
+    "grid.color": "#e4e4e4",
+    "legend.frameon": False,
+}
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str = "normal", colour: str = "#222") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" fill="{colour}">'
-        f"{escape(text)}</text>"
-    )
+class Drawing:
+    """A figure under construction; after the block ``svg`` is what became of it."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        self.svg = ""
 
 
-def _document(title: str, height: float, parts: Sequence[str]) -> str:
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" '
-        f'font-family="sans-serif" font-size="12">'
-    )
-    white = f'<rect width="{_WIDTH}" height="{height:.0f}" fill="#fff"/>'
-    halo = "<style>text { paint-order: stroke; stroke: #fff; stroke-width: 3px }</style>"
-    return "\n".join([head, halo, white, _text(10, 24, title, weight="bold"), *parts, "</svg>"]) + "\n"
+@contextmanager
+def drawing(headline: str, below: str, *, lines: float) -> Iterator[Drawing]:
+    """A figure of so many ``lines`` of content: a ``headline`` that says what it shows, and more ``below`` it."""
+    import matplotlib as mpl  # noqa: PLC0415  see above
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    said = textwrap.wrap(headline, _LETTERS)
+    told = textwrap.wrap(below, 150)
+    head = 0.25 + 0.23 * len(said) + 0.17 * len(told)
+    height = head + 0.1 + _LINE * lines
+    with mpl.rc_context(_STYLE):
+        made = Drawing(Figure(figsize=(_WIDTH, height)))
+        made.figure.set_layout_engine("constrained", rect=(0.008, 0, 0.984, 1 - head / height))
+        top = 1 - 0.12 / height
+        made.figure.text(0.012, top, "\n".join(said), size=12, weight="bold", va="top")
+        below_head = top - 0.23 * len(said) / height
+        made.figure.text(0.012, below_head, "\n".join(told), size=8.5, color="#555555", va="top")
+        yield made
+        text = io.StringIO()
+        made.figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    made.svg = "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def whiskers(spread: Spread) -> list[list[float]]:
+    """How far the least and the most of the rounds lie from the median, as matplotlib takes the errors of one point."""
+    return [[spread.median - spread.low], [spread.high - spread.median]]
+
+
+def ticks(axes: Axes, at: Sequence[float], *, across: bool = True) -> None:
+    """Label these values, in words as short as they can be, and no others."""
+    axis = axes.xaxis if across else axes.yaxis
+    axis.set_ticks(at, [f"{value:g}" for value in at])
+    axis.set_ticks([], minor=True)

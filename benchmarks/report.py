@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import delta, fleet, judged
-from benchmarks.results import Row, Spread, fastest, rows_of
+from benchmarks.results import OWN, Row, Spread, fastest, rows_of
 from benchmarks.tables import number, spread, table
 
 _COLUMNS = (
@@ -75,7 +75,7 @@ def _corpus(figures: Mapping[str, Any]) -> str:
 def _costs(rows: Sequence[Row], document: Mapping[str, Any]) -> str:
     images = document["corpora"][rows[0].corpus]["images"]
     ours = next((row for row in rows if row.tool == "syncer"), None)
-    best = fastest(rows, lambda row: row.tool not in ("syncer", "floor"))
+    best = fastest(rows, lambda row: row.tool not in OWN)
     return table(_COLUMNS, (_cost(row, ours, images, is_best=row is best) for row in rows))
 
 

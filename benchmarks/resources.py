@@ -38,6 +38,7 @@ class Cost:
     server_cpu: float | None
     other_cpu: float | None  # of whoever else was busy on the machine meanwhile
     peak_memory: int | None
+    own_cpu: float = 0.0  # of this process, which a relay is a part of
 
 
 class CommandFailed(Exception):
@@ -76,7 +77,7 @@ def measure(command: Command, servers: Sequence[int], log: Path) -> Cost:
     other_cpu = None
     if machine_after is not None and machine_before is not None and server_cpu is not None:
         other_cpu = max(0.0, machine_after - machine_before - client_cpu - server_cpu - ours)
-    return Cost(wall, client_cpu, server_cpu, other_cpu, peak)
+    return Cost(wall, client_cpu, server_cpu, other_cpu, peak, ours)
 
 
 class _MemoryWatch:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
+
+OWN = ("syncer", "syncer-one-range", "floor")
+"""The tools that are no peers: syncer, a variant of it, and the least that the work can cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,17 @@ class Row:
         return self.work, self.step
 
     def spread(self, measure: str) -> Spread | None:
-        """Of ``wall``, ``client_cpu``, ``server_cpu`` or ``other_cpu``, over the timed rounds."""
-        return Spread.of(sample[measure] for sample in self._timed())
+        """Of ``wall``, or of ``client_cpu``, ``server_cpu``, ``other_cpu`` or ``own_cpu``, over the timed rounds."""
+        return Spread.of(sample.get(measure) for sample in self._timed())
+
+    def account(self) -> Mapping[str, Any] | None:
+        """The figures that the tool measured about itself, of the round whose wall time is nearest to the median."""
+        wall = self.spread("wall")
+        told = [sample for sample in self._timed() if sample.get("account")]
+        if not wall or not told:
+            return None
+        nearest = min(told, key=lambda sample: abs(sample["wall"] - wall.median))
+        return cast("Mapping[str, Any]", nearest["account"])
 
     def peak_memory(self) -> int | None:
         peaks = [sample["peak_memory"] for sample in self.samples if sample["peak_memory"]]

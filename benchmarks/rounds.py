@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import lean
 from benchmarks.certificates import Certificates
@@ -37,6 +39,7 @@ class Sample:
     round: int
     cost: Cost
     traffic: Traffic | None
+    account: Mapping[str, Any] | None = None  # what the tool measured about itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Bench:
     def run(self, work: Work, tools: Sequence[Tool]) -> Iterator[Sample | Refusal]:
         """What ``tools`` make of ``work``: each round starts with another one, and a tool that fails drops out."""
         corpus = prepare(work.corpus, self.cache)
-        active = [tool for tool in tools if not work.tools or tool.name in work.tools]
+        active = [tool for tool in tools if work.admits(tool)]
         if any(tool.pushes_layouts for tool in active):
             make_layouts(corpus)
         first = set(active)
@@ -95,7 +98,9 @@ class Bench:
                         traffic.clear()
                     if work.cold:
                         self._forget(corpus)
-                    cost = measure(command, [server.pid for server in servers], self.scratch / "log")
+                        command = tool.flushed(command, job) if step is Step.BUILD else command
+                    log = self.scratch / "log"
+                    cost = measure(command, [server.pid for server in servers], log)
                     counted = deepcopy(traffic)
                     check(tool, step, job, servers[-1], hashed=hashed)
                 except Cannot as error:
@@ -105,7 +110,8 @@ class Bench:
                     raise _Dropped(step) from error
                 else:
                     if step in work.steps:
-                        yield Sample(work, step, tool.name, number, cost, counted)
+                        account = tool.account(log.read_text(errors="replace"))
+                        yield Sample(work, step, tool.name, number, cost, counted, account)
 
     def _set_up(
         self, work: Work, corpus: Corpus, source: Server, traffic: Traffic | None, stack: ExitStack
@@ -136,6 +142,7 @@ class Bench:
     def _forget(self, corpus: Corpus) -> None:
         for directory in (corpus.store.root, self.disk):
             forget(directory)
+        os.sync()  # or a tool that flushes would pay for what others wrote
 
     @contextmanager
     def _serve(self, work: Work, corpus: Corpus) -> Iterator[Server]:

@@ -19,6 +19,7 @@ from benchmarks.document import merge, refusal_to_json, sample_to_json, to_text,
 from benchmarks.floors import floors, machine
 from benchmarks.generate import prepare
 from benchmarks.installed import make_bytecode
+from benchmarks.plot import CAN_DRAW
 from benchmarks.plots import plots
 from benchmarks.report import markdown
 from benchmarks.rounds import Bench, Sample
@@ -93,7 +94,7 @@ def _progress(plan: Plan, bench: Bench, document: dict[str, Any]) -> Iterator[No
         _tell(f"sweep: {title}")
         directory = bench.scratch / f"sweep-{number}"
         directory.mkdir()
-        trials = list(sweep.sweep_here(settings, prepare(settings.corpus, bench.cache), program, directory))
+        trials = sweep.sweep_here(settings, prepare(settings.corpus, bench.cache), program, directory)
         shutil.rmtree(directory)
         document["sweeps"].append({"corpus": settings.corpus, "title": title, "trials": sweep.to_json(trials)})
         yield
@@ -108,8 +109,11 @@ def work_directory() -> Iterator[Path]:
 
 
 def write(document: Mapping[str, Any], output: Path) -> None:
-    """The document, the report and the plots that follow from it."""
+    """The document, the report and the plots that follow from it, which need matplotlib."""
     (output / "results.json").write_text(to_text(document))
+    if not CAN_DRAW:
+        (output / "report.md").write_text(markdown(document))
+        return
     drawn = dict(plots(document))
     for name, svg in drawn.items():
         (output / name).write_text(svg)

@@ -18,6 +18,7 @@ import yaml
 
 from benchmarks.certificates import Certificates
 from benchmarks.installed import SYNCER, environment
+from benchmarks.tools import said
 
 _SECONDS_TO_START = 20
 
@@ -57,9 +58,11 @@ class Program:
 
     def version(self) -> str:
         """What the program says about itself, in one line."""
-        argv = self.command_for_version()
-        said = subprocess.run(argv, capture_output=True, text=True, check=False)
-        return (said.stdout or said.stderr).strip().partition("\n")[0]
+        line = said(*self.command_for_version())
+        if not line.startswith("{"):
+            return line
+        told = json.loads(line)  # zot's is a line of its log
+        return ", ".join(f"{name} {told[name]}" for name in ("commit", "distribution-spec") if told.get(name))
 
     def command_for_version(self) -> list[str]:
         return [*SYNCER, "version"] if self.executable == sys.executable else [self.executable, "--version"]

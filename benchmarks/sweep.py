@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from benchmarks.corpus import Corpus
 from benchmarks.installed import SYNCER
 from benchmarks.jobs import Job
 from benchmarks.link import Traffic, run_relay
-from benchmarks.plot import lines
 from benchmarks.resources import Command, measure
 from benchmarks.servers import PROGRAMS, Program, ServerFailed, run_server
 from benchmarks.tools import Syncer
 from benchmarks.works import Sweep
+from syncer.api.trials import Rates, Setting, in_turn
+from syncer.registry import CHUNK_SIZE
 
 _MIB = 1024 * 1024
 
@@ -30,21 +30,31 @@ FOUND_OUT = 0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One push: how it was set, and what it brought."""
+    """One push, or the medians of several: how they were set, and what they brought."""
 
     concurrency: int
     chunk_mib: int
     seconds: float
     cpu: float
     megabytes_per_second: float
+    rounds: Sequence[float] = ()  # the seconds of each push, where there were several
+
+    @property
+    def rates(self) -> Rates:
+        """The megabytes a second of each push."""
+        size = self.megabytes_per_second * self.seconds
+        return Rates(tuple(size / seconds for seconds in self.rounds or (self.seconds,)))
 
     @property
     def flags(self) -> str:
-        return " ".join((*_concurrency(self.concurrency), "--chunk-size", f"{self.chunk_mib}MiB"))
+        """The flags for it; none for the default."""
+        chunk = self.chunk_mib * _MIB
+        return Setting(self.concurrency or None, chunk if chunk != CHUNK_SIZE else None).flags
 
-
-def _concurrency(number: int) -> tuple[str, ...]:
-    return () if number == FOUND_OUT else ("--concurrency", str(number))
+    @property
+    def is_default(self) -> bool:
+        """True when it is what no flag brings."""
+        return not self.flags
 
 
 def sweep(
@@ -53,34 +63,48 @@ def sweep(
     *,
     concurrency: Sequence[int],
     chunk_mib: Sequence[int],
+    rounds: range = range(1),
     options: Sequence[str],
     directory: Path,
 ) -> Iterator[Trial]:
-    """Push ``corpus`` once for each pair of settings, each time below a path of its own, so that nothing is there yet.
+    """Push ``corpus`` in each round with each pair of settings, in the order of ``syncer tune``.
 
-    ``options`` are passed on to ``syncer push``.  What was pushed stays at the registry.  Raises
-    ``CommandFailed`` and ``ServerFailed``.
+    Each push goes below a path of its own, so that nothing is there yet.  ``options`` are passed on to
+    ``syncer push``.  What was pushed stays at the registry.  Raises ``CommandFailed`` and ``ServerFailed``.
     """
     bundle = _bundle(corpus, directory)
-    run = secrets.token_hex(4)
-    for chunk in chunk_mib:
-        for parallel in concurrency:
-            place = f"{registry}/syncer-sweep/{run}/{parallel}-{chunk}"
-            settings = (*_concurrency(parallel), "--chunk-size", str(chunk * _MIB))
-            forgetful = ("--state-dir", str(directory / f"state-{parallel}-{chunk}"))  # else it mounts what it pushed
-            command = ("push", "--file", str(bundle), "--registry", place, *settings, *forgetful, *options)
+    pairs = {
+        Setting(parallel or None, chunk * _MIB): (parallel, chunk) for chunk in chunk_mib for parallel in concurrency
+    }
+    for number in rounds:
+        for setting in in_turn(list(pairs), number):
+            once = secrets.token_hex(4)
+            forgetful = ("--state-dir", str(directory / f"state-{once}"))  # else it mounts what it pushed
+            place = ("--file", str(bundle), "--registry", f"{registry}/syncer-sweep/{once}")
+            command = ("push", *place, *setting.flags.split(), *forgetful, *options)
             cost = measure(Command((*SYNCER, *command)), [], directory / "log")
-            yield Trial(parallel, chunk, cost.wall, cost.client_cpu, corpus.size / cost.wall / 1e6)
+            yield Trial(*pairs[setting], cost.wall, cost.client_cpu, corpus.size / cost.wall / 1e6)
 
 
-def sweep_here(settings: Sweep, corpus: Corpus, program: Program, directory: Path) -> Iterator[Trial]:
-    """The same against a registry that is started for it, over the link that the settings name.
+def joined(trials: Sequence[Trial]) -> list[Trial]:
+    """The medians of all rounds of each pair of settings."""
+    pairs = dict.fromkeys((trial.chunk_mib, trial.concurrency) for trial in trials)
+    return [_median([trial for trial in trials if (trial.chunk_mib, trial.concurrency) == pair]) for pair in pairs]
 
-    Of several rounds, each of which begins with another setting, the median is what counts.
-    """
+
+def _median(same: Sequence[Trial]) -> Trial:
+    """The medians of trials with the same settings."""
+    first = same[0]
+    seconds, cpu = (statistics.median(getattr(trial, name) for trial in same) for name in ("seconds", "cpu"))
+    size = first.megabytes_per_second * first.seconds
+    rounds = [trial.seconds for trial in same] if len(same) > 1 else []
+    return Trial(first.concurrency, first.chunk_mib, seconds, cpu, size / seconds, rounds)
+
+
+def sweep_here(settings: Sweep, corpus: Corpus, program: Program, directory: Path) -> list[Trial]:
+    """The same against a registry that is started for each round, over the link that the settings name."""
     trials: list[Trial] = []
     for number in range(settings.rounds):
-        start = number % len(settings.concurrency)
         with ExitStack() as stack:
             place = directory / f"round-{number}"
             place.mkdir()
@@ -91,16 +115,13 @@ def sweep_here(settings: Sweep, corpus: Corpus, program: Program, directory: Pat
             trials += sweep(
                 corpus,
                 address,
-                concurrency=(*settings.concurrency[start:], *settings.concurrency[:start]),
+                concurrency=settings.concurrency,
                 chunk_mib=settings.chunk_mib,
+                rounds=range(number, number + 1),
                 options=(),
                 directory=place,
             )
-    for chunk in settings.chunk_mib:
-        for parallel in settings.concurrency:
-            same = [trial for trial in trials if (trial.concurrency, trial.chunk_mib) == (parallel, chunk)]
-            seconds, cpu = (statistics.median(getattr(trial, name) for trial in same) for name in ("seconds", "cpu"))
-            yield replace(same[0], seconds=seconds, cpu=cpu, megabytes_per_second=corpus.size / seconds / 1e6)
+    return joined(trials)
 
 
 def default_to_best(trials: Sequence[Mapping[str, Any]]) -> float | None:
@@ -110,28 +131,25 @@ def default_to_best(trials: Sequence[Mapping[str, Any]]) -> float | None:
     return min(without) / min(others) if without and others else None
 
 
+def default(trials: Sequence[Trial]) -> Trial | None:
+    """What no flag brings; None where that was not tried."""
+    return next((trial for trial in trials if trial.is_default), None)
+
+
 def best(trials: Sequence[Trial]) -> Trial:
-    """The gentlest of those that come within 5 % of the quickest: fewer connections, then larger chunks."""
-    quickest = min(trial.seconds for trial in trials)
-    good = [trial for trial in trials if trial.seconds <= 1.05 * quickest]
-    return min(good, key=lambda trial: (trial.concurrency, -trial.chunk_mib))
+    """The gentlest of those that the quickest does not beat by more than the spread, and by more than 5 %.
+
+    No flag is gentler than any, then fewer connections, then chunks as they are without one.
+    """
+    quickest = max(trials, key=lambda trial: trial.rates.median)
+    good = [trial for trial in trials if not quickest.rates.is_above(trial.rates)]
+    return min(
+        good, key=lambda trial: (not trial.is_default, trial.concurrency, "--chunk" in trial.flags, -trial.chunk_mib)
+    )
 
 
 def to_json(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return [asdict(trial) for trial in trials]
-
-
-def plot(trials: Sequence[Trial], title: str) -> str:
-    """Throughput by concurrency, a line for each chunk size."""
-    series = {
-        f"{chunk} MiB chunks": [
-            (float(trial.concurrency), trial.megabytes_per_second)
-            for trial in trials
-            if trial.chunk_mib == chunk and trial.concurrency != FOUND_OUT
-        ]
-        for chunk in dict.fromkeys(trial.chunk_mib for trial in trials)
-    }
-    return lines(title, "concurrency", "MB/s", series, axis=math.log)
 
 
 def _bundle(corpus: Corpus, directory: Path) -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.corpus import Corpus, Image
 from benchmarks.installed import SYNCER
@@ -16,6 +21,8 @@ from benchmarks.resources import Command
 PROCESSES = 8
 """Processes of a tool that takes one image at a time; on two cores more brought nothing."""
 
+_DOCUMENT = re.compile(r"^\{$.*^\}$", re.DOTALL | re.MULTILINE)
+
 
 class Tool:
     """One program; a kind of work that it does not override is one that it cannot do."""
@@ -23,6 +30,8 @@ class Tool:
     name: str
     output = ""  # what a build leaves in the job's directory
     pushes_layouts = False  # takes a push from the corpus's OCI layouts, so no build must come first
+    is_variant = False  # of a tool that is here as well: it takes part only in works that name it
+    flushes = False  # brings a bundle to the disk before it says that it is done
 
     @property
     def found(self) -> bool:
@@ -43,6 +52,17 @@ class Tool:
                 return self.push(job)
             case Step.SYNC | Step.NOOP_SYNC:
                 return self.sync(job)
+
+    def flushed(self, command: Command, job: Job) -> Command:
+        """``command``, a build, with what it made brought to the disk after it where the tool does not do so itself."""
+        if self.flushes:
+            return command
+        flush = ("sh", "-c", 'place=$1; shift; "$@" && sync -f "$place"', "sh", str(self.bundled(job)))
+        return Command((*flush, *command.argv), command.environment, command.lines)
+
+    def account(self, _said: str) -> Mapping[str, Any] | None:
+        """The figures that the tool measured about itself, of what it ``said``; None where it says nothing."""
+        return None
 
     def build(self, _job: Job) -> Command:
         raise Cannot("makes no bundle")
@@ -72,6 +92,7 @@ class Tool:
 class Syncer(Tool):
     name = "syncer"
     output = "bundle.tar.zst"
+    flushes = True
 
     @property
     def found(self) -> bool:
@@ -79,6 +100,18 @@ class Syncer(Tool):
 
     def version(self) -> str:
         return said(*SYNCER, "version")
+
+    def account(self, said: str) -> Mapping[str, Any] | None:
+        """Seconds of the run, of its CPU and disk, and of its requests by what they waited for."""
+        found = _DOCUMENT.search(said)
+        document = json.loads(found[0]) if found else {}
+        if not document.get("measured"):
+            return None
+        waited: Counter[str] = Counter()
+        for registry in document["registries"]:
+            waited.update(registry["waited"])
+        bound = document["bound"]
+        return {**document["measured"], "waited": dict(waited), "bound": bound["text"] if bound else None}
 
     def build(self, job: Job) -> Command:
         place = ("--name", "bundle", "--output", str(job.directory))
@@ -106,6 +139,17 @@ class Syncer(Tool):
 
     def _command(self, job: Job, *arguments: str) -> Command:
         return Command((*SYNCER, *arguments, "--json"), job.environment)
+
+
+class SyncerOneRange(Syncer):
+    """syncer as it was before a large blob came by several connections."""
+
+    name = "syncer-one-range"
+    is_variant = True
+
+    def build(self, job: Job) -> Command:
+        whole = super().build(job)
+        return replace(whole, argv=(*whole.argv, "--ranges", "1"))
 
 
 class Floor(Tool):

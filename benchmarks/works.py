@@ -9,6 +9,7 @@ from benchmarks.jobs import Step
 from benchmarks.link import Link
 from benchmarks.page_cache import CAN_FORGET
 from benchmarks.throttle import Throttle
+from benchmarks.tools import Tool
 
 WIDE_AREA = Link(round_trip=0.040, bits_per_second=200e6)
 CAPPED = Link(round_trip=0.040, bits_per_second=80e6, for_each=True)
@@ -20,6 +21,8 @@ THROTTLED = Throttle(50), Throttle(50, told=True)
 _BUNDLE = (Step.BUILD, Step.VERIFY, Step.PUSH, Step.NOOP_PUSH)
 _SYNC = (Step.SYNC, Step.NOOP_SYNC)
 _RIVALS = ("imgpkg", "crane")  # whom the goals name
+_MIRRORS = ("ocync", "regsync")  # likewise, of a night's sync
+ONE_RANGE = "syncer-one-range"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Work:
     link: Link | Throttle | None = None
     cold: bool = False  # what a step reads is not in the page cache when it begins
     tools: tuple[str, ...] = ()  # only these; all that are found when empty
+    variants: tuple[str, ...] = ()  # of tools, that take part besides
     counted: tuple[str, ...] = ()  # only these go through relays that count; all when empty
 
     @property
@@ -42,6 +46,12 @@ class Work:
         link = f", {self.link}" if self.link else ""
         cold = ", cold" if self.cold else ""
         return f"{self.corpus}, {self.server}{tls}{link}{cold}"
+
+    def admits(self, tool: Tool) -> bool:
+        """Whether ``tool`` takes part."""
+        if tool.is_variant:
+            return tool.name in self.variants
+        return not self.tools or tool.name in self.tools
 
     @property
     def is_possible(self) -> bool:
@@ -61,7 +71,7 @@ class Sweep:
 
 
 SWEEPS = (
-    Sweep("fleet", (4, 8, 16, 32, 64), (4, 16, 64)),
+    Sweep("fleet", (0, 4, 8, 16, 32, 64), (4, 16, 64)),
     Sweep("small", (0, 8, 16, 32, 64, 96, 128), (16,), WIDE_AREA, rounds=3),
 )
 """What a full run tries against its first server; a concurrency of 0 is none that is given."""
@@ -87,11 +97,12 @@ def full(servers: list[str]) -> list[Work]:
         *(Work(corpus, _BUNDLE, main) for corpus in ("fleet", "big", "small")),
         *(Work("fleet", _BUNDLE, server) for server in others),
         *(Work(corpus, _SYNC, main) for corpus in ("fleet", "small")),
+        Work("night", _SYNC, main, tls=True, tools=("syncer", *_MIRRORS)),
         Work("big", (Step.BUILD, Step.PUSH), main, tls=True),
         Work("small", (Step.PUSH, Step.NOOP_PUSH), main, link=WIDE_AREA),
         Work("fleet", (Step.PUSH,), main, link=WIDE_AREA, tools=("syncer", "floor", "imgpkg")),
         *(Work("small", (Step.BUILD, Step.PUSH), main, link=link, tools=("syncer",)) for link in THROTTLED),
-        Work("huge", (Step.BUILD,), main),
+        Work("huge", (Step.BUILD,), main, variants=(ONE_RANGE,)),
         Work("huge", (Step.BUILD,), main, link=CAPPED, tools=("syncer", *_RIVALS)),
         Work("fleet", (Step.BUILD, Step.VERIFY, Step.PUSH), main, cold=True),
         *(Work(corpus, _BUNDLE, main, tools=("syncer",)) for corpus in ("many-1000", "many-3000", "many")),
@@ -108,6 +119,8 @@ def smoke(servers: list[str]) -> list[Work]:
         replace(bundle, link=WIDE_AREA),
         replace(bundle, cold=True),
         replace(bundle, steps=_SYNC),
+        replace(bundle, steps=_SYNC, tls=True),
+        replace(bundle, steps=(Step.BUILD,), link=CAPPED, variants=(ONE_RANGE,)),
     ]
 
 

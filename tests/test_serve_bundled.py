@@ -15,7 +15,7 @@ from syncer.errors import DigestMismatch, NotFound
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import AnyManifest
 from syncer.serve import Bundled, Layered, open_disk, serve
-from syncer.serve.bundle_storage import OpenBundle
+from syncer.serve.storage import OpenBundle
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import FORMATS, build

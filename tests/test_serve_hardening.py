@@ -166,7 +166,7 @@ async def test_a_connection_that_says_nothing_is_closed(
     serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threat: slow-loris, connections that never finish their first head."""
-    monkeypatch.setattr("syncer.serve.connection.HEADER_SECONDS", 0.1)
+    monkeypatch.setattr("syncer.serve.protocol.HEADER_SECONDS", 0.1)
 
     async with serve_disk() as registry:
         assert await raw(registry, "") == b""
@@ -185,7 +185,7 @@ async def test_an_idle_connection_is_closed(serve_disk: OpenRegistry, monkeypatc
 
 async def test_there_is_a_limit_to_connections(serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threat: more connections than memory or file descriptors."""
-    monkeypatch.setattr("syncer.serve.connection._MAX_CONNECTIONS", 2)
+    monkeypatch.setattr("syncer.serve.protocol._MAX_CONNECTIONS", 2)
 
     async with serve_disk() as registry:
         async with await connect(registry), await connect(registry):
@@ -197,7 +197,7 @@ async def test_a_body_that_stalls_ends_and_what_arrived_is_kept(
     serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Threat: uploads that hold a session and a connection for ever."""
-    monkeypatch.setattr("syncer.serve.connection.STALL_SECONDS", 0.1)
+    monkeypatch.setattr("syncer.serve.protocol.STALL_SECONDS", 0.1)
     monkeypatch.setattr("syncer.serve.server.HEADER_SECONDS", 0.1)  # for which a refused body is read on
 
     async with serve_disk() as registry:
@@ -278,12 +278,12 @@ async def test_a_client_that_does_not_read_is_cut_off(
     serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Threat: answers that are asked for and never taken."""
-    monkeypatch.setattr("syncer.serve.connection.STALL_SECONDS", 0.1)
+    monkeypatch.setattr("syncer.serve.protocol.STALL_SECONDS", 0.1)
     large = noise("large", 30_000_000)
 
     async with serve_disk() as registry:
         digest = await client.push_blob(registry, "app", large)
-        monkeypatch.setattr("syncer.serve.connection._MAX_CONNECTIONS", 1)
+        monkeypatch.setattr("syncer.serve.protocol._MAX_CONNECTIONS", 1)
         host, _, port = registry.address.rpartition(":")
         with socket.create_connection((host, int(port))) as connected:
             connected.sendall(get(f"/v2/app/blobs/{digest}").encode())

@@ -43,6 +43,7 @@ _LOOK = {
     "have": ("bundles:have", "List what a registry has, for the next delta."),
     "report": ("fleet:report", "Show what a run did, or several runs as one."),
     "doctor": ("login:doctor", "Examine a registry, and say what syncer does about it."),
+    "tune": ("login:tune", "Find the flags that suit a registry and the link to it."),
 }
 _SERVE = {"serve": ("serve:serve", "Serve a bundle or a directory as a registry.")}
 _LOG_IN = {

@@ -1,4 +1,4 @@
-"""Commands that speak to one registry, or to Palette, and move nothing: ``login`` and its kin, and ``doctor``.
+"""Commands that get to know one registry, or Palette: ``login`` and its kin, ``doctor``, and ``tune``.
 
 Keys and passwords are checked before they are kept.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,8 +18,11 @@ from msgspec import structs
 
 from syncer.api.doctor import Diagnosis, diagnose, lines_of
 from syncer.api.palette import PaletteAccess, check_palette_login
-from syncer.cli.command import argument, flag, option
-from syncer.cli.job import run
+from syncer.api.trials import Mix, Rates, Way
+from syncer.api.tune import Limits, Told, Tuning
+from syncer.api.tune import tune as try_settings
+from syncer.cli.command import argument, flag, option, takes
+from syncer.cli.job import LONGER_TO_STOP, run
 from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
@@ -27,17 +32,21 @@ from syncer.cli.options import (
     password_option,
     registry_option,
 )
-from syncer.cli.output import print_json
+from syncer.cli.output import note, print_json, warn
 from syncer.cli.palette import with_console
-from syncer.cli.parser import Heading
+from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import config_directory, login_store, registry_settings
 from syncer.errors import Exit, UsageError, without_secrets
+from syncer.formats.units import byte_count, parse_duration
 from syncer.profiles.palette import key as palette_key
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
 from syncer.registry import Credential, RegistryAddress, check_login, open_registries
 from syncer.registry.registries import is_loopback
+from syncer.report import human_bytes, human_seconds, printable
+from syncer.report.summary import quantity, require_writable, write_report
 from syncer.transport.guard import authority
 
+_NEWS = 30.0  # seconds between two lines of progress where nobody watches
 _FIRST_CONSOLE = "https://console.spectrocloud.com"
 
 
@@ -317,3 +326,141 @@ def _outcome(found: Diagnosis) -> str:
     """The last line: whether syncer can work with the registry."""
     failed = [check.name for check in found.checks if check.state == "failed"]
     return f"syncer cannot work with it: {failed[0]}" if failed else "syncer can work with it"
+
+
+@takes(registry=Word(metavar="REGISTRY", kind="a registry"))
+def tune(
+    *,
+    registry: RegistryAddress = registry_option(
+        "The registry, and a path in it that may be written to.",
+        required=True,
+        metavar="HOST[:PORT][/BASE]",
+        fixed=True,
+    ),
+    time_: float = option("How long to try.", "--time", default="2m", metavar="TIME", parse=parse_duration, fixed=True),
+    content: Mix = option(
+        "The layers that are sent: one large, one medium and many small ones; only small ones; or a few large ones.",
+        default=Mix.MIXED,
+        fixed=True,
+    ),
+    size: int = option(
+        "Content of one push, at most; less where the link is slow.",
+        default="64MiB",
+        metavar="BYTES",
+        parse=byte_count,
+        fixed=True,
+    ),
+    max_bytes: int = option(
+        "Send no more than this in all.", default="4GiB", metavar="BYTES", parse=byte_count, fixed=True
+    ),
+    json: bool = json_flag(),
+    progress: bool = flag("Show no progress on stderr.", default=True, heading=Heading.REPORTING),
+    report: Path | None = option("Write all results (JSON) to this file.", metavar="FILE", heading=Heading.REPORTING),
+    login: LoginOptions,
+    connection: ConnectionOptions,
+) -> None:
+    """Find the flags that suit a registry and the link to it.
+
+    Content that is made for it, which nothing compresses, is pushed to BASE/syncer-tune-… and pulled again, with one
+    setting after the other and none beside them, and removed: new images each time, by --concurrency 4 to 128 and by
+    other sizes of chunks and numbers of ranges where layers are large enough for these. The flags to use stand in the
+    last line. One that is given is kept, and not tried.
+
+    Examples:
+        syncer tune registry.example.com/scratch
+        syncer tune registry.example.com/scratch --time 10m --content large
+        syncer tune 10.10.254.254:8000/scratch --json > tuning.json
+
+    More: docs/command-line.md
+    """
+    if report is not None:
+        require_writable(report)
+    given = click.get_current_context().get_parameter_source("ranges") is not ParameterSource.DEFAULT
+    kept = [f"--concurrency {connection.concurrency}"] if connection.concurrency else []
+    kept += [f"--ranges {connection.ranges}"] if given else []
+    if kept:
+        note(f"{' and '.join(kept)} {'are' if len(kept) > 1 else 'is'} given, so that no other number is tried")
+    settings = registry_settings(connection, login, registry, everyone=[registry])
+    limits = Limits(
+        seconds=time_,
+        size=size,
+        most=max_bytes,
+        mix=content,
+        concurrency=connection.concurrency is None,
+        ranges=not given,
+    )
+
+    def cut(tuning: Tuning) -> None:
+        if report is not None:
+            write_report(report, tuning)
+        click.echo(f"stopped; {tuning.left or 'what was sent is removed'}", err=True)
+
+    async def job() -> Exit:
+        tell = _tell_trials(limits) if progress else None
+        found = await try_settings(registry, settings=settings, limits=limits, tell=tell, warn=warn, on_cut=cut)
+        if report is not None:
+            write_report(report, found)
+        if json:
+            print_json(found.to_json())
+        else:
+            click.echo(without_secrets("\n".join(_trials(found))))
+        if found.exit:
+            click.echo(f"error: {printable(str(found.ended))}", err=True)
+        return found.exit
+
+    run(job, farewell=None, seconds_to_stop=LONGER_TO_STOP)
+
+
+def _tell_trials(limits: Limits) -> Callable[[Told], None]:
+    """Make who says on standard error how each trial went; where nobody watches, now and then."""
+    interval = 0.0 if sys.stderr.isatty() else _NEWS
+    last = time.monotonic()
+
+    def tell(told: Told) -> None:
+        nonlocal last
+        if time.monotonic() - last < interval:
+            return
+        last = time.monotonic()
+        both = f"{told.push}" if told.push == told.pull else f"{told.push} to push, {told.pull} to pull"
+        rates = ", ".join(f"{way.value} {_speed(told.trial.rate(way))}" for way in Way)
+        click.echo(f"{human_seconds(told.seconds)} of {human_seconds(limits.seconds)}: {both}: {rates}", err=True)
+
+    return tell
+
+
+def _trials(found: Tuning) -> Iterator[str]:
+    """The lines for people: each setting with its results, and the flags to use."""
+    layers = [size for image in found.mix.layers(found.size) for size in image]
+    yield f"registry:  {found.registry}"
+    yield (
+        f"content:   {human_bytes(found.size)} in {quantity(len(layers), 'layer')}, the largest of "
+        f"{human_bytes(max(layers))}; {human_bytes(found.sent)} sent in {human_seconds(found.seconds)}"
+    )
+    rows = [("", *(f"{way.value}, median (from, to)" for way in Way), "trials", "retries")]
+    for setting in found.settings:
+        rates = [found.search.rates(way, setting) if found.is_of(way, setting) else None for way in Way]
+        if any(rates):
+            trials = max(len(rate.values) for rate in rates if rate)
+            cells = [_cell(rate) for rate in rates]
+            rows.append((str(setting), *cells, str(trials), str(found.search.retries[setting] or "")))
+    if len(rows) > 1:
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        yield ""
+        for row in rows:
+            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        yield ""
+    if found.untried and len(rows) > 1:
+        yield f"not tried: {found.untried}"
+    yield f"removed:   {found.left or 'all that was sent; its blobs go with the garbage collection of the registry'}"
+    yield f"advice:    {found.advice}"
+
+
+def _cell(rates: Rates | None) -> str:
+    if rates is None:
+        return "-"
+    least, most = map(_speed, rates.spread)
+    return f"{_speed(rates.median)} ({least}, {most})" if len(rates.values) > 1 else _speed(rates.median)
+
+
+def _speed(rate: float) -> str:
+    return f"{human_bytes(round(rate))}/s"

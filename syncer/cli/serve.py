@@ -19,8 +19,8 @@ from syncer.errors import Exit, UsageError
 from syncer.formats.units import parse_duration
 from syncer.serve import Storage, Tls, open_disk
 from syncer.serve import serve as serve_storage
-from syncer.serve.bundle_storage import Bundled, Layered
 from syncer.serve.disk import KEEP_SECONDS
+from syncer.serve.storage import Bundled, Layered
 
 _LEAST_KEEP_SECONDS = 60
 

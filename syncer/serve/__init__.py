@@ -1,8 +1,7 @@
 """A bundle, a directory, or the one beneath the other, as a registry."""
 
-from syncer.serve.bundle_storage import Bundled, Layered
 from syncer.serve.disk import Disk, open_disk
 from syncer.serve.server import Address, Tls, serve
-from syncer.serve.storage import Storage, Writable
+from syncer.serve.storage import Bundled, Layered, Storage, Writable
 
 __all__ = ["Address", "Bundled", "Disk", "Layered", "Storage", "Tls", "Writable", "open_disk", "serve"]

@@ -15,7 +15,6 @@ from msgspec import Struct, field
 from syncer.errors import DigestMismatch
 from syncer.oci import Digest
 from syncer.oci.descriptor import OCI_INDEX
-from syncer.serve.connection import write_piece
 from syncer.serve.protocol import (
     COMMON_HEADERS,
     BlobAt,
@@ -27,6 +26,7 @@ from syncer.serve.protocol import (
     empty_response,
     json_response,
     not_modified,
+    write_piece,
 )
 from syncer.serve.storage import Storage, StoredBlob, StoredManifest, verify
 

@@ -28,11 +28,12 @@ from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.serve import reading, writing
-from syncer.serve.connection import HEADER_SECONDS, Connection
 from syncer.serve.protocol import (
+    HEADER_SECONDS,
     Base,
     BlobAt,
     Catalog,
+    Connection,
     Endpoint,
     ManifestAt,
     Problem,

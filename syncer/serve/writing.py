@@ -18,7 +18,6 @@ from msgspec import Struct, field
 from syncer.errors import DigestMismatch, InvalidContent
 from syncer.oci import Digest, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
-from syncer.serve.connection import next_piece, unread
 from syncer.serve.protocol import (
     BlobAt,
     ManifestAt,
@@ -27,9 +26,11 @@ from syncer.serve.protocol import (
     Uploads,
     empty_response,
     is_repository,
+    next_piece,
     parse_digest,
     parse_tag,
     unknown_upload,
+    unread,
 )
 from syncer.serve.reading import Checks, unknown_blob, unknown_manifest
 from syncer.serve.storage import Kept, Upload, Writable

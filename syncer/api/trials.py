@@ -1,0 +1,292 @@
+"""Trials of options in turns, and what they prove.
+
+Each setting is tried in turn, round after round, in an order that changes, so that a link that drifts favours none.
+What seems faster than no option at all is then tried beside that once more, turn and turn about; only those trials
+decide, since the best of many settings is by chance alone better than it is.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from msgspec import Struct, structs
+
+from syncer.registry.download import SPREAD_FROM
+from syncer.registry.upload_session import CHUNK_SIZE
+
+_MIB = 1024 * 1024
+_CONCURRENCY = (4, 8, 16, 32, 64, 128)
+_CHUNKS = (4 * _MIB, 64 * _MIB)
+_RANGES = (1, 32)
+LEAST_LAYER = {"--chunk-size": 2 * _CHUNKS[0], "--ranges": SPREAD_FROM}
+"""The bytes of a layer from which on an option makes a difference."""
+
+_SMALL_IMAGE = 16  # layers
+_TINY = 2048  # bytes
+
+_ROUNDS = 5  # in which settings are tried, at most
+_EXPLORING = 0.6  # of the time, at most
+_PAIRS, _LEAST_PAIRS = 8, 3  # of trials that decide
+_GAIN = 1.05  # a smaller one is none
+_MUCH = 1.5  # times as slow as the default, in a single trial
+_MANY = 6  # results, of which the highest and the lowest are left out
+
+
+class Setting(Struct, frozen=True):
+    """Options of a push or a pull; None is what they are without a flag."""
+
+    concurrency: int | None = None
+    chunk_size: int | None = None  # bytes of an upload in one request
+    ranges: int | None = None  # connections for one large blob
+
+    @property
+    def flags(self) -> str:
+        """The flags for it; none for the default."""
+        given = {
+            "--concurrency": self.concurrency,
+            "--chunk-size": self.chunk_size and f"{self.chunk_size // _MIB}MiB",
+            "--ranges": self.ranges,
+        }
+        return " ".join(f"{flag} {value}" for flag, value in given.items() if value is not None)
+
+    @property
+    def of_push(self) -> Setting:
+        """The part of it that makes a difference to a push."""
+        return Setting(self.concurrency, self.chunk_size)
+
+    @property
+    def of_pull(self) -> Setting:
+        """The part of it that makes a difference to a pull."""
+        return Setting(self.concurrency, ranges=self.ranges)
+
+    def __str__(self) -> str:
+        return self.flags or "no flag"
+
+
+DEFAULT = Setting()
+"""No flag."""
+
+
+class Way(StrEnum):
+    """The directions in which content goes."""
+
+    PUSH = "push"
+    PULL = "pull"
+
+    def part(self, setting: Setting) -> Setting:
+        """The part of ``setting`` that makes a difference to it."""
+        return setting.of_push if self is Way.PUSH else setting.of_pull
+
+
+class Trial(Struct, frozen=True):
+    """A push and a pull of the same content, each in bytes a second."""
+
+    push: float
+    pull: float
+    retries: int = 0  # of requests
+
+    def rate(self, way: Way) -> float:
+        """The bytes a second of one of the two."""
+        return self.push if way is Way.PUSH else self.pull
+
+
+class Rates(Struct, frozen=True):
+    """The bytes a second of several trials, of which there is one at least."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The one in the middle."""
+        return statistics.median(self.values)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The lowest and the highest; of many the second lowest and the second highest."""
+        ordered, out = sorted(self.values), len(self.values) >= _MANY
+        return ordered[out], ordered[-1 - out]
+
+    def is_above(self, other: Rates) -> bool:
+        """Tell whether it is faster by more than the spread of both, and by more than a twentieth."""
+        return self.spread[0] > other.spread[1] and self.median >= _GAIN * other.median
+
+    def to_json(self) -> dict[str, Any]:
+        least, most = self.spread
+        rounded = {"bytes_per_second": self.median, "least": least, "most": most}
+        return {name: round(value) for name, value in rounded.items()} | {"trials": len(self.values)}
+
+
+def in_turn(settings: Sequence[Setting], number: int) -> list[Setting]:
+    """The order of ``settings`` in the round ``number``: every second one is backwards, and each pair begins elsewhere.
+
+    >>> [[setting.concurrency for setting in in_turn([Setting(1), Setting(2), Setting(3)], n)] for n in range(3)]
+    [[1, 2, 3], [3, 2, 1], [2, 3, 1]]
+    """
+    start = number // 2 % len(settings)
+    turned = [*settings[start:], *settings[:start]]
+    return turned[::-1] if number % 2 else turned
+
+
+Attempt: TypeAlias = Callable[[Setting, Setting], Awaitable[Trial]]
+"""A push by the one setting, and a pull by the other."""
+
+
+class Search:
+    """The trials of some settings beside the default, and what they say.
+
+    ``attempt`` makes one, and ``spent`` tells the part of all that may be spent, of time or of bytes, that is spent.
+    """
+
+    def __init__(self, settings: Sequence[Setting], attempt: Attempt, spent: Callable[[], float]) -> None:
+        self.settings = (DEFAULT, *settings)
+        self.seen: dict[tuple[Way, Setting], list[float]] = defaultdict(list)
+        self.retries: dict[Setting, int] = defaultdict(int)
+        self.finalists: dict[Way, Setting] = {}  # what seemed faster than the default
+        self.decided: dict[Way, tuple[Rates, Rates]] = {}  # of the default, and of the finalist
+        self.is_whole = False  # everything was tried as often as it takes
+        self._attempt = attempt
+        self._spent = spent
+        self._last = 0.0  # the part that the last trial took
+
+    async def run(self) -> None:
+        """Try all settings, and the best once more; what ``attempt`` raises ends it, and what was found stays."""
+        self.is_whole = await self._explore()
+        for way in Way:
+            if best := self._best(way):
+                self.finalists[way] = best
+        if self.finalists:
+            self.is_whole &= await self._decide()
+
+    def rates(self, way: Way, setting: Setting) -> Rates | None:
+        """All results of ``setting``; None without any."""
+        found = self.seen.get((way, way.part(setting)))
+        return Rates(tuple(found)) if found else None
+
+    def advice(self, way: Way) -> Setting:
+        """The setting that is proven to be faster than the default; else the default."""
+        if way not in self.decided:
+            return DEFAULT
+        default, finalist = self.decided[way]
+        return self.finalists[way] if finalist.is_above(default) else DEFAULT
+
+    async def _explore(self) -> bool:
+        """Whether each setting was tried twice, but for those that were seen to be slow at once."""
+        running = list(self.settings)
+        for number in range(_ROUNDS):
+            for setting in in_turn(running, number):
+                if self._spent() + self._last > (_EXPLORING if number > 1 else 1.0):
+                    return number > 1
+                await self._try(setting.of_push, setting.of_pull)
+            much = _GAIN if number else _MUCH
+            running = [each for each in running if each == DEFAULT or not self._is_slow(each, much)]
+            if len(running) == 1 and number:
+                break
+        return True
+
+    def _is_slow(self, setting: Setting, much: float) -> bool:
+        """Whether each result of ``setting`` is slower than the worst of the default, by so ``much``."""
+        pairs = [(self.rates(way, setting), self.rates(way, DEFAULT)) for way in Way if way.part(setting) != DEFAULT]
+        return all(own and usual and much * max(own.values) < min(usual.values) for own, usual in pairs)
+
+    def _best(self, way: Way) -> Setting | None:
+        """The best value of each option that seems to bring more than the default; None without any."""
+        usual = self.rates(way, DEFAULT)
+        best: dict[str, tuple[float, int]] = {}
+        for setting in self.settings:
+            part = way.part(setting)
+            rates = self.rates(way, part)
+            if part == DEFAULT or usual is None or rates is None or rates.median < _GAIN * usual.median:
+                continue
+            for name, value in structs.asdict(part).items():
+                if value is not None and (rates.median, value) > best.get(name, (0.0, 0)):
+                    best[name] = rates.median, value
+        return Setting(**{name: value for name, (_, value) in best.items()}) if best else None
+
+    async def _decide(self) -> bool:
+        """Try the finalists beside the default; whether often enough."""
+        of_default: list[Trial] = []
+        of_finalists: list[Trial] = []
+        push, pull = (self.finalists.get(way, DEFAULT) for way in Way)
+        for number in range(_PAIRS):
+            if self._spent() + 2 * self._last > 1:
+                break
+            for is_default in (True, False) if number % 2 else (False, True):
+                if is_default:
+                    of_default.append(await self._try(DEFAULT, DEFAULT))
+                else:
+                    of_finalists.append(await self._try(push, pull))
+        if len(of_default) < _LEAST_PAIRS:
+            return False
+        for way in self.finalists:
+            both = (Rates(tuple(trial.rate(way) for trial in trials)) for trials in (of_default, of_finalists))
+            default, finalist = both
+            self.decided[way] = default, finalist
+        return True
+
+    async def _try(self, push: Setting, pull: Setting) -> Trial:
+        before = self._spent()
+        trial = await self._attempt(push, pull)
+        self._last = self._spent() - before
+        self.seen[Way.PUSH, push].append(trial.push)
+        self.seen[Way.PULL, pull].append(trial.pull)
+        if trial.retries:
+            self.retries[push] += trial.retries
+        return trial
+
+
+class Mix(StrEnum):
+    """The kinds of content that may be sent."""
+
+    MIXED = "mixed"  # a large layer, one of some size, and many small ones
+    SMALL = "small"  # many layers of some kilobytes
+    LARGE = "large"  # a few large layers
+
+    def largest(self, size: int) -> int:
+        """The bytes of the largest layer of ``size`` bytes in all."""
+        return max(layer for image in self.layers(size) for layer in image)
+
+    def layers(self, size: int) -> list[list[int]]:
+        """The sizes of the layers of each image, of about ``size`` bytes in all."""
+        match self:
+            case Mix.MIXED:
+                small = _varied(size * 5 // 16, _number(size, 256 * 1024, 128, 512))
+                return [*_cut(small), [max(1, size * 2 // 16), max(1, size * 9 // 16)]]
+            case Mix.SMALL:
+                return list(_cut(_varied(size, _number(size, 32 * 1024, 256, 1024))))
+            case Mix.LARGE:
+                return [[max(1, size * 9 // 16)], *([max(1, size // 16)] for _ in range(7))]
+
+
+def _number(size: int, mean: int, least: int, most: int) -> int:
+    """The number of layers of ``mean`` bytes in ``size``, within limits, unless they would be tiny."""
+    return max(1, min(max(size // mean, least), most, size // _TINY))
+
+
+def _varied(size: int, count: int) -> list[int]:
+    """Split ``size`` bytes into ``count`` sizes between a quarter of the mean and seven quarters."""
+    mean = size / count
+    return [max(1, int(mean * (0.25 + 1.5 * number / max(1, count - 1)))) for number in range(count)]
+
+
+def _cut(sizes: Sequence[int]) -> Iterator[list[int]]:
+    images = -(-len(sizes) // _SMALL_IMAGE)
+    return (list(sizes[number::images]) for number in range(images))
+
+
+def candidates(largest: int, *, concurrency: bool = True, ranges: bool = True) -> list[Setting]:
+    """The settings to try where the ``largest`` layer has so many bytes, each of one option.
+
+    Options that are given already are not tried.
+    """
+    numbers = _CONCURRENCY if concurrency else ()
+    ways = _RANGES if ranges and largest > LEAST_LAYER["--ranges"] else ()
+    chunks = [size for size in _CHUNKS if largest > 2 * min(size, CHUNK_SIZE)]
+    return [
+        *(Setting(concurrency=number) for number in numbers),
+        *(Setting(chunk_size=size) for size in chunks),
+        *(Setting(ranges=number) for number in ways),
+    ]

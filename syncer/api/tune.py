@@ -1,0 +1,482 @@
+"""The tuning for a registry and the link to it: pushes and pulls of content made for it, by one setting after another.
+
+The content lies in a repository of its own, and is removed again.  ``api/trials.py`` has what the trials prove.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import anyio
+import orjson
+from anyio import to_thread
+from msgspec import Struct, structs
+
+from syncer.api.delta import for_each
+from syncer.api.result import hearing
+from syncer.api.trials import DEFAULT, LEAST_LAYER, Mix, Search, Setting, Trial, Way, candidates
+from syncer.content import Blob, Item, PourableBlob, Progress
+from syncer.errors import Denied, DigestMismatch, Exit, SyncerError, TargetError
+from syncer.oci import Descriptor, Digest, Reference
+from syncer.oci.manifest import AnyManifest
+from syncer.profiles.definition.artifacts import Spool, artifact_manifest, open_spool
+from syncer.registry import (
+    Registries,
+    RegistryAddress,
+    RegistrySettings,
+    RegistryTarget,
+    check_login,
+    open_registries,
+)
+from syncer.registry.repository import Registry, is_success
+from syncer.registry.upload_session import Manner
+from syncer.report import human_bytes
+from syncer.report.figures import instant
+from syncer.report.summary import quantity
+from syncer.transfer.events import Event, ImageFailed, Paused
+from syncer.transfer.run import WORKERS, Options, transfer
+from syncer.transport.client import TROUBLE
+from syncer.transport.failures import spelt_status
+
+_MIB = 1024 * 1024
+
+_FIRST = _MIB  # bytes of the first push, which is to find out how many bytes take how long
+_TRIALS = 28  # for which there is to be time
+_WORTH_GROWING = 1.3  # times the size
+_OVERTIME = 1.25
+_SECONDS_TO_CLEAN = 8.0
+_SECONDS_TO_STORE = 3.0  # that a registry may need for a manifest after its connection was cut
+_LOOK = 0.25  # seconds
+_DELETED_AT_ONCE = 8
+_IN_MEMORY = _MIB  # bytes of a larger layer are in a file, as those of a bundle are
+_WORTH_A_THREAD = 256 * 1024
+_REFUSED = (HTTPStatus.BAD_REQUEST, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+
+_IN_TROUBLE = frozenset(map(spelt_status, TROUBLE))
+"""The reasons of pauses that say nothing about limits."""
+
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+class Throttled(SyncerError):
+    """The registry asked for a pause, so that nothing more can be measured."""
+
+
+class Tuning(Struct, frozen=True, kw_only=True):
+    """The findings of all trials at a registry."""
+
+    registry: str
+    repository: str  # that the content was sent to
+    started: datetime
+    seconds: float
+    mix: Mix
+    size: int  # bytes of one push
+    sent: int  # bytes, of all
+    search: Search
+    ended: SyncerError | None  # why it ended early
+    left: str | None  # what stays at the registry; None: nothing
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code: that of the error that ended it; a registry that throttles is none."""
+        return Exit.OK if self.ended is None or isinstance(self.ended, Throttled) else self.ended.exit
+
+    @property
+    def advice(self) -> str:
+        """The flags to use, in a sentence."""
+        if isinstance(self.ended, Throttled):
+            return f"no flag is needed: {self.ended}, and without one syncer keeps to what it takes"
+        if self.ended is not None:
+            return "the trials ended early, so no flag is advised"
+        proven = {way: setting for way in Way if (setting := self.search.advice(way)) != DEFAULT}
+        if not proven:
+            if len(self.search.settings) == 1:
+                return f"no flag is advised, since there was none to try but {self.untried}"
+            if not self.search.is_whole:
+                return "there was too little time to tell whether a flag helps; give more with --time"
+            return "no flag is needed: the default is as fast as anything tried (within the spread)"
+        told = [f"{setting.flags} to {way.value}, {self._gain(way)}" for way, setting in proven.items()]
+        others = [f"; to {way.value}, no flag is needed" for way in Way if way not in proven]
+        return f"use {' and '.join(told)}{''.join(others)}"
+
+    def _gain(self, way: Way) -> str:
+        default, finalist = self.search.decided[way]
+        return f"which is {finalist.median / default.median:.2f} times as fast as without"
+
+    def to_json(self) -> dict[str, Any]:
+        rows = []
+        for setting in self.settings:
+            rates = {way.value: self.search.rates(way, setting) for way in Way if self.is_of(way, setting)}
+            rows.append(
+                {"flags": setting.flags, **structs.asdict(setting), "retries": self.search.retries[setting]}
+                | {way: found.to_json() for way, found in rates.items() if found}
+            )
+        return {
+            "kind": "tune",
+            "registry": self.registry,
+            "repository": self.repository,
+            "started": instant(self.started),
+            "seconds": round(self.seconds, 1),
+            "exit_code": int(self.exit),
+            "content": {"mix": self.mix.value, "bytes": self.size},
+            "bytes_sent": self.sent,
+            "settings": rows,
+            "flags": {way.value: self.search.advice(way).flags for way in Way},
+            "advice": self.advice,
+            "untried": self.untried,
+            "ended_early": str(self.ended) if self.ended else None,
+            "left": self.left,
+        }
+
+    @property
+    def untried(self) -> str | None:
+        """The options that were not tried since no layer was large enough for them; None without any."""
+        largest = self.mix.largest(self.size)
+        lacking = {flag: human_bytes(least) for flag, least in LEAST_LAYER.items() if largest <= least}
+        if not lacking:
+            return None
+        return f"{' and '.join(lacking)}, for which a layer must have more than {' and '.join(lacking.values())}"
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The settings to try: no flag, one option after the other, and those together that seemed to help."""
+        return list(dict.fromkeys((*self.search.settings, *self.search.finalists.values())))
+
+    def is_of(self, way: Way, setting: Setting) -> bool:
+        """Tell whether ``setting`` is one of ``way``, and has no option for the other one alone."""
+        return way.part(setting) == setting
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """The limits of the trials in time and bytes, and the content that they send."""
+
+    seconds: float = 120.0
+    size: int = 64 * _MIB  # bytes of one push, at most
+    most: int = 4096 * _MIB  # bytes of all pushes
+    mix: Mix = Mix.MIXED
+    concurrency: bool = True  # whether it is to be found out
+    ranges: bool = True
+
+
+class Told(Struct, frozen=True):
+    """A trial that has ended: its settings, its result, and the part of all that is spent."""
+
+    push: Setting
+    pull: Setting
+    trial: Trial
+    seconds: float  # since the beginning
+
+
+async def tune(
+    address: RegistryAddress,
+    *,
+    settings: RegistrySettings | None = None,
+    limits: Limits | None = None,
+    tell: Callable[[Told], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+    on_cut: Callable[[Tuning], None] | None = None,
+) -> Tuning:
+    """Find the options that suit the registry at ``address``, in a repository of its own below the base path.
+
+    ``tell`` hears of each trial, ``warn`` of what stays at the registry, and ``on_cut`` what was found until
+    it was cancelled.  What was sent is removed, however it ends.  Raises a ``SyncerError`` where not even the
+    first, small push succeeds: ``Denied`` and ``TargetError`` where nothing may be written.
+    """
+    settings = settings or RegistrySettings()
+    few = structs.replace(settings.transport.limits, attempts=3, outage=min(settings.transport.limits.outage, 10.0))
+    settings = structs.replace(settings, transport=structs.replace(settings.transport, limits=few))
+    async with open_registries(settings) as registries:
+        await check_login(registries, address)
+        bench = _Bench(registries, address, settings, limits=limits or Limits(), tell=tell, warn=warn or _ignore)
+        async with bench.cleaning():
+            try:
+                return await bench.run()
+            except anyio.get_cancelled_exc_class():
+                bench.was_cut = on_cut
+                raise
+
+
+def _ignore(_: str) -> None:
+    """Say nothing."""
+
+
+class _Bench:
+    """The content, the registry, and what has been spent."""
+
+    def __init__(
+        self,
+        registries: Registries,
+        address: RegistryAddress,
+        settings: RegistrySettings,
+        *,
+        limits: Limits,
+        tell: Callable[[Told], None] | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._address = address
+        self._settings = settings
+        self._limits = limits
+        self._tell = tell
+        self._warn = warn
+        base = f"{address.base}/" if address.base else ""
+        self.name = f"{base}syncer-tune-{os.urandom(4).hex()}"
+        registry = registries.registry(address.host, plain_http=address.plain_http)
+        self._repository = registry.repository(self.name, "pull,push,delete")
+        self._began, self._started = time.monotonic(), datetime.now(UTC)
+        self._largest = max(1, min(limits.size, limits.most // _TRIALS))
+        self._size = min(_FIRST, self._largest)
+        self._sent = 0
+        self._there: dict[Digest, None] = {}  # manifests that may be at the registry
+        self._storing: set[Digest] = set()  # manifests whose storing has begun, and has not ended well
+        self._keeps: str | None = None  # why it deletes nothing
+        self._search = Search((), self.attempt, self._spent)
+        self.was_cut: Callable[[Tuning], None] | None = None
+
+    async def run(self) -> Tuning:
+        """All trials, in the time that there is; a first small one takes as long as it takes."""
+        ended: SyncerError | None = None
+        seconds = await self._first()
+        with anyio.move_on_after(_OVERTIME * self._limits.seconds):
+            try:
+                await self._find_size(seconds)
+                wanted = candidates(
+                    self._limits.mix.largest(self._size),
+                    concurrency=self._limits.concurrency,
+                    ranges=self._limits.ranges,
+                )
+                self._search = Search(wanted, self.attempt, self._spent)
+                await self._search.run()
+            except SyncerError as error:
+                ended = error
+        await self._clean(is_cut=True)
+        return self._tuning(ended)
+
+    def _tuning(self, ended: SyncerError | None) -> Tuning:
+        return Tuning(
+            registry=str(self._address),
+            repository=f"{self._address.host}/{self.name}",
+            started=self._started,
+            seconds=time.monotonic() - self._began,
+            mix=self._limits.mix,
+            size=self._size,
+            sent=self._sent,
+            search=self._search,
+            ended=ended,
+            left=self._left(),
+        )
+
+    def _spent(self) -> float:
+        """The part of the time, or of the bytes, that is spent."""
+        return max((time.monotonic() - self._began) / self._limits.seconds, self._sent / self._limits.most)
+
+    async def _first(self) -> float:
+        """The seconds of the first trial, which shows what may be done; raises a ``SyncerError`` if it fails."""
+        began = time.monotonic()
+        await self._carry_out(DEFAULT, DEFAULT)
+        if self._keeps:
+            self._warn(f"{self._keeps}: what is sent stays in {self._address.host}/{self.name}")
+        return time.monotonic() - began
+
+    async def _find_size(self, seconds: float) -> None:
+        """Let pushes grow until as many as are needed fit into the time, after one that took so many ``seconds``."""
+        while self._size < self._largest:
+            times = self._limits.seconds / _TRIALS / seconds
+            if times < _WORTH_GROWING:
+                return
+            self._size = min(self._largest, int(self._size * min(times, 8)))
+            began = time.monotonic()
+            await self._carry_out(DEFAULT, DEFAULT)
+            seconds = time.monotonic() - began
+
+    async def attempt(self, push: Setting, pull: Setting) -> Trial:
+        """Push new content by one setting and pull it by the other; raises a ``SyncerError``, such as ``Throttled``."""
+        trial = await self._carry_out(push, pull)
+        if self._tell:
+            self._tell(Told(push, pull, trial, time.monotonic() - self._began))
+        return trial
+
+    async def _carry_out(self, push: Setting, pull: Setting) -> Trial:
+        with open_spool() as spool:
+            names = await to_thread.run_sync(self._make, spool)
+            self._there |= {name.digest: None for name in names if name.digest}
+            self._sent += self._size
+            pushed, tried = await self._time(names, push, spool)
+            pulled, again = await self._time(names, pull)
+        if not self._keeps:
+            await self._clean()
+        return Trial(self._size / pushed, self._size / pulled, tried + again)
+
+    async def _time(
+        self, names: Sequence[Reference], setting: Setting, spool: Spool | None = None
+    ) -> tuple[float, int]:
+        """The seconds that a push of ``names`` from ``spool`` takes, else a pull; and the retries of its requests."""
+        failures: list[SyncerError] = []
+        pauses: list[Paused] = []
+        items = [Item(name, name, referrers=False) for name in names]
+        number = setting.concurrency or self._settings.transport.limits.requests_per_host
+        options = Options(workers=number or WORKERS)
+        began = time.monotonic()
+        async with open_registries(_applied(setting, self._settings)) as registries:
+            registry = registries.registry(self._address.host, plain_http=self._address.plain_http)
+            manner = Manner(self._address.host, setting.chunk_size or self._settings.chunk_size)
+            target = _Scratch(registry, manner, self._storing) if spool else _Nowhere()
+            with anyio.CancelScope() as scope:
+
+                def hear(event: Event) -> None:
+                    if isinstance(event, ImageFailed):
+                        failures.append(event.error)
+                    elif isinstance(event, Paused) and event.reason not in _IN_TROUBLE:
+                        pauses.append(event)
+                        scope.cancel()
+
+                with hearing(registries, hear):
+                    await transfer(items, spool or registries, target, options=options, emit=hear)
+            seconds = time.monotonic() - began
+            retries = sum(traffic.retries for traffic in registries.traffic.values())
+        if pauses:
+            raise Throttled(f"{pauses[0].host} limits requests ({pauses[0].reason})")
+        if failures:
+            raise failures[0]
+        return seconds, retries
+
+    def _make(self, spool: Spool) -> list[Reference]:
+        """Make images that no registry has, and that nothing compresses; the function blocks."""
+        names = []
+        for sizes in self._limits.mix.layers(self._size):
+            layers = [_make_layer(spool, size) for size in sizes]
+            rootfs = {"type": "layers", "diff_ids": [str(layer.digest) for layer in layers]}
+            config = orjson.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs})
+            manifest = artifact_manifest(spool.add_bytes(config, _CONFIG), layers)
+            name = Reference(self._address.host, self.name, None, manifest.descriptor.digest)
+            names.append(spool.add_artifact(name, manifest))
+        return names
+
+    @asynccontextmanager
+    async def cleaning(self) -> AsyncIterator[None]:
+        """A block after which nothing of ours is at the registry, as far as it lets that be done."""
+        try:
+            yield
+        except BaseException:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_SECONDS_TO_CLEAN):
+                await self._clean(is_cut=True)
+            if self.was_cut:
+                self.was_cut(self._tuning(None))
+            elif left := self._left():
+                self._warn(left)
+            raise
+
+    async def _clean(self, *, is_cut: bool = False) -> None:
+        """Delete what may be at the registry; after a push that was cut, also what it may still be about to store."""
+        absent: set[Digest] = set()
+
+        async def delete(digest: Digest) -> None:
+            await self._delete(digest, absent)
+
+        await for_each(list(self._there), delete, _DELETED_AT_ONCE)
+        with anyio.move_on_after(_SECONDS_TO_STORE if is_cut else 0):
+            while self._storing & absent:
+                await anyio.sleep(_LOOK)
+                await for_each(self._storing & absent, delete, _DELETED_AT_ONCE)
+
+    async def _delete(self, digest: Digest, absent: set[Digest]) -> None:
+        if self._keeps:
+            return
+        try:
+            answer = await self._repository.delete_manifest(str(digest))
+        except Denied as error:
+            self._keeps = f"the registry does not let this login delete anything ({error})"
+            return
+        except SyncerError:
+            return
+        if is_success(answer) or answer.status == HTTPStatus.NOT_FOUND:
+            self._there.pop(digest, None)
+            absent.add(digest)
+            if answer.status != HTTPStatus.NOT_FOUND:
+                self._storing.discard(digest)
+        elif answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            self._keeps = f"the registry does not let this login delete anything (status {answer.status})"
+        elif answer.status in _REFUSED:
+            self._keeps = f"the registry deletes nothing (status {answer.status})"
+
+    def _left(self) -> str | None:
+        """A sentence about what stays at the registry; None when nothing does."""
+        if not self._there:
+            return None
+        place = f"{self._address.host}/{self.name}"
+        if self._keeps:
+            return f"{human_bytes(self._sent)} stay in {place}, since {self._keeps}: remove that repository there"
+        return f"{quantity(len(self._there), 'image')} may be left in {place}, since the registry could not be asked"
+
+
+def _applied(setting: Setting, settings: RegistrySettings) -> RegistrySettings:
+    """``settings`` with the options of ``setting``."""
+    given = {"requests_per_host": setting.concurrency, "ranges": setting.ranges}
+    limits = structs.replace(settings.transport.limits, **{k: v for k, v in given.items() if v is not None})
+    transport = structs.replace(settings.transport, limits=limits)
+    return structs.replace(settings, transport=transport, chunk_size=setting.chunk_size or settings.chunk_size)
+
+
+class _Scratch(RegistryTarget):
+    """A registry as a target, of which it is known which manifests it may be storing still."""
+
+    def __init__(self, registry: Registry, manner: Manner, storing: set[Digest]) -> None:
+        super().__init__(registry, manner)
+        self._storing = storing
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        self._storing.add(manifest.descriptor.digest)
+        await super().commit(space, manifest, names)
+        self._storing.discard(manifest.descriptor.digest)
+
+
+class _Nowhere:
+    """A target that checks what it gets, and keeps nothing."""
+
+    def space(self, name: Reference) -> str:
+        return name.repository
+
+    async def current(self, name: Reference) -> Digest | None:  # noqa: ARG002
+        return None
+
+    async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
+        """A place is not needed."""
+
+    async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:  # noqa: ARG002
+        hasher = blob.descriptor.digest.hasher()
+        if isinstance(blob, PourableBlob) and blob.descriptor.size >= _WORTH_A_THREAD:
+            await blob.pour(hasher.update)
+        else:
+            async with blob.open() as pieces:
+                async for piece in pieces:
+                    hasher.update(piece)
+        if not blob.descriptor.digest.matches(hasher):
+            raise DigestMismatch(f"{blob.descriptor.digest.short} came back with other bytes")
+        return True
+
+    async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        """A manifest was checked as it came."""
+
+
+def _make_layer(spool: Spool, size: int) -> Descriptor:
+    """Put a new layer into ``spool``; raises ``TargetError``."""
+    if size <= _IN_MEMORY:
+        return spool.add_bytes(os.urandom(size), _LAYER)
+    path = spool.directory / "layer"
+    hasher = Digest.of(b"").hasher()
+    try:
+        with path.open("wb") as file:
+            for start in range(0, size, _MIB):
+                hasher.update(piece := os.urandom(min(_MIB, size - start)))
+                file.write(piece)
+    except OSError as error:
+        raise TargetError(f"{path.parent} has no room for a layer of {human_bytes(size)}: {error.strerror}") from None
+    layer = Descriptor(_LAYER, Digest("sha256", hasher.hexdigest()), size)
+    spool.add_file(path, layer)
+    return layer

@@ -1,0 +1,303 @@
+"""``syncer tune``: what it proves, what it says about registries that are odd, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+
+from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Way, candidates, in_turn
+from tests.conftest import OpenRegistry
+from tests.support import client
+from tests.support.cli import Ran, syncer
+from tests.support.exchanges import Exchanges
+from tests.support.fault_proxy import fault_proxy
+from tests.support.faults import Reply, Reset, Stall
+from tests.support.images import OCI_MANIFEST
+from tests.support.registries import LOGIN, Registry
+from tests.test_signals import signalled
+
+SCHEMA = orjson.loads((Path(__file__).parent.parent / "docs" / "report.schema.json").read_bytes())
+SHORT = ("--time", "1s", "--size", "64KiB")
+LONG = ("--time", "1h", "--size", "64KiB")
+MIB = 1024 * 1024
+
+
+async def tune(home: Path, *words: str | Path, stdin: str = "", limits: tuple[str, ...] = SHORT) -> Ran:
+    return await syncer("tune", *words, *limits, home=home, stdin=stdin)
+
+
+def pushed(exchanges: Exchanges) -> list[str]:
+    """The paths of the manifests that a registry has been given, so far as it may know them."""
+    return [one.path for one in exchanges.log if one.method == "PUT" and "/manifests/" in one.path]
+
+
+async def still_there(registry: Registry, paths: list[str]) -> list[str]:
+    """Those of ``paths`` that the registry still has."""
+    found = [path for path in paths if await client.ask(registry, "GET", path, headers={"Accept": OCI_MANIFEST})]
+    assert paths
+    return found
+
+
+def last_line(ran: Ran) -> str:
+    return ran.stdout.splitlines()[-1]
+
+
+async def test_every_push_is_new_is_pulled_and_is_removed(any_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with any_registry() as registry, fault_proxy(registry) as proxy:
+        report = tmp_path / "tuning.json"
+        ran = await tune(tmp_path, f"{proxy.registry.address}/scratch", "--json", "--report", report)
+
+        exchanges = proxy.exchanges
+        manifests = pushed(exchanges)
+        left = await still_there(registry, manifests)
+
+    assert (ran.code, ran.stderr) == (0, "")
+    assert ran.json == orjson.loads(report.read_bytes())
+    Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(ran.json)
+    assert not left
+    assert ran.json["left"] is None
+    assert len(manifests) == len(set(manifests)), "nothing is sent that was there before"
+    repository = ran.json["repository"].removeprefix(proxy.registry.address)
+    assert re.fullmatch(r"/scratch/syncer-tune-[0-9a-f]{8}", repository)
+    assert {one.path.split(repository)[0] for one in exchanges.log if one.path != "/v2/"} == {"/v2"}
+    blobs = [one.path for one in exchanges.log if one.kind == "GET blob"]
+    uploads = [one for one in exchanges.log if one.kind == "PUT upload"]
+    assert len(blobs) == len(set(blobs)) == len(uploads)
+    assert sum(one.sent for one in uploads) >= ran.json["bytes_sent"] > 0
+
+
+async def test_a_login_is_used_and_shown_to_nobody(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry(login=LOGIN) as registry:
+        login = ("--username", LOGIN.username, "--password-stdin")
+        let_in = await tune(tmp_path, f"{registry.address}/scratch", *login, stdin=LOGIN.password)
+        nobody = await tune(tmp_path, f"{registry.address}/scratch")
+        wrong = await tune(tmp_path, f"{registry.address}/scratch", *login, stdin="wrong")
+
+    assert (let_in.code, nobody.code, wrong.code) == (0, 3, 3)
+    for ran in (let_in, nobody, wrong):
+        assert LOGIN.password not in ran.stdout + ran.stderr
+    assert nobody.stdout == wrong.stdout == ""
+    assert nobody.stderr.startswith("error: ")
+
+
+async def test_a_registry_that_deletes_nothing_is_told_of_first_and_where_it_all_stays(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry(delete=False) as registry, fault_proxy(registry) as proxy:
+        ran = await tune(tmp_path, f"{proxy.registry.address}/scratch")
+        deleted = [one.status for one in proxy.exchanges.log if one.method == "DELETE"]
+
+    place = re.search(r"(\S+/scratch/syncer-tune-[0-9a-f]{8})", ran.stderr)
+    assert ran.code == 0
+    assert place
+    assert ran.stderr.startswith("warning: the registry deletes nothing (status 405): what is sent stays in ")
+    assert f"stay in {place[1]}, since the registry deletes nothing (status 405)" in ran.stdout
+    assert 0 < len(deleted) <= 8
+    assert set(deleted) == {405}
+
+
+async def test_a_registry_that_throttles_ends_it_with_what_is_known(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        proxy.on("POST", "/uploads/", Reply(429, {"Retry-After": "100"}), first=80, times=None)
+        ran = await tune(tmp_path, f"{proxy.registry.address}/scratch", limits=LONG)
+        left = await still_there(registry, pushed(proxy.exchanges))
+
+    assert ran.code == 0, ran.stderr
+    assert not left
+    assert re.search(r"^no flag +\S+ [kM]B/s", ran.stdout, re.MULTILINE)
+    host = proxy.registry.address
+    told = f"no flag is needed: {host} limits requests (429 Too Many Requests), and without one syncer keeps to "
+    assert told in last_line(ran)
+
+
+@pytest.mark.parametrize(("fault", "code"), [(Reply(403), 3), (Reply(507), 5), (Reset("request"), 1)])
+async def test_a_registry_that_fails_in_the_middle_ends_it_with_what_is_known(
+    debian_registry: OpenRegistry, tmp_path: Path, fault: Reply | Reset, code: int
+) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        proxy.on("POST", "/uploads/", fault, first=80, times=None)
+        ran = await tune(tmp_path, f"{proxy.registry.address}/scratch", "--outage", "0", limits=LONG)
+        left = await still_there(registry, pushed(proxy.exchanges))
+
+    assert ran.code == code, ran.stderr
+    assert not left
+    assert ran.stderr.count("error: ") == 1
+    assert re.search(r"^no flag +\S+ [kM]B/s", ran.stdout, re.MULTILINE)
+    assert last_line(ran) == "advice:    the trials ended early, so no flag is advised"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_ctrl_c_leaves_nothing_behind(
+    any_registry: OpenRegistry, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """The registry has a manifest, and syncer was not told so yet."""
+    async with any_registry() as registry, fault_proxy(registry) as proxy:
+        rule = proxy.on("PUT", "/manifests/", Stall("head"), first=4)
+        report = tmp_path / "tuning.json"
+        words = ("tune", f"{proxy.registry.address}/scratch", *LONG, "--report", report)
+        ended, stderr, _ = await signalled(tmp_path, rule, number, *words)
+        left = await still_there(registry, pushed(proxy.exchanges))
+
+    assert (ended, stderr) == (code, "stopped; what was sent is removed\n")
+    assert not left
+    document = orjson.loads(report.read_bytes())
+    Draft202012Validator(SCHEMA).validate(document)
+    assert document["left"] is None
+
+
+async def test_what_is_given_is_kept_and_not_tried(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry:
+        ran = await tune(tmp_path, registry.address, "--concurrency", "3", "--ranges", "2")
+
+    assert ran.stderr == "note: --concurrency 3 and --ranges 2 are given, so that no other number is tried\n"
+    assert "no flag is advised, since there was none to try but --chunk-size" in last_line(ran)
+
+
+async def test_nothing_is_said_of_a_registry_that_is_not_there(tmp_path: Path) -> None:
+    ran = await tune(tmp_path, "127.0.0.1:9/scratch")
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("error: 127.0.0.1:9 refused the connection")
+
+
+class Link:
+    """A link on which each setting is as fast as ``rate`` says for its number of the trial."""
+
+    def __init__(self, rate: Callable[[Setting, int], float], trials: int = 200) -> None:
+        self.tried: list[Setting] = []
+        self._rate = rate
+        self._trials = trials
+
+    async def attempt(self, push: Setting, pull: Setting) -> Trial:
+        number = len(self.tried)
+        self.tried.append(push)
+        return Trial(self._rate(push, number), self._rate(pull, number))
+
+    def spent(self) -> float:
+        return len(self.tried) / self._trials
+
+    async def search(self) -> Search:
+        search = Search(candidates(40 * MIB), self.attempt, self.spent)
+        await search.run()
+        return search
+
+
+def noise(number: int) -> float:
+    """A few percent up and down, the same in every run of the test."""
+    return 1 + 0.04 * ((number * 7919) % 13 - 6) / 6
+
+
+async def test_a_setting_that_is_faster_by_more_than_the_spread_is_advised() -> None:
+    link = Link(lambda setting, number: (140 if setting.concurrency == 64 else 100) * noise(number))
+
+    search = await link.search()
+
+    assert search.advice(Way.PUSH) == search.advice(Way.PULL) == Setting(concurrency=64)
+    assert search.is_whole
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.04])
+async def test_no_gain_is_claimed_within_the_spread(gain: float) -> None:
+    link = Link(lambda setting, number: (100 * gain if setting.concurrency == 64 else 100) * noise(number))
+
+    search = await link.search()
+
+    assert search.advice(Way.PUSH) == search.advice(Way.PULL) == DEFAULT
+    assert search.is_whole
+
+
+async def test_a_setting_that_was_lucky_is_not_advised() -> None:
+    """It is quick as long as many are tried, and as quick as the default when only the two are."""
+
+    def rate(setting: Setting, _: int) -> float:
+        return 130 if setting.concurrency == 32 and len(set(link.tried[-3:])) == 3 else 100
+
+    link = Link(rate)
+
+    search = await link.search()
+
+    assert search.finalists[Way.PUSH] == Setting(concurrency=32)
+    assert search.advice(Way.PUSH) == DEFAULT
+
+
+async def test_a_link_that_drifts_favours_no_setting() -> None:
+    search = await Link(lambda _, number: 100.0 - 0.3 * number).search()
+
+    assert {search.advice(way) for way in Way} == {DEFAULT}
+
+
+async def test_what_helps_is_tried_together_before_it_is_advised() -> None:
+    def rate(setting: Setting, number: int) -> float:
+        return 100 * (1.3 if setting.concurrency == 128 else 1) * (1.2 if setting.chunk_size else 1) * noise(number)
+
+    link = Link(rate)
+    search = await link.search()
+
+    advised = search.advice(Way.PUSH)
+    assert (advised.concurrency, search.advice(Way.PULL)) == (128, Setting(concurrency=128))
+    assert advised.chunk_size in (4 * MIB, 64 * MIB)
+    assert link.tried.count(advised) >= 3
+
+
+async def test_too_little_time_proves_nothing() -> None:
+    search = await Link(lambda setting, _: 200.0 if setting.concurrency else 100.0, trials=12).search()
+
+    assert not search.is_whole
+    assert search.advice(Way.PUSH) == DEFAULT
+
+
+async def test_what_is_much_slower_is_not_tried_again() -> None:
+    link = Link(lambda setting, _: 40.0 if setting.concurrency == 4 else 100.0)
+
+    await link.search()
+
+    assert link.tried.count(Setting(concurrency=4)) == 1
+    assert link.tried.count(DEFAULT) > 3
+
+
+def test_each_setting_is_the_first_and_the_last_of_a_round_as_often_as_any_other() -> None:
+    settings = [Setting(number) for number in range(1, 5)]
+    rounds = [in_turn(settings, number) for number in range(8)]
+
+    assert all(sorted(order, key=str) == sorted(settings, key=str) for order in rounds)
+    for place in (0, -1):
+        assert {order[place] for order in rounds} == set(settings)
+
+
+def test_of_many_results_the_lowest_and_the_highest_are_left_out_of_the_spread() -> None:
+    assert Rates((1, 5, 6, 7, 9)).spread == (1, 9)
+    assert Rates((1, 5, 6, 7, 9, 30)).spread == (5, 9)
+    assert not Rates((105.0, 106.0)).is_above(Rates((100.0, 105.0)))
+    assert Rates((110.0, 112.0)).is_above(Rates((100.0, 105.0)))
+
+
+def layer_sizes(mix: Mix, size: int) -> Iterator[int]:
+    return itertools.chain.from_iterable(mix.layers(size))
+
+
+@pytest.mark.parametrize("mix", Mix)
+@pytest.mark.parametrize("size", [1, 5000, MIB, 64 * MIB, 4096 * MIB])
+def test_the_layers_of_a_push_have_its_size(mix: Mix, size: int) -> None:
+    sizes = list(layer_sizes(mix, size))
+
+    assert min(sizes) >= 1
+    assert sum(sizes) == pytest.approx(size, rel=0.02, abs=16)
+    assert len(sizes) <= 1024
+
+
+def test_options_are_tried_where_layers_are_large_enough_for_them() -> None:
+    assert {setting.flags.split()[0] for setting in candidates(8 * MIB)} == {"--concurrency"}
+    assert Setting(chunk_size=4 * MIB) in candidates(9 * MIB)
+    assert Setting(chunk_size=64 * MIB) not in candidates(32 * MIB)
+    assert Setting(chunk_size=64 * MIB) in candidates(33 * MIB)
+    assert Setting(ranges=1) in candidates(65 * MIB)
+    assert not candidates(MIB, concurrency=False)
