@@ -68,8 +68,10 @@ format: $(VENV)/.tested ## let ruff put the code in order
 bench: $(VENV)/.tested tools ## what it costs, side by side with the peers on PATH (a few minutes)
 	$(BIN)/python -m benchmarks run --quick
 
-bench-full: $(VENV)/.tested tools ## every corpus and scenario, for the record: into benchmarks/results (an hour or two)
-	$(BIN)/python -m benchmarks run --full --output benchmarks/results
+ROUNDS ?= 5
+
+bench-full: $(VENV)/.tested tools ## every corpus and scenario, for the record (two to three hours); WORK=night: only that again
+	$(BIN)/python -m benchmarks run --full --rounds $(ROUNDS) --output benchmarks/results $(if $(WORK),--work "$(WORK)" --keep)
 
 man: $(VENV)/.installed ## docs/syncer.1, the manual page, of the text of --help
 	$(BIN)/python -m syncer man > docs/syncer.1

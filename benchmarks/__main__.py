@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from benchmarks import compare as comparing
-from benchmarks import delta, fleet, works
+from benchmarks import delta, fleet, judged, works
 from benchmarks import sweep as sweeping
 from benchmarks.generate import prepare
 from benchmarks.heat_map import heat_map
@@ -70,11 +71,14 @@ def run(
         plan, Places(places.cache, places.output), _read(places.output / "results.json") if keep else None
     )
     click.echo(report.read_text())
+    _show_goals(_read(places.output / "results.json"))
 
 
 def report(results: Path = argument("A results.json.", metavar="RESULTS")) -> None:
-    """Make the report and the plots of a run again."""
-    write(_read(results), results.parent)
+    """Make the report and the plots of a run again, and show which goals were met."""
+    document = _read(results)
+    write(document, results.parent)
+    _show_goals(document)
 
 
 def compare(
@@ -132,6 +136,11 @@ def sweep(
     if CAN_DRAW:
         (places.output / "sweep.svg").write_text(heat_map(medians, f"Push of {corpus} to {registry}"))
     print(f"use: {sweeping.best(medians).flags or 'no flag'}")
+
+
+def _show_goals(document: Mapping[str, Any]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(judged.shown(document))
 
 
 def _chosen(wanted: Sequence[str], found: dict[str, bool]) -> list[str]:

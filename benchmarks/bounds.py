@@ -21,7 +21,7 @@ _WAITS = {
     "the disk": (),
     "a limit of requests": ("quota", "requests_cap", "bytes_cap", "pauses"),
 }
-_UNTOLD = "nothing that is told"
+_UNTOLD = "idle time"
 
 PARTS = (*_CPU, _OTHERS, *_WAITS, _UNTOLD)
 """Of the time of all cores, in the order in which a bar has them."""

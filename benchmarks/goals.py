@@ -39,6 +39,11 @@ class Goal:
         against = f" × {self.against}" if self.against else ""
         return f"{'≥' if self.at_least else '≤'} {self.bound:g}{against}"
 
+    @property
+    def is_of_time(self) -> bool:
+        """Whether what bounds the work bounds this too."""
+        return self.measure not in ("requests", "wire", "memory", "refused")
+
     def allows(self, value: float) -> bool:
         return value >= self.bound if self.at_least else value <= self.bound
 
@@ -106,12 +111,16 @@ GOALS = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run says about one goal, at one server; ``floor`` is the same of the leanest client."""
+    """What a run says about one goal, at one server; ``floor`` is the same of the leanest client.
+
+    ``row`` is what was judged, where it was a step of a work.
+    """
 
     goal: Goal
     server: str
     found: Spread
     floor: Spread | None
+    row: Row | None = None
 
     @property
     def is_met(self) -> bool:
@@ -136,7 +145,8 @@ def verdicts(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[Verdi
         for row in rows if goal.measure != "default" else ():
             if row.tool == "syncer" and goal.covers(row) and (found := _found(goal, row, rows, document)):
                 lean = next((other for other in rows if other.key == row.key and other.tool == "floor"), None)
-                yield Verdict(goal, row.server, found, _found(goal, lean, rows, document) if lean else None)
+                floor = _found(goal, lean, rows, document) if lean else None
+                yield Verdict(goal, row.server, found, floor, row)
 
 
 def _found(goal: Goal, row: Row, rows: Sequence[Row], document: Mapping[str, Any]) -> Spread | None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.bounds import bounds_of
 from benchmarks.goals import GOALS, Verdict, verdicts
-from benchmarks.results import Row
+from benchmarks.results import Row, rows_of
 from benchmarks.tables import spread, table
+
+_HEADS = ("goal", "at", "bound", "found", "the floor itself", "")
 
 _BOUNDS = (
     "Where the cores are all but busy, CPU bounds the work: the registry's, and of syncer's own what the floor needs "
@@ -19,20 +26,43 @@ _BOUNDS = (
 def goals(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     """The table of goals, and which of them this run has not measured."""
     found = list(verdicts(document, rows))
-    yield table(("goal", "at", "bound", "found", "the floor itself", ""), map(_verdict, found))
+    cores = document["machine"]["cores"]
+    yield table(_HEADS, (_verdict(verdict, cores) for verdict in found))
     judged = {verdict.goal for verdict in found}
     others = [f"{goal.name} {goal.limit}" for goal in GOALS if goal not in judged]
     if others:
         yield f"Not measured in this run: {'; '.join(others)}."
 
 
-def _verdict(verdict: Verdict) -> tuple[str, ...]:
+def shown(document: Mapping[str, Any]) -> Table:
+    """The table of goals for a terminal, those that are not met last, each with what bounds it."""
+    made = Table(box=box.SIMPLE_HEAD, title="What it must reach", title_justify="left", title_style="bold")
+    for head in _HEADS:
+        made.add_column(head, overflow="fold")
+    found = sorted(verdicts(document, rows_of(document)), key=lambda verdict: not verdict.is_met)
+    for verdict in found:
+        *cells, judgement = _verdict(verdict, document["machine"]["cores"])
+        style = "green" if verdict.is_met else "red"
+        made.add_row(*map(escape, cells), f"[{style}]{escape(judgement.replace('**', ''))}[/]")
+    made.caption = f"{sum(verdict.is_met for verdict in found)} of {len(found)} met"
+    made.caption_justify = "left"
+    return made
+
+
+def _verdict(verdict: Verdict, cores: int) -> tuple[str, ...]:
     goal = verdict.goal
-    judgement = "met" if verdict.is_met else "**not met**"
-    if not verdict.is_met and not verdict.is_possible:
-        assert verdict.floor
-        judgement += f": the floor itself is at {verdict.floor.median:.2f}"
+    judgement = "met" if verdict.is_met else f"**not met**{_reason(verdict, cores)}"
     return goal.name, verdict.server, goal.limit, spread(verdict.found), spread(verdict.floor), judgement
+
+
+def _reason(verdict: Verdict, cores: int) -> str:
+    """What bounds a work whose goal is about time: the floor where that misses it too, and what took the time."""
+    reasons = []
+    if verdict.floor and not verdict.is_possible:
+        reasons.append(f"the floor itself is at {verdict.floor.median:.2f}")
+    if verdict.row and verdict.goal.is_of_time and (bounds := bounds_of(verdict.row, cores)):
+        reasons.append(str(bounds))
+    return "".join((": ", "; ".join(reasons))) if reasons else ""
 
 
 def above_floor(document: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
