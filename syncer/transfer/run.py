@@ -215,15 +215,26 @@ class _Transfer:
         """Move nodes that are ready into the channel; nodes that wait are not in it yet."""
         async with send:
             while not (self.plan.finished or self.full):
-                lanes = min(self.workers, self.taking.lanes) if self.taking else self.workers
-                has_room = self.at_work < lanes and self._may_fetch()
-                if has_room and (node := self.plan.take(self.pause, self.capacity, lanes)):
-                    self.at_work += 1
+                if node := self._take():
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
                     with anyio.move_on_after(self.plan.shortest_pause(self.pause)):
                         await self.changed.wait()
+
+    @property
+    def _lanes(self) -> int:
+        """The number of nodes that may be worked on at a time."""
+        return min(self.workers, self.taking.lanes) if self.taking else self.workers
+
+    def _take(self) -> Node | None:
+        """Take the node to work on next; None when there is none, or too many are at work."""
+        lanes = self._lanes
+        if self.full or self.at_work >= lanes or not self._may_fetch():
+            return None
+        node = self.plan.take(self.pause, self.capacity, lanes)
+        self.at_work += node is not None
+        return node
 
     def _may_fetch(self) -> bool:
         """Tell whether the target has plenty of room for all, as far as what was found of it lets foresee.
@@ -235,24 +246,33 @@ class _Transfer:
         return self.found > 0 and self.roomy.is_roomy(_PLENTY * max(1, self.wanted / self.found))
 
     async def _work(self, jobs: MemoryObjectReceiveStream[Node]) -> None:
+        """Work on a node of the channel, and then on the next one that is ready, which costs less than the channel."""
         async with jobs:
-            async for node in jobs:
-                is_blob = node.manifest is None
-                try:
-                    await self._perform(node)
-                except (TargetFull, BundleChanged):
-                    raise
-                except SyncerError as met:
-                    error = self._explained(met, node)
-                    self.emit(Failed(node.descriptor, node.space, error))
-                    for item in self.plan.fail(node, error):
-                        self.emit(ImageFailed(item, error))
-                else:
-                    self.plan.done(node)
-                if is_blob and self.spool:
-                    self.spool.done(node.descriptor.digest)
-                self.at_work -= 1
-                self.changed.set()
+            async for given in jobs:
+                node: Node | None = given
+                while node:
+                    await self._finish(node)
+                    self.at_work -= 1
+                    node = self._take()
+                    if node is None or self.at_work < self._lanes:
+                        self.changed.set()
+                    await anyio.lowlevel.checkpoint()
+
+    async def _finish(self, node: Node) -> None:
+        is_blob = node.manifest is None
+        try:
+            await self._perform(node)
+        except (TargetFull, BundleChanged):
+            raise
+        except SyncerError as met:
+            error = self._explained(met, node)
+            self.emit(Failed(node.descriptor, node.space, error))
+            for item in self.plan.fail(node, error):
+                self.emit(ImageFailed(item, error))
+        else:
+            self.plan.done(node)
+        if is_blob and self.spool:
+            self.spool.done(node.descriptor.digest)
 
     def _explained(self, error: SyncerError, node: Node) -> SyncerError:
         """``error`` in the words of a source that knows better where the content of ``node`` is wrong."""
