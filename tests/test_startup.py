@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from syncer import build
+from tests.conftest import OpenRegistry
+from tests.support import client, images
 from tests.support.cli import environment, syncer
 
 PUSH = "push -f missing -r localhost:1"
@@ -77,6 +80,18 @@ def test_what_reads_a_bundle_needs_nothing_that_writes_one(words: str, tmp_path:
 
     assert "syncer.bundle.reader" in imported
     assert imported.isdisjoint(_OF_BUILDS)
+
+
+async def test_a_definition_that_nobody_edited_needs_no_yaml(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """A push reads one at its end."""
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.multi_platform("a"), "1")
+        built = await build([f"{registry.address}/app:1"], name="edge", output=tmp_path)
+
+    imported = imported_by("definition", str(built.path), home=tmp_path)
+
+    assert "kind: BundleDefinition" in imported
+    assert imported.isdisjoint(_SLOW)
 
 
 def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path: Path) -> None:
