@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from syncer.errors import InvalidContent, InvalidFile
 from syncer.oci import Digest, Reference, parse_manifest
@@ -97,6 +98,48 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     path.write_text(render_definition(_definition()))
 
     assert read_definition(path) == _definition()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("", ""),
+        ("name: edge", "name: 'edge'"),
+        ("name: edge", "name: ~"),
+        ("name: edge", "name: edge # or not"),
+        ("name: edge", "name: 1.10"),
+        ("name: edge", "name:"),
+        ("name: edge", "name:\n  edge"),
+        ("name: edge", "nmae: edge"),
+        ("name: edge", "name: edge\nname: other"),
+        ("name: edge", "name: edge: core"),
+        ("name: edge", "name: |\n  # a\n  b"),
+        ("name: edge", "\n  name: edge"),
+        ("size: 1234", "size: 01234"),
+        ("size: 1234", "size: many"),
+        ("    size: 1234", "   size: 1234"),
+        ("      - linux/amd64", "    - linux/amd64"),
+        ("      - linux/amd64", "      - linux/amd64\n      -"),
+        ("      - linux/amd64", "      - [linux/amd64]"),
+        ("platforms:", "platforms: &all"),
+        ("apiVersion: syncer/v1", "---\napiVersion: syncer/v1"),
+        ("apiVersion: syncer/v1", "apiVersion: syncer/v2"),
+        ("name: edge", "\n".join(f"{'  ' * depth}a:" for depth in range(3000))),
+    ],
+)
+def test_what_nobody_edited_is_read_as_every_other_text(old: str, new: str) -> None:
+    """It is read without PyYAML, which reads what ends with the mark of an end."""
+
+    def told(text: str) -> object:
+        try:
+            return parse_definition(text, "edge.yaml")
+        except InvalidFile as wrong:
+            return [(str(each), each.hint) for each in wrong.all]
+
+    text = render_definition(structs.replace(_definition(), release=None, charts=(), archives=(), missing=()))
+    assert old in text
+    edited = text.replace(old, new, 1)
+    assert told(edited) == told(f"{edited}...\n")
 
 
 def test_a_definition_by_hand_needs_little() -> None:

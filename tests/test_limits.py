@@ -7,13 +7,14 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from yarl import URL
 
 from syncer.content import Blob, Item, Pieces
@@ -456,7 +457,7 @@ async def test_a_registry_that_gives_little_at_a_time_keeps_no_worker_from_the_o
     for name in names:
         source.add(name, images.image(name, layers=[images.layer(name, 1_500_000), images.layer(f"{name} small")]))
     source.others = 6 * 3
-    items = [Item(reference, replace(reference, registry="t.io")) for reference in map(Reference.parse, names)]
+    items = [Item(reference, structs.replace(reference, registry="t.io")) for reference in map(Reference.parse, names)]
     events: list[Event] = []
 
     with anyio.fail_after(10):

@@ -316,7 +316,7 @@ async def test_a_signed_address_may_be_refused_in_several_ways(
 def foreign(*urls: str) -> Descriptor:
     """The descriptor of a layer that its vendor may have at ``urls``."""
     media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-    return replace(blob_of(CONTENT).descriptor, media_type=media_type, urls=urls)
+    return structs.replace(blob_of(CONTENT).descriptor, media_type=media_type, urls=urls)
 
 
 @pytest.mark.parametrize("number", [400, 404, 451, 499])
@@ -375,7 +375,7 @@ async def test_a_blob_that_is_no_foreign_layer_comes_from_no_other_place(read: R
     """Whatever its descriptor says."""
     async with quirky_registry() as registry, quirky_registry() as vendor, registries_for() as registries:
         vendor.add("app", CONTENT)
-        descriptor = replace(foreign(f"{vendor.url}{PATH}"), media_type="application/octet-stream")
+        descriptor = structs.replace(foreign(f"{vendor.url}{PATH}"), media_type="application/octet-stream")
 
         with pytest.raises(NotFound) as caught:
             await read(registries.blob(name_at(registry.address, "app"), descriptor))

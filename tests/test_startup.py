@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from syncer import build
+from tests.conftest import OpenRegistry
+from tests.support import client, images
 from tests.support.cli import environment, syncer
 
 PUSH = "push -f missing -r localhost:1"
@@ -25,7 +28,14 @@ _SLOW = {
     "tarfile",
     "aiohttp",
     "distributed",
+    "email",
+    "zoneinfo",
 }
+_OF_BUNDLES = {
+    "backports",
+    *(f"syncer.{module}" for module in ("api.bundles", "api.push", "bundle.reader", "bundle.writer", "bundle.slots")),
+}
+_OF_BUILDS = {"syncer.api.build", "syncer.bundle.writer", "syncer.bundle.partial", "syncer.bundle.journal"}
 _OF_PROFILES = {
     f"syncer.{module}"
     for module in (
@@ -64,11 +74,31 @@ def test_images_need_nothing_that_is_slow_to_import(words: str, tmp_path: Path) 
     assert imported.isdisjoint({*_SLOW, *_OF_PROFILES})
 
 
+@pytest.mark.parametrize("words", [PUSH, VERIFY])
+def test_what_reads_a_bundle_needs_nothing_that_writes_one(words: str, tmp_path: Path) -> None:
+    imported = imported_by(*words.split(), home=tmp_path)
+
+    assert "syncer.bundle.reader" in imported
+    assert imported.isdisjoint(_OF_BUILDS)
+
+
+async def test_a_definition_that_nobody_edited_needs_no_yaml(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    """A push reads one at its end."""
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.multi_platform("a"), "1")
+        built = await build([f"{registry.address}/app:1"], name="edge", output=tmp_path)
+
+    imported = imported_by("definition", str(built.path), home=tmp_path)
+
+    assert "kind: BundleDefinition" in imported
+    assert imported.isdisjoint(_SLOW)
+
+
 def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path: Path) -> None:
     imported = imported_by(*SYNC.split(), home=tmp_path)
 
     assert "syncer.api.sync" in imported
-    assert imported.isdisjoint({*_SLOW, *_OF_PROFILES, "syncer.profiles.imports"})
+    assert imported.isdisjoint({*_SLOW, *_OF_PROFILES, *_OF_BUNDLES, "syncer.profiles.imports"})
 
 
 def test_a_sync_file_needs_yaml_beside_that(tmp_path: Path) -> None:
@@ -77,7 +107,8 @@ def test_a_sync_file_needs_yaml_beside_that(tmp_path: Path) -> None:
     imported = imported_by("sync", "-c", "sync.yaml", home=tmp_path)
 
     assert "yaml" in imported
-    assert imported.isdisjoint({*_SLOW - {"yaml"}, *_OF_PROFILES, "syncer.profiles.imports"})
+    assert "syncer.transport.loop" in imported
+    assert imported.isdisjoint({*_SLOW - {"yaml"}, *_OF_PROFILES, *_OF_BUNDLES, "syncer.profiles.imports"})
 
 
 @pytest.mark.parametrize("words", ["logout", "registry-logout --registry a.io", "plan --profile-file missing -r a.io"])

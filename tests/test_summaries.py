@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from syncer.bundle import open_writer
 from syncer.content import Item

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self, TypeAlias
 
 from anyio import to_thread
 from msgspec import Struct
+from msgspec.structs import replace
 
-from syncer.api.definitions import drop_local_paths, find_artifact, lacking
+from syncer.api.definitions import StoredBundle, drop_local_paths, find_artifact, lacking
 from syncer.api.supplies import find_referrers
 from syncer.bundle import (
     AssumedBlob,
@@ -53,28 +53,6 @@ Warn: TypeAlias = Callable[[str], None]
 _PACKED = re.compile(r"\.t(gz|xz|bz2?|zst)$")
 _MISSING = b"\nmissing:\n"  # in a definition that has such a list
 _MAX_DEFINITION = 32 * 1024 * 1024  # bytes, as in a bundle
-
-
-class StoredBundle(Struct, frozen=True):
-    """The place that a bundle's definition was pushed to: ``[http://|https://]HOST[:PORT]/BASE/bundle-definition:NAME``."""
-
-    reference: Reference
-    plain_http: bool | None = None  # None: the scheme was not given
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse what ``save --source`` takes; raises ``InvalidReference``."""
-        scheme, found, rest = text.partition("://")
-        is_url = bool(found) and scheme.lower() in ("http", "https")
-        return cls(Reference.parse(rest if is_url else text), scheme.lower() == "http" if is_url else None)
-
-    def at(self, registries: Registries) -> Reference:
-        """The reference, once ``registries`` know how its registry is spoken to."""
-        registries.registry(self.reference.registry, plain_http=self.plain_http)
-        return self.reference
-
-    def __str__(self) -> str:
-        return str(self.reference)
 
 
 class BundleSource(Struct, frozen=True, dict=True):

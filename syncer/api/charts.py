@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from anyio import to_thread
 from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from syncer.api.definitions import Parts
 from syncer.api.supplies import Listing, OpenSupplies, Unknown, plain_name

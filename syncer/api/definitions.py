@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -31,6 +31,28 @@ from syncer.report import ImageAccount, Report, Status
 from syncer.transfer.events import ImageFailed
 
 Local = TypeVar("Local", DefinedArchive, DefinedFile)
+
+
+class StoredBundle(Struct, frozen=True):
+    """The place that a bundle's definition was pushed to: ``[http://|https://]HOST[:PORT]/BASE/bundle-definition:NAME``."""
+
+    reference: Reference
+    plain_http: bool | None = None  # None: the scheme was not given
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse what ``save --source`` takes; raises ``InvalidReference``."""
+        scheme, found, rest = text.partition("://")
+        is_url = bool(found) and scheme.lower() in ("http", "https")
+        return cls(Reference.parse(rest if is_url else text), scheme.lower() == "http" if is_url else None)
+
+    def at(self, registries: Registries) -> Reference:
+        """The reference, once ``registries`` know how its registry is spoken to."""
+        registries.registry(self.reference.registry, plain_http=self.plain_http)
+        return self.reference
+
+    def __str__(self) -> str:
+        return str(self.reference)
 
 
 class Parts(Struct, frozen=True):

@@ -6,11 +6,10 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
-
-import anyio
+from typing import Any, TypeAlias
 
 from syncer.api.bundles import Warn, open_checked, parse_travelled
+from syncer.api.result import for_each
 from syncer.bundle import AssumedBlob, Assumption, Bundle, BundleView, Witness
 from syncer.content import Blob, Item
 from syncer.errors import InvalidContent, InvalidFile, NotFound, SyncerError, UsageError, VerificationError
@@ -26,7 +25,6 @@ from syncer.transfer.memory import Contents, Have, InvalidHave, Memory
 from syncer.transfer.plan import Tree
 from syncer.transfer.run import WORKERS
 
-Job = TypeVar("Job")
 Read: TypeAlias = Callable[[Descriptor], Awaitable[AnyManifest | None]]
 
 _MISSING = "syncer/missing@1"
@@ -158,27 +156,6 @@ class _Nowhere:
 
     async def current(self, name: Reference) -> Digest | None:  # noqa: ARG002  there is none
         return None
-
-
-async def for_each(jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], concurrency: int) -> None:
-    """Do ``work`` for each of ``jobs``, several at a time; raises its first ``SyncerError``, which ends it."""
-    rest = iter(list(jobs))
-    problems: list[SyncerError] = []
-
-    async def take() -> None:
-        for job in rest:
-            if problems:
-                return
-            try:
-                await work(job)
-            except SyncerError as error:  # kept, since leaving a task group would wrap it
-                problems.append(error)
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(concurrency):
-            tasks.start_soon(take)
-    if problems:
-        raise problems[0]
 
 
 async def blobs_below(

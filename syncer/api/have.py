@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 from msgspec import Struct, field
 
-from syncer.api.bundles import StoredBundle, read_contents_at
-from syncer.api.delta import blobs_below, for_each
+from syncer.api.bundles import read_contents_at
+from syncer.api.definitions import StoredBundle
+from syncer.api.delta import blobs_below
+from syncer.api.result import for_each
 from syncer.content import Item
 from syncer.errors import Denied, NetworkError, NotFound, RegistryError, SyncerError, UsageError
 from syncer.naming import REPOSITORY, NameMapping, complete_mapping

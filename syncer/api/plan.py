@@ -10,8 +10,9 @@ from msgspec import structs
 from syncer.api.build import BundleFile, check_buildable, drop_lacking_guesses, find_parts
 from syncer.api.bundles import BundleSource, Warn, find_in_file, opened
 from syncer.api.delta import find_rest
-from syncer.api.push import Delivery, look_at
+from syncer.api.push import Delivery
 from syncer.api.result import hearing, open_heard
+from syncer.api.state import look_at
 from syncer.api.supplies import Supplies, open_supplies
 from syncer.bundle import Assumed, Bundle, BundleSize, BundleUrl, GivenName, check_disk
 from syncer.content import Along

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, structs
 
 from syncer.api.bundles import BundleSource, bundle_name, find_in_file, lacking_images, opened
 from syncer.api.definitions import drop_details, record_stored_names
-from syncer.api.delta import DeltaSource, contents_of, find_rest, for_each
+from syncer.api.delta import DeltaSource, contents_of, find_rest
 from syncer.api.result import AssumedThere, PushResult, Run, RunOptions
-from syncer.api.state import Lost, open_memory, read_memory
+from syncer.api.state import Lost, OpenTarget, open_target
 from syncer.bundle import Bundle, BundleUrl, BundleView, GivenName, Witness, verify_bundle
 from syncer.bundle.remote import RemoteBundle
 from syncer.content import Item, Source
 from syncer.errors import InvalidBundle, SyncerError
 from syncer.naming import REPOSITORY, NameMapping, names_at
-from syncer.oci import Digest, Platform, Reference
+from syncer.oci import Platform, Reference
 from syncer.profiles.definition.artifacts import definition_artifact, open_spool, tag_of
 from syncer.profiles.definition.definition import Definition, render_definition
 from syncer.registry import (
-    FileUploadJournal,
     Registries,
     RegistryAddress,
     RegistrySettings,
-    RegistryTarget,
     open_registries,
-    open_upload_journal,
 )
-from syncer.transfer.discovery import DiscoveryResult, discover
 from syncer.transfer.events import Emit, Event, ImageFailed
-from syncer.transfer.memory import Contents, Memory
-from syncer.transfer.plan import Tree
+from syncer.transfer.memory import Contents
 from syncer.transfer.run import WORKERS, Options, transfer
-
-if TYPE_CHECKING:
-    from syncer.report.forecast import Forecast
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -266,79 +256,3 @@ async def _deliver_definition(
     if failures:
         raise failures[0]
     return name
-
-
-class OpenTarget(Struct, frozen=True):
-    """A registry as a target, with the memory of earlier runs and the journal of unfinished uploads."""
-
-    target: RegistryTarget
-    memory: Memory
-    journal: FileUploadJournal | None
-
-    def finish(self) -> None:
-        """Note that all content arrived, so that the next run does not check it again."""
-        if self.journal:
-            self.journal.finished()
-
-
-@contextmanager
-def open_target(
-    registries: Registries, address: RegistryAddress, state: Path | None, lost: Callable[[OSError], None]
-) -> Iterator[OpenTarget]:
-    """Open the registry at ``address`` as a target; without the directory ``state`` nothing is remembered between runs.
-
-    ``lost`` is told when nothing can be.
-    """
-    with ExitStack() as stack:
-        journal = None
-        if state is not None:
-            journal = stack.enter_context(open_upload_journal(state / "uploads", address.host, lost))
-        memory = stack.enter_context(open_memory(state, address.host, lost))
-        interrupted = journal is not None and journal.was_interrupted
-        yield OpenTarget(registries.target(address, journal=journal, interrupted=interrupted), memory, journal)
-
-
-class Look(Struct):
-    """The look at one registry as a push or a sync to it would find it, of which nothing is changed."""
-
-    target: RegistryTarget
-    memory: Memory
-    found: list[DiscoveryResult] = field(default_factory=list)
-    arrived: dict[tuple[str, Digest], int] = field(default_factory=dict)  # bytes of blobs, by their spaces
-
-    async def discover(self, items: Sequence[Item], source: Source, concurrency: int) -> None:
-        """Find out all that is to be known of ``items``, and what of their blobs a run brought that did not end."""
-        self.found = await discover(items, source, self.target, memory=self.memory, concurrency=concurrency)
-        if not self.target.may_have_begun:
-            return
-        blobs = {
-            (self.target.space(tree.item.target), descriptor.digest): descriptor
-            for tree in self.found
-            if isinstance(tree, Tree)
-            for descriptor in tree.content
-            if descriptor.digest not in tree.manifests
-        }
-
-        async def ask(blob: tuple[str, Digest]) -> None:
-            if arrived := await self.target.arrived(blob[0], blobs[blob]):
-                self.arrived[blob] = arrived
-
-        await for_each(blobs, ask, concurrency)
-
-    def add_to(self, forecast: Forecast) -> None:
-        """Add all that was found."""
-        for each in self.found:
-            forecast.add(each, self.target.space(each.item.target), self.memory, self.arrived)
-
-
-@contextmanager
-def look_at(
-    registries: Registries, address: RegistryAddress, state: Path | None, *, must_tell: bool = False
-) -> Iterator[Look]:
-    """Look at the registry at ``address``, with what earlier runs left in the directory ``state``."""
-    if state is None:
-        yield Look(registries.target(address, must_tell=must_tell), Memory())
-        return
-    with open_upload_journal(state / "uploads", address.host, looks=True) as journal:
-        target = registries.target(address, journal=journal, interrupted=journal.was_interrupted, must_tell=must_tell)
-        yield Look(target, read_memory(state, address.host))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 from msgspec import Struct, structs
@@ -392,3 +393,27 @@ def _event_of(wait: Wait) -> Event:
             return WentAway(wait.host, wait.reason)
         case WaitKind.OVER:
             return CameBack(wait.host)
+
+
+Job = TypeVar("Job")
+
+
+async def for_each(jobs: Iterable[Job], work: Callable[[Job], Awaitable[None]], concurrency: int) -> None:
+    """Do ``work`` for each of ``jobs``, several at a time; raises its first ``SyncerError``, which ends it."""
+    rest = iter(list(jobs))
+    problems: list[SyncerError] = []
+
+    async def take() -> None:
+        for job in rest:
+            if problems:
+                return
+            try:
+                await work(job)
+            except SyncerError as error:  # kept, since leaving a task group would wrap it
+                problems.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(concurrency):
+            tasks.start_soon(take)
+    if problems:
+        raise problems[0]

@@ -11,7 +11,6 @@ from msgspec import structs
 from syncer.api.build import BundleFile, check_name
 from syncer.api.bundles import (
     BundleSource,
-    StoredBundle,
     Warn,
     find_in_file,
     find_in_registry,
@@ -22,7 +21,7 @@ from syncer.api.bundles import (
     require_base,
     require_names,
 )
-from syncer.api.definitions import record_stored_names
+from syncer.api.definitions import StoredBundle, record_stored_names
 from syncer.api.push import Delivery, deliver, push_file
 from syncer.api.result import BuildResult, PushResult, Run, RunOptions
 from syncer.bundle import Bundle, BundleView, GivenName, find_level, open_archive

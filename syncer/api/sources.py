@@ -25,7 +25,6 @@ from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart
 from syncer.profiles.syncfile.document import Chart, Registry, Source, Target
-from syncer.profiles.syncfile.sites import SitesFile, read_sites
 from syncer.profiles.syncfile.sync_file import Helper, RegistriesFile, SyncFile, find_login, merge_items, select_images
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
@@ -56,7 +55,7 @@ class Leg(Struct, frozen=True):
         return f"{self.target} from {self.registry or 'sources of several registries'}"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False, repr=False)
 class Sources:
     """The sources of a sync file; each one is listed once, and again when it could not be listed."""
 
@@ -181,7 +180,7 @@ class Sources:
                         continue
                     item = self._item(source, reference, target)
                     if origin := listing.origins.get(reference):
-                        item = structs.replace(item, source=origin, target=dataclasses.replace(item.target, tag=None))
+                        item = structs.replace(item, source=origin, target=structs.replace(item.target, tag=None))
                     yield item
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
@@ -376,7 +375,7 @@ def _stand_ins(source: Source) -> list[Reference]:
             return [charts.chart_name(_request(source))]
         return [charts.name_of_file(source.file.url, source.file.name)] if source.file else []
     named = source.repository or source.image
-    return [dataclasses.replace(named, tag=None, digest=None)] if named else []
+    return [structs.replace(named, tag=None, digest=None)] if named else []
 
 
 def _whole(source: Source) -> Reference | None:
@@ -402,18 +401,6 @@ def _read_profile(path: Path, environment: Mapping[str, str]) -> Profile:
 def _request(source: Source) -> ChartRequest:
     assert source.chart is not None
     return ChartRequest(source.chart.repository, source.chart.name, source.chart.version)
-
-
-def read_targets(
-    path: Path, settings: RegistrySettings | None, environment: Mapping[str, str]
-) -> tuple[SitesFile, RegistrySettings]:
-    """Read the targets file at ``path``, and ``settings`` with those that it has for single registries.
-
-    Without ``settings`` nothing is looked up of what the file says of logins and certificates.
-    Raises ``InvalidFile`` with all its mistakes.
-    """
-    file = read_sites(path, environment)
-    return file, RegistrySettings() if settings is None else sync_settings(file, settings, environment)
 
 
 def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment: Mapping[str, str]) -> RegistrySettings:

@@ -7,12 +7,11 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 from msgspec import Struct, field
 
-from syncer.bundle import Bundle, open_archive
 from syncer.content import Blob, Referral, Referrals
 from syncer.errors import NotFound, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
@@ -21,6 +20,9 @@ from syncer.oci.reference import fallback_tag, subject_tag
 from syncer.profiles.definition.artifacts import Spool, open_spool
 from syncer.profiles.palette.edge_credentials import Login
 from syncer.registry import Registries, RegistrySettings, open_registries
+
+if TYPE_CHECKING:
+    from syncer.bundle import Bundle
 
 Key = TypeVar("Key")
 Answer = TypeVar("Answer")
@@ -60,9 +62,9 @@ class OpenSupplies(Struct, frozen=True):
         holder = self._holder(reference)
         if isinstance(holder, Spool):
             return Referrals()
-        if isinstance(holder, Bundle):
-            return Referrals(tuple(find_referrers(holder, reference, subjects)))
-        return await holder.referrers(reference, subjects, images)
+        if isinstance(holder, Registries):
+            return await holder.referrers(reference, subjects, images)
+        return Referrals(tuple(find_referrers(holder, reference, subjects)))
 
     async def explain(self, reference: Reference, error: NotFound) -> NotFound:
         """Say what a registry has instead; see ``content.Explaining``."""
@@ -97,8 +99,12 @@ async def open_supplies(settings: RegistrySettings | None, supplies: Supplies | 
     Raises ``UsageError`` and ``InvalidBundle`` for the bundles, ``TargetError`` for a spool that cannot be made.
     """
     wanted = supplies or Supplies()
+    bundles: list[Bundle] = []
     async with AsyncExitStack() as stack:
-        bundles = [await stack.enter_async_context(open_archive(path)) for path in wanted.bundles]
+        if wanted.bundles:
+            from syncer.bundle import open_archive  # noqa: PLC0415  a sync has no bundles
+
+            bundles = [await stack.enter_async_context(open_archive(path)) for path in wanted.bundles]
         spool = _make_spool(wanted.spool) if wanted.spool else stack.enter_context(open_spool())
         registries = await stack.enter_async_context(open_registries(settings or RegistrySettings()))
         yield OpenSupplies(wanted, spool, tuple(bundles), registries)

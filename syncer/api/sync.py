@@ -12,10 +12,9 @@ import anyio
 from anyio import to_thread
 from msgspec import Struct, structs
 
-from syncer.api.push import OpenTarget, look_at, open_target
 from syncer.api.result import Failures, Run, RunOptions, hearing
 from syncer.api.sources import Leg, Sources, Warn, open_sources, sync_settings
-from syncer.api.state import Lost
+from syncer.api.state import Lost, OpenTarget, look_at, open_target
 from syncer.api.supplies import Snapshot
 from syncer.content import Item
 from syncer.errors import Exit, UsageError
@@ -148,7 +147,7 @@ def _open_targets(sources: Sources, state: Path | None, lost: Lost) -> Iterator[
         yield targets
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class _Passes:
     """The passes of one run: one over everything, and one over what failed."""
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote
 
 import orjson
 from msgspec import Struct, structs
+from msgspec.structs import replace
+from yarl import URL
 
 from syncer.errors import InvalidContent, InvalidReference, UsageError
 from syncer.oci import Descriptor, Digest, Index, Reference
 from syncer.oci.descriptor import OCI_INDEX
 from syncer.oci.manifest import AnyManifest, load_object
 from syncer.oci.reference import fallback_tag
+from syncer.transport.guard import without_secrets
 
 OCI_LAYOUT = "oci-layout"
 INDEX = "index.json"
@@ -58,6 +61,58 @@ class Nameless(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.tag or 'one without any name'} ({self.descriptor.digest.short})"
+
+
+class BundleUrl(Struct, frozen=True):
+    """The address of a bundle on a web server.  As text it is without its query, which may be a signature.
+
+    >>> str(BundleUrl.parse("https://files.example.com/edge.tar.zst?signature=secret"))
+    'https://files.example.com/edge.tar.zst?…'
+    """
+
+    url: URL
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``http://…`` or ``https://…``, whose query stays byte for byte; raises ``UsageError``."""
+        if "@" in text.partition("?")[0]:  # what stands before it may be a password, however it is written
+            raise UsageError(
+                "the address of a bundle is given with a login in it, which others can read",
+                hint="syncer registry-login HOST keeps the login; an @ in the name of a file is written %40",
+            )
+        try:
+            url = URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
+            is_whole = bool(url.host and url.port and url.name)
+        except ValueError:
+            url, is_whole = URL(), False
+        if not is_whole:
+            raise UsageError(
+                "what is given is no address of a file", hint="write it like https://HOST/PATH/NAME.tar.zst"
+            )
+        return cls(url)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return unquote(self.url.raw_name)
+
+    @property
+    def plain_http(self) -> bool:
+        return self.url.scheme == "http"
+
+    def __str__(self) -> str:
+        return without_secrets(self.url)
+
+    def __repr__(self) -> str:
+        return f"BundleUrl({str(self)!r})"
+
+
+def bundle_place(given: str | Path | BundleUrl) -> Path | BundleUrl:
+    """The place of a bundle that is read: a path, or an ``http://`` or ``https://`` address; raises ``UsageError``."""
+    if isinstance(given, str):
+        is_url = given.lower().startswith(("http://", "https://"))
+        return BundleUrl.parse(given) if is_url else Path(given)
+    return given
 
 
 class GivenName(Struct, frozen=True):

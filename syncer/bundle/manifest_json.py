@@ -10,10 +10,10 @@ import json
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from msgspec import Struct, field, structs
+from msgspec.structs import replace
 
 from syncer.bundle.compression import PIECE, SpoolFile, decoder_of, gzipped
 from syncer.bundle.framing import File, PlainFraming, read_at

@@ -255,7 +255,7 @@ class Found(Struct):
             return _read(file, member.start + member.header, member.size)
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class TarWalk:
     """The walk from header to header of a tar, of which only a part may be there yet."""
 

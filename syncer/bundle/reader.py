@@ -8,12 +8,10 @@ import stat
 from collections.abc import AsyncIterator, Iterator, KeysView, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import unquote
+from typing import Any
 
 from anyio import from_thread, to_thread
 from msgspec import Struct, field
-from yarl import URL
 
 from syncer.bundle import zstd
 from syncer.bundle.archives import find_contents, hint_for, is_bundle
@@ -26,6 +24,7 @@ from syncer.bundle.layout import (
     INDEX,
     OCI_LAYOUT,
     UNFINISHED,
+    BundleUrl,
     GivenName,
     Image,
     Nameless,
@@ -51,63 +50,12 @@ from syncer.errors import (
 from syncer.files import InPlace
 from syncer.oci import Descriptor, Digest, Reference, parse_manifest
 from syncer.oci.manifest import MAX_MANIFEST_SIZE, AnyManifest
-from syncer.transport.guard import without_secrets
 
 _SMALL = (OCI_LAYOUT, DEFINITION, INDEX, ASSUMED)
 _OF_OTHER_SIZE = ("cut short", "more than the bundle", " follow")  # in errors about the length of a file
 _TRIED = 16  # members
 _LEVELS = (3, *range(1, 20))  # of zstd; the default first
 _MOST_KEPT = 4 * 1024 * 1024  # bytes of manifests that are read for more than one purpose, kept once they are parsed
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class BundleUrl:
-    """The address of a bundle on a web server.  As text it is without its query, which may be a signature.
-
-    >>> str(BundleUrl.parse("https://files.example.com/edge.tar.zst?signature=secret"))
-    'https://files.example.com/edge.tar.zst?…'
-    """
-
-    url: URL = dataclasses.field(repr=False)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse ``http://…`` or ``https://…``, whose query stays byte for byte; raises ``UsageError``."""
-        if "@" in text.partition("?")[0]:  # what stands before it may be a password, however it is written
-            raise UsageError(
-                "the address of a bundle is given with a login in it, which others can read",
-                hint="syncer registry-login HOST keeps the login; an @ in the name of a file is written %40",
-            )
-        try:
-            url = URL(text, encoded=text.isascii() and text.isprintable() and " " not in text)
-            is_whole = bool(url.host and url.port and url.name)
-        except ValueError:
-            url, is_whole = URL(), False
-        if not is_whole:
-            raise UsageError(
-                "what is given is no address of a file", hint="write it like https://HOST/PATH/NAME.tar.zst"
-            )
-        return cls(url)
-
-    @property
-    def name(self) -> str:
-        """The last part of its path."""
-        return unquote(self.url.raw_name)
-
-    @property
-    def plain_http(self) -> bool:
-        return self.url.scheme == "http"
-
-    def __str__(self) -> str:
-        return without_secrets(self.url)
-
-
-def bundle_place(given: str | Path | BundleUrl) -> Path | BundleUrl:
-    """The place of a bundle that is read: a path, or an ``http://`` or ``https://`` address; raises ``UsageError``."""
-    if isinstance(given, str):
-        is_url = given.lower().startswith(("http://", "https://"))
-        return BundleUrl.parse(given) if is_url else Path(given)
-    return given
 
 
 @contextmanager
@@ -446,7 +394,7 @@ def find_level(bundle: Bundle) -> int:
     return int(next(fitting, _LEVELS[0]))
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class BundleBlob(FileBlob):
     """A blob that lies in a bundle."""
 

@@ -25,9 +25,9 @@ from yarl import URL
 from syncer.bundle.archives import find_contents
 from syncer.bundle.compression import SpoolFile
 from syncer.bundle.framing import Damaged, RangedFile, Unframed
-from syncer.bundle.layout import GivenName
+from syncer.bundle.layout import BundleUrl, GivenName
 from syncer.bundle.members import Member
-from syncer.bundle.reader import Bundle, BundleUrl, explaining
+from syncer.bundle.reader import Bundle, explaining
 from syncer.content import Pieces, PourableBlob
 from syncer.errors import (
     BundleChanged,
@@ -119,7 +119,7 @@ class RemoteBundle(Bundle):
         return self.contents.stored(member).stretch(member.header, member.size) if member.size else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RemoteBlob(PourableBlob):
     """A blob of a bundle on a server."""
 

@@ -54,7 +54,7 @@ class Marks(Struct):
         return bool(self.sizes)
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Slot:
     """The place of one piece of content in the file."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, TextIO
@@ -13,7 +13,7 @@ from syncer.api.build import Selection
 from syncer.api.bundles import Warn
 from syncer.api.delta import find_assumption
 from syncer.bundle import Assumption
-from syncer.cli.command import flag, option, options
+from syncer.cli.command import flag, option, option_group, options
 from syncer.cli.options import (
     BundleOptions,
     ConnectionOptions,
@@ -51,7 +51,7 @@ class BuildType(StrEnum):
     REMOTE = "remote"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class ContentOptions(SourceOptions):
     """The content of a bundle."""
 
@@ -103,7 +103,7 @@ def _name_without_ending(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class BuiltBundleOptions(BundleOptions):
     """The bundle that is built."""
 
@@ -132,7 +132,7 @@ class BuiltBundleOptions(BundleOptions):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class DeltaOptions:
     """A bundle without what its target has."""
 
@@ -163,7 +163,7 @@ class DeltaOptions:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class SigningOptions:
     """The signature of a bundle."""
 
@@ -171,7 +171,7 @@ class SigningOptions:
     private_key: Path | None = option("Sign the bundle with this RSA key (PEM), into NAME.sig.bin.", metavar="FILE")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class ClusterDefinitionOptions:
     """A cluster definition of Palette."""
 
@@ -185,7 +185,7 @@ class ClusterDefinitionOptions:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class DefinitionOptions:
     """Definitions instead of bundles, and files beside the images."""
 
@@ -198,7 +198,7 @@ class DefinitionOptions:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class RemoteOptions:
     """A registry as the place where a build ends."""
 
@@ -209,7 +209,7 @@ class RemoteOptions:
     map: NameMapping = map_option("At --registry: replace the start of images' names.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class ServiceOptions:
     """Flags of Palette's CLI about content that only Palette knows, and about its own keeping of secrets."""
 
@@ -225,7 +225,7 @@ class ServiceOptions:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class BuildOptions:
     """One build: the groups of its options, and what ``syncer edge build`` says besides."""
 

@@ -9,7 +9,7 @@ import click
 from anyio import to_thread
 
 from syncer.api.build import BundleFile
-from syncer.api.bundles import StoredBundle
+from syncer.api.definitions import StoredBundle
 from syncer.api.export import ExportFile, ExportFormat
 from syncer.api.export import export as export_images
 from syncer.api.have import Inventory

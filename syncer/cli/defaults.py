@@ -12,7 +12,7 @@ import orjson
 from click.core import ParameterSource
 from msgspec import Struct
 
-from syncer.api.bundles import StoredBundle
+from syncer.api.definitions import StoredBundle
 from syncer.bundle import BundleUrl
 from syncer.cli.command import flag
 from syncer.cli.parser import GIVEN_EACH_TIME, PREFIX, Defaults, Heading, Option, is_default, range_of, variable_of

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -23,7 +23,7 @@ from syncer.cli.build_options import (
     ContentOptions,
     SigningOptions,
 )
-from syncer.cli.command import flag, option
+from syncer.cli.command import flag, option, option_group
 from syncer.cli.job import run
 from syncer.cli.login import read_password
 from syncer.cli.options import (
@@ -76,7 +76,7 @@ class Logging(Struct, frozen=True):
             yield file
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class UnpublishedOptions:
     """Flags of ``palette-edge`` for what is not public."""
 

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -23,7 +22,7 @@ from syncer import __version__
 from syncer.api.bundles import bundle_name
 from syncer.api.delta import AssumedMissing, render_missing
 from syncer.bundle import BundleUrl, GivenName
-from syncer.cli.command import argument, flag, option, options
+from syncer.cli.command import argument, flag, option, option_group, options
 from syncer.cli.display import SitesDisplay, drawing
 from syncer.cli.job import allow_open_files, code_of_signal, import_dask
 from syncer.cli.options import ConnectionOptions, LoginOptions, OutputOptions, UploadOptions, absolute, json_flag
@@ -72,7 +71,7 @@ _NAMES_SHOWN = 5  # of the sites with one cause
 _LONGEST_STEM = 200  # characters; no file system takes much more
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class SiteOptions:
     """The registries that a bundle goes to."""
 

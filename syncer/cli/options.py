@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from syncer.bundle import DEFAULT_OUTPUT, BundleUrl, GivenName, bundle_place
-from syncer.cli.command import count, flag, option, options
+from syncer.cli.command import count, flag, option, option_group, options
 from syncer.cli.parser import Heading, Word
 from syncer.content import Along
 from syncer.errors import InvalidFile, UsageError
@@ -187,7 +187,7 @@ class LogForm(StrEnum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class TrustOptions:
     """The certificates that a server may have."""
 
@@ -196,7 +196,7 @@ class TrustOptions:
     ca_cert: Path | None = option("Also trust these certificates (PEM).")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class ConnectionOptions(TrustOptions):
     """Connections to registries."""
 
@@ -245,7 +245,7 @@ class ConnectionOptions(TrustOptions):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class LoginOptions:
     """Credentials for the one registry that the command names."""
 
@@ -275,7 +275,7 @@ class LoginOptions:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class StateOptions:
     """Hints of earlier runs."""
 
@@ -283,7 +283,7 @@ class StateOptions:
     state_dir: Path | None = option("Where notes for the next run are kept.", metavar="DIR")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class UploadOptions(StateOptions):
     """Content on its way to a registry."""
 
@@ -299,7 +299,7 @@ class UploadOptions(StateOptions):
         return replace(self, state_dir=absolute(self.state_dir))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class OutputOptions:
     """Summary, reports and display of a command."""
 
@@ -324,7 +324,7 @@ class OutputOptions:
         return self.progress and not self.quiet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class DryRunOptions:
     """A forecast instead of a transfer."""
 
@@ -333,7 +333,7 @@ class DryRunOptions:
     exit_code: bool = flag("With --dry-run: exit with 10 when there is work to do.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class TransferOptions(DryRunOptions):
     """A transfer to a registry, or its forecast."""
 
@@ -350,7 +350,7 @@ class TransferOptions(DryRunOptions):
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class PaletteOptions:
     """Flags that Palette's CLI has on every command, for commands that have no use for them."""
 
@@ -363,7 +363,7 @@ class PaletteOptions:
             raise UsageError(f"{command} takes no --arch: {reason}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class BundleOptions:
     """The bundle that is written."""
 
@@ -393,7 +393,7 @@ class BundleOptions:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class SourceOptions:
     """Images and profiles."""
 
@@ -422,7 +422,7 @@ class SourceOptions:
         return (*self.images_file, *self.profile_file)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@option_group
 class MirrorOptions(SourceOptions):
     """A sync file, or images and profiles; and how they are mirrored."""
 

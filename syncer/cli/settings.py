@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import platformdirs
 
 from syncer import __version__
-from syncer.api.bundles import StoredBundle
+from syncer.api.definitions import StoredBundle
 from syncer.api.supplies import Supplies
 from syncer.bundle import BundleUrl
 from syncer.cli.options import ConnectionOptions, LoginOptions, UploadOptions

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias
 
 from msgspec import Struct, field, structs
+from msgspec.structs import replace
 
 from syncer import __version__
 from syncer.api.bundles import bundle_identity
@@ -76,9 +76,11 @@ def read_targets(
     Without ``settings`` those of the file are looked up elsewhere, and its logins need not be here.
     Raises ``InvalidFile`` with all its mistakes, and as ``select_sites`` does.
     """
-    from syncer.api.sources import read_targets as read  # noqa: PLC0415  few runs read such a file
+    from syncer.api.sources import sync_settings  # noqa: PLC0415  few runs read such a file
+    from syncer.profiles.syncfile.sites import read_sites  # noqa: PLC0415  likewise
 
-    file, settings = read(path, settings, environment)
+    file = read_sites(path, environment)
+    settings = RegistrySettings() if settings is None else sync_settings(file, settings, environment)
     if warn:
         for warning in file.warnings:
             warn(warning)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 from msgspec import Struct, field, structs
+from msgspec.structs import replace
 
 from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
 from syncer.api.push import changed_meanwhile

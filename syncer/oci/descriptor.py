@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncer.errors import InvalidContent, InvalidPlatform
 
@@ -137,17 +136,19 @@ _NO_ANNOTATIONS: Mapping[str, str] = {}
 _MAX_SIZE = 2**63 - 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True):
     """The name, size in bytes and media type of some content (image-spec descriptor.md)."""
 
     media_type: str
     digest: Digest
     size: int
     platform: Platform | None = None
-    annotations: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_ANNOTATIONS, hash=False)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS)
     artifact_type: str | None = None
     urls: tuple[str, ...] = ()  # where a vendor keeps a foreign layer
+
+    def __hash__(self) -> int:  # annotations have none
+        return hash((self.media_type, self.digest, self.size))
 
     @classmethod
     def from_json(cls, document: Any) -> Self:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from syncer.errors import HIDDEN, InvalidContent, InvalidReference, UsageError
 from syncer.oci.descriptor import Digest
@@ -24,8 +26,7 @@ _MAX_REPOSITORY = 255
 _DIGEST_LIKE = re.compile(r"(?:sha|md|blake)\w*:[^/]*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Reference:
+class Reference(Struct, frozen=True, eq=False):
     """The name of an image, ``registry/repository:tag@digest``, written out by Docker's rules.
 
     >>> str(Reference.parse("busybox"))
@@ -36,8 +37,24 @@ class Reference:
     repository: str
     tag: str | None = None
     digest: Digest | None = None
-    plain_http: bool | None = field(default=None, compare=False, repr=False)
+    plain_http: bool | None = None
     """Whether its registry is to be asked by HTTP or HTTPS, where that was written; no part of the name."""
+
+    def __eq__(self, other: object) -> bool:
+        return self._parts == other._parts if isinstance(other, Reference) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:  # a Struct has its own
+        return not self == other
+
+    def __lt__(self, other: Self) -> bool:
+        return self._parts < other._parts
+
+    def __hash__(self) -> int:
+        return hash(self._parts)
+
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        return self.registry, self.repository, self.tag, self.digest
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -97,6 +114,9 @@ class Reference:
         if host.startswith("["):
             host = ipaddress.IPv6Address(host[1:-1]).exploded.replace(":", "-")
         return f"{host.lower()}{'_' + port if port else ''}/{self.repository}"
+
+    def __repr__(self) -> str:
+        return f"Reference({str(self)!r})"
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""

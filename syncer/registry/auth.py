@@ -5,7 +5,6 @@ The rules for tokens are those of distribution's docs/spec/auth/token.md and oau
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import re
 import time
@@ -199,12 +198,14 @@ _LONGEST_LIFE = 24 * 3600.0
 _EARLY = 30.0  # seconds before its end at which a token is renewed, at most a tenth of its life
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """A Bearer token and the monotonic time at which to get the next one."""
 
-    header: str = dataclasses.field(repr=False)
+    header: str
     renew_at: float
+
+    def __repr__(self) -> str:
+        return f"Token(renew_at={self.renew_at})"
 
 
 class Realm(Struct, frozen=True):

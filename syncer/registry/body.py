@@ -189,7 +189,7 @@ def _unlimited() -> anyio.CapacityLimiter:
     return anyio.CapacityLimiter(math.inf)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Part:
     """A stretch of a blob's content, as the transport sends it."""
 
@@ -201,7 +201,7 @@ class Part:
         return self.content.read(self.start, self.length)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class FilePart(Part, FileBody):
     """A stretch of a blob that lies in a file."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import dataclasses
 import os
 import re
 import subprocess
@@ -31,14 +30,16 @@ _HELPER_SECONDS = 30
 _IDENTITY_TOKEN = "<token>"  # noqa: S105  (what a helper gives as the name, to say that the secret is a token)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(Struct, frozen=True):
     """One login for a registry; an identity token must be exchanged, a registry token is used as it is."""
 
-    username: str = dataclasses.field(default="", repr=False)
-    password: str = dataclasses.field(default="", repr=False)
-    identity_token: str = dataclasses.field(default="", repr=False)
-    registry_token: str = dataclasses.field(default="", repr=False)
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    def __repr__(self) -> str:
+        return "Credential()"
 
     @property
     def basic(self) -> str:

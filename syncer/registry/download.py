@@ -35,7 +35,7 @@ _WORTH = 3.0  # seconds that the rest must take for more connections to be tried
 _AHEAD = 0.2  # seconds of the one stream, after which the ranges begin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RegistryBlob(PourableBlob):
     """A blob in a registry's repository."""
 

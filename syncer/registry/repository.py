@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 
@@ -385,7 +384,7 @@ def _listed(answer: Answer) -> tuple[Descriptor, ...]:
     if answer.media_type != OCI_INDEX:
         raise InvalidContent(f"{answer.request}: a page of referrers is {answer.media_type}, and no index")
     children = parse_manifest(answer.content, OCI_INDEX).children()
-    return tuple(replace(child, annotations={}) for child in children)  # which nobody reads, and may be long
+    return tuple(structs.replace(child, annotations={}) for child in children)  # which nobody reads, and may be long
 
 
 async def repositories(registry: Registry) -> list[str]:

@@ -68,7 +68,7 @@ class _Count(Struct):
         self.bytes += descriptor.size
 
 
-@dataclasses.dataclass(slots=True, kw_only=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Account:
     """An ``Emit`` that counts events; ``report`` may be called at any time.
 

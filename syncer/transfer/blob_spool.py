@@ -110,7 +110,7 @@ class _Entry:
         return end is not None and time.monotonic() > end + _GRACE + _BEHIND * (end - self.began)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _SpooledBlob(FileBlob):
     """A blob as one target reads it from the spool."""
 
@@ -472,7 +472,7 @@ class SpoolReader(Struct):
         self.spool.needs.leave(self.target)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Shared(SharedBlob):
     """A blob that one target reads from the spool, or from its source if it must."""
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from syncer.content import Bringing, Explaining, Item, Listing, Referral, Referring, Source, TargetNames, read_whole
 from syncer.errors import InvalidContent, NotFound, PlatformMissing, SyncerError
@@ -62,7 +62,7 @@ def walkers(concurrency: int) -> int:
     return max(min(16, concurrency), concurrency // 2)
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Discovery:
     """The walk from images to their manifests and blobs; the source is asked for each manifest once."""
 
@@ -194,7 +194,7 @@ class Discovery:
             if current is None:
                 return await self._tree(item, item.source)
             origin = await self.source.resolve(item.source)
-            unchanged = Unchanged(item, dataclasses.replace(origin, digest=current), origin)
+            unchanged = Unchanged(item, structs.replace(origin, digest=current), origin)
             if current == self._known_digest(item, origin.digest) and await self._is_listed(item, current):
                 return unchanged
             tree = await self._tree(item, item.source.at(origin.digest))

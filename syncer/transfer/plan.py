@@ -106,7 +106,7 @@ class Addition(Struct, frozen=True):
     deduplicated: int
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Plan:
     """The graph of nodes: children come before their parents, and the first copy of a blob before its mounts."""
 

@@ -233,7 +233,7 @@ def spare_permits() -> Spare:
     return Spare(most // 4) if most > 0 else Spare()
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Traffic:
     """The counters of one host, which a report reads, and its limits."""
 

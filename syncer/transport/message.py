@@ -7,7 +7,6 @@ drafts of "RateLimit header fields for HTTP", or GitHub.  The headers are read l
 
 from __future__ import annotations
 
-import email.utils
 import re
 import time
 from abc import ABC, abstractmethod
@@ -454,8 +453,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _date(text: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  few answers have a date that matters
+
     try:
-        parsed = email.utils.parsedate_to_datetime(text)
+        parsed = parsedate_to_datetime(text)
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

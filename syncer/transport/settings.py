@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,13 +13,15 @@ from yarl import URL
 from syncer.errors import UsageError
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(Struct, frozen=True):
     """The proxy for each scheme, and the hosts that are reached without one."""
 
-    http: str | None = dataclasses.field(default=None, repr=False)  # a proxy's URL may hold a password
-    https: str | None = dataclasses.field(default=None, repr=False)
+    http: str | None = None
+    https: str | None = None
     direct: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:  # a proxy's URL may hold a password
+        return f"Proxies(direct={self.direct})"
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:

@@ -228,7 +228,7 @@ class Spool:
         return manifest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _SmallBlob(FileBlob):
     descriptor: Descriptor
     content: bytes
@@ -246,7 +246,7 @@ class _SmallBlob(FileBlob):
         yield pieces()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _SpooledFile(FileBlob):
     descriptor: Descriptor
     path: Path

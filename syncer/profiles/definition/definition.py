@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from syncer.oci import Digest, Reference
 from syncer.profiles.definition.artifacts import pack_reference
@@ -199,7 +199,7 @@ def _map_entries(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry,
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Struct) and not isinstance(value, Digest):
+    if isinstance(value, Struct) and not isinstance(value, Reference | Digest):
         names = value.__struct_fields__
         defaults = dict(zip(reversed(names), reversed(value.__struct_defaults__), strict=False))  # of the last ones
         given = ((name, getattr(value, name)) for name in names)

@@ -54,11 +54,63 @@ def read_definition(path: Path) -> Definition:
 
 def parse_definition(content: str | bytes, origin: Path | str) -> Definition:
     """Parse a definition from a bundle or a registry, called ``origin`` in errors; see ``read_definition``."""
-    tree = parse_yaml(decode_text(content, origin) if isinstance(content, bytes) else content, origin)
+    written = decode_text(content, origin) if isinstance(content, bytes) else content
+    own = _read_own(written)
+    if own is not None:
+        return own
+    tree = parse_yaml(written, origin)
     if tree is None:
         raise InvalidFile(origin, "it is empty, and a bundle definition is expected")
     definition: Definition = read_document(Reader(_read_definition, _DEFINITION.schema), tree, origin)
     return definition
+
+
+def _read_own(written: str) -> Definition | None:
+    """The definition that ``render_definition`` writes as ``written``; None when there is none.
+
+    A push reads one that nobody edited, and to import PyYAML takes longer than all that a push does to it.  No text is
+    misread: another one is not what would be written, and is left to PyYAML.
+    """
+    try:
+        definition = _read_definition(_plain_tree(written), ())
+    except (Mistakes, ValueError, IndexError):
+        return None
+    return definition if render_definition(definition) == written else None
+
+
+_DEEPEST = 16  # blanks before a line; the packs of profiles have ten
+
+
+def _plain_tree(written: str) -> dict[str, Any]:
+    """The document of ``written``, if it needs no quotes; of other texts something else, or ``ValueError``."""
+    lines = [line for line in reversed(written.split("\n")) if line and not line.startswith("#")]
+
+    def mapping(indent: str) -> dict[str, Any]:
+        node: dict[str, Any] = {}
+        if len(indent) > _DEEPEST:
+            raise ValueError("it is nested too deep")
+        while lines and lines[-1].startswith(indent) and lines[-1][len(indent)] not in " -":
+            key, _, value = lines.pop()[len(indent) :].partition(":")
+            if value:
+                node[key] = value.removeprefix(" ")
+            elif lines[-1].startswith(f"{indent}  - "):
+                node[key] = sequence(f"{indent}  ")
+            else:
+                node[key] = mapping(f"{indent}  ")
+        return node
+
+    def sequence(indent: str) -> list[Any]:
+        node: list[Any] = []
+        while lines and lines[-1].startswith(f"{indent}- "):
+            entry = lines.pop()[len(indent) + 2 :]
+            if ": " in entry or entry.endswith(":"):
+                lines.append(f"{indent}  {entry}")
+                node.append(mapping(f"{indent}  "))
+            else:
+                node.append(entry)
+        return node
+
+    return mapping("")
 
 
 def write_definition(definition: Definition, path: Path, *, force: bool = False) -> None:

@@ -7,10 +7,10 @@ finds a field by any case, and hauler skips documents of other kinds with a warn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncer.errors import UsageError
 from syncer.formats.yaml import Map

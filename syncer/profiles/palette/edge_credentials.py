@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,14 @@ from syncer.oci.docker_hub import canonical_host, login_place
 _MAX_SIZE = 4 * 1024 * 1024  # bytes
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Login:
+class Login(Struct, frozen=True):
     """A user name and a password; neither is ever shown."""
 
-    username: str = dataclasses.field(repr=False)
-    password: str = dataclasses.field(repr=False)
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return "Login()"
 
 
 class EdgeCredentials(Struct, frozen=True, kw_only=True):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from syncer.errors import InvalidReference, UsageError
 from syncer.formats.models import (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from syncer.errors import UsageError
 from syncer.naming import NameMapping
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from syncer.formats.windows import Window
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Site:
+class Site(Struct, frozen=True):
     """One registry that a bundle goes to, and how it wants to be treated.
 
     Two sites of a file have neither one name nor one ``key``.
@@ -27,12 +25,15 @@ class Site:
     name: str  # its own, or else its registry as it was written
     registry: str  # [http://|https://]HOST[:PORT][/BASE]
     place: str = ""  # file and line, for messages
-    labels: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
     enabled: bool = True
-    mapping: NameMapping = dataclasses.field(default_factory=NameMapping)  # names of images there
+    mapping: NameMapping = field(default_factory=NameMapping)  # names of images there
     bytes_per_second: int | None = None  # both ways together; None with a group, which has the limit then
     group: LimitGroup | None = None
     windows: tuple[Window, ...] = ()  # none: at any time
+
+    def __hash__(self) -> int:  # labels have none
+        return hash((self.name, self.registry))
 
     @property
     def key(self) -> str:

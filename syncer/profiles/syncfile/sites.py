@@ -10,7 +10,6 @@ registry has ranges in braces, and ``targets_csv`` names a table of further ones
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -56,11 +55,10 @@ MAX_SITES = 1_000_000
 """Sites of one file."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SitesFile(RegistriesFile):
+class SitesFile(RegistriesFile, frozen=True, kw_only=True):
     """A targets file: its sites in their order, those that are not enabled among them, and settings of registries."""
 
-    sites: tuple[Site, ...] = dataclasses.field(repr=False)
+    sites: tuple[Site, ...]
 
     @property
     def groups(self) -> tuple[LimitGroup, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -33,16 +32,16 @@ class TagSelection(Struct, frozen=True):
     unmatched: tuple[TagPattern, ...]  # patterns that match no tag: worth a warning
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RegistriesFile:
+class RegistriesFile(Struct, frozen=True, kw_only=True):
     """A file with settings for single registries, ``by_host``, and the lines of its parts."""
 
     path: Path
     by_host: Mapping[str, Registry]
-    tree: Any = dataclasses.field(repr=False)  # None: a program made it, and nothing has a line
-    from_variables: AbstractSet[tuple[Step, ...]] = dataclasses.field(
-        default=frozenset(), repr=False
-    )  # places in the tree
+    tree: Any  # None: a program made it, and nothing has a line
+    from_variables: AbstractSet[tuple[Step, ...]] = frozenset()  # places in the tree
+
+    def __repr__(self) -> str:  # the tree may hold a password
+        return f"{type(self).__name__}({str(self.path)!r})"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -73,12 +72,11 @@ class RegistriesFile:
         return f"{self.path}:{line}" if line else str(self.path)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SyncFile(RegistriesFile):
+class SyncFile(RegistriesFile, frozen=True, kw_only=True):
     """A sync file: its document, and the lines of its parts."""
 
     document: SyncDocument
-    order: Mapping[int, int] = dataclasses.field(repr=False)  # each source's number, by identity: two may be equal
+    order: Mapping[int, int]  # each source's number, by identity: two may be equal
 
     @classmethod
     def of(
@@ -125,13 +123,13 @@ class SyncFile(RegistriesFile):
             "referrers": document.referrers if referrers is None else referrers,
             "map": {rule.prefix: rule.replacement for rule in kept} | rules,
         }
-        return dataclasses.replace(self, document=structs.replace(document, **changes))
+        return structs.replace(self, document=structs.replace(document, **changes))
 
     def for_target(self, title: str) -> Self:
         """This file with the target ``title`` alone, and the sources that go there."""
         target = next(target for target in self.targets if target.title == title)
         sources = tuple(source for source in self.sources if target in self.targets_of(source))
-        return dataclasses.replace(self, document=structs.replace(self.document, sources=sources, targets=(target,)))
+        return structs.replace(self, document=structs.replace(self.document, sources=sources, targets=(target,)))
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -194,7 +192,7 @@ class SyncFile(RegistriesFile):
             return self.mapping_of(target).target(reference, registry=registry, base=base)
         path = "/".join(filter(None, (base.strip("/"), custom_name.repository)))
         name = rename_reference(reference, registry=registry, repository=path)
-        return dataclasses.replace(name, tag=custom_name.tag) if custom_name.tag else name
+        return structs.replace(name, tag=custom_name.tag) if custom_name.tag else name
 
 
 def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
@@ -372,12 +370,14 @@ def mistake_at(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile
 _MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Login:
+class Login(Struct, frozen=True):
     """A user name and a password."""
 
     username: str
-    password: str = dataclasses.field(repr=False)
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Login(username={self.username!r})"
 
 
 class Helper(Struct, frozen=True):

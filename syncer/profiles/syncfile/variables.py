@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from syncer.errors import InvalidFile
 from syncer.formats.yaml import Map, Seq, Step, spell_path
@@ -32,8 +33,7 @@ def literal(text: str) -> str:
     return re.sub(r"\$(?=[${])", "$$", text)
 
 
-@dataclass
-class Expansion:
+class Expansion(Struct):
     """The expansion of the variables in one file, whose values come from ``environment``.
 
     Without an environment all variables stay as they are, and none is a mistake: the file is checked and not used.
@@ -46,10 +46,13 @@ class Expansion:
 
     environment: Mapping[str, str] | None
     origin: Path
-    secrets: set[str] = field(default_factory=set, repr=False)
+    secrets: set[str] = field(default_factory=set)
     mistakes: list[InvalidFile] = field(default_factory=list)
     places: set[tuple[Step, ...]] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
+
+    def __repr__(self) -> str:
+        return f"Expansion({str(self.origin)!r})"
 
     def expand(self, tree: Any) -> Any:
         """The ``tree`` of a file with its variables expanded; lines stay."""
