@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import socket
-import ssl
 import struct
 import threading
 import time
@@ -18,9 +17,9 @@ from typing import TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 
-from syncer.errors import Interrupted, SyncerError
-from syncer.transport.connecting import Found, Route, TlsInTls, find_dead_peer
-from syncer.transport.failures import BROKEN, failure_of, no_connection
+from syncer.errors import Interrupted, SyncerError, Unreachable
+from syncer.transport.connecting import Found, Route, ServerTls, TlsSocket, find_dead_peer
+from syncer.transport.failures import BROKEN, CertificateRefused, failure_of, no_connection
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head
@@ -40,7 +39,7 @@ _OF_THE_FILE = frozenset({errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUP
 
 T = TypeVar("T")
 
-Socket: TypeAlias = socket.socket | TlsInTls
+Socket: TypeAlias = socket.socket | TlsSocket
 Portion: TypeAlias = tuple[int, Iterator[int]]
 """The number of bytes of a portion, and an iterator that sends some of them at each step and tells how many."""
 
@@ -116,6 +115,11 @@ class BlockingConnection:
             with suppress(OSError):  # it may have ended already
                 self._socket.shutdown(socket.SHUT_RDWR)
 
+    def keep_session(self) -> None:
+        """Keep the TLS sessions for the connections to come."""
+        if isinstance(self._socket, TlsSocket):
+            self._socket.keep_session()
+
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -124,8 +128,6 @@ class BlockingConnection:
         assert self._socket is not None
         self._answer = self._body_failure = None
         self._request, self._meter = request, Meter(request, traffic)
-        if self.route.is_tls:
-            self._socket.settimeout(self._limits.idle)
         self._socket.sendall(head + request.body if isinstance(request.body, bytes) else head)
         failure = None
         if isinstance(request.body, FileBody):
@@ -178,7 +180,7 @@ class BlockingConnection:
             return False  # what can be read may be a ticket of TLS
         if self._poll is None:
             self._poll = select.poll()
-            self._poll.register(self._plain_socket, select.POLLIN)
+            self._poll.register(cast("socket.socket", self._socket), select.POLLIN)
         return bool(self._poll.poll(0))
 
     def _receive_head(self, request: Request, failure: OSError | None) -> Head:
@@ -245,10 +247,8 @@ class BlockingConnection:
 
     def _receive_into(self, buffer: memoryview) -> int:
         """Receive as many bytes as fit, or as come within the timeout, and return their number."""
-        if self.route.is_tls:
-            assert self._socket is not None
-            return self._waiting_for(partial(self._socket.recv_into, buffer))
-        return self._waiting_for(partial(self._plain_socket.recv_into, buffer, len(buffer), socket.MSG_WAITALL))
+        assert self._socket is not None
+        return self._waiting_for(partial(self._socket.recv_into, buffer, len(buffer), socket.MSG_WAITALL))
 
     def _receive_some(self) -> bytes:
         assert self._socket is not None
@@ -257,7 +257,8 @@ class BlockingConnection:
     def _waiting_for(self, receive: Callable[[], T]) -> T:
         """What ``receive`` gives, though the kernel breaks it off now and then; raises ``TimeoutError``.
 
-        With MSG_WAITALL the kernel counts its time from the first byte on, and says nothing of the last one.
+        With MSG_WAITALL the kernel counts its time from the first byte on, and says nothing of the last one; and a
+        record of TLS may be there in part.
         """
         while True:
             try:
@@ -270,36 +271,42 @@ class BlockingConnection:
         if time.monotonic() >= self._deadline:
             raise TimeoutError
 
-    @property
-    def _plain_socket(self) -> socket.socket:
-        """The socket of a connection without TLS, which the kernel can do more with."""
-        return cast("socket.socket", self._socket)
-
     def _look_up_after(self, patience: float) -> None:
-        """Let the kernel keep the time, where it can: a timeout of Python's costs a system call for each call."""
+        """Let the kernel keep the time: a timeout of Python's costs a system call for each call."""
         assert self._socket is not None
         seconds = min(_LOOK, patience / 4)
-        if self.route.is_tls:
-            self._socket.settimeout(seconds)
-        elif seconds != self._waits:
+        if seconds != self._waits:
             self._waits = seconds
-            self._plain_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(seconds))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(seconds))
 
     def _connect(self) -> None:
+        """Make the connection; a server that fails to resume a session is tried once more, without one."""
+        resumes = self.route.resumes
+        try:
+            self._reach()
+        except Unreachable as error:
+            if resumes:
+                self.route.forget_sessions()
+            if not resumes or not isinstance(error, CertificateRefused):
+                raise
+            self.close()
+            self._reach()
+
+    def _reach(self) -> None:
         route = self.route
         try:
             connected = self._open()
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.peer = str(connected.getpeername()[0])
-            if route.first_context is not None:
-                connected = self._encrypted(connected, route.first_context, route.place.raw_host)
+            if route.first_tls is not None:
+                self._encrypt(connected, route.first_tls, route.place.raw_host)
         except OSError as error:
             raise route.failure(error) from None
         if route.is_tunnel:
-            self._tunnel(connected)
-        if not route.is_tls:
-            connected.settimeout(None)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
+            self._tunnel()
+        assert self._socket is not None
+        self._socket.settimeout(None)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
 
     def _open(self) -> socket.socket:
         """Connect to the first address that answers and that may be connected to."""
@@ -319,35 +326,29 @@ class BlockingConnection:
                 break
         raise failure
 
-    def _encrypted(self, connected: socket.socket, context: ssl.SSLContext, host: str | None) -> ssl.SSLSocket:
-        encrypted = context.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
-        self._socket = encrypted  # known to abort() before its handshake
-        encrypted.do_handshake()
-        return encrypted
+    def _encrypt(self, connected: Socket, tls: ServerTls, host: str | None) -> None:
+        self._socket = encrypted = TlsSocket(connected, tls, host)  # known to abort() before its handshake
+        encrypted.handshake(time.monotonic() + self._limits.connect)
 
-    def _tunnel(self, outer: socket.socket) -> None:
+    def _tunnel(self) -> None:
         """Turn a connection to a proxy into one to the server beyond it; raises ``Unreachable``."""
-        route = self.route
+        route, outer = self.route, self._socket
+        assert outer is not None
+        assert route.tls is not None
         answer = AnswerParser("CONNECT")
-        deadline = time.monotonic() + self._limits.connect
+        self._deadline = time.monotonic() + self._limits.connect
         try:
             outer.sendall(route.tunnel_head())
             while answer.head is None:
-                outer.settimeout(max(_A_MOMENT, deadline - time.monotonic()))
-                if not (piece := outer.recv(_SMALL)):
+                outer.settimeout(max(_A_MOMENT, self._deadline - time.monotonic()))
+                if not (piece := self._waiting_for(self._receive_some)):
                     raise CutOff
                 answer.feed(piece)
         except BROKEN as error:
             raise route.tunnel_failure(error) from None
         route.check_tunnel(answer)
-        outer.settimeout(self._limits.connect)
-        assert route.context is not None
         try:
-            if isinstance(outer, ssl.SSLSocket):
-                self._socket = inner = TlsInTls(outer, route.context, route.url.raw_host)
-                inner.do_handshake()
-            else:
-                self._encrypted(outer, route.context, route.url.raw_host)
+            self._encrypt(outer, route.tls, route.url.raw_host)
         except OSError as error:
             raise no_connection(error, authority(route.url)) from None
 
@@ -370,7 +371,7 @@ class Sending(Struct):
         """The whole body.  Raises ``Interrupted`` when it is shorter than its length, and errors of reading it."""
         position = 0
         plain = self.socket
-        if _CAN_SEND_FILES and not isinstance(plain, ssl.SSLSocket | TlsInTls) and (found := self.body.in_place()):
+        if _CAN_SEND_FILES and not isinstance(plain, TlsSocket) and (found := self.body.in_place()):
             file, extents = found
             rest = iter(extents)
             while batch := tuple(islice(rest, _EXTENTS)):

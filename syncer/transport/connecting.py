@@ -8,9 +8,10 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
 from msgspec import Struct, structs
@@ -26,13 +27,16 @@ Found: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 """An address as ``getaddrinfo`` gives it."""
 
 _KEPT = 60.0  # seconds
+_YOUNG = 60.0  # seconds for which a session is not replaced
 _IDLE = 15.0  # seconds after which a connection may have been closed by the other end
 
 _PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, and how many
 _UNACKNOWLEDGED = 50_000  # milliseconds
 
 _RECORD = 16 * 1024  # bytes that TLS puts into one record at most
-_RECEIVED = 64 * 1024
+_RECEIVED = 64 * 1024  # bytes at a time, where nobody knows how many come
+_KNOWN_TO_COME = 128 * 1024  # bytes at a time otherwise; with more the cache of a core would be too small
+_ENCRYPTED = 64 * 1024  # bytes at a time
 
 T = TypeVar("T")
 
@@ -84,9 +88,9 @@ class Route(Struct, frozen=True, kw_only=True, eq=False):
 
     url: URL  # of the server's origin
     reach: Scope | None  # how near its address may be; None: where the user said
-    context: ssl.SSLContext | None  # for the server; None: plain HTTP
+    tls: ServerTls | None  # with the server; None: plain HTTP
     proxy: URL | None = None
-    proxy_context: ssl.SSLContext | None = None
+    proxy_tls: ServerTls | None = None
 
     @property
     def place(self) -> URL:
@@ -94,18 +98,29 @@ class Route(Struct, frozen=True, kw_only=True, eq=False):
         return self.url if self.proxy is None else self.proxy.origin()
 
     @property
-    def first_context(self) -> ssl.SSLContext | None:
-        """The TLS settings for ``place``; None for a connection without TLS."""
-        return self.context if self.proxy is None else self.proxy_context
+    def first_tls(self) -> ServerTls | None:
+        """TLS with ``place``; None for a connection without it."""
+        return self.tls if self.proxy is None else self.proxy_tls
 
     @property
     def is_tunnel(self) -> bool:
-        return self.proxy is not None and self.context is not None
+        return self.proxy is not None and self.tls is not None
 
     @property
     def is_tls(self) -> bool:
         """True when the connection has TLS, so that the kernel cannot send from or receive into buffers directly."""
-        return self.context is not None or self.proxy_context is not None
+        return self.tls is not None or self.proxy_tls is not None
+
+    @property
+    def resumes(self) -> bool:
+        """True when the next connection offers to resume a session."""
+        return any(tls is not None and tls.has_session for tls in (self.tls, self.proxy_tls))
+
+    def forget_sessions(self) -> None:
+        """Resume no session any more; see ``ServerTls``."""
+        for tls in (self.tls, self.proxy_tls):
+            if tls is not None:
+                tls.forget()
 
     @property
     def login(self) -> str | None:
@@ -162,15 +177,71 @@ def find_dead_peer(connected: socket.socket) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+class ServerTls(ssl.SSLContext):
+    """TLS with one server: settings, which several servers may share, and the session for its next connection.
+
+    It is a context because that is what an event loop takes, of which it calls ``wrap_bio``.  A connection that resumes
+    a session (RFC 8446 §2.2) saves the certificates and their check, and with TLS 1.2 a round trip.  The server proves
+    by it that it is the one whose certificate was accepted before, so a session is offered to no other name, port or
+    proxy, under no other settings, and in no other run; and to no server with which TLS has failed since (§6), some of
+    which can go on with none.  All connections may resume the same one.  Who listens can tell by that that they belong
+    together (§C.4), as by their addresses.
+    """
+
+    def __new__(cls, _: ssl.SSLContext) -> Self:
+        """A context that itself accepts no certificate, since it is the other one that is used."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, settings: ssl.SSLContext) -> None:
+        self._settings = settings
+        self._session: ssl.SSLSession | None = None
+        self._renew_at = 0.0  # monotonic
+        self._has_failed = False
+
+    @property
+    def has_session(self) -> bool:
+        """True when the next connection offers a session."""
+        return self._session is not None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """A connection that resumes the last session, if there is one."""
+        return self._settings.wrap_bio(incoming, outgoing, server_side, server_hostname, session or self._session)
+
+    def keep_session(self, tls: ssl.SSLObject) -> None:
+        """Keep the session of a connection that has been used, unless there is a young one: that takes a while."""
+        now = time.monotonic()
+        if now < self._renew_at or self._has_failed:
+            return
+        self._renew_at = now + _YOUNG
+        session = tls.session
+        if session is not None and (session.has_ticket or session.id):
+            self._session = session
+
+    def forget(self) -> None:
+        """Offer no session any more, since TLS has failed."""
+        self._session, self._has_failed = None, True
+
+
 class Connection(Protocol):
     """A connection that carries one exchange after the other."""
 
     route: Route
-    idle_since: float  # monotonic
+    idle_since: float  # monotonic; 0 before the first exchange is over
 
     @property
     def is_reusable(self) -> bool:
         """True when the last exchange is over, and another one may follow."""
+        ...
+
+    def keep_session(self) -> None:
+        """Keep the TLS sessions for the connections to come."""
         ...
 
     def close(self) -> None: ...
@@ -197,6 +268,8 @@ class Idle(Generic[C]):
 
     def give(self, connection: C) -> None:
         """Keep a connection that an exchange is done with, or close it."""
+        if not connection.idle_since:
+            connection.keep_session()
         if connection.is_reusable:
             connection.idle_since = time.monotonic()
             self._by_route.setdefault(connection.route, []).append(connection)
@@ -253,26 +326,54 @@ def _load(path: Path, what: str, load: object) -> None:
         raise UsageError(f"the {what} {path} cannot be used: {error}", hint="it must be a PEM file") from None
 
 
-class TlsInTls:
-    """The methods of a socket that a connection needs; they raise the same errors as those of ``outer``.
+class TlsSocket:
+    """TLS over a blocking socket, or over TLS to a proxy, with the methods of a socket that a connection needs.
 
-    ``ssl`` can wrap only sockets, so the records of the inner TLS go through two buffers.
+    Records go through two buffers, so that one system call brings or sends many of them: ``ssl.SSLSocket`` makes two,
+    and works out how much of its timeout is left, for each record of 16 KiB.  The errors are those of ``outer``, with
+    its timeouts, and of ``ssl``; ``BlockingIOError`` says that what came is no whole record yet.
     """
 
-    def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext, host: str | None) -> None:
+    def __init__(self, outer: socket.socket | TlsSocket, tls: ServerTls, host: str | None) -> None:
         self._outer = outer
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._server = tls
+        self._tls = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._unsent = memoryview(b"")  # records
+        self._owed = 0  # bytes in them
 
-    def do_handshake(self) -> None:
-        self._carry(self._tls.do_handshake)
+    def handshake(self, deadline: float) -> None:
+        """Agree on keys until ``deadline`` (monotonic); raises ``TimeoutError``."""
+        while (left := deadline - time.monotonic()) > 0:
+            self._outer.settimeout(left)
+            with suppress(BlockingIOError):
+                self._carry(self._tls.do_handshake)
+                self._flush()
+                return
+        raise TimeoutError
+
+    def keep_session(self) -> None:
+        """Keep the session for the next connection to the server, and likewise that with the proxy."""
+        self._server.keep_session(self._tls)
+        if isinstance(self._outer, TlsSocket):
+            self._outer.keep_session()
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send some of ``data``, and return the number of bytes."""
-        return self._carry(self._tls.write, memoryview(data)[:_RECORD])
+        """Send some of ``data``, and return the number of bytes; the next call must go on with the rest.
+
+        None are told of while only what TLS adds to them has gone.
+        """
+        if not self._unsent:
+            self._owed = self._carry(self._tls.write, memoryview(data)[:_ENCRYPTED])
+            self._unsent = memoryview(self._outgoing.read())
+        self._unsent = self._unsent[(sent := self._outer.send(self._unsent)) :]
+        went = min(sent, self._owed - 1) if self._unsent else self._owed
+        self._owed -= went
+        return went
 
     def sendall(self, data: bytes | memoryview) -> None:
+        """Send all of ``data``."""
         rest = memoryview(data)
         while rest:
             rest = rest[self.send(rest) :]
@@ -284,40 +385,87 @@ class TlsInTls:
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             return b""
 
-    def recv_into(self, buffer: memoryview) -> int:
-        """Receive into ``buffer``, and return the number of bytes; 0 at the end, as with ``recv``."""
-        read: Callable[[int, memoryview], Any] = self._tls.read
-        try:
-            return int(self._carry(read, len(buffer), buffer))
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return 0
+    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:
+        """Receive up to ``size`` bytes into ``buffer``, and return the number; 0 at the end, as with ``recv``.
+
+        With ``MSG_WAITALL`` so many are known to come.
+        """
+        wanted = buffer[:size] if size else buffer
+        if (count := self._decrypt_into(wanted)) is None:
+            self._refill(wanted if flags & socket.MSG_WAITALL else None)
+            count = self._decrypt_into(wanted)
+        if count is None:
+            raise BlockingIOError
+        return count
 
     def settimeout(self, seconds: float | None) -> None:
+        """Set the timeout of the socket."""
         self._outer.settimeout(seconds)
 
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        """Set an option of the socket."""
+        self._outer.setsockopt(level, option, value)
+
     def shutdown(self, how: int) -> None:
+        """End what another thread waits for."""
         self._outer.shutdown(how)
 
     def close(self) -> None:
         self._outer.close()
 
+    def _decrypt_into(self, buffer: memoryview) -> int | None:
+        """Decrypt the records that are there, as far as they fit; None when there is none."""
+        read: Callable[[int, memoryview], Any] = self._tls.read
+        count = 0
+        try:
+            while count < len(buffer) and (size := int(read(len(buffer) - count, buffer[count:]))):
+                count += size
+        except ssl.SSLWantReadError:
+            return count or None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return count
+        except ssl.SSLError:
+            self._fail()
+            raise
+        return count
+
+    def _refill(self, room: memoryview | None) -> None:
+        """Receive records, in one go; if bytes that fill ``room`` are to come, wait for those, and use it for them.
+
+        All of what is still to come is at least as long as they are, but for a record that OpenSSL has a part of.
+        """
+        self._flush()
+        piece: bytes | memoryview
+        if room is not None and (sure := len(room) - _RECORD) > _RECORD:
+            piece = room[: self._outer.recv_into(room, min(sure, _KNOWN_TO_COME), socket.MSG_WAITALL)]
+        else:
+            piece = self._outer.recv(_RECEIVED)
+        if piece:
+            self._incoming.write(piece)
+        else:
+            self._incoming.write_eof()
+
     def _carry(self, step: Callable[..., T], *arguments: Any) -> T:
-        """Do a step of the inner TLS, and exchange as many records with the other end as it needs."""
-        while True:
+        """Do a step of TLS, for which the other end may have to send something first."""
+        try:
             try:
-                done = step(*arguments)
+                return step(*arguments)
             except ssl.SSLWantReadError:
-                self._flush()
-                if piece := self._outer.recv(_RECEIVED):
-                    self._incoming.write(piece)
-                else:
-                    self._incoming.write_eof()
-            except ssl.SSLError:
-                self._flush()  # an alert says why
-                raise
-            else:
-                self._flush()
-                return done
+                self._refill(None)
+                return step(*arguments)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            raise
+        except ssl.SSLError:
+            self._fail()
+            raise
+
+    def _fail(self) -> None:
+        """Tell the other end by an alert what is wrong."""
+        self._server.forget()
+        with suppress(OSError):
+            self._flush()
 
     def _flush(self) -> None:
         if self._outgoing.pending:

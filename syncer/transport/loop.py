@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -12,9 +13,9 @@ import aiohappyeyeballs
 import anyio
 import anyio.lowlevel
 
-from syncer.errors import Interrupted
-from syncer.transport.connecting import Addresses, Found, Idle, Route, find_dead_peer
-from syncer.transport.failures import BROKEN, failure_of, no_connection
+from syncer.errors import Interrupted, Unreachable
+from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer
+from syncer.transport.failures import BROKEN, CertificateRefused, failure_of, no_connection
 from syncer.transport.guard import Scope, authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
@@ -38,6 +39,7 @@ class Stream(asyncio.Protocol):
         self.answered_in = 0.0  # seconds, the last time
         self.is_open = False
         self._is_tls = False
+        self._sessions: list[tuple[ServerTls, ssl.SSLObject]] = []
         self._answer: AnswerParser | None = None  # to the request that was sent last
         self._is_paused = False
         self._is_full = False  # what was written has not gone out
@@ -89,6 +91,11 @@ class Stream(asyncio.Protocol):
             self._transport.resume_reading()
         return piece
 
+    def keep_session(self) -> None:
+        """Keep the TLS sessions for the connections to come."""
+        for tls, connection in self._sessions:
+            tls.keep_session(connection)
+
     def close(self) -> None:
         self.is_open = False
         self._transport.abort()
@@ -107,14 +114,14 @@ class Stream(asyncio.Protocol):
             raise self.route.tunnel_failure(error) from None
         self.route.check_tunnel(answer)
         self._answer = None
-        context = self.route.context
-        assert context is not None
+        tls = self.route.tls
+        assert tls is not None
         upgraded = await asyncio.get_running_loop().start_tls(
-            self._transport, self, context, server_hostname=self.route.url.raw_host
+            self._transport, self, tls, server_hostname=self.route.url.raw_host
         )
         assert upgraded is not None
         self._transport = upgraded
-        self._is_tls = True
+        self._is_encrypted_by(tls)
 
     async def _send(self, request: Request, body: Body, meter: Meter) -> None:
         """Send the body; each piece is sent before the next one is asked for.
@@ -187,9 +194,14 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self.is_open = True
-        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        if (tls := self.route.first_tls) is not None:
+            self._is_encrypted_by(tls)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) else ""
+
+    def _is_encrypted_by(self, tls: ServerTls) -> None:
+        self._is_tls = True
+        self._sessions.append((tls, self._transport.get_extra_info("ssl_object")))
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
@@ -219,6 +231,8 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._is_full = False
+        if isinstance(exc, ssl.SSLError):
+            self.route.forget_sessions()
         answer = self._answer
         if answer is None or answer.head is None or (exc is not None and not answer.is_done):
             self._failure = self._failure or exc or ConnectionResetError()
@@ -278,6 +292,18 @@ class LoopWire:
         (await self._connect(route)).close()
 
     async def _connect(self, route: Route) -> Stream:
+        """Make a connection; a server that fails to resume a session is tried once more, without one."""
+        resumes = route.resumes
+        try:
+            return await self._reach(route)
+        except Unreachable as error:
+            if resumes:
+                route.forget_sessions()
+            if not resumes or not isinstance(error, CertificateRefused):
+                raise
+        return await self._reach(route)
+
+    async def _reach(self, route: Route) -> Stream:
         found = await self._addresses.of(route)
         stream: Stream | None = None
         try:
@@ -296,7 +322,7 @@ class LoopWire:
         return stream
 
     async def _open(self, route: Route, found: Sequence[Found]) -> Stream:
-        context = route.first_context
+        tls = route.first_tls
         try:
             connected = await aiohappyeyeballs.start_connection(
                 route.allowed(found), happy_eyeballs_delay=_NEXT_ADDRESS
@@ -304,8 +330,8 @@ class LoopWire:
             _, stream = await asyncio.get_running_loop().create_connection(
                 lambda: Stream(route),
                 sock=connected,
-                ssl=context,
-                server_hostname=route.place.raw_host if context else None,
+                ssl=tls,
+                server_hostname=route.place.raw_host if tls else None,
             )
         except OSError as error:
             raise route.failure(error) from None

@@ -11,14 +11,14 @@ from msgspec import structs
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unsafe
-from syncer.transport.connecting import Addresses, Route, tls_context, with_certificates
+from syncer.transport.connecting import Addresses, Route, ServerTls, tls_context, with_certificates
 from syncer.transport.failures import Absent, NoTls, OtherScheme, Unanswered, no_tunnel, speaks_http, speaks_https
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import request_head
 from syncer.transport.loop import LoopWire
 from syncer.transport.message import Request, Response
-from syncer.transport.settings import TransportSettings
+from syncer.transport.settings import HostSettings, TransportSettings
 from syncer.transport.threads import ThreadWire, wants_thread
 
 _BAD_REQUEST = 400  # by which servers of HTTPS answer HTTP
@@ -33,7 +33,8 @@ class Wire:
 
     def __init__(self, settings: TransportSettings) -> None:
         self._settings = settings
-        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._tls: dict[str, ServerTls] = {}  # by host[:port]
+        self._tls_settings: dict[HostSettings, ssl.SSLContext] = {}
         self._routes: dict[Place, Route] = {}
         self._proven: set[object] = set()  # origins that are known to speak as they are spoken to
         self._checking: dict[object, anyio.Lock] = {}
@@ -128,14 +129,14 @@ class Wire:
     async def _ask_in_other_scheme(self, request: Request, route: Route, traffic: Traffic) -> None:
         """Raise ``OtherScheme`` if the server of ``request`` answers HTTPS instead of HTTP, or HTTP instead of it."""
         host, port = authority(request.url), request.url.port
-        other = structs.replace(route, context=_any_certificate() if route.context is None else None)
+        other = structs.replace(route, tls=ServerTls(_any_certificate()) if route.tls is None else None)
         ping = Request(method="GET", url=_PING, reach=request.reach, patience=self._settings.limits.connect)
         head = request_head("GET", _PING.raw_path_qs, {"Host": host, "Connection": "close"}, None)
         try:
             (await self._loop.exchange(ping, head, other, traffic)).close()
         except (NetworkError, ValueError):
             return
-        if other.context is not None:
+        if other.tls is not None:
             raise speaks_https(host, port)
         settings = self._settings.host(host)
         certificates = settings.ca_cert or settings.client_cert or settings.client_key
@@ -155,20 +156,33 @@ class Wire:
             route = self._routes[place] = Route(
                 url=url.origin(),
                 reach=request.reach,
-                context=self._context(url),
+                tls=self._server_tls(url),
                 proxy=proxy,
-                proxy_context=None if proxy is None else self._context(proxy.origin()),
+                proxy_tls=None if proxy is None else self._server_tls(proxy.origin()),
             )
         return route
 
-    def _context(self, url: URL) -> ssl.SSLContext | None:
+    def _server_tls(self, url: URL) -> ServerTls | None:
         if url.scheme != "https":
             return None
         host = authority(url)
-        context = self._contexts.get(host)
-        if context is None:
+        tls = self._tls.get(host)
+        if tls is None:
             settings = with_certificates(self._settings.host(host), self._settings.certificates, host)
-            context = self._contexts[host] = tls_context(settings)
+            tls = self._tls[host] = ServerTls(self._context(settings))
+        return tls
+
+    def _context(self, settings: HostSettings) -> ssl.SSLContext:
+        """The one context for all hosts of the same settings: to load what the system trusts takes tens of ms."""
+        settings = HostSettings(
+            insecure=settings.insecure,
+            ca_cert=settings.ca_cert,
+            client_cert=settings.client_cert,
+            client_key=settings.client_key,
+        )
+        context = self._tls_settings.get(settings)
+        if context is None:
+            context = self._tls_settings[settings] = tls_context(settings)
         return context
 
 

@@ -99,6 +99,7 @@ class FaultProxy:
     exchanges: Exchanges = field(default_factory=Exchanges)
     rules: list[Rule] = field(default_factory=list)
     connections: int = 0
+    resumed: list[bool] = field(default_factory=list)  # whether each connection resumed a session of TLS
 
     def on(
         self,
@@ -123,7 +124,9 @@ class FaultProxy:
         """One connection of a client, until either end closes it."""
         self.connections += 1
         connection = _Connection(self, self.connections, reader, writer)
-        is_tls = writer.get_extra_info("sslcontext") is not None
+        is_tls = (tls := writer.get_extra_info("ssl_object")) is not None
+        if is_tls:
+            self.resumed.append(tls.session_reused)
         writer.transport.set_write_buffer_limits(high=1 if is_tls else 0)  # a TLS transport never resumes from 0
         await anyio.sleep(self.link.round_trip)
         try:

@@ -104,7 +104,7 @@ class ConsoleClient:
     async def _exchange(self, request: Request, limit: int) -> Answer:
         url, proxy = request.url, self._settings.proxies.for_url(request.url)
         session = await self._session(None if proxy else request.reach)  # a proxy may be anywhere
-        login = Route(url=url, reach=None, context=None, proxy=proxy).login
+        login = Route(url=url, reach=None, tls=None, proxy=proxy).login
         for_proxy = {"Proxy-Authorization": login} if login else {}
         content = bytearray()
         try:
