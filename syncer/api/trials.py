@@ -269,7 +269,7 @@ def _number(size: int, mean: int, least: int, most: int) -> int:
 def _varied(size: int, count: int) -> list[int]:
     """Split ``size`` bytes into ``count`` sizes between a quarter of the mean and seven quarters."""
     mean = size / count
-    return [max(1, int(mean * (0.25 + 1.5 * number / max(1, count - 1)))) for number in range(count)]
+    return [max(1, int(mean * (0.25 + 1.5 * (number + 0.5) / count))) for number in range(count)]
 
 
 def _cut(sizes: Sequence[int]) -> Iterator[list[int]]:
