@@ -119,6 +119,18 @@ async def test_a_registry_that_throttles_ends_it_with_what_is_known(
     assert told in last_line(ran)
 
 
+async def test_a_registry_that_throttles_from_the_start_needs_no_flag(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    async with serve_disk() as registry, fault_proxy(registry) as proxy:
+        proxy.on("GET", "/blobs/", Reply(429, {"Retry-After": "100"}), times=None)
+        ran = await tune(tmp_path, f"{proxy.registry.address}/scratch", "--json")
+        left = await still_there(registry, pushed(proxy.exchanges))
+
+    assert (ran.code, ran.json["flags"]) == (0, {"push": "", "pull": ""})
+    assert ran.json["advice"].startswith("no flag is needed: ")
+    assert "429 Too Many Requests" in ran.json["ended_early"]
+    assert not left
+
+
 @pytest.mark.parametrize(("fault", "code"), [(Reply(403), 3), (Reply(507), 5), (Reset("request"), 1)])
 async def test_a_registry_that_fails_in_the_middle_ends_it_with_what_is_known(
     debian_registry: OpenRegistry, tmp_path: Path, fault: Reply | Reset, code: int
