@@ -6,6 +6,7 @@ import itertools
 import re
 import signal
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -13,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Way, candidates, in_turn
+from syncer.api.tune import Tuning
 from tests.conftest import OpenRegistry
 from tests.support import client
 from tests.support.cli import Ran, syncer
@@ -215,6 +217,37 @@ async def test_a_setting_that_is_faster_by_more_than_the_spread_is_advised() -> 
 
     assert search.advice(Way.PUSH) == search.advice(Way.PULL) == Setting(concurrency=64)
     assert search.is_whole
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (lambda setting, _: 140 if setting.concurrency == 64 else 100, "use --concurrency 64 to push, 1.40 times as "),
+        (lambda setting, _: 140 if setting.chunk_size else 100, "use --chunk-size 64MiB to push, 1.40 times as fast "),
+        (lambda *_: 100, "no flag is needed: the default is as fast as anything tried (within the spread)"),
+        (
+            lambda setting, number: (120 if setting.concurrency == 64 else 100) * (1.3 if number % 5 == 0 else 1),
+            "no flag is proven to help: --concurrency 64 to push and --concurrency 64 to pull seemed faster, but",
+        ),
+    ],
+)
+async def test_the_advice_is_a_sentence(rate: Callable[[Setting, int], float], said: str) -> None:
+    tuning = Tuning(
+        registry="a.io",
+        repository="a.io/syncer-tune-1",
+        started=datetime.now(UTC),
+        seconds=1,
+        mix=Mix.MIXED,
+        size=64 * MIB,
+        sent=MIB,
+        search=await Link(rate).search(),
+        ended=None,
+        left=None,
+    )
+
+    assert tuning.advice.startswith(said)
+    assert tuning.advice.endswith("to pull, no flag is needed") == ("--chunk-size" in said)
+    Draft202012Validator(SCHEMA).validate(tuning.to_json())
 
 
 @pytest.mark.parametrize(("gain", "swing"), [(1.0, 1), (1.04, 0), (1.1, 2.5)])

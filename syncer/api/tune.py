@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 
 from syncer.api.delta import for_each
 from syncer.api.result import hearing
-from syncer.api.trials import DEFAULT, LEAST_LAYER, Mix, Search, Setting, Trial, Way, candidates
+from syncer.api.trials import DEFAULT, GAIN, LEAST_LAYER, Mix, Search, Setting, Trial, Way, candidates
 from syncer.content import Blob, Item, PourableBlob, Progress
 from syncer.errors import Denied, DigestMismatch, Exit, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
@@ -97,18 +97,28 @@ class Tuning(Struct, frozen=True, kw_only=True):
             return "the trials ended early, so no flag is advised"
         proven = {way: setting for way in Way if (setting := self.search.advice(way)) != DEFAULT}
         if not proven:
-            if len(self.search.settings) == 1:
-                return f"no flag is advised, since there was none to try but {self.untried}"
-            if not self.search.is_whole:
-                return "there was too little time to tell whether a flag helps; give more with --time"
-            return "no flag is needed: the default is as fast as anything tried (within the spread)"
-        told = [f"{setting.flags} to {way.value}, {self._gain(way)}" for way, setting in proven.items()]
+            return self._nothing_proven()
+        told = [
+            f"{setting.flags} to {way.value}, {self._times(way):.2f} times as fast as without"
+            for way, setting in proven.items()
+        ]
         others = [f"; to {way.value}, no flag is needed" for way in Way if way not in proven]
         return f"use {' and '.join(told)}{''.join(others)}"
 
-    def _gain(self, way: Way) -> str:
+    def _nothing_proven(self) -> str:
+        if len(self.search.settings) == 1:
+            return f"no flag is advised, since there was none to try but {self.untried}"
+        if not self.search.is_whole:
+            return "there was too little time to tell whether a flag helps; give more with --time"
+        if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
+            told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
+            return f"no flag is proven to help: {told} seemed faster, but within the spread (try a longer --time)"
+        return "no flag is needed: the default is as fast as anything tried (within the spread)"
+
+    def _times(self, way: Way) -> float:
+        """The finalist's throughput divided by that of the default, in the trials that decide."""
         default, finalist = self.search.decided[way]
-        return f"which is {finalist.median / default.median:.2f} times as fast as without"
+        return finalist.median / default.median
 
     def to_json(self) -> dict[str, Any]:
         rows = []
