@@ -31,7 +31,8 @@ _TINY = 2048  # bytes
 _ROUNDS = 5  # in which settings are tried, at most
 _EXPLORING = 0.6  # of the time, at most
 _PAIRS, _LEAST_PAIRS = 8, 3  # of trials that decide
-_GAIN = 1.05  # a smaller one is none
+GAIN = 1.05
+"""The ratio of two throughputs from which on the one is a gain."""
 _MUCH = 1.5  # times as slow as the default, in a single trial
 _MANY = 6  # results, of which the highest and the lowest are left out
 
@@ -112,7 +113,7 @@ class Rates(Struct, frozen=True):
 
     def is_above(self, other: Rates) -> bool:
         """Tell whether it is faster by more than the spread of both, and by more than a twentieth."""
-        return self.spread[0] > other.spread[1] and self.median >= _GAIN * other.median
+        return self.spread[0] > other.spread[1] and self.median >= GAIN * other.median
 
     def to_json(self) -> dict[str, Any]:
         least, most = self.spread
@@ -181,7 +182,7 @@ class Search:
                 if self._spent() + self._last > (_EXPLORING if number > 1 else 1.0):
                     return number > 1
                 await self._try(setting.of_push, setting.of_pull)
-            much = _GAIN if number else _MUCH
+            much = GAIN if number else _MUCH
             running = [each for each in running if each == DEFAULT or not self._is_slow(each, much)]
             if len(running) == 1 and number:
                 break
@@ -199,7 +200,7 @@ class Search:
         for setting in self.settings:
             part = way.part(setting)
             rates = self.rates(way, part)
-            if part == DEFAULT or usual is None or rates is None or rates.median < _GAIN * usual.median:
+            if part == DEFAULT or usual is None or rates is None or rates.median < GAIN * usual.median:
                 continue
             for name, value in structs.asdict(part).items():
                 if value is not None and (rates.median, value) > best.get(name, (0.0, 0)):
@@ -269,7 +270,7 @@ def _number(size: int, mean: int, least: int, most: int) -> int:
 def _varied(size: int, count: int) -> list[int]:
     """Split ``size`` bytes into ``count`` sizes between a quarter of the mean and seven quarters."""
     mean = size / count
-    return [max(1, int(mean * (0.25 + 1.5 * number / max(1, count - 1)))) for number in range(count)]
+    return [max(1, int(mean * (0.25 + 1.5 * (number + 0.5) / count))) for number in range(count)]
 
 
 def _cut(sizes: Sequence[int]) -> Iterator[list[int]]:

@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 
 from syncer.api.delta import for_each
 from syncer.api.result import hearing
-from syncer.api.trials import DEFAULT, LEAST_LAYER, Mix, Search, Setting, Trial, Way, candidates
+from syncer.api.trials import DEFAULT, GAIN, LEAST_LAYER, Mix, Search, Setting, Trial, Way, candidates
 from syncer.content import Blob, Item, PourableBlob, Progress
 from syncer.errors import Denied, DigestMismatch, Exit, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
@@ -97,18 +97,28 @@ class Tuning(Struct, frozen=True, kw_only=True):
             return "the trials ended early, so no flag is advised"
         proven = {way: setting for way in Way if (setting := self.search.advice(way)) != DEFAULT}
         if not proven:
-            if len(self.search.settings) == 1:
-                return f"no flag is advised, since there was none to try but {self.untried}"
-            if not self.search.is_whole:
-                return "there was too little time to tell whether a flag helps; give more with --time"
-            return "no flag is needed: the default is as fast as anything tried (within the spread)"
-        told = [f"{setting.flags} to {way.value}, {self._gain(way)}" for way, setting in proven.items()]
+            return self._nothing_proven()
+        told = [
+            f"{setting.flags} to {way.value}, {self._times(way):.2f} times as fast as without"
+            for way, setting in proven.items()
+        ]
         others = [f"; to {way.value}, no flag is needed" for way in Way if way not in proven]
         return f"use {' and '.join(told)}{''.join(others)}"
 
-    def _gain(self, way: Way) -> str:
+    def _nothing_proven(self) -> str:
+        if len(self.search.settings) == 1:
+            return f"no flag is advised, since there was none to try but {self.untried}"
+        if not self.search.is_whole:
+            return "there was too little time to tell whether a flag helps; give more with --time"
+        if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
+            told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
+            return f"no flag is proven to help: {told} seemed faster, but within the spread (try a longer --time)"
+        return "no flag is needed: the default is as fast as anything tried (within the spread)"
+
+    def _times(self, way: Way) -> float:
+        """The finalist's throughput divided by that of the default, in the trials that decide."""
         default, finalist = self.search.decided[way]
-        return f"which is {finalist.median / default.median:.2f} times as fast as without"
+        return finalist.median / default.median
 
     def to_json(self) -> dict[str, Any]:
         rows = []
@@ -172,6 +182,8 @@ class Told(Struct, frozen=True):
     pull: Setting
     trial: Trial
     seconds: float  # since the beginning
+    size: int  # bytes of the push
+    counts: bool  # False: it was to find out how large a push may be
 
 
 async def tune(
@@ -236,27 +248,31 @@ class _Bench:
         self._there: dict[Digest, None] = {}  # manifests that may be at the registry
         self._storing: set[Digest] = set()  # manifests whose storing has begun, and has not ended well
         self._keeps: str | None = None  # why it deletes nothing
-        self._search = Search((), self.attempt, self._spent)
+        self._search = Search((), self._attempt, self._spent)
         self.was_cut: Callable[[Tuning], None] | None = None
 
     async def run(self) -> Tuning:
         """All trials, in the time that there is; a first small one takes as long as it takes."""
         ended: SyncerError | None = None
-        seconds = await self._first()
-        with anyio.move_on_after(_OVERTIME * self._limits.seconds):
-            try:
-                await self._find_size(seconds)
-                wanted = candidates(
-                    self._limits.mix.largest(self._size),
-                    concurrency=self._limits.concurrency,
-                    ranges=self._limits.ranges,
-                )
-                self._search = Search(wanted, self.attempt, self._spent)
-                await self._search.run()
-            except SyncerError as error:
-                ended = error
+        try:
+            seconds = await self._first()
+        except Throttled as error:
+            ended = error
+        else:
+            with anyio.move_on_after(_OVERTIME * self._limits.seconds):
+                try:
+                    await self._search_from(seconds)
+                except SyncerError as error:
+                    ended = error
         await self._clean(is_cut=True)
         return self._tuning(ended)
+
+    async def _search_from(self, seconds: float) -> None:
+        await self._find_size(seconds)
+        largest, limits = self._limits.mix.largest(self._size), self._limits
+        wanted = candidates(largest, concurrency=limits.concurrency, ranges=limits.ranges)
+        self._search = Search(wanted, self._attempt, self._spent)
+        await self._search.run()
 
     def _tuning(self, ended: SyncerError | None) -> Tuning:
         return Tuning(
@@ -279,7 +295,7 @@ class _Bench:
     async def _first(self) -> float:
         """The seconds of the first trial, which shows what may be done; raises a ``SyncerError`` if it fails."""
         began = time.monotonic()
-        await self._carry_out(DEFAULT, DEFAULT)
+        await self._attempt(DEFAULT, DEFAULT, counts=False)
         if self._keeps:
             self._warn(f"{self._keeps}: what is sent stays in {self._address.host}/{self.name}")
         return time.monotonic() - began
@@ -292,14 +308,15 @@ class _Bench:
                 return
             self._size = min(self._largest, int(self._size * min(times, 8)))
             began = time.monotonic()
-            await self._carry_out(DEFAULT, DEFAULT)
+            await self._attempt(DEFAULT, DEFAULT, counts=False)
             seconds = time.monotonic() - began
 
-    async def attempt(self, push: Setting, pull: Setting) -> Trial:
+    async def _attempt(self, push: Setting, pull: Setting, *, counts: bool = True) -> Trial:
         """Push new content by one setting and pull it by the other; raises a ``SyncerError``, such as ``Throttled``."""
         trial = await self._carry_out(push, pull)
         if self._tell:
-            self._tell(Told(push, pull, trial, time.monotonic() - self._began))
+            told = Told(push, pull, trial, seconds=time.monotonic() - self._began, size=self._size, counts=counts)
+            self._tell(told)
         return trial
 
     async def _carry_out(self, push: Setting, pull: Setting) -> Trial:

@@ -422,6 +422,7 @@ def _tell_trials(limits: Limits) -> Callable[[Told], None]:
             return
         last = time.monotonic()
         both = f"{told.push}" if told.push == told.pull else f"{told.push} to push, {told.pull} to pull"
+        both = both if told.counts else f"{human_bytes(told.size)} to begin with"
         rates = ", ".join(f"{way.value} {_speed(told.trial.rate(way))}" for way in Way)
         click.echo(f"{human_seconds(told.seconds)} of {human_seconds(limits.seconds)}: {both}: {rates}", err=True)
 
