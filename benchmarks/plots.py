@@ -47,18 +47,14 @@ def _compared(rows: Sequence[Row]) -> Iterator[tuple[Row, list[Row]]]:
 
 
 def _costs(rows: Sequence[Row]) -> str | None:
-    """Wall and CPU of every tool at each step of the first corpus, as bars."""
-    first = next(((row.corpus, row.server) for row in rows if _is_peer(row)), None)
-    steps = [
-        (ours, [ours, *others])
-        for ours, others in _compared(rows)
-        if (ours.corpus, ours.server) == first and not (ours.tls or ours.link or ours.cold)
-    ]
+    """Wall and CPU of every tool at each step of the first work, as bars."""
+    first = next((row.work for row in rows if _is_peer(row)), None)
+    steps = [(ours, [ours, *others]) for ours, others in _compared(rows) if ours.work == first]
     steps = [(ours, group) for ours, group in steps if any(map(_is_peer, group))]
     if not first or not steps:
         return None
     headline = f"Where the fastest peer takes 1 s, syncer takes {_listed(list(_told(steps)))}"
-    below = f"Seconds of each tool, {first[0]} at {first[1]}, shortest first. {_SPREAD} The floor is no tool."
+    below = f"Seconds of each tool; the work is {first}. {_SPREAD} The floor is no tool."
     with drawing(headline, below, lines=sum(len(group) + 1.6 for _, group in steps) + 1) as made:
         heights = [len(group) + 0.6 for _, group in steps]
         grid = made.figure.subplots(len(steps), 2, squeeze=False, sharex="col", height_ratios=heights)
