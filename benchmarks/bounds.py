@@ -1,7 +1,8 @@
 """What bounds a step: what the cores did while it was taken, and what syncer waited for while they did nothing.
 
-CPU is what the system counted.  What was idle is divided by syncer's own report of the same run: first the seconds in
-which the whole run stood still until a file was on its disk, then by what its requests and its files waited for.
+CPU is what the system counted.  What was idle is divided by syncer's own report of the same run.  While the thread of
+its event loop was busy, the only one before a run begins and after it ends, the other cores had nothing to do;
+else the whole run stood still until a file was on its disk, or its requests and its files waited, each for its cause.
 Where that report tells nothing, nobody guesses.
 """
 
@@ -21,9 +22,10 @@ _WAITS = {
     "the disk": (),
     "a limit of requests": ("quota", "requests_cap", "bytes_cap", "pauses"),
 }
-_UNTOLD = "idle time"
+_ALONE = "idle beside one busy thread"
+_UNTOLD = "idle, nothing told"
 
-PARTS = (*_CPU, _OTHERS, *_WAITS, _UNTOLD)
+PARTS = (*_CPU, _OTHERS, _ALONE, *_WAITS, _UNTOLD)
 """Of the time of all cores, in the order in which a bar has them."""
 
 
@@ -40,13 +42,15 @@ class Bounds:
 
     @property
     def most(self) -> str:
-        """The one that took most, where all CPU is one."""
-        every = {"the CPU": self.busy, **{part: self.shares[part] for part in (*_WAITS, _UNTOLD)}}
-        return max(every, key=lambda part: every[part])
+        """The one that took most, all CPU and a thread that has all the work being one; empty where nothing is told."""
+        every = {"the CPU": self.busy + self.shares[_ALONE], **{part: self.shares[part] for part in _WAITS}}
+        most = max(every, key=lambda part: every[part])
+        return most if every[most] >= self.shares[_UNTOLD] else ""
 
     def __str__(self) -> str:
         own, theirs = (self.shares[part] for part in _CPU)
-        waits = {part: share for part, share in self.shares.items() if part in (*_WAITS, _UNTOLD) and share >= 0.05}
+        idle = (_ALONE, *_WAITS, _UNTOLD)
+        waits = {part: self.shares[part] for part in idle if self.shares[part] >= 0.05}
         told = [f"{part} {share:.0%}" for part, share in sorted(waits.items(), key=lambda each: -each[1])]
         return ", ".join((f"cores {self.busy:.0%} busy (syncer {own:.0%}, registries {theirs:.0%})", *told))
 
@@ -61,13 +65,16 @@ def bounds_of(row: Row, cores: int) -> Bounds | None:
     shares[_OTHERS] = (_median(row, "other_cpu") + _median(row, "own_cpu")) / every
     over = max(1.0, sum(shares.values()))  # clocks of a tick each may add up to more than there is
     shares = {part: share / over for part, share in shares.items()}
-    return Bounds(shares | _idle(max(0.0, 1 - sum(shares.values())), row.account()))
-
-
-def _idle(idle: float, account: Mapping[str, Any] | None) -> dict[str, float]:
-    """What is ``idle`` of the cores' time, divided by what syncer waited for."""
+    idle, account = max(0.0, 1 - sum(shares.values())), row.account()
     if not account or not account["elapsed"]:
-        return dict.fromkeys(_WAITS, 0.0) | {_UNTOLD: idle}
+        return Bounds(shares | dict.fromkeys((_ALONE, *_WAITS), 0.0) | {_UNTOLD: idle})
+    one_thread = account["loop"] + max(0.0, _median(row, "client_cpu") - account["cpu"])
+    alone = max(0.0, idle - max(0.0, 1 - one_thread / wall.median))
+    return Bounds(shares | {_ALONE: alone} | _waits(idle - alone, account))
+
+
+def _waits(idle: float, account: Mapping[str, Any]) -> dict[str, float]:
+    """What is ``idle`` of the cores' time, divided by what syncer waited for."""
     published = min(idle, account["publishing"] / account["elapsed"])
     waited = {part: sum(account["waited"].get(name, 0.0) for name in names) for part, names in _WAITS.items()}
     waited["the disk"] = account["disk"]

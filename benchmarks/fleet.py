@@ -22,7 +22,7 @@ from benchmarks.generate import prepare
 from benchmarks.installed import SYNCER
 from benchmarks.jobs import Job, Step, make_layouts
 from benchmarks.peers import TOOLS
-from benchmarks.resources import Command, Cost, measure
+from benchmarks.resources import Command, CommandFailed, Cost, measure
 from benchmarks.results import Spread
 from benchmarks.servers import Program, run_server
 from benchmarks.sites import loopback, run_sites
@@ -132,13 +132,22 @@ class _Bench:
         ways = [way for way in ways if way[1] in self._jobs]
         start = count % len(ways)
         for title, name, command in (*ways[start:], *ways[:start]):
-            with self._registries(self._scenario.registries) as (addresses, pids):
-                cost = self._measure(command(addresses), pids)
-                self._check(TOOLS[name], self._jobs[name], addresses)
-                self._note("push", title, count, cost)
+            try:
+                self._beside(title, name, command, count)
+            except (CommandFailed, WrongResult) as error:
                 if name == "syncer":
-                    self._note("nothing to do", title, count, self._measure(command(addresses), pids))
+                    raise
+                del self._jobs[name]  # a peer drops out; it does not end a run of hours
+                self._place.tell(f"{NAME}: {title} failed: {error}")
             self._forget()
+
+    def _beside(self, title: str, name: str, command: Callable[[Sequence[str]], Command], count: int) -> None:
+        with self._registries(self._scenario.registries) as (addresses, pids):
+            cost = self._measure(command(addresses), pids)
+            self._check(TOOLS[name], self._jobs[name], addresses)
+            self._note("push", title, count, cost)
+            if name == "syncer":
+                self._note("nothing to do", title, count, self._measure(command(addresses), pids))
 
     def beside_failures(self, count: int) -> None:
         """The good sites alone, and then beside dead ones, one that takes no connection, and one that answers 503."""
@@ -274,7 +283,7 @@ class _Bench:
         first, *others = (
             for_each_image(
                 job,
-                ("crane", "push"),
+                ("crane", "push", "--insecure"),  # it takes no loopback address but 127.0.0.1 for plain HTTP
                 lambda image, address=address: (str(job.layout(image)), f"{address}/{BASE}/{image.name}"),  # type: ignore[misc]
             )
             for address in addresses

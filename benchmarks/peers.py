@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 import yaml
 
 from benchmarks.corpus import Corpus, Image
-from benchmarks.jobs import Job, Step, flat_name
+from benchmarks.jobs import Cannot, Job, Step, flat_name
 from benchmarks.resources import Command
-from benchmarks.tools import PROCESSES, Floor, Syncer, SyncerOneRange, Tool, for_each_image, said
+from benchmarks.tools import PROCESSES, Floor, Syncer, SyncerOneRange, Tool, for_each_image, printed, said
 
 
 class Imgpkg(Tool):
@@ -155,6 +156,10 @@ class Hauler(Tool):
     name = "hauler"
     output = "store"
 
+    def version(self) -> str:
+        told = json.loads(printed("hauler", "version", "--json"))  # its text begins with a banner
+        return f"hauler {told['gitVersion']}"
+
     def build(self, job: Job) -> Command:
         images = [{"name": job.at_source(image), "exclude-extras": True} for image in job.corpus.images]
         manifest = {
@@ -195,18 +200,21 @@ class Regsync(Tool):
 
 
 class Ocync(Tool):
+    """Remembers in its cache what a target has, as it does for its users: a run with nothing to do reads that."""
+
     name = "ocync"
 
     def sync(self, job: Job) -> Command:
-        scheme = "https" if job.authority else "http"
+        if not job.authority:
+            raise Cannot("speaks nothing but TLS")
         tags: dict[str, list[str]] = {}
         for image in job.corpus.images:
             tags.setdefault(image.repository, []).append(image.tag)
         settings = {
             "global": {"cache_dir": str(job.directory)},
             "registries": {
-                "source": {"url": f"{scheme}://{job.source}", "auth_type": "anonymous"},
-                "target": {"url": f"{scheme}://{job.target}", "auth_type": "anonymous"},
+                "source": {"url": f"https://{job.source}", "auth_type": "anonymous"},
+                "target": {"url": f"https://{job.target}", "auth_type": "anonymous"},
             },
             "defaults": {"source": "source", "targets": "target", "artifacts": {"enabled": False}},
             "mappings": [

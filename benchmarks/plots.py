@@ -48,21 +48,17 @@ def _compared(rows: Sequence[Row]) -> Iterator[tuple[Row, list[Row]]]:
 
 
 def _costs(rows: Sequence[Row]) -> str | None:
-    """Wall and CPU of every tool at each step of the first corpus, as bars."""
-    first = next(((row.corpus, row.server) for row in rows if _is_peer(row)), None)
-    steps = [
-        (ours, [ours, *others])
-        for ours, others in _compared(rows)
-        if (ours.corpus, ours.server) == first and not (ours.tls or ours.link or ours.cold)
-    ]
+    """Wall and CPU of every tool at each step of the first work, as bars."""
+    first = next((row.work for row in rows if _is_peer(row)), None)
+    steps = [(ours, [ours, *others]) for ours, others in _compared(rows) if ours.work == first]
     steps = [(ours, group) for ours, group in steps if any(map(_is_peer, group))]
     if not first or not steps:
         return None
     headline = f"Where the fastest peer takes 1 s, syncer takes {_listed(list(_told(steps)))}"
-    below = f"Seconds of each tool, {first[0]} at {first[1]}, shortest first. {_SPREAD} The floor is no tool."
-    with drawing(headline, below, lines=sum(len(group) + 1.6 for _, group in steps) + 1) as made:
+    below = f"Seconds of each tool; the work is {first}. {_SPREAD} The floor is no tool."
+    with drawing(headline, below, lines=sum(len(group) + 1.4 for _, group in steps)) as made:
         heights = [len(group) + 0.6 for _, group in steps]
-        grid = made.figure.subplots(len(steps), 2, squeeze=False, sharex="col", height_ratios=heights)
+        grid = made.figure.subplots(len(steps), 2, squeeze=False, height_ratios=heights)
         for (ours, group), (left, right) in zip(steps, grid, strict=True):
             ordered = sorted(group, key=lambda row: -_median(row, "wall"))
             for axes, measure, title in ((left, "wall", "wall"), (right, "client_cpu", "client CPU")):
@@ -91,8 +87,9 @@ def _bars(axes: Axes, rows: Sequence[Row], measure: str) -> None:
         )  # fmt: skip
         axes.annotate(f"{spread.median:.2f}", (spread.high, place), (4, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(rows)), [row.tool for row in rows])
+    axes.set_xticks([])  # the figures stand at the bars
+    axes.spines["bottom"].set_visible(False)
     axes.margins(x=0.12)
-    axes.grid(visible=True)
 
 
 def _median(row: Row, measure: str) -> float:
@@ -153,13 +150,15 @@ def _bounds(rows: Sequence[Row], cores: int) -> str | None:
     counted: dict[str, int] = {}
     for _, bounds in found:
         counted[bounds.most] = counted.get(bounds.most, 0) + 1
-    (first, times), *others = sorted(counted.items(), key=lambda each: -each[1])
-    more = [f"{cause} in {number}" for cause, number in others]
-    headline = _listed([f"{first} takes most of the time in {times} of {len(found)} works", *more])
-    headline = headline[0].upper() + headline[1:]
+    untold = counted.pop("", 0)
+    ordered = sorted(counted.items(), key=lambda each: -each[1])
+    causes = [f"{cause} bounds {number}" for cause, number in ordered] + ["nothing tells of " + str(untold)] * bool(
+        untold
+    )
+    headline = f"Of {len(found)} works {_listed(causes)}"
     below = (
         f"The time of all {cores} cores while syncer worked, as the system counted it (medians of the rounds). Idle "
-        "time is divided as syncer's own report divides what its requests and its files waited for."
+        "time is divided by syncer's own report: one thread had all the work, or requests and files waited."
     )
     with drawing(headline, below, lines=1.1 * len(found) + 3.5) as made:
         axes = made.figure.add_subplot()
@@ -175,7 +174,7 @@ def _bounds(rows: Sequence[Row], cores: int) -> str | None:
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of the cores' time")
         shown = [axes.barh(0, 0, color=colour, hatch=hatch, edgecolor="white") for colour, hatch in _PARTS.values()]
-        made.figure.legend(handles=shown, labels=list(_PARTS), loc="outside lower center", ncols=4)
+        made.figure.legend(handles=shown, labels=list(_PARTS), loc="outside lower center", ncols=5)
     return made.svg
 
 
@@ -186,6 +185,7 @@ _PARTS = dict(
             (OURS, ""),
             ("#e69f00", ""),
             (QUIET, ""),
+            ("#cfe3ef", ""),
             ("#56b4e9", "//"),
             ("#009e73", "//"),
             ("#000000", ""),

@@ -190,5 +190,10 @@ def for_each_image(
 
 def said(*argv: str) -> str:
     """The first line of what a program prints."""
+    return printed(*argv).partition("\n")[0]
+
+
+def printed(*argv: str) -> str:
+    """What a program prints, on its standard output or else on the other one."""
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return (ended.stdout or ended.stderr).strip().partition("\n")[0]
+    return (ended.stdout or ended.stderr).strip()

@@ -574,7 +574,7 @@ def test_each_plot_says_what_it_shows_and_is_the_same_when_drawn_again() -> None
     headlines = {
         "costs.svg": "Where the fastest peer takes 1 s, syncer takes 0.50 to build",
         "ratios.svg": "No other tool is faster than syncer in 1 of 1 works",
-        "bounds.svg": "The CPU takes most of the time in 3 of 3 works",
+        "bounds.svg": "Of 3 works the CPU bounds 3",
         "growth.svg": "Where an image among 1,000 costs 1, one among 10,000 costs 1.00 to build",
         "sweep-small.svg": "--concurrency 64 pushes 1.09 times as fast as no flag",
     }
@@ -602,19 +602,25 @@ def test_what_was_idle_is_divided_by_what_syncer_waited_for() -> None:
     (row,) = rows_of(document)
     untold = bounds_of(row, 2)
     waited = {"answers": 30.0, "receiving": 10.0, "retries": 0.0, "pauses": 0.0}
-    sample["account"] = {"elapsed": 9.0, "publishing": 0.9, "disk": 20.0, "waited": waited}
+    sample["account"] = {"elapsed": 9.0, "publishing": 0.9, "disk": 20.0, "waited": waited, "loop": 2.0, "cpu": 3.5}
     (row,) = rows_of(document)
     told = bounds_of(row, 2)
 
     assert untold
     assert untold.busy == pytest.approx(0.6)
-    assert untold.shares["idle time"] == pytest.approx(0.4)
+    assert untold.shares["idle, nothing told"] == pytest.approx(0.4)
     assert told
     assert told.shares["waiting for answers"] == pytest.approx(0.15)  # half of what is left beside the tenth
     assert told.shares["bytes on their way"] == pytest.approx(0.05)
     assert told.shares["the disk"] == pytest.approx(0.1 + 0.1)
     assert sum(told.shares.values()) == pytest.approx(1)
+    assert told.shares["idle beside one busy thread"] == 0  # of 10 seconds it was busy for 2.5, and 4 were idle
     assert told.most == "the CPU"
+    sample["account"] |= {"loop": 7.5, "cpu": 3.0}  # of 10 seconds 8.5 had work for one thread
+    alone = bounds_of(rows_of(document)[0], 2)
+    assert alone
+    assert alone.shares["idle beside one busy thread"] == pytest.approx(0.4 - 0.15)
+    assert alone.shares["the disk"] == pytest.approx(0.1 + 0.05 / 3)
     assert str(told) == (
         "cores 60% busy (syncer 20%, registries 30%), the disk 20%, waiting for answers 15%, bytes on their way 5%"
     )
