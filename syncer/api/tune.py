@@ -18,8 +18,7 @@ import orjson
 from anyio import to_thread
 from msgspec import Struct, structs
 
-from syncer.api.delta import for_each
-from syncer.api.result import hearing
+from syncer.api.result import for_each, hearing
 from syncer.api.trials import DEFAULT, GAIN, LEAST_LAYER, Mix, Search, Setting, Trial, Way, candidates
 from syncer.content import Blob, Item, PourableBlob, Progress
 from syncer.errors import Denied, DigestMismatch, Exit, SyncerError, TargetError
