@@ -91,7 +91,7 @@ class Bench:
         traffic = Traffic() if number == 0 or work.link else None
         with ExitStack() as stack:
             job, servers = self._set_up(work, corpus, source, traffic, stack)
-            for step in (*_before(work.steps, tool), *work.steps):
+            for step in _with_needed(work.steps, tool):
                 try:
                     command = tool.command(step, job)
                     if traffic:
@@ -162,16 +162,16 @@ class Bench:
         return self.certificates if work.tls else None
 
 
-def _before(steps: Sequence[Step], tool: Tool) -> list[Step]:
-    """What must be done, and is not measured, so that ``steps`` can be."""
-    missing: list[Step] = []
-    for step in steps:
-        needed = step.needs
-        if needed is Step.BUILD and (tool.pushes_layouts or not tool.output):
-            continue
-        if needed and needed not in (*missing, *steps):
-            missing += [*_before([needed], tool), needed]
-    return missing
+def _with_needed(steps: Sequence[Step], tool: Tool) -> list[Step]:
+    """The ``steps``, each after those that must be done, and are not measured, so that it can be."""
+    return list(dict.fromkeys(each for step in steps for each in (*_needed(step, tool), step)))
+
+
+def _needed(step: Step, tool: Tool) -> tuple[Step, ...]:
+    needed = step.needs
+    if needed is None or (needed is Step.BUILD and (tool.pushes_layouts or not tool.output)):
+        return ()
+    return (*_needed(needed, tool), needed)
 
 
 class _Dropped(Exception):

@@ -434,6 +434,14 @@ def test_a_tool_that_brought_nothing_to_the_target_is_out(tmp_path: Path, step: 
     assert "12 images are not at the target" in outcome.reason
 
 
+def test_a_step_that_must_come_between_two_others_is_taken_there(tmp_path: Path) -> None:
+    work = Work("tiny", (Step.BUILD, Step.NOOP_PUSH), _registry().name)
+
+    outcomes = list(_bench(tmp_path, rounds=0).run(work, [Syncer()]))
+
+    assert [(type(outcome), outcome.step) for outcome in outcomes] == [(Sample, Step.BUILD), (Sample, Step.NOOP_PUSH)]
+
+
 def test_steps_that_come_before_are_taken_and_not_measured(tmp_path: Path) -> None:
     bench = _bench(tmp_path)
 
