@@ -35,9 +35,9 @@ _WORTH = 3.0  # seconds that the rest must take for more connections to be tried
 _AHEAD = 0.2  # seconds of the one stream, after which the ranges begin
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, repr=False)
 class RegistryBlob(PourableBlob):
-    """A blob in a registry's repository."""
+    """A blob in a registry's repository; two are equal when they are read from the same place."""
 
     descriptor: Descriptor
     repository: Repository
