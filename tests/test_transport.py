@@ -26,8 +26,9 @@ from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageE
 from syncer.transport import HostSettings, Limits, Proxies, Request, Sink, Transport, TransportSettings, open_transport
 from syncer.transport.connecting import tls_context
 from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
+from syncer.transport.loop import Turns
 from syncer.transport.message import retry_after
-from tests.support.quirky import Fault, Quirky, quirky_registry, reset, stall, status
+from tests.support.quirky import Fault, Handler, Quirky, quirky_registry, reset, stall, status
 from tests.support.registry_end import QUICK
 
 MIB = 1024 * 1024
@@ -58,6 +59,82 @@ async def test_six_attempts_are_made_and_no_more() -> None:
 
         assert len(registry.seen) == 6
         assert client.traffic[registry.address].retries == 5
+
+
+async def ask_many(client: Transport, registry: Quirky, number: int) -> list[int]:
+    answers: list[int] = []
+
+    async def ask() -> None:
+        answers.append((await client.ask(get(registry))).status)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(number):
+                tasks.start_soon(ask)
+    return answers
+
+
+async def test_a_server_that_does_not_answer_at_once_gets_a_connection_for_each_request() -> None:
+    """It answers only when all of them are there, more than take turns on connections to a quick server."""
+    everybody, together = 12, asyncio.Event()
+
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if len(registry.seen) >= everybody:
+            together.set()
+        await together.wait()
+        return await handler(request)
+
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", answer, times=everybody)
+        assert await ask_many(client, registry, everybody) == [200] * everybody
+
+        assert len(registry.seen) == everybody
+
+
+async def test_whoever_waits_for_a_connection_that_its_server_closes_opens_one() -> None:
+    async def close(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        answer.force_close()
+        return answer
+
+    async with quirky_registry() as registry, transport() as client:
+        registry.on("GET ping", close, times=99)
+        assert await ask_many(client, registry, 40) == [200] * 40
+
+        assert client.traffic[registry.address].retries == 0
+
+
+@pytest.mark.parametrize(
+    ("answered_in", "lag", "is_enough"),
+    [
+        (0.001, 0.0, True),
+        (0.040, 0.001, False),
+        (0.040, 0.020, True),  # this process could not take more answers
+    ],
+)
+def test_few_connections_are_enough_as_long_as_more_would_bring_no_more(
+    *, answered_in: float, lag: float, is_enough: bool
+) -> None:
+    """As ``make bench`` shows in seconds: each one costs both ends a handshake."""
+    turns = Turns(busy=4)
+    for _ in range(50):
+        turns.answered(answered_in, lag)
+
+    assert turns.is_enough == is_enough
+    assert not Turns(busy=3, answers=50, typical=answered_in, lag=lag).is_enough
+
+
+async def test_a_turn_that_is_given_to_somebody_who_is_cancelled_goes_to_the_next() -> None:
+    turns = Turns(busy=4)
+    waiting = [asyncio.create_task(turns.turn()) for _ in range(2)]
+    await anyio.lowlevel.checkpoint()
+
+    turns.over(None)
+    waiting[0].cancel()
+
+    with anyio.fail_after(30):
+        assert await waiting[1] is None
+    assert turns.busy == 4
 
 
 async def test_what_must_not_be_repeated_is_not() -> None:

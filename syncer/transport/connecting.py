@@ -250,6 +250,17 @@ class Connection(Protocol):
 C = TypeVar("C", bound=Connection)
 
 
+def is_kept(connection: Connection) -> bool:
+    """Tell whether a connection that an exchange is done with can be used again; else it is closed."""
+    if not connection.idle_since:
+        connection.keep_session()
+    if not connection.is_reusable:
+        connection.close()
+        return False
+    connection.idle_since = time.monotonic()
+    return True
+
+
 class Idle(Generic[C]):
     """The connections that wait for their next exchange; there are at most as many as requests at a time."""
 
@@ -268,13 +279,8 @@ class Idle(Generic[C]):
 
     def give(self, connection: C) -> None:
         """Keep a connection that an exchange is done with, or close it."""
-        if not connection.idle_since:
-            connection.keep_session()
-        if connection.is_reusable:
-            connection.idle_since = time.monotonic()
+        if is_kept(connection):
             self._by_route.setdefault(connection.route, []).append(connection)
-        else:
-            connection.close()
 
     def close(self, host: str | None = None) -> None:
         """Close those to ``host``, or all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import cast
@@ -12,9 +13,10 @@ from typing import cast
 import aiohappyeyeballs
 import anyio
 import anyio.lowlevel
+from msgspec import Struct, field
 
 from syncer.errors import Interrupted, Unreachable
-from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer
+from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer, is_kept
 from syncer.transport.failures import BROKEN, CertificateRefused, failure_of, no_connection
 from syncer.transport.guard import Scope, authority
 from syncer.transport.hosts import Meter, Traffic
@@ -24,6 +26,11 @@ from syncer.transport.settings import Limits
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
 _MANY = 1000  # chunks that come at once, after which the others have their turn
+_FEW = 4  # connections to a server, beyond which one is opened only if those do not answer at once
+_QUICK = 0.003  # seconds in which they do, on an average
+_BUSY = 2  # an answer waits for this process about as long before it is read as after
+_NEW = 0.1  # weight of an answer in these averages
+_LOOK = 0.01  # seconds in which something must have come
 _NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
 
 
@@ -37,6 +44,7 @@ class Stream(asyncio.Protocol):
         self.peer = ""
         self.idle_since = 0.0
         self.answered_in = 0.0  # seconds, the last time
+        self.lag = 0.0  # seconds of these in which this process did other things
         self.is_open = False
         self._is_tls = False
         self._sessions: list[tuple[ServerTls, ssl.SSLObject]] = []
@@ -46,6 +54,7 @@ class Stream(asyncio.Protocol):
         self._is_sent = True
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._woken_at = 0.0  # monotonic
 
     @property
     def is_reusable(self) -> bool:
@@ -72,7 +81,8 @@ class Stream(asyncio.Protocol):
         deadline = sent + request.head_patience(traffic.limits)
         while answer.head is None:
             await self._wait(deadline - time.monotonic())
-        self.answered_in = time.monotonic() - sent
+        now = time.monotonic()
+        self.answered_in, self.lag = now - sent, now - self._woken_at
         traffic.spent.answers += self.answered_in
         return answer.head
 
@@ -188,6 +198,7 @@ class Stream(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            self._woken_at = time.monotonic()
 
     # what the event loop calls
 
@@ -251,6 +262,75 @@ class Stream(asyncio.Protocol):
         self._wake()
 
 
+class Turns(Struct, eq=False):
+    """The connections to a server that are in use, and the exchanges that wait for one of them.
+
+    A connection costs both ends a handshake, time and memory.  Where answers come so quickly that a few connections
+    keep this process busy, exchanges take turns on them; as soon as that is not so, each opens its own.
+    """
+
+    busy: int = 0  # connections in use, and those that are being made
+    typical: float = 0.0  # seconds to an answer, lately
+    lag: float = 0.0  # seconds of these in which this process did other things
+    answers: int = 0
+    seen: int = 0  # answers at the last look
+    waiting: deque[asyncio.Future[Stream | None]] = field(default_factory=deque)
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """True while no more connections should be opened."""
+        return self.busy >= _FEW and self.typical - _BUSY * self.lag <= _QUICK
+
+    async def turn(self) -> Stream | None:
+        """Wait for a connection that becomes free; None when the caller is to open one.  Either is counted as busy."""
+        turn: asyncio.Future[Stream | None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        if self.timer is None:
+            self._look_later()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and (stream := self.over(turn.result())):
+                stream.close()
+            raise
+
+    def answered(self, seconds: float, lag: float) -> None:
+        """Note the time that an answer took, and the part of it in which it was there already."""
+        new = _NEW if self.answers else 1.0
+        self.answers += 1
+        self.typical += new * (seconds - self.typical)
+        self.lag += new * (lag - self.lag)
+
+    def over(self, stream: Stream | None) -> Stream | None:
+        """Note that an exchange is over; returns its connection if nobody waits for it."""
+        self.busy -= 1
+        return None if self._give(stream) else stream
+
+    def _give(self, stream: Stream | None) -> bool:
+        """Give a connection to the first that waits, or have it open one for None; False when nobody waits."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                self.busy += 1
+                turn.set_result(stream)
+                return True
+        return False
+
+    def _look_later(self) -> None:
+        self.seen = self.answers
+        self.timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        self.timer = None
+        if self.is_enough and self.answers > self.seen:
+            if self.waiting:
+                self._look_later()
+        else:
+            while self._give(None):
+                pass
+
+
 class LoopWire:
     """The way for requests, and for small bodies: connections on the event loop."""
 
@@ -258,6 +338,7 @@ class LoopWire:
         self._limits = limits
         self._addresses = addresses
         self._idle: Idle[Stream] = Idle()
+        self._turns: dict[Route, Turns] = {}
 
     async def close(self) -> None:
         self._idle.close()
@@ -269,23 +350,40 @@ class LoopWire:
 
     async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
+        turns = self._turns.get(route) or self._turns.setdefault(route, Turns())
+        began, queued = time.monotonic(), 0.0
         stream = self._idle.take(route)
-        if is_first := stream is None:
-            began = time.monotonic()
-            stream = await self._connect(route)
-            traffic.spent.answers += time.monotonic() - began
+        if stream is None and turns.is_enough:
+            stream = await turns.turn()
+            queued = time.monotonic() - began
+        else:
+            turns.busy += 1
+        is_first = stream is None
         try:
+            if stream is None:
+                stream = await self._connect(route)
+            if queued or is_first:
+                traffic.spent.answers += time.monotonic() - began
             answer = await stream.ask(request, head, request.body, traffic)
         except BaseException as error:
-            stream.close()
-            if isinstance(error, BROKEN):
-                raise failure_of(error, request) from None
+            turns.over(None)
+            if stream is not None:
+                stream.close()
+                if isinstance(error, BROKEN):
+                    raise failure_of(error, request) from None
             raise
-        response = _LoopResponse(self._idle, stream, request, answer, traffic)
+        turns.answered(stream.answered_in, stream.lag)
+        response = _LoopResponse(self, stream, request, answer, traffic)
         response.is_first = is_first
         if (request.length or 0) <= SMALL:  # else the time for what is still on its way is a part of it
-            response.waited = stream.answered_in
+            response.waited = queued + stream.answered_in
         return response
+
+    def give(self, stream: Stream) -> None:
+        """Take back a connection after its exchange."""
+        kept = self._turns[stream.route].over(stream if is_kept(stream) else None)
+        if kept is not None:
+            self._idle.give(kept)
 
     async def probe(self, route: Route) -> None:
         """Make a connection and drop it; raises ``Unreachable``."""
@@ -342,9 +440,9 @@ class LoopWire:
 class _LoopResponse(Response):
     """An answer on a connection of the event loop."""
 
-    def __init__(self, idle: Idle[Stream], stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
+    def __init__(self, wire: LoopWire, stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
         super().__init__(request, head.status, head.headers)
-        self._idle: Idle[Stream] | None = idle
+        self._wire: LoopWire | None = wire
         self._stream = stream
         self._patience = request.body_patience(traffic.limits)
         self._meter = Meter(request, traffic)
@@ -364,6 +462,6 @@ class _LoopResponse(Response):
         return piece
 
     def release(self) -> None:
-        if self._idle is not None:
-            self._idle.give(self._stream)
-            self._idle = None
+        if self._wire is not None:
+            self._wire.give(self._stream)
+            self._wire = None
