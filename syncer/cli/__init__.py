@@ -128,9 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if is_out_of_files(error):
                 complain(OutOfFiles())
                 return OutOfFiles.exit
-            import traceback  # noqa: PLC0415
-
-            traceback.print_exc()
+            sys.__excepthook__(type(error), error, error.__traceback__)
             return Exit.INCOMPLETE
     return code
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from types import ModuleType
 from typing import Self
-from zoneinfo import ZoneInfo, available_timezones
 
 from msgspec import Struct
 
@@ -66,7 +66,7 @@ class Window(Struct, frozen=True):
 
     def _times(self, now: datetime) -> Iterator[tuple[datetime, datetime]]:
         """When it opens and closes, from the day before ``now`` on."""
-        zone = ZoneInfo(self.zone)
+        zone = _zoneinfo().ZoneInfo(self.zone)
         today = now.astimezone(zone).date()
         for day in (today + timedelta(days=ahead) for ahead in range(-1, _DAYS_AHEAD)):
             begin = max(_moments(day, self.begin, zone))
@@ -102,9 +102,9 @@ def closes_after(windows: Iterable[Window], now: datetime) -> datetime | None:
 def require_zone(name: str) -> None:
     """Raise ``UsageError`` when ``name`` is no zone that this machine knows."""
     try:
-        ZoneInfo(name)
+        _zoneinfo().ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # not known; no name at all; a directory of names
-        known = available_timezones()
+        known = _zoneinfo().available_timezones()
         if not known:
             raise UsageError(
                 f"this machine knows no zones, {name[:40]!r} among them",
@@ -115,7 +115,13 @@ def require_zone(name: str) -> None:
         raise UsageError(f"{name[:40]!r} is not a zone", hint=hint) from None
 
 
-def _moments(day: date, minutes: int, zone: ZoneInfo) -> tuple[datetime, ...]:
+def _zoneinfo() -> ModuleType:
+    import zoneinfo  # noqa: PLC0415  slow to import, and few sites have windows
+
+    return zoneinfo
+
+
+def _moments(day: date, minutes: int, zone: tzinfo) -> tuple[datetime, ...]:
     """The moments, in UTC, at which clocks in ``zone`` show that time: one, or two if they are set back over it.
 
     A time that clocks leave out gives the moment at which they are set forward.

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from msgspec import Struct, field
 
 from syncer.errors import UsageError
+from syncer.formats.windows import Window
 from syncer.naming import NameMapping
 from syncer.oci.docker_hub import canonical_host
-
-if TYPE_CHECKING:
-    from syncer.formats.windows import Window
 
 
 class Site(Struct, frozen=True):
