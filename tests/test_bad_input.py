@@ -400,6 +400,18 @@ def test_no_report_is_written_over_what_another_option_names(
     assert {name: Path(name).read_text() for name in files} == files
 
 
+def test_no_name_in_a_file_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sync.yaml"
+    file.write_text(
+        'sources: [{image: busybox, targets: [offce]}]\ntargets: [{registry: a.io, name: "a\\nb\\e[31m"}]\n'
+    )
+
+    assert main(["plan", "-c", str(file)]) == 2
+
+    told = f"error: {file}:1: sources[0].targets[0]: no target is called 'offce'; known: a b [31m\n"
+    assert capsys.readouterr().err == told
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
