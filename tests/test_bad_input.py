@@ -400,14 +400,38 @@ def test_no_report_is_written_over_what_another_option_names(
     assert {name: Path(name).read_text() for name in files} == files
 
 
+def test_no_name_in_a_file_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sync.yaml"
+    file.write_text(
+        'sources: [{image: busybox, targets: [offce]}]\ntargets: [{registry: a.io, name: "a\\nb\\e[31m"}]\n'
+    )
+
+    assert main(["plan", "-c", str(file)]) == 2
+
+    told = f"error: {file}:1: sources[0].targets[0]: no target is called 'offce'; known: a b [31m\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("busybox:1\n", "it is no PEM file"),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "it holds no certificate"),
+        (None, "it is a directory, where a file is wanted"),
+    ],
+)
 def test_a_certificate_that_is_none_is_told_before_any_request(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, problem: str
 ) -> None:
-    (file := tmp_path / "ca.pem").write_text("busybox:1\n")
+    file = tmp_path / "ca.pem"
+    if text is None:
+        file.mkdir()
+    else:
+        file.write_text(text)
 
     assert main(["list", f"https://{UNUSED}", "--ca-cert", str(file)]) == 2
 
-    assert capsys.readouterr().err.splitlines()[0] == f"error: {file}: it is no PEM file"
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {file}: {problem}"
 
 
 @pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may read every file")

@@ -199,7 +199,7 @@ def test_all_mistakes_are_told_at_once(mistakes: Callable[..., list[str]]) -> No
         """,
     )
 
-    assert [line.partition(" is not an")[0].partition(" names an")[0] for line in told] == [
+    assert [line.partition(" is not a registry")[0].partition(" names an")[0] for line in told] == [
         "sites.yaml:3: targets[1]: 10.0.0.2:8000 is a target already, at sites.yaml:2",
         "sites.yaml:4: targets[2].registry: 'a.example.com/base:v1'",
         "sites.yaml:5: targets[3].lables: there is no such field; did you mean labels?",
@@ -209,13 +209,13 @@ def test_all_mistakes_are_told_at_once(mistakes: Callable[..., list[str]]) -> No
         "sites.yaml:8: targets[6]: its registry stands for 2 sites and its name for 1",
         "sites.yaml:9: targets[7]: `at_once` belongs to a `limit_group`",
         "sites.yaml:10: targets[8]: '10.0.0.3:8000' is the name of another site already, at sites.yaml:2",
-        "sites.yaml:11: targets[9]: 'h-1.example.com:65536/images'",
+        "sites.yaml:11: targets[9]: 'h-1.example.com:65536'",
         "sites.yaml:13: targets[11]: its group g has `at_once: 1` in another target, and 2 here",
         "sites.yaml:14: targets[12].registry: the variable ABSENT is not set, and has no default",
         "sites.yaml:16: registries.k.example.com.insecure: it must be true or false",
         "sites.csv:2: 10.0.0.1:8000 is a target already, at sites.yaml:2",
         "sites.csv:3: enabled: it must be true or false",
-        "sites.csv:4: registry: 'l.example.com:v1/images'",
+        "sites.csv:4: registry: 'l.example.com:v1'",
     ]
     assert told[9].endswith("(and 1 more of its sites)")
 

@@ -347,6 +347,13 @@ def test_a_file_of_another_shape_is_told_which_one_is_expected(text: str, proble
     assert raised.value.more == ()
 
 
+def test_a_target_is_refused_as_it_was_written() -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse("sources: [{image: busybox}]\ntargets: [{registry: 'lab:99999/x'}]\n")
+    told = "targets[0].registry: 'lab:99999' is not a registry: the port '99999' of its registry is not a number from "
+    assert str(raised.value).startswith(f"sync.yaml:2: {told}")
+
+
 def test_a_mistake_beside_a_password_does_not_show_it() -> None:
     error = mistake("{username: robot, password: hunter2}", "{username: robot, password: hunter2, passwort: hunter2}")
     assert "hunter2" not in f"{error} {error.hint}"

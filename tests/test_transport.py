@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,12 +23,14 @@ from hypothesis import strategies as st
 from msgspec import structs
 from yarl import URL
 
-from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, UsageError, Waiting
+from syncer.errors import Interrupted, InvalidFile, NetworkError, Unreachable, Unsafe, UsageError, Waiting
+from syncer.serve.server import Tls
 from syncer.transport import HostSettings, Limits, Proxies, Request, Sink, Transport, TransportSettings, open_transport
 from syncer.transport.connecting import tls_context
 from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
 from syncer.transport.loop import Turns
 from syncer.transport.message import retry_after
+from tests.support.programs import needs
 from tests.support.quirky import Fault, Handler, Quirky, quirky_registry, reset, stall, status
 from tests.support.registry_end import QUICK
 
@@ -947,3 +950,32 @@ def test_a_certificate_that_cannot_be_used_is_a_wrong_command(tmp_path: Path) ->
         tls_context(HostSettings(ca_cert=tmp_path / "bad.pem"))
     with pytest.raises(UsageError, match="cannot be used"):
         tls_context(HostSettings(client_cert=tmp_path / "bad.pem"))
+
+
+def test_what_is_wrong_with_a_certificate_and_its_key_is_said(tmp_path: Path) -> None:
+    one, other = (tmp_path / name for name in ("one", "other"))
+    for stem in (one, other):
+        words = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=a")
+        subprocess.run([needs("openssl"), *words, "-keyout", f"{stem}.key", "-out", f"{stem}.pem"], check=True)
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        ["openssl", "pkey", "-aes128", "-passout", "pass:canary", "-in", f"{one}.key", "-out", locked], check=True
+    )
+    certificate, key = one.with_suffix(".pem"), one.with_suffix(".key")
+
+    def said(settings: HostSettings) -> str:
+        with pytest.raises(UsageError) as raised:
+            tls_context(settings)
+        return str(raised.value)
+
+    tls_context(HostSettings(client_cert=certificate, client_key=key))
+    assert said(HostSettings(ca_cert=key)).endswith("cannot be used: it holds no sound certificate")
+    mixed = said(HostSettings(client_cert=certificate, client_key=other.with_suffix(".key")))
+    assert mixed.endswith("other.key holds the key of another one")
+    assert "must hold a certificate and its key, unless" in said(HostSettings(client_cert=certificate))
+    swapped = said(HostSettings(client_cert=key, client_key=certificate))
+    assert swapped.endswith(f"it must hold a certificate, and {certificate} its key")
+    asked = said(HostSettings(client_cert=certificate, client_key=locked))
+    assert asked == f"the key {locked} has a pass phrase, which nobody can be asked for"
+    with pytest.raises(InvalidFile, match="has a pass phrase, which nobody can be asked for"):
+        Tls(certificate=certificate, key=locked).context()

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
+from msgspec import structs
 
 from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Way, candidates, in_turn
 from syncer.api.tune import Tuning
@@ -100,9 +101,21 @@ async def test_a_registry_that_deletes_nothing_is_told_of_first_and_where_it_all
     assert ran.code == 0
     assert place
     assert ran.stderr.startswith("warning: the registry deletes nothing (status 405): what is sent stays in ")
+    assert "removed:" not in ran.stdout
     assert f"stay in {place[1]}, since the registry deletes nothing (status 405)" in ran.stdout
     assert 0 < len(deleted) <= 8
     assert set(deleted) == {405}
+
+
+async def test_nothing_stays_where_nothing_could_be_written(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with debian_registry() as registry, fault_proxy(registry) as proxy:
+        proxy.on("POST", "/uploads/", Reply(405), times=None)
+        proxy.on("DELETE", "/manifests/", Reply(405), times=None)
+        ran = await tune(tmp_path, f"{proxy.registry.address}/scratch")
+
+    assert ran.code == 5
+    assert ran.stderr.startswith("error: ")
+    assert " stay in " not in ran.stderr
 
 
 async def test_a_registry_that_throttles_ends_it_with_what_is_known(
@@ -166,6 +179,9 @@ async def test_ctrl_c_leaves_nothing_behind(
     document = orjson.loads(report.read_bytes())
     Draft202012Validator(SCHEMA).validate(document)
     assert document["left"] is None
+    assert document["exit_code"] == 130
+    assert document["ended_early"] == "it was stopped"
+    assert document["advice"] == "the trials ended early, so no flag is advised"
 
 
 async def test_what_is_given_is_kept_and_not_tried(debian_registry: OpenRegistry, tmp_path: Path) -> None:
@@ -301,6 +317,26 @@ async def test_too_little_time_proves_nothing() -> None:
 
     assert not search.is_whole
     assert search.advice(Way.PUSH) == DEFAULT
+
+
+async def test_the_limit_that_ended_it_too_soon_is_named() -> None:
+    search = await Link(lambda *_: 100.0, trials=12).search()
+    tuning = Tuning(
+        registry="a.io",
+        repository="a.io/syncer-tune-1",
+        started=datetime.now(UTC),
+        seconds=1,
+        mix=Mix.MIXED,
+        size=MIB,
+        sent=12 * MIB,
+        search=search,
+        ended=None,
+        left=None,
+    )
+
+    assert tuning.advice == "there was too little time to tell whether a flag helps; give more with --time"
+    tuning = structs.replace(tuning, is_short_of_bytes=True)
+    assert tuning.advice == "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
 
 
 async def test_what_is_much_slower_is_not_tried_again() -> None:

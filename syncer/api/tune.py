@@ -68,6 +68,12 @@ class Throttled(SyncerError):
     """The registry asked for a pause, so that nothing more can be measured."""
 
 
+class Stopped(SyncerError):
+    """Ctrl-C or a signal ended the trials."""
+
+    exit = Exit.INTERRUPTED
+
+
 class Tuning(Struct, frozen=True, kw_only=True):
     """The findings of all trials at a registry."""
 
@@ -78,6 +84,7 @@ class Tuning(Struct, frozen=True, kw_only=True):
     mix: Mix
     size: int  # bytes of one push
     sent: int  # bytes, of all
+    is_short_of_bytes: bool = False  # whether the bytes that might be sent were spent sooner than the time
     search: Search
     ended: SyncerError | None  # why it ended early
     left: str | None  # what stays at the registry; None: nothing
@@ -108,10 +115,13 @@ class Tuning(Struct, frozen=True, kw_only=True):
         if len(self.search.settings) == 1:
             return f"no flag is advised, since there was none to try but {self.untried}"
         if not self.search.is_whole:
+            if self.is_short_of_bytes:
+                return "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
             return "there was too little time to tell whether a flag helps; give more with --time"
         if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
             told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
-            return f"no flag is proven to help: {told} seemed faster, but within the spread (try a longer --time)"
+            more = "more --max-bytes" if self.is_short_of_bytes else "a longer --time"
+            return f"no flag is proven to help: {told} seemed faster, but within the spread (try {more})"
         return "no flag is needed: the default is as fast as anything tried (within the spread)"
 
     def _times(self, way: Way) -> float:
@@ -274,14 +284,16 @@ class _Bench:
         await self._search.run()
 
     def _tuning(self, ended: SyncerError | None) -> Tuning:
+        seconds = time.monotonic() - self._began
         return Tuning(
             registry=str(self._address),
             repository=f"{self._address.host}/{self.name}",
             started=self._started,
-            seconds=time.monotonic() - self._began,
+            seconds=seconds,
             mix=self._limits.mix,
             size=self._size,
             sent=self._sent,
+            is_short_of_bytes=self._sent / self._limits.most > seconds / self._limits.seconds,
             search=self._search,
             ended=ended,
             left=self._left(),
@@ -321,7 +333,6 @@ class _Bench:
     async def _carry_out(self, push: Setting, pull: Setting) -> Trial:
         with open_spool() as spool:
             names = await to_thread.run_sync(self._make, spool)
-            self._there |= {name.digest: None for name in names if name.digest}
             self._sent += self._size
             pushed, tried = await self._time(names, push, spool)
             pulled, again = await self._time(names, pull)
@@ -342,7 +353,7 @@ class _Bench:
         async with open_registries(_applied(setting, self._settings)) as registries:
             registry = registries.registry(self._address.host, plain_http=self._address.plain_http)
             manner = Manner(self._address.host, setting.chunk_size or self._settings.chunk_size)
-            target = _Scratch(registry, manner, self._storing) if spool else _Nowhere()
+            target = _Scratch(registry, manner, self._there, self._storing) if spool else _Nowhere()
             with anyio.CancelScope() as scope:
 
                 def hear(event: Event) -> None:
@@ -383,7 +394,7 @@ class _Bench:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_SECONDS_TO_CLEAN):
                 await self._clean(is_cut=True)
             if self.was_cut:
-                self.was_cut(self._tuning(None))
+                self.was_cut(self._tuning(Stopped("it was stopped")))
             elif left := self._left():
                 self._warn(left)
             raise
@@ -440,13 +451,15 @@ def _applied(setting: Setting, settings: RegistrySettings) -> RegistrySettings:
 
 
 class _Scratch(RegistryTarget):
-    """A registry as a target, of which it is known which manifests it may be storing still."""
+    """A registry as a target, of which it is known which manifests it may have, and may be storing still."""
 
-    def __init__(self, registry: Registry, manner: Manner, storing: set[Digest]) -> None:
+    def __init__(self, registry: Registry, manner: Manner, there: dict[Digest, None], storing: set[Digest]) -> None:
         super().__init__(registry, manner)
+        self._there = there
         self._storing = storing
 
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        self._there[manifest.descriptor.digest] = None
         self._storing.add(manifest.descriptor.digest)
         await super().commit(space, manifest, names)
         self._storing.discard(manifest.descriptor.digest)

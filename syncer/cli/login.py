@@ -452,7 +452,10 @@ def _trials(found: Tuning) -> Iterator[str]:
         yield ""
     if found.untried and len(rows) > 1:
         yield f"not tried: {found.untried}"
-    yield f"removed:   {found.left or 'all that was sent; its blobs go with the garbage collection of the registry'}"
+    if found.left:
+        yield f"left:      {found.left}"
+    else:
+        yield "removed:   all that was sent; its blobs go with the garbage collection of the registry"
     yield f"advice:    {found.advice}"
 
 

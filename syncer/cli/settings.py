@@ -144,12 +144,17 @@ def _require_pem(path: Path | None, name: str) -> Path | None:
         assert path is not None
         with reading(path):
             content = path.read_bytes()
+        hint = "such a file has lines like -----BEGIN CERTIFICATE-----"
         if b"-----BEGIN " not in content:
-            raise InvalidFile(path, "it is no PEM file", hint="such a file has lines like -----BEGIN CERTIFICATE-----")
+            raise InvalidFile(path, "it is no PEM file", hint=hint)
+        if name == "ca_cert" and b"CERTIFICATE-----" not in content:
+            raise InvalidFile(path, "it holds no certificate", hint=hint)
     return path
 
 
 def _require_file(path: Path | None, name: str) -> Path | None:
+    if path is not None and path.is_dir():
+        raise InvalidFile(path, "it is a directory, where a file is wanted")
     if path is not None and not path.is_file():
         option = name.replace("_", "-")
         hint = f"it is the default of --{option}; syncer config shows where that is set" if is_default(name) else None

@@ -289,6 +289,9 @@ class Idle(Generic[C]):
                 connection.close()
 
 
+_PEM = "such files have lines like -----BEGIN CERTIFICATE----- and -----BEGIN PRIVATE KEY-----"
+
+
 def tls_context(settings: HostSettings) -> ssl.SSLContext:
     """TLS 1.2 or later with the system's trust (and ``SSL_CERT_FILE``) plus the host's own CA.
 
@@ -297,10 +300,9 @@ def tls_context(settings: HostSettings) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.ca_cert:
-        _load(settings.ca_cert, "certificate authority", lambda: context.load_verify_locations(settings.ca_cert))
+        _trust(context, settings.ca_cert)
     if settings.client_cert:
-        certificate, key = settings.client_cert, settings.client_key
-        _load(certificate, "client certificate", lambda: context.load_cert_chain(certificate, key))
+        _show(context, settings.client_cert, settings.client_key)
     if settings.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -322,14 +324,42 @@ def with_certificates(settings: HostSettings, directories: Iterable[Path], host:
     return settings
 
 
-def _load(path: Path, what: str, load: object) -> None:
-    assert callable(load)
+def _trust(context: ssl.SSLContext, authority: Path) -> None:
+    told = f"the certificate authority {authority}"
     try:
-        load()
+        context.load_verify_locations(authority)
     except FileNotFoundError:
-        raise UsageError(f"the {what} {path} (or its key) is not there") from None
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"the {what} {path} cannot be used: {error}", hint="it must be a PEM file") from None
+        raise UsageError(f"{told} is not there") from None
+    except ssl.SSLError:
+        raise UsageError(f"{told} cannot be used: it holds no sound certificate", hint=_PEM) from None
+    except OSError as error:
+        raise UsageError(f"{told} cannot be used: {error.strerror or error}", hint=_PEM) from None
+
+
+def _show(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    told = f"the client certificate {certificate}"
+
+    def refuse_to_ask() -> str:
+        """OpenSSL would ask at the terminal, and Ctrl-C would not end that."""
+        raise UsageError(
+            f"the key {key or certificate} has a pass phrase, which nobody can be asked for",
+            hint="openssl pkey -in KEY -out FILE writes a key without one",
+        )
+
+    try:
+        context.load_cert_chain(certificate, key, refuse_to_ask)
+    except FileNotFoundError:
+        raise UsageError(f"{told} (or its key) is not there") from None
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            problem = f"{key or certificate} holds the key of another one"
+        elif key is None:
+            problem = "it must hold a certificate and its key, unless the key is in a file that is named too"
+        else:
+            problem = f"it must hold a certificate, and {key} its key"
+        raise UsageError(f"{told} cannot be used: {problem}", hint=_PEM) from None
+    except OSError as error:
+        raise UsageError(f"{told} cannot be used: {error.strerror or error}", hint=_PEM) from None
 
 
 class TlsSocket:

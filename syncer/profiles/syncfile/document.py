@@ -98,7 +98,10 @@ def parse_registry_host(text: str) -> str:
     if not text or "/" in text or "@" in text:
         shown = text.rpartition("@")[2]
         raise UsageError(f"{shown!r} is not a registry", hint="write it like registry.example.com:5000")
-    Reference.parse(f"{text}/images")
+    try:
+        Reference.parse(f"{text}/images")
+    except InvalidReference as error:
+        raise UsageError(f"{text!r} is not a registry: {error.problem}") from None
     return canonical_host(text.lower())
 
 
