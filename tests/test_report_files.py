@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -80,3 +81,37 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Pa
         require_writable(tmp_path / "absent" / "report.json")
     with pytest.raises(UsageError, match="is a directory"):
         require_writable(tmp_path)
+
+
+def test_a_pipe_gets_the_report_and_stays_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    require_writable(pipe)
+    with pytest.raises(TargetError):
+        write_account(pipe, b"nobody reads")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_account(pipe, b"{}\n")
+        assert os.read(reader, 100) == b"{}\n"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_link_to_an_open_file_is_not_replaced(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        log.write(b"before\n")
+        log.flush()
+        (link := tmp_path / "stdout").symlink_to(f"/proc/self/fd/{log.fileno()}")
+        require_writable(link)
+        write_account(link, b"{}\n")
+    assert link.is_symlink()
+    assert (tmp_path / "log").read_bytes() == b"before\n{}\n"
+
+
+def test_a_socket_is_no_file_for_a_report(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        with pytest.raises(UsageError, match="is not a file to write"):
+            require_writable(tmp_path / "socket")

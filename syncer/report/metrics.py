@@ -20,7 +20,7 @@ from prometheus_client.samples import Sample
 
 from syncer.errors import Exit, without_secrets
 from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status
-from syncer.report.summary import write_account
+from syncer.report.summary import is_stream, write_account
 
 _SITE_SUCCESS = "syncer_site_last_success_timestamp_seconds"
 _SUCCESS = "syncer_last_success_timestamp_seconds"
@@ -261,6 +261,8 @@ def _last_successes(path: Path, job: Job) -> dict[str, float]:
 
 def _samples(path: Path, name: str) -> list[Sample]:
     """The samples of the metric ``name`` in the file at ``path``, if there is one."""
+    if is_stream(path):  # to read from a pipe, or from a terminal, would wait for ever
+        return []
     try:
         families = list(text_string_to_metric_families(path.read_text("utf-8")))
     except (OSError, ValueError):  # absent, or another tool's: it is replaced

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -326,6 +327,10 @@ def require_writable(path: Path) -> None:
     parent = path.parent
     if path.is_dir():
         raise UsageError(f"{path} is a directory, not a file to write")
+    if is_stream(path):
+        return
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file to write")
     if not parent.is_dir():
         raise UsageError(f"{path} cannot be written: the directory {parent} does not exist")
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -359,9 +364,27 @@ def write_report(path: Path, report: Reported) -> None:
 
 
 def write_account(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``."""
+    """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``.
+
+    What is no file, such as ``/dev/stdout`` or a pipe, gets it as it is: a file must not take its place.
+    """
     with saving(path):
-        write_whole(path, content, mode=0o644)
+        if not is_stream(path):
+            write_whole(path, content, mode=0o644)
+            return
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)  # a pipe that nobody reads is an error
+        os.set_blocking(descriptor, True)
+        with open(descriptor, "wb") as stream:  # noqa: PTH123  a descriptor, not a path
+            stream.write(content)
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether ``path`` is a device, a pipe, or a name of an open file."""
+    try:
+        mode = path.stat().st_mode
+        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or str(path.readlink()).startswith("/proc/")
+    except OSError:
+        return False
 
 
 class Visit(Struct, frozen=True):
