@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct, structs
 
+from syncer.errors import Exit, SyncerError
+from syncer.registry import RegistrySettings
 from syncer.registry.download import SPREAD_FROM
 from syncer.registry.upload_session import CHUNK_SIZE
 
@@ -35,6 +37,16 @@ GAIN = 1.05
 """The ratio of two throughputs from which on the one is a gain."""
 _MUCH = 1.5  # times as slow as the default, in a single trial
 _MANY = 6  # results, of which the highest and the lowest are left out
+
+
+class Throttled(SyncerError):
+    """The registry asked for a pause, so that nothing more can be measured."""
+
+
+class Stopped(SyncerError):
+    """Ctrl-C or a signal ended the trials."""
+
+    exit = Exit.INTERRUPTED
 
 
 class Setting(Struct, frozen=True):
@@ -63,6 +75,13 @@ class Setting(Struct, frozen=True):
     def of_pull(self) -> Setting:
         """The part of it that makes a difference to a pull."""
         return Setting(self.concurrency, ranges=self.ranges)
+
+    def applied_to(self, settings: RegistrySettings) -> RegistrySettings:
+        """``settings`` with these options."""
+        given = {"requests_per_host": self.concurrency, "ranges": self.ranges}
+        limits = structs.replace(settings.transport.limits, **{k: v for k, v in given.items() if v is not None})
+        transport = structs.replace(settings.transport, limits=limits)
+        return structs.replace(settings, transport=transport, chunk_size=self.chunk_size or settings.chunk_size)
 
     def __str__(self) -> str:
         return self.flags or "no flag"

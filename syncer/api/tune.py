@@ -19,20 +19,25 @@ from anyio import to_thread
 from msgspec import Struct, structs
 
 from syncer.api.result import for_each, hearing
-from syncer.api.trials import DEFAULT, GAIN, LEAST_LAYER, Mix, Search, Setting, Trial, Way, candidates
+from syncer.api.trials import (
+    DEFAULT,
+    GAIN,
+    LEAST_LAYER,
+    Mix,
+    Search,
+    Setting,
+    Stopped,
+    Throttled,
+    Trial,
+    Way,
+    candidates,
+)
 from syncer.content import Blob, Item, PourableBlob, Progress
 from syncer.errors import Denied, DigestMismatch, Exit, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.artifacts import Spool, artifact_manifest, open_spool
-from syncer.registry import (
-    Registries,
-    RegistryAddress,
-    RegistrySettings,
-    RegistryTarget,
-    check_login,
-    open_registries,
-)
+from syncer.registry import Registries, RegistryAddress, RegistrySettings, RegistryTarget, check_login, open_registries
 from syncer.registry.repository import Registry, is_success
 from syncer.registry.upload_session import Manner
 from syncer.report import human_bytes
@@ -62,16 +67,6 @@ _IN_TROUBLE = frozenset(map(spelt_status, TROUBLE))
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-
-
-class Throttled(SyncerError):
-    """The registry asked for a pause, so that nothing more can be measured."""
-
-
-class Stopped(SyncerError):
-    """Ctrl-C or a signal ended the trials."""
-
-    exit = Exit.INTERRUPTED
 
 
 class Tuning(Struct, frozen=True, kw_only=True):
@@ -350,7 +345,7 @@ class _Bench:
         number = setting.concurrency or self._settings.transport.limits.requests_per_host
         options = Options(workers=number or WORKERS)
         began = time.monotonic()
-        async with open_registries(_applied(setting, self._settings)) as registries:
+        async with open_registries(setting.applied_to(self._settings)) as registries:
             registry = registries.registry(self._address.host, plain_http=self._address.plain_http)
             manner = Manner(self._address.host, setting.chunk_size or self._settings.chunk_size)
             target = _Scratch(registry, manner, self._there, self._storing) if spool else _Nowhere()
@@ -440,14 +435,6 @@ class _Bench:
         if self._keeps:
             return f"{human_bytes(self._sent)} stay in {place}, since {self._keeps}: remove that repository there"
         return f"{quantity(len(self._there), 'image')} may be left in {place}, since the registry could not be asked"
-
-
-def _applied(setting: Setting, settings: RegistrySettings) -> RegistrySettings:
-    """``settings`` with the options of ``setting``."""
-    given = {"requests_per_host": setting.concurrency, "ranges": setting.ranges}
-    limits = structs.replace(settings.transport.limits, **{k: v for k, v in given.items() if v is not None})
-    transport = structs.replace(settings.transport, limits=limits)
-    return structs.replace(settings, transport=transport, chunk_size=setting.chunk_size or settings.chunk_size)
 
 
 class _Scratch(RegistryTarget):

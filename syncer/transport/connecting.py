@@ -7,14 +7,14 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
-from msgspec import Struct, structs
+from msgspec import Struct
 from yarl import URL
 
 from syncer.errors import NetworkError, Unreachable, UsageError
@@ -307,21 +307,6 @@ def tls_context(settings: HostSettings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def with_certificates(settings: HostSettings, directories: Iterable[Path], host: str) -> HostSettings:
-    """``settings`` with the files in ``DIRECTORY/HOST/``: ``*.crt`` is trusted, ``*.cert`` with its ``*.key`` is shown.
-
-    The layout is that of ``/etc/docker/certs.d`` (containers-certs.d(5)).  Settings of the user take precedence.
-    """
-    for directory in directories:
-        files = sorted((directory / host).glob("*")) if (directory / host).is_dir() else []
-        for file in files:
-            if file.suffix == ".crt" and settings.ca_cert is None:
-                settings = structs.replace(settings, ca_cert=file)
-            elif file.suffix == ".cert" and settings.client_cert is None:
-                settings = structs.replace(settings, client_cert=file, client_key=file.with_suffix(".key"))
-    return settings
 
 
 def _trust(context: ssl.SSLContext, authority: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from yarl import URL
 
 from syncer.errors import UsageError
@@ -165,3 +165,18 @@ class TransportSettings(Struct, frozen=True, kw_only=True):
     def host(self, name: str) -> HostSettings:
         """The settings for the host ``name``."""
         return self.hosts.get(name, self.default)
+
+
+def with_certificates(settings: HostSettings, directories: Iterable[Path], host: str) -> HostSettings:
+    """``settings`` with the files in ``DIRECTORY/HOST/``: ``*.crt`` is trusted, ``*.cert`` with its ``*.key`` is shown.
+
+    The layout is that of ``/etc/docker/certs.d`` (containers-certs.d(5)).  Settings of the user take precedence.
+    """
+    for directory in directories:
+        files = sorted((directory / host).glob("*")) if (directory / host).is_dir() else []
+        for file in files:
+            if file.suffix == ".crt" and settings.ca_cert is None:
+                settings = structs.replace(settings, ca_cert=file)
+            elif file.suffix == ".cert" and settings.client_cert is None:
+                settings = structs.replace(settings, client_cert=file, client_key=file.with_suffix(".key"))
+    return settings

@@ -11,14 +11,14 @@ from msgspec import structs
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unsafe
-from syncer.transport.connecting import Addresses, Route, ServerTls, tls_context, with_certificates
+from syncer.transport.connecting import Addresses, Route, ServerTls, tls_context
 from syncer.transport.failures import Absent, NoTls, OtherScheme, Unanswered, no_tunnel, speaks_http, speaks_https
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import request_head
 from syncer.transport.loop import LoopWire
 from syncer.transport.message import Request, Response
-from syncer.transport.settings import HostSettings, TransportSettings
+from syncer.transport.settings import HostSettings, TransportSettings, with_certificates
 from syncer.transport.threads import ThreadWire, wants_thread
 
 _BAD_REQUEST = 400  # by which servers of HTTPS answer HTTP
