@@ -61,14 +61,14 @@ def bounds_of(row: Row, cores: int) -> Bounds | None:
     if not wall:
         return None
     every = wall.median * cores
-    shares = {part: _median(row, measure) / every for part, measure in _CPU.items()}
-    shares[_OTHERS] = (_median(row, "other_cpu") + _median(row, "own_cpu")) / every
+    shares = {part: row.median(measure) / every for part, measure in _CPU.items()}
+    shares[_OTHERS] = (row.median("other_cpu") + row.median("own_cpu")) / every
     over = max(1.0, sum(shares.values()))  # clocks of a tick each may add up to more than there is
     shares = {part: share / over for part, share in shares.items()}
     idle, account = max(0.0, 1 - sum(shares.values())), row.account()
     if not account or not account["elapsed"]:
         return Bounds(shares | dict.fromkeys((_ALONE, *_WAITS), 0.0) | {_UNTOLD: idle})
-    one_thread = account["loop"] + max(0.0, _median(row, "client_cpu") - account["cpu"])
+    one_thread = account["loop"] + max(0.0, row.median("client_cpu") - account["cpu"])
     alone = max(0.0, idle - max(0.0, 1 - one_thread / wall.median))
     return Bounds(shares | {_ALONE: alone} | _waits(idle - alone, account))
 
@@ -83,8 +83,3 @@ def _waits(idle: float, account: Mapping[str, Any]) -> dict[str, float]:
     shares = {part: rest * seconds / total if total else 0.0 for part, seconds in waited.items()}
     shares["the disk"] += published
     return shares | {_UNTOLD: 0.0 if total else rest}
-
-
-def _median(row: Row, measure: str) -> float:
-    spread = row.spread(measure)
-    return spread.median if spread else 0.0

@@ -60,7 +60,7 @@ def _costs(rows: Sequence[Row]) -> str | None:
         heights = [len(group) + 0.6 for _, group in steps]
         grid = made.figure.subplots(len(steps), 2, squeeze=False, height_ratios=heights)
         for (ours, group), (left, right) in zip(steps, grid, strict=True):
-            ordered = sorted(group, key=lambda row: -_median(row, "wall"))
+            ordered = sorted(group, key=lambda row: -row.median("wall"))
             for axes, measure, title in ((left, "wall", "wall"), (right, "client_cpu", "client CPU")):
                 _bars(axes, ordered, measure)
                 axes.set_title(f"{ours.step}: {title}, s", loc="left", size=9, weight="bold")
@@ -90,11 +90,6 @@ def _bars(axes: Axes, rows: Sequence[Row], measure: str) -> None:
     axes.set_xticks([])  # the figures stand at the bars
     axes.spines["bottom"].set_visible(False)
     axes.margins(x=0.12)
-
-
-def _median(row: Row, measure: str) -> float:
-    spread = row.spread(measure)
-    return spread.median if spread else 0.0
 
 
 def _ratios(rows: Sequence[Row]) -> str | None:

@@ -52,6 +52,11 @@ class Row:
         """Of ``wall``, or of ``client_cpu``, ``server_cpu``, ``other_cpu`` or ``own_cpu``, over the timed rounds."""
         return Spread.of(sample.get(measure) for sample in self._timed())
 
+    def median(self, measure: str) -> float:
+        """The middle of ``spread``; 0 where nothing was timed."""
+        spread = self.spread(measure)
+        return spread.median if spread else 0.0
+
     def account(self) -> Mapping[str, Any] | None:
         """The figures that the tool measured about itself, of the round whose wall time is nearest to the median."""
         wall = self.spread("wall")

@@ -28,7 +28,7 @@ from tests.support.fault_proxy import FaultProxy, fault_proxy
 from tests.support.faults import Fault, Reset, Stall, Truncate
 from tests.support.images import digest_of
 from tests.support.registry_end import QUICK, blob_of, file_blob, name_at, registries_for, target_at, write
-from tests.support.tls import Authority, Identity
+from tests.support.tls import Authority, Identity, answered_by
 
 CONTENT = images.noise("by tls", 3 * 1024 * 1024 + 12_345)
 BLOB = f"/v2/app/blobs/{digest_of(CONTENT)}"
@@ -141,7 +141,6 @@ def resuming_nothing(identity: Identity) -> Iterator[tuple[str, list[bool]]]:
     context = identity.server_context()
 
     def serve(connection: socket.socket) -> None:
-        connection.settimeout(30)
         hello = connection.recv(4096, socket.MSG_PEEK)
         offered.append(has_session(hello))
         if offered[-1]:
@@ -153,22 +152,8 @@ def resuming_nothing(identity: Identity) -> Iterator[tuple[str, list[bool]]]:
                 pass
             encrypted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def take() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    serve(connection)
-
-        thread = threading.Thread(target=take, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}", offered
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    with answered_by(serve) as address:
+        yield address, offered
 
 
 def has_session(hello: bytes) -> bool:

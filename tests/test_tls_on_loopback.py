@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
-from tests.support.tls import Authority, Identity
+from tests.support.tls import Authority, Identity, answered_by
 
 UNUSED = "127.0.0.1:9"  # the discard port: nothing listens
 IMAGE = images.image("a")
@@ -82,24 +81,13 @@ def _some_authority(directory: Path) -> Path:
 @contextmanager
 def answering(content: bytes) -> Iterator[str]:
     """A port on which each connection is answered with ``content``, and then closed; empty: it says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(30)
-                    connection.recv(65536)
-                    connection.sendall(content)
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(content)
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    with answered_by(serve) as address:
+        yield address
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", b""])

@@ -226,6 +226,21 @@ def noise(number: int) -> float:
     return 1 + 0.04 * ((number * 7919) % 13 - 6) / 6
 
 
+def tuned(search: Search, *, size: int, sent: int) -> Tuning:
+    return Tuning(
+        registry="a.io",
+        repository="a.io/syncer-tune-1",
+        started=datetime.now(UTC),
+        seconds=1,
+        mix=Mix.MIXED,
+        size=size,
+        sent=sent,
+        search=search,
+        ended=None,
+        left=None,
+    )
+
+
 async def test_a_setting_that_is_faster_by_more_than_the_spread_is_advised() -> None:
     link = Link(lambda setting, number: (140 if setting.concurrency == 64 else 100) * noise(number))
 
@@ -248,18 +263,7 @@ async def test_a_setting_that_is_faster_by_more_than_the_spread_is_advised() -> 
     ],
 )
 async def test_the_advice_is_a_sentence(rate: Callable[[Setting, int], float], said: str) -> None:
-    tuning = Tuning(
-        registry="a.io",
-        repository="a.io/syncer-tune-1",
-        started=datetime.now(UTC),
-        seconds=1,
-        mix=Mix.MIXED,
-        size=64 * MIB,
-        sent=MIB,
-        search=await Link(rate).search(),
-        ended=None,
-        left=None,
-    )
+    tuning = tuned(await Link(rate).search(), size=64 * MIB, sent=MIB)
 
     assert tuning.advice.startswith(said)
     assert tuning.advice.endswith("to pull, no flag is needed") == ("--chunk-size" in said)
@@ -320,19 +324,7 @@ async def test_too_little_time_proves_nothing() -> None:
 
 
 async def test_the_limit_that_ended_it_too_soon_is_named() -> None:
-    search = await Link(lambda *_: 100.0, trials=12).search()
-    tuning = Tuning(
-        registry="a.io",
-        repository="a.io/syncer-tune-1",
-        started=datetime.now(UTC),
-        seconds=1,
-        mix=Mix.MIXED,
-        size=MIB,
-        sent=12 * MIB,
-        search=search,
-        ended=None,
-        left=None,
-    )
+    tuning = tuned(await Link(lambda *_: 100.0, trials=12).search(), size=MIB, sent=12 * MIB)
 
     assert tuning.advice == "there was too little time to tell whether a flag helps; give more with --time"
     tuning = structs.replace(tuning, is_short_of_bytes=True)

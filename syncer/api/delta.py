@@ -144,11 +144,11 @@ async def _needed(bundle: Bundle, items: Sequence[Item]) -> dict[Digest, tuple[D
             if bundle.assumes(each.digest) and each.digest not in bundle.digests:
                 needed.setdefault(each.digest, (each, {}))[1][item.target.repository] = None
 
-    await Discovery(bundle, _Nowhere(), Memory(), None, concurrency=1).run(items, note)
+    await Discovery(bundle, Nowhere(), Memory(), None, concurrency=1).run(items, note)
     return needed
 
 
-class _Nowhere:
+class Nowhere:
     """A target at which no name is taken yet."""
 
     def space(self, name: Reference) -> str:

@@ -18,6 +18,7 @@ import orjson
 from anyio import to_thread
 from msgspec import Struct, structs
 
+from syncer.api.delta import Nowhere
 from syncer.api.result import for_each, hearing
 from syncer.api.trials import (
     DEFAULT,
@@ -348,7 +349,7 @@ class _Bench:
         async with open_registries(setting.applied_to(self._settings)) as registries:
             registry = registries.registry(self._address.host, plain_http=self._address.plain_http)
             manner = Manner(self._address.host, setting.chunk_size or self._settings.chunk_size)
-            target = _Scratch(registry, manner, self._there, self._storing) if spool else _Nowhere()
+            target = _Scratch(registry, manner, self._there, self._storing) if spool else _Checker()
             with anyio.CancelScope() as scope:
 
                 def hear(event: Event) -> None:
@@ -452,14 +453,8 @@ class _Scratch(RegistryTarget):
         self._storing.discard(manifest.descriptor.digest)
 
 
-class _Nowhere:
+class _Checker(Nowhere):
     """A target that checks what it gets, and keeps nothing."""
-
-    def space(self, name: Reference) -> str:
-        return name.repository
-
-    async def current(self, name: Reference) -> Digest | None:  # noqa: ARG002
-        return None
 
     async def reserve(self, space: str, descriptor: Descriptor, manifest: AnyManifest | None) -> None:
         """A place is not needed."""

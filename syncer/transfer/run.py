@@ -215,7 +215,7 @@ class _Transfer:
         """Move nodes that are ready into the channel; nodes that wait are not in it yet."""
         async with send:
             while not (self.plan.finished or self.full):
-                if node := self._take():
+                if node := self._take(self._lanes):
                     await send.send(node)
                 else:
                     self.changed = anyio.Event()
@@ -227,9 +227,8 @@ class _Transfer:
         """The number of nodes that may be worked on at a time."""
         return min(self.workers, self.taking.lanes) if self.taking else self.workers
 
-    def _take(self) -> Node | None:
-        """Take the node to work on next; None when there is none, or too many are at work."""
-        lanes = self._lanes
+    def _take(self, lanes: int) -> Node | None:
+        """Take the node to work on next; None when there is none, or no fewer than ``lanes`` are at work."""
         if self.full or self.at_work >= lanes or not self._may_fetch():
             return None
         node = self.plan.take(self.pause, self.capacity, lanes)
@@ -253,8 +252,9 @@ class _Transfer:
                 while node:
                     await self._finish(node)
                     self.at_work -= 1
-                    node = self._take()
-                    if node is None or self.at_work < self._lanes:
+                    lanes = self._lanes
+                    node = self._take(lanes)
+                    if node is None or self.at_work < lanes:
                         self.changed.set()
                     await anyio.lowlevel.checkpoint()
 

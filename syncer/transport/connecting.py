@@ -280,7 +280,11 @@ class Idle(Generic[C]):
     def give(self, connection: C) -> None:
         """Keep a connection that an exchange is done with, or close it."""
         if is_kept(connection):
-            self._by_route.setdefault(connection.route, []).append(connection)
+            self.keep(connection)
+
+    def keep(self, connection: C) -> None:
+        """Keep a connection that can be used again."""
+        self._by_route.setdefault(connection.route, []).append(connection)
 
     def close(self, host: str | None = None) -> None:
         """Close those to ``host``, or all."""

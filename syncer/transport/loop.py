@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import cast
@@ -338,7 +338,7 @@ class LoopWire:
         self._limits = limits
         self._addresses = addresses
         self._idle: Idle[Stream] = Idle()
-        self._turns: dict[Route, Turns] = {}
+        self._turns: dict[Route, Turns] = defaultdict(Turns)
 
     async def close(self) -> None:
         self._idle.close()
@@ -350,7 +350,7 @@ class LoopWire:
 
     async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
-        turns = self._turns.get(route) or self._turns.setdefault(route, Turns())
+        turns = self._turns[route]
         began, queued = time.monotonic(), 0.0
         stream = self._idle.take(route)
         if stream is None and turns.is_enough:
@@ -383,7 +383,7 @@ class LoopWire:
         """Take back a connection after its exchange."""
         kept = self._turns[stream.route].over(stream if is_kept(stream) else None)
         if kept is not None:
-            self._idle.give(kept)
+            self._idle.keep(kept)
 
     async def probe(self, route: Route) -> None:
         """Make a connection and drop it; raises ``Unreachable``."""

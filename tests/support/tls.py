@@ -1,10 +1,13 @@
-"""An own certificate authority, made when a test needs one."""
+"""An own certificate authority, made when a test needs one, and a server that may speak TLS badly."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,3 +137,25 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+@contextmanager
+def answered_by(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A port, whose connections are given to ``serve``, one after the other, in a thread, and then closed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(30)
+                    serve(connection)
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
