@@ -6,6 +6,7 @@ import base64
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,7 @@ _RECORD = 16 * 1024  # bytes that TLS puts into one record at most
 _RECEIVED = 64 * 1024  # bytes at a time, where nobody knows how many come
 _KNOWN_TO_COME = 128 * 1024  # bytes at a time otherwise; with more the cache of a core would be too small
 _ENCRYPTED = 64 * 1024  # bytes at a time
+_DECRYPTING = threading.Lock()  # ssl lets go of the interpreter for each record; threads would fight for it
 
 T = TypeVar("T")
 
@@ -443,8 +445,9 @@ class TlsSocket:
         read: Callable[[int, memoryview], Any] = self._tls.read
         count = 0
         try:
-            while count < len(buffer) and (size := int(read(len(buffer) - count, buffer[count:]))):
-                count += size
+            with _DECRYPTING:
+                while count < len(buffer) and (size := int(read(len(buffer) - count, buffer[count:]))):
+                    count += size
         except ssl.SSLWantReadError:
             return count or None
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
