@@ -257,11 +257,10 @@ class Referrals(Struct, frozen=True):
 class Referring(Protocol):
     """A source that can list the referrers of an image: its signatures, attestations and SBOMs."""
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         """The manifests in the repository of ``reference`` that refer to one of ``subjects``, in an order that stays.
 
         ``doubt`` says why there may be more of them: none found without a doubt means that there are none.
-        ``images`` is the number of images of that repository about which will be asked.
         """
         ...
 

@@ -84,7 +84,8 @@ async def test_the_shards_of_a_sync_are_all_of_it_once(debian_registry: OpenRegi
         assert together.total() == len(together) == sum(image.subject is None for image in whole.report.images) == 14
         for name in await client.repositories(other):
             assert await client.tags(target, name) == await client.tags(other, name)
-        assert [listings[f"/v2/team/app-{number}/tags/list"] for number in range(3)] == [1, 1, 1]
+        assert listings["/v2/team/app-0/tags/list"] == 1
+        assert {listings[f"/v2/team/app-{number}/tags/list"] for number in (1, 2)} <= {1, 2}  # the bundle's shard, too
         assert sum(path.endswith(".tgz") for path in charts.requests) == 2  # for the plan, and for the sync
         assert sorted(sum("/outer" in name for name in part) for part in done) == [0, 0, 3]
 

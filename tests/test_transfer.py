@@ -469,7 +469,6 @@ class Referred(MemorySource):
     known: dict[str, list[Referral]] = field(default_factory=dict)  # by subject
     doubt: SyncerError | None = None
     asked: list[str] = field(default_factory=list)
-    together: list[int] = field(default_factory=list)  # images of the repository, at each question
     fails: SyncerError | None = None
 
     def sign(self, subject: Image, signature: Image, tag: str | None = None) -> None:
@@ -478,10 +477,9 @@ class Referred(MemorySource):
         about = None if tag else Digest.parse(subject.digest)
         self.known.setdefault(subject.digest, []).append(Referral(name, about))
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         assert subjects
         self.asked += map(str, subjects)
-        self.together.append(images)
         if self.fails:
             raise self.fails
         found = [referral for subject in subjects for referral in self.known.get(str(subject), [])]
@@ -1245,17 +1243,6 @@ async def test_a_blob_is_mounted_from_where_it_was_seen_only() -> None:
     assert set(target.names) == {str(reference)}
     assert not any(isinstance(event, Mounted) for event in events)
     assert memory.location(Digest.parse(images.digest_of(lost.content))) is None
-
-
-async def test_a_question_for_referrers_says_how_many_images_of_a_repository_are_wanted() -> None:
-    source, target = Referred(), MemoryTarget()
-    references = [source.add(f"example.com/app:{tag}", images.image(tag)) for tag in "123"]
-    references.append(source.add("example.com/other:1", images.image("other")))
-
-    await carry([*references, Reference.parse("example.com/app:missing")], source, target)
-
-    assert sorted(source.together) == [1, 4, 4, 4]  # and none for the image that is not there
-    assert len(target.names) == 4
 
 
 async def test_a_question_for_referrers_that_fails_is_a_doubt() -> None:

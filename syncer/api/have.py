@@ -23,7 +23,6 @@ from syncer.report.figures import instant
 from syncer.transfer.memory import Contents, Have
 from syncer.transfer.run import WORKERS
 
-_MANY = 3  # images, for which a list of tags costs less than a request for each name that a referrer may have
 _MOST_LEVELS = 8  # of referrers of referrers
 
 
@@ -275,7 +274,7 @@ class _Look(Struct):
         reference = Reference(self.address.host, repository)
         has_any = False
         for _ in range(_MOST_LEVELS):
-            found = await self.registries.referrers(reference, subjects, images=_MANY)
+            found = await self.registries.referrers(reference, subjects)
             if found.doubt is not None:
                 self._note(f"what refers to the images of {repository} could not be told", found.doubt)
             has_any = has_any or bool(found.found)

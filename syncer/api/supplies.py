@@ -57,13 +57,13 @@ class OpenSupplies(Struct, frozen=True):
         holder = next((bundle for bundle in self.bundles if descriptor.digest in bundle.digests), self.registries)
         return holder.blob(reference, descriptor)
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         """The referrers of ``subjects``, as the supply that has the image knows them."""
         holder = self._holder(reference)
         if isinstance(holder, Spool):
             return Referrals()
         if isinstance(holder, Registries):
-            return await holder.referrers(reference, subjects, images)
+            return await holder.referrers(reference, subjects)
         return Referrals(tuple(find_referrers(holder, reference, subjects)))
 
     async def explain(self, reference: Reference, error: NotFound) -> NotFound:
@@ -155,9 +155,9 @@ class Snapshot:
     def blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         return self._supplies.blob(reference, descriptor)
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         asked = tuple(subjects)
-        return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked, images))
+        return await self._referrers.get((reference, asked), lambda: self._supplies.referrers(reference, asked))
 
     async def explain(self, reference: Reference, error: NotFound) -> NotFound:
         return await self._supplies.explain(reference, error)

@@ -61,7 +61,6 @@ class Referrers:
         return entries
 
 
-_FEW = 8  # names that are asked for one by one before a list of all tags is thought to be cheaper
 _THERE_IS_NONE = frozenset({400, 404, 410})
 _NO_HEAD = frozenset({405, 501})
 
@@ -70,11 +69,10 @@ class _Known(Struct):
     """What is known of one repository."""
 
     tags: frozenset[str] | None = None  # all of them
-    asked: int = 0  # names that were asked for one by one, or are about to be
     was_listed: bool = False
     api_trouble: SyncerError | None = None  # why its lists of referrers are not asked for any more
     tag_trouble: SyncerError | None = None  # and single tags
-    choosing: anyio.Lock = field(default_factory=anyio.Lock)
+    listing: anyio.Lock = field(default_factory=anyio.Lock)
     locks: dict[Digest, anyio.Lock] = field(default_factory=dict)
     answers: dict[Digest, Found] = field(default_factory=dict)
     listed: dict[Digest, set[Digest]] = field(default_factory=dict)  # by subject, as it was at first
@@ -109,14 +107,14 @@ class ReferrerSearch:
         """Take in the tags of a repository that was listed for another reason."""
         self._of(repository).tags = frozenset(tags)
 
-    async def find(self, repository: Repository, subjects: Sequence[Digest], images: int = 1) -> dict[Digest, Found]:
+    async def find(self, repository: Repository, subjects: Sequence[Digest]) -> dict[Digest, Found]:
         """Find the referrers of each of ``subjects``, which are asked for once a run.
 
-        Tags are looked up in the repository's list of tags if that is known, or one request has it and many are
-        wanted, for these subjects or as many of each of ``images`` to come; else one by one.
+        Tags are looked up in the repository's list of tags if one request has it, since even a single manifest may
+        have four of them; else one by one.
         """
         known = self._of(repository)
-        tags = await self._choose_way(repository, known, subjects, images)
+        tags = await self._tags(repository, known)
         rest = iter(dict.fromkeys(subjects))
 
         async def look() -> None:
@@ -149,18 +147,12 @@ class ReferrerSearch:
     def _of(self, repository: Repository) -> _Known:
         return self._repositories.setdefault(repository.name, _Known())
 
-    async def _choose_way(
-        self, repository: Repository, known: _Known, subjects: Sequence[Digest], images: int
-    ) -> frozenset[str] | None:
-        """List the tags, in one request, once more than a few names are to be asked for in a repository."""
-        async with known.choosing:
-            if known.tags is None:
-                new = [subject for subject in subjects if subject not in known.answers]
-                names = sum(1 + len(cosign_tags(subject)) for subject in new)
-                known.asked += names
-                if max(known.asked, names * images) > _FEW and not known.was_listed:
-                    known.was_listed = True
-                    known.tags = await repository.first_tags()
+    async def _tags(self, repository: Repository, known: _Known) -> frozenset[str] | None:
+        """All tags of the repository; None where one request does not have them."""
+        async with known.listing:
+            if known.tags is None and not known.was_listed:
+                known.was_listed = True
+                known.tags = await repository.first_tags()
             return known.tags
 
     async def _find(self, repository: Repository, known: _Known, subject: Digest, tags: frozenset[str] | None) -> Found:

@@ -247,9 +247,9 @@ class Registries:
         """Tell whether foreign layers are transferred; see ``content.Bringing``."""
         return self._settings.include_foreign
 
-    async def referrers(self, reference: Reference, subjects: Sequence[Digest], images: int = 1) -> Referrals:
+    async def referrers(self, reference: Reference, subjects: Sequence[Digest]) -> Referrals:
         """Find the referrers of ``subjects`` in the repository of ``reference``; see ``content.Referring``."""
-        answers = await self._search(reference).find(self.repository(reference), subjects, images)
+        answers = await self._search(reference).find(self.repository(reference), subjects)
         found: dict[Reference, Referral] = {}
         for subject, answer in answers.items():
             for digest in answer.listed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -76,7 +75,6 @@ class Discovery:
     spool: SpoolReader | None = None  # see ``run.Options``
     manifests: dict[Digest, AnyManifest] = dataclasses.field(default_factory=dict)
     roots: dict[Item, Digest] = dataclasses.field(default_factory=dict)  # the digest of each tag when it was read
-    _images: Counter[str] = dataclasses.field(default_factory=Counter)  # by repository
     _sizes: dict[Digest, int] = dataclasses.field(default_factory=dict)
     _doubted: set[tuple[str, str, bool]] = dataclasses.field(default_factory=set)  # repositories of which that was said
     _takes: Takes = dataclasses.field(init=False)
@@ -93,7 +91,6 @@ class Discovery:
         turns = _Turns(len(items), self.patience)
         by_registry: dict[str, list[int]] = {}  # so that a paused registry does not hold up the others
         for index, item in enumerate(items):
-            self._images[item.source.name] += 1
             by_registry.setdefault(item.source.registry, []).append(index)
 
         async def look(indexes: Iterator[int]) -> None:
@@ -135,7 +132,7 @@ class Discovery:
                 if not subjects:
                     return results
                 asked.update(subjects)
-                referrals = await referring.referrers(image.source, subjects, self._images[image.source.name])
+                referrals = await referring.referrers(image.source, subjects)
             except SyncerError as error:
                 return [*results, *self._doubt(image, error)]
             if referrals.doubt is not None:
