@@ -50,7 +50,7 @@ class Reference(Struct, frozen=True, eq=False):
         return self._parts < other._parts
 
     def __hash__(self) -> int:
-        return hash(self._parts)
+        return hash((self.registry, self.repository, self.tag, self.digest))  # in one: it is asked for all the time
 
     @property
     def _parts(self) -> tuple[Any, ...]:

@@ -341,9 +341,12 @@ class _Turns:
         """Wait for the results whose turn it is, and return them."""
         while not (ready := self._in_turn()):
             arrival = self._arrival = anyio.Event()
+            if not self._arrived:  # nobody is held up
+                await arrival.wait()
+                continue
             with anyio.move_on_after(self._patience) as patience:
                 await arrival.wait()
-            if patience.cancelled_caught and self._arrived:
+            if patience.cancelled_caught:
                 self._give_up_turn()
         return ready
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -199,14 +199,21 @@ def _map_entries(entries: tuple[AnEntry, ...], change: Change) -> tuple[AnEntry,
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Struct) and not isinstance(value, Reference | Digest):
-        names = value.__struct_fields__
-        defaults = dict(zip(reversed(names), reversed(value.__struct_defaults__), strict=False))  # of the last ones
-        given = ((name, getattr(value, name)) for name in names)
-        return {name: _plain(each) for name, each in given if name not in defaults or each != defaults[name]}
+    if isinstance(value, int):
+        return value
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
-    return value if isinstance(value, int) else str(value)
+    if isinstance(value, Struct) and not isinstance(value, Reference | Digest):
+        given = ((name, getattr(value, name), default) for name, default in _defaults(type(value)))
+        return {name: _plain(each) for name, each, default in given if each is not default and each != default}
+    return str(value)
+
+
+@cache
+def _defaults(kind: type[Struct]) -> tuple[tuple[str, Any], ...]:
+    """The fields of ``kind`` with their default values; something that nothing is equal to where there is none."""
+    names, defaults = kind.__struct_fields__, kind.__struct_defaults__
+    return tuple(zip(names, (*(object() for _ in names[len(defaults) :]), *defaults), strict=True))
 
 
 def name_of(entry: Entry) -> Reference | None:
@@ -255,8 +262,13 @@ def _mapping(node: Mapping[str, Any], indent: str) -> Iterator[str]:
 def _scalar(value: Any) -> str | None:
     """The text of ``value`` without quotes; None when it needs quotes, or is neither a text nor a number."""
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) and value.lower() not in _OTHERS else None
+        return value if _needs_no_quotes(value) else None
     return str(value) if type(value) is int else None
+
+
+@lru_cache(10_000)  # the definitions of a fleet's sites have nearly all their texts in common
+def _needs_no_quotes(text: str) -> bool:
+    return bool(_PLAIN.fullmatch(text)) and text.lower() not in _OTHERS
 
 
 def _by_pyyaml(document: Mapping[str, Any]) -> str:
