@@ -32,12 +32,13 @@ from benchmarks.tools import Syncer, Tool, for_each_image
 NAME = "fleet-push"
 _CONNECT_SECONDS = 15.0  # syncer's own timeout for a connection
 BASE = "edge"
+_ALL = "0.0.0.0"  # a registry listens at one address or at all; it lives as long as a measurement
 _MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """The size of the scenario: real registries, how many of them fail, and numbers of simulated sites."""
+    """The size of the scenario: sites at one registry, how many of them fail, and numbers of simulated sites."""
 
     registries: int = 20
     dead: int = 3
@@ -122,7 +123,7 @@ class _Bench:
                 measure(tool.build(job), [], self._directory / "log")
 
     def beside_loops(self, count: int) -> None:
-        """All registries in one run, and one after the other by each tool; each begins with empty ones."""
+        """All sites in one run, and one after the other by each tool; each begins with an empty registry."""
         ways: list[tuple[str, str, Callable[[Sequence[str]], Command]]] = [
             ("syncer, one run", "syncer", self._fleet),
             ("syncer push, a loop", "syncer", self._loop),
@@ -142,12 +143,12 @@ class _Bench:
             self._forget()
 
     def _beside(self, title: str, name: str, command: Callable[[Sequence[str]], Command], count: int) -> None:
-        with self._registries(self._scenario.registries) as (addresses, pids):
-            cost = self._measure(command(addresses), pids)
-            self._check(TOOLS[name], self._jobs[name], addresses)
+        with self._sites(self._scenario.registries) as (sites, pids):
+            cost = self._measure(command(sites), pids)
+            self._check(TOOLS[name], self._jobs[name], sites)
             self._note("push", title, count, cost)
             if name == "syncer":
-                self._note("nothing to do", title, count, self._measure(command(addresses), pids))
+                self._note("nothing to do", title, count, self._measure(command(sites), pids))
 
     def beside_failures(self, count: int) -> None:
         """The good sites alone, and then beside dead ones, one that takes no connection, and one that answers 503."""
@@ -155,17 +156,18 @@ class _Bench:
         ends: dict[str, float] = {}
         for title in ("good alone", "beside failures"):
             with ExitStack() as stack:
-                addresses, pids = stack.enter_context(self._registries(good))
+                sites, pids = stack.enter_context(self._sites(good))
                 failing: list[str] = []
                 if title == "beside failures":
                     failing = [_nobody(good + number) for number in range(self._scenario.dead)]
                     failing.append(stack.enter_context(black_hole(loopback(good + self._scenario.dead))))
                     failing.append(stack.enter_context(out_of_order(loopback(good + self._scenario.dead + 1))))
+                    failing = [f"{address}/{BASE}" for address in failing]
                 reports = self._directory / "reports"
                 reports.mkdir()
-                command = self._fleet([*failing, *addresses], "--report-dir", str(reports))
+                command = self._fleet([*failing, *sites], "--report-dir", str(reports))
                 cost = self._measure(command, pids, fails=bool(failing))
-                self._check(TOOLS["syncer"], self._jobs["syncer"], addresses)
+                self._check(TOOLS["syncer"], self._jobs["syncer"], sites)
                 ends[title] = _last_end(reports)
                 self._note("failures", title, count, cost, last_good=ends[title])
             self._forget()
@@ -174,24 +176,24 @@ class _Bench:
         """A sync from registry to registry: each blob is fetched once for all targets."""
         job = self._jobs["syncer"]
         report = self._directory / "sync.json"
-        with self._registries(self._scenario.registries) as (addresses, pids):
-            named = [word for address in addresses for word in ("--registry", f"{address}/{BASE}")]
+        with self._sites(self._scenario.registries) as (sites, pids):
+            named = [word for site in sites for word in ("--registry", site)]
             images = job.write("sync.txt", "".join(f"{job.at_source(image)}\n" for image in self._corpus.images))
             argv = (*SYNCER, "sync", "--images-file", images, *named, "--no-progress", "--report", str(report))
             cost = self._measure(Command(argv, self._environment), pids)
-            self._check(TOOLS["syncer"], job, addresses)
+            self._check(TOOLS["syncer"], job, sites)
         fetched = json.loads(report.read_text())["totals"]["bytes_fetched"]
         self._note("sync", "syncer, one run", count, cost, fetched=fetched / sum(self._corpus.blobs.values()))
         self._forget()
 
     def on_a_cluster(self, count: int) -> None:
-        """A few registries by two processes of a Dask cluster on this machine, beside one process."""
+        """A few sites by two processes of a Dask cluster on this machine, beside one process."""
         if importlib.util.find_spec("distributed") is None:
             return
         for title, more in (("one process", ()), ("--dask local:2", ("--dask", "local:2"))):
-            with self._registries(min(4, self._scenario.registries)) as (addresses, pids):
-                cost = self._measure(self._fleet(addresses, *more), pids)
-                self._check(TOOLS["syncer"], self._jobs["syncer"], addresses)
+            with self._sites(min(4, self._scenario.registries)) as (sites, pids):
+                cost = self._measure(self._fleet(sites, *more), pids)
+                self._check(TOOLS["syncer"], self._jobs["syncer"], sites)
                 self._note("a cluster", title, count, cost)
             self._forget()
 
@@ -248,23 +250,18 @@ class _Bench:
             shutil.rmtree(self._directory / name, ignore_errors=True)
 
     @contextmanager
-    def _registries(self, count: int) -> Iterator[tuple[list[str], list[int]]]:
-        """So many empty registries, each on a loopback address of its own."""
-        with ExitStack() as stack:
-            servers = [
-                stack.enter_context(
-                    run_server(self._place.program, self._directory / "targets" / str(number), host=loopback(number))
-                )
-                for number in range(count)
-            ]
-            yield [server.address for server in servers], [server.pid for server in servers]
+    def _sites(self, count: int) -> Iterator[tuple[list[str], list[int]]]:
+        """So many places at one empty registry, each with a loopback address and a base path of its own."""
+        with run_server(self._place.program, self._directory / "targets", host=_ALL) as server:
+            port = server.address.rpartition(":")[2]
+            yield [f"{loopback(number)}:{port}/{BASE}-{number}" for number in range(count)], [server.pid]
 
-    def _fleet(self, addresses: Sequence[str], *more: str) -> Command:
-        named = [word for address in addresses for word in ("--registry", f"{address}/{BASE}")]
+    def _fleet(self, sites: Sequence[str], *more: str) -> Command:
+        named = [word for site in sites for word in ("--registry", site)]
         return Command((*self._push, *named, *more), self._environment)
 
-    def _loop(self, addresses: Sequence[str]) -> Command:
-        lines = "".join(f"{address}/{BASE}\n" for address in addresses)
+    def _loop(self, sites: Sequence[str]) -> Command:
+        lines = "".join(f"{site}\n" for site in sites)
         return Command(("xargs", "-L", "1", *self._push, "--registry"), self._environment, lines)
 
     @property
@@ -272,29 +269,30 @@ class _Bench:
         file = str(TOOLS["syncer"].bundled(self._jobs["syncer"]))
         return (*SYNCER, "push", "--file", file, "--no-progress")
 
-    def _imgpkg(self, addresses: Sequence[str]) -> Command:
+    def _imgpkg(self, sites: Sequence[str]) -> Command:
         job = self._jobs["imgpkg"]
         copy = ("imgpkg", "copy", "--tar", str(TOOLS["imgpkg"].bundled(job)), "--concurrency", "16")
-        lines = "".join(f"{address}/{BASE}/everything\n" for address in addresses)
+        lines = "".join(f"{site}/everything\n" for site in sites)
         return Command(("xargs", "-L", "1", *copy, "--registry-insecure", "--to-repo"), job.environment, lines)
 
-    def _crane(self, addresses: Sequence[str]) -> Command:
+    def _crane(self, sites: Sequence[str]) -> Command:
         job = self._jobs["crane"]
         first, *others = (
             for_each_image(
                 job,
                 ("crane", "push", "--insecure"),  # it takes no loopback address but 127.0.0.1 for plain HTTP
-                lambda image, address=address: (str(job.layout(image)), f"{address}/{BASE}/{image.name}"),  # type: ignore[misc]
+                lambda image, site=site: (str(job.layout(image)), f"{site}/{image.name}"),  # type: ignore[misc]
             )
-            for address in addresses
+            for site in sites
         )
         return Command(first.argv, first.environment, "".join(command.lines for command in (first, *others)))
 
-    def _check(self, tool: Tool, job: Job, addresses: Sequence[str]) -> None:
-        for address in addresses:
+    def _check(self, tool: Tool, job: Job, sites: Sequence[str]) -> None:
+        for site in sites:
+            address, _, base = site.partition("/")
             places = ((*tool.at_target(Step.PUSH, image, job), image) for image in self._corpus.images)
-            if wrong := lean.missing(((f"{BASE}/{at}", tag, image) for at, tag, image in places), address):
-                raise WrongResult(f"{tool.name}: {len(wrong)} images are not at {address}, such as {wrong[0]}")
+            if wrong := lean.missing(((f"{base}/{at}", tag, image) for at, tag, image in places), address):
+                raise WrongResult(f"{tool.name}: {len(wrong)} images are not at {site}, such as {wrong[0]}")
 
 
 def _targets(addresses: Sequence[str]) -> str:
@@ -361,9 +359,9 @@ def section(found: Mapping[str, Any]) -> str:
     samples = found["samples"]
     corpus, small = found["corpus"], found["small"]
     intro = (
-        f"{found['registries']} registries, each on a loopback address of its own, {corpus['images']} images of "
-        f"{corpus['bytes'] / _MB:,.0f} MB for each; simulated sites are one process of the benchmarks', with "
-        f"{small['images']} images of {small['bytes'] / _MB:,.1f} MB for each."
+        f"{found['registries']} sites at one registry, each with a loopback address and a base path of its own, "
+        f"{corpus['images']} images of {corpus['bytes'] / _MB:,.0f} MB for each; simulated sites are one process of "
+        f"the benchmarks', with {small['images']} images of {small['bytes'] / _MB:,.1f} MB for each."
     )
     heads = ("part", "", "wall s", "client CPU s", "server CPU s", "others' CPU s", "peak MB", "last good site, s")
     rows = dict.fromkeys((sample["part"], sample["title"]) for sample in samples)

@@ -2,7 +2,8 @@
 
 It knows what to send or fetch without asking.  What it fetches it hashes and writes into one file, as a build that
 may be trusted must; what it sends it does not hash, since the registry does.  Each distinct blob goes over the wire
-once, on a push from the source registry's own directories.  A push of what is there asks for each image once.
+once, on a push from the source registry's own directories, and on a sync from one connection to the other.  A push of
+what is there asks for each image once, and such a sync once at both ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -48,14 +49,8 @@ class LeanClient(threading.local):
         self._buffer = memoryview(bytearray(_BUFFER))
 
     def push_blob(self, corpus: Corpus, repository: str, digest: str) -> None:
-        location = self._open_upload(f"/v2/{repository}/blobs/uploads/")
-        url = urlsplit(location)
-        query = f"{url.query}&digest={digest}" if url.query else f"digest={digest}"
         size = corpus.blobs[digest]
-        self._connection.putrequest("PUT", f"{url.path}?{query}")
-        self._connection.putheader("Content-Type", "application/octet-stream")
-        self._connection.putheader("Content-Length", str(size))
-        self._connection.endheaders()
+        self._begin_put(repository, digest, size)
         with corpus.store.blob(digest).open("rb", buffering=0) as file:
             self._send(file, size)
         self._finish(201)
@@ -69,15 +64,12 @@ class LeanClient(threading.local):
 
     def pull(self, path: str, headers: dict[str, str], digest: str, into: Pile) -> None:
         """Fetch what ``digest`` names, by way of a buffer that is used again and again."""
-        self._connection.request("GET", path, headers=headers)
-        response = self._connection.getresponse()
-        if response.status != 200 or response.length is None:
-            raise LeanFailed(f"GET {path}: {response.status}")
-        offset, hasher = into.room(response.length), hashlib.sha256()
-        while count := response.readinto(self._buffer):
-            hasher.update(self._buffer[:count])
-            os.pwrite(into.file, self._buffer[:count], offset)
-            offset += count
+        with self.reading(path, headers) as (size, response):
+            offset, hasher = into.room(size), hashlib.sha256()
+            while count := response.readinto(self._buffer):
+                hasher.update(self._buffer[:count])
+                os.pwrite(into.file, self._buffer[:count], offset)
+                offset += count
         if f"sha256:{hasher.hexdigest()}" != digest:
             raise LeanFailed(f"GET {path}: not what {digest} names")
 
@@ -87,6 +79,37 @@ class LeanClient(threading.local):
         response = self._connection.getresponse()
         response.read()
         return response.headers.get("Docker-Content-Digest") if response.status == 200 else None
+
+    def relay_blob(self, source: LeanClient, repository: str, digest: str) -> None:
+        """Send what comes from ``source``, as it comes."""
+        with source.reading(f"/v2/{repository}/blobs/{digest}", {}) as (size, response):
+            self._begin_put(repository, digest, size)
+            while count := response.readinto(self._buffer):
+                self._connection.send(self._buffer[:count])
+        self._finish(201)
+
+    def relay_manifest(self, source: LeanClient, repository: str, digest: str, tag: str, media_type: str) -> None:
+        with source.reading(f"/v2/{repository}/manifests/{digest}", {"Accept": media_type}) as (_, response):
+            content = response.read()
+        self._request("PUT", f"/v2/{repository}/manifests/{tag}", 201, content, {"Content-Type": media_type})
+
+    @contextmanager
+    def reading(self, path: str, headers: dict[str, str]) -> Iterator[tuple[int, http.client.HTTPResponse]]:
+        """The length of an answer, and the answer, to be read to its end in the block."""
+        self._connection.request("GET", path, headers=headers)
+        response = self._connection.getresponse()
+        if response.status != 200 or response.length is None:
+            raise LeanFailed(f"GET {path}: {response.status}")
+        yield response.length, response
+
+    def _begin_put(self, repository: str, digest: str, size: int) -> None:
+        location = self._open_upload(f"/v2/{repository}/blobs/uploads/")
+        url = urlsplit(location)
+        query = f"{url.query}&digest={digest}" if url.query else f"digest={digest}"
+        self._connection.putrequest("PUT", f"{url.path}?{query}")
+        self._connection.putheader("Content-Type", "application/octet-stream")
+        self._connection.putheader("Content-Length", str(size))
+        self._connection.endheaders()
 
     def _send(self, file: io.FileIO, size: int) -> None:
         connection = self._connection.sock
@@ -138,23 +161,31 @@ def _connect(address: str, authority: Path | None) -> Iterator[LeanClient]:
 
 def push(corpus: Corpus, address: str, authority: Path | None = None) -> None:
     """Everything into an empty registry: blobs, largest first, then mounts, manifests, indexes and tags."""
-    first: dict[str, str] = {}
-    mounts = []
-    for repository, digest in corpus.places:
-        if first.setdefault(digest, repository) != repository:
-            mounts.append((repository, digest))
-    by_size = sorted(first.items(), key=lambda item: -corpus.blobs[item[0]])
+    first = _first_places(corpus)
     with _connect(address, authority) as client:
-        _each(lambda item: client.push_blob(corpus, item[1], item[0]), by_size)
-        _each(lambda item: client.mount_blob(item[0], item[1], first[item[1]]), mounts)
+        _each(lambda item: client.push_blob(corpus, item[1], item[0]), _by_size(corpus, first))
+        _each(lambda item: client.mount_blob(item[0], item[1], first[item[1]]), _mounts(corpus, first))
         _each(lambda image: _push_manifests(client, corpus, image), corpus.images)
+
+
+def relay(corpus: Corpus, address: str, target: str, authority: Path | None = None) -> None:
+    """Everything from the registry at ``address`` into the empty one at ``target``, in the order of ``push``."""
+    first = _first_places(corpus)
+
+    def relay_manifests(image: Image) -> None:
+        for child in image.manifests:
+            client.relay_manifest(source, image.repository, child, child, OCI_MANIFEST)
+        client.relay_manifest(source, image.repository, image.digest, image.tag, image.media_type)
+
+    with _connect(address, authority) as source, _connect(target, authority) as client:
+        _each(lambda item: client.relay_blob(source, item[1], item[0]), _by_size(corpus, first))
+        _each(lambda item: client.mount_blob(item[0], item[1], first[item[1]]), _mounts(corpus, first))
+        _each(relay_manifests, corpus.images)
 
 
 def pull(corpus: Corpus, address: str, into: Path, authority: Path | None = None) -> None:
     """Every manifest and every distinct blob, once."""
-    first: dict[str, str] = {}
-    for repository, digest in corpus.places:
-        first.setdefault(digest, repository)
+    first = _first_places(corpus)
     manifests = {
         f"/v2/{image.repository}/manifests/{reference}": ({"Accept": media_type}, digest)
         for image in corpus.images
@@ -163,11 +194,10 @@ def pull(corpus: Corpus, address: str, into: Path, authority: Path | None = None
             (image.tag, image.digest, image.media_type),
         )
     }
-    by_size = sorted(first.items(), key=lambda item: -corpus.blobs[item[0]])
     with _connect(address, authority) as client, into.open("wb", buffering=0) as file:
         pile = Pile(file.fileno())
         _each(lambda item: client.pull(item[0], *item[1], pile), manifests.items())
-        _each(lambda item: client.pull(f"/v2/{item[1]}/blobs/{item[0]}", {}, item[0], pile), by_size)
+        _each(lambda item: client.pull(f"/v2/{item[1]}/blobs/{item[0]}", {}, item[0], pile), _by_size(corpus, first))
 
 
 def ask(corpus: Corpus, address: str, authority: Path | None = None) -> None:
@@ -189,6 +219,24 @@ def missing(expected: Iterable[tuple[str, str, Image]], address: str, authority:
         return [problem for problem in _each(check, expected) if problem]
 
 
+def _first_places(corpus: Corpus) -> dict[str, str]:
+    """The repository that has each blob first, by the blob's digest."""
+    first: dict[str, str] = {}
+    for repository, digest in corpus.places:
+        first.setdefault(digest, repository)
+    return first
+
+
+def _mounts(corpus: Corpus, first: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The other repositories that have a blob, each with its digest."""
+    return [(repository, digest) for repository, digest in corpus.places if first[digest] != repository]
+
+
+def _by_size(corpus: Corpus, first: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The blobs with their repositories, the largest first."""
+    return sorted(first.items(), key=lambda item: -corpus.blobs[item[0]])
+
+
 def _push_manifests(client: LeanClient, corpus: Corpus, image: Image) -> None:
     for child in image.manifests:
         client.push_manifest(corpus, image.repository, child, child, OCI_MANIFEST)
@@ -206,5 +254,10 @@ if __name__ == "__main__" and sys.argv[1:]:  # without arguments it only starts,
     match verb, where:
         case "pull", (address, into, *authority):
             pull(corpus, address, Path(into), *map(Path, authority))
+        case "relay", (address, target, *authority):
+            relay(corpus, address, target, *map(Path, authority))
+        case "ask both", (address, target, *authority):
+            for place in (address, target):
+                ask(corpus, place, *map(Path, authority))
         case _, (address, *authority):
             {"push": push, "ask": ask}[verb](corpus, address, *map(Path, authority))

@@ -167,6 +167,8 @@ class Floor(Tool):
     def command(self, step: Step, job: Job) -> Command:
         if step is Step.NOOP_PUSH:
             return self._lean("ask", job, job.target)
+        if step is Step.NOOP_SYNC:
+            return self._lean("ask both", job, job.source, job.target)
         return super().command(step, job)
 
     def build(self, job: Job) -> Command:
@@ -174,6 +176,9 @@ class Floor(Tool):
 
     def push(self, job: Job) -> Command:
         return self._lean("push", job, job.target)
+
+    def sync(self, job: Job) -> Command:
+        return self._lean("relay", job, job.source, job.target)
 
     def _lean(self, verb: str, job: Job, *where: str) -> Command:
         trust = (str(job.authority),) if job.authority else ()

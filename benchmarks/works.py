@@ -97,7 +97,7 @@ def full(servers: list[str]) -> list[Work]:
         *(Work(corpus, _BUNDLE, main) for corpus in ("fleet", "big", "small")),
         *(Work("fleet", _BUNDLE, server) for server in others),
         *(Work(corpus, _SYNC, main) for corpus in ("fleet", "small")),
-        Work("night", _SYNC, main, tls=True, tools=("syncer", *_MIRRORS)),
+        Work("night", _SYNC, main, tls=True, tools=("syncer", "floor", *_MIRRORS)),
         Work("big", (Step.BUILD, Step.PUSH), main, tls=True),
         Work("small", (Step.PUSH, Step.NOOP_PUSH), main, link=WIDE_AREA),
         Work("fleet", (Step.PUSH,), main, link=WIDE_AREA, tools=("syncer", "floor", "imgpkg")),
