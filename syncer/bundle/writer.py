@@ -140,8 +140,6 @@ class BundleWriter:
             slot.complete = True
             return False
         progress.resumed = done
-        if slot.size >= _WORTH_ALLOCATING:
-            await to_thread.run_sync(self._partial.allocate, slot, limiter=self._threads)
         for _ in range(2):
             landing = Landing(self._partial, slot, done, hasher, progress, self._threads)
             slot.complete = await landing.receive(blob)
@@ -270,6 +268,7 @@ class Landing(Struct):
     _batch: list[bytes] = field(default_factory=list)
     _received: int = 0
     _marked: int = 0
+    _is_allocated: bool = False
     _failure: SyncerError | None = None
     _idle: anyio.Event = field(default_factory=anyio.Event)
 
@@ -366,6 +365,10 @@ class Landing(Struct):
 
     def _write(self, batch: Sequence[bytes | memoryview]) -> None:
         began = time.monotonic()
+        if not self._is_allocated:
+            self._is_allocated = True
+            if self.slot.size >= _WORTH_ALLOCATING:
+                self.partial.allocate(self.slot)
         self.done = self.partial.write(self.slot, self.done, batch)
         written = time.monotonic()
         for piece in batch:  # written first: what the disk refused must not be in the hash of what is there
