@@ -25,7 +25,7 @@ from benchmarks.peers import TOOLS
 from benchmarks.resources import Command, CommandFailed, Cost, measure
 from benchmarks.results import Spread
 from benchmarks.servers import Program, run_server
-from benchmarks.sites import loopback, run_sites
+from benchmarks.sites import Sites, loopback, run_sites
 from benchmarks.tables import number, spread, table
 from benchmarks.tools import Syncer, Tool, for_each_image
 
@@ -33,6 +33,7 @@ NAME = "fleet-push"
 _CONNECT_SECONDS = 15.0  # syncer's own timeout for a connection
 BASE = "edge"
 _ALL = "0.0.0.0"  # a registry listens at one address or at all; it lives as long as a measurement
+SIMULATED = ", simulated"
 _MB = 1_000_000
 
 
@@ -107,6 +108,7 @@ class _Bench:
         self._corpus = corpus
         self._samples = samples
         self._jobs: dict[str, Job] = {}
+        self._dropped: set[tuple[str, str]] = set()  # peers, each with the part in which it failed
 
     def build(self, source: str, program: Program) -> None:
         """Make each tool's bundle of what ``source`` serves."""
@@ -123,7 +125,10 @@ class _Bench:
                 measure(tool.build(job), [], self._directory / "log")
 
     def beside_loops(self, count: int) -> None:
-        """All sites in one run, and one after the other by each tool; each begins with an empty registry."""
+        """All sites in one run, and one after the other by each tool; each begins with an empty registry.
+
+        Likewise simulated sites, which leave the time of the cores to what pushes.
+        """
         ways: list[tuple[str, str, Callable[[Sequence[str]], Command]]] = [
             ("syncer, one run", "syncer", self._fleet),
             ("syncer push, a loop", "syncer", self._loop),
@@ -133,14 +138,17 @@ class _Bench:
         ways = [way for way in ways if way[1] in self._jobs]
         start = count % len(ways)
         for title, name, command in (*ways[start:], *ways[:start]):
-            try:
-                self._beside(title, name, command, count)
-            except (CommandFailed, WrongResult) as error:
-                if name == "syncer":
-                    raise
-                del self._jobs[name]  # a peer drops out; it does not end a run of hours
-                self._place.tell(f"{NAME}: {title} failed: {error}")
-            self._forget()
+            for part, beside in (("", self._beside), (SIMULATED, self._beside_simulated)):
+                if (part, name) in self._dropped:
+                    continue
+                try:
+                    beside(title, name, command, count)
+                except (CommandFailed, WrongResult) as error:
+                    if name == "syncer":
+                        raise
+                    self._dropped.add((part, name))  # a peer drops out; it does not end a run of hours
+                    self._place.tell(f"{NAME}: {title} failed{part}: {error}")
+                self._forget()
 
     def _beside(self, title: str, name: str, command: Callable[[Sequence[str]], Command], count: int) -> None:
         with self._sites(self._scenario.registries) as (sites, pids):
@@ -149,6 +157,15 @@ class _Bench:
             self._note("push", title, count, cost)
             if name == "syncer":
                 self._note("nothing to do", title, count, self._measure(command(sites), pids))
+
+    def _beside_simulated(self, title: str, name: str, command: Callable[[Sequence[str]], Command], count: int) -> None:
+        with run_sites(self._scenario.registries) as simulated:
+            sites = [f"{address}/{BASE}" for address in simulated.addresses]
+            cost = self._measure(command(sites), [simulated.pid])
+            _check_counts(simulated, len(self._corpus.images))
+            self._note(f"push{SIMULATED}", title, count, cost)
+            if name == "syncer":
+                self._note(f"nothing to do{SIMULATED}", title, count, self._measure(command(sites), [simulated.pid]))
 
     def beside_failures(self, count: int) -> None:
         """The good sites alone, and then beside dead ones, one that takes no connection, and one that answers 503."""
@@ -213,9 +230,7 @@ class _Bench:
                 argv = (*SYNCER, "push", "--file", file, "--targets-file", targets, "--no-progress", "--json")
                 for part in ("simulated", "simulated, nothing to do"):
                     cost = self._measure(Command(argv, self._environment), [sites.pid])
-                    have = set(sites.manifests())
-                    if len(have) != 1 or min(have) < len(corpus.images) + 1:
-                        raise WrongResult(f"simulated sites have {have} manifests")
+                    _check_counts(sites, len(corpus.images) + 1)
                     self._note(part, f"{count:,} sites", 1, cost, sites=count)
             self._forget()
 
@@ -293,6 +308,13 @@ class _Bench:
             places = ((*tool.at_target(Step.PUSH, image, job), image) for image in self._corpus.images)
             if wrong := lean.missing(((f"{base}/{at}", tag, image) for at, tag, image in places), address):
                 raise WrongResult(f"{tool.name}: {len(wrong)} images are not at {site}, such as {wrong[0]}")
+
+
+def _check_counts(sites: Sites, least: int) -> None:
+    """Raise ``WrongResult`` unless all simulated sites have as many manifests, and the ``least`` that there must be."""
+    have = set(sites.manifests())
+    if len(have) != 1 or min(have) < least:
+        raise WrongResult(f"simulated sites have {have} manifests")
 
 
 def _targets(addresses: Sequence[str]) -> str:
@@ -384,10 +406,15 @@ def _costs(part: str, title: str, samples: Sequence[Mapping[str, Any]]) -> tuple
 def _bounds(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     samples = found["samples"]
     fleet, loop = "syncer, one run", "syncer push, a loop"
-    for other in (loop, "imgpkg copy, a loop", "crane push, a loop"):
-        yield from judged(f"wall, beside {other}", 0.5, _ratio(samples, "push", fleet, other, "wall"))
-    yield from judged(f"client CPU, beside {loop}", 0.45, _ratio(samples, "push", fleet, loop, "client_cpu"))
-    yield from judged("nothing to do, client CPU s", 0.5, _figure(samples, "nothing to do", fleet, "client_cpu"))
+    for where in ("", SIMULATED):
+        for other in (loop, "imgpkg copy, a loop", "crane push, a loop"):
+            yield from judged(
+                f"wall, beside {other}{where}", 0.5, _ratio(samples, f"push{where}", fleet, other, "wall")
+            )
+        cpu = _ratio(samples, f"push{where}", fleet, loop, "client_cpu")
+        yield from judged(f"client CPU, beside {loop}{where}", 0.45, cpu)
+        idle = _figure(samples, f"nothing to do{where}", fleet, "client_cpu")
+        yield from judged(f"nothing to do{where}, client CPU s", 0.5, idle)
     yield from judged("sync, bytes fetched ÷ distinct", 1.02, _figure(samples, "sync", fleet, "fetched"))
     last = _ratio(samples, "failures", "beside failures", "good alone", "last_good")
     yield from judged("last good site beside failures, ÷ good alone", 1.3, last)
