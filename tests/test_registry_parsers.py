@@ -23,7 +23,7 @@ _HEADER = st.text(max_size=120)
 
 def answered(content: bytes, status: int = 400, media_type: str = "application/json") -> Answer:
     return Answer(
-        request="PUT https://example.com/v2/app/manifests/v1",
+        asked="PUT https://example.com/v2/app/manifests/v1",
         url=URL("https://example.com/v2/app/manifests/v1"),
         status=status,
         headers=CIMultiDictProxy(CIMultiDict({"Content-Type": media_type})),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -66,14 +67,21 @@ def next_link(values: Iterable[str]) -> str | None:
 
 def upgraded_location(base: URL, answered: URL, location: str) -> str:
     """``location``, which ``answered`` gave, as ``guard.upgraded`` has it; raises ``ValueError`` for no address."""
+    if base.scheme != "https":
+        return location
     target = resolved(answered, location)
     moved = upgraded(base, target)
     return location if moved is target else str(moved)
 
 
+@lru_cache(maxsize=1024)  # a fleet has the same digests at all its sites
+def _quoted(value: str) -> str:
+    return quote(value, safe="")
+
+
 def with_parameters(url: URL, *parameters: tuple[str, str]) -> URL:
     """``url`` with more in its query; what is there stays byte for byte, since it may be signed."""
-    added = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters)
+    added = "&".join([f"{name}={_quoted(value)}" for name, value in parameters])
     text = str(url)
     return URL(f"{text}{'&' if '?' in text else '?'}{added}", encoded=True)
 

@@ -205,13 +205,18 @@ class Request(Struct, frozen=True, kw_only=True):
 class Answer(Struct, frozen=True, kw_only=True):
     """An answer whose body was read to its end, or up to a limit."""
 
-    request: str  # for messages
+    asked: Request | str  # before redirects
     url: URL  # that answered, after redirects
     status: int
     headers: CIMultiDictProxy[str]
     content: bytes
     is_whole: bool  # False when more came than was asked for
     scope: Scope  # of the address that answered
+
+    @property
+    def request(self) -> str:
+        """What was asked, for messages."""
+        return str(self.asked)
 
     @property
     def media_type(self) -> str | None:
@@ -268,7 +273,7 @@ class Response(ABC):
             return self.told
         content, is_whole = await self.read(limit)
         return Answer(
-            request=str(asked),
+            asked=asked,
             url=self.request.url,
             status=self.status,
             headers=self.headers,

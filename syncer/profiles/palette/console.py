@@ -98,7 +98,7 @@ class ConsoleClient:
         for _ in range(MOST_REDIRECTS + 1):
             answer = await self._exchange(request, limit)
             if not is_redirect(request.method, answer.status, answer.headers):
-                return structs.replace(answer, request=asked)
+                return structs.replace(answer, asked=asked)
             request = Transport.redirected(request, answer.headers["Location"], answer.scope, what="a redirect")
         raise Unsafe(f"{request}: more than {MOST_REDIRECTS} redirects")
 
@@ -130,7 +130,7 @@ class ConsoleClient:
         if response.status == 407 and proxy and url.scheme == "http":
             raise no_tunnel(407, authority(proxy), authority(url))
         return Answer(
-            request=str(request),
+            asked=str(request),
             url=url,
             status=response.status,
             headers=response.headers,
