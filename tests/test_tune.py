@@ -14,8 +14,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from msgspec import structs
 
-from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Way, candidates, in_turn
-from syncer.api.tune import Tuning
+from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Tuning, Way, candidates, in_turn
+from syncer.cli.login import tuning_lines
 from tests.conftest import OpenRegistry
 from tests.support import client
 from tests.support.cli import Ran, syncer
@@ -128,7 +128,7 @@ async def test_a_registry_that_throttles_ends_it_with_what_is_known(
 
     assert ran.code == 0, ran.stderr
     assert not left
-    assert re.search(r"^no flag +\S+ [kM]B/s", ran.stdout, re.MULTILINE)
+    assert re.search(r"^no flag +[0-9.]+ +", ran.stdout, re.MULTILINE)
     host = proxy.registry.address
     told = f"no flag is needed: {host} limits requests (429 Too Many Requests), and without one syncer keeps to "
     assert told in last_line(ran)
@@ -158,7 +158,7 @@ async def test_a_registry_that_fails_in_the_middle_ends_it_with_what_is_known(
     assert ran.code == code, ran.stderr
     assert not left
     assert ran.stderr.count("error: ") == 1
-    assert re.search(r"^no flag +\S+ [kM]B/s", ran.stdout, re.MULTILINE)
+    assert re.search(r"^no flag +[0-9.]+ +", ran.stdout, re.MULTILINE)
     assert last_line(ran) == "advice:    the trials ended early, so no flag is advised"
 
 
@@ -301,6 +301,26 @@ async def test_a_link_that_drifts_favours_no_setting() -> None:
     search = await Link(lambda _, number: 100.0 - 0.3 * number).search()
 
     assert {search.advice(way) for way in Way} == {DEFAULT}
+
+
+async def test_the_table_fits_into_80_columns_and_has_one_unit_for_each_way() -> None:
+    def rate(setting: Setting, number: int) -> float:
+        gain = (1.3 if setting.concurrency == 128 else 1) * (1.2 if setting.chunk_size == 64 * MIB else 1)
+        return 10e6 * gain * noise(number) / (900 if setting.concurrency == 4 else 1)
+
+    found = tuned(await Link(rate).search(), size=64 * MIB, sent=64 * MIB)
+    lines = list(tuning_lines(found))
+    table = [re.split(" {2,}", line) for line in lines[lines.index("") + 1 : -4]]
+
+    assert len(max(lines[: lines.index("", 5)], key=len)) <= 80
+    assert table[0] == ["median (from-to)", "push, MB/s", "pull, MB/s", "trials"]
+    cells = {row[0]: row[1:] for row in table[1:]}
+    assert cells["--concurrency 4"] == ["0.01", "0.01", "1"]
+    assert cells["--concurrency 128 --chunk-size 64MiB"][1:] == ["-", "8"]
+    default = found.search.rates(Way.PUSH, DEFAULT)
+    assert default is not None
+    assert cells["no flag"][0] == "10.0 (9.60-10.3)"
+    assert default.spread == pytest.approx((9.6e6, 10.3e6), rel=0.005)
 
 
 async def test_what_helps_is_tried_together_before_it_is_advised() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -19,6 +20,8 @@ from syncer.errors import Exit, SyncerError
 from syncer.registry import RegistrySettings
 from syncer.registry.download import SPREAD_FROM
 from syncer.registry.upload_session import CHUNK_SIZE
+from syncer.report import human_bytes
+from syncer.report.figures import instant
 
 _MIB = 1024 * 1024
 _CONCURRENCY = (4, 8, 16, 32, 64, 128)
@@ -310,3 +313,102 @@ def candidates(largest: int, *, concurrency: bool = True, ranges: bool = True) -
         *(Setting(chunk_size=size) for size in chunks),
         *(Setting(ranges=number) for number in ways),
     ]
+
+
+class Tuning(Struct, frozen=True, kw_only=True):
+    """The findings of all trials at a registry."""
+
+    registry: str
+    repository: str  # that the content was sent to
+    started: datetime
+    seconds: float
+    mix: Mix
+    size: int  # bytes of one push
+    sent: int  # bytes, of all
+    is_short_of_bytes: bool = False  # whether the bytes that might be sent were spent sooner than the time
+    search: Search
+    ended: SyncerError | None  # why it ended early
+    left: str | None  # what stays at the registry; None: nothing
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code: that of the error that ended it; a registry that throttles is none."""
+        return Exit.OK if self.ended is None or isinstance(self.ended, Throttled) else self.ended.exit
+
+    @property
+    def advice(self) -> str:
+        """The flags to use, in a sentence."""
+        if isinstance(self.ended, Throttled):
+            return f"no flag is needed: {self.ended}, and without one syncer keeps to what it takes"
+        if self.ended is not None:
+            return "the trials ended early, so no flag is advised"
+        proven = {way: setting for way in Way if (setting := self.search.advice(way)) != DEFAULT}
+        if not proven:
+            return self._nothing_proven()
+        told = [
+            f"{setting.flags} to {way.value}, {self._times(way):.2f} times as fast as without"
+            for way, setting in proven.items()
+        ]
+        others = [f"; to {way.value}, no flag is needed" for way in Way if way not in proven]
+        return f"use {' and '.join(told)}{''.join(others)}"
+
+    def _nothing_proven(self) -> str:
+        if len(self.search.settings) == 1:
+            return f"no flag is advised, since there was none to try but {self.untried}"
+        if not self.search.is_whole:
+            if self.is_short_of_bytes:
+                return "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
+            return "there was too little time to tell whether a flag helps; give more with --time"
+        if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
+            told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
+            more = "more --max-bytes" if self.is_short_of_bytes else "a longer --time"
+            return f"no flag is proven to help: {told} seemed faster, but within the spread (try {more})"
+        return "no flag is needed: the default is as fast as anything tried (within the spread)"
+
+    def _times(self, way: Way) -> float:
+        """The finalist's throughput divided by that of the default, in the trials that decide."""
+        default, finalist = self.search.decided[way]
+        return finalist.median / default.median
+
+    def to_json(self) -> dict[str, Any]:
+        rows = []
+        for setting in self.settings:
+            rates = {way.value: self.search.rates(way, setting) for way in Way if self.is_of(way, setting)}
+            rows.append(
+                {"flags": setting.flags, **structs.asdict(setting), "retries": self.search.retries[setting]}
+                | {way: found.to_json() for way, found in rates.items() if found}
+            )
+        return {
+            "kind": "tune",
+            "registry": self.registry,
+            "repository": self.repository,
+            "started": instant(self.started),
+            "seconds": round(self.seconds, 1),
+            "exit_code": int(self.exit),
+            "content": {"mix": self.mix.value, "bytes": self.size},
+            "bytes_sent": self.sent,
+            "settings": rows,
+            "flags": {way.value: self.search.advice(way).flags for way in Way},
+            "advice": self.advice,
+            "untried": self.untried,
+            "ended_early": str(self.ended) if self.ended else None,
+            "left": self.left,
+        }
+
+    @property
+    def untried(self) -> str | None:
+        """The options that were not tried since no layer was large enough for them; None without any."""
+        largest = self.mix.largest(self.size)
+        lacking = {flag: human_bytes(least) for flag, least in LEAST_LAYER.items() if largest <= least}
+        if not lacking:
+            return None
+        return f"{' and '.join(lacking)}, for which a layer must have more than {' and '.join(lacking.values())}"
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The settings to try: no flag, one option after the other, and those together that seemed to help."""
+        return list(dict.fromkeys((*self.search.settings, *self.search.finalists.values())))
+
+    def is_of(self, way: Way, setting: Setting) -> bool:
+        """Tell whether ``setting`` is one of ``way``, and has no option for the other one alone."""
+        return way.part(setting) == setting

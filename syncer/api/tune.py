@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 import anyio
 import orjson
@@ -22,19 +21,17 @@ from syncer.api.delta import Nowhere
 from syncer.api.result import for_each, hearing
 from syncer.api.trials import (
     DEFAULT,
-    GAIN,
-    LEAST_LAYER,
     Mix,
     Search,
     Setting,
     Stopped,
     Throttled,
     Trial,
-    Way,
+    Tuning,
     candidates,
 )
 from syncer.content import Blob, Item, PourableBlob, Progress
-from syncer.errors import Denied, DigestMismatch, Exit, SyncerError, TargetError
+from syncer.errors import Denied, DigestMismatch, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.artifacts import Spool, artifact_manifest, open_spool
@@ -42,7 +39,6 @@ from syncer.registry import Registries, RegistryAddress, RegistrySettings, Regis
 from syncer.registry.repository import Registry, is_success
 from syncer.registry.upload_session import Manner
 from syncer.report import human_bytes
-from syncer.report.figures import instant
 from syncer.report.summary import quantity
 from syncer.transfer.events import Event, ImageFailed, Paused
 from syncer.transfer.run import WORKERS, Options, transfer
@@ -68,105 +64,6 @@ _IN_TROUBLE = frozenset(map(spelt_status, TROUBLE))
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-
-
-class Tuning(Struct, frozen=True, kw_only=True):
-    """The findings of all trials at a registry."""
-
-    registry: str
-    repository: str  # that the content was sent to
-    started: datetime
-    seconds: float
-    mix: Mix
-    size: int  # bytes of one push
-    sent: int  # bytes, of all
-    is_short_of_bytes: bool = False  # whether the bytes that might be sent were spent sooner than the time
-    search: Search
-    ended: SyncerError | None  # why it ended early
-    left: str | None  # what stays at the registry; None: nothing
-
-    @property
-    def exit(self) -> Exit:
-        """The exit code: that of the error that ended it; a registry that throttles is none."""
-        return Exit.OK if self.ended is None or isinstance(self.ended, Throttled) else self.ended.exit
-
-    @property
-    def advice(self) -> str:
-        """The flags to use, in a sentence."""
-        if isinstance(self.ended, Throttled):
-            return f"no flag is needed: {self.ended}, and without one syncer keeps to what it takes"
-        if self.ended is not None:
-            return "the trials ended early, so no flag is advised"
-        proven = {way: setting for way in Way if (setting := self.search.advice(way)) != DEFAULT}
-        if not proven:
-            return self._nothing_proven()
-        told = [
-            f"{setting.flags} to {way.value}, {self._times(way):.2f} times as fast as without"
-            for way, setting in proven.items()
-        ]
-        others = [f"; to {way.value}, no flag is needed" for way in Way if way not in proven]
-        return f"use {' and '.join(told)}{''.join(others)}"
-
-    def _nothing_proven(self) -> str:
-        if len(self.search.settings) == 1:
-            return f"no flag is advised, since there was none to try but {self.untried}"
-        if not self.search.is_whole:
-            if self.is_short_of_bytes:
-                return "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
-            return "there was too little time to tell whether a flag helps; give more with --time"
-        if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
-            told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
-            more = "more --max-bytes" if self.is_short_of_bytes else "a longer --time"
-            return f"no flag is proven to help: {told} seemed faster, but within the spread (try {more})"
-        return "no flag is needed: the default is as fast as anything tried (within the spread)"
-
-    def _times(self, way: Way) -> float:
-        """The finalist's throughput divided by that of the default, in the trials that decide."""
-        default, finalist = self.search.decided[way]
-        return finalist.median / default.median
-
-    def to_json(self) -> dict[str, Any]:
-        rows = []
-        for setting in self.settings:
-            rates = {way.value: self.search.rates(way, setting) for way in Way if self.is_of(way, setting)}
-            rows.append(
-                {"flags": setting.flags, **structs.asdict(setting), "retries": self.search.retries[setting]}
-                | {way: found.to_json() for way, found in rates.items() if found}
-            )
-        return {
-            "kind": "tune",
-            "registry": self.registry,
-            "repository": self.repository,
-            "started": instant(self.started),
-            "seconds": round(self.seconds, 1),
-            "exit_code": int(self.exit),
-            "content": {"mix": self.mix.value, "bytes": self.size},
-            "bytes_sent": self.sent,
-            "settings": rows,
-            "flags": {way.value: self.search.advice(way).flags for way in Way},
-            "advice": self.advice,
-            "untried": self.untried,
-            "ended_early": str(self.ended) if self.ended else None,
-            "left": self.left,
-        }
-
-    @property
-    def untried(self) -> str | None:
-        """The options that were not tried since no layer was large enough for them; None without any."""
-        largest = self.mix.largest(self.size)
-        lacking = {flag: human_bytes(least) for flag, least in LEAST_LAYER.items() if largest <= least}
-        if not lacking:
-            return None
-        return f"{' and '.join(lacking)}, for which a layer must have more than {' and '.join(lacking.values())}"
-
-    @property
-    def settings(self) -> list[Setting]:
-        """The settings to try: no flag, one option after the other, and those together that seemed to help."""
-        return list(dict.fromkeys((*self.search.settings, *self.search.finalists.values())))
-
-    def is_of(self, way: Way, setting: Setting) -> bool:
-        """Tell whether ``setting`` is one of ``way``, and has no option for the other one alone."""
-        return way.part(setting) == setting
 
 
 class Limits(Struct, frozen=True, kw_only=True):

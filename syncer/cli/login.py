@@ -18,8 +18,8 @@ from msgspec import structs
 
 from syncer.api.doctor import Diagnosis, diagnose, lines_of
 from syncer.api.palette import PaletteAccess, check_palette_login
-from syncer.api.trials import Mix, Rates, Way
-from syncer.api.tune import Limits, Told, Tuning
+from syncer.api.trials import DEFAULT, Mix, Rates, Tuning, Way
+from syncer.api.tune import Limits, Told
 from syncer.api.tune import tune as try_settings
 from syncer.cli.command import argument, flag, option, takes
 from syncer.cli.job import LONGER_TO_STOP, run
@@ -46,6 +46,7 @@ from syncer.report import human_bytes, human_seconds, printable
 from syncer.report.summary import quantity, require_writable, write_report
 from syncer.transport.guard import authority
 
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _NEWS = 30.0  # seconds between two lines of progress where nobody watches
 _FIRST_CONSOLE = "https://console.spectrocloud.com"
 
@@ -403,7 +404,7 @@ def tune(
         if json:
             print_json(found.to_json())
         else:
-            click.echo(without_secrets("\n".join(_trials(found))))
+            click.echo(without_secrets("\n".join(tuning_lines(found))))
         if found.exit:
             click.echo(f"error: {printable(str(found.ended))}", err=True)
         return found.exit
@@ -429,28 +430,21 @@ def _tell_trials(limits: Limits) -> Callable[[Told], None]:
     return tell
 
 
-def _trials(found: Tuning) -> Iterator[str]:
-    """The lines for people: each setting with its results, and the flags to use."""
+def tuning_lines(found: Tuning) -> Iterator[str]:
+    """The lines for people: each setting with its results, in a table of 80 columns at most, and the flags to use."""
     layers = [size for image in found.mix.layers(found.size) for size in image]
     yield f"registry:  {found.registry}"
     yield (
         f"content:   {human_bytes(found.size)} in {quantity(len(layers), 'layer')}, the largest of "
-        f"{human_bytes(max(layers))}; {human_bytes(found.sent)} sent in {human_seconds(found.seconds)}"
+        f"{human_bytes(max(layers))}"
     )
-    rows = [("", *(f"{way.value}, median (from, to)" for way in Way), "trials", "retries")]
-    for setting in found.settings:
-        rates = [found.search.rates(way, setting) if found.is_of(way, setting) else None for way in Way]
-        if any(rates):
-            trials = max(len(rate.values) for rate in rates if rate)
-            cells = [_cell(rate) for rate in rates]
-            rows.append((str(setting), *cells, str(trials), str(found.search.retries[setting] or "")))
-    if len(rows) > 1:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        yield ""
-        for row in rows:
-            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield ""
-    if found.untried and len(rows) > 1:
+    yield f"sent:      {human_bytes(found.sent)} in {human_seconds(found.seconds)}"
+    is_any_tried = found.search.rates(Way.PUSH, DEFAULT) is not None
+    if is_any_tried:
+        yield from ("", *_table(found), "")
+    if told := [f"{count:,} by {setting}" for setting, count in found.search.retries.items() if count]:
+        yield f"retries:   {', '.join(told)}"
+    if found.untried and is_any_tried:
         yield f"not tried: {found.untried}"
     if found.left:
         yield f"left:      {found.left}"
@@ -459,11 +453,32 @@ def _trials(found: Tuning) -> Iterator[str]:
     yield f"advice:    {found.advice}"
 
 
-def _cell(rates: Rates | None) -> str:
+def _table(found: Tuning) -> Iterator[str]:
+    """The results of each setting, in a column for each way, which has one unit."""
+    columns = [
+        [found.search.rates(way, each) if found.is_of(way, each) else None for each in found.settings] for way in Way
+    ]
+    heads, cells = ["median (from-to)"], [[str(each) for each in found.settings]]
+    for way, column in zip(Way, columns, strict=True):
+        unit = human_bytes(max(rates.spread[1] for rates in column if rates)).rpartition(" ")[2]
+        heads.append(f"{way.value}, {unit}/s")
+        cells.append([_cell(rates, 1000 ** _UNITS.index(unit)) for rates in column])
+    tried = [max((len(rates.values) for rates in both if rates), default=0) for both in zip(*columns, strict=True)]
+    rows = [(*heads, "trials"), *(row for row in zip(*cells, map(str, tried), strict=True) if row[-1] != "0")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _cell(rates: Rates | None, scale: float) -> str:
     if rates is None:
         return "-"
-    least, most = map(_speed, rates.spread)
-    return f"{_speed(rates.median)} ({least}, {most})" if len(rates.values) > 1 else _speed(rates.median)
+    median, least, most = (_three_digits(rate / scale) for rate in (rates.median, *rates.spread))
+    return f"{median} ({least}-{most})" if len(rates.values) > 1 else median
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
 
 
 def _speed(rate: float) -> str:
