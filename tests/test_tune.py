@@ -14,8 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from msgspec import structs
 
-from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Tuning, Way, candidates, in_turn
-from syncer.cli.login import tuning_lines
+from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Tuning, Way, candidates, in_turn, lines_of
 from tests.conftest import OpenRegistry
 from tests.support import client
 from tests.support.cli import Ran, syncer
@@ -179,9 +178,45 @@ async def test_ctrl_c_leaves_nothing_behind(
     document = orjson.loads(report.read_bytes())
     Draft202012Validator(SCHEMA).validate(document)
     assert document["left"] is None
-    assert document["exit_code"] == 130
+    assert document["exit_code"] == code
     assert document["ended_early"] == "it was stopped"
     assert document["advice"] == "the trials ended early, so no flag is advised"
+
+
+@pytest.mark.parametrize("form", ["--json", "--no-progress"])
+async def test_ctrl_c_prints_what_was_measured_until_then(serve_disk: OpenRegistry, tmp_path: Path, form: str) -> None:
+    async with serve_disk() as registry, fault_proxy(registry) as proxy:
+        rule = proxy.on("PUT", "/manifests/", Stall("head"), first=6)
+        words = ("tune", f"{proxy.registry.address}/scratch", *FEW, form)
+        with (tmp_path / "stdout").open("wb") as stdout:
+            ended, stderr, _ = await signalled(tmp_path, rule, signal.SIGINT, *words, stdout=stdout)
+
+    printed = (tmp_path / "stdout").read_text()
+    assert (ended, stderr) == (130, "stopped; what was sent is removed\n")
+    if form == "--json":
+        document = orjson.loads(printed)
+        Draft202012Validator(SCHEMA).validate(document)
+        assert (document["exit_code"], document["settings"][0]["push"]["trials"]) == (130, 1)
+    else:
+        assert re.search(r"^no flag +[0-9.]+ +[0-9.]+ +1$", printed, re.MULTILINE)
+        assert printed.splitlines()[-1] == "advice:    the trials ended early, so no flag is advised"
+
+
+@pytest.mark.parametrize(("fault", "code"), [(Reply(401), 3), (Reply(403), 3), (Reply(507), 5)])
+async def test_a_first_push_that_fails_is_in_the_report(
+    serve_disk: OpenRegistry, tmp_path: Path, fault: Reply, code: int
+) -> None:
+    report = tmp_path / "tuning.json"
+    async with serve_disk() as registry, fault_proxy(registry) as proxy:
+        proxy.on("POST", "/uploads/", fault, times=None)
+        ran = await tune(tmp_path, f"{proxy.registry.address}/scratch", "--report", report)
+
+    document = orjson.loads(report.read_bytes())
+    assert (ran.code, ran.stdout) == (code, "")
+    assert ran.stderr.startswith(f"error: {document['ended_early']}\n")
+    Draft202012Validator(SCHEMA).validate(document)
+    assert (document["exit_code"], document["flags"]) == (code, {"push": "", "pull": ""})
+    assert "push" not in document["settings"][0]
 
 
 async def test_what_is_given_is_kept_and_not_tried(debian_registry: OpenRegistry, tmp_path: Path) -> None:
@@ -193,10 +228,14 @@ async def test_what_is_given_is_kept_and_not_tried(debian_registry: OpenRegistry
 
 
 async def test_nothing_is_said_of_a_registry_that_is_not_there(tmp_path: Path) -> None:
-    ran = await tune(tmp_path, "127.0.0.1:9/scratch")
+    report = tmp_path / "tuning.json"
+    ran = await tune(tmp_path, "127.0.0.1:9/scratch", "--report", report)
 
     assert (ran.code, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: 127.0.0.1:9 refused the connection")
+    document = orjson.loads(report.read_bytes())
+    assert (document["exit_code"], document["bytes_sent"], document["left"]) == (1, 0, None)
+    assert document["ended_early"].startswith("127.0.0.1:9 refused the connection")
 
 
 class Link:
@@ -309,7 +348,7 @@ async def test_the_table_fits_into_80_columns_and_has_one_unit_for_each_way() ->
         return 10e6 * gain * noise(number) / (900 if setting.concurrency == 4 else 1)
 
     found = tuned(await Link(rate).search(), size=64 * MIB, sent=64 * MIB)
-    lines = list(tuning_lines(found))
+    lines = list(lines_of(found))
     table = [re.split(" {2,}", line) for line in lines[lines.index("") + 1 : -4]]
 
     assert len(max(lines[: lines.index("", 5)], key=len)) <= 80

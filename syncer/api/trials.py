@@ -20,8 +20,9 @@ from syncer.errors import Exit, SyncerError
 from syncer.registry import RegistrySettings
 from syncer.registry.download import SPREAD_FROM
 from syncer.registry.upload_session import CHUNK_SIZE
-from syncer.report import human_bytes
+from syncer.report import human_bytes, human_seconds
 from syncer.report.figures import instant
+from syncer.report.summary import quantity
 
 _MIB = 1024 * 1024
 _CONCURRENCY = (4, 8, 16, 32, 64, 128)
@@ -39,6 +40,7 @@ _PAIRS, _LEAST_PAIRS = 8, 3  # of trials that decide
 GAIN = 1.05
 """The ratio of two throughputs from which on the one is a gain."""
 _MUCH = 1.5  # times as slow as the default, in a single trial
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _MANY = 6  # results, of which the highest and the lowest are left out
 
 
@@ -328,11 +330,14 @@ class Tuning(Struct, frozen=True, kw_only=True):
     is_short_of_bytes: bool = False  # whether the bytes that might be sent were spent sooner than the time
     search: Search
     ended: SyncerError | None  # why it ended early
+    code: Exit | None = None  # of the signal that ended it
     left: str | None  # what stays at the registry; None: nothing
 
     @property
     def exit(self) -> Exit:
-        """The exit code: that of the error that ended it; a registry that throttles is none."""
+        """The exit code: that of the signal or the error that ended it; a registry that throttles is no error."""
+        if self.code:
+            return self.code
         return Exit.OK if self.ended is None or isinstance(self.ended, Throttled) else self.ended.exit
 
     @property
@@ -396,6 +401,11 @@ class Tuning(Struct, frozen=True, kw_only=True):
         }
 
     @property
+    def has_results(self) -> bool:
+        """True when something was tried that counts."""
+        return self.search.rates(Way.PUSH, DEFAULT) is not None
+
+    @property
     def untried(self) -> str | None:
         """The options that were not tried since no layer was large enough for them; None without any."""
         largest = self.mix.largest(self.size)
@@ -412,3 +422,53 @@ class Tuning(Struct, frozen=True, kw_only=True):
     def is_of(self, way: Way, setting: Setting) -> bool:
         """Tell whether ``setting`` is one of ``way``, and has no option for the other one alone."""
         return way.part(setting) == setting
+
+
+def lines_of(found: Tuning) -> Iterator[str]:
+    """The lines for people: each setting with its results, in a table of 80 columns at most, and the flags to use."""
+    layers = [size for image in found.mix.layers(found.size) for size in image]
+    yield f"registry:  {found.registry}"
+    yield (
+        f"content:   {human_bytes(found.size)} in {quantity(len(layers), 'layer')}, the largest of "
+        f"{human_bytes(max(layers))}"
+    )
+    yield f"sent:      {human_bytes(found.sent)} in {human_seconds(found.seconds)}"
+    if found.has_results:
+        yield from ("", *_table(found), "")
+    if told := [f"{count:,} by {setting}" for setting, count in found.search.retries.items() if count]:
+        yield f"retries:   {', '.join(told)}"
+    if found.untried and found.has_results:
+        yield f"not tried: {found.untried}"
+    if found.left:
+        yield f"left:      {found.left}"
+    else:
+        yield "removed:   all that was sent; its blobs go with the garbage collection of the registry"
+    yield f"advice:    {found.advice}"
+
+
+def _table(found: Tuning) -> Iterator[str]:
+    """The results of each setting, in a column for each way, which has one unit."""
+    columns = [
+        [found.search.rates(way, each) if found.is_of(way, each) else None for each in found.settings] for way in Way
+    ]
+    heads, cells = ["median (from-to)"], [[str(each) for each in found.settings]]
+    for way, column in zip(Way, columns, strict=True):
+        unit = human_bytes(max(rates.spread[1] for rates in column if rates)).rpartition(" ")[2]
+        heads.append(f"{way.value}, {unit}/s")
+        cells.append([_cell(rates, 1000 ** _UNITS.index(unit)) for rates in column])
+    tried = [max((len(rates.values) for rates in both if rates), default=0) for both in zip(*columns, strict=True)]
+    rows = [(*heads, "trials"), *(row for row in zip(*cells, map(str, tried), strict=True) if row[-1] != "0")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _cell(rates: Rates | None, scale: float) -> str:
+    if rates is None:
+        return "-"
+    median, least, most = (_three_digits(rate / scale) for rate in (rates.median, *rates.spread))
+    return f"{median} ({least}-{most})" if len(rates.values) > 1 else median
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"

@@ -99,25 +99,21 @@ async def tune(
 ) -> Tuning:
     """Find the options that suit the registry at ``address``, in a repository of its own below the base path.
 
-    ``tell`` hears of each trial, ``warn`` of what stays at the registry, and ``on_cut`` what was found until
-    it was cancelled.  What was sent is removed, however it ends.  Raises a ``SyncerError`` where not even the
-    first, small push succeeds: ``Denied`` and ``TargetError`` where nothing may be written.
+    ``tell`` hears of each trial, ``warn`` of what stays at the registry, and ``on_cut`` what was found until it was
+    cancelled, or until the error that it raises.  What was sent is removed, however it ends.  Raises a ``SyncerError``
+    where not even the first, small push succeeds: ``Denied`` and ``TargetError`` where nothing may be written.
     """
     settings = settings or RegistrySettings()
     few = structs.replace(settings.transport.limits, attempts=3, outage=min(settings.transport.limits.outage, 10.0))
     settings = structs.replace(settings, transport=structs.replace(settings.transport, limits=few))
     async with open_registries(settings) as registries:
-        await check_login(registries, address)
         bench = _Bench(registries, address, settings, limits=limits or Limits(), tell=tell, warn=warn or _ignore)
-        async with bench.cleaning():
-            try:
-                return await bench.run()
-            except anyio.get_cancelled_exc_class():
-                bench.was_cut = on_cut
-                raise
+        async with bench.cleaning(on_cut or _ignore):
+            await check_login(registries, address)
+            return await bench.run()
 
 
-def _ignore(_: str) -> None:
+def _ignore(_: object) -> None:
     """Say nothing."""
 
 
@@ -151,7 +147,6 @@ class _Bench:
         self._storing: set[Digest] = set()  # manifests whose storing has begun, and has not ended well
         self._keeps: str | None = None  # why it deletes nothing
         self._search = Search((), self._attempt, self._spent)
-        self.was_cut: Callable[[Tuning], None] | None = None
 
     async def run(self) -> Tuning:
         """All trials, in the time that there is; a first small one takes as long as it takes."""
@@ -279,17 +274,20 @@ class _Bench:
         return names
 
     @asynccontextmanager
-    async def cleaning(self) -> AsyncIterator[None]:
-        """A block after which nothing of ours is at the registry, as far as it lets that be done."""
+    async def cleaning(self, on_cut: Callable[[Tuning], None]) -> AsyncIterator[None]:
+        """A block after which nothing of ours is at the registry, as far as it lets that be done.
+
+        ``on_cut`` is told what was found where an error or a cancellation ends the block.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_SECONDS_TO_CLEAN):
                 await self._clean(is_cut=True)
-            if self.was_cut:
-                self.was_cut(self._tuning(Stopped("it was stopped")))
-            elif left := self._left():
+            if isinstance(error, SyncerError) and (left := self._left()):
                 self._warn(left)
+            if isinstance(error, SyncerError | anyio.get_cancelled_exc_class()):
+                on_cut(self._tuning(error if isinstance(error, SyncerError) else Stopped("it was stopped")))
             raise
 
     async def _clean(self, *, is_cut: bool = False) -> None:

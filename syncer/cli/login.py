@@ -8,21 +8,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
-from msgspec import structs
+from msgspec import Struct, structs
 
 from syncer.api.doctor import Diagnosis, diagnose, lines_of
 from syncer.api.palette import PaletteAccess, check_palette_login
-from syncer.api.trials import DEFAULT, Mix, Rates, Tuning, Way
+from syncer.api.trials import Mix, Tuning, Way
+from syncer.api.trials import lines_of as lines_of_trials
 from syncer.api.tune import Limits, Told
 from syncer.api.tune import tune as try_settings
 from syncer.cli.command import argument, flag, option, takes
-from syncer.cli.job import LONGER_TO_STOP, run
+from syncer.cli.job import LONGER_TO_STOP, code_of_signal, run
 from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
@@ -36,17 +37,16 @@ from syncer.cli.output import note, print_json, warn
 from syncer.cli.palette import with_console
 from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import config_directory, login_store, registry_settings
-from syncer.errors import Exit, UsageError, without_secrets
+from syncer.errors import Exit, SyncerError, UsageError, without_secrets
 from syncer.formats.units import byte_count, parse_duration
 from syncer.profiles.palette import key as palette_key
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
 from syncer.registry import Credential, RegistryAddress, check_login, open_registries
 from syncer.registry.registries import is_loopback
 from syncer.report import human_bytes, human_seconds, printable
-from syncer.report.summary import quantity, require_writable, write_report
+from syncer.report.summary import require_writable, write_report
 from syncer.transport.guard import authority
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _NEWS = 30.0  # seconds between two lines of progress where nobody watches
 _FIRST_CONSOLE = "https://console.spectrocloud.com"
 
@@ -391,25 +391,49 @@ def tune(
         ranges=not given,
     )
 
-    def cut(tuning: Tuning) -> None:
-        if report is not None:
-            write_report(report, tuning)
-        click.echo(f"stopped; {tuning.left or 'what was sent is removed'}", err=True)
+    results = _Results(report, json)
 
     async def job() -> Exit:
         tell = _tell_trials(limits) if progress else None
+        cut = results.tell_cut
         found = await try_settings(registry, settings=settings, limits=limits, tell=tell, warn=warn, on_cut=cut)
-        if report is not None:
-            write_report(report, found)
-        if json:
-            print_json(found.to_json())
-        else:
-            click.echo(without_secrets("\n".join(tuning_lines(found))))
+        return results.tell(found)
+
+    run(job, farewell=None, seconds_to_stop=LONGER_TO_STOP)
+
+
+class _Results(Struct, frozen=True):
+    """The output of the results: the file, and the document or the lines on standard output."""
+
+    report: Path | None
+    is_json: bool
+
+    def tell(self, found: Tuning) -> Exit:
+        """Write and print them; returns the exit code, and raises ``TargetError`` where the file cannot be written."""
+        if self.report is not None:
+            write_report(self.report, found)
+        self._print(found)
         if found.exit:
             click.echo(f"error: {printable(str(found.ended))}", err=True)
         return found.exit
 
-    run(job, farewell=None, seconds_to_stop=LONGER_TO_STOP)
+    def tell_cut(self, found: Tuning) -> None:
+        """Write what was found until an error, which is told by itself, or a signal; then print it too."""
+        found = structs.replace(found, code=code_of_signal())
+        try:
+            if self.report is not None:
+                write_report(self.report, found)
+        except SyncerError as unwritten:
+            warn(str(unwritten))
+        if found.code:
+            click.echo(f"stopped; {found.left or 'what was sent is removed'}", err=True)
+            self._print(found)
+
+    def _print(self, found: Tuning) -> None:
+        if self.is_json:
+            print_json(found.to_json())
+        elif found.has_results or not found.code:
+            click.echo(without_secrets("\n".join(lines_of_trials(found))))
 
 
 def _tell_trials(limits: Limits) -> Callable[[Told], None]:
@@ -428,57 +452,6 @@ def _tell_trials(limits: Limits) -> Callable[[Told], None]:
         click.echo(f"{human_seconds(told.seconds)} of {human_seconds(limits.seconds)}: {both}: {rates}", err=True)
 
     return tell
-
-
-def tuning_lines(found: Tuning) -> Iterator[str]:
-    """The lines for people: each setting with its results, in a table of 80 columns at most, and the flags to use."""
-    layers = [size for image in found.mix.layers(found.size) for size in image]
-    yield f"registry:  {found.registry}"
-    yield (
-        f"content:   {human_bytes(found.size)} in {quantity(len(layers), 'layer')}, the largest of "
-        f"{human_bytes(max(layers))}"
-    )
-    yield f"sent:      {human_bytes(found.sent)} in {human_seconds(found.seconds)}"
-    is_any_tried = found.search.rates(Way.PUSH, DEFAULT) is not None
-    if is_any_tried:
-        yield from ("", *_table(found), "")
-    if told := [f"{count:,} by {setting}" for setting, count in found.search.retries.items() if count]:
-        yield f"retries:   {', '.join(told)}"
-    if found.untried and is_any_tried:
-        yield f"not tried: {found.untried}"
-    if found.left:
-        yield f"left:      {found.left}"
-    else:
-        yield "removed:   all that was sent; its blobs go with the garbage collection of the registry"
-    yield f"advice:    {found.advice}"
-
-
-def _table(found: Tuning) -> Iterator[str]:
-    """The results of each setting, in a column for each way, which has one unit."""
-    columns = [
-        [found.search.rates(way, each) if found.is_of(way, each) else None for each in found.settings] for way in Way
-    ]
-    heads, cells = ["median (from-to)"], [[str(each) for each in found.settings]]
-    for way, column in zip(Way, columns, strict=True):
-        unit = human_bytes(max(rates.spread[1] for rates in column if rates)).rpartition(" ")[2]
-        heads.append(f"{way.value}, {unit}/s")
-        cells.append([_cell(rates, 1000 ** _UNITS.index(unit)) for rates in column])
-    tried = [max((len(rates.values) for rates in both if rates), default=0) for both in zip(*columns, strict=True)]
-    rows = [(*heads, "trials"), *(row for row in zip(*cells, map(str, tried), strict=True) if row[-1] != "0")]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _cell(rates: Rates | None, scale: float) -> str:
-    if rates is None:
-        return "-"
-    median, least, most = (_three_digits(rate / scale) for rate in (rates.median, *rates.spread))
-    return f"{median} ({least}-{most})" if len(rates.values) > 1 else median
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
 
 
 def _speed(rate: float) -> str:
