@@ -29,6 +29,7 @@ SCHEMA = orjson.loads((Path(__file__).parent.parent / "docs" / "report.schema.js
 FEW = ("--time", "1h", "--max-bytes", "64KiB")
 """Some thirty trials, however long they take: two images each, with five blobs."""
 MIB = 1024 * 1024
+MANY = 300  # blobs
 
 
 async def tune(home: Path, *words: str | Path, stdin: str = "") -> Ran:
@@ -224,7 +225,24 @@ async def test_what_is_given_is_kept_and_not_tried(debian_registry: OpenRegistry
         ran = await tune(tmp_path, registry.address, "--concurrency", "3", "--ranges", "2")
 
     assert ran.stderr == "note: --concurrency 3 and --ranges 2 are given, so that no other number is tried\n"
-    assert "no flag is advised, since there was none to try but --chunk-size" in last_line(ran)
+    told = "none to try but --chunk-size, for which a layer must have more than 8.39 MB"
+    assert last_line(ran) == f"advice:    no flag is advised, since there was {told}"
+
+
+async def test_no_more_connections_are_tried_than_there_are_blobs(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    """A push of one byte has three layers and the configs of two images; one of a small layer has it and its config."""
+    async with serve_disk() as registry:
+        few = await tune(tmp_path, f"{registry.address}/scratch", "--size", "1", "--json")
+        two = await tune(tmp_path, f"{registry.address}/scratch", "--size", "1", "--content", "small")
+
+    assert [each["concurrency"] for each in few.json["settings"]] == [None, 4]
+    assert few.json["untried"].startswith(
+        "--concurrency 8 and more, for which a push must have as many blobs, and not 5;"
+    )
+    told = (
+        "--concurrency 4 and more, for which a push must have as many blobs, and not 2; --chunk-size and --ranges, for "
+    )
+    assert last_line(two).startswith(f"advice:    no flag is advised, since there was none to try but {told}")
 
 
 async def test_nothing_is_said_of_a_registry_that_is_not_there(tmp_path: Path) -> None:
@@ -255,7 +273,7 @@ class Link:
         return len(self.tried) / self._trials
 
     async def search(self) -> Search:
-        search = Search(candidates(40 * MIB), self.attempt, self.spent)
+        search = Search(candidates(40 * MIB, MANY), self.attempt, self.spent)
         await search.run()
         return search
 
@@ -431,9 +449,10 @@ def test_the_layers_of_a_push_have_its_size(mix: Mix, size: int) -> None:
 
 
 def test_options_are_tried_where_layers_are_large_enough_for_them() -> None:
-    assert {setting.flags.split()[0] for setting in candidates(8 * MIB)} == {"--concurrency"}
-    assert Setting(chunk_size=4 * MIB) in candidates(9 * MIB)
-    assert Setting(chunk_size=64 * MIB) not in candidates(32 * MIB)
-    assert Setting(chunk_size=64 * MIB) in candidates(33 * MIB)
-    assert Setting(ranges=1) in candidates(65 * MIB)
-    assert not candidates(MIB, concurrency=False)
+    assert {setting.flags.split()[0] for setting in candidates(8 * MIB, MANY)} == {"--concurrency"}
+    assert Setting(chunk_size=4 * MIB) in candidates(9 * MIB, MANY)
+    assert Setting(chunk_size=64 * MIB) not in candidates(32 * MIB, MANY)
+    assert Setting(chunk_size=64 * MIB) in candidates(33 * MIB, MANY)
+    assert Setting(ranges=1) in candidates(65 * MIB, MANY)
+    assert {setting.concurrency for setting in candidates(MIB, 32)} == {4, 8, 16, 32}
+    assert not candidates(MIB, MANY, kept=["--concurrency"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -274,6 +274,10 @@ class Mix(StrEnum):
         """The bytes of the largest layer of ``size`` bytes in all."""
         return max(layer for image in self.layers(size) for layer in image)
 
+    def blobs(self, size: int) -> int:
+        """The number of blobs in ``size`` bytes: all layers, and the config of each image."""
+        return sum(len(image) + 1 for image in self.layers(size))
+
     def layers(self, size: int) -> list[list[int]]:
         """The sizes of the layers of each image, of about ``size`` bytes in all."""
         match self:
@@ -302,13 +306,13 @@ def _cut(sizes: Sequence[int]) -> Iterator[list[int]]:
     return (list(sizes[number::images]) for number in range(images))
 
 
-def candidates(largest: int, *, concurrency: bool = True, ranges: bool = True) -> list[Setting]:
-    """The settings to try where the ``largest`` layer has so many bytes, each of one option.
+def candidates(largest: int, blobs: int, *, kept: Collection[str] = ()) -> list[Setting]:
+    """The settings to try where the ``largest`` layer has so many bytes, and a push so many ``blobs``: one option each.
 
-    Options that are given already are not tried.
+    Options that are ``kept`` as they were given are not tried, nor more connections than there are blobs.
     """
-    numbers = _CONCURRENCY if concurrency else ()
-    ways = _RANGES if ranges and largest > LEAST_LAYER["--ranges"] else ()
+    numbers = [number for number in _CONCURRENCY if number <= blobs and "--concurrency" not in kept]
+    ways = _RANGES if "--ranges" not in kept and largest > LEAST_LAYER["--ranges"] else ()
     chunks = [size for size in _CHUNKS if largest > 2 * min(size, CHUNK_SIZE)]
     return [
         *(Setting(concurrency=number) for number in numbers),
@@ -325,6 +329,7 @@ class Tuning(Struct, frozen=True, kw_only=True):
     started: datetime
     seconds: float
     mix: Mix
+    kept: tuple[str, ...] = ()  # options that were given, and so not tried
     size: int  # bytes of one push
     sent: int  # bytes, of all
     is_short_of_bytes: bool = False  # whether the bytes that might be sent were spent sooner than the time
@@ -407,12 +412,18 @@ class Tuning(Struct, frozen=True, kw_only=True):
 
     @property
     def untried(self) -> str | None:
-        """The options that were not tried since no layer was large enough for them; None without any."""
-        largest = self.mix.largest(self.size)
-        lacking = {flag: human_bytes(least) for flag, least in LEAST_LAYER.items() if largest <= least}
-        if not lacking:
-            return None
-        return f"{' and '.join(lacking)}, for which a layer must have more than {' and '.join(lacking.values())}"
+        """The options that were not tried since a push has too few blobs or too small layers; None without any."""
+        largest, blobs = self.mix.largest(self.size), self.mix.blobs(self.size)
+        more = [str(number) for number in _CONCURRENCY if number > blobs and "--concurrency" not in self.kept]
+        told = [f"--concurrency {more[0]}, for which a push must have as many blobs, and not {blobs}"] if more else []
+        if len(more) > 1:
+            told[0] = told[0].replace(",", " and more,", 1)
+        open_ = {flag: least for flag, least in LEAST_LAYER.items() if flag not in self.kept}
+        if lacking := {flag: human_bytes(least) for flag, least in open_.items() if largest <= least}:
+            told.append(
+                f"{' and '.join(lacking)}, for which a layer must have more than {' and '.join(lacking.values())}"
+            )
+        return "; ".join(told) or None
 
     @property
     def settings(self) -> list[Setting]:

@@ -73,8 +73,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     size: int = 64 * _MIB  # bytes of one push, at most
     most: int = 4096 * _MIB  # bytes of all pushes
     mix: Mix = Mix.MIXED
-    concurrency: bool = True  # whether it is to be found out
-    ranges: bool = True
+    kept: tuple[str, ...] = ()  # options that are given, and not to be tried
 
 
 class Told(Struct, frozen=True):
@@ -166,8 +165,8 @@ class _Bench:
 
     async def _search_from(self, seconds: float) -> None:
         await self._find_size(seconds)
-        largest, limits = self._limits.mix.largest(self._size), self._limits
-        wanted = candidates(largest, concurrency=limits.concurrency, ranges=limits.ranges)
+        mix = self._limits.mix
+        wanted = candidates(mix.largest(self._size), mix.blobs(self._size), kept=self._limits.kept)
         self._search = Search(wanted, self._attempt, self._spent)
         await self._search.run()
 
@@ -179,6 +178,7 @@ class _Bench:
             started=self._started,
             seconds=seconds,
             mix=self._limits.mix,
+            kept=self._limits.kept,
             size=self._size,
             sent=self._sent,
             is_short_of_bytes=self._sent / self._limits.most > seconds / self._limits.seconds,

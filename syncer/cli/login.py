@@ -376,21 +376,14 @@ def tune(
     """
     if report is not None:
         require_writable(report)
-    given = click.get_current_context().get_parameter_source("ranges") is not ParameterSource.DEFAULT
-    kept = [f"--concurrency {connection.concurrency}"] if connection.concurrency else []
-    kept += [f"--ranges {connection.ranges}"] if given else []
+    has_ranges = click.get_current_context().get_parameter_source("ranges") is not ParameterSource.DEFAULT
+    kept = {"--concurrency": connection.concurrency, "--ranges": connection.ranges if has_ranges else None}
+    kept = {flag: value for flag, value in kept.items() if value}
     if kept:
-        note(f"{' and '.join(kept)} {'are' if len(kept) > 1 else 'is'} given, so that no other number is tried")
+        told = " and ".join(f"{flag} {value}" for flag, value in kept.items())
+        note(f"{told} {'are' if len(kept) > 1 else 'is'} given, so that no other number is tried")
     settings = registry_settings(connection, login, registry, everyone=[registry])
-    limits = Limits(
-        seconds=time_,
-        size=size,
-        most=max_bytes,
-        mix=content,
-        concurrency=connection.concurrency is None,
-        ranges=not given,
-    )
-
+    limits = Limits(seconds=time_, size=size, most=max_bytes, mix=content, kept=tuple(kept))
     results = _Results(report, json)
 
     async def job() -> Exit:
