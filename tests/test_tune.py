@@ -7,14 +7,19 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+import anyio
 import orjson
 import pytest
 from jsonschema import Draft202012Validator
 from msgspec import structs
 
 from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Tuning, Way, candidates, in_turn, lines_of
+from syncer.api.tune import Limits
+from syncer.api.tune import tune as tune_there
+from syncer.registry import RegistryAddress
 from tests.conftest import OpenRegistry
 from tests.support import client
 from tests.support.cli import Ran, syncer
@@ -182,6 +187,34 @@ async def test_ctrl_c_leaves_nothing_behind(
     assert document["exit_code"] == code
     assert document["ended_early"] == "it was stopped"
     assert document["advice"] == "the trials ended early, so no flag is advised"
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_an_upload_that_is_being_opened_as_it_is_stopped_is_cancelled_or_told_of(
+    any_registry: OpenRegistry, monkeypatch: pytest.MonkeyPatch, is_answered: bool
+) -> None:
+    """The registry has opened an upload, and syncer does not know yet where it could be cancelled."""
+    monkeypatch.setattr("syncer.api.tune._SECONDS_TO_ANSWER", 60 if is_answered else 0.2)
+    found: list[Tuning] = []
+    opened, answered = anyio.Event(), anyio.Event()
+    async with any_registry() as registry, fault_proxy(registry) as proxy:
+        proxy.on("POST", "/uploads/", Stall("head", until=answered, reached=opened), first=8)
+        place = RegistryAddress.parse(f"{proxy.registry.address}/scratch")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(tune_there, place, limits=Limits(size=5000), on_cut=found.append))
+            await opened.wait()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.wait_all_tasks_blocked()
+                if is_answered:
+                    answered.set()
+        left_open = list(registry.directory.rglob("_uploads/*"))
+
+    assert len(left_open) == (not is_answered)
+    place_left = f"{proxy.registry.address}/scratch/syncer-tune-[0-9a-f]{{8}}"
+    said = f"1 upload may stay open in {place_left} for some days, since the registry did not answer in time"
+    assert re.fullmatch("None" if is_answered else said, str(found[0].left))
 
 
 @pytest.mark.parametrize("form", ["--json", "--no-progress"])

@@ -14,7 +14,8 @@ from http import HTTPStatus
 
 import anyio
 import orjson
-from anyio import to_thread
+from anyio import lowlevel, to_thread
+from anyio.abc import TaskStatus
 from msgspec import Struct, structs
 
 from syncer.api.delta import Nowhere
@@ -51,9 +52,11 @@ _FIRST = _MIB  # bytes of the first push, which is to find out how many bytes ta
 _TRIALS = 28  # for which there is to be time
 _WORTH_GROWING = 1.3  # times the size
 _OVERTIME = 1.25
-_SECONDS_TO_CLEAN = 8.0
+_SECONDS_TO_ANSWER = 1.0  # what was asked when the trials are stopped
+_SECONDS_TO_CLEAN = 6.5  # with which, and with what an upload takes to be cancelled, ``LONGER_TO_STOP`` is not exceeded
 _SECONDS_TO_STORE = 3.0  # that a registry may need for a manifest after its connection was cut
 _LOOK = 0.25  # seconds
+_TICK = 0.01  # seconds
 _DELETED_AT_ONCE = 8
 _IN_MEMORY = _MIB  # bytes of a larger layer are in a file, as those of a bundle are
 _WORTH_A_THREAD = 256 * 1024
@@ -144,6 +147,7 @@ class _Bench:
         self._sent = 0
         self._there: dict[Digest, None] = {}  # manifests that may be at the registry
         self._storing: set[Digest] = set()  # manifests whose storing has begun, and has not ended well
+        self._open = 0  # uploads that may be open at the registry
         self._keeps: str | None = None  # why it deletes nothing
         self._search = Search((), self._attempt, self._spent)
 
@@ -241,18 +245,24 @@ class _Bench:
         async with open_registries(setting.applied_to(self._settings)) as registries:
             registry = registries.registry(self._address.host, plain_http=self._address.plain_http)
             manner = Manner(self._address.host, setting.chunk_size or self._settings.chunk_size)
-            target = _Scratch(registry, manner, self._there, self._storing) if spool else _Checker()
-            with anyio.CancelScope() as scope:
+            course = _Course(registries, _SECONDS_TO_ANSWER if spool else 0.0)
+            target = _Scratch(registry, manner, course, self._there, self._storing) if spool else _Checker()
 
-                def hear(event: Event) -> None:
-                    if isinstance(event, ImageFailed):
-                        failures.append(event.error)
-                    elif isinstance(event, Paused) and event.reason not in _IN_TROUBLE:
-                        pauses.append(event)
-                        scope.cancel()
+            def hear(event: Event) -> None:
+                if isinstance(event, ImageFailed):
+                    failures.append(event.error)
+                elif isinstance(event, Paused) and event.reason not in _IN_TROUBLE:
+                    pauses.append(event)
+                    course.ends.set()
 
-                with hearing(registries, hear):
-                    await transfer(items, spool or registries, target, options=options, emit=hear)
+            async with course.watched():
+                try:
+                    with hearing(registries, hear):
+                        await transfer(items, spool or registries, target, options=options, emit=hear)
+                except SyncerError as error:  # kept, since leaving a task group would wrap it
+                    failures.insert(0, error)
+            self._open += course.unanswered_uploads
+            await lowlevel.checkpoint_if_cancelled()
             seconds = time.monotonic() - began
             retries = sum(traffic.retries for traffic in registries.traffic.values())
         if pauses:
@@ -325,23 +335,95 @@ class _Bench:
 
     def _left(self) -> str | None:
         """A sentence about what stays at the registry; None when nothing does."""
-        if not self._there:
-            return None
         place = f"{self._address.host}/{self.name}"
+        if not self._there:
+            if not self._open:
+                return None
+            uploads = quantity(self._open, "upload")
+            return f"{uploads} may stay open in {place} for some days, since the registry did not answer in time"
         if self._keeps:
             return f"{human_bytes(self._sent)} stay in {place}, since {self._keeps}: remove that repository there"
         return f"{quantity(len(self._there), 'image')} may be left in {place}, since the registry could not be asked"
 
 
+class _Course:
+    """The course of a transfer, which ends before its time when ``ends`` is set, or when it is cancelled.
+
+    Nothing new begins then, and what was asked gets ``patience`` seconds to be answered: an upload whose first answer
+    is not waited for stays open at the registry, since that answer alone says where it can be cancelled.
+    """
+
+    def __init__(self, registries: Registries, patience: float) -> None:
+        self.ends = anyio.Event()
+        self.uploads: dict[Digest, Progress] = {}  # under way
+        self.unanswered_uploads = 0  # in the end, of which nothing was sent yet
+        self._registries = registries
+        self._patience = patience
+        self._is_over = False
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """A block with the transfer, which a cancellation from outside reaches only after that."""
+        scope = anyio.CancelScope(shield=True)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._watch, scope)
+            with scope:
+                yield
+            self._is_over = True
+            tasks.cancel_scope.cancel()
+
+    async def go_on(self) -> None:
+        """Return at once, or never once the end has come."""
+        if self.ends.is_set():
+            await anyio.sleep_forever()
+
+    async def _watch(self, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+        try:
+            task_status.started()
+            await self.ends.wait()
+        finally:
+            if not self._is_over:
+                self.ends.set()
+                with anyio.CancelScope(shield=True), anyio.move_on_after(self._patience) as wait:
+                    quiet = 0
+                    while quiet < 2:  # the body of an answer may come a moment after its head
+                        await anyio.sleep(_TICK)
+                        quiet = 0 if self._unanswered else quiet + 1
+                if wait.cancelled_caught:
+                    self.unanswered_uploads = sum(not progress.done for progress in self.uploads.values())
+                scope.cancel()
+
+    @property
+    def _unanswered(self) -> int:
+        return sum(traffic.pace.unanswered for traffic in self._registries.traffic.values())
+
+
 class _Scratch(RegistryTarget):
     """A registry as a target, of which it is known which manifests it may have, and may be storing still."""
 
-    def __init__(self, registry: Registry, manner: Manner, there: dict[Digest, None], storing: set[Digest]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        manner: Manner,
+        course: _Course,
+        there: dict[Digest, None],
+        storing: set[Digest],
+    ) -> None:
         super().__init__(registry, manner)
+        self._course = course
         self._there = there
         self._storing = storing
 
+    async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:
+        await self._course.go_on()
+        self._course.uploads[blob.descriptor.digest] = progress
+        try:
+            return await super().write(space, blob, progress, force=force)
+        finally:
+            del self._course.uploads[blob.descriptor.digest]
+
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        await self._course.go_on()
         self._there[manifest.descriptor.digest] = None
         self._storing.add(manifest.descriptor.digest)
         await super().commit(space, manifest, names)
