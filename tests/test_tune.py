@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from msgspec import structs
 
 from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Tuning, Way, candidates, in_turn, lines_of
-from syncer.api.tune import Limits
+from syncer.api.tune import Growth, Limits
 from syncer.api.tune import tune as tune_there
 from syncer.registry import RegistryAddress
 from tests.conftest import OpenRegistry
@@ -436,7 +436,9 @@ async def test_too_little_time_proves_nothing() -> None:
 async def test_the_limit_that_ended_it_too_soon_is_named() -> None:
     tuning = tuned(await Link(lambda *_: 100.0, trials=12).search(), size=MIB, sent=12 * MIB)
 
-    assert tuning.advice == "there was too little time to tell whether a flag helps; give more with --time"
+    told = "there was too little time to tell whether a flag helps; give more with --time, such as --time"
+    assert tuning.advice == f"{told} 1m"
+    assert structs.replace(tuning, seconds=60).advice == f"{told} 3m", "12 trials were made, of the 24 that it takes"
     tuning = structs.replace(tuning, is_short_of_bytes=True)
     assert tuning.advice == "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
 
@@ -465,6 +467,36 @@ def test_of_many_results_the_lowest_and_the_highest_are_left_out_of_the_spread()
     assert not Rates((105.0, 106.0)).is_above(Rates((100.0, 105.0)))
     assert not Rates((103.0, 104.0)).is_above(Rates((100.0, 101.0)))
     assert Rates((110.0, 112.0)).is_above(Rates((100.0, 105.0)))
+
+
+SHARE = 1.0  # seconds of a trial
+
+
+@pytest.mark.parametrize(
+    ("requests", "mib", "fits"),
+    [
+        (1.2, 0.015, (12, 24)),  # loopback with little time: bytes take a quarter of what requests take
+        (0.1, 0.015, (50, 64)),
+        (0.1, 0.1, (8, 10)),
+        (0.0, 0.5, (1.9, 2.1)),  # a link that is slow
+        (0.5, 0.5, (1, 1)),
+        (2.0, 1.0, (1, 1.5)),  # and one for which there is too little time anyway
+        (0.0, 9.0, (1, 1)),
+        (9.0, 0.0, (1, 1)),
+    ],
+)
+def test_pushes_grow_as_far_as_bytes_and_not_requests_take_the_time(
+    requests: float, mib: float, fits: tuple[float, float]
+) -> None:
+    growth = Growth(MIB, 64 * MIB, SHARE)
+
+    trials = [requests + mib]
+    while growth.goes_on(trials[-1]):
+        trials.append(requests + mib * growth.size / MIB)
+
+    assert fits[0] <= growth.size / MIB <= fits[1]
+    assert len(trials) <= 4
+    assert max(trials) <= max(4.1 * SHARE, trials[0]), "what it takes to find out"
 
 
 def layer_sizes(mix: Mix, size: int) -> Iterator[int]:

@@ -7,6 +7,7 @@ decide, since the best of many settings is by chance alone better than it is.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
@@ -39,6 +40,7 @@ _EXPLORING = 0.6  # of the time, at most
 _PAIRS, _LEAST_PAIRS = 8, 3  # of trials that decide
 GAIN = 1.05
 """The ratio of two throughputs from which on the one is a gain."""
+_AMPLE = 1.5  # times the time that is needed
 _MUCH = 1.5  # times as slow as the default, in a single trial
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _MANY = 6  # results, of which the highest and the lowest are left out
@@ -368,12 +370,20 @@ class Tuning(Struct, frozen=True, kw_only=True):
         if not self.search.is_whole:
             if self.is_short_of_bytes:
                 return "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
-            return "there was too little time to tell whether a flag helps; give more with --time"
+            more = f", such as --time {self._minutes_needed}m" if self.has_results else ""
+            return f"there was too little time to tell whether a flag helps; give more with --time{more}"
         if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
             told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
             more = "more --max-bytes" if self.is_short_of_bytes else "a longer --time"
             return f"no flag is proven to help: {told} seemed faster, but within the spread (try {more})"
         return "no flag is needed: the default is as fast as anything tried (within the spread)"
+
+    @property
+    def _minutes_needed(self) -> int:
+        """The minutes in which each setting can be tried twice, and the best beside the default."""
+        made = sum(len(found) for (way, _), found in self.search.seen.items() if way is Way.PUSH)
+        wanted = 2 * len(self.search.settings) + 2 * _LEAST_PAIRS
+        return math.ceil(_AMPLE * wanted * self.seconds / made / 60)
 
     def _times(self, way: Way) -> float:
         """The finalist's throughput divided by that of the default, in the trials that decide."""

@@ -50,7 +50,11 @@ _MIB = 1024 * 1024
 
 _FIRST = _MIB  # bytes of the first push, which is to find out how many bytes take how long
 _TRIALS = 28  # for which there is to be time
-_WORTH_GROWING = 1.3  # times the size
+_PROBE = 4.0  # shares of the time that the second push may take
+_LEAP = 8  # times the size, at most
+_WORTH_GROWING = 1.5  # times the size, to be tried once more before it counts
+_DOUBT = 16.0  # the part of the time that bytes take at least, however little it seems
+_QUARTER_MORE = 1.25
 _OVERTIME = 1.25
 _SECONDS_TO_ANSWER = 1.0  # what was asked when the trials are stopped
 _SECONDS_TO_CLEAN = 6.5  # with which, and with what an upload takes to be cancelled, ``LONGER_TO_STOP`` is not exceeded
@@ -117,6 +121,32 @@ async def tune(
 
 def _ignore(_: object) -> None:
     """Say nothing."""
+
+
+class Growth:
+    """The growth of pushes, until a trial takes its ``share`` of the time, which is in seconds.
+
+    Small pushes are bound by their requests, of which larger ones need hardly more: how long a trial takes says little
+    about what more bytes cost.  So that is measured by a second push, which is as large as the time allows where it is
+    bytes that take it.  Where requests alone take the share, pushes grow by what takes a quarter more.
+    """
+
+    def __init__(self, first: int, most: int, share: float) -> None:
+        self.size = first  # bytes of a push
+        self._first, self._most, self._share = first, most, share
+        self._least: float | None = None  # seconds that the first one took
+
+    def goes_on(self, seconds: float) -> bool:
+        """Set ``size`` after a trial of the size so far; tells whether one of the new size is to be made as well."""
+        size, goal, of_a_byte = self.size, _PROBE * self._share, seconds / self.size
+        if self._least is None:
+            self._least = seconds
+        else:
+            of_a_byte = max((seconds - self._least) / (size - self._first), of_a_byte / _DOUBT)
+            goal = max(self._share, _QUARTER_MORE * (seconds - of_a_byte * size))
+        fitting = size + (goal - seconds) / of_a_byte
+        self.size = int(max(self._first, min(fitting, _LEAP * size, self._most)))
+        return self.size >= _WORTH_GROWING * size
 
 
 class _Bench:
@@ -204,15 +234,14 @@ class _Bench:
         return time.monotonic() - began
 
     async def _find_size(self, seconds: float) -> None:
-        """Let pushes grow until as many as are needed fit into the time, after one that took so many ``seconds``."""
-        while self._size < self._largest:
-            times = self._limits.seconds / _TRIALS / seconds
-            if times < _WORTH_GROWING:
-                return
-            self._size = min(self._largest, int(self._size * min(times, 8)))
+        """Let pushes grow until as many trials as are needed fit into the time, after one of so many ``seconds``."""
+        growth = Growth(self._size, self._largest, self._limits.seconds / _TRIALS)
+        while growth.goes_on(seconds):
+            self._size = growth.size
             began = time.monotonic()
             await self._attempt(DEFAULT, DEFAULT, counts=False)
             seconds = time.monotonic() - began
+        self._size = growth.size
 
     async def _attempt(self, push: Setting, pull: Setting, *, counts: bool = True) -> Trial:
         """Push new content by one setting and pull it by the other; raises a ``SyncerError``, such as ``Throttled``."""
