@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +34,18 @@ from syncer.cli.command import argument, flag, make_command, make_group, option,
 class PlaceOptions:
     """Directories of a run."""
 
-    cache: Path = option("Where generated corpora are kept.", default=Path(__file__).parent / ".cache")
-    output: Path = option("Where the results are written.", default=Path("output/benchmarks"))
+    cache: Path = option("Where generated corpora are kept.", default=Path(__file__).parent / ".cache", metavar="DIR")
+    output: Path = option("Where the results are written.", default=Path("output/benchmarks"), metavar="DIR")
+
+    def make(self) -> None:
+        """Make both; one that cannot be written to ends the command, before anything is measured."""
+        for flag_of, path in (("--cache", self.cache), ("--output", self.output)):
+            _make_directory(path, f"{flag_of}: ")
 
 
 def run(
     *,
-    full: bool = flag("Everything, or what takes a few minutes.", "--full/--quick"),
+    full: bool = flag("Everything, or only what takes a few minutes, which is the default.", "--full/--quick"),
     smoke: bool = flag("Only that all of it works: a minute, with numbers that mean nothing."),
     rounds: int = option("Timed rounds; at least 3 for numbers to be used.", default=3, min=1),
     tool: tuple[str, ...] = options("Only these tools, of those on PATH.", metavar="TOOL"),
@@ -67,9 +73,9 @@ def run(
     )
     if not plan.works and plan.fleet is None and plan.delta is None:
         raise click.BadParameter(f"this set has no work with {work!r} in its name and these steps")
-    report = run_plan(
-        plan, Places(places.cache, places.output), _read(places.output / "results.json") if keep else None
-    )
+    earlier = _read(places.output / "results.json") if keep else None
+    places.make()
+    report = run_plan(plan, Places(places.cache, places.output), earlier)
     click.echo(report.read_text())
     _show_goals(_read(places.output / "results.json"))
 
@@ -77,6 +83,7 @@ def run(
 def report(results: Path = argument("A results.json.", metavar="RESULTS")) -> None:
     """Make the report and the plots of a run again, and show which goals were met."""
     document = _read(results)
+    _make_directory(results.parent)
     write(document, results.parent)
     _show_goals(document)
 
@@ -110,7 +117,8 @@ def sweep(
     """
     if corpus not in RECIPES:
         raise click.BadParameter(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
-    parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)  # before a corpus is made for nothing
+    parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)
+    places.make()
     make_bytecode()
     trials: list[sweeping.Trial] = []
     with work_directory() as directory:
@@ -130,12 +138,21 @@ def sweep(
         except (CommandFailed, ServerFailed) as error:
             print(f"error: {error}", file=sys.stderr)
             raise click.exceptions.Exit(1) from None
-    places.output.mkdir(parents=True, exist_ok=True)
     medians = sweeping.joined(trials)
     (places.output / "sweep.json").write_text(json.dumps(sweeping.to_json(medians), indent=1) + "\n")
     if CAN_DRAW:
         (places.output / "sweep.svg").write_text(heat_map(medians, f"Push of {corpus} to {registry}"))
     print(f"use: {sweeping.best(medians).flags or 'no flag'}")
+
+
+def _make_directory(path: Path, named: str = "") -> None:
+    """Make a directory unless it is there; one that cannot be written to ends the command."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return
+    except OSError as error:
+        raise click.UsageError(f"{named}nothing can be written to {path}: {error.strerror}") from None
 
 
 def _show_goals(document: Mapping[str, Any]) -> None:

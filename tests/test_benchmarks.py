@@ -556,6 +556,30 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert not Path("made").exists()
 
 
+@pytest.mark.parametrize("option", ["--cache", "--output"])
+@pytest.mark.parametrize("command", [["run", "--smoke"], ["sweep", "--registry", "127.0.0.1:1"]], ids=["run", "sweep"])
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/x", "/proc"])
+def test_a_directory_that_cannot_be_written_to_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], option: str, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    other = {"--cache": "--output", "--output": "--cache"}[option]
+
+    ended = CliRunner().invoke(app, [*command, option, place, other, "made"], env={"COLUMNS": "200"})
+
+    assert ended.exit_code == 2, ended.output
+    assert f"Error: {option}: nothing can be written to {place}: " in ended.output
+    assert not list(tmp_path.glob("made/*"))
+
+
+def test_help_names_both_flags_of_a_pair_of_which_neither_is_on_by_default() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], terminal_width=100).output
+
+    for line in ("--full / --quick Everything, or only what takes", "--cache DIR Where", "--output DIR Where"):
+        assert line in " ".join(shown.split())
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in app.commands)], ids=" ".join)
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_every_help_is_shown_as_it_was_written(command: list[str], columns: int) -> None:
