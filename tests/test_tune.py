@@ -278,6 +278,25 @@ async def test_no_more_connections_are_tried_than_there_are_blobs(serve_disk: Op
     assert last_line(two).startswith(f"advice:    no flag is advised, since there was none to try but {told}")
 
 
+async def test_a_report_that_cannot_be_written_does_not_cost_the_results(
+    serve_disk: OpenRegistry, tmp_path: Path
+) -> None:
+    async with serve_disk() as registry:
+        ran = await tune(tmp_path, registry.address, "--size", "1", "--content", "small", "--report", "/dev/full")
+
+    assert ran.code == 5
+    assert ran.stderr == "error: /dev/full cannot be written: No space left on device\n"
+    assert last_line(ran).startswith("advice:    no flag is advised")
+
+
+async def test_no_more_is_sent_than_may_be(serve_disk: OpenRegistry, tmp_path: Path) -> None:
+    async with serve_disk() as registry:
+        ran = await syncer("tune", registry.address, "--max-bytes", "1", "--json", home=tmp_path)
+
+    assert (ran.code, ran.json["bytes_sent"]) == (0, 1)
+    assert ran.json["advice"].startswith("too few bytes might be sent ")
+
+
 async def test_nothing_is_said_of_a_registry_that_is_not_there(tmp_path: Path) -> None:
     report = tmp_path / "tuning.json"
     ran = await tune(tmp_path, "127.0.0.1:9/scratch", "--report", report)
@@ -441,6 +460,14 @@ async def test_the_limit_that_ended_it_too_soon_is_named() -> None:
     assert structs.replace(tuning, seconds=60).advice == f"{told} 3m", "12 trials were made, of the 24 that it takes"
     tuning = structs.replace(tuning, is_short_of_bytes=True)
     assert tuning.advice == "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
+
+
+def test_trials_that_never_began_are_not_said_to_have_had_nothing_to_try() -> None:
+    link = Link(lambda *_: 100.0)
+
+    tuning = tuned(Search((), link.attempt, link.spent), size=MIB, sent=MIB)
+
+    assert tuning.advice.startswith("there was too little time to tell whether a flag helps; ")
 
 
 async def test_what_is_much_slower_is_not_tried_again() -> None:

@@ -205,7 +205,7 @@ class Search:
         running = list(self.settings)
         for number in range(_ROUNDS):
             for setting in in_turn(running, number):
-                if self._spent() + self._last > (_EXPLORING if number > 1 else 1.0):
+                if self._spent() + self._last >= (_EXPLORING if number > 1 else 1.0):
                     return number > 1
                 await self._try(setting.of_push, setting.of_pull)
             much = GAIN if number else _MUCH
@@ -365,13 +365,13 @@ class Tuning(Struct, frozen=True, kw_only=True):
         return f"use {' and '.join(told)}{''.join(others)}"
 
     def _nothing_proven(self) -> str:
-        if len(self.search.settings) == 1:
+        if len(self.search.settings) == 1 and self.search.is_whole:
             return f"no flag is advised, since there was none to try but {self.untried}"
         if not self.search.is_whole:
             if self.is_short_of_bytes:
                 return "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
-            more = f", such as --time {self._minutes_needed}m" if self.has_results else ""
-            return f"there was too little time to tell whether a flag helps; give more with --time{more}"
+            more = f"give more with --time, such as --time {self._minutes_needed}m"
+            return f"there was too little time to tell whether a flag helps; {more}"
         if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
             told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
             more = "more --max-bytes" if self.is_short_of_bytes else "a longer --time"
@@ -381,7 +381,7 @@ class Tuning(Struct, frozen=True, kw_only=True):
     @property
     def _minutes_needed(self) -> int:
         """The minutes in which each setting can be tried twice, and the best beside the default."""
-        made = sum(len(found) for (way, _), found in self.search.seen.items() if way is Way.PUSH)
+        made = sum(len(found) for (way, _), found in self.search.seen.items() if way is Way.PUSH) or 1
         wanted = 2 * len(self.search.settings) + 2 * _LEAST_PAIRS
         return math.ceil(_AMPLE * wanted * self.seconds / made / 60)
 

@@ -403,9 +403,11 @@ class _Results(Struct, frozen=True):
 
     def tell(self, found: Tuning) -> Exit:
         """Write and print them; returns the exit code, and raises ``TargetError`` where the file cannot be written."""
-        if self.report is not None:
-            write_report(self.report, found)
-        self._print(found)
+        try:
+            if self.report is not None:
+                write_report(self.report, found)
+        finally:
+            self._print(found)
         if found.exit:
             click.echo(f"error: {printable(str(found.ended))}", err=True)
         return found.exit
