@@ -27,7 +27,10 @@ from benchmarks.resources import CommandFailed
 from benchmarks.running import Places, Plan, work_directory, write
 from benchmarks.running import run as run_plan
 from benchmarks.servers import PROGRAMS, ServerFailed
+from syncer.cli import complain
 from syncer.cli.command import argument, flag, make_command, make_group, option, options
+from syncer.cli.parser import usage_error
+from syncer.errors import Exit, SyncerError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ def run(
         servers=servers,
     )
     if not plan.works and plan.fleet is None and plan.delta is None:
-        raise click.BadParameter(f"this set has no work with {work!r} in its name and these steps")
+        raise UsageError(f"this set has no work with {work!r} in its name and these steps")
     earlier = _read(places.output / "results.json") if keep else None
     places.make()
     report = run_plan(plan, Places(places.cache, places.output), earlier)
@@ -116,7 +119,7 @@ def sweep(
     Which flags suit a registry is told by syncer tune, which needs no corpus and leaves nothing behind.
     """
     if corpus not in RECIPES:
-        raise click.BadParameter(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
+        raise UsageError(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
     parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)
     places.make()
     make_bytecode()
@@ -152,7 +155,7 @@ def _make_directory(path: Path, named: str = "") -> None:
         with tempfile.TemporaryFile(dir=path):
             return
     except OSError as error:
-        raise click.UsageError(f"{named}nothing can be written to {path}: {error.strerror}") from None
+        raise UsageError(f"{named}nothing can be written to {path}: {error.strerror}") from None
 
 
 def _show_goals(document: Mapping[str, Any]) -> None:
@@ -163,9 +166,7 @@ def _show_goals(document: Mapping[str, Any]) -> None:
 def _chosen(wanted: Sequence[str], found: dict[str, bool]) -> list[str]:
     for name in wanted:
         if not found.get(name):
-            raise click.BadParameter(
-                f"{name} is not here; here are {', '.join(n for n, is_here in found.items() if is_here)}"
-            )
+            raise UsageError(f"{name} is not here; here are {', '.join(n for n, is_here in found.items() if is_here)}")
     return list(wanted) or [name for name, is_here in found.items() if is_here]
 
 
@@ -173,9 +174,9 @@ def _numbers(text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers") from None
+        raise UsageError(f"{text!r} is not a list of numbers") from None
     if min(numbers) < 1:
-        raise click.BadParameter(f"{text!r} has a number below 1")
+        raise UsageError(f"{text!r} has a number below 1")
     return numbers
 
 
@@ -186,8 +187,9 @@ def _read(results: Path) -> dict[str, Any]:
         if isinstance(document, dict) and "works" in document:
             return document
     except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{results}: {error}") from None
-    raise click.BadParameter(f"{results} holds no results of a run")
+        reason = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
+        raise UsageError(f"{results} cannot be read: {reason}") from None
+    raise UsageError(f"{results} holds no results of a run")
 
 
 def benchmarks() -> None:
@@ -199,5 +201,23 @@ _COMMANDS["sweep"] = make_command(sweep, "sweep", takes_anything=True)
 app = make_group(benchmarks, "benchmarks", _COMMANDS)
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code.  A mistake is told as syncer tells it: in one sentence."""
+    try:
+        return app.main(words, "python -m benchmarks", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as bare:
+        bare.show()
+        return bare.exit_code
+    except click.Abort:
+        print("stopped", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except click.ClickException as wrong:
+        error: SyncerError = usage_error(wrong)
+    except SyncerError as wrong:
+        error = wrong
+    complain(error)
+    return error.exit
+
+
 if __name__ == "__main__":
-    app()
+    sys.exit(main())
