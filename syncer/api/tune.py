@@ -419,7 +419,8 @@ class _Course:
                         await anyio.sleep(_TICK)
                         quiet = 0 if self._unanswered else quiet + 1
                 if wait.cancelled_caught:
-                    self.unanswered_uploads = sum(not progress.done for progress in self.uploads.values())
+                    begun = sum(not progress.done for progress in self.uploads.values())  # or waiting for a permit
+                    self.unanswered_uploads = min(begun, self._unanswered)
                 scope.cancel()
 
     @property
