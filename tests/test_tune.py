@@ -6,6 +6,7 @@ import itertools
 import random
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -216,6 +217,33 @@ async def test_an_upload_that_is_being_opened_as_it_is_stopped_is_cancelled_or_t
     place_left = f"{proxy.registry.address}/scratch/syncer-tune-[0-9a-f]{{8}}"
     said = f"1 upload may stay open in {place_left} for some days, since the registry did not answer in time"
     assert re.fullmatch("None" if is_answered else said, str(found[0].left))
+
+
+async def test_no_large_layer_is_made_to_its_end_once_it_is_stopped(
+    serve_disk: OpenRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of some gigabytes takes longer than a process has after Ctrl-C, which would leave it on the disk."""
+    monkeypatch.setattr("syncer.api.tune._FIRST", 64 * MIB)
+    begun, stopped = anyio.Event(), threading.Event()
+    made = 0
+
+    def urandom(size: int) -> bytes:
+        nonlocal made
+        made += size
+        if size == MIB and not stopped.is_set():
+            anyio.from_thread.run_sync(begun.set)
+            stopped.wait()
+        return bytes(size)
+
+    async with serve_disk() as registry, anyio.create_task_group() as tasks:
+        monkeypatch.setattr("syncer.api.tune.os.urandom", urandom)
+        tasks.start_soon(tune_there, RegistryAddress.parse(registry.address))
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+        before = made
+        stopped.set()
+
+    assert made == before
 
 
 @pytest.mark.parametrize("form", ["--json", "--no-progress"])

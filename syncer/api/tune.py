@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import anyio
 import orjson
-from anyio import lowlevel, to_thread
+from anyio import from_thread, lowlevel, to_thread
 from anyio.abc import TaskStatus
 from msgspec import Struct, structs
 
@@ -59,8 +59,7 @@ _OVERTIME = 1.25
 _SECONDS_TO_ANSWER = 1.0  # what was asked when the trials are stopped
 _SECONDS_TO_CLEAN = 6.5  # with which, and with what an upload takes to be cancelled, ``LONGER_TO_STOP`` is not exceeded
 _SECONDS_TO_STORE = 3.0  # that a registry may need for a manifest after its connection was cut
-_LOOK = 0.25  # seconds
-_TICK = 0.01  # seconds
+_LOOK, _TICK = 0.25, 0.01  # seconds
 _DELETED_AT_ONCE = 8
 _IN_MEMORY = _MIB  # bytes of a larger layer are in a file, as those of a bundle are
 _WORTH_A_THREAD = 256 * 1024
@@ -491,6 +490,7 @@ def _make_layer(spool: Spool, size: int) -> Descriptor:
     try:
         with path.open("wb") as file:
             for start in range(0, size, _MIB):
+                from_thread.check_cancelled()
                 hasher.update(piece := os.urandom(min(_MIB, size - start)))
                 file.write(piece)
     except OSError as error:
