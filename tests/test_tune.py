@@ -21,7 +21,9 @@ from msgspec import structs
 from syncer.api.trials import DEFAULT, Mix, Rates, Search, Setting, Trial, Tuning, Way, candidates, in_turn, lines_of
 from syncer.api.tune import Growth, Limits
 from syncer.api.tune import tune as tune_there
-from syncer.registry import RegistryAddress
+from syncer.registry import RegistryAddress, RegistrySettings
+from syncer.transport import Limits as TransportLimits
+from syncer.transport import TransportSettings
 from tests.conftest import OpenRegistry
 from tests.support import client
 from tests.support.cli import Ran, syncer
@@ -37,6 +39,7 @@ FEW = ("--time", "1h", "--max-bytes", "64KiB")
 """Some thirty trials, however long they take: two images each, with five blobs."""
 MIB = 1024 * 1024
 MANY = 300  # blobs
+ONE_AT_A_TIME = RegistrySettings(transport=TransportSettings(limits=TransportLimits(requests_per_host=1)))
 
 
 async def tune(home: Path, *words: str | Path, stdin: str = "") -> Ran:
@@ -204,7 +207,8 @@ async def test_an_upload_that_is_being_opened_as_it_is_stopped_is_cancelled_or_t
         place = RegistryAddress.parse(f"{proxy.registry.address}/scratch")
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(tune_there, place, limits=Limits(size=5000), on_cut=found.append))
+            limits = Limits(size=5000, kept=("--concurrency", "--ranges"))
+            tasks.start_soon(partial(tune_there, place, settings=ONE_AT_A_TIME, limits=limits, on_cut=found.append))
             await opened.wait()
             tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
