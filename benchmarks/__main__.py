@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,20 +27,28 @@ from benchmarks.resources import CommandFailed
 from benchmarks.running import Places, Plan, work_directory, write
 from benchmarks.running import run as run_plan
 from benchmarks.servers import PROGRAMS, ServerFailed
+from syncer.cli import complain
 from syncer.cli.command import argument, flag, make_command, make_group, option, options
+from syncer.cli.parser import usage_error
+from syncer.errors import Exit, SyncerError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceOptions:
     """Directories of a run."""
 
-    cache: Path = option("Where generated corpora are kept.", default=Path(__file__).parent / ".cache")
-    output: Path = option("Where the results are written.", default=Path("output/benchmarks"))
+    cache: Path = option("Where generated corpora are kept.", default=Path(__file__).parent / ".cache", metavar="DIR")
+    output: Path = option("Where the results are written.", default=Path("output/benchmarks"), metavar="DIR")
+
+    def make(self) -> None:
+        """Make both; one that cannot be written to ends the command, before anything is measured."""
+        for flag_of, path in (("--cache", self.cache), ("--output", self.output)):
+            _make_directory(path, f"{flag_of}: ")
 
 
 def run(
     *,
-    full: bool = flag("Everything, or what takes a few minutes.", "--full/--quick"),
+    full: bool = flag("Everything, or only what takes a few minutes, which is the default.", "--full/--quick"),
     smoke: bool = flag("Only that all of it works: a minute, with numbers that mean nothing."),
     rounds: int = option("Timed rounds; at least 3 for numbers to be used.", default=3, min=1),
     tool: tuple[str, ...] = options("Only these tools, of those on PATH.", metavar="TOOL"),
@@ -66,10 +75,10 @@ def run(
         servers=servers,
     )
     if not plan.works and plan.fleet is None and plan.delta is None:
-        raise click.BadParameter(f"this set has no work with {work!r} in its name and these steps")
-    report = run_plan(
-        plan, Places(places.cache, places.output), _read(places.output / "results.json") if keep else None
-    )
+        raise UsageError(f"this set has no work with {work!r} in its name and these steps")
+    earlier = _read(places.output / "results.json") if keep else None
+    places.make()
+    report = run_plan(plan, Places(places.cache, places.output), earlier)
     click.echo(report.read_text())
     _show_goals(_read(places.output / "results.json"))
 
@@ -77,6 +86,7 @@ def run(
 def report(results: Path = argument("A results.json.", metavar="RESULTS")) -> None:
     """Make the report and the plots of a run again, and show which goals were met."""
     document = _read(results)
+    _make_directory(results.parent)
     write(document, results.parent)
     _show_goals(document)
 
@@ -109,8 +119,9 @@ def sweep(
     Which flags suit a registry is told by syncer tune, which needs no corpus and leaves nothing behind.
     """
     if corpus not in RECIPES:
-        raise click.BadParameter(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
-    parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)  # before a corpus is made for nothing
+        raise UsageError(f"there is no corpus {corpus}; there are {', '.join(RECIPES)}")
+    parallel, chunks = _numbers(concurrency), _numbers(chunk_mib)
+    places.make()
     make_bytecode()
     trials: list[sweeping.Trial] = []
     with work_directory() as directory:
@@ -130,12 +141,21 @@ def sweep(
         except (CommandFailed, ServerFailed) as error:
             print(f"error: {error}", file=sys.stderr)
             raise click.exceptions.Exit(1) from None
-    places.output.mkdir(parents=True, exist_ok=True)
     medians = sweeping.joined(trials)
     (places.output / "sweep.json").write_text(json.dumps(sweeping.to_json(medians), indent=1) + "\n")
     if CAN_DRAW:
         (places.output / "sweep.svg").write_text(heat_map(medians, f"Push of {corpus} to {registry}"))
     print(f"use: {sweeping.best(medians).flags or 'no flag'}")
+
+
+def _make_directory(path: Path, named: str = "") -> None:
+    """Make a directory unless it is there; one that cannot be written to ends the command."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return
+    except OSError as error:
+        raise UsageError(f"{named}nothing can be written to {path}: {error.strerror}") from None
 
 
 def _show_goals(document: Mapping[str, Any]) -> None:
@@ -146,9 +166,7 @@ def _show_goals(document: Mapping[str, Any]) -> None:
 def _chosen(wanted: Sequence[str], found: dict[str, bool]) -> list[str]:
     for name in wanted:
         if not found.get(name):
-            raise click.BadParameter(
-                f"{name} is not here; here are {', '.join(n for n, is_here in found.items() if is_here)}"
-            )
+            raise UsageError(f"{name} is not here; here are {', '.join(n for n, is_here in found.items() if is_here)}")
     return list(wanted) or [name for name, is_here in found.items() if is_here]
 
 
@@ -156,9 +174,9 @@ def _numbers(text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers") from None
+        raise UsageError(f"{text!r} is not a list of numbers") from None
     if min(numbers) < 1:
-        raise click.BadParameter(f"{text!r} has a number below 1")
+        raise UsageError(f"{text!r} has a number below 1")
     return numbers
 
 
@@ -169,8 +187,9 @@ def _read(results: Path) -> dict[str, Any]:
         if isinstance(document, dict) and "works" in document:
             return document
     except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{results}: {error}") from None
-    raise click.BadParameter(f"{results} holds no results of a run")
+        reason = error.strerror if isinstance(error, OSError) else f"it is not JSON: {error}"
+        raise UsageError(f"{results} cannot be read: {reason}") from None
+    raise UsageError(f"{results} holds no results of a run")
 
 
 def benchmarks() -> None:
@@ -182,5 +201,23 @@ _COMMANDS["sweep"] = make_command(sweep, "sweep", takes_anything=True)
 app = make_group(benchmarks, "benchmarks", _COMMANDS)
 
 
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code.  A mistake is told as syncer tells it: in one sentence."""
+    try:
+        return app.main(words, "python -m benchmarks", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as bare:
+        bare.show()
+        return bare.exit_code
+    except click.Abort:
+        print("stopped", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except click.ClickException as wrong:
+        error: SyncerError = usage_error(wrong)
+    except SyncerError as wrong:
+        error = wrong
+    complain(error)
+    return error.exit
+
+
 if __name__ == "__main__":
-    app()
+    sys.exit(main())

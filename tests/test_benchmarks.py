@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import lean, works
-from benchmarks.__main__ import app
+from benchmarks.__main__ import app, main
 from benchmarks.bounds import bounds_of
 from benchmarks.certificates import make_certificates
 from benchmarks.compare import changes
@@ -531,9 +532,13 @@ def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compare", "absent.json", "absent.json"], "No such file"),
-        (["compare", "other.json", "other.json"], "holds no results"),
-        (["report", "text.json"], "text.json"),
+        (["compare", "absent.json", "absent.json"], "absent.json cannot be read: No such file or directory"),
+        (["compare", "other.json", "other.json"], "other.json holds no results of a run"),
+        (["report", "text.json"], "text.json cannot be read: it is not JSON: "),
+        (["compare", "other.json"], "NEW is missing"),
+        (["run", "--rounds", "0"], "--rounds: it must be a number from 1 on"),
+        (["run", "--nonsense"], "python -m benchmarks run has no option --nonsense"),
+        (["nonsense"], "python -m benchmarks has no command nonsense"),
         (["sweep", "--registry", "127.0.0.1:1", "--corpus", "giant"], "no corpus giant"),
         (["sweep", "--registry", "127.0.0.1:1", "--concurrency", "8,"], "not a list of numbers"),
         (["sweep", "--registry", "127.0.0.1:1", "--concurrency", "0"], "below 1"),
@@ -542,18 +547,49 @@ def test_every_push_of_a_sweep_sends_everything(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("other.json").write_text("{}")
     Path("text.json").write_text("text")
     made = ["--cache", "made"] if arguments[0] in ("run", "sweep") else []
 
-    ended = CliRunner().invoke(app, [*arguments, *made], env={"COLUMNS": "200"})
+    code = main([*arguments, *made])
 
-    assert ended.exit_code == 2
-    assert said in ended.output
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert first.startswith("error: ")
+    assert said in first
+    assert [line.partition(": ")[0] for line in rest] in ([], ["hint"])
     assert not Path("made").exists()
+
+
+@pytest.mark.parametrize("option", ["--cache", "--output"])
+@pytest.mark.parametrize("command", ["run --smoke", "sweep --registry 127.0.0.1:1"])
+def test_a_directory_that_cannot_be_written_to_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    other = {"--cache": "--output", "--output": "--cache"}[option]
+
+    for place in ("file", "file/below", "/proc/x", "/proc"):
+        code = main([*command.split(), option, place, other, "made"])
+
+        assert code == 2
+        assert re.fullmatch(f"error: {option}: nothing can be written to {place}: .+\n", capsys.readouterr().err)
+    assert not list(tmp_path.glob("made/*"))
+
+
+def test_help_names_both_flags_of_a_pair_of_which_neither_is_on_by_default() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], terminal_width=100).output
+
+    for line in ("--full / --quick Everything, or only what takes", "--cache DIR Where", "--output DIR Where"):
+        assert line in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in app.commands)], ids=" ".join)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import anyio
 import orjson
@@ -27,11 +27,17 @@ from tests.support.faults import Rule, Stall
 SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
 
 
-async def signalled(home: Path, rule: Rule, number: signal.Signals, *arguments: str | Path) -> tuple[int, str, float]:
+async def signalled(
+    home: Path,
+    rule: Rule,
+    number: signal.Signals,
+    *arguments: str | Path,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+) -> tuple[int, str, float]:
     """Run a command until ``rule`` has struck, then send it a signal: its exit code, its stderr, seconds to the end."""
     async with await anyio.open_process(
         [sys.executable, "-m", "syncer", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         env={"PATH": os.environ["PATH"], "HOME": str(home)},
     ) as process:

@@ -7,9 +7,11 @@ decide, since the best of many settings is by chance alone better than it is.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -19,6 +21,9 @@ from syncer.errors import Exit, SyncerError
 from syncer.registry import RegistrySettings
 from syncer.registry.download import SPREAD_FROM
 from syncer.registry.upload_session import CHUNK_SIZE
+from syncer.report import human_bytes, human_seconds
+from syncer.report.figures import instant
+from syncer.report.summary import quantity
 
 _MIB = 1024 * 1024
 _CONCURRENCY = (4, 8, 16, 32, 64, 128)
@@ -32,11 +37,13 @@ _TINY = 2048  # bytes
 
 _ROUNDS = 5  # in which settings are tried, at most
 _EXPLORING = 0.6  # of the time, at most
-_PAIRS, _LEAST_PAIRS = 8, 3  # of trials that decide
+_PAIRS, _LEAST_PAIRS = 8, 4  # of trials that decide; three are by chance alone in order once in 20 times
 GAIN = 1.05
 """The ratio of two throughputs from which on the one is a gain."""
+_AMPLE = 1.5  # times the time that is needed
 _MUCH = 1.5  # times as slow as the default, in a single trial
-_MANY = 6  # results, of which the highest and the lowest are left out
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_MANY = 7  # results, of which the highest and the lowest are left out
 
 
 class Throttled(SyncerError):
@@ -198,7 +205,7 @@ class Search:
         running = list(self.settings)
         for number in range(_ROUNDS):
             for setting in in_turn(running, number):
-                if self._spent() + self._last > (_EXPLORING if number > 1 else 1.0):
+                if self._spent() + self._last >= (_EXPLORING if number > 1 else 1.0):
                     return number > 1
                 await self._try(setting.of_push, setting.of_pull)
             much = GAIN if number else _MUCH
@@ -269,6 +276,10 @@ class Mix(StrEnum):
         """The bytes of the largest layer of ``size`` bytes in all."""
         return max(layer for image in self.layers(size) for layer in image)
 
+    def blobs(self, size: int) -> int:
+        """The number of blobs in ``size`` bytes: all layers, and the config of each image."""
+        return sum(len(image) + 1 for image in self.layers(size))
+
     def layers(self, size: int) -> list[list[int]]:
         """The sizes of the layers of each image, of about ``size`` bytes in all."""
         match self:
@@ -297,16 +308,188 @@ def _cut(sizes: Sequence[int]) -> Iterator[list[int]]:
     return (list(sizes[number::images]) for number in range(images))
 
 
-def candidates(largest: int, *, concurrency: bool = True, ranges: bool = True) -> list[Setting]:
-    """The settings to try where the ``largest`` layer has so many bytes, each of one option.
+def candidates(largest: int, blobs: int, *, kept: Collection[str] = ()) -> list[Setting]:
+    """The settings to try where the ``largest`` layer has so many bytes, and a push so many ``blobs``: one option each.
 
-    Options that are given already are not tried.
+    Options that are ``kept`` as they were given are not tried, nor more connections than there are blobs.
     """
-    numbers = _CONCURRENCY if concurrency else ()
-    ways = _RANGES if ranges and largest > LEAST_LAYER["--ranges"] else ()
+    numbers = [number for number in _CONCURRENCY if number <= blobs and "--concurrency" not in kept]
+    ways = _RANGES if "--ranges" not in kept and largest > LEAST_LAYER["--ranges"] else ()
     chunks = [size for size in _CHUNKS if largest > 2 * min(size, CHUNK_SIZE)]
     return [
         *(Setting(concurrency=number) for number in numbers),
         *(Setting(chunk_size=size) for size in chunks),
         *(Setting(ranges=number) for number in ways),
     ]
+
+
+class Tuning(Struct, frozen=True, kw_only=True):
+    """The findings of all trials at a registry."""
+
+    registry: str
+    repository: str  # that the content was sent to
+    started: datetime
+    seconds: float
+    mix: Mix
+    kept: tuple[str, ...] = ()  # options that were given, and so not tried
+    size: int  # bytes of one push
+    sent: int  # bytes, of all
+    is_short_of_bytes: bool = False  # whether the bytes that might be sent were spent sooner than the time
+    search: Search
+    ended: SyncerError | None  # why it ended early
+    code: Exit | None = None  # of the signal that ended it
+    left: str | None  # what stays at the registry; None: nothing
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code: that of the signal or the error that ended it; a registry that throttles is no error."""
+        if self.code:
+            return self.code
+        return Exit.OK if self.ended is None or isinstance(self.ended, Throttled) else self.ended.exit
+
+    @property
+    def advice(self) -> str:
+        """The flags to use, in a sentence."""
+        if isinstance(self.ended, Throttled):
+            return f"no flag is needed: {self.ended}, and without one syncer keeps to what it takes"
+        if self.ended is not None:
+            return "the trials ended early, so no flag is advised"
+        proven = {way: setting for way in Way if (setting := self.search.advice(way)) != DEFAULT}
+        if not proven:
+            return self._nothing_proven()
+        told = [
+            f"{setting.flags} to {way.value}, {self._times(way):.2f} times as fast as without"
+            for way, setting in proven.items()
+        ]
+        others = [f"; to {way.value}, no flag is needed" for way in Way if way not in proven]
+        return f"use {' and '.join(told)}{''.join(others)}"
+
+    def _nothing_proven(self) -> str:
+        if len(self.search.settings) == 1 and self.search.is_whole:
+            return f"no flag is advised, since there was none to try but {self.untried}"
+        if not self.search.is_whole:
+            if self.is_short_of_bytes:
+                return "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
+            more = f"give more with --time, such as --time {self._minutes_needed}m"
+            return f"there was too little time to tell whether a flag helps; {more}"
+        if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
+            told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
+            more = "more --max-bytes" if self.is_short_of_bytes else "a longer --time"
+            return f"no flag is proven to help: {told} seemed faster, but within the spread (try {more})"
+        return "no flag is needed: the default is as fast as anything tried (within the spread)"
+
+    @property
+    def _minutes_needed(self) -> int:
+        """The minutes in which each setting can be tried twice, and the best beside the default."""
+        made = sum(len(found) for (way, _), found in self.search.seen.items() if way is Way.PUSH) or 1
+        wanted = 2 * len(self.search.settings) + 2 * _LEAST_PAIRS
+        return math.ceil(_AMPLE * wanted * self.seconds / made / 60)
+
+    def _times(self, way: Way) -> float:
+        """The finalist's throughput divided by that of the default, in the trials that decide."""
+        default, finalist = self.search.decided[way]
+        return finalist.median / default.median
+
+    def to_json(self) -> dict[str, Any]:
+        rows = []
+        for setting in self.settings:
+            rates = {way.value: self.search.rates(way, setting) for way in Way if self.is_of(way, setting)}
+            rows.append(
+                {"flags": setting.flags, **structs.asdict(setting), "retries": self.search.retries[setting]}
+                | {way: found.to_json() for way, found in rates.items() if found}
+            )
+        return {
+            "kind": "tune",
+            "registry": self.registry,
+            "repository": self.repository,
+            "started": instant(self.started),
+            "seconds": round(self.seconds, 1),
+            "exit_code": int(self.exit),
+            "content": {"mix": self.mix.value, "bytes": self.size},
+            "bytes_sent": self.sent,
+            "settings": rows,
+            "flags": {way.value: self.search.advice(way).flags for way in Way},
+            "advice": self.advice,
+            "untried": self.untried,
+            "ended_early": str(self.ended) if self.ended else None,
+            "left": self.left,
+        }
+
+    @property
+    def has_results(self) -> bool:
+        """True when something was tried that counts."""
+        return self.search.rates(Way.PUSH, DEFAULT) is not None
+
+    @property
+    def untried(self) -> str | None:
+        """The options that were not tried since a push has too few blobs or too small layers; None without any."""
+        largest, blobs = self.mix.largest(self.size), self.mix.blobs(self.size)
+        more = [str(number) for number in _CONCURRENCY if number > blobs and "--concurrency" not in self.kept]
+        told = [f"--concurrency {more[0]}, for which a push must have as many blobs, and not {blobs}"] if more else []
+        if len(more) > 1:
+            told[0] = told[0].replace(",", " and more,", 1)
+        open_ = {flag: least for flag, least in LEAST_LAYER.items() if flag not in self.kept}
+        if lacking := {flag: human_bytes(least) for flag, least in open_.items() if largest <= least}:
+            told.append(
+                f"{' and '.join(lacking)}, for which a layer must have more than {' and '.join(lacking.values())}"
+            )
+        return "; ".join(told) or None
+
+    @property
+    def settings(self) -> list[Setting]:
+        """The settings to try: no flag, one option after the other, and those together that seemed to help."""
+        return list(dict.fromkeys((*self.search.settings, *self.search.finalists.values())))
+
+    def is_of(self, way: Way, setting: Setting) -> bool:
+        """Tell whether ``setting`` is one of ``way``, and has no option for the other one alone."""
+        return way.part(setting) == setting
+
+
+def lines_of(found: Tuning) -> Iterator[str]:
+    """The lines for people: each setting with its results, in a table of 80 columns at most, and the flags to use."""
+    layers = [size for image in found.mix.layers(found.size) for size in image]
+    yield f"registry:  {found.registry}"
+    yield (
+        f"content:   {human_bytes(found.size)} in {quantity(len(layers), 'layer')}, the largest of "
+        f"{human_bytes(max(layers))}"
+    )
+    yield f"sent:      {human_bytes(found.sent)} in {human_seconds(found.seconds)}"
+    if found.has_results:
+        yield from ("", *_table(found), "")
+    if told := [f"{count:,} by {setting}" for setting, count in found.search.retries.items() if count]:
+        yield f"retries:   {', '.join(told)}"
+    if found.untried and found.has_results:
+        yield f"not tried: {found.untried}"
+    if found.left:
+        yield f"left:      {found.left}"
+    else:
+        yield "removed:   all that was sent; its blobs go with the garbage collection of the registry"
+    yield f"advice:    {found.advice}"
+
+
+def _table(found: Tuning) -> Iterator[str]:
+    """The results of each setting, in a column for each way, which has one unit."""
+    columns = [
+        [found.search.rates(way, each) if found.is_of(way, each) else None for each in found.settings] for way in Way
+    ]
+    heads, cells = ["median (from-to)"], [[str(each) for each in found.settings]]
+    for way, column in zip(Way, columns, strict=True):
+        unit = human_bytes(max(rates.spread[1] for rates in column if rates)).rpartition(" ")[2]
+        heads.append(f"{way.value}, {unit}/s")
+        cells.append([_cell(rates, 1000 ** _UNITS.index(unit)) for rates in column])
+    tried = [max((len(rates.values) for rates in both if rates), default=0) for both in zip(*columns, strict=True)]
+    rows = [(*heads, "trials"), *(row for row in zip(*cells, map(str, tried), strict=True) if row[-1] != "0")]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _cell(rates: Rates | None, scale: float) -> str:
+    if rates is None:
+        return "-"
+    median, least, most = (_three_digits(rate / scale) for rate in (rates.median, *rates.spread))
+    return f"{median} ({least}-{most})" if len(rates.values) > 1 else median
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"

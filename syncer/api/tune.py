@@ -11,30 +11,28 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 import anyio
 import orjson
-from anyio import to_thread
+from anyio import from_thread, lowlevel, to_thread
+from anyio.abc import TaskStatus
 from msgspec import Struct, structs
 
 from syncer.api.delta import Nowhere
 from syncer.api.result import for_each, hearing
 from syncer.api.trials import (
     DEFAULT,
-    GAIN,
-    LEAST_LAYER,
     Mix,
     Search,
     Setting,
     Stopped,
     Throttled,
     Trial,
-    Way,
+    Tuning,
     candidates,
 )
 from syncer.content import Blob, Item, PourableBlob, Progress
-from syncer.errors import Denied, DigestMismatch, Exit, SyncerError, TargetError
+from syncer.errors import Denied, DigestMismatch, SyncerError, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.profiles.definition.artifacts import Spool, artifact_manifest, open_spool
@@ -42,7 +40,6 @@ from syncer.registry import Registries, RegistryAddress, RegistrySettings, Regis
 from syncer.registry.repository import Registry, is_success
 from syncer.registry.upload_session import Manner
 from syncer.report import human_bytes
-from syncer.report.figures import instant
 from syncer.report.summary import quantity
 from syncer.transfer.events import Event, ImageFailed, Paused
 from syncer.transfer.run import WORKERS, Options, transfer
@@ -53,11 +50,16 @@ _MIB = 1024 * 1024
 
 _FIRST = _MIB  # bytes of the first push, which is to find out how many bytes take how long
 _TRIALS = 28  # for which there is to be time
-_WORTH_GROWING = 1.3  # times the size
+_PROBE = 4.0  # shares of the time that the second push may take
+_LEAP = 8  # times the size, at most
+_WORTH_GROWING = 2.0  # times the size, to be tried once more before it counts
+_DOUBT = 16.0  # the part of the time that bytes take at least, however little it seems
+_QUARTER_MORE = 1.25
 _OVERTIME = 1.25
-_SECONDS_TO_CLEAN = 8.0
+_SECONDS_TO_ANSWER = 1.0  # what was asked when the trials are stopped
+_SECONDS_TO_CLEAN = 6.5  # with which, and with what an upload takes to be cancelled, ``LONGER_TO_STOP`` is not exceeded
 _SECONDS_TO_STORE = 3.0  # that a registry may need for a manifest after its connection was cut
-_LOOK = 0.25  # seconds
+_LOOK, _TICK = 0.25, 0.01  # seconds
 _DELETED_AT_ONCE = 8
 _IN_MEMORY = _MIB  # bytes of a larger layer are in a file, as those of a bundle are
 _WORTH_A_THREAD = 256 * 1024
@@ -70,105 +72,6 @@ _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
-class Tuning(Struct, frozen=True, kw_only=True):
-    """The findings of all trials at a registry."""
-
-    registry: str
-    repository: str  # that the content was sent to
-    started: datetime
-    seconds: float
-    mix: Mix
-    size: int  # bytes of one push
-    sent: int  # bytes, of all
-    is_short_of_bytes: bool = False  # whether the bytes that might be sent were spent sooner than the time
-    search: Search
-    ended: SyncerError | None  # why it ended early
-    left: str | None  # what stays at the registry; None: nothing
-
-    @property
-    def exit(self) -> Exit:
-        """The exit code: that of the error that ended it; a registry that throttles is none."""
-        return Exit.OK if self.ended is None or isinstance(self.ended, Throttled) else self.ended.exit
-
-    @property
-    def advice(self) -> str:
-        """The flags to use, in a sentence."""
-        if isinstance(self.ended, Throttled):
-            return f"no flag is needed: {self.ended}, and without one syncer keeps to what it takes"
-        if self.ended is not None:
-            return "the trials ended early, so no flag is advised"
-        proven = {way: setting for way in Way if (setting := self.search.advice(way)) != DEFAULT}
-        if not proven:
-            return self._nothing_proven()
-        told = [
-            f"{setting.flags} to {way.value}, {self._times(way):.2f} times as fast as without"
-            for way, setting in proven.items()
-        ]
-        others = [f"; to {way.value}, no flag is needed" for way in Way if way not in proven]
-        return f"use {' and '.join(told)}{''.join(others)}"
-
-    def _nothing_proven(self) -> str:
-        if len(self.search.settings) == 1:
-            return f"no flag is advised, since there was none to try but {self.untried}"
-        if not self.search.is_whole:
-            if self.is_short_of_bytes:
-                return "too few bytes might be sent to tell whether a flag helps; allow more with --max-bytes"
-            return "there was too little time to tell whether a flag helps; give more with --time"
-        if seemed := [way for way in self.search.decided if self._times(way) >= GAIN]:
-            told = " and ".join(f"{self.search.finalists[way].flags} to {way.value}" for way in seemed)
-            more = "more --max-bytes" if self.is_short_of_bytes else "a longer --time"
-            return f"no flag is proven to help: {told} seemed faster, but within the spread (try {more})"
-        return "no flag is needed: the default is as fast as anything tried (within the spread)"
-
-    def _times(self, way: Way) -> float:
-        """The finalist's throughput divided by that of the default, in the trials that decide."""
-        default, finalist = self.search.decided[way]
-        return finalist.median / default.median
-
-    def to_json(self) -> dict[str, Any]:
-        rows = []
-        for setting in self.settings:
-            rates = {way.value: self.search.rates(way, setting) for way in Way if self.is_of(way, setting)}
-            rows.append(
-                {"flags": setting.flags, **structs.asdict(setting), "retries": self.search.retries[setting]}
-                | {way: found.to_json() for way, found in rates.items() if found}
-            )
-        return {
-            "kind": "tune",
-            "registry": self.registry,
-            "repository": self.repository,
-            "started": instant(self.started),
-            "seconds": round(self.seconds, 1),
-            "exit_code": int(self.exit),
-            "content": {"mix": self.mix.value, "bytes": self.size},
-            "bytes_sent": self.sent,
-            "settings": rows,
-            "flags": {way.value: self.search.advice(way).flags for way in Way},
-            "advice": self.advice,
-            "untried": self.untried,
-            "ended_early": str(self.ended) if self.ended else None,
-            "left": self.left,
-        }
-
-    @property
-    def untried(self) -> str | None:
-        """The options that were not tried since no layer was large enough for them; None without any."""
-        largest = self.mix.largest(self.size)
-        lacking = {flag: human_bytes(least) for flag, least in LEAST_LAYER.items() if largest <= least}
-        if not lacking:
-            return None
-        return f"{' and '.join(lacking)}, for which a layer must have more than {' and '.join(lacking.values())}"
-
-    @property
-    def settings(self) -> list[Setting]:
-        """The settings to try: no flag, one option after the other, and those together that seemed to help."""
-        return list(dict.fromkeys((*self.search.settings, *self.search.finalists.values())))
-
-    def is_of(self, way: Way, setting: Setting) -> bool:
-        """Tell whether ``setting`` is one of ``way``, and has no option for the other one alone."""
-        return way.part(setting) == setting
-
-
 class Limits(Struct, frozen=True, kw_only=True):
     """The limits of the trials in time and bytes, and the content that they send."""
 
@@ -176,8 +79,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     size: int = 64 * _MIB  # bytes of one push, at most
     most: int = 4096 * _MIB  # bytes of all pushes
     mix: Mix = Mix.MIXED
-    concurrency: bool = True  # whether it is to be found out
-    ranges: bool = True
+    kept: tuple[str, ...] = ()  # options that are given, and not to be tried
 
 
 class Told(Struct, frozen=True):
@@ -202,26 +104,48 @@ async def tune(
 ) -> Tuning:
     """Find the options that suit the registry at ``address``, in a repository of its own below the base path.
 
-    ``tell`` hears of each trial, ``warn`` of what stays at the registry, and ``on_cut`` what was found until
-    it was cancelled.  What was sent is removed, however it ends.  Raises a ``SyncerError`` where not even the
-    first, small push succeeds: ``Denied`` and ``TargetError`` where nothing may be written.
+    ``tell`` hears of each trial, ``warn`` of what stays at the registry, and ``on_cut`` what was found until it was
+    cancelled, or until the error that it raises.  What was sent is removed, however it ends.  Raises a ``SyncerError``
+    where not even the first, small push succeeds: ``Denied`` and ``TargetError`` where nothing may be written.
     """
     settings = settings or RegistrySettings()
     few = structs.replace(settings.transport.limits, attempts=3, outage=min(settings.transport.limits.outage, 10.0))
     settings = structs.replace(settings, transport=structs.replace(settings.transport, limits=few))
     async with open_registries(settings) as registries:
-        await check_login(registries, address)
         bench = _Bench(registries, address, settings, limits=limits or Limits(), tell=tell, warn=warn or _ignore)
-        async with bench.cleaning():
-            try:
-                return await bench.run()
-            except anyio.get_cancelled_exc_class():
-                bench.was_cut = on_cut
-                raise
+        async with bench.cleaning(on_cut or _ignore):
+            await check_login(registries, address)
+            return await bench.run()
 
 
-def _ignore(_: str) -> None:
+def _ignore(_: object) -> None:
     """Say nothing."""
+
+
+class Growth:
+    """The growth of pushes, until a trial takes its ``share`` of the time, which is in seconds.
+
+    Small pushes are bound by their requests, of which larger ones need hardly more: how long a trial takes says little
+    about what more bytes cost.  So that is measured by a second push, which is as large as the time allows where it is
+    bytes that take it.  Where requests alone take the share, pushes grow by what takes a quarter more.
+    """
+
+    def __init__(self, first: int, most: int, share: float) -> None:
+        self.size = first  # bytes of a push
+        self._first, self._most, self._share = first, most, share
+        self._least: float | None = None  # seconds that the first one took
+
+    def goes_on(self, seconds: float) -> bool:
+        """Set ``size`` after a trial of the size so far; tells whether one of the new size is to be made as well."""
+        size, goal, of_a_byte = self.size, _PROBE * self._share, seconds / self.size
+        if self._least is None:
+            self._least = seconds
+        else:
+            of_a_byte = max((seconds - self._least) / (size - self._first), of_a_byte / _DOUBT)
+            goal = max(self._share, _QUARTER_MORE * (seconds - of_a_byte * size))
+        fitting = size + (goal - seconds) / of_a_byte
+        self.size = int(max(self._first, min(fitting, _LEAP * size, self._most)))
+        return self.size >= _WORTH_GROWING * size
 
 
 class _Bench:
@@ -252,9 +176,9 @@ class _Bench:
         self._sent = 0
         self._there: dict[Digest, None] = {}  # manifests that may be at the registry
         self._storing: set[Digest] = set()  # manifests whose storing has begun, and has not ended well
+        self._open = 0  # uploads that may be open at the registry
         self._keeps: str | None = None  # why it deletes nothing
         self._search = Search((), self._attempt, self._spent)
-        self.was_cut: Callable[[Tuning], None] | None = None
 
     async def run(self) -> Tuning:
         """All trials, in the time that there is; a first small one takes as long as it takes."""
@@ -274,8 +198,8 @@ class _Bench:
 
     async def _search_from(self, seconds: float) -> None:
         await self._find_size(seconds)
-        largest, limits = self._limits.mix.largest(self._size), self._limits
-        wanted = candidates(largest, concurrency=limits.concurrency, ranges=limits.ranges)
+        mix = self._limits.mix
+        wanted = candidates(mix.largest(self._size), mix.blobs(self._size), kept=self._limits.kept)
         self._search = Search(wanted, self._attempt, self._spent)
         await self._search.run()
 
@@ -287,6 +211,7 @@ class _Bench:
             started=self._started,
             seconds=seconds,
             mix=self._limits.mix,
+            kept=self._limits.kept,
             size=self._size,
             sent=self._sent,
             is_short_of_bytes=self._sent / self._limits.most > seconds / self._limits.seconds,
@@ -308,15 +233,14 @@ class _Bench:
         return time.monotonic() - began
 
     async def _find_size(self, seconds: float) -> None:
-        """Let pushes grow until as many as are needed fit into the time, after one that took so many ``seconds``."""
-        while self._size < self._largest:
-            times = self._limits.seconds / _TRIALS / seconds
-            if times < _WORTH_GROWING:
-                return
-            self._size = min(self._largest, int(self._size * min(times, 8)))
+        """Let pushes grow until as many trials as are needed fit into the time, after one of so many ``seconds``."""
+        growth = Growth(self._size, self._largest, self._limits.seconds / _TRIALS)
+        while growth.goes_on(seconds):
+            self._size = growth.size
             began = time.monotonic()
             await self._attempt(DEFAULT, DEFAULT, counts=False)
             seconds = time.monotonic() - began
+        self._size = growth.size
 
     async def _attempt(self, push: Setting, pull: Setting, *, counts: bool = True) -> Trial:
         """Push new content by one setting and pull it by the other; raises a ``SyncerError``, such as ``Throttled``."""
@@ -349,18 +273,24 @@ class _Bench:
         async with open_registries(setting.applied_to(self._settings)) as registries:
             registry = registries.registry(self._address.host, plain_http=self._address.plain_http)
             manner = Manner(self._address.host, setting.chunk_size or self._settings.chunk_size)
-            target = _Scratch(registry, manner, self._there, self._storing) if spool else _Checker()
-            with anyio.CancelScope() as scope:
+            course = _Course(registries, _SECONDS_TO_ANSWER if spool else 0.0)
+            target = _Scratch(registry, manner, course, self._there, self._storing) if spool else _Checker()
 
-                def hear(event: Event) -> None:
-                    if isinstance(event, ImageFailed):
-                        failures.append(event.error)
-                    elif isinstance(event, Paused) and event.reason not in _IN_TROUBLE:
-                        pauses.append(event)
-                        scope.cancel()
+            def hear(event: Event) -> None:
+                if isinstance(event, ImageFailed):
+                    failures.append(event.error)
+                elif isinstance(event, Paused) and event.reason not in _IN_TROUBLE:
+                    pauses.append(event)
+                    course.ends.set()
 
-                with hearing(registries, hear):
-                    await transfer(items, spool or registries, target, options=options, emit=hear)
+            async with course.watched():
+                try:
+                    with hearing(registries, hear):
+                        await transfer(items, spool or registries, target, options=options, emit=hear)
+                except SyncerError as error:  # kept, since leaving a task group would wrap it
+                    failures.insert(0, error)
+            self._open += course.unanswered_uploads
+            await lowlevel.checkpoint_if_cancelled()
             seconds = time.monotonic() - began
             retries = sum(traffic.retries for traffic in registries.traffic.values())
         if pauses:
@@ -382,17 +312,20 @@ class _Bench:
         return names
 
     @asynccontextmanager
-    async def cleaning(self) -> AsyncIterator[None]:
-        """A block after which nothing of ours is at the registry, as far as it lets that be done."""
+    async def cleaning(self, on_cut: Callable[[Tuning], None]) -> AsyncIterator[None]:
+        """A block after which nothing of ours is at the registry, as far as it lets that be done.
+
+        ``on_cut`` is told what was found where an error or a cancellation ends the block.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_SECONDS_TO_CLEAN):
                 await self._clean(is_cut=True)
-            if self.was_cut:
-                self.was_cut(self._tuning(Stopped("it was stopped")))
-            elif left := self._left():
+            if isinstance(error, SyncerError) and (left := self._left()):
                 self._warn(left)
+            if isinstance(error, SyncerError | anyio.get_cancelled_exc_class()):
+                on_cut(self._tuning(error if isinstance(error, SyncerError) else Stopped("it was stopped")))
             raise
 
     async def _clean(self, *, is_cut: bool = False) -> None:
@@ -430,23 +363,96 @@ class _Bench:
 
     def _left(self) -> str | None:
         """A sentence about what stays at the registry; None when nothing does."""
-        if not self._there:
-            return None
         place = f"{self._address.host}/{self.name}"
+        if not self._there:
+            if not self._open:
+                return None
+            uploads = quantity(self._open, "upload")
+            return f"{uploads} may stay open in {place} for some days, since the registry did not answer in time"
         if self._keeps:
             return f"{human_bytes(self._sent)} stay in {place}, since {self._keeps}: remove that repository there"
         return f"{quantity(len(self._there), 'image')} may be left in {place}, since the registry could not be asked"
 
 
+class _Course:
+    """The course of a transfer, which ends before its time when ``ends`` is set, or when it is cancelled.
+
+    Nothing new begins then, and what was asked gets ``patience`` seconds to be answered: an upload whose first answer
+    is not waited for stays open at the registry, since that answer alone says where it can be cancelled.
+    """
+
+    def __init__(self, registries: Registries, patience: float) -> None:
+        self.ends = anyio.Event()
+        self.uploads: dict[Digest, Progress] = {}  # under way
+        self.unanswered_uploads = 0  # in the end, of which nothing was sent yet
+        self._registries = registries
+        self._patience = patience
+        self._is_over = False
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """A block with the transfer, which a cancellation from outside reaches only after that."""
+        scope = anyio.CancelScope(shield=True)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(self._watch, scope)
+            with scope:
+                yield
+            self._is_over = True
+            tasks.cancel_scope.cancel()
+
+    async def go_on(self) -> None:
+        """Return at once, or never once the end has come."""
+        if self.ends.is_set():
+            await anyio.sleep_forever()
+
+    async def _watch(self, scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+        try:
+            task_status.started()
+            await self.ends.wait()
+        finally:
+            if not self._is_over:
+                self.ends.set()
+                with anyio.CancelScope(shield=True), anyio.move_on_after(self._patience) as wait:
+                    quiet = 0
+                    while quiet < 2:  # the body of an answer may come a moment after its head
+                        await anyio.sleep(_TICK)
+                        quiet = 0 if self._unanswered else quiet + 1
+                if wait.cancelled_caught:
+                    begun = sum(not progress.done for progress in self.uploads.values())  # or waiting for a permit
+                    self.unanswered_uploads = min(begun, self._unanswered)
+                scope.cancel()
+
+    @property
+    def _unanswered(self) -> int:
+        return sum(traffic.pace.unanswered for traffic in self._registries.traffic.values())
+
+
 class _Scratch(RegistryTarget):
     """A registry as a target, of which it is known which manifests it may have, and may be storing still."""
 
-    def __init__(self, registry: Registry, manner: Manner, there: dict[Digest, None], storing: set[Digest]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        manner: Manner,
+        course: _Course,
+        there: dict[Digest, None],
+        storing: set[Digest],
+    ) -> None:
         super().__init__(registry, manner)
+        self._course = course
         self._there = there
         self._storing = storing
 
+    async def write(self, space: str, blob: Blob, progress: Progress, *, force: bool = False) -> bool:
+        await self._course.go_on()
+        self._course.uploads[blob.descriptor.digest] = progress
+        try:
+            return await super().write(space, blob, progress, force=force)
+        finally:
+            del self._course.uploads[blob.descriptor.digest]
+
     async def commit(self, space: str, manifest: AnyManifest, names: Sequence[Reference]) -> None:
+        await self._course.go_on()
         self._there[manifest.descriptor.digest] = None
         self._storing.add(manifest.descriptor.digest)
         await super().commit(space, manifest, names)
@@ -484,6 +490,7 @@ def _make_layer(spool: Spool, size: int) -> Descriptor:
     try:
         with path.open("wb") as file:
             for start in range(0, size, _MIB):
+                from_thread.check_cancelled()
                 hasher.update(piece := os.urandom(min(_MIB, size - start)))
                 file.write(piece)
     except OSError as error:

@@ -8,21 +8,22 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
-from msgspec import structs
+from msgspec import Struct, structs
 
 from syncer.api.doctor import Diagnosis, diagnose, lines_of
 from syncer.api.palette import PaletteAccess, check_palette_login
-from syncer.api.trials import Mix, Rates, Way
-from syncer.api.tune import Limits, Told, Tuning
+from syncer.api.trials import Mix, Tuning, Way
+from syncer.api.trials import lines_of as lines_of_trials
+from syncer.api.tune import Limits, Told
 from syncer.api.tune import tune as try_settings
 from syncer.cli.command import argument, flag, option, takes
-from syncer.cli.job import LONGER_TO_STOP, run
+from syncer.cli.job import LONGER_TO_STOP, code_of_signal, run
 from syncer.cli.options import (
     ConnectionOptions,
     LoginOptions,
@@ -36,14 +37,14 @@ from syncer.cli.output import note, print_json, warn
 from syncer.cli.palette import with_console
 from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import config_directory, login_store, registry_settings
-from syncer.errors import Exit, UsageError, without_secrets
+from syncer.errors import Exit, SyncerError, UsageError, without_secrets
 from syncer.formats.units import byte_count, parse_duration
 from syncer.profiles.palette import key as palette_key
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
 from syncer.registry import Credential, RegistryAddress, check_login, open_registries
 from syncer.registry.registries import is_loopback
 from syncer.report import human_bytes, human_seconds, printable
-from syncer.report.summary import quantity, require_writable, write_report
+from syncer.report.summary import require_writable, write_report
 from syncer.transport.guard import authority
 
 _NEWS = 30.0  # seconds between two lines of progress where nobody watches
@@ -375,40 +376,59 @@ def tune(
     """
     if report is not None:
         require_writable(report)
-    given = click.get_current_context().get_parameter_source("ranges") is not ParameterSource.DEFAULT
-    kept = [f"--concurrency {connection.concurrency}"] if connection.concurrency else []
-    kept += [f"--ranges {connection.ranges}"] if given else []
+    has_ranges = click.get_current_context().get_parameter_source("ranges") is not ParameterSource.DEFAULT
+    kept = {"--concurrency": connection.concurrency, "--ranges": connection.ranges if has_ranges else None}
+    kept = {flag: value for flag, value in kept.items() if value}
     if kept:
-        note(f"{' and '.join(kept)} {'are' if len(kept) > 1 else 'is'} given, so that no other number is tried")
+        told = " and ".join(f"{flag} {value}" for flag, value in kept.items())
+        note(f"{told} {'are' if len(kept) > 1 else 'is'} given, so that no other number is tried")
     settings = registry_settings(connection, login, registry, everyone=[registry])
-    limits = Limits(
-        seconds=time_,
-        size=size,
-        most=max_bytes,
-        mix=content,
-        concurrency=connection.concurrency is None,
-        ranges=not given,
-    )
-
-    def cut(tuning: Tuning) -> None:
-        if report is not None:
-            write_report(report, tuning)
-        click.echo(f"stopped; {tuning.left or 'what was sent is removed'}", err=True)
+    limits = Limits(seconds=time_, size=size, most=max_bytes, mix=content, kept=tuple(kept))
+    results = _Results(report, json)
 
     async def job() -> Exit:
         tell = _tell_trials(limits) if progress else None
+        cut = results.tell_cut
         found = await try_settings(registry, settings=settings, limits=limits, tell=tell, warn=warn, on_cut=cut)
-        if report is not None:
-            write_report(report, found)
-        if json:
-            print_json(found.to_json())
-        else:
-            click.echo(without_secrets("\n".join(_trials(found))))
+        return results.tell(found)
+
+    run(job, farewell=None, seconds_to_stop=LONGER_TO_STOP)
+
+
+class _Results(Struct, frozen=True):
+    """The output of the results: the file, and the document or the lines on standard output."""
+
+    report: Path | None
+    is_json: bool
+
+    def tell(self, found: Tuning) -> Exit:
+        """Write and print them; returns the exit code, and raises ``TargetError`` where the file cannot be written."""
+        try:
+            if self.report is not None:
+                write_report(self.report, found)
+        finally:
+            self._print(found)
         if found.exit:
             click.echo(f"error: {printable(str(found.ended))}", err=True)
         return found.exit
 
-    run(job, farewell=None, seconds_to_stop=LONGER_TO_STOP)
+    def tell_cut(self, found: Tuning) -> None:
+        """Write what was found until an error, which is told by itself, or a signal; then print it too."""
+        found = structs.replace(found, code=code_of_signal())
+        try:
+            if self.report is not None:
+                write_report(self.report, found)
+        except SyncerError as unwritten:
+            warn(str(unwritten))
+        if found.code:
+            click.echo(f"stopped; {found.left or 'what was sent is removed'}", err=True)
+            self._print(found)
+
+    def _print(self, found: Tuning) -> None:
+        if self.is_json:
+            print_json(found.to_json())
+        elif found.has_results or not found.code:
+            click.echo(without_secrets("\n".join(lines_of_trials(found))))
 
 
 def _tell_trials(limits: Limits) -> Callable[[Told], None]:
@@ -427,43 +447,6 @@ def _tell_trials(limits: Limits) -> Callable[[Told], None]:
         click.echo(f"{human_seconds(told.seconds)} of {human_seconds(limits.seconds)}: {both}: {rates}", err=True)
 
     return tell
-
-
-def _trials(found: Tuning) -> Iterator[str]:
-    """The lines for people: each setting with its results, and the flags to use."""
-    layers = [size for image in found.mix.layers(found.size) for size in image]
-    yield f"registry:  {found.registry}"
-    yield (
-        f"content:   {human_bytes(found.size)} in {quantity(len(layers), 'layer')}, the largest of "
-        f"{human_bytes(max(layers))}; {human_bytes(found.sent)} sent in {human_seconds(found.seconds)}"
-    )
-    rows = [("", *(f"{way.value}, median (from, to)" for way in Way), "trials", "retries")]
-    for setting in found.settings:
-        rates = [found.search.rates(way, setting) if found.is_of(way, setting) else None for way in Way]
-        if any(rates):
-            trials = max(len(rate.values) for rate in rates if rate)
-            cells = [_cell(rate) for rate in rates]
-            rows.append((str(setting), *cells, str(trials), str(found.search.retries[setting] or "")))
-    if len(rows) > 1:
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        yield ""
-        for row in rows:
-            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        yield ""
-    if found.untried and len(rows) > 1:
-        yield f"not tried: {found.untried}"
-    if found.left:
-        yield f"left:      {found.left}"
-    else:
-        yield "removed:   all that was sent; its blobs go with the garbage collection of the registry"
-    yield f"advice:    {found.advice}"
-
-
-def _cell(rates: Rates | None) -> str:
-    if rates is None:
-        return "-"
-    least, most = map(_speed, rates.spread)
-    return f"{_speed(rates.median)} ({least}, {most})" if len(rates.values) > 1 else _speed(rates.median)
 
 
 def _speed(rate: float) -> str:

@@ -94,7 +94,7 @@ class Option(click.Option):
         return variable_of(self.key)
 
     def get_help_spec(self, ctx: click.Context) -> str:
-        return ", ".join(self.secondary_opts) or super().get_help_spec(ctx)
+        return (self.default is not False and ", ".join(self.secondary_opts)) or super().get_help_spec(ctx)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         return f"'{self.given_by(ctx)}'"
