@@ -6,6 +6,7 @@ import errno
 import fcntl
 import heapq
 import os
+import re
 import stat
 import sys
 import threading
@@ -18,7 +19,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TypeAlias
 
-from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, human_bytes, is_out_of_files
+from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, UsageError, human_bytes, is_out_of_files
 from syncer.failpoints import reach
 
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
@@ -35,6 +36,7 @@ _HINTS = {
 _FLUSHED = 32 * 1024 * 1024  # bytes that are brought to the disk at once
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 _UNFINISHED = ".unfinished"
+_OPEN_FILES = re.compile(r"/proc/(?P<process>\d+)(/task/\d+)?/fd|/dev/fd")  # directories of names of open files
 _ABANDONED = 3600.0  # seconds; a file that is in memory already is written in far less
 
 
@@ -57,7 +59,7 @@ class writing:  # noqa: N801  (used like a function; as a generator it would cos
         if isinstance(error, OSError):
             if is_out_of_files(error):
                 raise OutOfFiles from error
-            reason = os.strerror(error.errno) if error.errno else str(error)
+            reason = error.strerror or str(error)
             hint = _HINTS.get(error.errno or 0)
             raise TargetFull(f"cannot write {self._path}: {reason.lower()}", hint=hint) from error
 
@@ -97,6 +99,50 @@ def write_whole(
             rest = rest[file.write(rest) :]
 
 
+def is_stream(path: Path) -> bool:
+    """Tell whether ``path`` is a device, a pipe, or a name of an open file, such as ``/dev/stdout``.
+
+    A file must not take its place, and there is nothing in it to be read again.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _open_name(path) is not None
+
+
+def require_no_other(path: Path) -> None:
+    """Raise ``UsageError`` when ``path`` is neither free nor a file, which a new file may replace."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory, not a file to write")
+    if is_stream(path) or (path.exists() and not path.is_file()):
+        raise UsageError(f"{path} is not a file to write")
+
+
+def _open_name(path: Path) -> Path | None:
+    """The name that the system has for an open file, such as ``/proc/4711/fd/1``, where ``path`` leads to one."""
+    while path.is_symlink() or str(path.parent) == "/dev/fd":
+        parent = os.path.realpath(path.parent)
+        if _OPEN_FILES.fullmatch(parent):
+            return Path(parent, path.name)
+        path = Path(parent, path.readlink())
+    return None
+
+
+def _open_stream(path: Path) -> int:
+    name = _open_name(path)
+    if name and (found := _OPEN_FILES.fullmatch(str(name.parent))) and found["process"] == str(os.getpid()):
+        return os.dup(int(name.name))  # opened anew it would have a position of its own, and a socket could not be
+    try:
+        stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO and path.is_fifo():
+            raise OSError(errno.ENXIO, "nobody reads from this pipe") from None
+        raise
+    os.set_blocking(stream, True)
+    return stream
+
+
 @contextmanager
 def open_whole(
     path: Path, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
@@ -109,10 +155,16 @@ def open_whole(
     the disk when the block has ended, unless it ``is_hint``, which may be lost by a power failure.  The content
     is first written to a hidden file beside ``path``; when a run was killed in between, a later one that writes
     ``path`` removes that.  With ``by_way_of`` it is written to that directory, of the same file system, which
-    the caller clears.  A symbolic link at ``path`` is replaced.
+    the caller clears.  A symbolic link at ``path`` is replaced; what ``is_stream`` gets the content as it is.
 
-    Raises ``OSError``, and leaves nothing behind then, nor when the block raises.
+    Raises ``OSError``, also for a socket or a disk, and leaves nothing behind then, nor when the block raises.
     """
+    if is_stream(path):
+        with open(_open_stream(path), "wb", buffering=0) as raw:
+            yield raw
+        return
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EEXIST, "what is there is not a file")
     if by_way_of is None:
         remove_abandoned(path.parent, f".{path.name}.")
     temporary = (by_way_of or path.parent) / f".{path.name}.{os.urandom(6).hex()}{_UNFINISHED}"
@@ -218,11 +270,14 @@ def available_memory() -> int | None:
 
 
 def room_for(file: int) -> int | None:
-    """The size in bytes that ``file`` can reach before its disk is full; None when the file system does not know."""
+    """The size in bytes that ``file`` can reach before its disk is full.
+
+    None when the file system does not know, and for a device or a pipe.
+    """
     disk = os.fstatvfs(file)
-    if not disk.f_blocks:
-        return None
     found = os.fstat(file)
+    if not disk.f_blocks or stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode):
+        return None
     own = found.st_blocks * _STAT_BLOCK if stat.S_ISREG(found.st_mode) else 0
     return own + disk.f_bavail * disk.f_frsize
 

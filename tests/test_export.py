@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import tempfile
 from pathlib import Path
 
 import pytest
+from anyio import create_task_group, to_thread
 
 from syncer.bundle import open_bundle
 from tests.conftest import OpenRegistry
@@ -179,6 +181,33 @@ async def test_what_is_there_is_replaced_only_by_force(debian_registry: OpenRegi
     assert kept == b"mine"
     assert out.read_bytes() == (tmp_path / "again.tar").read_bytes()
     assert [path.name for path in full.iterdir()] == ["mine"]
+
+
+async def test_a_pipe_gets_an_archive_and_what_is_said_goes_elsewhere(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    async with debian_registry() as registry:
+        bundle = await built(registry, tmp_path)
+    await export(bundle, "oci-archive", out := tmp_path / "out.tar", home=tmp_path)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader, writer = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), os.open(pipe, os.O_WRONLY)
+    os.set_blocking(reader, True)
+    received = bytearray()
+
+    def receive() -> None:
+        with open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor
+            while piece := pipe.read(1_000_000):
+                received.extend(piece)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(to_thread.run_sync, receive)
+        ran = await export(bundle, "oci-archive", pipe, home=tmp_path)
+        os.close(writer)
+
+    assert (ran.code, ran.stdout) == (0, "")
+    assert ran.stderr.endswith(f"2 images exported to {pipe}\n")
+    assert received == out.read_bytes()
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])

@@ -44,6 +44,7 @@ from syncer.cli.output import note, open_reporter, print_json, push_outcome, sav
 from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
+from syncer.files import is_stream
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names, render_definition
@@ -366,7 +367,7 @@ def export(
         if json:
             print_json(result.to_json())
         else:
-            click.echo(f"{quantity(len(result.images), 'image')} exported to {written}")
+            click.echo(f"{quantity(len(result.images), 'image')} exported to {written}", err=is_stream(output))
         return Exit.OK
 
     run(job, farewell=None)

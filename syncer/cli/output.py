@@ -22,6 +22,7 @@ from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDispl
 from syncer.cli.job import cause_of, code_of, code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, UsageError, without_secrets
+from syncer.files import is_stream
 from syncer.formats.text import find_lines
 from syncer.formats.units import Shard
 from syncer.report import Account, Report, human_bytes, human_seconds, printable, summary
@@ -219,7 +220,7 @@ def require_outputs(options: OutputOptions) -> None:
         if path is None:
             continue
         require_writable(path)
-        if path.exists() and not path.is_file():  # /dev/null, or a pipe
+        if is_stream(path):  # /dev/null, or a pipe
             continue
         for param in context.command.params:
             value = context.params.get(param.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +24,7 @@ from syncer.errors import (
     without_secrets,
 )
 from syncer.errors import human_bytes as human_bytes  # noqa: PLC0414  here are all figures for people
-from syncer.files import saving, write_whole
+from syncer.files import is_stream, require_no_other, saving, write_whole
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.report.figures import PrunedTag, PruneStatus, Report
@@ -325,12 +324,9 @@ def failure_line(source: Reference, error: SyncerError | None) -> str:
 def require_writable(path: Path) -> None:
     """Raise ``UsageError`` when ``path`` cannot be written, so that a long run does not end without its report."""
     parent = path.parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory, not a file to write")
     if is_stream(path):
         return
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file to write")
+    require_no_other(path)
     if not parent.is_dir():
         raise UsageError(f"{path} cannot be written: the directory {parent} does not exist")
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -364,27 +360,9 @@ def write_report(path: Path, report: Reported) -> None:
 
 
 def write_account(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``.
-
-    What is no file, such as ``/dev/stdout`` or a pipe, gets it as it is: a file must not take its place.
-    """
+    """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``."""
     with saving(path):
-        if not is_stream(path):
-            write_whole(path, content, mode=0o644)
-            return
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)  # a pipe that nobody reads is an error
-        os.set_blocking(descriptor, True)
-        with open(descriptor, "wb") as stream:  # noqa: PTH123  a descriptor, not a path
-            stream.write(content)
-
-
-def is_stream(path: Path) -> bool:
-    """Tell whether ``path`` is a device, a pipe, or a name of an open file."""
-    try:
-        mode = path.stat().st_mode
-        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or str(path.readlink()).startswith("/proc/")
-    except OSError:
-        return False
+        write_whole(path, content, mode=0o644)
 
 
 class Visit(Struct, frozen=True):
