@@ -341,9 +341,10 @@ def _watching(
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:
     """Print what became of all sites, as a summary or as JSON, and write the files that the options name."""
     result = _write_files(result, output)
-    if output.json and not output.quiet:
+    if output.json:
         print_json(result.to_json())
-        return
+        if not output.quiet:
+            return
     if output.quiet and not result.exit:
         return
     click.echo(without_secrets(block(title, list(fleet_lines(result)))), err=output.quiet)

@@ -125,13 +125,13 @@ class Reporter(Struct, frozen=True):
         """
         report = self.sign(report, profile, code)
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
+        if self.options.json:
+            print_json(report.to_json())
         if self.options.quiet:
             if report.exit_code:
                 said = [*outcome, *trouble(self._unsaid(report), self.names)]
                 click.echo(without_secrets("\n".join(said)), err=True)
-        elif self.options.json:
-            print_json(report.to_json())
-        else:
+        elif not self.options.json:
             click.echo(without_secrets(summary(title, outcome, self._unsaid(report), self.names)))
         if self.options.log is not None:
             return
