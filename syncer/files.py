@@ -24,11 +24,9 @@ from syncer.failpoints import reach
 
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
 _HINTS = {
-    errno.ENOSPC: MAKE_ROOM,
-    errno.EDQUOT: MAKE_ROOM,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), MAKE_ROOM),
     errno.EFBIG: "the file system or a limit (ulimit -f) does not allow a file of this size",
-    errno.EACCES: "choose another directory with --output, or change its permissions",
-    errno.EPERM: "choose another directory with --output, or change its permissions",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose another directory with --output, or change its permissions"),
     errno.EROFS: "choose another directory with --output",
     errno.EIO: "the disk may be failing; look into the kernel's log (dmesg)",
 }
@@ -104,11 +102,17 @@ def is_stream(path: Path) -> bool:
 
     A file must not take its place, and there is nothing in it to be read again.
     """
-    try:
+    with suppress(OSError):
         mode = path.stat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _open_name(path) is not None
+        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _open_name(path) is not None
+    return False
+
+
+def is_stdout(path: Path) -> bool:
+    """Tell whether ``path`` leads to standard output."""
+    with suppress(OSError):
+        return is_stream(path) and os.path.samestat(path.stat(), os.fstat(1))
+    return False
 
 
 def require_no_other(path: Path) -> None:

@@ -183,9 +183,10 @@ async def test_what_is_there_is_replaced_only_by_force(debian_registry: OpenRegi
     assert [path.name for path in full.iterdir()] == ["mine"]
 
 
-async def test_a_pipe_gets_an_archive_and_what_is_said_goes_elsewhere(
-    debian_registry: OpenRegistry, tmp_path: Path
+async def test_a_pipe_and_standard_output_get_an_archive(
+    debian_registry: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     async with debian_registry() as registry:
         bundle = await built(registry, tmp_path)
     await export(bundle, "oci-archive", out := tmp_path / "out.tar", home=tmp_path)
@@ -203,11 +204,14 @@ async def test_a_pipe_gets_an_archive_and_what_is_said_goes_elsewhere(
         tasks.start_soon(to_thread.run_sync, receive)
         ran = await export(bundle, "oci-archive", pipe, home=tmp_path)
         os.close(writer)
+    printed = await export(bundle, "oci-archive", Path("-"), home=tmp_path)
 
-    assert (ran.code, ran.stdout) == (0, "")
-    assert ran.stderr.endswith(f"2 images exported to {pipe}\n")
+    assert (ran.code, ran.stdout) == (0, f"2 images exported to {pipe}\n")
     assert received == out.read_bytes()
     assert pipe.is_fifo()
+    assert printed.stdout.encode(errors="surrogateescape") == out.read_bytes()
+    assert printed.stderr.endswith("2 images exported to /dev/stdout\n")
+    assert not Path("-").exists()
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])

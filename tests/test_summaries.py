@@ -178,6 +178,9 @@ async def test_a_quiet_verification_tells_of_failures_alone(debian_registry: Ope
             else:
                 assert (well.stdout, ill.stdout) == ("", "")
             assert f"registry {registry.address} lacks " in ill.stderr
+    printed = await syncer("verify", bundle, "--report", "-", home=tmp_path)
+    assert printed.json["exit_code"] == 0
+    assert "Verify Summary" in printed.stderr
 
 
 def test_what_cannot_be_had_is_named_once_however_many_targets_want_it() -> None:

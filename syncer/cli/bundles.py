@@ -44,7 +44,7 @@ from syncer.cli.output import note, open_reporter, print_json, push_outcome, sav
 from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
-from syncer.files import is_stream
+from syncer.files import is_stdout
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names, render_definition
@@ -341,6 +341,7 @@ def export(
         metavar="PATH",
         heading=Heading.OUTPUT,
         fixed=True,
+        written=True,
     ),
     arch: Platform | None = arch_option(),
     force: bool = flag("Replace a file that is there.", heading=Heading.OUTPUT),
@@ -367,7 +368,7 @@ def export(
         if json:
             print_json(result.to_json())
         else:
-            click.echo(f"{quantity(len(result.images), 'image')} exported to {written}", err=is_stream(output))
+            click.echo(f"{quantity(len(result.images), 'image')} exported to {written}", err=is_stdout(output))
         return Exit.OK
 
     run(job, farewell=None)
@@ -378,7 +379,12 @@ def have(
     *,
     registry: RegistryAddress = registry_option("The registry, with the path that bundles go to.", required=True),
     output: Path | None = option(
-        "Write the list to this file, and not to stdout.", "-o", metavar="FILE", heading=Heading.OUTPUT, fixed=True
+        "Write the list to this file, and not to stdout.",
+        "-o",
+        metavar="FILE",
+        heading=Heading.OUTPUT,
+        fixed=True,
+        written=True,
     ),
     deep: bool = flag("Ask for every single blob, and for the signatures of every image."),
     tags: bool = flag("List the tags too.", heading=Heading.OUTPUT),

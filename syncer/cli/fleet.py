@@ -41,6 +41,7 @@ from syncer.cli.output import (
 from syncer.cli.parser import Heading
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
+from syncer.files import is_stdout
 from syncer.fleet import Command, FleetOptions, Runner, Workplace, name_sites, read_targets
 from syncer.fleet.result import GO_ON, Account, FleetResult, cause_of, join_fleets, read_account
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
@@ -347,7 +348,7 @@ def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> N
             return
     if output.quiet and not result.exit:
         return
-    click.echo(without_secrets(block(title, list(fleet_lines(result)))), err=output.quiet)
+    click.echo(without_secrets(block(title, list(fleet_lines(result)))), err=output.talks_on_stderr)
     said = GO_ON if code_of_signal() else None  # as the run takes its leave
     for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint and cause.hint != said):
         click.echo(f"hint: {hint}", err=True)
@@ -432,7 +433,9 @@ def report(
         "The reports that --report wrote, or --json printed.", metavar="FILE…", many=True
     ),
     json: bool = json_flag("Print the joined report as one JSON document instead of a summary."),
-    html: Path | None = option("Write it as a page too.", metavar="PAGE", heading=Heading.REPORTING, fixed=True),
+    html: Path | None = option(
+        "Write it as a page too; - is stdout.", metavar="PAGE", heading=Heading.REPORTING, fixed=True, written=True
+    ),
     exit_code: bool = flag("Exit as one run would have done.", heading=Heading.REPORTING, fixed=True),
 ) -> None:
     """Show what a run did, or several runs as one.
@@ -470,7 +473,7 @@ def report(
     if json:
         print_json(joined.to_json())
     else:
-        click.echo(_told(joined))
+        click.echo(_told(joined), err=html is not None and is_stdout(html))
     if exit_code:
         raise click.exceptions.Exit(joined.exit)
 

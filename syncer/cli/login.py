@@ -37,6 +37,7 @@ from syncer.cli.palette import with_console
 from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import config_directory, login_store, registry_settings
 from syncer.errors import Exit, UsageError, without_secrets
+from syncer.files import is_stdout
 from syncer.formats.units import byte_count, parse_duration
 from syncer.profiles.palette import key as palette_key
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login
@@ -355,7 +356,9 @@ def tune(
     ),
     json: bool = json_flag(),
     progress: bool = flag("Show no progress on stderr.", default=True, heading=Heading.REPORTING),
-    report: Path | None = option("Write all results (JSON) to this file.", metavar="FILE", heading=Heading.REPORTING),
+    report: Path | None = option(
+        "Write all results (JSON) to this file.", metavar="FILE", heading=Heading.REPORTING, written=True
+    ),
     login: LoginOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -403,7 +406,7 @@ def tune(
         if json:
             print_json(found.to_json())
         else:
-            click.echo(without_secrets("\n".join(_trials(found))))
+            click.echo(without_secrets("\n".join(_trials(found))), err=report is not None and is_stdout(report))
         if found.exit:
             click.echo(f"error: {printable(str(found.ended))}", err=True)
         return found.exit

@@ -132,7 +132,8 @@ class Reporter(Struct, frozen=True):
                 said = [*outcome, *trouble(self._unsaid(report), self.names)]
                 click.echo(without_secrets("\n".join(said)), err=True)
         elif not self.options.json:
-            click.echo(without_secrets(summary(title, outcome, self._unsaid(report), self.names)))
+            told = summary(title, outcome, self._unsaid(report), self.names)
+            click.echo(without_secrets(told), err=self.options.talks_on_stderr)
         if self.options.log is not None:
             return
         if self.options.json and not self.options.quiet:
@@ -457,7 +458,7 @@ def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: boo
     if options.json:
         print_json(report.to_json())
     else:
-        click.echo(without_secrets(plan_summary(report)))
+        click.echo(without_secrets(plan_summary(report)), err=options.talks_on_stderr)
     for hint in hints_of(report.images, lists):
         click.echo(f"hint: {hint}", err=True)
     return report.exit(tell_work=exit_code)

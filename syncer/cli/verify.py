@@ -207,7 +207,7 @@ def print_check(result: VerifyResult, options: OutputOptions) -> None:
             warn(lacking(str(result.bundle), result.missing, result.wanted))
         return
     lines = [*_bundle_lines(result), *_standing(result)]
-    click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]), err=options.quiet)
+    click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]), err=options.talks_on_stderr)
     if result.missing:
         click.echo("hint: build the bundle again with --force, to have what it lacks", err=True)
     if result.check.padding * _MUCH > result.check.file_size:
