@@ -245,7 +245,7 @@ async def test_cron_hears_nothing_of_a_run_that_is_well_and_all_of_one_that_is_n
     assert (ill.code, ill.stdout) == (4, "")
     assert "is not complete and was not published" in ill.stderr
     assert f"failed:  {source.address}/app-1 has no tag none" in ill.stderr
-    assert printed.json["exit_code"] == 0
+    assert (printed.json["exit_code"], printed.json["targets"]) == (0, [str(tmp_path / "bundle.tar.zst")])
     assert "Build Summary" in printed.stderr
     assert both.json["exit_code"] == 4  # a document that is asked for is there
     assert ill.stderr.splitlines()[-1] in both.stderr

@@ -56,6 +56,7 @@ from syncer.report.summary import (
     Visit,
     block,
     bound_lines,
+    heading,
     quantity,
     require_writable,
     write_account,
@@ -488,10 +489,11 @@ def _told(account: Account) -> str:
     """The summary of ``account``, which begins with the runs that it is of."""
     of = _runs(account.runs)
     if isinstance(account, FleetResult):
-        return block(f"{account.command.capitalize()} Summary", [of, *fleet_lines(account)])
-    return summary("Summary", [of], account)
+        return block(heading(account.command, account.bundle), [of, *fleet_lines(account)])
+    return summary(heading(account.command, account.name, account.targets), [of], account)
 
 
 def _runs(runs: Sequence[Part]) -> str:
     began, ended = min(run.started for run in runs), max(run.ended for run in runs)
-    return f"{quantity(len(runs), 'run')} from {began:%Y-%m-%d %H:%M:%S} to {ended:%Y-%m-%d %H:%M:%S} UTC"
+    which = quantity(len(runs), "run") if len(runs) > 1 else f"run {printable(runs[0].run_id)}"
+    return f"{which} from {began:%Y-%m-%d %H:%M:%S} to {ended:%Y-%m-%d %H:%M:%S} UTC"

@@ -149,7 +149,7 @@ class Reporter(Struct, frozen=True):
         ended = code_of_signal() or (report.exit if code is None else code)
         warnings = tuple(dict.fromkeys((*self.ending.warned, *report.warnings)))
         origin = {"version": __version__, "command": self.command, "name": name, "exit_code": int(ended)}
-        return structs.replace(report, warnings=warnings, **origin)
+        return structs.replace(report, warnings=warnings, targets=report.targets or self.targets, **origin)
 
     def _unsaid(self, report: Report) -> Report:
         """``report`` without the warnings that were said while the job ran."""

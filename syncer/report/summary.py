@@ -59,6 +59,13 @@ def block(title: str, lines: Sequence[str]) -> str:
     return "\n".join([_RULE, title, _RULE, *lines])
 
 
+def heading(command: str | None, name: str | None, targets: Sequence[str] = ()) -> str:
+    """The title of an account, such as ``Push of edge to a.io/images and 2 more``, as far as it is known."""
+    more = f" and {len(targets) - 1:,} more" if len(targets) > 1 else ""
+    place = f" to {targets[0]}{more}" if targets else ""
+    return printable(f"{(command or 'summary').capitalize()}{f' of {name}' if name else ''}{place}")
+
+
 def human_seconds(seconds: float) -> str:
     """``seconds`` in units for people: ``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 9.95:
