@@ -17,12 +17,16 @@ from datetime import datetime
 from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, UsageError, human_bytes, is_out_of_files
 from syncer.failpoints import reach
 
+if TYPE_CHECKING:
+    import ssl
+
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
+PEM = "such files have lines like -----BEGIN CERTIFICATE----- and -----BEGIN PRIVATE KEY-----"
 _HINTS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), MAKE_ROOM),
     errno.EFBIG: "the file system or a limit (ulimit -f) does not allow a file of this size",
@@ -87,6 +91,31 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
         raise InvalidFile(path, problem, hint=hint) from None
 
 
+def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Have a server or a client show the certificate in a file, whose key is in another one or with it (PEM).
+
+    Raises ``InvalidFile`` for what cannot be used, and for a key with a pass phrase: OpenSSL would ask at the
+    terminal for that, where Ctrl-C would not end it.
+    """
+
+    def refuse_to_ask() -> str:
+        hint = "openssl pkey -in KEY -out FILE writes a key without one"
+        raise InvalidFile(key or certificate, "this key has a pass phrase, which nobody can be asked for", hint=hint)
+
+    try:
+        context.load_cert_chain(certificate, key, refuse_to_ask)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise InvalidFile(certificate if key is None or key.exists() else key, "it is not there") from None
+        if not hasattr(error, "reason"):  # that OpenSSL knows, or does not
+            problem = f"it, or its key, cannot be read: {error.strerror or error}"
+        elif error.reason == "KEY_VALUES_MISMATCH":
+            problem = f"{key or 'it'} holds the key of another certificate"
+        else:
+            problem = f"it must hold a certificate, and {key or 'below it'} its key"
+        raise InvalidFile(certificate, problem, hint=PEM) from None
+
+
 def write_whole(
     path: Path, content: bytes, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
 ) -> None:
@@ -105,13 +134,6 @@ def is_stream(path: Path) -> bool:
     with suppress(OSError):
         mode = path.stat().st_mode
         return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _open_name(path) is not None
-    return False
-
-
-def is_stdout(path: Path) -> bool:
-    """Tell whether ``path`` leads to standard output."""
-    with suppress(OSError):
-        return is_stream(path) and os.path.samestat(path.stat(), os.fstat(1))
     return False
 
 
@@ -252,25 +274,6 @@ def lock_holder(path: Path) -> str:
     began = datetime.fromtimestamp(int(booted.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")).astimezone()
     form = "%H:%M" if began.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M"
     return f" (process {number}, begun {began:{form}})"
-
-
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_memory() -> int | None:
-    """The bytes of memory that files may be kept in; None where the system does not tell.
-
-    What ``/proc/meminfo`` says is available, or the limit of the control group, as in a container (cgroup v2).
-    """
-    found = []
-    with suppress(OSError, ValueError, IndexError):
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    with suppress(OSError, ValueError):
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found, default=None)
 
 
 def room_for(file: int) -> int | None:
@@ -474,13 +477,6 @@ def make_directory(path: Path) -> None:
         make_directory(path.parent)
         path.mkdir(exist_ok=True)
         sync_path(path.parent)
-
-
-def mark(path: Path) -> None:
-    """Make an empty file, which says something by its name alone; its directory is made if need be."""
-    make_directory(path.parent)
-    path.touch()
-    sync_path(path.parent)
 
 
 def rename(temporary: Path, path: Path) -> None:

@@ -411,7 +411,7 @@ def test_what_is_led_into_a_file_is_a_stream_for_each_option(
         assert main(["verify", "absent.tar", "--report", "link", "--trace", "link"]) == 2
 
     error, *_ = capsys.readouterr().err.splitlines()
-    assert error == "error: absent.tar: it cannot be read: No such file or directory"
+    assert error.startswith("error: absent.tar: ")
     assert Path("link").is_symlink()
 
 

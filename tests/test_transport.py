@@ -997,7 +997,7 @@ def test_a_certificate_that_cannot_be_used_is_a_wrong_command(tmp_path: Path) ->
     (tmp_path / "bad.pem").write_text("no certificate")
     with pytest.raises(UsageError, match="cannot be used"):
         tls_context(HostSettings(ca_cert=tmp_path / "bad.pem"))
-    with pytest.raises(UsageError, match="cannot be used"):
+    with pytest.raises(UsageError, match="must hold a certificate"):
         tls_context(HostSettings(client_cert=tmp_path / "bad.pem"))
 
 
@@ -1020,11 +1020,16 @@ def test_what_is_wrong_with_a_certificate_and_its_key_is_said(tmp_path: Path) ->
     tls_context(HostSettings(client_cert=certificate, client_key=key))
     assert said(HostSettings(ca_cert=key)).endswith("cannot be used: it holds no sound certificate")
     mixed = said(HostSettings(client_cert=certificate, client_key=other.with_suffix(".key")))
-    assert mixed.endswith("other.key holds the key of another one")
-    assert "must hold a certificate and its key, unless" in said(HostSettings(client_cert=certificate))
+    assert mixed == f"{certificate}: {other}.key holds the key of another certificate"
+    assert said(HostSettings(client_cert=certificate)).endswith("it must hold a certificate, and below it its key")
     swapped = said(HostSettings(client_cert=key, client_key=certificate))
     assert swapped.endswith(f"it must hold a certificate, and {certificate} its key")
     asked = said(HostSettings(client_cert=certificate, client_key=locked))
-    assert asked == f"the key {locked} has a pass phrase, which nobody can be asked for"
-    with pytest.raises(InvalidFile, match="has a pass phrase, which nobody can be asked for"):
-        Tls(certificate=certificate, key=locked).context()
+    assert asked == f"{locked}: this key has a pass phrase, which nobody can be asked for"
+    for wrong, problem in (
+        (locked, asked),
+        (other.with_suffix(".key"), mixed),
+        (tmp_path / "none", "none: it is not there"),
+    ):
+        with pytest.raises(InvalidFile, match=problem):
+            Tls(certificate=certificate, key=wrong).context()

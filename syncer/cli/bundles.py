@@ -35,6 +35,7 @@ from syncer.cli.options import (
     arch_option,
     as_option,
     include_foreign_flag,
+    is_stdout,
     json_flag,
     map_option,
     registry_option,
@@ -44,7 +45,6 @@ from syncer.cli.output import note, open_reporter, print_json, push_outcome, sav
 from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import is_bundle_name, registry_settings, source_place, state_directory, target_place
 from syncer.errors import Exit, UsageError
-from syncer.files import is_stdout
 from syncer.naming import NameMapping
 from syncer.oci import Platform, Reference
 from syncer.profiles.definition.definition import FILE_NAME, drop_stored_names, render_definition

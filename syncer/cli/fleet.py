@@ -41,7 +41,6 @@ from syncer.cli.output import (
 from syncer.cli.parser import Heading
 from syncer.cli.settings import known_secrets, registry_settings, state_directory
 from syncer.errors import Exit, SyncerError, UsageError, without_secrets
-from syncer.files import is_stdout
 from syncer.fleet import Command, FleetOptions, Runner, Workplace, name_sites, read_targets
 from syncer.fleet.result import GO_ON, Account, FleetResult, cause_of, join_fleets, read_account
 from syncer.formats.units import CountOrShare, Shard, byte_count, parse_duration
@@ -474,7 +473,7 @@ def report(
     if json:
         print_json(joined.to_json())
     else:
-        click.echo(_told(joined), err=html is not None and is_stdout(html))
+        click.echo(_told(joined), err=OutputOptions(report=html).talks_on_stderr)
     if exit_code:
         raise click.exceptions.Exit(joined.exit)
 

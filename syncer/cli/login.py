@@ -28,6 +28,7 @@ from syncer.cli.options import (
     LoginOptions,
     PaletteOptions,
     TrustOptions,
+    is_stdout,
     json_flag,
     password_option,
     registry_option,
@@ -37,7 +38,6 @@ from syncer.cli.palette import with_console
 from syncer.cli.parser import Heading, Word
 from syncer.cli.settings import config_directory, login_store, registry_settings
 from syncer.errors import Exit, UsageError, without_secrets
-from syncer.files import is_stdout
 from syncer.formats.units import byte_count, parse_duration
 from syncer.profiles.palette import key as palette_key
 from syncer.profiles.palette.key import PaletteLogin, forget_login, save_login

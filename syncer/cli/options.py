@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from syncer.cli.command import count, flag, option, option_group, options
 from syncer.cli.parser import Heading, Word
 from syncer.content import Along
 from syncer.errors import InvalidFile, UsageError
-from syncer.files import is_stdout
+from syncer.files import is_stream
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping, read_mapping
 from syncer.oci import Platform, Reference
@@ -25,6 +26,13 @@ ONE_REGISTRY = Word(
     metavar="[REGISTRY]", kind="a registry", file_hint="one bundle is named first, and then HOST[:PORT][/BASE]"
 )
 """The argument that says the same as ``--registry``."""
+
+
+def is_stdout(path: Path) -> bool:
+    """Tell whether ``path`` leads to standard output."""
+    with suppress(OSError):
+        return is_stream(path) and os.path.samestat(path.stat(), os.fstat(1))
+    return False
 
 
 def absolute(path: Path | None) -> Path | None:

@@ -24,6 +24,7 @@ from syncer.errors import (
     without_secrets,
 )
 from syncer.errors import human_bytes as human_bytes  # noqa: PLC0414  here are all figures for people
+from syncer.errors import printable as printable  # noqa: PLC0414
 from syncer.files import is_stream, require_no_other, saving, write_whole
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
@@ -75,11 +76,6 @@ def human_seconds(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def printable(text: str) -> str:
-    """``text`` on one line and without control characters: what a server wrote must not steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def quantity(number: int, one: str, many: str | None = None) -> str:
