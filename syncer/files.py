@@ -180,18 +180,20 @@ def open_whole(
     The file has the permissions ``mode`` from its first byte on, or those that the user's umask allows.  It is on
     the disk when the block has ended, unless it ``is_hint``, which may be lost by a power failure.  The content
     is first written to a hidden file beside ``path``; when a run was killed in between, a later one that writes
-    ``path`` removes that.  With ``by_way_of`` it is written to that directory, of the same file system, which
-    the caller clears.  A symbolic link at ``path`` is replaced; what ``is_stream`` gets the content as it is.
+    ``path`` removes that.  A symbolic link at ``path`` is replaced; what ``is_stream`` gets the content as it is.
 
-    Raises ``OSError``, also for a socket or a disk, and leaves nothing behind then, nor when the block raises.
+    With ``by_way_of`` it is written to that directory, of the same file system, which the caller clears; in such a
+    store whatever is in the place of the file is replaced.
+
+    Raises ``OSError``, else also for a socket or a disk, and leaves nothing behind then, nor when the block raises.
     """
-    if is_stream(path):
-        with open(_open_stream(path), "wb", buffering=0) as raw:
-            yield raw
-        return
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise OSError(errno.EEXIST, "what is there is not a file")
     if by_way_of is None:
+        if is_stream(path):
+            with open(_open_stream(path), "wb", buffering=0) as raw:
+                yield raw
+            return
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EEXIST, "what is there is not a file")
         remove_abandoned(path.parent, f".{path.name}.")
     temporary = (by_way_of or path.parent) / f".{path.name}.{os.urandom(6).hex()}{_UNFINISHED}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
