@@ -138,6 +138,20 @@ def redacted(text: str) -> str:
     return _LOGIN.sub(rf"\1:\2{HIDDEN}@", text) if "@" in text else text
 
 
+def printable(text: str) -> str:
+    """``text`` on one line and without control characters: what a server or a file holds must not steer a terminal.
+
+    A byte that is no text, as in the name of a file, is shown as an escape, so that any stream takes the result.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return ascii(character)[1:-1] if "\ud800" <= character <= "\udfff" else " "
+
+
 def human_bytes(count: float) -> str:
     """``count`` bytes in decimal units, three digits at least: ``1.84 GB``."""
     if count < 1000:

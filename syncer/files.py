@@ -6,6 +6,7 @@ import errno
 import fcntl
 import heapq
 import os
+import re
 import stat
 import sys
 import threading
@@ -16,18 +17,20 @@ from datetime import datetime
 from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, human_bytes, is_out_of_files
+from syncer.errors import InvalidFile, OutOfFiles, TargetError, TargetFull, UsageError, human_bytes, is_out_of_files
 from syncer.failpoints import reach
 
+if TYPE_CHECKING:
+    import ssl
+
 MAKE_ROOM = "make room and run the same command again: it goes on where it stopped"
+PEM = "such files have lines like -----BEGIN CERTIFICATE----- and -----BEGIN PRIVATE KEY-----"
 _HINTS = {
-    errno.ENOSPC: MAKE_ROOM,
-    errno.EDQUOT: MAKE_ROOM,
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), MAKE_ROOM),
     errno.EFBIG: "the file system or a limit (ulimit -f) does not allow a file of this size",
-    errno.EACCES: "choose another directory with --output, or change its permissions",
-    errno.EPERM: "choose another directory with --output, or change its permissions",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose another directory with --output, or change its permissions"),
     errno.EROFS: "choose another directory with --output",
     errno.EIO: "the disk may be failing; look into the kernel's log (dmesg)",
 }
@@ -35,6 +38,7 @@ _HINTS = {
 _FLUSHED = 32 * 1024 * 1024  # bytes that are brought to the disk at once
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 _UNFINISHED = ".unfinished"
+_OPEN_FILES = re.compile(r"/proc/(?P<process>\d+)(/task/\d+)?/fd|/dev/fd")  # directories of names of open files
 _ABANDONED = 3600.0  # seconds; a file that is in memory already is written in far less
 
 
@@ -57,7 +61,7 @@ class writing:  # noqa: N801  (used like a function; as a generator it would cos
         if isinstance(error, OSError):
             if is_out_of_files(error):
                 raise OutOfFiles from error
-            reason = os.strerror(error.errno) if error.errno else str(error)
+            reason = error.strerror or str(error)
             hint = _HINTS.get(error.errno or 0)
             raise TargetFull(f"cannot write {self._path}: {reason.lower()}", hint=hint) from error
 
@@ -87,6 +91,31 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
         raise InvalidFile(path, problem, hint=hint) from None
 
 
+def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    """Have a server or a client show the certificate in a file, whose key is in another one or with it (PEM).
+
+    Raises ``InvalidFile`` for what cannot be used, and for a key with a pass phrase: OpenSSL would ask at the
+    terminal for that, where Ctrl-C would not end it.
+    """
+
+    def refuse_to_ask() -> str:
+        hint = "openssl pkey -in KEY -out FILE writes a key without one"
+        raise InvalidFile(key or certificate, "this key has a pass phrase, which nobody can be asked for", hint=hint)
+
+    try:
+        context.load_cert_chain(certificate, key, refuse_to_ask)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise InvalidFile(certificate if key is None or key.exists() else key, "it is not there") from None
+        if not hasattr(error, "reason"):  # that OpenSSL knows, or does not
+            problem = f"it, or its key, cannot be read: {error.strerror or error}"
+        elif error.reason == "KEY_VALUES_MISMATCH":
+            problem = f"{key or 'it'} holds the key of another certificate"
+        else:
+            problem = f"it must hold a certificate, and {key or 'below it'} its key"
+        raise InvalidFile(certificate, problem, hint=PEM) from None
+
+
 def write_whole(
     path: Path, content: bytes, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
 ) -> None:
@@ -95,6 +124,49 @@ def write_whole(
         rest = memoryview(content)
         while rest:
             rest = rest[file.write(rest) :]
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether ``path`` is a device, a pipe, or a name of an open file, such as ``/dev/stdout``.
+
+    A file must not take its place, and there is nothing in it to be read again.
+    """
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _open_name(path) is not None
+    return False
+
+
+def require_no_other(path: Path) -> None:
+    """Raise ``UsageError`` when ``path`` is neither free nor a file, which a new file may replace."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory, not a file to write")
+    if is_stream(path) or (path.exists() and not path.is_file()):
+        raise UsageError(f"{path} is not a file to write")
+
+
+def _open_name(path: Path) -> Path | None:
+    """The name that the system has for an open file, such as ``/proc/4711/fd/1``, where ``path`` leads to one."""
+    while path.is_symlink() or str(path.parent) == "/dev/fd":
+        parent = os.path.realpath(path.parent)
+        if _OPEN_FILES.fullmatch(parent):
+            return Path(parent, path.name)
+        path = Path(parent, path.readlink())
+    return None
+
+
+def _open_stream(path: Path) -> int:
+    name = _open_name(path)
+    if name and (found := _OPEN_FILES.fullmatch(str(name.parent))) and found["process"] == str(os.getpid()):
+        return os.dup(int(name.name))  # opened anew it would have a position of its own, and a socket could not be
+    try:
+        stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO and path.is_fifo():
+            raise OSError(errno.ENXIO, "nobody reads from this pipe") from None
+        raise
+    os.set_blocking(stream, True)
+    return stream
 
 
 @contextmanager
@@ -108,12 +180,20 @@ def open_whole(
     The file has the permissions ``mode`` from its first byte on, or those that the user's umask allows.  It is on
     the disk when the block has ended, unless it ``is_hint``, which may be lost by a power failure.  The content
     is first written to a hidden file beside ``path``; when a run was killed in between, a later one that writes
-    ``path`` removes that.  With ``by_way_of`` it is written to that directory, of the same file system, which
-    the caller clears.  A symbolic link at ``path`` is replaced.
+    ``path`` removes that.  A symbolic link at ``path`` is replaced; what ``is_stream`` gets the content as it is.
 
-    Raises ``OSError``, and leaves nothing behind then, nor when the block raises.
+    With ``by_way_of`` it is written to that directory, of the same file system, which the caller clears; in such a
+    store whatever is in the place of the file is replaced.
+
+    Raises ``OSError``, else also for a socket or a disk, and leaves nothing behind then, nor when the block raises.
     """
     if by_way_of is None:
+        if is_stream(path):
+            with open(_open_stream(path), "wb", buffering=0) as raw:
+                yield raw
+            return
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EEXIST, "what is there is not a file")
         remove_abandoned(path.parent, f".{path.name}.")
     temporary = (by_way_of or path.parent) / f".{path.name}.{os.urandom(6).hex()}{_UNFINISHED}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -198,31 +278,15 @@ def lock_holder(path: Path) -> str:
     return f" (process {number}, begun {began:{form}})"
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_memory() -> int | None:
-    """The bytes of memory that files may be kept in; None where the system does not tell.
-
-    What ``/proc/meminfo`` says is available, or the limit of the control group, as in a container (cgroup v2).
-    """
-    found = []
-    with suppress(OSError, ValueError, IndexError):
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    with suppress(OSError, ValueError):
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found, default=None)
-
-
 def room_for(file: int) -> int | None:
-    """The size in bytes that ``file`` can reach before its disk is full; None when the file system does not know."""
+    """The size in bytes that ``file`` can reach before its disk is full.
+
+    None when the file system does not know, and for a device or a pipe.
+    """
     disk = os.fstatvfs(file)
-    if not disk.f_blocks:
-        return None
     found = os.fstat(file)
+    if not disk.f_blocks or stat.S_ISCHR(found.st_mode) or stat.S_ISFIFO(found.st_mode):
+        return None
     own = found.st_blocks * _STAT_BLOCK if stat.S_ISREG(found.st_mode) else 0
     return own + disk.f_bavail * disk.f_frsize
 
@@ -415,13 +479,6 @@ def make_directory(path: Path) -> None:
         make_directory(path.parent)
         path.mkdir(exist_ok=True)
         sync_path(path.parent)
-
-
-def mark(path: Path) -> None:
-    """Make an empty file, which says something by its name alone; its directory is made if need be."""
-    make_directory(path.parent)
-    path.touch()
-    sync_path(path.parent)
 
 
 def rename(temporary: Path, path: Path) -> None:

@@ -400,6 +400,21 @@ def test_no_report_is_written_over_what_another_option_names(
     assert {name: Path(name).read_text() for name in files} == files
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_what_is_led_into_a_file_is_a_stream_for_each_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As /dev/stdout is, and as a pipe is too: several options may name it."""
+    monkeypatch.chdir(tmp_path)
+    with Path("log").open("wb") as log:
+        Path("link").symlink_to(f"/proc/self/fd/{log.fileno()}")
+        assert main(["verify", "absent.tar", "--report", "link", "--trace", "link"]) == 2
+
+    error, *_ = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: absent.tar: ")
+    assert Path("link").is_symlink()
+
+
 def test_no_name_in_a_file_steers_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "sync.yaml"
     file.write_text(

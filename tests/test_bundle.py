@@ -11,7 +11,7 @@ import pytest
 
 from syncer.bundle import Format, open_bundle, open_writer
 from syncer.content import FileBlob
-from syncer.errors import AlreadyThere, InvalidFile, NotFound, SyncerError
+from syncer.errors import AlreadyThere, InvalidFile, NotFound, SyncerError, UsageError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.transfer.events import Event, ImageFailed
 from syncer.transfer.run import Options, transfer
@@ -133,6 +133,19 @@ async def test_a_bundle_that_is_there_is_not_replaced_unasked(tmp_path: Path) ->
 
     assert final.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+async def test_a_pipe_and_a_directory_are_not_replaced_by_a_bundle(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe.tar")
+    (directory := tmp_path / "directory.tar").mkdir()
+
+    for path, what in ((pipe, "is not a file to write"), (directory, "is a directory")):
+        with pytest.raises(UsageError, match=what):
+            async with open_writer(path, force=True):
+                pass
+
+    assert sorted(tmp_path.iterdir()) == [directory, pipe]
+    assert pipe.is_fifo()
 
 
 async def test_a_build_that_lacks_something_publishes_nothing(tmp_path: Path) -> None:

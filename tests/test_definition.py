@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from syncer.profiles.definition.definition import (
     Release,
     render_definition,
 )
-from syncer.profiles.definition.definition_file import parse_definition, read_definition
+from syncer.profiles.definition.definition_file import parse_definition, read_definition, write_definition
 
 _DIGEST = Digest.of(b"content")
 NAME = Reference.parse("example.com/bundle-definition:mine")
@@ -140,6 +141,17 @@ def test_what_nobody_edited_is_read_as_every_other_text(old: str, new: str) -> N
     assert old in text
     edited = text.replace(old, new, 1)
     assert told(edited) == told(f"{edited}...\n")
+
+
+def test_a_pipe_gets_a_definition_and_is_not_read_before(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "bundle-definition.yaml")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_definition(_definition(), pipe)
+        assert os.read(reader, 100_000).decode() == render_definition(_definition())
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_a_definition_by_hand_needs_little() -> None:

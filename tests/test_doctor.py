@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import pytest
+from msgspec import structs
 
+from syncer.api.doctor import State, diagnose
+from syncer.registry import RegistryAddress
 from tests.conftest import OpenRegistry, OpenTokenServer
 from tests.support import client, images
 from tests.support.cli import Ran, syncer
 from tests.support.fault_proxy import fault_proxy
 from tests.support.faults import Reply
 from tests.support.registries import LOGIN
+from tests.support.registry_end import QUICK, settings_for
 from tests.support.tls import Authority
+from tests.test_transport import greeting
 
 NOBODY = "127.0.0.1:9"  # the discard port: nothing listens
 NEEDED = ["name", "connection", "TLS", "API", "login"]
@@ -149,6 +156,37 @@ async def test_a_web_server_is_no_registry(tmp_path: Path, head: str, body: byte
 
     assert ran.code == 1
     assert (states(ran)["API"], check(ran, "API")["found"]) == ("failed", found)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name", "found"),
+    [
+        ("", "API", "REGISTRY takes the connection, and says nothing for 1 s"),
+        ("https://", "TLS", "REGISTRY takes the connection, and says nothing: TLS timed out"),
+    ],
+)
+async def test_a_server_that_says_nothing_is_not_waited_for_long(scheme: str, name: str, found: str) -> None:
+    """For as long as a connection may take, and not for the time that the answer to a large request has."""
+    limits = structs.replace(QUICK, connect=0.6, idle=1000.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent, anyio.fail_after(100):
+        address = RegistryAddress.parse(f"{scheme}127.0.0.1:{silent.getsockname()[1]}")
+        diagnosis = await diagnose(address, settings=settings_for(limits=limits))
+
+    assert [(one.name, one.found) for one in diagnosis.checks if one.state is State.FAILED] == [(name, found)]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name", "found"),
+    [
+        ("http://", "API", "GET http://REGISTRY/v2/: the answer is not HTTP"),
+        ("https://", "TLS", "REGISTRY speaks neither HTTPS nor HTTP"),
+    ],
+)
+async def test_a_server_of_something_else_is_no_registry(scheme: str, name: str, found: str) -> None:
+    async with greeting(b"-ERR unknown command\r\n") as address:
+        diagnosis = await diagnose(RegistryAddress.parse(f"{scheme}{address}"), settings=settings_for(limits=QUICK))
+
+    assert [(one.name, one.found) for one in diagnosis.checks if one.state is State.FAILED] == [(name, found)]
 
 
 async def test_a_host_that_refuses_ends_the_examination(tmp_path: Path) -> None:

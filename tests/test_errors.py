@@ -1,4 +1,4 @@
-"""Errors go from process to process, whatever they are made of."""
+"""Errors go from process to process, whatever they are made of, and what they say is shown safely."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from syncer import errors
-from syncer.errors import Denied, InvalidFile, NotFound, SyncerError
+from syncer.errors import Denied, InvalidFile, NotFound, SyncerError, printable
 from syncer.fleet.result import Lacking, OutOfTime
 from syncer.oci import Digest
 
@@ -56,3 +56,8 @@ def test_the_cause_of_most_failures_is_told_first() -> None:
     told = [("down", "a"), ("full", "b"), ("denied", "c"), ("full", "d")]
 
     assert errors.by_cause(told) == [("full", ["b", "d"]), ("down", ["a"]), ("denied", ["c"])]
+
+
+def test_what_others_wrote_is_shown_on_one_line_that_steers_no_terminal_and_that_any_stream_takes() -> None:
+    assert printable("é") == "é"
+    assert printable("a\x1b[31m\nb\x9b\u2028c\udcff").encode() == rb"a [31m b  c\udcff"

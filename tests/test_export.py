@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import tempfile
 from pathlib import Path
 
 import pytest
+from anyio import create_task_group, to_thread
 
 from syncer.bundle import open_bundle
 from tests.conftest import OpenRegistry
@@ -179,6 +181,37 @@ async def test_what_is_there_is_replaced_only_by_force(debian_registry: OpenRegi
     assert kept == b"mine"
     assert out.read_bytes() == (tmp_path / "again.tar").read_bytes()
     assert [path.name for path in full.iterdir()] == ["mine"]
+
+
+async def test_a_pipe_and_standard_output_get_an_archive(
+    debian_registry: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with debian_registry() as registry:
+        bundle = await built(registry, tmp_path)
+    await export(bundle, "oci-archive", out := tmp_path / "out.tar", home=tmp_path)
+    os.mkfifo(pipe := tmp_path / "pipe")
+    reader, writer = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), os.open(pipe, os.O_WRONLY)
+    os.set_blocking(reader, True)
+    received = bytearray()
+
+    def receive() -> None:
+        with open(reader, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor
+            while piece := pipe.read(1_000_000):
+                received.extend(piece)
+
+    async with create_task_group() as tasks:
+        tasks.start_soon(to_thread.run_sync, receive)
+        ran = await export(bundle, "oci-archive", pipe, home=tmp_path)
+        os.close(writer)
+    printed = await export(bundle, "oci-archive", Path("-"), home=tmp_path)
+
+    assert (ran.code, ran.stdout) == (0, f"2 images exported to {pipe}\n")
+    assert received == out.read_bytes()
+    assert pipe.is_fifo()
+    assert printed.stdout.encode(errors="surrogateescape") == out.read_bytes()
+    assert printed.stderr.endswith("2 images exported to /dev/stdout\n")
+    assert not Path("-").exists()
 
 
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])

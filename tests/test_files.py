@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from syncer.files import lock, sync_path, try_lock, write_whole
+from syncer.files import lock, room_for, sync_path, try_lock, write_whole
 from tests.support.disks import file_size_limit
 
 _HOUR = 3600.0
@@ -228,3 +229,57 @@ def test_a_file_system_that_syncs_no_directory_is_taken_as_it_is() -> None:
     assert caught.value.errno == errno.EINVAL
 
     sync_path(Path("/proc"))
+
+
+def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(OSError, match="nobody reads from this pipe"):
+        write_whole(pipe, b"lost")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_whole(pipe, b"content")
+        assert os.read(reader, 100) == b"content"
+    finally:
+        os.close(reader)
+    assert names(tmp_path) == ["pipe"]
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", ["/proc/self/fd", "/dev/fd", "directory"])
+def test_a_name_of_an_open_file_gets_the_content_where_that_file_has_come_to(tmp_path: Path, name: str) -> None:
+    """As /dev/stdout does that is led into a file: what the run writes besides stands before and behind it."""
+    (tmp_path / "directory").symlink_to("/proc/self/fd")
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        (tmp_path / "link").symlink_to(tmp_path / "further")
+        (tmp_path / "further").symlink_to(Path(tmp_path, name, str(log.fileno())))
+        log.write(b"before, ")
+        write_whole(tmp_path / "link", b"content, ")
+        write_whole(Path(tmp_path, name, str(log.fileno())), b"more, ")
+        log.write(b"after")
+
+    assert (tmp_path / "log").read_bytes() == b"before, content, more, after"
+    assert names(tmp_path) == ["directory", "further", "link", "log"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_an_open_socket_gets_the_content() -> None:
+    """As under systemd, where standard output is one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        write_whole(Path(f"/dev/fd/{ours.fileno()}"), b"content")
+        assert theirs.recv(100) == b"content"
+
+
+def test_a_device_has_no_disk_that_could_be_too_small() -> None:
+    with Path(os.devnull).open("wb") as device:
+        assert room_for(device.fileno()) is None
+
+
+def test_a_socket_is_not_replaced(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path := tmp_path / "socket"))
+        with pytest.raises(FileExistsError):
+            write_whole(path, b"content")
+    assert path.is_socket()
+    assert names(tmp_path) == ["socket"]

@@ -370,11 +370,17 @@ async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp
         sites = [f"{target.address}/a", f"{target.address}/b"]
 
         verified = await push(file, sites, "--json", home=tmp_path, command="verify")
+        quiet = await push(file, sites, "--json", "-q", home=tmp_path, command="verify")
+        printed = await push(file, sites, "--report", "-", home=tmp_path, command="verify")
 
         document = orjson.loads(verified.stdout)
         assert verified.code == 1
         assert [row["state"] for row in document["sites"]] == ["unchanged", "partial"]
         assert "it lacks" in document["sites"][1]["error"]
+        assert [row["state"] for row in orjson.loads(quiet.stdout)["sites"]] == ["unchanged", "partial"]
+        assert "it lacks" in quiet.stderr
+        assert [row["state"] for row in orjson.loads(printed.stdout)["sites"]] == ["unchanged", "partial"]
+        assert "Verify Summary" in printed.stderr
 
 
 @pytest.mark.parametrize("visit", [push_fleet, verify_fleet])

@@ -88,9 +88,12 @@ async def test_a_host_that_speaks_https_is_told_from_one_that_speaks_http(
         certificate = ("--ca-cert", authority.certificate)
         with_one = await syncer("push", "-f", file, "-r", f"https://{plain.address}/x", *certificate, home=tmp_path)
         built = await syncer("build", f"https://{plain.address}/x:1", "--output", tmp_path / "built", home=tmp_path)
+        asked = await syncer("push", "-f", file, "-r", f"{tls.address}/x", "--plain-http", home=tmp_path)
 
     assert told(with_one)[1:] == [f"hint: write http://{plain.address} and leave the certificates out"]
     assert told(built)[1:] == [f"hint: write http://{plain.address}, or give --plain-http"]
+    leave = "leave out --plain-http (plain_http in a sync file)"
+    assert told(asked)[1:] == [f"hint: {leave}, and write https://{tls.address}"]
     assert "bundle bundle is not complete and was not published\n" in built.stdout
     assert (to_tls.code, to_plain.code, as_told.code) == (1, 1, 0)
     assert f"failed:  {tls.address} speaks HTTPS: 2 images not sent" in to_tls.stdout

@@ -256,7 +256,7 @@ async def test_a_certificate_must_be_trusted(authority: Authority) -> None:
         assert await _ask(palette.url, default=HostSettings(ca_cert=authority.certificate)) == _FOUND
         assert await _ask(palette.url, default=HostSettings(insecure=True)) == _FOUND
     async with palette_server() as palette:
-        with pytest.raises(CertificateRefused, match="cannot be spoken to by TLS"):
+        with pytest.raises(CertificateRefused, match="does not speak TLS"):
             await _ask(palette.url.with_scheme("https"))
 
 

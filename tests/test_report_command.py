@@ -234,6 +234,29 @@ async def test_runs_are_joined_image_by_image(tmp_path: Path) -> None:
     assert "failed:  quay.io/beta:1: GET quay.io/v2/a/manifests/1: 404" in told.stdout
 
 
+@pytest.mark.parametrize(
+    ("figures", "title"),
+    [
+        ({}, "Summary"),
+        ({"command": "build", "name": "edge"}, "Build of edge"),
+        ({"command": "push", "name": "ed\x1bge", "targets": ("a.io/x",)}, "Push of ed ge to a.io/x"),
+        (
+            {"command": "sync", "name": "nightly", "targets": ("a.io", "b.io", "c.io")},
+            "Sync of nightly to a.io and 2 more",
+        ),
+    ],
+)
+async def test_a_summary_says_first_what_run_it_is_of(tmp_path: Path, figures: dict[str, Any], title: str) -> None:
+    report = structs.replace(night(*A_NIGHT), **figures)
+    write_report(path := tmp_path / "run.json", report)
+
+    ran = await syncer("report", path, "--html", tmp_path / "page.html", home=tmp_path)
+
+    assert ran.stdout.splitlines()[1] == title
+    assert ran.stdout.splitlines()[3].startswith(f"run {report.run_id} from {report.started:%Y-%m-%d %H:%M:%S} to ")
+    assert f"<h1>{title}</h1>" in (tmp_path / "page.html").read_text()
+
+
 async def test_a_report_comes_through_as_it_is(tmp_path: Path) -> None:
     """Of every kind, with all that it may have, and of the version before as well."""
     pruned = [

@@ -323,6 +323,7 @@ async def test_reports_become_a_page_by_the_command(tmp_path: Path) -> None:
         "report", tmp_path / "1.json", tmp_path / "2.json", "--html", tmp_path / "page.html", home=tmp_path
     )
     wrong = await syncer("report", tmp_path / "1.json", "--html", tmp_path / "none" / "page.html", home=tmp_path)
+    printed = await syncer("report", tmp_path / "1.json", "--html", "-", home=tmp_path)
 
     page = (tmp_path / "page.html").read_text()
     assert made.code == 0, made.stderr
@@ -331,3 +332,5 @@ async def test_reports_become_a_page_by_the_command(tmp_path: Path) -> None:
     assert "odd 1" in page
     assert "odd 2" in page
     assert wrong.code == 2
+    assert printed.stdout.startswith("<!DOCTYPE html>")
+    assert "images:  3" in printed.stderr

@@ -236,6 +236,8 @@ async def test_cron_hears_nothing_of_a_run_that_is_well_and_all_of_one_that_is_n
         to = ("--output", tmp_path, "--force")
         well = await syncer("build", "--image", f"{source.address}/app-1:1", *to, "-q", home=tmp_path)
         ill = await syncer("build", "--image", f"{source.address}/app-1:none", *to, "-q", home=tmp_path)
+        both = await syncer("build", "--image", f"{source.address}/app-1:none", *to, "-q", "--json", home=tmp_path)
+        printed = await syncer("build", "--image", f"{source.address}/app-1:1", *to, "--report=-", home=tmp_path)
         told = await syncer("build", "--image", f"{source.address}/app-2:1", *to, "-v", home=tmp_path)
         all_told = await syncer("build", "--image", f"{source.address}/app-2:1", *to, "-vv", home=tmp_path)
 
@@ -243,6 +245,10 @@ async def test_cron_hears_nothing_of_a_run_that_is_well_and_all_of_one_that_is_n
     assert (ill.code, ill.stdout) == (4, "")
     assert "is not complete and was not published" in ill.stderr
     assert f"failed:  {source.address}/app-1 has no tag none" in ill.stderr
+    assert (printed.json["exit_code"], printed.json["targets"]) == (0, [str(tmp_path / "bundle.tar.zst")])
+    assert "Build Summary" in printed.stderr
+    assert both.json["exit_code"] == 4  # a document that is asked for is there
+    assert ill.stderr.splitlines()[-1] in both.stderr
     assert "image_copied" in told.stderr
     assert "blob_" not in told.stderr
     assert "blob_copied" in all_told.stderr

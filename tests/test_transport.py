@@ -27,6 +27,7 @@ from syncer.errors import Interrupted, InvalidFile, NetworkError, Unreachable, U
 from syncer.serve.server import Tls
 from syncer.transport import HostSettings, Limits, Proxies, Request, Sink, Transport, TransportSettings, open_transport
 from syncer.transport.connecting import tls_context
+from syncer.transport.failures import speaks_https
 from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
 from syncer.transport.loop import Turns
 from syncer.transport.message import retry_after
@@ -321,6 +322,54 @@ async def test_a_host_that_never_answered_is_down_at_once() -> None:
                     await client.ask(get(f"http://127.0.0.1:{deaf.getsockname()[1]}"))
 
     assert 0.2 <= time.monotonic() - began < limits.backoff / 2
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_server_that_takes_a_connection_and_says_nothing_of_tls_is_told_from_none(*, in_threads: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        request = get(f"https://127.0.0.1:{silent.getsockname()[1]}")
+        async with transport(Limits(connect=0.2, backoff=0.001)) as client:
+            with pytest.raises(Unreachable, match="takes the connection, and says nothing: TLS timed out"):
+                await client.ask(structs.replace(request, pour=nobody if in_threads else None))
+
+
+@asynccontextmanager
+async def greeting(words: bytes) -> AsyncIterator[str]:
+    """A server that sends ``words`` to everybody, whatever it hears."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(words)
+        await reader.read(100)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield "{}:{}".format(*server.sockets[0].getsockname())
+
+
+@pytest.mark.parametrize("in_threads", [False, True])
+async def test_a_server_of_neither_https_nor_http_is_called_that(*, in_threads: bool) -> None:
+    async with greeting(b"SSH-2.0-OpenSSH_9.2\r\n") as address, transport() as client:
+        request = structs.replace(get(f"https://{address}"), pour=nobody if in_threads else None)
+        with pytest.raises(Unreachable, match=rf"^{address} speaks neither HTTPS nor HTTP$") as caught:
+            await client.ask(request)
+
+    assert caught.value.hint == "is the port right? something else than a registry listens there"
+
+
+async def test_a_server_of_an_old_tls_is_told_of_by_the_version_that_it_lacks() -> None:
+    async with greeting(bytes.fromhex("15030100020246")) as address, transport() as client:  # alert 70 of RFC 8446 §6
+        with pytest.raises(Unreachable, match="PROTOCOL_VERSION") as caught:
+            await client.ask(get(f"https://{address}"))
+
+    assert caught.value.hint == "syncer needs TLS 1.2 or later"
+
+
+@pytest.mark.parametrize(("host", "way"), [("10.0.0.1", "or"), ("127.0.0.1", "and"), ("localhost", "and")])
+def test_who_asked_for_plain_http_is_told_to_leave_that_out(host: str, way: str) -> None:
+    """Loopback is spoken to by HTTP without it."""
+    error = speaks_https(URL(f"http://{host}:5000/v2/"), is_told=True)
+
+    assert error.hint == f"leave out --plain-http (plain_http in a sync file), {way} write https://{host}:5000"
 
 
 async def test_somebody_else_looks_when_the_one_that_looked_is_cancelled() -> None:
@@ -948,7 +997,7 @@ def test_a_certificate_that_cannot_be_used_is_a_wrong_command(tmp_path: Path) ->
     (tmp_path / "bad.pem").write_text("no certificate")
     with pytest.raises(UsageError, match="cannot be used"):
         tls_context(HostSettings(ca_cert=tmp_path / "bad.pem"))
-    with pytest.raises(UsageError, match="cannot be used"):
+    with pytest.raises(UsageError, match="must hold a certificate"):
         tls_context(HostSettings(client_cert=tmp_path / "bad.pem"))
 
 
@@ -971,11 +1020,16 @@ def test_what_is_wrong_with_a_certificate_and_its_key_is_said(tmp_path: Path) ->
     tls_context(HostSettings(client_cert=certificate, client_key=key))
     assert said(HostSettings(ca_cert=key)).endswith("cannot be used: it holds no sound certificate")
     mixed = said(HostSettings(client_cert=certificate, client_key=other.with_suffix(".key")))
-    assert mixed.endswith("other.key holds the key of another one")
-    assert "must hold a certificate and its key, unless" in said(HostSettings(client_cert=certificate))
+    assert mixed == f"{certificate}: {other}.key holds the key of another certificate"
+    assert said(HostSettings(client_cert=certificate)).endswith("it must hold a certificate, and below it its key")
     swapped = said(HostSettings(client_cert=key, client_key=certificate))
     assert swapped.endswith(f"it must hold a certificate, and {certificate} its key")
     asked = said(HostSettings(client_cert=certificate, client_key=locked))
-    assert asked == f"the key {locked} has a pass phrase, which nobody can be asked for"
-    with pytest.raises(InvalidFile, match="has a pass phrase, which nobody can be asked for"):
-        Tls(certificate=certificate, key=locked).context()
+    assert asked == f"{locked}: this key has a pass phrase, which nobody can be asked for"
+    for wrong, problem in (
+        (locked, asked),
+        (other.with_suffix(".key"), mixed),
+        (tmp_path / "none", "none: it is not there"),
+    ):
+        with pytest.raises(InvalidFile, match=problem):
+            Tls(certificate=certificate, key=wrong).context()

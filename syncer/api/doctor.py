@@ -17,7 +17,7 @@ import anyio
 from anyio.streams.tls import TLSAttribute
 from msgspec import Struct, structs
 
-from syncer.errors import Denied, Exit, NetworkError, SyncerError, TargetError
+from syncer.errors import Denied, Exit, Interrupted, NetworkError, SyncerError, TargetError
 from syncer.naming import REPOSITORY
 from syncer.oci import Descriptor, Digest, Index
 from syncer.oci.manifest import AnyManifest
@@ -30,12 +30,13 @@ from syncer.registry.upload_session import Session, opened
 from syncer.transport import Answer, Budget, Request
 from syncer.transport.client import TRANSIENT
 from syncer.transport.connecting import scope_of, tls_context
-from syncer.transport.failures import no_connection
+from syncer.transport.failures import Unanswered, no_connection
 from syncer.transport.guard import authority, readable
 from syncer.transport.settings import with_certificates
 
 _MOST_REPOSITORIES = 5  # that are looked into for an image
 _SOON = 14 * 24 * 3600  # seconds before its end at which a certificate is worth a word
+_PATIENCE = 5.0  # seconds for a connection, and for the first answer, which has little in it
 _CHUNK = 64 * 1024
 _OCTETS = "application/octet-stream"
 _LARGEST_CHUNK = 16 * 1024 * 1024
@@ -86,6 +87,9 @@ def untried(found: str, hint: str | None = None) -> Check:
     return Check(state=State.NOT_TRIED, found=found, hint=hint)
 
 
+_NO_IMAGE = untried("no repository with an image is known here", "name one: syncer doctor HOST/REPOSITORY")
+
+
 class Diagnosis(Struct, frozen=True, kw_only=True):
     """The checks of one registry, in their order, and the exit code: 0 when syncer can work with it."""
 
@@ -116,7 +120,8 @@ async def diagnose(
     ``shows_names``, the result has no names of hosts, repositories and users, and no addresses.
     """
     settings = settings or RegistrySettings()
-    limits = structs.replace(settings.transport.limits, attempts=2, outage=0.0, max_wait=10.0)
+    limits = settings.transport.limits
+    limits = structs.replace(limits, attempts=2, outage=0.0, max_wait=10.0, connect=min(limits.connect, _PATIENCE))
     settings = structs.replace(settings, transport=structs.replace(settings.transport, limits=limits))
     async with open_registries(settings) as registries:
         examination = _Examination(registries, address, settings)
@@ -148,6 +153,7 @@ class _Examination:
             self._names[authority(self._proxy)] = "PROXY"
         self._found: Sequence[str] = ()  # addresses
         self._answer: Answer | None = None  # to a ping
+        self._failure: Interrupted | None = None  # of that
         self._seconds = 0.0  # that it took
         self._image: tuple[Repository, AnyManifest] | None = None
         self._blob: Descriptor | None = None  # that was sent
@@ -189,8 +195,6 @@ class _Examination:
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", self._names[name], text)
         return _ADDRESS.sub("ADDRESS", text)
 
-    # the way there
-
     async def _look_up(self) -> Check:
         if self._proxy:
             return untried(f"the proxy {authority(self._proxy)} looks it up")
@@ -221,11 +225,14 @@ class _Examination:
         if failures:
             told = f"{len(failures)} of {len(self._found)} addresses do not work: {failures[0]}"
             return odd(told, "it connects to the address that answers first")
-        return ok(f"it took {_milliseconds((time.monotonic() - began) / len(self._found))}")
+        return ok(f"it took {(time.monotonic() - began) / len(self._found) * 1000:.0f} ms")
 
     async def _encrypt(self) -> Check:
         began = time.monotonic()
-        self._answer = await self._ask(Request(method="GET", url=self._url))
+        try:
+            self._answer = await self._ask(Request(method="GET", url=self._url, patience=self._settings.limits.connect))
+        except Interrupted as error:  # it may speak TLS all the same
+            self._failure = error
         self._seconds = time.monotonic() - began
         if self._url.scheme == "http":
             told = "it is spoken to by plain HTTP"
@@ -244,14 +251,15 @@ class _Examination:
         """The version of TLS, and the time at which the certificate ends; None where it is not verified."""
         settings = with_certificates(self._settings.host(self._host), self._settings.certificates, self._host)
         try:
-            stream = await anyio.connect_tcp(
-                self._found[0],
-                self._url.port or 443,
-                tls=True,
-                ssl_context=tls_context(settings),
-                tls_standard_compatible=False,
-                tls_hostname=self._url.raw_host,
-            )
+            with anyio.fail_after(self._settings.limits.connect):
+                stream = await anyio.connect_tcp(
+                    self._found[0],
+                    self._url.port or 443,
+                    tls=True,
+                    ssl_context=tls_context(settings),
+                    tls_standard_compatible=False,
+                    tls_hostname=self._url.raw_host,
+                )
         except OSError as error:
             raise no_connection(error, self._host) from None
         async with stream:
@@ -262,10 +270,13 @@ class _Examination:
     async def _ask(self, request: Request) -> Answer:
         return await self._transport.ask(request, budget=Budget(self._transport.limits, attempts=1))
 
-    # what is there
-
     async def _recognize(self) -> Check:
         answer = self._answer
+        if isinstance(self._failure, Unanswered):
+            seconds = self._settings.limits.connect
+            raise _NoRegistry(f"{self._host} takes the connection, and says nothing for {seconds:.0f} s")
+        if self._failure:
+            raise self._failure
         assert answer is not None
         if answer.status in TRANSIENT:
             raise refusal(answer)
@@ -273,7 +284,7 @@ class _Examination:
             kind = "a web page" if is_web_page(answer) else f"status {answer.status}"
             raise _NoRegistry(f"{self._host} is no registry: /v2/ is answered with {kind}")
         server = f"Server: {readable(answer.headers['Server'])}" if "Server" in answer.headers else ""
-        told = (readable(answer.headers.get(_VERSION, "")), server, f"answered in {_milliseconds(self._seconds)}")
+        told = (readable(answer.headers.get(_VERSION, "")), server, f"answered in {self._seconds * 1000:.0f} ms")
         words = ", ".join(filter(None, told))
         if _VERSION not in answer.headers and answer.media_type != "application/json":
             return odd(f"{words}; it does not say that it is a registry")
@@ -305,7 +316,7 @@ class _Examination:
     async def _list_referrers(self) -> Check:
         found = await self._find_image()
         if found is None:
-            return _no_image()
+            return _NO_IMAGE
         repository, manifest = found
         if await repository.listed_referrers(manifest.descriptor.digest) is None:
             return odd("it has no referrers API", "it reads and keeps the tags that stand for it (sha256-…)")
@@ -314,7 +325,7 @@ class _Examination:
     async def _read_range(self) -> Check:
         found = await self._find_image()
         if found is None:
-            return _no_image()
+            return _NO_IMAGE
         repository, manifest = found
         while isinstance(manifest, Index) and manifest.manifests:
             manifest = await repository.manifest(str(manifest.manifests[0].digest))
@@ -352,8 +363,6 @@ class _Examination:
             listed = await repositories(self._registry)
             for name in sorted(listed, key=lambda name: not name.startswith(base))[:_MOST_REPOSITORIES]:
                 yield name
-
-    # what may be written
 
     async def _upload(self) -> Check:
         repository = self._a_scratch("a")
@@ -472,16 +481,8 @@ class _NotLetIn(SyncerError):
     exit = Exit.DENIED
 
 
-def _no_image() -> Check:
-    return untried("no repository with an image is known here", "name one: syncer doctor HOST/REPOSITORY")
-
-
 def _host_of(realm: str) -> str:
     return re.sub(r"^https?://|/.*", "", realm) if realm.startswith("http") else ""
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"
 
 
 def lines_of(diagnosis: Diagnosis) -> Iterator[str]:

@@ -19,7 +19,7 @@ from syncer.api.bundles import Warn, open_checked
 from syncer.bundle import Bundle, GivenName, Image, blob_name, shown, tar, write_index
 from syncer.bundle.layout import INDEX, LAYOUT_CONTENT, OCI_LAYOUT
 from syncer.errors import AlreadyThere, InvalidBundle, PlatformMissing, UsageError
-from syncer.files import make_directory, no_room, open_whole, room_for, sync_path, writing
+from syncer.files import is_stream, make_directory, no_room, open_whole, room_for, sync_path, writing
 from syncer.oci import Descriptor, Digest, Index, Manifest, Platform, Reference
 from syncer.oci.manifest import AnyManifest, Descent
 from syncer.oci.reference import subject_tag
@@ -42,7 +42,7 @@ class ExportFile(Struct, frozen=True, kw_only=True):
 
     path: Path
     format: ExportFormat
-    force: bool = False  # a file that is there is replaced
+    force: bool = False  # a file that is there is replaced; a device or a pipe never is, and gets the content
     platform: Platform | None = None  # taken out of every index
 
 
@@ -79,7 +79,8 @@ async def export(
     is_directory = file.format is ExportFormat.OCI_DIRECTORY
     if file.path.is_dir() and (not is_directory or any(file.path.iterdir())):
         raise AlreadyThere(f"{file.path} is a directory, and not an empty one", hint="choose another --output")
-    if file.path.exists() and not file.path.is_dir() and (is_directory or not file.force):
+    may_be_there = is_stream(file.path) or file.force
+    if file.path.exists() and not file.path.is_dir() and (is_directory or not may_be_there):
         hint = "choose another --output" if is_directory else "replace it with --force, or choose another --output"
         raise AlreadyThere(f"{file.path} is already there", hint=hint)
     async with open_checked(bundle, given, warn=warn) as opened:

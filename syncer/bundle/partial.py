@@ -22,7 +22,19 @@ from syncer.bundle.zstd import Frame
 from syncer.content import FileProgress
 from syncer.errors import AlreadyThere, Locked, TargetFull, UsageError
 from syncer.failpoints import reach
-from syncer.files import Flusher, allocate, lock_holder, no_room, room_at, room_for, sync, sync_path, try_lock, writing
+from syncer.files import (
+    Flusher,
+    allocate,
+    lock_holder,
+    no_room,
+    require_no_other,
+    room_at,
+    room_for,
+    sync,
+    sync_path,
+    try_lock,
+    writing,
+)
 from syncer.oci import Digest
 
 if TYPE_CHECKING:
@@ -395,7 +407,8 @@ def _framed(framing: Framing, member: bytes) -> tuple[bytes, list[Frame]]:
 
 
 def _open_locked(final: Path, path: Path, journal: Path, *, force: bool) -> int:
-    """The partial file at ``path``, locked; raises ``AlreadyThere`` and ``Locked``."""
+    """The partial file at ``path``, locked; raises ``AlreadyThere``, ``Locked``, and ``UsageError`` for no file."""
+    require_no_other(final)
     while True:
         if final.exists() and not force:
             _remove_leftovers(final, path, journal)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
 from syncer import __version__
-from syncer.errors import Exit, InvalidFile, OutOfFiles, SyncerError, TargetError, is_out_of_files, redacted
+from syncer.errors import Exit, InvalidFile, OutOfFiles, SyncerError, TargetError, is_out_of_files, printable, redacted
 
 
 class ReaderGone(SyncerError):
@@ -149,17 +149,12 @@ def _run(words: Sequence[str]) -> int:
 _MOST_MISTAKES = 100
 
 
-def _on_one_line(text: str) -> str:
-    """``text`` without control characters, which a file may hold as well; what stands for odd bytes stays."""
-    return "".join(each if each.isprintable() or "\ud800" <= each <= "\udfff" else " " for each in text)
-
-
 def complain(error: SyncerError) -> None:
     """Print an error and its hint on stderr; of a file with several mistakes, the first hundred."""
     mistakes = error.all if isinstance(error, InvalidFile) else (error,)
     for each in mistakes[:_MOST_MISTAKES]:
-        print(_on_one_line(f"error: {each}"), file=sys.stderr)  # noqa: T201  talk goes to stderr
+        print(printable(f"error: {each}"), file=sys.stderr)  # noqa: T201  talk goes to stderr
         if each.hint:
-            print(_on_one_line(f"hint: {each.hint}"), file=sys.stderr)  # noqa: T201
+            print(printable(f"hint: {each.hint}"), file=sys.stderr)  # noqa: T201
     if left_out := len(mistakes[_MOST_MISTAKES:]):
         print(f"error: there are {left_out:,} more mistakes", file=sys.stderr)  # noqa: T201

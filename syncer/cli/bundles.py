@@ -35,6 +35,7 @@ from syncer.cli.options import (
     arch_option,
     as_option,
     include_foreign_flag,
+    is_stdout,
     json_flag,
     map_option,
     registry_option,
@@ -340,6 +341,7 @@ def export(
         metavar="PATH",
         heading=Heading.OUTPUT,
         fixed=True,
+        written=True,
     ),
     arch: Platform | None = arch_option(),
     force: bool = flag("Replace a file that is there.", heading=Heading.OUTPUT),
@@ -366,7 +368,7 @@ def export(
         if json:
             print_json(result.to_json())
         else:
-            click.echo(f"{quantity(len(result.images), 'image')} exported to {written}")
+            click.echo(f"{quantity(len(result.images), 'image')} exported to {written}", err=is_stdout(output))
         return Exit.OK
 
     run(job, farewell=None)
@@ -377,7 +379,12 @@ def have(
     *,
     registry: RegistryAddress = registry_option("The registry, with the path that bundles go to.", required=True),
     output: Path | None = option(
-        "Write the list to this file, and not to stdout.", "-o", metavar="FILE", heading=Heading.OUTPUT, fixed=True
+        "Write the list to this file, and not to stdout.",
+        "-o",
+        metavar="FILE",
+        heading=Heading.OUTPUT,
+        fixed=True,
+        written=True,
     ),
     deep: bool = flag("Ask for every single blob, and for the signatures of every image."),
     tags: bool = flag("List the tags too.", heading=Heading.OUTPUT),

@@ -79,6 +79,7 @@ class _Declared(Struct, frozen=True, kw_only=True):
     is_hidden: bool = False
     is_fixed: bool = False
     is_read_elsewhere: bool = False
+    is_written: bool = False
 
 
 def option(
@@ -94,6 +95,7 @@ def option(
     hidden: bool = False,
     fixed: bool = False,
     read_elsewhere: bool = False,
+    written: bool = False,
 ) -> Any:
     """Declare an option, as a field of a dataclass or as the default of a command's parameter.
 
@@ -104,7 +106,7 @@ def option(
 
     Its default may come from the environment and from a file, unless it is ``fixed``: about one call alone, or about
     another thing than the options of its name elsewhere.  ``read_elsewhere`` says that the command looks at its
-    variable itself.
+    variable itself; ``written`` that the path is one of a file to write, where ``-`` is standard output.
     """
     value = parse(default) if parse and isinstance(default, str) else default
     declared = _Declared(
@@ -120,6 +122,7 @@ def option(
         is_hidden=hidden,
         is_fixed=fixed,
         is_read_elsewhere=read_elsewhere,
+        is_written=written,
     )
     return dataclasses.field(default=value, metadata={_DECLARED: declared})
 
@@ -318,7 +321,8 @@ def _type(kind: Any, declared: _Declared) -> Any:
     if declared.parse:
         return _Parsed(declared.parse)
     if kind is Path:
-        return click.Path(path_type=Path, readable=False)  # reading it says so in words of ours
+        kind_of_path = _WrittenPath if declared.is_written else click.Path
+        return kind_of_path(path_type=Path, readable=False)  # reading it says so in words of ours
     if declared.lowest is not None or declared.highest is not None:
         number_range = click.IntRange if kind is int else click.FloatRange
         return number_range(declared.lowest, declared.highest)
@@ -355,6 +359,13 @@ class _Parsed(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
         return _make(param, self._parse, value) if isinstance(value, str) else value
+
+
+class _WrittenPath(click.Path):
+    """The path of a file to write."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert("/dev/stdout" if value == "-" else value, param, ctx)
 
 
 class _Words(click.Choice[str]):

@@ -55,6 +55,7 @@ from syncer.report.summary import (
     Visit,
     block,
     bound_lines,
+    heading,
     quantity,
     require_writable,
     write_account,
@@ -341,12 +342,13 @@ def _watching(
 def summarize_fleet(title: str, result: FleetResult, output: OutputOptions) -> None:
     """Print what became of all sites, as a summary or as JSON, and write the files that the options name."""
     result = _write_files(result, output)
-    if output.json and not output.quiet:
+    if output.json:
         print_json(result.to_json())
-        return
+        if not output.quiet:
+            return
     if output.quiet and not result.exit:
         return
-    click.echo(without_secrets(block(title, list(fleet_lines(result)))), err=output.quiet)
+    click.echo(without_secrets(block(title, list(fleet_lines(result)))), err=output.talks_on_stderr)
     said = GO_ON if code_of_signal() else None  # as the run takes its leave
     for hint in dict.fromkeys(cause.hint for cause in result.causes if cause.hint and cause.hint != said):
         click.echo(f"hint: {hint}", err=True)
@@ -431,7 +433,9 @@ def report(
         "The reports that --report wrote, or --json printed.", metavar="FILE…", many=True
     ),
     json: bool = json_flag("Print the joined report as one JSON document instead of a summary."),
-    html: Path | None = option("Write it as a page too.", metavar="PAGE", heading=Heading.REPORTING, fixed=True),
+    html: Path | None = option(
+        "Write it as a page too; - is stdout.", metavar="PAGE", heading=Heading.REPORTING, fixed=True, written=True
+    ),
     exit_code: bool = flag("Exit as one run would have done.", heading=Heading.REPORTING, fixed=True),
 ) -> None:
     """Show what a run did, or several runs as one.
@@ -469,7 +473,7 @@ def report(
     if json:
         print_json(joined.to_json())
     else:
-        click.echo(_told(joined))
+        click.echo(_told(joined), err=OutputOptions(report=html).talks_on_stderr)
     if exit_code:
         raise click.exceptions.Exit(joined.exit)
 
@@ -484,10 +488,11 @@ def _told(account: Account) -> str:
     """The summary of ``account``, which begins with the runs that it is of."""
     of = _runs(account.runs)
     if isinstance(account, FleetResult):
-        return block(f"{account.command.capitalize()} Summary", [of, *fleet_lines(account)])
-    return summary("Summary", [of], account)
+        return block(heading(account.command, account.bundle), [of, *fleet_lines(account)])
+    return summary(heading(account.command, account.name, account.targets), [of], account)
 
 
 def _runs(runs: Sequence[Part]) -> str:
     began, ended = min(run.started for run in runs), max(run.ended for run in runs)
-    return f"{quantity(len(runs), 'run')} from {began:%Y-%m-%d %H:%M:%S} to {ended:%Y-%m-%d %H:%M:%S} UTC"
+    which = quantity(len(runs), "run") if len(runs) > 1 else f"run {printable(runs[0].run_id)}"
+    return f"{which} from {began:%Y-%m-%d %H:%M:%S} to {ended:%Y-%m-%d %H:%M:%S} UTC"

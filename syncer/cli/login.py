@@ -29,6 +29,7 @@ from syncer.cli.options import (
     LoginOptions,
     PaletteOptions,
     TrustOptions,
+    is_stdout,
     json_flag,
     password_option,
     registry_option,
@@ -356,7 +357,9 @@ def tune(
     ),
     json: bool = json_flag(),
     progress: bool = flag("Show no progress on stderr.", default=True, heading=Heading.REPORTING),
-    report: Path | None = option("Write all results (JSON) to this file.", metavar="FILE", heading=Heading.REPORTING),
+    report: Path | None = option(
+        "Write all results (JSON) to this file.", metavar="FILE", heading=Heading.REPORTING, written=True
+    ),
     login: LoginOptions,
     connection: ConnectionOptions,
 ) -> None:
@@ -428,7 +431,8 @@ class _Results(Struct, frozen=True):
         if self.is_json:
             print_json(found.to_json())
         elif found.has_results or not found.code:
-            click.echo(without_secrets("\n".join(lines_of_trials(found))))
+            talks_on_stderr = self.report is not None and is_stdout(self.report)
+            click.echo(without_secrets("\n".join(lines_of_trials(found))), err=talks_on_stderr)
 
 
 def _tell_trials(limits: Limits) -> Callable[[Told], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from syncer.cli.command import count, flag, option, option_group, options
 from syncer.cli.parser import Heading, Word
 from syncer.content import Along
 from syncer.errors import InvalidFile, UsageError
+from syncer.files import is_stream
 from syncer.formats.units import byte_count
 from syncer.naming import NameMapping, read_mapping
 from syncer.oci import Platform, Reference
@@ -24,6 +26,13 @@ ONE_REGISTRY = Word(
     metavar="[REGISTRY]", kind="a registry", file_hint="one bundle is named first, and then HOST[:PORT][/BASE]"
 )
 """The argument that says the same as ``--registry``."""
+
+
+def is_stdout(path: Path) -> bool:
+    """Tell whether ``path`` leads to standard output."""
+    with suppress(OSError):
+        return is_stream(path) and os.path.samestat(path.stat(), os.fstat(1))
+    return False
 
 
 def absolute(path: Path | None) -> Path | None:
@@ -306,9 +315,11 @@ class OutputOptions:
     heading: ClassVar = Heading.REPORTING
     json: bool = json_flag()
     progress: bool = flag("Show no progress on stderr.", default=True)
-    report: Path | None = option("Write the full report (JSON) to this file.", metavar="FILE")
-    trace: Path | None = option("Write a trace for Perfetto (Chrome's format) to this file.", metavar="FILE")
-    metrics_file: Path | None = option("Write metrics for node_exporter to this file.", metavar="FILE")
+    report: Path | None = option("Write the full report (JSON) to this file.", metavar="FILE", written=True)
+    trace: Path | None = option(
+        "Write a trace for Perfetto (Chrome's format) to this file.", metavar="FILE", written=True
+    )
+    metrics_file: Path | None = option("Write metrics for node_exporter to this file.", metavar="FILE", written=True)
     log_format: LogForm | None = option("Log each event on stderr instead of showing progress.")
     quiet: bool = flag("Say nothing but warnings and failures; for cron.", "-q", "--quiet")
     verbose: int = count("Log each image on stderr instead; -vv each blob too.", "-v", "--verbose")
@@ -317,6 +328,11 @@ class OutputOptions:
     def log(self) -> LogForm | None:
         """The form of the log, where there is one instead of the display."""
         return self.log_format or (LogForm.TEXT if self.verbose else None)
+
+    @property
+    def talks_on_stderr(self) -> bool:
+        """True when what is said for people goes there, since a document goes to standard output, or by ``quiet``."""
+        return self.quiet or any(map(is_stdout, filter(None, (self.report, self.trace, self.metrics_file))))
 
     @property
     def shows_progress(self) -> bool:

@@ -22,6 +22,7 @@ from syncer.cli.display import Display, LiveDisplay, Mode, NoDisplay, PlainDispl
 from syncer.cli.job import cause_of, code_of, code_of_signal
 from syncer.cli.options import LogForm, OutputOptions
 from syncer.errors import Exit, NameMissing, SyncerError, UsageError, without_secrets
+from syncer.files import is_stream
 from syncer.formats.text import find_lines
 from syncer.formats.units import Shard
 from syncer.report import Account, Report, human_bytes, human_seconds, printable, summary
@@ -124,14 +125,15 @@ class Reporter(Struct, frozen=True):
         """
         report = self.sign(report, profile, code)
         self.write(report, profile=profile)  # first: they are there though nobody may read what is printed
+        if self.options.json:
+            print_json(report.to_json())
         if self.options.quiet:
             if report.exit_code:
                 said = [*outcome, *trouble(self._unsaid(report), self.names)]
                 click.echo(without_secrets("\n".join(said)), err=True)
-        elif self.options.json:
-            print_json(report.to_json())
-        else:
-            click.echo(without_secrets(summary(title, outcome, self._unsaid(report), self.names)))
+        elif not self.options.json:
+            told = summary(title, outcome, self._unsaid(report), self.names)
+            click.echo(without_secrets(told), err=self.options.talks_on_stderr)
         if self.options.log is not None:
             return
         if self.options.json and not self.options.quiet:
@@ -147,7 +149,7 @@ class Reporter(Struct, frozen=True):
         ended = code_of_signal() or (report.exit if code is None else code)
         warnings = tuple(dict.fromkeys((*self.ending.warned, *report.warnings)))
         origin = {"version": __version__, "command": self.command, "name": name, "exit_code": int(ended)}
-        return structs.replace(report, warnings=warnings, **origin)
+        return structs.replace(report, warnings=warnings, targets=report.targets or self.targets, **origin)
 
     def _unsaid(self, report: Report) -> Report:
         """``report`` without the warnings that were said while the job ran."""
@@ -219,7 +221,7 @@ def require_outputs(options: OutputOptions) -> None:
         if path is None:
             continue
         require_writable(path)
-        if path.exists() and not path.is_file():  # /dev/null, or a pipe
+        if is_stream(path):  # /dev/null, or a pipe
             continue
         for param in context.command.params:
             value = context.params.get(param.name)
@@ -456,7 +458,7 @@ def print_plan(report: ForecastReport, options: OutputOptions, *, exit_code: boo
     if options.json:
         print_json(report.to_json())
     else:
-        click.echo(without_secrets(plan_summary(report)))
+        click.echo(without_secrets(plan_summary(report)), err=options.talks_on_stderr)
     for hint in hints_of(report.images, lists):
         click.echo(f"hint: {hint}", err=True)
     return report.exit(tell_work=exit_code)

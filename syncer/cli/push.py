@@ -61,6 +61,7 @@ def push(
         "List here what registries lack for a delta, for build --missing.",
         metavar="FILE",
         heading=Heading.REPORTING,
+        written=True,
     ),
     transfer: TransferOptions,
     login: LoginOptions,

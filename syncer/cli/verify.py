@@ -197,16 +197,17 @@ def _read(file: Path) -> bytes:
 
 
 def print_check(result: VerifyResult, options: OutputOptions) -> None:
-    """Print what a verification found; when it is to be quiet, only a failure, and that on standard error."""
+    """Print what a verification found, also as JSON; when it is to be quiet, of a failure alone, on standard error."""
+    if options.json:
+        print_json(result.to_json())
+        if not options.quiet:
+            return
     if options.quiet and result.exit is Exit.OK:
         if result.missing:
             warn(lacking(str(result.bundle), result.missing, result.wanted))
         return
-    if options.json and not options.quiet:
-        print_json(result.to_json())
-        return
     lines = [*_bundle_lines(result), *_standing(result)]
-    click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]), err=options.quiet)
+    click.echo("\n".join([*lines, f"time:    {human_seconds(result.seconds)}"]), err=options.talks_on_stderr)
     if result.missing:
         click.echo("hint: build the bundle again with --force, to have what it lacks", err=True)
     if result.check.padding * _MUCH > result.check.file_size:

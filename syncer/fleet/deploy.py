@@ -20,7 +20,6 @@ from syncer.api.result import bytes_of, looking, may_pass, new_run_id, to_all
 from syncer.api.state import Lost
 from syncer.bundle import Bundle, BundleUrl, GivenName, bundle_place, verify_bundle
 from syncer.errors import SyncerError, UsageError
-from syncer.files import available_cores
 from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
@@ -42,6 +41,7 @@ from syncer.naming import NameMapping
 from syncer.oci import Platform
 from syncer.profiles.syncfile.site import Site
 from syncer.registry import Registries, RegistrySettings, open_registries
+from syncer.report.account import available_cores
 from syncer.report.summary import Reported
 from syncer.report.timeline import MOST_BLOBS_OF_SITES, Measured, TimelineRecorder
 from syncer.transfer.events import Event

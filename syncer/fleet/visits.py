@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeAlias
 
 import anyio
@@ -19,7 +20,6 @@ from syncer.api.verify import verify_at
 from syncer.bundle import Bundle, BundleCheck
 from syncer.bundle.remote import RemoteBundle
 from syncer.errors import SyncerError, UsageError
-from syncer.files import available_memory
 from syncer.fleet import Errand, FleetOptions
 from syncer.fleet.queue import Convoy, ConvoySource
 from syncer.fleet.result import NOTHING_FORESEEN, Lacking, OutOfTime, SiteResult, SiteState, Stopped, outcome, sum_up
@@ -167,13 +167,27 @@ def pieces_in_flight(together: int, most: int) -> int:
     return min(most, max(_LEAST_IN_FLIGHT, IN_FLIGHT // together))
 
 
+def _available_memory() -> int | None:
+    """The bytes of memory that files may be kept in; None where the system does not tell.
+
+    What ``/proc/meminfo`` says is available, or the limit of the control group, as in a container (cgroup v2).
+    """
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    with suppress(OSError, ValueError):
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found, default=None)
+
+
 def open_convoy(bundle: Bundle, options: FleetOptions, sites: int) -> Convoy | None:
     """The order in which ``sites`` read; None where memory holds the bundle, or where nobody reads beside another."""
     window, size = options.read_window, bundle.local_size
     if bundle.assumed is not None:
         return None  # a delta is small
     if window is None:
-        available = available_memory()
+        available = _available_memory()
         window = 0 if available is None or size <= available else max(_LEAST_WINDOW, available // 4)
     return Convoy(size, window) if window and size and min(sites, options.at_once) > 1 else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ from msgspec import Struct, structs
 
 from syncer.content import Item
 from syncer.errors import Exit
-from syncer.files import available_cores
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.report.figures import (
     ImageAccount,
@@ -291,6 +291,11 @@ def join_reports(reports: Sequence[Report]) -> tuple[Report, tuple[str, ...]]:
         measured=reduce(Measured.plus, measured) if (measured := [r.measured for r in reports if r.measured]) else None,
     )
     return structs.replace(result, exit_code=join_codes(reports, result.exit)), tuple(repeated)
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Ended(Protocol):

@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from syncer.errors import Exit, without_secrets
+from syncer.files import is_stream
 from syncer.report.figures import ImageAccount, RegistryAccount, Report, Status
-from syncer.report.summary import is_stream, write_account
+from syncer.report.summary import write_account
 
 _SITE_SUCCESS = "syncer_site_last_success_timestamp_seconds"
 _SUCCESS = "syncer_last_success_timestamp_seconds"

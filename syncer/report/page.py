@@ -15,7 +15,7 @@ import orjson
 
 from syncer.errors import redacted
 from syncer.report.figures import ImageAccount
-from syncer.report.summary import causes_of, human_bytes, human_seconds, moved, quantity, shown, write_account
+from syncer.report.summary import causes_of, heading, human_bytes, human_seconds, moved, quantity, shown, write_account
 
 Row: TypeAlias = list[Any]
 
@@ -42,7 +42,8 @@ def render_page(document: Mapping[str, Any]) -> bytes:
     here = files("syncer.report")
     script = here.joinpath("page.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    title = _title(document)
+    name = document.get("bundle" if is_fleet else "name")
+    title = heading(document.get("command"), name, document.get("targets") or ())
     parts = {
         "SCRIPT_HASH": f"sha256-{digest}",
         "TITLE": html.escape(title),
@@ -70,12 +71,6 @@ def _clean(value: Any) -> Any:
 def _embedded(data: Mapping[str, Any]) -> str:
     """``data`` as JSON in which nothing is markup."""
     return _MARKUP.sub(lambda found: _SAFE[found[0]], orjson.dumps(data)).decode()
-
-
-def _title(document: Mapping[str, Any]) -> str:
-    command = str(document.get("command") or "run").capitalize()
-    name = document.get("bundle") if document["kind"] == "fleet" else document.get("name")
-    return f"{command} of {name}" if name else command
 
 
 def _head(title: str, document: Mapping[str, Any], facts: Iterable[tuple[str, str]]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +24,8 @@ from syncer.errors import (
     without_secrets,
 )
 from syncer.errors import human_bytes as human_bytes  # noqa: PLC0414  here are all figures for people
-from syncer.files import saving, write_whole
+from syncer.errors import printable as printable  # noqa: PLC0414
+from syncer.files import is_stream, require_no_other, saving, write_whole
 from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.report.figures import PrunedTag, PruneStatus, Report
@@ -60,6 +60,13 @@ def block(title: str, lines: Sequence[str]) -> str:
     return "\n".join([_RULE, title, _RULE, *lines])
 
 
+def heading(command: str | None, name: str | None, targets: Sequence[str] = ()) -> str:
+    """The title of an account, such as ``Push of edge to a.io/images and 2 more``, as far as it is known."""
+    more = f" and {len(targets) - 1:,} more" if len(targets) > 1 else ""
+    place = f" to {targets[0]}{more}" if targets else ""
+    return printable(f"{(command or 'summary').capitalize()}{f' of {name}' if name else ''}{place}")
+
+
 def human_seconds(seconds: float) -> str:
     """``seconds`` in units for people: ``0.8 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if seconds < 9.95:
@@ -69,11 +76,6 @@ def human_seconds(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def printable(text: str) -> str:
-    """``text`` on one line and without control characters: what a server wrote must not steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def quantity(number: int, one: str, many: str | None = None) -> str:
@@ -325,12 +327,9 @@ def failure_line(source: Reference, error: SyncerError | None) -> str:
 def require_writable(path: Path) -> None:
     """Raise ``UsageError`` when ``path`` cannot be written, so that a long run does not end without its report."""
     parent = path.parent
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory, not a file to write")
     if is_stream(path):
         return
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file to write")
+    require_no_other(path)
     if not parent.is_dir():
         raise UsageError(f"{path} cannot be written: the directory {parent} does not exist")
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -364,27 +363,9 @@ def write_report(path: Path, report: Reported) -> None:
 
 
 def write_account(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``.
-
-    What is no file, such as ``/dev/stdout`` or a pipe, gets it as it is: a file must not take its place.
-    """
+    """Write ``content`` to ``path``, whole or not at all, with mode 0644; raises ``TargetError``."""
     with saving(path):
-        if not is_stream(path):
-            write_whole(path, content, mode=0o644)
-            return
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)  # a pipe that nobody reads is an error
-        os.set_blocking(descriptor, True)
-        with open(descriptor, "wb") as stream:  # noqa: PTH123  a descriptor, not a path
-            stream.write(content)
-
-
-def is_stream(path: Path) -> bool:
-    """Tell whether ``path`` is a device, a pipe, or a name of an open file."""
-    try:
-        mode = path.stat().st_mode
-        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or str(path.readlink()).startswith("/proc/")
-    except OSError:
-        return False
+        write_whole(path, content, mode=0o644)
 
 
 class Visit(Struct, frozen=True):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct, field
 
 from syncer.errors import DigestMismatch, InvalidContent
-from syncer.files import make_directory, mark, remove_file, rename, write_whole
+from syncer.files import make_directory, remove_file, rename, sync_path, write_whole
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.oci.manifest import AnyManifest, referrer_descriptor
 from syncer.serve.directory import Arrivals, Layout, Sweep, open_plain, read_plain, taken
@@ -131,7 +131,7 @@ class Disk(Struct):
         with self._arrivals.of([digest]):
             if self.blob(origin, digest) is None:
                 return False
-            mark(self._layout.link(repository, "_blobs", digest))
+            _mark(self._layout.link(repository, "_blobs", digest))
             return True
 
     def expecting(self, digests: Iterable[Digest]) -> AbstractContextManager[None]:
@@ -153,7 +153,7 @@ class Disk(Struct):
                 self._write(self._layout.content(digest), manifest.content)
             self._write(self._layout.link(repository, "_manifests", digest), media_type.encode())
         if manifest.subject:
-            mark(self._referrers(repository, manifest.subject.digest) / _flat(digest))
+            _mark(self._referrers(repository, manifest.subject.digest) / _flat(digest))
         for tag in tags:
             self._write(self._tag(repository, tag), str(digest).encode())
 
@@ -199,7 +199,7 @@ class Disk(Struct):
         with self._arrivals.of([digest]):
             rename(upload.path, path)
             self.note_sound(digest, path.lstat())
-            mark(self._layout.link(upload.repository, "_blobs", digest))
+            _mark(self._layout.link(upload.repository, "_blobs", digest))
         self.forget(upload)
 
     def forget(self, upload: DiskUpload) -> None:
@@ -360,3 +360,10 @@ def _names(directory: Path) -> list[str]:
 
 def _flat(digest: Digest) -> str:
     return f"{digest.algorithm}-{digest.hex}"
+
+
+def _mark(path: Path) -> None:
+    """Make an empty file, which says something by its name alone; its directory is made if need be."""
+    make_directory(path.parent)
+    path.touch()
+    sync_path(path.parent)

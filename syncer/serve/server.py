@@ -27,6 +27,7 @@ from anyio import to_thread
 from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, SyncerError, UsageError
+from syncer.files import show_certificate
 from syncer.serve import reading, writing
 from syncer.serve.protocol import (
     HEADER_SECONDS,
@@ -199,18 +200,7 @@ class Tls(Struct, frozen=True, kw_only=True):
     def context(self) -> ssl.SSLContext:
         """The TLS settings of the server; raises ``InvalidFile``."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-
-        def refuse_to_ask() -> str:
-            """OpenSSL would ask at the terminal, and Ctrl-C would not end that."""
-            hint = "openssl pkey -in KEY -out FILE writes a key without one"
-            raise InvalidFile(self.key, "this key has a pass phrase, which nobody can be asked for", hint=hint)
-
-        try:
-            context.load_cert_chain(self.certificate, self.key, refuse_to_ask)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidFile(
-                self.certificate, f"with {self.key} it makes no certificate and key: {error.strerror or error}"
-            ) from None
+        show_certificate(context, self.certificate, self.key)
         return context
 
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from syncer.errors import Interrupted, SyncerError, Unreachable
 from syncer.transport.connecting import Found, Route, ServerTls, TlsSocket, find_dead_peer
-from syncer.transport.failures import BROKEN, CertificateRefused, failure_of, no_connection
+from syncer.transport.failures import BROKEN, CertificateRefused, Silent, failure_of, no_connection
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head
@@ -328,7 +328,10 @@ class BlockingConnection:
 
     def _encrypt(self, connected: Socket, tls: ServerTls, host: str | None) -> None:
         self._socket = encrypted = TlsSocket(connected, tls, host)  # known to abort() before its handshake
-        encrypted.handshake(time.monotonic() + self._limits.connect)
+        try:
+            encrypted.handshake(time.monotonic() + self._limits.connect)
+        except TimeoutError:
+            raise Silent from None
 
     def _tunnel(self) -> None:
         """Turn a connection to a proxy into one to the server beyond it; raises ``Unreachable``."""

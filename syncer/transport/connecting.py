@@ -19,6 +19,7 @@ from msgspec import Struct
 from yarl import URL
 
 from syncer.errors import NetworkError, Unreachable, UsageError
+from syncer.files import PEM, show_certificate
 from syncer.transport.failures import OutOfReach, no_connection, no_tunnel
 from syncer.transport.guard import Address, Scope, authority
 from syncer.transport.http import AnswerParser, NotHTTP, request_head
@@ -295,9 +296,6 @@ class Idle(Generic[C]):
                 connection.close()
 
 
-_PEM = "such files have lines like -----BEGIN CERTIFICATE----- and -----BEGIN PRIVATE KEY-----"
-
-
 def tls_context(settings: HostSettings) -> ssl.SSLContext:
     """TLS 1.2 or later with the system's trust (and ``SSL_CERT_FILE``) plus the host's own CA.
 
@@ -308,7 +306,7 @@ def tls_context(settings: HostSettings) -> ssl.SSLContext:
     if settings.ca_cert:
         _trust(context, settings.ca_cert)
     if settings.client_cert:
-        _show(context, settings.client_cert, settings.client_key)
+        show_certificate(context, settings.client_cert, settings.client_key)
     if settings.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -322,35 +320,9 @@ def _trust(context: ssl.SSLContext, authority: Path) -> None:
     except FileNotFoundError:
         raise UsageError(f"{told} is not there") from None
     except ssl.SSLError:
-        raise UsageError(f"{told} cannot be used: it holds no sound certificate", hint=_PEM) from None
+        raise UsageError(f"{told} cannot be used: it holds no sound certificate", hint=PEM) from None
     except OSError as error:
-        raise UsageError(f"{told} cannot be used: {error.strerror or error}", hint=_PEM) from None
-
-
-def _show(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-    told = f"the client certificate {certificate}"
-
-    def refuse_to_ask() -> str:
-        """OpenSSL would ask at the terminal, and Ctrl-C would not end that."""
-        raise UsageError(
-            f"the key {key or certificate} has a pass phrase, which nobody can be asked for",
-            hint="openssl pkey -in KEY -out FILE writes a key without one",
-        )
-
-    try:
-        context.load_cert_chain(certificate, key, refuse_to_ask)
-    except FileNotFoundError:
-        raise UsageError(f"{told} (or its key) is not there") from None
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            problem = f"{key or certificate} holds the key of another one"
-        elif key is None:
-            problem = "it must hold a certificate and its key, unless the key is in a file that is named too"
-        else:
-            problem = f"it must hold a certificate, and {key} its key"
-        raise UsageError(f"{told} cannot be used: {problem}", hint=_PEM) from None
-    except OSError as error:
-        raise UsageError(f"{told} cannot be used: {error.strerror or error}", hint=_PEM) from None
+        raise UsageError(f"{told} cannot be used: {error.strerror or error}", hint=PEM) from None
 
 
 class TlsSocket:

@@ -16,9 +16,10 @@ from http import HTTPStatus
 
 import anyio
 from msgspec import Struct
+from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, OutOfFiles, Unreachable, Unsafe, is_out_of_files
-from syncer.transport.guard import authority
+from syncer.transport.guard import Scope, authority
 from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.message import Request
 from syncer.transport.settings import Limits
@@ -52,8 +53,16 @@ class NameUnknown(Unreachable):
     """The name server says that the name does not exist."""
 
 
+class NoHttp(Interrupted):
+    """The server answers HTTP with something else."""
+
+
 class Unanswered(Interrupted):
     """The server accepted the connection, and did not answer in time."""
+
+
+class Silent(TimeoutError):
+    """The server takes the connection, and says nothing of TLS."""
 
 
 class OutOfReach(OSError):
@@ -75,7 +84,9 @@ _PROXY_LOGIN = "write the login into HTTPS_PROXY (HTTP_PROXY for plain HTTP), as
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 
+# the reasons of OpenSSL
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+_OLD_TLS = {"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"}
 
 # the codes of OpenSSL (X509_V_ERR_…)
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18
@@ -98,12 +109,8 @@ def no_connection(  # noqa: PLR0911  (one for each cause)
             return Unsafe(f"a server sends us to {host}, which is in a network that it must not send us to")
         case ssl.SSLCertVerificationError():
             return _wrong_certificate(cause, name)
-        case ssl.SSLError():
-            kind = NoTls if cause.reason in _NOT_TLS else CertificateRefused
-            return kind(
-                f"{name} cannot be spoken to by TLS: {cause.reason or cause}",
-                hint=_PLAIN_PROXY if is_proxy else "if it speaks plain HTTP, say so with http:// or --plain-http",
-            )
+        case ssl.SSLError() | Silent():
+            return _no_tls(cause, name, is_proxy=is_proxy)
         case socket.gaierror() if cause.errno in _NO_SUCH_NAME:
             return NameUnknown(
                 f"{name} cannot be found: there is no host of that name",
@@ -133,6 +140,20 @@ def no_connection(  # noqa: PLR0911  (one for each cause)
             # what the event loop says names the address, by which no two hosts would have one cause
             told = os.strerror(cause.errno).lower() if cause.errno else cause
             return Absent(f"{name} cannot be reached: {told}")
+
+
+def _no_tls(cause: ssl.SSLError | Silent, name: str, *, is_proxy: bool) -> Unreachable:
+    """The error for a server called ``name`` with which TLS failed, though not for its certificate."""
+    if isinstance(cause, Silent):
+        problem = f"{name} takes the connection, and says nothing: TLS timed out"
+        return Absent(problem, hint="is the port right, and does the server there work?")
+    if cause.reason in _NOT_TLS:
+        hint = _PLAIN_PROXY if is_proxy else "if it speaks plain HTTP, say so with http:// or --plain-http"
+        return NoTls(f"{name} does not speak TLS", hint=hint)
+    return CertificateRefused(
+        f"{name} cannot be spoken to by TLS: {cause.reason or cause}",
+        hint="syncer needs TLS 1.2 or later" if cause.reason in _OLD_TLS else None,
+    )
 
 
 def _wrong_certificate(cause: ssl.SSLCertVerificationError, name: str) -> CertificateRefused:
@@ -168,9 +189,24 @@ def speaks_http(host: str, port: int | None, *, has_certificates: bool = False) 
     return OtherScheme(f"{host} speaks plain HTTP, and no HTTPS", hint=f"write http://{_written(host, port, 80)}{rest}")
 
 
-def speaks_https(host: str, port: int | None) -> OtherScheme:
-    """The error for the server at ``host`` that was to be spoken to by HTTP, and speaks HTTPS."""
-    return OtherScheme(f"{host} speaks HTTPS", hint=f"write https://{_written(host, port, 443)}")
+def speaks_https(url: URL, *, is_told: bool) -> OtherScheme:
+    """The error for the server of ``url`` that was to be spoken to by HTTP, and speaks HTTPS.
+
+    ``is_told`` says that an option or a setting asks for plain HTTP, which loopback gets without it.
+    """
+    host = authority(url)
+    hint = f"write https://{_written(host, url.port, 443)}"
+    if is_told:
+        way = "and" if Scope.of_host(url.host or "") is Scope.LOOPBACK else "or"
+        hint = f"leave out --plain-http (plain_http in a sync file), {way} {hint}"
+    return OtherScheme(f"{host} speaks HTTPS", hint=hint)
+
+
+def speaks_neither(host: str) -> NoTls:
+    """The error for the server at ``host`` that answers both HTTPS and HTTP with something else."""
+    return NoTls(
+        f"{host} speaks neither HTTPS nor HTTP", hint="is the port right? something else than a registry listens there"
+    )
 
 
 def _written(host: str, port: int | None, usual: int) -> str:
@@ -221,7 +257,7 @@ def failure_of(error: Exception, request: Request) -> NetworkError:
         case TimeoutError() | BlockingIOError():  # what a blocking socket calls the same
             return Unanswered(f"{request}: no answer came in time")
         case NotHTTP():
-            return Interrupted(f"{request}: the answer is not HTTP")
+            return NoHttp(f"{request}: the answer is not HTTP", hint="is the address right, with its port?")
         case CutOff():
             return Interrupted(f"{request}: the answer was cut off")
         case _:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from yarl import URL
 
-from syncer.errors import Unsafe
+from syncer.errors import Unsafe, printable
 
 SHOWN = 1024
 """The number of characters of a server's text that are shown at most."""
@@ -32,8 +32,7 @@ def without_secrets(url: URL) -> str:
 
 def readable(text: str) -> str:
     """``text`` on one line, without control characters (terminal escapes among them), cut to ``SHOWN``."""
-    clean = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * SHOWN])
-    clean = " ".join(clean.split())
+    clean = " ".join(printable(text[: 4 * SHOWN]).split())
     return clean if len(clean) <= SHOWN else clean[: SHOWN - 1] + "…"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections import defaultdict, deque
@@ -17,7 +18,7 @@ from msgspec import Struct, field
 
 from syncer.errors import Interrupted, Unreachable
 from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer, is_kept
-from syncer.transport.failures import BROKEN, CertificateRefused, failure_of, no_connection
+from syncer.transport.failures import BROKEN, CertificateRefused, Silent, failure_of, no_connection
 from syncer.transport.guard import Scope, authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
@@ -70,7 +71,8 @@ class Stream(asyncio.Protocol):
 
         Raises ``TimeoutError``, ``OSError``, ``CutOff`` and ``NotHTTP``, and errors of the content to send.
         """
-        self._failure = None
+        if self._failure is not None:
+            raise self._failure
         answer = self._answer = AnswerParser(request.method)
         if content is None or isinstance(content, bytes):
             self._transport.write(head + content if content else head)
@@ -217,7 +219,8 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:
-            self.close()  # nobody asked
+            self._fail(NotHTTP())  # nobody asked
+            self.close()
             return
         try:
             answer.feed(data)
@@ -403,28 +406,35 @@ class LoopWire:
 
     async def _reach(self, route: Route) -> Stream:
         found = await self._addresses.of(route)
+        connected: socket.socket | None = None
         stream: Stream | None = None
         try:
             async with asyncio.timeout(self._limits.connect):
-                stream = await self._open(route, found)
+                connected = await self._dial(route, found)
+                stream = await self._open(route, connected)
                 if route.is_tunnel:
                     await stream.tunnel()
         except BaseException as error:
             if stream is not None:
                 stream.close()
             if isinstance(error, TimeoutError):
-                raise (route.failure(error) if stream is None else route.tunnel_failure(error)) from None
+                if stream is not None:
+                    raise route.tunnel_failure(error) from None
+                raise route.failure(error if connected is None else Silent()) from None
             if isinstance(error, OSError):
                 raise no_connection(error, authority(route.url)) from None
             raise
         return stream
 
-    async def _open(self, route: Route, found: Sequence[Found]) -> Stream:
+    async def _dial(self, route: Route, found: Sequence[Found]) -> socket.socket:
+        try:
+            return await aiohappyeyeballs.start_connection(route.allowed(found), happy_eyeballs_delay=_NEXT_ADDRESS)
+        except OSError as error:
+            raise route.failure(error) from None
+
+    async def _open(self, route: Route, connected: socket.socket) -> Stream:
         tls = route.first_tls
         try:
-            connected = await aiohappyeyeballs.start_connection(
-                route.allowed(found), happy_eyeballs_delay=_NEXT_ADDRESS
-            )
             _, stream = await asyncio.get_running_loop().create_connection(
                 lambda: Stream(route),
                 sock=connected,

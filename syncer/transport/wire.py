@@ -12,7 +12,17 @@ from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unsafe
 from syncer.transport.connecting import Addresses, Route, ServerTls, tls_context
-from syncer.transport.failures import Absent, NoTls, OtherScheme, Unanswered, no_tunnel, speaks_http, speaks_https
+from syncer.transport.failures import (
+    Absent,
+    NoHttp,
+    NoTls,
+    OtherScheme,
+    Unanswered,
+    no_tunnel,
+    speaks_http,
+    speaks_https,
+    speaks_neither,
+)
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import request_head
@@ -96,8 +106,8 @@ class Wire:
             response = await wire.exchange(request, head, route, traffic)
         except Unanswered:
             raise
-        except (NoTls, Interrupted):
-            await self._check_scheme(request, route, traffic)
+        except (NoTls, Interrupted) as error:
+            await self._check_scheme(request, route, traffic, failure=error)
             raise
         except Absent as error:
             if error.hint and not request.url.path.startswith("/v2/"):
@@ -113,32 +123,42 @@ class Wire:
             raise
         return response
 
-    async def _check_scheme(self, request: Request, route: Route, traffic: Traffic) -> None:
-        """Raise ``OtherScheme`` if the server of ``request``, which did not go well, speaks the other one.
+    async def _check_scheme(
+        self, request: Request, route: Route, traffic: Traffic, *, failure: NetworkError | None = None
+    ) -> None:
+        """Raise ``OtherScheme`` if the server of ``request``, which ended in ``failure``, speaks the other one.
 
-        An origin is asked once, without a login; behind a proxy nobody is asked.
+        ``NoTls`` is raised if it speaks neither.  An origin is asked once, without a login; behind a proxy nobody is
+        asked.
         """
         place = origin(request.url)
         if route.proxy is not None or place in self._proven:
             return
         async with self._checking.setdefault(place, anyio.Lock()):
             if place not in self._proven:
-                await self._ask_in_other_scheme(request, route, traffic)
+                await self._ask_in_other_scheme(request, route, traffic, has_no_tls=isinstance(failure, NoTls))
                 self._proven.add(place)
 
-    async def _ask_in_other_scheme(self, request: Request, route: Route, traffic: Traffic) -> None:
-        """Raise ``OtherScheme`` if the server of ``request`` answers HTTPS instead of HTTP, or HTTP instead of it."""
+    async def _ask_in_other_scheme(self, request: Request, route: Route, traffic: Traffic, *, has_no_tls: bool) -> None:
+        """Raise ``OtherScheme`` if the server of ``request`` answers HTTPS instead of HTTP, or HTTP instead of it.
+
+        ``NoTls`` is raised where it ``has_no_tls``, and answers HTTP by something else.
+        """
         host, port = authority(request.url), request.url.port
         other = structs.replace(route, tls=ServerTls(_any_certificate()) if route.tls is None else None)
         ping = Request(method="GET", url=_PING, reach=request.reach, patience=self._settings.limits.connect)
         head = request_head("GET", _PING.raw_path_qs, {"Host": host, "Connection": "close"}, None)
         try:
             (await self._loop.exchange(ping, head, other, traffic)).close()
+        except NoHttp:
+            if has_no_tls:
+                raise speaks_neither(host) from None
+            return
         except (NetworkError, ValueError):
             return
-        if other.tls is not None:
-            raise speaks_https(host, port)
         settings = self._settings.host(host)
+        if other.tls is not None:
+            raise speaks_https(request.url, is_told=bool(settings.plain_http))
         certificates = settings.ca_cert or settings.client_cert or settings.client_key
         raise speaks_http(host, port, has_certificates=bool(certificates) and not settings.is_usual)
 

@@ -74,7 +74,7 @@ async def syncer(*arguments: str | Path, home: Path, stdin: str = "", **variable
         process.kill()
         raise
     assert process.exitcode is not None
-    ran = Ran(process.exitcode, *(outputs[end].decode() for end in (pipes[1][0], pipes[2][0])))
+    ran = Ran(process.exitcode, *(outputs[end].decode(errors="surrogateescape") for end in (pipes[1][0], pipes[2][0])))
     assert "Traceback" not in ran.stderr, ran.stderr
     return ran
 

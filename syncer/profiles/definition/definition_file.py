@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from syncer.errors import AlreadyThere, InvalidFile
-from syncer.files import saving, write_whole
+from syncer.files import is_stream, saving, write_whole
 from syncer.formats.models import (
     Mistake,
     Mistakes,
@@ -121,7 +121,7 @@ def write_definition(definition: Definition, path: Path, *, force: bool = False)
     """
     content = render_definition(definition).encode()
     with saving(path):
-        if not force and path.exists() and path.read_bytes() != content:
+        if not force and path.exists() and not is_stream(path) and path.read_bytes() != content:
             raise AlreadyThere(
                 f"{path} is there already, and has other content",
                 hint="it may have been edited; replace it with --force",
