@@ -321,12 +321,51 @@ verson: 1
         "sync.yaml:3: sources[0].tags.newst",
         "sync.yaml:4: sources[1].image: 'A//b' is not an image reference",
         "sync.yaml:6: sources[2].repostory",
+        "sync.yaml:6: sources[2]: a repository needs `tags`",
         "sync.yaml:9: targets[1]: 't.io' is the second target of that name",
         "sync.yaml:11: registries.docker.io.concurrency",
         "sync.yaml:12: registries.index.docker.io.concurrency",
         "sync.yaml:12: registries.index.docker.io: docker.io above is the same registry, and has other settings",
         "sync.yaml:13: registries.lab:5000",
         "sync.yaml:14: verson",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("{image: A//b, tags: x}", [".image: 'A//b'", ": `tags` belong to a `repository`"]),
+        ("{image: a, images_file: b, as: 'x:1', project_id: p}", [": it names image and", ": `project_id` belongs to"]),
+        ("{images_file: [], as: x}", [".images_file: it must be a text", ": `as` belongs to an `image`"]),
+        ("{repository: a/b, as: 'A:1'}", [".as: 'A:1' is not", ": a repository needs `tags`"]),
+        ("{imgae: a}", [".imgae: there is no such field; did you mean image?"]),
+        ("{image: a, tgas: all}", [".tgas: there is no such field; did you mean tags?", ": `tags` belong to a"]),
+        ("{zzz: a}", [".zzz: no such field; known: "]),
+        (
+            "{chart: {name: n, values_files: v}}",
+            [".chart.repository: it is required", ".chart: `values_files` are for"],
+        ),
+        ("{repository: a/b, tags: {names: [], exclude: []}}", [".tags.exclude: it must be a mapping"]),
+        ("{repository: a/b, tags: {newest: 0}}", [".tags.newest: it must be 1 or more"]),
+    ],
+)
+def test_fields_that_do_not_fit_are_told_beside_fields_that_are_wrong(source: str, told: list[str]) -> None:
+    """A field with a mistake is there all the same, and so is the one that a misspelt name means."""
+    with pytest.raises(InvalidFile) as raised:
+        parse(f"sources: [{source}]\ntargets: [{{registry: t.io}}]\n")
+
+    for each, start in zip(raised.value.all, told, strict=True):
+        assert str(each).startswith(f"sync.yaml:1: sources[0]{start}")
+
+
+def test_a_login_with_a_wrong_field_is_told_what_else_it_lacks() -> None:
+    told = mistake("{username: lab, password_env: LAB_PASSWORD}", "{username: '', helpr: x}").all
+    lacking = mistake("{username: lab, password_env: LAB_PASSWORD}", "{username: []}").all
+
+    assert [each.field.rpartition(".")[2] for each in told] == ["username", "helpr", "credentials"]
+    assert [str(each).rpartition(": ")[2] for each in lacking] == [
+        "it must be a text",
+        "it needs one user and one password",
     ]
 
 

@@ -8,22 +8,23 @@ A ``Model`` is a Struct whose annotations say how its fields are read::
         values_files: Annotated[tuple[FilePath, ...], one_or_many] = ()
 
 ``Annotated`` holds the ``Reader`` of a field, or functions that make another one of the reader that the type has by
-itself.  A rule for several fields stands in ``__post_init__``, and raises ``UsageError``.
+itself.  A rule for several fields stands in ``problems``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from inspect import cleandoc
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from msgspec import NODEFAULT, Struct, field
+from msgspec import NODEFAULT, Struct, field, structs
 
-from syncer.errors import InvalidFile, SyncerError
+from syncer.errors import InvalidFile, SyncerError, UsageError
 from syncer.formats.yaml import Step, line_of, nearest, spell_path, unknown_field
 
 Schema: TypeAlias = dict[str, Any]
@@ -42,6 +43,22 @@ class Model(Struct, frozen=True, kw_only=True):
     def longhand(cls, node: Any) -> Any:
         """The mapping that ``node`` stands for, where something shorter may be written."""
         return node
+
+    def problems(self) -> Iterator[UsageError]:
+        """Yield what is wrong with the fields together.
+
+        Of a document whose mistakes are told, each field that cannot be read is ``UNREADABLE``: it is there, and
+        nothing else is known about it.  So a rule asks for fields alone, and for no other attribute.
+        """
+        yield from ()
+
+    def __post_init__(self) -> None:
+        for problem in self.problems():
+            raise problem
+
+
+UNREADABLE: Any = object()
+"""The value of a field that has a mistake of its own."""
 
 
 AModel = TypeVar("AModel", bound=Model)
@@ -114,7 +131,7 @@ class _Collector(Struct):
             return read(node, place)
         except Mistakes as mistakes:
             self.mistakes += mistakes.found
-            return None
+            return UNREADABLE
 
     def finish(self) -> None:
         if self.mistakes:
@@ -125,20 +142,8 @@ class _Collector(Struct):
 
 _TEXT_TYPES = ("string", "number", "boolean")
 _SPELT_OTHERWISE = r"\$[{$]"  # a variable, or a dollar that is written twice (profiles/syncfile/variables.py)
-FLAGS = {
-    "true": True,
-    "false": False,
-    "yes": True,
-    "no": False,
-    "on": True,
-    "off": False,
-    "t": True,
-    "f": False,
-    "y": True,
-    "n": False,
-    "0": False,
-    "1": True,
-}
+FLAGS = dict.fromkeys(("true", "yes", "on", "t", "y", "1"), True)
+FLAGS |= dict.fromkeys(("false", "no", "off", "f", "n", "0"), False)
 """The words that are true or false, in any case."""
 
 YES_OR_NO = "|".join("".join(f"[{a.upper()}{a}]" if a.isalpha() else a for a in word) for word in FLAGS)
@@ -268,7 +273,19 @@ def fields_of(node: Any, place: Place, readers: Mapping[str, Reader], required: 
 
     A field that is unknown explains one of a similar name that is missing.
     """
-    given, collector = _mapping(node, place), _Collector()
+    collector = _Collector()
+    values = _fields(_mapping(node, place), place, readers, required, collector)
+    collector.finish()
+    return values
+
+
+def _fields(
+    given: Mapping[str, Any],
+    place: Place,
+    readers: Mapping[str, Reader],
+    required: Collection[str],
+    collector: _Collector,
+) -> dict[str, Any]:
     unknown = [name for name in given if name not in readers]
     values: dict[str, Any] = {}
     for name, read in readers.items():
@@ -276,9 +293,7 @@ def fields_of(node: Any, place: Place, readers: Mapping[str, Reader], required: 
             values[name] = collector.read(read, given[name], (*place, name))
         elif name in required and not any(nearest(other, [name]) for other in unknown):
             collector.mistakes.append(Mistake((*place, name), "it is required"))
-    for name in unknown:
-        collector.mistakes.append(Mistake((*place, name), unknown_field(name, list(readers))))
-    collector.finish()
+    collector.mistakes += [Mistake((*place, name), unknown_field(name, list(readers))) for name in unknown]
     return values
 
 
@@ -353,12 +368,34 @@ def checked(require: Callable[[Any], object], schema: Schema) -> Callable[[Reade
 
 @cache
 def _model(model: type[Model]) -> Reader:
+    names = names_of_fields(model)
+
     def read(node: Any, place: Place) -> Any:
-        names = names_of_fields(model)
-        values = fields_of(model.longhand(node), place, _readers(model), required_fields(model))
-        return _taken(lambda given: model(**given), {names[name]: each for name, each in values.items()}, place)
+        given, collector = _mapping(model.longhand(node), place), _Collector()
+        values = _fields(given, place, _readers(model), required_fields(model), collector)
+        if not collector.mistakes:
+            with suppress(UsageError):
+                return model(**{names[name]: each for name, each in values.items()})
+        raise Mistakes([*collector.mistakes, *_misfits(model, given, values, place)])
 
     return Reader(read, {"$ref": f"#/$defs/{model.__name__}"})
+
+
+def _misfits(
+    model: type[Model], given: Mapping[str, Any], values: Mapping[str, Any], place: Place
+) -> Iterator[Mistake]:
+    """Find the fields that do not fit each other, as far as it is known which ones are meant."""
+    names = names_of_fields(model)
+    meant = [name if name in names else nearest(name, list(names)) for name in given]
+    if None in meant:
+        return  # a field that is like none may have been meant for any
+    fields: dict[str, Any] = {}
+    for each in structs.fields(model):
+        is_there = each.encode_name in meant or each.required
+        default = each.default if each.default_factory is NODEFAULT else each.default_factory()
+        fields[each.name] = values.get(each.encode_name, UNREADABLE) if is_there else default
+    for problem in model.problems(SimpleNamespace(**fields)):  # type: ignore[arg-type]  # rules ask for fields alone
+        yield Mistake(place, str(problem), problem.hint)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -265,9 +266,10 @@ class Tags(TagChoice, frozen=True, kw_only=True):
             return {"all": "true"}
         return {"names": node} if isinstance(node, (list, str)) else node
 
-    def __post_init__(self) -> None:
-        if not (self.all or self.names or self.patterns or self.newest or self.exclude != TagChoice()):
-            raise UsageError("it selects no tag", hint="write `tags: all` for every tag")
+    def problems(self) -> Iterator[UsageError]:
+        patterns = (self.glob, self.regex, self.semver, self.semver_regclient)
+        if not (self.all or self.names or any(patterns) or self.newest or self.exclude != TagChoice()):
+            yield UsageError("it selects no tag", hint="write `tags: all` for every tag")
 
     def rules(self) -> TagRules:
         """The rules of these fields; ``newest`` and ``exclude`` alone apply to all tags."""
@@ -298,9 +300,9 @@ class Chart(Model, frozen=True, kw_only=True):
 
     more: ClassVar[Schema] = {"allOf": [only_with("values_files", given("scan"))]}
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         if self.values_files and not self.scan:
-            raise UsageError("`values_files` are for a `scan` of the chart's images")
+            yield UsageError("`values_files` are for a `scan` of the chart's images")
 
 
 class File(Model, frozen=True, kw_only=True):
@@ -339,23 +341,23 @@ class Source(Model, frozen=True, kw_only=True):
         ],
     }
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         given = [kind for kind in _KINDS if getattr(self, kind)]
         if len(given) != 1:
             said = f"it names {' and '.join(given)}" if given else "it names nothing to mirror"
-            raise UsageError(said, hint=f"each source has exactly one of {', '.join(_KINDS)}")
+            yield UsageError(said, hint=f"each source has exactly one of {', '.join(_KINDS)}")
         if self.repository and self.tags is None:
-            raise UsageError("a repository needs `tags`", hint="write `tags: all` for every tag")
+            yield UsageError("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
-            raise UsageError("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
+            yield UsageError("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
         if self.imgpkg and not self.image:
-            raise UsageError("`imgpkg` belongs to an `image`")
+            yield UsageError("`imgpkg` belongs to an `image`")
         if self.custom_name and not (self.image or self.repository):
-            raise UsageError("`as` belongs to an `image` or a `repository`")
-        if self.custom_name and self.custom_name.tag and not self.image:
-            raise UsageError("`as` can name a tag for an `image` only")
+            yield UsageError("`as` belongs to an `image` or a `repository`")
+        elif isinstance(self.custom_name, CustomName) and self.custom_name.tag and not self.image:
+            yield UsageError("`as` can name a tag for an `image` only")
         if self.project_id and not self.profiles:
-            raise UsageError("`project_id` belongs to `profiles`")
+            yield UsageError("`project_id` belongs to `profiles`")
 
 
 class Target(Model, frozen=True, kw_only=True):
@@ -392,13 +394,13 @@ class Credentials(Model, frozen=True, kw_only=True):
         },
     }
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         users, passwords = ([getattr(self, name) for name in names] for names in (_USERS, _PASSWORDS))
         if self.helper:
             if any(part is not None for part in (*users, *passwords)):
-                raise UsageError("a `helper` knows user and password itself")
+                yield UsageError("a `helper` knows user and password itself")
         elif [sum(part is not None for part in parts) for parts in (users, passwords)] != [1, 1]:
-            raise UsageError(
+            yield UsageError(
                 "it needs one user and one password",
                 hint="`username` or `username_env` with `password_env` or `password_file`, or a `helper` alone",
             )

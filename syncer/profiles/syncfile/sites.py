@@ -20,6 +20,7 @@ from msgspec import Struct, field, structs
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.models import (
+    UNREADABLE,
     Model,
     Schema,
     check,
@@ -110,14 +111,16 @@ class SiteTarget(Target, frozen=True, kw_only=True):
 
     more: ClassVar[Schema] = only_with("at_once", given("limit_group"))
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         if self.at_once is not None and self.limit_group is None:
-            raise UsageError(
+            yield UsageError(
                 "`at_once` belongs to a `limit_group`", hint="for all sites of a run it is the flag --at-once"
             )
+        if UNREADABLE in (self.registry, self.name):
+            return
         wanted, named = Braces.parse(self.registry).count, Braces.parse(self.name or self.registry).count
         if wanted != named:
-            raise UsageError(
+            yield UsageError(
                 f"its registry stands for {wanted:,} sites and its name for {named:,}",
                 hint="give the name the same ranges, or leave it out",
             )
@@ -134,9 +137,9 @@ class SitesDocument(Model, frozen=True, kw_only=True):
 
     more: ClassVar[Schema] = {"anyOf": [given("targets"), given("targets_csv")]}
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         if not self.targets and self.targets_csv is None:
-            raise UsageError("it names no target", hint="put sites into `targets`, or name a table as `targets_csv`")
+            yield UsageError("it names no target", hint="put sites into `targets`, or name a table as `targets_csv`")
 
 
 def sites_schema() -> dict[str, Any]:
