@@ -347,7 +347,11 @@ async def test_fail_fast_ends_at_the_first_failure(debian_registry: OpenRegistry
         ("sources: [{image: a, targets: [x]}]", "no target is called 'x'; known: localhost:9"),
         ("sources: [{images_file: none.txt}]", "none.txt: it cannot be read"),
         ("registries: {q.io: {ca_cert: none.pem}}\nsources: [{image: a}]", "none.pem is not there"),
-        ("sources: [{image: a, platforms: amd64}, {image: a}]", "is asked for in two forms"),
+        ("sources: [{image: a, platforms: amd64}, {image: a}]", "sync.yaml:1: docker.io/library/a:latest is asked for"),
+        (
+            f"map: {{docker.io: {'x/' * 124}x}}\nsources: [{{image: a}}]",
+            "sync.yaml:2: sources[0]: docker.io/library/a would land at localhost:9/x/",
+        ),
     ],
 )
 async def test_a_wrong_file_is_refused_before_anything_is_done(tmp_path: Path, text: str, said: str) -> None:

@@ -166,6 +166,76 @@ def test_two_images_cannot_have_one_name() -> None:
         merge_items(items(text))
 
 
+def test_all_names_that_contradict_each_other_are_told_with_their_lines() -> None:
+    text = """\
+sources:
+- {image: quay.io/a:1, platforms: [amd64]}
+- {image: quay.io/a:1}
+- {image: quay.io/b:1, as: x}
+- {image: quay.io/c:1, as: x}
+- {image: quay.io/d:1, as: x}
+targets: [{registry: t.io}]
+"""
+    with pytest.raises(InvalidFile) as raised:
+        merge_items(items(text))
+
+    assert [str(each) for each in raised.value.all] == [
+        "sync.yaml:3: quay.io/a:1 is asked for in two forms, here and by sync.yaml:2",
+        "sync.yaml:5: quay.io/b, of sync.yaml:4, and quay.io/c are both mapped to t.io/x:1",
+        "sync.yaml:6: quay.io/b, of sync.yaml:4, and quay.io/d are both mapped to t.io/x:1",
+    ]
+
+
+def test_each_rule_for_names_is_told_at_its_own_line() -> None:
+    """What is wrong with it alone, and that its place is at none of the targets that it is for."""
+    text = """\
+sources: [{image: A//b}]
+targets:
+- registry: t.io/base/
+  map:
+    a.io: [x]
+    b.io: other.io:5000/x
+    c.io: T.io/elsewhere
+    d.io: T.io/base
+    e.io: t.io/base/x
+- registry: http://lab
+map:
+  a.io: t.io/base
+  b.io: Team/x
+  c.io: team/x:v1
+  d: x
+  e.io: x
+  E.io: y
+  f.io: lab:80/x
+  g.io: lab/x
+  h.io: other:80/x
+"""
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+
+    assert [str(each).removeprefix("sync.yaml:") for each in raised.value.all][1:] == [
+        "5: targets[0].map.a.io: it must be a text",
+        "6: targets[0].map.b.io: b.io is mapped to other.io:5000/x, which is at another registry than t.io",
+        "7: targets[0].map.c.io: c.io is mapped to T.io/elsewhere, which is not under t.io/base",
+        (
+            "13: map.b.io: the mapping b.io=Team/x makes names that no registry can have: its repository must be lower "
+            "case, but has 'Team'"
+        ),
+        "14: map.c.io: the mapping c.io=team/x:v1 names a tag or a digest",
+        "15: map.d: the mapping d=x must start with a registry",
+        "17: map.E.io: e.io is mapped twice, to 'x' and to 'y'",
+        "20: map.h.io: h.io is mapped to other:80/x, which is at none of the targets",
+    ]
+    assert all(each.hint for each in raised.value.all if "is mapped to" in str(each))
+
+
+def test_a_rule_is_not_held_against_a_target_that_is_to_be_mended() -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse("sources: [{image: a}]\ntargets: [{registry: t.io}, {registry: 'u.io:x'}]\nmap: {a.io: u.io:5000/x}\n")
+
+    assert [each.field for each in raised.value.all] == ["targets[1].registry"]
+
+
 def test_tags_are_chosen_from_a_listing() -> None:
     file = parse()
     exporter, b = file.sources[1:3]
@@ -252,7 +322,7 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         (
             "{ghcr.io: github}",
             "{ghcr: x}",
-            "sync.yaml:26: targets[1].map: the mapping ghcr=x must start with a registry",
+            "sync.yaml:26: targets[1].map.ghcr: the mapping ghcr=x must start with a registry",
         ),
         (
             "200Mbit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -102,9 +102,7 @@ class Sources:
             for number, source in enumerate(self.file.sources):
                 if number not in self._listings or self._listings[number].unknown:
                     tasks.start_soon(self._list_source, number, source)
-        if self._mistakes:
-            of_files = [each for mistake in self._mistakes if isinstance(mistake, InvalidFile) for each in mistake.all]
-            raise InvalidFile.of(of_files) if of_files else self._mistakes[0]
+        _refuse(self._mistakes)
         items = merge_items(self._items(lambda listing: listing.references))
         if self.shard is None and self.leg is None:
             return items
@@ -171,17 +169,26 @@ class Sources:
         return not is_named and (source.tags is None or source.tags.rules().needs_listing)
 
     def _items(self, of: Callable[[Listing], Iterable[Reference]], *, ours: bool = False) -> Iterator[Item]:
-        """The items of ``of`` each listing; ``ours``: those of the shard only."""
+        """The items of ``of`` each listing; ``ours``: those of the shard only.
+
+        Names that no registry can have are told when all others are there.
+        """
+        mistakes: list[UsageError] = []
         for number, source in enumerate(self.file.sources):
             for target in self.file.targets_of(source):
                 listing = self._listings.get(number, Listing())
                 for reference in of(listing):
                     if ours and not self._is_ours(source, reference):
                         continue
-                    item = self._item(source, reference, target)
+                    try:
+                        item = self._item(source, reference, target)
+                    except UsageError as mistake:
+                        mistakes.append(self.file.blame(source, mistake))
+                        continue
                     if origin := listing.origins.get(reference):
                         item = structs.replace(item, source=origin, target=structs.replace(item.target, tag=None))
                     yield item
+        _refuse(mistakes)
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
         address = self.addresses[target.title]
@@ -351,6 +358,13 @@ def identify(file: SyncFile) -> str:
         if source.images_file is not None:
             digest.update(b"\0" + read_text(file.beside(source.images_file)).encode())
     return digest.hexdigest()
+
+
+def _refuse(mistakes: Sequence[UsageError]) -> None:
+    """Raise those of ``mistakes`` that tell their places, or else the first one, if there is any."""
+    of_files = [each for mistake in mistakes if isinstance(mistake, InvalidFile) for each in mistake.all]
+    if mistakes:
+        raise InvalidFile.of(of_files) if of_files else mistakes[0]
 
 
 def _registry_of(source: Source, name: Reference) -> str:

@@ -349,20 +349,6 @@ def _bounded(inner: Reader, bounds: Schema) -> Schema:
     return {"anyOf": [number | bounds, written]}
 
 
-def checked(require: Callable[[Any], object], schema: Schema) -> Callable[[Reader], Reader]:
-    """A reader of values that ``require`` takes, which raises ``SyncerError``."""
-
-    def with_check(inner: Reader) -> Reader:
-        def read(node: Any, place: Place) -> Any:
-            value = inner(node, place)
-            _taken(require, value, place)
-            return value
-
-        return Reader(read, schema)
-
-    return with_check
-
-
 # Readers of models
 
 

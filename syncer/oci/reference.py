@@ -167,6 +167,22 @@ def refuse_login(place: str) -> None:
         )
 
 
+def registry_place(text: str) -> tuple[str, str]:
+    """The host, as references write it, and the path that ``[http://|https://]HOST[:PORT][/BASE]`` names.
+
+    A host without a dot, behind a scheme, gets its port: a reference would take it for a part of a repository.
+
+    >>> registry_place("http://Harbor.example.com/mirror/"), registry_place("https://harbor")
+    (('harbor.example.com', 'mirror'), ('harbor:443', ''))
+    """
+    scheme, found, rest = text.rpartition("://")
+    host, _, base = rest.partition("/")
+    host = canonical_host(host.lower())
+    if found and not set(host) & set(".:") and host != "localhost":
+        host = f"{host}:{80 if scheme.lower() == 'http' else 443}"
+    return host, base.strip("/")
+
+
 def _split_login(text: str) -> tuple[str, str]:
     """The login that ``text`` may begin with, and the rest without a digest at its end."""
     before, _, after = text.rpartition("@")

@@ -14,10 +14,12 @@ from syncer.errors import InvalidReference, UsageError
 from syncer.formats.models import (
     FLAGS,
     YES_OR_NO,
+    Mistake,
+    Mistakes,
     Model,
+    Place,
     Reader,
     Schema,
-    checked,
     given,
     json_schema,
     not_empty,
@@ -31,7 +33,7 @@ from syncer.formats.models import (
     within,
 )
 from syncer.formats.units import byte_count
-from syncer.naming import NameMapping
+from syncer.naming import MappingRule, NameMapping
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
 from syncer.oci.reference import refuse_login
@@ -212,18 +214,35 @@ FilePath: TypeAlias = Annotated[Path, parsed(Path, text_schema("A path, relative
 Name: TypeAlias = Annotated[str, not_empty]
 SecretField: TypeAlias = Annotated[Secret, parsed(Secret, text_schema("Rather name a variable, or a file."))]
 
-NameRules: TypeAlias = Annotated[
-    dict[str, str],
-    checked(
-        NameMapping.from_document,
-        {
-            "description": "Names at the targets, `PREFIX: REPLACEMENT`; the longest prefix that ends at a `/` wins.",
-            "type": "object",
-            "propertyNames": text_schema(pattern=r"\s*/*([^/]*[.:\[][^/]*|localhost)(/[^:@]*)?"),
-            "additionalProperties": text_schema(),
-        },
-    ),
-]
+
+def _name_rules(inner: Reader) -> Reader:
+    """The reader of rules for names, each of which is told at its own place what is wrong with it."""
+
+    def read(node: Any, place: Place) -> Any:
+        mistakes: list[Mistake] = []
+        try:
+            given = inner(node, place)
+        except Mistakes as wrong_inside:
+            mistakes += wrong_inside.found
+            given = node if isinstance(node, dict) else {}
+        first: dict[str, MappingRule] = {}
+        for prefix, replacement in given.items():
+            try:
+                if isinstance(replacement, str):
+                    rule = MappingRule.of(prefix, replacement)
+                    NameMapping.of([first.setdefault(rule.prefix, rule), rule])
+            except UsageError as error:
+                mistakes.append(Mistake((*place, prefix), str(error), error.hint))
+        if mistakes:
+            raise Mistakes(mistakes)
+        return given
+
+    named = text_schema(pattern=r"\s*/*([^/]*[.:\[][^/]*|localhost)(/[^:@]*)?")
+    means = "Names at the targets, `PREFIX: REPLACEMENT`; the longest prefix that ends at a `/` wins."
+    return Reader(read, inner.schema | {"description": means, "propertyNames": named})
+
+
+NameRules: TypeAlias = Annotated[dict[str, str], _name_rules]
 
 ExactTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.name, text_schema(pattern=_TAG))]
 GlobTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.glob)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
@@ -15,9 +16,18 @@ from syncer.errors import InvalidFile, UsageError, hide
 from syncer.formats.models import Model, check, names_of_fields
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
-from syncer.naming import NameMapping, rename_reference, require_distinct
+from syncer.naming import MappingRule, NameMapping, find_clashes, rename_reference
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Credentials, Registry, Source, SyncDocument, Target, parse_registry_host
+from syncer.oci.reference import registry_place
+from syncer.profiles.syncfile.document import (
+    Credentials,
+    Registry,
+    Source,
+    SyncDocument,
+    Target,
+    check_registry,
+    parse_registry_host,
+)
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
 from syncer.profiles.syncfile.variables import Expansion
 
@@ -144,6 +154,12 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
         """True when a source names profiles of Palette."""
         return any(source.profiles for source in self.sources)
 
+    def blame(self, source: Source, error: UsageError) -> UsageError:
+        """The ``error`` about what ``source`` asks for, with its place in the file, if it has one."""
+        if self.tree is None or isinstance(error, InvalidFile):
+            return error
+        return mistake_at(self.tree, self.path, str(error), "sources", self.order[id(source)], hint=error.hint)
+
     def place(self, source: Source) -> str:
         """The file and line of ``source``, ``sync.yaml:12``, for warnings and errors about it."""
         return self._place("sources", self.order[id(source)])
@@ -169,8 +185,7 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
 
     def mapping_of(self, target: Target) -> NameMapping:
         """The mapping rules for ``target``: its own, then those of the whole file."""
-        parts = map(NameMapping.from_document, (self.document.map, target.map))
-        return NameMapping.of({rule.prefix: rule for part in parts for rule in part.rules}.values())
+        return _mapping(tuple(self.document.map.items()), tuple(target.map.items()))
 
     def item(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Item:
         """The item for the image ``reference`` of ``source``, with its name at ``target``.
@@ -221,6 +236,7 @@ def check_sync_file(text: str, path: Path) -> None:
 def _draft(text: str, path: Path, environment: Mapping[str, str] | None) -> Draft[SyncDocument]:
     draft = Draft.read(SyncDocument, text, path, environment, expected="a sync file has `sources` and `targets`")
     draft.add(_target_mistakes(draft.tree, path))
+    draft.add(_map_mistakes(draft.tree, path))
     return draft
 
 
@@ -292,23 +308,36 @@ def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
 def merge_items(items: Iterable[Item]) -> list[Item]:
     """Merge ``items`` of the same source and target name into one, which names all that want it; the order stays.
 
-    Raises ``UsageError`` when two of them name different platforms or referrers, and when images of two repositories
-    would get one name.
+    Raises ``InvalidFile``, with the places that want them, for all that name different platforms or referrers, and for
+    images of two repositories that would get one name.
     """
     merged: dict[tuple[Reference, Reference], Item] = {}
+    mistakes: list[InvalidFile] = []
     for item in items:
         known = merged.setdefault((item.source, item.target), item)
         if known is item:
             continue
+        here, there = item.wanted_by[0], known.wanted_by[0]
         wanted_by = (*known.wanted_by, *item.wanted_by)
         if structs.replace(known, wanted_by=wanted_by) != structs.replace(item, wanted_by=wanted_by):
-            raise UsageError(
-                f"{item.source} is asked for in two forms, by {known.wanted_by[0]} and by {item.wanted_by[0]}",
-                hint="let both name the same platforms and referrers, or give one another name with `as`",
-            )
+            hint = "let both name the same platforms and referrers, or give one another name with `as`"
+            problem = f"{item.source} is asked for in two forms, here and by {there}"
+            mistakes.append(InvalidFile(here, problem, hint=hint))
         merged[item.source, item.target] = structs.replace(known, wanted_by=wanted_by)
-    require_distinct(merged)
+    for first, second in find_clashes(merged):
+        here, there = merged[second].wanted_by[0], merged[first].wanted_by[0]
+        problem = f"{first[0].path}, of {there}, and {second[0].path} are both mapped to {second[1]}"
+        mistakes.append(InvalidFile(here, problem, hint="map each of them to a different name"))
+    if mistakes:
+        raise InvalidFile.of(mistakes)
     return list(merged.values())
+
+
+@lru_cache(maxsize=1000)  # each image at each target asks for it
+def _mapping(*parts: tuple[tuple[str, str], ...]) -> NameMapping:
+    """The rules of all ``parts``; the last one that has a prefix decides about it."""
+    mappings = [NameMapping.from_document(dict(part)) for part in parts]
+    return NameMapping.of({rule.prefix: rule for mapping in mappings for rule in mapping.rules}.values())
 
 
 def _names(document: SyncDocument) -> dict[str, Any]:
@@ -347,6 +376,40 @@ def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, 
     return ((n, each) for n, each in enumerate(entries if isinstance(entries, list) else ()) if isinstance(each, dict))
 
 
+def _place_of(target: dict[str, Any]) -> tuple[str, str] | None:
+    """The registry of ``target`` and the path in it, if it names one."""
+    try:
+        return registry_place(check_registry(target["registry"]))
+    except (UsageError, KeyError, TypeError):
+        return None
+
+
+def _map_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find rules for names whose place is at none of their targets; the model tells what is wrong with a rule alone."""
+    targets = list(_entries(tree, "targets"))
+    places = [place for _, target in targets if (place := _place_of(target))]
+    if len(places) == len(targets):  # else they may be meant for one that is to be mended
+        yield from _misplaced(tree, path, tree.get("map"), places, "map")
+    for index, target in targets:
+        if place := _place_of(target):
+            yield from _misplaced(tree, path, target.get("map"), [place], "targets", index, "map")
+
+
+def _misplaced(
+    tree: dict[str, Any], path: Path, rules: Any, places: Sequence[tuple[str, str]], *where: Step
+) -> Iterator[InvalidFile]:
+    for prefix, replacement in rules.items() if isinstance(rules, dict) else ():
+        try:
+            rule = MappingRule.of(prefix, replacement)
+        except (UsageError, AttributeError):
+            continue
+        problems = [problem for place in places if (problem := rule.misplaced(*place))]
+        if problems and len(problems) == len(places):
+            said = f"{rule.prefix} is mapped to {rule.replacement}, which is at none of the targets"
+            said = str(problems[0]) if len(places) == 1 else said
+            yield mistake_at(tree, path, said, *where, prefix, hint=problems[0].hint)
+
+
 def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
     """Find keys of ``registries`` that name one registry and have different settings."""
     first: dict[str, str] = {}
@@ -362,9 +425,9 @@ def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile
             yield mistake_at(tree, path, problem, "registries", written)
 
 
-def mistake_at(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile:
+def mistake_at(tree: Any, path: Path, problem: str, *place: Step, hint: str | None = None) -> InvalidFile:
     """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
-    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place))
+    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place), hint=hint)
 
 
 _MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
