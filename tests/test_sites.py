@@ -220,6 +220,49 @@ def test_all_mistakes_are_told_at_once(mistakes: Callable[..., list[str]]) -> No
     assert told[9].endswith("(and 1 more of its sites)")
 
 
+def test_what_other_targets_contradict_is_told_whatever_else_is_wrong(mistakes: Callable[..., list[str]]) -> None:
+    """Registries, names and limits of groups, also of targets with mistakes of their own; and keys that stand twice."""
+    told = mistakes(
+        """\
+        targets:
+          - {registry: a.example.com, lables: {}, name: one, limit_group: g, at_once: 2}
+          - {registry: http://a.example.com/, windows: []}
+          - {registry: "b.example.com:443", enabled: maybe, name: one, limit_group: g, at_once: 3}
+          - {registry: https://b.example.com, at_once: 0}
+          - {registry: "c-{1..2}.example.com", name: x, bytes_per_second: 5Q}
+          - {registry: c-2.example.com, name: y, name: z}
+        targets_csv: sites.csv
+        map: {}
+        map: {a.io: x}
+        """,
+        """\
+        registry,enabled
+        A.example.com,maybe
+        """,
+    )
+
+    assert sorted(told) == sorted(
+        [
+            "sites.yaml:2: targets[0].lables: there is no such field; did you mean labels?",
+            "sites.yaml:3: targets[1]: a.example.com is a target already, at sites.yaml:2",
+            "sites.yaml:3: targets[1].windows: it must not be empty",
+            "sites.yaml:4: targets[2].enabled: it must be true or false",
+            "sites.yaml:4: targets[2]: 'one' is the name of another site already, at sites.yaml:2",
+            "sites.yaml:4: targets[2]: its group g has `at_once: 2` in another target, and 3 here",
+            "sites.yaml:5: targets[3].at_once: it must be 1 or more",
+            "sites.yaml:5: targets[3]: `at_once` belongs to a `limit_group`",
+            "sites.yaml:5: targets[3]: b.example.com is a target already, at sites.yaml:4",
+            "sites.yaml:6: targets[4].bytes_per_second: '5Q' is not a number of bytes",
+            "sites.yaml:6: targets[4]: its registry stands for 2 sites and its name for 1",
+            "sites.yaml:7: targets[5].name: the key 'name' stands twice in one mapping",
+            "sites.yaml:7: targets[5]: c-2.example.com is a target already, at sites.yaml:6",
+            "sites.yaml:10: map: the key 'map' stands twice in one mapping, on line 9 as well",
+            "sites.csv:2: enabled: it must be true or false",
+            "sites.csv:2: a.example.com is a target already, at sites.yaml:2",
+        ]
+    )
+
+
 def test_too_many_sites_are_refused_before_they_are_made(
     mistakes: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,15 +10,13 @@ from syncer.formats.models import check
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_file import (
-    Helper,
-    Login,
     SyncFile,
-    find_login,
     merge_items,
     parse_sync_file,
     read_sync_file,
     select_images,
 )
+from syncer.profiles.syncfile.variables import Helper, Login, find_login
 from syncer.registry import RegistrySettings
 
 COMPLETE = """\
@@ -342,7 +340,7 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         (
             "  name: lab",
             "  name: harbor.example.com/mirror",
-            "sync.yaml:24: targets[1]: 'harbor.example.com/mirror' is the second",
+            "sync.yaml:14: sources[1].targets[0]: no target is called",
         ),
         ("password_env: LAB_PASSWORD", "helper: x", "sync.yaml:34: registries.lab:5000.credentials: a `helper` knows"),
         (
@@ -390,15 +388,105 @@ verson: 1
         "sync.yaml:3: sources[0].tags.semver[0]: 'x.y.z' is not a range of versions: 'x.y.z' is no comparison",
         "sync.yaml:3: sources[0].tags.newst",
         "sync.yaml:4: sources[1].image: 'A//b' is not an image reference",
+        "sync.yaml:5: sources[1].targets[0]: no target is called 'nowhere'; known: t.io",
         "sync.yaml:6: sources[2].repostory",
         "sync.yaml:6: sources[2]: a repository needs `tags`",
-        "sync.yaml:9: targets[1]: 't.io' is the second target of that name",
+        "sync.yaml:9: targets[1]: t.io is a target already, at sync.yaml:8",
         "sync.yaml:11: registries.docker.io.concurrency",
         "sync.yaml:12: registries.index.docker.io.concurrency",
         "sync.yaml:12: registries.index.docker.io: docker.io above is the same registry, and has other settings",
         "sync.yaml:13: registries.lab:5000",
         "sync.yaml:14: verson",
     ]
+
+
+def told(text: str) -> list[str]:
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+    return [str(each).removeprefix("sync.yaml:") for each in raised.value.all]
+
+
+def test_a_key_that_stands_twice_is_told_beside_all_else() -> None:
+    """And nothing is said about its value, of which two are there."""
+    text = """\
+sources:
+- image: A//b
+  image: B//c
+- {image: D//e, targets: [lab]}
+targets:
+- registry: t.io
+targets:
+- {registry: u.io, nmae: x}
+registries:
+  a.io:
+    insecure: maybe
+    insecure: true
+"""
+    assert [line.partition(": its")[0] for line in told(text)] == [
+        "3: sources[0].image: the key 'image' stands twice in one mapping, on line 2 as well",
+        "4: sources[1].image: 'D//e' is not an image reference",
+        "7: targets: the key 'targets' stands twice in one mapping, on line 5 as well",
+        "8: targets[0].nmae: there is no such field; did you mean name?",
+        "12: registries.a.io.insecure: the key 'insecure' stands twice in one mapping, on line 11 as well",
+    ]
+
+
+def test_two_targets_are_neither_one_place_nor_of_one_name() -> None:
+    text = """\
+sources: [{image: a}, {image: b, tagets: x}]
+targets:
+- registry: harbor.example.com/dd/
+- registry: http://Harbor.example.com/dd
+- {registry: "harbor.example.com:443/dd", name: second}
+- {registry: harbor.example.com/other, name: third}
+- {registry: registry-1.docker.io/a, name: third}
+- {registry: docker.io/a}
+- {registry: "http://harbor.example.com:443/dd"}
+- {registry: "https://harbor"}
+- {registry: "harbor:443"}
+- {registry: "http://harbor:8080"}
+- {registry: "https://harbor:8080", name: other names, map: {a.io: a, b.io: b}}
+- {registry: "https://harbor:8080/", name: the same ones, map: {b.io: b, a.io: a}}
+"""
+    assert told(text)[1:] == [
+        "4: targets[1]: harbor.example.com/dd is a target already, at sync.yaml:3",
+        "5: targets[2]: harbor.example.com/dd is a target already, at sync.yaml:3",
+        "7: targets[4]: 'third' is the second target of that name",
+        "8: targets[5]: docker.io/a is a target already, at sync.yaml:7",
+        "11: targets[8]: harbor is a target already, at sync.yaml:10",
+        "14: targets[11]: harbor:8080 is a target already, at sync.yaml:13",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("targets", "is_told"),
+    [
+        ("[{registry: 't.io:x', name: lab}]", True),
+        ("[{registry: t.io}, {registry: t.io/}]", True),
+        ("[{registry: u.io, mpa: {a.io: x}}]", True),
+        ("[{registry: t.io, nmae: nowhere}]", False),
+        ("[{registry: t.io}, nowhere]", False),
+        ("[{registry: t.io}, {map: {}}]", False),
+        ("[{registry: t.io}, {registry: u.io, name: [nowhere]}]", False),
+        ("[{registry: t.io, name: '${ABSENT}'}]", False),
+        ("[{registry: t.io, name: a, name: nowhere}]", False),
+        ("{registry: nowhere}", False),
+    ],
+)
+def test_a_name_of_no_target_is_told_unless_it_may_be_that_of_one_with_a_mistake(targets: str, is_told: bool) -> None:
+    lines = told(f"sources: [{{image: A//b, targets: [nowhere]}}]\ntargets: {targets}\n")
+
+    assert any("no target is called 'nowhere'" in line for line in lines) == is_told
+    assert any("A//b" in line for line in lines)
+
+
+def test_a_source_for_no_target_is_a_mistake() -> None:
+    """An empty list would go to all of them."""
+    with pytest.raises(InvalidFile) as raised:
+        parse("sources: [{image: a, targets: []}]\ntargets: [{registry: t.io}]\n")
+
+    assert str(raised.value) == "sync.yaml:1: sources[0].targets: it must not be empty"
+    assert raised.value.hint == "leave `targets` out for all targets, and the source out for none"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart
 from syncer.profiles.syncfile.document import Chart, Registry, Source, Target
-from syncer.profiles.syncfile.sync_file import Helper, RegistriesFile, SyncFile, find_login, merge_items, select_images
+from syncer.profiles.syncfile.sync_file import RegistriesFile, SyncFile, merge_items, select_images
+from syncer.profiles.syncfile.variables import Helper, find_login
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
 

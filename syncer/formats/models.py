@@ -308,22 +308,27 @@ def one_or_many(many: Reader) -> Reader:
     )
 
 
-def _refusing(inner: Reader, problem: Callable[[Any], str | None], schema: Schema) -> Reader:
+def _refusing(inner: Reader, problem: Callable[[Any], str | None], schema: Schema, hint: str | None = None) -> Reader:
     """A reader of the values of ``inner``, but of those with a problem."""
 
     def read(node: Any, place: Place) -> Any:
         value = inner(node, place)
         if said := problem(value):
-            raise wrong(place, said)
+            raise wrong(place, said, hint)
         return value
 
     return Reader(read, schema)
 
 
-def not_empty(inner: Reader) -> Reader:
+def not_empty(inner: Reader, hint: str | None = None) -> Reader:
     """A reader of a text or a list that has something in it."""
     least = "minItems" if "items" in inner.schema else "minLength"
-    return _refusing(inner, lambda value: None if value else "it must not be empty", inner.schema | {least: 1})
+    return _refusing(inner, lambda value: None if value else "it must not be empty", inner.schema | {least: 1}, hint)
+
+
+def not_empty_but(hint: str) -> Callable[[Reader], Reader]:
+    """``not_empty``, where ``hint`` says how else what might be meant is written."""
+    return lambda inner: not_empty(inner, hint)
 
 
 def within(least: int, most: int | None = None) -> Callable[[Reader], Reader]:
@@ -357,14 +362,25 @@ def _model(model: type[Model]) -> Reader:
     names = names_of_fields(model)
 
     def read(node: Any, place: Place) -> Any:
-        given, collector = _mapping(model.longhand(node), place), _Collector()
+        longhand, collector = model.longhand(node), _Collector()
+        given = _mapping(longhand, place)
         values = _fields(given, place, _readers(model), required_fields(model), collector)
         if not collector.mistakes:
             with suppress(UsageError):
                 return model(**{names[name]: each for name, each in values.items()})
-        raise Mistakes([*collector.mistakes, *_misfits(model, given, values, place)])
+        found, depth = [*collector.mistakes, *_misfits(model, given, values, place)], len(place)
+        if longhand is not node:  # nobody wrote the names of its fields
+            found = [structs.replace(each, place=place + each.place[depth + 1 :]) for each in found]
+        raise Mistakes(found)
 
     return Reader(read, {"$ref": f"#/$defs/{model.__name__}"})
+
+
+def readable(model: type[Model], tree: Any) -> dict[str, Any]:
+    """The fields of ``tree`` that can be read as those of ``model``, whatever is wrong with the others."""
+    names, given = names_of_fields(model), model.longhand(tree)
+    values = _fields(given, (), _readers(model), (), _Collector()) if isinstance(given, dict) else {}
+    return {names[name]: value for name, value in values.items() if value is not UNREADABLE}
 
 
 def _misfits(
@@ -434,8 +450,6 @@ def reader_of(hint: Any) -> Reader:
 # What an editor knows of such a document.  A parsed file holds nothing but texts, mappings and lists; a schema is held
 # against what YAML's own types make of the same text, so that a text may look like a number there.
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
 
 def given(name: str) -> Schema:
     """The condition that a mapping has the field ``name``, and something in it."""
@@ -451,7 +465,7 @@ def json_schema(model: type[Model], title: str) -> Schema:
     """The JSON Schema (2020-12) of the documents that ``check`` takes for a ``model``, as far as one can say it."""
     inner = {each.__name__: _schema(each) for each in _inner_models(model)}
     schema: Schema = _in_order({"$defs": inner} | _schema(model) | {"title": title})
-    return {"$schema": _DIALECT, "title": title} | schema
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title} | schema
 
 
 def _in_order(schema: Any) -> Any:

@@ -31,6 +31,7 @@ _VALUE = 100  # bytes of a value in memory, beside its text
 _MAX_SILENCE = 8 * 1024 * 1024  # bytes from which the parser makes no value
 _TOO_DEEP = f"it is nested deeper than {_MAX_DEPTH} levels"
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
+_EMPTY_KEY = "''"
 _KEY_PROBLEM = "a key must be a text; a value that begins with { needs quotes"
 
 
@@ -54,12 +55,14 @@ class Seq(list[Any]):
         self.lines: list[int] = []
 
 
-def parse_yaml(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> Any:
+def parse_yaml(
+    text: str, origin: Path | str, *, max_nodes: int = MAX_NODES, repeated: list[InvalidFile] | None = None
+) -> Any:
     """Parse the one document in ``text`` into ``Map``, ``Seq``, ``str`` or None; an empty text gives None.
 
-    Raises ``InvalidFile``, which names ``origin``, line and column.
+    Raises ``InvalidFile``, which names ``origin``, line and column; ``repeated`` is that of ``parse_documents``.
     """
-    documents = parse_documents(text, origin, max_nodes=max_nodes)
+    documents = parse_documents(text, origin, max_nodes=max_nodes, repeated=repeated)
     if len(documents) > 1:
         raise InvalidFile(origin, f"it holds {len(documents)} documents, and one is expected")
     return documents[0] if documents else None
@@ -71,7 +74,7 @@ def parse_documents(
     """Parse all documents in ``text``, which may be none; see ``parse_yaml``.
 
     With ``repeated`` a key may stand twice in one mapping: the last value counts, and what would have been raised is
-    added to the list, since some programs accept that and others do not.
+    added to the list, for those who tell it beside other mistakes, or know a program that accepts it.
     """
     builder = _Builder(origin, max_nodes, repeated)
     for event in _events(text, origin):
@@ -135,8 +138,10 @@ def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
 
 
 def spell_path(path: tuple[Step, ...]) -> str:
-    """The text for ``path``: ``pack.content.images[0].image``."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    """The text for ``path``: ``pack.content.images[0].image``; an empty key is ``''``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step or _EMPTY_KEY}" for step in path).removeprefix(
+        "."
+    )
 
 
 def unknown_field(name: str, known: list[str]) -> str:
@@ -160,6 +165,7 @@ class _Frame(Struct):
     key: str | None = None
     merging: bool = False
     merged: list[Map] = field(default_factory=list)
+    starts: dict[str, int] = field(default_factory=dict)  # the lines of the keys
 
     @property
     def wants_key(self) -> bool:
@@ -243,19 +249,29 @@ class _Builder:
             if not isinstance(value, str):
                 raise self._error(event, _KEY_PROBLEM)
             frame.key, frame.merging = value, is_merge
+            if value not in frame.node:
+                frame.starts[value] = line
+            elif not is_merge:
+                self._repeat(frame, value, line)
         elif frame.merging:
             frame.merged += self._mergeable(event, value)
             frame.key, frame.merging = None, False
         else:
             key = frame.key or ""
-            if key in frame.node:
-                error = self._error(event, f"the key {key[:80]!r} stands twice in one mapping")
-                if self._repeated is None:
-                    raise error
-                self._repeated.append(error)
             frame.node[key] = value
             frame.node.lines[key] = line
             frame.key = None
+
+    def _repeat(self, frame: _Frame, key: str, line: int) -> None:
+        above = [each.key if isinstance(each.node, Map) else len(each.node) for each in self._open[:-1]]
+        place = spell_path((*(step for step in above if step is not None), key))
+        first = frame.starts.get(key, line)
+        also = f", on line {first} as well" if first < line else ""
+        problem = f"the key {key[:80]!r} stands twice in one mapping{also}"
+        error = InvalidFile(self._origin, problem, line=line, field=place[:400])
+        if self._repeated is None:
+            raise error
+        self._repeated.append(error)
 
     def _mergeable(self, event: Any, value: Any) -> list[Map]:
         """The mappings that ``<<`` merges: one, or a list of them (yaml.org/type/merge.html)."""

@@ -23,6 +23,7 @@ from syncer.formats.models import (
     given,
     json_schema,
     not_empty,
+    not_empty_but,
     one_of_kinds,
     one_or_many,
     only_with,
@@ -251,6 +252,7 @@ VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver, text_sch
 RegclientVersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver_regclient)]
 
 
+_SOME_TARGETS = not_empty_but("leave `targets` out for all targets, and the source out for none")
 _KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart", "file")
 
 
@@ -345,7 +347,7 @@ class Source(Model, frozen=True, kw_only=True):
     file: File | None = None
     platforms: Annotated[tuple[PlatformName, ...], one_or_many] | None = None  # None: as for the whole file
     referrers: ReferrersChoice | None = None  # likewise
-    targets: Annotated[tuple[Name, ...], one_or_many] = ()  # names of targets; none: all
+    targets: Annotated[tuple[Name, ...], _SOME_TARGETS, one_or_many] = ()  # names of targets; none: all
     imgpkg: bool = False  # the image may be a bundle of imgpkg's, whose images are mirrored too
     custom_name: CustomNameField | None = field(default=None, name="as")  # of an image or a repository
 

@@ -28,16 +28,18 @@ from syncer.formats.models import (
     json_schema,
     names_of_fields,
     not_empty,
+    not_empty_but,
     one_or_many,
     only_with,
     parsed,
+    readable,
     text_schema,
     within,
 )
 from syncer.formats.text import read_table, read_text
 from syncer.formats.units import Braces
 from syncer.formats.windows import Window
-from syncer.formats.yaml import Map, Seq, line_of
+from syncer.formats.yaml import Map, Seq, line_of, spell_path
 from syncer.naming import MappingRule, NameMapping
 from syncer.profiles.syncfile.document import (
     ByteCount,
@@ -50,7 +52,7 @@ from syncer.profiles.syncfile.document import (
     check_registry,
 )
 from syncer.profiles.syncfile.site import LimitGroup, Site
-from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile
+from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile, target_key
 
 MAX_SITES = 1_000_000
 """Sites of one file."""
@@ -87,6 +89,9 @@ _Time: TypeAlias = Annotated[
 ]
 
 
+_SOME_WINDOWS = not_empty_but("leave `windows` out for any time, and write `enabled: false` for never")
+
+
 class SiteTarget(Target, frozen=True, kw_only=True):
     """One entry of ``targets``: a site, or as many as the ranges in its registry have numbers."""
 
@@ -107,7 +112,7 @@ class SiteTarget(Target, frozen=True, kw_only=True):
     bytes_per_second: ByteCount | None = None  # of the site; with a group, of all its sites together
     limit_group: Name | None = None
     at_once: Annotated[int, within(1)] | None = None  # sites of the group
-    windows: Annotated[tuple[_Time, ...], one_or_many] = ()
+    windows: Annotated[tuple[_Time, ...], _SOME_WINDOWS, one_or_many] = ()
 
     more: ClassVar[Schema] = only_with("at_once", given("limit_group"))
 
@@ -165,7 +170,10 @@ def parse_sites(text: str, path: Path, environment: Mapping[str, str]) -> SitesF
     collected = _Collected(draft.tree, path)
     targets = draft.tree.get("targets")
     for index, entry in enumerate(targets if isinstance(targets, list) else ()):
-        collected.add_entry(entry, path, line_of(draft.tree, ("targets", index)), f"targets[{index}]")
+        target = draft.document.targets[index] if draft.document else _readable_part(entry)
+        if target is not None:
+            place = ("targets", index)
+            collected.targets.append(_Placed(target, path, line_of(draft.tree, place), spell_path(place)))
     table = draft.tree.get("targets_csv")
     if isinstance(table, str) and table:
         collected.add_table(path.parent / Path(table).expanduser())
@@ -198,6 +206,24 @@ class _Placed(Struct, frozen=True):
         return InvalidFile(self.origin, problem, line=self.line, field=self.spelt)
 
 
+_OF_OTHERS = (
+    "registry",
+    "name",
+    "limit_group",
+    "at_once",
+    "bytes_per_second",
+)  # fields that two targets may not agree on
+
+
+def _readable_part(entry: Any) -> SiteTarget | None:
+    """The part of a target that others may contradict, whatever is wrong with the rest; None without its registry."""
+    known = readable(SiteTarget, entry)
+    for fields in (_OF_OTHERS, _OF_OTHERS[:1]):
+        with suppress(UsageError, KeyError):
+            return SiteTarget(registry=known["registry"], **{name: known[name] for name in fields[1:] if name in known})
+    return None
+
+
 class _Collected(Struct):
     """The targets of a file as far as they are right, their sites by their keys, and the mistakes about them."""
 
@@ -206,12 +232,7 @@ class _Collected(Struct):
     mistakes: list[InvalidFile] = field(default_factory=list)
     targets: list[_Placed] = field(default_factory=list)
     sites: dict[str, Site] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)  # and their places
-
-    def add_entry(self, entry: Any, origin: Path, line: int | None, spelt: str) -> None:
-        """Add one target; what is wrong with it alone is told by the model of the whole file."""
-        with suppress(InvalidFile):
-            self.targets.append(_Placed(check(SiteTarget, entry, origin), origin, line, spelt))
+    names: dict[str, Site] = field(default_factory=dict)  # and by their names
 
     def add_table(self, path: Path) -> None:
         """Add the targets of a table."""
@@ -221,10 +242,14 @@ class _Collected(Struct):
             self.mistakes.append(wrong)
             return
         for line, row in rows:
+            target: SiteTarget | None
             try:
-                self.targets.append(_Placed(check(SiteTarget, row, path, line=line), path, line))
+                target = check(SiteTarget, row, path, line=line)
             except InvalidFile as wrong:
                 self.mistakes += wrong.all
+                target = _readable_part(row)
+            if target is not None:
+                self.targets.append(_Placed(target, path, line))
 
     def expand(self) -> None:
         """Make the sites of the targets."""
@@ -276,23 +301,16 @@ class _Collected(Struct):
             )
 
     def _add(self, site: Site) -> str | None:
-        """Add ``site``, or tell what is wrong with it."""
-        if problem := self._problem(site):
-            return problem
-        self.sites[site.key] = site
-        self.names[site.name] = site.place
-        return None
-
-    def _problem(self, site: Site) -> str | None:
+        """Add ``site``, and tell what is wrong with it."""
         try:
             check_registry(site.registry)
         except UsageError as error:
             return str(error)
-        if known := self.sites.get(site.key):
+        known = self.sites.setdefault(target_key(site.registry), site)
+        named = self.names.setdefault(site.name, site)
+        if known is not site:
             return f"{site.key} is a target already, at {known.place}"
-        if site.name in self.names:
-            return f"{site.name!r} is the name of another site already, at {self.names[site.name]}"
-        return None
+        return None if named is site else f"{site.name!r} is the name of another site already, at {named.place}"
 
     def _mapping(self, target: SiteTarget) -> NameMapping:
         rules: dict[str, MappingRule] = {}

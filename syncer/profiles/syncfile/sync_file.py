@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,6 @@ from syncer.naming import MappingRule, NameMapping, find_clashes, rename_referen
 from syncer.oci import Platform, Reference
 from syncer.oci.reference import registry_place
 from syncer.profiles.syncfile.document import (
-    Credentials,
     Registry,
     Source,
     SyncDocument,
@@ -100,7 +99,7 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
         """``document``, which was read from ``path`` as ``tree``; without a tree nothing has a line.
 
         ``from_variables`` are the places of values that the environment gave.
-        Raises ``InvalidFile`` for targets of one name, and for names of targets that are not there.
+        Raises ``InvalidFile`` for targets of one name or one place, and for names of targets that are not there.
         """
         if tree is None and (mistakes := list(_target_mistakes(_names(document), path))):
             raise InvalidFile.of(mistakes)
@@ -235,7 +234,7 @@ def check_sync_file(text: str, path: Path) -> None:
 
 def _draft(text: str, path: Path, environment: Mapping[str, str] | None) -> Draft[SyncDocument]:
     draft = Draft.read(SyncDocument, text, path, environment, expected="a sync file has `sources` and `targets`")
-    draft.add(_target_mistakes(draft.tree, path))
+    draft.add(_target_mistakes(draft.tree, path, draft.expansion))
     draft.add(_map_mistakes(draft.tree, path))
     return draft
 
@@ -265,14 +264,16 @@ class Draft(Struct, Generic[Document]):
 
         Raises ``InvalidFile`` for what is no YAML or no mapping; then ``expected`` says what such a file has.
         """
-        written = parse_yaml(text, path)
+        repeated: list[InvalidFile] = []
+        written = parse_yaml(text, path, repeated=repeated)
         if not isinstance(written, Map):
             is_what = "it is empty" if written is None else "it must be a mapping"
             raise InvalidFile(path, f"{is_what}, and {expected}", line=1, hint=_ELSEWHERE)
         expansion = Expansion(environment, path)
         tree = expansion.expand(written)
         hide(expansion.secrets)  # before anything is said about the values
-        draft = cls(None, tree, expansion, list(expansion.mistakes))
+        expansion.unknown |= {each.field for each in repeated}  # which value is meant is not known
+        draft = cls(None, tree, expansion, [*repeated, *expansion.mistakes])
         try:
             draft.document = check(model, tree, path, line=1)
         except InvalidFile as invalid:
@@ -286,7 +287,7 @@ class Draft(Struct, Generic[Document]):
         return self.expansion.places
 
     def add(self, mistakes: Iterable[InvalidFile]) -> None:
-        """Add ``mistakes``, but for those about values whose variables are not known."""
+        """Add ``mistakes``, but for those about values that are not known."""
         single = [one for each in mistakes for one in each.all]
         for one in single:
             one.more = ()
@@ -343,30 +344,57 @@ def _mapping(*parts: tuple[tuple[str, str], ...]) -> NameMapping:
 def _names(document: SyncDocument) -> dict[str, Any]:
     """The names of targets in a document that a program made, as the tree of a file has them."""
     return {
-        "targets": [{"registry": target.registry, "name": target.name} for target in document.targets],
+        "targets": [{"registry": each.registry, "name": each.name, "map": each.map} for each in document.targets],
         "sources": [{"targets": list(source.targets)} for source in document.sources],
     }
 
 
-def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
-    """Find the targets of one name, and names of targets that are not there, whatever else is wrong in ``tree``."""
+def _target_mistakes(tree: dict[str, Any], path: Path, expansion: Expansion | None = None) -> Iterator[InvalidFile]:
+    """Find targets of one place or one name, and names of targets that are not there, whatever else is wrong.
+
+    Two that give images other names by rules of their own may be one place.
+    """
     titles: set[str] = set()
-    are_all_known = True
+    places: dict[tuple[str, ...], int] = {}
     for index, target in _entries(tree, "targets"):
-        title = target.get("name") or target.get("registry")
-        if not isinstance(title, str):
-            are_all_known = False
-            continue
-        is_second = title in titles
-        if is_second:
+        registry, own = target.get("registry"), target.get("map")
+        title = target.get("name") or registry
+        place = target_key(registry) if registry and _place_of(registry) else ""
+        key = (place, *sorted(map(str, own.items() if isinstance(own, dict) else ())))
+        first = places.setdefault(key, index) if place else index
+        if first != index:
+            line = line_of(tree, ("targets", first))
+            there = f"at {path}:{line}" if line else f"as targets[{first}]"
+            hint = "two targets at one place give images other names there, each by its own `map`"
+            yield mistake_at(tree, path, f"{place} is a target already, {there}", "targets", index, hint=hint)
+        elif isinstance(title, str) and title in titles:
             yield mistake_at(tree, path, f"{title!r} is the second target of that name", "targets", index)
-        are_all_known &= not is_second and target.keys() <= names_of_fields(Target).keys()
-        titles.add(title)
-    for index, source in _entries(tree, "sources") if titles and are_all_known else ():
-        named = source.get("targets")
-        for place, name in enumerate([named] if isinstance(named, str) else named if isinstance(named, list) else ()):
-            if isinstance(name, str) and name not in titles:
-                problem = f"no target is called {name!r}; known: {', '.join(sorted(titles))}"
+        if isinstance(title, str):
+            titles.add(title)
+    yield from _absent_targets(tree, path, titles, expansion)
+
+
+def _absent_targets(
+    tree: dict[str, Any], path: Path, titles: Collection[str], expansion: Expansion | None
+) -> Iterator[InvalidFile]:
+    """Find names of targets that none is called; not as long as one has a name that is not known."""
+    targets = tree.get("targets")
+    perhaps: list[Any] = [each for each in targets if isinstance(each, str)] if isinstance(targets, list) else []
+    for index, target in _entries(tree, "targets"):
+        places = ("targets", *(f"targets[{index}].{name}" for name in ("name", "registry")))
+        if expansion and any(map(expansion.leaves_open, places)):
+            return
+        stray = [value for name, value in target.items() if name not in names_of_fields(Target)]
+        if not isinstance(target.get("name") or target.get("registry"), str) and not stray:
+            return
+        perhaps += stray
+    known = f"{', '.join(sorted(titles)[:10])}{', …' if len(titles) > 10 else ''}"
+    for index, source in _entries(tree, "sources") if titles else ():
+        wanted = source.get("targets")
+        names = [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []
+        for place, name in enumerate(names):
+            if isinstance(name, str) and name not in titles and name not in perhaps:
+                problem = f"no target is called {name!r}; known: {known}"
                 yield mistake_at(tree, path, problem, "sources", index, "targets", place)
 
 
@@ -376,22 +404,35 @@ def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, 
     return ((n, each) for n, each in enumerate(entries if isinstance(entries, list) else ()) if isinstance(each, dict))
 
 
-def _place_of(target: dict[str, Any]) -> tuple[str, str] | None:
-    """The registry of ``target`` and the path in it, if it names one."""
+def _place_of(registry: Any) -> tuple[str, str] | None:
+    """The host and the path of the ``registry`` of a target, if it is one."""
     try:
-        return registry_place(check_registry(target["registry"]))
-    except (UsageError, KeyError, TypeError):
+        return registry_place(check_registry(registry)) if isinstance(registry, str) else None
+    except UsageError:
         return None
+
+
+def target_key(registry: str) -> str:
+    """``HOST[:PORT][/BASE]`` of a registry that ``check_registry`` took: two targets that have it are one place.
+
+    The port that its scheme has anyway is left out.
+
+    >>> target_key("http://Harbor.example.com:80/mirror/"), target_key("harbor:443")
+    ('harbor.example.com/mirror', 'harbor')
+    """
+    host, base = registry_place(registry)
+    usual = ":80" if registry[:7].lower() == "http://" else ":443"
+    return "/".join(filter(None, (host.removesuffix(usual), base)))
 
 
 def _map_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
     """Find rules for names whose place is at none of their targets; the model tells what is wrong with a rule alone."""
     targets = list(_entries(tree, "targets"))
-    places = [place for _, target in targets if (place := _place_of(target))]
+    places = [place for _, target in targets if (place := _place_of(target.get("registry")))]
     if len(places) == len(targets):  # else they may be meant for one that is to be mended
         yield from _misplaced(tree, path, tree.get("map"), places, "map")
     for index, target in targets:
-        if place := _place_of(target):
+        if place := _place_of(target.get("registry")):
             yield from _misplaced(tree, path, target.get("map"), [place], "targets", index, "map")
 
 
@@ -428,53 +469,3 @@ def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile
 def mistake_at(tree: Any, path: Path, problem: str, *place: Step, hint: str | None = None) -> InvalidFile:
     """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
     return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place), hint=hint)
-
-
-_MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
-
-
-class Login(Struct, frozen=True):
-    """A user name and a password."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Login(username={self.username!r})"
-
-
-class Helper(Struct, frozen=True):
-    """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
-
-    name: str
-
-
-def find_login(
-    credentials: Credentials, *, host: str, environment: Mapping[str, str], directory: Path
-) -> Login | Helper:
-    """Look up the ``credentials`` of ``host``; a file's path is relative to ``directory``.
-
-    Raises ``UsageError`` when a variable or a file is missing or empty.
-    """
-    if credentials.helper is not None:
-        return Helper(credentials.helper)
-    username = credentials.username or _variable(credentials.username_env, host, environment)
-    if credentials.password is not None:
-        return Login(username, credentials.password.text)
-    if credentials.password_file is not None:
-        return Login(username, _content(directory / credentials.password_file.expanduser(), host))
-    return Login(username, _variable(credentials.password_env, host, environment))
-
-
-def _variable(name: str | None, host: str, environment: Mapping[str, str]) -> str:
-    value = environment.get(name or "")
-    if not value:
-        raise UsageError(f"the credentials of {host} are in the variable {name}, which is not set")
-    return value
-
-
-def _content(path: Path, host: str) -> str:
-    secret = read_text(path, limit=_MAX_SECRET).rstrip("\r\n")
-    if not secret:
-        raise UsageError(f"the credentials of {host} are in the file {path}, which is empty")
-    return secret

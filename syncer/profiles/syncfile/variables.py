@@ -1,8 +1,8 @@
-"""Variables in a sync file: ``${NAME}``, ``${NAME:-default}``, and ``$$`` for a dollar.
+"""Variables in a sync file, ``${NAME}``, ``${NAME:-default}``, and ``$$`` for a dollar; and the logins that it names.
 
-They stand in values, and in the keys of ``registries`` and ``map``, and are expanded after the file is parsed: what a
-variable holds is never read as YAML.  Any other dollar is a dollar, so that a regular expression such as ``v1.*$``
-means itself.
+Variables stand in values, and in the keys of ``registries`` and ``map``, and are expanded after the file is parsed:
+what a variable holds is never read as YAML.  Any other dollar is a dollar, so that a regular expression such as
+``v1.*$`` means itself.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from syncer.errors import InvalidFile
+from syncer.errors import InvalidFile, UsageError
+from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Seq, Step, spell_path
+from syncer.profiles.syncfile.document import Credentials
 
 _DOLLAR = re.compile(r"\$(?:\$|\{([^{}]*)(\}?))")
 _VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>.*))?", re.DOTALL)
 _HOW = "a variable is written ${NAME} or ${NAME:-default}, and $$ is a dollar"
+_ONE_OF = re.compile(r"\[[0-9]+\]$")
 _LOGINS = "credentials"  # the field whose variables are secrets
 _NAMED = ("username_env", "password_env")  # fields that name a variable
 
@@ -60,7 +63,7 @@ class Expansion(Struct):
 
     def leaves_open(self, place: str) -> bool:
         """Tell whether a variable without a value stands at ``place``, so that nothing can be said about it."""
-        return place in self.unknown or place.rpartition("[")[0] in self.unknown - {""}  # one text, or a list of it
+        return place in self.unknown or _ONE_OF.sub("", place) in self.unknown - {""}  # one text, or a list of it
 
     def _node(self, node: Any, path: tuple[Step, ...], line: int | None, *, is_secret: bool) -> Any:
         if isinstance(node, Map):
@@ -137,3 +140,55 @@ class Expansion(Struct):
 
     def _wrong(self, path: tuple[Step, ...], line: int | None, problem: str) -> None:
         self.mistakes.append(InvalidFile(self.origin, problem, line=line, field=spell_path(path)))
+
+
+# Logins
+
+_MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
+
+
+class Login(Struct, frozen=True):
+    """A user name and a password."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Login(username={self.username!r})"
+
+
+class Helper(Struct, frozen=True):
+    """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
+
+    name: str
+
+
+def find_login(
+    credentials: Credentials, *, host: str, environment: Mapping[str, str], directory: Path
+) -> Login | Helper:
+    """Look up the ``credentials`` of ``host``; a file's path is relative to ``directory``.
+
+    Raises ``UsageError`` when a variable or a file is missing or empty.
+    """
+    if credentials.helper is not None:
+        return Helper(credentials.helper)
+    username = credentials.username or _variable(credentials.username_env, host, environment)
+    if credentials.password is not None:
+        return Login(username, credentials.password.text)
+    if credentials.password_file is not None:
+        return Login(username, _content(directory / credentials.password_file.expanduser(), host))
+    return Login(username, _variable(credentials.password_env, host, environment))
+
+
+def _variable(name: str | None, host: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name or "")
+    if not value:
+        raise UsageError(f"the credentials of {host} are in the variable {name}, which is not set")
+    return value
+
+
+def _content(path: Path, host: str) -> str:
+    secret = read_text(path, limit=_MAX_SECRET).rstrip("\r\n")
+    if not secret:
+        raise UsageError(f"the credentials of {host} are in the file {path}, which is empty")
+    return secret
