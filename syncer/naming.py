@@ -69,6 +69,11 @@ class MappingRule(Struct, frozen=True):
         The replacement is a path, a full name, or empty: it must be one that a registry could have.
         """
         prefix, replacement = prefix.strip().strip("/"), replacement.strip().strip("/")
+        if "://" in prefix or "://" in replacement:
+            raise UsageError(
+                f"the mapping {prefix}={replacement} has an address in it, and names have no scheme",
+                hint="leave http://, https:// and oci:// out",
+            )
         host, _, path = prefix.partition("/")
         if not (set(host) & set(".:[") or host == "localhost"):
             raise UsageError(

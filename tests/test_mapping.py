@@ -82,6 +82,8 @@ def test_a_full_name_outside_the_base_path_is_refused() -> None:
         ("=x", "must start with a registry"),
         ("quay.io/a:v1=x", "names a tag or a digest"),
         ("quay.io=team/app:v1", "names a tag or a digest"),
+        ("quay.io=http://t.io:5000/app", "has an address in it, and names have no scheme"),
+        ("https://quay.io=app", "has an address in it, and names have no scheme"),
         ("quay.io=team:v1", "names a tag or a digest"),
         ("quay.io=t.io:5000/app:v1", "names a tag or a digest"),
         ("quay.io=a//b", "makes names that no registry can have: its repository has an empty part"),

@@ -355,6 +355,11 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         ),
         ("ghcr.io/a/b", "ghcr.io/a/b:v1", "sync.yaml:15: sources[2].repository: 'ghcr.io/a/b:v1' names more than"),
         ("linux/amd64", "linux/", "sync.yaml:1: platforms[0]: 'linux/' is not a platform"),
+        ("linux/amd64", "[linux]", "sync.yaml:1: platforms[0]: 'linux' is not an architecture"),
+        ("linux/amd64", "[amd64, 5]", "sync.yaml:1: platforms[1]: '5' is not an architecture"),
+        ("  lab:5000:\n", "  '':\n", "sync.yaml:34: registries.'': the name of a registry is empty"),
+        ("  lab:5000:\n", "  ' ':\n", "sync.yaml:34: registries.' ': the name of a registry is empty"),
+        ("  lab:5000:\n", "  lab!:\n", "sync.yaml:34: registries.lab!: 'lab!' is not a registry: its registry 'lab!'"),
     ],
 )
 def test_a_mistake_is_named_with_file_line_and_field(old: str, new: str, message: str) -> None:

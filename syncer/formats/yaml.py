@@ -31,7 +31,6 @@ _VALUE = 100  # bytes of a value in memory, beside its text
 _MAX_SILENCE = 8 * 1024 * 1024  # bytes from which the parser makes no value
 _TOO_DEEP = f"it is nested deeper than {_MAX_DEPTH} levels"
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
-_EMPTY_KEY = "''"
 _KEY_PROBLEM = "a key must be a text; a value that begins with { needs quotes"
 
 
@@ -138,10 +137,9 @@ def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
 
 
 def spell_path(path: tuple[Step, ...]) -> str:
-    """The text for ``path``: ``pack.content.images[0].image``; an empty key is ``''``."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step or _EMPTY_KEY}" for step in path).removeprefix(
-        "."
-    )
+    """The text for ``path``: ``pack.content.images[0].image``; a blank key stands in quotes."""
+    parts = (f"[{step}]" if isinstance(step, int) else f".{step if step.strip() else repr(step)}" for step in path)
+    return "".join(parts).removeprefix(".")
 
 
 def unknown_field(name: str, known: list[str]) -> str:

@@ -99,11 +99,14 @@ def check_registry(text: str) -> str:
 def parse_registry_host(text: str) -> str:
     """Parse ``host`` or ``host:port`` into the spelling of references; raises ``UsageError``."""
     refuse_login(text)
-    if not text or "/" in text or "@" in text:
+    if not text.strip():
+        raise UsageError("the name of a registry is empty", hint="write it like registry.example.com:5000")
+    if "/" in text or "@" in text:
         shown = text.rpartition("@")[2]
         raise UsageError(f"{shown!r} is not a registry", hint="write it like registry.example.com:5000")
+    port = "" if set(text) & set(".:") else ":443"  # without one a reference would take it for a part of a repository
     try:
-        Reference.parse(f"{text}/images")
+        Reference.parse(f"{text}{port}/images")
     except InvalidReference as error:
         raise UsageError(f"{text!r} is not a registry: {error.problem}") from None
     return canonical_host(text.lower())
