@@ -87,6 +87,22 @@ def reading(path: Path, *, hint: str | None = None) -> Iterator[None]:
         raise InvalidFile(path, problem, hint=hint) from None
 
 
+def unreadable(path: Path, *, or_directory: bool = False) -> str | None:
+    """The reason why the file, ``or_directory``, at ``path`` cannot be read, as a sentence; None when it can.
+
+    It is not opened: what is in a pipe is read once.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path} is not there"
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISDIR(mode) and not or_directory:
+        return f"{path} is a directory, where a file is wanted"
+    return None if os.access(path, os.R_OK) else f"{path} cannot be read: {os.strerror(errno.EACCES)}"
+
+
 def write_whole(
     path: Path, content: bytes, *, mode: int | None = None, is_hint: bool = False, by_way_of: Path | None = None
 ) -> None:

@@ -266,7 +266,9 @@ def test_tags_may_be_written_short(tags: str, expected: list[str]) -> None:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sync.yaml"
-    path.write_text(COMPLETE)
+    path.write_text(COMPLETE.replace("~/infra.yaml", "infra.yaml"))
+    (tmp_path / "images.txt").touch()
+    (tmp_path / "infra.yaml").touch()
     file = read_sync_file(path)
     images_file = file.sources[3].images_file
 

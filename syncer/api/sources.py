@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_supplies, plain_name
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
+from syncer.files import unreadable
 from syncer.formats.text import read_images_file, read_text
 from syncer.formats.units import Shard
 from syncer.formats.yaml import parse_yaml
@@ -468,8 +469,8 @@ def _host_settings(file: RegistriesFile, registry: Registry, default: HostSettin
 
 
 def _absent(file: RegistriesFile, registry: Registry, written: str) -> Iterator[InvalidFile]:
-    """Find the certificates of ``registry`` that are not there; the file calls it ``written``."""
+    """Find the certificates of ``registry`` that cannot be read; the file calls it ``written``."""
     for field_name in ("ca_cert", "client_cert", "client_key"):
         path: Path | None = getattr(registry, field_name)
-        if path is not None and not file.beside(path).is_file():
-            yield file.mistake(f"{file.beside(path)} is not there", "registries", written, field_name)
+        if path is not None and (problem := unreadable(file.beside(path))):
+            yield file.mistake(problem, "registries", written, field_name)

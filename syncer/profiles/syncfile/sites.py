@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from msgspec import Struct, field, structs
 
 from syncer.errors import InvalidFile, UsageError
+from syncer.files import unreadable
 from syncer.formats.models import (
     UNREADABLE,
     Model,
@@ -52,7 +53,7 @@ from syncer.profiles.syncfile.document import (
     check_registry,
 )
 from syncer.profiles.syncfile.site import LimitGroup, Site
-from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile, target_key
+from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile, mistake_at, target_key
 
 MAX_SITES = 1_000_000
 """Sites of one file."""
@@ -175,8 +176,12 @@ def parse_sites(text: str, path: Path, environment: Mapping[str, str]) -> SitesF
             place = ("targets", index)
             collected.targets.append(_Placed(target, path, line_of(draft.tree, place), spell_path(place)))
     table = draft.tree.get("targets_csv")
-    if isinstance(table, str) and table:
-        collected.add_table(path.parent / Path(table).expanduser())
+    if isinstance(table, str):
+        file = path.parent / Path(table).expanduser()
+        if problem := unreadable(file):
+            collected.mistakes.append(mistake_at(draft.tree, path, problem, "targets_csv"))
+        else:
+            collected.add_table(file)
     collected.expand()
     draft.add(collected.mistakes)
     if draft.document is None or draft.mistakes:

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 
 from syncer.content import Along, Item
 from syncer.errors import InvalidFile, UsageError, hide
+from syncer.files import unreadable
 from syncer.formats.models import Model, check, names_of_fields
 from syncer.formats.text import read_text
 from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
@@ -213,14 +214,19 @@ def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -
     """Read the sync file at ``path``; its variables (``${NAME}``) are looked up in ``environment``.
 
     The variables of its credentials are hidden from now on (``errors.hide``).  Raises ``InvalidFile`` with all its
-    mistakes, each with line and field.
+    mistakes, each with line and field; a list, a profile or values of a chart that cannot be read are among them.
     """
-    return parse_sync_file(read_text(path), path, environment)
+    draft = _draft(read_text(path), path, environment)
+    draft.add(_unreadable_files(draft.tree, path))
+    return _finished(draft, path)
 
 
 def parse_sync_file(text: str, path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
-    """Parse ``text``, the content of the file ``path``; see ``read_sync_file``."""
-    draft = _draft(text, path, environment)
+    """Parse ``text``, the content of the file ``path``; as ``read_sync_file``, but for the files that it names."""
+    return _finished(_draft(text, path, environment), path)
+
+
+def _finished(draft: Draft[SyncDocument], path: Path) -> SyncFile:
     if draft.document is None or draft.mistakes:
         raise InvalidFile.of(draft.mistakes)
     return SyncFile.of(draft.document, path, draft.tree, from_variables=draft.from_variables)
@@ -396,6 +402,23 @@ def _absent_targets(
             if isinstance(name, str) and name not in titles and name not in perhaps:
                 problem = f"no target is called {name!r}; known: {known}"
                 yield mistake_at(tree, path, problem, "sources", index, "targets", place)
+
+
+def _unreadable_files(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find the files that sources name and nobody can read, whatever else is wrong with these."""
+    for index, source in _entries(tree, "sources"):
+        chart = source.get("chart")
+        values = chart.get("values_files") if isinstance(chart, dict) else None
+        places: list[tuple[Any, ...]] = [(name, source.get(name)) for name in ("images_file", "profile_file")]
+        places += [
+            ("chart", "values_files", n, each)
+            for n, each in enumerate(values if isinstance(values, list) else [values])
+        ]
+        for *place, name in places:
+            if not isinstance(name, str):
+                continue
+            if problem := unreadable(path.parent / Path(name).expanduser(), or_directory=place == ["profile_file"]):
+                yield mistake_at(tree, path, problem, "sources", index, *place)
 
 
 def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
