@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from syncer.api.sources import sync_settings
 from syncer.errors import InvalidFile, UsageError
+from syncer.fleet import read_targets
 from syncer.formats.models import Model, names_of_fields
 from syncer.formats.units import Braces, Shard
 from syncer.formats.windows import closes_after, opens_after
@@ -261,6 +262,21 @@ def test_what_other_targets_contradict_is_told_whatever_else_is_wrong(mistakes: 
             "sites.csv:2: a.example.com is a target already, at sites.yaml:2",
         ]
     )
+
+
+def test_logins_that_are_not_there_are_told_beside_other_mistakes(tmp_path: Path) -> None:
+    """Not where they are those of another machine."""
+    (path := tmp_path / "sites.yaml").write_text(
+        "targets: [{registry: a.io, lables: {}}]\n"
+        "registries: {a.io: {credentials: {username: me, password_env: ABSENT}}}\n"
+    )
+    with pytest.raises(InvalidFile) as here:
+        read_targets(path, RegistrySettings(), {})
+    with pytest.raises(InvalidFile) as there:
+        read_targets(path, None, {})
+
+    assert [each.field for each in here.value.all] == ["targets[0].lables", "registries.a.io.credentials"]
+    assert [each.field for each in there.value.all] == ["targets[0].lables"]
 
 
 def test_too_many_sites_are_refused_before_they_are_made(

@@ -395,6 +395,35 @@ targets: [{registry: localhost:9}]
     ]
 
 
+async def test_logins_that_are_not_there_are_told_beside_other_mistakes(tmp_path: Path) -> None:
+    """But not where a login of the command takes their place."""
+    (file := tmp_path / "sync.yaml").write_text("""\
+sources: [{image: A//b}]
+targets: [{registry: localhost:9}]
+registries:
+  localhost:9:
+    credentials: {username: me, password_env: ABSENT}
+    ca_cert: ca.pem
+    concurency: 2
+  a.io: {credentials: {username: me}}
+""")
+    ran = await sync(tmp_path, "-c", file)
+    given = await sync(tmp_path, "-c", file, "--username", "me", "--password-stdin", stdin="word\n")
+
+    told = [line.replace(f"{tmp_path}/", "") for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert (ran.code, given.code) == (2, 2)
+    assert told[1:] == [
+        (
+            "error: sync.yaml:5: registries.localhost:9.credentials: the credentials of localhost:9 are in the variable "
+            "ABSENT, which is not set"
+        ),
+        "error: sync.yaml:6: registries.localhost:9.ca_cert: ca.pem is not there",
+        "error: sync.yaml:7: registries.localhost:9.concurency: there is no such field; did you mean concurrency?",
+        "error: sync.yaml:8: registries.a.io.credentials: it needs one user and one password",
+    ]
+    assert "ABSENT" not in given.stderr
+
+
 async def test_flags_that_say_how_beat_the_top_of_the_file_and_no_source(
     debian_registry: OpenRegistry, tmp_path: Path
 ) -> None:

@@ -18,7 +18,6 @@ from msgspec import Struct, structs
 from syncer.api.supplies import Listing, OpenSupplies, Supplies, Unknown, open_supplies, plain_name
 from syncer.content import Item
 from syncer.errors import InvalidFile, SyncerError, UsageError
-from syncer.files import unreadable
 from syncer.formats.text import read_images_file, read_text
 from syncer.formats.units import Shard
 from syncer.formats.yaml import parse_yaml
@@ -27,7 +26,7 @@ from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart
 from syncer.profiles.syncfile.document import Chart, Registry, Source, Target
 from syncer.profiles.syncfile.sync_file import RegistriesFile, SyncFile, merge_items, select_images
-from syncer.profiles.syncfile.variables import Helper, find_login
+from syncer.profiles.syncfile.variables import Helper, absent_certificates, find_login
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
 
@@ -431,7 +430,10 @@ def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment:
     for written, host in file.registry_names():
         registry = file.by_host[host]
         wanted = _host_settings(file, registry, settings.transport.default)
-        mistakes += _absent(file, registry, written)
+        mistakes += [
+            file.mistake(problem, "registries", written, name)
+            for name, problem in absent_certificates(registry, file.path.parent)
+        ]
         hosts |= {host: wanted, api_host(host): wanted}
         if registry.credentials is None or host in logins:
             continue
@@ -466,11 +468,3 @@ def _host_settings(file: RegistriesFile, registry: Registry, default: HostSettin
         requests_per_second=registry.requests_per_second,
         bytes_per_second=registry.bytes_per_second,
     )
-
-
-def _absent(file: RegistriesFile, registry: Registry, written: str) -> Iterator[InvalidFile]:
-    """Find the certificates of ``registry`` that cannot be read; the file calls it ``written``."""
-    for field_name in ("ca_cert", "client_cert", "client_key"):
-        path: Path | None = getattr(registry, field_name)
-        if path is not None and (problem := unreadable(file.beside(path))):
-            yield file.mistake(problem, "registries", written, field_name)

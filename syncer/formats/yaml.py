@@ -142,6 +142,11 @@ def spell_path(path: tuple[Step, ...]) -> str:
     return "".join(parts).removeprefix(".")
 
 
+def mistake_at(tree: Any, path: Path, problem: str, *place: Step, hint: str | None = None) -> InvalidFile:
+    """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
+    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place), hint=hint)
+
+
 def unknown_field(name: str, known: list[str]) -> str:
     """The message for a field ``name`` that is not one of ``known``."""
     near = nearest(name, known)

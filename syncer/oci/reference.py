@@ -183,6 +183,19 @@ def registry_place(text: str) -> tuple[str, str]:
     return host, base.strip("/")
 
 
+def target_key(registry: str) -> str:
+    """``HOST[:PORT][/BASE]`` of an address that ``registry_place`` takes: two targets that have it are one place.
+
+    The port that its scheme has anyway is left out.
+
+    >>> target_key("http://Harbor.example.com:80/mirror/"), target_key("harbor:443")
+    ('harbor.example.com/mirror', 'harbor')
+    """
+    host, base = registry_place(registry)
+    usual = ":80" if registry[:7].lower() == "http://" else ":443"
+    return "/".join(filter(None, (host.removesuffix(usual), base)))
+
+
 def _split_login(text: str) -> tuple[str, str]:
     """The login that ``text`` may begin with, and the rest without a digest at its end."""
     before, _, after = text.rpartition("@")

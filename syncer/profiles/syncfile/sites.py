@@ -40,8 +40,9 @@ from syncer.formats.models import (
 from syncer.formats.text import read_table, read_text
 from syncer.formats.units import Braces
 from syncer.formats.windows import Window
-from syncer.formats.yaml import Map, Seq, line_of, spell_path
+from syncer.formats.yaml import Map, Seq, line_of, mistake_at, spell_path
 from syncer.naming import MappingRule, NameMapping
+from syncer.oci.reference import target_key
 from syncer.profiles.syncfile.document import (
     ByteCount,
     FilePath,
@@ -53,7 +54,7 @@ from syncer.profiles.syncfile.document import (
     check_registry,
 )
 from syncer.profiles.syncfile.site import LimitGroup, Site
-from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile, mistake_at, target_key
+from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile
 
 MAX_SITES = 1_000_000
 """Sites of one file."""
@@ -156,15 +157,15 @@ def sites_schema() -> dict[str, Any]:
 # Reading
 
 
-def read_sites(path: Path, environment: Mapping[str, str]) -> SitesFile:
+def read_sites(path: Path, environment: Mapping[str, str], *, logins_here: bool = True) -> SitesFile:
     """Read the targets file at ``path``, and the table that it names; variables are looked up in ``environment``.
 
-    Raises ``InvalidFile`` with all mistakes, each with line and field.
+    Raises ``InvalidFile`` with all mistakes, each with line and field; see ``read_sync_file`` about ``logins_here``.
     """
-    return parse_sites(read_text(path), path, environment)
+    return parse_sites(read_text(path), path, environment, logins_here=logins_here)
 
 
-def parse_sites(text: str, path: Path, environment: Mapping[str, str]) -> SitesFile:
+def parse_sites(text: str, path: Path, environment: Mapping[str, str], *, logins_here: bool = True) -> SitesFile:
     """Parse ``text``, the content of the file ``path``; see ``read_sites``."""
     expected = "a targets file has `targets` or `targets_csv`"
     draft = Draft.read(SitesDocument, text, path, environment, expected=expected)
@@ -184,11 +185,10 @@ def parse_sites(text: str, path: Path, environment: Mapping[str, str]) -> SitesF
             collected.add_table(file)
     collected.expand()
     draft.add(collected.mistakes)
-    if draft.document is None or draft.mistakes:
-        raise InvalidFile.of(draft.mistakes)
+    document = draft.finish(path, environment if logins_here else None)
     return SitesFile(
         path=path,
-        by_host=draft.document.registries,
+        by_host=document.registries,
         tree=draft.tree,
         from_variables=draft.from_variables,
         sites=tuple(collected.sites.values()),

@@ -16,10 +16,10 @@ from syncer.errors import InvalidFile, UsageError, hide
 from syncer.files import unreadable
 from syncer.formats.models import Model, check, names_of_fields
 from syncer.formats.text import read_text
-from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
+from syncer.formats.yaml import Map, Step, line_of, mistake_at, parse_yaml
 from syncer.naming import MappingRule, NameMapping, find_clashes, rename_reference
 from syncer.oci import Platform, Reference
-from syncer.oci.reference import registry_place
+from syncer.oci.reference import registry_place, target_key
 from syncer.profiles.syncfile.document import (
     Registry,
     Source,
@@ -29,7 +29,7 @@ from syncer.profiles.syncfile.document import (
     parse_registry_host,
 )
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
-from syncer.profiles.syncfile.variables import Expansion
+from syncer.profiles.syncfile.variables import Expansion, absent_logins
 
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 _ELSEWHERE = "docs/sync.md and docs/sites.md show them; syncer import makes sync files of those of other tools"
@@ -210,26 +210,28 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
         return structs.replace(name, tag=custom_name.tag) if custom_name.tag else name
 
 
-def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
+def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES, *, logins_here: bool = True) -> SyncFile:
     """Read the sync file at ``path``; its variables (``${NAME}``) are looked up in ``environment``.
 
     The variables of its credentials are hidden from now on (``errors.hide``).  Raises ``InvalidFile`` with all its
     mistakes, each with line and field; a list, a profile or values of a chart that cannot be read are among them.
+    With ``logins_here`` the logins and certificates that are not there are told beside these, and else by
+    ``sync_settings``.
     """
     draft = _draft(read_text(path), path, environment)
     draft.add(_unreadable_files(draft.tree, path))
-    return _finished(draft, path)
+    return SyncFile.of(
+        draft.finish(path, environment if logins_here else None),
+        path,
+        draft.tree,
+        from_variables=draft.from_variables,
+    )
 
 
 def parse_sync_file(text: str, path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
     """Parse ``text``, the content of the file ``path``; as ``read_sync_file``, but for the files that it names."""
-    return _finished(_draft(text, path, environment), path)
-
-
-def _finished(draft: Draft[SyncDocument], path: Path) -> SyncFile:
-    if draft.document is None or draft.mistakes:
-        raise InvalidFile.of(draft.mistakes)
-    return SyncFile.of(draft.document, path, draft.tree, from_variables=draft.from_variables)
+    draft = _draft(text, path, environment)
+    return SyncFile.of(draft.finish(path, None), path, draft.tree, from_variables=draft.from_variables)
 
 
 def check_sync_file(text: str, path: Path) -> None:
@@ -286,6 +288,17 @@ class Draft(Struct, Generic[Document]):
             draft.add(invalid.all)
         draft.add(_registry_mistakes(tree, path))
         return draft
+
+    def finish(self, path: Path, environment: Mapping[str, str] | None) -> Document:
+        """The document; raises ``InvalidFile`` with all mistakes.
+
+        With an ``environment`` logins and certificates that are not there are told beside them.
+        """
+        if self.document is not None and not self.mistakes:
+            return self.document
+        if environment is not None:
+            self.add(absent_logins(self.tree, path, environment))
+        raise InvalidFile.of(self.mistakes)
 
     @property
     def from_variables(self) -> AbstractSet[tuple[Step, ...]]:
@@ -435,19 +448,6 @@ def _place_of(registry: Any) -> tuple[str, str] | None:
         return None
 
 
-def target_key(registry: str) -> str:
-    """``HOST[:PORT][/BASE]`` of a registry that ``check_registry`` took: two targets that have it are one place.
-
-    The port that its scheme has anyway is left out.
-
-    >>> target_key("http://Harbor.example.com:80/mirror/"), target_key("harbor:443")
-    ('harbor.example.com/mirror', 'harbor')
-    """
-    host, base = registry_place(registry)
-    usual = ":80" if registry[:7].lower() == "http://" else ":443"
-    return "/".join(filter(None, (host.removesuffix(usual), base)))
-
-
 def _map_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
     """Find rules for names whose place is at none of their targets; the model tells what is wrong with a rule alone."""
     targets = list(_entries(tree, "targets"))
@@ -487,8 +487,3 @@ def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile
         if settings[known] != settings[written]:
             problem = f"{known} above is the same registry, and has other settings"
             yield mistake_at(tree, path, problem, "registries", written)
-
-
-def mistake_at(tree: Any, path: Path, problem: str, *place: Step, hint: str | None = None) -> InvalidFile:
-    """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
-    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place), hint=hint)

@@ -8,16 +8,18 @@ what a variable holds is never read as YAML.  Any other dollar is a dollar, so t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
 from syncer.errors import InvalidFile, UsageError
+from syncer.files import unreadable
+from syncer.formats.models import readable
 from syncer.formats.text import read_text
-from syncer.formats.yaml import Map, Seq, Step, spell_path
-from syncer.profiles.syncfile.document import Credentials
+from syncer.formats.yaml import Map, Seq, Step, mistake_at, spell_path
+from syncer.profiles.syncfile.document import Credentials, Registry
 
 _DOLLAR = re.compile(r"\$(?:\$|\{([^{}]*)(\}?))")
 _VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>.*))?", re.DOTALL)
@@ -192,3 +194,29 @@ def _content(path: Path, host: str) -> str:
     if not secret:
         raise UsageError(f"the credentials of {host} are in the file {path}, which is empty")
     return secret
+
+
+def absent_certificates(registry: Registry, directory: Path) -> Iterator[tuple[str, str]]:
+    """The fields of ``registry`` that name files nobody can read, and what is wrong with these."""
+    for name in ("ca_cert", "client_cert", "client_key"):
+        path: Path | None = getattr(registry, name)
+        if path is not None and (problem := unreadable(directory / path.expanduser())):
+            yield name, problem
+
+
+def absent_logins(tree: Map, path: Path, environment: Mapping[str, str]) -> Iterator[InvalidFile]:
+    """Find the credentials and certificates that are not where ``tree``, a file with ``registries``, says.
+
+    Whatever else is wrong in it; nothing is said of those that cannot be read there.
+    """
+    registries = tree.get("registries")
+    for host, node in registries.items() if isinstance(registries, dict) else ():
+        registry = Registry(**readable(Registry, node))
+        absent = list(absent_certificates(registry, path.parent))
+        try:
+            if registry.credentials:
+                find_login(registry.credentials, host=host, environment=environment, directory=path.parent)
+        except UsageError as error:
+            absent.append(("credentials", str(error)))
+        for name, problem in absent:
+            yield mistake_at(tree, path, problem, "registries", host, name)
