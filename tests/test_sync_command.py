@@ -412,11 +412,9 @@ registries:
 
     told = [line.replace(f"{tmp_path}/", "") for line in ran.stderr.splitlines() if line.startswith("error: ")]
     assert (ran.code, given.code) == (2, 2)
-    assert told[1:] == [
-        (
-            "error: sync.yaml:5: registries.localhost:9.credentials: the credentials of localhost:9 are in the variable "
-            "ABSENT, which is not set"
-        ),
+    start = "error: sync.yaml:5: registries.localhost:9.credentials: the credentials of localhost:9 are in the variable"
+    assert told[1].startswith(start)
+    assert told[2:] == [
         "error: sync.yaml:6: registries.localhost:9.ca_cert: ca.pem is not there",
         "error: sync.yaml:7: registries.localhost:9.concurency: there is no such field; did you mean concurrency?",
         "error: sync.yaml:8: registries.a.io.credentials: it needs one user and one password",

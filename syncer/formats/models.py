@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from inspect import cleandoc
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, Union,
 from msgspec import NODEFAULT, Struct, field, structs
 
 from syncer.errors import InvalidFile, SyncerError, UsageError
-from syncer.formats.yaml import Step, line_of, nearest, spell_path, unknown_field
+from syncer.formats.yaml import Step, mistake_at, nearest, unknown_field
 
 Schema: TypeAlias = dict[str, Any]
 """A JSON Schema, or a part of one."""
@@ -108,12 +107,9 @@ def read_document(read: Reader, tree: Any, origin: Path | str, *, line: int | No
     try:
         return read(tree, ())
     except Mistakes as mistakes:
-        raise InvalidFile.of(_told(each, tree, origin, line) for each in mistakes.found) from None
-
-
-def _told(mistake: Mistake, tree: Any, origin: Path | str, line: int | None) -> InvalidFile:
-    at = line_of(tree, mistake.place) or line
-    return InvalidFile(origin, mistake.problem, line=at, field=spell_path(mistake.place), hint=mistake.hint)
+        raise InvalidFile.of(
+            mistake_at(tree, origin, each.problem, *each.place, hint=each.hint, line=line) for each in mistakes.found
+        ) from None
 
 
 def wrong(place: Place, problem: str, hint: str | None = None) -> Mistakes:
@@ -365,10 +361,13 @@ def _model(model: type[Model]) -> Reader:
         longhand, collector = model.longhand(node), _Collector()
         given = _mapping(longhand, place)
         values = _fields(given, place, _readers(model), required_fields(model), collector)
-        if not collector.mistakes:
-            with suppress(UsageError):
+        found, depth = collector.mistakes, len(place)
+        try:
+            if not found:
                 return model(**{names[name]: each for name, each in values.items()})
-        found, depth = [*collector.mistakes, *_misfits(model, given, values, place)], len(place)
+        except UsageError:
+            found = []  # it is the first of the misfits, which all follow
+        found = [*found, *_misfits(model, given, values, place)]
         if longhand is not node:  # nobody wrote the names of its fields
             found = [structs.replace(each, place=place + each.place[depth + 1 :]) for each in found]
         raise Mistakes(found)

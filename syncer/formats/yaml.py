@@ -142,9 +142,12 @@ def spell_path(path: tuple[Step, ...]) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def mistake_at(tree: Any, path: Path, problem: str, *place: Step, hint: str | None = None) -> InvalidFile:
-    """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
-    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place), hint=hint)
+def mistake_at(
+    tree: Any, origin: Path | str, problem: str, *place: Step, hint: str | None = None, line: int | None = None
+) -> InvalidFile:
+    """Make the error about the value at ``place`` in ``tree``, which stands in ``origin``; ``line`` is for want of one."""
+    at = line_of(tree, place) or line
+    return InvalidFile(origin, problem, line=at, field=spell_path(place), hint=hint)
 
 
 def unknown_field(name: str, known: list[str]) -> str:

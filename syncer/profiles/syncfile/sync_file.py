@@ -417,21 +417,23 @@ def _absent_targets(
                 yield mistake_at(tree, path, problem, "sources", index, "targets", place)
 
 
+_NAMING_FILES = ("images_file", "profile_file", "chart")  # fields of sources
+
+
 def _unreadable_files(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
     """Find the files that sources name and nobody can read, whatever else is wrong with these."""
     for index, source in _entries(tree, "sources"):
+        if source.keys().isdisjoint(_NAMING_FILES):
+            continue
         chart = source.get("chart")
         values = chart.get("values_files") if isinstance(chart, dict) else None
-        places: list[tuple[Any, ...]] = [(name, source.get(name)) for name in ("images_file", "profile_file")]
-        places += [
-            ("chart", "values_files", n, each)
-            for n, each in enumerate(values if isinstance(values, list) else [values])
-        ]
-        for *place, name in places:
-            if not isinstance(name, str):
-                continue
-            if problem := unreadable(path.parent / Path(name).expanduser(), or_directory=place == ["profile_file"]):
-                yield mistake_at(tree, path, problem, "sources", index, *place)
+        listed = enumerate(values if isinstance(values, list) else [values])
+        named: list[tuple[tuple[Step, ...], Any]] = [((name,), source.get(name)) for name in _NAMING_FILES[:2]]
+        for place, name in [*named, *((("chart", "values_files", number), each) for number, each in listed)]:
+            if isinstance(name, str):
+                file = path.parent / Path(name).expanduser()
+                if problem := unreadable(file, or_directory=place == ("profile_file",)):
+                    yield mistake_at(tree, path, problem, "sources", index, *place)
 
 
 def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
