@@ -329,6 +329,35 @@ def test_a_table_that_is_none_is_told_where(mistakes: Callable[..., list[str]], 
     assert told.startswith(problem)
 
 
+def test_each_row_of_a_table_is_read_whatever_is_wrong_with_others(mistakes: Callable[..., list[str]]) -> None:
+    told = mistakes(
+        "targets_csv: sites.csv",
+        """\
+        registry,name,enabled
+        a.io,one
+        b.io,two,maybe
+        B.io,three,true
+        c.io,two,true
+        d.io,"four,true
+        """,
+    )
+    header = mistakes("targets_csv: sites.csv", "Registry,nmae,region,region\na.io,one\n")
+
+    assert told == [
+        "sites.csv:2: it has 2 cells, and the first row 3",
+        "sites.csv:3: enabled: it must be true or false",
+        "sites.csv:4: b.io is a target already, at sites.csv:3",
+        "sites.csv:5: 'two' is the name of another site already, at sites.csv:3",
+        "sites.csv:6: this is not CSV: unexpected end of data",
+    ]
+    assert [line.partition("; known")[0] for line in header] == [
+        "sites.csv:1: there is no column 'Registry'; did you mean registry?",
+        "sites.csv:1: there is no column 'nmae'; did you mean name?",
+        "sites.csv:1: the column 'region' stands there twice",
+        "sites.csv:1: there is no column 'region'",
+    ]
+
+
 def test_sites_go_from_process_to_process(read: Read) -> None:
     file = read("""\
         targets:

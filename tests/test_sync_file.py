@@ -551,6 +551,46 @@ def test_a_file_of_another_shape_is_told_which_one_is_expected(text: str, proble
     assert raised.value.more == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "problem", "hint"),
+    [
+        ("sources: {image: a}", "sources: it must be a list", "each entry of a list begins with a dash and a blank"),
+        (
+            "sources: [busybox]",
+            "sources[0]: it must be a mapping",
+            "write it as fields, like `image: …`; they are image,",
+        ),
+        ("registries: [{a.io: {}}]", "registries: it must be a mapping", "write each entry as NAME: VALUE, without a"),
+        (
+            "sources: [{image: 'https://a.io/b'}]",
+            (
+                "sources[0].image: 'https://a.io/b' is not an image reference: it begins "
+                "with https://, and a name has no scheme"
+            ),
+            "",
+        ),
+        ("registries: {a.io: {username: me}}", "registries.a.io.username: no such field; known: credentials, ", ""),
+        (
+            "registries: {a.io: {Insecure: true}}",
+            "registries.a.io.Insecure: there is no such field; did you mean insecure",
+            "",
+        ),
+        (
+            "sources: [{chart: {repo: 'https://a.io', name: b}}]",
+            "sources[0].chart.repo: there is no such field; did you mean repository?",
+            "",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_told_how_it_is_written(text: str, problem: str, hint: str) -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+
+    (error,) = (each for each in raised.value.all if each.field not in ("sources", "targets") or "list" in str(each))
+    assert str(error).startswith(f"sync.yaml:1: {problem}")
+    assert (error.hint or "").startswith(hint)
+
+
 def test_a_target_is_refused_as_it_was_written() -> None:
     with pytest.raises(InvalidFile) as raised:
         parse("sources: [{image: busybox}]\ntargets: [{registry: 'lab:99999/x'}]\n")

@@ -235,7 +235,7 @@ def list_of(inner: Reader) -> Reader:
 
     def read(node: Any, place: Place) -> tuple[Any, ...]:
         if not isinstance(node, list):
-            raise wrong(place, "it must be a list")
+            raise wrong(place, "it must be a list", "each entry of a list begins with a dash and a blank")
         collector = _Collector()
         values = [collector.read(inner, each, (*place, index)) for index, each in enumerate(node)]
         collector.finish()
@@ -249,7 +249,7 @@ def _dict_of(names: Reader, values: Reader) -> Reader:
         collector = _Collector()
         made = {
             collector.read(names, name, (*place, name)): collector.read(values, each, (*place, name))
-            for name, each in _mapping(node, place).items()
+            for name, each in _mapping(node, place, "write each entry as NAME: VALUE, without a dash").items()
         }
         collector.finish()
         return made
@@ -258,9 +258,9 @@ def _dict_of(names: Reader, values: Reader) -> Reader:
     return Reader(read, {"type": "object", "additionalProperties": values.schema} | named)
 
 
-def _mapping(node: Any, place: Place) -> dict[str, Any]:
+def _mapping(node: Any, place: Place, hint: str | None = None) -> dict[str, Any]:
     if not isinstance(node, dict):
-        raise wrong(place, "it must be a mapping")
+        raise wrong(place, "it must be a mapping", hint)
     return node
 
 
@@ -356,10 +356,11 @@ def _bounded(inner: Reader, bounds: Schema) -> Schema:
 @cache
 def _model(model: type[Model]) -> Reader:
     names = names_of_fields(model)
+    known = f"write it as fields, like `{next(iter(names))}: …`; they are {', '.join(names)}"
 
     def read(node: Any, place: Place) -> Any:
         longhand, collector = model.longhand(node), _Collector()
-        given = _mapping(longhand, place)
+        given = _mapping(longhand, place, known)
         values = _fields(given, place, _readers(model), required_fields(model), collector)
         found, depth = collector.mistakes, len(place)
         try:

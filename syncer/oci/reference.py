@@ -220,6 +220,8 @@ def _digest(text: str, digest: str) -> Digest:
 
 def _check_registry(text: str, registry: str) -> None:
     host, port = split_port(registry)
+    if port == "" and (scheme := re.match(r"[a-z]+://", text, re.IGNORECASE)):
+        raise InvalidReference(text, f"it begins with {scheme[0]}, and a name has no scheme")
     if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
         raise InvalidReference(text, f"the port {port[:20]!r} of its registry is not a number from 1 to 65535")
     if host.startswith("[") and host.endswith("]"):

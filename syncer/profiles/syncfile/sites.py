@@ -40,7 +40,7 @@ from syncer.formats.models import (
 from syncer.formats.text import read_table, read_text
 from syncer.formats.units import Braces
 from syncer.formats.windows import Window
-from syncer.formats.yaml import Map, Seq, line_of, mistake_at, spell_path
+from syncer.formats.yaml import Map, Seq, line_of, mistake_at, nearest, spell_path
 from syncer.naming import MappingRule, NameMapping
 from syncer.oci.reference import target_key
 from syncer.profiles.syncfile.document import (
@@ -240,19 +240,18 @@ class _Collected(Struct):
     names: dict[str, Site] = field(default_factory=dict)  # and by their names
 
     def add_table(self, path: Path) -> None:
-        """Add the targets of a table."""
-        try:
-            rows = list(_rows(path))
-        except InvalidFile as wrong:
-            self.mistakes.append(wrong)
-            return
-        for line, row in rows:
+        """Add the targets of a table, as far as it can be read."""
+        for row in _rows(path):
+            if isinstance(row, InvalidFile):
+                self.mistakes.append(row)
+                continue
+            line, cells = row
             target: SiteTarget | None
             try:
-                target = check(SiteTarget, row, path, line=line)
+                target = check(SiteTarget, cells, path, line=line)
             except InvalidFile as wrong:
                 self.mistakes += wrong.all
-                target = _readable_part(row)
+                target = _readable_part(cells)
             if target is not None:
                 self.targets.append(_Placed(target, path, line))
 
@@ -331,32 +330,45 @@ def _columns() -> list[str]:
     return [name for name in names_of_fields(SiteTarget) if name not in ("map", "labels")]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Map]]:
-    """The rows of a table as targets, each with its line; raises ``InvalidFile``."""
+def _rows(path: Path) -> Iterator[tuple[int, Map] | InvalidFile]:
+    """The rows of a table as targets, each with its line; and what is wrong with those that cannot be read."""
     header: list[str] | None = None
-    for line, cells in read_table(path):
-        if header is None:
-            header = _header(cells, path, line)
-        elif len(cells) != len(header):
-            raise InvalidFile(path, f"it has {len(cells)} cells, and the first row {len(header)}", line=line)
-        else:
-            yield line, _row(dict(zip(header, cells, strict=True)), line)
+    try:
+        for line, cells in read_table(path):
+            if header is None:
+                header = cells
+                if wrong := list(_header_mistakes(cells, path, line)):
+                    yield from wrong
+                    return
+            elif len(cells) != len(header):
+                yield InvalidFile(path, f"it has {len(cells)} cells, and the first row {len(header)}", line=line)
+            else:
+                yield line, _row(dict(zip(header, cells, strict=True)), line)
+    except InvalidFile as unreadable_from_here:
+        yield unreadable_from_here
+        return
     if header is None:
-        raise InvalidFile(path, "it is empty, and a table of targets is expected", line=1)
+        yield InvalidFile(path, "it is empty, and a table of targets is expected", line=1)
 
 
-def _header(names: list[str], path: Path, line: int) -> list[str]:
+def _header_mistakes(names: list[str], path: Path, line: int) -> Iterator[InvalidFile]:
     columns = _columns()
-    known = f"{', '.join(columns)} and label.NAME"
-    for name in names:
-        if name not in columns and not re.fullmatch(r"label\..+", name):
-            hint = "separate columns with commas" if ";" in name or "\t" in name else None
-            raise InvalidFile(path, f"there is no column {name[:80]!r}; known: {known}", line=line, hint=hint)
+    known = f"known: {', '.join(columns)} and label.NAME"
+    is_split_otherwise = any(set(name) & set(";\t") for name in names)
+    missing = "registry" not in names
+    for name in dict.fromkeys(names):
         if names.count(name) > 1:
-            raise InvalidFile(path, f"the column {name!r} stands there twice", line=line)
-    if "registry" not in names:
-        raise InvalidFile(path, f"it has no column 'registry'; known: {known}", line=line)
-    return names
+            yield InvalidFile(path, f"the column {name!r} stands there twice", line=line)
+        if name in columns or re.fullmatch(r"label\..+", name):
+            continue
+        near = None if is_split_otherwise else nearest(name, columns)
+        missing &= near != "registry" and not is_split_otherwise
+        hint = "separate columns with commas" if is_split_otherwise else "a label is a column label.NAME"
+        said = f"did you mean {near}?" if near else known
+        problem = f"there is no column {name[:80]!r}; {said}"
+        yield InvalidFile(path, problem, line=line, hint=None if near else hint)
+    if missing:
+        yield InvalidFile(path, f"it has no column 'registry'; {known}", line=line)
 
 
 def _row(cells: Mapping[str, str], line: int) -> Map:

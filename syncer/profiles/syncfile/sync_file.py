@@ -384,7 +384,7 @@ def _target_mistakes(tree: dict[str, Any], path: Path, expansion: Expansion | No
         if first != index:
             line = line_of(tree, ("targets", first))
             there = f"at {path}:{line}" if line else f"as targets[{first}]"
-            hint = "two targets at one place give images other names there, each by its own `map`"
+            hint = "leave one of them out; two at one place give images other names, each by its own `map`"
             yield mistake_at(tree, path, f"{place} is a target already, {there}", "targets", index, hint=hint)
         elif isinstance(title, str) and title in titles:
             yield mistake_at(tree, path, f"{title!r} is the second target of that name", "targets", index)
