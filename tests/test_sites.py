@@ -329,6 +329,15 @@ def test_a_table_that_is_none_is_told_where(mistakes: Callable[..., list[str]], 
     assert told.startswith(problem)
 
 
+def test_a_rule_for_names_must_make_some_at_a_site(read: Read, mistakes: Callable[..., list[str]]) -> None:
+    targets = "targets:\n- {registry: '10.0.0.{1..3}:8000', map: {b.io: '10.0.0.2:8000/y', c.io: 'o:1/x'}}\n"
+    assert mistakes(f"{targets}- registry: a.io\nmap: {{a.io: a.io:80/x, d.io: '10.0.0.3:8000'}}\n") == [
+        "sites.yaml:2: targets[0].map.c.io: c.io is mapped to o:1/x, which is at none of the targets",
+        "sites.yaml:4: map.a.io: a.io is mapped to a.io:80/x, which is at none of the targets",
+    ]
+    assert len(read(targets.replace("o:1/x", "10.0.0.1:8000/x")).sites) == 3
+
+
 def test_each_row_of_a_table_is_read_whatever_is_wrong_with_others(mistakes: Callable[..., list[str]]) -> None:
     told = mistakes(
         "targets_csv: sites.csv",

@@ -395,6 +395,26 @@ targets: [{registry: localhost:9}]
     ]
 
 
+async def test_nobody_is_asked_before_lists_and_profiles_are_right(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("localhost:9/a\nB//c\n")
+    (tmp_path / "profile.yaml").write_text("kind: Nothing\n")
+    (file := tmp_path / "sync.yaml").write_text("""\
+sources:
+- {repository: localhost:9/app, tags: all}
+- images_file: images.txt
+- profile_file: profile.yaml
+targets: [{registry: localhost:9}]
+""")
+    ran = await sync(tmp_path, "-c", file)
+
+    told = [line.replace(f"{tmp_path}/", "").partition(": it")[0] for line in ran.stderr.splitlines()]
+    assert ran.code == 2
+    assert [line for line in told if not line.startswith("hint: ")] == [
+        "error: images.txt:2: 'B//c' is not an image reference",
+        "error: profile.yaml",
+    ]
+
+
 async def test_logins_that_are_not_there_are_told_beside_other_mistakes(tmp_path: Path) -> None:
     """But not where a login of the command takes their place."""
     (file := tmp_path / "sync.yaml").write_text("""\

@@ -598,6 +598,25 @@ def test_a_target_is_refused_as_it_was_written() -> None:
     assert str(raised.value).startswith(f"sync.yaml:2: {told}")
 
 
+@pytest.mark.parametrize(
+    ("registry", "problem", "hint"),
+    [
+        ("oci://lab:5000/x", "is not a registry", "write lab:5000/x, with http:// or https:// before it, or nothing"),
+        ("http:/lab:5000", "is not a registry", "write lab:5000, with http:// or https:// before it, or nothing"),
+        ("lab:5000/a/../b", "is not a registry and a path in it: its repository has '..'", ""),
+        ("ftp://me:hunter2@lab:5000", "lab:5000' is written with a login", "leave it out"),
+    ],
+)
+def test_an_address_that_is_no_registry_is_told_what_to_write(registry: str, problem: str, hint: str) -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse(f"sources: [{{image: busybox}}]\ntargets: [{{registry: '{registry}'}}]\n")
+
+    assert str(raised.value).startswith("sync.yaml:2: targets[0].registry: ")
+    assert problem in str(raised.value)
+    assert (raised.value.hint or "").startswith(hint)
+    assert "hunter2" not in f"{raised.value} {raised.value.hint}"
+
+
 def test_a_mistake_beside_a_password_does_not_show_it() -> None:
     error = mistake("{username: robot, password: hunter2}", "{username: robot, password: hunter2, passwort: hunter2}")
     assert "hunter2" not in f"{error} {error.hint}"

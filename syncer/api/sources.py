@@ -72,6 +72,7 @@ class Sources:
     leg: Leg | None = None  # None: all targets and source registries
     addresses: dict[str, RegistryAddress] = dataclasses.field(init=False)  # by the target's title
     _listings: dict[int, Listing] = dataclasses.field(init=False, default_factory=dict)  # by the number of the source
+    _read: dict[int, Any] = dataclasses.field(init=False, default_factory=dict)  # its file, likewise
     _mistakes: list[UsageError] = dataclasses.field(init=False, default_factory=list)
     _said: set[str] = dataclasses.field(default_factory=set)
 
@@ -99,6 +100,7 @@ class Sources:
         no tag is a warning, or with ``strict`` an ``InvalidFile``; raises ``UsageError`` for names that contradict
         each other.
         """
+        await self._read_files()
         async with anyio.create_task_group() as tasks:
             for number, source in enumerate(self.file.sources):
                 if number not in self._listings or self._listings[number].unknown:
@@ -195,27 +197,41 @@ class Sources:
         address = self.addresses[target.title]
         return self.file.item(source, reference, target, registry=address.host, base=address.base)
 
+    async def _read_files(self) -> None:
+        """Read the lists and profiles that are files; what is wrong in them is told before anybody is asked."""
+        for number, source in enumerate(self.file.sources):
+            if number in self._read or self._is_others(source):
+                continue
+            try:
+                if source.images_file is not None:
+                    path = self.file.beside(source.images_file)
+                    self._read[number] = await to_thread.run_sync(read_images_file, path)
+                elif source.profile_file is not None:
+                    path = self.file.beside(source.profile_file)
+                    self._read[number] = await to_thread.run_sync(_read_profile, path, self.environment)
+            except UsageError as mistake:
+                self._mistakes.append(mistake)
+        _refuse(self._mistakes)
+
     async def _list_source(self, number: int, source: Source) -> None:
         try:
-            self._listings[number] = Listing() if self._is_others(source) else await self._ask(source)
+            self._listings[number] = Listing() if self._is_others(source) else await self._ask(number, source)
         except UsageError as mistake:
             self._mistakes.append(mistake)
         except SyncerError as error:
             self._listings[number] = Listing(unknown=tuple(Unknown(name, error) for name in _stand_ins(source)))
 
-    async def _ask(self, source: Source) -> Listing:
+    async def _ask(self, number: int, source: Source) -> Listing:
         if source.image is not None:
             return await self._of_image(source.image, imgpkg=source.imgpkg)
         if source.repository is not None:
             return await self._tags(source, source.repository)
         if source.images_file is not None:
-            listed = await to_thread.run_sync(read_images_file, self.file.beside(source.images_file))
-            references = tuple(image.reference for image in listed)
+            references = tuple(image.reference for image in self._read[number])
             self.supplies.registries.settle(references)
             return Listing(references)
         if source.profile_file is not None:
-            path = self.file.beside(source.profile_file)
-            return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path, self.environment)])
+            return await self._of_profiles(source, [self._read[number]])
         if source.chart is not None or source.file is not None:
             return await self._of_web(source)
         if self.console is None:

@@ -41,6 +41,7 @@ from syncer.oci.reference import refuse_login
 from syncer.profiles.syncfile.tags import TagPattern, TagRules
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_OTHER_SCHEME = re.compile(r"[A-Za-z]+:/+")  # of other tools, or with a slash too few
 
 
 def parse_repository(text: str) -> Reference:
@@ -86,11 +87,17 @@ def check_registry(text: str) -> str:
     """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     place = _SCHEME.sub("", text, count=1)
     host, _, base = place.partition("/")
+    if (other := _OTHER_SCHEME.match(place)) and "@" not in place:
+        hint = f"write {place[other.end() :]}, with http:// or https:// before it, or nothing"
+        raise UsageError(f"{text!r} is not a registry", hint=hint)
     name = parse_registry_host(place if "@" in place else host)  # a password may hold a slash
     if place == text and Reference.parse(f"{name}/images").registry != name:
         raise UsageError(f"{text!r} is not a registry", hint="give its port too, or http:// or https:// before it")
     if path := base.strip("/"):
-        reference = Reference.parse(f"{host}/{path}")
+        try:
+            reference = Reference.parse(f"{host}/{path}")
+        except InvalidReference as error:
+            raise UsageError(f"{text!r} is not a registry and a path in it: {error.problem}") from None
         if reference.digest or path.endswith(f":{reference.tag}"):
             raise UsageError(f"{text!r} names an image: a target is a registry and perhaps a path in it")
     return text

@@ -42,7 +42,7 @@ from syncer.formats.units import Braces
 from syncer.formats.windows import Window
 from syncer.formats.yaml import Map, Seq, line_of, mistake_at, nearest, spell_path
 from syncer.naming import MappingRule, NameMapping
-from syncer.oci.reference import target_key
+from syncer.oci.reference import registry_place, target_key
 from syncer.profiles.syncfile.document import (
     ByteCount,
     FilePath,
@@ -54,7 +54,7 @@ from syncer.profiles.syncfile.document import (
     check_registry,
 )
 from syncer.profiles.syncfile.site import LimitGroup, Site
-from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile
+from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile, misplaced_rules
 
 MAX_SITES = 1_000_000
 """Sites of one file."""
@@ -185,6 +185,8 @@ def parse_sites(text: str, path: Path, environment: Mapping[str, str], *, logins
             collected.add_table(file)
     collected.expand()
     draft.add(collected.mistakes)
+    if draft.document and not collected.mistakes:
+        draft.add(collected.misplaced_rules(draft.document))
     document = draft.finish(path, environment if logins_here else None)
     return SitesFile(
         path=path,
@@ -268,6 +270,16 @@ class _Collected(Struct):
             if problems:
                 others = f" (and {len(problems) - 1:,} more of its sites)" if len(problems) > 1 else ""
                 self.mistakes.append(placed.mistake(f"{problems[0]}{others}"))
+
+    def misplaced_rules(self, document: SitesDocument) -> Iterator[InvalidFile]:
+        """Find rules for names that make none at the sites that they are for, of which all are right."""
+        if document.map:
+            places = [registry_place(site.registry) for site in self.sites.values()]
+            yield from misplaced_rules(self.tree, self.path, document.map, places, "map")
+        for index, target in enumerate(document.targets):
+            if target.map:
+                places = list(map(registry_place, Braces.parse(target.registry)))
+                yield from misplaced_rules(self.tree, self.path, target.map, places, "targets", index, "map")
 
     def _groups(self) -> dict[str, LimitGroup]:
         """The groups; a limit is said by one target of a group at least, and by others the same."""

@@ -455,25 +455,26 @@ def _map_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
     targets = list(_entries(tree, "targets"))
     places = [place for _, target in targets if (place := _place_of(target.get("registry")))]
     if len(places) == len(targets):  # else they may be meant for one that is to be mended
-        yield from _misplaced(tree, path, tree.get("map"), places, "map")
+        yield from misplaced_rules(tree, path, tree.get("map"), places, "map")
     for index, target in targets:
         if place := _place_of(target.get("registry")):
-            yield from _misplaced(tree, path, target.get("map"), [place], "targets", index, "map")
+            yield from misplaced_rules(tree, path, target.get("map"), [place], "targets", index, "map")
 
 
-def _misplaced(
+def misplaced_rules(
     tree: dict[str, Any], path: Path, rules: Any, places: Sequence[tuple[str, str]], *where: Step
 ) -> Iterator[InvalidFile]:
+    """Find the ``rules`` for names, which stand at ``where``, that make no name at any of ``places``."""
     for prefix, replacement in rules.items() if isinstance(rules, dict) else ():
         try:
             rule = MappingRule.of(prefix, replacement)
         except (UsageError, AttributeError):
             continue
-        problems = [problem for place in places if (problem := rule.misplaced(*place))]
-        if problems and len(problems) == len(places):
+        problem = rule.misplaced(*places[0]) if places else None
+        if problem and all(rule.misplaced(*place) for place in places):
             said = f"{rule.prefix} is mapped to {rule.replacement}, which is at none of the targets"
-            said = str(problems[0]) if len(places) == 1 else said
-            yield mistake_at(tree, path, said, *where, prefix, hint=problems[0].hint)
+            said = str(problem) if len(places) == 1 else said
+            yield mistake_at(tree, path, said, *where, prefix, hint=problem.hint)
 
 
 def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
