@@ -355,12 +355,11 @@ def _bounded(inner: Reader, bounds: Schema) -> Schema:
 
 @cache
 def _model(model: type[Model]) -> Reader:
-    names = names_of_fields(model)
-    known = f"write it as fields, like `{next(iter(names))}: …`; they are {', '.join(names)}"
-
     def read(node: Any, place: Place) -> Any:
-        longhand, collector = model.longhand(node), _Collector()
-        given = _mapping(longhand, place, known)
+        names, given, collector = names_of_fields(model), model.longhand(node), _Collector()
+        if not isinstance(given, dict):
+            known = f"write it as fields, like `{next(iter(names))}: …`; they are {', '.join(names)}"
+            raise wrong(place, "it must be a mapping", known)
         values = _fields(given, place, _readers(model), required_fields(model), collector)
         found, depth = collector.mistakes, len(place)
         try:
@@ -369,7 +368,7 @@ def _model(model: type[Model]) -> Reader:
         except UsageError:
             found = []  # it is the first of the misfits, which all follow
         found = [*found, *_misfits(model, given, values, place)]
-        if longhand is not node:  # nobody wrote the names of its fields
+        if given is not node:  # nobody wrote the names of its fields
             found = [structs.replace(each, place=place + each.place[depth + 1 :]) for each in found]
         raise Mistakes(found)
 

@@ -41,7 +41,6 @@ from syncer.oci.reference import refuse_login
 from syncer.profiles.syncfile.tags import TagPattern, TagRules
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
-_OTHER_SCHEME = re.compile(r"[A-Za-z]+:/+")  # of other tools, or with a slash too few
 
 
 def parse_repository(text: str) -> Reference:
@@ -87,8 +86,9 @@ def check_registry(text: str) -> str:
     """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     place = _SCHEME.sub("", text, count=1)
     host, _, base = place.partition("/")
-    if (other := _OTHER_SCHEME.match(place)) and "@" not in place:
-        hint = f"write {place[other.end() :]}, with http:// or https:// before it, or nothing"
+    scheme, of_others, rest = place.partition(":/")
+    if of_others and scheme.isalpha() and "@" not in place:  # another tool's, or with a slash too few
+        hint = f"write {rest.lstrip('/')}, with http:// or https:// before it, or nothing"
         raise UsageError(f"{text!r} is not a registry", hint=hint)
     name = parse_registry_host(place if "@" in place else host)  # a password may hold a slash
     if place == text and Reference.parse(f"{name}/images").registry != name:

@@ -24,7 +24,6 @@ from syncer.profiles.syncfile.document import Credentials, Registry
 _DOLLAR = re.compile(r"\$(?:\$|\{([^{}]*)(\}?))")
 _VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>.*))?", re.DOTALL)
 _HOW = "a variable is written ${NAME} or ${NAME:-default}, and $$ is a dollar"
-_ONE_OF = re.compile(r"\[[0-9]+\]$")
 _LOGINS = "credentials"  # the field whose variables are secrets
 _NAMED = ("username_env", "password_env")  # fields that name a variable
 
@@ -65,7 +64,9 @@ class Expansion(Struct):
 
     def leaves_open(self, place: str) -> bool:
         """Tell whether a variable without a value stands at ``place``, so that nothing can be said about it."""
-        return place in self.unknown or _ONE_OF.sub("", place) in self.unknown - {""}  # one text, or a list of it
+        if not self.unknown:
+            return False
+        return place in self.unknown or re.sub(r"\[[0-9]+\]$", "", place) in self.unknown - {""}  # or a list of it
 
     def _node(self, node: Any, path: tuple[Step, ...], line: int | None, *, is_secret: bool) -> Any:
         if isinstance(node, Map):
@@ -85,7 +86,7 @@ class Expansion(Struct):
         for written, value in node.items():
             line = node.lines[written]
             key = self._text(written, (*path, written), line, is_secret=is_secret)
-            if spell_path((*path, written)) in self.unknown:
+            if self.unknown and spell_path((*path, written)) in self.unknown:
                 self.unknown.add(spell_path(path))
             if key in made:
                 self._wrong((*path, written), line, f"it is {key!r}, which stands above already")
