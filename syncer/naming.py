@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     from syncer.formats.yaml import Map
 
 
+_ANY = "any"
+"""This name stands for an image while the place of images is checked."""
+
 _ANY_REGISTRY = "registry.invalid"
 """This name stands for the target while a repository's name is checked: a target may be a bare host name, and the
 parser would read that as part of a Docker Hub name.
 """
+
+
+_AT_THE_TARGET = "map to a path at the target, or to a full name at the very registry that is pushed to"
 
 
 class Naming(StrEnum):
@@ -58,21 +64,53 @@ class MappingRule(Struct, frozen=True):
 
     @classmethod
     def of(cls, prefix: str, replacement: str) -> Self:
-        """Make a rule of its two halves, without slashes around them; raises ``UsageError``."""
+        """Make a rule of its two halves, without slashes around them; raises ``UsageError``.
+
+        The replacement is a path, a full name, or empty: it must be one that a registry could have.
+        """
         prefix, replacement = prefix.strip().strip("/"), replacement.strip().strip("/")
+        if "://" in prefix or "://" in replacement:
+            raise UsageError(
+                f"the mapping {prefix}={replacement} has an address in it, and names have no scheme",
+                hint="leave http://, https:// and oci:// out",
+            )
         host, _, path = prefix.partition("/")
         if not (set(host) & set(".:[") or host == "localhost"):
             raise UsageError(
                 f"the mapping {prefix}={replacement} must start with a registry",
                 hint=f"short Docker names are spelt out, like docker.io/library/{prefix or 'busybox'}",
             )
-        if set(path) & set(":@"):
+        new_host, _, new_path = replacement.partition("/")
+        port = "" if new_host.endswith("]") else new_host.rpartition(":")[2]
+        is_tag = ":" in new_host and port != "" and not port.isdigit()
+        if is_tag or set(path + new_path) & set(":@") or "@" in new_host:
             raise UsageError(
                 f"the mapping {prefix}={replacement} names a tag or a digest",
                 hint="a mapping changes registries and repositories; tags stay as they are",
             )
+        is_full = ":" in new_host or ("." in new_host and new_host != new_host.lower())
+        try:
+            Reference.parse(f"{new_host}/{new_path or _ANY}" if is_full else f"{_ANY_REGISTRY}/{replacement or _ANY}")
+        except InvalidReference as error:
+            raise UsageError(
+                f"the mapping {prefix}={replacement} makes names that no registry can have: {error.problem}",
+                hint=_AT_THE_TARGET,
+            ) from None
         host = canonical_host(host.lower())
         return cls(f"{host}/{path}" if path else host, replacement)
+
+    def misplaced(self, registry: str, base: str) -> UsageError | None:
+        """The mistake that its names can lie nowhere under the path ``base`` of ``registry``, if they cannot."""
+        host, _, path = self.replacement.partition("/")
+        if canonical_host(host.lower()) == registry:
+            is_under = not base or f"{path}/".startswith(f"{base}/")
+            return None if is_under else _not_under(self.prefix, self.replacement, registry, base)
+        if ":" not in host:
+            return None
+        return UsageError(
+            f"{self.prefix} is mapped to {self.replacement}, which is at another registry than {registry}",
+            hint=_AT_THE_TARGET,
+        )
 
     def apply(self, name: str) -> str | None:
         """The new name for ``name`` (``registry/repository``); None when it does not start with the prefix."""
@@ -145,13 +183,10 @@ class NameMapping(Struct, frozen=True):
         host, _, path = (mapped or "").partition("/")
         if mapped is None:
             repository = _join(base, reference.path)
-        elif canonical_host(host) == registry:
+        elif canonical_host(host.lower()) == registry:
             repository = path
             if base and not repository.startswith(f"{base}/"):
-                raise UsageError(
-                    f"{reference.name} is mapped to {mapped}, which is not under {registry}/{base}",
-                    hint="name the registry without the path, or map to a name below it",
-                )
+                raise _not_under(reference.name, mapped, registry, base)
         else:
             repository = _join(base, mapped)
         return rename_reference(reference, registry=registry, repository=repository)
@@ -185,16 +220,26 @@ def _rules(argument: str) -> Iterator[MappingRule]:
         yield from read_mapping_file(Path(argument))
 
 
-def require_distinct(names: Iterable[tuple[Reference, Reference]]) -> None:
-    """Raise ``UsageError`` when, of pairs of source and target, two repositories would overwrite each other's tags."""
-    origins: dict[tuple[str, str], str] = {}
-    for source, target in names:
-        origin = origins.setdefault((target.name, target.tag or str(target.digest)), source.path)
-        if origin != source.path:
-            raise UsageError(
-                f"{origin} and {source.path} are both mapped to {target}",
-                hint="map each of them to a different name",
-            )
+Named: TypeAlias = tuple[Reference, Reference]
+"""The names of an image at its source and at its target."""
+
+
+def require_distinct(names: Iterable[Named]) -> None:
+    """Raise ``UsageError`` when two repositories would overwrite each other's tags."""
+    for (first, _), (second, target) in find_clashes(names):
+        raise UsageError(
+            f"{first.path} and {second.path} are both mapped to {target}", hint="map each of them to a different name"
+        )
+
+
+def find_clashes(names: Iterable[Named]) -> Iterator[tuple[Named, Named]]:
+    """Find images of two repositories that would have one name at their target."""
+    origins: dict[tuple[str, str], Named] = {}
+    for each in names:
+        source, target = each
+        first = origins.setdefault((target.name, target.tag or str(target.digest)), each)
+        if first[0].path != source.path:
+            yield first, each
 
 
 def rename_reference(reference: Reference, *, registry: str, repository: str) -> Reference:
@@ -202,7 +247,7 @@ def rename_reference(reference: Reference, *, registry: str, repository: str) ->
     if ":" in repository:
         raise UsageError(
             f"{reference.name} would land at {registry}/{repository}, and a repository's name holds no colon",
-            hint="map to a path at the target, or to a full name at the very registry that is pushed to",
+            hint=_AT_THE_TARGET,
         )
     try:
         Reference.parse(f"{_ANY_REGISTRY}/{repository}")
@@ -211,6 +256,13 @@ def rename_reference(reference: Reference, *, registry: str, repository: str) ->
             f"{reference.name} would land at {registry}/{repository}, which is no valid name: {error.problem}"
         ) from None
     return replace(reference, registry=registry, repository=repository)
+
+
+def _not_under(name: str, mapped: str, registry: str, base: str) -> UsageError:
+    return UsageError(
+        f"{name} is mapped to {mapped}, which is not under {registry}/{base}",
+        hint="name the registry without the path, or map to a name below it",
+    )
 
 
 def _join(base: str, path: str) -> str:

@@ -338,6 +338,10 @@ def test_a_sync_takes_its_file_as_an_argument(
 @pytest.mark.parametrize(
     ("text", "line", "hint"),
     [
+        ("sources:\n  - image: a\n\tas: b\n", 3, "a tab does not indent, blanks do"),
+        ("a: {b: ${NAME}}\n", 1, "inside { } and [ ] a value with one of these, or with a comma, stands in quotes, …"),
+        ("sources:\n  - *images\n", 2, "a text that begins with * stands in quotes"),
+        ("sources: []\n---\ntargets: []\n", 2, "leave out the line `---`, which begins another document"),
         ("sources:\n\t- image: a\n", 2, "a tab does not indent, blanks do; a text that begins with @, ` or % stands …"),
         ("sources:\n  - image: a\n    as: a: b\n", 3, "a text with a colon and a blank in it stands in quotes"),
         ("sources:\n  - {repository: a, tags: {glob: *}}\n", 2, "a text that begins with * stands in quotes"),
@@ -351,7 +355,7 @@ def test_a_slip_in_yaml_is_told_with_what_yaml_wants(
     assert main(["sync", str(file)]) == 2
 
     told, helps = capsys.readouterr().err.splitlines()
-    assert told.startswith(f"error: {file}:{line}: column ")
+    assert told.startswith(f"error: {file}:{line}: ")
     assert helps.startswith(f"hint: {hint.removesuffix('…')}")
 
 

@@ -249,7 +249,7 @@ spec:
       passwordEnv: CHART_PASSWORD
       certFile: me.pem
       keyFile: me.key
-    - {name: other, repoURL: "oci://r.example.com/charts", plainHTTP: true, caFile: own.pem, keyring: x, platform: l}
+    - {name: other, repoURL: "oci://r.example.com/charts", plainHTTP: true, caFile: own.pem, keyring: x, platform: 386}
 """
     result = imported(tmp_path, text, registry="t.io")
     registries = read(result).document.registries
@@ -568,7 +568,7 @@ images:
   - {{name: none, image: "quay.io/team/none:v2", chart: app, digests: []}}
   - name: wrong
     image: quay.io/team/wrong:v2
-    digests: [{{digest: "sha256:1", arch: linux/amd64}}, {{arch: x}}]
+    digests: [{{digest: "sha256:1", arch: linux/amd64}}, {{arch: amd64}}]
 """
 
 

@@ -62,6 +62,13 @@ def test_a_replacement_that_names_the_target_registry_is_a_full_name() -> None:
     )
 
 
+def test_the_host_of_a_full_name_may_be_in_capitals() -> None:
+    assert lands("quay.io/a:1", "quay.io=Harbor.Example.com/b", registry="harbor.example.com", base="b") == (
+        "harbor.example.com/b/a:1"
+    )
+    assert lands("quay.io/a:1", "quay.io=[::1]:5000/b", registry="[::1]:5000") == "[::1]:5000/b/a:1"
+
+
 def test_a_full_name_outside_the_base_path_is_refused() -> None:
     with pytest.raises(UsageError, match="not under target:5000/base"):
         lands("quay.io/a/b:1", "quay.io=target:5000/elsewhere", base="base")
@@ -74,6 +81,15 @@ def test_a_full_name_outside_the_base_path_is_refused() -> None:
         ("busybox=x", "must start with a registry"),
         ("=x", "must start with a registry"),
         ("quay.io/a:v1=x", "names a tag or a digest"),
+        ("quay.io=team/app:v1", "names a tag or a digest"),
+        ("quay.io=http://t.io:5000/app", "has an address in it, and names have no scheme"),
+        ("https://quay.io=app", "has an address in it, and names have no scheme"),
+        ("quay.io=team:v1", "names a tag or a digest"),
+        ("quay.io=t.io:5000/app:v1", "names a tag or a digest"),
+        ("quay.io=a//b", "makes names that no registry can have: its repository has an empty part"),
+        ("quay.io=t.io:500000/app", "makes names that no registry can have: the port '500000'"),
+        ("quay.io=T.io/App", "makes names that no registry can have: its repository must be lower case"),
+        ("quay.io=[::g]/app", "makes names that no registry can have"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_refused(rule: str, problem: str) -> None:

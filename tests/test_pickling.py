@@ -29,7 +29,7 @@ import syncer
 from syncer.bundle import Bundle, open_bundle
 from syncer.errors import InvalidFile, NotFound, SyncerError, TargetError
 from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument
-from syncer.profiles.syncfile.sync_file import SyncFile, read_sync_file
+from syncer.profiles.syncfile.sync_file import SyncFile, parse_sync_file
 from syncer.report import ProgressMeter
 from tests.conftest import OpenRegistry
 from tests.support import client, images
@@ -41,7 +41,8 @@ _EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 
 
 def a_sync_file() -> SyncFile:
-    return read_sync_file(_EXAMPLES / "sync.yaml", {"HARBOR_PASSWORD": "secret"})
+    path = _EXAMPLES / "sync.yaml"
+    return parse_sync_file(path.read_text(), path, {"HARBOR_PASSWORD": "secret"})
 
 
 _READ: dict[Any, Callable[[], Any]] = {  # what is made of a file, since its fields must fit each other

@@ -52,10 +52,13 @@ def test_the_line_of_each_value_is_known() -> None:
     ("text", "problem"),
     [
         ("a: b: c", "values.yaml:1: column 5: .*mapping values"),
-        ("a: 1\nb:\n  c: 1\n  c: 2\n", "values.yaml:4: column 6: the key 'c' stands twice"),
+        (
+            "a: 1\nb:\n  c: 1\n  c: 2\n",
+            "values.yaml:4: b.c: the key 'c' stands twice in one mapping, on line 3 as well",
+        ),
         ("a:\n\tb: 1", "values.yaml:2: column 1: .*cannot start any token"),
         ("image: {{.spectro.var.x}}", "values.yaml:1: column 9: a key must be a text; .* needs quotes"),
-        ("a: 1\n---\nb: 2\n", "values.yaml: it holds 2 documents"),
+        ("a: 1\n---\nb: 2\n", "values.yaml:2: it holds 2 documents"),
         ("[" * 500, "deeper than 100"),
         ("a: *b", "values.yaml:1: .*no anchor"),
         ("a: &a [*a]", "no anchor"),

@@ -255,6 +255,8 @@ def test_a_platform_without_a_variant_means_the_usual_one(offered: str, wanted: 
     ("text", "spelt_out"),
     [
         ("amd64", Platform("linux", "amd64")),
+        ("386", Platform("linux", "386")),
+        ("linux/386", Platform("linux", "386")),
         ("windows/amd64", Platform("windows", "amd64")),
         ("linux/arm/v7", Platform("linux", "arm", "v7")),
         ("my-os/risc_v", Platform("my-os", "risc_v")),
@@ -272,6 +274,26 @@ def test_what_is_no_platform_is_refused_with_a_hint(text: str) -> None:
         Platform.parse(text)
 
     assert "linux/amd64" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "hint"),
+    [
+        ("linux", "'linux' is not an architecture", "it is a system: write it with its architecture, like linux/amd64"),
+        ("5", "'5' is not an architecture", "known: amd64, arm64, "),
+        ("amd46", "'amd46' is not an architecture", "any other is written with its system, linux/ARCHITECTURE"),
+        ("x86_64", "'x86_64' is not an architecture", "images call it amd64"),
+        ("linux/5", "'linux/5' is not a platform", "the system comes first, then the architecture"),
+        ("amd64/linux", "'amd64/linux' is not a platform", "the system comes first, then the architecture"),
+        ("5/amd64", "'5/amd64' is not a platform", "the system comes first, then the architecture"),
+    ],
+)
+def test_a_word_that_is_no_platform_is_told_what_is_one(text: str, problem: str, hint: str) -> None:
+    with pytest.raises(InvalidPlatform) as refused:
+        Platform.parse(text)
+
+    assert str(refused.value) == problem
+    assert hint in (refused.value.hint or "")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from syncer.api.sources import sync_settings
 from syncer.errors import InvalidFile, UsageError
+from syncer.fleet import read_targets
 from syncer.formats.models import Model, names_of_fields
 from syncer.formats.units import Braces, Shard
 from syncer.formats.windows import closes_after, opens_after
@@ -220,6 +221,64 @@ def test_all_mistakes_are_told_at_once(mistakes: Callable[..., list[str]]) -> No
     assert told[9].endswith("(and 1 more of its sites)")
 
 
+def test_what_other_targets_contradict_is_told_whatever_else_is_wrong(mistakes: Callable[..., list[str]]) -> None:
+    """Registries, names and limits of groups, also of targets with mistakes of their own; and keys that stand twice."""
+    told = mistakes(
+        """\
+        targets:
+          - {registry: a.example.com, lables: {}, name: one, limit_group: g, at_once: 2}
+          - {registry: http://a.example.com/, windows: []}
+          - {registry: "b.example.com:443", enabled: maybe, name: one, limit_group: g, at_once: 3}
+          - {registry: https://b.example.com, at_once: 0}
+          - {registry: "c-{1..2}.example.com", name: x, bytes_per_second: 5Q}
+          - {registry: c-2.example.com, name: y, name: z}
+        targets_csv: sites.csv
+        map: {}
+        map: {a.io: x}
+        """,
+        """\
+        registry,enabled
+        A.example.com,maybe
+        """,
+    )
+
+    assert sorted(told) == sorted(
+        [
+            "sites.yaml:2: targets[0].lables: there is no such field; did you mean labels?",
+            "sites.yaml:3: targets[1]: a.example.com is a target already, at sites.yaml:2",
+            "sites.yaml:3: targets[1].windows: it must not be empty",
+            "sites.yaml:4: targets[2].enabled: it must be true or false",
+            "sites.yaml:4: targets[2]: 'one' is the name of another site already, at sites.yaml:2",
+            "sites.yaml:4: targets[2]: its group g has `at_once: 2` in another target, and 3 here",
+            "sites.yaml:5: targets[3].at_once: it must be 1 or more",
+            "sites.yaml:5: targets[3]: `at_once` belongs to a `limit_group`",
+            "sites.yaml:5: targets[3]: b.example.com is a target already, at sites.yaml:4",
+            "sites.yaml:6: targets[4].bytes_per_second: '5Q' is not a number of bytes",
+            "sites.yaml:6: targets[4]: its registry stands for 2 sites and its name for 1",
+            "sites.yaml:7: targets[5].name: the key 'name' stands twice in one mapping",
+            "sites.yaml:7: targets[5]: c-2.example.com is a target already, at sites.yaml:6",
+            "sites.yaml:10: map: the key 'map' stands twice in one mapping, on line 9 as well",
+            "sites.csv:2: enabled: it must be true or false",
+            "sites.csv:2: a.example.com is a target already, at sites.yaml:2",
+        ]
+    )
+
+
+def test_logins_that_are_not_there_are_told_beside_other_mistakes(tmp_path: Path) -> None:
+    """Not where they are those of another machine."""
+    (path := tmp_path / "sites.yaml").write_text(
+        "targets: [{registry: a.io, lables: {}}]\n"
+        "registries: {a.io: {credentials: {username: me, password_env: ABSENT}}}\n"
+    )
+    with pytest.raises(InvalidFile) as here:
+        read_targets(path, RegistrySettings(), {})
+    with pytest.raises(InvalidFile) as there:
+        read_targets(path, None, {})
+
+    assert [each.field for each in here.value.all] == ["targets[0].lables", "registries.a.io.credentials"]
+    assert [each.field for each in there.value.all] == ["targets[0].lables"]
+
+
 def test_too_many_sites_are_refused_before_they_are_made(
     mistakes: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +299,8 @@ def test_too_many_sites_are_refused_before_they_are_made(
         ("registries: {}", "sites.yaml:1: it names no target"),
         ("targets: {a: b}", "sites.yaml:1: targets: it must be a list"),
         ("targets: [a]", "sites.yaml:1: targets[0]: it must be a mapping"),
-        ("targets_csv: lost.csv", "lost.csv: it cannot be read"),
+        ("map: {}\ntargets_csv: lost.csv", "sites.yaml:2: targets_csv: lost.csv is not there"),
+        ("targets_csv: .", "sites.yaml:1: targets_csv: "),
         ("targets_csv: sites.csv", "sites.csv:1: it is empty, and a table of targets is expected"),
         ("sources: []\ntargets: [{registry: t.io}]", "sites.yaml:1: sources: no such field; known: version, targets,"),
     ],
@@ -267,6 +327,44 @@ def test_a_file_of_another_shape_is_told_which_one_is_expected(
 def test_a_table_that_is_none_is_told_where(mistakes: Callable[..., list[str]], table: str, problem: str) -> None:
     (told,) = mistakes("targets_csv: sites.csv", table)
     assert told.startswith(problem)
+
+
+def test_a_rule_for_names_must_make_some_at_a_site(read: Read, mistakes: Callable[..., list[str]]) -> None:
+    targets = "targets:\n- {registry: '10.0.0.{1..3}:8000', map: {b.io: '10.0.0.2:8000/y', c.io: 'o:1/x'}}\n"
+    assert mistakes(f"{targets}- registry: a.io\nmap: {{a.io: a.io:80/x, d.io: '10.0.0.3:8000'}}\n") == [
+        "sites.yaml:2: targets[0].map.c.io: c.io is mapped to o:1/x, which is at none of the targets",
+        "sites.yaml:4: map.a.io: a.io is mapped to a.io:80/x, which is at none of the targets",
+    ]
+    assert len(read(targets.replace("o:1/x", "10.0.0.1:8000/x")).sites) == 3
+
+
+def test_each_row_of_a_table_is_read_whatever_is_wrong_with_others(mistakes: Callable[..., list[str]]) -> None:
+    told = mistakes(
+        "targets_csv: sites.csv",
+        """\
+        registry,name,enabled
+        a.io,one
+        b.io,two,maybe
+        B.io,three,true
+        c.io,two,true
+        d.io,"four,true
+        """,
+    )
+    header = mistakes("targets_csv: sites.csv", "Registry,nmae,region,region\na.io,one\n")
+
+    assert told == [
+        "sites.csv:2: it has 2 cells, and the first row 3",
+        "sites.csv:3: enabled: it must be true or false",
+        "sites.csv:4: b.io is a target already, at sites.csv:3",
+        "sites.csv:5: 'two' is the name of another site already, at sites.csv:3",
+        "sites.csv:6: this is not CSV: unexpected end of data",
+    ]
+    assert [line.partition("; known")[0] for line in header] == [
+        "sites.csv:1: there is no column 'Registry'; did you mean registry?",
+        "sites.csv:1: there is no column 'nmae'; did you mean name?",
+        "sites.csv:1: the column 'region' stands there twice",
+        "sites.csv:1: there is no column 'region'",
+    ]
 
 
 def test_sites_go_from_process_to_process(read: Read) -> None:

@@ -345,9 +345,13 @@ async def test_fail_fast_ends_at_the_first_failure(debian_registry: OpenRegistry
         ("sources: [{image: a, tag: b}]", "sources[0].tag: there is no such field; did you mean tags?"),
         ("sources: [{repository: a, tags: {regex: '['}}]", "sources[0].tags.regex[0]: '[' is not a regular expression"),
         ("sources: [{image: a, targets: [x]}]", "no target is called 'x'; known: localhost:9"),
-        ("sources: [{images_file: none.txt}]", "none.txt: it cannot be read"),
+        ("sources: [{images_file: none.txt}]", "none.txt is not there"),
         ("registries: {q.io: {ca_cert: none.pem}}\nsources: [{image: a}]", "none.pem is not there"),
-        ("sources: [{image: a, platforms: amd64}, {image: a}]", "is asked for in two forms"),
+        ("sources: [{image: a, platforms: amd64}, {image: a}]", "sync.yaml:1: docker.io/library/a:latest is asked for"),
+        (
+            f"map: {{docker.io: {'x/' * 124}x}}\nsources: [{{image: a}}]",
+            "sync.yaml:2: sources[0]: docker.io/library/a would land at localhost:9/x/",
+        ),
     ],
 )
 async def test_a_wrong_file_is_refused_before_anything_is_done(tmp_path: Path, text: str, said: str) -> None:
@@ -360,14 +364,82 @@ async def test_a_wrong_file_is_refused_before_anything_is_done(tmp_path: Path, t
     assert said in ran.stderr
 
 
-async def test_all_lists_and_profiles_that_are_not_there_are_told_at_once(tmp_path: Path) -> None:
-    sources = [{"images_file": "none.txt"}, {"images_file": "lost.txt"}, {"profile_file": "gone.json"}]
-    ran = await sync(tmp_path, "-c", write_file(tmp_path, sources=sources, targets=[{"registry": "localhost:9"}]))
+async def test_all_files_that_are_not_there_are_told_with_the_lines_that_name_them(tmp_path: Path) -> None:
+    """Beside all other mistakes of the file, and before anything is asked."""
+    (tmp_path / "there.txt").write_text("busybox\n")
+    (tmp_path / "manifests").mkdir()
+    (file := tmp_path / "sync.yaml").write_text("""\
+sources:
+- images_file: none.txt
+  tgas: all
+- profile_file:
+    gone.json
+- {profile_file: manifests}
+- {images_file: manifests}
+- images_file: ${ABSENT}/x
+- {images_file: there.txt}
+- chart:
+    {repository: 'https://charts.example.com', name: a, scan: true, values_files: [there.txt, values.yaml]}
+targets: [{registry: localhost:9}]
+""")
+    ran = await sync(tmp_path, "-c", file)
 
     assert ran.code == 2
-    assert ran.stderr.count("error: ") == 3
-    for name in ("none.txt", "lost.txt", "gone.json"):
-        assert f"{name}: it cannot be read" in ran.stderr
+    told = [line.replace(f"{tmp_path}/", "") for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert [line for line in told if "tgas" not in line and "tags" not in line] == [
+        "error: sync.yaml:2: sources[0].images_file: none.txt is not there",
+        "error: sync.yaml:5: sources[1].profile_file: gone.json is not there",
+        "error: sync.yaml:7: sources[3].images_file: manifests is a directory, where a file is wanted",
+        "error: sync.yaml:8: sources[4].images_file: the variable ABSENT is not set, and has no default",
+        "error: sync.yaml:11: sources[6].chart.values_files[1]: values.yaml is not there",
+    ]
+
+
+async def test_nobody_is_asked_before_lists_and_profiles_are_right(tmp_path: Path) -> None:
+    (tmp_path / "images.txt").write_text("localhost:9/a\nB//c\n")
+    (tmp_path / "profile.yaml").write_text("kind: Nothing\n")
+    (file := tmp_path / "sync.yaml").write_text("""\
+sources:
+- {repository: localhost:9/app, tags: all}
+- images_file: images.txt
+- profile_file: profile.yaml
+targets: [{registry: localhost:9}]
+""")
+    ran = await sync(tmp_path, "-c", file)
+
+    told = [line.replace(f"{tmp_path}/", "").partition(": it")[0] for line in ran.stderr.splitlines()]
+    assert ran.code == 2
+    assert [line for line in told if not line.startswith("hint: ")] == [
+        "error: images.txt:2: 'B//c' is not an image reference",
+        "error: profile.yaml",
+    ]
+
+
+async def test_logins_that_are_not_there_are_told_beside_other_mistakes(tmp_path: Path) -> None:
+    """But not where a login of the command takes their place."""
+    (file := tmp_path / "sync.yaml").write_text("""\
+sources: [{image: A//b}]
+targets: [{registry: localhost:9}]
+registries:
+  localhost:9:
+    credentials: {username: me, password_env: ABSENT}
+    ca_cert: ca.pem
+    concurency: 2
+  a.io: {credentials: {username: me}}
+""")
+    ran = await sync(tmp_path, "-c", file)
+    given = await sync(tmp_path, "-c", file, "--username", "me", "--password-stdin", stdin="word\n")
+
+    told = [line.replace(f"{tmp_path}/", "") for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert (ran.code, given.code) == (2, 2)
+    start = "error: sync.yaml:5: registries.localhost:9.credentials: the credentials of localhost:9 are in the variable"
+    assert told[1].startswith(start)
+    assert told[2:] == [
+        "error: sync.yaml:6: registries.localhost:9.ca_cert: ca.pem is not there",
+        "error: sync.yaml:7: registries.localhost:9.concurency: there is no such field; did you mean concurrency?",
+        "error: sync.yaml:8: registries.a.io.credentials: it needs one user and one password",
+    ]
+    assert "ABSENT" not in given.stderr
 
 
 async def test_flags_that_say_how_beat_the_top_of_the_file_and_no_source(

@@ -22,7 +22,7 @@ from syncer.profiles.syncfile.document import (
     Tags,
     Target,
 )
-from syncer.profiles.syncfile.sync_file import parse_sync_file, read_sync_file
+from syncer.profiles.syncfile.sync_file import parse_sync_file
 from syncer.report import RegistryAccount
 from syncer.report.metrics import Job, metrics
 from tests.test_distribution import instructions
@@ -54,7 +54,7 @@ def commands() -> dict[str, list[str]]:
 
 
 def test_the_complete_example_is_a_sync_file_without_warnings() -> None:
-    file = read_sync_file(EXAMPLES / "sync.yaml")
+    file = parse_sync_file((EXAMPLES / "sync.yaml").read_text(), EXAMPLES / "sync.yaml")
     assert file.warnings == ()
     assert [target.title for target in file.targets] == ["office", "edge"]
 

@@ -10,15 +10,13 @@ from syncer.formats.models import check
 from syncer.oci import Platform, Reference
 from syncer.profiles.syncfile.document import Credentials, Source, SyncDocument, Target
 from syncer.profiles.syncfile.sync_file import (
-    Helper,
-    Login,
     SyncFile,
-    find_login,
     merge_items,
     parse_sync_file,
     read_sync_file,
     select_images,
 )
+from syncer.profiles.syncfile.variables import Helper, Login, find_login
 from syncer.registry import RegistrySettings
 
 COMPLETE = """\
@@ -166,6 +164,76 @@ def test_two_images_cannot_have_one_name() -> None:
         merge_items(items(text))
 
 
+def test_all_names_that_contradict_each_other_are_told_with_their_lines() -> None:
+    text = """\
+sources:
+- {image: quay.io/a:1, platforms: [amd64]}
+- {image: quay.io/a:1}
+- {image: quay.io/b:1, as: x}
+- {image: quay.io/c:1, as: x}
+- {image: quay.io/d:1, as: x}
+targets: [{registry: t.io}]
+"""
+    with pytest.raises(InvalidFile) as raised:
+        merge_items(items(text))
+
+    assert [str(each) for each in raised.value.all] == [
+        "sync.yaml:3: quay.io/a:1 is asked for in two forms, here and by sync.yaml:2",
+        "sync.yaml:5: quay.io/b, of sync.yaml:4, and quay.io/c are both mapped to t.io/x:1",
+        "sync.yaml:6: quay.io/b, of sync.yaml:4, and quay.io/d are both mapped to t.io/x:1",
+    ]
+
+
+def test_each_rule_for_names_is_told_at_its_own_line() -> None:
+    """What is wrong with it alone, and that its place is at none of the targets that it is for."""
+    text = """\
+sources: [{image: A//b}]
+targets:
+- registry: t.io/base/
+  map:
+    a.io: [x]
+    b.io: other.io:5000/x
+    c.io: T.io/elsewhere
+    d.io: T.io/base
+    e.io: t.io/base/x
+- registry: http://lab
+map:
+  a.io: t.io/base
+  b.io: Team/x
+  c.io: team/x:v1
+  d: x
+  e.io: x
+  E.io: y
+  f.io: lab:80/x
+  g.io: lab/x
+  h.io: other:80/x
+"""
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+
+    assert [str(each).removeprefix("sync.yaml:") for each in raised.value.all][1:] == [
+        "5: targets[0].map.a.io: it must be a text",
+        "6: targets[0].map.b.io: b.io is mapped to other.io:5000/x, which is at another registry than t.io",
+        "7: targets[0].map.c.io: c.io is mapped to T.io/elsewhere, which is not under t.io/base",
+        (
+            "13: map.b.io: the mapping b.io=Team/x makes names that no registry can have: its repository must be lower "
+            "case, but has 'Team'"
+        ),
+        "14: map.c.io: the mapping c.io=team/x:v1 names a tag or a digest",
+        "15: map.d: the mapping d=x must start with a registry",
+        "17: map.E.io: e.io is mapped twice, to 'x' and to 'y'",
+        "20: map.h.io: h.io is mapped to other:80/x, which is at none of the targets",
+    ]
+    assert all(each.hint for each in raised.value.all if "is mapped to" in str(each))
+
+
+def test_a_rule_is_not_held_against_a_target_that_is_to_be_mended() -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse("sources: [{image: a}]\ntargets: [{registry: t.io}, {registry: 'u.io:x'}]\nmap: {a.io: u.io:5000/x}\n")
+
+    assert [each.field for each in raised.value.all] == ["targets[1].registry"]
+
+
 def test_tags_are_chosen_from_a_listing() -> None:
     file = parse()
     exporter, b = file.sources[1:3]
@@ -198,7 +266,9 @@ def test_tags_may_be_written_short(tags: str, expected: list[str]) -> None:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     path = tmp_path / "sync.yaml"
-    path.write_text(COMPLETE)
+    path.write_text(COMPLETE.replace("~/infra.yaml", "infra.yaml"))
+    (tmp_path / "images.txt").touch()
+    (tmp_path / "infra.yaml").touch()
     file = read_sync_file(path)
     images_file = file.sources[3].images_file
 
@@ -252,7 +322,7 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         (
             "{ghcr.io: github}",
             "{ghcr: x}",
-            "sync.yaml:26: targets[1].map: the mapping ghcr=x must start with a registry",
+            "sync.yaml:26: targets[1].map.ghcr: the mapping ghcr=x must start with a registry",
         ),
         (
             "200Mbit",
@@ -272,7 +342,7 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         (
             "  name: lab",
             "  name: harbor.example.com/mirror",
-            "sync.yaml:24: targets[1]: 'harbor.example.com/mirror' is the second",
+            "sync.yaml:14: sources[1].targets[0]: no target is called",
         ),
         ("password_env: LAB_PASSWORD", "helper: x", "sync.yaml:34: registries.lab:5000.credentials: a `helper` knows"),
         (
@@ -287,6 +357,11 @@ def test_a_password_in_the_file_gets_a_warning_and_is_never_shown() -> None:
         ),
         ("ghcr.io/a/b", "ghcr.io/a/b:v1", "sync.yaml:15: sources[2].repository: 'ghcr.io/a/b:v1' names more than"),
         ("linux/amd64", "linux/", "sync.yaml:1: platforms[0]: 'linux/' is not a platform"),
+        ("linux/amd64", "[linux]", "sync.yaml:1: platforms[0]: 'linux' is not an architecture"),
+        ("linux/amd64", "[amd64, 5]", "sync.yaml:1: platforms[1]: '5' is not an architecture"),
+        ("  lab:5000:\n", "  '':\n", "sync.yaml:34: registries.'': the name of a registry is empty"),
+        ("  lab:5000:\n", "  ' ':\n", "sync.yaml:34: registries.' ': the name of a registry is empty"),
+        ("  lab:5000:\n", "  lab!:\n", "sync.yaml:34: registries.lab!: 'lab!' is not a registry: its registry 'lab!'"),
     ],
 )
 def test_a_mistake_is_named_with_file_line_and_field(old: str, new: str, message: str) -> None:
@@ -320,13 +395,142 @@ verson: 1
         "sync.yaml:3: sources[0].tags.semver[0]: 'x.y.z' is not a range of versions: 'x.y.z' is no comparison",
         "sync.yaml:3: sources[0].tags.newst",
         "sync.yaml:4: sources[1].image: 'A//b' is not an image reference",
+        "sync.yaml:5: sources[1].targets[0]: no target is called 'nowhere'; known: t.io",
         "sync.yaml:6: sources[2].repostory",
-        "sync.yaml:9: targets[1]: 't.io' is the second target of that name",
+        "sync.yaml:6: sources[2]: a repository needs `tags`",
+        "sync.yaml:9: targets[1]: t.io is a target already, at sync.yaml:8",
         "sync.yaml:11: registries.docker.io.concurrency",
         "sync.yaml:12: registries.index.docker.io.concurrency",
         "sync.yaml:12: registries.index.docker.io: docker.io above is the same registry, and has other settings",
         "sync.yaml:13: registries.lab:5000",
         "sync.yaml:14: verson",
+    ]
+
+
+def told(text: str) -> list[str]:
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+    return [str(each).removeprefix("sync.yaml:") for each in raised.value.all]
+
+
+def test_a_key_that_stands_twice_is_told_beside_all_else() -> None:
+    """And nothing is said about its value, of which two are there."""
+    text = """\
+sources:
+- image: A//b
+  image: B//c
+- {image: D//e, targets: [lab]}
+targets:
+- registry: t.io
+targets:
+- {registry: u.io, nmae: x}
+registries:
+  a.io:
+    insecure: maybe
+    insecure: true
+"""
+    assert [line.partition(": its")[0] for line in told(text)] == [
+        "3: sources[0].image: the key 'image' stands twice in one mapping, on line 2 as well",
+        "4: sources[1].image: 'D//e' is not an image reference",
+        "7: targets: the key 'targets' stands twice in one mapping, on line 5 as well",
+        "8: targets[0].nmae: there is no such field; did you mean name?",
+        "12: registries.a.io.insecure: the key 'insecure' stands twice in one mapping, on line 11 as well",
+    ]
+
+
+def test_two_targets_are_neither_one_place_nor_of_one_name() -> None:
+    text = """\
+sources: [{image: a}, {image: b, tagets: x}]
+targets:
+- registry: harbor.example.com/dd/
+- registry: http://Harbor.example.com/dd
+- {registry: "harbor.example.com:443/dd", name: second}
+- {registry: harbor.example.com/other, name: third}
+- {registry: registry-1.docker.io/a, name: third}
+- {registry: docker.io/a}
+- {registry: "http://harbor.example.com:443/dd"}
+- {registry: "https://harbor"}
+- {registry: "harbor:443"}
+- {registry: "http://harbor:8080"}
+- {registry: "https://harbor:8080", name: other names, map: {a.io: a, b.io: b}}
+- {registry: "https://harbor:8080/", name: the same ones, map: {b.io: b, a.io: a}}
+"""
+    assert told(text)[1:] == [
+        "4: targets[1]: harbor.example.com/dd is a target already, at sync.yaml:3",
+        "5: targets[2]: harbor.example.com/dd is a target already, at sync.yaml:3",
+        "7: targets[4]: 'third' is the second target of that name",
+        "8: targets[5]: docker.io/a is a target already, at sync.yaml:7",
+        "11: targets[8]: harbor is a target already, at sync.yaml:10",
+        "14: targets[11]: harbor:8080 is a target already, at sync.yaml:13",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("targets", "is_told"),
+    [
+        ("[{registry: 't.io:x', name: lab}]", True),
+        ("[{registry: t.io}, {registry: t.io/}]", True),
+        ("[{registry: u.io, mpa: {a.io: x}}]", True),
+        ("[{registry: t.io, nmae: nowhere}]", False),
+        ("[{registry: t.io}, nowhere]", False),
+        ("[{registry: t.io}, {map: {}}]", False),
+        ("[{registry: t.io}, {registry: u.io, name: [nowhere]}]", False),
+        ("[{registry: t.io, name: '${ABSENT}'}]", False),
+        ("[{registry: t.io, name: a, name: nowhere}]", False),
+        ("{registry: nowhere}", False),
+    ],
+)
+def test_a_name_of_no_target_is_told_unless_it_may_be_that_of_one_with_a_mistake(targets: str, is_told: bool) -> None:
+    lines = told(f"sources: [{{image: A//b, targets: [nowhere]}}]\ntargets: {targets}\n")
+
+    assert any("no target is called 'nowhere'" in line for line in lines) == is_told
+    assert any("A//b" in line for line in lines)
+
+
+def test_a_source_for_no_target_is_a_mistake() -> None:
+    """An empty list would go to all of them."""
+    with pytest.raises(InvalidFile) as raised:
+        parse("sources: [{image: a, targets: []}]\ntargets: [{registry: t.io}]\n")
+
+    assert str(raised.value) == "sync.yaml:1: sources[0].targets: it must not be empty"
+    assert raised.value.hint == "leave `targets` out for all targets, and the source out for none"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("{image: A//b, tags: x}", [".image: 'A//b'", ": `tags` belong to a `repository`"]),
+        ("{image: a, images_file: b, as: 'x:1', project_id: p}", [": it names image and", ": `project_id` belongs to"]),
+        ("{images_file: [], as: x}", [".images_file: it must be a text", ": `as` belongs to an `image`"]),
+        ("{repository: a/b, as: 'A:1'}", [".as: 'A:1' is not", ": a repository needs `tags`"]),
+        ("{imgae: a}", [".imgae: there is no such field; did you mean image?"]),
+        ("{image: a, tgas: all}", [".tgas: there is no such field; did you mean tags?", ": `tags` belong to a"]),
+        ("{zzz: a}", [".zzz: no such field; known: "]),
+        (
+            "{chart: {name: n, values_files: v}}",
+            [".chart.repository: it is required", ".chart: `values_files` are for"],
+        ),
+        ("{repository: a/b, tags: {names: [], exclude: []}}", [".tags.exclude: it must be a mapping"]),
+        ("{repository: a/b, tags: {newest: 0}}", [".tags.newest: it must be 1 or more"]),
+    ],
+)
+def test_fields_that_do_not_fit_are_told_beside_fields_that_are_wrong(source: str, told: list[str]) -> None:
+    """A field with a mistake is there all the same, and so is the one that a misspelt name means."""
+    with pytest.raises(InvalidFile) as raised:
+        parse(f"sources: [{source}]\ntargets: [{{registry: t.io}}]\n")
+
+    for each, start in zip(raised.value.all, told, strict=True):
+        assert str(each).startswith(f"sync.yaml:1: sources[0]{start}")
+
+
+def test_a_login_with_a_wrong_field_is_told_what_else_it_lacks() -> None:
+    told = mistake("{username: lab, password_env: LAB_PASSWORD}", "{username: '', helpr: x}").all
+    lacking = mistake("{username: lab, password_env: LAB_PASSWORD}", "{username: []}").all
+
+    assert [each.field.rpartition(".")[2] for each in told] == ["username", "helpr", "credentials"]
+    assert [str(each).rpartition(": ")[2] for each in lacking] == [
+        "it must be a text",
+        "it needs one user and one password",
     ]
 
 
@@ -347,11 +551,70 @@ def test_a_file_of_another_shape_is_told_which_one_is_expected(text: str, proble
     assert raised.value.more == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "problem", "hint"),
+    [
+        ("sources: {image: a}", "sources: it must be a list", "each entry of a list begins with a dash and a blank"),
+        (
+            "sources: [busybox]",
+            "sources[0]: it must be a mapping",
+            "write it as fields, like `image: …`; they are image,",
+        ),
+        ("registries: [{a.io: {}}]", "registries: it must be a mapping", "write each entry as NAME: VALUE, without a"),
+        (
+            "sources: [{image: 'https://a.io/b'}]",
+            (
+                "sources[0].image: 'https://a.io/b' is not an image reference: it begins "
+                "with https://, and a name has no scheme"
+            ),
+            "",
+        ),
+        ("registries: {a.io: {username: me}}", "registries.a.io.username: no such field; known: credentials, ", ""),
+        (
+            "registries: {a.io: {Insecure: true}}",
+            "registries.a.io.Insecure: there is no such field; did you mean insecure",
+            "",
+        ),
+        (
+            "sources: [{chart: {repo: 'https://a.io', name: b}}]",
+            "sources[0].chart.repo: there is no such field; did you mean repository?",
+            "",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_told_how_it_is_written(text: str, problem: str, hint: str) -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse(text)
+
+    (error,) = (each for each in raised.value.all if each.field not in ("sources", "targets") or "list" in str(each))
+    assert str(error).startswith(f"sync.yaml:1: {problem}")
+    assert (error.hint or "").startswith(hint)
+
+
 def test_a_target_is_refused_as_it_was_written() -> None:
     with pytest.raises(InvalidFile) as raised:
         parse("sources: [{image: busybox}]\ntargets: [{registry: 'lab:99999/x'}]\n")
     told = "targets[0].registry: 'lab:99999' is not a registry: the port '99999' of its registry is not a number from "
     assert str(raised.value).startswith(f"sync.yaml:2: {told}")
+
+
+@pytest.mark.parametrize(
+    ("registry", "problem", "hint"),
+    [
+        ("oci://lab:5000/x", "is not a registry", "write lab:5000/x, with http:// or https:// before it, or nothing"),
+        ("http:/lab:5000", "is not a registry", "write lab:5000, with http:// or https:// before it, or nothing"),
+        ("lab:5000/a/../b", "is not a registry and a path in it: its repository has '..'", ""),
+        ("ftp://me:hunter2@lab:5000", "lab:5000' is written with a login", "leave it out"),
+    ],
+)
+def test_an_address_that_is_no_registry_is_told_what_to_write(registry: str, problem: str, hint: str) -> None:
+    with pytest.raises(InvalidFile) as raised:
+        parse(f"sources: [{{image: busybox}}]\ntargets: [{{registry: '{registry}'}}]\n")
+
+    assert str(raised.value).startswith("sync.yaml:2: targets[0].registry: ")
+    assert problem in str(raised.value)
+    assert (raised.value.hint or "").startswith(hint)
+    assert "hunter2" not in f"{raised.value} {raised.value.hint}"
 
 
 def test_a_mistake_beside_a_password_does_not_show_it() -> None:

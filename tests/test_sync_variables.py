@@ -76,6 +76,26 @@ def test_a_variable_that_is_not_set_is_named_with_its_line_and_nothing_follows_f
     ]
 
 
+def test_nothing_follows_from_a_variable_where_one_text_stands_for_more() -> None:
+    text = """\
+sources:
+- repository: a/b
+  tags: ${ABSENT}
+- repository: a/b
+  tags:
+  - ${ABSENT}
+  - a b
+  targets: ${ABSENT}
+targets: [{registry: t.io}]
+"""
+    assert mistakes(text) == [
+        "sync.yaml:3: sources[0].tags: the variable ABSENT is not set, and has no default",
+        "sync.yaml:6: sources[1].tags[0]: the variable ABSENT is not set, and has no default",
+        "sync.yaml:7: sources[1].tags[1]: 'a b' is not a tag",
+        "sync.yaml:8: sources[1].targets: the variable ABSENT is not set, and has no default",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from syncer.oci import Reference
 from syncer.oci.docker_hub import api_host
 from syncer.profiles.definition.definition import ChartRequest, DefinedChart
 from syncer.profiles.syncfile.document import Chart, Registry, Source, Target
-from syncer.profiles.syncfile.sync_file import Helper, RegistriesFile, SyncFile, find_login, merge_items, select_images
+from syncer.profiles.syncfile.sync_file import RegistriesFile, SyncFile, merge_items, select_images
+from syncer.profiles.syncfile.variables import Helper, absent_certificates, find_login
 from syncer.registry import Credential, RegistryAddress, RegistrySettings
 from syncer.transport import HostSettings
 
@@ -71,6 +72,7 @@ class Sources:
     leg: Leg | None = None  # None: all targets and source registries
     addresses: dict[str, RegistryAddress] = dataclasses.field(init=False)  # by the target's title
     _listings: dict[int, Listing] = dataclasses.field(init=False, default_factory=dict)  # by the number of the source
+    _read: dict[int, Any] = dataclasses.field(init=False, default_factory=dict)  # its file, likewise
     _mistakes: list[UsageError] = dataclasses.field(init=False, default_factory=list)
     _said: set[str] = dataclasses.field(default_factory=set)
 
@@ -98,13 +100,12 @@ class Sources:
         no tag is a warning, or with ``strict`` an ``InvalidFile``; raises ``UsageError`` for names that contradict
         each other.
         """
+        await self._read_files()
         async with anyio.create_task_group() as tasks:
             for number, source in enumerate(self.file.sources):
                 if number not in self._listings or self._listings[number].unknown:
                     tasks.start_soon(self._list_source, number, source)
-        if self._mistakes:
-            of_files = [each for mistake in self._mistakes if isinstance(mistake, InvalidFile) for each in mistake.all]
-            raise InvalidFile.of(of_files) if of_files else self._mistakes[0]
+        _refuse(self._mistakes)
         items = merge_items(self._items(lambda listing: listing.references))
         if self.shard is None and self.leg is None:
             return items
@@ -171,43 +172,66 @@ class Sources:
         return not is_named and (source.tags is None or source.tags.rules().needs_listing)
 
     def _items(self, of: Callable[[Listing], Iterable[Reference]], *, ours: bool = False) -> Iterator[Item]:
-        """The items of ``of`` each listing; ``ours``: those of the shard only."""
+        """The items of ``of`` each listing; ``ours``: those of the shard only.
+
+        Names that no registry can have are told when all others are there.
+        """
+        mistakes: list[UsageError] = []
         for number, source in enumerate(self.file.sources):
             for target in self.file.targets_of(source):
                 listing = self._listings.get(number, Listing())
                 for reference in of(listing):
                     if ours and not self._is_ours(source, reference):
                         continue
-                    item = self._item(source, reference, target)
+                    try:
+                        item = self._item(source, reference, target)
+                    except UsageError as mistake:
+                        mistakes.append(self.file.blame(source, mistake))
+                        continue
                     if origin := listing.origins.get(reference):
                         item = structs.replace(item, source=origin, target=structs.replace(item.target, tag=None))
                     yield item
+        _refuse(mistakes)
 
     def _item(self, source: Source, reference: Reference, target: Target) -> Item:
         address = self.addresses[target.title]
         return self.file.item(source, reference, target, registry=address.host, base=address.base)
 
+    async def _read_files(self) -> None:
+        """Read the lists and profiles that are files; what is wrong in them is told before anybody is asked."""
+        for number, source in enumerate(self.file.sources):
+            if number in self._read or self._is_others(source):
+                continue
+            try:
+                if source.images_file is not None:
+                    path = self.file.beside(source.images_file)
+                    self._read[number] = await to_thread.run_sync(read_images_file, path)
+                elif source.profile_file is not None:
+                    path = self.file.beside(source.profile_file)
+                    self._read[number] = await to_thread.run_sync(_read_profile, path, self.environment)
+            except UsageError as mistake:
+                self._mistakes.append(mistake)
+        _refuse(self._mistakes)
+
     async def _list_source(self, number: int, source: Source) -> None:
         try:
-            self._listings[number] = Listing() if self._is_others(source) else await self._ask(source)
+            self._listings[number] = Listing() if self._is_others(source) else await self._ask(number, source)
         except UsageError as mistake:
             self._mistakes.append(mistake)
         except SyncerError as error:
             self._listings[number] = Listing(unknown=tuple(Unknown(name, error) for name in _stand_ins(source)))
 
-    async def _ask(self, source: Source) -> Listing:
+    async def _ask(self, number: int, source: Source) -> Listing:
         if source.image is not None:
             return await self._of_image(source.image, imgpkg=source.imgpkg)
         if source.repository is not None:
             return await self._tags(source, source.repository)
         if source.images_file is not None:
-            listed = await to_thread.run_sync(read_images_file, self.file.beside(source.images_file))
-            references = tuple(image.reference for image in listed)
+            references = tuple(image.reference for image in self._read[number])
             self.supplies.registries.settle(references)
             return Listing(references)
         if source.profile_file is not None:
-            path = self.file.beside(source.profile_file)
-            return await self._of_profiles(source, [await to_thread.run_sync(_read_profile, path, self.environment)])
+            return await self._of_profiles(source, [self._read[number]])
         if source.chart is not None or source.file is not None:
             return await self._of_web(source)
         if self.console is None:
@@ -353,6 +377,13 @@ def identify(file: SyncFile) -> str:
     return digest.hexdigest()
 
 
+def _refuse(mistakes: Sequence[UsageError]) -> None:
+    """Raise those of ``mistakes`` that tell their places, or else the first one, if there is any."""
+    of_files = [each for mistake in mistakes if isinstance(mistake, InvalidFile) for each in mistake.all]
+    if mistakes:
+        raise InvalidFile.of(of_files) if of_files else mistakes[0]
+
+
 def _registry_of(source: Source, name: Reference) -> str:
     """The registry of the leg to which the image belongs that ``source`` calls ``name``."""
     return "" if _is_of_several(source) else (_whole(source) or name).registry
@@ -415,7 +446,10 @@ def sync_settings(file: RegistriesFile, settings: RegistrySettings, environment:
     for written, host in file.registry_names():
         registry = file.by_host[host]
         wanted = _host_settings(file, registry, settings.transport.default)
-        mistakes += _absent(file, registry, written)
+        mistakes += [
+            file.mistake(problem, "registries", written, name)
+            for name, problem in absent_certificates(registry, file.path.parent)
+        ]
         hosts |= {host: wanted, api_host(host): wanted}
         if registry.credentials is None or host in logins:
             continue
@@ -450,11 +484,3 @@ def _host_settings(file: RegistriesFile, registry: Registry, default: HostSettin
         requests_per_second=registry.requests_per_second,
         bytes_per_second=registry.bytes_per_second,
     )
-
-
-def _absent(file: RegistriesFile, registry: Registry, written: str) -> Iterator[InvalidFile]:
-    """Find the certificates of ``registry`` that are not there; the file calls it ``written``."""
-    for field_name in ("ca_cert", "client_cert", "client_key"):
-        path: Path | None = getattr(registry, field_name)
-        if path is not None and not file.beside(path).is_file():
-            yield file.mistake(f"{file.beside(path)} is not there", "registries", written, field_name)

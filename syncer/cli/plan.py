@@ -85,7 +85,9 @@ def plan(
         _refuse_sites(to, as_name, is_sync=is_sync)
     if delta.is_given and (file or is_sync):
         raise UsageError("--have, --since and --missing are for a bundle that would be built of images")
-    sync_file = find_sync_file(mirror, to.registry, os.environ) if is_sync else None
+    sync_file = None
+    if is_sync:
+        sync_file = find_sync_file(mirror, to.registry, os.environ, logins_here=not login.is_given)
     settings = registry_settings(
         connection,
         login,

@@ -116,7 +116,7 @@ def sync(
         _check_dask(login, is_forecast=transfer.dry_run, prunes=prune)
     share = Shard.parse(shard, os.environ) if shard else None
     order = SyncOrder(mirror=mirror, registry=registry, connection=connection, upload=upload, shard=share)
-    file = order.file()
+    file = order.file(logins_here=dask is None and not login.is_given)
     state = state_directory(upload.state_dir)
     how = Mirroring(
         state=state,
@@ -213,9 +213,9 @@ class SyncOrder(Struct, frozen=True, kw_only=True):
         subject = str(self.mirror.config.resolve()) if self.mirror.config else self._named
         return f"{subject}, shard {self.shard}" if self.shard else subject
 
-    def file(self) -> SyncFile:
+    def file(self, *, logins_here: bool = True) -> SyncFile:
         """The sync file; raises ``UsageError`` and ``InvalidFile``."""
-        return find_sync_file(self.mirror, self.registry, os.environ)
+        return find_sync_file(self.mirror, self.registry, os.environ, logins_here=logins_here)
 
     def settings(self, file: SyncFile, login: LoginOptions | None = None) -> RegistrySettings:
         """The settings of the registries of ``file``; raises ``UsageError`` and ``InvalidFile``."""
@@ -413,11 +413,16 @@ def open_named(
 
 
 def find_sync_file(
-    options: MirrorOptions, targets: Sequence[RegistryAddress], environment: Mapping[str, str]
+    options: MirrorOptions,
+    targets: Sequence[RegistryAddress],
+    environment: Mapping[str, str],
+    *,
+    logins_here: bool = True,
 ) -> SyncFile:
     """The sync file that the options name, or that they and ``targets`` are themselves.
 
-    The variables of a file are looked up in ``environment``.  Raises ``UsageError`` and ``InvalidFile``.
+    The variables of a file are looked up in ``environment``; see ``read_sync_file`` about ``logins_here``.
+    Raises ``UsageError`` and ``InvalidFile``.
     """
     if options.config is None:
         return _make_sync_file(options, targets)
@@ -427,7 +432,7 @@ def find_sync_file(
             hint="put it into the file (docs/sync.md); a list of images is given by --images-file",
         )
     along = options.along if options.says_along else None
-    file = read_sync_file(options.config, environment)
+    file = read_sync_file(options.config, environment, logins_here=logins_here)
     return file.with_defaults(platform=options.arch, referrers=along, mapping=options.map)
 
 

@@ -79,7 +79,7 @@ def read_targets(
     from syncer.api.sources import sync_settings  # noqa: PLC0415  few runs read such a file
     from syncer.profiles.syncfile.sites import read_sites  # noqa: PLC0415  likewise
 
-    file = read_sites(path, environment)
+    file = read_sites(path, environment, logins_here=settings is not None)
     settings = RegistrySettings() if settings is None else sync_settings(file, settings, environment)
     if warn:
         for warning in file.warnings:

@@ -8,7 +8,7 @@ A ``Model`` is a Struct whose annotations say how its fields are read::
         values_files: Annotated[tuple[FilePath, ...], one_or_many] = ()
 
 ``Annotated`` holds the ``Reader`` of a field, or functions that make another one of the reader that the type has by
-itself.  A rule for several fields stands in ``__post_init__``, and raises ``UsageError``.
+itself.  A rule for several fields stands in ``problems``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from inspect import cleandoc
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from msgspec import NODEFAULT, Struct, field
+from msgspec import NODEFAULT, Struct, field, structs
 
-from syncer.errors import InvalidFile, SyncerError
-from syncer.formats.yaml import Step, line_of, nearest, spell_path, unknown_field
+from syncer.errors import InvalidFile, SyncerError, UsageError
+from syncer.formats.yaml import Step, mistake_at, nearest, unknown_field
 
 Schema: TypeAlias = dict[str, Any]
 """A JSON Schema, or a part of one."""
@@ -42,6 +42,22 @@ class Model(Struct, frozen=True, kw_only=True):
     def longhand(cls, node: Any) -> Any:
         """The mapping that ``node`` stands for, where something shorter may be written."""
         return node
+
+    def problems(self) -> Iterator[UsageError]:
+        """Yield what is wrong with the fields together.
+
+        Of a document whose mistakes are told, each field that cannot be read is ``UNREADABLE``: it is there, and
+        nothing else is known about it.  So a rule asks for fields alone, and for no other attribute.
+        """
+        yield from ()
+
+    def __post_init__(self) -> None:
+        for problem in self.problems():
+            raise problem
+
+
+UNREADABLE: Any = object()
+"""The value of a field that has a mistake of its own."""
 
 
 AModel = TypeVar("AModel", bound=Model)
@@ -91,12 +107,9 @@ def read_document(read: Reader, tree: Any, origin: Path | str, *, line: int | No
     try:
         return read(tree, ())
     except Mistakes as mistakes:
-        raise InvalidFile.of(_told(each, tree, origin, line) for each in mistakes.found) from None
-
-
-def _told(mistake: Mistake, tree: Any, origin: Path | str, line: int | None) -> InvalidFile:
-    at = line_of(tree, mistake.place) or line
-    return InvalidFile(origin, mistake.problem, line=at, field=spell_path(mistake.place), hint=mistake.hint)
+        raise InvalidFile.of(
+            mistake_at(tree, origin, each.problem, *each.place, hint=each.hint, line=line) for each in mistakes.found
+        ) from None
 
 
 def wrong(place: Place, problem: str, hint: str | None = None) -> Mistakes:
@@ -114,7 +127,7 @@ class _Collector(Struct):
             return read(node, place)
         except Mistakes as mistakes:
             self.mistakes += mistakes.found
-            return None
+            return UNREADABLE
 
     def finish(self) -> None:
         if self.mistakes:
@@ -125,20 +138,8 @@ class _Collector(Struct):
 
 _TEXT_TYPES = ("string", "number", "boolean")
 _SPELT_OTHERWISE = r"\$[{$]"  # a variable, or a dollar that is written twice (profiles/syncfile/variables.py)
-FLAGS = {
-    "true": True,
-    "false": False,
-    "yes": True,
-    "no": False,
-    "on": True,
-    "off": False,
-    "t": True,
-    "f": False,
-    "y": True,
-    "n": False,
-    "0": False,
-    "1": True,
-}
+FLAGS = dict.fromkeys(("true", "yes", "on", "t", "y", "1"), True)
+FLAGS |= dict.fromkeys(("false", "no", "off", "f", "n", "0"), False)
 """The words that are true or false, in any case."""
 
 YES_OR_NO = "|".join("".join(f"[{a.upper()}{a}]" if a.isalpha() else a for a in word) for word in FLAGS)
@@ -234,7 +235,7 @@ def list_of(inner: Reader) -> Reader:
 
     def read(node: Any, place: Place) -> tuple[Any, ...]:
         if not isinstance(node, list):
-            raise wrong(place, "it must be a list")
+            raise wrong(place, "it must be a list", "each entry of a list begins with a dash and a blank")
         collector = _Collector()
         values = [collector.read(inner, each, (*place, index)) for index, each in enumerate(node)]
         collector.finish()
@@ -248,7 +249,7 @@ def _dict_of(names: Reader, values: Reader) -> Reader:
         collector = _Collector()
         made = {
             collector.read(names, name, (*place, name)): collector.read(values, each, (*place, name))
-            for name, each in _mapping(node, place).items()
+            for name, each in _mapping(node, place, "write each entry as NAME: VALUE, without a dash").items()
         }
         collector.finish()
         return made
@@ -257,9 +258,9 @@ def _dict_of(names: Reader, values: Reader) -> Reader:
     return Reader(read, {"type": "object", "additionalProperties": values.schema} | named)
 
 
-def _mapping(node: Any, place: Place) -> dict[str, Any]:
+def _mapping(node: Any, place: Place, hint: str | None = None) -> dict[str, Any]:
     if not isinstance(node, dict):
-        raise wrong(place, "it must be a mapping")
+        raise wrong(place, "it must be a mapping", hint)
     return node
 
 
@@ -268,7 +269,19 @@ def fields_of(node: Any, place: Place, readers: Mapping[str, Reader], required: 
 
     A field that is unknown explains one of a similar name that is missing.
     """
-    given, collector = _mapping(node, place), _Collector()
+    collector = _Collector()
+    values = _fields(_mapping(node, place), place, readers, required, collector)
+    collector.finish()
+    return values
+
+
+def _fields(
+    given: Mapping[str, Any],
+    place: Place,
+    readers: Mapping[str, Reader],
+    required: Collection[str],
+    collector: _Collector,
+) -> dict[str, Any]:
     unknown = [name for name in given if name not in readers]
     values: dict[str, Any] = {}
     for name, read in readers.items():
@@ -276,9 +289,7 @@ def fields_of(node: Any, place: Place, readers: Mapping[str, Reader], required: 
             values[name] = collector.read(read, given[name], (*place, name))
         elif name in required and not any(nearest(other, [name]) for other in unknown):
             collector.mistakes.append(Mistake((*place, name), "it is required"))
-    for name in unknown:
-        collector.mistakes.append(Mistake((*place, name), unknown_field(name, list(readers))))
-    collector.finish()
+    collector.mistakes += [Mistake((*place, name), unknown_field(name, list(readers))) for name in unknown]
     return values
 
 
@@ -293,22 +304,27 @@ def one_or_many(many: Reader) -> Reader:
     )
 
 
-def _refusing(inner: Reader, problem: Callable[[Any], str | None], schema: Schema) -> Reader:
+def _refusing(inner: Reader, problem: Callable[[Any], str | None], schema: Schema, hint: str | None = None) -> Reader:
     """A reader of the values of ``inner``, but of those with a problem."""
 
     def read(node: Any, place: Place) -> Any:
         value = inner(node, place)
         if said := problem(value):
-            raise wrong(place, said)
+            raise wrong(place, said, hint)
         return value
 
     return Reader(read, schema)
 
 
-def not_empty(inner: Reader) -> Reader:
+def not_empty(inner: Reader, hint: str | None = None) -> Reader:
     """A reader of a text or a list that has something in it."""
     least = "minItems" if "items" in inner.schema else "minLength"
-    return _refusing(inner, lambda value: None if value else "it must not be empty", inner.schema | {least: 1})
+    return _refusing(inner, lambda value: None if value else "it must not be empty", inner.schema | {least: 1}, hint)
+
+
+def not_empty_but(hint: str) -> Callable[[Reader], Reader]:
+    """``not_empty``, where ``hint`` says how else what might be meant is written."""
+    return lambda inner: not_empty(inner, hint)
 
 
 def within(least: int, most: int | None = None) -> Callable[[Reader], Reader]:
@@ -334,31 +350,53 @@ def _bounded(inner: Reader, bounds: Schema) -> Schema:
     return {"anyOf": [number | bounds, written]}
 
 
-def checked(require: Callable[[Any], object], schema: Schema) -> Callable[[Reader], Reader]:
-    """A reader of values that ``require`` takes, which raises ``SyncerError``."""
-
-    def with_check(inner: Reader) -> Reader:
-        def read(node: Any, place: Place) -> Any:
-            value = inner(node, place)
-            _taken(require, value, place)
-            return value
-
-        return Reader(read, schema)
-
-    return with_check
-
-
 # Readers of models
 
 
 @cache
 def _model(model: type[Model]) -> Reader:
     def read(node: Any, place: Place) -> Any:
-        names = names_of_fields(model)
-        values = fields_of(model.longhand(node), place, _readers(model), required_fields(model))
-        return _taken(lambda given: model(**given), {names[name]: each for name, each in values.items()}, place)
+        names, given, collector = names_of_fields(model), model.longhand(node), _Collector()
+        if not isinstance(given, dict):
+            known = f"write it as fields, like `{next(iter(names))}: …`; they are {', '.join(names)}"
+            raise wrong(place, "it must be a mapping", known)
+        values = _fields(given, place, _readers(model), required_fields(model), collector)
+        found, depth = collector.mistakes, len(place)
+        try:
+            if not found:
+                return model(**{names[name]: each for name, each in values.items()})
+        except UsageError:
+            found = []  # it is the first of the misfits, which all follow
+        found = [*found, *_misfits(model, given, values, place)]
+        if given is not node:  # nobody wrote the names of its fields
+            found = [structs.replace(each, place=place + each.place[depth + 1 :]) for each in found]
+        raise Mistakes(found)
 
     return Reader(read, {"$ref": f"#/$defs/{model.__name__}"})
+
+
+def readable(model: type[Model], tree: Any) -> dict[str, Any]:
+    """The fields of ``tree`` that can be read as those of ``model``, whatever is wrong with the others."""
+    names, given = names_of_fields(model), model.longhand(tree)
+    values = _fields(given, (), _readers(model), (), _Collector()) if isinstance(given, dict) else {}
+    return {names[name]: value for name, value in values.items() if value is not UNREADABLE}
+
+
+def _misfits(
+    model: type[Model], given: Mapping[str, Any], values: Mapping[str, Any], place: Place
+) -> Iterator[Mistake]:
+    """Find the fields that do not fit each other, as far as it is known which ones are meant."""
+    names = names_of_fields(model)
+    meant = [name if name in names else nearest(name, list(names)) for name in given]
+    if None in meant:
+        return  # a field that is like none may have been meant for any
+    fields: dict[str, Any] = {}
+    for each in structs.fields(model):
+        is_there = each.encode_name in meant or each.required
+        default = each.default if each.default_factory is NODEFAULT else each.default_factory()
+        fields[each.name] = values.get(each.encode_name, UNREADABLE) if is_there else default
+    for problem in model.problems(SimpleNamespace(**fields)):  # type: ignore[arg-type]  # rules ask for fields alone
+        yield Mistake(place, str(problem), problem.hint)
 
 
 @cache
@@ -411,8 +449,6 @@ def reader_of(hint: Any) -> Reader:
 # What an editor knows of such a document.  A parsed file holds nothing but texts, mappings and lists; a schema is held
 # against what YAML's own types make of the same text, so that a text may look like a number there.
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
 
 def given(name: str) -> Schema:
     """The condition that a mapping has the field ``name``, and something in it."""
@@ -428,7 +464,7 @@ def json_schema(model: type[Model], title: str) -> Schema:
     """The JSON Schema (2020-12) of the documents that ``check`` takes for a ``model``, as far as one can say it."""
     inner = {each.__name__: _schema(each) for each in _inner_models(model)}
     schema: Schema = _in_order({"$defs": inner} | _schema(model) | {"title": title})
-    return {"$schema": _DIALECT, "title": title} | schema
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title} | schema
 
 
 def _in_order(schema: Any) -> Any:

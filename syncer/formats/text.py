@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import io
 import json
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +34,22 @@ def read_text(path: Path, *, limit: int = MAX_TEXT_SIZE) -> str:
     with reading(path), path.open("rb") as file:
         content = file.read(limit + 1)
     return decode_text(content, path, limit=limit)
+
+
+def unreadable(path: Path, *, or_directory: bool = False) -> str | None:
+    """The reason why the file, ``or_directory``, at ``path`` cannot be read, as a sentence; None when it can.
+
+    It is not opened: what is in a pipe is read once.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path} is not there"
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISDIR(mode) and not or_directory:
+        return f"{path} is a directory, where a file is wanted"
+    return None if os.access(path, os.R_OK) else f"{path} cannot be read: {os.strerror(errno.EACCES)}"
 
 
 def decode_text(content: bytes, path: Path | str, *, limit: int = MAX_TEXT_SIZE) -> str:

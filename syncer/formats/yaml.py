@@ -54,15 +54,22 @@ class Seq(list[Any]):
         self.lines: list[int] = []
 
 
-def parse_yaml(text: str, origin: Path | str, *, max_nodes: int = MAX_NODES) -> Any:
+def parse_yaml(
+    text: str, origin: Path | str, *, max_nodes: int = MAX_NODES, repeated: list[InvalidFile] | None = None
+) -> Any:
     """Parse the one document in ``text`` into ``Map``, ``Seq``, ``str`` or None; an empty text gives None.
 
-    Raises ``InvalidFile``, which names ``origin``, line and column.
+    Raises ``InvalidFile``, which names ``origin``, line and column; ``repeated`` is that of ``parse_documents``.
     """
-    documents = parse_documents(text, origin, max_nodes=max_nodes)
-    if len(documents) > 1:
-        raise InvalidFile(origin, f"it holds {len(documents)} documents, and one is expected")
-    return documents[0] if documents else None
+    read = _read(text, origin, max_nodes, repeated)
+    if len(read.roots) > 1:
+        raise InvalidFile(
+            origin,
+            f"it holds {len(read.roots)} documents, and one is expected",
+            line=read.starts[1],
+            hint="leave out the line `---`, which begins another document",
+        )
+    return read.roots[0] if read.roots else None
 
 
 def parse_documents(
@@ -71,12 +78,16 @@ def parse_documents(
     """Parse all documents in ``text``, which may be none; see ``parse_yaml``.
 
     With ``repeated`` a key may stand twice in one mapping: the last value counts, and what would have been raised is
-    added to the list, since some programs accept that and others do not.
+    added to the list, for those who tell it beside other mistakes, or know a program that accepts it.
     """
+    return _read(text, origin, max_nodes, repeated).roots
+
+
+def _read(text: str, origin: Path | str, max_nodes: int, repeated: list[InvalidFile] | None) -> _Builder:
     builder = _Builder(origin, max_nodes, repeated)
     for event in _events(text, origin):
         builder.take(event)
-    return builder.roots
+    return builder
 
 
 class Readable(Protocol):
@@ -135,8 +146,17 @@ def line_of(root: Any, path: tuple[Step, ...]) -> int | None:
 
 
 def spell_path(path: tuple[Step, ...]) -> str:
-    """The text for ``path``: ``pack.content.images[0].image``."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    """The text for ``path``: ``pack.content.images[0].image``; a blank key stands in quotes."""
+    parts = (f"[{step}]" if isinstance(step, int) else f".{step if step.strip() else repr(step)}" for step in path)
+    return "".join(parts).removeprefix(".")
+
+
+def mistake_at(
+    tree: Any, origin: Path | str, problem: str, *place: Step, hint: str | None = None, line: int | None = None
+) -> InvalidFile:
+    """Make the error about the value at ``place`` in ``tree``, which ``origin`` holds; else ``line`` is its line."""
+    at = line_of(tree, place) or line
+    return InvalidFile(origin, problem, line=at, field=spell_path(place), hint=hint)
 
 
 def unknown_field(name: str, known: list[str]) -> str:
@@ -147,7 +167,10 @@ def unknown_field(name: str, known: list[str]) -> str:
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
     """The one of ``known`` that somebody who wrote ``name`` may have meant; None when none is like it."""
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), None)
+    for close in difflib.get_close_matches(name.lower(), known, n=1):
+        return close
+    shares = (each for each in known if min(len(each), len(name)) > 2 and (name in each or each in name))
+    return next(shares, None)
 
 
 class _Frame(Struct):
@@ -160,6 +183,7 @@ class _Frame(Struct):
     key: str | None = None
     merging: bool = False
     merged: list[Map] = field(default_factory=list)
+    starts: dict[str, int] = field(default_factory=dict)  # the lines of the keys
 
     @property
     def wants_key(self) -> bool:
@@ -169,6 +193,7 @@ class _Frame(Struct):
 class _Builder:
     def __init__(self, origin: Path | str, max_nodes: int, repeated: list[InvalidFile] | None = None) -> None:
         self.roots: list[Any] = []
+        self.starts: list[int] = []  # lines of documents
         self._repeated = repeated
         self._origin = origin
         self._max_nodes = max_nodes
@@ -190,6 +215,7 @@ class _Builder:
                 self._alias(event)
             case "DocumentStartEvent":
                 self._anchors.clear()
+                self.starts.append(event.start_mark.line + 1)
 
     def _scalar(self, event: Any) -> None:
         self._grow(event, 1)
@@ -225,7 +251,8 @@ class _Builder:
 
     def _alias(self, event: Any) -> None:
         if event.anchor not in self._anchors:
-            raise self._error(event, f"the alias *{event.anchor[:60]} has no anchor")
+            problem = f"the alias *{event.anchor[:60]} has no anchor"
+            raise self._error(event, problem, hint="a text that begins with * stands in quotes")
         value, weight = self._anchors[event.anchor]
         self._grow(event, weight)
         self._place(event, value, event.start_mark.line + 1)
@@ -243,19 +270,29 @@ class _Builder:
             if not isinstance(value, str):
                 raise self._error(event, _KEY_PROBLEM)
             frame.key, frame.merging = value, is_merge
+            if value not in frame.node:
+                frame.starts[value] = line
+            elif not is_merge:
+                self._repeat(frame, value, line)
         elif frame.merging:
             frame.merged += self._mergeable(event, value)
             frame.key, frame.merging = None, False
         else:
             key = frame.key or ""
-            if key in frame.node:
-                error = self._error(event, f"the key {key[:80]!r} stands twice in one mapping")
-                if self._repeated is None:
-                    raise error
-                self._repeated.append(error)
             frame.node[key] = value
             frame.node.lines[key] = line
             frame.key = None
+
+    def _repeat(self, frame: _Frame, key: str, line: int) -> None:
+        above = [each.key if isinstance(each.node, Map) else len(each.node) for each in self._open[:-1]]
+        place = spell_path((*(step for step in above if step is not None), key))
+        first = frame.starts.get(key, line)
+        also = f", on line {first} as well" if first < line else ""
+        problem = f"the key {key[:80]!r} stands twice in one mapping{also}"
+        error = InvalidFile(self._origin, problem, line=line, field=place[:400])
+        if self._repeated is None:
+            raise error
+        self._repeated.append(error)
 
     def _mergeable(self, event: Any, value: Any) -> list[Map]:
         """The mappings that ``<<`` merges: one, or a list of them (yaml.org/type/merge.html)."""
@@ -269,9 +306,9 @@ class _Builder:
         if self._count > self._max_nodes:
             raise self._error(event, f"it holds more than {self._max_nodes} values, aliases counted")
 
-    def _error(self, event: Any, problem: str) -> InvalidFile:
+    def _error(self, event: Any, problem: str, hint: str | None = None) -> InvalidFile:
         mark = event.start_mark
-        return InvalidFile(self._origin, f"column {mark.column + 1}: {problem}", line=mark.line + 1)
+        return InvalidFile(self._origin, f"column {mark.column + 1}: {problem}", line=mark.line + 1, hint=hint)
 
 
 class _Streaming(_Builder):
@@ -339,6 +376,11 @@ class _BoundedReader:
 
 
 _SLIPS = (
+    ("tab character", "a tab does not indent, blanks do"),
+    (
+        "parsing a flow",
+        'inside { } and [ ] a value with one of these, or with a comma, stands in quotes, like "${NAME}"',
+    ),
     ("scanning an alias", "a text that begins with * stands in quotes"),
     ("cannot start any token", "a tab does not indent, blanks do; a text that begins with @, ` or % stands in quotes"),
     ("did not find expected", "entries of one list, or of one mapping, begin in the same column"),

@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 
 
+_ARCHITECTURES = (
+    *("amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64"),
+    *("mips", "mips64", "mips64le", "mipsle", "ppc64", "sparc64", "wasm"),
+)
+_KERNEL_NAMES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "i386": "386",
+    "i686": "386",
+    "armv7l": "linux/arm/v7",
+}  # `uname -m`
+_SYSTEMS = frozenset({"darwin", "freebsd", "illumos", "linux", "netbsd", "openbsd", "solaris", "wasip1", "windows"})
+
+
 class Platform(Struct, frozen=True, order=True):
     """An operating system and an architecture that an image runs on, such as ``linux/arm64``.
 
@@ -30,13 +44,26 @@ class Platform(Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``os/architecture[/variant]``, or an architecture alone for Linux; raises ``InvalidPlatform``."""
+        """Parse ``os/architecture[/variant]``, or an architecture alone for Linux; raises ``InvalidPlatform``.
+
+        Alone it is one of Go's, whose words the image-spec recommends (config.md); beside its system it may be any.
+        """
         parts = text.split("/")
         if not all(part.replace("-", "").replace("_", "").isalnum() for part in parts) or len(parts) > 3:
             raise InvalidPlatform(f"{text!r} is not a platform", hint="write it like linux/amd64 or arm64")
-        if len(parts) == 1:
-            return cls("linux", parts[0])
-        return cls(*parts)
+        if len(parts) == 1 and text not in _ARCHITECTURES:
+            hint = f"known: {', '.join(_ARCHITECTURES)}; any other is written with its system, linux/ARCHITECTURE"
+            if text in _SYSTEMS:
+                hint = f"it is a system: write it with its architecture, like {text}/amd64"
+            elif text in _KERNEL_NAMES:
+                hint = f"images call it {_KERNEL_NAMES[text]}"
+            raise InvalidPlatform(f"{text!r} is not an architecture", hint=hint)
+        system, architecture, *variant = ["linux", text] if len(parts) == 1 else parts
+        if system.isdigit() or system in _ARCHITECTURES or (architecture.isdigit() and architecture != "386"):
+            raise InvalidPlatform(
+                f"{text!r} is not a platform", hint="the system comes first, then the architecture, like linux/amd64"
+            )
+        return cls(system, architecture, *variant)
 
     @classmethod
     def of(cls, platform: str | Self | None) -> Self | None:

@@ -167,6 +167,35 @@ def refuse_login(place: str) -> None:
         )
 
 
+def registry_place(text: str) -> tuple[str, str]:
+    """The host, as references write it, and the path that ``[http://|https://]HOST[:PORT][/BASE]`` names.
+
+    A host without a dot, behind a scheme, gets its port: a reference would take it for a part of a repository.
+
+    >>> registry_place("http://Harbor.example.com/mirror/"), registry_place("https://harbor")
+    (('harbor.example.com', 'mirror'), ('harbor:443', ''))
+    """
+    scheme, found, rest = text.rpartition("://")
+    host, _, base = rest.partition("/")
+    host = canonical_host(host.lower())
+    if found and not set(host) & set(".:") and host != "localhost":
+        host = f"{host}:{80 if scheme.lower() == 'http' else 443}"
+    return host, base.strip("/")
+
+
+def target_key(registry: str) -> str:
+    """``HOST[:PORT][/BASE]`` of an address that ``registry_place`` takes: two targets that have it are one place.
+
+    The port that its scheme has anyway is left out.
+
+    >>> target_key("http://Harbor.example.com:80/mirror/"), target_key("harbor:443")
+    ('harbor.example.com/mirror', 'harbor')
+    """
+    host, base = registry_place(registry)
+    usual = ":80" if registry[:7].lower() == "http://" else ":443"
+    return "/".join(filter(None, (host.removesuffix(usual), base)))
+
+
 def _split_login(text: str) -> tuple[str, str]:
     """The login that ``text`` may begin with, and the rest without a digest at its end."""
     before, _, after = text.rpartition("@")
@@ -191,6 +220,8 @@ def _digest(text: str, digest: str) -> Digest:
 
 def _check_registry(text: str, registry: str) -> None:
     host, port = split_port(registry)
+    if port == "" and (scheme := re.match(r"[a-z]+://", text, re.IGNORECASE)):
+        raise InvalidReference(text, f"it begins with {scheme[0]}, and a name has no scheme")
     if port is not None and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
         raise InvalidReference(text, f"the port {port[:20]!r} of its registry is not a number from 1 to 65535")
     if host.startswith("[") and host.endswith("]"):

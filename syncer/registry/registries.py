@@ -18,7 +18,7 @@ from syncer.errors import Denied, InvalidReference, NameMissing, NotFound, Usage
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.docker_hub import DOCKER_HUB, api_host, canonical_host
 from syncer.oci.manifest import AnyManifest
-from syncer.oci.reference import nearest_tags, refuse_login
+from syncer.oci.reference import nearest_tags, refuse_login, registry_place
 from syncer.registry.answers import is_web_page, refusal
 from syncer.registry.auth import RegistryAuth
 from syncer.registry.credentials import Credential, Credentials, CredentialSettings
@@ -58,8 +58,7 @@ class RegistryAddress(Struct, frozen=True):
         """Parse the text of a user; raises ``UsageError``, which says what is wrong."""
         found = _SCHEME.match(text)
         rest = text[found.end() :] if found else text
-        host, _, base = rest.partition("/")
-        base = base.strip("/")
+        host = rest.partition("/")[0]
         refuse_login(rest)
         _refuse_tag(text, rest)
         if not host or "://" in rest or "@" in rest or host.lower() in ("http:", "https:"):
@@ -67,10 +66,8 @@ class RegistryAddress(Struct, frozen=True):
             if found is None and (scheme := _ANY_SCHEME.match(text)):
                 hint = f"write {scheme[2]}, with http:// or https:// before it, or nothing"
             raise UsageError(f"{text.rpartition('@')[2]!r} is not a registry", hint=hint)
-        host = canonical_host(host.lower())
+        host, base = registry_place(text)
         plain_http = found[1].lower() == "http" if found else None
-        if found and not set(host) & set(".:") and host != "localhost":
-            host = f"{host}:{80 if plain_http else 443}"  # or a reference would take it for a part of a repository
         try:
             parsed = Reference.parse(f"{host}/{base or 'images'}")
         except InvalidReference as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -13,13 +14,16 @@ from syncer.errors import InvalidReference, UsageError
 from syncer.formats.models import (
     FLAGS,
     YES_OR_NO,
+    Mistake,
+    Mistakes,
     Model,
+    Place,
     Reader,
     Schema,
-    checked,
     given,
     json_schema,
     not_empty,
+    not_empty_but,
     one_of_kinds,
     one_or_many,
     only_with,
@@ -30,7 +34,7 @@ from syncer.formats.models import (
     within,
 )
 from syncer.formats.units import byte_count
-from syncer.naming import NameMapping
+from syncer.naming import MappingRule, NameMapping
 from syncer.oci import Platform, Reference
 from syncer.oci.docker_hub import canonical_host
 from syncer.oci.reference import refuse_login
@@ -82,11 +86,18 @@ def check_registry(text: str) -> str:
     """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     place = _SCHEME.sub("", text, count=1)
     host, _, base = place.partition("/")
+    scheme, of_others, rest = place.partition(":/")
+    if of_others and scheme.isalpha() and "@" not in place:  # another tool's, or with a slash too few
+        hint = f"write {rest.lstrip('/')}, with http:// or https:// before it, or nothing"
+        raise UsageError(f"{text!r} is not a registry", hint=hint)
     name = parse_registry_host(place if "@" in place else host)  # a password may hold a slash
     if place == text and Reference.parse(f"{name}/images").registry != name:
         raise UsageError(f"{text!r} is not a registry", hint="give its port too, or http:// or https:// before it")
     if path := base.strip("/"):
-        reference = Reference.parse(f"{host}/{path}")
+        try:
+            reference = Reference.parse(f"{host}/{path}")
+        except InvalidReference as error:
+            raise UsageError(f"{text!r} is not a registry and a path in it: {error.problem}") from None
         if reference.digest or path.endswith(f":{reference.tag}"):
             raise UsageError(f"{text!r} names an image: a target is a registry and perhaps a path in it")
     return text
@@ -95,11 +106,14 @@ def check_registry(text: str) -> str:
 def parse_registry_host(text: str) -> str:
     """Parse ``host`` or ``host:port`` into the spelling of references; raises ``UsageError``."""
     refuse_login(text)
-    if not text or "/" in text or "@" in text:
+    if not text.strip():
+        raise UsageError("the name of a registry is empty", hint="write it like registry.example.com:5000")
+    if "/" in text or "@" in text:
         shown = text.rpartition("@")[2]
         raise UsageError(f"{shown!r} is not a registry", hint="write it like registry.example.com:5000")
+    port = "" if set(text) & set(".:") else ":443"  # without one a reference would take it for a part of a repository
     try:
-        Reference.parse(f"{text}/images")
+        Reference.parse(f"{text}{port}/images")
     except InvalidReference as error:
         raise UsageError(f"{text!r} is not a registry: {error.problem}") from None
     return canonical_host(text.lower())
@@ -211,18 +225,35 @@ FilePath: TypeAlias = Annotated[Path, parsed(Path, text_schema("A path, relative
 Name: TypeAlias = Annotated[str, not_empty]
 SecretField: TypeAlias = Annotated[Secret, parsed(Secret, text_schema("Rather name a variable, or a file."))]
 
-NameRules: TypeAlias = Annotated[
-    dict[str, str],
-    checked(
-        NameMapping.from_document,
-        {
-            "description": "Names at the targets, `PREFIX: REPLACEMENT`; the longest prefix that ends at a `/` wins.",
-            "type": "object",
-            "propertyNames": text_schema(pattern=r"\s*/*([^/]*[.:\[][^/]*|localhost)(/[^:@]*)?"),
-            "additionalProperties": text_schema(),
-        },
-    ),
-]
+
+def _name_rules(inner: Reader) -> Reader:
+    """The reader of rules for names, each of which is told at its own place what is wrong with it."""
+
+    def read(node: Any, place: Place) -> Any:
+        mistakes: list[Mistake] = []
+        try:
+            given = inner(node, place)
+        except Mistakes as wrong_inside:
+            mistakes += wrong_inside.found
+            given = node if isinstance(node, dict) else {}
+        first: dict[str, MappingRule] = {}
+        for prefix, replacement in given.items():
+            try:
+                if isinstance(replacement, str):
+                    rule = MappingRule.of(prefix, replacement)
+                    NameMapping.of([first.setdefault(rule.prefix, rule), rule])
+            except UsageError as error:
+                mistakes.append(Mistake((*place, prefix), str(error), error.hint))
+        if mistakes:
+            raise Mistakes(mistakes)
+        return given
+
+    named = text_schema(pattern=r"\s*/*([^/]*[.:\[][^/]*|localhost)(/[^:@]*)?")
+    means = "Names at the targets, `PREFIX: REPLACEMENT`; the longest prefix that ends at a `/` wins."
+    return Reader(read, inner.schema | {"description": means, "propertyNames": named})
+
+
+NameRules: TypeAlias = Annotated[dict[str, str], _name_rules]
 
 ExactTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.name, text_schema(pattern=_TAG))]
 GlobTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.glob)]
@@ -231,6 +262,7 @@ VersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver, text_sch
 RegclientVersionTag: TypeAlias = Annotated[TagPattern, parsed(TagPattern.semver_regclient)]
 
 
+_SOME_TARGETS = not_empty_but("leave `targets` out for all targets, and the source out for none")
 _KINDS = ("image", "repository", "images_file", "profile_file", "profiles", "chart", "file")
 
 
@@ -265,9 +297,10 @@ class Tags(TagChoice, frozen=True, kw_only=True):
             return {"all": "true"}
         return {"names": node} if isinstance(node, (list, str)) else node
 
-    def __post_init__(self) -> None:
-        if not (self.all or self.names or self.patterns or self.newest or self.exclude != TagChoice()):
-            raise UsageError("it selects no tag", hint="write `tags: all` for every tag")
+    def problems(self) -> Iterator[UsageError]:
+        patterns = (self.glob, self.regex, self.semver, self.semver_regclient)
+        if not (self.all or self.names or any(patterns) or self.newest or self.exclude != TagChoice()):
+            yield UsageError("it selects no tag", hint="write `tags: all` for every tag")
 
     def rules(self) -> TagRules:
         """The rules of these fields; ``newest`` and ``exclude`` alone apply to all tags."""
@@ -298,9 +331,9 @@ class Chart(Model, frozen=True, kw_only=True):
 
     more: ClassVar[Schema] = {"allOf": [only_with("values_files", given("scan"))]}
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         if self.values_files and not self.scan:
-            raise UsageError("`values_files` are for a `scan` of the chart's images")
+            yield UsageError("`values_files` are for a `scan` of the chart's images")
 
 
 class File(Model, frozen=True, kw_only=True):
@@ -324,7 +357,7 @@ class Source(Model, frozen=True, kw_only=True):
     file: File | None = None
     platforms: Annotated[tuple[PlatformName, ...], one_or_many] | None = None  # None: as for the whole file
     referrers: ReferrersChoice | None = None  # likewise
-    targets: Annotated[tuple[Name, ...], one_or_many] = ()  # names of targets; none: all
+    targets: Annotated[tuple[Name, ...], _SOME_TARGETS, one_or_many] = ()  # names of targets; none: all
     imgpkg: bool = False  # the image may be a bundle of imgpkg's, whose images are mirrored too
     custom_name: CustomNameField | None = field(default=None, name="as")  # of an image or a repository
 
@@ -339,23 +372,23 @@ class Source(Model, frozen=True, kw_only=True):
         ],
     }
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         given = [kind for kind in _KINDS if getattr(self, kind)]
         if len(given) != 1:
             said = f"it names {' and '.join(given)}" if given else "it names nothing to mirror"
-            raise UsageError(said, hint=f"each source has exactly one of {', '.join(_KINDS)}")
+            yield UsageError(said, hint=f"each source has exactly one of {', '.join(_KINDS)}")
         if self.repository and self.tags is None:
-            raise UsageError("a repository needs `tags`", hint="write `tags: all` for every tag")
+            yield UsageError("a repository needs `tags`", hint="write `tags: all` for every tag")
         if self.tags and not self.repository:
-            raise UsageError("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
+            yield UsageError("`tags` belong to a `repository`", hint="an `image` has its tag in its name")
         if self.imgpkg and not self.image:
-            raise UsageError("`imgpkg` belongs to an `image`")
+            yield UsageError("`imgpkg` belongs to an `image`")
         if self.custom_name and not (self.image or self.repository):
-            raise UsageError("`as` belongs to an `image` or a `repository`")
-        if self.custom_name and self.custom_name.tag and not self.image:
-            raise UsageError("`as` can name a tag for an `image` only")
+            yield UsageError("`as` belongs to an `image` or a `repository`")
+        elif isinstance(self.custom_name, CustomName) and self.custom_name.tag and not self.image:
+            yield UsageError("`as` can name a tag for an `image` only")
         if self.project_id and not self.profiles:
-            raise UsageError("`project_id` belongs to `profiles`")
+            yield UsageError("`project_id` belongs to `profiles`")
 
 
 class Target(Model, frozen=True, kw_only=True):
@@ -392,13 +425,13 @@ class Credentials(Model, frozen=True, kw_only=True):
         },
     }
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         users, passwords = ([getattr(self, name) for name in names] for names in (_USERS, _PASSWORDS))
         if self.helper:
             if any(part is not None for part in (*users, *passwords)):
-                raise UsageError("a `helper` knows user and password itself")
+                yield UsageError("a `helper` knows user and password itself")
         elif [sum(part is not None for part in parts) for parts in (users, passwords)] != [1, 1]:
-            raise UsageError(
+            yield UsageError(
                 "it needs one user and one password",
                 hint="`username` or `username_env` with `password_env` or `password_file`, or a `helper` alone",
             )

@@ -20,6 +20,7 @@ from msgspec import Struct, field, structs
 
 from syncer.errors import InvalidFile, UsageError
 from syncer.formats.models import (
+    UNREADABLE,
     Model,
     Schema,
     check,
@@ -27,17 +28,20 @@ from syncer.formats.models import (
     json_schema,
     names_of_fields,
     not_empty,
+    not_empty_but,
     one_or_many,
     only_with,
     parsed,
+    readable,
     text_schema,
     within,
 )
-from syncer.formats.text import read_table, read_text
+from syncer.formats.text import read_table, read_text, unreadable
 from syncer.formats.units import Braces
 from syncer.formats.windows import Window
-from syncer.formats.yaml import Map, Seq, line_of
+from syncer.formats.yaml import Map, Seq, line_of, mistake_at, nearest, spell_path
 from syncer.naming import MappingRule, NameMapping
+from syncer.oci.reference import registry_place, target_key
 from syncer.profiles.syncfile.document import (
     ByteCount,
     FilePath,
@@ -49,7 +53,7 @@ from syncer.profiles.syncfile.document import (
     check_registry,
 )
 from syncer.profiles.syncfile.site import LimitGroup, Site
-from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile
+from syncer.profiles.syncfile.sync_file import Draft, RegistriesFile, misplaced_rules
 
 MAX_SITES = 1_000_000
 """Sites of one file."""
@@ -86,6 +90,9 @@ _Time: TypeAlias = Annotated[
 ]
 
 
+_SOME_WINDOWS = not_empty_but("leave `windows` out for any time, and write `enabled: false` for never")
+
+
 class SiteTarget(Target, frozen=True, kw_only=True):
     """One entry of ``targets``: a site, or as many as the ranges in its registry have numbers."""
 
@@ -106,18 +113,20 @@ class SiteTarget(Target, frozen=True, kw_only=True):
     bytes_per_second: ByteCount | None = None  # of the site; with a group, of all its sites together
     limit_group: Name | None = None
     at_once: Annotated[int, within(1)] | None = None  # sites of the group
-    windows: Annotated[tuple[_Time, ...], one_or_many] = ()
+    windows: Annotated[tuple[_Time, ...], _SOME_WINDOWS, one_or_many] = ()
 
     more: ClassVar[Schema] = only_with("at_once", given("limit_group"))
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         if self.at_once is not None and self.limit_group is None:
-            raise UsageError(
+            yield UsageError(
                 "`at_once` belongs to a `limit_group`", hint="for all sites of a run it is the flag --at-once"
             )
+        if UNREADABLE in (self.registry, self.name):
+            return
         wanted, named = Braces.parse(self.registry).count, Braces.parse(self.name or self.registry).count
         if wanted != named:
-            raise UsageError(
+            yield UsageError(
                 f"its registry stands for {wanted:,} sites and its name for {named:,}",
                 hint="give the name the same ranges, or leave it out",
             )
@@ -134,9 +143,9 @@ class SitesDocument(Model, frozen=True, kw_only=True):
 
     more: ClassVar[Schema] = {"anyOf": [given("targets"), given("targets_csv")]}
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[UsageError]:
         if not self.targets and self.targets_csv is None:
-            raise UsageError("it names no target", hint="put sites into `targets`, or name a table as `targets_csv`")
+            yield UsageError("it names no target", hint="put sites into `targets`, or name a table as `targets_csv`")
 
 
 def sites_schema() -> dict[str, Any]:
@@ -147,32 +156,40 @@ def sites_schema() -> dict[str, Any]:
 # Reading
 
 
-def read_sites(path: Path, environment: Mapping[str, str]) -> SitesFile:
+def read_sites(path: Path, environment: Mapping[str, str], *, logins_here: bool = True) -> SitesFile:
     """Read the targets file at ``path``, and the table that it names; variables are looked up in ``environment``.
 
-    Raises ``InvalidFile`` with all mistakes, each with line and field.
+    Raises ``InvalidFile`` with all mistakes, each with line and field; see ``read_sync_file`` about ``logins_here``.
     """
-    return parse_sites(read_text(path), path, environment)
+    return parse_sites(read_text(path), path, environment, logins_here=logins_here)
 
 
-def parse_sites(text: str, path: Path, environment: Mapping[str, str]) -> SitesFile:
+def parse_sites(text: str, path: Path, environment: Mapping[str, str], *, logins_here: bool = True) -> SitesFile:
     """Parse ``text``, the content of the file ``path``; see ``read_sites``."""
     expected = "a targets file has `targets` or `targets_csv`"
     draft = Draft.read(SitesDocument, text, path, environment, expected=expected)
     collected = _Collected(draft.tree, path)
     targets = draft.tree.get("targets")
     for index, entry in enumerate(targets if isinstance(targets, list) else ()):
-        collected.add_entry(entry, path, line_of(draft.tree, ("targets", index)), f"targets[{index}]")
+        target = draft.document.targets[index] if draft.document else _readable_part(entry)
+        if target is not None:
+            place = ("targets", index)
+            collected.targets.append(_Placed(target, path, line_of(draft.tree, place), spell_path(place)))
     table = draft.tree.get("targets_csv")
-    if isinstance(table, str) and table:
-        collected.add_table(path.parent / Path(table).expanduser())
+    if isinstance(table, str):
+        file = path.parent / Path(table).expanduser()
+        if problem := unreadable(file):
+            collected.mistakes.append(mistake_at(draft.tree, path, problem, "targets_csv"))
+        else:
+            collected.add_table(file)
     collected.expand()
     draft.add(collected.mistakes)
-    if draft.document is None or draft.mistakes:
-        raise InvalidFile.of(draft.mistakes)
+    if draft.document and not collected.mistakes:
+        draft.add(collected.misplaced_rules(draft.document))
+    document = draft.finish(path, environment if logins_here else None)
     return SitesFile(
         path=path,
-        by_host=draft.document.registries,
+        by_host=document.registries,
         tree=draft.tree,
         from_variables=draft.from_variables,
         sites=tuple(collected.sites.values()),
@@ -195,6 +212,24 @@ class _Placed(Struct, frozen=True):
         return InvalidFile(self.origin, problem, line=self.line, field=self.spelt)
 
 
+_OF_OTHERS = (
+    "registry",
+    "name",
+    "limit_group",
+    "at_once",
+    "bytes_per_second",
+)  # fields that two targets may not agree on
+
+
+def _readable_part(entry: Any) -> SiteTarget | None:
+    """The part of a target that others may contradict, whatever is wrong with the rest; None without its registry."""
+    known = readable(SiteTarget, entry)
+    for fields in (_OF_OTHERS, _OF_OTHERS[:1]):
+        with suppress(UsageError, KeyError):
+            return SiteTarget(registry=known["registry"], **{name: known[name] for name in fields[1:] if name in known})
+    return None
+
+
 class _Collected(Struct):
     """The targets of a file as far as they are right, their sites by their keys, and the mistakes about them."""
 
@@ -203,25 +238,23 @@ class _Collected(Struct):
     mistakes: list[InvalidFile] = field(default_factory=list)
     targets: list[_Placed] = field(default_factory=list)
     sites: dict[str, Site] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)  # and their places
-
-    def add_entry(self, entry: Any, origin: Path, line: int | None, spelt: str) -> None:
-        """Add one target; what is wrong with it alone is told by the model of the whole file."""
-        with suppress(InvalidFile):
-            self.targets.append(_Placed(check(SiteTarget, entry, origin), origin, line, spelt))
+    names: dict[str, Site] = field(default_factory=dict)  # and by their names
 
     def add_table(self, path: Path) -> None:
-        """Add the targets of a table."""
-        try:
-            rows = list(_rows(path))
-        except InvalidFile as wrong:
-            self.mistakes.append(wrong)
-            return
-        for line, row in rows:
+        """Add the targets of a table, as far as it can be read."""
+        for row in _rows(path):
+            if isinstance(row, InvalidFile):
+                self.mistakes.append(row)
+                continue
+            line, cells = row
+            target: SiteTarget | None
             try:
-                self.targets.append(_Placed(check(SiteTarget, row, path, line=line), path, line))
+                target = check(SiteTarget, cells, path, line=line)
             except InvalidFile as wrong:
                 self.mistakes += wrong.all
+                target = _readable_part(cells)
+            if target is not None:
+                self.targets.append(_Placed(target, path, line))
 
     def expand(self) -> None:
         """Make the sites of the targets."""
@@ -236,6 +269,16 @@ class _Collected(Struct):
             if problems:
                 others = f" (and {len(problems) - 1:,} more of its sites)" if len(problems) > 1 else ""
                 self.mistakes.append(placed.mistake(f"{problems[0]}{others}"))
+
+    def misplaced_rules(self, document: SitesDocument) -> Iterator[InvalidFile]:
+        """Find rules for names that make none at the sites that they are for, of which all are right."""
+        if document.map:
+            places = [registry_place(site.registry) for site in self.sites.values()]
+            yield from misplaced_rules(self.tree, self.path, document.map, places, "map")
+        for index, target in enumerate(document.targets):
+            if target.map:
+                places = list(map(registry_place, Braces.parse(target.registry)))
+                yield from misplaced_rules(self.tree, self.path, target.map, places, "targets", index, "map")
 
     def _groups(self) -> dict[str, LimitGroup]:
         """The groups; a limit is said by one target of a group at least, and by others the same."""
@@ -273,23 +316,16 @@ class _Collected(Struct):
             )
 
     def _add(self, site: Site) -> str | None:
-        """Add ``site``, or tell what is wrong with it."""
-        if problem := self._problem(site):
-            return problem
-        self.sites[site.key] = site
-        self.names[site.name] = site.place
-        return None
-
-    def _problem(self, site: Site) -> str | None:
+        """Add ``site``, and tell what is wrong with it."""
         try:
             check_registry(site.registry)
         except UsageError as error:
             return str(error)
-        if known := self.sites.get(site.key):
+        known = self.sites.setdefault(target_key(site.registry), site)
+        named = self.names.setdefault(site.name, site)
+        if known is not site:
             return f"{site.key} is a target already, at {known.place}"
-        if site.name in self.names:
-            return f"{site.name!r} is the name of another site already, at {self.names[site.name]}"
-        return None
+        return None if named is site else f"{site.name!r} is the name of another site already, at {named.place}"
 
     def _mapping(self, target: SiteTarget) -> NameMapping:
         rules: dict[str, MappingRule] = {}
@@ -305,32 +341,45 @@ def _columns() -> list[str]:
     return [name for name in names_of_fields(SiteTarget) if name not in ("map", "labels")]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Map]]:
-    """The rows of a table as targets, each with its line; raises ``InvalidFile``."""
+def _rows(path: Path) -> Iterator[tuple[int, Map] | InvalidFile]:
+    """The rows of a table as targets, each with its line; and what is wrong with those that cannot be read."""
     header: list[str] | None = None
-    for line, cells in read_table(path):
-        if header is None:
-            header = _header(cells, path, line)
-        elif len(cells) != len(header):
-            raise InvalidFile(path, f"it has {len(cells)} cells, and the first row {len(header)}", line=line)
-        else:
-            yield line, _row(dict(zip(header, cells, strict=True)), line)
+    try:
+        for line, cells in read_table(path):
+            if header is None:
+                header = cells
+                if wrong := list(_header_mistakes(cells, path, line)):
+                    yield from wrong
+                    return
+            elif len(cells) != len(header):
+                yield InvalidFile(path, f"it has {len(cells)} cells, and the first row {len(header)}", line=line)
+            else:
+                yield line, _row(dict(zip(header, cells, strict=True)), line)
+    except InvalidFile as unreadable_from_here:
+        yield unreadable_from_here
+        return
     if header is None:
-        raise InvalidFile(path, "it is empty, and a table of targets is expected", line=1)
+        yield InvalidFile(path, "it is empty, and a table of targets is expected", line=1)
 
 
-def _header(names: list[str], path: Path, line: int) -> list[str]:
+def _header_mistakes(names: list[str], path: Path, line: int) -> Iterator[InvalidFile]:
     columns = _columns()
-    known = f"{', '.join(columns)} and label.NAME"
-    for name in names:
-        if name not in columns and not re.fullmatch(r"label\..+", name):
-            hint = "separate columns with commas" if ";" in name or "\t" in name else None
-            raise InvalidFile(path, f"there is no column {name[:80]!r}; known: {known}", line=line, hint=hint)
+    known = f"known: {', '.join(columns)} and label.NAME"
+    is_split_otherwise = any(set(name) & set(";\t") for name in names)
+    missing = "registry" not in names
+    for name in dict.fromkeys(names):
         if names.count(name) > 1:
-            raise InvalidFile(path, f"the column {name!r} stands there twice", line=line)
-    if "registry" not in names:
-        raise InvalidFile(path, f"it has no column 'registry'; known: {known}", line=line)
-    return names
+            yield InvalidFile(path, f"the column {name!r} stands there twice", line=line)
+        if name in columns or re.fullmatch(r"label\..+", name):
+            continue
+        near = None if is_split_otherwise else nearest(name, columns)
+        missing &= near != "registry" and not is_split_otherwise
+        hint = "separate columns with commas" if is_split_otherwise else "a label is a column label.NAME"
+        said = f"did you mean {near}?" if near else known
+        problem = f"there is no column {name[:80]!r}; {said}"
+        yield InvalidFile(path, problem, line=line, hint=None if near else hint)
+    if missing:
+        yield InvalidFile(path, f"it has no column 'registry'; {known}", line=line)
 
 
 def _row(cells: Mapping[str, str], line: int) -> Map:

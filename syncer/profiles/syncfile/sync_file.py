@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
@@ -13,13 +14,21 @@ from msgspec import Struct, structs
 from syncer.content import Along, Item
 from syncer.errors import InvalidFile, UsageError, hide
 from syncer.formats.models import Model, check, names_of_fields
-from syncer.formats.text import read_text
-from syncer.formats.yaml import Map, Step, line_of, parse_yaml, spell_path
-from syncer.naming import NameMapping, rename_reference, require_distinct
+from syncer.formats.text import read_text, unreadable
+from syncer.formats.yaml import Map, Step, line_of, mistake_at, parse_yaml
+from syncer.naming import MappingRule, NameMapping, find_clashes, rename_reference
 from syncer.oci import Platform, Reference
-from syncer.profiles.syncfile.document import Credentials, Registry, Source, SyncDocument, Target, parse_registry_host
+from syncer.oci.reference import registry_place, target_key
+from syncer.profiles.syncfile.document import (
+    Registry,
+    Source,
+    SyncDocument,
+    Target,
+    check_registry,
+    parse_registry_host,
+)
 from syncer.profiles.syncfile.tags import TagPattern, select_tags, unmatched_patterns
-from syncer.profiles.syncfile.variables import Expansion
+from syncer.profiles.syncfile.variables import Expansion, absent_logins
 
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 _ELSEWHERE = "docs/sync.md and docs/sites.md show them; syncer import makes sync files of those of other tools"
@@ -90,7 +99,7 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
         """``document``, which was read from ``path`` as ``tree``; without a tree nothing has a line.
 
         ``from_variables`` are the places of values that the environment gave.
-        Raises ``InvalidFile`` for targets of one name, and for names of targets that are not there.
+        Raises ``InvalidFile`` for targets of one name or one place, and for names of targets that are not there.
         """
         if tree is None and (mistakes := list(_target_mistakes(_names(document), path))):
             raise InvalidFile.of(mistakes)
@@ -144,6 +153,12 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
         """True when a source names profiles of Palette."""
         return any(source.profiles for source in self.sources)
 
+    def blame(self, source: Source, error: UsageError) -> UsageError:
+        """The ``error`` about what ``source`` asks for, with its place in the file, if it has one."""
+        if self.tree is None or isinstance(error, InvalidFile):
+            return error
+        return mistake_at(self.tree, self.path, str(error), "sources", self.order[id(source)], hint=error.hint)
+
     def place(self, source: Source) -> str:
         """The file and line of ``source``, ``sync.yaml:12``, for warnings and errors about it."""
         return self._place("sources", self.order[id(source)])
@@ -169,8 +184,7 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
 
     def mapping_of(self, target: Target) -> NameMapping:
         """The mapping rules for ``target``: its own, then those of the whole file."""
-        parts = map(NameMapping.from_document, (self.document.map, target.map))
-        return NameMapping.of({rule.prefix: rule for part in parts for rule in part.rules}.values())
+        return _mapping(tuple(self.document.map.items()), tuple(target.map.items()))
 
     def item(self, source: Source, reference: Reference, target: Target, *, registry: str, base: str) -> Item:
         """The item for the image ``reference`` of ``source``, with its name at ``target``.
@@ -195,21 +209,28 @@ class SyncFile(RegistriesFile, frozen=True, kw_only=True):
         return structs.replace(name, tag=custom_name.tag) if custom_name.tag else name
 
 
-def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
+def read_sync_file(path: Path, environment: Mapping[str, str] = _NO_VARIABLES, *, logins_here: bool = True) -> SyncFile:
     """Read the sync file at ``path``; its variables (``${NAME}``) are looked up in ``environment``.
 
     The variables of its credentials are hidden from now on (``errors.hide``).  Raises ``InvalidFile`` with all its
-    mistakes, each with line and field.
+    mistakes, each with line and field; a list, a profile or values of a chart that cannot be read are among them.
+    With ``logins_here`` the logins and certificates that are not there are told beside these, and else by
+    ``sync_settings``.
     """
-    return parse_sync_file(read_text(path), path, environment)
+    draft = _draft(read_text(path), path, environment)
+    draft.add(_unreadable_files(draft.tree, path))
+    return SyncFile.of(
+        draft.finish(path, environment if logins_here else None),
+        path,
+        draft.tree,
+        from_variables=draft.from_variables,
+    )
 
 
 def parse_sync_file(text: str, path: Path, environment: Mapping[str, str] = _NO_VARIABLES) -> SyncFile:
-    """Parse ``text``, the content of the file ``path``; see ``read_sync_file``."""
+    """Parse ``text``, the content of the file ``path``; as ``read_sync_file``, but for the files that it names."""
     draft = _draft(text, path, environment)
-    if draft.document is None or draft.mistakes:
-        raise InvalidFile.of(draft.mistakes)
-    return SyncFile.of(draft.document, path, draft.tree, from_variables=draft.from_variables)
+    return SyncFile.of(draft.finish(path, None), path, draft.tree, from_variables=draft.from_variables)
 
 
 def check_sync_file(text: str, path: Path) -> None:
@@ -220,7 +241,8 @@ def check_sync_file(text: str, path: Path) -> None:
 
 def _draft(text: str, path: Path, environment: Mapping[str, str] | None) -> Draft[SyncDocument]:
     draft = Draft.read(SyncDocument, text, path, environment, expected="a sync file has `sources` and `targets`")
-    draft.add(_target_mistakes(draft.tree, path))
+    draft.add(_target_mistakes(draft.tree, path, draft.expansion))
+    draft.add(_map_mistakes(draft.tree, path))
     return draft
 
 
@@ -249,14 +271,16 @@ class Draft(Struct, Generic[Document]):
 
         Raises ``InvalidFile`` for what is no YAML or no mapping; then ``expected`` says what such a file has.
         """
-        written = parse_yaml(text, path)
+        repeated: list[InvalidFile] = []
+        written = parse_yaml(text, path, repeated=repeated)
         if not isinstance(written, Map):
             is_what = "it is empty" if written is None else "it must be a mapping"
             raise InvalidFile(path, f"{is_what}, and {expected}", line=1, hint=_ELSEWHERE)
         expansion = Expansion(environment, path)
         tree = expansion.expand(written)
         hide(expansion.secrets)  # before anything is said about the values
-        draft = cls(None, tree, expansion, list(expansion.mistakes))
+        expansion.unknown |= {each.field for each in repeated}  # which value is meant is not known
+        draft = cls(None, tree, expansion, [*repeated, *expansion.mistakes])
         try:
             draft.document = check(model, tree, path, line=1)
         except InvalidFile as invalid:
@@ -264,13 +288,24 @@ class Draft(Struct, Generic[Document]):
         draft.add(_registry_mistakes(tree, path))
         return draft
 
+    def finish(self, path: Path, environment: Mapping[str, str] | None) -> Document:
+        """The document; raises ``InvalidFile`` with all mistakes.
+
+        With an ``environment`` logins and certificates that are not there are told beside them.
+        """
+        if self.document is not None and not self.mistakes:
+            return self.document
+        if environment is not None:
+            self.add(absent_logins(self.tree, path, environment))
+        raise InvalidFile.of(self.mistakes)
+
     @property
     def from_variables(self) -> AbstractSet[tuple[Step, ...]]:
         """The places of the values that the environment gave."""
         return self.expansion.places
 
     def add(self, mistakes: Iterable[InvalidFile]) -> None:
-        """Add ``mistakes``, but for those about values whose variables are not known."""
+        """Add ``mistakes``, but for those about values that are not known."""
         single = [one for each in mistakes for one in each.all]
         for one in single:
             one.more = ()
@@ -292,59 +327,153 @@ def select_images(source: Source, listing: Sequence[str]) -> TagSelection:
 def merge_items(items: Iterable[Item]) -> list[Item]:
     """Merge ``items`` of the same source and target name into one, which names all that want it; the order stays.
 
-    Raises ``UsageError`` when two of them name different platforms or referrers, and when images of two repositories
-    would get one name.
+    Raises ``InvalidFile``, with the places that want them, for all that name different platforms or referrers, and for
+    images of two repositories that would get one name.
     """
     merged: dict[tuple[Reference, Reference], Item] = {}
+    mistakes: list[InvalidFile] = []
     for item in items:
         known = merged.setdefault((item.source, item.target), item)
         if known is item:
             continue
+        here, there = item.wanted_by[0], known.wanted_by[0]
         wanted_by = (*known.wanted_by, *item.wanted_by)
         if structs.replace(known, wanted_by=wanted_by) != structs.replace(item, wanted_by=wanted_by):
-            raise UsageError(
-                f"{item.source} is asked for in two forms, by {known.wanted_by[0]} and by {item.wanted_by[0]}",
-                hint="let both name the same platforms and referrers, or give one another name with `as`",
-            )
+            hint = "let both name the same platforms and referrers, or give one another name with `as`"
+            problem = f"{item.source} is asked for in two forms, here and by {there}"
+            mistakes.append(InvalidFile(here, problem, hint=hint))
         merged[item.source, item.target] = structs.replace(known, wanted_by=wanted_by)
-    require_distinct(merged)
+    for first, second in find_clashes(merged):
+        here, there = merged[second].wanted_by[0], merged[first].wanted_by[0]
+        problem = f"{first[0].path}, of {there}, and {second[0].path} are both mapped to {second[1]}"
+        mistakes.append(InvalidFile(here, problem, hint="map each of them to a different name"))
+    if mistakes:
+        raise InvalidFile.of(mistakes)
     return list(merged.values())
+
+
+@lru_cache(maxsize=1000)  # each image at each target asks for it
+def _mapping(*parts: tuple[tuple[str, str], ...]) -> NameMapping:
+    """The rules of all ``parts``; the last one that has a prefix decides about it."""
+    mappings = [NameMapping.from_document(dict(part)) for part in parts]
+    return NameMapping.of({rule.prefix: rule for mapping in mappings for rule in mapping.rules}.values())
 
 
 def _names(document: SyncDocument) -> dict[str, Any]:
     """The names of targets in a document that a program made, as the tree of a file has them."""
     return {
-        "targets": [{"registry": target.registry, "name": target.name} for target in document.targets],
+        "targets": [{"registry": each.registry, "name": each.name, "map": each.map} for each in document.targets],
         "sources": [{"targets": list(source.targets)} for source in document.sources],
     }
 
 
-def _target_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
-    """Find the targets of one name, and names of targets that are not there, whatever else is wrong in ``tree``."""
+def _target_mistakes(tree: dict[str, Any], path: Path, expansion: Expansion | None = None) -> Iterator[InvalidFile]:
+    """Find targets of one place or one name, and names of targets that are not there, whatever else is wrong.
+
+    Two that give images other names by rules of their own may be one place.
+    """
     titles: set[str] = set()
-    are_all_known = True
+    places: dict[tuple[str, ...], int] = {}
     for index, target in _entries(tree, "targets"):
-        title = target.get("name") or target.get("registry")
-        if not isinstance(title, str):
-            are_all_known = False
-            continue
-        is_second = title in titles
-        if is_second:
+        registry, own = target.get("registry"), target.get("map")
+        title = target.get("name") or registry
+        place = target_key(registry) if registry and _place_of(registry) else ""
+        key = (place, *sorted(map(str, own.items() if isinstance(own, dict) else ())))
+        first = places.setdefault(key, index) if place else index
+        if first != index:
+            line = line_of(tree, ("targets", first))
+            there = f"at {path}:{line}" if line else f"as targets[{first}]"
+            hint = "leave one of them out; two at one place give images other names, each by its own `map`"
+            yield mistake_at(tree, path, f"{place} is a target already, {there}", "targets", index, hint=hint)
+        elif isinstance(title, str) and title in titles:
             yield mistake_at(tree, path, f"{title!r} is the second target of that name", "targets", index)
-        are_all_known &= not is_second and target.keys() <= names_of_fields(Target).keys()
-        titles.add(title)
-    for index, source in _entries(tree, "sources") if titles and are_all_known else ():
-        named = source.get("targets")
-        for place, name in enumerate([named] if isinstance(named, str) else named if isinstance(named, list) else ()):
-            if isinstance(name, str) and name not in titles:
-                problem = f"no target is called {name!r}; known: {', '.join(sorted(titles))}"
+        if isinstance(title, str):
+            titles.add(title)
+    yield from _absent_targets(tree, path, titles, expansion)
+
+
+def _absent_targets(
+    tree: dict[str, Any], path: Path, titles: Collection[str], expansion: Expansion | None
+) -> Iterator[InvalidFile]:
+    """Find names of targets that none is called; not as long as one has a name that is not known."""
+    targets = tree.get("targets")
+    perhaps: list[Any] = [each for each in targets if isinstance(each, str)] if isinstance(targets, list) else []
+    for index, target in _entries(tree, "targets"):
+        places = ("targets", *(f"targets[{index}].{name}" for name in ("name", "registry")))
+        if expansion and any(map(expansion.leaves_open, places)):
+            return
+        stray = [value for name, value in target.items() if name not in names_of_fields(Target)]
+        if not isinstance(target.get("name") or target.get("registry"), str) and not stray:
+            return
+        perhaps += stray
+    known = f"{', '.join(sorted(titles)[:10])}{', …' if len(titles) > 10 else ''}"
+    for index, source in _entries(tree, "sources") if titles else ():
+        wanted = source.get("targets")
+        names = [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []
+        for place, name in enumerate(names):
+            if isinstance(name, str) and name not in titles and name not in perhaps:
+                problem = f"no target is called {name!r}; known: {known}"
                 yield mistake_at(tree, path, problem, "sources", index, "targets", place)
+
+
+_NAMING_FILES = ("images_file", "profile_file", "chart")  # fields of sources
+
+
+def _unreadable_files(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find the files that sources name and nobody can read, whatever else is wrong with these."""
+    for index, source in _entries(tree, "sources"):
+        if source.keys().isdisjoint(_NAMING_FILES):
+            continue
+        chart = source.get("chart")
+        values = chart.get("values_files") if isinstance(chart, dict) else None
+        listed = enumerate(values if isinstance(values, list) else [values])
+        named: list[tuple[tuple[Step, ...], Any]] = [((name,), source.get(name)) for name in _NAMING_FILES[:2]]
+        for place, name in [*named, *((("chart", "values_files", number), each) for number, each in listed)]:
+            if isinstance(name, str):
+                file = path.parent / Path(name).expanduser()
+                if problem := unreadable(file, or_directory=place == ("profile_file",)):
+                    yield mistake_at(tree, path, problem, "sources", index, *place)
 
 
 def _entries(tree: dict[str, Any], field: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The mappings in the list ``field`` with their places."""
     entries = tree.get(field)
     return ((n, each) for n, each in enumerate(entries if isinstance(entries, list) else ()) if isinstance(each, dict))
+
+
+def _place_of(registry: Any) -> tuple[str, str] | None:
+    """The host and the path of the ``registry`` of a target, if it is one."""
+    try:
+        return registry_place(check_registry(registry)) if isinstance(registry, str) else None
+    except UsageError:
+        return None
+
+
+def _map_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
+    """Find rules for names whose place is at none of their targets; the model tells what is wrong with a rule alone."""
+    targets = list(_entries(tree, "targets"))
+    places = [place for _, target in targets if (place := _place_of(target.get("registry")))]
+    if len(places) == len(targets):  # else they may be meant for one that is to be mended
+        yield from misplaced_rules(tree, path, tree.get("map"), places, "map")
+    for index, target in targets:
+        if place := _place_of(target.get("registry")):
+            yield from misplaced_rules(tree, path, target.get("map"), [place], "targets", index, "map")
+
+
+def misplaced_rules(
+    tree: dict[str, Any], path: Path, rules: Any, places: Sequence[tuple[str, str]], *where: Step
+) -> Iterator[InvalidFile]:
+    """Find the ``rules`` for names, which stand at ``where``, that make no name at any of ``places``."""
+    for prefix, replacement in rules.items() if isinstance(rules, dict) else ():
+        try:
+            rule = MappingRule.of(prefix, replacement)
+        except (UsageError, AttributeError):
+            continue
+        problem = rule.misplaced(*places[0]) if places else None
+        if problem and all(rule.misplaced(*place) for place in places):
+            said = f"{rule.prefix} is mapped to {rule.replacement}, which is at none of the targets"
+            said = str(problem) if len(places) == 1 else said
+            yield mistake_at(tree, path, said, *where, prefix, hint=problem.hint)
 
 
 def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile]:
@@ -360,58 +489,3 @@ def _registry_mistakes(tree: dict[str, Any], path: Path) -> Iterator[InvalidFile
         if settings[known] != settings[written]:
             problem = f"{known} above is the same registry, and has other settings"
             yield mistake_at(tree, path, problem, "registries", written)
-
-
-def mistake_at(tree: Any, path: Path, problem: str, *place: Step) -> InvalidFile:
-    """Make the error about the value at ``place`` in ``tree``, which is the content of the file ``path``."""
-    return InvalidFile(path, problem, line=line_of(tree, place), field=spell_path(place))
-
-
-_MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
-
-
-class Login(Struct, frozen=True):
-    """A user name and a password."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        return f"Login(username={self.username!r})"
-
-
-class Helper(Struct, frozen=True):
-    """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
-
-    name: str
-
-
-def find_login(
-    credentials: Credentials, *, host: str, environment: Mapping[str, str], directory: Path
-) -> Login | Helper:
-    """Look up the ``credentials`` of ``host``; a file's path is relative to ``directory``.
-
-    Raises ``UsageError`` when a variable or a file is missing or empty.
-    """
-    if credentials.helper is not None:
-        return Helper(credentials.helper)
-    username = credentials.username or _variable(credentials.username_env, host, environment)
-    if credentials.password is not None:
-        return Login(username, credentials.password.text)
-    if credentials.password_file is not None:
-        return Login(username, _content(directory / credentials.password_file.expanduser(), host))
-    return Login(username, _variable(credentials.password_env, host, environment))
-
-
-def _variable(name: str | None, host: str, environment: Mapping[str, str]) -> str:
-    value = environment.get(name or "")
-    if not value:
-        raise UsageError(f"the credentials of {host} are in the variable {name}, which is not set")
-    return value
-
-
-def _content(path: Path, host: str) -> str:
-    secret = read_text(path, limit=_MAX_SECRET).rstrip("\r\n")
-    if not secret:
-        raise UsageError(f"the credentials of {host} are in the file {path}, which is empty")
-    return secret

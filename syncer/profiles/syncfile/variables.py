@@ -1,21 +1,24 @@
-"""Variables in a sync file: ``${NAME}``, ``${NAME:-default}``, and ``$$`` for a dollar.
+"""Variables in a sync file, ``${NAME}``, ``${NAME:-default}``, and ``$$`` for a dollar; and the logins that it names.
 
-They stand in values, and in the keys of ``registries`` and ``map``, and are expanded after the file is parsed: what a
-variable holds is never read as YAML.  Any other dollar is a dollar, so that a regular expression such as ``v1.*$``
-means itself.
+Variables stand in values, and in the keys of ``registries`` and ``map``, and are expanded after the file is parsed:
+what a variable holds is never read as YAML.  Any other dollar is a dollar, so that a regular expression such as
+``v1.*$`` means itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, field
 
-from syncer.errors import InvalidFile
-from syncer.formats.yaml import Map, Seq, Step, spell_path
+from syncer.errors import InvalidFile, UsageError
+from syncer.formats.models import readable
+from syncer.formats.text import read_text, unreadable
+from syncer.formats.yaml import Map, Seq, Step, mistake_at, spell_path
+from syncer.profiles.syncfile.document import Credentials, Registry
 
 _DOLLAR = re.compile(r"\$(?:\$|\{([^{}]*)(\}?))")
 _VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<has_default>:-(?P<default>.*))?", re.DOTALL)
@@ -60,7 +63,9 @@ class Expansion(Struct):
 
     def leaves_open(self, place: str) -> bool:
         """Tell whether a variable without a value stands at ``place``, so that nothing can be said about it."""
-        return place in self.unknown or place.rpartition("[")[0] in self.unknown - {""}  # one text, or a list of it
+        if not self.unknown:
+            return False
+        return place in self.unknown or re.sub(r"\[[0-9]+\]$", "", place) in self.unknown - {""}  # or a list of it
 
     def _node(self, node: Any, path: tuple[Step, ...], line: int | None, *, is_secret: bool) -> Any:
         if isinstance(node, Map):
@@ -80,7 +85,7 @@ class Expansion(Struct):
         for written, value in node.items():
             line = node.lines[written]
             key = self._text(written, (*path, written), line, is_secret=is_secret)
-            if spell_path((*path, written)) in self.unknown:
+            if self.unknown and spell_path((*path, written)) in self.unknown:
                 self.unknown.add(spell_path(path))
             if key in made:
                 self._wrong((*path, written), line, f"it is {key!r}, which stands above already")
@@ -137,3 +142,81 @@ class Expansion(Struct):
 
     def _wrong(self, path: tuple[Step, ...], line: int | None, problem: str) -> None:
         self.mistakes.append(InvalidFile(self.origin, problem, line=line, field=spell_path(path)))
+
+
+# Logins
+
+_MAX_SECRET = 64 * 1024  # bytes; a registry's token has a few KiB
+
+
+class Login(Struct, frozen=True):
+    """A user name and a password."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Login(username={self.username!r})"
+
+
+class Helper(Struct, frozen=True):
+    """A credential helper of Docker, the program ``docker-credential-NAME``, which knows the credentials."""
+
+    name: str
+
+
+def find_login(
+    credentials: Credentials, *, host: str, environment: Mapping[str, str], directory: Path
+) -> Login | Helper:
+    """Look up the ``credentials`` of ``host``; a file's path is relative to ``directory``.
+
+    Raises ``UsageError`` when a variable or a file is missing or empty.
+    """
+    if credentials.helper is not None:
+        return Helper(credentials.helper)
+    username = credentials.username or _variable(credentials.username_env, host, environment)
+    if credentials.password is not None:
+        return Login(username, credentials.password.text)
+    if credentials.password_file is not None:
+        return Login(username, _content(directory / credentials.password_file.expanduser(), host))
+    return Login(username, _variable(credentials.password_env, host, environment))
+
+
+def _variable(name: str | None, host: str, environment: Mapping[str, str]) -> str:
+    value = environment.get(name or "")
+    if not value:
+        raise UsageError(f"the credentials of {host} are in the variable {name}, which is not set")
+    return value
+
+
+def _content(path: Path, host: str) -> str:
+    secret = read_text(path, limit=_MAX_SECRET).rstrip("\r\n")
+    if not secret:
+        raise UsageError(f"the credentials of {host} are in the file {path}, which is empty")
+    return secret
+
+
+def absent_certificates(registry: Registry, directory: Path) -> Iterator[tuple[str, str]]:
+    """The fields of ``registry`` that name files nobody can read, and what is wrong with these."""
+    for name in ("ca_cert", "client_cert", "client_key"):
+        path: Path | None = getattr(registry, name)
+        if path is not None and (problem := unreadable(directory / path.expanduser())):
+            yield name, problem
+
+
+def absent_logins(tree: Map, path: Path, environment: Mapping[str, str]) -> Iterator[InvalidFile]:
+    """Find the credentials and certificates that are not where ``tree``, a file with ``registries``, says.
+
+    Whatever else is wrong in it; nothing is said of those that cannot be read there.
+    """
+    registries = tree.get("registries")
+    for host, node in registries.items() if isinstance(registries, dict) else ():
+        registry = Registry(**readable(Registry, node))
+        absent = list(absent_certificates(registry, path.parent))
+        try:
+            if registry.credentials:
+                find_login(registry.credentials, host=host, environment=environment, directory=path.parent)
+        except UsageError as error:
+            absent.append(("credentials", str(error)))
+        for name, problem in absent:
+            yield mistake_at(tree, path, problem, "registries", host, name)
