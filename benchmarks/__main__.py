@@ -53,7 +53,7 @@ def run(
     rounds: int = option("Timed rounds; at least 3 for numbers to be used.", default=3, min=1),
     tool: tuple[str, ...] = options("Only these tools, of those on PATH.", metavar="TOOL"),
     server: tuple[str, ...] = options("Only these registries; the first is the main one.", metavar="SERVER"),
-    work: str = option("Only works with this in their names, such as a corpus.", default=""),
+    work: str = option("Only works of this name, or else with this in their names, such as a corpus.", default=""),
     step: tuple[Step, ...] = options("Only these steps.", metavar=f"[{'|'.join(Step)}]"),
     keep: bool = flag("Keep what the results there say of other works."),
     places: PlaceOptions,

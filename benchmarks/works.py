@@ -128,11 +128,13 @@ SETS = {"smoke": smoke, "quick": quick, "full": full}
 
 
 def only(works: Iterable[Work], *, named: str, steps: Collection[Step]) -> list[Work]:
-    """Of ``works`` those with ``named`` in their names, and of their ``steps`` these, or all when there are none."""
+    """Of ``works`` those called ``named``, or else with that in their names; of their ``steps`` these, or else all."""
+    works = list(works)
+    is_whole = any(named == work.name for work in works)
     chosen = [
         replace(work, steps=tuple(step for step in work.steps if not steps or step in steps))
         for work in works
-        if named in work.name and work.is_possible
+        if (named == work.name if is_whole else named in work.name) and work.is_possible
     ]
     return [work for work in chosen if work.steps]
 

@@ -374,6 +374,13 @@ def test_a_run_can_be_of_one_work_and_step() -> None:
     assert [(work.name, work.steps) for work in chosen] == [("big, a, TLS", (Step.PUSH,))]
 
 
+def test_a_work_that_is_named_whole_is_not_one_of_many() -> None:
+    full = works.full(["a", "b"])
+
+    assert {work.name for work in works.only(full, named="fleet, a", steps=[])} == {"fleet, a"}
+    assert len({work.name for work in works.only(full, named="fleet, ", steps=[])}) > 2
+
+
 def test_a_quick_run_leaves_out_whom_no_goal_names_where_it_can() -> None:
     assert works.quick_tools(["syncer", "floor", "crane", "skopeo"]) == ["syncer", "floor", "crane"]
     assert works.quick_tools(["syncer", "floor", "skopeo"]) == ["syncer", "floor", "skopeo"]

@@ -215,7 +215,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     @property
     def request(self) -> str:
-        """What was asked, for messages."""
+        """The request that was made, for messages."""
         return str(self.asked)
 
     @property
