@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
@@ -20,7 +18,6 @@ from yarl import URL
 
 from syncer.errors import Interrupted
 from syncer.transport import HostSettings, Limits, Request, Sink, Transport, TransportSettings, open_transport
-from syncer.transport.connecting import ServerTls, TlsSocket, tls_context
 from syncer.transport.failures import CertificateRefused
 from tests.conftest import OpenRegistry
 from tests.support import client, images, registry_end
@@ -212,39 +209,6 @@ async def test_bodies_both_ways_are_right_by_tls(
         assert (await client.blob(registry, "app", digest_of(content))).content == content
         assert await read(registries.blob(name_at(proxy.registry, "app"), blob_of(content).descriptor)) == content
         proxy.exchanges.assert_no_byte_was_sent_twice(content)
-
-
-class Narrow(socket.socket):
-    """A socket that takes few bytes at a time, as one does whose other end reads slowly."""
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        """Send some of ``data``."""
-        return super().send(data[:1000], flags)
-
-
-def test_what_a_socket_takes_in_parts_arrives_whole(authority: Authority, identity: Identity) -> None:
-    """Also the end of the last record, which is longer than the bytes in it."""
-    content, arrived = CONTENT[: 128 * 1024 + 3000], bytearray()
-    context, settings = identity.server_context(), HostSettings(ca_cert=authority.certificate)
-
-    def serve(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as encrypted:
-            while len(arrived) < len(content) and (piece := encrypted.recv(65536)):
-                arrived.extend(piece)
-
-    near, far = socket.socketpair()
-    far.settimeout(10)
-    thread = threading.Thread(target=serve, args=(far,))
-    thread.start()
-    with Narrow(fileno=near.detach()) as narrow:
-        connection = TlsSocket(narrow, ServerTls(tls_context(settings)), "127.0.0.1")
-        connection.handshake(time.monotonic() + 10)
-        rest = memoryview(content)
-        while rest:
-            rest = rest[connection.send(rest) :]
-    thread.join()
-
-    assert arrived == content
 
 
 @pytest.mark.parametrize(

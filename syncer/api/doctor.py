@@ -29,10 +29,10 @@ from syncer.registry.repository import Repository, is_success
 from syncer.registry.upload_session import Session, opened
 from syncer.transport import Answer, Budget, Request
 from syncer.transport.client import TRANSIENT
-from syncer.transport.connecting import scope_of, tls_context
+from syncer.transport.connecting import scope_of
 from syncer.transport.failures import Unanswered, no_connection
 from syncer.transport.guard import authority, readable
-from syncer.transport.settings import with_certificates
+from syncer.transport.settings import tls_context, with_certificates
 
 _MOST_REPOSITORIES = 5  # that are looked into for an image
 _SOON = 14 * 24 * 3600  # seconds before its end at which a certificate is worth a word

@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar, cast
 from msgspec import Struct
 
 from syncer.errors import Interrupted, SyncerError, Unreachable
-from syncer.transport.connecting import Found, Route, ServerTls, TlsSocket, find_dead_peer
+from syncer.transport.connecting import Found, NestedTls, Route, ServerTls, TlsSocket, find_dead_peer
 from syncer.transport.failures import BROKEN, CertificateRefused, Silent, failure_of, no_connection
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
@@ -277,7 +277,7 @@ class BlockingConnection:
         seconds = min(_LOOK, patience / 4)
         if seconds != self._waits:
             self._waits = seconds
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _interval(seconds))
+            _limit(self._socket, seconds, is_sending=False)
 
     def _connect(self) -> None:
         """Make the connection; a server that fails to resume a session is tried once more, without one."""
@@ -306,7 +306,7 @@ class BlockingConnection:
             self._tunnel()
         assert self._socket is not None
         self._socket.settimeout(None)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _interval(self._limits.idle))
+        _limit(self._socket, self._limits.idle, is_sending=True)
 
     def _open(self) -> socket.socket:
         """Connect to the first address that answers and that may be connected to."""
@@ -327,7 +327,12 @@ class BlockingConnection:
         raise failure
 
     def _encrypt(self, connected: Socket, tls: ServerTls, host: str | None) -> None:
-        self._socket = encrypted = TlsSocket(connected, tls, host)  # known to abort() before its handshake
+        encrypted: TlsSocket
+        if isinstance(connected, TlsSocket):
+            encrypted = NestedTls(connected, tls, host)
+        else:
+            encrypted = TlsSocket(connected, tls, host)
+        self._socket = encrypted  # known to abort() before its handshake
         try:
             encrypted.handshake(time.monotonic() + self._limits.connect)
         except TimeoutError:
@@ -356,9 +361,13 @@ class BlockingConnection:
             raise no_connection(error, authority(route.url)) from None
 
 
-def _interval(seconds: float) -> bytes:
-    """A ``struct timeval``."""
-    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+def _limit(connected: Socket, seconds: float, *, is_sending: bool) -> None:
+    """End an operation in one direction after ``seconds``; the kernel does so for a plain socket, at no cost."""
+    if isinstance(connected, TlsSocket):
+        connected.limit(seconds, is_sending=is_sending)
+        return
+    interval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))  # a ``struct timeval``
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO if is_sending else socket.SO_RCVTIMEO, interval)
 
 
 class Sending(Struct):

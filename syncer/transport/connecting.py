@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import math
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
 from msgspec import Struct
 from yarl import URL
 
-from syncer.errors import NetworkError, Unreachable, UsageError
-from syncer.files import PEM, show_certificate
+from syncer.errors import NetworkError, Unreachable
 from syncer.transport.failures import OutOfReach, no_connection, no_tunnel
 from syncer.transport.guard import Address, Scope, authority
 from syncer.transport.http import AnswerParser, NotHTTP, request_head
-from syncer.transport.settings import HostSettings
 
 Found: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 """An address as ``getaddrinfo`` gives it."""
@@ -35,11 +32,8 @@ _IDLE = 15.0  # seconds after which a connection may have been closed by the oth
 _PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, and how many
 _UNACKNOWLEDGED = 50_000  # milliseconds
 
-_RECORD = 16 * 1024  # bytes that TLS puts into one record at most
-_RECEIVED = 64 * 1024  # bytes at a time, where nobody knows how many come
-_KNOWN_TO_COME = 128 * 1024  # bytes at a time otherwise; with more the cache of a core would be too small
-_ENCRYPTED = 64 * 1024  # bytes at a time
-_DECRYPTING = threading.Lock()  # ssl lets go of the interpreter for each record; threads would fight for it
+_RECEIVED = _SENT = 64 * 1024  # bytes at a time, of a stream of records
+_A_MOMENT = 0.001  # seconds; none at all would mean never to wait
 
 T = TypeVar("T")
 
@@ -217,7 +211,13 @@ class ServerTls(ssl.SSLContext):
         """A connection that resumes the last session, if there is one."""
         return self._settings.wrap_bio(incoming, outgoing, server_side, server_hostname, session or self._session)
 
-    def keep_session(self, tls: ssl.SSLObject) -> None:
+    def over(self, connected: socket.socket, host: str | None) -> ssl.SSLSocket:
+        """Likewise a connection over a socket, without its handshake."""
+        return self._settings.wrap_socket(
+            connected, server_hostname=host, do_handshake_on_connect=False, session=self._session
+        )
+
+    def keep_session(self, tls: ssl.SSLObject | ssl.SSLSocket) -> None:
         """Keep the session of a connection that has been used, unless there is a young one: that takes a while."""
         now = time.monotonic()
         if now < self._renew_at or self._has_failed:
@@ -296,80 +296,33 @@ class Idle(Generic[C]):
                 connection.close()
 
 
-def tls_context(settings: HostSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later with the system's trust (and ``SSL_CERT_FILE``) plus the host's own CA.
-
-    Raises ``UsageError`` for a certificate or key that cannot be used.
-    """
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.ca_cert:
-        _trust(context, settings.ca_cert)
-    if settings.client_cert:
-        show_certificate(context, settings.client_cert, settings.client_key)
-    if settings.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _trust(context: ssl.SSLContext, authority: Path) -> None:
-    told = f"the certificate authority {authority}"
-    try:
-        context.load_verify_locations(authority)
-    except FileNotFoundError:
-        raise UsageError(f"{told} is not there") from None
-    except ssl.SSLError:
-        raise UsageError(f"{told} cannot be used: it holds no sound certificate", hint=PEM) from None
-    except OSError as error:
-        raise UsageError(f"{told} cannot be used: {error.strerror or error}", hint=PEM) from None
-
-
 class TlsSocket:
-    """TLS over a blocking socket, or over TLS to a proxy, with the methods of a socket that a connection needs.
+    """TLS over a blocking socket, with the methods of a socket that a connection needs.
 
-    Records go through two buffers, so that one system call brings or sends many of them: ``ssl.SSLSocket`` makes two,
-    and works out how much of its timeout is left, for each record of 16 KiB.  The errors are those of ``outer``, with
-    its timeouts, and of ``ssl``; ``BlockingIOError`` says that what came is no whole record yet.
+    It is ``ssl.SSLSocket`` in a loop: that receives a record of 16 KiB at a time, and lets go of the interpreter while
+    it receives and decrypts it.  Through buffers in memory, as in ``NestedTls``, receiving is one system call for many
+    records; but then threads fight for the interpreter at each short step, which costs more (benchmarks/README.md).
     """
 
-    def __init__(self, outer: socket.socket | TlsSocket, tls: ServerTls, host: str | None) -> None:
-        self._outer = outer
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+    def __init__(self, connected: socket.socket, tls: ServerTls, host: str | None) -> None:
         self._server = tls
-        self._tls = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._unsent = memoryview(b"")  # records
-        self._owed = 0  # bytes in them
+        self._tls = tls.over(connected, host)
+        self._timeout = self._receiving = self._sending = connected.gettimeout()  # seconds
+        self._failure: OSError | None = None  # that came after bytes which were handed out first
+        self._has_ended = False
 
     def handshake(self, deadline: float) -> None:
         """Agree on keys until ``deadline`` (monotonic); raises ``TimeoutError``."""
-        while (left := deadline - time.monotonic()) > 0:
-            self._outer.settimeout(left)
-            with suppress(BlockingIOError):
-                self._carry(self._tls.do_handshake)
-                self._flush()
-                return
-        raise TimeoutError
+        self.settimeout(max(_A_MOMENT, deadline - time.monotonic()))
+        self._do(self._sending, self._tls.do_handshake)
 
     def keep_session(self) -> None:
-        """Keep the session for the next connection to the server, and likewise that with the proxy."""
+        """Keep the session for the next connection to the server."""
         self._server.keep_session(self._tls)
-        if isinstance(self._outer, TlsSocket):
-            self._outer.keep_session()
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send some of ``data``, and return the number of bytes; the next call must go on with the rest.
-
-        None are told of while only what TLS adds to them has gone.
-        """
-        if not self._unsent:
-            self._owed = self._carry(self._tls.write, memoryview(data)[:_ENCRYPTED])
-            self._unsent = memoryview(self._outgoing.read())
-        self._unsent = self._unsent[(sent := self._outer.send(self._unsent)) :]
-        went = min(sent, self._owed - 1) if self._unsent else self._owed
-        self._owed -= went
-        return went
+        """Send some of ``data``, and return the number of bytes."""
+        return self._do(self._sending, self._tls.send, memoryview(data)[:_SENT])
 
     def sendall(self, data: bytes | memoryview) -> None:
         """Send all of ``data``."""
@@ -379,31 +332,121 @@ class TlsSocket:
 
     def recv(self, size: int) -> bytes:
         """Receive at most ``size`` bytes; none at the end, even if TLS does not announce it, as in ``ssl``."""
-        try:
-            return self._carry(self._tls.read, size)
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return b""
+        return self._do(self._receiving, self._tls.recv, size)
 
     def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:
         """Receive up to ``size`` bytes into ``buffer``, and return the number; 0 at the end, as with ``recv``.
 
-        With ``MSG_WAITALL`` so many are known to come.
+        With ``MSG_WAITALL`` so many, or those that come within the timeout; bytes before an error are returned first.
         """
-        wanted = buffer[:size] if size else buffer
-        if (count := self._decrypt_into(wanted)) is None:
-            self._refill(wanted if flags & socket.MSG_WAITALL else None)
-            count = self._decrypt_into(wanted)
-        if count is None:
-            raise BlockingIOError
-        return count
+        if self._failure is not None:
+            raise self._failure
+        rest = wanted = buffer[:size] if size else buffer
+        until = time.monotonic() + (self._receiving or math.inf) if flags & socket.MSG_WAITALL else 0.0
+        read: Callable[[int, memoryview], Any] = self._tls.read
+        self._within(self._receiving)
+        try:
+            while rest and not self._has_ended:
+                received = read(len(rest), rest)
+                rest, self._has_ended = rest[received:], not received
+                if time.monotonic() >= until:
+                    break
+        except OSError as error:
+            self._note(error)
+            if len(rest) == len(wanted):
+                raise
+            self._failure = None if isinstance(error, TimeoutError) else error
+        return len(wanted) - len(rest)
 
     def settimeout(self, seconds: float | None) -> None:
-        """Set the timeout of the socket."""
+        """Set the timeout of both directions; see ``limit``."""
+        self._receiving = self._sending = seconds
+
+    def limit(self, seconds: float, *, is_sending: bool) -> None:
+        """Let an operation in one direction end after ``seconds``, by ``TimeoutError``."""
+        if is_sending:
+            self._sending = seconds
+        else:
+            self._receiving = seconds
+
+    def shutdown(self, how: int) -> None:
+        """End what another thread waits for."""
+        socket.socket.shutdown(self._tls, how)  # that of ``ssl`` would take away what the thread works with
+
+    def close(self) -> None:
+        self._tls.close()
+
+    def _within(self, seconds: float | None) -> None:
+        if seconds != self._timeout:
+            self._timeout = seconds
+            self._tls.settimeout(seconds)
+
+    def _do(self, seconds: float | None, step: Callable[..., T], *arguments: Any) -> T:
+        self._within(seconds)
+        try:
+            return step(*arguments)
+        except OSError as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: OSError) -> None:
+        """Offer no session to the server again if TLS itself failed."""
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            self._server.forget()
+
+
+class NestedTls(TlsSocket):
+    """TLS over TLS to a proxy, as ``TlsSocket``.
+
+    ``BlockingIOError`` says that what came is no whole record yet.
+    """
+
+    def __init__(self, outer: TlsSocket, tls: ServerTls, host: str | None) -> None:
+        self._outer = outer
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._server = tls
+        self._nested = tls.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    def handshake(self, deadline: float) -> None:
+        """Agree on keys until ``deadline`` (monotonic); raises ``TimeoutError``."""
+        while (left := deadline - time.monotonic()) > 0:
+            self._outer.settimeout(left)
+            with suppress(BlockingIOError):
+                self._carry(self._nested.do_handshake)
+                self._flush()
+                return
+        raise TimeoutError
+
+    def keep_session(self) -> None:
+        """Keep the session for the next connection to the server, and likewise that with the proxy."""
+        self._server.keep_session(self._nested)
+        self._outer.keep_session()
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send some of ``data``, and return the number of bytes."""
+        sent = self._carry(self._nested.write, memoryview(data)[:_SENT])
+        self._flush()
+        return sent
+
+    def recv(self, size: int) -> bytes:
+        """Receive at most ``size`` bytes; none at the end, even if TLS does not announce it, as in ``ssl``."""
+        try:
+            return self._carry(self._nested.read, size)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""
+
+    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:  # noqa: ARG002  a record at a time
+        """Receive at most ``size`` bytes into ``buffer``, and return the number; 0 at the end, as with ``recv``."""
+        piece = self.recv(size or len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def settimeout(self, seconds: float | None) -> None:
         self._outer.settimeout(seconds)
 
-    def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        """Set an option of the socket."""
-        self._outer.setsockopt(level, option, value)
+    def limit(self, seconds: float, *, is_sending: bool) -> None:
+        self._outer.limit(seconds, is_sending=is_sending)
 
     def shutdown(self, how: int) -> None:
         """End what another thread waits for."""
@@ -412,35 +455,9 @@ class TlsSocket:
     def close(self) -> None:
         self._outer.close()
 
-    def _decrypt_into(self, buffer: memoryview) -> int | None:
-        """Decrypt the records that are there, as far as they fit; None when there is none."""
-        read: Callable[[int, memoryview], Any] = self._tls.read
-        count = 0
-        try:
-            with _DECRYPTING:
-                while count < len(buffer) and (size := int(read(len(buffer) - count, buffer[count:]))):
-                    count += size
-        except ssl.SSLWantReadError:
-            return count or None
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return count
-        except ssl.SSLError:
-            self._fail()
-            raise
-        return count
-
-    def _refill(self, room: memoryview | None) -> None:
-        """Receive records, in one go; if bytes that fill ``room`` are to come, wait for those, and use it for them.
-
-        All of what is still to come is at least as long as they are, but for a record that OpenSSL has a part of.
-        """
+    def _refill(self) -> None:
         self._flush()
-        piece: bytes | memoryview
-        if room is not None and (sure := len(room) - _RECORD) > _RECORD:
-            piece = room[: self._outer.recv_into(room, min(sure, _KNOWN_TO_COME), socket.MSG_WAITALL)]
-        else:
-            piece = self._outer.recv(_RECEIVED)
-        if piece:
+        if piece := self._outer.recv(_RECEIVED):
             self._incoming.write(piece)
         else:
             self._incoming.write_eof()
@@ -451,7 +468,7 @@ class TlsSocket:
             try:
                 return step(*arguments)
             except ssl.SSLWantReadError:
-                self._refill(None)
+                self._refill()
                 return step(*arguments)
         except ssl.SSLWantReadError:
             raise BlockingIOError from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
@@ -11,6 +12,7 @@ from msgspec import Struct, field, structs
 from yarl import URL
 
 from syncer.errors import UsageError
+from syncer.files import PEM, show_certificate
 
 
 class Proxies(Struct, frozen=True):
@@ -180,3 +182,32 @@ def with_certificates(settings: HostSettings, directories: Iterable[Path], host:
             elif file.suffix == ".cert" and settings.client_cert is None:
                 settings = structs.replace(settings, client_cert=file, client_key=file.with_suffix(".key"))
     return settings
+
+
+def tls_context(settings: HostSettings) -> ssl.SSLContext:
+    """TLS 1.2 or later with the system's trust (and ``SSL_CERT_FILE``) plus the host's own CA.
+
+    Raises ``UsageError`` for a certificate or key that cannot be used.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.ca_cert:
+        _trust(context, settings.ca_cert)
+    if settings.client_cert:
+        show_certificate(context, settings.client_cert, settings.client_key)
+    if settings.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _trust(context: ssl.SSLContext, authority: Path) -> None:
+    told = f"the certificate authority {authority}"
+    try:
+        context.load_verify_locations(authority)
+    except FileNotFoundError:
+        raise UsageError(f"{told} is not there") from None
+    except ssl.SSLError:
+        raise UsageError(f"{told} cannot be used: it holds no sound certificate", hint=PEM) from None
+    except OSError as error:
+        raise UsageError(f"{told} cannot be used: {error.strerror or error}", hint=PEM) from None

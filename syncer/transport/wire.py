@@ -11,7 +11,7 @@ from msgspec import structs
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unsafe
-from syncer.transport.connecting import Addresses, Route, ServerTls, tls_context
+from syncer.transport.connecting import Addresses, Route, ServerTls
 from syncer.transport.failures import (
     Absent,
     NoHttp,
@@ -28,7 +28,7 @@ from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import request_head
 from syncer.transport.loop import LoopWire
 from syncer.transport.message import Request, Response
-from syncer.transport.settings import HostSettings, TransportSettings, with_certificates
+from syncer.transport.settings import HostSettings, TransportSettings, tls_context, with_certificates
 from syncer.transport.threads import ThreadWire, wants_thread
 
 _BAD_REQUEST = 400  # by which servers of HTTPS answer HTTP
