@@ -33,7 +33,7 @@ class Work:
     steps: tuple[Step, ...]
     server: str
     tls: bool = False
-    link: Link | Throttle | None = None
+    link: Link | Throttle | None = None  # to the target where a step needs one, else to the source
     cold: bool = False  # what a step reads is not in the page cache when it begins
     tools: tuple[str, ...] = ()  # only these; all that are found when empty
     variants: tuple[str, ...] = ()  # of tools, that take part besides
@@ -101,7 +101,11 @@ def full(servers: list[str]) -> list[Work]:
         Work("big", (Step.BUILD, Step.PUSH), main, tls=True),
         Work("small", (Step.PUSH, Step.NOOP_PUSH), main, link=WIDE_AREA),
         Work("fleet", (Step.PUSH,), main, link=WIDE_AREA, tools=("syncer", "floor", "imgpkg")),
-        *(Work("small", (Step.BUILD, Step.PUSH), main, link=link, tools=("syncer",)) for link in THROTTLED),
+        *(
+            Work("small", (step,), main, link=link, tools=("syncer",))
+            for link in THROTTLED
+            for step in (Step.BUILD, Step.PUSH)
+        ),
         Work("huge", (Step.BUILD,), main, variants=(ONE_RANGE,)),
         Work("huge", (Step.BUILD,), main, link=CAPPED, tools=("syncer", *_RIVALS)),
         Work("fleet", (Step.BUILD, Step.VERIFY, Step.PUSH), main, cold=True),

@@ -374,6 +374,14 @@ def test_a_run_can_be_of_one_work_and_step() -> None:
     assert [(work.name, work.steps) for work in chosen] == [("big, a, TLS", (Step.PUSH,))]
 
 
+def test_a_build_over_a_link_is_a_work_of_its_own() -> None:
+    """Beside a push the link leads to the target, and the build would be one without it."""
+    over_links = [work for work in works.full(["a"]) if work.link is not None and Step.BUILD in work.steps]
+
+    assert over_links
+    assert not any(step.needs_target for work in over_links for step in work.steps)
+
+
 def test_a_work_that_is_named_whole_is_not_one_of_many() -> None:
     full = works.full(["a", "b"])
 
