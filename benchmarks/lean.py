@@ -176,9 +176,8 @@ def relay(corpus: Corpus, address: str, target: str, authority: Path | None = No
     first = _first_places(corpus)
 
     def relay_manifests(image: Image) -> None:
-        for child in image.manifests:
-            client.relay_manifest(source, image.repository, child, child, OCI_MANIFEST)
-        client.relay_manifest(source, image.repository, image.digest, image.tag, image.media_type)
+        for manifest in _manifests(image):
+            client.relay_manifest(source, image.repository, *manifest)
 
     with _connect(address, authority) as source, _connect(target, authority) as client:
         _each(lambda item: client.relay_blob(source, item[1], item[0]), _by_size(corpus, first))
@@ -192,10 +191,7 @@ def pull(corpus: Corpus, address: str, into: Path, authority: Path | None = None
     manifests = {
         f"/v2/{image.repository}/manifests/{reference}": ({"Accept": media_type}, digest)
         for image in corpus.images
-        for reference, digest, media_type in (
-            *((child, child, OCI_MANIFEST) for child in image.manifests),
-            (image.tag, image.digest, image.media_type),
-        )
+        for digest, reference, media_type in _manifests(image)
     }
     with _connect(address, authority) as client, into.open("wb", buffering=0) as file:
         pile = Pile(file.fileno())
@@ -245,9 +241,15 @@ def _by_size(corpus: Corpus, first: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _push_manifests(client: LeanClient, corpus: Corpus, image: Image) -> None:
+    for manifest in _manifests(image):
+        client.push_manifest(corpus, image.repository, *manifest)
+
+
+def _manifests(image: Image) -> Iterator[tuple[str, str, str]]:
+    """The digest, the tag (or digest) and the media type of each manifest, the image's own one last."""
     for child in image.manifests:
-        client.push_manifest(corpus, image.repository, child, child, OCI_MANIFEST)
-    client.push_manifest(corpus, image.repository, image.digest, image.tag, image.media_type)
+        yield child, child, OCI_MANIFEST
+    yield image.digest, image.tag, image.media_type
 
 
 def _each(work: Callable[[Job], Result], jobs: Iterable[Job], threads: int = _THREADS) -> list[Result]:

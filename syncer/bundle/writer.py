@@ -268,7 +268,6 @@ class Landing(Struct):
     _batch: list[bytes] = field(default_factory=list)
     _received: int = 0
     _marked: int = 0
-    _is_allocated: bool = False
     _failure: SyncerError | None = None
     _idle: anyio.Event = field(default_factory=anyio.Event)
 
@@ -365,10 +364,8 @@ class Landing(Struct):
 
     def _write(self, batch: Sequence[bytes | memoryview]) -> None:
         began = time.monotonic()
-        if not self._is_allocated:
-            self._is_allocated = True
-            if self.slot.size >= _WORTH_ALLOCATING:
-                self.partial.allocate(self.slot)
+        if self.done == self.progress.resumed and self.slot.size >= _WORTH_ALLOCATING:  # nothing has been written yet
+            self.partial.allocate(self.slot)
         self.done = self.partial.write(self.slot, self.done, batch)
         written = time.monotonic()
         for piece in batch:  # written first: what the disk refused must not be in the hash of what is there

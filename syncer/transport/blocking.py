@@ -18,7 +18,7 @@ from typing import TypeAlias, TypeVar, cast
 from msgspec import Struct
 
 from syncer.errors import Interrupted, SyncerError, Unreachable
-from syncer.transport.connecting import Found, NestedTls, Route, ServerTls, TlsSocket, find_dead_peer
+from syncer.transport.connecting import A_MOMENT, Found, NestedTls, Route, ServerTls, TlsSocket, find_dead_peer
 from syncer.transport.failures import BROKEN, CertificateRefused, Silent, failure_of, no_connection
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
@@ -32,7 +32,6 @@ PIECE = 512 * 1024
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
 
 _LOOK = 5.0  # seconds after which, at the latest, a wait looks at the clock
-_A_MOMENT = 0.001  # seconds; none at all would mean never to wait
 _CAN_SEND_FILES = hasattr(os, "sendfile")
 _EXTENTS = 8  # stretches of a file in one portion; in a bundle they have 128 KiB
 _OF_THE_FILE = frozenset({errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
@@ -348,7 +347,7 @@ class BlockingConnection:
         try:
             outer.sendall(route.tunnel_head())
             while answer.head is None:
-                outer.settimeout(max(_A_MOMENT, self._deadline - time.monotonic()))
+                outer.settimeout(max(A_MOMENT, self._deadline - time.monotonic()))
                 if not (piece := self._waiting_for(self._receive_some)):
                     raise CutOff
                 answer.feed(piece)

@@ -33,7 +33,8 @@ _PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds
 _UNACKNOWLEDGED = 50_000  # milliseconds
 
 _RECEIVED = _SENT = 64 * 1024  # bytes at a time, of a stream of records
-_A_MOMENT = 0.001  # seconds; none at all would mean never to wait
+A_MOMENT = 0.001
+"""Seconds of the shortest timeout; none at all would mean never to wait."""
 
 T = TypeVar("T")
 
@@ -313,7 +314,7 @@ class TlsSocket:
 
     def handshake(self, deadline: float) -> None:
         """Agree on keys until ``deadline`` (monotonic); raises ``TimeoutError``."""
-        self.settimeout(max(_A_MOMENT, deadline - time.monotonic()))
+        self.settimeout(max(A_MOMENT, deadline - time.monotonic()))
         self._do(self._sending, self._tls.do_handshake)
 
     def keep_session(self) -> None:
