@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+from msgspec import structs
+
+from syncer.content import PourableBlob
 from syncer.oci import Descriptor, Digest
 from tests.conftest import OpenRegistry
-from tests.support.registry_end import LocalBlob, name_at, registries_for, target_at, write
+from tests.support import images
+from tests.support.client import push_blob
+from tests.support.registry_end import QUICK, LocalBlob, blob_of, name_at, registries_for, target_at, write
 
 MIB = 1024 * 1024
 SIZE = 96 * MIB
@@ -51,3 +58,28 @@ async def test_a_large_blob_goes_in_and_out_in_flat_memory(debian_registry: Open
                 assert sum([len(piece) async for piece in pieces]) == SIZE
         with flat_memory():
             await write(target, "relayed", remote)
+
+
+async def test_many_blobs_at_once_are_held_in_smaller_pieces(debian_registry: OpenRegistry) -> None:
+    content = images.noise("one of many", MIB)
+    together = 128
+    held: list[int] = []  # bytes
+    limits = structs.replace(QUICK, requests_per_host=together)
+    all_hold_one = threading.Barrier(together, lambda: held.append(tracemalloc.get_traced_memory()[0]))
+
+    def sink(_: memoryview) -> None:
+        if not held:
+            all_hold_one.wait(timeout=60)
+
+    async with debian_registry() as registry, registries_for(registry, limits=limits) as registries:
+        await push_blob(registry, "app", content)
+        blob = registries.blob(name_at(registry, "app"), blob_of(content).descriptor)
+        assert isinstance(blob, PourableBlob)
+        tracemalloc.start()
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(together):
+                    tasks.start_soon(blob.pour, sink)
+        finally:
+            tracemalloc.stop()
+    assert 8 * MIB < held[0] < 40 * MIB

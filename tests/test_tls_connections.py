@@ -247,6 +247,28 @@ async def test_a_download_by_tls_ends_when_it_is_cancelled(
                 tasks.cancel_scope.cancel()
 
 
+async def test_downloads_by_tls_that_wait_for_their_server_hold_up_no_other(
+    debian_registry: OpenRegistry, authority: Authority, identity: Identity, read: Read
+) -> None:
+    """Threads take turns at the records that have come, of which there are four at most."""
+    async with (
+        holding_content(debian_registry, authority, identity) as proxy,
+        registries_for(proxy.registry, limits=structs.replace(QUICK, idle=60.0, stall=60.0)) as registries,
+    ):
+        blob = registries.blob(name_at(proxy.registry, "app"), blob_of(CONTENT).descriptor)
+        proxy.on("GET", "/blobs/", Stall("answer", at=1_000_000), times=5)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(read, blob)
+                while sum(exchange.received for exchange in proxy.exchanges.of("GET blob")) < 5_000_000:  # noqa: ASYNC110
+                    await anyio.sleep(0.005)
+
+                assert await read(blob) == CONTENT
+
+                tasks.cancel_scope.cancel()
+
+
 @asynccontextmanager
 async def dripping(address: str, after: int) -> AsyncIterator[str]:
     """A relay to ``address`` that passes on ``after`` bytes of what comes from there, and then one now and then."""

@@ -29,9 +29,8 @@ from syncer.registry.repository import Repository, is_success
 from syncer.registry.upload_session import Session, opened
 from syncer.transport import Answer, Budget, Request
 from syncer.transport.client import TRANSIENT
-from syncer.transport.connecting import scope_of
 from syncer.transport.failures import Unanswered, no_connection
-from syncer.transport.guard import authority, readable
+from syncer.transport.guard import authority, readable, scope_of
 from syncer.transport.settings import tls_context, with_certificates
 
 _MOST_REPOSITORIES = 5  # that are looked into for an image

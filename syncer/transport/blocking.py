@@ -26,8 +26,9 @@ from syncer.transport.http import AnswerParser, CutOff, Head
 from syncer.transport.message import FileBody, Request, Sink
 from syncer.transport.settings import Limits
 
-PIECE = 512 * 1024
-"""Bytes that are received before they are hashed and written, or read from a file before they are sent."""
+PIECE, SMALL_PIECE = 512 * 1024, 128 * 1024
+"""Bytes that are received before they are hashed and written, or read from a file before they are sent: by a connection
+that is one of few, which is fastest so, and by one of many, which would hold too much together."""
 
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
 
@@ -46,7 +47,7 @@ Portion: TypeAlias = tuple[int, Iterator[int]]
 class BlockingConnection:
     """A socket that carries one exchange after the other; only ``abort`` may be called from another thread."""
 
-    def __init__(self, route: Route, limits: Limits, addresses: Sequence[Found]) -> None:
+    def __init__(self, route: Route, limits: Limits, addresses: Sequence[Found], piece: int = PIECE) -> None:
         self.route = route
         self.peer = ""
         self.idle_since = 0.0
@@ -58,6 +59,7 @@ class BlockingConnection:
         self._is_sent = True
         self._request: Request | None = None  # that was sent last
         self._meter: Meter | None = None  # of its answer
+        self._piece_size = piece  # bytes
         self._buffer: memoryview | None = None
         self._poll: select.poll | None = None
         self._waits: float | None = None  # seconds after which the kernel lets us look at the clock
@@ -169,9 +171,9 @@ class BlockingConnection:
         return None
 
     def _piece(self) -> memoryview:
-        """Room for ``PIECE`` bytes: one for the connection's life, since making it costs as much as filling it."""
+        """Room for a piece: one for the connection's life, since making it costs as much as filling it."""
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(PIECE))
+            self._buffer = memoryview(bytearray(self._piece_size))
         return self._buffer
 
     def _is_answered(self) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import math
+import os
+import select
 import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from queue import SimpleQueue
 from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
@@ -19,7 +20,7 @@ from yarl import URL
 
 from syncer.errors import NetworkError, Unreachable
 from syncer.transport.failures import OutOfReach, no_connection, no_tunnel
-from syncer.transport.guard import Address, Scope, authority
+from syncer.transport.guard import Scope, authority, scope_of
 from syncer.transport.http import AnswerParser, NotHTTP, request_head
 
 Found: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
@@ -37,6 +38,10 @@ A_MOMENT = 0.001
 """Seconds of the shortest timeout; none at all would mean never to wait."""
 
 T = TypeVar("T")
+
+_TURNS: SimpleQueue[None] = SimpleQueue()  # of threads that receive TLS: more at once are slower (benchmarks/README.md)
+for _ in range(min(4, os.cpu_count() or 1)):
+    _TURNS.put(None)
 
 
 class Addresses:
@@ -56,26 +61,6 @@ class Addresses:
                 raise route.failure(error) from None
             self._known[key] = time.monotonic() + _KEPT, found
         return found
-
-
-def within_reach(found: Sequence[Found], reach: Scope | None) -> Sequence[Found]:
-    """The addresses that are not nearer than ``reach``; raises ``OutOfReach`` when there are none of these.
-
-    The check is made on the address of the connection, so that no name can avoid it.
-    """
-    allowed = [address for address in found if reach is None or scope_of(str(address[4][0])) <= reach]
-    if found and not allowed:
-        raise OutOfReach
-    return allowed
-
-
-def scope_of(address: str) -> Scope:
-    return Scope.of(_parsed(address))
-
-
-@lru_cache(maxsize=1024)
-def _parsed(address: str) -> Address:
-    return ipaddress.ip_address(address.partition("%")[0])
 
 
 class Route(Struct, frozen=True, kw_only=True, eq=False):
@@ -155,8 +140,15 @@ class Route(Struct, frozen=True, kw_only=True, eq=False):
         return scope_of(peer) if self.proxy is None else Scope.of_host(self.url.host or "") or Scope.PUBLIC
 
     def allowed(self, found: Sequence[Found]) -> Sequence[Found]:
-        """The addresses that may be connected to; raises ``OutOfReach``.  A proxy may be anywhere."""
-        return within_reach(found, self.reach if self.proxy is None else None)
+        """The addresses that may be connected to; raises ``OutOfReach`` when none may.  A proxy may be anywhere.
+
+        The check is made on the address of the connection, so that no name can avoid it.
+        """
+        reach = self.reach if self.proxy is None else None
+        allowed = [address for address in found if reach is None or scope_of(str(address[4][0])) <= reach]
+        if found and not allowed:
+            raise OutOfReach
+        return allowed
 
     def failure(self, error: OSError) -> NetworkError:
         """The error for a connection to ``place`` that could not be made."""
@@ -300,14 +292,15 @@ class Idle(Generic[C]):
 class TlsSocket:
     """TLS over a blocking socket, with the methods of a socket that a connection needs.
 
-    It is ``ssl.SSLSocket`` in a loop: that receives a record of 16 KiB at a time, and lets go of the interpreter while
-    it receives and decrypts it.  Through buffers in memory, as in ``NestedTls``, receiving is one system call for many
-    records; but then threads fight for the interpreter at each short step, which costs more (benchmarks/README.md).
+    It is ``ssl.SSLSocket``, which receives a record of 16 KiB at a time and lets go of the interpreter for each.
+    Threads take turns, or they would fight for the interpreter; none keeps its turn while it waits for the network.
     """
 
     def __init__(self, connected: socket.socket, tls: ServerTls, host: str | None) -> None:
         self._server = tls
         self._tls = tls.over(connected, host)
+        self._arrivals = select.poll()
+        self._arrivals.register(self._tls, select.POLLIN)
         self._timeout = self._receiving = self._sending = connected.gettimeout()  # seconds
         self._failure: OSError | None = None  # that came after bytes which were handed out first
         self._has_ended = False
@@ -335,29 +328,44 @@ class TlsSocket:
         """Receive at most ``size`` bytes; none at the end, even if TLS does not announce it, as in ``ssl``."""
         return self._do(self._receiving, self._tls.recv, size)
 
-    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:
-        """Receive up to ``size`` bytes into ``buffer``, and return the number; 0 at the end, as with ``recv``.
+    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:  # noqa: ARG002  it waits for all
+        """Receive ``size`` bytes into ``buffer``, or those that come within the timeout, and return the number.
 
-        With ``MSG_WAITALL`` so many, or those that come within the timeout; bytes before an error are returned first.
+        It is 0 at the end, as with ``recv``; bytes before an error are returned first.
         """
         if self._failure is not None:
             raise self._failure
         rest = wanted = buffer[:size] if size else buffer
-        until = time.monotonic() + (self._receiving or math.inf) if flags & socket.MSG_WAITALL else 0.0
+        until = time.monotonic() + (self._receiving or math.inf)
         read: Callable[[int, memoryview], Any] = self._tls.read
-        self._within(self._receiving)
+        self._within(0.0)
+        turn = _TURNS.get()
         try:
             while rest and not self._has_ended:
-                received = read(len(rest), rest)
-                rest, self._has_ended = rest[received:], not received
-                if time.monotonic() >= until:
-                    break
+                try:
+                    received = read(len(rest), rest)
+                except ssl.SSLWantReadError:
+                    self._await(until, turn)
+                else:
+                    rest, self._has_ended = rest[received:], not received
         except OSError as error:
             self._note(error)
             if len(rest) == len(wanted):
                 raise
             self._failure = None if isinstance(error, TimeoutError) else error
+        finally:
+            _TURNS.put(turn)
         return len(wanted) - len(rest)
+
+    def _await(self, until: float, turn: None) -> None:
+        """Give up the turn until more has come; raises ``TimeoutError`` at ``until`` (monotonic)."""
+        _TURNS.put(turn)
+        try:
+            left = until - time.monotonic()
+            if left <= 0 or not self._arrivals.poll(None if left == math.inf else 1000 * left):
+                raise TimeoutError
+        finally:
+            _TURNS.get()
 
     def settimeout(self, seconds: float | None) -> None:
         """Set the timeout of both directions; see ``limit``."""

@@ -79,6 +79,12 @@ class Scope(IntEnum):
             return None
 
 
+@lru_cache(maxsize=1024)
+def scope_of(address: str) -> Scope:
+    """The scope of an address; raises ``ValueError`` for what is none."""
+    return Scope.of(ipaddress.ip_address(address.partition("%")[0]))
+
+
 def origin(url: URL) -> tuple[str, str | None, int | None]:
     """Scheme, host and port; ``https://host`` and ``https://host:443`` are one origin."""
     return url.scheme, url.host, url.port

@@ -15,9 +15,9 @@ from yarl import URL
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe, Waiting
 from syncer.transport import Answer, Budget, Request, Traffic, Transport, TransportSettings
 from syncer.transport.client import MOST_REDIRECTS, OUTAGES, PAUSING, SILENCE, TRANSIENT
-from syncer.transport.connecting import Route, scope_of
+from syncer.transport.connecting import Route
 from syncer.transport.failures import HOPELESS, NameUnknown, OutOfReach, failure_of, no_connection, no_tunnel
-from syncer.transport.guard import Scope, authority
+from syncer.transport.guard import Scope, authority, scope_of
 from syncer.transport.http import CutOff, NotHTTP
 from syncer.transport.message import is_redirect, read_quota, retry_after
 from syncer.transport.settings import tls_context, with_certificates
