@@ -79,10 +79,14 @@ class Scope(IntEnum):
             return None
 
 
-@lru_cache(maxsize=1024)
 def scope_of(address: str) -> Scope:
     """The scope of an address; raises ``ValueError`` for what is none."""
-    return Scope.of(ipaddress.ip_address(address.partition("%")[0]))
+    return Scope.of(_parsed(address))
+
+
+@lru_cache(maxsize=1024)
+def _parsed(address: str) -> Address:
+    return ipaddress.ip_address(address.partition("%")[0])
 
 
 def origin(url: URL) -> tuple[str, str | None, int | None]:
