@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct, field
 
@@ -77,6 +77,9 @@ class FileBlob(ABC):
 
     __slots__ = ()
 
+    is_there: ClassVar[bool] = True
+    """The file has all bytes; else reading waits for them, and must be done in a thread."""
+
     @abstractmethod
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill ``buffer`` from byte ``offset`` on; returns the number of bytes, which is smaller only at the end."""
@@ -100,6 +103,8 @@ class WaitingBlob(FileBlob):
     """A blob of which not all bytes are there yet: reading waits for them, in a thread."""
 
     __slots__ = ()
+
+    is_there = False
 
     @abstractmethod
     async def run(self) -> None:

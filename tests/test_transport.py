@@ -28,9 +28,9 @@ from syncer.serve.server import Tls
 from syncer.transport import HostSettings, Limits, Proxies, Request, Sink, Transport, TransportSettings, open_transport
 from syncer.transport.failures import speaks_https
 from syncer.transport.guard import SHOWN, Address, Scope, authority, check_hop, readable, without_secrets
-from syncer.transport.loop import Turns
 from syncer.transport.message import retry_after
 from syncer.transport.settings import tls_context
+from syncer.transport.wire import Turns
 from tests.support.programs import needs
 from tests.support.quirky import Fault, Handler, Quirky, quirky_registry, reset, stall, status
 from tests.support.registry_end import QUICK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -16,7 +17,8 @@ from syncer.content import Blob, Pieces
 from syncer.errors import Denied, DigestMismatch, Interrupted, InvalidBundle, NotFound, TargetError, Waiting
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.registry.upload_session import Manner, Way
-from syncer.transport import HostSettings, Limits, TransportSettings
+from syncer.transport import HostSettings, Limits, TransportSettings, wire
+from syncer.transport.connecting import find_dead_peer
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import bundled_blob
@@ -56,12 +58,13 @@ def told(registry: Quirky, method: str = "") -> list[str]:
 
 @pytest.mark.parametrize("keeps", ["resumable", "strict", "forgetful"])
 @pytest.mark.parametrize("place", ["a bundle", "a file", "a stream"])
-async def test_a_chunk_that_breaks_off_is_recovered_from(keeps: Keeps, place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [MIB, 2 * MIB], ids=["sent on the event loop", "sent by a thread"])
+async def test_a_chunk_that_breaks_off_is_recovered_from(keeps: Keeps, place: str, chunk: int, tmp_path: Path) -> None:
     """§3 row 1: the session is asked where it stands; where it is lost, the blob starts anew."""
     content = images.noise("chunks", 5 * MIB)
     async with (
         quirky_registry() as registry,
-        registries_for(chunk_size=MIB) as registries,
+        registries_for(chunk_size=chunk) as registries,
         bundled_blob(tmp_path, content) as bundled,
     ):
         registry.keeps = keeps
@@ -80,19 +83,91 @@ async def test_a_chunk_that_breaks_off_is_recovered_from(keeps: Keeps, place: st
         assert len(registry.requests("POST")) == (1 if keeps == "resumable" else 2)
 
 
-async def test_a_bundle_that_is_cut_short_while_it_is_pushed_is_to_blame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [MIB, 3 * MIB], ids=["sent on the event loop", "sent by a thread"])
+async def test_a_bundle_that_is_cut_short_while_it_is_pushed_is_to_blame(size: int, tmp_path: Path) -> None:
     """Its bytes go out by themselves, but it is said what became of them, and nothing is tried again."""
     async with (
         quirky_registry() as registry,
         registries_for() as registries,
-        bundled_blob(tmp_path, images.noise("cut", 3 * MIB)) as blob,
+        bundled_blob(tmp_path, images.noise("cut", size)) as blob,
     ):
-        os.truncate(tmp_path / "bundle.tar.zst", MIB)
+        os.truncate(tmp_path / "bundle.tar.zst", size // 3)
 
         with pytest.raises(InvalidBundle, match="cut short"):
             await write(target_at(registries, registry.url), "app", blob, force=True)
 
         assert len(registry.requests("PUT")) == 1
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections of the event loop that take 32 KiB at a time, as those of a slow link do."""
+
+    def narrowed(connected: socket.socket) -> None:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        find_dead_peer(connected)
+
+    monkeypatch.setattr(wire, "find_dead_peer", narrowed)
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_a_blob_goes_out_of_a_bundle_as_its_connection_takes_it(tmp_path: Path) -> None:
+    content = images.noise("narrow", MIB)
+    async with (
+        quirky_registry() as registry,
+        registries_for() as registries,
+        bundled_blob(tmp_path, content) as blob,
+    ):
+        target = target_at(registries, registry.url)
+        await write(target, "warm", blob_of(b"the connection is there"), force=True)
+        await write(target, "app", blob, force=True)
+
+        assert registry.blobs["app"] == {digest_of(content): content}
+        assert registry.received() == len(content) + len(b"the connection is there")
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_a_registry_that_takes_no_more_of_a_bundle_is_given_up(tmp_path: Path) -> None:
+    """§3 row 29, where the kernel sends."""
+    release = asyncio.Event()
+    impatient = Limits(backoff=0.001, attempts=2, window=0.3, slowest=1024, idle=5.0, commit=5.0)
+    async with (
+        quirky_registry() as registry,
+        registries_for(limits=impatient) as registries,
+        bundled_blob(tmp_path, images.noise("stalled", MIB)) as blob,
+    ):
+        registry.on("PUT session", stall(release), times=9)
+        try:
+            with pytest.raises(Interrupted, match="less than 1024 bytes a second get through"):
+                await write(target_at(registries, registry.url), "app", blob, force=True)
+        finally:
+            release.set()
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_an_answer_before_the_end_of_a_blob_in_a_bundle_ends_it(tmp_path: Path) -> None:
+    release = asyncio.Event()
+
+    async def refuse(request: web.Request, _: Handler) -> web.StreamResponse:
+        """Say no, and read nothing."""
+        response = web.StreamResponse(status=403, headers={"Content-Length": "0"})
+        await response.prepare(request)
+        await response.write_eof()
+        await release.wait()
+        return response
+
+    async with (
+        quirky_registry() as registry,
+        registries_for() as registries,
+        bundled_blob(tmp_path, images.noise("refused", MIB)) as blob,
+    ):
+        registry.on("PUT session", refuse, times=9)
+        try:
+            with anyio.fail_after(20), pytest.raises(Denied):
+                await write(target_at(registries, registry.url), "app", blob, force=True)
+        finally:
+            release.set()
 
 
 @pytest.mark.parametrize(("keeps", "sent_twice"), [("resumable", 0), ("strict", MIB)])

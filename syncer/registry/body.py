@@ -45,6 +45,11 @@ class Content:
         self._rest: bytes | memoryview = b""  # of a piece that went beyond a part
         self._position = 0
 
+    @property
+    def is_there(self) -> bool:
+        """True when a file has all of the content, so that reading it waits for nobody."""
+        return self._file is not None and self._file.is_there
+
     async def turn(self, offset: int) -> None:
         """Wait until the bytes from ``offset`` on should be read, where others read the same file."""
         if isinstance(self._blob, FileBlob):
@@ -210,6 +215,10 @@ class FilePart(Part, FileBody):
 
     def in_place(self) -> InPlace | None:
         return self.content.in_place(self.start, self.length)
+
+    @property
+    def is_there(self) -> bool:
+        return self.content.is_there
 
 
 class Relay(WaitingBlob):

@@ -119,6 +119,7 @@ class _SpooledBlob(FileBlob):
     entry: _Entry
     has_same_source: bool  # the target would read the blob where the spool reads it
     has_left: bool = False
+    is_there = False
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         if offset >= self.descriptor.size:
@@ -147,8 +148,7 @@ class _SpooledBlob(FileBlob):
     @asynccontextmanager
     async def open(self, offset: int = 0) -> AsyncIterator[Pieces]:
         async def pieces() -> Pieces:
-            buffer = memoryview(bytearray(min(_PIECE, self.descriptor.size)))
-            position = offset
+            buffer, position = memoryview(bytearray(min(_PIECE, self.descriptor.size))), offset
             while count := await to_thread.run_sync(self.read_into, buffer, position):
                 position += count
                 yield buffer[:count]

@@ -33,7 +33,7 @@ that is one of few, which is fastest so, and by one of many, which would hold to
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
 
 _LOOK = 5.0  # seconds after which, at the latest, a wait looks at the clock
-_CAN_SEND_FILES = hasattr(os, "sendfile")
+CAN_SEND_FILES = hasattr(os, "sendfile")
 _EXTENTS = 8  # stretches of a file in one portion; in a bundle they have 128 KiB
 _OF_THE_FILE = frozenset({errno.EINVAL, errno.EIO, errno.ENOSYS, errno.EOPNOTSUPP, errno.EOVERFLOW})
 
@@ -384,7 +384,7 @@ class Sending(Struct):
         """The whole body.  Raises ``Interrupted`` when it is shorter than its length, and errors of reading it."""
         position = 0
         plain = self.socket
-        if _CAN_SEND_FILES and not isinstance(plain, TlsSocket) and (found := self.body.in_place()):
+        if CAN_SEND_FILES and not isinstance(plain, TlsSocket) and (found := self.body.in_place()):
             file, extents = found
             rest = iter(extents)
             while batch := tuple(islice(rest, _EXTENTS)):

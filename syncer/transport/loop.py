@@ -1,38 +1,66 @@
-"""Connections on the event loop, which are kept for the next exchange."""
+"""A connection on the event loop, which carries one exchange after the other."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
 import ssl
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable
+from contextlib import aclosing, suppress
 from typing import cast
 
-import aiohappyeyeballs
 import anyio
-import anyio.lowlevel
-from msgspec import Struct, field
+from msgspec import Struct
 
-from syncer.errors import Interrupted, Unreachable
-from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer, is_kept
-from syncer.transport.failures import BROKEN, CertificateRefused, Silent, failure_of, no_connection
-from syncer.transport.guard import Scope, authority
+from syncer.errors import Interrupted
+from syncer.files import InPlace
+from syncer.transport.blocking import CAN_SEND_FILES
+from syncer.transport.connecting import Route, ServerTls
+from syncer.transport.failures import BROKEN
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
-from syncer.transport.message import SMALL, Body, Request, Response
-from syncer.transport.settings import Limits
+from syncer.transport.message import Body, FileBody, Request
 
 _BUFFER = 256 * 1024  # bytes of an answer that may wait for their reader; more brings nothing
+_PIECE = 64 * 1024  # bytes of a file that are written where the kernel cannot send them
+_QUICK = 200_000_000  # bytes a second from files in memory, at least
+_MOST_OWED = 0.02  # seconds: two looks at a disk
 _MANY = 1000  # chunks that come at once, after which the others have their turn
-_FEW = 4  # connections to a server, beyond which one is opened only if those do not answer at once
-_QUICK = 0.003  # seconds in which they do, on an average
-_BUSY = 2  # an answer waits for this process about as long before it is read as after
-_NEW = 0.1  # weight of an answer in these averages
-_LOOK = 0.01  # seconds in which something must have come
-_NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
+
+
+class Files(Struct):
+    """The files that the event loop lets the kernel send from, as long as that is about as quick as from memory.
+
+    Files on a slow disk are left to threads from then on.
+
+    >>> files = Files()
+    >>> files.took(1_000_000, seconds=0.004)
+    >>> files.are_quick
+    True
+    >>> files.took(100_000, seconds=0.030)
+    >>> files.are_quick
+    False
+    """
+
+    owed: float = 0.0  # seconds that the event loop has waited for disks
+
+    @property
+    def are_quick(self) -> bool:
+        """False when the event loop has waited too long."""
+        return CAN_SEND_FILES and self.owed < _MOST_OWED
+
+    def send(self, out: int, file: int, offset: int, length: int) -> int:
+        """Send from ``file``, and return the number of bytes; 0 where they must be written, which tells of errors."""
+        began, count = time.monotonic(), 0
+        with suppress(OSError):
+            count = os.sendfile(out, file, offset, length)
+        self.took(count, time.monotonic() - began)
+        return count
+
+    def took(self, count: int, seconds: float) -> None:
+        """Note that to send ``count`` bytes took so long."""
+        self.owed = max(0.0, self.owed + seconds - count / _QUICK)
 
 
 class Stream(asyncio.Protocol):
@@ -40,8 +68,9 @@ class Stream(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, files: Files) -> None:
         self.route = route
+        self._files = files
         self.peer = ""
         self.idle_since = 0.0
         self.answered_in = 0.0  # seconds, the last time
@@ -76,6 +105,8 @@ class Stream(asyncio.Protocol):
         answer = self._answer = AnswerParser(request.method)
         if content is None or isinstance(content, bytes):
             self._transport.write(head + content if content else head)
+        elif isinstance(content, FileBody) and (found := self._in_place(content)):
+            await self._send_from_file(request, head, content, found, Meter(request, traffic, is_upload=True))
         else:
             self._transport.write(head)
             await self._send(request, content, Meter(request, traffic, is_upload=True))
@@ -155,7 +186,46 @@ class Stream(asyncio.Protocol):
                 self._transport.write(piece)
                 await self._drained(answer, meter, len(piece))
         if left:
-            raise Interrupted(f"{request}: the content to send ended {left} bytes early")
+            raise _ended_early(request, left)
+        self._is_sent = True
+
+    def _in_place(self, body: FileBody) -> InPlace | None:
+        """The place of a body that the kernel can send; None while something else is still being sent."""
+        can_send = body.is_there and not self._is_tls and not self._transport.get_write_buffer_size()
+        return body.in_place() if can_send else None
+
+    async def _send_from_file(
+        self, request: Request, head: bytes, body: FileBody, found: InPlace, meter: Meter
+    ) -> None:
+        """Let the kernel send the body as far as the connection takes it, and write the rest; see ``_send``."""
+        answer, position = self._answer, 0
+        assert answer is not None
+        file, extents = found
+        out = self._transport.get_extra_info("socket").fileno()
+        self._transport.set_write_buffer_limits(high=0)
+        self._is_sent = False
+        if wait := meter.due(body.length):
+            await anyio.sleep(wait)
+        if (count := _write(out, head)) < len(head):
+            self._transport.write(head[count:])
+            await self._drained(answer, meter, 0)
+        for offset, length in extents:
+            start, stop = position, position + length
+            while position < stop:
+                if answer.head or self._failure:
+                    return
+                if count := self._files.send(out, file, offset + position - start, stop - position):
+                    meter.went(count, 0.0)
+                else:
+                    piece = memoryview(bytearray(min(_PIECE, stop - position)))
+                    count = body.read_into(piece, position)
+                    self._transport.write(piece[:count])
+                    await self._drained(answer, meter, count)
+                if not count:
+                    raise _ended_early(request, body.length - position)
+                position += count
+        if position < body.length:
+            raise _ended_early(request, body.length - position)
         self._is_sent = True
 
     async def _drained(self, answer: AnswerParser, meter: Meter, size: int) -> None:
@@ -265,213 +335,13 @@ class Stream(asyncio.Protocol):
         self._wake()
 
 
-class Turns(Struct, eq=False):
-    """The connections to a server that are in use, and the exchanges that wait for one of them.
-
-    A connection costs both ends a handshake, time and memory.  Where answers come so quickly that a few connections
-    keep this process busy, exchanges take turns on them; as soon as that is not so, each opens its own.
-    """
-
-    busy: int = 0  # connections in use, and those that are being made
-    typical: float = 0.0  # seconds to an answer, lately
-    lag: float = 0.0  # seconds of these in which this process did other things
-    answers: int = 0
-    seen: int = 0  # answers at the last look
-    waiting: deque[asyncio.Future[Stream | None]] = field(default_factory=deque)
-    timer: asyncio.TimerHandle | None = None
-
-    @property
-    def is_enough(self) -> bool:
-        """True while no more connections should be opened."""
-        return self.busy >= _FEW and self.typical - _BUSY * self.lag <= _QUICK
-
-    async def turn(self) -> Stream | None:
-        """Wait for a connection that becomes free; None when the caller is to open one.  Either is counted as busy."""
-        turn: asyncio.Future[Stream | None] = asyncio.get_running_loop().create_future()
-        self.waiting.append(turn)
-        if self.timer is None:
-            self._look_later()
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and (stream := self.over(turn.result())):
-                stream.close()
-            raise
-
-    def answered(self, seconds: float, lag: float) -> None:
-        """Note the time that an answer took, and the part of it in which it was there already."""
-        new = _NEW if self.answers else 1.0
-        self.answers += 1
-        self.typical += new * (seconds - self.typical)
-        self.lag += new * (lag - self.lag)
-
-    def over(self, stream: Stream | None) -> Stream | None:
-        """Note that an exchange is over; returns its connection if nobody waits for it."""
-        self.busy -= 1
-        return None if self._give(stream) else stream
-
-    def _give(self, stream: Stream | None) -> bool:
-        """Give a connection to the first that waits, or have it open one for None; False when nobody waits."""
-        while self.waiting:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                self.busy += 1
-                turn.set_result(stream)
-                return True
-        return False
-
-    def _look_later(self) -> None:
-        self.seen = self.answers
-        self.timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
-
-    def _look(self) -> None:
-        self.timer = None
-        if self.is_enough and self.answers > self.seen:
-            if self.waiting:
-                self._look_later()
-        else:
-            while self._give(None):
-                pass
+def _write(out: int, data: bytes) -> int:
+    """Write to a connection at once, and return the number of bytes that it took."""
+    try:
+        return os.write(out, data)
+    except OSError:
+        return 0
 
 
-class LoopWire:
-    """The way for requests, and for small bodies: connections on the event loop."""
-
-    def __init__(self, limits: Limits, addresses: Addresses) -> None:
-        self._limits = limits
-        self._addresses = addresses
-        self._idle: Idle[Stream] = Idle()
-        self._turns: dict[Route, Turns] = defaultdict(Turns)
-
-    async def close(self) -> None:
-        self._idle.close()
-        await anyio.lowlevel.checkpoint()  # the event loop closes the sockets
-
-    def leave(self, host: str) -> None:
-        """Close the connections to ``host`` that nobody uses."""
-        self._idle.close(host)
-
-    async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
-        """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
-        turns = self._turns[route]
-        began, queued = time.monotonic(), 0.0
-        stream = self._idle.take(route)
-        if stream is None and turns.is_enough:
-            stream = await turns.turn()
-            queued = time.monotonic() - began
-        else:
-            turns.busy += 1
-        is_first = stream is None
-        try:
-            if stream is None:
-                stream = await self._connect(route)
-            if queued or is_first:
-                traffic.spent.answers += time.monotonic() - began
-            answer = await stream.ask(request, head, request.body, traffic)
-        except BaseException as error:
-            turns.over(None)
-            if stream is not None:
-                stream.close()
-                if isinstance(error, BROKEN):
-                    raise failure_of(error, request) from None
-            raise
-        turns.answered(stream.answered_in, stream.lag)
-        response = _LoopResponse(self, stream, request, answer, traffic)
-        response.is_first = is_first
-        if (request.length or 0) <= SMALL:  # else the time for what is still on its way is a part of it
-            response.waited = queued + stream.answered_in
-        return response
-
-    def give(self, stream: Stream) -> None:
-        """Take back a connection after its exchange."""
-        kept = self._turns[stream.route].over(stream if is_kept(stream) else None)
-        if kept is not None:
-            self._idle.keep(kept)
-
-    async def probe(self, route: Route) -> None:
-        """Make a connection and drop it; raises ``Unreachable``."""
-        (await self._connect(route)).close()
-
-    async def _connect(self, route: Route) -> Stream:
-        """Make a connection; a server that fails to resume a session is tried once more, without one."""
-        resumes = route.resumes
-        try:
-            return await self._reach(route)
-        except Unreachable as error:
-            if resumes:
-                route.forget_sessions()
-            if not resumes or not isinstance(error, CertificateRefused):
-                raise
-        return await self._reach(route)
-
-    async def _reach(self, route: Route) -> Stream:
-        found = await self._addresses.of(route)
-        connected: socket.socket | None = None
-        stream: Stream | None = None
-        try:
-            async with asyncio.timeout(self._limits.connect):
-                connected = await self._dial(route, found)
-                stream = await self._open(route, connected)
-                if route.is_tunnel:
-                    await stream.tunnel()
-        except BaseException as error:
-            if stream is not None:
-                stream.close()
-            if isinstance(error, TimeoutError):
-                if stream is not None:
-                    raise route.tunnel_failure(error) from None
-                raise route.failure(error if connected is None else Silent()) from None
-            if isinstance(error, OSError):
-                raise no_connection(error, authority(route.url)) from None
-            raise
-        return stream
-
-    async def _dial(self, route: Route, found: Sequence[Found]) -> socket.socket:
-        try:
-            return await aiohappyeyeballs.start_connection(route.allowed(found), happy_eyeballs_delay=_NEXT_ADDRESS)
-        except OSError as error:
-            raise route.failure(error) from None
-
-    async def _open(self, route: Route, connected: socket.socket) -> Stream:
-        tls = route.first_tls
-        try:
-            _, stream = await asyncio.get_running_loop().create_connection(
-                lambda: Stream(route),
-                sock=connected,
-                ssl=tls,
-                server_hostname=route.place.raw_host if tls else None,
-            )
-        except OSError as error:
-            raise route.failure(error) from None
-        find_dead_peer(connected)
-        return stream
-
-
-class _LoopResponse(Response):
-    """An answer on a connection of the event loop."""
-
-    def __init__(self, wire: LoopWire, stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
-        super().__init__(request, head.status, head.headers)
-        self._wire: LoopWire | None = wire
-        self._stream = stream
-        self._patience = request.body_patience(traffic.limits)
-        self._meter = Meter(request, traffic)
-
-    @property
-    def scope(self) -> Scope:
-        return self._stream.route.scope(self._stream.peer)
-
-    async def piece(self) -> bytes:
-        began = time.monotonic()
-        try:
-            piece = await self._stream.piece(self._patience)
-        except BROKEN as error:
-            raise failure_of(error, self.request) from None
-        if piece and (wait := self._meter.came(len(piece), time.monotonic() - began)):
-            await anyio.sleep(wait)
-        return piece
-
-    def release(self) -> None:
-        if self._wire is not None:
-            self._wire.give(self._stream)
-            self._wire = None
+def _ended_early(request: Request, left: int) -> Interrupted:
+    return Interrupted(f"{request}: the content to send ended {left} bytes early")

@@ -110,6 +110,8 @@ class FileBody(ABC):
 
     __slots__ = ()
 
+    length: int  # bytes
+
     @abstractmethod
     def read_into(self, buffer: memoryview, position: int) -> int:
         """Fill ``buffer`` from byte ``position`` on; returns the number of bytes, which is smaller only at the end."""
@@ -121,6 +123,12 @@ class FileBody(ABC):
 
         A range was sent when the next one is asked for.
         """
+        ...
+
+    @property
+    @abstractmethod
+    def is_there(self) -> bool:
+        """True when the file has all of the body, so that reading it waits for nobody."""
         ...
 
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
+import aiohappyeyeballs
 import anyio
-from msgspec import structs
+import anyio.lowlevel
+from msgspec import Struct, field, structs
 from yarl import URL
 
-from syncer.errors import Interrupted, NetworkError, Unsafe
-from syncer.transport.connecting import Addresses, Route, ServerTls
+from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
+from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer, is_kept
 from syncer.transport.failures import (
+    BROKEN,
     Absent,
+    CertificateRefused,
     NoHttp,
     NoTls,
     OtherScheme,
+    Silent,
     Unanswered,
+    failure_of,
+    no_connection,
     no_tunnel,
     speaks_http,
     speaks_https,
@@ -25,14 +37,23 @@ from syncer.transport.failures import (
 )
 from syncer.transport.guard import Scope, authority, origin
 from syncer.transport.hosts import Meter, Traffic
-from syncer.transport.http import request_head
-from syncer.transport.loop import LoopWire
-from syncer.transport.message import Request, Response
-from syncer.transport.settings import HostSettings, TransportSettings, tls_context, with_certificates
+from syncer.transport.http import Head, request_head
+from syncer.transport.loop import Files, Stream
+from syncer.transport.message import SMALL, FileBody, Request, Response
+from syncer.transport.settings import HostSettings, Limits, TransportSettings, tls_context, with_certificates
 from syncer.transport.threads import ThreadWire, wants_thread
 
 _BAD_REQUEST = 400  # by which servers of HTTPS answer HTTP
 _PING = URL("http://registry.invalid/v2/")  # of which only the path is sent
+
+_AT_ONCE = 1024 * 1024  # bytes of a body that is sent while the event loop waits
+
+_FEW = 4  # connections to a server, beyond which one is opened only if those do not answer at once
+_QUICK = 0.003  # seconds in which they do, on an average
+_BUSY = 2  # an answer waits for this process about as long before it is read as after
+_NEW = 0.1  # weight of an answer in these averages
+_LOOK = 0.01  # seconds in which something must have come
+_NEXT_ADDRESS = 0.25  # seconds after which another address is tried beside the first (RFC 8305 §5)
 
 Place: TypeAlias = tuple[object, Scope | None]
 """An origin, and the nearest scope that its address may have."""
@@ -101,7 +122,7 @@ class Wire:
 
     async def _exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once, and look after the first failure whether its server speaks HTTP or HTTPS."""
-        wire = self._threads if wants_thread(request) else self._loop
+        wire = self._threads if wants_thread(request) and not self._loop.sends(request, route) else self._loop
         try:
             response = await wire.exchange(request, head, route, traffic)
         except Unanswered:
@@ -212,3 +233,223 @@ def _any_certificate() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+class Turns(Struct, eq=False):
+    """The connections to a server that are in use, and the exchanges that wait for one of them.
+
+    A connection costs both ends a handshake, time and memory.  Where answers come so quickly that a few connections
+    keep this process busy, exchanges take turns on them; as soon as that is not so, each opens its own.
+    """
+
+    busy: int = 0  # connections in use, and those that are being made
+    typical: float = 0.0  # seconds to an answer, lately
+    lag: float = 0.0  # seconds of these in which this process did other things
+    answers: int = 0
+    seen: int = 0  # answers at the last look
+    waiting: deque[asyncio.Future[Stream | None]] = field(default_factory=deque)
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """True while no more connections should be opened."""
+        return self.busy >= _FEW and self.typical - _BUSY * self.lag <= _QUICK
+
+    async def turn(self) -> Stream | None:
+        """Wait for a connection that becomes free; None when the caller is to open one.  Either is counted as busy."""
+        turn: asyncio.Future[Stream | None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        if self.timer is None:
+            self._look_later()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and (stream := self.over(turn.result())):
+                stream.close()
+            raise
+
+    def answered(self, seconds: float, lag: float) -> None:
+        """Note the time that an answer took, and the part of it in which it was there already."""
+        new = _NEW if self.answers else 1.0
+        self.answers += 1
+        self.typical += new * (seconds - self.typical)
+        self.lag += new * (lag - self.lag)
+
+    def over(self, stream: Stream | None) -> Stream | None:
+        """Note that an exchange is over; returns its connection if nobody waits for it."""
+        self.busy -= 1
+        return None if self._give(stream) else stream
+
+    def _give(self, stream: Stream | None) -> bool:
+        """Give a connection to the first that waits, or have it open one for None; False when nobody waits."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                self.busy += 1
+                turn.set_result(stream)
+                return True
+        return False
+
+    def _look_later(self) -> None:
+        self.seen = self.answers
+        self.timer = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        self.timer = None
+        if self.is_enough and self.answers > self.seen:
+            if self.waiting:
+                self._look_later()
+        else:
+            while self._give(None):
+                pass
+
+
+class LoopWire:
+    """The way for requests, and for small bodies: connections on the event loop."""
+
+    def __init__(self, limits: Limits, addresses: Addresses) -> None:
+        self._limits = limits
+        self._addresses = addresses
+        self._idle: Idle[Stream] = Idle()
+        self._turns: dict[Route, Turns] = defaultdict(Turns)
+        self._files = Files()
+
+    async def close(self) -> None:
+        self._idle.close()
+        await anyio.lowlevel.checkpoint()  # the event loop closes the sockets
+
+    def leave(self, host: str) -> None:
+        """Close the connections to ``host`` that nobody uses."""
+        self._idle.close(host)
+
+    def sends(self, request: Request, route: Route) -> bool:
+        """Tell whether the body of ``request`` is best sent from its file here, at once: a thread would cost more."""
+        body = request.body
+        if not isinstance(body, FileBody) or body.length > _AT_ONCE or route.is_tls or not self._files.are_quick:
+            return False
+        return body.is_there and body.in_place() is not None
+
+    async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
+        """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
+        turns = self._turns[route]
+        began, queued = time.monotonic(), 0.0
+        stream = self._idle.take(route)
+        if stream is None and turns.is_enough:
+            stream = await turns.turn()
+            queued = time.monotonic() - began
+        else:
+            turns.busy += 1
+        is_first = stream is None
+        try:
+            if stream is None:
+                stream = await self._connect(route)
+            if queued or is_first:
+                traffic.spent.answers += time.monotonic() - began
+            answer = await stream.ask(request, head, request.body, traffic)
+        except BaseException as error:
+            turns.over(None)
+            if stream is not None:
+                stream.close()
+                if isinstance(error, BROKEN):
+                    raise failure_of(error, request) from None
+            raise
+        turns.answered(stream.answered_in, stream.lag)
+        response = _LoopResponse(self, stream, request, answer, traffic)
+        response.is_first = is_first
+        if (request.length or 0) <= SMALL:  # else the time for what is still on its way is a part of it
+            response.waited = queued + stream.answered_in
+        return response
+
+    def give(self, stream: Stream) -> None:
+        """Take back a connection after its exchange."""
+        kept = self._turns[stream.route].over(stream if is_kept(stream) else None)
+        if kept is not None:
+            self._idle.keep(kept)
+
+    async def probe(self, route: Route) -> None:
+        """Make a connection and drop it; raises ``Unreachable``."""
+        (await self._connect(route)).close()
+
+    async def _connect(self, route: Route) -> Stream:
+        """Make a connection; a server that fails to resume a session is tried once more, without one."""
+        resumes = route.resumes
+        try:
+            return await self._reach(route)
+        except Unreachable as error:
+            if resumes:
+                route.forget_sessions()
+            if not resumes or not isinstance(error, CertificateRefused):
+                raise
+        return await self._reach(route)
+
+    async def _reach(self, route: Route) -> Stream:
+        found = await self._addresses.of(route)
+        connected: socket.socket | None = None
+        stream: Stream | None = None
+        try:
+            async with asyncio.timeout(self._limits.connect):
+                connected = await self._dial(route, found)
+                stream = await self._open(route, connected)
+                if route.is_tunnel:
+                    await stream.tunnel()
+        except BaseException as error:
+            if stream is not None:
+                stream.close()
+            if isinstance(error, TimeoutError):
+                if stream is not None:
+                    raise route.tunnel_failure(error) from None
+                raise route.failure(error if connected is None else Silent()) from None
+            if isinstance(error, OSError):
+                raise no_connection(error, authority(route.url)) from None
+            raise
+        return stream
+
+    async def _dial(self, route: Route, found: Sequence[Found]) -> socket.socket:
+        try:
+            return await aiohappyeyeballs.start_connection(route.allowed(found), happy_eyeballs_delay=_NEXT_ADDRESS)
+        except OSError as error:
+            raise route.failure(error) from None
+
+    async def _open(self, route: Route, connected: socket.socket) -> Stream:
+        tls = route.first_tls
+        try:
+            _, stream = await asyncio.get_running_loop().create_connection(
+                lambda: Stream(route, self._files),
+                sock=connected,
+                ssl=tls,
+                server_hostname=route.place.raw_host if tls else None,
+            )
+        except OSError as error:
+            raise route.failure(error) from None
+        find_dead_peer(connected)
+        return stream
+
+
+class _LoopResponse(Response):
+    """An answer on a connection of the event loop."""
+
+    def __init__(self, wire: LoopWire, stream: Stream, request: Request, head: Head, traffic: Traffic) -> None:
+        super().__init__(request, head.status, head.headers)
+        self._wire: LoopWire | None = wire
+        self._stream = stream
+        self._patience = request.body_patience(traffic.limits)
+        self._meter = Meter(request, traffic)
+
+    @property
+    def scope(self) -> Scope:
+        return self._stream.route.scope(self._stream.peer)
+
+    async def piece(self) -> bytes:
+        began = time.monotonic()
+        try:
+            piece = await self._stream.piece(self._patience)
+        except BROKEN as error:
+            raise failure_of(error, self.request) from None
+        if piece and (wait := self._meter.came(len(piece), time.monotonic() - began)):
+            await anyio.sleep(wait)
+        return piece
+
+    def release(self) -> None:
+        if self._wire is not None:
+            self._wire.give(self._stream)
+            self._wire = None
