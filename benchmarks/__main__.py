@@ -67,14 +67,14 @@ def run(
     plan = Plan(
         name,
         works.only(works.SETS[name](servers), named=work, steps=step),
-        works.SWEEPS if full and not work and not step else (),
+        [each for each in works.SWEEPS if full and not step and each.name.startswith(work)],
         [TOOLS[name] for name in (names if full or smoke or tool else works.quick_tools(names))],
         rounds=1 if smoke else rounds,
         fleet=scenario if work in fleet.NAME and not step else None,
         delta=carried if work in delta.NAME and not step else None,
         servers=servers,
     )
-    if not plan.works and plan.fleet is None and plan.delta is None:
+    if not (plan.works or plan.sweeps or plan.fleet or plan.delta):
         raise UsageError(f"this set has no work with {work!r} in its name and these steps")
     earlier = _read(places.output / "results.json") if keep else None
     places.make()

@@ -78,7 +78,7 @@ def merge(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
         "works": works,
         **{name: both(name) for name in ("samples", "refusals")},
         **{name: earlier[name] | later[name] for name in ("servers", "tools", "corpora")},
-        "sweeps": later["sweeps"] or earlier["sweeps"],
+        "sweeps": list({sweep["title"]: sweep for sweep in (*earlier["sweeps"], *later["sweeps"])}.values()),
         **{name: later.get(name) or earlier.get(name) for name in ("fleet_push", "delta")},
     }
 

@@ -41,7 +41,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one run is to do; ``sweeps`` are made against the first work's server."""
+    """What one run is to do; ``sweeps`` are made against the first server."""
 
     name: str
     works: Sequence[Work]
@@ -89,7 +89,7 @@ def _progress(plan: Plan, bench: Bench, document: dict[str, Any]) -> Iterator[No
         document["delta"] = delta.run(plan.delta, place)
         yield
     for number, settings in enumerate(plan.sweeps):
-        program = PROGRAMS[plan.works[0].server]
+        program = PROGRAMS[plan.servers[0]]
         title = ", ".join(map(str, filter(None, (f"Push of {settings.corpus} into {program.name}", settings.link))))
         _tell(f"sweep: {title}")
         directory = bench.scratch / f"sweep-{number}"

@@ -69,6 +69,11 @@ class Sweep:
     link: Link | None = None
     rounds: int = 1
 
+    @property
+    def name(self) -> str:
+        """What ``--work`` takes, whole or only its beginning: what names a corpus alone asks for no sweep."""
+        return ", ".join(map(str, filter(None, ("sweep", self.corpus, self.link))))
+
 
 SWEEPS = (
     Sweep("fleet", (0, 4, 8, 16, 32, 64), (4, 16, 64)),

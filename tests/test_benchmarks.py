@@ -45,6 +45,7 @@ from benchmarks.requests import RequestTap
 from benchmarks.resources import Command, CommandFailed, measure
 from benchmarks.results import rows_of
 from benchmarks.rounds import Bench, Refusal, Sample
+from benchmarks.running import Places, Plan
 from benchmarks.servers import PROGRAMS, Program, run_server
 from benchmarks.sweep import FOUND_OUT, Trial, best, joined, sweep, to_json
 from benchmarks.throttle import Throttle
@@ -357,6 +358,36 @@ def test_what_is_measured_again_takes_the_place_of_what_was_there() -> None:
     }
 
     assert walls == {("fleet", "syncer"): 3.0, ("fleet", "crane"): 4.0, ("small", "syncer"): 5.0}
+
+
+def test_a_sweep_that_is_made_again_takes_the_place_of_that_sweep_alone() -> None:
+    def swept(**trials: int) -> dict[str, Any]:
+        made = [{"corpus": title, "title": title, "trials": count} for title, count in trials.items()]
+        return {**_document({}), "sweeps": made}
+
+    found = merge(merge(swept(fleet=1, small=2), swept(small=3)), swept())["sweeps"]
+
+    assert {sweep["title"]: sweep["trials"] for sweep in found} == {"fleet": 1, "small": 3}
+
+
+@pytest.mark.parametrize(
+    ("work", "found"),
+    [("", ["fleet", "small"]), ("sweep", ["fleet", "small"]), ("sweep, small", ["small"]), ("small", [])],
+)
+def test_a_sweep_is_asked_for_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, work: str, found: list[str]
+) -> None:
+    plans: list[Plan] = []
+
+    def planned(plan: Plan, places: Places, _: object) -> Path:
+        plans.append(plan)
+        (places.output / "results.json").write_text(to_text(_document({})))
+        return Path(__file__)
+
+    monkeypatch.setattr("benchmarks.__main__.run_plan", planned)
+    assert main(["run", "--full", "--work", work, "--output", str(tmp_path)]) == 0
+
+    assert [sweep.corpus for sweep in plans[0].sweeps] == found
 
 
 def test_results_are_json_with_a_line_for_each_sample() -> None:
