@@ -81,6 +81,14 @@ def test_a_server_that_is_busy_already_gets_no_more_for_long() -> None:
     assert sum(limit > 16 for limit in limits) < 0.05 * len(limits)
 
 
+def test_a_quick_host_has_a_moment_to_say_that_it_takes_few() -> None:
+    """Else all that it had grown to by then would meet its first 429."""
+    allowance, server = Allowance(), Server(round_trip=0.002)
+
+    assert grown(allowance, server, 700)[-1] == 16, "700 answers at a time of 16 take 0.09 seconds"
+    assert grown(Allowance(), server, 2000)[-1] == MOST
+
+
 @pytest.mark.parametrize("most", [40, 60, 90])
 def test_growth_ends_where_the_server_is_full(most: int) -> None:
     """It does as many at a time in the time of a round trip."""
