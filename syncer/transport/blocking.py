@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,9 +27,9 @@ from syncer.transport.http import AnswerParser, CutOff, Head
 from syncer.transport.message import FileBody, Request, Sink
 from syncer.transport.settings import Limits
 
-PIECE, SMALL_PIECE = 512 * 1024, 128 * 1024
-"""Bytes that are received before they are hashed and written, or read from a file before they are sent: by a connection
-that is one of few, which is fastest so, and by one of many, which would hold too much together."""
+_PIECE = 512 * 1024  # bytes that are received before they are hashed and written, or read before they are sent
+_SMALL_PIECE = 128 * 1024  # bytes likewise of short bodies, and where all larger ones are in use: more steps take time
+_PIECES = 32  # larger ones at most, which are 16 MiB together
 
 _SMALL = 64 * 1024  # bytes asked for where a head, a chunk or an error may come
 
@@ -44,10 +45,27 @@ Portion: TypeAlias = tuple[int, Iterator[int]]
 """The number of bytes of a portion, and an iterator that sends some of them at each step and tells how many."""
 
 
+class Pieces:
+    """Room for the larger pieces, which all connections of a run share, in any thread."""
+
+    def __init__(self) -> None:
+        self._free: deque[memoryview | None] = deque([None] * _PIECES)  # the last one to be used is the next
+
+    def take(self) -> memoryview | None:
+        """Take one; None when all are in use."""
+        with suppress(IndexError):
+            return self._free.pop() or memoryview(bytearray(_PIECE))
+        return None
+
+    def give(self, piece: memoryview) -> None:
+        """Give one back."""
+        self._free.append(piece)
+
+
 class BlockingConnection:
     """A socket that carries one exchange after the other; only ``abort`` may be called from another thread."""
 
-    def __init__(self, route: Route, limits: Limits, addresses: Sequence[Found], piece: int = PIECE) -> None:
+    def __init__(self, route: Route, limits: Limits, addresses: Sequence[Found], pieces: Pieces) -> None:
         self.route = route
         self.peer = ""
         self.idle_since = 0.0
@@ -59,8 +77,9 @@ class BlockingConnection:
         self._is_sent = True
         self._request: Request | None = None  # that was sent last
         self._meter: Meter | None = None  # of its answer
-        self._piece_size = piece  # bytes
-        self._buffer: memoryview | None = None
+        self._pieces = pieces
+        self._piece: memoryview | None = None  # one of them, during an exchange that needs it
+        self._small: memoryview | None = None
         self._poll: select.poll | None = None
         self._waits: float | None = None  # seconds after which the kernel lets us look at the clock
         self._deadline = 0.0  # monotonic: for the head, or for the next byte of the body
@@ -93,15 +112,17 @@ class BlockingConnection:
             traffic.spent.answers += time.monotonic() - began
         self.was_poured, self.failure = False, None
         try:
-            answer = self._ask(request, head, traffic)
-        except BROKEN as error:
-            raise failure_of(error, request) from None
-        if request.pour and (sink := request.pour(request, answer.status, answer.headers)):
-            self.was_poured = True
-            try:
-                self._pour(sink)
-            except SyncerError as error:
-                self.failure = error
+            answer = self._answered(request, head, traffic)
+            if request.pour and (sink := request.pour(request, answer.status, answer.headers)):
+                self.was_poured = True
+                try:
+                    self._pour(sink)
+                except SyncerError as error:
+                    self.failure = error
+        finally:
+            if self._piece is not None:
+                self._pieces.give(self._piece)
+                self._piece = None
         return answer
 
     def piece(self) -> bytes:
@@ -125,6 +146,12 @@ class BlockingConnection:
         if self._socket is not None:
             self._socket.close()
 
+    def _answered(self, request: Request, head: bytes, traffic: Traffic) -> Head:
+        try:
+            return self._ask(request, head, traffic)
+        except BROKEN as error:
+            raise failure_of(error, request) from None
+
     def _ask(self, request: Request, head: bytes, traffic: Traffic) -> Head:
         assert self._socket is not None
         self._answer = self._body_failure = None
@@ -143,7 +170,8 @@ class BlockingConnection:
 
     def _pour(self, sink: Sink) -> None:
         """Give the body to ``sink``, piece by piece; bytes that came before a failure are given first."""
-        buffer = self._piece()
+        assert self._answer is not None
+        buffer = self._room(self._answer.left)
         while count := self._fill(buffer):
             sink(buffer[:count])
 
@@ -154,7 +182,7 @@ class BlockingConnection:
         """
         assert self._socket is not None
         self._is_sent = False
-        for portion, sends in Sending(request, body, length, self._socket, self._piece).portions():
+        for portion, sends in Sending(request, body, length, self._socket, self._room).portions():
             if wait := meter.due(portion):
                 self._aborted.wait(wait)
             if self._is_answered():
@@ -170,11 +198,13 @@ class BlockingConnection:
         self._is_sent = True
         return None
 
-    def _piece(self) -> memoryview:
-        """Room for a piece: one for the connection's life, since making it costs as much as filling it."""
-        if self._buffer is None:
-            self._buffer = memoryview(bytearray(self._piece_size))
-        return self._buffer
+    def _room(self, length: int | None) -> memoryview:
+        """Room for a piece of a body of ``length`` bytes; it is kept, since making it costs as much as filling it."""
+        if self._piece is None and (length is None or length > _SMALL_PIECE):
+            self._piece = self._pieces.take()
+        if self._piece is None and self._small is None:
+            self._small = memoryview(bytearray(_SMALL_PIECE))
+        return cast("memoryview", self._piece or self._small)
 
     def _is_answered(self) -> bool:
         if self.route.is_tls:
@@ -378,7 +408,7 @@ class Sending(Struct):
     body: FileBody
     length: int  # bytes of the body
     socket: Socket
-    buffer: Callable[[], memoryview]  # where to put what has to be read
+    room: Callable[[int], memoryview]  # for what has to be read
 
     def portions(self) -> Iterator[Portion]:
         """The whole body.  Raises ``Interrupted`` when it is shorter than its length, and errors of reading it."""
@@ -416,10 +446,11 @@ class Sending(Struct):
 
     def _read(self, position: int) -> memoryview:
         left = self.length - position
-        count = self.body.read_into(self.buffer()[:left], position)
+        room = self.room(self.length)
+        count = self.body.read_into(room[:left], position)
         if not count:
             raise Interrupted(f"{self.request}: the content to send ended {left} bytes early")
-        return self.buffer()[:count]
+        return room[:count]
 
 
 def _send_file(out: int, file: int, offset: int, length: int) -> int:

@@ -20,15 +20,13 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from syncer.transport.blocking import PIECE, SMALL_PIECE, BlockingConnection
+from syncer.transport.blocking import BlockingConnection, Pieces
 from syncer.transport.connecting import Addresses, Idle, Route
 from syncer.transport.guard import Scope
 from syncer.transport.hosts import Traffic
 from syncer.transport.http import Head
 from syncer.transport.message import SMALL, FileBody, Request, Response
 from syncer.transport.settings import Limits
-
-_FEW = 32  # connections, whose pieces take 16 MiB together
 
 T = TypeVar("T")
 
@@ -44,7 +42,7 @@ class Workers:
         self._name = name
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self.under_way = 0  # jobs that wait for a thread or have one
+        self._under_way = 0  # jobs that wait for a thread or have one
 
     async def run(self, work: Callable[[], T], abort: Callable[[], None]) -> T:
         """Run ``work`` in a thread, and return its result or raise its error.
@@ -53,9 +51,9 @@ class Workers:
         uses must not be closed before.
         """
         job = _Job(work, asyncio.get_running_loop())
-        self.under_way += 1
+        self._under_way += 1
         try:
-            if len(self._threads) < self.under_way:
+            if len(self._threads) < self._under_way:
                 self._begin_thread()
             self._jobs.put(job.carry_out)
             return await job.result
@@ -66,7 +64,7 @@ class Workers:
                     await job.has_ended.wait()
             raise
         finally:
-            self.under_way -= 1
+            self._under_way -= 1
 
     def close(self) -> None:
         """End the threads, all of whose work is done."""
@@ -138,6 +136,7 @@ class ThreadWire:
         self._addresses = addresses
         self._idle: Idle[BlockingConnection] = Idle()
         self._workers = Workers("body")
+        self._pieces = Pieces()
 
     def close(self) -> None:
         self._idle.close()
@@ -152,8 +151,7 @@ class ThreadWire:
         connection = self._idle.take(route)
         if is_first := connection is None:
             found = await self._addresses.of(route)  # in a thread the look-up could not be broken off
-            is_one_of_few = self._workers.under_way < _FEW
-            connection = BlockingConnection(route, self._limits, found, PIECE if is_one_of_few else SMALL_PIECE)
+            connection = BlockingConnection(route, self._limits, found, self._pieces)
         try:
             answer = await self._workers.run(partial(connection.exchange, request, head, traffic), connection.abort)
         except BaseException:
