@@ -85,7 +85,7 @@ def test_a_quick_host_has_a_moment_to_say_that_it_takes_few() -> None:
     """Else all that it had grown to by then would meet its first 429."""
     allowance, server = Allowance(), Server(round_trip=0.002)
 
-    assert grown(allowance, server, 700)[-1] == 16, "700 answers at a time of 16 take 0.09 seconds"
+    assert grown(allowance, server, 200)[-1] == 16, "200 answers at a time of 16 take 0.025 seconds"
     assert grown(Allowance(), server, 2000)[-1] == MOST
 
 

@@ -78,7 +78,7 @@ class Moved(Struct, frozen=True):
 
 
 _LEAST_ROUND = 8  # answers
-_NO_GROWTH = 0.1  # seconds from the first answer on, in which a host that takes few requests a second says so
+_NO_GROWTH = 0.03  # seconds from the first answer on, in which a host that takes few requests a second says so
 _GAIN = 0.5  # the part of the growth by which the throughput must grow
 _PATIENCE = 16  # rounds after which growth that did not pay is tried again
 _LONGEST_PATIENCE = 256
