@@ -18,9 +18,9 @@ from typing import TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 
-from syncer.errors import Interrupted, SyncerError, Unreachable
+from syncer.errors import SyncerError, Unreachable
 from syncer.transport.connecting import A_MOMENT, Found, NestedTls, Route, ServerTls, TlsSocket, find_dead_peer
-from syncer.transport.failures import BROKEN, CertificateRefused, Silent, failure_of, no_connection
+from syncer.transport.failures import BROKEN, CertificateRefused, Silent, ended_early, failure_of, no_connection
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head
@@ -449,7 +449,7 @@ class Sending(Struct):
         room = self.room(self.length)
         count = self.body.read_into(room[:left], position)
         if not count:
-            raise Interrupted(f"{self.request}: the content to send ended {left} bytes early")
+            raise ended_early(self.request, left)
         return room[:count]
 
 

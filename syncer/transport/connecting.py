@@ -339,13 +339,13 @@ class TlsSocket:
         until = time.monotonic() + (self._receiving or math.inf)
         read: Callable[[int, memoryview], Any] = self._tls.read
         self._within(0.0)
-        turn = _TURNS.get()
+        _TURNS.get()
         try:
             while rest and not self._has_ended:
                 try:
                     received = read(len(rest), rest)
                 except ssl.SSLWantReadError:
-                    self._await(until, turn)
+                    self._await(until)
                 else:
                     rest, self._has_ended = rest[received:], not received
         except OSError as error:
@@ -354,12 +354,12 @@ class TlsSocket:
                 raise
             self._failure = None if isinstance(error, TimeoutError) else error
         finally:
-            _TURNS.put(turn)
+            _TURNS.put(None)
         return len(wanted) - len(rest)
 
-    def _await(self, until: float, turn: None) -> None:
+    def _await(self, until: float) -> None:
         """Give up the turn until more has come; raises ``TimeoutError`` at ``until`` (monotonic)."""
-        _TURNS.put(turn)
+        _TURNS.put(None)
         try:
             left = until - time.monotonic()
             if left <= 0 or not self._arrivals.poll(None if left == math.inf else 1000 * left):

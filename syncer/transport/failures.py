@@ -264,6 +264,11 @@ def failure_of(error: Exception, request: Request) -> NetworkError:
             return Interrupted(f"{request}: the connection broke")
 
 
+def ended_early(request: Request, left: int) -> Interrupted:
+    """The error for a body to send that is ``left`` bytes shorter than it was said to be."""
+    return Interrupted(f"{request}: the content to send ended {left} bytes early")
+
+
 def _can_open_nothing() -> bool:
     """Whether no file can be opened: then the resolver cannot read its own, and says that there is no such name."""
     try:

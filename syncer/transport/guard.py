@@ -70,7 +70,7 @@ class Scope(IntEnum):
         if host == "localhost" or host.endswith(".localhost"):
             return cls.LOOPBACK
         try:
-            return cls.of(ipaddress.ip_address(host.partition("%")[0]))
+            return scope_of(host)
         except ValueError:
             pass
         try:  # 127.1 and 0x7f000001 are addresses to the resolver, though not to ipaddress

@@ -13,11 +13,10 @@ from typing import cast
 import anyio
 from msgspec import Struct
 
-from syncer.errors import Interrupted
 from syncer.files import InPlace
 from syncer.transport.blocking import CAN_SEND_FILES
 from syncer.transport.connecting import Route, ServerTls
-from syncer.transport.failures import BROKEN
+from syncer.transport.failures import BROKEN, ended_early
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head, NotHTTP
 from syncer.transport.message import Body, FileBody, Request
@@ -95,17 +94,18 @@ class Stream(asyncio.Protocol):
         is_read = answer.is_done and not answer.pieces and not answer.has_overrun
         return self.is_open and answer.head.keeps_connection and self._is_sent and is_read
 
-    async def ask(self, request: Request, head: bytes, content: bytes | Body | None, traffic: Traffic) -> Head:
-        """Send ``request`` and wait for the head of its answer.
+    async def ask(self, request: Request, head: bytes, found: InPlace | None, traffic: Traffic) -> Head:
+        """Send ``request`` and wait for the head of its answer; the kernel can send a body that was ``found`` in place.
 
         Raises ``TimeoutError``, ``OSError``, ``CutOff`` and ``NotHTTP``, and errors of the content to send.
         """
         if self._failure is not None:
             raise self._failure
-        answer = self._answer = AnswerParser(request.method)
+        answer, content = AnswerParser(request.method), request.body
+        self._answer = answer
         if content is None or isinstance(content, bytes):
             self._transport.write(head + content if content else head)
-        elif isinstance(content, FileBody) and (found := self._in_place(content)):
+        elif found and isinstance(content, FileBody) and not self._transport.get_write_buffer_size():
             await self._send_from_file(request, head, content, found, Meter(request, traffic, is_upload=True))
         else:
             self._transport.write(head)
@@ -186,13 +186,8 @@ class Stream(asyncio.Protocol):
                 self._transport.write(piece)
                 await self._drained(answer, meter, len(piece))
         if left:
-            raise _ended_early(request, left)
+            raise ended_early(request, left)
         self._is_sent = True
-
-    def _in_place(self, body: FileBody) -> InPlace | None:
-        """The place of a body that the kernel can send; None while something else is still being sent."""
-        can_send = body.is_there and not self._is_tls and not self._transport.get_write_buffer_size()
-        return body.in_place() if can_send else None
 
     async def _send_from_file(
         self, request: Request, head: bytes, body: FileBody, found: InPlace, meter: Meter
@@ -222,10 +217,10 @@ class Stream(asyncio.Protocol):
                     self._transport.write(piece[:count])
                     await self._drained(answer, meter, count)
                 if not count:
-                    raise _ended_early(request, body.length - position)
+                    raise ended_early(request, body.length - position)
                 position += count
         if position < body.length:
-            raise _ended_early(request, body.length - position)
+            raise ended_early(request, body.length - position)
         self._is_sent = True
 
     async def _drained(self, answer: AnswerParser, meter: Meter, size: int) -> None:
@@ -341,7 +336,3 @@ def _write(out: int, data: bytes) -> int:
         return os.write(out, data)
     except OSError:
         return 0
-
-
-def _ended_early(request: Request, left: int) -> Interrupted:
-    return Interrupted(f"{request}: the content to send ended {left} bytes early")

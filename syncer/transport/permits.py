@@ -114,14 +114,14 @@ class Allowance:
         self._began: Moved | None = None
         self._firsts = 0  # answers that were the first on their connections, one after the other
         self._pushed_back = -inf
-        self._first_at: float | None = None  # monotonic: the first answer
+        self._first_at = inf  # monotonic: the first answer
 
     def answered(self, its_round: int, key: object, seconds: float, moved: Moved, *, is_first: bool = False) -> None:
         """Take in an answer, ``seconds`` after its request was sent in ``its_round``, while all permits were taken.
 
         Answers of one ``key`` usually take the same time; ``is_first`` marks the first one on a connection.
         """
-        self._first_at = self._first_at or moved.at
+        self._first_at = min(self._first_at, moved.at)
         if its_round != self.round or self.limit >= self._most == self._kept:
             return
         if is_first and self._firsts < 4 * self.limit:  # new connections say little, unless there are no others
@@ -158,7 +158,7 @@ class Allowance:
             self._set(self._kept)
             self._step = min(self._step, 1.5)
             self._rest, self._patience = self._patience, min(2 * self._patience, _LONGEST_PATIENCE)
-        if self._rest <= 0 and self.limit == self._kept and moved.at >= (self._first_at or 0.0) + _NO_GROWTH:
+        if self._rest <= 0 and self.limit == self._kept and moved.at >= self._first_at + _NO_GROWTH:
             self._set(min(self._most, max(self.limit + 1, int(self.limit * self._step))))
         self._next_round()
 

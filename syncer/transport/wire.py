@@ -18,6 +18,7 @@ from msgspec import Struct, field, structs
 from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
+from syncer.files import InPlace
 from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer, is_kept
 from syncer.transport.failures import (
     BROKEN,
@@ -122,9 +123,12 @@ class Wire:
 
     async def _exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
         """Send ``request`` once, and look after the first failure whether its server speaks HTTP or HTTPS."""
-        wire = self._threads if wants_thread(request) and not self._loop.sends(request, route) else self._loop
+        found = self._loop.in_place(request, route)
         try:
-            response = await wire.exchange(request, head, route, traffic)
+            if found is None and wants_thread(request):
+                response = await self._threads.exchange(request, head, route, traffic)
+            else:
+                response = await self._loop.exchange(request, head, route, traffic, found)
         except Unanswered:
             raise
         except (NoTls, Interrupted) as error:
@@ -322,14 +326,16 @@ class LoopWire:
         """Close the connections to ``host`` that nobody uses."""
         self._idle.close(host)
 
-    def sends(self, request: Request, route: Route) -> bool:
-        """Tell whether the body of ``request`` is best sent from its file here, at once: a thread would cost more."""
+    def in_place(self, request: Request, route: Route) -> InPlace | None:
+        """The place of a body that is best sent from its file here, at once, since a thread costs more; else None."""
         body = request.body
-        if not isinstance(body, FileBody) or body.length > _AT_ONCE or route.is_tls or not self._files.are_quick:
-            return False
-        return body.is_there and body.in_place() is not None
+        if not isinstance(body, FileBody) or body.length > _AT_ONCE or route.is_tls:
+            return None
+        return body.in_place() if body.is_there and self._files.are_quick else None
 
-    async def exchange(self, request: Request, head: bytes, route: Route, traffic: Traffic) -> Response:
+    async def exchange(
+        self, request: Request, head: bytes, route: Route, traffic: Traffic, found: InPlace | None = None
+    ) -> Response:
         """Send ``request`` once; raises ``Unreachable`` when nothing was sent, else ``Interrupted``."""
         turns = self._turns[route]
         began, queued = time.monotonic(), 0.0
@@ -345,7 +351,7 @@ class LoopWire:
                 stream = await self._connect(route)
             if queued or is_first:
                 traffic.spent.answers += time.monotonic() - began
-            answer = await stream.ask(request, head, request.body, traffic)
+            answer = await stream.ask(request, head, found, traffic)
         except BaseException as error:
             turns.over(None)
             if stream is not None:
