@@ -78,7 +78,9 @@ class Moved(Struct, frozen=True):
 
 
 _LEAST_ROUND = 8  # answers
-_NO_GROWTH = 0.03  # seconds from the first answer on, in which a host that takes few requests a second says so
+_NO_GROWTH = 0.03  # seconds from the first request on, in which a host that takes few requests a second says so
+_FAR = 0.02  # seconds that each answer of a host takes at least, whose way is long
+_NEAR_STEP, _FAR_STEP = 2.0, 3.0
 _GAIN = 0.5  # the part of the growth by which the throughput must grow
 _PATIENCE = 16  # rounds after which growth that did not pay is tried again
 _LONGEST_PATIENCE = 256
@@ -89,12 +91,13 @@ _AFTER_TROUBLE = 4  # rounds before each small step of growth
 class Allowance:
     """The number of requests of one kind that a host gets at a time, found by trying.
 
-    It doubles as long as that brings more: in each round some answers are taken while all permits are taken, and the
-    median of the seconds that they took is compared with that of the round before, each kind of answer with its own.
-    As many permits more times the same seconds is throughput that grows.  Where bodies take most of the time, the
-    bytes a second are compared instead.  Growth that does not pay is given back, and tried again later, in smaller
-    steps and more and more rarely.  Trouble halves the number at once, and from then on it grows by an eighth.  The
-    clock, and all that the answers tell, come from outside.
+    It doubles as long as that brings more, for a host that is far away it grows threefold: in each round some answers
+    are taken while all permits are taken, and the median of the seconds that they took is compared with that of the
+    round before, each kind of answer with its own.  As many permits more times the same seconds is throughput that
+    grows.  Where bodies take most of the time, the bytes a second are compared instead.  Growth that does not pay in
+    two rounds is given back, and tried again later, in smaller steps and more and more rarely.  Trouble halves the
+    number at once, and from then on it grows by an eighth.  Clock and
+    answers come from outside.
     """
 
     def __init__(self, first: int = FIRST, most: int = MOST, spare: Spare | None = None) -> None:
@@ -104,7 +107,7 @@ class Allowance:
         self._spare = spare or Spare()
         self._borrowed = 0
         self._kept = first  # the last number that paid
-        self._step = 2.0
+        self._step = _NEAR_STEP
         self._rest = 0  # rounds before the next attempt to grow
         self._patience = _PATIENCE
         self.round = 0
@@ -114,18 +117,20 @@ class Allowance:
         self._began: Moved | None = None
         self._firsts = 0  # answers that were the first on their connections, one after the other
         self._pushed_back = -inf
-        self._first_at = inf  # monotonic: the first answer
+        self._first_at = inf  # monotonic: the first request
+        self._least = inf  # seconds of the quickest answer
+        self._is_doubted = False  # the growth that did not pay in the round before
 
     def answered(self, its_round: int, key: object, seconds: float, moved: Moved, *, is_first: bool = False) -> None:
         """Take in an answer, ``seconds`` after its request was sent in ``its_round``, while all permits were taken.
 
         Answers of one ``key`` usually take the same time; ``is_first`` marks the first one on a connection.
         """
-        self._first_at = min(self._first_at, moved.at)
+        self._first_at, self._least = min(self._first_at, moved.at - seconds), min(self._least, seconds)
         if its_round != self.round or self.limit >= self._most == self._kept:
             return
-        if is_first and self._firsts < 4 * self.limit:  # new connections say little, unless there are no others
-            self._firsts += 1
+        if is_first and self._firsts < 4 * self.limit and (self._usual or self._least < _FAR):
+            self._firsts += 1  # new connections say little, unless there are no others, or all that counts is the way
             return
         self._firsts, self._began = self._firsts if is_first else 0, self._began or moved
         self._seconds.setdefault(key, []).append(seconds)
@@ -154,12 +159,15 @@ class Allowance:
         elif self._pays(now, known, rate, moved):
             self._keep(self._usual | now, rate)
             self._rest = 0 if self._step > 1.2 else _AFTER_TROUBLE
+        elif not self._is_doubted:
+            self._is_doubted = True  # connections that were being made may have taken the time
         else:
             self._set(self._kept)
             self._step = min(self._step, 1.5)
             self._rest, self._patience = self._patience, min(2 * self._patience, _LONGEST_PATIENCE)
         if self._rest <= 0 and self.limit == self._kept and moved.at >= self._first_at + _NO_GROWTH:
-            self._set(min(self._most, max(self.limit + 1, int(self.limit * self._step))))
+            step = _FAR_STEP if self._least >= _FAR and self._step == _NEAR_STEP else self._step
+            self._set(min(self._most, max(self.limit + 1, int(self.limit * step))))
         self._next_round()
 
     def _pays(self, now: dict[object, float], known: Iterable[object], rate: float, moved: Moved) -> bool:
@@ -168,11 +176,8 @@ class Allowance:
         wanted = 1 + (growth - 1) * _GAIN
         if moved.bodies - self._began.bodies > moved.answers - self._began.answers:
             return rate >= wanted * self._usual_rate
-        usual = took = 0.0
-        for key in known:
-            count = len(self._seconds[key])
-            usual += count * self._usual[key]
-            took += count * now[key]
+        counts = {key: len(self._seconds[key]) for key in known}
+        usual, took = (sum(count * each[key] for key, count in counts.items()) for each in (self._usual, now))
         return took * wanted <= usual * growth
 
     def _keep(self, usual: dict[object, float], rate: float) -> None:
@@ -184,13 +189,9 @@ class Allowance:
 
     def _set(self, limit: int) -> None:
         """Have as many as that, or as can be had."""
-        wanted = max(0, limit - self._first)
-        if wanted > self._borrowed:
-            self._borrowed += self._spare.take(wanted - self._borrowed)
-        else:
-            self._spare.give(self._borrowed - wanted)
-            self._borrowed = wanted
-        self.limit = min(limit, self._first + self._borrowed)
+        self._spare.give(self._borrowed)
+        self._borrowed = self._spare.take(limit - self._first)
+        self.limit, self._is_doubted = min(limit, self._first + self._borrowed), False
         self.reached = max(self.reached, self.limit)
 
 
@@ -387,9 +388,7 @@ class Pace:
         self.learnt: float | None = None
         self.unanswered = 0
         self.unanswered_pulls = 0
-        self._left: dict[
-            bool, tuple[int, float, int | None]
-        ] = {}  # of pulls and all: how many until when, then how many
+        self._left: dict[bool, tuple[int, float, int | None]] = {}  # of pulls, of all: how many until when, and then
         self._longest = 0.0  # seconds until a quota was to be full again
         self._next = self._resumes_at = -inf  # when the next request may be sent, and when any may
         self._first = 0.0  # what was found at the first 429
