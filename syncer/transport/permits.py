@@ -244,7 +244,7 @@ class Permits:
         else:
             self._pools = dict.fromkeys(Kind, _Pool(Allowance(fixed, fixed), waiting=deque()))
         self._errands = anyio.Semaphore(_ERRANDS if fixed is None else fixed, fast_acquire=True)
-        self._hoarding = anyio.Lock()
+        self._hoarding = anyio.Lock(fast_acquire=True)
         self._used = 0
         self._queues = tuple(pool.waiting for pool in self._pools.values())
         self._tickets = 0

@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,8 +44,8 @@ EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(EMPTY_CONFIG),
 
 _IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")  # of configs
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
-_NOT_IN_COMPONENT = re.compile(r"[^a-z0-9._-]+")
-_SEPARATORS = re.compile(r"[._-]*[.][._-]*|_{3,}|[_-]*-[_-]*_[_-]*|_+-[_-]*")
+_NOT_IN_COMPONENT = r"[^a-z0-9._-]+"
+_SEPARATORS = r"[._-]*[.][._-]*|_{3,}|[_-]*-[_-]*_[_-]*|_+-[_-]*"
 
 
 def artifact_manifest(
@@ -126,8 +125,8 @@ def pack_reference(name: str, version: str) -> Reference:
 
 def _component(text: str) -> str:
     """Turn ``text`` into one component of a repository name (distribution-spec, "Pulling manifests")."""
-    plain = _NOT_IN_COMPONENT.sub("-", text.lower())
-    return _SEPARATORS.sub(_one_separator, plain).strip("._-")
+    plain = re.sub(_NOT_IN_COMPONENT, "-", text.lower())
+    return re.sub(_SEPARATORS, _one_separator, plain).strip("._-")
 
 
 def _one_separator(match: re.Match[str]) -> str:
@@ -228,10 +227,12 @@ class Spool:
         return manifest
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _SmallBlob(FileBlob):
-    descriptor: Descriptor
-    content: bytes
+    __slots__ = ("content", "descriptor")
+
+    def __init__(self, descriptor: Descriptor, content: bytes) -> None:
+        self.descriptor = descriptor
+        self.content = content
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         piece = self.content[offset : offset + len(buffer)]
@@ -246,10 +247,12 @@ class _SmallBlob(FileBlob):
         yield pieces()
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _SpooledFile(FileBlob):
-    descriptor: Descriptor
-    path: Path
+    __slots__ = ("descriptor", "path")
+
+    def __init__(self, descriptor: Descriptor, path: Path) -> None:
+        self.descriptor = descriptor
+        self.path = path
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         with self.path.open("rb", buffering=0) as file:
