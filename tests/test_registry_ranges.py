@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+import yaml
 from aiohttp import web
 from msgspec import structs
 
+from syncer.api.sync import Mirroring, sync
 from syncer.cli.options import ConnectionOptions
 from syncer.cli.settings import registry_settings
 from syncer.registry import download
 from syncer.transport import Limits
-from tests.support import images, registry_end
+from tests.conftest import OpenRegistry
+from tests.support import client, images, registry_end
+from tests.support.fault_proxy import Link, fault_proxy
 from tests.support.images import digest_of
 from tests.support.quirky import Handler, Quirky, problem, quirky_registry
 from tests.support.registry_end import QUICK, blob_of, name_at, registries_for
@@ -85,11 +91,16 @@ class Paced:
         return [asked for asked in self.ranges if asked and not asked.endswith("-")]
 
 
-async def fetched(registry: Quirky, paced: Paced, *, times: int = 1, limits: Limits = QUICK) -> list[bytes]:
+async def fetched(
+    registry: Quirky, paced: Paced, *, times: int = 1, limits: Limits = QUICK, is_relayed: bool = False
+) -> list[bytes]:
     registry.add("app", CONTENT)
     registry.on("GET blob", paced, times=9999)
     async with registries_for(limits=limits) as registries:
         blob = registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)
+        if is_relayed:
+            async with blob.permit():
+                return [await registry_end.poured(blob) for _ in range(times)]
         return [await registry_end.poured(blob) for _ in range(times)]
 
 
@@ -115,6 +126,41 @@ async def test_a_link_that_is_full_gets_no_more_connections(monkeypatch: pytest.
     assert paced.ranges[-1].endswith("-")
 
 
+@pytest.mark.parametrize("targets", [1, 2])
+async def test_a_sync_gets_it_in_ranges_too_in_no_more_requests_than_the_source_may_have(
+    debian_registry: OpenRegistry,
+    serve_disk: OpenRegistry,
+    tmp_path: Path,
+    targets: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By way of the spool, or straight on to a single target."""
+    monkeypatch.setattr(download, "_GAIN", 0.5)  # as above
+    image = images.image("model", layers=[images.layer("model", 6 * MIB)])
+    async with AsyncExitStack() as stack:
+        source = await stack.enter_async_context(debian_registry())
+        await client.push(source, "model", image, "1")
+        proxy = await stack.enter_async_context(fault_proxy(source, link=Link(answer_bytes_per_second=600_000)))
+        ends = [await stack.enter_async_context(serve_disk(f"target-{number}")) for number in range(targets)]
+        name = proxy.registry.address
+        file = tmp_path / "sync.yaml"
+        document = {
+            "sources": [{"image": f"{name}/model:1"}],
+            "targets": [{"registry": f"http://{end.address}"} for end in ends],
+            "registries": {name: {"concurrency": 3}},
+        }
+        file.write_text(yaml.safe_dump(document))
+
+        result = await sync(file, Mirroring(state=tmp_path / "state"))
+
+        assert result.exit == 0
+        for end in ends:
+            await client.assert_holds(end, f"{name.replace(':', '_')}/model", image, "1")
+        parts = [one for one in proxy.exchanges.of("GET blob") if not one.headers.get("range", "-").endswith("-")]
+    assert len(parts) > 10
+    assert 2 <= len({part.connection for part in parts}) <= 3
+
+
 @pytest.mark.parametrize(("limits", "size"), [(structs.replace(QUICK, ranges=1), MIB), (QUICK, 7 * MIB)])
 async def test_one_stream_is_what_was_asked_for_or_is_enough(
     monkeypatch: pytest.MonkeyPatch, limits: Limits, size: int
@@ -128,10 +174,13 @@ async def test_one_stream_is_what_was_asked_for_or_is_enough(
     assert paced.ranges == [""]
 
 
-async def test_no_more_connections_than_the_host_may_have() -> None:
+@pytest.mark.parametrize("is_relayed", [False, True])
+async def test_no_more_connections_than_the_host_may_have(is_relayed: bool) -> None:
+    """A relay holds its one request all the time, and others only while they are free."""
     paced = Paced()
+    limits = structs.replace(QUICK, requests_per_host=3)
     async with quirky_registry() as registry:
-        assert await fetched(registry, paced, limits=structs.replace(QUICK, requests_per_host=3)) == [CONTENT]
+        assert await fetched(registry, paced, limits=limits, is_relayed=is_relayed) == [CONTENT]
 
     assert 2 <= paced.most <= 1 + 3  # the server may still be at the one that was broken off
 

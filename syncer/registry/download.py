@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup
 from msgspec import Struct, structs
 from multidict import CIMultiDictProxy
@@ -276,6 +276,9 @@ class _Spread:
     then by twice as many, while the bytes a second of all that comes in grow: so neither a link that is full
     nor a registry that is slow gets more connections than help it.  Ranges that came wait in memory until all before
     them was taken.
+
+    A relay has one permit, which the first stream leaves to a connection for ranges.  The others get one each that is
+    free at that moment, and hold it, since a relay may not wait for any.
     """
 
     def __init__(self, descriptor: Descriptor, repository: Repository, sink: Sink, offset: int) -> None:
@@ -291,6 +294,7 @@ class _Spread:
         self._fetching = 0  # those that there are for ranges
         self._etag: str | None = None
         self._failure: SyncerError | None = None  # of a range
+        self._is_first_held = is_relayed()  # the permit that the first stream has, and ranges get
         self._changed = anyio.Event()
         self._lock = threading.Lock()
         transport = repository.registry.transport
@@ -299,7 +303,7 @@ class _Spread:
 
     async def run(self) -> int:
         """Fetch what is worth it in this way; returns the byte from which on one stream is to go on."""
-        if self._ceiling <= 1 or is_relayed():
+        if self._ceiling <= 1:
             return self._done
         error: Exception | None = None
         async with anyio.create_task_group() as tasks:
@@ -307,6 +311,9 @@ class _Spread:
             try:
                 await _Download(self._descriptor, self._repository, self._done).pour(self._take_first)
             except _Enough:
+                if self._is_first_held:
+                    self._is_first_held = False
+                    self._add_connection(tasks, AsyncExitStack())
                 error = await self._take_in_order()
             except Exception as failure:  # noqa: BLE001  kept, since leaving a task group would wrap it
                 error = failure
@@ -357,23 +364,37 @@ class _Spread:
                 return
             self._wanted = min(2 * before, self._ceiling, before + self._traffic.permits.free(Kind.BLOBS))
             if self._wanted > before:
-                self._add_connections(tasks, rate)
+                await self._add_connections(tasks, rate)
 
     def _counted(self) -> tuple[int, int]:
         """Bytes that came from all hosts, since a registry sends us to others for blobs; and their answers of 429."""
         traffic = self._repository.registry.transport.traffic.values()
         return sum(host.bytes_in for host in traffic), sum(host.throttled for host in traffic)
 
-    def _add_connections(self, tasks: TaskGroup, rate: float) -> None:
+    async def _add_connections(self, tasks: TaskGroup, rate: float) -> None:
         if self._stop_at is None:
             with self._lock:
                 self._next = self._stop_at = self._begun + max(_RANGE, int(rate * _AHEAD))
-        while self._fetching < self._wanted:
-            self._fetching += 1
-            tasks.start_soon(self._fetch)
+        while self._fetching + self._is_first_held < self._wanted:
+            permit = AsyncExitStack()
+            if is_relayed():
+                if not self._traffic.permits.free(Kind.BLOBS):
+                    return
+                await self._traffic.permits.hold(permit, [Kind.BLOBS])
+            self._add_connection(tasks, permit)
 
-    async def _fetch(self) -> None:
-        """Fetch one range after another, as long as so many connections are wanted."""
+    def _add_connection(self, tasks: TaskGroup, permit: AsyncExitStack) -> None:
+        self._fetching += 1
+        tasks.start_soon(self._fetch, permit)
+
+    async def _fetch(self, permit: AsyncExitStack) -> None:
+        """Fetch one range after another, as long as so many connections are wanted, and give back ``permit``."""
+        async with permit:
+            await self._fetch_ranges()
+        self._fetching -= 1
+        self._wake()
+
+    async def _fetch_ranges(self) -> None:
         assert self._stop_at is not None
         size = self._descriptor.size
         while 1 < self._wanted >= self._fetching and self._failure is None and self._next < size:
@@ -391,8 +412,6 @@ class _Spread:
                 break
             self._ready[start] = content
             self._wake()
-        self._fetching -= 1
-        self._wake()
 
     def _is_of_etag(self, etag: str | None) -> bool:
         """Whether a range is of the same content as those before it, as far as the server says."""
@@ -402,6 +421,7 @@ class _Spread:
 
     async def _take_in_order(self) -> Exception | None:
         """Give the ranges to the sink, up to the first one that does not come; returns the error of the sink."""
+        limiter = CapacityLimiter(1)  # a sink that waits may not keep others from a thread
         while self._done < self._descriptor.size:
             content = self._ready.pop(self._done, None)
             if content is None:
@@ -410,7 +430,7 @@ class _Spread:
                 await self._changed.wait()
                 continue
             try:
-                await to_thread.run_sync(self._sink, memoryview(content))
+                await to_thread.run_sync(self._sink, memoryview(content), limiter=limiter)
             except Exception as error:  # noqa: BLE001  as above
                 return error
             self._done += len(content)

@@ -234,7 +234,7 @@ class Permits:
     - An errand (for a token, a ping) has permits of its own, since those who wait for a token share what it brings,
       and may hold all of the others.  It waits for nothing but the network.
     - A relay, a download that feeds an upload, takes the permits of both hosts before it begins, the hosts in an order
-      that is the same for all, and its requests take none, wherever they are sent.
+      that is the same for all, later only some that are free; its requests take none, wherever they are sent.
     """
 
     def __init__(self, fixed: int | None = None, spare: Spare | None = None) -> None:
@@ -259,8 +259,9 @@ class Permits:
         return limit if self.fixed is not None else limit + limit // 4
 
     def free(self, kind: Kind) -> int:
-        """The permits of ``kind`` that nobody has."""
-        return max(0, self.limit(kind) - self._pools[kind].used)
+        """The permits of ``kind`` that nobody has or waits for, so that ``hold`` gets one of them at once."""
+        pool = self._pools[kind]
+        return 0 if pool.waiting else max(0, min(pool.allowance.limit - pool.used, self._most - self._used))
 
     @property
     def reached(self) -> dict[str, int]:
